@@ -1,0 +1,153 @@
+"""The command line: build settings, call one function, echo what it returns. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from ladm import __version__
+from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, LadmError
+from ladm.settings import ScoreSettings, flag, score_settings
+
+EXIT_CODES = """
+\b
+Exit codes: 0 done, 1 error, 2 usage, 3 incomplete run, 74 file system,
+75 folder in use, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+_DEFAULTS = ScoreSettings()
+
+
+class _Group(click.Group):
+    """Turns the library's errors into one line and an exit code; a traceback only with LADM_DEBUG=1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LadmError as error:
+            if os.environ.get("LADM_DEBUG"):
+                raise
+            click.echo(f"ladm: {error}", err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
+        except (click.exceptions.Exit, click.Abort, click.ClickException):
+            raise
+        except Exception as error:
+            if os.environ.get("LADM_DEBUG"):
+                raise
+            what = (str(error).strip() or "no message").splitlines()[0]
+            click.echo(
+                f"ladm: unexpected {type(error).__name__}: {what} (a fault of ladm; LADM_DEBUG=1 shows where)", err=True
+            )
+            sys.exit(EXIT_ERROR)
+
+
+@click.group(cls=_Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ladm")
+def main() -> None:
+    """Pick the long documents worth training a long-context language model on."""
+
+
+def _option(name: str, kind: Any, help_text: str, **more: Any) -> Callable[..., Any]:
+    """A flag of `ladm score` whose default is the one of ScoreSettings, shown but not repeated."""
+    default = getattr(_DEFAULTS, name)
+    if default not in (None, False, ""):
+        help_text += f"  [default: {default}]"
+    return click.option(flag(name), name, type=kind, default=None, help=help_text, **more)
+
+
+class _WholeOrAuto(click.ParamType[Any]):
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto":
+            return "auto"
+        if not str(value).isdecimal():
+            self.fail(f"{value!r} is neither auto nor a whole number", param, ctx)
+        return int(value)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("rows")
+@_option("model", str, "Model folder or Hub id of the calculator.")
+@click.option("--output", required=True, help="Run folder; the same command resumes it.", metavar="RUN")
+@_option("variant", click.Choice(["released", "paper"]), "The published code, or equations 2-5 as printed.")
+@_option("span_tokens", int, "l: tokens in a span.")
+@_option("m", int, "Spans at the start that are never looked back at.")
+@_option("n", int, "Nearest earlier span used: j-n (released), j-n-1 (paper).  [default: d_afs]")
+@_option("n0", int, "No span before it is scored.  [default: 16 (paper), the released bound (released)]")
+@_option("d_afs", int, "Stride over the earlier spans.")
+@_option("d_cds", int, "Stride over the scored spans.")
+@_option("ablation", click.Choice(["none", "no-std", "no-length"]), "Drop sigma, or both length weights.")
+@_option("reduce", click.Choice(["mean", "median"]), "How the layers become one score.")
+@_option("layers", str, "Layers to score, such as 0-10,14; no later layer runs.  [default: all]")
+@_option("dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision of the model.")
+@_option("device", str, "auto, cpu, cuda (all visible), or cuda:0,1.")
+@_option("batch_size", _WholeOrAuto(), "Rows of equal length in one step.")
+@_option("limit", int, "Score only the first N rows.", metavar="N")
+@_option("max_errors", int, "Stop when more than N rows have no score.", metavar="N")
+@_option("fail_fast", bool, "Stop at the first row without a score.", is_flag=True, flag_value=True)
+@click.option("--config", metavar="FILE", help="YAML file of these settings; a flag beats it.")
+def score(config: str | None, **flags: Any) -> None:
+    """Score ROWS, a data set of token ids: a folder written by save_to_disk, or a Hub id.
+
+    Writes RUN/sorted_by_score.jsonl, best first, RUN/scores.parquet and RUN/errors.jsonl.
+    """
+    settings = score_settings(config, flags)
+    _quieten_libraries()
+    from ladm.score import score as run_score
+
+    began = time.monotonic()
+    summary, finished_before = run_score(settings, echo=_note, progress=_Bar())
+    seconds = time.monotonic() - began
+    head = "already finished" if finished_before else f"finished in {seconds:.1f} s"
+    click.echo(f"{head}: {summary.scored:,} documents scored, {summary.failed:,} without a score")
+    for kind, count in sorted(summary.errors.items()):
+        click.echo(f"  {kind}: {count:,}")
+    if summary.scores is None:
+        raise LadmError(f"no document has a score; {settings.output}/errors.jsonl says why")
+    best, middle, worst = summary.scores
+    click.echo(f"score: best {best:.6g}, middle {middle:.6g}, worst {worst:.6g}")
+    click.echo(f"results: {settings.output}/sorted_by_score.jsonl")
+
+
+def _note(line: str) -> None:
+    click.echo(line, err=True)
+
+
+class _Bar:
+    """Documents, tokens a second and time left, on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._tokens = 0
+        self._began = 0.0
+
+    def start(self, *, total: int, done: int) -> None:
+        self._began = time.monotonic()
+        self._bar = tqdm(total=total, initial=done, unit="doc", desc="scoring", dynamic_ncols=True)
+
+    def advance(self, *, rows: int, tokens: int) -> None:
+        assert self._bar is not None
+        self._tokens += tokens
+        rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
+        self._bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
+        self._bar.update(rows)
+
+    def close(self) -> None:
+        assert self._bar is not None
+        self._bar.close()
+
+
+def _quieten_libraries() -> None:
+    """Keep warnings that are not for the user off the terminal; what the user sets in the environment wins."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,43 @@
+"""`--device` and `--dtype` -> the devices and the dtype that are used."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from ladm.errors import LadmError, UsageError
+
+
+def resolve_devices(asked: str) -> tuple[str, ...]:
+    """`auto`, `cpu`, `cuda` (all visible), `cuda:0,1` -> device names.
+
+    Raises UsageError for another spelling and LadmError for a device that is not there.
+    """
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return ("cpu",)
+    match = re.fullmatch(r"(?:auto|cuda(?::(\d+(?:,\d+)*))?)", asked)
+    if match is None:
+        raise UsageError(f"--device {asked!r} is none of auto, cpu, cuda, cuda:0,1")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise LadmError(f"--device {asked}: no CUDA device here; use --device cpu")
+    numbers = list(range(count)) if match[1] is None else [int(text) for text in match[1].split(",")]
+    if len(set(numbers)) != len(numbers):
+        raise UsageError(f"--device {asked} names a device twice")
+    if max(numbers) >= count:
+        raise LadmError(f"--device {asked}: there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
+    return tuple(f"cuda:{number}" for number in numbers)
+
+
+def resolve_dtype(asked: str, device: str) -> torch.dtype:
+    """`auto` is bfloat16 where the device is fast at it: CUDA from compute capability 8, a CPU with AMX."""
+    if asked != "auto":
+        dtype = getattr(torch, asked)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    if device.startswith("cuda"):
+        fast = torch.cuda.get_device_capability(device)[0] >= 8
+    else:
+        fast = torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,193 @@
+"""A Hugging Face decoder and token ids -> each layer's q, k, scaling and log-sum-exp, as the model runs.
+
+The model is the stock one. Only its attention function is ours, put in through transformers'
+`AttentionInterface`; what a call needs travels as a keyword of that call, so nothing is global.
+
+Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
+
+from ladm.errors import LadmError
+from ladm.kernels.attention import attention_kernel, causal_attention
+from ladm.models import ModelFacts
+
+IMPLEMENTATION = "ladm"
+PROBE_TOKENS = 48
+HIDDEN_STATE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerView:
+    """What one attention layer works with.
+
+    `lse_BHT` is the float32 log-sum-exp of the causal logits. It is None for the last layer that
+    is wanted, because nothing of its attention is computed.
+    """
+
+    layer: int
+    q_BHTD: Tensor
+    k_BGTD: Tensor
+    scaling: float
+    lse_BHT: Tensor | None
+
+
+Visit = Callable[[LayerView], None]
+
+
+class _Enough(Exception):
+    """Unwinds the forward pass once the last wanted layer has been seen."""
+
+
+@dataclass
+class _Watch:
+    """The errand of one forward pass, handed to every attention call of it."""
+
+    kernel: str
+    layers: frozenset[int] = frozenset()
+    visit: Visit | None = None
+    seen: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+
+
+class Observer:
+    """A loaded model whose layers can be looked at; made by `load_observer`."""
+
+    def __init__(self, model: PreTrainedModel, facts: ModelFacts, *, layers: tuple[int, ...]) -> None:
+        self.facts = facts
+        self.layers = layers
+        self.device = model.device
+        self.dtype = model.dtype
+        self.attention = attention_kernel(model.device.type, model.dtype)
+        self._model = model
+
+    @torch.inference_mode()
+    def observe(self, ids_BT: Tensor, visit: Visit) -> None:
+        """Run the model on int64 `ids_BT` and call `visit` at each wanted layer, in their order.
+
+        The pass ends at the last wanted layer's q and k: its attention output, its MLP and
+        everything behind it are never computed.
+        """
+        watch = _Watch(self.attention, frozenset(self.layers), visit)
+        try:
+            self._model(input_ids=ids_BT.to(self.device), use_cache=False, ladm_watch=watch)
+        except _Enough:
+            return
+        raise LadmError(f"{self.facts.name}: the forward pass never reached layer {self.layers[-1]}")
+
+    @torch.inference_mode()
+    def check(self) -> None:
+        """Compare with the stock model on a short input.
+
+        Raises LadmError unless our attention is called once in every layer, is asked for nothing
+        that the formula does not cover, and gives the hidden states of the stock model.
+        """
+        ids = torch.arange(PROBE_TOKENS, device=self.device).mul(37).remainder(self.facts.vocab_size).unsqueeze(0)
+        watch = _Watch(self.attention)
+        ours = self._model(input_ids=ids, use_cache=False, ladm_watch=watch).last_hidden_state
+        self._check_calls(watch.seen)
+        self._model.set_attn_implementation("eager")
+        stock = self._model(input_ids=ids, use_cache=False).last_hidden_state
+        self._model.set_attn_implementation(IMPLEMENTATION)
+        apart = ((ours.float() - stock.float()).norm() / stock.float().norm()).item()
+        if not apart <= HIDDEN_STATE_TOLERANCE[self.dtype]:
+            raise LadmError(
+                f"{self.facts.name}: causal attention does not reproduce this {self.facts.model_type} model (hidden "
+                f"states differ by {apart:.2g}), so scores from its q and k would be wrong; use another model"
+            )
+
+    def _check_calls(self, seen: list[tuple[int, dict[str, Any]]]) -> None:
+        name, kind = self.facts.name, self.facts.model_type
+        if not seen:
+            raise LadmError(f"{name}: {kind} models never call transformers' attention interface; use another model")
+        called = [layer for layer, _ in seen]
+        if called != list(range(self.facts.num_layers)):
+            raise LadmError(
+                f"{name}: {kind} calls softmax attention in layers {called} of {self.facts.num_layers}, not once "
+                "in each; use another model"
+            )
+        for layer, extras in seen:
+            for keyword, what in _NOT_COVERED.items():
+                if extras.get(keyword) is not None and (layer in self.layers or keyword != "sliding_window"):
+                    raise LadmError(f"{name}: layer {layer} of this {kind} model {what}; use another model")
+
+
+_NOT_COVERED = {
+    "softcap": "caps its logits (softcap), which the focus score does not model",
+    "s_aux": "has attention sinks, which the focus score does not model",
+    "position_bias": "adds a position bias to its logits, which the focus score does not model",
+    "sliding_window": "sees only a window; leave it out with --layers, or",
+}
+
+
+def load_observer(
+    facts: ModelFacts, *, layers: tuple[int, ...], dtype: torch.dtype, device: torch.device, check: bool = True
+) -> Observer:
+    """Load the weights of `facts.folder` and, unless told otherwise, check that they can be observed.
+
+    Only safetensors are read and no code of the model folder is run.
+    Raises LadmError when the weights do not fit the config or the checks fail.
+    """
+    AttentionInterface.register(IMPLEMENTATION, _attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+    try:
+        model, loading = AutoModel.from_pretrained(
+            facts.folder,
+            dtype=dtype,
+            attn_implementation=IMPLEMENTATION,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise LadmError(f"{facts.name}: the model does not load: {' '.join(str(error).split())[:300]}") from None
+    if loading["missing_keys"] or loading["mismatched_keys"]:
+        absent = sorted(str(key) for key in (loading["missing_keys"] or loading["mismatched_keys"]))
+        raise LadmError(f"{facts.name}: the safetensors lack {len(absent)} weights of the model, such as {absent[0]}")
+    observer = Observer(model.to(device).eval(), facts, layers=layers)
+    if check:
+        observer.check()
+    return observer
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    ladm_watch: _Watch,
+    **extras: Any,
+) -> tuple[Tensor, None]:
+    """The attention function that transformers calls: q (B,H,T,D), k and v (B,G,T,D) -> (B,T,H,D)."""
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    watch = ladm_watch
+    watch.seen.append((layer, extras))
+    wanted = watch.visit is not None and layer in watch.layers
+    last = wanted and layer == max(watch.layers)
+    if attention_mask is not None:
+        if wanted:
+            raise LadmError(f"layer {layer} does not see every earlier token; leave it out with --layers")
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
+        )
+        return out.transpose(1, 2), None
+    lse = None
+    if not last:
+        out, lse = causal_attention(query, key, value, scaling=scaling, kernel=watch.kernel)
+    if wanted and watch.visit is not None:
+        watch.visit(LayerView(layer=layer, q_BHTD=query, k_BGTD=key, scaling=scaling, lse_BHT=lse))
+    if last:
+        raise _Enough
+    return out.transpose(1, 2), None

@@ -1,0 +1,211 @@
+"""A data set of token ids -> rows, read a block at a time, and the identity of their content.
+
+Reads what `datasets` saved to disk, or a Hub id. Columns: `input_ids`, and `meta`, `index`,
+`chunked_index` where present. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from ladm.errors import LadmError, RowError
+from ladm.models import HUB_ID
+
+IDENTITY_BLOCK_ROWS = 1024
+_CARRIED = ("index", "chunked_index", "meta")
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One document as it is scored. `raw_ids` is whatever the column holds; see `token_ids`."""
+
+    position: int
+    index: int | str
+    chunked_index: int | str | None
+    meta: Any
+    raw_ids: Any
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Length of the ids, where they have one."""
+        return len(self.raw_ids) if isinstance(self.raw_ids, (list, np.ndarray)) else None
+
+
+class Rows:
+    """The rows of a data set, all or the first `limit`; made by `open_rows`."""
+
+    def __init__(self, dataset: Any, *, name: str, limit: int | None) -> None:
+        self.name = name
+        names = set(dataset.column_names)
+        if "input_ids" not in names:
+            raise LadmError(
+                f"{name} has no column input_ids (it has {', '.join(sorted(names)) or 'none'}); "
+                "tokenise it first: ladm prepare"
+            )
+        self._ids = dataset.select_columns(["input_ids"]).with_format("arrow")
+        carried = [column for column in _CARRIED if column in names]
+        self._carried = dataset.select_columns(carried) if carried else None
+        self._count = len(dataset) if limit is None else min(limit, len(dataset))
+        if self._count == 0:
+            raise LadmError(f"{name} has no rows")
+        kind = self._ids[0:1]["input_ids"].type
+        if not _may_hold_ids(kind):
+            raise LadmError(f"{name}: input_ids holds {kind}, not lists of token ids; tokenise it first: ladm prepare")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, start: int, stop: int) -> list[Row]:
+        """Rows `start` to `stop - 1`."""
+        carried = {} if self._carried is None else self._carried[start:stop]
+        absent = [None] * (stop - start)
+        index, chunk, meta = (carried.get(column, absent) for column in _CARRIED)
+        ids = self._ids[start:stop]["input_ids"].combine_chunks()
+        return [
+            Row(
+                position=start + k,
+                index=_label(index[k], default=start + k),
+                chunked_index=None if chunk[k] is None else _label(chunk[k], default=0),
+                meta=_jsonable(meta[k]),
+                raw_ids=_raw_ids(ids[k]),
+            )
+            for k in range(stop - start)
+        ]
+
+    def identity(self) -> dict[str, Any]:
+        """Number of rows and a digest of their ids, indices and meta, in order."""
+        digest = xxhash.xxh3_128()
+        for start in range(0, self._count, IDENTITY_BLOCK_ROWS):
+            for content in self._content(start, min(start + IDENTITY_BLOCK_ROWS, self._count)):
+                digest.update(content)
+        return {"rows": self._count, "xxh3_128": digest.hexdigest()}
+
+    def _content(self, start: int, stop: int) -> Iterator[bytes]:
+        """Bytes that stand for the rows, the same however the data set is stored."""
+        carried = {} if self._carried is None else self._carried[start:stop]
+        yield json.dumps([carried.get(column) for column in _CARRIED], sort_keys=True, default=str).encode()
+        ids = self._ids[start:stop]["input_ids"].combine_chunks()
+        if not _is_integer_list(ids.type) or ids.flatten().null_count:
+            yield json.dumps(ids.to_pylist(), default=str).encode()
+            return
+        lengths = pc.list_value_length(ids).fill_null(-1).to_numpy(zero_copy_only=False)
+        yield lengths.astype("<i8").tobytes()
+        values = ids.flatten().to_numpy(zero_copy_only=False)
+        small = values.dtype.itemsize <= 4 or not len(values) or (values.min() >= 0 and values.max() < 2**31)
+        yield values.astype("<i4" if small else "<i8", copy=False).tobytes()
+
+
+def open_rows(source: str, *, limit: int | None = None) -> Rows:
+    """Open a folder written by `save_to_disk` (a Dataset, or a DatasetDict with `train`) or a Hub id.
+
+    Raises LadmError with one line when it is neither, or holds no token ids.
+    """
+    import datasets
+
+    path = Path(source)
+    try:
+        if path.is_dir():
+            loaded = datasets.load_from_disk(source)
+        elif not path.exists() and HUB_ID.fullmatch(source):
+            loaded = datasets.load_dataset(source)
+        else:
+            raise LadmError(f"no such data set: {source} is neither a folder nor a Hub id such as org/name")
+    except LadmError:
+        raise
+    except Exception as error:
+        # Arrow, JSON, the file system and the Hub client each raise kinds of their own here.
+        what = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
+        raise LadmError(f"no such data set: {source} {where}: {what}") from None
+    if isinstance(loaded, datasets.DatasetDict):
+        if "train" not in loaded:
+            raise LadmError(f"{source} has no split train (it has {', '.join(map(str, loaded)) or 'none'})")
+        loaded = loaded["train"]
+    return Rows(loaded, name=source, limit=limit)
+
+
+def token_ids(row: Row, *, vocab_size: int) -> Ids:
+    """The ids of a row as int64. Raises RowError for anything that is not a list of ids of the vocabulary."""
+    raw = row.raw_ids
+    if raw is None:
+        raise RowError("no_ids", "input_ids is None")
+    if isinstance(raw, np.ndarray):
+        ids = raw
+    else:
+        wrong = next((k for k, x in enumerate(raw) if type(x) is not int), None) if isinstance(raw, list) else -1
+        if wrong == -1:
+            raise RowError("wrong_type", f"input_ids is {type(raw).__name__}, not a list of integers")
+        if wrong is not None:
+            raise RowError("wrong_type", f"input_ids holds {_type_name(raw[wrong])} at token {wrong}, not an integer")
+        try:
+            ids = np.asarray(raw, dtype=np.int64)
+        except OverflowError:
+            raise RowError("outside_vocabulary", "an id does not fit 64 bits") from None
+    if len(ids) == 0:
+        raise RowError("empty", "input_ids is empty")
+    outside = (ids < 0) | (ids >= vocab_size)
+    if outside.any():
+        token = int(outside.argmax())
+        raise RowError(
+            "outside_vocabulary",
+            f"id {ids[token]} at token {token} is outside the model's vocabulary of {vocab_size}; "
+            "was the data made with another tokenizer?",
+        )
+    return ids.astype(np.int64)
+
+
+def _type_name(value: Any) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def _is_integer_list(kind: pa.DataType) -> bool:
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(listed and pa.types.is_integer(kind.value_type))
+
+
+def _may_hold_ids(kind: pa.DataType) -> bool:
+    """Lists of integers; or a column of nulls or of mixed JSON, whose rows are judged one by one."""
+    if _is_integer_list(kind) or pa.types.is_null(kind) or isinstance(kind, pa.BaseExtensionType):
+        return True
+    inner = getattr(kind, "value_type", None)
+    return inner is not None and (pa.types.is_null(inner) or isinstance(inner, pa.BaseExtensionType))
+
+
+def _raw_ids(scalar: pa.Scalar) -> Any:
+    """A numpy array where all is well; otherwise plain Python values for `token_ids` to name."""
+    if not scalar.is_valid:
+        return None
+    if _is_integer_list(scalar.type) and not scalar.values.null_count:
+        return scalar.values.to_numpy(zero_copy_only=False)
+    value = scalar.as_py()
+    if isinstance(scalar.type, pa.BaseExtensionType):
+        return json.loads(value)
+    if isinstance(value, list) and isinstance(scalar.type.value_type, pa.BaseExtensionType):
+        return [None if item is None else json.loads(item) for item in value]
+    return value
+
+
+def _label(value: Any, *, default: int) -> int | str:
+    if value is None:
+        return default
+    return value if type(value) in (int, str) else str(value)
+
+
+def _jsonable(value: Any) -> Any:
+    """`value` as JSON gives it back: dates become text, NaN and infinity null."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False, default=str))
+    except ValueError:
+        return json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)

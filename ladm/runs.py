@@ -1,0 +1,262 @@
+"""A run folder: its identity, its lock, and its units of rows. Imports no torch.
+
+    run.json            the identity, created once, never rewritten
+    units/000007.open   rows of an unfinished unit, appended a batch at a time, each batch fsynced
+    units/000007.jsonl  a sealed unit: the name is the commit
+
+A line is one JSON object whose last key is the CRC-32 of everything before that key, so that a torn,
+fused or damaged line is known for what it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
+from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_folder
+
+FORMAT = 1
+IDENTITY_FILE = "run.json"
+LOCK_FILE = ".lock"
+HOLDER_FILE = ".holder"
+OWN_LEFTOVERS = re.compile(r"\.lock|\.holder|\.sorting.*|.*\.partial|units")
+UNITS_AIMED_AT = 4096
+FEWEST_UNIT_ROWS, MOST_UNIT_ROWS = 16, 4096
+_LINE = re.compile(rb'(?s)(\{.*),"crc32":"([0-9a-f]{8})"\}')
+
+
+def unit_rows_for(num_rows: int) -> int:
+    """Rows in a unit: a function of the data alone, so that any number of workers may resume."""
+    return min(max(-(-num_rows // UNITS_AIMED_AT), FEWEST_UNIT_ROWS), MOST_UNIT_ROWS)
+
+
+def encode_line(record: dict[str, Any]) -> bytes:
+    """One record as a line with its checksum. Raises ValueError for NaN and infinity."""
+    body = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))[:-1].encode()
+    return b'%s,"crc32":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def decode_line(line: bytes) -> dict[str, Any] | None:
+    """The record of a line without its newline and checksum, or None when it is not what was written."""
+    match = _LINE.fullmatch(line)
+    if match is None or zlib.crc32(match[1]) != int(match[2], 16):
+        return None
+    record: dict[str, Any] = json.loads(match[1] + b"}")
+    return record
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows `start` to `stop - 1` of the data, sealed together."""
+
+    number: int
+    start: int
+    stop: int
+
+
+class Run:
+    """An existing run folder. `identity` is the content of its `run.json`."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.num_rows = int(identity["data"]["rows"])
+        self.unit_rows = int(identity["unit_rows"])
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """Open a run for reading. Raises LadmError where there is none."""
+        path = folder / IDENTITY_FILE
+        if not path.is_file():
+            raise LadmError(f"{folder} is not a run: it has no {IDENTITY_FILE}")
+        with naming(path, "read"):
+            content = path.read_bytes()
+        try:
+            identity = json.loads(content)
+            if identity["format"] != FORMAT:
+                raise LadmError(f"{path}: format {identity['format']}, and this version reads {FORMAT}")
+            return cls(folder, identity)
+        except (ValueError, KeyError, TypeError):
+            raise StorageError(f"{path} is damaged: not a run's identity") from None
+
+    @classmethod
+    def create_or_resume(cls, folder: Path, identity: dict[str, Any]) -> Run:
+        """Create the run, or resume the one that is there when its identity is the same.
+
+        `identity["about"]` is kept for people and not compared.
+        Raises LadmError with every field that differs.
+        """
+        refuse_foreign(folder)
+        content = json.dumps(identity, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        with naming(folder, "create"):
+            (folder / "units").mkdir(parents=True, exist_ok=True)
+            sync_folder(folder)
+        if create_once(folder / IDENTITY_FILE, content):
+            return cls(folder, identity)
+        run = cls.read(folder)
+        differing = list(_differences(run.identity, json.loads(content)))
+        if differing:
+            raise LadmError(
+                f"{folder} was begun with something else; give another --output, or what it was begun with:"
+                + "".join(f"\n  {line}" for line in differing)
+            )
+        return run
+
+    @property
+    def units(self) -> list[Unit]:
+        """All units, in the order of the data."""
+        starts = range(0, self.num_rows, self.unit_rows)
+        return [Unit(k, start, min(start + self.unit_rows, self.num_rows)) for k, start in enumerate(starts)]
+
+    def sealed_path(self, unit: Unit) -> Path:
+        return self.folder / "units" / f"{unit.number:06d}.jsonl"
+
+    def open_path(self, unit: Unit) -> Path:
+        return self.folder / "units" / f"{unit.number:06d}.open"
+
+    def unsealed(self) -> list[Unit]:
+        """Units that still have work."""
+        with naming(self.folder / "units", "list"):
+            names = set(os.listdir(self.folder / "units"))
+        return [unit for unit in self.units if self.sealed_path(unit).name not in names]
+
+    def read_sealed(self, unit: Unit) -> list[dict[str, Any]]:
+        """The rows of a sealed unit in the order of the data.
+
+        Raises IncompleteError when it is not sealed and StorageError, with file and offset, for
+        any line that is not whole or not this unit's, and for a missing row.
+        """
+        path = self.sealed_path(unit)
+        if not path.exists():
+            raise IncompleteError(f"{self.folder} is not finished: unit {unit.number} is missing")
+        records, size = _read_lines(path, unit)
+        if size != path.stat().st_size:
+            raise StorageError(f"{path} is damaged at byte {size}: a sealed unit ends in the middle of a line")
+        if len(records) != unit.stop - unit.start:
+            raise StorageError(f"{path} is damaged: {len(records)} rows of {unit.stop - unit.start}")
+        return sorted(records, key=lambda record: record["position"])
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise LadmError when `folder` exists and holds anything but a run or what a run leaves."""
+    with naming(folder, "use"):
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise LadmError(f"{folder} is a file; give --output a folder")
+        if (folder / IDENTITY_FILE).exists():
+            return
+        others = sorted(name for name in os.listdir(folder) if not OWN_LEFTOVERS.fullmatch(name))
+    if others:
+        raise LadmError(f"{folder} belongs to something else (it holds {others[0]}); give --output an empty folder")
+
+
+def _differences(had: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Lines such as `settings.d_afs: 4 in the run, 2 now` for every leaf that differs."""
+    if isinstance(had, dict) and isinstance(now, dict):
+        for key in [*had, *(key for key in now if key not in had)]:
+            inner = f"{path}.{key}" if path else str(key)
+            if inner != "about":
+                yield from _differences(had.get(key), now.get(key), inner)
+    elif had != now:
+        yield f"{path}: {_short(had)} in the run, {_short(now)} now"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run folder against other runs. Raises LockedError at once, naming the holder."""
+    with naming(folder, "create"):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        with naming(folder / LOCK_FILE, "lock"):
+            lock.acquire(timeout=0)
+    except Timeout:
+        holder = folder / HOLDER_FILE
+        with contextlib.suppress(OSError):
+            raise LockedError(f"{folder} is in use by {holder.read_text(encoding='utf-8').strip()}") from None
+        raise LockedError(f"{folder} is in use by another process") from None
+    try:
+        with naming(folder, "write to"):
+            (folder / HOLDER_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+            for left in [*folder.glob(f"*{PARTIAL_SUFFIX}")]:
+                left.unlink(missing_ok=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / HOLDER_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+class UnitWriter:
+    """An unfinished unit being written. `done` maps the position of each row that is safe to whether it has a score."""
+
+    def __init__(self, run: Run, unit: Unit) -> None:
+        self._path = run.open_path(unit)
+        self._sealed = run.sealed_path(unit)
+        self._unit = unit
+        records, size = _read_lines(self._path, unit) if self._path.exists() else ([], 0)
+        self.done = {record["position"]: record["status"] == "ok" for record in records}
+        self._file = Appender(self._path, size=size)
+
+    def append(self, records: list[dict[str, Any]]) -> None:
+        """Make a batch of rows durable: one write of whole lines, one fsync."""
+        for record in records:
+            if record["position"] in self.done:
+                raise RuntimeError(f"row {record['position']} written twice")
+        self._file.append(b"".join(encode_line(record) for record in records))
+        self.done |= {record["position"]: record["status"] == "ok" for record in records}
+
+    def seal(self) -> None:
+        """Commit the unit, which must hold all its rows."""
+        if len(self.done) != self._unit.stop - self._unit.start:
+            raise RuntimeError(f"unit {self._unit.number} sealed with {len(self.done)} rows")
+        with naming(self._sealed, "seal"):
+            os.rename(self._path, self._sealed)
+            sync_folder(self._sealed.parent)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _read_lines(path: Path, unit: Unit) -> tuple[list[dict[str, Any]], int]:
+    """Whole, valid lines of a unit, and the byte where a torn tail begins (or the end).
+
+    Torn: an end without a newline, or a line with NUL bytes where a write did not reach the disk.
+    """
+    with naming(path, "read"):
+        content = path.read_bytes()
+    records: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    offset = 0
+    while (end := content.find(b"\n", offset)) >= 0:
+        line = content[offset:end]
+        if b"\0" in line:
+            break
+        record = decode_line(line)
+        if record is None:
+            raise StorageError(f"{path} is damaged at byte {offset}: the line is not as it was written")
+        position = record.get("position")
+        if not isinstance(position, int) or not unit.start <= position < unit.stop or position in seen:
+            what = "twice there" if position in seen else "not of this unit"
+            raise StorageError(f"{path} is damaged at byte {offset}: row {position} is {what}")
+        seen.add(position)
+        records.append(record)
+        offset = end + 1
+    return records, offset

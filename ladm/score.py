@@ -1,0 +1,237 @@
+"""Rows and a model -> a finished run: identity, units on devices, sorted results, a summary."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from ladm.engines.local import Work, run_units
+from ladm.engines.work import BatchRule, Record
+from ladm.errors import InterruptedRunError, LadmError
+from ladm.models import ModelFacts, model_facts, model_identity, spell_layers
+from ladm.results import Summary, finish, is_finished, summarise
+from ladm.rows import Rows, open_rows
+from ladm.runs import FORMAT, Run, UnitWriter, locked, refuse_foreign, unit_rows_for
+from ladm.scorers import Scorer
+from ladm.settings import ScoreSettings, parse_layers
+
+BACKEND = "torch"
+CUDA_BATCH_TOKENS = 32_768
+
+
+class Progress(Protocol):
+    """Where the advance of a run is shown."""
+
+    def start(self, *, total: int, done: int) -> None: ...
+    def advance(self, *, rows: int, tokens: int) -> None: ...
+    def close(self) -> None: ...
+
+
+Echo = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that is known before the first forward pass."""
+
+    settings: ScoreSettings
+    facts: ModelFacts
+    layers: tuple[int, ...]
+    dtype: str
+    devices: tuple[str, ...]
+    attention: str
+
+    def make_scorer(self) -> Callable[[str], Scorer]:
+        """A function of the device that loads the model there; it can be pickled."""
+        return partial(_load_scorer, self)
+
+    def batch_rows(self) -> BatchRule:
+        """How many rows of a length go into one step."""
+        size = self.settings.batch_size
+        tokens = CUDA_BATCH_TOKENS if self.devices[0].startswith("cuda") else 1
+        return partial(_batch_rows, None if size == "auto" else size, tokens)
+
+
+def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[Summary, bool]:
+    """Score every row of `settings.rows` into the run folder `settings.output`.
+
+    Returns what became of the rows, and whether the run had been finished before.
+    Raises LadmError and its kinds; rows that are safe by then stay safe.
+    """
+    folder = Path(settings.output)
+    with _stopping(folder):
+        refuse_foreign(folder)
+        rows = open_rows(settings.rows, limit=settings.limit)
+        plan = make_plan(settings)
+        for line in _resolved(plan, rows):
+            echo(line)
+        echo("reading the data and the model once for their identity")
+        identity = _identity(plan, rows)
+        with locked(folder):
+            run = Run.create_or_resume(folder, identity)
+            finished = is_finished(run)
+            if not finished:
+                _score_rows(plan, run, rows, progress)
+                finish(run)
+            return summarise(run), finished
+
+
+def make_plan(settings: ScoreSettings) -> Plan:
+    """Settle device, dtype and layers. Raises LadmError for a model or device that cannot be used."""
+    facts = model_facts(settings.model)
+    layers = facts.choose_layers(parse_layers(settings.layers))
+    from ladm.devices import resolve_devices, resolve_dtype
+    from ladm.kernels.attention import attention_kernel
+
+    devices = resolve_devices(settings.device)
+    dtype = resolve_dtype(settings.dtype, devices[0])
+    attention = attention_kernel(devices[0].split(":")[0], dtype)
+    return Plan(
+        settings=settings,
+        facts=facts,
+        layers=layers,
+        dtype=str(dtype).removeprefix("torch."),
+        devices=devices,
+        attention=attention,
+    )
+
+
+def _load_scorer(plan: Plan, device: str) -> Scorer:
+    import torch
+    from transformers.utils import logging
+
+    from ladm.observer import load_observer
+    from ladm.scorers.ladm import LadmScorer
+
+    logging.disable_progress_bar()
+    dtype = getattr(torch, plan.dtype)
+    observer = load_observer(plan.facts, layers=plan.layers, dtype=dtype, device=torch.device(device))
+    return LadmScorer(observer, plan.settings, backend=BACKEND)
+
+
+def _batch_rows(size: int | None, tokens: int, num_tokens: int) -> int:
+    return max(1, tokens // num_tokens) if size is None else size
+
+
+def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
+    """What `run.json` holds; all but `about` must be the same when a run is resumed."""
+    return {
+        "format": FORMAT,
+        "settings": {"method": "ladm", **plan.settings.identity()},
+        "layers": list(plan.layers),
+        "model": {"type": plan.facts.model_type, "sha256": model_identity(plan.facts.folder)},
+        "data": rows.identity(),
+        "dtype": plan.dtype,
+        "backend": {"device": plan.devices[0].split(":")[0], "attention": plan.attention, "focus": BACKEND},
+        "versions": {name: version(name) for name in ("ladm", "torch", "transformers")},
+        "unit_rows": unit_rows_for(len(rows)),
+        "about": {"rows": rows.name, "model": plan.facts.name, "batch_size": plan.settings.batch_size},
+    }
+
+
+def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
+    """The settings as they will be used, for people."""
+    s = plan.settings
+    n0 = "where the released code starts" if s.resolved_n0 is None else s.resolved_n0
+    yield f"rows      {rows.name}: {len(rows):,} documents"
+    yield f"model     {plan.facts.name}: {plan.facts.model_type}, {plan.facts.num_layers} layers"
+    yield (
+        f"method    {s.variant}, spans of {s.span_tokens} tokens, m {s.m}, n {s.resolved_n}, n0 {n0}, "
+        f"d_afs {s.d_afs}, d_cds {s.d_cds}, ablation {s.ablation}, {s.reduce} over layers {spell_layers(plan.layers)}"
+    )
+    yield f"device    {', '.join(plan.devices)} in {plan.dtype}, attention {plan.attention}, focus {BACKEND}"
+    yield f"output    {s.output}"
+
+
+def _score_rows(plan: Plan, run: Run, rows: Rows, progress: Progress) -> None:
+    """Work on what is left, with an eye on the number of rows without a score."""
+    done, failed = _already(run)
+    most = 0 if plan.settings.fail_fast else plan.settings.max_errors
+    tally = _Tally(failed=failed, most=math.inf if most is None else most)
+    tally.check(None)
+    progress.start(total=len(rows), done=done)
+
+    def report(records: list[Record]) -> None:
+        progress.advance(rows=len(records), tokens=sum(record["num_tokens"] or 0 for record in records))
+        errors = [record for record in records if record["status"] == "error"]
+        tally.failed += len(errors)
+        tally.check(errors[0] if errors else None)
+
+    work = Work(
+        folder=run.folder,
+        rows=plan.settings.rows,
+        limit=plan.settings.limit,
+        make_scorer=plan.make_scorer(),
+        batch_rows=plan.batch_rows(),
+    )
+    try:
+        run_units(work, run, rows, devices=plan.devices, report=report)
+    finally:
+        progress.close()
+
+
+@dataclass
+class _Tally:
+    failed: int
+    most: float
+
+    def check(self, example: Record | None) -> None:
+        """Raise LadmError when more rows than allowed have no score."""
+        if self.failed > self.most:
+            shown = "" if example is None else f", such as row {example['position']}: {example['message']}"
+            raise LadmError(
+                f"{self.failed} rows have no score{shown}; stopped by --max-errors or --fail-fast. "
+                "Finished rows are safe, and the same command without it goes on"
+            )
+
+
+def _already(run: Run) -> tuple[int, int]:
+    """Rows that are safe from an earlier start, and how many of them have no score."""
+    unsealed = {unit.number for unit in run.unsealed()}
+    done = failed = 0
+    for unit in run.units:
+        if unit.number not in unsealed:
+            records = run.read_sealed(unit)
+            done += len(records)
+            failed += sum(record["status"] != "ok" for record in records)
+        elif run.open_path(unit).exists():
+            writer = UnitWriter(run, unit)
+            writer.close()
+            done += len(writer.done)
+            failed += sum(not scored for scored in writer.done.values())
+    return done, failed
+
+
+class _Stopped(BaseException):
+    """A signal arrived; unwinds to where it can be told."""
+
+
+@contextmanager
+def _stopping(folder: Path) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM drop the unfinished batch, keep the rest, and say how to go on."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except _Stopped as stopped:
+        number = signal.Signals(stopped.args[0])
+        raise InterruptedRunError(
+            f"stopped by {number.name}; finished rows are safe in {folder}, and the same command goes on from there",
+            signal_number=number,
+        ) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,31 @@
+"""Rows in, one number per document out: the protocol that every scorer follows. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.rows import Ids, Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A score, higher is better, and whatever else of the document is kept beside it."""
+
+    score: float
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Scorer(Protocol):
+    """One way to score documents, ready to run on one device."""
+
+    def check(self, row: Row) -> Ids:
+        """The token ids of a row that can be scored. Raises RowError for one that cannot."""
+        ...
+
+    def score(self, ids_BT: npt.NDArray[np.int64]) -> list[Scored]:
+        """Score rows of equal length, in their order. Every number may be NaN; the caller looks."""
+        ...

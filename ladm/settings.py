@@ -1,0 +1,196 @@
+"""Flags and a YAML file -> one frozen settings object, checked; every default of `ladm score` is here."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ladm.errors import UsageError
+
+Variant = Literal["released", "paper"]
+Ablation = Literal["none", "no-std", "no-length"]
+Reduce = Literal["mean", "median"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+PAPER_N0_SPANS = 16
+
+
+def _setting(default: Any, *, changes_result: bool) -> Any:
+    """A field that says whether a run may be resumed with another value of it."""
+    return field(default=default, metadata={"changes_result": changes_result})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """What `ladm score` is asked to do.
+
+    Raises UsageError for a value that can never work.
+    """
+
+    rows: str = _setting("", changes_result=False)
+    """Folder written by `save_to_disk`, or a Hub id; the identity of a run holds the content instead."""
+    model: str = _setting("UltraRonin/Long-Attn-Calculator", changes_result=False)
+    """Model folder or Hub id; the identity of a run holds the hashes of its files instead."""
+    output: str = _setting("", changes_result=False)
+    """The run folder."""
+    variant: Variant = _setting("released", changes_result=True)
+    """`released`: what the published code computes; `paper`: equations 2-5 as printed."""
+    span_tokens: int = _setting(128, changes_result=True)
+    """l, tokens in a span."""
+    m: int = _setting(1, changes_result=True)
+    """Spans at the start that are never looked back at."""
+    n: int | None = _setting(None, changes_result=True)
+    """The nearest earlier span used is j-n (released) or j-n-1 (paper); None: d_afs."""
+    n0: int | None = _setting(None, changes_result=True)
+    """No span before it is scored; None: 16 (paper), or the released lower bound (released)."""
+    d_afs: int = _setting(4, changes_result=True)
+    """Stride over the earlier spans of a scored span."""
+    d_cds: int = _setting(4, changes_result=True)
+    """Stride over the scored spans."""
+    ablation: Ablation = _setting("none", changes_result=True)
+    """`no-std` drops sigma, `no-length` drops both length weights."""
+    reduce: Reduce = _setting("mean", changes_result=True)
+    """How the layers' CDS become one score."""
+    layers: str | None = _setting(None, changes_result=True)
+    """Layers to score, such as `0-10,14`; None: all."""
+    dtype: DType = _setting("auto", changes_result=True)
+    """`auto`: bfloat16 where the device is fast at it, else float32."""
+    device: str = _setting("auto", changes_result=False)
+    """`auto`, `cpu`, `cuda`, `cuda:0,1`; its kind is in the run's identity."""
+    batch_size: int | Literal["auto"] = _setting("auto", changes_result=False)
+    """Rows of equal length in one step."""
+    limit: int | None = _setting(None, changes_result=False)
+    """Score only the first so many rows; the identity of the data covers just those."""
+    max_errors: int | None = _setting(None, changes_result=False)
+    """Stop once more rows than this have no score; None: never."""
+    fail_fast: bool = _setting(False, changes_result=False)
+    """Stop at the first row without a score."""
+
+    def __post_init__(self) -> None:
+        for name, lowest in _LOWEST.items():
+            value = getattr(self, name)
+            if isinstance(value, int) and value < lowest:
+                raise UsageError(f"{flag(name)} must be at least {lowest}, not {value}")
+        if self.variant == "released" and self.n == 0:
+            raise UsageError("--n must be at least 1 in the released variant, whose nearest span is j-n")
+        parse_layers(self.layers)
+
+    @property
+    def resolved_n(self) -> int:
+        """n with its default filled in."""
+        return self.d_afs if self.n is None else self.n
+
+    @property
+    def resolved_n0(self) -> int | None:
+        """n0 with the paper's default filled in; None is the released lower bound."""
+        return PAPER_N0_SPANS if self.n0 is None and self.variant == "paper" else self.n0
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change a score, defaults filled in."""
+        wanted = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["changes_result"]}
+        del wanted["dtype"], wanted["layers"]  # the run records what they resolve to for the model
+        return wanted | {"n": self.resolved_n, "n0": self.resolved_n0}
+
+
+_LOWEST = {
+    "span_tokens": 1,
+    "m": 0,
+    "n": 0,
+    "n0": 0,
+    "d_afs": 1,
+    "d_cds": 1,
+    "batch_size": 1,
+    "limit": 1,
+    "max_errors": 0,
+}
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a setting: `span_tokens` -> `--span-tokens`."""
+    return "--" + name.replace("_", "-")
+
+
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
+    """`0-10,14` -> (0, 1, .., 10, 14), ascending; None stays None.
+
+    Raises UsageError for anything that is not such a list.
+    """
+    if text is None:
+        return None
+    layers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(f"--layers {text!r} is not a list such as 0-10,14")
+        if dash and int(last) < int(first):
+            raise UsageError(f"--layers {text!r}: the range {part.strip()} runs backwards")
+        layers.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(layers))
+
+
+def score_settings(config: str | None, flags: dict[str, Any]) -> ScoreSettings:
+    """Defaults, then the YAML file, then the flags that were given (those that are not None).
+
+    Raises UsageError naming the file and the key for an unknown key or a value of the wrong type.
+    """
+    chosen = {} if config is None else _read_config(Path(config))
+    chosen |= {name: value for name, value in flags.items() if value is not None}
+    return ScoreSettings(**chosen)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UsageError(f"--config {path} must hold keys and values, such as span_tokens: 128")
+    types = typing.get_type_hints(ScoreSettings)
+    chosen = {}
+    for key, value in loaded.items():
+        name = str(key).replace("-", "_")
+        if name not in types:
+            near = difflib.get_close_matches(name, types, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; the keys are {', '.join(types)}"
+            raise UsageError(f"--config {path}: unknown key {key!r}{hint}")
+        if not _fits(value, types[name]):
+            shown = json.dumps(value, default=str)
+            raise UsageError(f"--config {path}: {key}: {shown} is not {_describe(types[name])}")
+        chosen[name] = value
+    return chosen
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the type alone."""
+    return typing.get_args(kind) if typing.get_origin(kind) is not Literal and typing.get_args(kind) else (kind,)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    for choice in _choices(kind):
+        if typing.get_origin(choice) is Literal:
+            if value in typing.get_args(choice):
+                return True
+        elif type(value) is choice:
+            return True
+    return False
+
+
+def _describe(kind: Any) -> str:
+    words: list[str] = []
+    for choice in _choices(kind):
+        if typing.get_origin(choice) is Literal:
+            words += [str(word) for word in typing.get_args(choice)]
+        else:
+            words.append({int: "a whole number", str: "text", bool: "true or false"}.get(choice, "null"))
+    return " or ".join(words)

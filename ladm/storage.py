@@ -1,0 +1,115 @@
+"""Bytes -> files that are whole or absent after any crash: the only module that writes into a run folder.
+
+A finished file is written beside its place, fsynced, renamed, and its folder fsynced.
+Every OSError leaves as a StorageError that names the path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ladm.errors import StorageError
+
+PARTIAL_SUFFIX = ".partial"
+
+
+@contextlib.contextmanager
+def naming(path: Path, action: str) -> Iterator[None]:
+    """Turn an OSError into a StorageError that says what could not be done, and to which file."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot {action} {path}: {error.strerror or error}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
+    """Put the concatenated `chunks` at `path`, all or nothing, replacing what is there."""
+    with naming(path, "write"), replacing(path) as partial, partial.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A partial path to write to; on a clean exit it is fsynced and takes the place of `path`."""
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    yield partial
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def create_once(path: Path, content: bytes) -> bool:
+    """Create `path` whole, or return False because it exists already. Safe against other processes."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    with naming(path, "create"):
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    return True
+
+
+class Appender:
+    """A file that grows by whole blocks: after a failed `append` it is cut back to the last good one.
+
+    `size` is the number of durable bytes.
+    """
+
+    def __init__(self, path: Path, *, size: int) -> None:
+        self.path = path
+        self.size = size
+        with naming(path, "open"):
+            fresh = not path.exists()
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+            os.ftruncate(self._descriptor, size)
+            os.lseek(self._descriptor, size, os.SEEK_SET)
+            if fresh:
+                sync_folder(path.parent)
+
+    def append(self, block: bytes) -> None:
+        """Write one block and make it durable."""
+        try:
+            self._write(block)
+        except OSError as error:
+            self._cut_back()
+            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
+        except BaseException:
+            self._cut_back()
+            raise
+        self.size += len(block)
+
+    def _write(self, block: bytes) -> None:
+        view = memoryview(block)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        os.fsync(self._descriptor)
+
+    def _cut_back(self) -> None:
+        # Best effort: a tail that stays is cut by the next reader, which trusts only whole lines.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, self.size)
+            os.lseek(self._descriptor, self.size, os.SEEK_SET)
+
+    def close(self) -> None:
+        os.close(self._descriptor)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Lint, types and tests, in an environment that it makes itself. --all: the slow suites too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+select=(-m 'not slow')
+if [ "${1-}" = --all ]; then
+    select=()
+    shift
+fi
+ruff check .
+ruff format --check .
+mypy ladm
+HF_HUB_OFFLINE=1 python -m pytest "${select[@]}" "$@"

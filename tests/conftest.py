@@ -1,0 +1,86 @@
+"""Fixtures: the golden model and numbers, row folders, and a command-line runner that expects no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+DATA = Path(__file__).parent / "data"
+GOLDEN = DATA / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Any]:
+    loaded = json.loads((GOLDEN / "released_cds.json").read_text())
+    names = {"No": "none", "no_std": "no-std", "no_len_weight": "no-length"}
+    for case in loaded["cases"]:
+        case["ablation"] = names[case["ablation"]]
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def golden_observer() -> Any:
+    import torch
+
+    from ladm.models import model_facts
+    from ladm.observer import load_observer
+
+    facts = model_facts(str(GOLDEN))
+    return load_observer(facts, layers=(0, 1, 2), dtype=torch.float32, device=torch.device("cpu"))
+
+
+@pytest.fixture
+def save_rows(tmp_path: Path) -> Callable[..., str]:
+    """Save a list of rows as a DatasetDict with `train`, as published; returns the folder."""
+
+    def save(rows: list[dict[str, Any]], name: str = "rows", **options: Any) -> str:
+        from datasets import Dataset, DatasetDict
+
+        folder = tmp_path / name
+        DatasetDict(train=Dataset.from_list(rows, **options)).save_to_disk(str(folder))
+        return str(folder)
+
+    return save
+
+
+@pytest.fixture
+def ladm() -> Callable[..., Result]:
+    """Run the command in this process; a traceback fails the test."""
+    from ladm.cli import main
+
+    def run(*arguments: str) -> Result:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert "Traceback" not in result.output
+        return result
+
+    return run
+
+
+def topical_rows(golden: dict[str, Any], lengths: list[int]) -> list[dict[str, Any]]:
+    """Rows in the published format cut from the golden sequences."""
+    ids = golden["input_ids"]
+    return [
+        {
+            "text": f"document {k}",
+            "meta": {"pile_set_name": f"domain {k % 2}"},
+            "input_ids": ids[k % len(ids)][:length],
+            "index": k,
+        }
+        for k, length in enumerate(lengths)
+    ]
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
