@@ -12,7 +12,7 @@ import click
 from tqdm import tqdm
 
 from ladm import __version__
-from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, LadmError
+from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, LadmError, one_line
 from ladm.settings import ScoreSettings, flag, score_settings
 
 EXIT_CODES = """
@@ -42,7 +42,7 @@ class _Group(click.Group):
         except Exception as error:
             if os.environ.get("LADM_DEBUG"):
                 raise
-            what = (str(error).strip() or "no message").splitlines()[0]
+            what = one_line(error)
             click.echo(
                 f"ladm: unexpected {type(error).__name__}: {what} (a fault of ladm; LADM_DEBUG=1 shows where)", err=True
             )

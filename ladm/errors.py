@@ -54,3 +54,8 @@ class RowError(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def one_line(error: BaseException) -> str:
+    """The text of somebody else's error on one line of at most 300 characters, or its kind when it has none."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

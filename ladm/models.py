@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError, UsageError, one_line
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -86,7 +86,7 @@ def model_facts(name: str) -> ModelFacts:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LadmError(f"{name}: config.json cannot be used: {' '.join(str(error).split())[:300]}") from None
+        raise LadmError(f"{name}: config.json cannot be used: {one_line(error)}") from None
     _refuse(name, config)
     try:
         num_layers, vocab_size = int(config.num_hidden_layers), int(config.vocab_size)
@@ -134,8 +134,8 @@ def _model_folder(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
     except Exception as error:
         # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
-        what = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LadmError(f"no such model: {name} is not a folder, and the Hub did not give it: {what[:200]}") from None
+        what = one_line(error)
+        raise LadmError(f"no such model: {name} is not a folder, and the Hub did not give it: {what}") from None
 
 
 def _require_safetensors(name: str, folder: Path) -> None:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModel, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from ladm.errors import LadmError
+from ladm.errors import LadmError, one_line
 from ladm.kernels.attention import attention_kernel, causal_attention
 from ladm.models import ModelFacts
 
@@ -92,7 +93,14 @@ class Observer:
         """
         ids = torch.arange(PROBE_TOKENS, device=self.device).mul(37).remainder(self.facts.vocab_size).unsqueeze(0)
         watch = _Watch(self.attention)
-        ours = self._model(input_ids=ids, use_cache=False, ladm_watch=watch).last_hidden_state
+        try:
+            ours = self._model(input_ids=ids, use_cache=False, ladm_watch=watch).last_hidden_state
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise LadmError(
+                f"{self.facts.name}: {self.facts.model_type} models cannot be observed, they fail with an attention "
+                f"function of ours ({what}); use another model"
+            ) from None
         self._check_calls(watch.seen)
         self._model.set_attn_implementation("eager")
         stock = self._model(input_ids=ids, use_cache=False).last_hidden_state
@@ -124,7 +132,7 @@ _NOT_COVERED = {
     "softcap": "caps its logits (softcap), which the focus score does not model",
     "s_aux": "has attention sinks, which the focus score does not model",
     "position_bias": "adds a position bias to its logits, which the focus score does not model",
-    "sliding_window": "sees only a window; leave it out with --layers, or",
+    "sliding_window": "sees only a window (it can be left out with --layers)",
 }
 
 
@@ -139,16 +147,19 @@ def load_observer(
     AttentionInterface.register(IMPLEMENTATION, _attention)
     AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
     try:
+        # The config is read apart, so that an attention kernel named in it is overruled and never fetched.
+        config = AutoConfig.from_pretrained(facts.folder, trust_remote_code=False)
         model, loading = AutoModel.from_pretrained(
             facts.folder,
+            config=config,
             dtype=dtype,
             attn_implementation=IMPLEMENTATION,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise LadmError(f"{facts.name}: the model does not load: {' '.join(str(error).split())[:300]}") from None
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+        raise LadmError(f"{facts.name}: the model does not load: {type(error).__name__}: {one_line(error)}") from None
     if loading["missing_keys"] or loading["mismatched_keys"]:
         absent = sorted(str(key) for key in (loading["missing_keys"] or loading["mismatched_keys"]))
         raise LadmError(f"{facts.name}: the safetensors lack {len(absent)} weights of the model, such as {absent[0]}")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ladm.errors import LadmError, RowError
+from ladm.errors import LadmError, RowError, one_line
 from ladm.models import HUB_ID
 
 IDENTITY_BLOCK_ROWS = 1024
@@ -126,9 +126,8 @@ def open_rows(source: str, *, limit: int | None = None) -> Rows:
         raise
     except Exception as error:
         # Arrow, JSON, the file system and the Hub client each raise kinds of their own here.
-        what = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
-        raise LadmError(f"no such data set: {source} {where}: {what}") from None
+        raise LadmError(f"no such data set: {source} {where}: {one_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):
         if "train" not in loaded:
             raise LadmError(f"{source} has no split train (it has {', '.join(map(str, loaded)) or 'none'})")

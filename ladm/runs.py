@@ -185,17 +185,18 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK_FILE)
     try:
-        with naming(folder / LOCK_FILE, "lock"):
-            lock.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
         holder = folder / HOLDER_FILE
         with contextlib.suppress(OSError):
             raise LockedError(f"{folder} is in use by {holder.read_text(encoding='utf-8').strip()}") from None
         raise LockedError(f"{folder} is in use by another process") from None
+    except OSError as error:
+        raise StorageError(f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}") from error
     try:
         with naming(folder, "write to"):
             (folder / HOLDER_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-            for left in [*folder.glob(f"*{PARTIAL_SUFFIX}")]:
+            for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
                 left.unlink(missing_ok=True)
         yield
     finally:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ladm.errors import UsageError
+from ladm.errors import UsageError, one_line
 
 Variant = Literal["released", "paper"]
 Ablation = Literal["none", "no-std", "no-length"]
@@ -151,7 +151,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"--config {path} is not YAML: {one_line(error)}") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):

@@ -43,11 +43,13 @@ def run_units(work: Work, run: Run, rows: Rows, *, devices: tuple[str, ...], rep
     Raises LadmError when a worker fails or dies; what is sealed or appended by then stays.
     """
     units = run.unsealed()
+    if not units:
+        return
     if len(devices) == 1 or len(units) == 1:
         scorer = work.make_scorer(devices[0])
         for unit in units:
             work_unit(run, unit, rows, scorer, batch_rows=work.batch_rows, report=report)
-    elif units:
+    else:
         _run_processes(work, units, devices=devices[: len(units)], report=report)
 
 

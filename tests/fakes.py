@@ -1,0 +1,71 @@
+"""A scorer without a model, so that what surrounds the scorers can be tested by the thousand."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ladm.errors import RowError
+from ladm.rows import Ids, Row, token_ids
+from ladm.scorers import Scored
+
+VOCABULARY = 1000
+
+
+@dataclass
+class FakeScorer:
+    """Scores a row by its ids alone. `forwards` counts the rows scored."""
+
+    seconds: float = 0.0
+    forwards: int = 0
+    die_on: int | None = None
+    nan_on: int | None = None
+    memory_rows: int | None = None
+    memory_message: str = "CUDA out of memory. Tried to allocate 2.00 GiB"
+
+    def check(self, row: Row) -> Ids:
+        ids = token_ids(row, vocab_size=VOCABULARY)
+        if len(ids) < 2:
+            raise RowError("too_short", f"{len(ids)} tokens leave no span to score")
+        return ids
+
+    def score(self, ids_BT: Any) -> list[Scored]:
+        if self.memory_rows is not None and len(ids_BT) > self.memory_rows:
+            raise RuntimeError(self.memory_message)
+        if self.die_on is not None and (ids_BT[:, 0] == self.die_on).any():
+            os._exit(9)
+        time.sleep(self.seconds * len(ids_BT))
+        self.forwards += len(ids_BT)
+        return [self._one(ids) for ids in ids_BT]
+
+    def _one(self, ids: Any) -> Scored:
+        cds = [float(np.float32(np.sin(ids.sum() * (layer + 1)) ** 2)) for layer in range(3)]
+        if ids[0] == self.nan_on:
+            cds[1] = float("nan")
+        return Scored(score=sum(cds) / 3, extras={"cds_per_layer": cds})
+
+
+def make_fake(_device: str) -> FakeScorer:
+    return FakeScorer()
+
+
+def make_slow(_device: str) -> FakeScorer:
+    return FakeScorer(seconds=0.02)
+
+
+def make_deadly(_device: str) -> FakeScorer:
+    return FakeScorer(die_on=70)
+
+
+def make_failing(_device: str) -> FakeScorer:
+    raise ValueError("no such weights")
+
+
+def fake_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {"input_ids": [k, 1 + k % 7, k // 3] + [5] * (k % 3), "index": k, "meta": {"d": k % 2}} for k in range(count)
+    ]

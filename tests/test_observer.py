@@ -1,0 +1,277 @@
+"""Which decoders can be observed, which are refused and how, and what is never computed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from conftest import GOLDEN
+
+from ladm.errors import LadmError, UsageError
+from ladm.focus import pairwise_focus, span_grid
+from ladm.models import model_facts, spell_layers
+from ladm.observer import LayerView, Observer, load_observer
+
+SMALL = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GROUPED = SMALL | {"num_key_value_heads": 2}
+TOKENS = torch.arange(60).mul(31).remainder(96).unsqueeze(0)
+
+OBSERVED: dict[str, Any] = {
+    "llama": lambda: tf.LlamaConfig(**GROUPED, initializer_range=0.3),
+    "mistral": lambda: tf.MistralConfig(**GROUPED, sliding_window=None, initializer_range=0.3),
+    "qwen2": lambda: tf.Qwen2Config(**GROUPED, initializer_range=0.3),
+    "qwen3": lambda: tf.Qwen3Config(**GROUPED, head_dim=16, initializer_range=0.3),
+    "gpt_neox": lambda: tf.GPTNeoXConfig(**SMALL, initializer_range=0.3),
+    "olmo2": lambda: tf.Olmo2Config(**GROUPED, initializer_range=0.3),
+    "phi": lambda: tf.PhiConfig(**GROUPED, initializer_range=0.3),
+    "gpt2": lambda: tf.GPT2Config(
+        vocab_size=96, n_embd=32, n_layer=3, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
+    ),
+}
+
+EXPERTS = {"num_experts_per_tok": 1, "head_dim": 8}
+REFUSED: dict[str, tuple[Any, str]] = {
+    "falcon": (
+        lambda: tf.FalconConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4),
+        "falcon computes attention by itself, out of the reach of transformers' attention interface; use another model",
+    ),
+    "bloom": (
+        lambda: tf.BloomConfig(vocab_size=96, hidden_size=32, n_layer=2, n_head=4),
+        "bloom adds an ALiBi bias to its logits, which the focus score does not model; use another model",
+    ),
+    "mpt": (
+        lambda: tf.MptConfig(vocab_size=96, d_model=32, n_layers=2, n_heads=4),
+        "mpt adds an ALiBi bias to its logits, which the focus score does not model; use another model",
+    ),
+    "gpt_oss": (
+        lambda: tf.GptOssConfig(**GROUPED, **EXPERTS, num_local_experts=2),
+        "gpt_oss has attention sinks, which the focus score does not model; use another model",
+    ),
+    "gemma2": (
+        lambda: tf.Gemma2Config(**GROUPED, head_dim=8),
+        "gemma2 caps its logits (softcap), which the focus score does not model; use another model",
+    ),
+    "qwen3_next": (
+        lambda: tf.Qwen3NextConfig(
+            **{**GROUPED, "num_hidden_layers": 4},
+            **EXPERTS,
+            num_experts=2,
+            moe_intermediate_size=16,
+            shared_expert_intermediate_size=16,
+            linear_num_key_heads=2,
+            linear_num_value_heads=2,
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
+        ),
+        "qwen3_next has softmax attention in only some of its layers, the rest is linear attention; use another model",
+    ),
+    "mistral": (
+        lambda: tf.MistralConfig(**GROUPED, sliding_window=16),
+        "layers 0-2 of this mistral model see only a window, which the focus score does not model; use another model",
+    ),
+    "gemma3": (
+        lambda: tf.Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=16, sliding_window_pattern=3),
+        "layers 0-1 of this gemma3_text model see only a window, which the focus score does not model; "
+        "leave them out: --layers 2",
+    ),
+}
+
+
+def save(config: Any, folder: Path) -> str:
+    torch.manual_seed(0)
+    tf.AutoModel.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+def load(folder: str, layers: tuple[int, ...] | None = None) -> Observer:
+    facts = model_facts(folder)
+    chosen = facts.choose_layers(layers)
+    return load_observer(facts, layers=chosen, dtype=torch.float32, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", OBSERVED)
+def test_q_and_k_give_the_attention_of_the_stock_model(kind: str, tmp_path: Path) -> None:
+    folder = save(OBSERVED[kind](), tmp_path / kind)
+    views: list[LayerView] = []
+    load(folder).observe(TOKENS, views.append)
+    stock = tf.AutoModel.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
+    with torch.inference_mode():
+        weights = stock(input_ids=TOKENS, output_attentions=True).attentions
+    grid = span_grid(60, variant="paper", l=5, m=1, n=1, n0=3, d_afs=1, d_cds=1)
+    assert [view.layer for view in views] == [0, 1, 2]
+    for view, weights_BHTT in zip(views, weights, strict=True):
+        pfs = pairwise_focus(view.q_BHTD[0], view.k_BGTD[0], scaling=view.scaling, grid=grid)
+        for row, j in enumerate(grid.J):
+            rows = weights_BHTT[0, :, grid.tokens(j)].mean(0)
+            for i in grid.I[row]:
+                assert pfs[row, i].item() == pytest.approx(rows[:, grid.tokens(i)].sum().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_models_outside_the_method_are_refused_before_their_weights_load(kind: str, tmp_path: Path) -> None:
+    make, message = REFUSED[kind]
+    folder = tmp_path / kind
+    make().save_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(LadmError) as caught:
+        model_facts(str(folder)).choose_layers(None)
+    assert str(caught.value) == f"{folder}: {message}"
+
+
+def test_an_unwindowed_layer_of_a_windowed_model_can_be_scored(tmp_path: Path) -> None:
+    folder = save(REFUSED["gemma3"][0](), tmp_path / "gemma3")
+    views: list[LayerView] = []
+    load(folder, (2,)).observe(TOKENS, views.append)
+    stock = tf.AutoModel.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
+    with torch.inference_mode():
+        weights = stock(input_ids=TOKENS, output_attentions=True).attentions[2]
+    grid = span_grid(60, variant="paper", l=5, m=1, n=1, n0=3, d_afs=1, d_cds=1)
+    pfs = pairwise_focus(views[0].q_BHTD[0], views[0].k_BGTD[0], scaling=views[0].scaling, grid=grid)
+    rows = weights[0, :, grid.tokens(grid.J[-1])].mean(0)
+    assert pfs[-1, 1].item() == pytest.approx(rows[:, grid.tokens(1)].sum().item(), rel=1e-4)
+
+
+class Disguise:
+    """A model type that the table of refusals does not name, so that the behavioural checks must speak."""
+
+    def __init__(self, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ladm.models._REFUSED", {})
+        monkeypatch.setattr("ladm.models._refuse", lambda *_: None)
+        monkeypatch.setattr("ladm.models._windowed_layers", lambda *_: ())
+        self.folder = folder
+
+    def refusal(self) -> str:
+        with pytest.raises(LadmError) as caught:
+            load(self.folder)
+        return str(caught.value).removeprefix(f"{self.folder}: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("bloom", "bloom models never call transformers' attention interface; use another model"),
+        (
+            "gpt_oss",
+            "layer 0 of this gpt_oss model has attention sinks, which the focus score does not model; "
+            "use another model",
+        ),
+        (
+            "gemma2",
+            "layer 0 of this gemma2 model caps its logits (softcap), which the focus score does not model; "
+            "use another model",
+        ),
+        (
+            "qwen3_next",
+            "qwen3_next calls softmax attention in layers [3] of 4, not once in each; use another model",
+        ),
+        (
+            "mistral",
+            "layer 0 of this mistral model sees only a window (it can be left out with --layers); use another model",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_the_behavioural_checks_refuse_what_no_table_names(
+    kind: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(REFUSED[kind][0](), tmp_path / kind)
+    assert Disguise(folder, monkeypatch).refusal() == message
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("falcon", "the model does not load: KeyError: 'ladm'"),
+        (
+            "mpt",
+            "mpt models cannot be observed, they fail with an attention function of ours (AttributeError: "
+            "'NoneType' object has no attribute 'to'); use another model",
+        ),
+    ],
+)
+def test_a_model_that_breaks_on_our_attention_is_refused(
+    kind: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(REFUSED[kind][0](), tmp_path / kind)
+    assert Disguise(folder, monkeypatch).refusal() == message
+
+
+def test_attention_that_is_not_causal_is_noticed(tmp_path: Path) -> None:
+    folder = save(tf.BertConfig(**SMALL, initializer_range=0.5), tmp_path / "bert")
+    with pytest.raises(LadmError, match=r"does not reproduce this bert model \(hidden states differ by"):
+        load(folder)
+
+
+def test_nothing_runs_after_the_last_wanted_layer() -> None:
+    observer = load(str(GOLDEN), (0, 1))
+    ran: list[str] = []
+    for name, module in observer._model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    observer.observe(TOKENS, lambda _: None)
+    assert "layers.0.mlp" in ran
+    assert "layers.1.self_attn.k_proj" in ran
+    assert not [
+        name for name in ran if name.startswith(("layers.1.mlp", "layers.1.self_attn.o_proj", "layers.2", "norm"))
+    ]
+
+
+def test_only_wanted_layers_are_visited_and_the_last_has_no_log_sum_exp() -> None:
+    seen: list[tuple[int, bool]] = []
+    load(str(GOLDEN), (0, 2)).observe(TOKENS, lambda view: seen.append((view.layer, view.lse_BHT is None)))
+    assert seen == [(0, False), (2, True)]
+
+
+def test_no_logits_over_the_vocabulary(golden_observer: Observer) -> None:
+    assert not hasattr(golden_observer._model, "lm_head")
+
+
+def test_an_attention_kernel_and_code_named_by_the_model_folder_are_ignored(tmp_path: Path) -> None:
+    folder = tmp_path / "evil"
+    shutil.copytree(GOLDEN, folder)
+    marker = tmp_path / "ran"
+    (folder / "modeling_evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "modeling_evil.C", "AutoModel": "modeling_evil.M"}
+    config["_attn_implementation"] = config["attn_implementation"] = "evil-org/evil-kernel"
+    (folder / "config.json").write_text(json.dumps(config))
+    views: list[LayerView] = []
+    load(str(folder)).observe(TOKENS, views.append)
+    assert len(views) == 3
+    assert not marker.exists()
+
+
+def test_missing_weights_are_not_made_up(tmp_path: Path) -> None:
+    folder = tmp_path / "more"
+    shutil.copytree(GOLDEN, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LadmError) as caught:
+        load(str(folder))
+    assert str(caught.value) == (
+        f"{folder}: the safetensors lack 9 weights of the model, such as layers.3.input_layernorm.weight"
+    )
+
+
+def test_a_layer_the_model_does_not_have() -> None:
+    with pytest.raises(UsageError) as caught:
+        model_facts(str(GOLDEN)).choose_layers((1, 3))
+    assert str(caught.value) == f"--layers names layer 3, but {GOLDEN} has layers 0-2"
+
+
+def test_layers_are_spelled_as_they_are_read() -> None:
+    assert spell_layers([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"

@@ -1,0 +1,375 @@
+"""The run folder: identity, units, resume after any crash, and what is not whole being named."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+from fakes import FakeScorer, fake_rows
+
+from ladm import storage
+from ladm.engines.local import Work, run_units
+from ladm.engines.work import Record
+from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
+from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish, summarise
+from ladm.rows import Rows, open_rows
+from ladm.runs import FORMAT, Run, UnitWriter, decode_line, encode_line, locked, refuse_foreign, unit_rows_for
+
+RESULTS = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
+
+
+def identity(rows: Rows, **changed: Any) -> dict[str, Any]:
+    base = {"format": FORMAT, "settings": {"d_afs": 4, "m": 1}, "data": rows.identity(), "unit_rows": 16}
+    return base | {"about": {"rows": rows.name}} | changed
+
+
+def work_of(folder: Path, rows: Rows, make_scorer: Any = fakes.make_fake, batch: int = 5) -> Work:
+    return Work(folder=folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=_Constant(batch))
+
+
+class _Constant:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, _num_tokens: int) -> int:
+        return self.size
+
+
+def nothing(records: list[Record]) -> None:
+    pass
+
+
+def complete(folder: Path, rows: Rows, make_scorer: Any = fakes.make_fake, batch: int = 5, devices: int = 1) -> Run:
+    with locked(folder):
+        run = Run.create_or_resume(folder, identity(rows))
+        devices_of = tuple(f"fake:{k}" for k in range(devices))
+        run_units(work_of(folder, rows, make_scorer, batch), run, rows, devices=devices_of, report=nothing)
+        finish(run)
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+@pytest.fixture
+def rows(save_rows: Any) -> Rows:
+    data = fake_rows(50)
+    data[7]["input_ids"] = None
+    data[20]["input_ids"] = [3]
+    return open_rows(save_rows(data))
+
+
+@pytest.fixture
+def reference(tmp_path: Path, rows: Rows) -> dict[str, bytes]:
+    complete(tmp_path / "reference", rows)
+    return contents(tmp_path / "reference")
+
+
+def test_every_row_is_there_once_and_in_order(tmp_path: Path, rows: Rows) -> None:
+    run = complete(tmp_path / "run", rows)
+    lines = [json.loads(line) for line in (tmp_path / "run" / SORTED_FILE).read_text().splitlines()]
+    errors = [json.loads(line) for line in (tmp_path / "run" / ERRORS_FILE).read_text().splitlines()]
+    assert [line["rank"] for line in lines] == list(range(1, 49))
+    assert sorted(line["index"] for line in lines) == sorted(set(range(50)) - {7, 20})
+    assert [line["score"] for line in lines] == sorted((line["score"] for line in lines), reverse=True)
+    assert [(error["index"], error["error_type"]) for error in errors] == [(7, "no_ids"), (20, "too_short")]
+    assert list(lines[0]) == ["rank", "index", "chunked_index", "score", "meta", "num_tokens", "cds_per_layer"]
+    summary = summarise(run)
+    assert (summary.scored, summary.failed, dict(summary.errors)) == (48, 2, {"no_ids": 1, "too_short": 1})
+
+
+def test_parquet_holds_the_same_columns(tmp_path: Path, rows: Rows) -> None:
+    import pyarrow.parquet as pq
+
+    complete(tmp_path / "run", rows)
+    lines = [json.loads(line) for line in (tmp_path / "run" / SORTED_FILE).read_text().splitlines()]
+    table = pq.read_table(tmp_path / "run" / PARQUET_FILE).to_pylist()
+    assert [row | {"meta": json.loads(row["meta"])} for row in table] == lines
+
+
+def test_ties_go_by_index_and_text_indices_work(tmp_path: Path, save_rows: Any) -> None:
+    same = [{"input_ids": [4, 5, 6], "index": name} for name in ("b", "a", "c")]
+    rows = open_rows(save_rows(same))
+    complete(tmp_path / "run", rows)
+    lines = [json.loads(line) for line in (tmp_path / "run" / SORTED_FILE).read_text().splitlines()]
+    assert [line["index"] for line in lines] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 100])
+def test_the_batch_does_not_show(tmp_path: Path, rows: Rows, reference: dict[str, bytes], batch: int) -> None:
+    complete(tmp_path / "run", rows, batch=batch)
+    assert contents(tmp_path / "run") == reference
+
+
+def test_several_processes_give_the_same_bytes(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
+    complete(tmp_path / "run", rows, devices=3)
+    assert contents(tmp_path / "run") == reference
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path, rows: Rows) -> None:
+    complete(tmp_path / "run", rows)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    complete(tmp_path / "run", rows, make_scorer=fakes.make_failing)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert {p: t for p, t in before.items() if p.name != ".lock"} == {
+        p: t for p, t in after.items() if p.name != ".lock"
+    }
+
+
+class _Killed(BaseException):
+    """Stands for the process ending here."""
+
+
+OPERATIONS = ["write", "fsync", "rename", "replace", "link", "ftruncate"]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_every_crash_point_is_survived(
+    tmp_path: Path, save_rows: Any, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """Stop at the n-th operation on the disk, for every n; the next start finishes with the same bytes."""
+    rows = open_rows(save_rows(fake_rows(20)))
+    complete(tmp_path / "whole", rows)
+    whole = contents(tmp_path / "whole")
+    n = 0
+    while True:
+        folder = tmp_path / f"run{n}"
+        with monkeypatch.context() as patch:
+            counter = _crash_at(patch, n, after=after)
+            with contextlib.suppress(_Killed):
+                complete(folder, rows)
+        if counter["calls"] <= n:
+            break
+        complete(folder, rows)
+        assert contents(folder) == whole, f"operation {n}"
+        assert not list(folder.glob("*.partial")), f"operation {n}"
+        n += 1
+    assert n > 20
+
+
+def _crash_at(patch: pytest.MonkeyPatch, n: int, *, after: bool) -> dict[str, int]:
+    """Make the n-th disk operation of `storage` and `runs` the last; later ones fail too, as after a death."""
+    counter = {"calls": 0}
+
+    def wrap(real: Any) -> Any:
+        def operation(*arguments: Any, **named: Any) -> Any:
+            number = counter["calls"]
+            counter["calls"] += 1
+            if number < n:
+                return real(*arguments, **named)
+            if number == n and after:
+                real(*arguments, **named)
+            raise _Killed
+
+        return operation
+
+    for name in OPERATIONS:
+        patch.setattr(f"os.{name}", wrap(getattr(os, name)))
+    return counter
+
+
+def test_a_tail_cut_anywhere_is_redone(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
+    folder = tmp_path / "run"
+    with locked(folder):
+        run = Run.create_or_resume(folder, identity(rows))
+        unit = run.units[1]
+        writer = UnitWriter(run, unit)
+        records = complete(tmp_path / "other", rows).read_sealed(unit)[:4]
+        writer.append(records)
+        writer.close()
+    path = run.open_path(unit)
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        writer = UnitWriter(run, unit)
+        writer.close()
+        kept = whole[:cut].count(b"\n")
+        assert len(writer.done) == kept
+        assert path.read_bytes() == b"".join(line + b"\n" for line in whole.split(b"\n")[:kept])
+    path.write_bytes(whole[: len(whole) // 2] + b"\0" * 100 + b"\n")
+    complete(folder, rows)
+    assert contents(folder) == reference
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda lines: [lines[0][:-1] + lines[1], *lines[2:]], "is damaged at byte 0: the line is not as it was"),
+        (lambda lines: [lines[0], *lines], "is damaged at byte {1}: row 0 is twice there"),
+        (lambda lines: lines[1:], "is damaged: 15 rows of 16"),
+        (lambda lines: [*lines[:-1], lines[-1][:-5]], "is damaged at byte {-1}: a sealed unit ends in the mid"),
+        (lambda lines: [lines[0].replace(b'"index":0', b'"index":1'), *lines[1:]], "is damaged at byte 0: the line is"),
+        (lambda lines: [encode_line({"position": 99}), *lines[1:]], "is damaged at byte 0: row 99 is not of this unit"),
+    ],
+)
+def test_a_damaged_sealed_unit_is_named(tmp_path: Path, rows: Rows, damage: Any, message: str) -> None:
+    run = complete(tmp_path / "run", rows)
+    path = run.sealed_path(run.units[0])
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines.sort(key=lambda line: json.loads(line)["position"])
+    path.write_bytes(b"".join(damage(lines)))
+    with pytest.raises(StorageError) as caught:
+        run.read_sealed(run.units[0])
+    offsets = {"{1}": str(len(lines[0])), "{-1}": str(sum(map(len, lines[:-1])))}
+    for mark, value in offsets.items():
+        message = message.replace(mark, value)
+    assert str(caught.value).startswith(f"{path} {message}")
+
+
+def test_a_fused_line_in_an_open_unit_is_not_dropped_in_silence(tmp_path: Path, rows: Rows) -> None:
+    run = complete(tmp_path / "run", rows)
+    lines = run.sealed_path(run.units[0]).read_bytes().splitlines()
+    run.sealed_path(run.units[0]).unlink()
+    path = run.open_path(run.units[0])
+    path.write_bytes(lines[0] + lines[1] + b"\n")
+    with pytest.raises(StorageError) as caught:
+        UnitWriter(run, run.units[0])
+    assert str(caught.value) == f"{path} is damaged at byte 0: the line is not as it was written"
+
+
+def test_lines_carry_their_checksum() -> None:
+    line = encode_line({"position": 1, "text": 'a "quoted", é \u2028 line'})
+    assert decode_line(line[:-1]) == {"position": 1, "text": 'a "quoted", é \u2028 line'}
+    for byte in range(len(line) - 1):
+        flipped = bytearray(line[:-1])
+        flipped[byte] ^= 1
+        assert decode_line(bytes(flipped)) is None
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode_line({"score": float("nan")})
+
+
+def test_a_full_disk_keeps_what_was_safe(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
+    folder = tmp_path / "run"
+    calls = {"n": 0}
+    real = os.write
+
+    def full(descriptor: int, data: Any) -> int:
+        calls["n"] += 1
+        if calls["n"] == 4:
+            return real(descriptor, bytes(data)[:40])
+        if calls["n"] > 4:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage.os, "write", full)
+        with pytest.raises(StorageError, match=r"^cannot write .*units/000000\.open: No space left on device$"):
+            complete(folder, rows)
+    assert (folder / "units" / "000000.open").read_bytes().endswith(b"\n")
+    complete(folder, rows)
+    assert contents(folder) == reference
+
+
+def test_a_resume_with_something_else_is_refused_with_the_fields(tmp_path: Path, rows: Rows) -> None:
+    complete(tmp_path / "run", rows)
+    other = identity(rows, settings={"d_afs": 2, "m": 1}, about={"rows": "elsewhere"})
+    with pytest.raises(LadmError) as caught:
+        Run.create_or_resume(tmp_path / "run", other)
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'} was begun with something else; give another --output, or what it was begun with:\n"
+        "  settings.d_afs: 4 in the run, 2 now"
+    )
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    refuse_foreign(folder)
+    (folder / "chapter1.tex").write_text("...")
+    with pytest.raises(LadmError) as caught:
+        refuse_foreign(folder)
+    assert str(caught.value) == (
+        f"{folder} belongs to something else (it holds chapter1.tex); give --output an empty folder"
+    )
+    with pytest.raises(LadmError, match="is a file; give --output a folder"):
+        refuse_foreign(folder / "chapter1.tex")
+
+
+def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
+    code = "import sys; from ladm.runs import *; from pathlib import Path; locked(Path(sys.argv[1])).__enter__()"
+    with locked(tmp_path / "run"):
+        second = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, check=False
+        )
+        assert f"is in use by process {os.getpid()} on" in second.stderr
+        with pytest.raises(LockedError):
+            locked(tmp_path / "run").__enter__()
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_a_dead_worker_stops_the_run_and_the_next_one_goes_on(tmp_path: Path, save_rows: Any) -> None:
+    data = fake_rows(50)
+    data[30]["input_ids"] = [70, 1, 1]
+    folder = tmp_path / "run"
+    deadly = open_rows(save_rows(data, "deadly"))
+    with pytest.raises(LadmError, match=r"^the worker on fake:\d died \(exit code 9\); the rows it finished are safe"):
+        complete(folder, deadly, make_scorer=fakes.make_deadly, devices=2)
+    complete(folder, deadly, devices=2)
+    complete(tmp_path / "straight", deadly)
+    assert contents(folder) == contents(tmp_path / "straight")
+
+
+def test_a_worker_that_cannot_start_says_why(tmp_path: Path, rows: Rows) -> None:
+    with pytest.raises(LadmError, match=r"^the worker on fake:\d failed: ValueError: no such weights$"):
+        complete(tmp_path / "run", rows, make_scorer=fakes.make_failing, devices=2)
+
+
+def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows) -> None:
+    with locked(tmp_path / "run"):
+        run = Run.create_or_resume(tmp_path / "run", identity(rows))
+    with pytest.raises(IncompleteError) as caught:
+        summarise(run)
+    assert str(caught.value) == f"{tmp_path / 'run'} is not finished: 4 of 4 units are missing"
+
+
+@pytest.mark.parametrize("message", [
+    "CUDA out of memory. Tried to allocate 2.00 GiB",
+    "CUDA error: out of memory",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "Triton Error [CUDA]: out of memory",
+    "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate",
+])  # fmt: skip
+@pytest.mark.parametrize("fits", [0, 1, 3])
+def test_out_of_memory_halves_the_batch(tmp_path: Path, rows: Rows, reference: Any, message: str, fits: int) -> None:
+    folder = tmp_path / "run"
+    scorer = FakeScorer(memory_rows=fits, memory_message=message)
+    complete(folder, rows, make_scorer=lambda _: scorer, batch=7)
+    if fits:
+        assert contents(folder) == reference
+    else:
+        errors = (folder / ERRORS_FILE).read_text()
+        assert errors.count('"error_type": "out_of_memory"') == 48
+        assert "do not fit the device's memory, even alone" in errors
+
+
+def test_other_failures_of_a_scorer_are_not_taken_for_memory(tmp_path: Path, rows: Rows) -> None:
+    scorer = FakeScorer(memory_rows=0, memory_message="mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        complete(tmp_path / "run", rows, make_scorer=lambda _: scorer)
+
+
+def test_a_score_that_is_not_a_number_is_an_error_row(tmp_path: Path, rows: Rows) -> None:
+    complete(tmp_path / "run", rows, make_scorer=lambda _: FakeScorer(nan_on=12))
+    errors = [json.loads(line) for line in (tmp_path / "run" / ERRORS_FILE).read_text().splitlines()]
+    assert [(e["index"], e["error_type"], e["message"]) for e in errors if e["stage"] == "score"] == [
+        (12, "not_finite", "the score is NaN or infinite in scored layer 1")
+    ]
+    assert "NaN" not in (tmp_path / "run" / SORTED_FILE).read_text()
+
+
+def test_units_depend_on_the_data_alone() -> None:
+    assert [unit_rows_for(n) for n in (1, 32, 100_000, 474_444, 10**8)] == [16, 16, 25, 116, 4096]
+
+
+def test_the_run_store_imports_without_torch() -> None:
+    code = "import sys, ladm.runs, ladm.results, ladm.rows, ladm.engines.local; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
