@@ -124,6 +124,9 @@ def open_rows(source: str, *, limit: int | None = None) -> Rows:
             raise LadmError(f"no such data set: {source} is neither a folder nor a Hub id such as org/name")
     except LadmError:
         raise
+    except IndexError:
+        # What `datasets` makes of a saved data set without a single shard.
+        raise LadmError(f"{source} has no rows") from None
     except Exception as error:
         # Arrow, JSON, the file system and the Hub client each raise kinds of their own here.
         where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"

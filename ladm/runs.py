@@ -149,9 +149,15 @@ class Run:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise LadmError when `folder` exists and holds anything but a run or what a run leaves."""
+    """Raise LadmError when `folder` exists and holds anything but a run or what a run leaves.
+
+    Raises StorageError when it could not be created or written to.
+    """
     with naming(folder, "use"):
-        if not folder.exists():
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if nearest != folder or folder.is_dir():
+            _require_writable(nearest, folder)
+        if nearest != folder:
             return
         if not folder.is_dir():
             raise LadmError(f"{folder} is a file; give --output a folder")
@@ -160,6 +166,12 @@ def refuse_foreign(folder: Path) -> None:
         others = sorted(name for name in os.listdir(folder) if not OWN_LEFTOVERS.fullmatch(name))
     if others:
         raise LadmError(f"{folder} belongs to something else (it holds {others[0]}); give --output an empty folder")
+
+
+def _require_writable(nearest: Path, folder: Path) -> None:
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        action = "write to" if nearest == folder else "create"
+        raise StorageError(f"cannot {action} {folder}: {nearest} is not a folder that can be written to")
 
 
 def _differences(had: Any, now: Any, path: str = "") -> Iterator[str]:

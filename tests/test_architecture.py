@@ -1,0 +1,106 @@
+"""Who may import whom, which options are classified, and that defaults stand in one place."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import click
+import pytest
+
+import ladm
+from ladm.cli import main
+from ladm.settings import ScoreSettings
+
+PACKAGE = Path(ladm.__file__).parent
+NO_TORCH = {"cli", "settings", "errors", "rows", "runs", "results", "storage", "models", "scorers"}
+MAY_IMPORT = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "cli": {"settings", "errors", "score"},
+    "devices": {"errors"},
+    "engines": set(),
+    "engines.local": {"errors", "engines", "rows", "runs", "scorers"},
+    "engines.work": {"errors", "rows", "runs", "scorers"},
+    "errors": set(),
+    "focus": set(),
+    "kernels": set(),
+    "kernels.attention": {"errors"},
+    "kernels.pfs": {"errors", "focus"},
+    "models": {"errors"},
+    "observer": {"errors", "kernels", "models"},
+    "results": {"errors", "runs", "storage"},
+    "rows": {"errors", "models"},
+    "runs": {"errors", "storage"},
+    "score": {
+        "devices", "engines", "errors", "kernels", "models", "observer", "results", "rows", "runs", "scorers",
+        "settings",
+    },
+    "scorers": {"rows"},
+    "scorers.ladm": {"errors", "focus", "kernels", "observer", "rows", "scorers", "settings"},
+    "settings": {"errors"},
+    "storage": {"errors"},
+}  # fmt: skip
+
+
+def modules() -> dict[str, Path]:
+    names = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
+    return names
+
+
+def imported(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_every_module_is_in_the_table() -> None:
+    assert set(modules()) == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_imports_are_those_of_the_table(name: str) -> None:
+    ours = {module.split(".")[1] for module in imported(modules()[name]) if module.startswith("ladm.")}
+    assert ours <= MAY_IMPORT[name]
+
+
+@pytest.mark.parametrize("name", sorted(NO_TORCH))
+def test_these_load_without_torch(name: str) -> None:
+    heavy = {module.split(".")[0] for module in imported(modules()[name], top_level_only=True)}
+    assert not heavy & {"torch", "transformers"}
+
+
+def test_every_option_says_whether_it_changes_the_result() -> None:
+    classified = {field.name: field.metadata.get("changes_result") for field in dataclasses.fields(ScoreSettings)}
+    assert {name for name, value in classified.items() if not isinstance(value, bool)} == set()
+    score = main.commands["score"]
+    options = {parameter.name for parameter in score.params} - {"config"}
+    assert options == set(classified)
+
+
+def test_a_setting_that_changes_the_result_changes_the_identity() -> None:
+    other = {
+        "variant": "paper", "span_tokens": 64, "m": 2, "n": 3, "n0": 5, "d_afs": 2, "d_cds": 2,
+        "ablation": "no-std", "reduce": "median",
+    }  # fmt: skip
+    resolved_elsewhere = {"layers", "dtype"}
+    changing = {field.name for field in dataclasses.fields(ScoreSettings) if field.metadata["changes_result"]}
+    assert changing == set(other) | resolved_elsewhere
+    for name, value in other.items():
+        assert ScoreSettings(**{name: value}).identity() != ScoreSettings().identity(), name
+
+
+def test_defaults_of_the_command_are_those_of_the_settings() -> None:
+    for parameter in main.commands["score"].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.default in (None, False) or "UNSET" in repr(parameter.default), parameter.name

@@ -1,0 +1,135 @@
+"""Reading rows: layouts that `datasets` saves, what is carried through, and an identity by content."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict, Features, LargeList, List, Value, concatenate_datasets
+
+from ladm.errors import RowError
+from ladm.rows import Row, open_rows, token_ids
+
+DATA = [{"input_ids": [k, k + 1, 3], "index": 10 + k, "chunked_index": k % 2, "meta": {"d": "x"}} for k in range(9)]
+
+
+def saved(data: Any, folder: Path) -> str:
+    data.save_to_disk(str(folder))
+    return str(folder)
+
+
+def test_a_dataset_and_a_dict_with_train_are_the_same_rows(tmp_path: Path) -> None:
+    alone = open_rows(saved(Dataset.from_list(DATA), tmp_path / "alone"))
+    split = open_rows(saved(DatasetDict(train=Dataset.from_list(DATA)), tmp_path / "split"))
+    assert alone.identity() == split.identity()
+    assert [(row.position, row.index, row.chunked_index, row.meta) for row in split.read(7, 9)] == [
+        (7, 17, 1, {"d": "x"}),
+        (8, 18, 0, {"d": "x"}),
+    ]
+
+
+def test_columns_that_are_absent_have_defaults(tmp_path: Path) -> None:
+    rows = open_rows(saved(Dataset.from_dict({"input_ids": [[1], [2]]}), tmp_path / "rows"), limit=1)
+    assert len(rows) == 1
+    row = rows.read(0, 1)[0]
+    assert (row.index, row.chunked_index, row.meta, row.num_tokens) == (0, None, None, 1)
+
+
+KINDS = [List(Value("int64")), List(Value("uint16")), LargeList(Value("int32")), List(Value("int32"), length=3)]
+OTHERS = {"index": Value("int64"), "chunked_index": Value("int64"), "meta": {"d": Value("string")}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_identity_is_that_of_the_content_not_of_the_storage(tmp_path: Path, kind: Any) -> None:
+    plain = open_rows(saved(Dataset.from_list(DATA), tmp_path / "plain"))
+    features = Features({"input_ids": kind} | OTHERS)
+    parts = [Dataset.from_list(DATA[:4], features=features), Dataset.from_list(DATA[4:], features=features)]
+    stored = concatenate_datasets(parts)
+    stored.save_to_disk(str(tmp_path / "stored"), num_shards=3)
+    other = open_rows(str(tmp_path / "stored"))
+    assert other.identity() == plain.identity()
+    assert [token_ids(row, vocab_size=100).tolist() for row in other.read(0, 9)] == [row["input_ids"] for row in DATA]
+
+
+@pytest.mark.parametrize("change", ["reorder", "edit", "drop", "index", "meta", "boundary", "none"])
+def test_any_change_of_the_content_changes_the_identity(tmp_path: Path, change: str) -> None:
+    rows = [dict(row) for row in DATA]
+    if change == "reorder":
+        rows[3], rows[4] = rows[4], rows[3]
+    elif change == "edit":
+        rows[5]["input_ids"] = [5, 6, 4]
+    elif change == "drop":
+        del rows[8]
+    elif change == "index":
+        rows[2]["index"] = 99
+    elif change == "meta":
+        rows[2]["meta"] = {"d": "y"}
+    elif change == "boundary":
+        rows[2]["input_ids"], rows[3]["input_ids"] = [2, 3, 3, 3], [4, 3]
+    else:
+        rows[2]["input_ids"] = None
+    before = open_rows(saved(Dataset.from_list(DATA), tmp_path / "before")).identity()
+    after = open_rows(saved(Dataset.from_list(rows), tmp_path / "after")).identity()
+    assert before != after
+
+
+def test_meta_comes_back_as_json_gives_it(tmp_path: Path) -> None:
+    day = datetime.datetime(2025, 1, 2)
+    meta = [{"score": math.nan, "day": day, "list": [1, None], "text": "</script>\x00é"}]
+    rows = open_rows(saved(Dataset.from_dict({"input_ids": [[1]], "meta": meta}), tmp_path / "rows"))
+    assert rows.read(0, 1)[0].meta == {
+        "score": None,
+        "day": "2025-01-02 00:00:00",
+        "list": [1, None],
+        "text": "</script>\x00é",
+    }
+
+
+def test_meta_that_is_text_is_carried_through(tmp_path: Path) -> None:
+    data = Dataset.from_dict({"input_ids": [[1]], "meta": ['{"a": 1}'], "index": ["doc-1"]})
+    row = open_rows(saved(data, tmp_path / "rows")).read(0, 1)[0]
+    assert (row.meta, row.index) == ('{"a": 1}', "doc-1")
+
+
+def row_of(raw: Any) -> Row:
+    return Row(position=0, index=0, chunked_index=None, meta=None, raw_ids=raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (None, "no_ids"),
+        ([], "empty"),
+        (np.array([], dtype=np.int32), "empty"),
+        ([1, True], "wrong_type"),
+        (7, "wrong_type"),
+        ([2**70], "outside_vocabulary"),
+        (np.array([99, 100]), "outside_vocabulary"),
+        (np.array([2**63], dtype=np.uint64), "outside_vocabulary"),
+    ],
+)
+def test_ids_that_cannot_be_scored(raw: Any, kind: str) -> None:
+    with pytest.raises(RowError) as caught:
+        token_ids(row_of(raw), vocab_size=100)
+    assert caught.value.kind == kind
+
+
+def test_the_last_id_of_the_vocabulary_is_one_of_it() -> None:
+    assert token_ids(row_of(np.array([0, 99], dtype=np.int16)), vocab_size=100).dtype == np.int64
+
+
+def test_a_hub_id_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub is not at hand; that its data set would be read is."""
+    asked = []
+
+    def load_dataset(name: str) -> DatasetDict:
+        asked.append(name)
+        return DatasetDict(train=Dataset.from_list(DATA))
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert len(open_rows("UltraRonin/pile-LlamaTokenizerFast-32k-truncated-toy")) == 9
+    assert asked == ["UltraRonin/pile-LlamaTokenizerFast-32k-truncated-toy"]
