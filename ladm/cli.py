@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -116,6 +116,69 @@ def score(config: str | None, **flags: Any) -> None:
     best, middle, worst = summary.scores
     click.echo(f"score: best {best:.6g}, middle {middle:.6g}, worst {worst:.6g}")
     click.echo(f"results: {settings.output}/sorted_by_score.jsonl")
+
+
+class _Tokens(click.ParamType[int]):
+    name = "tokens"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ARG002
+        from ladm.selection import parse_tokens
+
+        return value if isinstance(value, int) else parse_tokens(value)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("run")
+@click.option("--rows", required=True, help="The data set that the run scored.")
+@click.option("--tokens", required=True, type=_Tokens(), help="Budget: 1B is 10^9; 500M, 250k.", metavar="N")
+@click.option("--output", required=True, help="Folder for the subset.", metavar="SUBSET")
+@click.option("--rule", type=click.Choice(["exact", "percent"]), help="Fill the budget exactly, or as released.")
+@click.option("--quota", help="Share of a domain: its tokens, documents, or weights in a YAML file.", metavar="QUOTA")
+@click.option("--domain-key", help="Where a row's domain is, or none.  [default: meta.pile_set_name]", metavar="KEY")
+@click.option("--allow-small-pool", is_flag=True, help="Take everything when the pool is smaller than the budget.")
+@click.option("--dry-run", is_flag=True, help="Show what would be taken, write nothing.")
+def select(**flags: Any) -> None:
+    """Choose the best documents of every domain of RUN for a budget of tokens."""
+    _quieten_libraries()
+    from ladm.subset import SelectSettings
+    from ladm.subset import select as run_select
+
+    settings = SelectSettings(**{name: value for name, value in flags.items() if value is not None})
+    manifest = run_select(settings)
+    for line in _selection_table(manifest):
+        click.echo(line)
+    if not settings.dry_run:
+        click.echo(f"subset: {settings.output}")
+
+
+def _selection_table(manifest: dict[str, Any]) -> Iterator[str]:
+    names = [*manifest["domains"], "total"]
+    width = max(len(_plain(name)) for name in names)
+    yield f"{'domain':<{width}} {'pool':>9} {'taken':>9} {'quota tokens':>14} {'taken tokens':>14} {'lowest score':>13}"
+    for name, domain in manifest["domains"].items():
+        quota = "-" if domain["quota_tokens"] is None else f"{domain['quota_tokens']:,}"
+        lowest = "-" if domain["lowest_score_taken"] is None else f"{domain['lowest_score_taken']:.6g}"
+        yield (
+            f"{_plain(name):<{width}} {domain['pool_documents']:>9,} {domain['taken_documents']:>9,} {quota:>14} "
+            f"{domain['taken_tokens']:>14,} {lowest:>13}"
+        )
+    yield (
+        f"{'total':<{width}} {manifest['pool_documents']:>9,} {manifest['taken_documents']:>9,} "
+        f"{manifest['budget_tokens']:>14,} {manifest['taken_tokens']:>14,}"
+    )
+    if manifest["percent"] is not None:
+        yield f"the best {manifest['percent']} % of every domain"
+    if manifest["domains_left_out"]:
+        yield f"left out by weight 0: {', '.join(map(_plain, manifest['domains_left_out']))}"
+    if manifest["without_score"]:
+        reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest["without_score"].items())
+        yield f"never selected, having no score: {sum(manifest['without_score'].values()):,} ({reasons})"
+
+
+def _plain(name: str) -> str:
+    """A name from the data as one line of at most 40 printable characters."""
+    text = "".join(c if c.isprintable() else "?" for c in name)
+    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def _note(line: str) -> None:

@@ -68,6 +68,15 @@ def is_finished(run: Run) -> bool:
     return (run.folder / SORTED_FILE).exists()
 
 
+def require_finished(run: Run) -> None:
+    """Raise IncompleteError for a run that is not finished."""
+    if not is_finished(run):
+        raise IncompleteError(
+            f"{run.folder} is not finished: {len(run.unsealed())} of {len(run.units)} units are missing; "
+            "run its ladm score again"
+        )
+
+
 def finish(run: Run) -> None:
     """Write the three result files from the sealed units. Does nothing to a finished run.
 
@@ -157,10 +166,7 @@ def _json_line(record: dict[str, Any]) -> bytes:
 
 def summarise(run: Run) -> Summary:
     """Counts and the range of the scores of a finished run. Raises IncompleteError for an unfinished one."""
-    if not is_finished(run):
-        raise IncompleteError(
-            f"{run.folder} is not finished: {len(run.unsealed())} of {len(run.units)} units are missing"
-        )
+    require_finished(run)
     scores = pq.read_table(run.folder / PARQUET_FILE, columns=["score"])["score"]
     summary = Summary(scored=len(scores))
     if len(scores):

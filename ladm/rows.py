@@ -57,6 +57,7 @@ class Rows:
         self._ids = dataset.select_columns(["input_ids"]).with_format("arrow")
         carried = [column for column in _CARRIED if column in names]
         self._carried = dataset.select_columns(carried) if carried else None
+        self._dataset = dataset
         self._count = len(dataset) if limit is None else min(limit, len(dataset))
         if self._count == 0:
             raise LadmError(f"{name} has no rows")
@@ -83,6 +84,22 @@ class Rows:
             )
             for k in range(stop - start)
         ]
+
+    def column(self, name: str, start: int, stop: int) -> list[Any]:
+        """A column of rows `start` to `stop - 1`. Raises LadmError where there is no such column."""
+        if name not in self._dataset.column_names:
+            raise LadmError(
+                f"{self.name} has no column {name} (it has {', '.join(sorted(self._dataset.column_names))})"
+            )
+        values: list[Any] = self._dataset.select_columns([name])[start:stop][name]
+        return values
+
+    def save_subset(self, positions: list[int], folder: Path) -> None:
+        """Save those rows, all their columns kept, as a DatasetDict with `train`."""
+        import datasets
+
+        subset = self._dataset.with_format(None).select(positions)
+        datasets.DatasetDict(train=subset).save_to_disk(str(folder))
 
     def identity(self) -> dict[str, Any]:
         """Number of rows and a digest of their ids, indices and meta, in order."""

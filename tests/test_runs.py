@@ -328,7 +328,9 @@ def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows) -> None
         run = Run.create_or_resume(tmp_path / "run", identity(rows))
     with pytest.raises(IncompleteError) as caught:
         summarise(run)
-    assert str(caught.value) == f"{tmp_path / 'run'} is not finished: 4 of 4 units are missing"
+    assert (
+        str(caught.value) == f"{tmp_path / 'run'} is not finished: 4 of 4 units are missing; run its ladm score again"
+    )
 
 
 @pytest.mark.parametrize("message", [

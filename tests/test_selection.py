@@ -1,0 +1,366 @@
+"""Equation 1: the two rules to the letter, by hand and by property, and `ladm select` with its faults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from conftest import GOLDEN, read_lines, topical_rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ladm.errors import LadmError, UsageError
+from ladm.runs import decode_line, encode_line
+from ladm.selection import (
+    Candidate,
+    Choice,
+    parse_tokens,
+    rank_domains,
+    round_quotas,
+    select_exact,
+    select_percent,
+)
+
+
+def pool(*documents: tuple[str, float, int]) -> Choice:
+    """(domain, score, tokens) of each document, whose id is its place."""
+    return rank_domains(
+        [
+            Candidate(position=k, index=k, chunked_index=None, score=score, num_tokens=tokens, domain=domain)
+            for k, (domain, score, tokens) in enumerate(documents)
+        ]
+    )
+
+
+def token_shares(domains: Choice) -> dict[str, int]:
+    return {name: domain.pool_tokens for name, domain in domains.items()}
+
+
+def taken(domains: Choice) -> dict[str, list[int]]:
+    return {name: [candidate.position for candidate in domain.taken] for name, domain in domains.items()}
+
+
+documents = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.integers(0, 6).map(float), st.integers(1, 40)), min_size=1, max_size=40
+)
+
+
+@given(documents=documents, percent=st.integers(1, 100), by=st.sampled_from(["tokens", "documents"]))
+def test_exact_is_never_over_and_short_by_less_than_the_shortest_left(
+    documents: list[Any], percent: int, by: str
+) -> None:
+    domains = pool(*documents)
+    total = sum(tokens for _, _, tokens in documents)
+    budget = max(1, total * percent // 100)
+    shares = token_shares(domains) if by == "tokens" else {n: len(d.ranked) for n, d in domains.items()}
+    select_exact(domains, budget_tokens=budget, shares=shares)
+    spent = sum(domain.taken_tokens for domain in domains.values())
+    chosen = {c.position for domain in domains.values() for c in domain.taken}
+    left = [tokens for k, (_, _, tokens) in enumerate(documents) if k not in chosen]
+    assert spent <= budget
+    assert budget - spent < min(left, default=budget + 1)
+    assert len(chosen) == sum(len(domain.taken) for domain in domains.values())
+    for domain in domains.values():
+        assert domain.taken[: domain.prefix] == domain.ranked[: domain.prefix]
+        assert sum(c.num_tokens for c in domain.taken[: domain.prefix]) <= (domain.quota or 0)
+        if domain.prefix < len(domain.ranked):
+            upto = sum(c.num_tokens for c in domain.ranked[: domain.prefix + 1])
+            assert upto > (domain.quota or 0)
+    assert sum(domain.quota or 0 for domain in domains.values()) == budget
+    again = pool(*documents)
+    select_exact(again, budget_tokens=budget, shares=shares)
+    assert taken(again) == taken(domains)
+
+
+@given(documents=documents, percent=st.integers(1, 100))
+def test_phase_two_agrees_with_a_plain_transcription(documents: list[Any], percent: int) -> None:
+    domains = pool(*documents)
+    budget = max(1, sum(tokens for _, _, tokens in documents) * percent // 100)
+    select_exact(domains, budget_tokens=budget, shares=token_shares(domains))
+    plain = pool(*documents)
+    quotas = round_quotas(budget, token_shares(plain))
+    for name, domain in plain.items():
+        for candidate in domain.ranked:
+            if domain.taken_tokens + candidate.num_tokens > quotas[name]:
+                break
+            domain.taken.append(candidate)
+    while True:
+        left = budget - sum(domain.taken_tokens for domain in plain.values())
+        fitting = {
+            name: next(c for c in domain.ranked if c not in domain.taken and c.num_tokens <= left)
+            for name, domain in plain.items()
+            if any(c not in domain.taken and c.num_tokens <= left for c in domain.ranked)
+        }
+        if not fitting:
+            break
+        name = min(fitting, key=lambda n: (plain[n].taken_tokens - quotas[n], n))
+        plain[name].taken.append(fitting[name])
+    assert taken(domains) == taken(plain)
+
+
+def test_exact_by_hand() -> None:
+    """Shares 60:40 of 50 tokens. a takes 10 + 15 and stops at 20 > 30; b takes 8 + 9, stops at 23 > 20.
+    Left: 50 - 42 = 8. a is 5 behind, b 3; a's best that fits is its 5, then b's 3."""
+    domains = pool(
+        ("a", 9, 10), ("a", 8, 15), ("a", 7, 20), ("a", 6, 5), ("a", 5, 10),
+        ("b", 9, 8), ("b", 8, 9), ("b", 7, 20), ("b", 6, 3),
+    )  # fmt: skip
+    assert token_shares(domains) == {"a": 60, "b": 40}
+    select_exact(domains, budget_tokens=50, shares=token_shares(domains))
+    assert {name: domain.quota for name, domain in domains.items()} == {"a": 30, "b": 20}
+    assert taken(domains) == {"a": [0, 1, 3], "b": [5, 6, 8]}
+    assert {name: domain.prefix for name, domain in domains.items()} == {"a": 2, "b": 2}
+
+
+def test_percent_by_hand() -> None:
+    """a has 5 documents, b 2, of 10 tokens each. 20 %: 1 + 0; 40 %: 2 + 0; 50 %: 2 + 1 = 30 tokens."""
+    documents = [("a", float(k), 10) for k in range(5)] + [("b", float(k), 10) for k in range(2)]
+    domains = pool(*documents)
+    assert select_percent(domains, budget_tokens=29, allow_small_pool=False) == 50
+    assert taken(domains) == {"a": [4, 3], "b": [6]}
+    assert select_percent(domains, budget_tokens=30, allow_small_pool=False) == 60
+    assert taken(domains) == {"a": [4, 3, 2], "b": [6]}
+    assert select_percent(domains, budget_tokens=70, allow_small_pool=False) == 100
+
+
+def test_ties_break_by_id_numbers_before_text() -> None:
+    labels: list[int | str] = [10, 9, "9", "10", 2]
+    candidates = [
+        Candidate(position=k, index=label, chunked_index=None, score=1.0, num_tokens=1, domain="d")
+        for k, label in enumerate(labels)
+    ]
+    ranked = rank_domains(candidates)["d"].ranked
+    assert [c.index for c in ranked] == [2, 9, 10, "10", "9"]
+
+
+def test_largest_remainder() -> None:
+    assert round_quotas(10, {"a": 1, "b": 1, "c": 1}) == {"a": 4, "b": 3, "c": 3}
+    assert round_quotas(100, {"a": 333, "b": 333, "c": 334}) == {"a": 33, "b": 33, "c": 34}
+    assert round_quotas(7, {"a": Fraction(1, 2), "b": 0}) == {"a": 7, "b": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("1B", 10**9), ("500M", 5 * 10**8), ("250k", 250_000), ("1.5b", 1_500_000_000), ("1_000", 1000), ("64,000", 64000),
+     ("1073741824", 2**30), ("2T", 2 * 10**12)],
+)  # fmt: skip
+def test_token_counts(text: str, tokens: int) -> None:
+    assert parse_tokens(text) == tokens
+
+
+@pytest.mark.parametrize("text", ["", "B", "many", "1G", "1KB", "0", "-5", "0.5", "nan", "1/0"])
+def test_token_counts_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--tokens '.*' (is not a number|must be a whole number)"):
+        parse_tokens(text)
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
+    rows = topical_rows(golden, [512, 400, 450, 512, 700, 480, 512, 490])
+    rows[3]["input_ids"] = rows[3]["input_ids"][:90]
+    folder = save_rows(rows)
+    result = ladm(
+        "score", folder, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "--output", tmp_path / "run"
+    )
+    assert result.exit_code == 0
+    return folder, tmp_path / "run"
+
+
+def test_the_subset_and_its_manifest(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    rows, run = scored
+    result = ladm("select", run, "--rows", rows, "--tokens", "2k", "--output", tmp_path / "subset")
+    assert result.exit_code == 0, result.output
+    subset = load_from_disk(str(tmp_path / "subset"))["train"]
+    lines = read_lines(run / "sorted_by_score.jsonl")
+    even = [line for line in lines if line["index"] % 2 == 0]
+    manifest = json.loads((tmp_path / "subset" / "manifest.json").read_text())
+    assert subset["index"] == sorted(subset["index"])
+    assert subset.column_names == ["text", "meta", "input_ids", "index"]
+    assert sum(map(len, subset["input_ids"])) == manifest["taken_tokens"] <= 2000
+    assert manifest["pool_tokens"] == 512 + 400 + 450 + 700 + 480 + 512 + 490
+    assert manifest["without_score"] == {"too_short": 1}
+    first = manifest["domains"]["domain 0"]
+    assert first["quota_tokens"] == round(2000 * 2174 / 3544)
+    assert set(subset["index"]) >= {even[0]["index"]}
+    chosen = set(subset["index"])
+    assert first["lowest_score_taken"] == min(line["score"] for line in even if line["index"] in chosen)
+    table = result.stdout.splitlines()
+    assert table[0].split() == ["domain", "pool", "taken", "quota", "tokens", "taken", "tokens", "lowest", "score"]
+    assert table[-2:] == [
+        "never selected, having no score: 1 (too_short 1)",
+        f"subset: {tmp_path / 'subset'}",
+    ]
+    again = ladm("select", run, "--rows", rows, "--tokens", "2000", "--output", tmp_path / "again")
+    assert again.exit_code == 0
+    for path in (tmp_path / "subset").rglob("*.arrow"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(tmp_path / "subset")).read_bytes()
+
+
+def test_quotas_from_a_file_and_by_documents(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    rows, run = scored
+    (tmp_path / "w.yaml").write_text("domain 0: 0\ndomain 1: 2.5\n")
+    result = ladm(
+        "select", run, "--rows", rows, "--tokens", "900", "--output", tmp_path / "s", "--quota", tmp_path / "w.yaml"
+    )
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    assert list(manifest["domains"]) == ["domain 1"]
+    assert manifest["domains_left_out"] == ["domain 0"]
+    assert "left out by weight 0: domain 0" in result.stdout
+    result = ladm(
+        "select",
+        run,
+        "--rows",
+        rows,
+        "--tokens",
+        "700",
+        "--output",
+        tmp_path / "d",
+        "--quota",
+        "documents",
+        "--dry-run",
+    )
+    assert result.exit_code == 0
+    assert not (tmp_path / "d").exists()
+    assert "400" in result.stdout.splitlines()[1]
+
+
+def test_the_percent_rule_and_a_small_pool(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    rows, run = scored
+    result = ladm("select", run, "--rows", rows, "--tokens", "1000", "--output", tmp_path / "p", "--rule", "percent")
+    assert result.exit_code == 0
+    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    assert f"the best {manifest['percent']} % of every domain" in result.stdout
+    assert manifest["taken_tokens"] > 1000
+    assert manifest["percent"] == 34
+    small = ("select", run, "--rows", rows, "--tokens", "1M", "--output", tmp_path / "all", "--allow-small-pool")
+    assert ladm(*small).exit_code == 0
+    assert json.loads((tmp_path / "all" / "manifest.json").read_text())["taken_documents"] == 7
+    result = ladm("select", run, "--rows", rows, "--tokens", "1M", "--output", tmp_path / "q", "--rule", "percent")
+    assert result.exit_code == 1
+
+
+def test_one_domain_for_all(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    rows, run = scored
+    ladm("select", run, "--rows", rows, "--tokens", "1000", "--output", tmp_path / "s", "--domain-key", "none")
+    assert list(json.loads((tmp_path / "s" / "manifest.json").read_text())["domains"]) == ["all"]
+
+
+def plant(run: Path, change: Callable[[dict[str, Any]], bytes]) -> None:
+    path = run / "units" / "000000.jsonl"
+    lines = path.read_bytes().splitlines()
+    record = decode_line(lines[-1])
+    assert record is not None
+    path.write_bytes(b"".join(line + b"\n" for line in lines[:-1]) + change(record))
+
+
+def planted_nan(record: dict[str, Any]) -> bytes:
+    import zlib
+
+    body = json.dumps(record | {"score": float("nan")}, separators=(",", ":"))[:-1].encode()
+    return b'%s,"crc32":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def test_select_faults_in_full(
+    ladm: Command, scored: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    rows, run = scored
+    out = ("--output", tmp_path / "out")
+    lengths = [512, 400, 450, 512, 700, 480, 512, 490]
+    other = save_rows(topical_rows(golden, lengths), "other")
+    (tmp_path / "half.yaml").write_text("domain 0: 1\n")
+    (tmp_path / "more.yaml").write_text("domain 0: 1\ndomain 1: 1\nfruit: 1\n")
+    (tmp_path / "minus.yaml").write_text("domain 0: -1\ndomain 1: 1\n")
+    (tmp_path / "zero.yaml").write_text("domain 0: 0\ndomain 1: 0\n")
+    (tmp_path / "list.yaml").write_text("[1]\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    t = tmp_path
+    faults = [
+        (("--rows", rows, "--tokens", "1B", *out), 1,
+         "the pool has 3,544 tokens, fewer than the 1,000,000,000 asked for; ask for fewer, or take all of it with "
+         "--allow-small-pool"),
+        (("--rows", rows, "--tokens", "many", *out), 2,
+         "--tokens 'many' is not a number of tokens such as 1B, 500M, 250k or 1073741824"),
+        (("--rows", rows, "--tokens", "0.5", *out), 2, "--tokens '0.5' must be a whole number of tokens, at least 1"),
+        (("--rows", other, "--tokens", "1k", *out), 1,
+         f"{other} are not the rows that {run} scored: their content differs"),
+        (("--rows", rows, "--tokens", "1k", "--output", t / "full"), 1,
+         f"{t}/full exists already; give --output another folder"),
+        (("--rows", rows, "--tokens", "1k", *out, "--domain-key", "meta.source"), 1,
+         f"row 0 of {rows} has no meta.source; give --domain-key the key that it has, or none to rank all documents "
+         "together"),
+        (("--rows", rows, "--tokens", "1k", *out, "--domain-key", "source"), 1,
+         f"{rows} has no column source (it has index, input_ids, meta, text)"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "nowhere.yaml"), 2,
+         f"--quota {t}/nowhere.yaml is neither tokens, documents nor a file: No such file or directory"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "half.yaml"), 2,
+         f"--quota {t}/half.yaml has no weight for domain 1; give it 0 to leave it out"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "more.yaml"), 2,
+         f"--quota {t}/more.yaml: no document of the pool is of fruit"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "minus.yaml"), 2,
+         f"--quota {t}/minus.yaml: the weight of domain 0 is -1, not a number of at least 0"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "zero.yaml"), 2,
+         f"--quota {t}/zero.yaml: every weight is 0"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "list.yaml"), 2,
+         f"--quota {t}/list.yaml must hold a weight for every domain, such as ArXiv: 2"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", "documents", "--rule", "percent"), 2,
+         "--quota does not go with --rule percent, which takes the same share of every domain"),
+    ]  # fmt: skip
+    for arguments, code, message in faults:
+        result = ladm("select", run, *arguments)
+        assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_damaged_unfinished_or_none(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    rows, run = scored
+    command = ("select", run, "--rows", rows, "--tokens", "1k", "--output", tmp_path / "out")
+    unit = run / "units" / "000000.jsonl"
+    whole = unit.read_bytes()
+    plant(run, planted_nan)
+    position = json.loads(whole.splitlines()[-1])["position"]
+    result = ladm(*command)
+    assert (result.exit_code, result.stderr) == (74, f"ladm: {unit} is damaged: row {position} has the score nan\n")
+    unit.write_bytes(whole)
+    plant(run, lambda record: encode_line(record).replace(b'"score":0', b'"score":9'))
+    result = ladm(*command)
+    assert result.exit_code == 74
+    assert result.stderr.startswith(f"ladm: {unit} is damaged at byte ")
+    unit.unlink()
+    result = ladm(*command)
+    assert (result.exit_code, result.stderr) == (3, f"ladm: {run} is not finished: unit 0 is missing\n")
+    unit.write_bytes(whole)
+    (run / "sorted_by_score.jsonl").unlink()
+    result = ladm(*command)
+    assert (result.exit_code, result.stderr) == (
+        3,
+        f"ladm: {run} is not finished: 0 of 1 units are missing; run its ladm score again\n",
+    )
+    (run / "run.json").unlink()
+    result = ladm(*command)
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {run} is not a run: it has no run.json\n")
+
+
+def test_nothing_with_a_score_is_said_before_the_pool(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    rows = save_rows(topical_rows(golden, [50]))
+    ladm("score", rows, "--model", GOLDEN, "--output", tmp_path / "run")
+    result = ladm("select", tmp_path / "run", "--rows", rows, "--tokens", "1k", "--output", tmp_path / "out")
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {tmp_path / 'run'}: no document has a score\n")
+
+
+def test_a_choice_without_a_pool_is_refused() -> None:
+    with pytest.raises(LadmError, match="the pool has 10 tokens, fewer than the 11 asked for"):
+        select_exact(pool(("a", 1, 10)), budget_tokens=11, shares={"a": 1})
