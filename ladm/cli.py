@@ -181,6 +181,49 @@ def _plain(name: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
+@main.command(epilog=EXIT_CODES)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--tokenizer", required=True, help="Folder or Hub id.", metavar="T")
+@click.option("--output", required=True, help="Folder for the rows; the same command resumes.", metavar="ROWS")
+@click.option("--length", type=int, help="Tokens of a row; shorter documents are dropped.  [default: 32768]")
+@click.option("--text-key", help="Where a document's text is.  [default: text]", metavar="KEY")
+@click.option("--domain-key", help="Where its domain is.  [default: meta.pile_set_name]", metavar="KEY")
+@click.option("--domain", help="Domain of documents that have none.", metavar="NAME")
+@click.option("--bos/--no-bos", default=None, help="Put the tokenizer's first token in front.  [default: its own way]")
+@click.option("--limit", type=int, help="Stop once N rows are kept.", metavar="N")
+def prepare(**flags: Any) -> None:
+    """Turn documents into rows of exactly --length tokens, as `ladm score` reads them.
+
+    SOURCE is a JSONL (.gz, .zst), Parquet or text file, a folder of them, a data set saved by save_to_disk, or a
+    Hub id.
+    """
+    _quieten_libraries()
+    from ladm.prepare import REASONS, PrepareSettings
+    from ladm.prepare import prepare as run_prepare
+
+    settings = PrepareSettings(**{name: value for name, value in flags.items() if value is not None})
+    record = run_prepare(settings, echo=_note, progress=_Counter())
+    click.echo(f"{'kept':<10} {record['counts'].get('kept', 0):>12,}  documents of at least {settings.length:,} tokens")
+    for reason, meaning in REASONS.items():
+        if record["counts"].get(reason):
+            click.echo(f"{reason:<10} {record['counts'][reason]:>12,}  dropped: {meaning}")
+    click.echo(f"rows: {settings.output} ({record['rows']:,} rows)")
+
+
+class _Counter:
+    """Documents read and kept, on standard error."""
+
+    def start(self) -> None:
+        self._bar = tqdm(unit="doc", desc="preparing", dynamic_ncols=True)
+
+    def advance(self, *, documents: int, kept: int) -> None:
+        self._bar.set_postfix_str(f"{kept:,} kept", refresh=False)
+        self._bar.update(documents)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
 def _note(line: str) -> None:
     click.echo(line, err=True)
 

@@ -79,7 +79,7 @@ class Rows:
                 position=start + k,
                 index=_label(index[k], default=start + k),
                 chunked_index=None if chunk[k] is None else _label(chunk[k], default=0),
-                meta=_jsonable(meta[k]),
+                meta=jsonable(meta[k]),
                 raw_ids=_raw_ids(ids[k]),
             )
             for k in range(stop - start)
@@ -222,7 +222,7 @@ def _label(value: Any, *, default: int) -> int | str:
     return value if type(value) in (int, str) else str(value)
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """`value` as JSON gives it back: dates become text, NaN and infinity null."""
     try:
         return json.loads(json.dumps(value, allow_nan=False, default=str))

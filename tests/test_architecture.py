@@ -14,15 +14,31 @@ from ladm.cli import main
 from ladm.settings import ScoreSettings
 
 PACKAGE = Path(ladm.__file__).parent
-NO_TORCH = {"cli", "settings", "errors", "rows", "runs", "results", "storage", "models", "scorers"}
+NO_TORCH = {
+    "cli",
+    "settings",
+    "errors",
+    "rows",
+    "runs",
+    "results",
+    "storage",
+    "models",
+    "scorers",
+    "selection",
+    "subset",
+    "documents",
+    "prepare",
+    "tokenizers",
+}
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
-    "cli": {"settings", "errors", "score"},
+    "cli": {"settings", "errors", "prepare", "score", "selection", "subset"},
     "devices": {"errors"},
     "engines": set(),
     "engines.local": {"errors", "engines", "rows", "runs", "scorers"},
     "engines.work": {"errors", "rows", "runs", "scorers"},
+    "documents": {"errors", "models"},
     "errors": set(),
     "focus": set(),
     "kernels": set(),
@@ -30,6 +46,7 @@ MAY_IMPORT = {
     "kernels.pfs": {"errors", "focus"},
     "models": {"errors"},
     "observer": {"errors", "kernels", "models"},
+    "prepare": {"documents", "errors", "rows", "runs", "storage", "tokenizers"},
     "results": {"errors", "runs", "storage"},
     "rows": {"errors", "models"},
     "runs": {"errors", "storage"},
@@ -39,8 +56,11 @@ MAY_IMPORT = {
     },
     "scorers": {"rows"},
     "scorers.ladm": {"errors", "focus", "kernels", "observer", "rows", "scorers", "settings"},
+    "selection": {"errors"},
     "settings": {"errors"},
     "storage": {"errors"},
+    "subset": {"errors", "results", "rows", "runs", "selection", "storage"},
+    "tokenizers": {"errors", "models"},
 }  # fmt: skip
 
 

@@ -1,0 +1,301 @@
+"""Documents -> rows of token ids in the published format, every drop counted with its reason.
+
+    ROWS/dataset_dict.json, ROWS/train/    text, meta, input_ids, index
+    ROWS/prepare.json                      tokenizer, special tokens, sources, counts
+    ROWS/.preparing/                       sealed blocks of an unfinished run
+
+The work is cut into blocks of documents; a finished block is renamed to its name, so that the same
+command goes on where it was stopped. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ladm.documents import Document, Source, find_sources, read_documents
+from ladm.errors import LadmError, UsageError
+from ladm.rows import jsonable
+from ladm.runs import locked
+from ladm.storage import create_once, naming, replacing, write_whole
+from ladm.tokenizers import Tokenizer, load_tokenizer
+
+RECORD_FILE = "prepare.json"
+WORK_FOLDER = ".preparing"
+DOMAIN_NAME = "pile_set_name"
+BLOCK_DOCUMENTS = 512
+BLOCK_CHARACTERS = 32_000_000
+REASONS = {
+    "too_short": "fewer tokens than --length",
+    "no_text": "nothing under --text-key",
+    "not_text": "the text is not a string",
+    "not_json": "the line is not a JSON object",
+}
+
+_BLOCK = pa.schema([("text", pa.string()), ("meta", pa.string()), ("input_ids", pa.list_(pa.int32()))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """What `ladm prepare` is asked to do. `bos` None: whatever the tokenizer itself does."""
+
+    sources: tuple[str, ...]
+    tokenizer: str
+    output: str
+    length: int = 32768
+    text_key: str = "text"
+    domain_key: str = "meta.pile_set_name"
+    domain: str | None = None
+    bos: bool | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("length", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} must be at least 1, not {value}")
+
+
+class Progress(Protocol):
+    """Where the advance is shown."""
+
+    def start(self) -> None: ...
+    def advance(self, *, documents: int, kept: int) -> None: ...
+    def close(self) -> None: ...
+
+
+def prepare(settings: PrepareSettings, *, echo: Callable[[str], None], progress: Progress) -> dict[str, Any]:
+    """Write the rows and return their record, `prepare.json`.
+
+    Raises LadmError for a source, tokenizer or output that cannot be used, and for a document
+    without a domain.
+    """
+    output = Path(settings.output)
+    sources = find_sources(list(settings.sources))
+    tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos)
+    asked = json.loads(json.dumps(asdict(settings) | {"output": None, "sources": [asdict(s) for s in sources]}))
+    asked["tokenizer"] = tokenizer.record()
+    finished = _finished(output, asked)
+    if finished is not None:
+        echo(f"{output} is prepared already")
+        return finished
+    _refuse_taken(output)
+    with locked(output):
+        work = output / WORK_FOLDER
+        with naming(work, "create"):
+            work.mkdir(exist_ok=True)
+        _begin(work, asked)
+        progress.start()
+        try:
+            blocks = list(_blocks(settings, sources, tokenizer, work, progress))
+        finally:
+            progress.close()
+        counts: Counter[str] = Counter()
+        for block in blocks:
+            counts.update(block["counts"])
+        kept = counts["kept"] if settings.limit is None else min(counts["kept"], settings.limit)
+        if kept == 0:
+            raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}")
+        record = {"asked": asked, "rows": kept, "counts": dict(counts)}
+        _assemble(output, work, len(blocks), kept, record)
+    return record
+
+
+def _finished(output: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+    path = output / RECORD_FILE
+    if not path.is_file():
+        return None
+    with naming(path, "read"):
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    _same(output, record["asked"], asked)
+    return record
+
+
+def _same(output: Path, had: dict[str, Any], asked: dict[str, Any]) -> None:
+    differing = [key for key in asked if had.get(key) != asked[key]]
+    if differing:
+        raise LadmError(
+            f"{output} was begun with something else ({', '.join(differing)}); give another --output, or remove it"
+        )
+
+
+def _refuse_taken(output: Path) -> None:
+    if output.is_dir():
+        others = {path.name for path in output.iterdir()} - {WORK_FOLDER, ".lock", ".holder"}
+        # A stop in the last step leaves the finished data set without its record; it is written again.
+        if others and not ((output / WORK_FOLDER).exists() and others <= {"train", "dataset_dict.json"}):
+            raise LadmError(
+                f"{output} belongs to something else (it holds {min(others)}); give --output an empty folder"
+            )
+    elif output.exists():
+        raise LadmError(f"{output} is a file; give --output a folder")
+
+
+def _begin(work: Path, asked: dict[str, Any]) -> None:
+    path = work / "asked.json"
+    if not create_once(path, json.dumps(asked).encode()):
+        _same(work.parent, json.loads(path.read_text(encoding="utf-8")), asked)
+
+
+def _blocks(
+    settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer, work: Path, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    """Work on every block that is not sealed; yields the counts of each, in order."""
+    kept = 0
+    for number, documents in enumerate(_grouped(sources, settings.text_key)):
+        path = work / f"{number:06d}.parquet"
+        if path.exists():
+            block: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"ladm"])
+        else:
+            block = _work(settings, documents, tokenizer, path)
+        kept += block["counts"].get("kept", 0)
+        progress.advance(documents=len(documents), kept=kept)
+        yield block
+        if settings.limit is not None and kept >= settings.limit:
+            return
+
+
+def _grouped(sources: list[Source], text_key: str) -> Iterator[list[Document]]:
+    """Documents in groups of bounded number and size: the same groups whenever the sources are the same."""
+    group: list[Document] = []
+    characters = 0
+    for source in sources:
+        for document in read_documents(source, text_key=text_key):
+            text = _at(document.fields, text_key)
+            group.append(document)
+            characters += len(text) if isinstance(text, str) else 0
+            if len(group) == BLOCK_DOCUMENTS or characters >= BLOCK_CHARACTERS:
+                yield group
+                group, characters = [], 0
+    if group:
+        yield group
+
+
+def _work(settings: PrepareSettings, documents: list[Document], tokenizer: Tokenizer, path: Path) -> dict[str, Any]:
+    """Tokenise a group of documents and seal what is kept of it at `path`."""
+    counts: Counter[str] = Counter()
+    candidates: list[tuple[str, dict[str, Any]]] = []
+    for document in documents:
+        text = _at(document.fields, settings.text_key)
+        reason = _drop_reason(document, text)
+        if reason is not None:
+            counts[reason] += 1
+            continue
+        meta = _meta(document, settings)
+        if tokenizer.surely_shorter(text, settings.length):
+            counts["too_short"] += 1
+        else:
+            candidates.append((text, meta))
+    rows = []
+    cut = tokenizer.cut([text for text, _ in candidates], settings.length)
+    for (text, meta), tokens in zip(candidates, cut, strict=True):
+        if tokens is None:
+            counts["too_short"] += 1
+        else:
+            counts["kept"] += 1
+            rows.append({"text": text[: tokens.end], "meta": json.dumps(meta), "input_ids": tokens.ids})
+    block = {"counts": dict(counts)}
+    table = pa.Table.from_pylist(rows, schema=_BLOCK.with_metadata({b"ladm": json.dumps(block).encode()}))
+    with naming(path, "write"), replacing(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+    return block
+
+
+def _drop_reason(document: Document, text: Any) -> str | None:
+    if document.fields is None:
+        return "not_json"
+    if text is None:
+        return "no_text"
+    return None if isinstance(text, str) else "not_text"
+
+
+def _meta(document: Document, settings: PrepareSettings) -> dict[str, Any]:
+    """The document's own meta, with its domain under `pile_set_name`."""
+    assert document.fields is not None
+    meta = document.fields.get("meta")
+    if isinstance(meta, str):
+        try:
+            meta = json.loads(meta)
+        except ValueError:
+            meta = None
+    meta = jsonable(meta) if isinstance(meta, dict) else {}
+    domain = _at(document.fields | {"meta": meta}, settings.domain_key)
+    domain = settings.domain if domain is None else domain
+    if domain is None:
+        raise LadmError(
+            f"{document.where} has no {settings.domain_key}; give --domain-key the key that it has, or --domain a name "
+            "for all documents without one"
+        )
+    return meta | {DOMAIN_NAME: str(domain)}
+
+
+def _at(fields: Any, key: str) -> Any:
+    for part in key.split("."):
+        fields = fields.get(part) if isinstance(fields, dict) else None
+    return fields
+
+
+def _assemble(output: Path, work: Path, num_blocks: int, rows: int, record: dict[str, Any]) -> None:
+    """Put the sealed blocks together as one data set, then its record, which says that it is whole."""
+    import datasets
+
+    paths = [work / f"{number:06d}.parquet" for number in range(num_blocks)]
+    meta = _meta_features(paths)
+    features = datasets.Features(
+        text=datasets.Value("string"),
+        meta=meta or datasets.Value("string"),
+        input_ids=datasets.List(datasets.Value("int32")),
+        index=datasets.Value("int64"),
+    )
+
+    def generate() -> Iterator[dict[str, Any]]:
+        for index, row in enumerate(islice(_rows(paths), rows)):
+            yield row | {"meta": row["meta"] if meta is None else json.loads(row["meta"]), "index": index}
+
+    with naming(output, "write"):
+        cache = work / "cache"
+        shutil.rmtree(cache, ignore_errors=True)
+        dataset = datasets.Dataset.from_generator(generate, features=features, cache_dir=str(cache))
+        for left in ("train", "dataset_dict.json"):
+            shutil.rmtree(output / left, ignore_errors=True)
+        datasets.DatasetDict(train=dataset).save_to_disk(str(output))
+        write_whole(output / RECORD_FILE, [json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n"])
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=32):
+            yield from batch.to_pylist()
+
+
+def _meta_features(paths: list[Path]) -> Any:
+    """Arrow fields that hold every document's meta; None when they disagree, and meta stays JSON text."""
+    import datasets
+
+    schemas = []
+    for path in paths:
+        metas = [json.loads(text) for text in pq.read_table(path, columns=["meta"])["meta"].to_pylist()]
+        try:
+            schemas.append(pa.schema([("meta", pa.array(metas).type)]))
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            return None
+    try:
+        unified = pa.unify_schemas([s for s in schemas if not pa.types.is_null(s.field("meta").type)])
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
+    return datasets.Features.from_arrow_schema(unified)["meta"]
+
+
+def describe_counts(counts: Counter[str] | dict[str, int]) -> str:
+    """`3 too_short, 1 no_text`."""
+    return ", ".join(f"{counts[reason]:,} {reason}" for reason in REASONS if counts.get(reason)) or "no document at all"

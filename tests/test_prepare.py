@@ -1,0 +1,278 @@
+"""`ladm prepare`: every kind of source, every reason for a drop, restart, and its faults in full."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from click.testing import Result
+from datasets import Dataset, DatasetDict, load_from_disk
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from ladm import prepare as prepare_module
+
+Command = Callable[..., Result]
+WORDS = "the quick brown fox jumps over a lazy dog and then goes home to sleep until the next day é ".split()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A byte-level BPE tokenizer that puts a token of its own in front, as Llama's does."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", core.token_to_id("<s>"))]
+    )
+    folder = tmp_path_factory.mktemp("tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>").save_pretrained(str(folder))
+    return str(folder)
+
+
+def document(k: int, words: int) -> dict[str, Any]:
+    text = " ".join(WORDS[(k + i) % len(WORDS)] for i in range(words))
+    return {"text": text, "meta": {"pile_set_name": "ab"[k % 2], "k": k}}
+
+
+DOCUMENTS = [document(k, 40 + 10 * (k % 3)) for k in range(6)]
+
+
+def write_jsonl(path: Path, records: list[Any]) -> Path:
+    data = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+    if path.suffix == ".gz":
+        data = gzip.compress(data)
+    elif path.suffix == ".zst":
+        data = zstandard.ZstdCompressor().compress(data)
+    path.write_bytes(data)
+    return path
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return list(load_from_disk(str(folder))["train"])
+
+
+@pytest.fixture
+def plain(ladm: Command, tokenizer: str, tmp_path: Path) -> list[dict[str, Any]]:
+    source = write_jsonl(tmp_path / "plain.jsonl", DOCUMENTS)
+    result = ladm("prepare", source, "--tokenizer", tokenizer, "--output", tmp_path / "plain", "--length", "40")
+    assert result.exit_code == 0, result.output
+    return rows_of(tmp_path / "plain")
+
+
+def test_rows_in_the_published_format(plain: list[dict[str, Any]], tokenizer: str) -> None:
+    reader = PreTrainedTokenizerFast.from_pretrained(tokenizer)
+    assert [list(row) for row in plain] == [["text", "meta", "input_ids", "index"]] * 6
+    for k, row in enumerate(plain):
+        assert row["index"] == k
+        assert row["meta"] == DOCUMENTS[k]["meta"]
+        assert row["input_ids"] == reader(DOCUMENTS[k]["text"])["input_ids"][:40]
+        assert row["input_ids"][0] == reader.bos_token_id
+        assert DOCUMENTS[k]["text"].startswith(row["text"])
+        assert reader.decode(row["input_ids"][1:]) == row["text"]
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst", "parquet", "dataset", "dict", "folder", "hub"])
+def test_every_kind_of_source_gives_the_same_rows(
+    ladm: Command, plain: Any, tokenizer: str, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source: Any = tmp_path / f"source.{kind}"
+    if kind in ("gz", "zst"):
+        source = write_jsonl(tmp_path / f"source.jsonl.{kind}", DOCUMENTS)
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(DOCUMENTS), source)
+    elif kind == "dataset":
+        Dataset.from_list(DOCUMENTS).save_to_disk(str(source))
+    elif kind == "dict":
+        DatasetDict(train=Dataset.from_list(DOCUMENTS)).save_to_disk(str(source))
+    elif kind == "hub":
+        source = "someone/corpus"
+        monkeypatch.setattr("datasets.load_dataset", lambda _: DatasetDict(train=Dataset.from_list(DOCUMENTS)))
+    else:
+        source.mkdir()
+        write_jsonl(source / "b.jsonl", DOCUMENTS[3:])
+        write_jsonl(source / "a.jsonl.gz", DOCUMENTS[:3])
+        (source / "notes.pdf").write_text("not read")
+    result = ladm("prepare", source, "--tokenizer", tokenizer, "--output", tmp_path / "rows", "--length", "40")
+    assert result.exit_code == 0, result.output
+    assert rows_of(tmp_path / "rows") == plain
+
+
+def test_text_files_are_one_document_each(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
+    for k in range(2):
+        (tmp_path / f"{k}.txt").write_text(DOCUMENTS[k]["text"])
+    sources = (tmp_path / "0.txt", tmp_path / "1.txt")
+    result = ladm(
+        "prepare", *sources, "--tokenizer", tokenizer, "--output", tmp_path / "rows", "--length", "40",
+        "--domain", "notes", "--text-key", "body.text",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert [row["meta"] for row in rows_of(tmp_path / "rows")] == [{"pile_set_name": "notes"}] * 2
+
+
+def test_drops_are_counted_with_their_reason(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
+    source = tmp_path / "mixed.jsonl"
+    records = [*DOCUMENTS, document(1, 5), {"text": "x" * 3}, {"meta": {}}, {"text": 5}, {"text": None}, [1]]
+    records = [{**r, "meta": {"pile_set_name": "a"}} if isinstance(r, dict) and "text" in r else r for r in records]
+    write_jsonl(source, records)
+    source.write_bytes(source.read_bytes() + b'{"text": "torn\n\n')
+    result = ladm("prepare", source, "--tokenizer", tokenizer, "--output", tmp_path / "rows", "--length", "40")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "kept                  6  documents of at least 40 tokens",
+        "too_short             2  dropped: fewer tokens than --length",
+        "no_text               2  dropped: nothing under --text-key",
+        "not_text              1  dropped: the text is not a string",
+        "not_json              2  dropped: the line is not a JSON object",
+        f"rows: {tmp_path / 'rows'} (6 rows)",
+    ]
+    record = json.loads((tmp_path / "rows" / "prepare.json").read_text())
+    assert record["counts"] == {"kept": 6, "too_short": 2, "no_text": 2, "not_text": 1, "not_json": 2}
+    assert record["asked"]["tokenizer"]["special_tokens"] == {"bos_token": "<s>", "eos_token": "</s>"}
+    assert record["asked"]["tokenizer"]["bos"] is True
+
+
+def test_a_document_of_exactly_the_length_is_kept(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
+    reader = PreTrainedTokenizerFast.from_pretrained(tokenizer)
+    exact = len(reader(DOCUMENTS[0]["text"])["input_ids"])
+    source = write_jsonl(tmp_path / "d.jsonl", DOCUMENTS[:1])
+    for length, kept in [(exact, True), (exact + 1, False)]:
+        result = ladm(
+            "prepare", source, "--tokenizer", tokenizer, "--output", tmp_path / f"rows{length}", "--length", length
+        )
+        assert (result.exit_code == 0) is kept
+    assert result.stderr.splitlines()[-1] == f"ladm: no document has {exact + 1:,} tokens: 1 too_short"
+    flags = ("--tokenizer", tokenizer, "--output", tmp_path / "bare", "--length", exact - 1, "--no-bos")
+    assert ladm("prepare", source, *flags).exit_code == 0
+    assert rows_of(tmp_path / "bare")[0]["input_ids"] == reader(DOCUMENTS[0]["text"])["input_ids"][1:]
+
+
+def test_another_domain_key_is_put_where_select_looks(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
+    records = [{"text": d["text"], "source": {"name": f"s{k}"}} for k, d in enumerate(DOCUMENTS)]
+    source = write_jsonl(tmp_path / "d.jsonl", records)
+    result = ladm(
+        "prepare", source, "--tokenizer", tokenizer, "--output", tmp_path / "rows", "--length", "40",
+        "--domain-key", "source.name", "--limit", "4",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert [row["meta"]["pile_set_name"] for row in rows_of(tmp_path / "rows")] == ["s0", "s1", "s2", "s3"]
+
+
+def test_meta_that_fits_no_schema_stays_json_text(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
+    records = [dict(d, meta={"pile_set_name": "a", "x": x}) for d, x in zip(DOCUMENTS, [1, "one"], strict=False)]
+    source = write_jsonl(tmp_path / "d.jsonl", records)
+    ladm("prepare", source, "--tokenizer", tokenizer, "--output", tmp_path / "rows", "--length", "40")
+    assert [json.loads(row["meta"])["x"] for row in rows_of(tmp_path / "rows")] == [1, "one"]
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", range(8))
+def test_stopped_anywhere_the_same_command_goes_on(
+    ladm: Command, plain: Any, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    monkeypatch.setattr(prepare_module, "BLOCK_DOCUMENTS", 2)
+    source, flags = tmp_path / "plain.jsonl", ("--tokenizer", tokenizer, "--length", "40")
+    command = ("prepare", source, *flags, "--output", tmp_path / "rows")
+    calls = {"n": 0}
+    real_replace, real_work = prepare_module.replacing, prepare_module._work
+
+    def counted(*arguments: Any) -> Any:
+        calls["n"] += 1
+        if calls["n"] > stop_at:
+            raise _Killed
+        return real_replace(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "replacing", counted)
+        patch.setattr("ladm.storage.replacing", counted)
+        if stop_at < 4:
+            with pytest.raises(_Killed):
+                ladm(*command)
+    worked = []
+    monkeypatch.setattr(prepare_module, "_work", lambda *a: worked.append(1) or real_work(*a))
+    result = ladm(*command)
+    assert result.exit_code == 0, result.output
+    assert len(worked) == (3 - min(stop_at, 3) if stop_at < 4 else 3)
+    assert rows_of(tmp_path / "rows") == plain
+    assert not (tmp_path / "rows" / ".preparing").exists()
+    again = ladm(*command)
+    assert again.exit_code == 0
+    assert again.stderr == f"{tmp_path / 'rows'} is prepared already\n"
+
+
+def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "d.jsonl", DOCUMENTS)
+    bare = write_jsonl(tmp_path / "bare.jsonl", [*DOCUMENTS[:2], {"text": DOCUMENTS[2]["text"]}])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "book.pdf").write_text("")
+    (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(b"x" * 9999)[:30])
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "x").write_text("")
+    t, good = tmp_path, ("--tokenizer", tokenizer, "--length", "40")
+    out = ("--output", tmp_path / "out")
+    faults = [
+        ((f"{t}/nowhere/x", *good, *out), 1,
+         f"no such source: {t}/nowhere/x is neither a file, a folder nor a Hub id such as org/name"),
+        ((f"{t}/empty", *good, *out), 1,
+         f"{t}/empty holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk"),
+        ((f"{t}/book.pdf", *good, *out), 1,
+         f"{t}/book.pdf: the kind of file is not known; it must end in .jsonl, .parquet or .txt (.gz, .zst)"),
+        ((bare, *good, *out), 1,
+         f"{bare} line 3 has no meta.pile_set_name; give --domain-key the key that it has, or --domain a name for all "
+         "documents without one"),
+        ((source, "--length", "40", "--tokenizer", f"{t}/no/x", "--output", f"{t}/out2"), 1,
+         f"no such tokenizer: {t}/no/x is neither a folder nor a Hub id such as org/name"),
+        ((source, *good, "--output", f"{t}/taken"), 1,
+         f"{t}/taken belongs to something else (it holds x); give --output an empty folder"),
+        ((source, *good, "--output", f"{t}/book.pdf"), 1, f"{t}/book.pdf is a file; give --output a folder"),
+        ((source, *good, "--length", "0", "--output", f"{t}/out2"), 2, "--length must be at least 1, not 0"),
+    ]  # fmt: skip
+    for arguments, code, message in faults:
+        result = ladm("prepare", *arguments)
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (code, f"ladm: {message}")
+    result = ladm("prepare", tmp_path / "torn.jsonl.gz", *good, "--output", tmp_path / "out3")
+    assert result.exit_code == 74
+    assert result.stderr.splitlines()[-1].startswith(f"ladm: cannot read {t}/torn.jsonl.gz: ")
+    result = ladm("prepare", source, "--length", "40", "--tokenizer", tmp_path / "empty", "--output", tmp_path / "out4")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"ladm: no such tokenizer: {t}/empty does not load: ")
+    ladm("prepare", source, *good, "--output", tmp_path / "rows")
+    result = ladm("prepare", source, *good, "--output", tmp_path / "rows", "--limit", "2", "--no-bos")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"ladm: {t}/rows was begun with something else (tokenizer, bos, limit); give another --output, or remove it\n",
+    )
+
+
+def test_bos_of_a_tokenizer_without_one(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
+    reader = PreTrainedTokenizerFast.from_pretrained(tokenizer)
+    PreTrainedTokenizerFast(tokenizer_object=reader.backend_tokenizer).save_pretrained(str(tmp_path / "bare"))
+    source = write_jsonl(tmp_path / "d.jsonl", DOCUMENTS)
+    result = ladm("prepare", source, "--tokenizer", tmp_path / "bare", "--output", tmp_path / "rows", "--bos")
+    assert (result.exit_code, result.stderr) == (2, f"ladm: --bos: {tmp_path / 'bare'} has no such token\n")
+
+
+def test_long_texts_are_cut_into_blocks_by_size(
+    ladm: Command, plain: Any, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "BLOCK_CHARACTERS", 300)
+    flags = ("--tokenizer", tokenizer, "--output", tmp_path / "rows", "--length", "40")
+    ladm("prepare", tmp_path / "plain.jsonl", *flags)
+    assert rows_of(tmp_path / "rows") == plain
