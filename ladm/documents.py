@@ -120,7 +120,8 @@ def _nested(key: str, value: str) -> dict[str, Any]:
 def _json(name: str) -> Iterator[Document]:
     with fsspec.open(name, "rb", compression="infer") as file:
         # The zstandard reader has no lines of its own.
-        for number, line in enumerate(io.BufferedReader(file), 1):
+        lines = io.BufferedReader(file) if name.lower().endswith(".zst") else file
+        for number, line in enumerate(lines, 1):
             if line.strip():
                 yield Document(f"{name} line {number}", _json_object(line))
 
