@@ -73,7 +73,9 @@ def _file(name: str) -> Source:
         raise LadmError(f"{name}: the kind of file is not known; it must end in .jsonl, .parquet or .txt (.gz, .zst)")
     try:
         system, path = fsspec.url_to_fs(name)
-        return Source(name, kind, str(system.ukey(path)))
+        info = system.info(path)
+        local = "mtime" in info and "ino" in info
+        return Source(name, kind, f"{info['size']} {info['mtime']}" if local else str(system.ukey(path)))
     except (OSError, ValueError, ImportError) as error:
         raise LadmError(f"no such source: {name}: {one_line(error)}") from None
 

