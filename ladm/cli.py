@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from ladm import __version__
+from ladm.display import PreparingBar, ScoringBar, selection_table
 from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, LadmError, one_line
 from ladm.settings import ScoreSettings, flag, score_settings
 
@@ -105,7 +105,7 @@ def score(config: str | None, **flags: Any) -> None:
     from ladm.score import score as run_score
 
     began = time.monotonic()
-    summary, finished_before = run_score(settings, echo=_note, progress=_Bar())
+    summary, finished_before = run_score(settings, echo=_note, progress=ScoringBar())
     seconds = time.monotonic() - began
     head = "already finished" if finished_before else f"finished in {seconds:.1f} s"
     click.echo(f"{head}: {summary.scored:,} documents scored, {summary.failed:,} without a score")
@@ -145,40 +145,10 @@ def select(**flags: Any) -> None:
 
     settings = SelectSettings(**{name: value for name, value in flags.items() if value is not None})
     manifest = run_select(settings)
-    for line in _selection_table(manifest):
+    for line in selection_table(manifest):
         click.echo(line)
     if not settings.dry_run:
         click.echo(f"subset: {settings.output}")
-
-
-def _selection_table(manifest: dict[str, Any]) -> Iterator[str]:
-    names = [*manifest["domains"], "total"]
-    width = max(len(_plain(name)) for name in names)
-    yield f"{'domain':<{width}} {'pool':>9} {'taken':>9} {'quota tokens':>14} {'taken tokens':>14} {'lowest score':>13}"
-    for name, domain in manifest["domains"].items():
-        quota = "-" if domain["quota_tokens"] is None else f"{domain['quota_tokens']:,}"
-        lowest = "-" if domain["lowest_score_taken"] is None else f"{domain['lowest_score_taken']:.6g}"
-        yield (
-            f"{_plain(name):<{width}} {domain['pool_documents']:>9,} {domain['taken_documents']:>9,} {quota:>14} "
-            f"{domain['taken_tokens']:>14,} {lowest:>13}"
-        )
-    yield (
-        f"{'total':<{width}} {manifest['pool_documents']:>9,} {manifest['taken_documents']:>9,} "
-        f"{manifest['budget_tokens']:>14,} {manifest['taken_tokens']:>14,}"
-    )
-    if manifest["percent"] is not None:
-        yield f"the best {manifest['percent']} % of every domain"
-    if manifest["domains_left_out"]:
-        yield f"left out by weight 0: {', '.join(map(_plain, manifest['domains_left_out']))}"
-    if manifest["without_score"]:
-        reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest["without_score"].items())
-        yield f"never selected, having no score: {sum(manifest['without_score'].values()):,} ({reasons})"
-
-
-def _plain(name: str) -> str:
-    """A name from the data as one line of at most 40 printable characters."""
-    text = "".join(c if c.isprintable() else "?" for c in name)
-    return text if len(text) <= 40 else text[:39] + "…"
 
 
 @main.command(epilog=EXIT_CODES)
@@ -202,7 +172,7 @@ def prepare(**flags: Any) -> None:
     from ladm.prepare import prepare as run_prepare
 
     settings = PrepareSettings(**{name: value for name, value in flags.items() if value is not None})
-    record = run_prepare(settings, echo=_note, progress=_Counter())
+    record = run_prepare(settings, echo=_note, progress=PreparingBar())
     click.echo(f"{'kept':<10} {record['counts'].get('kept', 0):>12,}  documents of at least {settings.length:,} tokens")
     for reason, meaning in REASONS.items():
         if record["counts"].get(reason):
@@ -210,46 +180,8 @@ def prepare(**flags: Any) -> None:
     click.echo(f"rows: {settings.output} ({record['rows']:,} rows)")
 
 
-class _Counter:
-    """Documents read and kept, on standard error."""
-
-    def start(self) -> None:
-        self._bar = tqdm(unit="doc", desc="preparing", dynamic_ncols=True)
-
-    def advance(self, *, documents: int, kept: int) -> None:
-        self._bar.set_postfix_str(f"{kept:,} kept", refresh=False)
-        self._bar.update(documents)
-
-    def close(self) -> None:
-        self._bar.close()
-
-
 def _note(line: str) -> None:
     click.echo(line, err=True)
-
-
-class _Bar:
-    """Documents, tokens a second and time left, on standard error."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
-        self._tokens = 0
-        self._began = 0.0
-
-    def start(self, *, total: int, done: int) -> None:
-        self._began = time.monotonic()
-        self._bar = tqdm(total=total, initial=done, unit="doc", desc="scoring", dynamic_ncols=True)
-
-    def advance(self, *, rows: int, tokens: int) -> None:
-        assert self._bar is not None
-        self._tokens += tokens
-        rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
-        self._bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
-        self._bar.update(rows)
-
-    def close(self) -> None:
-        assert self._bar is not None
-        self._bar.close()
 
 
 def _quieten_libraries() -> None:

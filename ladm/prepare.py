@@ -15,13 +15,13 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ladm.assemble import BLOCK_SCHEMA, assemble
 from ladm.documents import Document, Source, find_sources, read_documents
 from ladm.errors import LadmError, UsageError
 from ladm.rows import jsonable
@@ -40,8 +40,6 @@ REASONS = {
     "not_text": "the text is not a string",
     "not_json": "the line is not a JSON object",
 }
-
-_BLOCK = pa.schema([("text", pa.string()), ("meta", pa.string()), ("input_ids", pa.list_(pa.int32()))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +104,10 @@ def prepare(settings: PrepareSettings, *, echo: Callable[[str], None], progress:
         if kept == 0:
             raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}")
         record = {"asked": asked, "rows": kept, "counts": dict(counts)}
-        _assemble(output, work, len(blocks), kept, record)
+        assemble(output, [work / f"{number:06d}.parquet" for number in range(len(blocks))], rows=kept)
+        with naming(output, "write"):
+            write_whole(output / RECORD_FILE, [json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n"])
+            shutil.rmtree(work, ignore_errors=True)
     return record
 
 
@@ -204,7 +205,7 @@ def _work(settings: PrepareSettings, documents: list[Document], tokenizer: Token
             counts["kept"] += 1
             rows.append({"text": text[: tokens.end], "meta": json.dumps(meta), "input_ids": tokens.ids})
     block = {"counts": dict(counts)}
-    table = pa.Table.from_pylist(rows, schema=_BLOCK.with_metadata({b"ladm": json.dumps(block).encode()}))
+    table = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.with_metadata({b"ladm": json.dumps(block).encode()}))
     with naming(path, "write"), replacing(path) as partial:
         pq.write_table(table, partial, compression="zstd")
     return block
@@ -242,58 +243,6 @@ def _at(fields: Any, key: str) -> Any:
     for part in key.split("."):
         fields = fields.get(part) if isinstance(fields, dict) else None
     return fields
-
-
-def _assemble(output: Path, work: Path, num_blocks: int, rows: int, record: dict[str, Any]) -> None:
-    """Put the sealed blocks together as one data set, then its record, which says that it is whole."""
-    import datasets
-
-    paths = [work / f"{number:06d}.parquet" for number in range(num_blocks)]
-    meta = _meta_features(paths)
-    features = datasets.Features(
-        text=datasets.Value("string"),
-        meta=meta or datasets.Value("string"),
-        input_ids=datasets.List(datasets.Value("int32")),
-        index=datasets.Value("int64"),
-    )
-
-    def generate() -> Iterator[dict[str, Any]]:
-        for index, row in enumerate(islice(_rows(paths), rows)):
-            yield row | {"meta": row["meta"] if meta is None else json.loads(row["meta"]), "index": index}
-
-    with naming(output, "write"):
-        cache = work / "cache"
-        shutil.rmtree(cache, ignore_errors=True)
-        dataset = datasets.Dataset.from_generator(generate, features=features, cache_dir=str(cache))
-        for left in ("train", "dataset_dict.json"):
-            shutil.rmtree(output / left, ignore_errors=True)
-        datasets.DatasetDict(train=dataset).save_to_disk(str(output))
-        write_whole(output / RECORD_FILE, [json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n"])
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
-    for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=32):
-            yield from batch.to_pylist()
-
-
-def _meta_features(paths: list[Path]) -> Any:
-    """Arrow fields that hold every document's meta; None when they disagree, and meta stays JSON text."""
-    import datasets
-
-    schemas = []
-    for path in paths:
-        metas = [json.loads(text) for text in pq.read_table(path, columns=["meta"])["meta"].to_pylist()]
-        try:
-            schemas.append(pa.schema([("meta", pa.array(metas).type)]))
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            return None
-    try:
-        unified = pa.unify_schemas([s for s in schemas if not pa.types.is_null(s.field("meta").type)])
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return None
-    return datasets.Features.from_arrow_schema(unified)["meta"]
 
 
 def describe_counts(counts: Counter[str] | dict[str, int]) -> str:

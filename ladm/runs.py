@@ -4,8 +4,7 @@
     units/000007.open   rows of an unfinished unit, appended a batch at a time, each batch fsynced
     units/000007.jsonl  a sealed unit: the name is the commit
 
-A line is one JSON object whose last key is the CRC-32 of everything before that key, so that a torn,
-fused or damaged line is known for what it is.
+A line is what `lines.py` says.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import json
 import os
 import re
 import socket
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
+from ladm.lines import encode_line, read_lines
 from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_folder
 
 FORMAT = 1
@@ -33,27 +32,11 @@ HOLDER_FILE = ".holder"
 OWN_LEFTOVERS = re.compile(r"\.lock|\.holder|\.sorting.*|.*\.partial|units")
 UNITS_AIMED_AT = 4096
 FEWEST_UNIT_ROWS, MOST_UNIT_ROWS = 16, 4096
-_LINE = re.compile(rb'(?s)(\{.*),"crc32":"([0-9a-f]{8})"\}')
 
 
 def unit_rows_for(num_rows: int) -> int:
     """Rows in a unit: a function of the data alone, so that any number of workers may resume."""
     return min(max(-(-num_rows // UNITS_AIMED_AT), FEWEST_UNIT_ROWS), MOST_UNIT_ROWS)
-
-
-def encode_line(record: dict[str, Any]) -> bytes:
-    """One record as a line with its checksum. Raises ValueError for NaN and infinity."""
-    body = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))[:-1].encode()
-    return b'%s,"crc32":"%08x"}\n' % (body, zlib.crc32(body))
-
-
-def decode_line(line: bytes) -> dict[str, Any] | None:
-    """The record of a line without its newline and checksum, or None when it is not what was written."""
-    match = _LINE.fullmatch(line)
-    if match is None or zlib.crc32(match[1]) != int(match[2], 16):
-        return None
-    record: dict[str, Any] = json.loads(match[1] + b"}")
-    return record
 
 
 @dataclass(frozen=True)
@@ -140,7 +123,7 @@ class Run:
         path = self.sealed_path(unit)
         if not path.exists():
             raise IncompleteError(f"{self.folder} is not finished: unit {unit.number} is missing")
-        records, size = _read_lines(path, unit)
+        records, size = read_lines(path, start=unit.start, stop=unit.stop)
         if size != path.stat().st_size:
             raise StorageError(f"{path} is damaged at byte {size}: a sealed unit ends in the middle of a line")
         if len(records) != unit.stop - unit.start:
@@ -224,7 +207,7 @@ class UnitWriter:
         self._path = run.open_path(unit)
         self._sealed = run.sealed_path(unit)
         self._unit = unit
-        records, size = _read_lines(self._path, unit) if self._path.exists() else ([], 0)
+        records, size = read_lines(self._path, start=unit.start, stop=unit.stop) if self._path.exists() else ([], 0)
         self.done = {record["position"]: record["status"] == "ok" for record in records}
         self._file = Appender(self._path, size=size)
 
@@ -246,30 +229,3 @@ class UnitWriter:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _read_lines(path: Path, unit: Unit) -> tuple[list[dict[str, Any]], int]:
-    """Whole, valid lines of a unit, and the byte where a torn tail begins (or the end).
-
-    Torn: an end without a newline, or a line with NUL bytes where a write did not reach the disk.
-    """
-    with naming(path, "read"):
-        content = path.read_bytes()
-    records: list[dict[str, Any]] = []
-    seen: set[int] = set()
-    offset = 0
-    while (end := content.find(b"\n", offset)) >= 0:
-        line = content[offset:end]
-        if b"\0" in line:
-            break
-        record = decode_line(line)
-        if record is None:
-            raise StorageError(f"{path} is damaged at byte {offset}: the line is not as it was written")
-        position = record.get("position")
-        if not isinstance(position, int) or not unit.start <= position < unit.stop or position in seen:
-            what = "twice there" if position in seen else "not of this unit"
-            raise StorageError(f"{path} is damaged at byte {offset}: row {position} is {what}")
-        seen.add(position)
-        records.append(record)
-        offset = end + 1
-    return records, offset

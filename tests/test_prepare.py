@@ -179,6 +179,18 @@ def test_meta_that_fits_no_schema_stays_json_text(ladm: Command, tokenizer: str,
     assert [json.loads(row["meta"])["x"] for row in rows_of(tmp_path / "rows")] == [1, "one"]
 
 
+def test_metas_with_different_keys_share_one_schema(
+    ladm: Command, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "BLOCK_DOCUMENTS", 1)
+    metas = [{"pile_set_name": "a", "x": None}, {"pile_set_name": "b", "x": 2}, {"pile_set_name": "b", "y": "z"}]
+    records = [dict(d, meta=meta) for d, meta in zip(DOCUMENTS, metas, strict=False)]
+    source = write_jsonl(tmp_path / "d.jsonl", records)
+    ladm("prepare", source, "--tokenizer", tokenizer, "--output", tmp_path / "rows", "--length", "40")
+    expected = [{"x": None, "y": None} | meta for meta in metas]
+    assert [row["meta"] for row in rows_of(tmp_path / "rows")] == expected
+
+
 class _Killed(BaseException):
     pass
 

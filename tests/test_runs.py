@@ -18,9 +18,10 @@ from ladm import storage
 from ladm.engines.local import Work, run_units
 from ladm.engines.work import Record
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
+from ladm.lines import decode_line, encode_line
 from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish, summarise
 from ladm.rows import Rows, open_rows
-from ladm.runs import FORMAT, Run, UnitWriter, decode_line, encode_line, locked, refuse_foreign, unit_rows_for
+from ladm.runs import FORMAT, Run, UnitWriter, locked, refuse_foreign, unit_rows_for
 
 RESULTS = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ladm.errors import LadmError, UsageError
-from ladm.runs import decode_line, encode_line
+from ladm.lines import decode_line, encode_line
 from ladm.selection import (
     Candidate,
     Choice,

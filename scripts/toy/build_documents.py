@@ -30,10 +30,10 @@ POSTGRES = "usr/share/doc/postgresql-doc-15/html"
 KERNEL = "usr/share/doc/linux-doc-6.1/Documentation"
 PYTHON = "usr/lib/python3.11"
 MISC = "usr/share"
-PACKAGES = [
-    "bible-kjv", "bible-kjv-text", "debian-handbook", "debian-policy", "developers-reference", "libpython3.11-minimal",
-    "libpython3.11-stdlib",     "linux-doc-6.1", "miscfiles", "postgresql-doc-15", "sqlite3-doc", "unicode-data", "wamerican", "base-files", "dpkg",
-]  # fmt: skip
+PACKAGES = """
+    base-files bible-kjv bible-kjv-text debian-handbook debian-policy developers-reference dpkg libpython3.11-minimal
+    libpython3.11-stdlib linux-doc-6.1 miscfiles postgresql-doc-15 sqlite3-doc unicode-data wamerican
+""".split()
 
 # domain, title, path in the unpacked packages (or a book of the Bible), where to begin
 COHERENT = [
@@ -142,7 +142,7 @@ class Paragraphs(HTMLParser):
         self.parts: list[str] = []
         self.skipping = 0
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
+    def handle_starttag(self, tag: str, _attributes: object) -> None:
         self.skipping += tag in self.SKIPPED
         if tag in self.BLOCKS:
             self.parts.append("\n")

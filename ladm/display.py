@@ -1,0 +1,78 @@
+"""What a person sees on the terminal: progress on standard error, and tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+
+class ScoringBar:
+    """Documents, tokens a second and time left, on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._tokens = 0
+        self._began = 0.0
+
+    def start(self, *, total: int, done: int) -> None:
+        self._began = time.monotonic()
+        self._bar = tqdm(total=total, initial=done, unit="doc", desc="scoring", dynamic_ncols=True)
+
+    def advance(self, *, rows: int, tokens: int) -> None:
+        assert self._bar is not None
+        self._tokens += tokens
+        rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
+        self._bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
+        self._bar.update(rows)
+
+    def close(self) -> None:
+        assert self._bar is not None
+        self._bar.close()
+
+
+class PreparingBar:
+    """Documents read and kept, on standard error."""
+
+    def start(self) -> None:
+        self._bar = tqdm(unit="doc", desc="preparing", dynamic_ncols=True)
+
+    def advance(self, *, documents: int, kept: int) -> None:
+        self._bar.set_postfix_str(f"{kept:,} kept", refresh=False)
+        self._bar.update(documents)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def selection_table(manifest: dict[str, Any]) -> Iterator[str]:
+    """The lines of a manifest's table, a domain a line."""
+    names = [*manifest["domains"], "total"]
+    width = max(len(_plain(name)) for name in names)
+    yield f"{'domain':<{width}} {'pool':>9} {'taken':>9} {'quota tokens':>14} {'taken tokens':>14} {'lowest score':>13}"
+    for name, domain in manifest["domains"].items():
+        quota = "-" if domain["quota_tokens"] is None else f"{domain['quota_tokens']:,}"
+        lowest = "-" if domain["lowest_score_taken"] is None else f"{domain['lowest_score_taken']:.6g}"
+        yield (
+            f"{_plain(name):<{width}} {domain['pool_documents']:>9,} {domain['taken_documents']:>9,} {quota:>14} "
+            f"{domain['taken_tokens']:>14,} {lowest:>13}"
+        )
+    yield (
+        f"{'total':<{width}} {manifest['pool_documents']:>9,} {manifest['taken_documents']:>9,} "
+        f"{manifest['budget_tokens']:>14,} {manifest['taken_tokens']:>14,}"
+    )
+    if manifest["percent"] is not None:
+        yield f"the best {manifest['percent']} % of every domain"
+    if manifest["domains_left_out"]:
+        yield f"left out by weight 0: {', '.join(map(_plain, manifest['domains_left_out']))}"
+    if manifest["without_score"]:
+        reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest["without_score"].items())
+        yield f"never selected, having no score: {sum(manifest['without_score'].values()):,} ({reasons})"
+
+
+def _plain(name: str) -> str:
+    """A name from the data as one line of at most 40 printable characters."""
+    text = "".join(c if c.isprintable() else "?" for c in name)
+    return text if len(text) <= 40 else text[:39] + "…"

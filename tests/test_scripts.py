@@ -1,0 +1,170 @@
+"""The scripts beside the package: the independent reference, the comparison, and the two launchers on stand-ins."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DATA, GOLDEN, read_lines, topical_rows
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = ROOT / "scripts"
+
+
+def python(script: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def shell(script: str, *arguments: Any, **environment: Any) -> subprocess.CompletedProcess[str]:
+    """Run a launcher with this interpreter's environment standing in for the one it would make."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    named = {name: str(value) for name, value in environment.items()}
+    command = ["bash", str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"PATH": path} | named, cwd="/"
+    )
+
+
+@pytest.mark.parametrize("number", [9, 11])
+def test_the_reference_is_the_released_code(
+    save_rows: Any, golden: dict[str, Any], tmp_path: Path, number: int
+) -> None:
+    case = golden["cases"][number]
+    rows = save_rows(topical_rows(golden, [case["length"]] * 4))
+    done = python(
+        "reference.py", rows, "--model", GOLDEN, "--span-tokens", case["span_tokens"], "--d-afs", case["d_afs"],
+        "--d-cds", case["d_cds"], "--output", tmp_path / "scores.json", "--layers",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for line, cds, layers in zip(read_lines(tmp_path / "scores.json"), case["cds"], case["cds_per_layer"], strict=True):
+        assert line["score"] == pytest.approx(cds, rel=1e-5)
+        assert line["cds_per_layer"] == pytest.approx(layers, rel=1e-5)
+
+
+def test_the_reference_imports_nothing_of_the_package_nor_of_transformers() -> None:
+    source = (SCRIPTS / "reference.py").read_text()
+    assert "import ladm" not in source
+    assert "from ladm" not in source
+    assert "import transformers" not in source
+    assert "from transformers" not in source
+
+
+def write_run(folder: Path, scores: dict[int, float]) -> Path:
+    folder.mkdir(exist_ok=True)
+    lines = [{"index": k, "chunked_index": None, "score": score} for k, score in scores.items()]
+    (folder / "sorted_by_score.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+EXPECTED = {0: 1.0, 1: 2.0, 2: 2.001, 3: 3.0}
+
+
+@pytest.mark.parametrize(
+    ("ours", "code", "said"),
+    [
+        (EXPECTED, 0, "4 scores against"),
+        ({0: 1.0005, 1: 2.0, 2: 2.001, 3: 3.0}, 0, "largest relative difference 0.0005"),
+        ({0: 1.0, 1: 2.0012, 2: 2.001, 3: 3.0}, 0, "rank correlation 0.8000"),
+        ({0: 1.0, 1: 2.0, 2: 2.001, 3: 3.02}, 1, "DIFFERS  row 3: 3.02, expected 3 (relative 0.0067)"),
+        ({0: float("nan"), 1: 2.0, 2: 2.001, 3: 3.0}, 1, "DIFFERS  row 0: nan"),
+        ({0: 1.0, 1: 2.0, 2: 2.001}, 1, "not the same rows: 1 of the 4 expected are missing, 0 are not expected"),
+    ],
+)
+def test_scores_are_compared_row_by_row(tmp_path: Path, ours: dict[int, float], code: int, said: str) -> None:
+    (tmp_path / "expected.json").write_text((write_run(tmp_path / "e", EXPECTED) / "sorted_by_score.jsonl").read_text())
+    run = write_run(tmp_path / "run", ours)
+    done = python("compare_scores.py", run, tmp_path / "expected.json", "--relative", "1e-3", "--same-order")
+    assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_ranking_that_differs_by_more_than_a_tie_is_told(tmp_path: Path) -> None:
+    expected = write_run(tmp_path / "e", {0: 1.0, 1: 1.01, 2: 5.0}) / "sorted_by_score.jsonl"
+    run = write_run(tmp_path / "run", {0: 1.012, 1: 1.009, 2: 5.0})
+    done = python("compare_scores.py", run, expected, "--relative", "2e-2", "--same-order")
+    assert done.returncode == 0, "inside the tolerance a swap is a tie"
+    expected = write_run(tmp_path / "f", {0: 1.0, 1: 1.05, 2: 5.0}) / "sorted_by_score.jsonl"
+    done = python("compare_scores.py", run, expected, "--relative", "4.5e-2", "--same-order")
+    assert done.returncode == 1
+    assert "DIFFERS  row 1 is ranked below row 0, expected above" in done.stdout
+    done = python("compare_scores.py", run, expected, "--relative", "0.5", "--spearman", "0.99")
+    assert "DIFFERS  rank correlation 0.5000, expected at least 0.99" in done.stdout
+
+
+@pytest.fixture
+def stand_in(save_rows: Any, golden: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Rows, a model and settings of a size for the CPU, in place of what lies on the Hub."""
+    (tmp_path / "cpu.yaml").write_text("span_tokens: 16\ndtype: float32\ndevice: cpu\n")
+    return {
+        "ROWS": save_rows(topical_rows(golden, [2048] * 4)),
+        "MODEL": GOLDEN,
+        "CONFIG": tmp_path / "cpu.yaml",
+        "OUTPUT": tmp_path / "out",
+    }
+
+
+def test_the_published_scores_are_compared_with_what_the_hub_holds(
+    stand_in: dict[str, Any], golden: dict[str, Any], tmp_path: Path
+) -> None:
+    """Real code on local folders: `./launch_toy.sh --published` itself has not been run."""
+    expected = write_run(tmp_path / "e", dict(enumerate(golden["cases"][9]["cds"]))) / "sorted_by_score.jsonl"
+    named = {f"LADM_{name}": value for name, value in stand_in.items()}
+    done = shell("launch_toy.sh", "--published", **named, LADM_EXPECTED=expected)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"4 scores against {expected}: largest relative difference ")
+    off = write_run(tmp_path / "o", dict(enumerate(x * 1.03 for x in golden["cases"][9]["cds"])))
+    done = shell("launch_toy.sh", "--published", **named, LADM_EXPECTED=off / "sorted_by_score.jsonl")
+    assert done.returncode == 1
+    assert done.stdout.count("DIFFERS") == 4
+
+
+def test_what_published_runs_by_default() -> None:
+    from ladm.settings import score_settings
+
+    published = score_settings(str(ROOT / "configs" / "published.yaml"), {})
+    paper = score_settings(str(ROOT / "configs" / "paper.yaml"), {})
+    assert published.identity() == paper.identity()
+    assert (published.dtype, published.device) == ("float16", "cuda")
+    expected = read_lines(DATA / "published_toy_scores.jsonl")
+    assert len(expected) == 32
+    assert all({"index", "chunked_index", "score", "meta"} == set(line) for line in expected)
+
+
+def test_the_full_run_scores_and_selects(stand_in: dict[str, Any]) -> None:
+    done = shell("launch.sh", stand_in["ROWS"], stand_in["OUTPUT"], stand_in["MODEL"], "4k",
+                 CONFIG=stand_in["CONFIG"], DEVICE="cpu")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((stand_in["OUTPUT"] / "subset" / "manifest.json").read_text())
+    assert manifest["taken_tokens"] <= 4000
+    again = shell("launch.sh", **stand_in, TOKENS="4k", DEVICE="cpu")
+    assert again.returncode == 0
+    assert again.stdout.splitlines()[0] == "already finished: 4 documents scored, 0 without a score"
+    assert again.stdout.splitlines()[-1] == f"{stand_in['OUTPUT']}/subset is there already"
+
+
+def test_launchers_say_how_they_are_used() -> None:
+    done = shell("launch.sh")
+    assert done.returncode == 2
+    assert "./launch.sh ROWS OUTPUT [MODEL] [TOKENS]" in done.stderr
+    done = shell("launch_toy.sh", "--fast")
+    assert (done.returncode, done.stderr) == (2, "usage: ./launch_toy.sh [--published]\n")
+
+
+def test_the_toy_documents_are_what_they_are_said_to_be() -> None:
+    packed = SCRIPTS / "toy" / "documents.jsonl.gz"
+    assert packed.stat().st_size < 2_000_000
+    documents = [json.loads(line) for line in gzip.decompress(packed.read_bytes()).decode().splitlines()]
+    expected = Counter(document["meta"]["expected"] for document in documents)
+    assert expected == {"coherent": 22, "incoherent": 10}
+    domains = {document["meta"]["pile_set_name"] for document in documents}
+    licences = (SCRIPTS / "toy" / "LICENSES.md").read_text()
+    assert len(domains) >= 6
+    assert all(f"| {domain} |" in licences for domain in domains)
