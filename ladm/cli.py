@@ -13,15 +13,13 @@ import click
 from ladm import __version__
 from ladm.display import PreparingBar, ScoringBar, selection_table
 from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, LadmError, one_line
-from ladm.settings import ScoreSettings, flag, score_settings
+from ladm.settings import PrepareSettings, ScoreSettings, SelectSettings, flag, score_settings
 
 EXIT_CODES = """
 \b
 Exit codes: 0 done, 1 error, 2 usage, 3 incomplete run, 74 file system,
 75 folder in use, 130 Ctrl-C, 143 SIGTERM.
 """
-
-_DEFAULTS = ScoreSettings()
 
 
 class _Group(click.Group):
@@ -55,12 +53,21 @@ def main() -> None:
     """Pick the long documents worth training a long-context language model on."""
 
 
-def _option(name: str, kind: Any, help_text: str, **more: Any) -> Callable[..., Any]:
-    """A flag of `ladm score` whose default is the one of ScoreSettings, shown but not repeated."""
-    default = getattr(_DEFAULTS, name)
-    if default not in (None, False, ""):
-        help_text += f"  [default: {default}]"
-    return click.option(flag(name), name, type=kind, default=None, help=help_text, **more)
+def _options_of(defaults: Any) -> Callable[..., Callable[..., Any]]:
+    """A maker of flags whose defaults are those of a settings object, shown in the help but not repeated."""
+
+    def option(name: str, kind: Any, help_text: str, **more: Any) -> Callable[..., Any]:
+        default = getattr(defaults, name)
+        if default not in (None, False, "", 0):
+            help_text += f"  [default: {default}]"
+        return click.option(more.pop("flag", flag(name)), name, type=kind, default=None, help=help_text, **more)
+
+    return option
+
+
+_option = _options_of(ScoreSettings())
+_prepare_option = _options_of(PrepareSettings())
+_select_option = _options_of(SelectSettings())
 
 
 class _WholeOrAuto(click.ParamType[Any]):
@@ -77,7 +84,7 @@ class _WholeOrAuto(click.ParamType[Any]):
 @main.command(epilog=EXIT_CODES)
 @click.argument("rows")
 @_option("model", str, "Model folder or Hub id of the calculator.")
-@click.option("--output", required=True, help="Run folder; the same command resumes it.", metavar="RUN")
+@_option("output", str, "Run folder; the same command resumes it.", required=True, metavar="RUN")
 @_option("variant", click.Choice(["released", "paper"]), "The published code, or equations 2-5 as printed.")
 @_option("span_tokens", int, "l: tokens in a span.")
 @_option("m", int, "Spans at the start that are never looked back at.")
@@ -93,7 +100,7 @@ class _WholeOrAuto(click.ParamType[Any]):
 @_option("batch_size", _WholeOrAuto(), "Rows of equal length in one step.")
 @_option("limit", int, "Score only the first N rows.", metavar="N")
 @_option("max_errors", int, "Stop when more than N rows have no score.", metavar="N")
-@_option("fail_fast", bool, "Stop at the first row without a score.", is_flag=True, flag_value=True)
+@_option("fail_fast", bool, "Stop at the first row without a score.", is_flag=True)
 @click.option("--config", metavar="FILE", help="YAML file of these settings; a flag beats it.")
 def score(config: str | None, **flags: Any) -> None:
     """Score ROWS, a data set of token ids: a folder written by save_to_disk, or a Hub id.
@@ -129,18 +136,17 @@ class _Tokens(click.ParamType[int]):
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("run")
-@click.option("--rows", required=True, help="The data set that the run scored.")
-@click.option("--tokens", required=True, type=_Tokens(), help="Budget: 1B is 10^9; 500M, 250k.", metavar="N")
-@click.option("--output", required=True, help="Folder for the subset.", metavar="SUBSET")
-@click.option("--rule", type=click.Choice(["exact", "percent"]), help="Fill the budget exactly, or as released.")
-@click.option("--quota", help="Share of a domain: its tokens, documents, or weights in a YAML file.", metavar="QUOTA")
-@click.option("--domain-key", help="Where a row's domain is, or none.  [default: meta.pile_set_name]", metavar="KEY")
-@click.option("--allow-small-pool", is_flag=True, help="Take everything when the pool is smaller than the budget.")
-@click.option("--dry-run", is_flag=True, help="Show what would be taken, write nothing.")
+@_select_option("rows", str, "The data set that the run scored.", required=True)
+@_select_option("tokens", _Tokens(), "Budget: 1B is 10^9; 500M, 250k.", required=True, metavar="N")
+@_select_option("output", str, "Folder for the subset.", required=True, metavar="SUBSET")
+@_select_option("rule", click.Choice(["exact", "percent"]), "Fill the budget exactly, or as released.")
+@_select_option("quota", str, "Share of a domain: by tokens, documents, or weights in a YAML file.", metavar="QUOTA")
+@_select_option("domain_key", str, "Where a row's domain is, or none.", metavar="KEY")
+@_select_option("allow_small_pool", bool, "Take everything when the pool is smaller than the budget.", is_flag=True)
+@_select_option("dry_run", bool, "Show what would be taken, write nothing.", is_flag=True)
 def select(**flags: Any) -> None:
     """Choose the best documents of every domain of RUN for a budget of tokens."""
     _quieten_libraries()
-    from ladm.subset import SelectSettings
     from ladm.subset import select as run_select
 
     settings = SelectSettings(**{name: value for name, value in flags.items() if value is not None})
@@ -153,14 +159,16 @@ def select(**flags: Any) -> None:
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--tokenizer", required=True, help="Folder or Hub id.", metavar="T")
-@click.option("--output", required=True, help="Folder for the rows; the same command resumes.", metavar="ROWS")
-@click.option("--length", type=int, help="Tokens of a row; shorter documents are dropped.  [default: 32768]")
-@click.option("--text-key", help="Where a document's text is.  [default: text]", metavar="KEY")
-@click.option("--domain-key", help="Where its domain is.  [default: meta.pile_set_name]", metavar="KEY")
-@click.option("--domain", help="Domain of documents that have none.", metavar="NAME")
-@click.option("--bos/--no-bos", default=None, help="Put the tokenizer's first token in front.  [default: its own way]")
-@click.option("--limit", type=int, help="Stop once N rows are kept.", metavar="N")
+@_prepare_option("tokenizer", str, "Folder or Hub id.", required=True, metavar="T")
+@_prepare_option("output", str, "Folder for the rows; the same command resumes.", required=True, metavar="ROWS")
+@_prepare_option("length", int, "Tokens of a row; shorter documents are dropped.")
+@_prepare_option("text_key", str, "Where a document's text is.", metavar="KEY")
+@_prepare_option("domain_key", str, "Where its domain is.", metavar="KEY")
+@_prepare_option("domain", str, "Domain of documents that have none.", metavar="NAME")
+@_prepare_option(
+    "bos", bool, "Put the tokenizer's first token in front.  [default: as the tokenizer does]", flag="--bos/--no-bos"
+)
+@_prepare_option("limit", int, "Stop once N rows are kept.", metavar="N")
 def prepare(**flags: Any) -> None:
     """Turn documents into rows of exactly --length tokens, as `ladm score` reads them.
 
@@ -168,7 +176,7 @@ def prepare(**flags: Any) -> None:
     Hub id.
     """
     _quieten_libraries()
-    from ladm.prepare import REASONS, PrepareSettings
+    from ladm.prepare import REASONS
     from ladm.prepare import prepare as run_prepare
 
     settings = PrepareSettings(**{name: value for name, value in flags.items() if value is not None})

@@ -14,7 +14,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 
 from ladm.assemble import BLOCK_SCHEMA, assemble
 from ladm.documents import Document, Source, find_sources, read_documents
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError
 from ladm.rows import jsonable
 from ladm.runs import locked
+from ladm.settings import PrepareSettings
 from ladm.storage import create_once, naming, replacing, write_whole
 from ladm.tokenizers import Tokenizer, load_tokenizer
 
@@ -40,27 +41,6 @@ REASONS = {
     "not_text": "the text is not a string",
     "not_json": "the line is not a JSON object",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareSettings:
-    """What `ladm prepare` is asked to do. `bos` None: whatever the tokenizer itself does."""
-
-    sources: tuple[str, ...]
-    tokenizer: str
-    output: str
-    length: int = 32768
-    text_key: str = "text"
-    domain_key: str = "meta.pile_set_name"
-    domain: str | None = None
-    bos: bool | None = None
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("length", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name} must be at least 1, not {value}")
 
 
 class Progress(Protocol):

@@ -1,4 +1,4 @@
-"""Flags and a YAML file -> one frozen settings object, checked; every default of `ladm score` is here."""
+"""Flags and a YAML file -> one frozen settings object a command, checked; every default is here."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ Reduce = Literal["mean", "median"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 PAPER_N0_SPANS = 16
+DOMAIN_KEY = "meta.pile_set_name"
+NO_DOMAINS = "none"
+"""As a `--domain-key`: rank all documents together."""
 
 
 def _setting(default: Any, *, changes_result: bool) -> Any:
@@ -97,6 +100,46 @@ class ScoreSettings:
         wanted = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["changes_result"]}
         del wanted["dtype"], wanted["layers"]  # the run records what they resolve to for the model
         return wanted | {"n": self.resolved_n, "n0": self.resolved_n0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """What `ladm prepare` is asked to do. `bos` None: whatever the tokenizer itself does."""
+
+    sources: tuple[str, ...] = ()
+    tokenizer: str = ""
+    output: str = ""
+    length: int = 32768
+    text_key: str = "text"
+    domain_key: str = DOMAIN_KEY
+    domain: str | None = None
+    bos: bool | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("length", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} must be at least 1, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSettings:
+    """What `ladm select` is asked to do. `quota` is `tokens`, `documents` or a YAML file of weights."""
+
+    run: str = ""
+    rows: str = ""
+    output: str = ""
+    tokens: int = 0
+    rule: Literal["exact", "percent"] = "exact"
+    quota: str = "tokens"
+    domain_key: str = DOMAIN_KEY
+    allow_small_pool: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rule == "percent" and self.quota != "tokens":
+            raise UsageError("--quota does not go with --rule percent, which takes the same share of every domain")
 
 
 _LOWEST = {

@@ -7,10 +7,9 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -26,30 +25,11 @@ from ladm.selection import (
     select_percent,
     take_everything,
 )
+from ladm.settings import NO_DOMAINS, SelectSettings
 from ladm.storage import naming, sync_folder, write_whole
 
 MANIFEST_FILE = "manifest.json"
-NO_DOMAINS = "none"
 ONE_DOMAIN = "all"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelectSettings:
-    """What `ladm select` is asked to do. `quota` is `tokens`, `documents` or a YAML file of weights."""
-
-    run: str
-    rows: str
-    output: str
-    tokens: int
-    rule: Literal["exact", "percent"] = "exact"
-    quota: str = "tokens"
-    domain_key: str = "meta.pile_set_name"
-    allow_small_pool: bool = False
-    dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        if self.rule == "percent" and self.quota != "tokens":
-            raise UsageError("--quota does not go with --rule percent, which takes the same share of every domain")
 
 
 def select(settings: SelectSettings) -> dict[str, Any]:

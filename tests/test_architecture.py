@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "lines": {"errors", "storage"},
     "models": {"errors"},
     "observer": {"errors", "kernels", "models"},
-    "prepare": {"assemble", "documents", "errors", "rows", "runs", "storage", "tokenizers"},
+    "prepare": {"assemble", "documents", "errors", "rows", "runs", "settings", "storage", "tokenizers"},
     "results": {"errors", "runs", "storage"},
     "rows": {"errors", "models"},
     "runs": {"errors", "lines", "storage"},
@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "selection": {"errors"},
     "settings": {"errors"},
     "storage": {"errors"},
-    "subset": {"errors", "results", "rows", "runs", "selection", "storage"},
+    "subset": {"errors", "results", "rows", "runs", "selection", "settings", "storage"},
     "tokenizers": {"errors", "models"},
 }  # fmt: skip
 
@@ -123,7 +123,9 @@ def test_a_setting_that_changes_the_result_changes_the_identity() -> None:
         assert ScoreSettings(**{name: value}).identity() != ScoreSettings().identity(), name
 
 
-def test_defaults_of_the_command_are_those_of_the_settings() -> None:
-    for parameter in main.commands["score"].params:
+@pytest.mark.parametrize("command", ["prepare", "score", "select"])
+def test_no_option_has_a_default_of_its_own(command: str) -> None:
+    for parameter in main.commands[command].params:
         if isinstance(parameter, click.Option):
-            assert parameter.default in (None, False) or "UNSET" in repr(parameter.default), parameter.name
+            default = parameter.get_default(click.Context(main.commands[command]))
+            assert default is None or "UNSET" in repr(default), parameter.name

@@ -193,6 +193,9 @@ def test_stopping_at_errors_keeps_what_is_done(
     rows[20]["input_ids"] = None
     rows[39]["input_ids"] = [7]
     folder, data = tmp_path / "run", save_rows(rows)
+    (tmp_path / "strict.yaml").write_text("fail_fast: true\n")
+    by_file = ladm("score", data, *SMALL, "--output", tmp_path / "by_file", "--config", tmp_path / "strict.yaml")
+    assert "1 rows have no score, such as row 3" in by_file.stderr
     result = ladm("score", data, *SMALL, "--output", folder, *flags)
     assert result.exit_code == 1
     position = {1: 3, 2: 20}[safe]
