@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from ladm import __version__
 from ladm.engines.local import Work, run_units
 from ladm.engines.work import BatchRule, Record
 from ladm.errors import InterruptedRunError, LadmError
@@ -131,7 +132,7 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
         "data": rows.identity(),
         "dtype": plan.dtype,
         "backend": {"device": plan.devices[0].split(":")[0], "attention": plan.attention, "focus": BACKEND},
-        "versions": {name: version(name) for name in ("ladm", "torch", "transformers")},
+        "versions": {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")},
         "unit_rows": unit_rows_for(len(rows)),
         "about": {"rows": rows.name, "model": plan.facts.name, "batch_size": plan.settings.batch_size},
     }
@@ -186,9 +187,10 @@ class _Tally:
     def check(self, example: Record | None) -> None:
         """Raise LadmError when more rows than allowed have no score."""
         if self.failed > self.most:
+            rows = "row has" if self.failed == 1 else "rows have"
             shown = "" if example is None else f", such as row {example['position']}: {example['message']}"
             raise LadmError(
-                f"{self.failed} rows have no score{shown}; stopped by --max-errors or --fail-fast. "
+                f"{self.failed} {rows} no score{shown}; stopped by --max-errors or --fail-fast. "
                 "Finished rows are safe, and the same command without it goes on"
             )
 

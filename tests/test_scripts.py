@@ -158,6 +158,14 @@ def test_launchers_say_how_they_are_used() -> None:
     assert (done.returncode, done.stderr) == (2, "usage: ./launch_toy.sh [--published]\n")
 
 
+@pytest.mark.slow
+def test_the_toy_run() -> None:
+    """The main job from start to end: about ten minutes on two cores, and a wheel of 93 MB to fetch."""
+    done = shell("launch_toy.sh")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("32 scores against toy_scores.json: largest relative difference ")
+
+
 def test_the_toy_documents_are_what_they_are_said_to_be() -> None:
     packed = SCRIPTS / "toy" / "documents.jsonl.gz"
     assert packed.stat().st_size < 2_000_000

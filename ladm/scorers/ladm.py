@@ -1,4 +1,4 @@
-"""Token ids -> CDS of every wanted layer and their mean or median: the LADM score."""
+"""Rows -> CDS of every wanted layer and their mean or median: the LADM score."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ladm.errors import RowError
-from ladm.focus import Grid, aggregated_focus, contextual_dependency, span_grid
-from ladm.kernels.pfs import pairwise_focus
-from ladm.observer import LayerView, Observer
+from ladm.focus import Grid, span_grid
+from ladm.observer import Observer
 from ladm.rows import Ids, Row, token_ids
 from ladm.scorers import Scored
+from ladm.scorers.cds import layer_cds
 from ladm.settings import Reduce, ScoreSettings
 
 
@@ -47,26 +46,13 @@ class LadmScorer:
         """
         ids = torch.from_numpy(ids_BT)
         parts = torch.tensor_split(ids, len(ids)) if self._observer.device.type == "cpu" else (ids,)
-        cds_BL = torch.cat([self._cds(part) for part in parts]).tolist()
-        return [
-            Scored(score=reduce_layers(cds, self._settings.reduce), extras={"cds_per_layer": cds}) for cds in cds_BL
+        settings, grid = self._settings, self._grid(ids.shape[1])
+        cds_BL = [
+            cds
+            for part in parts
+            for cds in layer_cds(self._observer, part, grid, ablation=settings.ablation, backend=self._backend).tolist()
         ]
-
-    def _cds(self, ids_BT: Tensor) -> Tensor:
-        """Equations 2-5 for rows of equal length: (B, L) float32."""
-        grid = self._grid(ids_BT.shape[1])
-        ablation = self._settings.ablation
-        cds: list[Tensor] = []
-
-        def visit(view: LayerView) -> None:
-            pfs_BJN = pairwise_focus(
-                view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=self._backend
-            )
-            afs_BJ = aggregated_focus(pfs_BJN, grid, ablation=ablation)
-            cds.append(contextual_dependency(afs_BJ, grid, ablation=ablation))
-
-        self._observer.observe(ids_BT, visit)
-        return torch.stack(cds, dim=1).cpu()
+        return [Scored(score=reduce_layers(cds, settings.reduce), extras={"cds_per_layer": cds}) for cds in cds_BL]
 
     def _make_grid(self, T: int) -> Grid:
         return span_grid(T, **grid_settings(self._settings))
