@@ -104,6 +104,14 @@ def test_ties_go_by_index_and_text_indices_work(tmp_path: Path, save_rows: Any) 
     assert [line["index"] for line in lines] == ["a", "b", "c"]
 
 
+def test_ties_go_by_index_then_chunk_then_position(tmp_path: Path, save_rows: Any) -> None:
+    labels = [(10, 1), (9, 0), (10, 0), (2, None), (10, None), (9, 0)]
+    same = [{"input_ids": [4, 5, 6], "index": i, "chunked_index": c, "meta": k} for k, (i, c) in enumerate(labels)]
+    complete(tmp_path / "run", open_rows(save_rows(same)))
+    lines = [json.loads(line) for line in (tmp_path / "run" / SORTED_FILE).read_text().splitlines()]
+    assert [line["meta"] for line in lines] == [3, 1, 5, 4, 2, 0]
+
+
 @pytest.mark.parametrize("batch", [1, 2, 4, 100])
 def test_the_batch_does_not_show(tmp_path: Path, rows: Rows, reference: dict[str, bytes], batch: int) -> None:
     complete(tmp_path / "run", rows, batch=batch)
