@@ -16,6 +16,7 @@ import gzip
 import json
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -101,6 +102,12 @@ def real_ids(folder: str, tokens: int) -> Tensor:
     texts = [document["text"] for document in documents if document["meta"]["expected"] == "coherent"]
     ids = [token for text in texts for token in AutoTokenizer.from_pretrained(folder)(text)["input_ids"]]
     return torch.tensor([ids[:tokens]])
+
+
+def commit() -> str | None:
+    """The commit that is measured, where it is known."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
 
 
 def processor() -> str:
@@ -264,6 +271,7 @@ def report(
     cuda = asked.device.startswith("cuda")
     result = {
         "command": " ".join(["python", *sys.argv]),
+        "commit": commit(),
         "device": torch.cuda.get_device_name() if cuda else f"{processor()}, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "model": Path(asked.model).name if asked.model else asked.shape,
