@@ -12,7 +12,7 @@ import click
 
 from ladm import __version__
 from ladm.display import PreparingBar, ScoringBar, selection_table
-from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, LadmError, one_line
+from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, LadmError, one_line
 from ladm.settings import PrepareSettings, ScoreSettings, SelectSettings, flag, score_settings
 
 EXIT_CODES = """
@@ -37,6 +37,11 @@ class _Group(click.Group):
             sys.exit(EXIT_INTERRUPTED)
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            click.echo(f"ladm: {one_line(error)}", err=True)
+            sys.exit(EXIT_IO)
         except Exception as error:
             if os.environ.get("LADM_DEBUG"):
                 raise
@@ -70,7 +75,7 @@ _prepare_option = _options_of(PrepareSettings())
 _select_option = _options_of(SelectSettings())
 
 
-class _WholeOrAuto(click.ParamType[Any]):
+class _WholeOrAuto(click.ParamType):  # type: ignore[type-arg]
     name = "auto|N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
@@ -125,7 +130,7 @@ def score(config: str | None, **flags: Any) -> None:
     click.echo(f"results: {settings.output}/sorted_by_score.jsonl")
 
 
-class _Tokens(click.ParamType[int]):
+class _Tokens(click.ParamType):  # type: ignore[type-arg]
     name = "tokens"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ARG002

@@ -85,13 +85,16 @@ def model_facts(name: str) -> ModelFacts:
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
+        # Every configuration class checks its fields in its own way, and raises kinds of its own.
         raise LadmError(f"{name}: config.json cannot be used: {one_line(error)}") from None
     _refuse(name, config)
     try:
         num_layers, vocab_size = int(config.num_hidden_layers), int(config.vocab_size)
-    except AttributeError:
+    except (AttributeError, TypeError, ValueError):
         raise LadmError(f"{name}: {config.model_type} is not a decoder of text; use another model") from None
+    if num_layers < 1 or vocab_size < 1:
+        raise LadmError(f"{name}: config.json gives {num_layers} layers and a vocabulary of {vocab_size}")
     max_tokens = getattr(config, "max_position_embeddings", None)
     return ModelFacts(
         name=name,

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModel, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
@@ -91,11 +90,12 @@ class Observer:
         Raises LadmError unless our attention is called once in every layer, is asked for nothing
         that the formula does not cover, and gives the hidden states of the stock model.
         """
-        ids = torch.arange(PROBE_TOKENS, device=self.device).mul(37).remainder(self.facts.vocab_size).unsqueeze(0)
+        length = min(PROBE_TOKENS, self.facts.max_tokens or PROBE_TOKENS)
+        ids = torch.arange(length, device=self.device).mul(37).remainder(self.facts.vocab_size).unsqueeze(0)
         watch = _Watch(self.attention)
         try:
             ours = self._model(input_ids=ids, use_cache=False, ladm_watch=watch).last_hidden_state
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             what = f"{type(error).__name__}: {error}"
             raise LadmError(
                 f"{self.facts.name}: {self.facts.model_type} models cannot be observed, they fail with an attention "
@@ -105,6 +105,11 @@ class Observer:
         self._model.set_attn_implementation("eager")
         stock = self._model(input_ids=ids, use_cache=False).last_hidden_state
         self._model.set_attn_implementation(IMPLEMENTATION)
+        if not stock.isfinite().all():
+            raise LadmError(
+                f"{self.facts.name}: the stock model's hidden states are NaN or infinite in {self.dtype}; its weights "
+                "hold NaN, or it needs --dtype float32"
+            )
         apart = ((ours.float() - stock.float()).norm() / stock.float().norm()).item()
         if not apart <= HIDDEN_STATE_TOLERANCE[self.dtype]:
             raise LadmError(
@@ -158,12 +163,14 @@ def load_observer(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+        model = model.to(device).eval()
+    except Exception as error:
+        # Each model class, safetensors and the device raise kinds of their own.
         raise LadmError(f"{facts.name}: the model does not load: {type(error).__name__}: {one_line(error)}") from None
     if loading["missing_keys"] or loading["mismatched_keys"]:
         absent = sorted(str(key) for key in (loading["missing_keys"] or loading["mismatched_keys"]))
         raise LadmError(f"{facts.name}: the safetensors lack {len(absent)} weights of the model, such as {absent[0]}")
-    observer = Observer(model.to(device).eval(), facts, layers=layers)
+    observer = Observer(model, facts, layers=layers)
     if check:
         observer.check()
     return observer

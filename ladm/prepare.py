@@ -113,7 +113,9 @@ def _refuse_taken(output: Path) -> None:
     if output.is_dir():
         others = {path.name for path in output.iterdir()} - {WORK_FOLDER, ".lock", ".holder"}
         # A stop in the last step leaves the finished data set without its record; it is written again.
-        if others and not ((output / WORK_FOLDER).exists() and others <= {"train", "dataset_dict.json"}):
+        if others and not (
+            (output / WORK_FOLDER).exists() and others <= {"train", "dataset_dict.json", f"{RECORD_FILE}.partial"}
+        ):
             raise LadmError(
                 f"{output} belongs to something else (it holds {min(others)}); give --output an empty folder"
             )

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ladm.errors import IncompleteError
+from ladm.errors import IncompleteError, StorageError
 from ladm.runs import Run
 from ladm.storage import naming, replacing, write_whole
 
@@ -64,8 +64,8 @@ class Summary:
 
 
 def is_finished(run: Run) -> bool:
-    """Is every row accounted for and the sorted file in place?"""
-    return (run.folder / SORTED_FILE).exists()
+    """Is every row accounted for and every result file in place?"""
+    return all((run.folder / name).exists() for name in (SORTED_FILE, PARQUET_FILE, ERRORS_FILE))
 
 
 def require_finished(run: Run) -> None:
@@ -82,10 +82,10 @@ def finish(run: Run) -> None:
 
     Raises IncompleteError when a unit is not sealed, StorageError for a damaged one.
     """
-    if is_finished(run):
-        return
     for left in run.folder.glob(f"{SORTING_FOLDER_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
+    if is_finished(run):
+        return
     with naming(run.folder, "sort in"):
         sorting = Path(tempfile.mkdtemp(prefix=SORTING_FOLDER_PREFIX, dir=run.folder))
         try:
@@ -167,7 +167,12 @@ def _json_line(record: dict[str, Any]) -> bytes:
 def summarise(run: Run) -> Summary:
     """Counts and the range of the scores of a finished run. Raises IncompleteError for an unfinished one."""
     require_finished(run)
-    scores = pq.read_table(run.folder / PARQUET_FILE, columns=["score"])["score"]
+    try:
+        scores = pq.read_table(run.folder / PARQUET_FILE, columns=["score"])["score"]
+    except (pa.ArrowInvalid, OSError):
+        raise StorageError(
+            f"{run.folder / PARQUET_FILE} is damaged; remove it, and ladm score makes it again from the units"
+        ) from None
     summary = Summary(scored=len(scores))
     if len(scores):
         summary.scores = (scores[0].as_py(), scores[len(scores) // 2].as_py(), scores[-1].as_py())

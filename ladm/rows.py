@@ -48,6 +48,7 @@ class Rows:
 
     def __init__(self, dataset: Any, *, name: str, limit: int | None) -> None:
         self.name = name
+        dataset = dataset.with_format(None)
         names = set(dataset.column_names)
         if "input_ids" not in names:
             raise LadmError(
@@ -56,6 +57,9 @@ class Rows:
             )
         self._ids = dataset.select_columns(["input_ids"]).with_format("arrow")
         carried = [column for column in _CARRIED if column in names]
+        self._whole_numbers = {
+            column: column in names and _is_whole_number(dataset, column) for column in ("index", "chunked_index")
+        }
         self._carried = dataset.select_columns(carried) if carried else None
         self._dataset = dataset
         self._count = len(dataset) if limit is None else min(limit, len(dataset))
@@ -77,13 +81,18 @@ class Rows:
         return [
             Row(
                 position=start + k,
-                index=_label(index[k], default=start + k),
-                chunked_index=None if chunk[k] is None else _label(chunk[k], default=0),
+                index=start + k if "index" not in carried else self._label("index", index[k], start + k),
+                chunked_index=None if chunk[k] is None else self._label("chunked_index", chunk[k], 0),
                 meta=jsonable(meta[k]),
                 raw_ids=_raw_ids(ids[k]),
             )
             for k in range(stop - start)
         ]
+
+    def _label(self, column: str, value: Any, default: int) -> int | str:
+        """One type for a whole column: whole numbers where it holds only such, else text."""
+        value = default if value is None else value
+        return int(value) if self._whole_numbers[column] else str(value)
 
     def column(self, name: str, start: int, stop: int) -> list[Any]:
         """A column of rows `start` to `stop - 1`. Raises LadmError where there is no such column."""
@@ -216,10 +225,9 @@ def _raw_ids(scalar: pa.Scalar) -> Any:
     return value
 
 
-def _label(value: Any, *, default: int) -> int | str:
-    if value is None:
-        return default
-    return value if type(value) in (int, str) else str(value)
+def _is_whole_number(dataset: Any, column: str) -> bool:
+    kind = dataset.select_columns([column]).with_format("arrow")[0:1][column].type
+    return bool(pa.types.is_integer(kind) and kind != pa.uint64()) or pa.types.is_null(kind)
 
 
 def jsonable(value: Any) -> Any:

@@ -29,7 +29,8 @@ FORMAT = 1
 IDENTITY_FILE = "run.json"
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"
-OWN_LEFTOVERS = re.compile(r"\.lock|\.holder|\.sorting.*|.*\.partial|units")
+OWN_PARTIALS = re.compile(r"(run\.json\.\d+|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.partial")
+OWN_LEFTOVERS = re.compile(rf"\.lock|\.holder|\.sorting.*|{OWN_PARTIALS.pattern}|units")
 UNITS_AIMED_AT = 4096
 FEWEST_UNIT_ROWS, MOST_UNIT_ROWS = 16, 4096
 
@@ -96,6 +97,11 @@ class Run:
             )
         return run
 
+    def forget_if_empty(self) -> None:
+        """Take the identity back while no unit has begun, so that a start that failed binds nobody."""
+        if not any((self.folder / "units").iterdir()):
+            (self.folder / IDENTITY_FILE).unlink(missing_ok=True)
+
     @property
     def units(self) -> list[Unit]:
         """All units, in the order of the data."""
@@ -145,7 +151,13 @@ def refuse_foreign(folder: Path) -> None:
         if not folder.is_dir():
             raise LadmError(f"{folder} is a file; give --output a folder")
         if (folder / IDENTITY_FILE).exists():
+            Run.read(folder)
             return
+        units = folder / "units"
+        if units.is_dir() and any(units.iterdir()):
+            raise LadmError(
+                f"{folder} holds units of a run whose {IDENTITY_FILE} is gone; give --output another folder"
+            )
         others = sorted(name for name in os.listdir(folder) if not OWN_LEFTOVERS.fullmatch(name))
     if others:
         raise LadmError(f"{folder} belongs to something else (it holds {others[0]}); give --output an empty folder")
@@ -192,7 +204,8 @@ def locked(folder: Path) -> Iterator[None]:
         with naming(folder, "write to"):
             (folder / HOLDER_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
             for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
-                left.unlink(missing_ok=True)
+                if OWN_PARTIALS.fullmatch(left.name):
+                    left.unlink(missing_ok=True)
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -68,19 +68,22 @@ def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[S
     Raises LadmError and its kinds; rows that are safe by then stay safe.
     """
     folder = Path(settings.output)
-    with _stopping(folder):
+    with _stopping(folder) as signals:
         refuse_foreign(folder)
         rows = open_rows(settings.rows, limit=settings.limit)
         plan = make_plan(settings)
         for line in _resolved(plan, rows):
             echo(line)
-        echo("reading the data and the model once for their identity")
-        identity = _identity(plan, rows)
         with locked(folder):
-            run = Run.create_or_resume(folder, identity)
+            echo("reading the data and the model once for their identity")
+            run = Run.create_or_resume(folder, _identity(plan, rows))
             finished = is_finished(run)
             if not finished:
-                _score_rows(plan, run, rows, progress)
+                try:
+                    _score_rows(plan, run, rows, progress, signals)
+                except Exception:
+                    run.forget_if_empty()
+                    raise
                 finish(run)
             return summarise(run), finished
 
@@ -152,7 +155,7 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
     yield f"output    {s.output}"
 
 
-def _score_rows(plan: Plan, run: Run, rows: Rows, progress: Progress) -> None:
+def _score_rows(plan: Plan, run: Run, rows: Rows, progress: Progress, signals: list[int]) -> None:
     """Work on what is left, with an eye on the number of rows without a score."""
     done, failed = _already(run)
     most = 0 if plan.settings.fail_fast else plan.settings.max_errors
@@ -161,6 +164,8 @@ def _score_rows(plan: Plan, run: Run, rows: Rows, progress: Progress) -> None:
     progress.start(total=len(rows), done=done)
 
     def report(records: list[Record]) -> None:
+        if signals:
+            raise _Stopped(signals[0])
         progress.advance(rows=len(records), tokens=sum(record["num_tokens"] or 0 for record in records))
         errors = [record for record in records if record["status"] == "error"]
         tally.failed += len(errors)
@@ -217,18 +222,24 @@ class _Stopped(BaseException):
 
 
 @contextmanager
-def _stopping(folder: Path) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM drop the unfinished batch, keep the rest, and say how to go on."""
+def _stopping(folder: Path) -> Iterator[list[int]]:
+    """Let Ctrl-C and SIGTERM drop the unfinished batch, keep the rest, and say how to go on.
+
+    Yields the signals that came: Python loses an exception that is raised inside a callback of its
+    own, so the list is to be looked at between batches.
+    """
+    signals: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
+        signals.append(number)
         raise _Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield signals
     except _Stopped as stopped:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
         number = signal.Signals(stopped.args[0])
         raise InterruptedRunError(
             f"stopped by {number.name}; finished rows are safe in {folder}, and the same command goes on from there",

@@ -20,6 +20,7 @@ Reduce = Literal["mean", "median"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 PAPER_N0_SPANS = 16
+MOST_LAYERS = 10_000
 DOMAIN_KEY = "meta.pile_set_name"
 NO_DOMAINS = "none"
 """As a `--domain-key`: rank all documents together."""
@@ -77,6 +78,9 @@ class ScoreSettings:
     """Stop at the first row without a score."""
 
     def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self)).items():
+            if not _fits(getattr(self, name), kind):
+                raise UsageError(f"{flag(name)}: {getattr(self, name)!r} is not {_describe(kind)}")
         for name, lowest in _LOWEST.items():
             value = getattr(self, name)
             if isinstance(value, int) and value < lowest:
@@ -174,6 +178,8 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
             raise UsageError(f"--layers {text!r} is not a list such as 0-10,14")
         if dash and int(last) < int(first):
             raise UsageError(f"--layers {text!r}: the range {part.strip()} runs backwards")
+        if int(last or first) > MOST_LAYERS:
+            raise UsageError(f"--layers {text!r}: no model has a layer {last or first}")
         layers.update(range(int(first), int(last or first) + 1))
     return tuple(sorted(layers))
 
@@ -193,7 +199,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"--config {path} is not YAML: {one_line(error)}") from None
     if loaded is None:
         return {}

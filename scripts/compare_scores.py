@@ -20,7 +20,7 @@ Key = tuple[Any, Any]
 def read(path: Path) -> dict[Key, float]:
     """Scores by (index, chunked_index)."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {(line["index"], line["chunked_index"]): float(line["score"]) for line in lines}
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")

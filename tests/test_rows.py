@@ -133,3 +133,18 @@ def test_a_hub_id_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     assert len(open_rows("UltraRonin/pile-LlamaTokenizerFast-32k-truncated-toy")) == 9
     assert asked == ["UltraRonin/pile-LlamaTokenizerFast-32k-truncated-toy"]
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy", "pandas", "arrow"])
+def test_a_saved_format_changes_nothing(tmp_path: Path, kind: str) -> None:
+    plain = open_rows(saved(Dataset.from_list(DATA), tmp_path / "plain"))
+    formatted = open_rows(saved(Dataset.from_list(DATA).with_format(kind, columns=["input_ids"]), tmp_path / kind))
+    assert formatted.identity() == plain.identity()
+    assert [(r.index, r.meta) for r in formatted.read(0, 9)] == [(r.index, r.meta) for r in plain.read(0, 9)]
+
+
+def test_a_column_of_labels_has_one_type(tmp_path: Path) -> None:
+    texts = open_rows(saved(Dataset.from_dict({"input_ids": [[1], [2]], "index": ["a", None]}), tmp_path / "texts"))
+    assert [row.index for row in texts.read(0, 2)] == ["a", "1"]
+    numbers = open_rows(saved(Dataset.from_dict({"input_ids": [[1], [2]], "index": [7, None]}), tmp_path / "numbers"))
+    assert [row.index for row in numbers.read(0, 2)] == [7, 1]

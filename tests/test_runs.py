@@ -384,3 +384,33 @@ def test_units_depend_on_the_data_alone() -> None:
 def test_the_run_store_imports_without_torch() -> None:
     code = "import sys, ladm.runs, ladm.results, ladm.rows, ladm.engines.local; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_units_without_their_identity_are_not_adopted(tmp_path: Path, rows: Rows) -> None:
+    run = complete(tmp_path / "run", rows)
+    for name in ("run.json", *RESULTS):
+        (run.folder / name).unlink()
+    with pytest.raises(LadmError, match=r"holds units of a run whose run\.json is gone; give another --output$"):
+        refuse_foreign(run.folder)
+
+
+def test_files_of_others_are_never_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "trip"
+    folder.mkdir()
+    (folder / "holiday.jpg.partial").write_text("")
+    (folder / "run.json").write_text("{}")
+    with pytest.raises(StorageError, match="not a run's identity"):
+        refuse_foreign(folder)
+    (folder / "run.json").unlink()
+    with pytest.raises(LadmError, match=r"belongs to something else \(it holds holiday\.jpg\.partial\)"):
+        refuse_foreign(folder)
+    with locked(folder):
+        assert (folder / "holiday.jpg.partial").exists()
+
+
+@pytest.mark.parametrize("lost", RESULTS)
+def test_a_lost_result_file_is_made_again(tmp_path: Path, rows: Rows, reference: dict[str, bytes], lost: str) -> None:
+    complete(tmp_path / "run", rows)
+    (tmp_path / "run" / lost).unlink()
+    complete(tmp_path / "run", rows, make_scorer=fakes.make_failing)
+    assert contents(tmp_path / "run") == reference
