@@ -390,7 +390,7 @@ def test_units_without_their_identity_are_not_adopted(tmp_path: Path, rows: Rows
     run = complete(tmp_path / "run", rows)
     for name in ("run.json", *RESULTS):
         (run.folder / name).unlink()
-    with pytest.raises(LadmError, match=r"holds units of a run whose run\.json is gone; give another --output$"):
+    with pytest.raises(LadmError, match=r"holds units of a run whose run\.json is gone; give --output another folder$"):
         refuse_foreign(run.folder)
 
 
