@@ -8,6 +8,7 @@ Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from ladm.models import ModelFacts
 
 IMPLEMENTATION = "ladm"
 PROBE_TOKENS = 48
+_LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 HIDDEN_STATE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
@@ -170,6 +172,11 @@ def load_observer(
     if loading["missing_keys"] or loading["mismatched_keys"]:
         absent = sorted(str(key) for key in (loading["missing_keys"] or loading["mismatched_keys"]))
         raise LadmError(f"{facts.name}: the safetensors lack {len(absent)} weights of the model, such as {absent[0]}")
+    beyond = [int(found[1]) for key in loading["unexpected_keys"] if (found := _LAYER_NUMBER.search(str(key)))]
+    if max(beyond, default=-1) >= facts.num_layers:
+        raise LadmError(
+            f"{facts.name}: the safetensors have a layer {max(beyond)}, and config.json says {facts.num_layers} layers"
+        )
     observer = Observer(model, facts, layers=layers)
     if check:
         observer.check()

@@ -267,6 +267,16 @@ def test_missing_weights_are_not_made_up(tmp_path: Path) -> None:
     )
 
 
+def test_weights_of_more_layers_than_the_config_says_are_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "fewer"
+    shutil.copytree(GOLDEN, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LadmError) as caught:
+        load(str(folder))
+    assert str(caught.value) == f"{folder}: the safetensors have a layer 2, and config.json says 2 layers"
+
+
 def test_a_layer_the_model_does_not_have() -> None:
     with pytest.raises(UsageError) as caught:
         model_facts(str(GOLDEN)).choose_layers((1, 3))

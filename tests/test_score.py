@@ -382,7 +382,12 @@ def test_a_resume_with_something_else_is_refused(
     shutil.copytree(GOLDEN, tmp_path / "model")
     config = json.loads((GOLDEN / "config.json").read_text()) | {"rope_theta": 20000.0}
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    shutil.copytree(GOLDEN, tmp_path / "reweighed")
+    weights = bytearray((GOLDEN / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "reweighed" / "model.safetensors").write_bytes(weights)
     for arguments, field in [
+        ((short_rows, *SMALL, "--model", tmp_path / "reweighed"), "model.sha256.model.safetensors"),
         ((edited, *SMALL), "data.xxh3_128"),
         ((short_rows, *SMALL, "--model", tmp_path / "model"), "model.sha256.config.json"),
         ((short_rows, *SMALL, "--limit", "6"), "data.rows"),
