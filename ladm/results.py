@@ -1,6 +1,6 @@
 """Sealed units -> the finished run: `scores.parquet`, `errors.jsonl` and `sorted_by_score.jsonl`.
 
-The sorted file is put in place last: where it is, the run is complete. Sorting is DuckDB's, over a
+The sorted file is put in place last; a run is complete when all three are there. Sorting is DuckDB's, over a
 throw-away file, so that memory stays flat whatever the number of rows. Imports no torch.
 """
 
@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ladm.errors import IncompleteError, StorageError
+from ladm.errors import IncompleteError, StorageError, one_line
 from ladm.runs import Run
 from ladm.storage import naming, replacing, write_whole
 
@@ -92,6 +92,8 @@ def finish(run: Run) -> None:
             staged = sorting / "staged.parquet"
             write_whole(run.folder / ERRORS_FILE, _stage(run, staged))
             _write_sorted(run.folder, staged, sorting)
+        except duckdb.Error as error:
+            raise StorageError(f"cannot sort in {sorting}: {one_line(error)}") from None
         finally:
             shutil.rmtree(sorting, ignore_errors=True)
 

@@ -408,6 +408,15 @@ def test_files_of_others_are_never_deleted(tmp_path: Path) -> None:
         assert (folder / "holiday.jpg.partial").exists()
 
 
+def test_a_sort_that_fails_is_told_and_made_again(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ladm.results._IN_ORDER", "SELECT record FROM read_parquet(?) ORDER BY error('disk full')")
+        with pytest.raises(StorageError, match=r"^cannot sort in .*/run/\.sorting\w+: .*disk full"):
+            complete(tmp_path / "run", rows)
+    complete(tmp_path / "run", rows)
+    assert contents(tmp_path / "run") == reference
+
+
 @pytest.mark.parametrize("lost", RESULTS)
 def test_a_lost_result_file_is_made_again(tmp_path: Path, rows: Rows, reference: dict[str, bytes], lost: str) -> None:
     complete(tmp_path / "run", rows)
