@@ -11,9 +11,17 @@ from typing import Any
 import click
 
 from ladm import __version__
-from ladm.display import PreparingBar, ScoringBar, selection_table
+from ladm.config import score_settings
+from ladm.display import PreparingBar, ScoringBar, calibration_report, selection_table
 from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, LadmError, one_line
-from ladm.settings import PrepareSettings, ScoreSettings, SelectSettings, flag, score_settings
+from ladm.settings import (
+    CalibrateSettings,
+    PrepareSettings,
+    RescoreSettings,
+    ScoreSettings,
+    SelectSettings,
+    flag,
+)
 
 EXIT_CODES = """
 \b
@@ -63,7 +71,7 @@ def _options_of(defaults: Any) -> Callable[..., Callable[..., Any]]:
 
     def option(name: str, kind: Any, help_text: str, **more: Any) -> Callable[..., Any]:
         default = getattr(defaults, name)
-        if default not in (None, False, "", 0):
+        if default not in (None, False, "", 0, ()):
             help_text += f"  [default: {default}]"
         return click.option(more.pop("flag", flag(name)), name, type=kind, default=None, help=help_text, **more)
 
@@ -73,6 +81,8 @@ def _options_of(defaults: Any) -> Callable[..., Callable[..., Any]]:
 _option = _options_of(ScoreSettings())
 _prepare_option = _options_of(PrepareSettings())
 _select_option = _options_of(SelectSettings())
+_calibrate_option = _options_of(CalibrateSettings())
+_rescore_option = _options_of(RescoreSettings())
 
 
 class _WholeOrAuto(click.ParamType):  # type: ignore[type-arg]
@@ -98,8 +108,10 @@ class _WholeOrAuto(click.ParamType):  # type: ignore[type-arg]
 @_option("d_afs", int, "Stride over the earlier spans.")
 @_option("d_cds", int, "Stride over the scored spans.")
 @_option("ablation", click.Choice(["none", "no-std", "no-length"]), "Drop sigma, or both length weights.")
-@_option("reduce", click.Choice(["mean", "median"]), "How the layers become one score.")
+@_option("reduce", click.Choice(["mean", "median", "geometric"]), "How the layers become one score.")
 @_option("layers", str, "Layers to score, such as 0-10,14; no later layer runs.  [default: all]")
+@_option("record", click.Choice(["layers", "heads", "range"]), "Kept of a document: CDS by layer; also by head; ...")
+@_option("profile", str, "File of ladm calibrate: method, layers and reduction.", metavar="PROFILE")
 @_option("dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision of the model.")
 @_option("device", str, "auto, cpu, cuda (all visible), or cuda:0,1.")
 @_option("batch_size", _WholeOrAuto(), "Rows of equal length in one step.")
@@ -119,15 +131,71 @@ def score(config: str | None, **flags: Any) -> None:
     began = time.monotonic()
     summary, finished_before = run_score(settings, echo=_note, progress=ScoringBar())
     seconds = time.monotonic() - began
-    head = "already finished" if finished_before else f"finished in {seconds:.1f} s"
+    _echo_summary("already finished" if finished_before else f"finished in {seconds:.1f} s", summary, settings.output)
+
+
+def _echo_summary(head: str, summary: Any, output: str) -> None:
     click.echo(f"{head}: {summary.scored:,} documents scored, {summary.failed:,} without a score")
     for kind, count in sorted(summary.errors.items()):
         click.echo(f"  {kind}: {count:,}")
     if summary.scores is None:
-        raise LadmError(f"no document has a score; {settings.output}/errors.jsonl says why")
+        raise LadmError(f"no document has a score; {output}/errors.jsonl says why")
     best, middle, worst = summary.scores
     click.echo(f"score: best {best:.6g}, middle {middle:.6g}, worst {worst:.6g}")
-    click.echo(f"results: {settings.output}/sorted_by_score.jsonl")
+    click.echo(f"results: {output}/sorted_by_score.jsonl")
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("run")
+@_rescore_option("output", str, "Folder for the new run.", required=True, metavar="RUN2")
+@_rescore_option("profile", str, "File of ladm calibrate.", metavar="PROFILE")
+@_rescore_option("reduce", click.Choice(["mean", "median", "geometric"]), "How the layers become one score.")
+@_rescore_option("layers", str, "Layers that count, such as 0-10,14.")
+def rescore(**flags: Any) -> None:
+    """Another score for the documents of RUN from the layers that it kept; no model runs."""
+    from ladm.rescore import rescore as run_rescore
+
+    settings = RescoreSettings(**{name: value for name, value in flags.items() if value is not None})
+    began = time.monotonic()
+    summary = run_rescore(settings)
+    _echo_summary(f"rescored in {time.monotonic() - began:.1f} s", summary, settings.output)
+
+
+@main.command(epilog=EXIT_CODES)
+@_calibrate_option("model", str, "Model folder or Hub id of the calculator.", required=True)
+@_calibrate_option("rows", str, "Coherent long documents, as ladm score reads them.", required=True)
+@_calibrate_option("output", str, "File for the profile.", required=True, metavar="PROFILE.yaml")
+@_calibrate_option("span_tokens", int, "l: tokens in a span.  [default: T/256]")
+@_calibrate_option(
+    "exclude_domains", str, "Leave the documents of a domain out; may be repeated.", flag="--exclude-domain",
+    multiple=True, metavar="D",
+)  # fmt: skip
+@_calibrate_option("objective", click.Choice(["auc", "cost"]), "Best separation, or the best within --max-cost.")
+@_calibrate_option("max_cost", float, "Share of a forward pass that --objective cost may use.")
+@_calibrate_option("heads", bool, "Choose among single heads instead of whole layers.", is_flag=True)
+@_calibrate_option("seed", int, "Seed of every draw.  [default: 0]")
+@_calibrate_option("documents", int, "Use so many documents, drawn by the seed.  [default: all]", metavar="N")
+@_calibrate_option("layers", str, "Choose among these layers only.")
+@_calibrate_option("domain_key", str, "Where a row's domain is.", metavar="KEY")
+@_calibrate_option("config", str, "YAML file of ladm score's settings.", metavar="FILE")
+@_calibrate_option("work", str, "Folder of the contrast set and its run.  [default: PROFILE.calibration]")
+@_calibrate_option("device", str, "auto, cpu, cuda (all visible), or cuda:0,1.")
+@_calibrate_option("dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision of the model.")
+@_calibrate_option("batch_size", _WholeOrAuto(), "Rows of equal length in one step.")
+def calibrate(**flags: Any) -> None:
+    """Find out which layers of a model tell coherent documents from pasted ones, and write them down as a profile.
+
+    The documents of --rows are compared with the same tokens pasted together from 2, 4, 8 and 16 of them. Layers are
+    chosen on one half of the documents and judged on the other. A stopped calibration goes on where it was.
+    """
+    _quieten_libraries()
+    from ladm.calibrate import calibrate as run_calibrate
+
+    settings = CalibrateSettings(**{name: value for name, value in flags.items() if value not in (None, ())})
+    findings = run_calibrate(settings, echo=_note, progress=ScoringBar())
+    for line in calibration_report(findings):
+        click.echo(line)
+    click.echo(f"profile: {settings.output}")
 
 
 class _Tokens(click.ParamType):  # type: ignore[type-arg]

@@ -47,6 +47,30 @@ class PreparingBar:
         self._bar.close()
 
 
+def calibration_report(findings: Any) -> Iterator[str]:
+    """The lines of a calibration: by layer, by cost, by kind of contrast, and what to use."""
+    yield f"{'layer':<16} {'AUC, 95 % interval':<26} {'cost of stopping there':>22}"
+    for layer in findings.layers:
+        yield f"{layer.name:<16} {layer.auc!s:<26} {layer.cost:>22.2f}"
+    yield ""
+    yield f"{'cost':>5}  {'AUC, 95 % interval':<26} the best that it buys, judged on the other half"
+    for point in findings.frontier:
+        yield f"{point.cost:>5.2f}  {point.auc!s:<26} {point.text}"
+    yield ""
+    yield f"{'against':<12} {'profile':<26} {'median over all':<26} {'mean over all':<26}"
+    for kind, found in findings.kinds.items():
+        yield f"{kind:<12} {found['profile']!s:<26} {found['median']!s:<26} {found['mean']!s:<26}"
+    yield ""
+    yield f"profile: {findings.names['profile']}, {findings.chosen.cost:.2f} of a forward pass"
+    for name, gain in findings.gains.items():
+        told = "" if gain.low > 0 else "; told to be worse" if gain.high < 0 else "; not told from 0"
+        yield f"gain over the {name:<7} {gain!s}{told}"
+    if findings.recommended is findings.chosen:
+        yield "recommended: the profile"
+    else:
+        yield "recommended: the median over all layers, which is what the profile holds"
+
+
 def selection_table(manifest: dict[str, Any]) -> Iterator[str]:
     """The lines of a manifest's table, a domain a line."""
     names = [*manifest["domains"], "total"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError, UsageError, one_line
+from ladm.settings import spell_layers
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -60,17 +61,6 @@ class ModelFacts:
                 f"which the focus score does not model; {remedy}"
             )
         return layers
-
-
-def spell_layers(layers: list[int] | tuple[int, ...]) -> str:
-    """(0, 1, 2, 5) -> `0-2,5`, as `--layers` reads it."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def model_facts(name: str) -> ModelFacts:

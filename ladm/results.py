@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import tempfile
 from collections import Counter
@@ -18,6 +19,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ladm.errors import IncompleteError, StorageError, one_line
@@ -31,21 +33,24 @@ SORTING_FOLDER_PREFIX = ".sorting"
 ROWS_AT_A_TIME = 10_000
 SORT_MEMORY = "1GB"
 
-_STAGED = pa.schema(
-    [
-        ("score", pa.float64()),
-        ("index_number", pa.int64()),
-        ("index_text", pa.string()),
-        ("chunk_number", pa.int64()),
-        ("chunk_text", pa.string()),
-        ("position", pa.int64()),
-        ("record", pa.string()),
-    ]
-)
-_IN_ORDER = """
-    SELECT record FROM read_parquet(?)
-    ORDER BY score DESC, index_number NULLS FIRST, index_text NULLS FIRST,
-             chunk_number NULLS FIRST, chunk_text NULLS FIRST, position
+_KEYS = [
+    ("index_number", pa.int64()),
+    ("index_text", pa.string()),
+    ("chunk_number", pa.int64()),
+    ("chunk_text", pa.string()),
+    ("position", pa.int64()),
+]
+LABELS = (("index", "index_number", "index_text"), ("chunked_index", "chunk_number", "chunk_text"))
+"""A label of a result and the two sort keys that hold it, as a number or as text."""
+_SHOWN = [("score", pa.float64()), ("meta", pa.string()), ("num_tokens", pa.int64())]
+_LINE = ("line", pa.string())
+"""A row of the sorted file without its rank: what follows `{"rank": 1, `."""
+_OWN_KEYS = frozenset(("position", "status", "index", "chunked_index", "score", "meta", "num_tokens"))
+_SORT = """
+    COPY (SELECT * FROM read_parquet($staged)
+          ORDER BY score DESC, index_number NULLS FIRST, index_text NULLS FIRST,
+                   chunk_number NULLS FIRST, chunk_text NULLS FIRST, position)
+    TO $in_order (FORMAT parquet)
 """
 
 
@@ -86,61 +91,101 @@ def finish(run: Run) -> None:
         shutil.rmtree(left, ignore_errors=True)
     if is_finished(run):
         return
-    with naming(run.folder, "sort in"):
-        sorting = Path(tempfile.mkdtemp(prefix=SORTING_FOLDER_PREFIX, dir=run.folder))
+    with sorting(run.folder) as staged:
+        write_whole(run.folder / ERRORS_FILE, _stage(run, staged))
+        write_sorted(run.folder, staged)
+
+
+@contextlib.contextmanager
+def sorting(folder: Path) -> Iterator[Path]:
+    """A throw-away folder for the rows to be sorted. Raises StorageError for what the disk or the sort refuses."""
+    with naming(folder, "sort in"):
+        temporary = Path(tempfile.mkdtemp(prefix=SORTING_FOLDER_PREFIX, dir=folder))
         try:
-            staged = sorting / "staged.parquet"
-            write_whole(run.folder / ERRORS_FILE, _stage(run, staged))
-            _write_sorted(run.folder, staged, sorting)
+            yield temporary / "staged.parquet"
         except duckdb.Error as error:
-            raise StorageError(f"cannot sort in {sorting}: {one_line(error)}") from None
+            raise StorageError(f"cannot sort in {temporary}: {one_line(error)}") from None
         finally:
-            shutil.rmtree(sorting, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _stage(run: Run, staged: Path) -> Iterator[bytes]:
     """Write the scored rows to `staged`, and yield the lines of the rows without a score."""
-    with pq.ParquetWriter(staged, _STAGED) as writer:
+    writer: pq.ParquetWriter | None = None
+    try:
         for unit in run.units:
             records = run.read_sealed(unit)
             scored = [record for record in records if record["status"] == "ok"]
-            writer.write_table(pa.Table.from_pylist([_staged_row(record) for record in scored], schema=_STAGED))
+            for record in scored:
+                if not math.isfinite(record["score"]):
+                    path, position, score = run.sealed_path(unit), record["position"], record["score"]
+                    raise StorageError(f"{path} is damaged: row {position} has the score {score}")
+            if writer is None and (scored or unit.stop == run.num_rows):
+                writer = pq.ParquetWriter(staged, staged_schema(_extras_of(scored)))
+            if writer is not None:
+                rows = [_staged_row(record) for record in scored]
+                writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
             yield from (_json_line(record) for record in records if record["status"] != "ok")
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _extras_of(records: list[dict[str, Any]]) -> list[tuple[str, pa.DataType]]:
+    """Columns for whatever the scorer keeps beside the score: a number, or a number for each layer or head."""
+    first = records[0] if records else {}
+    kinds = {list: pa.list_(pa.float64()), float: pa.float64()}
+    return [(name, kinds[type(value)]) for name, value in first.items() if name not in _OWN_KEYS]
+
+
+def staged_schema(extras: list[tuple[str, pa.DataType]]) -> pa.Schema:
+    """Columns of the rows to be sorted."""
+    return pa.schema([*_KEYS, *_SHOWN, *extras, _LINE])
 
 
 def _staged_row(record: dict[str, Any]) -> dict[str, Any]:
     index, chunk = record["index"], record["chunked_index"]
-    result = {key: value for key, value in record.items() if key not in ("position", "status")}
+    shown = {key: value for key, value in record.items() if key not in ("position", "status")}
     return {
-        "score": record["score"],
         "index_number": index if isinstance(index, int) else None,
         "index_text": index if isinstance(index, str) else None,
         "chunk_number": chunk if isinstance(chunk, int) else None,
         "chunk_text": chunk if isinstance(chunk, str) else None,
-        "position": record["position"],
-        "record": json.dumps(result, ensure_ascii=False, allow_nan=False),
+        **{key: value for key, value in record.items() if key not in ("index", "chunked_index", "status")},
+        "meta": json.dumps(record["meta"], ensure_ascii=False),
+        "line": json.dumps(shown, ensure_ascii=False, allow_nan=False)[1:],
     }
 
 
-def _write_sorted(folder: Path, staged: Path, sorting: Path) -> None:
-    """One pass over the sorted rows into both files; the Parquet one is in place first."""
-    settings = {"threads": 2, "memory_limit": SORT_MEMORY, "temp_directory": str(sorting / "spill")}
+def write_sorted(folder: Path, staged: Path) -> None:
+    """One pass over the rows in `staged`, sorted, into both result files; the Parquet one is in place first."""
+    settings = {"threads": 2, "memory_limit": SORT_MEMORY, "temp_directory": str(staged.parent / "spill")}
     with contextlib.closing(duckdb.connect(":memory:", config=settings)) as engine:
         schema = _result_schema(engine, staged)
         with (
             replacing(folder / SORTED_FILE) as lines_path,
             replacing(folder / PARQUET_FILE) as parquet_path,
             lines_path.open("wb") as lines,
-            pq.ParquetWriter(parquet_path, schema) as parquet,
+            pq.ParquetWriter(parquet_path, schema, write_page_checksum=True) as parquet,
         ):
+            in_order = staged.with_name("in_order.parquet")
+            engine.execute(_SORT, {"staged": str(staged), "in_order": str(in_order)})
             rank = 0
-            cursor = engine.execute(_IN_ORDER, [str(staged)])
-            while rows := cursor.fetchmany(ROWS_AT_A_TIME):
-                records = [{"rank": rank + k} | json.loads(text) for k, (text,) in enumerate(rows, 1)]
-                rank += len(records)
-                lines.write(b"".join(_json_line(record) for record in records))
-                flat = [record | {"meta": json.dumps(record["meta"], ensure_ascii=False)} for record in records]
-                parquet.write_table(pa.Table.from_pylist(flat, schema=schema))
+            for batch in pq.ParquetFile(in_order).iter_batches(ROWS_AT_A_TIME):
+                texts = batch["line"].to_pylist()
+                lines.write("".join(f'{{"rank": {rank + k}, {text}\n' for k, text in enumerate(texts, 1)).encode())
+                parquet.write_batch(_result_batch(batch, rank, schema))
+                rank += len(texts)
+
+
+def _result_batch(batch: pa.RecordBatch, rank: int, schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of `scores.parquet` of some sorted rows."""
+    made = {"rank": pa.array(range(rank + 1, rank + 1 + len(batch)), pa.int64())}
+    for column, number, text in LABELS:
+        kind = schema.field(column).type
+        made[column] = pc.coalesce(batch[number].cast(kind), batch[text].cast(kind))
+    arrays = [made[name] if name in made else batch[name].cast(schema.field(name).type) for name in schema.names]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _result_schema(engine: duckdb.DuckDBPyConnection, staged: Path) -> pa.Schema:
@@ -149,15 +194,16 @@ def _result_schema(engine: duckdb.DuckDBPyConnection, staged: Path) -> pa.Schema
         "SELECT count(index_text), count(chunk_text) FROM read_parquet(?)", [str(staged)]
     ).fetchone()
     texts = counts or (0, 0)
+    hidden = {name for name, _ in [*_KEYS, *_SHOWN, _LINE]}
+    extras = [field for field in pq.read_schema(staged) if field.name not in hidden]
     return pa.schema(
         [
             ("rank", pa.int64()),
             ("index", pa.string() if texts[0] else pa.int64()),
             ("chunked_index", pa.string() if texts[1] else pa.int64()),
-            ("score", pa.float64()),
-            ("meta", pa.string()),
-            ("num_tokens", pa.int64()),
-            ("cds_per_layer", pa.list_(pa.float64())),
+            *_SHOWN,
+            *extras,
+            ("position", pa.int64()),
         ]
     )
 
@@ -166,15 +212,19 @@ def _json_line(record: dict[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
+def read_scores(folder: Path, columns: list[str]) -> pa.Table:
+    """Some columns of `scores.parquet`, checksums verified. Raises StorageError for a damaged file."""
+    path = folder / PARQUET_FILE
+    try:
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StorageError(f"{path} is damaged: {one_line(error)}; remove it, and ladm score makes it again") from None
+
+
 def summarise(run: Run) -> Summary:
     """Counts and the range of the scores of a finished run. Raises IncompleteError for an unfinished one."""
     require_finished(run)
-    try:
-        scores = pq.read_table(run.folder / PARQUET_FILE, columns=["score"])["score"]
-    except (pa.ArrowInvalid, OSError):
-        raise StorageError(
-            f"{run.folder / PARQUET_FILE} is damaged; remove it, and ladm score makes it again from the units"
-        ) from None
+    scores = read_scores(run.folder, ["score"])["score"]
     summary = Summary(scored=len(scores))
     if len(scores):
         summary.scores = (scores[0].as_py(), scores[len(scores) // 2].as_py(), scores[-1].as_py())

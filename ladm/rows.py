@@ -236,3 +236,15 @@ def jsonable(value: Any) -> Any:
         return json.loads(json.dumps(value, allow_nan=False, default=str))
     except ValueError:
         return json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+
+
+def look_up(value: Any, path: list[str]) -> str | None:
+    """`{"a": {"b": 1}}` and `["a", "b"]` -> `"1"`; None where there is no such thing. JSON text is opened."""
+    for key in path:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                return None
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None or isinstance(value, (dict, list)) else str(value)

@@ -25,7 +25,7 @@ from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
 from ladm.lines import encode_line, read_lines
 from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_folder
 
-FORMAT = 1
+FORMAT = 2
 IDENTITY_FILE = "run.json"
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"

@@ -17,12 +17,13 @@ from ladm import __version__
 from ladm.engines.local import Work, run_units
 from ladm.engines.work import BatchRule, Record
 from ladm.errors import InterruptedRunError, LadmError
-from ladm.models import ModelFacts, model_facts, model_identity, spell_layers
+from ladm.models import ModelFacts, model_facts, model_identity
+from ladm.profiles import Profile, Reduction, read_profile
 from ladm.results import Summary, finish, is_finished, summarise
 from ladm.rows import Rows, open_rows
 from ladm.runs import FORMAT, Run, UnitWriter, locked, refuse_foreign, unit_rows_for
 from ladm.scorers import Scorer
-from ladm.settings import ScoreSettings, parse_layers
+from ladm.settings import ScoreSettings, parse_layers, spell_layers
 
 BACKEND = "torch"
 CUDA_BATCH_TOKENS = 32_768
@@ -46,6 +47,8 @@ class Plan:
     settings: ScoreSettings
     facts: ModelFacts
     layers: tuple[int, ...]
+    reduction: Reduction
+    profile: Profile | None
     dtype: str
     devices: tuple[str, ...]
     attention: str
@@ -92,6 +95,7 @@ def make_plan(settings: ScoreSettings) -> Plan:
     """Settle device, dtype and layers. Raises LadmError for a model or device that cannot be used."""
     facts = model_facts(settings.model)
     layers = facts.choose_layers(parse_layers(settings.layers))
+    profile = None if settings.profile is None else read_profile(settings.profile)
     from ladm.devices import resolve_devices, resolve_dtype
     from ladm.kernels.attention import attention_kernel
 
@@ -102,6 +106,8 @@ def make_plan(settings: ScoreSettings) -> Plan:
         settings=settings,
         facts=facts,
         layers=layers,
+        reduction=Reduction(how=settings.reduce, layers=layers) if profile is None else profile.reduction,
+        profile=profile,
         dtype=str(dtype).removeprefix("torch."),
         devices=devices,
         attention=attention,
@@ -118,7 +124,7 @@ def _load_scorer(plan: Plan, device: str) -> Scorer:
     logging.disable_progress_bar()
     dtype = getattr(torch, plan.dtype)
     observer = load_observer(plan.facts, layers=plan.layers, dtype=dtype, device=torch.device(device))
-    return LadmScorer(observer, plan.settings, backend=BACKEND)
+    return LadmScorer(observer, plan.settings, reduction=plan.reduction, backend=BACKEND)
 
 
 def _batch_rows(size: int | None, tokens: int, num_tokens: int) -> int:
@@ -126,12 +132,22 @@ def _batch_rows(size: int | None, tokens: int, num_tokens: int) -> int:
 
 
 def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
-    """What `run.json` holds; all but `about` must be the same when a run is resumed."""
+    """What `run.json` holds; all but `about` must be the same when a run is resumed.
+
+    Raises LadmError when the profile was made for another model.
+    """
+    model = {"type": plan.facts.model_type, "sha256": model_identity(plan.facts.folder)}
+    if plan.profile is not None and plan.profile.model["sha256"] != model["sha256"]:
+        raise LadmError(
+            f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "
+            "SHA-256; calibrate this one: ladm calibrate"
+        )
     return {
         "format": FORMAT,
         "settings": {"method": "ladm", **plan.settings.identity()},
         "layers": list(plan.layers),
-        "model": {"type": plan.facts.model_type, "sha256": model_identity(plan.facts.folder)},
+        "score": plan.reduction.identity(),
+        "model": model,
         "data": rows.identity(),
         "dtype": plan.dtype,
         "backend": {"device": plan.devices[0].split(":")[0], "attention": plan.attention, "focus": BACKEND},
@@ -151,6 +167,8 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
         f"method    {s.variant}, spans of {s.span_tokens} tokens, m {s.m}, n {s.resolved_n}, n0 {n0}, "
         f"d_afs {s.d_afs}, d_cds {s.d_cds}, ablation {s.ablation}, {s.reduce} over layers {spell_layers(plan.layers)}"
     )
+    if plan.profile is not None:
+        yield f"profile   {s.profile}: calibrated at {plan.profile.length_tokens:,} tokens"
     yield f"device    {', '.join(plan.devices)} in {plan.dtype}, attention {plan.attention}, focus {BACKEND}"
     yield f"output    {s.output}"
 

@@ -1,22 +1,18 @@
-"""Flags and a YAML file -> one frozen settings object a command, checked; every default is here."""
+"""One frozen settings object a command, checked; every default is here."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from ladm.errors import UsageError, one_line
+from ladm.errors import UsageError
 
 Variant = Literal["released", "paper"]
 Ablation = Literal["none", "no-std", "no-length"]
-Reduce = Literal["mean", "median"]
+Reduce = Literal["mean", "median", "geometric"]
+Recorded = Literal["layers", "heads", "range"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 PAPER_N0_SPANS = 16
@@ -61,9 +57,13 @@ class ScoreSettings:
     ablation: Ablation = _setting("none", changes_result=True)
     """`no-std` drops sigma, `no-length` drops both length weights."""
     reduce: Reduce = _setting("mean", changes_result=True)
-    """How the layers' CDS become one score."""
+    """How the layers' CDS become one score; `geometric` is their geometric mean."""
     layers: str | None = _setting(None, changes_result=True)
     """Layers to score, such as `0-10,14`; None: all."""
+    record: Recorded = _setting("layers", changes_result=True)
+    """Kept of a document: CDS by layer; also by `heads`; or also the focus at long `range`."""
+    profile: str | None = _setting(None, changes_result=True)
+    """A file of `ladm calibrate`; it settles method, layers and reduction."""
     dtype: DType = _setting("auto", changes_result=True)
     """`auto`: bfloat16 where the device is fast at it, else float32."""
     device: str = _setting("auto", changes_result=False)
@@ -79,8 +79,8 @@ class ScoreSettings:
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
-            if not _fits(getattr(self, name), kind):
-                raise UsageError(f"{flag(name)}: {getattr(self, name)!r} is not {_describe(kind)}")
+            if not fits(getattr(self, name), kind):
+                raise UsageError(f"{flag(name)}: {getattr(self, name)!r} is not {describe(kind)}")
         for name, lowest in _LOWEST.items():
             value = getattr(self, name)
             if isinstance(value, int) and value < lowest:
@@ -102,7 +102,8 @@ class ScoreSettings:
     def identity(self) -> dict[str, Any]:
         """The settings that change a score, defaults filled in."""
         wanted = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["changes_result"]}
-        del wanted["dtype"], wanted["layers"]  # the run records what they resolve to for the model
+        for name in ("dtype", "layers", "profile"):
+            del wanted[name]  # the run records what they resolve to
         return wanted | {"n": self.resolved_n, "n0": self.resolved_n0}
 
 
@@ -125,6 +126,72 @@ class PrepareSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name} must be at least 1, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateSettings:
+    """What `ladm calibrate` is asked to do.
+
+    `span_tokens` None: T // 256. `work` None: a folder beside `output`. `documents` None: all.
+    """
+
+    model: str = ""
+    rows: str = ""
+    output: str = ""
+    span_tokens: int | None = None
+    exclude_domains: tuple[str, ...] = ()
+    objective: Literal["auc", "cost"] = "auc"
+    max_cost: float = 0.65
+    heads: bool = False
+    seed: int = 0
+    documents: int | None = None
+    layers: str | None = None
+    domain_key: str = DOMAIN_KEY
+    config: str | None = None
+    work: str | None = None
+    device: str = "auto"
+    dtype: DType = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_cost <= 1:
+            raise UsageError(f"--max-cost must be above 0 and at most 1 forward pass, not {self.max_cost:g}")
+        if self.span_tokens is not None and self.span_tokens < 1:
+            raise UsageError(f"--span-tokens must be at least 1, not {self.span_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescoreSettings:
+    """What `ladm rescore` is asked to do. None: as the run was scored."""
+
+    run: str = ""
+    output: str = ""
+    profile: str | None = None
+    reduce: Reduce | None = None
+    layers: str | None = None
+
+    def __post_init__(self) -> None:
+        parse_layers(self.layers)
+        if self.profile is not None and (self.reduce is not None or self.layers is not None):
+            raise UsageError("--profile settles layers and reduction; leave --reduce and --layers out")
+        if self.run and self.profile is None and self.reduce is None and self.layers is None:
+            raise UsageError("nothing to change: give --profile, --reduce or --layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """What `ladm check` is asked to do. `rows` None: the documents that come with the package."""
+
+    model: str = ""
+    rows: str | None = None
+    output: str = "check"
+    length: int = 4096
+    span_tokens: int | None = None
+    documents: int = 24
+    seed: int = 0
+    domain_key: str = DOMAIN_KEY
+    device: str = "auto"
+    dtype: DType = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,40 +251,15 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
     return tuple(sorted(layers))
 
 
-def score_settings(config: str | None, flags: dict[str, Any]) -> ScoreSettings:
-    """Defaults, then the YAML file, then the flags that were given (those that are not None).
-
-    Raises UsageError naming the file and the key for an unknown key or a value of the wrong type.
-    """
-    chosen = {} if config is None else _read_config(Path(config))
-    chosen |= {name: value for name, value in flags.items() if value is not None}
-    return ScoreSettings(**chosen)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise UsageError(f"--config {path} is not YAML: {one_line(error)}") from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise UsageError(f"--config {path} must hold keys and values, such as span_tokens: 128")
-    types = typing.get_type_hints(ScoreSettings)
-    chosen = {}
-    for key, value in loaded.items():
-        name = str(key).replace("-", "_")
-        if name not in types:
-            near = difflib.get_close_matches(name, types, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; the keys are {', '.join(types)}"
-            raise UsageError(f"--config {path}: unknown key {key!r}{hint}")
-        if not _fits(value, types[name]):
-            shown = json.dumps(value, default=str)
-            raise UsageError(f"--config {path}: {key}: {shown} is not {_describe(types[name])}")
-        chosen[name] = value
-    return chosen
+def spell_layers(layers: list[int] | tuple[int, ...]) -> str:
+    """(0, 1, 2, 5) -> `0-2,5`, as `--layers` reads it."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:
@@ -225,7 +267,7 @@ def _choices(kind: Any) -> tuple[Any, ...]:
     return typing.get_args(kind) if typing.get_origin(kind) is not Literal and typing.get_args(kind) else (kind,)
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def fits(value: Any, kind: Any) -> bool:
     for choice in _choices(kind):
         if typing.get_origin(choice) is Literal:
             if value in typing.get_args(choice):
@@ -235,7 +277,7 @@ def _fits(value: Any, kind: Any) -> bool:
     return False
 
 
-def _describe(kind: Any) -> str:
+def describe(kind: Any) -> str:
     words: list[str] = []
     for choice in _choices(kind):
         if typing.get_origin(choice) is Literal:

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from ladm.errors import LadmError, StorageError, UsageError, one_line
-from ladm.results import require_finished
-from ladm.rows import Rows, open_rows
+from ladm.results import read_scores, require_finished, summarise
+from ladm.rows import Rows, look_up, open_rows
 from ladm.runs import Run
 from ladm.selection import (
     Candidate,
@@ -30,6 +30,8 @@ from ladm.storage import naming, sync_folder, write_whole
 
 MANIFEST_FILE = "manifest.json"
 ONE_DOMAIN = "all"
+ROWS_AT_A_TIME = 10_000
+_COLUMNS = ["position", "index", "chunked_index", "score", "num_tokens"]
 
 
 def select(settings: SelectSettings) -> dict[str, Any]:
@@ -59,39 +61,29 @@ def select(settings: SelectSettings) -> dict[str, Any]:
 
 
 def _candidates(run: Run, rows: Rows, domain_key: str) -> tuple[list[Candidate], Counter[str]]:
-    """The rows with a score, from the sealed units, and the count of the others by reason."""
+    """The rows with a score, in the order of the data, and the count of the others by reason."""
+    scores = read_scores(run.folder, _COLUMNS).sort_by("position").to_pylist()
     candidates: list[Candidate] = []
-    without: Counter[str] = Counter()
-    for unit in run.units:
-        records = run.read_sealed(unit)
-        domains = _domains(rows, domain_key, unit.start, unit.stop)
-        for record, domain in zip(records, domains, strict=True):
-            if record["status"] != "ok":
-                without[record["error_type"]] += 1
-                continue
-            if domain is None:
-                raise LadmError(
-                    f"row {record['position']} of {rows.name} has no {domain_key}; give --domain-key the key that it "
-                    f"has, or {NO_DOMAINS} to rank all documents together"
-                )
-            score = record["score"]
-            if not isinstance(score, float) or not math.isfinite(score):
-                raise StorageError(
-                    f"{run.sealed_path(unit)} is damaged: row {record['position']} has the score {score}"
-                )
-            candidates.append(
-                Candidate(
-                    position=record["position"],
-                    index=record["index"],
-                    chunked_index=record["chunked_index"],
-                    score=score,
-                    num_tokens=record["num_tokens"],
-                    domain=domain,
-                )
-            )
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        stop = min(start + ROWS_AT_A_TIME, len(rows))
+        domains = _domains(rows, domain_key, start, stop)
+        while len(candidates) < len(scores) and scores[len(candidates)]["position"] < stop:
+            found = scores[len(candidates)]
+            candidates.append(_candidate(found, domains[found["position"] - start], rows, run, domain_key))
     if not candidates:
         raise LadmError(f"{run.folder}: no document has a score")
-    return candidates, without
+    return candidates, summarise(run).errors
+
+
+def _candidate(found: dict[str, Any], domain: str | None, rows: Rows, run: Run, domain_key: str) -> Candidate:
+    if domain is None:
+        raise LadmError(
+            f"row {found['position']} of {rows.name} has no {domain_key}; give --domain-key the key that it "
+            f"has, or {NO_DOMAINS} to rank all documents together"
+        )
+    if found["score"] is None or not math.isfinite(found["score"]):
+        raise StorageError(f"{run.folder} is damaged: row {found['position']} has the score {found['score']}")
+    return Candidate(domain=domain, **found)
 
 
 def _domains(rows: Rows, domain_key: str, start: int, stop: int) -> list[str | None]:
@@ -99,18 +91,6 @@ def _domains(rows: Rows, domain_key: str, start: int, stop: int) -> list[str | N
         return [ONE_DOMAIN] * (stop - start)
     column, *path = domain_key.split(".")
     return [look_up(value, path) for value in rows.column(column, start, stop)]
-
-
-def look_up(value: Any, path: list[str]) -> str | None:
-    """`{"a": {"b": 1}}` and `["a", "b"]` -> `"1"`; None where there is no such thing. JSON text is opened."""
-    for key in path:
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                return None
-        value = value.get(key) if isinstance(value, dict) else None
-    return None if value is None or isinstance(value, (dict, list)) else str(value)
 
 
 Shares = Mapping[str, int | float | Fraction]

@@ -29,12 +29,29 @@ NO_TORCH = {
     "documents",
     "prepare",
     "tokenizers",
+    "calibrate",
+    "calibration",
+    "config",
+    "contrast",
+    "findings",
+    "profiles",
+    "rescore",
 }
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
     "assemble": {"storage"},
-    "cli": {"display", "settings", "errors", "prepare", "score", "selection", "subset"},
+    "calibrate": {
+        "calibration", "config", "contrast", "errors", "findings", "models", "profiles", "results", "rows", "runs",
+        "score", "settings", "storage",
+    },
+    "calibration": {"contrast", "errors", "profiles"},
+    "cli": {
+        "calibrate", "check", "config", "display", "settings", "errors", "prepare", "rescore", "score", "selection",
+        "subset",
+    },
+    "config": {"errors", "profiles", "settings"},
+    "contrast": {"errors"},
     "devices": {"errors"},
     "engines": set(),
     "engines.local": {"errors", "engines", "rows", "runs", "scorers"},
@@ -42,24 +59,27 @@ MAY_IMPORT = {
     "display": set(),
     "documents": {"errors", "models"},
     "errors": set(),
+    "findings": {"calibration", "contrast", "errors", "settings"},
     "focus": set(),
     "kernels": set(),
     "kernels.attention": {"errors"},
     "kernels.pfs": {"errors", "focus"},
     "lines": {"errors", "storage"},
-    "models": {"errors"},
+    "models": {"errors", "settings"},
     "observer": {"errors", "kernels", "models"},
     "prepare": {"assemble", "documents", "errors", "rows", "runs", "settings", "storage", "tokenizers"},
+    "profiles": {"errors"},
+    "rescore": {"errors", "profiles", "results", "runs", "settings", "storage"},
     "results": {"errors", "runs", "storage"},
     "rows": {"errors", "models"},
     "runs": {"errors", "lines", "storage"},
     "score": {
-        "devices", "engines", "errors", "kernels", "models", "observer", "results", "rows", "runs", "scorers",
-        "settings",
+        "devices", "engines", "errors", "kernels", "models", "observer", "profiles", "results", "rows", "runs",
+        "scorers", "settings",
     },
     "scorers": {"rows"},
     "scorers.cds": {"focus", "kernels", "observer"},
-    "scorers.ladm": {"errors", "focus", "observer", "rows", "scorers", "settings"},
+    "scorers.ladm": {"errors", "focus", "observer", "profiles", "rows", "scorers", "settings"},
     "selection": {"errors"},
     "settings": {"errors"},
     "storage": {"errors"},
@@ -115,16 +135,16 @@ def test_every_option_says_whether_it_changes_the_result() -> None:
 def test_a_setting_that_changes_the_result_changes_the_identity() -> None:
     other = {
         "variant": "paper", "span_tokens": 64, "m": 2, "n": 3, "n0": 5, "d_afs": 2, "d_cds": 2,
-        "ablation": "no-std", "reduce": "median",
+        "ablation": "no-std", "reduce": "median", "record": "heads",
     }  # fmt: skip
-    resolved_elsewhere = {"layers", "dtype"}
+    resolved_elsewhere = {"layers", "dtype", "profile"}
     changing = {field.name for field in dataclasses.fields(ScoreSettings) if field.metadata["changes_result"]}
     assert changing == set(other) | resolved_elsewhere
     for name, value in other.items():
         assert ScoreSettings(**{name: value}).identity() != ScoreSettings().identity(), name
 
 
-@pytest.mark.parametrize("command", ["prepare", "score", "select"])
+@pytest.mark.parametrize("command", sorted(main.commands))
 def test_no_option_has_a_default_of_its_own(command: str) -> None:
     for parameter in main.commands[command].params:
         if isinstance(parameter, click.Option):

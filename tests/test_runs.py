@@ -93,6 +93,7 @@ def test_parquet_holds_the_same_columns(tmp_path: Path, rows: Rows) -> None:
     complete(tmp_path / "run", rows)
     lines = [json.loads(line) for line in (tmp_path / "run" / SORTED_FILE).read_text().splitlines()]
     table = pq.read_table(tmp_path / "run" / PARQUET_FILE).to_pylist()
+    assert [row.pop("position") for row in table] == [line["index"] for line in lines]
     assert [row | {"meta": json.loads(row["meta"])} for row in table] == lines
 
 
@@ -372,7 +373,7 @@ def test_a_score_that_is_not_a_number_is_an_error_row(tmp_path: Path, rows: Rows
     complete(tmp_path / "run", rows, make_scorer=lambda _: FakeScorer(nan_on=12))
     errors = [json.loads(line) for line in (tmp_path / "run" / ERRORS_FILE).read_text().splitlines()]
     assert [(e["index"], e["error_type"], e["message"]) for e in errors if e["stage"] == "score"] == [
-        (12, "not_finite", "the score is NaN or infinite in scored layer 1")
+        (12, "not_finite", "cds_per_layer[1] is NaN or infinite")
     ]
     assert "NaN" not in (tmp_path / "run" / SORTED_FILE).read_text()
 
@@ -410,7 +411,7 @@ def test_files_of_others_are_never_deleted(tmp_path: Path) -> None:
 
 def test_a_sort_that_fails_is_told_and_made_again(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ladm.results._IN_ORDER", "SELECT record FROM read_parquet(?) ORDER BY error('disk full')")
+        patch.setattr("ladm.results._SORT", "SELECT error('disk full'), $staged, $in_order")
         with pytest.raises(StorageError, match=r"^cannot sort in .*/run/\.sorting\w+: .*disk full"):
             complete(tmp_path / "run", rows)
     complete(tmp_path / "run", rows)

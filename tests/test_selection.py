@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from conftest import GOLDEN, read_lines, topical_rows
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ladm.errors import LadmError, UsageError
-from ladm.lines import decode_line, encode_line
+from ladm.lines import decode_line
 from ladm.selection import (
     Candidate,
     Choice,
@@ -264,6 +266,17 @@ def plant(run: Path, change: Callable[[dict[str, Any]], bytes]) -> None:
     path.write_bytes(b"".join(line + b"\n" for line in lines[:-1]) + change(record))
 
 
+def test_a_nan_in_a_sealed_unit_is_named_and_sorted_nowhere(ladm: Command, scored: tuple[str, Path]) -> None:
+    rows, run = scored
+    (run / "sorted_by_score.jsonl").unlink()
+    plant(run, planted_nan)
+    unit = run / "units" / "000000.jsonl"
+    position = json.loads(unit.read_text().splitlines()[-1])["position"]
+    result = ladm("score", rows, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "--output", run)
+    assert result.exit_code == 74
+    assert result.stderr.endswith(f"ladm: {unit} is damaged: row {position} has the score nan\n")
+
+
 def planted_nan(record: dict[str, Any]) -> bytes:
     import zlib
 
@@ -326,21 +339,23 @@ def test_select_faults_in_full(
 def test_a_run_that_is_damaged_unfinished_or_none(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = scored
     command = ("select", run, "--rows", rows, "--tokens", "1k", "--output", tmp_path / "out")
-    unit = run / "units" / "000000.jsonl"
-    whole = unit.read_bytes()
-    plant(run, planted_nan)
-    position = json.loads(whole.splitlines()[-1])["position"]
+    parquet = run / "scores.parquet"
+    whole = parquet.read_bytes()
+    table = pq.read_table(parquet)
+    last = table.num_rows - 1
+    position = table["position"][last].as_py()
+    nan = pa.array([*table["score"].to_pylist()[:last], float("nan")])
+    pq.write_table(table.set_column(table.schema.get_field_index("score"), "score", nan), parquet)
     result = ladm(*command)
-    assert (result.exit_code, result.stderr) == (74, f"ladm: {unit} is damaged: row {position} has the score nan\n")
-    unit.write_bytes(whole)
-    plant(run, lambda record: encode_line(record).replace(b'"score":0', b'"score":9'))
+    assert (result.exit_code, result.stderr) == (74, f"ladm: {run} is damaged: row {position} has the score nan\n")
+    parquet.write_bytes(whole)
+    chunk = pq.ParquetFile(parquet).metadata.row_group(0).column(table.schema.get_field_index("score"))
+    middle = chunk.data_page_offset + chunk.total_compressed_size // 2
+    parquet.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     result = ladm(*command)
     assert result.exit_code == 74
-    assert result.stderr.startswith(f"ladm: {unit} is damaged at byte ")
-    unit.unlink()
-    result = ladm(*command)
-    assert (result.exit_code, result.stderr) == (3, f"ladm: {run} is not finished: unit 0 is missing\n")
-    unit.write_bytes(whole)
+    assert result.stderr.startswith(f"ladm: {parquet} is damaged: ")
+    parquet.write_bytes(whole)
     (run / "sorted_by_score.jsonl").unlink()
     result = ladm(*command)
     assert (result.exit_code, result.stderr) == (

@@ -92,12 +92,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _record(row: Row, ids: Ids, result: Scored) -> Record:
-    numbers = [result.score, *result.extras.get("cds_per_layer", ())]
-    wrong = next((k for k, number in enumerate(numbers) if not math.isfinite(number)), None)
+    wrong = _not_finite(result)
     if wrong is not None:
-        first = next((k for k, number in enumerate(numbers[1:]) if not math.isfinite(number)), None)
-        where = "" if first is None else f" in scored layer {first}"
-        return error_record(row, RowError("not_finite", f"the score is NaN or infinite{where}"), stage="score")
+        return error_record(row, RowError("not_finite", f"{wrong} is NaN or infinite"), stage="score")
     return {
         "position": row.position,
         "status": "ok",
@@ -108,6 +105,16 @@ def _record(row: Row, ids: Ids, result: Scored) -> Record:
         "num_tokens": len(ids),
         **result.extras,
     }
+
+
+def _not_finite(result: Scored) -> str | None:
+    """The name of the first number that is NaN or infinite; those of a layer come before the score made of them."""
+    for name, kept in [*result.extras.items(), ("score", result.score)]:
+        numbers = kept if isinstance(kept, list) else [kept]
+        if not all(map(math.isfinite, numbers)):
+            wrong = next(k for k, number in enumerate(numbers) if not math.isfinite(number))
+            return f"{name}[{wrong}]" if isinstance(kept, list) else name
+    return None
 
 
 def error_record(row: Row, error: RowError, *, stage: str) -> Record:

@@ -5,7 +5,7 @@ keys, so only wanted (query span, key span) pairs are ever multiplied: 1 / (d_af
 
 Shape suffixes: B rows, H query heads, G key/value heads, R = H / G, T tokens, D head size,
 J scored spans, N spans, I wanted earlier spans, C scored spans of one block, l tokens of a span.
-`Z` stands for the B G pairs of row and key head taken together.
+K is H by head, or 1. `Z` stands for the B G pairs of row and key head taken together.
 """
 
 from __future__ import annotations
@@ -25,15 +25,23 @@ SMALLEST_PREFIX_SHARE = 0.1
 
 
 def pairwise_focus(
-    q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor | None, *, scaling: float, grid: Grid, backend: str
+    q_BHTD: Tensor,
+    k_BGTD: Tensor,
+    lse_BHT: Tensor | None,
+    *,
+    scaling: float,
+    grid: Grid,
+    backend: str,
+    by_head: bool = False,
 ) -> Tensor:
-    """Equation 2 for the pairs that `grid` wants: (B, J, N) float32, 0 elsewhere.
+    """Equation 2 for the pairs that `grid` wants: (B, J, N) float32, 0 elsewhere; (B, H, J, N) with `by_head`.
 
     Logits are accumulated in float32 whatever the inputs.
 
     Args:
         lse_BHT: float32 log-sum-exp of the causal logits of every query row; None: it is computed
             here for the scored rows.
+        by_head: leave out the mean over heads.
     """
     if backend not in BACKENDS:
         raise UsageError(f"no backend {backend!r}; there is {', '.join(BACKENDS)}")
@@ -42,7 +50,7 @@ def pairwise_focus(
     q_ZRTD = q_BHTD.reshape(B * G, H // G, T, D)
     k_ZTD = k_BGTD.reshape(B * G, T, D)
     lse_ZRT = None if lse_BHT is None else lse_BHT.reshape(B * G, H // G, T)
-    pfs_BJN = q_BHTD.new_zeros(B, len(grid.J), grid.N, dtype=torch.float32)
+    pfs_BKJN = q_BHTD.new_zeros(B, H if by_head else 1, len(grid.J), grid.N, dtype=torch.float32)
     for rows in grid.classes():
         spans = grid.I[rows[-1]]
         k_ZIlD = _spans(k_ZTD, grid, spans).float()
@@ -52,21 +60,21 @@ def pairwise_focus(
             lse_ZRCl = None if lse_ZRT is None else _spans(lse_ZRT.unsqueeze(-1), grid, scored).squeeze(-1)
             lse_ZRCl = _denominators(q_ZRClD, k_ZTD, lse_ZRCl, scored, grid)
             wanted = spans[: len(grid.I[block[-1]])]
-            focus_ZCI = _focus(q_ZRClD, k_ZIlD[:, : len(wanted)], lse_ZRCl)
-            focus_BCI = focus_ZCI.view(B, G, *focus_ZCI.shape[1:]).sum(dim=1) / H
+            focus_BHCI = _focus(q_ZRClD, k_ZIlD[:, : len(wanted)], lse_ZRCl).reshape(B, H, len(block), len(wanted))
+            focus_BKCI = focus_BHCI if by_head else focus_BHCI.mean(dim=1, keepdim=True)
             for c, row in enumerate(block):
                 earlier = grid.I[row]
-                pfs_BJN[:, row, list(earlier)] = focus_BCI[:, c, : len(earlier)]
-    return pfs_BJN
+                pfs_BKJN[:, :, row, list(earlier)] = focus_BKCI[:, :, c, : len(earlier)]
+    return pfs_BKJN if by_head else pfs_BKJN.squeeze(1)
 
 
 def _focus(q_ZRClD: Tensor, k_ZIlD: Tensor, lse_ZRCl: Tensor) -> Tensor:
-    """Sum over heads of the group, query rows and keys of exp(q . k - lse): (Z, C, I)."""
+    """Sum over query rows and keys of exp(q . k - lse): (Z, R, C, I)."""
     Z, R, C, l, D = q_ZRClD.shape
     I = k_ZIlD.shape[1]
     minus_lse = -lse_ZRCl.reshape(Z, R * C * l, 1)
     logits = torch.baddbmm(minus_lse, q_ZRClD.reshape(Z, R * C * l, D), k_ZIlD.reshape(Z, I * l, D).mT)
-    return logits.exp_().view(Z, R, C, l, I, l).sum(dim=-1).sum(dim=(1, 3))
+    return logits.exp_().view(Z, R, C, l, I, l).sum(dim=-1).sum(dim=3)
 
 
 def _denominators(q_ZRClD: Tensor, k_ZTD: Tensor, lse_ZRCl: Tensor | None, scored: list[int], grid: Grid) -> Tensor:

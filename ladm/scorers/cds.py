@@ -9,17 +9,48 @@ from ladm.focus import Ablation, Grid, aggregated_focus, contextual_dependency
 from ladm.kernels.pfs import pairwise_focus
 from ladm.observer import LayerView, Observer
 
+Kept = dict[str, Tensor]
 
-def layer_cds(observer: Observer, ids_BT: Tensor, grid: Grid, *, ablation: Ablation, backend: str) -> Tensor:
-    """CDS of rows of equal length in one forward pass: (B, L) float32 on the CPU, layers as in `observer.layers`."""
-    cds: list[Tensor] = []
+
+def layer_cds(
+    observer: Observer, ids_BT: Tensor, grid: Grid, *, ablation: Ablation, backend: str, record: str = "layers"
+) -> Kept:
+    """What is kept of rows of equal length in one forward pass, float32 on the CPU, layers as in `observer.layers`.
+
+    `cds_per_layer` (B, L); with record "heads" also `cds_per_head` (B, L H), each head's CDS from its
+    own PFS, layer by layer; with record "range" also `range_per_layer` (B, L), the median PFS of the
+    used pairs at least half the document apart.
+    """
+    kept: dict[str, list[Tensor]] = {}
 
     def visit(view: LayerView) -> None:
-        pfs_BJN = pairwise_focus(
-            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend
+        pfs_BKJN = pairwise_focus(
+            view.q_BHTD,
+            view.k_BGTD,
+            view.lse_BHT,
+            scaling=view.scaling,
+            grid=grid,
+            backend=backend,
+            by_head=record == "heads",
         )
-        afs_BJ = aggregated_focus(pfs_BJN, grid, ablation=ablation)
-        cds.append(contextual_dependency(afs_BJ, grid, ablation=ablation))
+        if record == "heads":
+            kept.setdefault("cds_per_head", []).append(_cds(pfs_BKJN, grid, ablation))
+            pfs_BKJN = pfs_BKJN.mean(dim=1)
+        kept.setdefault("cds_per_layer", []).append(_cds(pfs_BKJN, grid, ablation).unsqueeze(1))
+        if record == "range":
+            kept.setdefault("range_per_layer", []).append(long_range_focus(pfs_BKJN, grid).unsqueeze(1))
 
     observer.observe(ids_BT, visit)
-    return torch.stack(cds, dim=1).cpu()
+    return {name: torch.cat(parts, dim=1).cpu() for name, parts in kept.items()}
+
+
+def _cds(pfs: Tensor, grid: Grid, ablation: Ablation) -> Tensor:
+    return contextual_dependency(aggregated_focus(pfs, grid, ablation=ablation), grid, ablation=ablation)
+
+
+def long_range_focus(pfs_BJN: Tensor, grid: Grid) -> Tensor:
+    """Median PFS over the used pairs with j - i >= N / 2: (B, J, N) -> (B,); 0 where there is no such pair."""
+    j_J1 = torch.tensor(grid.J, device=pfs_BJN.device).unsqueeze(1)
+    far_JN = grid.wanted_JN(pfs_BJN.device) & (2 * (j_J1 - torch.arange(grid.N, device=pfs_BJN.device)) >= grid.N)
+    far_BP = pfs_BJN[:, far_JN]
+    return far_BP.median(dim=1).values if far_BP.shape[1] else far_BP.sum(dim=1)

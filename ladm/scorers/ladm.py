@@ -1,8 +1,7 @@
-"""Rows -> CDS of every wanted layer and their mean or median: the LADM score."""
+"""Rows -> CDS of every wanted layer and the one number made of them: the LADM score."""
 
 from __future__ import annotations
 
-import statistics
 from functools import lru_cache
 from typing import Any
 
@@ -13,18 +12,20 @@ import torch
 from ladm.errors import RowError
 from ladm.focus import Grid, span_grid
 from ladm.observer import Observer
+from ladm.profiles import Floats, Reduction, reduce_cds
 from ladm.rows import Ids, Row, token_ids
 from ladm.scorers import Scored
-from ladm.scorers.cds import layer_cds
-from ladm.settings import Reduce, ScoreSettings
+from ladm.scorers.cds import Kept, layer_cds
+from ladm.settings import ScoreSettings
 
 
 class LadmScorer:
     """Runs the observed model and equations 2-5 on each of its wanted layers."""
 
-    def __init__(self, observer: Observer, settings: ScoreSettings, *, backend: str) -> None:
+    def __init__(self, observer: Observer, settings: ScoreSettings, *, reduction: Reduction, backend: str) -> None:
         self._observer = observer
         self._settings = settings
+        self._reduction = reduction
         self._backend = backend
         self._grid = lru_cache(maxsize=64)(self._make_grid)
 
@@ -46,13 +47,31 @@ class LadmScorer:
         """
         ids = torch.from_numpy(ids_BT)
         parts = torch.tensor_split(ids, len(ids)) if self._observer.device.type == "cpu" else (ids,)
-        settings, grid = self._settings, self._grid(ids.shape[1])
-        cds_BL = [
-            cds
-            for part in parts
-            for cds in layer_cds(self._observer, part, grid, ablation=settings.ablation, backend=self._backend).tolist()
+        grid = self._grid(ids.shape[1])
+        kept = [self._layers(part, grid) for part in parts]
+        kept_BL = {name: torch.cat([each[name] for each in kept]).double().numpy() for name in kept[0]}
+        scores_B = self._reduce(kept_BL)
+        extras = {name: values_BL.tolist() for name, values_BL in kept_BL.items()}
+        return [
+            Scored(score=score, extras={name: values[row] for name, values in extras.items()})
+            for row, score in enumerate(scores_B.tolist())
         ]
-        return [Scored(score=reduce_layers(cds, settings.reduce), extras={"cds_per_layer": cds}) for cds in cds_BL]
+
+    def _layers(self, ids_BT: torch.Tensor, grid: Grid) -> Kept:
+        settings = self._settings
+        return layer_cds(
+            self._observer, ids_BT, grid, ablation=settings.ablation, backend=self._backend, record=settings.record
+        )
+
+    def _reduce(self, kept_BL: dict[str, Floats]) -> Floats:
+        reduction, layers = self._reduction, self._observer.layers
+        if reduction.heads is None:
+            values_BL, num_heads = kept_BL["cds_per_layer"], None
+        else:
+            values_BL = kept_BL["cds_per_head"]
+            num_heads = values_BL.shape[1] // len(layers)
+        columns = reduction.columns(layers, num_heads=num_heads)
+        return reduce_cds(values_BL[:, columns], reduction.how, reduction.weights)
 
     def _make_grid(self, T: int) -> Grid:
         return span_grid(T, **grid_settings(self._settings))
@@ -70,8 +89,3 @@ def grid_settings(settings: ScoreSettings) -> dict[str, Any]:
         "d_cds": settings.d_cds,
         "ablation": settings.ablation,
     }
-
-
-def reduce_layers(cds: list[float], how: Reduce) -> float:
-    """One score from the layers' CDS: their mean (released) or their median."""
-    return sum(cds) / len(cds) if how == "mean" else statistics.median(cds)

@@ -184,7 +184,7 @@ def gate(observer: Observer, released: Released, settings: dict[str, Any], ids: 
     """float32: our layers equal the oracle's; half precision: our error is within a budget of the baseline's."""
     short = ids[:, :GATE_TOKENS]
     grid = span_grid(short.shape[1], **settings | {"l": min(settings["l"], GATE_TOKENS // 64)})
-    ours = layer_cds(observer, short, grid, ablation="none", backend="torch")[0].tolist()
+    ours = layer_cds(observer, short, grid, ablation="none", backend="torch")["cds_per_layer"][0].tolist()
     if observer.dtype == torch.float32:
         error = apart(ours, scored_by_oracle(observer, short, grid))
         result = {"relative_to_oracle": error, "allowed": FLOAT32_BUDGET}

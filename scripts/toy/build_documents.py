@@ -9,15 +9,17 @@ where every document comes from, or after changing the list; the result is commi
 from __future__ import annotations
 
 import gzip
-import html
 import json
 import random
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from texts import read, unpack_debian
 
 OUTPUT = Path(__file__).parent / "documents.jsonl.gz"
 CHARACTERS = 26_000
@@ -86,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         root.chmod(0o755)
-        unpack(root)
+        unpack_debian(PACKAGES, root)
         documents = [*coherent(root), *incoherent(root)]
     random.Random(2503).shuffle(documents)
     lines = [json.dumps(document, ensure_ascii=False) + "\n" for document in documents]
@@ -95,22 +97,15 @@ def main() -> None:
     print(f"{OUTPUT}: {len(documents)} documents, {OUTPUT.stat().st_size:,} bytes")
 
 
-def unpack(root: Path) -> None:
-    subprocess.run(["apt-get", "download", "-qq", *PACKAGES], cwd=root, check=True, stderr=subprocess.DEVNULL)
-    for package in PACKAGES:
-        (archive,) = root.glob(f"{package}_*.deb")
-        subprocess.run(["dpkg", "-x", archive, root], check=True)
-
-
 def coherent(root: Path) -> list[dict[str, object]]:
     return [
-        document(domain, title, "coherent", bible(root, path) if ":" in path else read(root / path, begin))
+        document(domain, title, "coherent", bible(root, path) if ":" in path else read_from(root / path, begin))
         for domain, title, path, begin in COHERENT
     ]
 
 
 def incoherent(root: Path) -> list[dict[str, object]]:
-    texts = [(domain, title, read(root / path, begin)) for domain, title, path, begin in LISTS]
+    texts = [(domain, title, read_from(root / path, begin)) for domain, title, path, begin in LISTS]
     texts.append(("Logs", "A web server's log", server_log()))
     texts += [(domain, title, paste(root, pieces)) for domain, title, pieces in PASTED]
     return [document(domain, title, "incoherent", text) for domain, title, text in texts]
@@ -122,46 +117,10 @@ def document(domain: str, title: str, expected: str, text: str) -> dict[str, obj
     return {"text": text, "meta": {"pile_set_name": domain, "expected": expected, "title": title}}
 
 
-def read(path: Path, begin: str) -> str:
+def read_from(path: Path, begin: str) -> str:
     """The text of a file from `begin` on; HTML without its tags."""
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    text = content.decode("utf-8", errors="replace").replace("\r\n", "\n")
-    if path.suffix == ".html":
-        text = plain(text)
+    text = read(path)
     return text[text.index(begin) :].lstrip("\n")
-
-
-class Paragraphs(HTMLParser):
-    """The text of a page, a line to each block; scripts, styles and navigation left out."""
-
-    BLOCKS = frozenset("p div br li tr h1 h2 h3 h4 h5 pre dt dd table".split())
-    SKIPPED = frozenset({"script", "style", "title", "head"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self.skipping = 0
-
-    def handle_starttag(self, tag: str, _attributes: object) -> None:
-        self.skipping += tag in self.SKIPPED
-        if tag in self.BLOCKS:
-            self.parts.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.skipping -= tag in self.SKIPPED
-        if tag in self.BLOCKS:
-            self.parts.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        if not self.skipping:
-            self.parts.append(data)
-
-
-def plain(page: str) -> str:
-    parser = Paragraphs()
-    parser.feed(page)
-    text = html.unescape("".join(parser.parts)).replace("\xa0", " ")
-    return re.sub(r"\n\s*\n+", "\n\n", re.sub(r"[ \t]+\n", "\n", text)).lstrip()
 
 
 def bible(root: Path, verses: str) -> str:
@@ -195,7 +154,7 @@ def paste(root: Path, pieces: int) -> str:
     draw = random.Random(pieces)
     size = CHARACTERS // pieces
     cut: Callable[[str], str] = lambda text: text[len(text) // 3 :][:size]  # noqa: E731
-    return "\n".join(cut(read(root / path, "")) for path in draw.sample(PIECES, pieces)) + "\n"
+    return "\n".join(cut(read_from(root / path, "")) for path in draw.sample(PIECES, pieces)) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,218 @@
+"""CDS of a contrast set, by layer or head -> which of them to score with, and how sure that is.
+
+Everything is chosen on one half of the documents and judged on the other. Imports no torch.
+
+Shape suffixes: A intact documents, B pasted ones, P layers or heads, C candidates, R bootstrap draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.contrast import INTACT, PASTED
+from ladm.errors import LadmError
+from ladm.profiles import Floats, Reduction, reduce_cds
+
+DRAWS = 2000
+CHOSEN_ON, JUDGED_ON = 0, 1
+HEADS_TRIED = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+FEW_DOCUMENTS = 100
+"""Fewer intact documents than this leave intervals so wide that a warning is due."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """CDS of every row of a contrast set; `layers` are those that ran, a column each or (with heads) several."""
+
+    kinds: npt.NDArray[np.str_]
+    halves: npt.NDArray[np.int64]
+    cds: Floats
+    layers: tuple[int, ...]
+    num_layers: int
+    num_heads: int | None = None
+
+    def of(self, kind: str, half: int | None) -> Floats:
+        """The rows of a kind, of one half or (None) of both: (B, P)."""
+        wanted = self.kinds == kind
+        rows: Floats = self.cds[wanted if half is None else wanted & (self.halves == half)]
+        return rows
+
+    def part(self, column: int) -> tuple[int, int | None]:
+        """The layer, and the head where columns are heads, of a column."""
+        if self.num_heads is None:
+            return self.layers[column], None
+        return self.layers[column // self.num_heads], column % self.num_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A way to make one score: some columns, reduced. `cost` is the share of a forward pass that it needs."""
+
+    columns: tuple[int, ...]
+    how: str
+    weights: tuple[float, ...] | None
+    cost: float
+
+    def score(self, cds_BP: Floats) -> Floats:
+        return reduce_cds(cds_BP[:, list(self.columns)], self.how, self.weights)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def auc(intact_A: Floats, pasted_B: Floats) -> float:
+    """Share of pairs in which the intact document scores higher; a tie counts half."""
+    return float(_wins(intact_A, pasted_B).mean())
+
+
+def _wins(intact_A: Floats, pasted_B: Floats) -> Floats:
+    above: Floats = (intact_A[:, None] > pasted_B).astype(np.float64)
+    ties: Floats = (intact_A[:, None] == pasted_B) / 2
+    return above + ties
+
+
+def estimate(wins_AB: list[Floats], *, seed: int) -> Estimate:
+    """The mean of `wins_AB`'s means, one matrix a kind, with a percentile bootstrap over the documents of either side.
+
+    Given the differences of two scores' wins, it is the paired interval of the difference of their AUC.
+    """
+    draw = np.random.default_rng(seed)
+    A = len(wins_AB[0])
+    counts_RA = draw.multinomial(A, [1 / A] * A, size=DRAWS) / A
+    means_R = np.zeros(DRAWS)
+    for wins in wins_AB:
+        B = wins.shape[1]
+        counts_RB = draw.multinomial(B, [1 / B] * B, size=DRAWS) / B
+        means_R += ((counts_RA @ wins) * counts_RB).sum(axis=1) / len(wins_AB)
+    low, high = np.quantile(means_R, (0.025, 0.975))
+    value = float(np.mean([wins.mean() for wins in wins_AB]))
+    return Estimate(value, float(low), float(high))
+
+
+def wins_of(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], half: int | None) -> list[Floats]:
+    """One matrix a kind: does each intact document score higher than each row of the kind?"""
+    intact_A = candidate.score(measured.of(INTACT, half))
+    return [_wins(intact_A, candidate.score(measured.of(kind, half))) for kind in kinds]
+
+
+def judge(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], *, half: int | None, seed: int) -> Estimate:
+    """AUC, averaged over `kinds`, with its interval."""
+    return estimate(wins_of(measured, candidate, kinds, half), seed=seed)
+
+
+def gain(
+    measured: Measured, candidate: Candidate, over: Candidate, kinds: tuple[str, ...], *, half: int | None, seed: int
+) -> Estimate:
+    """How much higher the AUC of `candidate` is than that of `over` on the same documents, with the paired interval."""
+    ours, theirs = wins_of(measured, candidate, kinds, half), wins_of(measured, over, kinds, half)
+    return estimate([a - b for a, b in zip(ours, theirs, strict=True)], seed=seed)
+
+
+def everything(measured: Measured, how: str) -> Candidate:
+    """The mean or the median over all columns, which calibration has to beat."""
+    P = measured.cds.shape[1]
+    return Candidate(columns=tuple(range(P)), how=how, weights=None, cost=cost_of(measured, P - 1))
+
+
+def cost_of(measured: Measured, column: int) -> float:
+    """Share of the model's layers that run when nothing behind that column's layer is needed."""
+    return (measured.part(column)[0] + 1) / measured.num_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A candidate and how well it does on the first half: AUC over the pasted kinds, and effect size."""
+
+    candidate: Candidate
+    auc: float
+    effect: float
+
+
+def try_all(measured: Measured) -> list[Tried]:
+    """Every candidate with its AUC and effect size on the first half."""
+    tried = []
+    for candidate in _candidates(measured):
+        intact_A = candidate.score(measured.of(INTACT, CHOSEN_ON))
+        pasted = [candidate.score(measured.of(kind, CHOSEN_ON)) for kind in PASTED]
+        mean = float(np.mean([auc(intact_A, pasted_B) for pasted_B in pasted]))
+        effect = float(np.mean([_effect_size(intact_A, pasted_B) for pasted_B in pasted]))
+        tried.append(Tried(candidate=candidate, auc=mean, effect=effect))
+    return tried
+
+
+def choose(measured: Measured, tried: list[Tried], *, most_cost: float, seed: int) -> Candidate:
+    """The candidate that separates best on the first half, among those within `most_cost`.
+
+    Candidates within one standard error of the best AUC are told apart by their effect size.
+
+    Raises LadmError when nothing is cheap enough.
+    """
+    allowed = [each for each in tried if each.candidate.cost <= most_cost + 1e-9]
+    if not allowed:
+        raise LadmError(f"no layer ends within {most_cost:g} of a forward pass; allow more with --max-cost")
+    best = max(allowed, key=lambda each: each.auc)
+    found = judge(measured, best.candidate, PASTED, half=CHOSEN_ON, seed=seed)
+    error = (found.high - found.low) / (2 * 1.96)
+    near = [each for each in allowed if each.auc >= best.auc - error]
+    return max(near, key=lambda each: each.effect).candidate
+
+
+def _effect_size(intact_A: Floats, pasted_B: Floats) -> float:
+    """(Mean logarithm of one - of the other) / pooled standard deviation."""
+    a, b = (np.log(np.maximum(scores, 1e-300)) for scores in (intact_A, pasted_B))
+    spread = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
+    return float((a.mean() - b.mean()) / max(spread, 1e-12))
+
+
+def _candidates(measured: Measured) -> Iterator[Candidate]:
+    """Windows of layers, or the best heads of an own AUC, reduced in every way: scaled, each weighs 1 / its median."""
+    for columns in _windows(measured) if measured.num_heads is None else _best_heads(measured):
+        cost = cost_of(measured, max(columns))
+        for how in ("mean", "median", "geometric") if len(columns) > 1 else ("mean",):
+            yield Candidate(columns=columns, how=how, weights=None, cost=cost)
+        if len(columns) > 1:
+            yield Candidate(columns=columns, how="mean", weights=_scales(measured, columns), cost=cost)
+
+
+def _windows(measured: Measured) -> Iterator[tuple[int, ...]]:
+    P = measured.cds.shape[1]
+    yield from (tuple(range(first, last + 1)) for first in range(P) for last in range(first, P))
+
+
+def _best_heads(measured: Measured) -> Iterator[tuple[int, ...]]:
+    """For every layer to stop at, the so many heads up to it that separate best by themselves on the first half."""
+    heads = measured.num_heads or 1
+    P = measured.cds.shape[1]
+    singles = [Candidate(columns=(k,), how="mean", weights=None, cost=0.0) for k in range(P)]
+    means = np.array([np.mean([w.mean() for w in wins_of(measured, c, PASTED, CHOSEN_ON)]) for c in singles])
+    for stop in range(heads, P + 1, heads):
+        order = np.argsort(-means[:stop], kind="stable")
+        yield from (tuple(sorted(int(k) for k in order[:count])) for count in HEADS_TRIED if count <= stop)
+
+
+def _scales(measured: Measured, columns: tuple[int, ...]) -> tuple[float, ...]:
+    """Weights that give every column the same median over the intact documents of the first half, 6 digits, sum 1."""
+    medians = np.median(measured.of(INTACT, CHOSEN_ON)[:, list(columns)], axis=0)
+    weights = 1 / np.maximum(medians, 1e-300)
+    return tuple(float(f"{w:.6g}") for w in weights / weights.sum())
+
+
+def reduction_of(measured: Measured, candidate: Candidate) -> Reduction:
+    """The candidate as a profile holds it."""
+    parts = [measured.part(column) for column in candidate.columns]
+    layers = tuple(sorted({layer for layer, _ in parts}))
+    heads = None if measured.num_heads is None else tuple((layer, head or 0) for layer, head in parts)
+    return Reduction(how=candidate.how, layers=layers, heads=heads, weights=candidate.weights)
