@@ -28,7 +28,7 @@ export HF_HUB_OFFLINE=1
 python scripts/toy/fetch_model.py $toy/model
 
 # documents -> rows of 4,096 tokens
-ladm prepare scripts/toy/documents.jsonl.gz --tokenizer $toy/model --length 4096 --output $toy/rows
+ladm prepare ladm/data/documents.jsonl.gz --tokenizer $toy/model --length 4096 --output $toy/rows
 
 # rows -> scores; a finished run is made anew, a stopped one goes on (and is not timed)
 if [ -f $toy/scores/sorted_by_score.jsonl ]; then rm -r $toy/scores; fi

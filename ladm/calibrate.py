@@ -5,30 +5,33 @@ The contrast set and its run stay in a folder beside the profile, so that a stop
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ladm.calibration import FEW_DOCUMENTS, Measured, reduction_of
 from ladm.config import score_settings
 from ladm.contrast import DEGRADED_EVERY, FEWEST_DOCUMENTS, INTACT, Contrast, contrast_set, halves
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError, RowError, UsageError
 from ladm.findings import Findings, find
 from ladm.models import model_facts
+from ladm.options import CalibrateSettings
 from ladm.profiles import METHOD_KEYS, Profile, profile_text
 from ladm.results import read_scores
-from ladm.rows import Ids, Row, Rows, look_up, open_rows, token_ids
+from ladm.rows import Ids, Rows, look_up, open_rows, token_ids
 from ladm.runs import Run
 from ladm.score import Echo, Progress
 from ladm.score import score as run_score
-from ladm.settings import CalibrateSettings, ScoreSettings
+from ladm.settings import ScoreSettings
 from ladm.storage import naming, write_whole
 
 SPANS_AIMED_AT = 256
+ROWS_AT_A_TIME = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,40 +73,44 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     return findings
 
 
-def choose_documents(rows: Rows, settings: CalibrateSettings, *, vocab_size: int) -> Chosen:
-    """Documents of the length that most rows have, longer ones cut to it, of the domains that are wanted.
+def choose_documents(
+    rows: Rows, settings: CalibrateSettings, *, vocab_size: int, fewest: int = FEWEST_DOCUMENTS
+) -> Chosen:
+    """A draw of documents of the length that most rows have, longer ones cut to it, of the domains that are wanted.
+
+    Rows that are not ids of the model's vocabulary are passed over.
 
     Raises LadmError where there are too few, UsageError for a domain to exclude that no row is of.
     """
-    wanted, domains = _wanted_rows(rows, settings)
+    lengths = np.where(_wanted(rows, settings), rows.lengths(), 0)
+    found, counts = np.unique(lengths[lengths > 0], return_counts=True)
+    length = int(found[len(counts) - 1 - counts[::-1].argmax()]) if len(found) else 0
+    fit = np.flatnonzero(lengths >= max(length, 1))
+    chosen: dict[int, tuple[Ids, str]] = {}
+    for position in np.random.default_rng(settings.seed).permutation(fit):
+        if len(chosen) < settings.documents:
+            (row,) = rows.read(position, position + 1)
+            with contextlib.suppress(RowError):
+                chosen[position] = token_ids(row, vocab_size=vocab_size)[:length], str(row.index)
+    if len(chosen) < fewest:
+        raise LadmError(f"{rows.name}: {len(chosen)} documents of {length:,} tokens, and at least {fewest} are needed")
+    documents = [chosen[position] for position in sorted(chosen)]
+    return Chosen(ids=[ids for ids, _ in documents], groups=[group for _, group in documents], length_tokens=length)
+
+
+def _wanted(rows: Rows, settings: CalibrateSettings) -> npt.NDArray[np.bool_]:
+    """Which rows are of no excluded domain."""
+    if not settings.exclude_domains:
+        return np.ones(len(rows), dtype=bool)
+    column, *path = settings.domain_key.split(".")
+    domains: list[str | None] = []
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        stop = min(start + ROWS_AT_A_TIME, len(rows))
+        domains += [look_up(value, path) for value in rows.column(column, start, stop)]
     for domain in settings.exclude_domains:
         if domain not in domains:
             raise UsageError(f"--exclude-domain {domain}: no row of {rows.name} is of it")
-    lengths = Counter(row.num_tokens or 0 for row in wanted)
-    length = max(lengths, key=lambda tokens: (lengths[tokens], tokens), default=0)
-    fit = [row for row in wanted if (row.num_tokens or 0) >= length > 0]
-    if settings.documents is not None and settings.documents < len(fit):
-        draw = np.random.default_rng(settings.seed)
-        fit = [fit[k] for k in sorted(draw.permutation(len(fit))[: settings.documents])]
-    if len(fit) < FEWEST_DOCUMENTS:
-        raise LadmError(
-            f"{rows.name}: {len(fit)} documents of {length:,} tokens, and calibration needs {FEWEST_DOCUMENTS} at least"
-        )
-    return Chosen(
-        ids=[token_ids(row, vocab_size=vocab_size)[:length] for row in fit],
-        groups=[str(row.index) for row in fit],
-        length_tokens=length,
-    )
-
-
-def _wanted_rows(rows: Rows, settings: CalibrateSettings) -> tuple[list[Row], set[str | None]]:
-    every = rows.read(0, len(rows))
-    column, *path = settings.domain_key.split(".")
-    if not settings.exclude_domains:
-        return every, set()
-    domains = [look_up(value, path) for value in rows.column(column, 0, len(rows))]
-    kept = [row for row, domain in zip(every, domains, strict=True) if domain not in settings.exclude_domains]
-    return kept, set(domains)
+    return np.array([domain not in settings.exclude_domains for domain in domains])
 
 
 def save_contrast(contrast: list[Contrast], folder: Path) -> None:

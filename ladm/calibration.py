@@ -41,6 +41,11 @@ class Measured:
         rows: Floats = self.cds[wanted if half is None else wanted & (self.halves == half)]
         return rows
 
+    @property
+    def pasted(self) -> tuple[str, ...]:
+        """The kinds of pasted rows that there are."""
+        return tuple(kind for kind in PASTED if kind in self.kinds)
+
     def part(self, column: int) -> tuple[int, int | None]:
         """The layer, and the head where columns are heads, of a column."""
         if self.num_heads is None:
@@ -146,7 +151,7 @@ def try_all(measured: Measured) -> list[Tried]:
     tried = []
     for candidate in _candidates(measured):
         intact_A = candidate.score(measured.of(INTACT, CHOSEN_ON))
-        pasted = [candidate.score(measured.of(kind, CHOSEN_ON)) for kind in PASTED]
+        pasted = [candidate.score(measured.of(kind, CHOSEN_ON)) for kind in measured.pasted]
         mean = float(np.mean([auc(intact_A, pasted_B) for pasted_B in pasted]))
         effect = float(np.mean([_effect_size(intact_A, pasted_B) for pasted_B in pasted]))
         tried.append(Tried(candidate=candidate, auc=mean, effect=effect))
@@ -164,7 +169,7 @@ def choose(measured: Measured, tried: list[Tried], *, most_cost: float, seed: in
     if not allowed:
         raise LadmError(f"no layer ends within {most_cost:g} of a forward pass; allow more with --max-cost")
     best = max(allowed, key=lambda each: each.auc)
-    found = judge(measured, best.candidate, PASTED, half=CHOSEN_ON, seed=seed)
+    found = judge(measured, best.candidate, measured.pasted, half=CHOSEN_ON, seed=seed)
     error = (found.high - found.low) / (2 * 1.96)
     near = [each for each in allowed if each.auc >= best.auc - error]
     return max(near, key=lambda each: each.effect).candidate
@@ -197,7 +202,7 @@ def _best_heads(measured: Measured) -> Iterator[tuple[int, ...]]:
     heads = measured.num_heads or 1
     P = measured.cds.shape[1]
     singles = [Candidate(columns=(k,), how="mean", weights=None, cost=0.0) for k in range(P)]
-    means = np.array([np.mean([w.mean() for w in wins_of(measured, c, PASTED, CHOSEN_ON)]) for c in singles])
+    means = np.array([np.mean([w.mean() for w in wins_of(measured, c, measured.pasted, CHOSEN_ON)]) for c in singles])
     for stop in range(heads, P + 1, heads):
         order = np.argsort(-means[:stop], kind="stable")
         yield from (tuple(sorted(int(k) for k in order[:count])) for count in HEADS_TRIED if count <= stop)

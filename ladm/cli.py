@@ -12,16 +12,10 @@ import click
 
 from ladm import __version__
 from ladm.config import score_settings
-from ladm.display import PreparingBar, ScoringBar, calibration_report, selection_table
+from ladm.display import PreparingBar, ScoringBar, calibration_report, check_report, selection_table
 from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, LadmError, one_line
-from ladm.settings import (
-    CalibrateSettings,
-    PrepareSettings,
-    RescoreSettings,
-    ScoreSettings,
-    SelectSettings,
-    flag,
-)
+from ladm.options import CalibrateSettings, CheckSettings, PrepareSettings, RescoreSettings, SelectSettings
+from ladm.settings import ScoreSettings, flag
 
 EXIT_CODES = """
 \b
@@ -82,6 +76,7 @@ _option = _options_of(ScoreSettings())
 _prepare_option = _options_of(PrepareSettings())
 _select_option = _options_of(SelectSettings())
 _calibrate_option = _options_of(CalibrateSettings())
+_check_option = _options_of(CheckSettings())
 _rescore_option = _options_of(RescoreSettings())
 
 
@@ -174,7 +169,7 @@ def rescore(**flags: Any) -> None:
 @_calibrate_option("max_cost", float, "Share of a forward pass that --objective cost may use.")
 @_calibrate_option("heads", bool, "Choose among single heads instead of whole layers.", is_flag=True)
 @_calibrate_option("seed", int, "Seed of every draw.  [default: 0]")
-@_calibrate_option("documents", int, "Use so many documents, drawn by the seed.  [default: all]", metavar="N")
+@_calibrate_option("documents", int, "At most so many documents, drawn by the seed.", metavar="N")
 @_calibrate_option("layers", str, "Choose among these layers only.")
 @_calibrate_option("domain_key", str, "Where a row's domain is.", metavar="KEY")
 @_calibrate_option("config", str, "YAML file of ladm score's settings.", metavar="FILE")
@@ -196,6 +191,32 @@ def calibrate(**flags: Any) -> None:
     for line in calibration_report(findings):
         click.echo(line)
     click.echo(f"profile: {settings.output}")
+
+
+@main.command(epilog=EXIT_CODES)
+@_check_option("model", str, "Model folder or Hub id.", required=True)
+@_check_option("rows", str, "Coherent long documents as rows.  [default: 22 that come with ladm]")
+@_check_option("output", str, "Folder for the run, check.json and check.png.", metavar="FOLDER")
+@_check_option("length", int, "Tokens of a document, where --rows is not given.")
+@_check_option("span_tokens", int, "l: tokens in a span.  [default: T/256]")
+@_check_option("documents", int, "At most so many documents, drawn by the seed.", metavar="N")
+@_check_option("seed", int, "Seed of every draw.  [default: 0]")
+@_check_option("domain_key", str, "Where a row's domain is.", metavar="KEY")
+@_check_option("device", str, "auto, cpu, cuda (all visible), or cuda:0,1.")
+@_check_option("dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision of the model.")
+def check(**flags: Any) -> None:
+    """Is a model fit to be a calculator? Its attention to intact documents against the same ones pasted together.
+
+    Prints figure 2 of the paper for it, the AUC of the mean, the median and the best profile, and a verdict.
+    """
+    _quieten_libraries()
+    from ladm.check import check as run_check
+
+    settings = CheckSettings(**{name: value for name, value in flags.items() if value is not None})
+    checked, picture = run_check(settings, echo=_note, progress=ScoringBar(), preparing=PreparingBar())
+    for line in check_report(checked):
+        click.echo(line)
+    click.echo(f"picture: {picture}")
 
 
 class _Tokens(click.ParamType):  # type: ignore[type-arg]

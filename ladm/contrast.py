@@ -53,32 +53,40 @@ def halves(groups: list[str], *, seed: int) -> npt.NDArray[np.int64]:
 
 
 def contrast_set(
-    documents: list[Ids], half_of: npt.NDArray[np.int64], *, span_tokens: int, seed: int
+    documents: list[Ids],
+    half_of: npt.NDArray[np.int64],
+    *,
+    span_tokens: int,
+    seed: int,
+    pieces: tuple[int, ...] = PIECES,
+    degraded: bool = True,
 ) -> list[Contrast]:
     """All rows of the set, each as long as the documents, which are all equally long.
 
     - intact: the document itself.
     - k pieces: the k-th parts of k different documents of the same half, each where it was in its own; all the
       pasted rows of a k together hold exactly the tokens of the intact ones.
+
+    With `degraded`, of every fourth document also
     - shuffled: the spans of one document in random order.
     - repeated: one sixteenth of a document, sixteen times.
     - list: 64 records, two thirds of each the same words in the same places, the rest from the document.
 
-    Raises LadmError where a half is too small to paste sixteen different documents together.
+    Raises LadmError where a half is too small to paste so many different documents together.
     """
     rows: list[Contrast] = []
     for half in sorted({int(half) for half in half_of}):
         members = [int(k) for k in np.flatnonzero(half_of == half)]
-        if len(members) < max(PIECES):
+        if len(members) < max(pieces):
             raise LadmError(
                 f"{len(documents)} documents make halves of {(half_of == 0).sum()} and {(half_of == 1).sum()}; "
-                f"each half needs {max(PIECES)} to paste different ones together"
+                f"each half needs {max(pieces)} to paste different ones together"
             )
         draw = np.random.default_rng([seed, half])
         rows += [Contrast(kind=INTACT, half=half, document=k, ids=documents[k]) for k in members]
-        for pieces in PIECES:
-            rows += _pasted(documents, members, pieces, half=half, draw=draw)
-        for k in members[::DEGRADED_EVERY]:
+        for count in pieces:
+            rows += _pasted(documents, members, count, half=half, draw=draw)
+        for k in members[::DEGRADED_EVERY] if degraded else ():
             for kind, ids in _degraded(documents[k], span_tokens, draw):
                 rows.append(Contrast(kind=kind, half=half, document=k, ids=ids))
     return rows

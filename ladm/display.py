@@ -71,6 +71,19 @@ def calibration_report(findings: Any) -> Iterator[str]:
         yield "recommended: the median over all layers, which is what the profile holds"
 
 
+def check_report(checked: Any) -> Iterator[str]:
+    """The lines of a check: figure 2, the three scores, the verdict."""
+    yield f"{'documents':<12} {'focus at long range':>20}"
+    for kind, focus in checked.long_range.items():
+        yield f"{kind:<12} {focus:>20.3g}"
+    yield ""
+    yield f"{'score':<10} {'AUC, 95 % interval':<26}"
+    for name, found in checked.scores.items():
+        yield f"{name:<10} {found!s:<26} {checked.findings.names[name]}"
+    yield ""
+    yield from checked.verdict()
+
+
 def selection_table(manifest: dict[str, Any]) -> Iterator[str]:
     """The lines of a manifest's table, a domain a line."""
     names = [*manifest["domains"], "total"]

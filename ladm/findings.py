@@ -20,7 +20,7 @@ from ladm.calibration import (
     reduction_of,
     try_all,
 )
-from ladm.contrast import LIST, PASTED, REPEATED, SHUFFLED
+from ladm.contrast import LIST, REPEATED, SHUFFLED
 from ladm.errors import LadmError
 from ladm.settings import spell_layers
 
@@ -45,7 +45,11 @@ class Frontier:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """All that `ladm calibrate` prints. AUC by kind of `kinds`; `gains` are over the mean and over the median."""
+    """All that `ladm calibrate` prints.
+
+    AUC of each score by kind of contrast in `kinds`, over the pasted kinds together in `overall`;
+    `gains` are over the mean and over the median.
+    """
 
     layers: list[LayerFinding]
     frontier: list[Frontier]
@@ -53,6 +57,7 @@ class Findings:
     recommended: Candidate
     names: dict[str, str]
     kinds: dict[str, dict[str, Estimate]]
+    overall: dict[str, Estimate]
     gains: dict[str, Estimate]
     objective: str
 
@@ -89,7 +94,7 @@ def find(measured: Measured, *, objective: str, max_cost: float, seed: int) -> F
     chosen = choose(measured, tried, most_cost=max_cost if objective == "cost" else 1.0, seed=seed)
     mean, median = everything(measured, "mean"), everything(measured, "median")
     gains = {
-        name: gain(measured, chosen, over, PASTED, half=JUDGED_ON, seed=seed)
+        name: gain(measured, chosen, over, measured.pasted, half=JUDGED_ON, seed=seed)
         for name, over in (("mean", mean), ("median", median))
     }
     good = gains["median"].low > 0 if objective == "auc" else gains["median"].high >= 0
@@ -105,8 +110,12 @@ def find(measured: Measured, *, objective: str, max_cost: float, seed: int) -> F
                 name: judge(measured, candidate, (kind,), half=JUDGED_ON, seed=seed)
                 for name, candidate in scores.items()
             }
-            for kind in (*PASTED, SHUFFLED, REPEATED, LIST)
+            for kind in (*measured.pasted, SHUFFLED, REPEATED, LIST)
             if len(measured.of(kind, JUDGED_ON))
+        },
+        overall={
+            name: judge(measured, candidate, measured.pasted, half=JUDGED_ON, seed=seed)
+            for name, candidate in scores.items()
         },
         gains=gains,
         objective=objective,
@@ -120,12 +129,14 @@ def _by_layer(measured: Measured, *, seed: int) -> Iterator[LayerFinding]:
         found = [Candidate(columns=(k,), how="mean", weights=None, cost=cost_of(measured, k)) for k in columns]
         if measured.num_heads is None:
             yield LayerFinding(
-                name=f"{layer}", auc=judge(measured, found[0], PASTED, half=None, seed=seed), cost=found[0].cost
+                name=f"{layer}",
+                auc=judge(measured, found[0], measured.pasted, half=None, seed=seed),
+                cost=found[0].cost,
             )
         else:
-            best = max(found, key=lambda c: judge(measured, c, PASTED, half=1 - JUDGED_ON, seed=seed).value)
+            best = max(found, key=lambda c: judge(measured, c, measured.pasted, half=1 - JUDGED_ON, seed=seed).value)
             _, head = measured.part(best.columns[0])
-            judged = judge(measured, best, PASTED, half=JUDGED_ON, seed=seed)
+            judged = judge(measured, best, measured.pasted, half=JUDGED_ON, seed=seed)
             yield LayerFinding(name=f"{layer} head {head}", auc=judged, cost=best.cost)
 
 
@@ -139,7 +150,7 @@ def _frontier(measured: Measured, tried: list[Tried], *, seed: int) -> Iterator[
         except LadmError:
             continue
         if best != before:
-            judged = judge(measured, best, PASTED, half=JUDGED_ON, seed=seed)
+            judged = judge(measured, best, measured.pasted, half=JUDGED_ON, seed=seed)
             yield Frontier(cost=best.cost, text=spell(measured, best), auc=judged)
         before = best
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ladm.errors import LadmError, StorageError, one_line
+from ladm.options import RescoreSettings
 from ladm.profiles import Floats, Profile, Reduction, read_profile, reduce_cds
 from ladm.results import (
     ERRORS_FILE,
@@ -28,7 +29,7 @@ from ladm.results import (
     write_sorted,
 )
 from ladm.runs import Run, locked, refuse_foreign
-from ladm.settings import RescoreSettings, parse_layers
+from ladm.settings import parse_layers
 from ladm.storage import naming, write_whole
 
 ROWS_AT_A_TIME = 20_000

@@ -89,6 +89,17 @@ class Rows:
             for k in range(stop - start)
         ]
 
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of every row; 0 where there is no list."""
+        kept = []
+        for start in range(0, self._count, IDENTITY_BLOCK_ROWS):
+            ids = self._ids[start : min(start + IDENTITY_BLOCK_ROWS, self._count)]["input_ids"].combine_chunks()
+            if _is_integer_list(ids.type):
+                kept.append(pc.list_value_length(ids).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
+            else:
+                kept.append(np.array([len(raw) if isinstance(raw, list) else 0 for raw in map(_raw_ids, ids)]))
+        return np.concatenate(kept)
+
     def _label(self, column: str, value: Any, default: int) -> int | str:
         """One type for a whole column: whole numbers where it holds only such, else text."""
         value = default if value is None else value

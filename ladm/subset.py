@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ladm.errors import LadmError, StorageError, UsageError, one_line
+from ladm.options import NO_DOMAINS, SelectSettings
 from ladm.results import read_scores, require_finished, summarise
 from ladm.rows import Rows, look_up, open_rows
 from ladm.runs import Run
@@ -25,7 +26,6 @@ from ladm.selection import (
     select_percent,
     take_everything,
 )
-from ladm.settings import NO_DOMAINS, SelectSettings
 from ladm.storage import naming, sync_folder, write_whole
 
 MANIFEST_FILE = "manifest.json"

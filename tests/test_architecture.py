@@ -31,9 +31,11 @@ NO_TORCH = {
     "tokenizers",
     "calibrate",
     "calibration",
+    "check",
     "config",
     "contrast",
     "findings",
+    "options",
     "profiles",
     "rescore",
 }
@@ -43,12 +45,16 @@ MAY_IMPORT = {
     "assemble": {"storage"},
     "calibrate": {
         "calibration", "config", "contrast", "errors", "findings", "models", "profiles", "results", "rows", "runs",
-        "score", "settings", "storage",
+        "score", "options", "settings", "storage",
     },
     "calibration": {"contrast", "errors", "profiles"},
+    "check": {
+        "calibrate", "calibration", "contrast", "errors", "findings", "models", "prepare", "profiles", "results",
+        "rows", "runs", "score", "options", "settings", "storage",
+    },
     "cli": {
-        "calibrate", "check", "config", "display", "settings", "errors", "prepare", "rescore", "score", "selection",
-        "subset",
+        "calibrate", "check", "config", "display", "errors", "options", "prepare", "rescore", "score", "selection",
+        "settings", "subset",
     },
     "config": {"errors", "profiles", "settings"},
     "contrast": {"errors"},
@@ -67,9 +73,10 @@ MAY_IMPORT = {
     "lines": {"errors", "storage"},
     "models": {"errors", "settings"},
     "observer": {"errors", "kernels", "models"},
-    "prepare": {"assemble", "documents", "errors", "rows", "runs", "settings", "storage", "tokenizers"},
+    "options": {"errors", "settings"},
+    "prepare": {"assemble", "documents", "errors", "rows", "runs", "options", "storage", "tokenizers"},
     "profiles": {"errors"},
-    "rescore": {"errors", "profiles", "results", "runs", "settings", "storage"},
+    "rescore": {"errors", "profiles", "results", "runs", "options", "settings", "storage"},
     "results": {"errors", "runs", "storage"},
     "rows": {"errors", "models"},
     "runs": {"errors", "lines", "storage"},
@@ -83,7 +90,7 @@ MAY_IMPORT = {
     "selection": {"errors"},
     "settings": {"errors"},
     "storage": {"errors"},
-    "subset": {"errors", "results", "rows", "runs", "selection", "settings", "storage"},
+    "subset": {"errors", "results", "rows", "runs", "selection", "options", "storage"},
     "tokenizers": {"errors", "models"},
 }  # fmt: skip
 

@@ -160,7 +160,9 @@ def test_rescoring_some_layers_and_by_a_profile_of_heads(ladm: Run, kept: tuple[
     profile = write_profile(tmp_path / "p.yaml", run, reduction)
     assert ladm("rescore", run, "--profile", profile, "--output", tmp_path / "heads").exit_code == 0
     heads = len(before[0]["cds_per_head"]) // 3
-    result = ladm("score", rows, "--model", GOLDEN, "--dtype", "float32", "--profile", profile, "--output", tmp_path / "d")
+    result = ladm(
+        "score", rows, "--model", GOLDEN, "--dtype", "float32", "--profile", profile, "--output", tmp_path / "d"
+    )
     assert result.exit_code == 0, result.output
     for index, line in by_index(tmp_path / "heads").items():
         a, b = before[index]["cds_per_head"][1], before[index]["cds_per_head"][heads + 3]

@@ -167,12 +167,12 @@ def test_the_toy_run() -> None:
 
 
 def test_the_toy_documents_are_what_they_are_said_to_be() -> None:
-    packed = SCRIPTS / "toy" / "documents.jsonl.gz"
+    packed = ROOT / "ladm" / "data" / "documents.jsonl.gz"
     assert packed.stat().st_size < 2_000_000
     documents = [json.loads(line) for line in gzip.decompress(packed.read_bytes()).decode().splitlines()]
     expected = Counter(document["meta"]["expected"] for document in documents)
     assert expected == {"coherent": 22, "incoherent": 10}
     domains = {document["meta"]["pile_set_name"] for document in documents}
-    licences = (SCRIPTS / "toy" / "LICENSES.md").read_text()
+    licences = (ROOT / "ladm" / "data" / "LICENSES.md").read_text()
     assert len(domains) >= 6
     assert all(f"| {domain} |" in licences for domain in domains)

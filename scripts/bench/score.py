@@ -97,7 +97,7 @@ def random_ids(vocab_size: int, tokens: int) -> Tensor:
 
 def real_ids(folder: str, tokens: int) -> Tensor:
     """The toy's coherent documents, one after the other: how sharp attention is depends on real text."""
-    packed = Path(__file__).resolve().parents[1] / "toy" / "documents.jsonl.gz"
+    packed = Path(__file__).resolve().parents[2] / "ladm" / "data" / "documents.jsonl.gz"
     documents = [json.loads(line) for line in gzip.decompress(packed.read_bytes()).splitlines()]
     texts = [document["text"] for document in documents if document["meta"]["expected"] == "coherent"]
     ids = [token for text in texts for token in AutoTokenizer.from_pretrained(folder)(text)["input_ids"]]

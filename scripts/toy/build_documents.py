@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from texts import read, unpack_debian
 
-OUTPUT = Path(__file__).parent / "documents.jsonl.gz"
+OUTPUT = Path(__file__).resolve().parents[2] / "ladm" / "data" / "documents.jsonl.gz"
 CHARACTERS = 26_000
 """Every document is cut to so many characters, at least 4,096 tokens of English with room to spare."""
 

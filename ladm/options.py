@@ -1,0 +1,118 @@
+"""What the other commands are asked to do, one frozen and checked object each; their defaults are here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ladm.errors import UsageError
+from ladm.settings import DOMAIN_KEY, DType, Reduce, parse_layers
+
+NO_DOMAINS = "none"
+"""As a `--domain-key`: rank all documents together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """What `ladm prepare` is asked to do. `bos` None: whatever the tokenizer itself does."""
+
+    sources: tuple[str, ...] = ()
+    tokenizer: str = ""
+    output: str = ""
+    length: int = 32768
+    text_key: str = "text"
+    domain_key: str = DOMAIN_KEY
+    domain: str | None = None
+    bos: bool | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("length", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} must be at least 1, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateSettings:
+    """What `ladm calibrate` is asked to do.
+
+    `span_tokens` None: T // 256. `work` None: a folder beside `output`.
+    """
+
+    model: str = ""
+    rows: str = ""
+    output: str = ""
+    span_tokens: int | None = None
+    exclude_domains: tuple[str, ...] = ()
+    objective: Literal["auc", "cost"] = "auc"
+    max_cost: float = 0.65
+    heads: bool = False
+    seed: int = 0
+    documents: int = 128
+    layers: str | None = None
+    domain_key: str = DOMAIN_KEY
+    config: str | None = None
+    work: str | None = None
+    device: str = "auto"
+    dtype: DType = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_cost <= 1:
+            raise UsageError(f"--max-cost must be above 0 and at most 1 forward pass, not {self.max_cost:g}")
+        if self.span_tokens is not None and self.span_tokens < 1:
+            raise UsageError(f"--span-tokens must be at least 1, not {self.span_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescoreSettings:
+    """What `ladm rescore` is asked to do. None: as the run was scored."""
+
+    run: str = ""
+    output: str = ""
+    profile: str | None = None
+    reduce: Reduce | None = None
+    layers: str | None = None
+
+    def __post_init__(self) -> None:
+        parse_layers(self.layers)
+        if self.profile is not None and (self.reduce is not None or self.layers is not None):
+            raise UsageError("--profile settles layers and reduction; leave --reduce and --layers out")
+        if self.run and self.profile is None and self.reduce is None and self.layers is None:
+            raise UsageError("nothing to change: give --profile, --reduce or --layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """What `ladm check` is asked to do. `rows` None: the documents that come with the package."""
+
+    model: str = ""
+    rows: str | None = None
+    output: str = "check"
+    length: int = 4096
+    span_tokens: int | None = None
+    documents: int = 24
+    seed: int = 0
+    domain_key: str = DOMAIN_KEY
+    device: str = "auto"
+    dtype: DType = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSettings:
+    """What `ladm select` is asked to do. `quota` is `tokens`, `documents` or a YAML file of weights."""
+
+    run: str = ""
+    rows: str = ""
+    output: str = ""
+    tokens: int = 0
+    rule: Literal["exact", "percent"] = "exact"
+    quota: str = "tokens"
+    domain_key: str = DOMAIN_KEY
+    allow_small_pool: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rule == "percent" and self.quota != "tokens":
+            raise UsageError("--quota does not go with --rule percent, which takes the same share of every domain")

@@ -1,0 +1,101 @@
+"""A made-up run of so many rows and layers -> the time that `ladm rescore` takes with it, and its peak memory.
+
+python scripts/bench/rescore.py --rows 1000000 --layers 30
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ladm import __version__
+from ladm.results import ERRORS_FILE, staged_schema, write_sorted
+from ladm.runs import FORMAT, Run, unit_rows_for
+
+BLOCK = 50_000
+
+
+def make_run(folder: Path, *, rows: int, layers: int) -> None:
+    """A finished run of random CDS, written by the same code as a real one's results."""
+    score = {"reduce": "mean", "layers": list(range(layers)), "heads": None, "weights": None}
+    identity = {
+        "format": FORMAT, "settings": {"method": "ladm", "reduce": "mean"}, "layers": list(range(layers)),
+        "score": score, "model": {"type": "none", "sha256": {}}, "data": {"rows": rows, "xxh3_128": "0"},
+        "unit_rows": unit_rows_for(rows), "about": {},
+    }  # fmt: skip
+    Run.create_or_resume(folder, identity)
+    staged = folder / "staged.parquet"
+    schema = staged_schema([("cds_per_layer", pa.list_(pa.float64()))])
+    draw = np.random.default_rng(0)
+    with pq.ParquetWriter(staged, schema) as writer:
+        for start in range(0, rows, BLOCK):
+            count = min(BLOCK, rows - start)
+            writer.write_table(block(start, draw.lognormal(size=(count, layers)).astype(np.float32), schema))
+    (folder / ERRORS_FILE).write_text("")
+    write_sorted(folder, staged)
+    staged.unlink()
+
+
+def block(start: int, cds_BL: np.ndarray, schema: pa.Schema) -> pa.Table:
+    cds = cds_BL.astype(np.float64).tolist()
+    meta = '{"pile_set_name": "made up"}'
+    rows = []
+    for k, layers in enumerate(cds, start):
+        score = sum(layers) / len(layers)
+        shown = {"index": k, "chunked_index": None, "score": score, "meta": json.loads(meta), "num_tokens": 32768}
+        rows.append(
+            {
+                "index_number": k,
+                "position": k,
+                "score": score,
+                "meta": meta,
+                "num_tokens": 32768,
+                "cds_per_layer": layers,
+                "line": json.dumps(shown | {"cds_per_layer": layers})[1:],
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.option("--rows", default=1_000_000)
+@click.option("--layers", default=30)
+def main(rows: int, layers: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        make_run(run, rows=rows, layers=layers)
+        seconds = {}
+        for how in ("median", "geometric", "mean"):
+            began = time.perf_counter()
+            command = [sys.executable, "-m", "ladm", "rescore", run, "--reduce", how, "--output", f"{folder}/{how}"]
+            subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+            seconds[how] = round(time.perf_counter() - began, 2)
+            print(f"{how:10} {seconds[how]:6.1f} s, {seconds[how] / rows * 1e6:5.1f} microseconds a row")
+        same = (run / "sorted_by_score.jsonl").read_bytes() == (
+            Path(folder) / "mean/sorted_by_score.jsonl"
+        ).read_bytes()
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"the mean again gives the same file: {same}; peak memory {peak:,.0f} MiB")
+    result = {
+        "rows": rows, "layers": layers, "seconds": seconds, "peak_mib": round(peak), "same_bytes": same,
+        "ladm": __version__, "machine": platform.processor() or platform.machine(),
+        "command": " ".join(["python", "scripts/bench/rescore.py", *sys.argv[1:]]),
+    }  # fmt: skip
+    print(json.dumps(result))
+    if not same:
+        sys.exit("rescoring changed a file that it should not have")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""The contrast set, what is chosen from it and how sure that is, and `ladm calibrate` from start to end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from conftest import GOLDEN, read_lines
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ladm.calibration import (
+    CHOSEN_ON,
+    JUDGED_ON,
+    Candidate,
+    Measured,
+    auc,
+    choose,
+    everything,
+    gain,
+    judge,
+    reduction_of,
+    try_all,
+)
+from ladm.contrast import INTACT, LIST, PASTED, PIECES, REPEATED, SHUFFLED, contrast_set, halves
+from ladm.errors import LadmError
+from ladm.findings import find
+from ladm.profiles import read_profile
+
+Run = Callable[..., Result]
+
+
+def documents(count: int, tokens: int) -> list[Any]:
+    """Document k holds k * 10^6 + position, so that every token says where it is from."""
+    return [k * 1_000_000 + np.arange(tokens) for k in range(count)]
+
+
+@given(st.integers(32, 50), st.integers(64, 200), st.integers(0, 5))
+@settings(deadline=None, max_examples=25)
+def test_pasted_rows_hold_the_same_tokens_from_different_documents(count: int, tokens: int, seed: int) -> None:
+    half_of = halves([str(k) for k in range(count)], seed=seed)
+    rows = contrast_set(documents(count, tokens), half_of, span_tokens=4, seed=seed)
+    assert all(len(row.ids) == tokens for row in rows)
+    for half in (0, 1):
+        members = set(np.flatnonzero(half_of == half))
+        intact = np.sort(np.concatenate([row.ids for row in rows if (row.kind, row.half) == (INTACT, half)]))
+        for pieces, kind in zip(PIECES, PASTED, strict=True):
+            pasted = [row for row in rows if (row.kind, row.half) == (kind, half)]
+            assert np.array_equal(np.sort(np.concatenate([row.ids for row in pasted])), intact)
+            for row in pasted:
+                sources, places = np.divmod(row.ids, 1_000_000)
+                assert np.array_equal(places, np.arange(tokens))
+                assert len(set(sources)) == pieces
+                assert set(sources) <= members
+                assert row.document == sources[0]
+
+
+def test_degraded_rows() -> None:
+    rows = contrast_set(documents(32, 256), halves([str(k) for k in range(32)], seed=0), span_tokens=16, seed=0)
+    assert Counter(row.kind for row in rows) == {
+        INTACT: 32, **dict.fromkeys(PASTED, 32), SHUFFLED: 8, REPEATED: 8, LIST: 8,
+    }  # fmt: skip
+    for row in rows:
+        own = row.document * 1_000_000
+        if row.kind == SHUFFLED:
+            assert np.array_equal(np.sort(row.ids), own + np.arange(256))
+            assert (np.diff(row.ids) == 1).sum() >= 256 - 16
+            assert not np.array_equal(row.ids, own + np.arange(256))
+        elif row.kind == REPEATED:
+            assert np.array_equal(row.ids, np.tile(row.ids[:16], 16))
+        elif row.kind == LIST:
+            same = row.ids.reshape(-1, 4)
+            fixed = (same == same[0]).all(axis=0)
+            assert np.array_equal(row.ids[~np.tile(fixed, 64)], (own + np.arange(256))[~np.tile(fixed, 64)])
+
+
+def test_halves_keep_parts_of_a_document_together() -> None:
+    groups = [f"book {k // 3}" for k in range(60)]
+    half_of = halves(groups, seed=1)
+    assert sorted(Counter(half_of.tolist()).values()) == [30, 30]
+    assert len({(group, int(half)) for group, half in zip(groups, half_of, strict=True)}) == 20
+    assert not np.array_equal(half_of, halves(groups, seed=2))
+
+
+def test_a_half_too_small_to_paste() -> None:
+    with pytest.raises(LadmError, match="^31 documents make halves of 16 and 15; each half needs 16 to paste"):
+        contrast_set(documents(31, 64), halves([str(k) for k in range(31)], seed=0), span_tokens=4, seed=0)
+
+
+def test_auc_counts_pairs_and_half_of_the_ties() -> None:
+    assert auc(np.array([3.0, 2.0]), np.array([1.0, 2.0])) == 3.5 / 4
+
+
+def measured(
+    documents: int, strength: dict[int, float], *, layers: int = 6, scale: Any = 1.0, seed: int = 0
+) -> Measured:
+    """Log-normal CDS in which some layers are raised for intact documents; layer 0 is a hundred times larger."""
+    draw = np.random.default_rng(seed)
+    kinds, half_list, cds = [], [], []
+    for kind in (INTACT, *PASTED):
+        logs = draw.normal(size=(documents, layers))
+        for layer, shift in strength.items():
+            logs[:, layer] += shift * (kind == INTACT)
+        kinds += [kind] * documents
+        half_list += [k % 2 for k in range(documents)]
+        cds.append(np.exp(logs) * np.where(np.arange(layers) == 0, 100.0, 1.0) * scale)
+    return Measured(
+        kinds=np.array(kinds), halves=np.array(half_list), cds=np.concatenate(cds), layers=tuple(range(layers)),
+        num_layers=layers,
+    )  # fmt: skip
+
+
+def test_the_layers_that_carry_the_signal_are_found() -> None:
+    data = measured(200, {2: 1.5, 3: 1.5})
+    found = find(data, objective="auc", max_cost=1.0, seed=0)
+    assert set(found.chosen.columns) >= {2, 3}
+    assert 0 not in found.chosen.columns or found.chosen.how != "mean" or found.chosen.weights is not None
+    assert found.gains["mean"].low > 0.1
+    assert found.separated
+    assert found.recommended is found.chosen
+    assert found.layers[3].auc.low > 0.75 > 0.6 > found.layers[0].auc.high
+
+
+def test_noise_is_called_noise_and_the_median_recommended() -> None:
+    found = find(measured(80, {}), objective="auc", max_cost=1.0, seed=3)
+    assert not found.separated
+    assert found.recommended == everything(measured(80, {}), "median")
+    assert found.summary()["recommended"] == "median"
+
+
+def test_cost_is_a_bound_and_may_be_too_small() -> None:
+    data = measured(100, {1: 0.8, 5: 3.0})
+    assert max(choose(data, try_all(data), most_cost=1.0, seed=0).columns) == 5
+    cheap = choose(data, try_all(data), most_cost=0.5, seed=0)
+    assert max(cheap.columns) <= 2
+    assert cheap.cost <= 0.5
+    with pytest.raises(LadmError, match=r"^no layer ends within 0\.1 of a forward pass; allow more with --max-cost$"):
+        choose(data, try_all(data), most_cost=0.1, seed=0)
+
+
+def test_what_is_judged_was_not_chosen_on() -> None:
+    """Labels of the first half alone decide; those of the second half change the verdict and not the choice."""
+    data = measured(100, {2: 2.0})
+    swapped = data.cds.copy()
+    second = data.halves == JUDGED_ON
+    swapped[second] = np.random.default_rng(1).permutation(swapped[second])
+    other = Measured(kinds=data.kinds, halves=data.halves, cds=swapped, layers=data.layers, num_layers=data.num_layers)
+    a, b = (choose(each, try_all(each), most_cost=1.0, seed=0) for each in (data, other))
+    assert a == b
+    assert judge(data, a, PASTED, half=JUDGED_ON, seed=0).low > 0.8
+    noise = judge(other, a, PASTED, half=JUDGED_ON, seed=0)
+    assert noise.low < 0.5 < noise.high
+
+
+def test_intervals_cover_the_truth() -> None:
+    """AUC of two unit normals a distance of 1 apart is 0.760; 95 % intervals hold it about 95 times of 100."""
+    truth, hits = 0.7602, 0
+    one = Candidate(columns=(0,), how="mean", weights=None, cost=1.0)
+    for seed in range(100):
+        data = measured(60, {0: 1.0}, layers=1, seed=seed)
+        found = judge(data, one, ("4 pieces",), half=None, seed=seed)
+        hits += found.low <= truth <= found.high
+    assert 88 <= hits <= 99
+
+
+def test_a_paired_gain_is_told_apart_better_than_two_intervals() -> None:
+    data = measured(100, {1: 1.0, 2: 1.0})
+    both = Candidate(columns=(1, 2), how="geometric", weights=None, cost=1.0)
+    one = Candidate(columns=(1,), how="mean", weights=None, cost=1.0)
+    found = gain(data, both, one, PASTED, half=None, seed=0)
+    a, b = (judge(data, each, PASTED, half=None, seed=0) for each in (both, one))
+    assert found.value == pytest.approx(a.value - b.value)
+    assert found.high - found.low < (a.high - a.low) + (b.high - b.low)
+    assert gain(data, one, one, PASTED, half=None, seed=0).high == 0
+
+
+def test_single_heads_are_found_and_spelled() -> None:
+    flat = measured(200, {7: 2.0}, layers=12)
+    data = Measured(kinds=flat.kinds, halves=flat.halves, cds=flat.cds, layers=(0, 1, 2, 3), num_layers=4, num_heads=3)
+    found = find(data, objective="auc", max_cost=1.0, seed=0)
+    assert 7 in found.chosen.columns
+    reduction = reduction_of(data, found.chosen)
+    assert (2, 1) in (reduction.heads or ())
+    assert found.layers[2].name == "2 head 1"
+    assert choose(data, try_all(data), most_cost=0.75, seed=0).cost <= 0.75
+    assert CHOSEN_ON != JUDGED_ON
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """36 documents of 256 tokens in two domains, and one that is longer."""
+    from datasets import Dataset
+
+    draw = np.random.default_rng(0)
+    ids = [np.resize(draw.integers(0, 500, size=40 + k), 256 + 100 * (k == 3)).tolist() for k in range(40)]
+    meta = [{"pile_set_name": "lists" if k >= 36 else "books"} for k in range(40)]
+    folder = tmp_path_factory.mktemp("calibration") / "rows"
+    Dataset.from_dict({"input_ids": ids, "meta": meta, "index": list(range(40))}).save_to_disk(str(folder))
+    return str(folder)
+
+
+COMMON = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "8")
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_calibrate_then_score_with_the_profile(ladm: Run, rows: str, tmp_path: Path, heads: bool) -> None:
+    profile = tmp_path / "p.yaml"
+    command = ("calibrate", *COMMON, "--rows", rows, "--output", profile, "--exclude-domain", "lists")
+    command += ("--heads",) if heads else ()
+    result = ladm(*command)
+    assert result.exit_code == 0, result.output
+    assert "from 36 documents, kept in " in result.stderr
+    assert "36 documents are few: at least 100 make intervals that decide" in result.stderr
+    for told in ("cost of stopping there", "gain over the median", "against", "recommended: the "):
+        assert told in result.stdout
+    kinds = Counter(line["meta"]["kind"] for line in read_lines(tmp_path / "p.calibration/run/sorted_by_score.jsonl"))
+    assert kinds["intact"] == kinds["16 pieces"] == 36
+    found = read_profile(profile)
+    assert found.length_tokens == 256
+    assert found.settings["span_tokens"] == 8
+    result = ladm("score", rows, *COMMON, "--profile", profile, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["score"] == found.reduction.identity()
+    before = profile.read_bytes()
+    assert ladm(*command).stderr == f"ladm: {profile} exists already; give --output another name\n"
+    profile.unlink()
+    again = ladm(*command)
+    assert again.exit_code == 0
+    assert profile.read_bytes() == before
+
+
+def test_calibrate_faults_in_full(ladm: Run, rows: str, tmp_path: Path) -> None:
+    out = ("--output", tmp_path / "p.yaml")
+    for arguments, code, message in (
+        (("--rows", rows, *out, "--max-cost", "1.5"), 2,
+         "--max-cost must be above 0 and at most 1 forward pass, not 1.5"),
+        (("--rows", rows, *out, "--span-tokens", "0"), 2, "--span-tokens must be at least 1, not 0"),
+        (("--rows", rows, *out, "--exclude-domain", "poems"), 2,
+         f"--exclude-domain poems: no row of {rows} is of it"),
+        (("--rows", rows, *out, "--exclude-domain", "books"), 1,
+         f"{rows}: 4 documents of 256 tokens, and at least 32 are needed"),
+        (("--rows", rows, *out, "--documents", "8"), 1,
+         f"{rows}: 8 documents of 256 tokens, and at least 32 are needed"),
+        (("--rows", tmp_path / "no", *out), 1,
+         f"no such data set: {tmp_path / 'no'} is neither a folder nor a Hub id such as org/name"),
+    ):  # fmt: skip
+        result = ladm("calibrate", "--model", GOLDEN, *arguments)
+        assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
+    assert not list(tmp_path.iterdir())

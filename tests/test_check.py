@@ -1,0 +1,125 @@
+"""`ladm check`: figure 2, the verdict in words, and the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from conftest import GOLDEN
+
+from ladm.calibration import Estimate
+from ladm.check import Checked
+from ladm.models import model_facts
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """20 documents of 256 tokens, each with a vocabulary and a rhythm of its own."""
+    from datasets import Dataset
+
+    draw = np.random.default_rng(0)
+    ids = [np.resize(draw.integers(0, 500, size=30 + k), 256).tolist() for k in range(20)]
+    folder = tmp_path_factory.mktemp("check") / "rows"
+    Dataset.from_dict({"input_ids": ids, "index": list(range(20))}).save_to_disk(str(folder))
+    return str(folder)
+
+
+def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path) -> None:
+    out = tmp_path / "check"
+    command = ("check", "--model", GOLDEN, "--rows", rows, "--output", out, "--span-tokens", "8", "--dtype", "float32")
+    result = ladm(*command)
+    assert result.exit_code == 0, result.output
+    assert (out / "check.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((out / "check.json").read_text())
+    assert list(record["long_range"]) == ["intact", "2 pieces", "4 pieces", "8 pieces"]
+    assert record["long_range"]["intact"] > 0
+    assert record["verdict"][-1] in result.stdout or record["verdict"][-2] in result.stdout
+    for score, (value, low, high) in record["auc"].items():
+        assert low <= value <= high
+        assert f"{score:<10} {value:.3f} ({low:.3f} to {high:.3f})" in result.stdout
+    assert f"picture: {out}/check.png\n" in result.stdout
+    again = ladm(*command)
+    assert again.exit_code == 0
+    assert json.loads((out / "check.json").read_text()) == record
+
+
+@pytest.fixture
+def checked() -> Checked:
+    """As if intact documents had been told apart perfectly; tests change a field each."""
+    perfect, chance = Estimate(1.0, 0.95, 1.0), Estimate(0.5, 0.4, 0.6)
+    empty: Any = None
+    return Checked(
+        facts=model_facts(str(GOLDEN)),
+        length_tokens=4096,
+        documents=20,
+        long_range={"intact": 4.0, "2 pieces": 3.0, "4 pieces": 2.0, "8 pieces": 1.0},
+        findings=empty,
+        scores={"profile": chance, "mean": perfect, "median": chance},
+    )
+
+
+def test_the_verdict_says_what_to_do(checked: Checked) -> None:
+    fit = "verdict: fit to be a calculator; "
+    assert list(checked.verdict())[1:] == [
+        "figure 2: long-range attention falls with every halving of the pieces, as it should",
+        fit + "score as released",
+    ]
+    perfect, fair, chance = Estimate(1.0, 0.95, 1.0), Estimate(0.8, 0.7, 0.9), Estimate(0.5, 0.4, 0.6)
+    other = dataclasses.replace(
+        checked,
+        scores={"profile": fair, "mean": chance, "median": perfect},
+        long_range={"intact": 4.0, "2 pieces": 2.0, "4 pieces": 3.0, "8 pieces": 1.0},
+    )
+    assert list(other.verdict())[1:] == [
+        "figure 2: intact documents have the most long-range attention, the pieces are out of order",
+        fit + "score with --reduce median",
+        "warning: the released score, the mean over layers, is worse by more than its interval",
+    ]
+    weak = dataclasses.replace(
+        checked,
+        scores={"profile": fair, "mean": Estimate(0.6, 0.5, 0.75), "median": chance},
+        long_range={"intact": 1.0, "2 pieces": 2.0},
+    )
+    assert list(weak.verdict())[1:] == [
+        "figure 2: pasted documents have as much long-range attention as intact ones; structure is not seen",
+        "verdict: weak: it tells intact from pasted documents, not reliably; calibrate it on more documents, and score "
+        "with the profile: ladm calibrate",
+    ]
+    unfit = dataclasses.replace(checked, scores=dict.fromkeys(("profile", "mean", "median"), chance))
+    assert list(unfit.verdict())[-1].startswith("verdict: unfit, or too few documents to tell: ")
+
+
+def test_positions_are_told(checked: Checked) -> None:
+    free = dataclasses.replace(checked.facts, max_tokens=None)
+    bound = dataclasses.replace(checked.facts, max_tokens=8192)
+    lines = [next(dataclasses.replace(checked, facts=facts).verdict()) for facts in (free, bound)]
+    assert lines == [
+        "positions: the model sets no limit; it was looked at with 4,096 tokens",
+        "positions: trained for 8,192 tokens, looked at with 4,096",
+    ]
+
+
+def test_check_faults_in_full(ladm: Run, rows: str, tmp_path: Path) -> None:
+    out = ("--output", tmp_path / "check")
+    for arguments, code, message in (
+        (("--rows", rows, *out, "--documents", "15"), 1,
+         f"{rows}: 15 documents of 256 tokens, and at least 16 are needed"),
+        (("--rows", tmp_path / "no", *out), 1,
+         f"no such data set: {tmp_path / 'no'} is neither a folder nor a Hub id such as org/name"),
+        (out, 1, f"*{GOLDEN}"),
+    ):  # fmt: skip
+        result = ladm("check", "--model", GOLDEN, *arguments)
+        assert result.exit_code == code
+        if message.startswith("*"):
+            assert result.stderr.startswith("ladm: ")
+            assert message[1:] in result.stderr
+        else:
+            assert result.stderr == f"ladm: {message}\n"
