@@ -108,6 +108,7 @@ class _WholeOrAuto(click.ParamType):  # type: ignore[type-arg]
 @_option("record", click.Choice(["layers", "heads", "range"]), "Kept of a document: CDS by layer; also by head; ...")
 @_option("profile", str, "File of ladm calibrate: method, layers and reduction.", metavar="PROFILE")
 @_option("dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision of the model.")
+@_option("backend", click.Choice(["auto", "torch", "triton"]), "What computes equation 2.")
 @_option("device", str, "auto, cpu, cuda (all visible), or cuda:0,1.")
 @_option("batch_size", _WholeOrAuto(), "Rows of equal length in one step.")
 @_option("limit", int, "Score only the first N rows.", metavar="N")

@@ -1,7 +1,9 @@
-"""`--device` and `--dtype` -> the devices and the dtype that are used."""
+"""`--device`, `--backend` and `--dtype` -> the devices, the backend and the dtype that are used."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 
 import torch
@@ -28,6 +30,19 @@ def resolve_devices(asked: str) -> tuple[str, ...]:
     if max(numbers) >= count:
         raise LadmError(f"--device {asked}: there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
     return tuple(f"cuda:{number}" for number in numbers)
+
+
+def resolve_backend(asked: str, device: str) -> str:
+    """`auto` is triton on CUDA where it is installed, torch elsewhere. Raises LadmError where triton cannot run."""
+    has_triton = importlib.util.find_spec("triton") is not None
+    on_cuda = device.startswith("cuda")
+    if asked == "auto":
+        return "triton" if on_cuda and has_triton else "torch"
+    if asked == "triton" and not has_triton:
+        raise LadmError("--backend triton: triton is not installed; use --backend torch")
+    if asked == "triton" and not on_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise LadmError(f"--backend triton needs a CUDA device, not {device}; use --backend torch")
+    return asked
 
 
 def resolve_dtype(asked: str, device: str) -> torch.dtype:

@@ -25,7 +25,6 @@ from ladm.runs import FORMAT, Run, UnitWriter, locked, refuse_foreign, unit_rows
 from ladm.scorers import Scorer
 from ladm.settings import ScoreSettings, parse_layers, spell_layers
 
-BACKEND = "torch"
 CUDA_BATCH_TOKENS = 32_768
 
 
@@ -52,6 +51,7 @@ class Plan:
     dtype: str
     devices: tuple[str, ...]
     attention: str
+    backend: str
 
     def make_scorer(self) -> Callable[[str], Scorer]:
         """A function of the device that loads the model there; it can be pickled."""
@@ -96,7 +96,7 @@ def make_plan(settings: ScoreSettings) -> Plan:
     facts = model_facts(settings.model)
     layers = facts.choose_layers(parse_layers(settings.layers))
     profile = None if settings.profile is None else read_profile(settings.profile)
-    from ladm.devices import resolve_devices, resolve_dtype
+    from ladm.devices import resolve_backend, resolve_devices, resolve_dtype
     from ladm.kernels.attention import attention_kernel
 
     devices = resolve_devices(settings.device)
@@ -111,6 +111,7 @@ def make_plan(settings: ScoreSettings) -> Plan:
         dtype=str(dtype).removeprefix("torch."),
         devices=devices,
         attention=attention,
+        backend=resolve_backend(settings.backend, devices[0]),
     )
 
 
@@ -124,7 +125,7 @@ def _load_scorer(plan: Plan, device: str) -> Scorer:
     logging.disable_progress_bar()
     dtype = getattr(torch, plan.dtype)
     observer = load_observer(plan.facts, layers=plan.layers, dtype=dtype, device=torch.device(device))
-    return LadmScorer(observer, plan.settings, reduction=plan.reduction, backend=BACKEND)
+    return LadmScorer(observer, plan.settings, reduction=plan.reduction, backend=plan.backend)
 
 
 def _batch_rows(size: int | None, tokens: int, num_tokens: int) -> int:
@@ -150,7 +151,7 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
         "model": model,
         "data": rows.identity(),
         "dtype": plan.dtype,
-        "backend": {"device": plan.devices[0].split(":")[0], "attention": plan.attention, "focus": BACKEND},
+        "backend": {"device": plan.devices[0].split(":")[0], "attention": plan.attention, "focus": plan.backend},
         "versions": {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")},
         "unit_rows": unit_rows_for(len(rows)),
         "about": {"rows": rows.name, "model": plan.facts.name, "batch_size": plan.settings.batch_size},
@@ -169,7 +170,7 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
     )
     if plan.profile is not None:
         yield f"profile   {s.profile}: calibrated at {plan.profile.length_tokens:,} tokens"
-    yield f"device    {', '.join(plan.devices)} in {plan.dtype}, attention {plan.attention}, focus {BACKEND}"
+    yield f"device    {', '.join(plan.devices)} in {plan.dtype}, attention {plan.attention}, focus {plan.backend}"
     yield f"output    {s.output}"
 
 

@@ -13,6 +13,7 @@ Variant = Literal["released", "paper"]
 Ablation = Literal["none", "no-std", "no-length"]
 Reduce = Literal["mean", "median", "geometric"]
 Recorded = Literal["layers", "heads", "range"]
+Backend = Literal["auto", "torch", "triton"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 PAPER_N0_SPANS = 16
@@ -64,6 +65,8 @@ class ScoreSettings:
     """A file of `ladm calibrate`; it settles method, layers and reduction."""
     dtype: DType = _setting("auto", changes_result=True)
     """`auto`: bfloat16 where the device is fast at it, else float32."""
+    backend: Backend = _setting("auto", changes_result=True)
+    """What makes equation 2; `auto`: triton on CUDA, torch elsewhere."""
     device: str = _setting("auto", changes_result=False)
     """`auto`, `cpu`, `cuda`, `cuda:0,1`; its kind is in the run's identity."""
     batch_size: int | Literal["auto"] = _setting("auto", changes_result=False)
@@ -100,7 +103,7 @@ class ScoreSettings:
     def identity(self) -> dict[str, Any]:
         """The settings that change a score, defaults filled in."""
         wanted = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["changes_result"]}
-        for name in ("dtype", "layers", "profile"):
+        for name in ("backend", "dtype", "layers", "profile"):
             del wanted[name]  # the run records what they resolve to
         return wanted | {"n": self.resolved_n, "n0": self.resolved_n0}
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -54,6 +59,78 @@ def test_equals_the_oracle(variant: str, changed: dict[str, Any], H: int, G: int
         assert worst(fast, q, k, grid, 0.4) < 1e-5
 
 
+TRITON_CASES = [
+    # variant, T, H, G, D, l, and what else is changed; a length that nothing divides, heads of odd sizes, spans
+    # longer and shorter than a tile, every stride, a grid whose residue classes differ
+    ("released", 301, 4, 2, 32, 7, {}),
+    ("released", 400, 3, 1, 80, 16, {"d_afs": 3, "d_cds": 2}),
+    ("released", 600, 2, 2, 256, 40, {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0}),
+    ("released", 700, 4, 4, 16, 20, {"n": 5, "d_cds": 5, "m": 3}),
+    ("released", 1500, 1, 1, 64, 130, {"n": 1, "d_afs": 2, "d_cds": 1, "n0": 4}),
+    ("paper", 301, 4, 2, 40, 7, {"n0": 3}),
+    ("paper", 640, 2, 1, 96, 33, {"n0": 2, "n": 1, "d_afs": 2, "d_cds": 3}),
+]
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize(("variant", "T", "H", "G", "D", "l", "changed"), TRITON_CASES)
+def test_triton_equals_the_oracle(
+    variant: str, T: int, H: int, G: int, D: int, l: int, changed: dict[str, Any]
+) -> None:
+    settings = {"m": 1, "n": 4, "n0": None, "d_afs": 4, "d_cds": 4} | changed
+    grid = span_grid(T, variant=variant, l=l, **settings)
+    # Heads behind tokens in memory, as a model has them, in the middle of something larger.
+    q, k = (torch.randn(2, T, n + 1, D + 3)[:, :, 1:, :D].transpose(1, 2) for n in (H, G))
+    _, lse = causal_attention(q, k, k, scaling=0.4, kernel="aten-flash-cpu")
+    for known in (lse, None):
+        fast = pairwise_focus(q, k, known, scaling=0.4, grid=grid, backend="triton")
+        assert worst(fast, q, k, grid, 0.4) < 1e-5
+    by_head = pairwise_focus(q, k, lse, scaling=0.4, grid=grid, backend="triton", by_head=True)
+    as_torch = pairwise_focus(q, k, lse, scaling=0.4, grid=grid, backend="torch", by_head=True)
+    assert torch.allclose(by_head, as_torch, rtol=1e-4, atol=1e-7)
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor that is made empty is full of NaN, so that an element never written shows."""
+    empty = torch.empty
+
+    def nan(*size: Any, **options: Any) -> Tensor:
+        made = empty(*size, **options)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", nan)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("variant", ["released", "paper"])
+def test_triton_error_budget_in_half_precision(dtype: torch.dtype, variant: str) -> None:
+    """Against a float32 oracle of the same half-precision q and k: at most twice the torch backend's error, or 1e-5."""
+    grid = span_grid(700, variant=variant, l=20, m=1, n=4, n0=5, d_afs=2, d_cds=3)
+    q, k = (x.to(dtype) for x in draw(1, 4, 2, 700, 64))
+    _, lse = causal_attention(q, k, k, scaling=0.125, kernel="aten-flash-cpu")
+    errors = {}
+    for backend in ("torch", "triton"):
+        fast = pairwise_focus(q, k, lse, scaling=0.125, grid=grid, backend=backend)
+        errors[backend] = worst(fast, q, k, grid, 0.125)
+    assert errors["triton"] <= max(2 * errors["torch"], 1e-5)
+
+
+def test_triton_addresses_are_64_bits_wide() -> None:
+    """A view whose strides put the second head, and late tokens, beyond 2^31 elements; nothing there is copied."""
+    T, D = 300, 32
+    grid = span_grid(T, variant="released", l=10, m=1, n=2, n0=None, d_afs=2, d_cds=2)
+    step = 2**31 + 64
+    with tempfile.NamedTemporaryFile() as file:
+        flat = torch.from_numpy(np.memmap(file.name, dtype=np.float32, mode="w+", shape=(2 * step,)))
+    q = torch.as_strided(flat, (1, 2, T, D), (0, step, D, 1))
+    q.copy_(torch.randn(1, 2, T, D))
+    k = torch.randn(1, 1, T, D)
+    fast = pairwise_focus(q, k, None, scaling=0.2, grid=grid, backend="triton")
+    assert worst(fast, q.contiguous(), k, grid, 0.2) < 1e-5
+
+
 def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = span_grid(600, variant="released", l=8, m=1, n=4, n0=None, d_afs=4, d_cds=3)
     q, k = draw(1, 4, 2, 600, 16)
@@ -63,8 +140,9 @@ def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(pairwise_focus(q, k, lse, scaling=0.4, grid=grid, backend="torch"), whole, rtol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["torch", "triton"])
 @pytest.mark.parametrize("own_weight", [5.0, 20.0, 80.0])
-def test_rows_whose_own_span_holds_nearly_all_the_mass(own_weight: float) -> None:
+def test_rows_whose_own_span_holds_nearly_all_the_mass(own_weight: float, backend: str) -> None:
     """Keys that answer only to their own span: the prefix share falls to e^-80 and less."""
     T, l, D = 256, 8, 40
     q, k = draw(1, 4, 2, T, D, seed=2)
@@ -74,7 +152,7 @@ def test_rows_whose_own_span_holds_nearly_all_the_mass(own_weight: float) -> Non
     k[..., : T // l] = mark
     grid = span_grid(T, variant="released", l=l, m=1, n=4, n0=6, d_afs=2, d_cds=1)
     _, lse = causal_attention(q, k, k, scaling=1.0, kernel="aten-flash-cpu")
-    fast = pairwise_focus(q, k, lse, scaling=1.0, grid=grid, backend="torch")
+    fast = pairwise_focus(q, k, lse, scaling=1.0, grid=grid, backend=backend)
     assert fast.isfinite().all()
     assert worst(fast, q, k, grid, 1.0) < 1e-5
 
@@ -124,9 +202,41 @@ def test_golden_numbers_through_the_fast_path(golden: dict[str, Any], golden_obs
 def test_unknown_backends_and_devices_are_named() -> None:
     q, k = draw(1, 2, 2, 64, 16)
     grid = span_grid(64, variant="paper", l=4, m=1, n=1, n0=4, d_afs=1, d_cds=1)
-    with pytest.raises(UsageError, match="^no backend 'fpga'; there is torch$"):
+    with pytest.raises(UsageError, match="^no backend 'fpga'; there is torch, triton$"):
         pairwise_focus(q, k, None, scaling=1.0, grid=grid, backend="fpga")
     with pytest.raises(LadmError, match="device 'mps' is not supported"):
         attention_kernel("mps", torch.float32)
     assert attention_kernel("cuda", torch.float32) == "aten-efficient-cuda"
     assert attention_kernel("cuda", torch.bfloat16) == "aten-flash-cuda"
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from ladm.kernels import pfs_triton
+
+POINTERS = {"q": "*bf16", "k": "*bf16", "scored": "*i64", "items": "*i64", "scale": "fp32", "smallest_share": "fp32"}
+POINTERS |= dict.fromkeys(("lse", "out", "denominators"), "*fp32")
+shapes = {"D": 64, "BLOCK_D": 64, "BLOCK_M": 128, "BLOCK_K": 128, "WIDEN": False}
+for kernel, more in (
+    (pfs_triton._denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
+    (pfs_triton._denominators_kernel, {"HAS_LSE": False, "PAPER": True}),
+    (pfs_triton._focus_kernel, {"ONE_TILE": True}),
+    (pfs_triton._focus_kernel, {"ONE_TILE": False}),
+):
+    fixed = shapes | more
+    signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=fixed)
+    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+    print("wgmma" in ptx, "ld.local" in ptx)
+"""
+
+
+def test_the_kernels_compile_for_a_gpu_and_use_its_matrix_units() -> None:
+    """For compute capability 9.0, which needs no GPU: matrix instructions are there, nothing is spilled by hand."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-W", "ignore", "-c", COMPILE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "False"] * 4

@@ -18,7 +18,7 @@ from torch import Tensor
 from ladm.errors import UsageError
 from ladm.focus import Grid
 
-BACKENDS = ("torch",)
+BACKENDS = ("torch", "triton")
 BLOCK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
 SMALLEST_PREFIX_SHARE = 0.1
 """Below it a row is summed directly: its error would be that of the log-sum-exp (1e-6) over its share."""
@@ -45,6 +45,11 @@ def pairwise_focus(
     """
     if backend not in BACKENDS:
         raise UsageError(f"no backend {backend!r}; there is {', '.join(BACKENDS)}")
+    if backend == "triton":
+        from ladm.kernels.pfs_triton import pairwise_focus as in_triton
+
+        pfs_BHJN = in_triton(q_BHTD, k_BGTD, lse_BHT, scaling=scaling, grid=grid)
+        return pfs_BHJN if by_head else pfs_BHJN.mean(dim=1)
     B, H, T, D = q_BHTD.shape
     G = k_BGTD.shape[1]
     q_ZRTD = q_BHTD.reshape(B * G, H // G, T, D)
