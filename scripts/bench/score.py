@@ -6,12 +6,14 @@
 (a) the stock model's forward pass; (b) ours; (c) the released algorithm, written afresh: a softmax
 over all earlier keys for every scored span. Interleaved, medians; the times of (b) and (c) are those
 of whole documents. A gate of correctness comes first. Prints a table, and one JSON object as its
-last line. Imports torch, transformers and what it measures, nothing else.
+last line. Peak memory is the device's; on a CPU, what a process of its own grows by (--memory).
+Imports torch, transformers and what it measures, nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import gzip
 import json
 import platform
@@ -33,7 +35,7 @@ from transformers.masking_utils import sdpa_mask
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ladm.devices import resolve_dtype
+from ladm.devices import resolve_backend, resolve_dtype
 from ladm.focus import Grid, aggregated_focus, contextual_dependency, span_grid
 from ladm.focus import pairwise_focus as oracle
 from ladm.models import model_facts
@@ -119,6 +121,27 @@ def processor() -> str:
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
+def grown_by(run: Callable[[], Any]) -> int:
+    """Bytes by which one run lifts the peak of this process above what is resident before it."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status_bytes("VmRSS")
+    run()
+    return status_bytes("VmHWM") - before
+
+
+def status_bytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def peak_of_its_own(contender: str) -> int:
+    """`grown_by` in a fresh process that runs nothing else. Its weights are not counted."""
+    command = [sys.executable, *sys.argv, "--contenders", contender, "--grown-by"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
 def synchronised(device: str) -> Callable[[], None]:
     return torch.cuda.synchronize if device.startswith("cuda") else lambda: None
 
@@ -180,11 +203,11 @@ def apart(ours: list[float], expected: list[float]) -> float:
     return max(abs(a - b) / abs(b) for a, b in zip(ours, expected, strict=True))
 
 
-def gate(observer: Observer, released: Released, settings: dict[str, Any], ids: Tensor) -> dict[str, Any]:
+def gate(observer: Observer, released: Released, settings: dict[str, Any], ids: Tensor, backend: str) -> dict[str, Any]:
     """float32: our layers equal the oracle's; half precision: our error is within a budget of the baseline's."""
     short = ids[:, :GATE_TOKENS]
     grid = span_grid(short.shape[1], **settings | {"l": min(settings["l"], GATE_TOKENS // 64)})
-    ours = layer_cds(observer, short, grid, ablation="none", backend="torch")["cds_per_layer"][0].tolist()
+    ours = layer_cds(observer, short, grid, ablation="none", backend=backend)["cds_per_layer"][0].tolist()
     if observer.dtype == torch.float32:
         error = apart(ours, scored_by_oracle(observer, short, grid))
         result = {"relative_to_oracle": error, "allowed": FLOAT32_BUDGET}
@@ -214,6 +237,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--backend", default="auto", choices=["auto", "torch", "triton"])
+    parser.add_argument("--contenders", default="abc", help="which of a, b and c to time")
+    parser.add_argument("--memory", action="store_true", help="on a CPU, one more process a contender for its peak")
+    parser.add_argument("--grown-by", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="file for the JSON object")
     return parser.parse_args()
 
@@ -236,7 +263,8 @@ def main() -> None:
         ids = (real_ids(folder, asked.tokens) if asked.model else random_ids(facts.vocab_size, asked.tokens)).to(
             asked.device
         )
-        checked = gate(observer, released, settings, ids)
+        backend = resolve_backend(asked.backend, asked.device)
+        checked = None if asked.grown_by else gate(observer, released, settings, ids, backend)
         grid = span_grid(asked.tokens, **settings)
 
         @torch.inference_mode()
@@ -245,10 +273,17 @@ def main() -> None:
 
         contenders = {
             "a plain forward": plain,
-            "b ladm": lambda: layer_cds(observer, ids, grid, ablation="none", backend="torch"),
+            "b ladm": lambda: layer_cds(observer, ids, grid, ablation="none", backend=backend),
             "c released way": lambda: released.cds(ids, grid),
         }
+        contenders = {name: run for name, run in contenders.items() if name[0] in asked.contenders}
+        if asked.grown_by:
+            print(grown_by(*contenders.values()))
+            return
         times = measure(contenders, repeats=asked.repeats, device=asked.device)
+        if asked.memory and asked.device == "cpu":
+            for name in times:
+                times[name]["peak_bytes"] = peak_of_its_own(name[0])
         rate = matrix_rate(asked.device, dtype)
         report(asked, dtype, span, times, checked, rate, flops(stock.config, asked.tokens))
 
@@ -262,7 +297,7 @@ def report(
     rate: float,
     work: float,
 ) -> None:
-    plain = times["a plain forward"]["median_s"]
+    plain = times["a plain forward"]["median_s"] if "a plain forward" in times else float("nan")
     print(f"{'':16} {'seconds':>9} {'x plain':>8} {'peak GiB':>9} {'utilisation':>12}")
     for name, row in times.items():
         peak = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.2f}"
@@ -277,8 +312,8 @@ def report(
         "model": Path(asked.model).name if asked.model else asked.shape,
         "tokens": asked.tokens, "span_tokens": span, "d_afs": asked.d_afs, "d_cds": asked.d_cds,
         "dtype": str(dtype).removeprefix("torch."), "gate": checked, "matrix_flop_per_s": rate, "forward_flop": work,
-        "ratio_b_to_a": times["b ladm"]["median_s"] / plain,
-        "ratio_c_to_a": times["c released way"]["median_s"] / plain,
+        "backend": resolve_backend(asked.backend, asked.device),
+        **{f"ratio_{name[0]}_to_a": row["median_s"] / plain for name, row in times.items() if name[0] != "a"},
         "times": times,
     }  # fmt: skip
     line = json.dumps(result)
