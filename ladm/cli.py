@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ladm import __version__
 from ladm.config import score_settings
-from ladm.display import PreparingBar, ScoringBar, calibration_report, check_report, selection_table
+from ladm.display import PreparingBar, ScoringBar, calibration_report, check_report, selection_table, status_report
 from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, LadmError, one_line
 from ladm.options import CalibrateSettings, CheckSettings, PrepareSettings, RescoreSettings, SelectSettings
 from ladm.settings import ScoreSettings, flag
@@ -110,10 +112,14 @@ class _WholeOrAuto(click.ParamType):  # type: ignore[type-arg]
 @_option("dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision of the model.")
 @_option("backend", click.Choice(["auto", "torch", "triton"]), "What computes equation 2.")
 @_option("device", str, "auto, cpu, cuda (all visible), or cuda:0,1.")
+@_option("workers", int, "Processes on a CPU, sharing its cores.  [default: none but this one]", metavar="N")
+@_option("shard", str, "One of n launches that share RUN.  [default: as Slurm or torchrun say]", metavar="I/N")
 @_option("batch_size", _WholeOrAuto(), "Rows of equal length in one step.")
 @_option("limit", int, "Score only the first N rows.", metavar="N")
 @_option("max_errors", int, "Stop when more than N rows have no score.", metavar="N")
 @_option("fail_fast", bool, "Stop at the first row without a score.", is_flag=True)
+@_option("retry_errors", bool, "Try every row without a score again.", is_flag=True)
+@_option("overwrite", bool, "Remove the run in RUN and begin anew.", is_flag=True)
 @click.option("--config", metavar="FILE", help="YAML file of these settings; a flag beats it.")
 def score(config: str | None, **flags: Any) -> None:
     """Score ROWS, a data set of token ids: a folder written by save_to_disk, or a Hub id.
@@ -139,6 +145,38 @@ def _echo_summary(head: str, summary: Any, output: str) -> None:
     best, middle, worst = summary.scores
     click.echo(f"score: best {best:.6g}, middle {middle:.6g}, worst {worst:.6g}")
     click.echo(f"results: {output}/sorted_by_score.jsonl")
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, default=None, help="One JSON object instead of text.")
+def status(run: str, as_json: bool | None) -> None:
+    """How far RUN is: units, rows, errors by type, rate, time left. It may be running."""
+    from ladm.runs import Run
+    from ladm.upkeep import describe
+    from ladm.upkeep import status as read_status
+
+    found = read_status(Run.read(Path(run)))
+    for line in [json.dumps(describe(found))] if as_json else status_report(found):
+        click.echo(line)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("run")
+@click.option("--deep", is_flag=True, default=None, help="Compare the model and the rows with the run's identity too.")
+def verify(run: str, deep: bool | None) -> None:
+    """Is RUN sound? Checksums, every row there once, results that agree with the units."""
+    _quieten_libraries()
+    from ladm.runs import Run
+    from ladm.upkeep import verify as run_verify
+
+    found = Run.read(Path(run))
+    problems = list(run_verify(found, deep=bool(deep)))
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise LadmError(f"{run} is not sound: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
+    click.echo(f"{run} is sound: {found.num_rows:,} rows, {len(found.units):,} units")
 
 
 @main.command(epilog=EXIT_CODES)

@@ -11,13 +11,18 @@ import torch
 from ladm.errors import LadmError, UsageError
 
 
-def resolve_devices(asked: str) -> tuple[str, ...]:
-    """`auto`, `cpu`, `cuda` (all visible), `cuda:0,1` -> device names.
+def resolve_devices(asked: str, *, workers: int | None = None, rank: int | None = None) -> tuple[str, ...]:
+    """`auto`, `cpu`, `cuda` (all visible), `cuda:0,1` -> device names, a process each.
+
+    A CPU is given to `workers` processes. Of all visible devices, a launcher's `rank` on this machine
+    takes the one that is meant for it.
 
     Raises UsageError for another spelling and LadmError for a device that is not there.
     """
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
-        return ("cpu",)
+        return ("cpu",) * (workers or 1)
+    if workers is not None:
+        raise UsageError("--workers is for a CPU; on CUDA there is one process a device, as --device says")
     match = re.fullmatch(r"(?:auto|cuda(?::(\d+(?:,\d+)*))?)", asked)
     if match is None:
         raise UsageError(f"--device {asked!r} is none of auto, cpu, cuda, cuda:0,1")
@@ -29,6 +34,8 @@ def resolve_devices(asked: str) -> tuple[str, ...]:
         raise UsageError(f"--device {asked} names a device twice")
     if max(numbers) >= count:
         raise LadmError(f"--device {asked}: there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
+    if rank is not None and match[1] is None and count > 1:
+        return (f"cuda:{rank % count}",)
     return tuple(f"cuda:{number}" for number in numbers)
 
 

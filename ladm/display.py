@@ -84,6 +84,30 @@ def check_report(checked: Any) -> Iterator[str]:
     yield from checked.verdict()
 
 
+def status_report(found: Any) -> Iterator[str]:
+    """The lines of a run's status."""
+    yield f"{'finished' if found.finished else 'unfinished'}: {found.done:,} of {found.rows:,} rows"
+    yield f"units: {found.sealed:,} of {found.units:,} sealed"
+    for kind, count in sorted(found.errors.items()):
+        yield f"  {kind}: {count:,}"
+    if not found.finished and found.rows_a_second:
+        left = found.seconds_left
+        yield f"rate: {found.rows_a_second:,.3g} rows/s of late, {duration(left)} left at that rate"
+    for unit, who in sorted(found.held.items()):
+        yield f"unit {unit}: {who}"
+
+
+def duration(seconds: float) -> str:
+    """Such as `2 d 03 h`, `1 h 05 min`, `7 min`, `12 s`."""
+    whole = int(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours:02} h"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min" if minutes else f"{whole} s"
+
+
 def selection_table(manifest: dict[str, Any]) -> Iterator[str]:
     """The lines of a manifest's table, a domain a line."""
     names = [*manifest["domains"], "total"]

@@ -3,6 +3,7 @@
     run.json            the identity, created once, never rewritten
     units/000007.open   rows of an unfinished unit, appended a batch at a time, each batch fsynced
     units/000007.jsonl  a sealed unit: the name is the commit
+    units/000007.claim-0, 000007.open-1    only while several launches share the run
 
 A line is what `lines.py` says.
 """
@@ -10,6 +11,7 @@ A line is what `lines.py` says.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -19,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
 from ladm.lines import encode_line, read_lines
 from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_folder
@@ -29,8 +29,8 @@ FORMAT = 2
 IDENTITY_FILE = "run.json"
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"
-OWN_PARTIALS = re.compile(r"(run\.json\.\d+|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.partial")
-OWN_LEFTOVERS = re.compile(rf"\.lock|\.holder|\.sorting.*|{OWN_PARTIALS.pattern}|units")
+OWN_PARTIALS = re.compile(r"(run\.json\.[0-9a-f]+|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.partial")
+OWN_LEFTOVERS = re.compile(rf"\.lock|\.lock-finishing|\.holder|\.sorting.*|{OWN_PARTIALS.pattern}|units")
 UNITS_AIMED_AT = 4096
 FEWEST_UNIT_ROWS, MOST_UNIT_ROWS = 16, 4096
 
@@ -111,14 +111,34 @@ class Run:
     def sealed_path(self, unit: Unit) -> Path:
         return self.folder / "units" / f"{unit.number:06d}.jsonl"
 
-    def open_path(self, unit: Unit) -> Path:
-        return self.folder / "units" / f"{unit.number:06d}.open"
+    def open_path(self, unit: Unit, generation: int = 0) -> Path:
+        return self.folder / "units" / f"{unit.number:06d}.open{f'-{generation}' if generation else ''}"
+
+    def claim_path(self, unit: Unit, generation: int) -> Path:
+        return self.folder / "units" / f"{unit.number:06d}.claim-{generation}"
 
     def unsealed(self) -> list[Unit]:
         """Units that still have work."""
         with naming(self.folder / "units", "list"):
             names = set(os.listdir(self.folder / "units"))
         return [unit for unit in self.units if self.sealed_path(unit).name not in names]
+
+    def adopt_shared(self) -> None:
+        """Make what sharers left behind into units of one's own; only for who holds the folder alone."""
+        with naming(self.folder / "units", "tidy"):
+            for left in sorted((self.folder / "units").glob("*.claim-*")):
+                left.unlink()
+            by_unit: dict[str, list[Path]] = {}
+            for left in (self.folder / "units").glob("*.open-*"):
+                by_unit.setdefault(left.name.partition(".")[0], []).append(left)
+            for number, files in by_unit.items():
+                best = max(files, key=lambda path: (path.stat().st_size, path.name))
+                own = self.folder / "units" / f"{number}.open"
+                sealed = (self.folder / "units" / f"{number}.jsonl").exists()
+                if not sealed and (not own.exists() or own.stat().st_size < best.stat().st_size):
+                    os.replace(best, own)
+                for path in files:
+                    path.unlink(missing_ok=True)
 
     def read_sealed(self, unit: Unit) -> list[dict[str, Any]]:
         """The rows of a sealed unit in the order of the data.
@@ -186,43 +206,66 @@ def _short(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run folder against other runs. Raises LockedError at once, naming the holder."""
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the run folder against other runs; with `shared`, beside others that share it too.
+
+    Raises LockedError at once, naming a holder.
+    """
     with naming(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE)
+    holder = folder / HOLDER_FILE
+    with naming(folder / LOCK_FILE, "lock"):
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        holder = folder / HOLDER_FILE
-        with contextlib.suppress(OSError):
-            raise LockedError(f"{folder} is in use by {holder.read_text(encoding='utf-8').strip()}") from None
-        raise LockedError(f"{folder} is in use by another process") from None
-    except OSError as error:
-        raise StorageError(f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}") from error
-    try:
+        _flock(descriptor, folder, shared=shared)
         with naming(folder, "write to"):
-            (folder / HOLDER_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
             for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
-                if OWN_PARTIALS.fullmatch(left.name):
+                if not shared and OWN_PARTIALS.fullmatch(left.name):
                     left.unlink(missing_ok=True)
         yield
     finally:
         with contextlib.suppress(OSError):
-            (folder / HOLDER_FILE).unlink(missing_ok=True)
-        lock.release()
+            if not shared:
+                holder.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, folder: Path, *, shared: bool) -> None:
+    """Lock the open file for as long as it is open; the kernel lets go when its process is gone."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        who = "another process"
+        with contextlib.suppress(OSError):
+            who = (folder / HOLDER_FILE).read_text(encoding="utf-8").strip() or who
+        raise LockedError(f"{folder} is in use by {who}") from None
+    except OSError as error:
+        # Some file systems of clusters have no locks. Claims keep sharers apart; one alone has nothing else.
+        if not shared:
+            raise StorageError(f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}") from error
 
 
 class UnitWriter:
-    """An unfinished unit being written. `done` maps the position of each row that is safe to whether it has a score."""
+    """An unfinished unit being written. `done` maps the position of each row that is safe to whether it has a score.
 
-    def __init__(self, run: Run, unit: Unit) -> None:
-        self._path = run.open_path(unit)
+    A shared unit has a file for each of its holders, so that one who was taken for lost and is not
+    cannot spoil the work of the next; of several who seal it the first wins.
+    """
+
+    def __init__(self, run: Run, unit: Unit, *, generation: int = 0, shared: bool = False) -> None:
+        self._path = run.open_path(unit, generation)
         self._sealed = run.sealed_path(unit)
-        self._unit = unit
+        self._unit, self._shared = unit, shared
         records, size = read_lines(self._path, start=unit.start, stop=unit.stop) if self._path.exists() else ([], 0)
-        self.done = {record["position"]: record["status"] == "ok" for record in records}
+        self.done: dict[int, bool] = {}
         self._file = Appender(self._path, size=size)
+        self._count(records)
+        for earlier in reversed(range(generation)):
+            if not self.done and run.open_path(unit, earlier).exists():
+                kept, _ = read_lines(run.open_path(unit, earlier), start=unit.start, stop=unit.stop)
+                if kept:
+                    self.append(kept)
 
     def append(self, records: list[dict[str, Any]]) -> None:
         """Make a batch of rows durable: one write of whole lines, one fsync."""
@@ -230,6 +273,9 @@ class UnitWriter:
             if record["position"] in self.done:
                 raise RuntimeError(f"row {record['position']} written twice")
         self._file.append(b"".join(encode_line(record) for record in records))
+        self._count(records)
+
+    def _count(self, records: list[dict[str, Any]]) -> None:
         self.done |= {record["position"]: record["status"] == "ok" for record in records}
 
     def seal(self) -> None:
@@ -237,8 +283,17 @@ class UnitWriter:
         if len(self.done) != self._unit.stop - self._unit.start:
             raise RuntimeError(f"unit {self._unit.number} sealed with {len(self.done)} rows")
         with naming(self._sealed, "seal"):
-            os.rename(self._path, self._sealed)
-            sync_folder(self._sealed.parent)
+            if self._shared:
+                try:
+                    os.link(self._path, self._sealed)
+                except (FileExistsError, FileNotFoundError):
+                    if not self._sealed.exists():
+                        raise
+                sync_folder(self._sealed.parent)
+                self._path.unlink(missing_ok=True)
+            else:
+                os.rename(self._path, self._sealed)
+                sync_folder(self._sealed.parent)
 
     def close(self) -> None:
         self._file.close()

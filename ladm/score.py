@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import math
-import signal
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
+
+from filelock import FileLock
 
 from ladm import __version__
 from ladm.engines.local import Work, run_units
+from ladm.engines.shard import Shard, SharedUnits, local_rank, parse_shard, shard_of
+from ladm.engines.units import OwnUnits
 from ladm.engines.work import BatchRule, Record
-from ladm.errors import InterruptedRunError, LadmError
+from ladm.errors import LadmError, UsageError
+from ladm.lines import read_lines
 from ladm.models import ModelFacts, model_facts, model_identity
 from ladm.profiles import Profile, Reduction, read_profile
 from ladm.results import Summary, finish, is_finished, summarise
 from ladm.rows import Rows, open_rows
-from ladm.runs import FORMAT, Run, UnitWriter, locked, refuse_foreign, unit_rows_for
+from ladm.runs import FORMAT, IDENTITY_FILE, Run, locked, refuse_foreign, unit_rows_for
 from ladm.scorers import Scorer
 from ladm.settings import ScoreSettings, parse_layers, spell_layers
+from ladm.signals import Stopped, stopping
+from ladm.upkeep import delete_run, forget_errors
 
 CUDA_BATCH_TOKENS = 32_768
+FINISHING_FILE = ".lock-finishing"
 
 
 class Progress(Protocol):
@@ -52,6 +58,7 @@ class Plan:
     devices: tuple[str, ...]
     attention: str
     backend: str
+    shard: Shard | None
 
     def make_scorer(self) -> Callable[[str], Scorer]:
         """A function of the device that loads the model there; it can be pickled."""
@@ -71,24 +78,40 @@ def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[S
     Raises LadmError and its kinds; rows that are safe by then stay safe.
     """
     folder = Path(settings.output)
-    with _stopping(folder) as signals:
+    with stopping(folder) as signals:
         refuse_foreign(folder)
         rows = open_rows(settings.rows, limit=settings.limit)
         plan = make_plan(settings)
         for line in _resolved(plan, rows):
             echo(line)
-        with locked(folder):
+        with locked(folder, shared=plan.shard is not None):
+            if settings.overwrite and (folder / IDENTITY_FILE).exists():
+                delete_run(folder)
             echo("reading the data and the model once for their identity")
             run = Run.create_or_resume(folder, _identity(plan, rows))
+            if settings.retry_errors:
+                echo(f"taking back {forget_errors(run):,} rows without a score")
             finished = is_finished(run)
             if not finished:
-                try:
-                    _score_rows(plan, run, rows, progress, signals)
-                except Exception:
-                    run.forget_if_empty()
-                    raise
-                finish(run)
+                _finish_rows(plan, run, rows, progress, signals)
             return summarise(run), finished
+
+
+def _finish_rows(plan: Plan, run: Run, rows: Rows, progress: Progress, signals: list[int]) -> None:
+    """Score what is left and write the results; of several launches that share the run one writes them."""
+    if plan.shard is not None:
+        with SharedUnits(run, plan.shard) as source:
+            _score_rows(plan, run, rows, source, progress, signals)
+        with FileLock(run.folder / FINISHING_FILE):
+            finish(run)
+        return
+    try:
+        run.adopt_shared()
+        _score_rows(plan, run, rows, OwnUnits(run), progress, signals)
+    except Exception:
+        run.forget_if_empty()
+        raise
+    finish(run)
 
 
 def make_plan(settings: ScoreSettings) -> Plan:
@@ -99,7 +122,12 @@ def make_plan(settings: ScoreSettings) -> Plan:
     from ladm.devices import resolve_backend, resolve_devices, resolve_dtype
     from ladm.kernels.attention import attention_kernel
 
-    devices = resolve_devices(settings.device)
+    shard = shard_of(os.environ) if settings.shard is None else parse_shard(settings.shard)
+    if shard is not None and (settings.overwrite or settings.retry_errors):
+        raise UsageError(
+            "--overwrite and --retry-errors are for a run that nobody shares; run them once without --shard"
+        )
+    devices = resolve_devices(settings.device, workers=settings.workers, rank=local_rank(os.environ) if shard else None)
     dtype = resolve_dtype(settings.dtype, devices[0])
     attention = attention_kernel(devices[0].split(":")[0], dtype)
     return Plan(
@@ -112,6 +140,7 @@ def make_plan(settings: ScoreSettings) -> Plan:
         devices=devices,
         attention=attention,
         backend=resolve_backend(settings.backend, devices[0]),
+        shard=shard,
     )
 
 
@@ -171,10 +200,14 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
     if plan.profile is not None:
         yield f"profile   {s.profile}: calibrated at {plan.profile.length_tokens:,} tokens"
     yield f"device    {', '.join(plan.devices)} in {plan.dtype}, attention {plan.attention}, focus {plan.backend}"
+    if plan.shard is not None:
+        yield f"shard     {plan.shard.index} of {plan.shard.count} that share the run"
     yield f"output    {s.output}"
 
 
-def _score_rows(plan: Plan, run: Run, rows: Rows, progress: Progress, signals: list[int]) -> None:
+def _score_rows(
+    plan: Plan, run: Run, rows: Rows, source: OwnUnits | SharedUnits, progress: Progress, signals: list[int]
+) -> None:
     """Work on what is left, with an eye on the number of rows without a score."""
     done, failed = _already(run)
     most = 0 if plan.settings.fail_fast else plan.settings.max_errors
@@ -184,7 +217,7 @@ def _score_rows(plan: Plan, run: Run, rows: Rows, progress: Progress, signals: l
 
     def report(records: list[Record]) -> None:
         if signals:
-            raise _Stopped(signals[0])
+            raise Stopped(signals[0])
         progress.advance(rows=len(records), tokens=sum(record["num_tokens"] or 0 for record in records))
         errors = [record for record in records if record["status"] == "error"]
         tally.failed += len(errors)
@@ -196,9 +229,11 @@ def _score_rows(plan: Plan, run: Run, rows: Rows, progress: Progress, signals: l
         limit=plan.settings.limit,
         make_scorer=plan.make_scorer(),
         batch_rows=plan.batch_rows(),
+        threads=None if plan.settings.workers is None else max(1, (os.cpu_count() or 1) // plan.settings.workers),
     )
+    watched = plan.settings.workers is not None or plan.devices[0].startswith("cuda")
     try:
-        run_units(work, run, rows, devices=plan.devices, report=report)
+        run_units(work, run, rows, source, devices=plan.devices, report=report, watched=watched)
     finally:
         progress.close()
 
@@ -229,41 +264,7 @@ def _already(run: Run) -> tuple[int, int]:
             done += len(records)
             failed += sum(record["status"] != "ok" for record in records)
         elif run.open_path(unit).exists():
-            writer = UnitWriter(run, unit)
-            writer.close()
-            done += len(writer.done)
-            failed += sum(not scored for scored in writer.done.values())
+            records, _ = read_lines(run.open_path(unit), start=unit.start, stop=unit.stop)
+            done += len(records)
+            failed += sum(record["status"] != "ok" for record in records)
     return done, failed
-
-
-class _Stopped(BaseException):
-    """A signal arrived; unwinds to where it can be told."""
-
-
-@contextmanager
-def _stopping(folder: Path) -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM drop the unfinished batch, keep the rest, and say how to go on.
-
-    Yields the signals that came: Python loses an exception that is raised inside a callback of its
-    own, so the list is to be looked at between batches.
-    """
-    signals: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        signals.append(number)
-        raise _Stopped(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    except _Stopped as stopped:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        number = signal.Signals(stopped.args[0])
-        raise InterruptedRunError(
-            f"stopped by {number.name}; finished rows are safe in {folder}, and the same command goes on from there",
-            signal_number=number,
-        ) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

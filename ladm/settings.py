@@ -69,6 +69,10 @@ class ScoreSettings:
     """What makes equation 2; `auto`: triton on CUDA, torch elsewhere."""
     device: str = _setting("auto", changes_result=False)
     """`auto`, `cpu`, `cuda`, `cuda:0,1`; its kind is in the run's identity."""
+    workers: int | None = _setting(None, changes_result=False)
+    """Processes on a CPU, which share its cores; None: this one alone."""
+    shard: str | None = _setting(None, changes_result=False)
+    """`i/n`: one of n launches that share the run; None: as Slurm or torchrun say, or alone."""
     batch_size: int | Literal["auto"] = _setting("auto", changes_result=False)
     """Rows of equal length in one step."""
     limit: int | None = _setting(None, changes_result=False)
@@ -77,6 +81,10 @@ class ScoreSettings:
     """Stop once more rows than this have no score; None: never."""
     fail_fast: bool = _setting(False, changes_result=False)
     """Stop at the first row without a score."""
+    retry_errors: bool = _setting(False, changes_result=False)
+    """Try every row without a score again."""
+    overwrite: bool = _setting(False, changes_result=False)
+    """Remove the run that is in the folder, and begin anew."""
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
@@ -115,6 +123,7 @@ _LOWEST = {
     "n0": 0,
     "d_afs": 1,
     "d_cds": 1,
+    "workers": 1,
     "batch_size": 1,
     "limit": 1,
     "max_errors": 0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def create_once(path: Path, content: bytes) -> bool:
     """Create `path` whole, or return False because it exists already. Safe against other processes."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     with naming(path, "create"):
         try:
             with partial.open("wb") as file:

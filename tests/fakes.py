@@ -24,6 +24,8 @@ class FakeScorer:
     forwards: int = 0
     die_on: int | None = None
     nan_on: int | None = None
+    hang_once: str | None = None
+    spoil_once: str | None = None
     memory_rows: int | None = None
     memory_message: str = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
@@ -38,6 +40,10 @@ class FakeScorer:
             raise RuntimeError(self.memory_message)
         if self.die_on is not None and (ids_BT[:, 0] == self.die_on).any():
             os._exit(9)
+        if self.hang_once is not None and once(self.hang_once):
+            time.sleep(1000)
+        if self.spoil_once is not None and once(self.spoil_once):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         time.sleep(self.seconds * len(ids_BT))
         self.forwards += len(ids_BT)
         return [self._one(ids) for ids in ids_BT]
@@ -59,6 +65,23 @@ def make_slow(_device: str) -> FakeScorer:
 
 def make_deadly(_device: str) -> FakeScorer:
     return FakeScorer(die_on=70)
+
+
+def once(path: str) -> bool:
+    """True for the first caller of all processes alone."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def make_hanging_once(_device: str) -> FakeScorer:
+    return FakeScorer(hang_once=os.environ["LADM_TEST_HANG_ONCE"])
+
+
+def make_spoilt_once(_device: str) -> FakeScorer:
+    return FakeScorer(spoil_once=os.environ["LADM_TEST_HANG_ONCE"])
 
 
 def make_failing(_device: str) -> FakeScorer:

@@ -16,6 +16,7 @@ from fakes import FakeScorer, fake_rows
 
 from ladm import storage
 from ladm.engines.local import Work, run_units
+from ladm.engines.units import OwnUnits
 from ladm.engines.work import Record
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
 from ladm.lines import decode_line, encode_line
@@ -51,7 +52,8 @@ def complete(folder: Path, rows: Rows, make_scorer: Any = fakes.make_fake, batch
     with locked(folder):
         run = Run.create_or_resume(folder, identity(rows))
         devices_of = tuple(f"fake:{k}" for k in range(devices))
-        run_units(work_of(folder, rows, make_scorer, batch), run, rows, devices=devices_of, report=nothing)
+        work = work_of(folder, rows, make_scorer, batch)
+        run_units(work, run, rows, OwnUnits(run), devices=devices_of, report=nothing)
         finish(run)
     return run
 
@@ -314,18 +316,6 @@ def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
             locked(tmp_path / "run").__enter__()
     with locked(tmp_path / "run"):
         pass
-
-
-def test_a_dead_worker_stops_the_run_and_the_next_one_goes_on(tmp_path: Path, save_rows: Any) -> None:
-    data = fake_rows(50)
-    data[30]["input_ids"] = [70, 1, 1]
-    folder = tmp_path / "run"
-    deadly = open_rows(save_rows(data, "deadly"))
-    with pytest.raises(LadmError, match=r"^the worker on fake:\d died \(exit code 9\); the rows it finished are safe"):
-        complete(folder, deadly, make_scorer=fakes.make_deadly, devices=2)
-    complete(folder, deadly, devices=2)
-    complete(tmp_path / "straight", deadly)
-    assert contents(folder) == contents(tmp_path / "straight")
 
 
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path, rows: Rows) -> None:

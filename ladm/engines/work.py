@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from ladm.engines.units import Assignment
 from ladm.errors import RowError
 from ladm.rows import Ids, Row, Rows
-from ladm.runs import Run, Unit, UnitWriter
+from ladm.runs import Run, UnitWriter
 from ladm.scorers import Scored, Scorer
 
 Record = dict[str, Any]
 Report = Callable[[list[Record]], None]
+Begin = Callable[[list[int]], None]
+Batch = list[tuple[Row, Ids]]
 
 _OUT_OF_MEMORY = (
     "out of memory",
@@ -29,14 +32,31 @@ BatchRule = Callable[[int], int]
 """Number of tokens of a row -> how many such rows go into one step."""
 
 
-def work_unit(run: Run, unit: Unit, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule, report: Report) -> None:
+def work_unit(
+    run: Run,
+    assignment: Assignment,
+    rows: Rows,
+    scorer: Scorer,
+    *,
+    batch_rows: BatchRule,
+    report: Report,
+    begin: Begin = lambda _: None,
+) -> None:
     """Score the rows of a unit that are not safe yet, batch by batch, and seal it.
 
-    `report` is given each batch of records once it is durable; what it raises stops the work there.
+    `begin` is told the positions of a batch before it is scored, and `report` is given its records
+    once they are durable; what either raises stops the work there.
     """
-    writer = UnitWriter(run, unit)
+    unit = assignment.unit
+    writer = UnitWriter(run, unit, generation=assignment.generation, shared=assignment.shared)
     try:
-        for records in _batches(rows, unit, scorer, done=set(writer.done), batch_rows=batch_rows):
+        failed, batches = _sort_out(rows, assignment, scorer, done=set(writer.done), batch_rows=batch_rows)
+        if failed:
+            writer.append(failed)
+            report(failed)
+        for batch in batches:
+            begin([row.position for row, _ in batch])
+            records = _score_batch(batch, scorer)
             writer.append(records)
             report(records)
         writer.seal()
@@ -44,30 +64,36 @@ def work_unit(run: Run, unit: Unit, rows: Rows, scorer: Scorer, *, batch_rows: B
         writer.close()
 
 
-def _batches(
-    rows: Rows, unit: Unit, scorer: Scorer, *, done: set[int], batch_rows: BatchRule
-) -> Iterator[list[Record]]:
-    """Records of the rows still to do: first those without a score, then scored rows by length."""
+def _sort_out(
+    rows: Rows, assignment: Assignment, scorer: Scorer, *, done: set[int], batch_rows: BatchRule
+) -> tuple[list[Record], Iterator[Batch]]:
+    """The rows still to do: records of those without a score, and batches of equal length of the others."""
     failed: list[Record] = []
-    by_length: dict[int, list[tuple[Row, Ids]]] = {}
-    for row in rows.read(unit.start, unit.stop):
+    by_length: dict[tuple[int, int | None], Batch] = {}
+    for row in rows.read(assignment.unit.start, assignment.unit.stop):
         if row.position in done:
             continue
         try:
             ids = scorer.check(row)
         except RowError as error:
             failed.append(error_record(row, error, stage="check"))
+            continue
+        if row.position in assignment.poisoned:
+            problem = RowError("worker_lost", assignment.poisoned[row.position])
+            failed.append(error_record(row, problem, stage="score"))
         else:
-            by_length.setdefault(len(ids), []).append((row, ids))
-    if failed:
-        yield failed
-    for num_tokens, group in by_length.items():
+            alone = row.position if row.position in assignment.alone else None
+            by_length.setdefault((len(ids), alone), []).append((row, ids))
+    return failed, _cut(by_length, batch_rows)
+
+
+def _cut(by_length: dict[tuple[int, int | None], Batch], batch_rows: BatchRule) -> Iterator[Batch]:
+    for (num_tokens, _), group in by_length.items():
         size = batch_rows(num_tokens)
-        for start in range(0, len(group), size):
-            yield _score_batch(group[start : start + size], scorer)
+        yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
-def _score_batch(batch: list[tuple[Row, Ids]], scorer: Scorer) -> list[Record]:
+def _score_batch(batch: Batch, scorer: Scorer) -> list[Record]:
     """Score a batch; one that does not fit the device's memory is halved until it does."""
     scored = None
     try:
@@ -84,6 +110,11 @@ def _score_batch(batch: list[tuple[Row, Ids]], scorer: Scorer) -> list[Record]:
         return [error_record(row, problem, stage="score")]
     middle = len(batch) // 2
     return _score_batch(batch[:middle], scorer) + _score_batch(batch[middle:], scorer)
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Does it leave the device unusable for this process, so that only another one can go on?"""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,0 +1,190 @@
+"""A run folder that several launches share -> the units that this one may work on: claims with leases. No torch.
+
+A claim is a file that only one launch can create. Its holder touches it again and again; one that nobody touches for a
+lease is taken over by the next generation. Clocks of other machines are not trusted: what counts is for how long this
+launch has seen no change. Nothing is lost if a holder comes back: each generation writes a file of its own, and the
+first to seal a unit wins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ladm.engines.units import Assignment
+from ladm.errors import UsageError
+from ladm.runs import Run
+from ladm.storage import create_once, naming
+
+LEASE_SECONDS = 120.0
+TOUCHES_A_LEASE = 8
+_CLAIM = re.compile(r"(\d+)\.claim-(\d+)")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This launch is number `index` of `count` that share a run."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise UsageError(f"--shard {self.index}/{self.count}: the first is 0/{self.count}")
+
+
+def parse_shard(text: str) -> Shard:
+    """`2/8` -> the third of eight. Raises UsageError for anything else."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None:
+        raise UsageError(f"--shard {text!r} is not a number and a count such as 0/8")
+    return Shard(int(found[1]), int(found[2]))
+
+
+def shard_of(environment: Mapping[str, str]) -> Shard | None:
+    """The place of this launch among those of a Slurm array, a Slurm step or torchrun; None where it is alone."""
+    for index, count, first in (
+        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
+        ("SLURM_PROCID", "SLURM_NTASKS", ""),
+        ("RANK", "WORLD_SIZE", ""),
+    ):
+        try:
+            place, of = int(environment[index]) - int(environment.get(first, 0)), int(environment[count])
+        except (KeyError, ValueError):
+            continue
+        if of > 1:
+            step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1)) if first else 1
+            return Shard(place // max(step, 1), of)
+    return None
+
+
+def local_rank(environment: Mapping[str, str]) -> int | None:
+    """Which of this machine's devices is meant for this process, where a launcher says so."""
+    for name, count in (("LOCAL_RANK", "LOCAL_WORLD_SIZE"), ("SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")):
+        if environment.get(name, "").isdecimal() and environment.get(count, "2") != "1":
+            return int(environment[name])
+    return None
+
+
+class SharedUnits:
+    """The unsealed units of a shared run, one claimed at a time, beginning at this shard's own part.
+
+    Use as a context: within it a thread keeps the claims fresh; leaving it gives them back.
+    """
+
+    def __init__(self, run: Run, shard: Shard, *, lease_seconds: float = LEASE_SECONDS) -> None:
+        units = run.units
+        first = len(units) * shard.index // shard.count
+        self._order = units[first:] + units[:first]
+        self._run, self._shard, self._lease_seconds = run, shard, lease_seconds
+        self._mine: dict[int, Path] = {}
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
+
+    def __enter__(self) -> SharedUnits:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        for path in self._mine.values():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def take(self) -> Assignment | None:
+        """Claim the next unit that is neither sealed nor in living hands; None when there is none just now."""
+        sealed, claims = self._look()
+        for unit in self._order:
+            if unit.number in sealed or unit.number in self._mine:
+                continue
+            held = claims.get(unit.number)
+            if held is not None and not self._is_stale(self._run.claim_path(unit, held)):
+                continue
+            generation = 0 if held is None else held + 1
+            path = self._run.claim_path(unit, generation)
+            if create_once(path, self._label()):
+                if self._run.sealed_path(unit).exists():
+                    path.unlink(missing_ok=True)
+                    continue
+                with self._guard:
+                    self._mine[unit.number] = path
+                return Assignment(unit=unit, generation=generation, shared=True)
+        return None
+
+    def finished(self) -> bool:
+        """Is every unit sealed, whoever did it?"""
+        sealed, _ = self._look()
+        return len(sealed) == len(self._order)
+
+    def sealed(self, assignment: Assignment) -> None:
+        """Take away what is left of a sealed unit: every claim on it, and what earlier holders wrote."""
+        unit = assignment.unit
+        with self._guard:
+            self._mine.pop(unit.number, None)
+        for generation in range(assignment.generation + 1):
+            with contextlib.suppress(OSError):
+                self._run.claim_path(unit, generation).unlink(missing_ok=True)
+                self._run.open_path(unit, generation).unlink(missing_ok=True)
+
+    def _look(self) -> tuple[set[int], dict[int, int]]:
+        """Numbers of the sealed units, and the newest generation of claim on each of the others."""
+        folder = self._run.folder / "units"
+        with naming(folder, "list"):
+            names = os.listdir(folder)
+        sealed = {int(name[:-6]) for name in names if name.endswith(".jsonl")}
+        claims: dict[int, int] = {}
+        for name in names:
+            found = _CLAIM.fullmatch(name)
+            if found is not None:
+                number = int(found[1])
+                claims[number] = max(claims.get(number, 0), int(found[2]))
+        return sealed, claims
+
+    def _is_stale(self, path: Path) -> bool:
+        try:
+            touched = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        now = time.monotonic()
+        before = self._seen.get(path.name)
+        if before is None or before[0] != touched:
+            self._seen[path.name] = (touched, now)
+            return False
+        return now - before[1] > self._lease_seconds
+
+    def _keep_fresh(self) -> None:
+        while not self._stop.wait(self._lease_seconds / TOUCHES_A_LEASE):
+            with self._guard:
+                paths = list(self._mine.values())
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+
+    def _label(self) -> bytes:
+        who = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "shard": f"{self._shard.index}/{self._shard.count}",
+        }
+        return json.dumps(who).encode() + b"\n"
+
+
+def units_held(run: Run) -> dict[int, str]:
+    """Who works on which unit, for people: unit number -> `process 12 on host`."""
+    held = {}
+    for path in sorted((run.folder / "units").glob("*.claim-*")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            who = json.loads(path.read_text())
+            held[int(path.name.partition(".")[0])] = f"process {who['process']} on {who['host']}"
+    return held

@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM -> the unfinished batch dropped, the rest kept, and a line that says how to go on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from ladm.errors import InterruptedRunError
+
+
+class Stopped(BaseException):
+    """A signal arrived; unwinds to where it can be told."""
+
+
+@contextmanager
+def stopping(folder: Path) -> Iterator[list[int]]:
+    """Let Ctrl-C and SIGTERM drop the unfinished batch, keep the rest, and say how to go on.
+
+    Yields the signals that came: Python loses an exception that is raised inside a callback of its
+    own, so the list is to be looked at between batches.
+    """
+    signals: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signals.append(number)
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    except Stopped as stopped:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        number = signal.Signals(stopped.args[0])
+        raise InterruptedRunError(
+            f"stopped by {number.name}; finished rows are safe in {folder}, and the same command goes on from there",
+            signal_number=number,
+        ) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
