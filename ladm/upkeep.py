@@ -129,12 +129,12 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
 def _verify_results(run: Run, expected: tuple[dict[int, float], int] | None) -> Iterator[str]:
     """Do the result files hold the rows of the units, and the same ones?"""
     try:
-        table = read_scores(run.folder, ["position", "score"])
+        table = read_scores(run.folder, ["position", "index", "score"])
     except LadmError as error:
         yield str(error)
         return
     scores = dict(zip(table["position"].to_pylist(), table["score"].to_pylist(), strict=True))
-    listed = list(scores.values())
+    listed = table["score"].to_pylist()
     if listed != sorted(listed, reverse=True):
         yield f"{run.folder / PARQUET_FILE} is not in order"
     if len(scores) != table.num_rows:
@@ -145,8 +145,8 @@ def _verify_results(run: Run, expected: tuple[dict[int, float], int] | None) -> 
     if expected is not None and (scores, errors) != expected:
         yield f"{run.folder}: the result files are not those of the units; remove them, and run its ladm score again"
     with (run.folder / SORTED_FILE).open("rb") as lines:
-        in_lines = [json.loads(line)["score"] for line in lines]
-    if in_lines != listed:
+        in_lines = [(line["index"], line["score"]) for line in map(json.loads, lines)]
+    if in_lines != list(zip(table["index"].to_pylist(), listed, strict=True)):
         yield f"{run.folder / SORTED_FILE} and {PARQUET_FILE} have different scores"
 
 

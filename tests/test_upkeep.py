@@ -1,0 +1,244 @@
+"""`ladm status`, `ladm verify`, `--retry-errors` and `--overwrite`, on a run of the golden model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from conftest import GOLDEN, read_lines, topical_rows
+
+from ladm.display import duration
+from ladm.runs import Run as RunFolder
+from ladm.upkeep import delete_run, forget_errors, status
+
+Run = Callable[..., Result]
+SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "16")
+RESULTS = ("sorted_by_score.jsonl", "scores.parquet", "errors.jsonl")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, golden: dict[str, Any]) -> tuple[str, Path]:
+    """40 rows in 3 units, two of them without a score, and their finished run."""
+    from click.testing import CliRunner
+    from datasets import Dataset
+
+    from ladm.cli import main
+
+    folder = tmp_path_factory.mktemp("upkeep")
+    data = topical_rows(golden, [400 + 8 * (k % 3) for k in range(40)])
+    data[3]["input_ids"] = data[3]["input_ids"][:40]
+    data[33]["input_ids"] = []
+    Dataset.from_list(data).save_to_disk(str(folder / "rows"))
+    command = ["score", str(folder / "rows"), *SMALL, "--output", str(folder / "run")]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    return str(folder / "rows"), folder / "run"
+
+
+@pytest.fixture
+def run(made: tuple[str, Path], tmp_path: Path) -> Path:
+    """A copy to do harm to."""
+    shutil.copytree(made[1], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+def test_status_of_a_finished_and_of_an_unfinished_run(ladm: Run, run: Path) -> None:
+    assert ladm("status", run).stdout == ("finished: 40 of 40 rows\nunits: 3 of 3 sealed\n  empty: 1\n  too_short: 1\n")
+    for name in RESULTS:
+        (run / name).unlink()
+    sealed = run / "units" / "000001.jsonl"
+    lines = sealed.read_bytes().splitlines(keepends=True)
+    sealed.rename(run / "units" / "000001.open")
+    (run / "units" / "000001.open").write_bytes(b"".join(lines[:5]) + lines[5][:20])
+    (run / "units" / "000001.claim-0").write_text('{"host": "node7", "process": 12, "shard": "0/2"}')
+    told = ladm("status", run).stdout
+    assert told.startswith("unfinished: 29 of 40 rows\nunits: 2 of 3 sealed\n  empty: 1\n  too_short: 1\nrate: ")
+    assert told.endswith(" left at that rate\nunit 1: process 12 on node7\n")
+    found = json.loads(ladm("status", run, "--json").stdout)
+    assert (found["done"], found["sealed"], found["errors"]) == (29, 2, {"empty": 1, "too_short": 1})
+    assert found["seconds_left"] == pytest.approx(11 / found["rows_a_second"])
+
+
+def test_status_of_a_rescored_run(ladm: Run, run: Path, tmp_path: Path) -> None:
+    ladm("rescore", run, "--reduce", "median", "--output", tmp_path / "again")
+    assert ladm("status", tmp_path / "again").stdout == ladm("status", run).stdout
+    assert ladm("verify", tmp_path / "again").exit_code == 0
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (5, 61, 3700, 200_000)] == ["5 s", "1 min", "1 h 01 min", "2 d 07 h"]
+
+
+def test_a_sound_run_is_called_sound(ladm: Run, made: tuple[str, Path]) -> None:
+    for deep in ((), ("--deep",)):
+        result = ladm("verify", made[1], *deep)
+        assert (result.exit_code, result.stdout) == (0, f"{made[1]} is sound: 40 rows, 3 units\n")
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
+    unit = run / "units" / "000002.jsonl"
+    whole = unit.read_bytes()
+    for at in range(0, len(whole), 97):
+        flip(unit, at)
+        result = ladm("verify", run)
+        assert result.exit_code == 1
+        assert f"{unit} is damaged" in result.stdout
+        unit.write_bytes(whole)
+    lines = (run / "sorted_by_score.jsonl").read_text().splitlines(keepends=True)
+    (run / "sorted_by_score.jsonl").write_text("".join([lines[1], lines[0], *lines[2:]]))
+    result = ladm("verify", run)
+    assert result.stdout == f"{run}/sorted_by_score.jsonl and scores.parquet have different scores\n"
+    assert result.stderr == f"ladm: {run} is not sound: 1 problem\n"
+    (run / "sorted_by_score.jsonl").write_text("".join(lines))
+    (run / "errors.jsonl").write_text("")
+    assert ladm("verify", run).stdout == (
+        f"{run}: 38 scores and 0 errors are not 40 rows\n"
+        f"{run}: the result files are not those of the units; remove them, and run its ladm score again\n"
+    )
+    unit.unlink()
+    assert f"{run} is not finished: 1 of 3 units are missing\n" in ladm("verify", run).stdout
+
+
+def test_verify_deep_sees_other_rows_and_models(ladm: Run, made: tuple[str, Path], run: Path, save_rows: Any) -> None:
+    identity = json.loads((run / "run.json").read_text())
+    other = save_rows([{"input_ids": [1, 2, 3]}] * 40)
+    identity["about"] |= {"rows": other}
+    identity["model"]["sha256"]["config.json"] = "0" * 64
+    (run / "run.json").write_text(json.dumps(identity))
+    assert ladm("verify", run).exit_code == 0
+    assert ladm("verify", run, "--deep").stdout == (
+        f"the model {GOLDEN} is no longer the one that scored\nthe rows {other} are no longer those that were scored\n"
+    )
+    assert made[1] != run
+
+
+def test_errors_are_tried_again(ladm: Run, made: tuple[str, Path], run: Path) -> None:
+    """A row whose error was the machine's gets its score, and the run ends as if nothing had happened."""
+    before = contents(run)
+    line = read_lines(run / "units" / "000001.jsonl")[0]
+    from ladm.lines import encode_line
+
+    rest = (run / "units" / "000001.jsonl").read_bytes().splitlines(keepends=True)[1:]
+    problem = {key: line[key] for key in ("position", "index", "chunked_index", "meta", "num_tokens")}
+    problem |= {"status": "error", "stage": "score", "error_type": "out_of_memory", "message": "full"}
+    (run / "units" / "000001.jsonl").write_bytes(encode_line(problem) + b"".join(rest))
+    for name in RESULTS:
+        (run / name).unlink()
+    ladm("score", made[0], *SMALL, "--output", run)
+    assert json.loads(ladm("status", run, "--json").stdout)["errors"]["out_of_memory"] == 1
+    result = ladm("score", made[0], *SMALL, "--output", run, "--retry-errors")
+    assert result.exit_code == 0, result.output
+    assert "taking back 3 rows without a score\n" in result.stderr
+    assert contents(run) == before
+
+
+def test_taking_errors_back_survives_a_kill_at_any_operation(run: Path, made: tuple[str, Path], ladm: Run) -> None:
+    import os
+
+    class Killed(BaseException):
+        pass
+
+    before = contents(run)
+    n = 0
+    while True:
+        folder = run.parent / f"run{n}"
+        shutil.copytree(run, folder)
+        count = 0
+
+        def counted(real: Any, limit: int = n) -> Any:
+            def operation(*arguments: Any, **named: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count > limit:
+                    raise Killed
+                return real(*arguments, **named)
+
+            return operation
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("unlink", "replace", "fsync", "rename"):
+                patch.setattr(os, name, counted(getattr(os, name)))
+            try:
+                forget_errors(RunFolder.read(folder))
+            except Killed:
+                pass
+            else:
+                break
+        assert ladm("score", made[0], *SMALL, "--output", folder).exit_code == 0
+        assert contents(folder) == before
+        n += 1
+    assert n > 5
+
+
+def test_overwrite_removes_the_run_and_nothing_else(ladm: Run, made: tuple[str, Path], run: Path) -> None:
+    other = ("--model", GOLDEN, "--dtype", "float32", "--span-tokens", "8", "--output", run)
+    refused = ladm("score", made[0], *other)
+    assert "settings.span_tokens: 16 in the run, 8 now" in refused.stderr
+    (run / "notes.txt").write_text("mine")
+    result = ladm("score", made[0], *other, "--overwrite")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1, f"ladm: {run} holds more than a run (notes.txt); move that away, or give another --output",
+    )  # fmt: skip
+    assert ladm("verify", run).exit_code == 0
+    (run / "notes.txt").unlink()
+    (run / "units" / "mine").write_text("")
+    assert "holds more than a run (units/mine)" in ladm("score", made[0], *other, "--overwrite").stderr
+    (run / "units" / "mine").unlink()
+    assert ladm("score", made[0], *other, "--overwrite").exit_code == 0
+    assert json.loads((run / "run.json").read_text())["settings"]["span_tokens"] == 8
+    assert ladm("verify", run).exit_code == 0
+
+
+def test_a_run_is_removed_to_the_last_file(run: Path) -> None:
+    delete_run(run)
+    assert [p.name for p in run.rglob("*") if p.name not in (".lock", "units")] == []
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--retry-errors"])
+def test_sharers_change_nothing_behind_each_others_back(
+    ladm: Run, made: tuple[str, Path], run: Path, option: str
+) -> None:
+    result = ladm("score", made[0], *SMALL, "--output", run, "--shard", "0/2", option)
+    assert (result.exit_code, result.stderr) == (
+        2, "ladm: --overwrite and --retry-errors are for a run that nobody shares; run them once without --shard\n",
+    )  # fmt: skip
+
+
+def test_score_in_two_processes_and_as_a_shard_gives_the_same_bytes(
+    ladm: Run, made: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = ladm("score", made[0], *SMALL, "--output", tmp_path / "two", "--workers", "2")
+    assert result.exit_code == 0, result.output
+    assert contents(tmp_path / "two") == contents(made[1])
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = ladm("score", made[0], *SMALL, "--output", tmp_path / "shared")
+    assert result.exit_code == 0, result.output
+    assert "shard     1 of 2 that share the run\n" in result.stderr
+    assert contents(tmp_path / "shared") == contents(made[1])
+    assert status(RunFolder.read(tmp_path / "shared")).finished
+
+
+def test_workers_are_a_cpus(ladm: Run, made: tuple[str, Path], tmp_path: Path) -> None:
+    result = ladm("score", made[0], *SMALL, "--output", tmp_path / "x", "--workers", "0")
+    assert (result.exit_code, result.stderr) == (2, "ladm: --workers must be at least 1, not 0\n")
+
+
+def test_what_is_no_run_has_no_status(ladm: Run, tmp_path: Path) -> None:
+    for command in ("status", "verify"):
+        result = ladm(command, tmp_path)
+        assert (result.exit_code, result.stderr) == (1, f"ladm: {tmp_path} is not a run: it has no run.json\n")
