@@ -225,10 +225,12 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
                     left.unlink(missing_ok=True)
         yield
     finally:
-        with contextlib.suppress(OSError):
-            if not shared:
-                holder.unlink(missing_ok=True)
-        os.close(descriptor)
+        try:
+            with contextlib.suppress(OSError):
+                if not shared:
+                    holder.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
 def _flock(descriptor: int, folder: Path, *, shared: bool) -> None:

@@ -1,0 +1,180 @@
+"""The short forms of the long tests: kills at random times, every crash point, a disk that forgets."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import fake_rows
+from forgetful import ForgetfulDisk
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from torture import (
+    Stopped,
+    complete,
+    contents,
+    every_crash_point,
+    kill_again_and_again,
+    positions_in,
+    stop_at,
+)
+
+from ladm.errors import StorageError
+from ladm.results import is_finished
+from ladm.rows import Rows, open_rows
+from ladm.runs import Run
+
+
+def test_kills_at_random_times(tmp_path: Path, save_rows: Any) -> None:
+    rows = open_rows(save_rows(fake_rows(600)))
+    found = kill_again_and_again(tmp_path, rows, kills=12, most_seconds=0.25, seed=1)
+    assert (found.lost, found.repeated, found.differing) == (0, 0, 0)
+    assert found.acknowledged > 0
+
+
+def test_every_crash_point(tmp_path: Path, save_rows: Any) -> None:
+    assert every_crash_point(tmp_path, open_rows(save_rows(fake_rows(20)))) > 60
+
+
+class PowerLoss(RuleBasedStateMachine):
+    """A run on a forgetful disk: worked on, stopped anywhere, its power lost, again and again.
+
+    A row that was acknowledged is there once, whatever happens; the end is that of an undisturbed run.
+    """
+
+    rows: Rows
+    whole: dict[str, bytes]
+
+    @initialize()
+    def begin(self) -> None:
+        self.root = Path(tempfile.mkdtemp())
+        self.run = self.root / "run"
+        self.run.mkdir()
+        self.disk = ForgetfulDisk(self.run)
+        self.acknowledged: set[int] = set()
+
+    def _work(self, n: int, *, after: bool, batch: int) -> bool:
+        def report(records: list[Any]) -> None:
+            self.acknowledged |= {record["position"] for record in records}
+
+        with self.disk.watching(), stop_at(n, after=after), contextlib.suppress(Stopped):
+            complete(self.run, self.rows, batch=batch, report=report)
+            return True
+        return False
+
+    @rule(n=st.integers(0, 70), after=st.booleans(), batch=st.integers(1, 9), seed=st.integers(0, 2**32))
+    def stop_and_lose_power(self, n: int, after: bool, batch: int, seed: int) -> None:
+        self._work(n, after=after, batch=batch)
+        self.lose_power(seed)
+
+    @rule(n=st.integers(0, 70), after=st.booleans(), batch=st.integers(1, 9))
+    def stop(self, n: int, after: bool, batch: int) -> None:
+        self._work(n, after=after, batch=batch)
+
+    def lose_power(self, seed: int) -> None:
+        draw = random.Random(seed)
+        self.disk.lose_power(lambda n: draw.randint(0, n))
+
+    @precondition(lambda self: hasattr(self, "run"))
+    @invariant()
+    def what_was_acknowledged_is_there_once(self) -> None:
+        if not (self.run / "run.json").exists():
+            assert not self.acknowledged
+            return
+        found = positions_in(self.run)
+        assert len(found) == len(set(found))
+        assert self.acknowledged <= set(found)
+        if is_finished(Run.read(self.run)):
+            assert contents(self.run) == self.whole
+
+    def teardown(self) -> None:
+        if not hasattr(self, "run"):
+            return
+        complete(self.run, self.rows)
+        assert contents(self.run) == self.whole
+        self.disk.forget()
+        shutil.rmtree(self.root)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> type[PowerLoss]:
+    return power_loss_on(tmp_path_factory.mktemp("rows"))
+
+
+def power_loss_on(folder: Path) -> type[PowerLoss]:
+    """The state machine with 20 rows, two of them without a score, and what an undisturbed run makes of them."""
+    from datasets import Dataset
+
+    data = fake_rows(20)
+    data[5]["input_ids"] = [3]
+    Dataset.from_list(data).save_to_disk(str(folder / "rows"))
+    rows = open_rows(str(folder / "rows"))
+    complete(folder / "whole", rows)
+    return type("PowerLossOnRows", (PowerLoss,), {"rows": rows, "whole": contents(folder / "whole")})
+
+
+def test_a_disk_that_forgets(machine: type[PowerLoss]) -> None:
+    run_machine(machine, examples=25)
+
+
+def run_machine(machine: type[PowerLoss], *, examples: int, shrink: bool = True) -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=6,
+            deadline=None,
+            suppress_health_check=checks,
+            database=None,
+            report_multiple_bugs=False,
+            phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+        ),
+    )
+
+
+def test_the_disk_forgets_what_was_not_synced(tmp_path: Path) -> None:
+    """The instrument itself: with every draw at 0 only synced bytes and names stay."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    disk = ForgetfulDisk(folder)
+    with disk.watching():
+        import os
+
+        from ladm.storage import Appender, sync_folder
+
+        appender = Appender(folder / "rows", size=0)
+        (folder / "never").write_text("gone")
+        appender.append(b"safe\n")
+        os.write(appender._descriptor, b"torn")
+        appender.close()
+        os.rename(folder / "rows", folder / "moved")
+        disk.lose_power(lambda _: 0)
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == {"rows": b"safe\n"}
+        os.rename(folder / "rows", folder / "moved")
+        sync_folder(folder)
+        disk.lose_power(lambda _: 0)
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == {"moved": b"safe\n"}
+    disk.forget()
+
+
+def test_a_store_that_does_not_sync_is_caught(machine: type[PowerLoss], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Had `append` no fsync, the machine would find it."""
+    from ladm.storage import Appender
+
+    def write_only(self: Appender, block: bytes) -> None:
+        import os
+
+        os.write(self._descriptor, block)
+
+    monkeypatch.setattr(Appender, "_write", write_only)
+    with pytest.raises((AssertionError, StorageError)):
+        run_machine(machine, examples=40, shrink=False)

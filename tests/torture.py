@@ -1,0 +1,212 @@
+"""Ways to hurt a run folder: kills at random times, a stop at every disk operation, a disk that forgets.
+
+Short versions run in the tests, long ones by scripts/torture.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fakes
+
+from ladm.engines.local import Work, run_units
+from ladm.engines.units import OwnUnits
+from ladm.lines import read_lines
+from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish
+from ladm.rows import Rows, open_rows
+from ladm.runs import FORMAT, Run, locked
+
+RESULTS = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
+
+
+def identity(rows: Rows, unit_rows: int = 16) -> dict[str, Any]:
+    return {"format": FORMAT, "settings": {}, "data": rows.identity(), "unit_rows": unit_rows, "about": {}}
+
+
+@dataclass(frozen=True)
+class Batch:
+    rows: int
+
+    def __call__(self, _num_tokens: int) -> int:
+        return self.rows
+
+
+def complete(
+    folder: Path,
+    rows: Rows,
+    *,
+    make_scorer: Callable[[str], Any] = fakes.make_fake,
+    workers: int = 1,
+    batch: int = 5,
+    unit_rows: int = 16,
+    report: Callable[[list[Any]], None] = lambda _: None,
+) -> Run:
+    """A run from wherever it is to its end, as `ladm score` does it."""
+    with locked(folder):
+        run = Run.create_or_resume(folder, identity(rows, unit_rows))
+        run.adopt_shared()
+        work = Work(folder=folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=Batch(batch))
+        devices = tuple(f"fake:{k}" for k in range(workers))
+        run_units(work, run, rows, OwnUnits(run), devices=devices, report=report, watched=workers > 1)
+        finish(run)
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+def positions_in(folder: Path) -> list[int]:
+    """Positions of every whole row that is on the disk, once for each time it is there."""
+    found: list[int] = []
+    run = Run.read(folder)
+    for unit in run.units:
+        sealed, unfinished = run.sealed_path(unit), run.open_path(unit)
+        path = sealed if sealed.exists() else unfinished
+        if path.exists():
+            records, _ = read_lines(path, start=unit.start, stop=unit.stop)
+            found += [record["position"] for record in records]
+    return found
+
+
+@dataclass
+class Kills:
+    """What came of many SIGKILLs in one folder. `acknowledged` counts rows that were reported as safe."""
+
+    kills: int = 0
+    acknowledged: int = 0
+    lost: int = 0
+    repeated: int = 0
+    rounds: int = 0
+    differing: int = 0
+
+
+def kill_again_and_again(
+    folder: Path, rows: Rows, *, kills: int, most_seconds: float, seed: int, workers: int = 1
+) -> Kills:
+    """Kill the process group of a run at random times; whenever a run ends, compare its bytes and begin another.
+
+    A row is acknowledged when the child has printed its position, which it does after the fsync.
+    """
+    draw = random.Random(seed)
+    found = Kills()
+    complete(folder / "whole", rows)
+    whole = contents(folder / "whole")
+    run, told = folder / "run", folder / "told"
+    acknowledged: set[int] = set()
+    while found.kills < kills:
+        ended = _one_life(run, rows, told, draw.uniform(0.0, most_seconds), workers=workers)
+        acknowledged |= {int(word) for word in told.read_text().split()} if told.exists() else set()
+        found.kills += not ended
+        if not (run / "run.json").exists():
+            continue
+        on_disk = positions_in(run)
+        found.lost += len(acknowledged - set(on_disk))
+        found.repeated += len(on_disk) - len(set(on_disk))
+        if ended:
+            found.rounds += 1
+            found.differing += contents(run) != whole
+            found.acknowledged += len(acknowledged)
+            acknowledged.clear()
+            shutil.rmtree(run)
+    found.acknowledged += len(acknowledged)
+    return found
+
+
+def _one_life(run: Path, rows: Rows, told: Path, seconds: float, *, workers: int) -> bool:
+    """Work on the run in another process group until it ends (True) or its time is over (False)."""
+    told.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "torture", str(run), rows.name, str(told), str(workers)]
+    process = subprocess.Popen(command, cwd=Path(__file__).parent, start_new_session=True)
+    # The clock starts when the run has its lock: start-up is not what is being killed.
+    while process.poll() is None and not (run / ".holder").exists():
+        time.sleep(0.002)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(seconds) == 0
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (run / ".holder").unlink(missing_ok=True)
+    return False
+
+
+def main() -> None:
+    """The child of `kill_again_and_again`."""
+    run, rows, told, workers = sys.argv[1:]
+    descriptor = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def report(records: list[Any]) -> None:
+        os.write(descriptor, "".join(f"{record['position']} " for record in records).encode())
+
+    complete(Path(run), open_rows(rows), workers=int(workers), report=report)
+
+
+class Stopped(BaseException):
+    """Stands for the process ending here."""
+
+
+OPERATIONS = ("write", "fsync", "rename", "replace", "link", "unlink", "ftruncate")
+
+
+@contextlib.contextmanager
+def stop_at(n: int, *, after: bool) -> Iterator[dict[str, int]]:
+    """Let the n-th disk operation be the last, done or not; every later one fails too, as after a death."""
+    counter = {"calls": 0}
+    real = {name: getattr(os, name) for name in OPERATIONS}
+
+    def wrap(operation: Any) -> Any:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            number = counter["calls"]
+            counter["calls"] += 1
+            if number < n:
+                return operation(*arguments, **named)
+            if number == n and after:
+                operation(*arguments, **named)
+            raise Stopped
+
+        return counted
+
+    for name in OPERATIONS:
+        setattr(os, name, wrap(real[name]))
+    try:
+        yield counter
+    finally:
+        for name in OPERATIONS:
+            setattr(os, name, real[name])
+
+
+def every_crash_point(folder: Path, rows: Rows) -> int:
+    """Stop before and after each disk operation; the next start ends with the same bytes. Returns how many points."""
+    complete(folder / "whole", rows)
+    whole = contents(folder / "whole")
+    points = 0
+    for after in (False, True):
+        n = 0
+        while True:
+            run = folder / f"run{n}{after}"
+            with stop_at(n, after=after) as counter, contextlib.suppress(Stopped):
+                complete(run, rows)
+            if counter["calls"] <= n:
+                break
+            complete(run, rows)
+            assert contents(run) == whole, f"operation {n}, {after=}"
+            assert not list(run.glob("*.partial")), f"operation {n}, {after=}"
+            shutil.rmtree(run)
+            n += 1
+        points += n
+    return points
+
+
+if __name__ == "__main__":
+    main()
