@@ -414,3 +414,20 @@ def test_a_lost_result_file_is_made_again(tmp_path: Path, rows: Rows, reference:
     (tmp_path / "run" / lost).unlink()
     complete(tmp_path / "run", rows, make_scorer=fakes.make_failing)
     assert contents(tmp_path / "run") == reference
+
+
+def test_a_batch_that_did_not_fit_is_not_tried_again(tmp_path: Path, rows: Rows) -> None:
+    scorer = FakeScorer(memory_rows=3)
+    refused: list[int] = []
+    original = FakeScorer.score
+
+    def score(self: FakeScorer, ids_BT: Any) -> Any:
+        if len(ids_BT) > 3:
+            refused.append(len(ids_BT))
+        return original(self, ids_BT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeScorer, "score", score)
+        complete(tmp_path / "run", rows, make_scorer=lambda _: scorer, batch=7)
+    # Once for each length of row at most, not once for each batch.
+    assert 1 <= len(refused) <= 3

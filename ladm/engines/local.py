@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.engines.units import Assignment, Source
-from ladm.engines.work import BatchRule, Record, Report, is_device_failure, work_unit
+from ladm.engines.work import BatchRule, BatchSizes, Record, Report, is_device_failure, work_unit
 from ladm.errors import LadmError, one_line
 from ladm.rows import Rows, open_rows
 from ladm.runs import Run
@@ -63,11 +63,12 @@ def run_units(
         _Pool(work, source, devices=devices, report=report).run()
         return
     scorer: Scorer | None = None
+    sizes = BatchSizes(work.batch_rows)
     while True:
         assignment = source.take()
         if assignment is not None:
             scorer = scorer or work.make_scorer(devices[0])
-            work_unit(run, assignment, rows, scorer, batch_rows=work.batch_rows, report=report)
+            work_unit(run, assignment, rows, scorer, batch_rows=sizes, report=report)
             source.sealed(assignment)
         elif source.finished():
             return
@@ -223,11 +224,12 @@ def _worker_main(work: Work, device: str, pipe: Connection, parent: int) -> None
             os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(work.threads)
         run, rows = Run.read(work.folder), open_rows(work.rows, limit=work.limit)
         scorer = work.make_scorer(device)
+        sizes = BatchSizes(work.batch_rows)
         tell("ready", None)
         while (assignment := pipe.recv()) is not None:
             work_unit(
                 run, assignment, rows, scorer,
-                batch_rows=work.batch_rows, report=partial(tell, "rows"), begin=partial(tell, "begin"),
+                batch_rows=sizes, report=partial(tell, "rows"), begin=partial(tell, "begin"),
             )  # fmt: skip
             tell("sealed", None)
     except LadmError as error:

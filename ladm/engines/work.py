@@ -32,6 +32,21 @@ BatchRule = Callable[[int], int]
 """Number of tokens of a row -> how many such rows go into one step."""
 
 
+class BatchSizes:
+    """A batch rule that has learnt from the device: what did not fit is not tried again."""
+
+    def __init__(self, rule: BatchRule) -> None:
+        self._rule = rule
+        self._most: dict[int, int] = {}
+
+    def __call__(self, num_tokens: int) -> int:
+        return min([self._rule(num_tokens), *(rows for tokens, rows in self._most.items() if tokens <= num_tokens)])
+
+    def too_many(self, num_tokens: int, rows: int) -> None:
+        """So many rows of this length, and as many of longer ones, are too many."""
+        self._most[num_tokens] = min(self._most.get(num_tokens, rows), max(1, rows // 2))
+
+
 def work_unit(
     run: Run,
     assignment: Assignment,
@@ -50,13 +65,14 @@ def work_unit(
     unit = assignment.unit
     writer = UnitWriter(run, unit, generation=assignment.generation, shared=assignment.shared)
     try:
-        failed, batches = _sort_out(rows, assignment, scorer, done=set(writer.done), batch_rows=batch_rows)
+        sizes = batch_rows if isinstance(batch_rows, BatchSizes) else BatchSizes(batch_rows)
+        failed, batches = _sort_out(rows, assignment, scorer, done=set(writer.done), sizes=sizes)
         if failed:
             writer.append(failed)
             report(failed)
         for batch in batches:
             begin([row.position for row, _ in batch])
-            records = _score_batch(batch, scorer)
+            records = _score_batch(batch, scorer, sizes)
             writer.append(records)
             report(records)
         writer.seal()
@@ -65,7 +81,7 @@ def work_unit(
 
 
 def _sort_out(
-    rows: Rows, assignment: Assignment, scorer: Scorer, *, done: set[int], batch_rows: BatchRule
+    rows: Rows, assignment: Assignment, scorer: Scorer, *, done: set[int], sizes: BatchSizes
 ) -> tuple[list[Record], Iterator[Batch]]:
     """The rows still to do: records of those without a score, and batches of equal length of the others."""
     failed: list[Record] = []
@@ -84,16 +100,19 @@ def _sort_out(
         else:
             alone = row.position if row.position in assignment.alone else None
             by_length.setdefault((len(ids), alone), []).append((row, ids))
-    return failed, _cut(by_length, batch_rows)
+    return failed, _cut(by_length, sizes)
 
 
-def _cut(by_length: dict[tuple[int, int | None], Batch], batch_rows: BatchRule) -> Iterator[Batch]:
+def _cut(by_length: dict[tuple[int, int | None], Batch], sizes: BatchSizes) -> Iterator[Batch]:
     for (num_tokens, _), group in by_length.items():
-        size = batch_rows(num_tokens)
-        yield from (group[start : start + size] for start in range(0, len(group), size))
+        start = 0
+        while start < len(group):
+            size = sizes(num_tokens)
+            yield group[start : start + size]
+            start += size
 
 
-def _score_batch(batch: Batch, scorer: Scorer) -> list[Record]:
+def _score_batch(batch: Batch, scorer: Scorer, sizes: BatchSizes) -> list[Record]:
     """Score a batch; one that does not fit the device's memory is halved until it does."""
     scored = None
     try:
@@ -109,7 +128,8 @@ def _score_batch(batch: Batch, scorer: Scorer) -> list[Record]:
         problem = RowError("out_of_memory", f"{len(ids)} tokens do not fit the device's memory, even alone")
         return [error_record(row, problem, stage="score")]
     middle = len(batch) // 2
-    return _score_batch(batch[:middle], scorer) + _score_batch(batch[middle:], scorer)
+    sizes.too_many(len(batch[0][1]), len(batch))
+    return _score_batch(batch[:middle], scorer, sizes) + _score_batch(batch[middle:], scorer, sizes)
 
 
 def is_device_failure(error: BaseException) -> bool:
