@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ladm.calibration import FEW_DOCUMENTS, Measured, reduction_of
+from ladm.calibration import FEW_DOCUMENTS, WITH_SIGMA, WITHOUT_SIGMA, Measured, reduction_of
 from ladm.config import score_settings
 from ladm.contrast import DEGRADED_EVERY, FEWEST_DOCUMENTS, INTACT, Contrast, contrast_set, halves
 from ladm.errors import LadmError, RowError, UsageError
@@ -22,7 +22,7 @@ from ladm.findings import Findings, find
 from ladm.models import model_facts
 from ladm.options import CalibrateSettings
 from ladm.profiles import METHOD_KEYS, Profile, profile_text
-from ladm.results import read_scores
+from ladm.results import columns_of, read_scores
 from ladm.rows import Ids, Rows, look_up, open_rows, token_ids
 from ladm.runs import Run
 from ladm.score import Echo, Progress
@@ -58,6 +58,8 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     half_of = halves(chosen.groups, seed=settings.seed)
     contrast = contrast_set(chosen.ids, half_of, span_tokens=span_tokens, seed=settings.seed)
     asked = _score_settings(settings, span_tokens=span_tokens, work=work)
+    if asked.ablation != "none":
+        raise UsageError(f"--config {settings.config}: ablation {asked.ablation}; calibration tries both forms itself")
     echo(
         f"contrast  {len(contrast):,} rows of {chosen.length_tokens:,} tokens from {len(chosen.ids):,} documents, "
         f"kept in {work}"
@@ -140,7 +142,7 @@ def _score_settings(settings: CalibrateSettings, *, span_tokens: int, work: Path
             "output": str(work / "run"),
             "span_tokens": span_tokens,
             "layers": settings.layers,
-            "record": "heads" if settings.heads else "layers",
+            "record": "forms",
             "device": settings.device,
             "dtype": settings.dtype,
             "batch_size": settings.batch_size,
@@ -151,9 +153,10 @@ def _score_settings(settings: CalibrateSettings, *, span_tokens: int, work: Path
 def measure(run: Run, contrast: list[Contrast], *, num_layers: int, heads: bool) -> Measured:
     """The finished run of a contrast set as numbers. Rows without a score are left out."""
     name = "cds_per_head" if heads else "cds_per_layer"
-    table = read_scores(run.folder, ["index", name])
+    kept = {form: column for form, column in _columns(name).items() if column in columns_of(run.folder)}
+    table = read_scores(run.folder, ["index", *kept.values()])
     found = [contrast[index] for index in table["index"].to_pylist()]
-    cds = np.array(table[name].to_pylist(), dtype=np.float64)
+    cds = {form: np.array(table[column].to_pylist(), dtype=np.float64) for form, column in kept.items()}
     layers = tuple(run.identity["layers"])
     if not any(row.kind == INTACT for row in found):
         raise LadmError(f"{run.folder}: no intact document has a score; its errors.jsonl says why")
@@ -163,15 +166,19 @@ def measure(run: Run, contrast: list[Contrast], *, num_layers: int, heads: bool)
         cds=cds,
         layers=layers,
         num_layers=num_layers,
-        num_heads=cds.shape[1] // len(layers) if heads else None,
+        num_heads=cds[WITH_SIGMA].shape[1] // len(layers) if heads else None,
     )
+
+
+def _columns(name: str) -> dict[str, str]:
+    return {WITH_SIGMA: name, WITHOUT_SIGMA: f"{name}_no_std"}
 
 
 def _profile(settings: CalibrateSettings, run: Run, chosen: Chosen, measured: Measured, findings: Findings) -> Profile:
     identity = run.identity
     return Profile(
         model=identity["model"],
-        settings={key: identity["settings"][key] for key in METHOD_KEYS},
+        settings={key: identity["settings"][key] for key in METHOD_KEYS} | {"ablation": findings.recommended.form},
         length_tokens=chosen.length_tokens,
         reduction=reduction_of(measured, findings.recommended),
         found={

@@ -17,6 +17,8 @@ from ladm.contrast import INTACT, PASTED
 from ladm.errors import LadmError
 from ladm.profiles import Floats, Reduction, reduce_cds
 
+WITH_SIGMA, WITHOUT_SIGMA = "none", "no-std"
+"""The forms of CDS, named as the ablations that they are."""
 DRAWS = 2000
 CHOSEN_ON, JUDGED_ON = 0, 1
 HEADS_TRIED = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -26,20 +28,28 @@ FEW_DOCUMENTS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """CDS of every row of a contrast set; `layers` are those that ran, a column each or (with heads) several."""
+    """CDS of every row of a contrast set, by form: with sigma (`none`) and without (`no-std`).
+
+    `layers` are those that ran, a column each or (with heads) several.
+    """
 
     kinds: npt.NDArray[np.str_]
     halves: npt.NDArray[np.int64]
-    cds: Floats
+    cds: dict[str, Floats]
     layers: tuple[int, ...]
     num_layers: int
     num_heads: int | None = None
 
-    def of(self, kind: str, half: int | None) -> Floats:
+    def of(self, kind: str, half: int | None, form: str) -> Floats:
         """The rows of a kind, of one half or (None) of both: (B, P)."""
         wanted = self.kinds == kind
-        rows: Floats = self.cds[wanted if half is None else wanted & (self.halves == half)]
+        rows: Floats = self.cds[form][wanted if half is None else wanted & (self.halves == half)]
         return rows
+
+    @property
+    def num_columns(self) -> int:
+        """P."""
+        return int(self.cds[WITH_SIGMA].shape[1])
 
     @property
     def pasted(self) -> tuple[str, ...]:
@@ -55,14 +65,17 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A way to make one score: some columns, reduced. `cost` is the share of a forward pass that it needs."""
+    """A way to make one score: some columns of a form, reduced. `cost` is the share of a forward pass that it needs."""
 
+    form: str = WITH_SIGMA
     columns: tuple[int, ...]
     how: str
     weights: tuple[float, ...] | None
     cost: float
 
-    def score(self, cds_BP: Floats) -> Floats:
+    def score(self, measured: Measured, kind: str, half: int | None) -> Floats:
+        """Scores of the rows of a kind: (B,)."""
+        cds_BP = measured.of(kind, half, self.form)
         return reduce_cds(cds_BP[:, list(self.columns)], self.how, self.weights)
 
 
@@ -109,8 +122,8 @@ def estimate(wins_AB: list[Floats], *, seed: int) -> Estimate:
 
 def wins_of(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], half: int | None) -> list[Floats]:
     """One matrix a kind: does each intact document score higher than each row of the kind?"""
-    intact_A = candidate.score(measured.of(INTACT, half))
-    return [_wins(intact_A, candidate.score(measured.of(kind, half))) for kind in kinds]
+    intact_A = candidate.score(measured, INTACT, half)
+    return [_wins(intact_A, candidate.score(measured, kind, half)) for kind in kinds]
 
 
 def judge(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], *, half: int | None, seed: int) -> Estimate:
@@ -128,7 +141,7 @@ def gain(
 
 def everything(measured: Measured, how: str) -> Candidate:
     """The mean or the median over all columns, which calibration has to beat."""
-    P = measured.cds.shape[1]
+    P = measured.num_columns
     return Candidate(columns=tuple(range(P)), how=how, weights=None, cost=cost_of(measured, P - 1))
 
 
@@ -150,8 +163,8 @@ def try_all(measured: Measured) -> list[Tried]:
     """Every candidate with its AUC and effect size on the first half."""
     tried = []
     for candidate in _candidates(measured):
-        intact_A = candidate.score(measured.of(INTACT, CHOSEN_ON))
-        pasted = [candidate.score(measured.of(kind, CHOSEN_ON)) for kind in measured.pasted]
+        intact_A = candidate.score(measured, INTACT, CHOSEN_ON)
+        pasted = [candidate.score(measured, kind, CHOSEN_ON) for kind in measured.pasted]
         mean = float(np.mean([auc(intact_A, pasted_B) for pasted_B in pasted]))
         effect = float(np.mean([_effect_size(intact_A, pasted_B) for pasted_B in pasted]))
         tried.append(Tried(candidate=candidate, auc=mean, effect=effect))
@@ -183,34 +196,35 @@ def _effect_size(intact_A: Floats, pasted_B: Floats) -> float:
 
 
 def _candidates(measured: Measured) -> Iterator[Candidate]:
-    """Windows of layers, or the best heads of an own AUC, reduced in every way: scaled, each weighs 1 / its median."""
-    for columns in _windows(measured) if measured.num_heads is None else _best_heads(measured):
-        cost = cost_of(measured, max(columns))
-        for how in ("mean", "median", "geometric") if len(columns) > 1 else ("mean",):
-            yield Candidate(columns=columns, how=how, weights=None, cost=cost)
-        if len(columns) > 1:
-            yield Candidate(columns=columns, how="mean", weights=_scales(measured, columns), cost=cost)
+    """Windows of layers, or the best heads of an own AUC, in every form and reduced in every way."""
+    for form in measured.cds:
+        for columns in _windows(measured) if measured.num_heads is None else _best_heads(measured, form):
+            cost = cost_of(measured, max(columns))
+            weights = _scales(measured, columns, form)
+            ways = [("mean", None), ("mean", weights), ("median", None), ("geometric", None)]
+            for how, w in ways if len(columns) > 1 else ways[:1]:
+                yield Candidate(form=form, columns=columns, how=how, weights=w, cost=cost)
 
 
 def _windows(measured: Measured) -> Iterator[tuple[int, ...]]:
-    P = measured.cds.shape[1]
+    P = measured.num_columns
     yield from (tuple(range(first, last + 1)) for first in range(P) for last in range(first, P))
 
 
-def _best_heads(measured: Measured) -> Iterator[tuple[int, ...]]:
+def _best_heads(measured: Measured, form: str) -> Iterator[tuple[int, ...]]:
     """For every layer to stop at, the so many heads up to it that separate best by themselves on the first half."""
     heads = measured.num_heads or 1
-    P = measured.cds.shape[1]
-    singles = [Candidate(columns=(k,), how="mean", weights=None, cost=0.0) for k in range(P)]
+    P = measured.num_columns
+    singles = [Candidate(form=form, columns=(k,), how="mean", weights=None, cost=0.0) for k in range(P)]
     means = np.array([np.mean([w.mean() for w in wins_of(measured, c, measured.pasted, CHOSEN_ON)]) for c in singles])
     for stop in range(heads, P + 1, heads):
         order = np.argsort(-means[:stop], kind="stable")
         yield from (tuple(sorted(int(k) for k in order[:count])) for count in HEADS_TRIED if count <= stop)
 
 
-def _scales(measured: Measured, columns: tuple[int, ...]) -> tuple[float, ...]:
+def _scales(measured: Measured, columns: tuple[int, ...], form: str) -> tuple[float, ...]:
     """Weights that give every column the same median over the intact documents of the first half, 6 digits, sum 1."""
-    medians = np.median(measured.of(INTACT, CHOSEN_ON)[:, list(columns)], axis=0)
+    medians = np.median(measured.of(INTACT, CHOSEN_ON, form)[:, list(columns)], axis=0)
     weights = 1 / np.maximum(medians, 1e-300)
     return tuple(float(f"{w:.6g}") for w in weights / weights.sum())
 

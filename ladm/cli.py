@@ -107,7 +107,7 @@ class _WholeOrAuto(click.ParamType):  # type: ignore[type-arg]
 @_option("ablation", click.Choice(["none", "no-std", "no-length"]), "Drop sigma, or both length weights.")
 @_option("reduce", click.Choice(["mean", "median", "geometric"]), "How the layers become one score.")
 @_option("layers", str, "Layers to score, such as 0-10,14; no later layer runs.  [default: all]")
-@_option("record", click.Choice(["layers", "heads", "range"]), "Kept of a document: CDS by layer; also by head; ...")
+@_option("record", click.Choice(["layers", "heads", "range", "forms"]), "Kept of a document beside its score.")
 @_option("profile", str, "File of ladm calibrate: method, layers and reduction.", metavar="PROFILE")
 @_option("dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision of the model.")
 @_option("backend", click.Choice(["auto", "torch", "triton"]), "What computes equation 2.")

@@ -49,9 +49,12 @@ class PreparingBar:
 
 def calibration_report(findings: Any) -> Iterator[str]:
     """The lines of a calibration: by layer, by cost, by kind of contrast, and what to use."""
-    yield f"{'layer':<16} {'AUC, 95 % interval':<26} {'cost of stopping there':>22}"
+    titles = {"none": "AUC with sigma", "no-std": "AUC without sigma"}
+    heads = "".join(f"{titles[form]:<26} " for form in findings.layers[0].forms)
+    yield f"{'layer':<16} {heads}{'cost of stopping there':>22}"
     for layer in findings.layers:
-        yield f"{layer.name:<16} {layer.auc!s:<26} {layer.cost:>22.2f}"
+        found = "".join(f"{auc!s:<26} " for auc in layer.forms.values())
+        yield f"{layer.name:<16} {found}{layer.cost:>22.2f}"
     yield ""
     yield f"{'cost':>5}  {'AUC, 95 % interval':<26} the best that it buys, judged on the other half"
     for point in findings.frontier:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ladm.calibration import (
     JUDGED_ON,
+    WITH_SIGMA,
     Candidate,
     Estimate,
     Measured,
@@ -27,11 +28,16 @@ from ladm.settings import spell_layers
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFinding:
-    """One layer, or the best head of it: AUC over the pasted kinds, and the cost of stopping there."""
+    """One layer, or the best head of it: AUC over the pasted kinds by form, and the cost of stopping there."""
 
     name: str
-    auc: Estimate
+    forms: dict[str, Estimate]
     cost: float
+
+    @property
+    def auc(self) -> Estimate:
+        """That of the form with sigma."""
+        return self.forms[WITH_SIGMA]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +117,7 @@ def find(measured: Measured, *, objective: str, max_cost: float, seed: int) -> F
                 for name, candidate in scores.items()
             }
             for kind in (*measured.pasted, SHUFFLED, REPEATED, LIST)
-            if len(measured.of(kind, JUDGED_ON))
+            if len(measured.of(kind, JUDGED_ON, WITH_SIGMA))
         },
         overall={
             name: judge(measured, candidate, measured.pasted, half=JUDGED_ON, seed=seed)
@@ -125,19 +131,19 @@ def find(measured: Measured, *, objective: str, max_cost: float, seed: int) -> F
 def _by_layer(measured: Measured, *, seed: int) -> Iterator[LayerFinding]:
     """Nothing is chosen here, so both halves count; of a layer's heads the one that does best on the first half."""
     for layer in measured.layers:
-        columns = [k for k in range(measured.cds.shape[1]) if measured.part(k)[0] == layer]
-        found = [Candidate(columns=(k,), how="mean", weights=None, cost=cost_of(measured, k)) for k in columns]
-        if measured.num_heads is None:
-            yield LayerFinding(
-                name=f"{layer}",
-                auc=judge(measured, found[0], measured.pasted, half=None, seed=seed),
-                cost=found[0].cost,
-            )
-        else:
-            best = max(found, key=lambda c: judge(measured, c, measured.pasted, half=1 - JUDGED_ON, seed=seed).value)
-            _, head = measured.part(best.columns[0])
-            judged = judge(measured, best, measured.pasted, half=JUDGED_ON, seed=seed)
-            yield LayerFinding(name=f"{layer} head {head}", auc=judged, cost=best.cost)
+        columns = [k for k in range(measured.num_columns) if measured.part(k)[0] == layer]
+        cost = cost_of(measured, columns[0])
+        if measured.num_heads is not None:
+            columns = [max(columns, key=lambda k: _single(measured, k, WITH_SIGMA, 1 - JUDGED_ON, seed).value)]
+        half = None if measured.num_heads is None else JUDGED_ON
+        forms = {form: _single(measured, columns[0], form, half, seed) for form in measured.cds}
+        _, head = measured.part(columns[0])
+        yield LayerFinding(name=f"{layer}" if head is None else f"{layer} head {head}", forms=forms, cost=cost)
+
+
+def _single(measured: Measured, column: int, form: str, half: int | None, seed: int) -> Estimate:
+    candidate = Candidate(form=form, columns=(column,), how="mean", weights=None, cost=1.0)
+    return judge(measured, candidate, measured.pasted, half=half, seed=seed)
 
 
 def _frontier(measured: Measured, tried: list[Tried], *, seed: int) -> Iterator[Frontier]:
@@ -160,6 +166,7 @@ def spell(measured: Measured, candidate: Candidate) -> str:
     reduction = reduction_of(measured, candidate)
     how = {"mean": "mean", "median": "median", "geometric": "geometric mean"}[candidate.how]
     how = how if candidate.weights is None else f"weighted {how}"
+    how = how if candidate.form == WITH_SIGMA else f"{how}, without sigma,"
     layers = f"layer{'s' if len(reduction.layers) > 1 else ''} {spell_layers(reduction.layers)}"
     if reduction.heads is None:
         return f"{how} of {layers}"

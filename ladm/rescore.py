@@ -22,6 +22,7 @@ from ladm.results import (
     PARQUET_FILE,
     SORTED_FILE,
     Summary,
+    columns_of,
     require_finished,
     sorting,
     staged_schema,
@@ -44,17 +45,18 @@ def rescore(settings: RescoreSettings) -> Summary:
     run, output = Run.read(Path(settings.run)), Path(settings.output)
     require_finished(run)
     refuse_foreign(output)
-    reduction = _wanted(settings, run)
+    reduction, ablation = _wanted(settings, run)
     identity = run.identity | {
         "settings": run.identity["settings"] | {"reduce": reduction.how},
-        "score": reduction.identity(),
+        "score": reduction.identity()
+        | ({} if ablation == run.identity["settings"]["ablation"] else {"form": ablation}),
         "about": run.identity["about"] | {"rescored_from": str(run.folder)},
     }
     with locked(output):
         again = Run.create_or_resume(output, identity)
         try:
             with sorting(output) as staged, naming(run.folder / PARQUET_FILE, "read"):
-                _stage(run, reduction, staged)
+                _stage(run, reduction, _column(run, reduction, ablation), staged)
                 write_whole(output / ERRORS_FILE, [(run.folder / ERRORS_FILE).read_bytes()])
                 write_sorted(output, staged)
         except Exception:
@@ -63,20 +65,21 @@ def rescore(settings: RescoreSettings) -> Summary:
         return summarise(again)
 
 
-def _wanted(settings: RescoreSettings, run: Run) -> Reduction:
-    """What the profile or the flags ask for, the rest as it was."""
+def _wanted(settings: RescoreSettings, run: Run) -> tuple[Reduction, str]:
+    """What the profile or the flags ask for, the rest as it was; and the ablation that goes with it."""
     had = run.identity["score"]
+    ablation = had.get("form", run.identity["settings"]["ablation"])
     if settings.profile is not None:
         profile = read_profile(settings.profile)
         _require_same(profile, run, settings.profile)
-        return profile.reduction
+        return profile.reduction, profile.settings["ablation"]
     layers = parse_layers(settings.layers)
     if layers is not None:
-        return Reduction(how=settings.reduce or had["reduce"], layers=layers)
+        return Reduction(how=settings.reduce or had["reduce"], layers=layers), ablation
     heads = had["heads"] and tuple((layer, head) for layer, head in had["heads"])
     how = settings.reduce or had["reduce"]
     weights = None if how == "median" or had["weights"] is None else tuple(had["weights"])
-    return Reduction(how=how, layers=tuple(had["layers"]), heads=heads, weights=weights)
+    return Reduction(how=how, layers=tuple(had["layers"]), heads=heads, weights=weights), ablation
 
 
 def _require_same(profile: Profile, run: Run, path: str) -> None:
@@ -85,17 +88,27 @@ def _require_same(profile: Profile, run: Run, path: str) -> None:
         raise LadmError(f"{path} was calibrated for another model than the one of {run.folder}")
     for name, value in profile.settings.items():
         had = run.identity["settings"][name]
-        if had != value:
+        if had != value and not (name == "ablation" and _kept_forms(run) and value == "no-std"):
             raise LadmError(f"{path} scores with {name} {value}, and {run.folder} was scored with {had}")
 
 
-def _stage(run: Run, reduction: Reduction, staged: Path) -> None:
+def _kept_forms(run: Run) -> bool:
+    return bool(run.identity["settings"]["record"] == "forms" and run.identity["settings"]["ablation"] == "none")
+
+
+def _column(run: Run, reduction: Reduction, ablation: str) -> str:
+    """The column of `scores.parquet` that holds what is reduced. Raises LadmError where it was not kept."""
+    name = "cds_per_layer" if reduction.heads is None else "cds_per_head"
+    name += "_no_std" if ablation != run.identity["settings"]["ablation"] else ""
+    if name not in columns_of(run.folder):
+        raise LadmError(f"{run.folder} did not keep {name}; score it again with --record heads")
+    return name
+
+
+def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
     """The rows of the run with their new scores, ready to be sorted."""
     kept_layers = tuple(run.identity["layers"])
     source = pq.ParquetFile(run.folder / PARQUET_FILE, page_checksum_verification=True)
-    name = "cds_per_layer" if reduction.heads is None else "cds_per_head"
-    if name not in source.schema_arrow.names:
-        raise LadmError(f"{run.folder} did not keep {name}; score it again with --record heads")
     hidden = {"rank", "index", "chunked_index", "score", "meta", "num_tokens", "position"}
     extras = [(field.name, field.type) for field in source.schema_arrow if field.name not in hidden]
     schema = staged_schema(extras)

@@ -212,6 +212,12 @@ def _json_line(record: dict[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
+def columns_of(folder: Path) -> list[str]:
+    """Names of the columns of `scores.parquet`."""
+    names: list[str] = pq.read_schema(folder / PARQUET_FILE).names
+    return names
+
+
 def read_scores(folder: Path, columns: list[str]) -> pa.Table:
     """Some columns of `scores.parquet`, checksums verified. Raises StorageError for a damaged file."""
     path = folder / PARQUET_FILE

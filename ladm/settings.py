@@ -12,7 +12,7 @@ from ladm.errors import UsageError
 Variant = Literal["released", "paper"]
 Ablation = Literal["none", "no-std", "no-length"]
 Reduce = Literal["mean", "median", "geometric"]
-Recorded = Literal["layers", "heads", "range"]
+Recorded = Literal["layers", "heads", "range", "forms"]
 Backend = Literal["auto", "torch", "triton"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -60,7 +60,8 @@ class ScoreSettings:
     layers: str | None = _setting(None, changes_result=True)
     """Layers to score, such as `0-10,14`; None: all."""
     record: Recorded = _setting("layers", changes_result=True)
-    """Kept of a document: CDS by layer; also by `heads`; or also the focus at long `range`."""
+    """Kept of a document: CDS by layer; also by `heads`; or also the focus at long `range`; or, for calibration,
+    all `forms`: by layer and by head, with sigma and without."""
     profile: str | None = _setting(None, changes_result=True)
     """A file of `ladm calibrate`; it settles method, layers and reduction."""
     dtype: DType = _setting("auto", changes_result=True)

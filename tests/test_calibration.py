@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from ladm.calibration import (
     CHOSEN_ON,
     JUDGED_ON,
+    WITH_SIGMA,
+    WITHOUT_SIGMA,
     Candidate,
     Measured,
     auc,
@@ -111,8 +113,8 @@ def measured(
         half_list += [k % 2 for k in range(documents)]
         cds.append(np.exp(logs) * np.where(np.arange(layers) == 0, 100.0, 1.0) * scale)
     return Measured(
-        kinds=np.array(kinds), halves=np.array(half_list), cds=np.concatenate(cds), layers=tuple(range(layers)),
-        num_layers=layers,
+        kinds=np.array(kinds), halves=np.array(half_list), cds={WITH_SIGMA: np.concatenate(cds)},
+        layers=tuple(range(layers)), num_layers=layers,
     )  # fmt: skip
 
 
@@ -125,6 +127,18 @@ def test_the_layers_that_carry_the_signal_are_found() -> None:
     assert found.separated
     assert found.recommended is found.chosen
     assert found.layers[3].auc.low > 0.75 > 0.6 > found.layers[0].auc.high
+
+
+def test_the_form_without_sigma_is_taken_where_it_is_better() -> None:
+    weak, strong = measured(200, {2: 0.3}), measured(200, {2: 2.0})
+    both = Measured(
+        kinds=weak.kinds, halves=weak.halves, layers=weak.layers, num_layers=weak.num_layers,
+        cds=weak.cds | {WITHOUT_SIGMA: strong.cds[WITH_SIGMA]},
+    )  # fmt: skip
+    found = find(both, objective="auc", max_cost=1.0, seed=0)
+    assert found.chosen.form == WITHOUT_SIGMA
+    assert ", without sigma, of layer" in found.names["profile"]
+    assert found.layers[2].forms[WITHOUT_SIGMA].low > found.layers[2].forms[WITH_SIGMA].high
 
 
 def test_noise_is_called_noise_and_the_median_recommended() -> None:
@@ -147,10 +161,10 @@ def test_cost_is_a_bound_and_may_be_too_small() -> None:
 def test_what_is_judged_was_not_chosen_on() -> None:
     """Labels of the first half alone decide; those of the second half change the verdict and not the choice."""
     data = measured(100, {2: 2.0})
-    swapped = data.cds.copy()
+    swapped = data.cds[WITH_SIGMA].copy()
     second = data.halves == JUDGED_ON
     swapped[second] = np.random.default_rng(1).permutation(swapped[second])
-    other = Measured(kinds=data.kinds, halves=data.halves, cds=swapped, layers=data.layers, num_layers=data.num_layers)
+    other = dataclasses.replace(data, cds={WITH_SIGMA: swapped})
     a, b = (choose(each, try_all(each), most_cost=1.0, seed=0) for each in (data, other))
     assert a == b
     assert judge(data, a, PASTED, half=JUDGED_ON, seed=0).low > 0.8

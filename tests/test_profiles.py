@@ -172,6 +172,29 @@ def test_rescoring_some_layers_and_by_a_profile_of_heads(ladm: Run, kept: tuple[
         assert len(direct["cds_per_layer"]) == 2
 
 
+def test_forms_are_those_of_the_ablation_and_can_be_rescored(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+    rows, run = kept
+    ladm("score", rows, *SMALL, "--record", "forms", "--output", tmp_path / "forms")
+    ladm("score", rows, *SMALL, "--record", "heads", "--ablation", "no-std", "--output", tmp_path / "no-std")
+    forms, plain, ablated = (by_index(folder) for folder in (tmp_path / "forms", run, tmp_path / "no-std"))
+    for index, line in forms.items():
+        for name in ("cds_per_layer", "cds_per_head"):
+            assert line[name] == plain[index][name]
+            assert line[f"{name}_no_std"] == ablated[index][name]
+    profile = write_profile(tmp_path / "p.yaml", run, Reduction(how="median", layers=(1, 2)), ablation="no-std")
+    assert ladm("rescore", tmp_path / "forms", "--profile", profile, "--output", tmp_path / "again").exit_code == 0
+    direct = ladm(
+        "score", rows, "--model", GOLDEN, "--dtype", "float32", "--profile", profile, "--output", tmp_path / "d"
+    )
+    assert direct.exit_code == 0
+    again, straight = by_index(tmp_path / "again"), by_index(tmp_path / "d")
+    assert {index: line["score"] for index, line in again.items()} == pytest.approx(
+        {index: line["score"] for index, line in straight.items()}, rel=1e-6
+    )
+    result = ladm("rescore", run, "--profile", profile, "--output", tmp_path / "x")
+    assert result.stderr == f"ladm: {profile} scores with ablation no-std, and {run} was scored with none\n"
+
+
 def test_a_profile_binds_the_settings_and_stops_early(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = kept
     profile = write_profile(tmp_path / "p.yaml", run, Reduction(how="median", layers=(0, 1)))

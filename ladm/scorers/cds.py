@@ -18,27 +18,30 @@ def layer_cds(
     """What is kept of rows of equal length in one forward pass, float32 on the CPU, layers as in `observer.layers`.
 
     `cds_per_layer` (B, L); with record "heads" also `cds_per_head` (B, L H), each head's CDS from its
-    own PFS, layer by layer; with record "range" also `range_per_layer` (B, L), the median PFS of the
-    used pairs at least half the document apart.
+    own PFS, layer by layer; with "range" also `range_per_layer` (B, L), the median PFS of the used
+    pairs at least half the document apart; with "forms" heads too, and both also without sigma
+    (`cds_per_layer_no_std`, `cds_per_head_no_std`).
     """
     kept: dict[str, list[Tensor]] = {}
+    by_head = record in ("heads", "forms")
+    forms: dict[str, Ablation] = {"": ablation}
+    if record == "forms":
+        forms["_no_std"] = "no-std"
+
+    def keep(name: str, values: Tensor) -> None:
+        kept.setdefault(name, []).append(values)
 
     def visit(view: LayerView) -> None:
-        pfs_BKJN = pairwise_focus(
-            view.q_BHTD,
-            view.k_BGTD,
-            view.lse_BHT,
-            scaling=view.scaling,
-            grid=grid,
-            backend=backend,
-            by_head=record == "heads",
+        pfs = pairwise_focus(
+            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head
         )
-        if record == "heads":
-            kept.setdefault("cds_per_head", []).append(_cds(pfs_BKJN, grid, ablation))
-            pfs_BKJN = pfs_BKJN.mean(dim=1)
-        kept.setdefault("cds_per_layer", []).append(_cds(pfs_BKJN, grid, ablation).unsqueeze(1))
+        pfs_BJN = pfs.mean(dim=1) if by_head else pfs
+        for suffix, form in forms.items():
+            keep(f"cds_per_layer{suffix}", _cds(pfs_BJN, grid, form).unsqueeze(1))
+            if by_head:
+                keep(f"cds_per_head{suffix}", _cds(pfs, grid, form))
         if record == "range":
-            kept.setdefault("range_per_layer", []).append(long_range_focus(pfs_BKJN, grid).unsqueeze(1))
+            keep("range_per_layer", long_range_focus(pfs_BJN, grid).unsqueeze(1))
 
     observer.observe(ids_BT, visit)
     return {name: torch.cat(parts, dim=1).cpu() for name, parts in kept.items()}
