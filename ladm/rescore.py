@@ -46,10 +46,10 @@ def rescore(settings: RescoreSettings) -> Summary:
     require_finished(run)
     refuse_foreign(output)
     reduction, ablation = _wanted(settings, run)
+    form = {} if ablation == run.identity["settings"]["ablation"] else {"form": ablation}
     identity = run.identity | {
         "settings": run.identity["settings"] | {"reduce": reduction.how},
-        "score": reduction.identity()
-        | ({} if ablation == run.identity["settings"]["ablation"] else {"form": ablation}),
+        "score": reduction.identity() | form,
         "about": run.identity["about"] | {"rescored_from": str(run.folder)},
     }
     with locked(output):

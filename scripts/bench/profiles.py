@@ -1,0 +1,118 @@
+"""What `layers.py` measured, and profiles -> how well each score tells intact documents from pasted ones, and lists.
+
+    python scripts/bench/profiles.py runs/bench/out/smollm2-4096.jsonl --form 16 \\
+        --profile configs/profiles/smollm2-135m.yaml --output scripts/bench/results/profiles-smollm2-4096.json
+
+AUC against each kind with its 95 % interval (bootstrap over documents), and the gain over the median and the mean with
+the paired interval. Profiles choose layers on other documents. `--form` is a span of the measurement, such as 16 or 128.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ladm.calibration import Estimate, auc, estimate
+from ladm.profiles import read_profile, reduce_cds
+
+SEED = 7
+
+
+def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a[:, None] > b).astype(float) + (a[:, None] == b) / 2
+
+
+class Measurement:
+    """The lines of one file of `layers.py`."""
+
+    def __init__(self, path: Path, form: str) -> None:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        self.layers = tuple(lines[0]["layers"])
+        self.kinds = np.array([line["kind"] for line in lines])
+        self.domains = np.array([line["domain"] for line in lines])
+        self._cds = [line["cds"] for line in lines]
+        self.form = form
+
+    def by_layer(self, *, sigma: bool) -> np.ndarray:
+        name = self.form if sigma else f"{self.form} no-std"
+        return np.array([cds[name] for cds in self._cds])
+
+    def by_head(self) -> np.ndarray:
+        return np.array([np.ravel(cds["heads"]) for cds in self._cds])
+
+
+def scores(data: Measurement, profiles: list[str]) -> dict[str, np.ndarray]:
+    """One number a row for each way of scoring."""
+    found = {
+        "mean": reduce_cds(data.by_layer(sigma=True), "mean"),
+        "median": reduce_cds(data.by_layer(sigma=True), "median"),
+        "mean, no-std": reduce_cds(data.by_layer(sigma=False), "mean"),
+        "median, no-std": reduce_cds(data.by_layer(sigma=False), "median"),
+    }
+    for path in profiles:
+        profile = read_profile(path)
+        reduction, sigma = profile.reduction, profile.settings["ablation"] == "none"
+        if reduction.heads is not None and not sigma:
+            sys.exit(f"{path}: single heads were measured with sigma only")
+        values = data.by_layer(sigma=sigma) if reduction.heads is None else data.by_head()
+        heads = None if reduction.heads is None else values.shape[1] // len(data.layers)
+        columns = reduction.columns(data.layers, num_heads=heads)
+        found[Path(path).stem] = reduce_cds(values[:, columns], reduction.how, reduction.weights)
+    return found
+
+
+def rounded(found: Estimate) -> list[float]:
+    return [round(number, 4) for number in (found.value, found.low, found.high)]
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.argument("measured", type=click.Path(path_type=Path, exists=True))
+@click.option("--form", required=True, help="Span tokens, as measured.")
+@click.option("--profile", "profiles", multiple=True)
+@click.option("--output", type=click.Path(path_type=Path))
+def main(measured: Path, form: str, profiles: tuple[str, ...], output: Path | None) -> None:
+    data = Measurement(measured, form)
+    by_name = scores(data, list(profiles))
+    intact = data.kinds == "intact"
+    kinds = [kind for kind in dict.fromkeys(data.kinds.tolist()) if kind != "intact"]
+    counts = {kind: int((data.kinds == kind).sum()) for kind in ("intact", *kinds)}
+    result: dict[str, Any] = {"measured": measured.name, "span_tokens": form, "rows": counts, "auc": {}, "gain": {}}
+    print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    print(f"{'score':<28}" + "".join(f"{kind:<26}" for kind in kinds))
+    won = {
+        name: {kind: wins(values[intact], values[data.kinds == kind]) for kind in kinds}
+        for name, values in by_name.items()
+    }
+    for name in by_name:
+        found = {kind: estimate([won[name][kind]], seed=SEED) for kind in kinds}
+        result["auc"][name] = {kind: rounded(each) for kind, each in found.items()}
+        print(f"{name:<28}" + "".join(f"{each!s:<26}" for each in found.values()))
+    for over in ("median", "mean"):
+        print(f"\ngain over the {over}")
+        for name in by_name:
+            if name != over:
+                gains = {kind: estimate([won[name][kind] - won[over][kind]], seed=SEED) for kind in kinds}
+                result["gain"].setdefault(over, {})[name] = {kind: rounded(each) for kind, each in gains.items()}
+                print(f"{name:<28}" + "".join(f"{each!s:<26}" for each in gains.values()))
+    pasted = [kind for kind in kinds if "pieces" in kind]
+    result["by_layer"] = {
+        label: [
+            round(float(np.mean([auc(cds[intact, k], cds[data.kinds == kind, k]) for kind in pasted])), 4)
+            for k in range(len(data.layers))
+        ]
+        for label, cds in (("with sigma", data.by_layer(sigma=True)), ("without sigma", data.by_layer(sigma=False)))
+    }
+    result["layers"] = list(data.layers)
+    result["command"] = " ".join(["python", "scripts/bench/profiles.py", *sys.argv[1:]])
+    line = json.dumps(result)
+    if output is not None:
+        output.write_text(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
