@@ -32,7 +32,7 @@ HOLDER_FILE = ".holder"
 OWN_PARTIALS = re.compile(r"(run\.json\.[0-9a-f]+|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.partial")
 OWN_LEFTOVERS = re.compile(rf"\.lock|\.lock-finishing|\.holder|\.sorting.*|{OWN_PARTIALS.pattern}|units")
 UNITS_AIMED_AT = 4096
-FEWEST_UNIT_ROWS, MOST_UNIT_ROWS = 16, 4096
+FEWEST_UNIT_ROWS, MOST_UNIT_ROWS = 16, 1024
 
 
 def unit_rows_for(num_rows: int) -> int:

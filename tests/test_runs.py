@@ -369,7 +369,7 @@ def test_a_score_that_is_not_a_number_is_an_error_row(tmp_path: Path, rows: Rows
 
 
 def test_units_depend_on_the_data_alone() -> None:
-    assert [unit_rows_for(n) for n in (1, 32, 100_000, 474_444, 10**8)] == [16, 16, 25, 116, 4096]
+    assert [unit_rows_for(n) for n in (1, 32, 100_000, 474_444, 10**8)] == [16, 16, 25, 116, 1024]
 
 
 def test_the_run_store_imports_without_torch() -> None:

@@ -170,7 +170,8 @@ class _Pool:
             worker.batch = content
         elif kind == "rows":
             self._slowest_seconds = max(self._slowest_seconds, now - worker.since)
-            worker.batch = []
+            safe = {record["position"] for record in content}
+            worker.batch = [position for position in worker.batch if position not in safe]
             self._heard_rows(content)
         elif kind == "sealed":
             assert worker.assignment is not None

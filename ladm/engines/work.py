@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ def work_unit(
 ) -> None:
     """Score the rows of a unit that are not safe yet, batch by batch, and seal it.
 
+    A batch is made durable while the next one is scored, so that the device does not wait for the disk.
     `begin` is told the positions of a batch before it is scored, and `report` is given its records
     once they are durable; what either raises stops the work there.
     """
@@ -67,17 +69,24 @@ def work_unit(
     try:
         sizes = batch_rows if isinstance(batch_rows, BatchSizes) else BatchSizes(batch_rows)
         failed, batches = _sort_out(rows, assignment, scorer, done=set(writer.done), sizes=sizes)
-        if failed:
-            writer.append(failed)
-            report(failed)
-        for batch in batches:
-            begin([row.position for row, _ in batch])
-            records = _score_batch(batch, scorer, sizes)
-            writer.append(records)
-            report(records)
+        with ThreadPoolExecutor(1) as background:
+            writing = background.submit(_append, writer, failed) if failed else None
+            for batch in batches:
+                begin([row.position for row, _ in batch])
+                records = _score_batch(batch, scorer, sizes)
+                if writing is not None:
+                    report(writing.result())
+                writing = background.submit(_append, writer, records)
+            if writing is not None:
+                report(writing.result())
         writer.seal()
     finally:
         writer.close()
+
+
+def _append(writer: UnitWriter, records: list[Record]) -> list[Record]:
+    writer.append(records)
+    return records
 
 
 def _sort_out(

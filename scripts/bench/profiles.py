@@ -4,7 +4,7 @@
         --profile configs/profiles/smollm2-135m.yaml --output scripts/bench/results/profiles-smollm2-4096.json
 
 AUC against each kind with its 95 % interval (bootstrap over documents), and the gain over the median and the mean with
-the paired interval. Profiles choose layers on other documents. `--form` is a span of the measurement, such as 16 or 128.
+the paired interval. Profiles choose layers on other documents. `--form` is a span as measured, such as 16 or 128.
 """
 
 from __future__ import annotations
