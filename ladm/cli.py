@@ -15,7 +15,7 @@ import click
 from ladm import __version__
 from ladm.config import score_settings
 from ladm.display import PreparingBar, ScoringBar, calibration_report, check_report, selection_table, status_report
-from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, LadmError, one_line
+from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, IncompleteError, LadmError, one_line
 from ladm.options import CalibrateSettings, CheckSettings, PrepareSettings, RescoreSettings, SelectSettings
 from ladm.settings import ScoreSettings, flag
 
@@ -167,6 +167,7 @@ def status(run: str, as_json: bool | None) -> None:
 def verify(run: str, deep: bool | None) -> None:
     """Is RUN sound? Checksums, every row there once, results that agree with the units."""
     _quieten_libraries()
+    from ladm.results import is_finished
     from ladm.runs import Run
     from ladm.upkeep import verify as run_verify
 
@@ -176,6 +177,8 @@ def verify(run: str, deep: bool | None) -> None:
         click.echo(problem)
     if problems:
         raise LadmError(f"{run} is not sound: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
+    if not is_finished(found):
+        raise IncompleteError(f"{run} is sound as far as it is, and not finished; run its ladm score again")
     click.echo(f"{run} is sound: {found.num_rows:,} rows, {len(found.units):,} units")
 
 

@@ -125,7 +125,7 @@ def _stage(run: Run, staged: Path) -> Iterator[bytes]:
             if writer is not None:
                 rows = [_staged_row(record) for record in scored]
                 writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
-            yield from (_json_line(record) for record in records if record["status"] != "ok")
+            yield from (json_line(record) for record in records if record["status"] != "ok")
     finally:
         if writer is not None:
             writer.close()
@@ -145,7 +145,6 @@ def staged_schema(extras: list[tuple[str, pa.DataType]]) -> pa.Schema:
 
 def _staged_row(record: dict[str, Any]) -> dict[str, Any]:
     index, chunk = record["index"], record["chunked_index"]
-    shown = {key: value for key, value in record.items() if key not in ("position", "status")}
     return {
         "index_number": index if isinstance(index, int) else None,
         "index_text": index if isinstance(index, str) else None,
@@ -153,8 +152,14 @@ def _staged_row(record: dict[str, Any]) -> dict[str, Any]:
         "chunk_text": chunk if isinstance(chunk, str) else None,
         **{key: value for key, value in record.items() if key not in ("index", "chunked_index", "status")},
         "meta": json.dumps(record["meta"], ensure_ascii=False),
-        "line": json.dumps(shown, ensure_ascii=False, allow_nan=False)[1:],
+        "line": result_line(record),
     }
+
+
+def result_line(record: dict[str, Any]) -> str:
+    """A scored row of the sorted file, but for the rank in front and the newline."""
+    shown = {key: value for key, value in record.items() if key not in ("position", "status")}
+    return json.dumps(shown, ensure_ascii=False, allow_nan=False)[1:]
 
 
 def write_sorted(folder: Path, staged: Path) -> None:
@@ -208,13 +213,18 @@ def _result_schema(engine: duckdb.DuckDBPyConnection, staged: Path) -> pa.Schema
     )
 
 
-def _json_line(record: dict[str, Any]) -> bytes:
+def json_line(record: dict[str, Any]) -> bytes:
+    """A record as a line of a result file."""
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def columns_of(folder: Path) -> list[str]:
-    """Names of the columns of `scores.parquet`."""
-    names: list[str] = pq.read_schema(folder / PARQUET_FILE).names
+    """Names of the columns of `scores.parquet`. Raises StorageError for a damaged file."""
+    path = folder / PARQUET_FILE
+    try:
+        names: list[str] = pq.read_schema(path).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StorageError(f"{path} is damaged: {one_line(error)}; remove it, and ladm score makes it again") from None
     return names
 
 
@@ -234,6 +244,10 @@ def summarise(run: Run) -> Summary:
     summary = Summary(scored=len(scores))
     if len(scores):
         summary.scores = (scores[0].as_py(), scores[len(scores) // 2].as_py(), scores[-1].as_py())
-    with (run.folder / ERRORS_FILE).open(encoding="utf-8") as lines:
-        summary.errors.update(json.loads(line)["error_type"] for line in lines)
+    path = run.folder / ERRORS_FILE
+    try:
+        with path.open(encoding="utf-8") as lines:
+            summary.errors.update(json.loads(line)["error_type"] for line in lines)
+    except (ValueError, KeyError, TypeError):
+        raise StorageError(f"{path} is damaged; remove it, and ladm score makes it again from the units") from None
     return summary

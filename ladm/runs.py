@@ -23,14 +23,19 @@ from typing import Any
 
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
 from ladm.lines import encode_line, read_lines
-from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_folder
+from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_folder, write_whole
 
 FORMAT = 2
 IDENTITY_FILE = "run.json"
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"
 OWN_PARTIALS = re.compile(r"(run\.json\.[0-9a-f]+|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.partial")
-OWN_LEFTOVERS = re.compile(rf"\.lock|\.lock-finishing|\.holder|\.sorting.*|{OWN_PARTIALS.pattern}|units")
+OWN_UNIT_FILES = re.compile(r"\d{6,}\.(jsonl|open(-\d+)?(\.partial)?|claim-\d+(\.[0-9a-f]+\.partial)?)|\.nfs[0-9a-f]+")
+"""What may be in the folder of the units; the last is what a network file system makes of a file removed in use."""
+_SHARED = re.compile(r"\.(claim-|open-)|\.partial$")
+OWN_LEFTOVERS = re.compile(
+    rf"\.lock|\.finishing-\d+(\.[0-9a-f]+\.partial)?|\.holder|\.sorting.*|{OWN_PARTIALS.pattern}|units"
+)
 UNITS_AIMED_AT = 4096
 FEWEST_UNIT_ROWS, MOST_UNIT_ROWS = 16, 1024
 
@@ -124,21 +129,29 @@ class Run:
         return [unit for unit in self.units if self.sealed_path(unit).name not in names]
 
     def adopt_shared(self) -> None:
-        """Make what sharers left behind into units of one's own; only for who holds the folder alone."""
+        """Make what sharers left behind into units of one's own; only for who holds the folder alone.
+
+        The rows of all holders of a unit go into a new file, so that a holder who is not gone after
+        all writes into one that nobody reads.
+        """
         with naming(self.folder / "units", "tidy"):
-            for left in sorted((self.folder / "units").glob("*.claim-*")):
-                left.unlink()
-            by_unit: dict[str, list[Path]] = {}
-            for left in (self.folder / "units").glob("*.open-*"):
-                by_unit.setdefault(left.name.partition(".")[0], []).append(left)
-            for number, files in by_unit.items():
-                best = max(files, key=lambda path: (path.stat().st_size, path.name))
-                own = self.folder / "units" / f"{number}.open"
-                sealed = (self.folder / "units" / f"{number}.jsonl").exists()
-                if not sealed and (not own.exists() or own.stat().st_size < best.stat().st_size):
-                    os.replace(best, own)
-                for path in files:
-                    path.unlink(missing_ok=True)
+            left = [path for path in (self.folder / "units").iterdir() if _SHARED.search(path.name)]
+            numbers = {int(path.name.partition(".")[0]) for path in left}
+            for unit in self.units if numbers else ():
+                if unit.number in numbers and not self.sealed_path(unit).exists():
+                    write_whole(self.open_path(unit), map(encode_line, self.rows_of_holders(unit)))
+            for path in left:
+                path.unlink(missing_ok=True)
+
+    def rows_of_holders(self, unit: Unit) -> list[dict[str, Any]]:
+        """Every row of an unsealed unit that any of its holders made safe. A damaged file of one counts for nothing."""
+        rows: dict[int, dict[str, Any]] = {}
+        for path in sorted((self.folder / "units").glob(f"{unit.number:06d}.open*")):
+            if not path.name.endswith(PARTIAL_SUFFIX):
+                with contextlib.suppress(StorageError):
+                    records, _ = read_lines(path, start=unit.start, stop=unit.stop)
+                    rows = {record["position"]: record for record in records} | rows
+        return list(rows.values())
 
     def read_sealed(self, unit: Unit) -> list[dict[str, Any]]:
         """The rows of a sealed unit in the order of the data.
@@ -218,6 +231,10 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _flock(descriptor, folder, shared=shared)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    try:
         with naming(folder, "write to"):
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
             for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
@@ -263,11 +280,10 @@ class UnitWriter:
         self.done: dict[int, bool] = {}
         self._file = Appender(self._path, size=size)
         self._count(records)
-        for earlier in reversed(range(generation)):
-            if not self.done and run.open_path(unit, earlier).exists():
-                kept, _ = read_lines(run.open_path(unit, earlier), start=unit.start, stop=unit.stop)
-                if kept:
-                    self.append(kept)
+        if generation:
+            kept = [record for record in run.rows_of_holders(unit) if record["position"] not in self.done]
+            if kept:
+                self.append(kept)
 
     def append(self, records: list[dict[str, Any]]) -> None:
         """Make a batch of rows durable: one write of whole lines, one fsync."""

@@ -11,15 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock
-
 from ladm import __version__
 from ladm.engines.local import Work, run_units
-from ladm.engines.shard import Shard, SharedUnits, local_rank, parse_shard, shard_of
+from ladm.engines.shard import Place, SharedUnits, parse_shard, place_of
 from ladm.engines.units import OwnUnits
 from ladm.engines.work import BatchRule, Record
 from ladm.errors import LadmError, UsageError
-from ladm.lines import read_lines
 from ladm.models import ModelFacts, model_facts, model_identity
 from ladm.profiles import Profile, Reduction, read_profile
 from ladm.results import Summary, finish, is_finished, summarise
@@ -31,7 +28,6 @@ from ladm.signals import Stopped, stopping
 from ladm.upkeep import delete_run, forget_errors
 
 CUDA_BATCH_TOKENS = 32_768
-FINISHING_FILE = ".lock-finishing"
 
 
 class Progress(Protocol):
@@ -58,7 +54,7 @@ class Plan:
     devices: tuple[str, ...]
     attention: str
     backend: str
-    shard: Shard | None
+    place: Place | None
 
     def make_scorer(self) -> Callable[[str], Scorer]:
         """A function of the device that loads the model there; it can be pickled."""
@@ -84,11 +80,14 @@ def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[S
         plan = make_plan(settings)
         for line in _resolved(plan, rows):
             echo(line)
-        with locked(folder, shared=plan.shard is not None):
+        with locked(folder, shared=plan.place is not None):
+            echo("reading the data and the model once for their identity")
+            identity = _identity(plan, rows)
             if settings.overwrite and (folder / IDENTITY_FILE).exists():
                 delete_run(folder)
-            echo("reading the data and the model once for their identity")
-            run = Run.create_or_resume(folder, _identity(plan, rows))
+            run = Run.create_or_resume(folder, identity)
+            if plan.place is None:
+                run.adopt_shared()
             if settings.retry_errors:
                 echo(f"taking back {forget_errors(run):,} rows without a score")
             finished = is_finished(run)
@@ -99,14 +98,12 @@ def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[S
 
 def _finish_rows(plan: Plan, run: Run, rows: Rows, progress: Progress, signals: list[int]) -> None:
     """Score what is left and write the results; of several launches that share the run one writes them."""
-    if plan.shard is not None:
-        with SharedUnits(run, plan.shard) as source:
+    if plan.place is not None:
+        with SharedUnits(run, plan.place.shard) as source:
             _score_rows(plan, run, rows, source, progress, signals)
-        with FileLock(run.folder / FINISHING_FILE):
-            finish(run)
+            source.finish(partial(finish, run), partial(is_finished, run))
         return
     try:
-        run.adopt_shared()
         _score_rows(plan, run, rows, OwnUnits(run), progress, signals)
     except Exception:
         run.forget_if_empty()
@@ -122,12 +119,12 @@ def make_plan(settings: ScoreSettings) -> Plan:
     from ladm.devices import resolve_backend, resolve_devices, resolve_dtype
     from ladm.kernels.attention import attention_kernel
 
-    shard = shard_of(os.environ) if settings.shard is None else parse_shard(settings.shard)
-    if shard is not None and (settings.overwrite or settings.retry_errors):
+    place = place_of(os.environ) if settings.shard is None else Place(shard=parse_shard(settings.shard))
+    if place is not None and (settings.overwrite or settings.retry_errors):
         raise UsageError(
             "--overwrite and --retry-errors are for a run that nobody shares; run them once without --shard"
         )
-    devices = resolve_devices(settings.device, workers=settings.workers, rank=local_rank(os.environ) if shard else None)
+    devices = resolve_devices(settings.device, workers=settings.workers, rank=place.rank if place else None)
     dtype = resolve_dtype(settings.dtype, devices[0])
     attention = attention_kernel(devices[0].split(":")[0], dtype)
     return Plan(
@@ -140,7 +137,7 @@ def make_plan(settings: ScoreSettings) -> Plan:
         devices=devices,
         attention=attention,
         backend=resolve_backend(settings.backend, devices[0]),
-        shard=shard,
+        place=place,
     )
 
 
@@ -183,8 +180,17 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
         "backend": {"device": plan.devices[0].split(":")[0], "attention": plan.attention, "focus": plan.backend},
         "versions": {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")},
         "unit_rows": unit_rows_for(len(rows)),
-        "about": {"rows": rows.name, "model": plan.facts.name, "batch_size": plan.settings.batch_size},
+        "about": {
+            "rows": _absolute(rows.name),
+            "model": _absolute(plan.facts.name),
+            "batch_size": plan.settings.batch_size,
+        },
     }
+
+
+def _absolute(name: str) -> str:
+    """A folder by its whole path, a Hub id as it is."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
 
 
 def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
@@ -200,8 +206,8 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
     if plan.profile is not None:
         yield f"profile   {s.profile}: calibrated at {plan.profile.length_tokens:,} tokens"
     yield f"device    {', '.join(plan.devices)} in {plan.dtype}, attention {plan.attention}, focus {plan.backend}"
-    if plan.shard is not None:
-        yield f"shard     {plan.shard.index} of {plan.shard.count} that share the run"
+    if plan.place is not None:
+        yield f"shard     {plan.place.shard.index} of {plan.place.shard.count} that share the run"
     yield f"output    {s.output}"
 
 
@@ -231,9 +237,9 @@ def _score_rows(
         batch_rows=plan.batch_rows(),
         threads=None if plan.settings.workers is None else max(1, (os.cpu_count() or 1) // plan.settings.workers),
     )
-    watched = plan.settings.workers is not None or plan.devices[0].startswith("cuda")
+    alone_on_cpu = plan.place is None and plan.settings.workers is None and plan.devices == ("cpu",)
     try:
-        run_units(work, run, rows, source, devices=plan.devices, report=report, watched=watched)
+        run_units(work, run, rows, source, devices=plan.devices, report=report, watched=not alone_on_cpu)
     finally:
         progress.close()
 
@@ -263,8 +269,8 @@ def _already(run: Run) -> tuple[int, int]:
             records = run.read_sealed(unit)
             done += len(records)
             failed += sum(record["status"] != "ok" for record in records)
-        elif run.open_path(unit).exists():
-            records, _ = read_lines(run.open_path(unit), start=unit.start, stop=unit.stop)
+        else:
+            records = run.rows_of_holders(unit)
             done += len(records)
             failed += sum(record["status"] != "ok" for record in records)
     return done, failed

@@ -26,14 +26,14 @@ def stopping(folder: Path) -> Iterator[list[int]]:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         signals.append(number)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield signals
     except Stopped as stopped:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
         number = signal.Signals(stopped.args[0])
         raise InterruptedRunError(
             f"stopped by {number.name}; finished rows are safe in {folder}, and the same command goes on from there",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -12,20 +13,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from ladm.engines.shard import units_held
 from ladm.errors import LadmError
 from ladm.lines import encode_line, read_lines
-from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, is_finished, read_scores
+from ladm.results import (
+    ERRORS_FILE,
+    PARQUET_FILE,
+    SORTED_FILE,
+    columns_of,
+    is_finished,
+    json_line,
+    read_scores,
+    result_line,
+)
 from ladm.rows import open_rows
-from ladm.runs import IDENTITY_FILE, Run, Unit
+from ladm.runs import IDENTITY_FILE, OWN_LEFTOVERS, OWN_UNIT_FILES, Run, Unit
 from ladm.storage import naming, sync_folder, write_whole
 
 RATE_OVER_UNITS = 64
-_ERROR_TYPE = re.compile(rb'"status":"error".*?"error_type":"(\w+)"')
-_OWN = re.compile(
-    r"units|run\.json|\.lock(-finishing)?|\.holder|\.sorting.*|(run\.json\.\d+|[a-z_]+\.(jsonl|parquet))\.partial"
-)
-_OWN_UNITS = re.compile(r"\d{6,}\.(jsonl|open(-\d+)?|claim-\d+(\.\d+\.partial)?)")
+_ERROR_LINE = re.compile(rb'^\{"position":\d+,"status":"error",.*$', re.MULTILINE)
+_OWN = re.compile(rf"run\.json|{OWN_LEFTOVERS.pattern}")
 
 
 @dataclass
@@ -58,8 +67,7 @@ def status(run: Run) -> Status:
         done=0,
         held=units_held(run),
     )
-    if found.finished and waiting:
-        # A rescored run has results and no units.
+    if is_rescored(run):
         found.sealed, found.done = found.units, run.num_rows
         with (run.folder / ERRORS_FILE).open("rb") as lines:
             found.errors.update(json.loads(line)["error_type"] for line in lines)
@@ -73,7 +81,7 @@ def status(run: Run) -> Status:
             with contextlib.suppress(FileNotFoundError):
                 found.done += unit.stop - unit.start
                 sealed_at.append((path.stat().st_mtime, unit.stop - unit.start))
-                found.errors.update(kind.decode() for kind in _ERROR_TYPE.findall(path.read_bytes()))
+                found.errors.update(_error_types(path.read_bytes()))
     found.rows_a_second = _rate(sorted(sealed_at)[-RATE_OVER_UNITS:])
     return found
 
@@ -82,72 +90,121 @@ def _count_open(run: Run, unit: Unit, errors: Counter[str]) -> int:
     """Whole lines of an unfinished unit: those of the holder who is furthest."""
     best = b""
     for path in (run.folder / "units").glob(f"{unit.number:06d}.open*"):
+        if path.suffix == ".partial":
+            continue
         with contextlib.suppress(FileNotFoundError):
             content = path.read_bytes()
             best = max(best, content[: content.rfind(b"\n") + 1], key=len)
-    errors.update(kind.decode() for kind in _ERROR_TYPE.findall(best))
+    errors.update(_error_types(best))
     return best.count(b"\n")
 
 
+def _error_types(content: bytes) -> Iterator[str]:
+    """The kinds of the rows without a score among the lines of a unit."""
+    for line in _ERROR_LINE.findall(content):
+        with contextlib.suppress(ValueError, KeyError):
+            yield json.loads(line)["error_type"]
+
+
+def is_rescored(run: Run) -> bool:
+    """Was it made by `ladm rescore`? Then it has results and no units."""
+    return "rescored_from" in run.identity.get("about", {})
+
+
 def _rate(sealed_at: list[tuple[float, int]]) -> float | None:
-    """Rows a second between the first of these units and the last."""
-    if len(sealed_at) < 2 or sealed_at[-1][0] <= sealed_at[0][0]:
+    """Rows a second of these units, from the times between their seals; a pause of the run is not counted."""
+    gaps = [(later - earlier, rows) for (earlier, _), (later, rows) in itertools.pairwise(sealed_at)]
+    if not gaps:
         return None
-    return sum(rows for _, rows in sealed_at[1:]) / (sealed_at[-1][0] - sealed_at[0][0])
+    usual = sorted(gap for gap, _ in gaps)[len(gaps) // 2]
+    counted = [(gap, rows) for gap, rows in gaps if gap <= max(20 * usual, 1.0)]
+    seconds = sum(gap for gap, _ in counted)
+    return sum(rows for _, rows in counted) / seconds if seconds > 0 else None
 
 
 def verify(run: Run, *, deep: bool) -> Iterator[str]:
     """What is wrong with a run, a line each; nothing when all is well.
 
-    Checksums of every sealed unit, that every row is there once, that the result files agree with the
-    units and with each other; `deep`: that model and rows are still those of the identity.
+    Checksums of every line of every unit, that every row is there once, that the result files hold
+    exactly what the units hold; `deep`: that model and rows are still those of the identity. An
+    unfinished run is looked at as far as it is.
     """
-    waiting = {unit.number for unit in run.unsealed()}
-    rescored = "rescored_from" in run.identity.get("about", {})
-    positions: dict[int, float] = {}
-    failed = 0
-    for unit in run.units if not rescored else ():
-        if unit.number in waiting:
-            continue
+    lines: dict[int, int] = {}
+    errors: list[bytes] = []
+    unfinished = False
+    for unit in run.units if not is_rescored(run) else ():
         try:
-            records = run.read_sealed(unit)
+            if run.sealed_path(unit).exists():
+                for record in run.read_sealed(unit):
+                    if record["status"] == "ok":
+                        lines[record["position"]] = xxhash.xxh3_64_intdigest(result_line(record).encode())
+                    else:
+                        errors.append(json_line(record))
+            else:
+                unfinished = True
+                _read_open(run, unit)
         except LadmError as error:
             yield str(error)
-            continue
-        positions |= {record["position"]: record["score"] for record in records if record["status"] == "ok"}
-        failed += sum(record["status"] != "ok" for record in records)
-    if waiting and not rescored:
-        yield f"{run.folder} is not finished: {len(waiting)} of {len(run.units)} units are missing"
-    elif not is_finished(run):
-        yield f"{run.folder} is not finished: its result files are not there; run its ladm score again"
-    else:
-        yield from _verify_results(run, None if rescored else (positions, failed))
+    if is_finished(run):
+        yield from _verify_results(run, None if is_rescored(run) or unfinished else (lines, errors))
+        if unfinished:
+            yield f"{run.folder} has results, and units of it are missing"
     if deep:
         yield from _verify_identity(run)
 
 
-def _verify_results(run: Run, expected: tuple[dict[int, float], int] | None) -> Iterator[str]:
-    """Do the result files hold the rows of the units, and the same ones?"""
+def _read_open(run: Run, unit: Unit) -> None:
+    path = run.open_path(unit)
     try:
-        table = read_scores(run.folder, ["position", "index", "score"])
+        if path.exists():
+            read_lines(path, start=unit.start, stop=unit.stop)
+    except LadmError as error:
+        raise LadmError(f"{error}; without that file its rows are scored again") from None
+
+
+def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | None) -> Iterator[str]:
+    """Do the result files hold the rows of the units, and the same ones, in order?"""
+    sorted_path = run.folder / SORTED_FILE
+    try:
+        table = read_scores(run.folder, columns_of(run.folder))
+        index, scores = table["index"].to_pylist(), table["score"].to_pylist()
+        positions = table["position"].to_pylist()
+        error_lines = (run.folder / ERRORS_FILE).read_bytes().splitlines(keepends=True)
     except LadmError as error:
         yield str(error)
         return
-    scores = dict(zip(table["position"].to_pylist(), table["score"].to_pylist(), strict=True))
-    listed = table["score"].to_pylist()
-    if listed != sorted(listed, reverse=True):
+    if scores != sorted(scores, reverse=True):
         yield f"{run.folder / PARQUET_FILE} is not in order"
-    if len(scores) != table.num_rows:
+    if len(set(positions)) != len(positions):
         yield f"{run.folder / PARQUET_FILE} has a row twice"
-    errors = (run.folder / ERRORS_FILE).read_bytes().count(b"\n")
-    if len(scores) + errors != run.num_rows:
-        yield f"{run.folder}: {len(scores)} scores and {errors} errors are not {run.num_rows} rows"
-    if expected is not None and (scores, errors) != expected:
-        yield f"{run.folder}: the result files are not those of the units; remove them, and run its ladm score again"
-    with (run.folder / SORTED_FILE).open("rb") as lines:
-        in_lines = [(line["index"], line["score"]) for line in map(json.loads, lines)]
-    if in_lines != list(zip(table["index"].to_pylist(), listed, strict=True)):
-        yield f"{run.folder / SORTED_FILE} and {PARQUET_FILE} have different scores"
+    if len(positions) + len(error_lines) != run.num_rows:
+        yield f"{run.folder}: {len(positions)} scores and {len(error_lines)} errors are not {run.num_rows} rows"
+    count = 0
+    with sorted_path.open("rb") as lines:
+        for count, line in enumerate(lines, 1):
+            if count > len(positions) or not _is_line(line, count, index[count - 1], scores[count - 1]):
+                yield f"{sorted_path} is damaged at line {count}: it is not row {count} of {PARQUET_FILE}"
+                return
+            if expected is not None and not _is_of_unit(line, count, expected[0].get(positions[count - 1])):
+                yield f"{sorted_path} is damaged at line {count}: it is not what the unit holds"
+                return
+    if count != len(positions):
+        yield f"{sorted_path} has {count} lines, and {PARQUET_FILE} has {len(positions)} rows"
+    if expected is not None and error_lines != expected[1]:
+        yield f"{run.folder / ERRORS_FILE} is not what the units hold"
+
+
+def _is_line(line: bytes, rank: int, index: Any, score: float) -> bool:
+    try:
+        record = json.loads(line)
+        return bool((record["rank"], record["index"], record["score"]) == (rank, index, score))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _is_of_unit(line: bytes, rank: int, expected: int | None) -> bool:
+    front = f'{{"rank": {rank}, '.encode()
+    return line.startswith(front) and xxhash.xxh3_64_intdigest(line[len(front) : -1]) == expected
 
 
 def _verify_identity(run: Run) -> Iterator[str]:
@@ -199,7 +256,7 @@ def delete_run(folder: Path) -> None:
     Run.read(folder)
     results = {SORTED_FILE, PARQUET_FILE, ERRORS_FILE}
     others = [p.name for p in folder.iterdir() if p.name not in results and not _OWN.fullmatch(p.name)]
-    others += [f"units/{p.name}" for p in (folder / "units").glob("*") if not _OWN_UNITS.fullmatch(p.name)]
+    others += [f"units/{p.name}" for p in (folder / "units").glob("*") if not OWN_UNIT_FILES.fullmatch(p.name)]
     if others:
         raise LadmError(
             f"{folder} holds more than a run ({sorted(others)[0]}); move that away, or give another --output"
@@ -209,6 +266,8 @@ def delete_run(folder: Path) -> None:
     with naming(folder, "remove from"):
         for path in [*(folder / "units").glob("*"), *folder.glob("*.partial")]:
             path.unlink(missing_ok=True)
+        if (folder / "units").exists():
+            sync_folder(folder / "units")
         for left in folder.glob(".sorting*"):
             shutil.rmtree(left)
     _remove(folder, IDENTITY_FILE)

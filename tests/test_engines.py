@@ -20,7 +20,7 @@ from fakes import fake_rows
 
 from ladm.engines import local, shard
 from ladm.engines.local import Work, run_units
-from ladm.engines.shard import Shard, SharedUnits, local_rank, parse_shard, shard_of
+from ladm.engines.shard import Place, Shard, SharedUnits, parse_shard, place_of
 from ladm.engines.units import OwnUnits
 from ladm.engines.work import Record
 from ladm.errors import LadmError, LockedError, UsageError
@@ -103,7 +103,7 @@ def test_a_poisonous_row_is_found_and_recorded(tmp_path: Path, save_rows: Any) -
 def test_a_worker_that_hangs_once_is_replaced(tmp_path: Path, rows: Rows, whole: Any) -> None:
     os.environ["LADM_TEST_HANG_ONCE"] = str(tmp_path / "hung")
     began = time.monotonic()
-    complete(tmp_path / "run", rows, fakes.make_hanging_once, devices=2, hang_seconds=1.0)
+    complete(tmp_path / "run", rows, fakes.make_hanging_once, devices=2, hang_seconds=1.0, first_seconds=8.0)
     assert (tmp_path / "hung").exists()
     assert contents(tmp_path / "run") == whole
     assert time.monotonic() - began < 30
@@ -300,24 +300,40 @@ def test_alone_and_shared_exclude_each_other(tmp_path: Path) -> None:
         pass
 
 
+BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "8"}
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
         ({}, None),
-        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, Shard(6, 8)),
+        (BATCH_SCRIPT, None),
+        (BATCH_SCRIPT | {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}, (3, 8, 1)),
+        (
+            BATCH_SCRIPT | {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"},
+            (6, 8, None),
+        ),
         (
             {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "0",
              "SLURM_ARRAY_TASK_STEP": "2"},
-            Shard(2, 3),
+            (2, 3, None),
         ),
-        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "16"}, Shard(3, 16)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, None),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, Shard(1, 2)),
+        ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "2"}, (1, 2, None)),
+        ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "1", "SLURM_ARRAY_TASK_MIN": "5"}, (0, 1, None)),
+        (
+            BATCH_SCRIPT | {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_ARRAY_TASK_ID": "1",
+                            "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "0"},
+            (11, 16, 3),
+        ),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_ID": "0"}, None),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, (1, 2, 1)),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, None),
         ({"RANK": "1"}, None),
     ],
 )  # fmt: skip
-def test_the_place_of_a_launch(environment: dict[str, str], expected: Shard | None) -> None:
-    assert shard_of(environment) == expected
+def test_the_place_of_a_launch(environment: dict[str, str], expected: tuple[int, int, int | None] | None) -> None:
+    found = place_of(environment)
+    assert found == (None if expected is None else Place(shard=Shard(*expected[:2]), rank=expected[2]))
 
 
 def test_spelled_shards_and_ranks() -> None:
@@ -326,7 +342,4 @@ def test_spelled_shards_and_ranks() -> None:
         with pytest.raises(UsageError) as told:
             parse_shard(text)
         assert str(told.value).startswith(message)
-    assert local_rank({"LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "8"}) == 3
-    assert local_rank({"SLURM_LOCALID": "1"}) == 1
-    assert local_rank({}) is None
     assert shard.LEASE_SECONDS > 10

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from conftest import GOLDEN, read_lines, topical_rows
@@ -98,19 +99,47 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
         assert result.exit_code == 1
         assert f"{unit} is damaged" in result.stdout
         unit.write_bytes(whole)
+    table = pq.read_table(run / "scores.parquet")
+    for name in RESULTS:
+        path = run / name
+        whole = path.read_bytes()
+        for at in range(0, len(whole), max(1, len(whole) // 40)):
+            flip(path, at)
+            result = ladm("verify", run)
+            if name == "scores.parquet" and result.exit_code == 0:
+                # A byte that means nothing, such as one of the statistics: what is read is as it was.
+                assert pq.read_table(path).equals(table)
+            else:
+                assert result.exit_code == 1, (name, at)
+                assert str(path) in result.stdout
+            path.write_bytes(whole)
     lines = (run / "sorted_by_score.jsonl").read_text().splitlines(keepends=True)
     (run / "sorted_by_score.jsonl").write_text("".join([lines[1], lines[0], *lines[2:]]))
     result = ladm("verify", run)
-    assert result.stdout == f"{run}/sorted_by_score.jsonl and scores.parquet have different scores\n"
+    assert result.stdout == f"{run}/sorted_by_score.jsonl is damaged at line 1: it is not row 1 of scores.parquet\n"
     assert result.stderr == f"ladm: {run} is not sound: 1 problem\n"
     (run / "sorted_by_score.jsonl").write_text("".join(lines))
+    whole = (run / "errors.jsonl").read_bytes()
     (run / "errors.jsonl").write_text("")
     assert ladm("verify", run).stdout == (
-        f"{run}: 38 scores and 0 errors are not 40 rows\n"
-        f"{run}: the result files are not those of the units; remove them, and run its ladm score again\n"
+        f"{run}: 38 scores and 0 errors are not 40 rows\n{run}/errors.jsonl is not what the units hold\n"
     )
+    (run / "errors.jsonl").write_bytes(whole)
     unit.unlink()
-    assert f"{run} is not finished: 1 of 3 units are missing\n" in ladm("verify", run).stdout
+    assert ladm("verify", run).stdout == f"{run} has results, and units of it are missing\n"
+
+
+def test_an_unfinished_run_is_looked_at_as_far_as_it_is(ladm: Run, run: Path) -> None:
+    for name in RESULTS:
+        (run / name).unlink()
+    (run / "units" / "000001.jsonl").rename(run / "units" / "000001.open")
+    result = ladm("verify", run)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == f"ladm: {run} is sound as far as it is, and not finished; run its ladm score again\n"
+    flip(run / "units" / "000001.open", 50)
+    result = ladm("verify", run)
+    assert result.exit_code == 1
+    assert "000001.open is damaged at byte 0: the line is not as it was written; without that file" in result.stdout
 
 
 def test_verify_deep_sees_other_rows_and_models(ladm: Run, made: tuple[str, Path], run: Path, save_rows: Any) -> None:
@@ -133,8 +162,9 @@ def test_errors_are_tried_again(ladm: Run, made: tuple[str, Path], run: Path) ->
     from ladm.lines import encode_line
 
     rest = (run / "units" / "000001.jsonl").read_bytes().splitlines(keepends=True)[1:]
-    problem = {key: line[key] for key in ("position", "index", "chunked_index", "meta", "num_tokens")}
-    problem |= {"status": "error", "stage": "score", "error_type": "out_of_memory", "message": "full"}
+    problem = {"position": line["position"], "status": "error"}
+    problem |= {key: line[key] for key in ("index", "chunked_index", "meta", "num_tokens")}
+    problem |= {"stage": "score", "error_type": "out_of_memory", "message": "full"}
     (run / "units" / "000001.jsonl").write_bytes(encode_line(problem) + b"".join(rest))
     for name in RESULTS:
         (run / name).unlink()
@@ -143,6 +173,20 @@ def test_errors_are_tried_again(ladm: Run, made: tuple[str, Path], run: Path) ->
     result = ladm("score", made[0], *SMALL, "--output", run, "--retry-errors")
     assert result.exit_code == 0, result.output
     assert "taking back 3 rows without a score\n" in result.stderr
+    assert contents(run) == before
+
+
+def test_overwrite_removes_nothing_when_the_command_cannot_work(ladm: Run, made: tuple[str, Path], run: Path) -> None:
+    profile = {
+        "format": 1, "model": {"type": "llama", "sha256": {"config.json": "0"}}, "length_tokens": 1,
+        "settings": json.loads((run / "run.json").read_text())["settings"],
+        "score": {"reduce": "mean", "layers": [0], "heads": None, "weights": None},
+    }  # fmt: skip
+    (run.parent / "p.yaml").write_text(json.dumps(profile))
+    before = contents(run)
+    common = ("--model", GOLDEN, "--dtype", "float32", "--profile", run.parent / "p.yaml")
+    result = ladm("score", made[0], *common, "--output", run, "--overwrite")
+    assert "was calibrated for another model" in result.stderr
     assert contents(run) == before
 
 
@@ -195,6 +239,14 @@ def test_overwrite_removes_the_run_and_nothing_else(ladm: Run, made: tuple[str, 
     )  # fmt: skip
     assert ladm("verify", run).exit_code == 0
     (run / "notes.txt").unlink()
+    # What kills leave behind is the run's own, and goes with it.
+    for name in (
+        "run.json.0a1b.partial",
+        "units/000001.claim-0.ff.partial",
+        "units/000000.open.partial",
+        ".finishing-0",
+    ):
+        (run / name).write_text("")
     (run / "units" / "mine").write_text("")
     assert "holds more than a run (units/mine)" in ladm("score", made[0], *other, "--overwrite").stderr
     (run / "units" / "mine").unlink()

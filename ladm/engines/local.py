@@ -6,12 +6,14 @@ replaced; a row that takes workers with it is found by scoring its batch row by 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.engines.units import Assignment, Source
-from ladm.engines.work import BatchRule, BatchSizes, Record, Report, is_device_failure, work_unit
+from ladm.engines.work import BatchRule, BatchSizes, Record, Report, work_unit
 from ladm.errors import LadmError, one_line
 from ladm.rows import Rows, open_rows
 from ladm.runs import Run
@@ -32,14 +34,17 @@ MakeScorer = Callable[[str], Scorer]
 TICK_SECONDS = 0.5
 MOST_LOSSES_IN_A_ROW = 20
 """Workers lost without a single row scored in between, before the run is given up."""
-SLOWEST_START_SECONDS = 1800.0
+MOST_FAILED_STARTS = 2
+LOSSES_OF_A_POISONOUS_ROW = 3
+SLOWEST_END_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """What every worker needs to know; it travels to other processes by pickle.
 
-    A worker that is silent for `hang_seconds` and ten times its slowest batch so far counts as hung.
+    A worker that is silent for `hang_seconds` and ten times the slowest batch so far counts as hung;
+    one that has not finished a batch yet, only after `first_seconds`.
     """
 
     folder: Path
@@ -49,6 +54,7 @@ class Work:
     batch_rows: BatchRule
     threads: int | None = None
     hang_seconds: float = 300.0
+    first_seconds: float = 1800.0
 
 
 def run_units(
@@ -84,13 +90,20 @@ class _Worker:
     since: float
     """When it was last heard of or given something to do, on the monotonic clock."""
     ready: bool = False
+    warm: bool = False
+    """Has it finished a batch? The first may compile kernels."""
     assignment: Assignment | None = None
     batch: list[int] = field(default_factory=list)
-    hung: str = ""
+    reason: str = ""
 
     @property
     def idle(self) -> bool:
         return self.ready and self.assignment is None
+
+    def send(self, message: Any) -> None:
+        """Tell it something. A worker that is gone does not hear it, and the next look finds that out."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(message)
 
 
 class _Pool:
@@ -99,79 +112,104 @@ class _Pool:
     def __init__(self, work: Work, source: Source, *, devices: tuple[str, ...], report: Report) -> None:
         self._work, self._source, self._devices, self._report = work, source, devices, report
         self._context = multiprocessing.get_context("spawn")
-        self._workers: list[_Worker] = []
-        self._again: list[Assignment] = []
-        self._suspects: set[int] = set()
+        self._slots: list[_Worker | None] = [None] * len(devices)
+        self._row_losses: Counter[int] = Counter()
+        self._failed_starts: Counter[str] = Counter()
         self._losses = 0
         self._slowest_seconds = 0.0
+        self._last_look = time.monotonic()
+        self._ask_again = 0.0
 
     def run(self) -> None:
-        """Give out units until none is left. Workers are started only as long as there is a unit for them."""
+        """Give out units until none is left. A worker is started for a device once there is a unit for it."""
         try:
-            for device in self._devices:
-                assignment = self._take()
-                if assignment is None:
-                    break
-                self._workers.append(self._start(device, assignment))
             while not self._done():
-                for pipe in wait([worker.pipe for worker in self._workers], TICK_SECONDS):
-                    self._hear(next(worker for worker in self._workers if worker.pipe is pipe))
+                self._hand_out()
+                self._listen()
                 self._look_for_hung()
-                for worker in self._workers:
-                    if worker.idle:
-                        self._give(worker, self._take())
-            for worker in self._workers:
-                worker.pipe.send(None)
-                worker.process.join()
+            for worker in self._workers():
+                worker.send(None)
         finally:
-            for worker in self._workers:
+            patience = time.monotonic() + SLOWEST_END_SECONDS
+            for worker in self._workers():
+                if worker.idle and not sys.exc_info()[0]:
+                    worker.process.join(max(0.0, patience - time.monotonic()))
                 worker.process.kill()
-            for worker in self._workers:
+            for worker in self._workers():
                 worker.process.join()
+
+    def _workers(self) -> list[_Worker]:
+        return [worker for worker in self._slots if worker is not None]
 
     def _done(self) -> bool:
-        busy = any(worker.assignment is not None for worker in self._workers)
-        if not self._workers and not self._source.finished():
-            # Everything is claimed by others for now; one worker stands by.
-            self._workers.append(self._start(self._devices[0], None))
-        return not busy and not self._again and self._source.finished()
+        return not any(worker.assignment for worker in self._workers()) and self._source.finished()
 
-    def _take(self) -> Assignment | None:
-        return self._again.pop() if self._again else self._source.take()
+    def _hand_out(self) -> None:
+        """Units for idle workers and for devices without one; a source that had none is left in peace for a while."""
+        for slot, worker in enumerate(self._slots):
+            if (worker is None or worker.idle) and time.monotonic() >= self._ask_again:
+                assignment = self._source.take()
+                if assignment is None:
+                    self._ask_again = time.monotonic() + TICK_SECONDS
+                elif worker is None:
+                    self._slots[slot] = self._start(self._devices[slot], assignment)
+                else:
+                    worker.assignment, worker.since = assignment, time.monotonic()
+                    worker.send(assignment)
 
     def _start(self, device: str, assignment: Assignment | None) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_worker_main, args=(self._work, device, theirs, os.getpid()), daemon=True, name=f"ladm {device}"
         )
-        process.start()
+        # A Ctrl-C of the terminal is for the supervisor; the child inherits that it is blocked.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
         return _Worker(device, process, ours, time.monotonic(), assignment=assignment)
 
-    def _give(self, worker: _Worker, assignment: Assignment | None) -> None:
-        if assignment is not None:
-            worker.assignment, worker.since = assignment, time.monotonic()
-            worker.pipe.send(assignment)
+    def _listen(self) -> None:
+        """Hear what workers say, and see which are gone; at once, or after a tick without either."""
+        workers = self._workers()
+        signs = wait(
+            [*(worker.pipe for worker in workers), *(worker.process.sentinel for worker in workers)], TICK_SECONDS
+        )
+        for worker in workers:
+            if worker.pipe in signs or worker.process.sentinel in signs:
+                self._hear(worker)
+        if not workers:
+            time.sleep(TICK_SECONDS)
 
     def _hear(self, worker: _Worker) -> None:
+        """One message of a worker, or the news that there will be none."""
+        content: Any = None
         try:
-            kind, content = worker.pipe.recv()
+            kind, content = worker.pipe.recv() if worker.pipe.poll() else ("gone", None)
         except (EOFError, OSError):
+            kind = "gone"
+        if kind == "gone":
             self._lost(worker)
             return
         now = time.monotonic()
         if kind == "failed":
             raise content
-        if kind == "ready":
+        if kind == "broke":
+            worker.reason = content
+        elif kind == "ready":
             worker.ready = True
+            self._failed_starts[worker.device] = 0
             if worker.assignment is not None:
-                worker.pipe.send(worker.assignment)
+                worker.send(worker.assignment)
         elif kind == "begin":
             worker.batch = content
         elif kind == "rows":
             self._slowest_seconds = max(self._slowest_seconds, now - worker.since)
             safe = {record["position"] for record in content}
             worker.batch = [position for position in worker.batch if position not in safe]
+            worker.warm = True
             self._heard_rows(content)
         elif kind == "sealed":
             assert worker.assignment is not None
@@ -186,11 +224,14 @@ class _Pool:
 
     def _lost(self, worker: _Worker) -> None:
         """Replace a worker that is gone, and see to it that its rows are scored one by one, or left out."""
+        worker.process.kill()
         worker.process.join()
-        reason = worker.hung or f"died (exit code {worker.process.exitcode})"
+        worker.pipe.close()
+        reason = worker.reason or f"died (exit code {worker.process.exitcode})"
         self._losses += 1
-        if self._losses > MOST_LOSSES_IN_A_ROW or (not worker.ready and self._losses > 2):
-            when = "while it started" if not worker.ready else f"{self._losses} times without a row in between"
+        self._failed_starts[worker.device] += not worker.ready
+        if self._losses > MOST_LOSSES_IN_A_ROW or self._failed_starts[worker.device] > MOST_FAILED_STARTS:
+            when = f"{self._losses} times without a row in between" if worker.ready else "while it started"
             raise LadmError(
                 f"the worker on {worker.device} {reason} {when}; the rows it finished are safe, and the same command "
                 "goes on from there"
@@ -198,28 +239,41 @@ class _Pool:
         assignment = worker.assignment
         if assignment is not None and worker.batch:
             alone, poisoned = set(assignment.alone) | set(worker.batch), dict(assignment.poisoned)
-            if len(worker.batch) == 1 and worker.batch[0] in self._suspects:
+            self._row_losses.update(worker.batch)
+            if len(worker.batch) == 1 and self._row_losses[worker.batch[0]] >= LOSSES_OF_A_POISONOUS_ROW:
                 poisoned[worker.batch[0]] = f"the worker on {worker.device} {reason} each time it scored this row"
-            elif len(worker.batch) == 1:
-                self._suspects.add(worker.batch[0])
             assignment = replace(assignment, alone=frozenset(alone), poisoned=poisoned)
-        self._workers[self._workers.index(worker)] = self._start(worker.device, assignment)
+        self._slots[self._slots.index(worker)] = self._start(worker.device, assignment)
 
     def _look_for_hung(self) -> None:
         now = time.monotonic()
-        for worker in self._workers:
-            limit = max(self._work.hang_seconds, 10 * self._slowest_seconds) if worker.ready else SLOWEST_START_SECONDS
-            if worker.assignment is not None and now - worker.since > limit:
-                worker.hung = f"hung for {limit:.0f} s"
-                worker.since = now
+        # A supervisor that was itself stopped for a while knows nothing of that time.
+        asleep = now - self._last_look
+        self._last_look = now
+        for worker in self._workers():
+            if asleep > 10 * TICK_SECONDS:
+                worker.since += asleep
+            limit = self._patience(worker)
+            if not worker.idle and not worker.reason and now - worker.since > limit:
+                worker.reason = f"hung for {limit:.0f} s"
                 worker.process.kill()
+
+    def _patience(self, worker: _Worker) -> float:
+        """Seconds of silence after which a worker counts as hung."""
+        usual = max(self._work.hang_seconds, 10 * self._slowest_seconds)
+        if not (worker.ready and worker.warm):
+            return max(usual, self._work.first_seconds)
+        tries = max((self._row_losses[position] for position in worker.batch), default=0)
+        return usual * 4.0**tries
 
 
 def _worker_main(work: Work, device: str, pipe: Connection, parent: int) -> None:
     _die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     tell = partial(_tell, pipe)
+    scoring = False
     try:
         if work.threads is not None:
             os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(work.threads)
@@ -227,6 +281,7 @@ def _worker_main(work: Work, device: str, pipe: Connection, parent: int) -> None
         scorer = work.make_scorer(device)
         sizes = BatchSizes(work.batch_rows)
         tell("ready", None)
+        scoring = True
         while (assignment := pipe.recv()) is not None:
             work_unit(
                 run, assignment, rows, scorer,
@@ -238,11 +293,14 @@ def _worker_main(work: Work, device: str, pipe: Connection, parent: int) -> None
     except (EOFError, BrokenPipeError):
         return
     except Exception as error:
-        if is_device_failure(error):
-            # The device's context is spoilt; whoever comes next finds out which row it is.
-            print(f"ladm: the worker on {device} stops: {one_line(error)}", file=sys.stderr)
-            os._exit(1)
-        tell("failed", LadmError(f"the worker on {device} failed: {type(error).__name__}: {error}"))
+        what = f"{type(error).__name__}: {one_line(error)}"
+        if not scoring:
+            tell("failed", LadmError(f"the worker on {device} failed: {what}"))
+            return
+        # The device's state may be spoilt. Another process goes on, and finds out which row it is.
+        tell("broke", f"failed ({what})")
+        pipe.close()
+        os._exit(1)
 
 
 def _tell(pipe: Connection, kind: str, content: Any) -> None:

@@ -15,7 +15,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from ladm.storage import create_once, naming
 LEASE_SECONDS = 120.0
 TOUCHES_A_LEASE = 8
 _CLAIM = re.compile(r"(\d+)\.claim-(\d+)")
+_SEALED = re.compile(r"(\d{6,})\.jsonl")
+FINISHING = ".finishing"
 
 
 @dataclass(frozen=True)
@@ -49,29 +51,38 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(found[1]), int(found[2]))
 
 
-def shard_of(environment: Mapping[str, str]) -> Shard | None:
-    """The place of this launch among those of a Slurm array, a Slurm step or torchrun; None where it is alone."""
-    for index, count, first in (
-        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
-        ("SLURM_PROCID", "SLURM_NTASKS", ""),
-        ("RANK", "WORLD_SIZE", ""),
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where this launch stands: its shard, and which of its machine's devices is meant for it (None: all)."""
+
+    shard: Shard
+    rank: int | None = None
+
+
+def place_of(environment: Mapping[str, str]) -> Place | None:
+    """The place among the tasks of a Slurm array, of a Slurm step or of torchrun, or of an array and one of the others.
+
+    None where a launch is alone. A task of an array shares even where it is the only one just now,
+    such as one that is submitted again.
+    """
+    index, count, rank = 0, 1, None
+    number = environment.get
+    array = number("SLURM_ARRAY_TASK_ID", "").isdecimal()
+    if array:
+        tasks = max(int(number("SLURM_ARRAY_TASK_COUNT", "1")), 1)
+        step = max(int(number("SLURM_ARRAY_TASK_STEP", "1")), 1)
+        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - int(number("SLURM_ARRAY_TASK_MIN", "0"))) // step % tasks
+        count = tasks
+    for place, of, on_machine, only_with in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK", "WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_ID"),
     ):
-        try:
-            place, of = int(environment[index]) - int(environment.get(first, 0)), int(environment[count])
-        except (KeyError, ValueError):
-            continue
-        if of > 1:
-            step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1)) if first else 1
-            return Shard(place // max(step, 1), of)
-    return None
-
-
-def local_rank(environment: Mapping[str, str]) -> int | None:
-    """Which of this machine's devices is meant for this process, where a launcher says so."""
-    for name, count in (("LOCAL_RANK", "LOCAL_WORLD_SIZE"), ("SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")):
-        if environment.get(name, "").isdecimal() and environment.get(count, "2") != "1":
-            return int(environment[name])
-    return None
+        # A batch script outside of a step has the variables of a task, and is none.
+        if only_with in environment and number(of, "1").isdecimal() and int(number(of, "1")) > 1:
+            index, count = index * int(environment[of]) + int(number(place, "0")), count * int(environment[of])
+            rank = int(environment[on_machine]) if number(on_machine, "").isdecimal() else None
+            break
+    return Place(shard=Shard(index, count), rank=rank) if array or count > 1 else None
 
 
 class SharedUnits:
@@ -137,12 +148,31 @@ class SharedUnits:
                 self._run.claim_path(unit, generation).unlink(missing_ok=True)
                 self._run.open_path(unit, generation).unlink(missing_ok=True)
 
+    def finish(self, write: Callable[[], None], is_finished: Callable[[], bool]) -> None:
+        """Have the results written by one launch alone, and wait until they are there, whoever it is."""
+        generation = 0
+        while not is_finished():
+            path = self._run.folder / f"{FINISHING}-{generation}"
+            if create_once(path, self._label()):
+                with self._guard:
+                    self._mine[-1] = path
+                write()
+                with self._guard:
+                    del self._mine[-1]
+                for left in range(generation + 1):
+                    (self._run.folder / f"{FINISHING}-{left}").unlink(missing_ok=True)
+            elif self._is_stale(path):
+                generation += 1
+            else:
+                time.sleep(self._lease_seconds / 100)
+
     def _look(self) -> tuple[set[int], dict[int, int]]:
         """Numbers of the sealed units, and the newest generation of claim on each of the others."""
         folder = self._run.folder / "units"
         with naming(folder, "list"):
             names = os.listdir(folder)
-        sealed = {int(name[:-6]) for name in names if name.endswith(".jsonl")}
+        known = {unit.number for unit in self._order}
+        sealed = {int(found[1]) for name in names if (found := _SEALED.fullmatch(name))} & known
         claims: dict[int, int] = {}
         for name in names:
             found = _CLAIM.fullmatch(name)
@@ -181,10 +211,15 @@ class SharedUnits:
 
 
 def units_held(run: Run) -> dict[int, str]:
-    """Who works on which unit, for people: unit number -> `process 12 on host`."""
-    held = {}
-    for path in sorted((run.folder / "units").glob("*.claim-*")):
+    """Who works on which unsealed unit, for people: unit number -> `process 12 on host`."""
+    newest: dict[int, tuple[int, str]] = {}
+    waiting = {unit.number for unit in run.unsealed()}
+    for path in (run.folder / "units").glob("*.claim-*"):
+        found = _CLAIM.fullmatch(path.name)
+        if found is None or int(found[1]) not in waiting:
+            continue
         with contextlib.suppress(OSError, ValueError, KeyError):
             who = json.loads(path.read_text())
-            held[int(path.name.partition(".")[0])] = f"process {who['process']} on {who['host']}"
-    return held
+            told = (int(found[2]), f"process {who['process']} on {who['host']}")
+            newest[int(found[1])] = max(newest.get(int(found[1]), told), told)
+    return {number: told for number, (_, told) in newest.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ladm.engines.units import Assignment
-from ladm.errors import RowError
+from ladm.errors import RowError, StorageError
 from ladm.rows import Ids, Row, Rows
 from ladm.runs import Run, UnitWriter
 from ladm.scorers import Scored, Scorer
@@ -64,6 +64,27 @@ def work_unit(
     `begin` is told the positions of a batch before it is scored, and `report` is given its records
     once they are durable; what either raises stops the work there.
     """
+    unit = assignment.unit
+    if run.sealed_path(unit).exists():
+        return
+    try:
+        _work(run, assignment, rows, scorer, batch_rows=batch_rows, report=report, begin=begin)
+    except StorageError:
+        # Another holder sealed it meanwhile, and took our file away.
+        if not (assignment.shared and run.sealed_path(unit).exists()):
+            raise
+
+
+def _work(
+    run: Run,
+    assignment: Assignment,
+    rows: Rows,
+    scorer: Scorer,
+    *,
+    batch_rows: BatchRule,
+    report: Report,
+    begin: Begin,
+) -> None:
     unit = assignment.unit
     writer = UnitWriter(run, unit, generation=assignment.generation, shared=assignment.shared)
     try:
@@ -139,11 +160,6 @@ def _score_batch(batch: Batch, scorer: Scorer, sizes: BatchSizes) -> list[Record
     middle = len(batch) // 2
     sizes.too_many(len(batch[0][1]), len(batch))
     return _score_batch(batch[:middle], scorer, sizes) + _score_batch(batch[middle:], scorer, sizes)
-
-
-def is_device_failure(error: BaseException) -> bool:
-    """Does it leave the device unusable for this process, so that only another one can go on?"""
-    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -29,7 +29,9 @@ from ladm.settings import parse_layers
 PAPER = {"variant": "released", "m": 1, "n": 4, "n0": None, "d_afs": 4, "d_cds": 4}
 
 
-def contrast(rows_name: str, *, documents: int, kinds: list[str], seed: int) -> list[tuple[str, str, np.ndarray]]:
+def contrast(
+    rows_name: str, *, documents: int, first: int, kinds: list[str], seed: int
+) -> list[tuple[str, str, np.ndarray]]:
     """(kind, domain, ids) of the wanted rows, document by document; real lists at the end."""
     rows = open_rows(rows_name)
     every = rows.read(0, len(rows))
@@ -39,7 +41,9 @@ def contrast(rows_name: str, *, documents: int, kinds: list[str], seed: int) -> 
     made = contrast_set(
         [np.asarray(row.raw_ids) for row in chosen], np.zeros(len(chosen), int), span_tokens=16, seed=seed
     )
-    wanted = sorted((c for c in made if c.kind in kinds), key=lambda c: (c.document, kinds.index(c.kind)))
+    wanted = sorted(
+        (c for c in made if c.kind in kinds and c.document >= first), key=lambda c: (c.document, kinds.index(c.kind))
+    )
     named = [(c.kind, domain_of(c, chosen), c.ids) for c in wanted]
     if "real list" in kinds:
         named += [("real list", row.meta["pile_set_name"], np.asarray(row.raw_ids)) for row in lists]
@@ -80,13 +84,16 @@ def round_to_6(number: float) -> float:
 @click.option("--model", required=True)
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 @click.option("--documents", default=100)
+@click.option("--from-document", default=0, help="Leave out the rows of the documents before this one.")
 @click.option("--kinds", default="intact,4 pieces,8 pieces,16 pieces,real list")
 @click.option("--layers", help="As in ladm score.")
 @click.option("--seed", default=2)
-def main(rows: str, model: str, output: Path, documents: int, kinds: str, layers: str | None, seed: int) -> None:
+def main(
+    rows: str, model: str, output: Path, documents: int, from_document: int, kinds: str, layers: str | None, seed: int
+) -> None:
     facts = model_facts(model)
     wanted = facts.choose_layers(parse_layers(layers))
-    todo = contrast(rows, documents=documents, kinds=kinds.split(","), seed=seed)
+    todo = contrast(rows, documents=documents, first=from_document, kinds=kinds.split(","), seed=seed)
     T = len(todo[0][2])
     grids = {str(l): span_grid(T, l=l, ablation="none", **PAPER) for l in dict.fromkeys((T // 256, 128))}
     done = len(output.read_text().splitlines()) if output.exists() else 0
