@@ -33,6 +33,7 @@ from ladm.runs import IDENTITY_FILE, OWN_LEFTOVERS, OWN_UNIT_FILES, Run, Unit
 from ladm.storage import naming, sync_folder, write_whole
 
 RATE_OVER_UNITS = 64
+ROWS_AT_A_TIME = 10_000
 _ERROR_LINE = re.compile(rb'^\{"position":\d+,"status":"error",.*$', re.MULTILINE)
 _OWN = re.compile(rf"run\.json|{OWN_LEFTOVERS.pattern}")
 
@@ -167,37 +168,38 @@ def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | Non
     sorted_path = run.folder / SORTED_FILE
     try:
         table = read_scores(run.folder, columns_of(run.folder))
-        index, scores = table["index"].to_pylist(), table["score"].to_pylist()
-        positions = table["position"].to_pylist()
         error_lines = (run.folder / ERRORS_FILE).read_bytes().splitlines(keepends=True)
     except LadmError as error:
         yield str(error)
         return
+    if not {"position", "score"} <= set(table.column_names):
+        yield f"{run.folder / PARQUET_FILE} is damaged: it has columns {', '.join(table.column_names)}"
+        return
+    scores, positions = table["score"].to_pylist(), table["position"].to_pylist()
     if scores != sorted(scores, reverse=True):
         yield f"{run.folder / PARQUET_FILE} is not in order"
     if len(set(positions)) != len(positions):
         yield f"{run.folder / PARQUET_FILE} has a row twice"
     if len(positions) + len(error_lines) != run.num_rows:
         yield f"{run.folder}: {len(positions)} scores and {len(error_lines)} errors are not {run.num_rows} rows"
-    count = 0
+    rows = (row for batch in table.to_batches(ROWS_AT_A_TIME) for row in batch.to_pylist())
     with sorted_path.open("rb") as lines:
-        for count, line in enumerate(lines, 1):
-            if count > len(positions) or not _is_line(line, count, index[count - 1], scores[count - 1]):
+        for count, (line, row) in enumerate(itertools.zip_longest(lines, rows), 1):
+            if line is None or row is None or not _is_line(line, row):
                 yield f"{sorted_path} is damaged at line {count}: it is not row {count} of {PARQUET_FILE}"
                 return
-            if expected is not None and not _is_of_unit(line, count, expected[0].get(positions[count - 1])):
+            if expected is not None and not _is_of_unit(line, count, expected[0].get(row["position"])):
                 yield f"{sorted_path} is damaged at line {count}: it is not what the unit holds"
                 return
-    if count != len(positions):
-        yield f"{sorted_path} has {count} lines, and {PARQUET_FILE} has {len(positions)} rows"
     if expected is not None and error_lines != expected[1]:
         yield f"{run.folder / ERRORS_FILE} is not what the units hold"
 
 
-def _is_line(line: bytes, rank: int, index: Any, score: float) -> bool:
+def _is_line(line: bytes, row: dict[str, Any]) -> bool:
+    """Do a line of the sorted file and a row of the Parquet file say the same?"""
     try:
-        record = json.loads(line)
-        return bool((record["rank"], record["index"], record["score"]) == (rank, index, score))
+        shown = {key: value for key, value in row.items() if key != "position"}
+        return bool(json.loads(line) == shown | {"meta": json.loads(row["meta"])})
     except (ValueError, KeyError, TypeError):
         return False
 
