@@ -8,7 +8,7 @@ Shape suffixes: A intact documents, B pasted ones, P layers or heads, C candidat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -30,35 +30,36 @@ FEW_DOCUMENTS = 100
 class Measured:
     """CDS of every row of a contrast set, by form: with sigma (`none`) and without (`no-std`).
 
-    `layers` are those that ran, a column each or (with heads) several.
+    `cds` has a column for each of `layers`; `by_head`, where heads were asked for, `num_heads` for each.
     """
 
     kinds: npt.NDArray[np.str_]
     halves: npt.NDArray[np.int64]
     cds: dict[str, Floats]
+    by_head: dict[str, Floats] = field(default_factory=dict)
     layers: tuple[int, ...]
     num_layers: int
     num_heads: int | None = None
 
-    def of(self, kind: str, half: int | None, form: str) -> Floats:
+    def of(self, kind: str, half: int | None, form: str, *, heads: bool = False) -> Floats:
         """The rows of a kind, of one half or (None) of both: (B, P)."""
         wanted = self.kinds == kind
-        rows: Floats = self.cds[form][wanted if half is None else wanted & (self.halves == half)]
+        cds = self.by_head if heads else self.cds
+        rows: Floats = cds[form][wanted if half is None else wanted & (self.halves == half)]
         return rows
 
-    @property
-    def num_columns(self) -> int:
+    def num_columns(self, *, heads: bool) -> int:
         """P."""
-        return int(self.cds[WITH_SIGMA].shape[1])
+        return len(self.layers) * ((self.num_heads or 1) if heads else 1)
 
     @property
     def pasted(self) -> tuple[str, ...]:
         """The kinds of pasted rows that there are."""
         return tuple(kind for kind in PASTED if kind in self.kinds)
 
-    def part(self, column: int) -> tuple[int, int | None]:
+    def part(self, column: int, *, heads: bool) -> tuple[int, int | None]:
         """The layer, and the head where columns are heads, of a column."""
-        if self.num_heads is None:
+        if not heads or self.num_heads is None:
             return self.layers[column], None
         return self.layers[column // self.num_heads], column % self.num_heads
 
@@ -68,6 +69,7 @@ class Candidate:
     """A way to make one score: some columns of a form, reduced. `cost` is the share of a forward pass that it needs."""
 
     form: str = WITH_SIGMA
+    heads: bool = False
     columns: tuple[int, ...]
     how: str
     weights: tuple[float, ...] | None
@@ -75,7 +77,7 @@ class Candidate:
 
     def score(self, measured: Measured, kind: str, half: int | None) -> Floats:
         """Scores of the rows of a kind: (B,)."""
-        cds_BP = measured.of(kind, half, self.form)
+        cds_BP = measured.of(kind, half, self.form, heads=self.heads)
         return reduce_cds(cds_BP[:, list(self.columns)], self.how, self.weights)
 
 
@@ -103,9 +105,11 @@ def _wins(intact_A: Floats, pasted_B: Floats) -> Floats:
 
 
 def estimate(wins_AB: list[Floats], *, seed: int) -> Estimate:
-    """The mean of `wins_AB`'s means, one matrix a kind, with a percentile bootstrap over the documents of either side.
+    """The mean of `wins_AB`'s means, one matrix a kind, with a percentile bootstrap over the rows of either side.
 
     Given the differences of two scores' wins, it is the paired interval of the difference of their AUC.
+    Pasted rows share documents with each other, which rows drawn one by one do not see: an interval
+    may be some tenths too narrow where one strong piece decides a row.
     """
     draw = np.random.default_rng(seed)
     A = len(wins_AB[0])
@@ -127,8 +131,16 @@ def wins_of(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], ha
 
 
 def judge(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], *, half: int | None, seed: int) -> Estimate:
-    """AUC, averaged over `kinds`, with its interval."""
-    return estimate(wins_of(measured, candidate, kinds, half), seed=seed)
+    """AUC, averaged over `kinds`, with its interval.
+
+    Where every pair is won, which leaves a bootstrap no room, the bound is that of the rule of three.
+    """
+    wins_AB = wins_of(measured, candidate, kinds, half)
+    found = estimate(wins_AB, seed=seed)
+    room = min(1.0, 3 / min(min(wins.shape) for wins in wins_AB))
+    if found.low > 1.0 - 1e-9:
+        return Estimate(1.0, 1.0 - room, 1.0)
+    return Estimate(0.0, 0.0, room) if found.high < 1e-9 else found
 
 
 def gain(
@@ -140,14 +152,14 @@ def gain(
 
 
 def everything(measured: Measured, how: str) -> Candidate:
-    """The mean or the median over all columns, which calibration has to beat."""
-    P = measured.num_columns
-    return Candidate(columns=tuple(range(P)), how=how, weights=None, cost=cost_of(measured, P - 1))
+    """The mean or the median over all layers, which calibration has to beat."""
+    P = len(measured.layers)
+    return Candidate(columns=tuple(range(P)), how=how, weights=None, cost=cost_of(measured, P - 1, heads=False))
 
 
-def cost_of(measured: Measured, column: int) -> float:
+def cost_of(measured: Measured, column: int, *, heads: bool) -> float:
     """Share of the model's layers that run when nothing behind that column's layer is needed."""
-    return (measured.part(column)[0] + 1) / measured.num_layers
+    return (measured.part(column, heads=heads)[0] + 1) / measured.num_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,41 +209,41 @@ def _effect_size(intact_A: Floats, pasted_B: Floats) -> float:
 
 def _candidates(measured: Measured) -> Iterator[Candidate]:
     """Windows of layers, or the best heads of an own AUC, in every form and reduced in every way."""
+    heads = measured.num_heads is not None
     for form in measured.cds:
-        for columns in _windows(measured) if measured.num_heads is None else _best_heads(measured, form):
-            cost = cost_of(measured, max(columns))
-            weights = _scales(measured, columns, form)
+        for columns in _best_heads(measured, form) if heads else _windows(measured):
+            cost = cost_of(measured, max(columns), heads=heads)
+            weights = _scales(measured, columns, form, heads=heads)
             ways = [("mean", None), ("mean", weights), ("median", None), ("geometric", None)]
             for how, w in ways if len(columns) > 1 else ways[:1]:
-                yield Candidate(form=form, columns=columns, how=how, weights=w, cost=cost)
+                yield Candidate(form=form, heads=heads, columns=columns, how=how, weights=w, cost=cost)
 
 
 def _windows(measured: Measured) -> Iterator[tuple[int, ...]]:
-    P = measured.num_columns
+    P = len(measured.layers)
     yield from (tuple(range(first, last + 1)) for first in range(P) for last in range(first, P))
 
 
 def _best_heads(measured: Measured, form: str) -> Iterator[tuple[int, ...]]:
     """For every layer to stop at, the so many heads up to it that separate best by themselves on the first half."""
-    heads = measured.num_heads or 1
-    P = measured.num_columns
-    singles = [Candidate(form=form, columns=(k,), how="mean", weights=None, cost=0.0) for k in range(P)]
+    P = measured.num_columns(heads=True)
+    singles = [Candidate(form=form, heads=True, columns=(k,), how="mean", weights=None, cost=0.0) for k in range(P)]
     means = np.array([np.mean([w.mean() for w in wins_of(measured, c, measured.pasted, CHOSEN_ON)]) for c in singles])
-    for stop in range(heads, P + 1, heads):
+    for stop in range(measured.num_heads or 1, P + 1, measured.num_heads or 1):
         order = np.argsort(-means[:stop], kind="stable")
         yield from (tuple(sorted(int(k) for k in order[:count])) for count in HEADS_TRIED if count <= stop)
 
 
-def _scales(measured: Measured, columns: tuple[int, ...], form: str) -> tuple[float, ...]:
+def _scales(measured: Measured, columns: tuple[int, ...], form: str, *, heads: bool) -> tuple[float, ...]:
     """Weights that give every column the same median over the intact documents of the first half, 6 digits, sum 1."""
-    medians = np.median(measured.of(INTACT, CHOSEN_ON, form)[:, list(columns)], axis=0)
+    medians = np.median(measured.of(INTACT, CHOSEN_ON, form, heads=heads)[:, list(columns)], axis=0)
     weights = 1 / np.maximum(medians, 1e-300)
     return tuple(float(f"{w:.6g}") for w in weights / weights.sum())
 
 
 def reduction_of(measured: Measured, candidate: Candidate) -> Reduction:
     """The candidate as a profile holds it."""
-    parts = [measured.part(column) for column in candidate.columns]
+    parts = [measured.part(column, heads=candidate.heads) for column in candidate.columns]
     layers = tuple(sorted({layer for layer, _ in parts}))
-    heads = None if measured.num_heads is None else tuple((layer, head or 0) for layer, head in parts)
+    heads = tuple((layer, head or 0) for layer, head in parts) if candidate.heads else None
     return Reduction(how=candidate.how, layers=layers, heads=heads, weights=candidate.weights)

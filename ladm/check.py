@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ladm.calibrate import SPANS_AIMED_AT, choose_documents, measure, save_contrast
-from ladm.calibration import Estimate, Measured
+from ladm.calibrate import (
+    CONTRAST,
+    SPANS_AIMED_AT,
+    choose_documents,
+    measure,
+    open_work,
+    require_spans,
+    save_contrast,
+)
+from ladm.calibration import Estimate, Measured, everything, judge
 from ladm.contrast import INTACT, Contrast, contrast_set, halves
 from ladm.errors import LadmError
 from ladm.findings import Findings, find
@@ -27,7 +37,7 @@ from ladm.runs import Run
 from ladm.score import Echo, Progress
 from ladm.score import score as run_score
 from ladm.settings import ScoreSettings
-from ladm.storage import write_whole
+from ladm.storage import naming, write_whole
 
 PIECES = (2, 4, 8)
 """Figure 2 concatenates documents of 1/2, 1/4 and 1/8 of the length."""
@@ -49,15 +59,20 @@ class Checked:
 
     def verdict(self) -> Iterator[str]:
         """The judgement in words, a line each."""
-        trained = self.facts.max_tokens
+        trained, seen = self.facts.max_tokens, self.length_tokens
         if trained is None:
-            yield f"positions: the model sets no limit; it was looked at with {self.length_tokens:,} tokens"
+            yield f"positions: the model sets no limit; it was looked at with {seen:,} tokens"
+        elif 2 * seen < trained:
+            yield (
+                f"positions: made for {trained:,} tokens, looked at with {seen:,}; nothing here says what it does with "
+                "longer rows"
+            )
         else:
-            yield f"positions: trained for {trained:,} tokens, looked at with {self.length_tokens:,}"
+            yield f"positions: made for {trained:,} tokens, looked at with {seen:,}; longer rows are refused"
         falling = list(self.long_range.values())
-        if falling == sorted(falling, reverse=True):
+        if all(more > less for more, less in itertools.pairwise(falling)):
             yield "figure 2: long-range attention falls with every halving of the pieces, as it should"
-        elif falling[0] == max(falling):
+        elif falling[0] > max(falling[1:]):
             yield "figure 2: intact documents have the most long-range attention, the pieces are out of order"
         else:
             yield "figure 2: pasted documents have as much long-range attention as intact ones; structure is not seen"
@@ -75,8 +90,10 @@ class Checked:
             yield f"verdict: fit to be a calculator; {use}"
         elif low >= FAIR:
             yield f"verdict: weak: it tells intact from pasted documents, not reliably; {use}"
+        elif max(found.high for found in self.scores.values()) < FAIR:
+            yield "verdict: unfit: no score separates intact from pasted documents"
         else:
-            yield "verdict: unfit, or too few documents to tell: no score here separates intact from pasted documents"
+            yield f"verdict: undecided: {self.documents} documents are too few to tell; give more with --rows"
         if best != "mean" and self.scores["mean"].high < self.scores[best].low:
             yield "warning: the released score, the mean over layers, is worse by more than its interval"
 
@@ -88,20 +105,23 @@ def check(
 
     Raises LadmError where there are too few documents, and whatever preparing and scoring raise.
     """
-    output = Path(settings.output)
+    output = Path(settings.output or f"check-{Path(settings.model).name}")
     facts = model_facts(settings.model)
-    rows_name = settings.rows or _own_rows(settings, output, echo=echo, progress=preparing)
+    open_work(output, rows=settings.rows)
+    rows_name = settings.rows or _own_rows(settings, facts, output, echo=echo, progress=preparing)
     asked = CalibrateSettings(
         rows=rows_name, documents=settings.documents, seed=settings.seed, domain_key=settings.domain_key
     )
-    chosen = choose_documents(open_rows(rows_name), asked, vocab_size=facts.vocab_size, fewest=FEWEST)
+    chosen = choose_documents(open_rows(rows_name), asked, facts=facts, fewest=FEWEST)
     span_tokens = settings.span_tokens or max(1, chosen.length_tokens // SPANS_AIMED_AT)
+    scoring = _score_settings(settings, facts, span_tokens, output)
+    require_spans(scoring, chosen.length_tokens)
     half_of = halves(chosen.groups, seed=settings.seed)
     contrast = contrast_set(
         chosen.ids, half_of, span_tokens=span_tokens, seed=settings.seed, pieces=PIECES, degraded=False
     )
-    save_contrast(contrast, output / "rows")
-    run_score(_score_settings(settings, facts, span_tokens), echo=echo, progress=progress)
+    save_contrast(contrast, output)
+    run_score(scoring, echo=echo, progress=progress)
     run = Run.read(output / "run")
     measured = measure(run, contrast, num_layers=facts.num_layers, heads=False)
     findings = find(measured, objective="auc", max_cost=1.0, seed=settings.seed)
@@ -111,7 +131,7 @@ def check(
         documents=len(chosen.ids),
         long_range=_long_range(run, contrast),
         findings=findings,
-        scores=findings.overall,
+        scores={"profile": findings.overall["profile"], **_uncalibrated(measured, seed=settings.seed)},
     )
     picture = output / "check.png"
     _draw(checked, measured, picture)
@@ -119,33 +139,45 @@ def check(
     return checked, picture
 
 
-def _own_rows(settings: CheckSettings, output: Path, *, echo: Echo, progress: PrepareProgress) -> str:
+def _uncalibrated(measured: Measured, *, seed: int) -> dict[str, Estimate]:
+    """AUC of the mean and the median over layers, on all documents."""
+    return {
+        how: judge(measured, everything(measured, how), measured.pasted, half=None, seed=seed)
+        for how in ("mean", "median")
+    }
+
+
+def _own_rows(
+    settings: CheckSettings, facts: ModelFacts, output: Path, *, echo: Echo, progress: PrepareProgress
+) -> str:
     """The coherent ones of the documents that come with the package, as rows."""
     folder = output / "documents"
-    folder.mkdir(parents=True, exist_ok=True)
-    import gzip
-
-    with as_file(files("ladm") / "data" / "documents.jsonl.gz") as packed, gzip.open(packed, "rt") as lines:
-        coherent = [line for line in lines if json.loads(line)["meta"]["expected"] == "coherent"]
-    write_whole(folder / "coherent.jsonl", [line.encode() for line in coherent])
+    source = folder / "coherent.jsonl"
+    packed = files("ladm") / "data" / "documents.jsonl.gz"
+    lines = gzip.decompress(packed.read_bytes()).splitlines(keepends=True)
+    coherent = b"".join(line for line in lines if json.loads(line)["meta"]["expected"] == "coherent")
+    with naming(folder, "create"):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not source.exists() or source.read_bytes() != coherent:
+        write_whole(source, [coherent])
     asked = PrepareSettings(
-        sources=(str(folder / "coherent.jsonl"),),
+        sources=(str(source),),
         tokenizer=settings.model,
         output=str(folder / "rows"),
-        length=settings.length,
+        length=min(settings.length, facts.max_tokens or settings.length),
     )
     prepare(asked, echo=echo, progress=progress)
     return asked.output
 
 
-def _score_settings(settings: CheckSettings, facts: ModelFacts, span_tokens: int) -> ScoreSettings:
+def _score_settings(settings: CheckSettings, facts: ModelFacts, span_tokens: int, output: Path) -> ScoreSettings:
     free = sorted(set(range(facts.num_layers)) - set(facts.windowed))
     if not free:
         raise LadmError(f"{facts.name}: every layer sees only a window; use another model")
     return ScoreSettings(
-        rows=str(Path(settings.output) / "rows"),
+        rows=str(output / CONTRAST),
         model=settings.model,
-        output=str(Path(settings.output) / "run"),
+        output=str(output / "run"),
         span_tokens=span_tokens,
         layers=",".join(map(str, free)),
         record="range",

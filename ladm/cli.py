@@ -202,19 +202,19 @@ def rescore(**flags: Any) -> None:
 @_calibrate_option("model", str, "Model folder or Hub id of the calculator.", required=True)
 @_calibrate_option("rows", str, "Coherent long documents, as ladm score reads them.", required=True)
 @_calibrate_option("output", str, "File for the profile.", required=True, metavar="PROFILE.yaml")
-@_calibrate_option("span_tokens", int, "l: tokens in a span.  [default: T/256]")
+@_calibrate_option("span_tokens", int, "l: tokens in a span.  [default: that of --config, or T/256]")
 @_calibrate_option(
     "exclude_domains", str, "Leave the documents of a domain out; may be repeated.", flag="--exclude-domain",
     multiple=True, metavar="D",
 )  # fmt: skip
 @_calibrate_option("objective", click.Choice(["auc", "cost"]), "Best separation, or the best within --max-cost.")
-@_calibrate_option("max_cost", float, "Share of a forward pass that --objective cost may use.")
+@_calibrate_option("max_cost", float, "Share of a forward pass that --objective cost may use.  [default: 0.65]")
 @_calibrate_option("heads", bool, "Choose among single heads instead of whole layers.", is_flag=True)
 @_calibrate_option("seed", int, "Seed of every draw.  [default: 0]")
 @_calibrate_option("documents", int, "At most so many documents, drawn by the seed.", metavar="N")
 @_calibrate_option("layers", str, "Choose among these layers only.")
 @_calibrate_option("domain_key", str, "Where a row's domain is.", metavar="KEY")
-@_calibrate_option("config", str, "YAML file of ladm score's settings.", metavar="FILE")
+@_calibrate_option("config", str, "YAML file of ladm score's settings: method, layers, device.", metavar="FILE")
 @_calibrate_option("work", str, "Folder of the contrast set and its run.  [default: PROFILE.calibration]")
 @_calibrate_option("device", str, "auto, cpu, cuda (all visible), or cuda:0,1.")
 @_calibrate_option("dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision of the model.")
@@ -238,7 +238,7 @@ def calibrate(**flags: Any) -> None:
 @main.command(epilog=EXIT_CODES)
 @_check_option("model", str, "Model folder or Hub id.", required=True)
 @_check_option("rows", str, "Coherent long documents as rows.  [default: 22 that come with ladm]")
-@_check_option("output", str, "Folder for the run, check.json and check.png.", metavar="FOLDER")
+@_check_option("output", str, "Folder for the run, check.json and check.png.  [default: check-MODEL]", metavar="FOLDER")
 @_check_option("length", int, "Tokens of a document, where --rows is not given.")
 @_check_option("span_tokens", int, "l: tokens in a span.  [default: T/256]")
 @_check_option("documents", int, "At most so many documents, drawn by the seed.", metavar="N")

@@ -21,7 +21,7 @@ def score_settings(config: str | None, flags: dict[str, Any]) -> ScoreSettings:
     Raises UsageError naming the file and the key for an unknown key or a value of the wrong type, and
     for a setting that the profile contradicts.
     """
-    chosen = {} if config is None else _read_config(Path(config))
+    chosen = {} if config is None else read_config(Path(config))
     chosen |= {name: value for name, value in flags.items() if value is not None}
     if "profile" in chosen:
         ScoreSettings(**chosen)
@@ -34,13 +34,13 @@ def _bound(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
     profile = read_profile(path)
     reduction = profile.reduction
     bound = profile.settings | {"reduce": reduction.how, "layers": spell_layers(reduction.layers)}
-    if reduction.heads is not None:
+    if reduction.heads is not None and chosen.get("record") != "forms":
         bound["record"] = "heads"
     types = typing.get_type_hints(ScoreSettings)
     for name, value in bound.items():
         if not fits(value, types[name]):
             raise UsageError(f"--profile {path}: {name}: {value!r} is not {describe(types[name])}")
-        asked = chosen.get(name, value)
+        asked = value if chosen.get(name) is None else chosen[name]
         if name == "layers":
             asked = spell_layers(parse_layers(asked) or ())
         if asked != value:
@@ -51,7 +51,8 @@ def _bound(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
     return bound
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings that a YAML file gives. Raises UsageError naming the file and the key."""
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -23,6 +23,7 @@ from ladm.calibration import (
 )
 from ladm.contrast import LIST, REPEATED, SHUFFLED
 from ladm.errors import LadmError
+from ladm.profiles import Reduction
 from ladm.settings import spell_layers
 
 
@@ -65,6 +66,7 @@ class Findings:
     kinds: dict[str, dict[str, Estimate]]
     overall: dict[str, Estimate]
     gains: dict[str, Estimate]
+    reduction: Reduction
     objective: str
 
     @property
@@ -75,9 +77,10 @@ class Findings:
     def summary(self) -> dict[str, Any]:
         """For the profile: numbers with their intervals, rounded."""
         return {
-            "chosen": self.names["profile"],
-            "cost": round(self.chosen.cost, 4),
-            "recommended": "profile" if self.recommended is self.chosen else "median",
+            "calibrated": self.names["profile"],
+            "calibrated_cost": round(self.chosen.cost, 4),
+            "recommended": "the calibrated score" if self.recommended is self.chosen else "the median over all layers",
+            "cost": round(self.recommended.cost, 4),
             "auc": {
                 kind: {name: _rounded(found) for name, found in by_score.items()}
                 for kind, by_score in self.kinds.items()
@@ -104,12 +107,13 @@ def find(measured: Measured, *, objective: str, max_cost: float, seed: int) -> F
         for name, over in (("mean", mean), ("median", median))
     }
     good = gains["median"].low > 0 if objective == "auc" else gains["median"].high >= 0
+    recommended = chosen if good else median
     scores = {"profile": chosen, "mean": mean, "median": median}
     return Findings(
         layers=list(_by_layer(measured, seed=seed)),
         frontier=list(_frontier(measured, tried, seed=seed)),
         chosen=chosen,
-        recommended=chosen if good else median,
+        recommended=recommended,
         names={name: spell(measured, candidate) for name, candidate in scores.items()},
         kinds={
             kind: {
@@ -119,6 +123,7 @@ def find(measured: Measured, *, objective: str, max_cost: float, seed: int) -> F
             for kind in (*measured.pasted, SHUFFLED, REPEATED, LIST)
             if len(measured.of(kind, JUDGED_ON, WITH_SIGMA))
         },
+        reduction=reduction_of(measured, recommended),
         overall={
             name: judge(measured, candidate, measured.pasted, half=JUDGED_ON, seed=seed)
             for name, candidate in scores.items()
@@ -130,19 +135,21 @@ def find(measured: Measured, *, objective: str, max_cost: float, seed: int) -> F
 
 def _by_layer(measured: Measured, *, seed: int) -> Iterator[LayerFinding]:
     """Nothing is chosen here, so both halves count; of a layer's heads the one that does best on the first half."""
+    heads = measured.num_heads is not None
     for layer in measured.layers:
-        columns = [k for k in range(measured.num_columns) if measured.part(k)[0] == layer]
-        cost = cost_of(measured, columns[0])
-        if measured.num_heads is not None:
+        columns = [k for k in range(measured.num_columns(heads=heads)) if measured.part(k, heads=heads)[0] == layer]
+        cost = cost_of(measured, columns[0], heads=heads)
+        if heads:
             columns = [max(columns, key=lambda k: _single(measured, k, WITH_SIGMA, 1 - JUDGED_ON, seed).value)]
-        half = None if measured.num_heads is None else JUDGED_ON
+        half = JUDGED_ON if heads else None
         forms = {form: _single(measured, columns[0], form, half, seed) for form in measured.cds}
-        _, head = measured.part(columns[0])
+        _, head = measured.part(columns[0], heads=heads)
         yield LayerFinding(name=f"{layer}" if head is None else f"{layer} head {head}", forms=forms, cost=cost)
 
 
 def _single(measured: Measured, column: int, form: str, half: int | None, seed: int) -> Estimate:
-    candidate = Candidate(form=form, columns=(column,), how="mean", weights=None, cost=1.0)
+    heads = measured.num_heads is not None
+    candidate = Candidate(form=form, heads=heads, columns=(column,), how="mean", weights=None, cost=1.0)
     return judge(measured, candidate, measured.pasted, half=half, seed=seed)
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ladm.errors import UsageError
-from ladm.settings import DOMAIN_KEY, DType, Reduce, parse_layers
+from ladm.settings import DOMAIN_KEY, DType, Reduce, flag, parse_layers
 
+DEFAULT_MAX_COST = 0.65
 NO_DOMAINS = "none"
 """As a `--domain-key`: rank all documents together."""
 
@@ -37,7 +38,8 @@ class PrepareSettings:
 class CalibrateSettings:
     """What `ladm calibrate` is asked to do.
 
-    `span_tokens` None: T // 256. `work` None: a folder beside `output`.
+    `span_tokens` None: that of `config`, or T // 256. `max_cost` None: 0.65 with the objective `cost`.
+    `work` None: a folder beside `output`. `device`, `dtype`, `batch_size` None: as `config` says, or auto.
     """
 
     model: str = ""
@@ -46,7 +48,7 @@ class CalibrateSettings:
     span_tokens: int | None = None
     exclude_domains: tuple[str, ...] = ()
     objective: Literal["auc", "cost"] = "auc"
-    max_cost: float = 0.65
+    max_cost: float | None = None
     heads: bool = False
     seed: int = 0
     documents: int = 128
@@ -54,15 +56,22 @@ class CalibrateSettings:
     domain_key: str = DOMAIN_KEY
     config: str | None = None
     work: str | None = None
-    device: str = "auto"
-    dtype: DType = "auto"
-    batch_size: int | Literal["auto"] = "auto"
+    device: str | None = None
+    dtype: DType | None = None
+    batch_size: int | Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_cost <= 1:
+        if self.max_cost is not None and not 0 < self.max_cost <= 1:
             raise UsageError(f"--max-cost must be above 0 and at most 1 forward pass, not {self.max_cost:g}")
-        if self.span_tokens is not None and self.span_tokens < 1:
-            raise UsageError(f"--span-tokens must be at least 1, not {self.span_tokens}")
+        if self.max_cost is not None and self.objective != "cost":
+            raise UsageError("--max-cost goes with --objective cost")
+        _require_positive(span_tokens=self.span_tokens, documents=self.documents)
+        _require_seed(self.seed)
+
+    @property
+    def most_cost(self) -> float:
+        """Share of a forward pass that the profile may use."""
+        return 1.0 if self.objective == "auc" else DEFAULT_MAX_COST if self.max_cost is None else self.max_cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +94,14 @@ class RescoreSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings:
-    """What `ladm check` is asked to do. `rows` None: the documents that come with the package."""
+    """What `ladm check` is asked to do.
+
+    `rows` None: the documents that come with the package. `output` None: `check-` and the model's name.
+    """
 
     model: str = ""
     rows: str | None = None
-    output: str = "check"
+    output: str | None = None
     length: int = 4096
     span_tokens: int | None = None
     documents: int = 24
@@ -97,6 +109,10 @@ class CheckSettings:
     domain_key: str = DOMAIN_KEY
     device: str = "auto"
     dtype: DType = "auto"
+
+    def __post_init__(self) -> None:
+        _require_positive(span_tokens=self.span_tokens, documents=self.documents, length=self.length)
+        _require_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,3 +132,14 @@ class SelectSettings:
     def __post_init__(self) -> None:
         if self.rule == "percent" and self.quota != "tokens":
             raise UsageError("--quota does not go with --rule percent, which takes the same share of every domain")
+
+
+def _require_positive(**values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{flag(name)} must be at least 1, not {value}")
+
+
+def _require_seed(seed: int) -> None:
+    if seed < 0:
+        raise UsageError(f"--seed must be at least 0, not {seed}")

@@ -40,6 +40,10 @@ class Reduction:
             raise LadmError(f"no reduction {self.how!r}; there is {', '.join(HOW)}")
         if not parts:
             raise LadmError("a score needs at least one layer")
+        if list(parts) != sorted(set(parts)) or min(self.layers) < 0:  # type: ignore[type-var]
+            raise LadmError("layers and heads must be in order, each once")
+        if self.heads is not None and {layer for layer, _ in self.heads} != set(self.layers):
+            raise LadmError("the heads are not those of the layers")
         if self.weights is not None and (len(self.weights) != len(parts) or not sum(self.weights) > 0):
             raise LadmError(f"{len(self.weights)} weights for {len(parts)} layers or heads, or none above 0")
         if self.weights is not None and self.how == "median":
@@ -64,6 +68,10 @@ class Reduction:
             return [place[layer] for layer in self.layers]
         if num_heads is None:
             raise LadmError("the profile weighs single heads, and the run kept whole layers only (--record heads)")
+        if max(head for _, head in self.heads) >= num_heads:
+            raise LadmError(
+                f"the profile names a head {max(head for _, head in self.heads)}, and there are {num_heads}"
+            )
         return [place[layer] * num_heads + head for layer, head in self.heads]
 
 

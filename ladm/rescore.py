@@ -23,6 +23,7 @@ from ladm.results import (
     SORTED_FILE,
     Summary,
     columns_of,
+    is_finished,
     require_finished,
     sorting,
     staged_schema,
@@ -60,7 +61,8 @@ def rescore(settings: RescoreSettings) -> Summary:
                 write_whole(output / ERRORS_FILE, [(run.folder / ERRORS_FILE).read_bytes()])
                 write_sorted(output, staged)
         except Exception:
-            again.forget_if_empty()
+            if not is_finished(again):
+                again.forget_if_empty()
             raise
         return summarise(again)
 
@@ -77,9 +79,8 @@ def _wanted(settings: RescoreSettings, run: Run) -> tuple[Reduction, str]:
     if layers is not None:
         return Reduction(how=settings.reduce or had["reduce"], layers=layers), ablation
     heads = had["heads"] and tuple((layer, head) for layer, head in had["heads"])
-    how = settings.reduce or had["reduce"]
-    weights = None if how == "median" or had["weights"] is None else tuple(had["weights"])
-    return Reduction(how=how, layers=tuple(had["layers"]), heads=heads, weights=weights), ablation
+    # A profile's weights are for its own reduction; with another one every layer or head counts the same.
+    return Reduction(how=settings.reduce or had["reduce"], layers=tuple(had["layers"]), heads=heads), ablation
 
 
 def _require_same(profile: Profile, run: Run, path: str) -> None:

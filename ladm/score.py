@@ -114,8 +114,13 @@ def _finish_rows(plan: Plan, run: Run, rows: Rows, progress: Progress, signals: 
 def make_plan(settings: ScoreSettings) -> Plan:
     """Settle device, dtype and layers. Raises LadmError for a model or device that cannot be used."""
     facts = model_facts(settings.model)
-    layers = facts.choose_layers(parse_layers(settings.layers))
     profile = None if settings.profile is None else read_profile(settings.profile)
+    if profile is not None and max(profile.reduction.layers) >= facts.num_layers:
+        raise LadmError(
+            f"{settings.profile} was calibrated for another model: it names layer {max(profile.reduction.layers)}, and "
+            f"{facts.name} has layers 0-{facts.num_layers - 1}"
+        )
+    layers = facts.choose_layers(parse_layers(settings.layers))
     from ladm.devices import resolve_backend, resolve_devices, resolve_dtype
     from ladm.kernels.attention import attention_kernel
 
@@ -204,7 +209,11 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
         f"d_afs {s.d_afs}, d_cds {s.d_cds}, ablation {s.ablation}, {s.reduce} over layers {spell_layers(plan.layers)}"
     )
     if plan.profile is not None:
-        yield f"profile   {s.profile}: calibrated at {plan.profile.length_tokens:,} tokens"
+        length = plan.profile.length_tokens
+        yield f"profile   {s.profile}: calibrated at {length:,} tokens"
+        (first,) = rows.read(0, 1)
+        if first.num_tokens != length:
+            yield f"warning   the first row has {first.num_tokens or 0:,}; how the profile does there was not judged"
     yield f"device    {', '.join(plan.devices)} in {plan.dtype}, attention {plan.attention}, focus {plan.backend}"
     if plan.place is not None:
         yield f"shard     {plan.place.shard.index} of {plan.place.shard.count} that share the run"

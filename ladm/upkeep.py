@@ -186,7 +186,7 @@ def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | Non
     with sorted_path.open("rb") as lines:
         for count, (line, row) in enumerate(itertools.zip_longest(lines, rows), 1):
             if line is None or row is None or not _is_line(line, row):
-                yield f"{sorted_path} is damaged at line {count}: it is not row {count} of {PARQUET_FILE}"
+                yield f"{sorted_path}, line {count}, and row {count} of {PARQUET_FILE} do not say the same"
                 return
             if expected is not None and not _is_of_unit(line, count, expected[0].get(row["position"])):
                 yield f"{sorted_path} is damaged at line {count}: it is not what the unit holds"

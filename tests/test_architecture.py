@@ -46,8 +46,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "assemble": {"storage"},
     "calibrate": {
-        "calibration", "config", "contrast", "errors", "findings", "models", "profiles", "results", "rows", "runs",
-        "score", "options", "settings", "storage",
+        "calibration", "config", "contrast", "errors", "findings", "focus", "models", "options", "profiles", "results",
+        "rows", "runs", "score", "scorers", "settings", "storage",
     },
     "calibration": {"contrast", "errors", "profiles"},
     "check": {
@@ -55,8 +55,8 @@ MAY_IMPORT = {
         "rows", "runs", "score", "options", "settings", "storage",
     },
     "cli": {
-        "calibrate", "check", "config", "display", "errors", "options", "prepare", "rescore", "score", "selection",
-        "runs", "settings", "subset", "upkeep",
+        "calibrate", "check", "config", "display", "errors", "options", "prepare", "rescore", "results", "score",
+        "selection", "runs", "settings", "subset", "upkeep",
     },
     "config": {"errors", "profiles", "settings"},
     "contrast": {"errors"},
@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "display": set(),
     "documents": {"errors", "models"},
     "errors": set(),
-    "findings": {"calibration", "contrast", "errors", "settings"},
+    "findings": {"calibration", "contrast", "errors", "profiles", "settings"},
     "focus": set(),
     "kernels": set(),
     "kernels.attention": {"errors"},

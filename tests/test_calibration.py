@@ -146,7 +146,7 @@ def test_noise_is_called_noise_and_the_median_recommended() -> None:
     found = find(measured(80, {}), objective="auc", max_cost=1.0, seed=3)
     assert not found.separated
     assert found.recommended == everything(measured(80, {}), "median")
-    assert found.summary()["recommended"] == "median"
+    assert found.summary()["recommended"] == "the median over all layers"
 
 
 def test_cost_is_a_bound_and_may_be_too_small() -> None:
@@ -184,6 +184,13 @@ def test_intervals_cover_the_truth() -> None:
     assert 88 <= hits <= 99
 
 
+def test_a_perfect_separation_of_few_rows_is_not_certain() -> None:
+    data = measured(12, {0: 500.0}, layers=1)
+    one = Candidate(columns=(0,), how="mean", weights=None, cost=1.0)
+    found = judge(data, one, PASTED, half=None, seed=0)
+    assert (found.value, found.low, found.high) == (1.0, 0.75, 1.0)
+
+
 def test_a_paired_gain_is_told_apart_better_than_two_intervals() -> None:
     data = measured(100, {1: 1.0, 2: 1.0})
     both = Candidate(columns=(1, 2), how="geometric", weights=None, cost=1.0)
@@ -197,7 +204,10 @@ def test_a_paired_gain_is_told_apart_better_than_two_intervals() -> None:
 
 def test_single_heads_are_found_and_spelled() -> None:
     flat = measured(200, {7: 2.0}, layers=12)
-    data = Measured(kinds=flat.kinds, halves=flat.halves, cds=flat.cds, layers=(0, 1, 2, 3), num_layers=4, num_heads=3)
+    data = dataclasses.replace(
+        flat, cds={WITH_SIGMA: flat.cds[WITH_SIGMA][:, ::3]}, by_head=flat.cds, layers=(0, 1, 2, 3), num_layers=4,
+        num_heads=3,
+    )  # fmt: skip
     found = find(data, objective="auc", max_cost=1.0, seed=0)
     assert 7 in found.chosen.columns
     reduction = reduction_of(data, found.chosen)
@@ -253,8 +263,18 @@ def test_calibrate_then_score_with_the_profile(ladm: Run, rows: str, tmp_path: P
 def test_calibrate_faults_in_full(ladm: Run, rows: str, tmp_path: Path) -> None:
     out = ("--output", tmp_path / "p.yaml")
     for arguments, code, message in (
-        (("--rows", rows, *out, "--max-cost", "1.5"), 2,
+        (("--rows", rows, *out, "--objective", "cost", "--max-cost", "1.5"), 2,
          "--max-cost must be above 0 and at most 1 forward pass, not 1.5"),
+        (("--rows", rows, *out, "--max-cost", "0.5"), 2, "--max-cost goes with --objective cost"),
+        (("--rows", rows, *out, "--objective", "cost", "--max-cost", "0.1"), 2,
+         "no layer ends within 0.1 of a forward pass; allow more with --max-cost"),
+        (("--rows", rows, *out, "--seed", "-1"), 2, "--seed must be at least 0, not -1"),
+        (("--rows", rows, *out, "--span-tokens", "64"), 2,
+         "spans of 64 tokens leave none to score in 256 tokens; give a smaller --span-tokens or longer documents"),
+        (("--rows", rows, "--output", tmp_path / "p.yaml", "--work", Path(rows).parent), 1,
+         f"{Path(rows).parent} holds the rows {rows} themselves; give the work another folder"),
+        (("--rows", rows, *out, "--work", GOLDEN), 1,
+         f"{GOLDEN} belongs to something else (it holds config.json); give the work an empty folder"),
         (("--rows", rows, *out, "--span-tokens", "0"), 2, "--span-tokens must be at least 1, not 0"),
         (("--rows", rows, *out, "--exclude-domain", "poems"), 2,
          f"--exclude-domain poems: no row of {rows} is of it"),

@@ -94,16 +94,23 @@ def test_the_verdict_says_what_to_do(checked: Checked) -> None:
         "with the profile: ladm calibrate",
     ]
     unfit = dataclasses.replace(checked, scores=dict.fromkeys(("profile", "mean", "median"), chance))
-    assert list(unfit.verdict())[-1].startswith("verdict: unfit, or too few documents to tell: ")
+    assert list(unfit.verdict())[-1] == ("verdict: undecided: 20 documents are too few to tell; give more with --rows")
+    narrow = dict.fromkeys(("profile", "mean", "median"), Estimate(0.5, 0.45, 0.55))
+    unfit = dataclasses.replace(checked, scores=narrow)
+    assert list(unfit.verdict())[-1] == "verdict: unfit: no score separates intact from pasted documents"
+    flat = dataclasses.replace(checked, long_range=dict.fromkeys(checked.long_range, 0.0))
+    assert list(flat.verdict())[1].endswith("structure is not seen")
 
 
 def test_positions_are_told(checked: Checked) -> None:
     free = dataclasses.replace(checked.facts, max_tokens=None)
     bound = dataclasses.replace(checked.facts, max_tokens=8192)
-    lines = [next(dataclasses.replace(checked, facts=facts).verdict()) for facts in (free, bound)]
+    far = dataclasses.replace(checked.facts, max_tokens=32768)
+    lines = [next(dataclasses.replace(checked, facts=facts).verdict()) for facts in (free, bound, far)]
     assert lines == [
         "positions: the model sets no limit; it was looked at with 4,096 tokens",
-        "positions: trained for 8,192 tokens, looked at with 4,096",
+        "positions: made for 8,192 tokens, looked at with 4,096; longer rows are refused",
+        "positions: made for 32,768 tokens, looked at with 4,096; nothing here says what it does with longer rows",
     ]
 
 

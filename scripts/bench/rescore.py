@@ -30,10 +30,15 @@ def make_run(folder: Path, *, rows: int, layers: int) -> None:
     """A finished run of random CDS, written by the same code as a real one's results."""
     score = {"reduce": "mean", "layers": list(range(layers)), "heads": None, "weights": None}
     identity = {
-        "format": FORMAT, "settings": {"method": "ladm", "reduce": "mean"}, "layers": list(range(layers)),
-        "score": score, "model": {"type": "none", "sha256": {}}, "data": {"rows": rows, "xxh3_128": "0"},
-        "unit_rows": unit_rows_for(rows), "about": {},
-    }  # fmt: skip
+        "format": FORMAT,
+        "settings": {"method": "ladm", "reduce": "mean", "ablation": "none", "record": "layers"},
+        "layers": list(range(layers)),
+        "score": score,
+        "model": {"type": "none", "sha256": {}},
+        "data": {"rows": rows, "xxh3_128": "0"},
+        "unit_rows": unit_rows_for(rows),
+        "about": {},
+    }
     Run.create_or_resume(folder, identity)
     staged = folder / "staged.parquet"
     schema = staged_schema([("cds_per_layer", pa.list_(pa.float64()))])
