@@ -5,7 +5,7 @@
 #   ./launch_toy.sh --published  the authors' toy data and calculator from the Hub, compared with the
 #                                scores they publish (a GPU and about 5 GB of downloads)
 #
-# Leaves runs/toy/{model,rows,scores,subset}. Stopped at any moment, the same command goes on.
+# Leaves runs/toy/{model,rows,scores,rescored,subset}. Stopped at any moment, the same command goes on.
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/env.sh
@@ -37,10 +37,14 @@ began=$SECONDS
 ladm score $toy/rows --model $toy/model --config configs/toy.yaml --output $toy/scores
 if [ "${timed-}" ]; then set -- --seconds $((SECONDS - began)); fi
 
+# another score from the layers that were kept, as `ladm calibrate` chose them on other documents; no model runs
+rm -rf $toy/rescored
+ladm rescore $toy/scores --profile configs/profiles/smollm2-135m.yaml --output $toy/rescored
+
 # scores -> the best of every domain, 64,000 tokens of 131,072
 rm -rf $toy/subset
 ladm select $toy/scores --rows $toy/rows --tokens 64k --output $toy/subset
 
 echo
-python scripts/toy/report.py $toy/rows $toy/scores --model $toy/model "$@"
+python scripts/toy/report.py $toy/rows $toy/scores --rescored $toy/rescored --model $toy/model "$@"
 python scripts/compare_scores.py $toy/scores toy_scores.json --relative 1e-3 --same-order

@@ -127,7 +127,7 @@ def test_the_configs_that_are_shipped_load(name: str) -> None:
 
     path = Path(__file__).parent.parent / "configs" / f"{name}.yaml"
     loaded = score_settings(str(path), {})
-    assert loaded.identity() == ScoreSettings(span_tokens=loaded.span_tokens).identity()
+    assert loaded.identity() == ScoreSettings(span_tokens=loaded.span_tokens, record=loaded.record).identity()
 
 
 def test_row_faults_are_error_rows_and_good_scores_stay(

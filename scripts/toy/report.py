@@ -1,6 +1,6 @@
 """The toy's rows and run -> scores by class, and what scoring cost beside plain forward passes timed here.
 
-    python scripts/toy/report.py runs/toy/rows runs/toy/scores --model runs/toy/model --seconds 280
+    python scripts/toy/report.py runs/toy/rows runs/toy/scores --rescored runs/toy/rescored --model runs/toy/model
 
 Exit 1 when scoring took more than 2.2 times the plain passes.
 """
@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -29,17 +30,27 @@ def auc(coherent: list[float], incoherent: list[float]) -> float:
     return sum(wins) / len(wins)
 
 
-def print_classes(rows: str, run: Path) -> None:
-    """Median score of either class under the mean and the median over layers, and how well each separates them."""
+def read(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "sorted_by_score.jsonl").read_text().splitlines()]
+
+
+def print_classes(rows: str, run: Path, rescored: Path) -> None:
+    """Median score of either class under three scores, and how well each separates them."""
     expected = {row["index"]: row["meta"]["expected"] for row in load_from_disk(rows)["train"]}
-    lines = [json.loads(line) for line in (run / "sorted_by_score.jsonl").read_text().splitlines()]
-    print(f"{'':28} {'coherent':>12} {'incoherent':>12} {'separation (AUC)':>17}")
-    for name, reduce in (("mean over layers (released)", statistics.fmean), ("median over layers", statistics.median)):
-        by_class: dict[str, list[float]] = {"coherent": [], "incoherent": []}
-        for line in lines:
-            by_class[expected[line["index"]]].append(reduce(line["cds_per_layer"]))
-        good, bad = by_class["coherent"], by_class["incoherent"]
-        print(f"{name:28} {statistics.median(good):12.6f} {statistics.median(bad):12.6f} {auc(good, bad):17.2f}")
+    lines = read(run)
+    scores = {
+        "mean over layers (released)": {line["index"]: statistics.fmean(line["cds_per_layer"]) for line in lines},
+        "median over layers": {line["index"]: statistics.median(line["cds_per_layer"]) for line in lines},
+        "profile": {line["index"]: line["score"] for line in read(rescored)},
+    }
+    print(f"{'':28} {'coherent':>12} {'incoherent':>12} {'pasted':>12} {'AUC':>6} {'AUC, pasted':>12}")
+    domains = {line["index"]: line["meta"]["pile_set_name"] for line in lines}
+    for name, by_index in scores.items():
+        good = [score for index, score in by_index.items() if expected[index] == "coherent"]
+        bad = [score for index, score in by_index.items() if expected[index] == "incoherent"]
+        pasted = [score for index, score in by_index.items() if domains[index] == "Pasted pieces"]
+        medians = " ".join(f"{statistics.median(values):12.6f}" for values in (good, bad, pasted))
+        print(f"{name:28} {medians} {auc(good, bad):6.2f} {auc(good, pasted):12.2f}")
 
 
 @torch.inference_mode()
@@ -60,10 +71,11 @@ def plain_seconds(rows: str, model_folder: str) -> float:
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("rows")
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option("--rescored", required=True, type=click.Path(path_type=Path))
 @click.option("--model", required=True)
 @click.option("--seconds", type=float, help="What `ladm score` took, start to end.")
-def main(rows: str, run: Path, model: str, seconds: float | None) -> None:
-    print_classes(rows, run)
+def main(rows: str, run: Path, rescored: Path, model: str, seconds: float | None) -> None:
+    print_classes(rows, run, rescored)
     if seconds is None:
         return
     plain = plain_seconds(rows, model)
