@@ -6,7 +6,6 @@ The contrast set and its run stay in a folder beside the profile, so that a stop
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import sys
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from ladm.errors import LadmError, RowError, UsageError
 from ladm.findings import Findings, find
 from ladm.models import ModelFacts, model_facts
 from ladm.options import CalibrateSettings
-from ladm.profiles import METHOD_KEYS, Profile, profile_text
+from ladm.profiles import METHOD_KEYS, Profile, kept_column, profile_text
 from ladm.results import columns_of, read_scores
 from ladm.rows import Ids, Rows, look_up, open_rows, token_ids
 from ladm.runs import Run
@@ -36,8 +35,6 @@ CONTRAST, MARK = "contrast", ".ladm-calibration"
 CONFIGURED = ("layers", "dtype", "device", "batch_size", "backend")
 """What `--config` may set beside the method; what steers a run is not for the contrast set's."""
 FEWEST_OF_A_KIND = 6
-COLUMNS = {WITH_SIGMA: "cds_per_layer", WITHOUT_SIGMA: "cds_per_layer_no_std"}
-HEAD_COLUMNS = {WITH_SIGMA: "cds_per_head", WITHOUT_SIGMA: "cds_per_head_no_std"}
 ROWS_AT_A_TIME = 10_000
 
 
@@ -215,7 +212,7 @@ def require_spans(settings: ScoreSettings, length_tokens: int) -> None:
     from ladm.focus import span_grid
     from ladm.scorers.ladm import grid_settings
 
-    forms = COLUMNS if settings.record == "forms" else (settings.ablation,)
+    forms = (WITH_SIGMA, WITHOUT_SIGMA) if settings.record == "forms" else (settings.ablation,)
     grids = [span_grid(length_tokens, **grid_settings(settings) | {"ablation": form}) for form in forms]
     if not grids[0].J:
         raise UsageError(
@@ -232,8 +229,12 @@ def measure(run: Run, contrast: list[Contrast], *, num_layers: int, heads: bool)
     Raises LadmError when too few of a kind have one.
     """
     there = columns_of(run.folder)
-    kept = {form: column for form, column in COLUMNS.items() if column in there}
-    table = read_scores(run.folder, ["index", *kept.values(), *(HEAD_COLUMNS[form] for form in kept if heads)])
+    columns, head_columns = (
+        {form: kept_column(heads=by_head, second_form=form == WITHOUT_SIGMA) for form in (WITH_SIGMA, WITHOUT_SIGMA)}
+        for by_head in (False, True)
+    )
+    kept = {form: column for form, column in columns.items() if column in there}
+    table = read_scores(run.folder, ["index", *kept.values(), *(head_columns[form] for form in kept if heads)])
     found = [contrast[index] for index in table["index"].to_pylist()]
     for kind in dict.fromkeys(row.kind for row in contrast if row.kind == INTACT or row.kind in PASTED):
         for half in (0, 1):
@@ -244,11 +245,12 @@ def measure(run: Run, contrast: list[Contrast], *, num_layers: int, heads: bool)
                     f"{run.folder / 'errors.jsonl'} says why"
                 )
     read = {form: np.array(table[column].to_pylist(), dtype=np.float64) for form, column in kept.items()}
-    by_head = {form: np.array(table[HEAD_COLUMNS[form]].to_pylist(), dtype=np.float64) for form in kept if heads}
+    by_head = {form: np.array(table[head_columns[form]].to_pylist(), dtype=np.float64) for form in kept if heads}
     layers = tuple(run.identity["layers"])
     return Measured(
         kinds=np.array([row.kind for row in found]),
         halves=np.array([row.half for row in found]),
+        documents=np.array([row.document for row in found]),
         cds=read,
         by_head=by_head,
         layers=layers,
@@ -271,6 +273,6 @@ def _profile(settings: CalibrateSettings, run: Run, chosen: Chosen, findings: Fi
             "objective": settings.objective,
             "dtype": identity["dtype"],
             "data": identity["data"]["xxh3_128"],
-            **json.loads(json.dumps(findings.summary())),
+            **findings.summary(),
         },
     )

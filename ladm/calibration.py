@@ -35,6 +35,8 @@ class Measured:
 
     kinds: npt.NDArray[np.str_]
     halves: npt.NDArray[np.int64]
+    documents: npt.NDArray[np.int64]
+    """The document that a row is, or, pasted together, begins with."""
     cds: dict[str, Floats]
     by_head: dict[str, Floats] = field(default_factory=dict)
     layers: tuple[int, ...]
@@ -43,10 +45,17 @@ class Measured:
 
     def of(self, kind: str, half: int | None, form: str, *, heads: bool = False) -> Floats:
         """The rows of a kind, of one half or (None) of both: (B, P)."""
-        wanted = self.kinds == kind
-        cds = self.by_head if heads else self.cds
-        rows: Floats = cds[form][wanted if half is None else wanted & (self.halves == half)]
+        rows: Floats = (self.by_head if heads else self.cds)[form][self._is(kind, half)]
         return rows
+
+    def documents_of(self, kind: str, half: int | None) -> npt.NDArray[np.int64]:
+        """The documents of the rows of `of`: (B,)."""
+        documents: npt.NDArray[np.int64] = self.documents[self._is(kind, half)]
+        return documents
+
+    def _is(self, kind: str, half: int | None) -> npt.NDArray[np.bool_]:
+        wanted: npt.NDArray[np.bool_] = self.kinds == kind
+        return wanted if half is None else wanted & (self.halves == half)
 
     def num_columns(self, *, heads: bool) -> int:
         """P."""
@@ -95,39 +104,65 @@ class Estimate:
 
 def auc(intact_A: Floats, pasted_B: Floats) -> float:
     """Share of pairs in which the intact document scores higher; a tie counts half."""
-    return float(_wins(intact_A, pasted_B).mean())
+    return float(wins(intact_A, pasted_B).mean())
 
 
-def _wins(intact_A: Floats, pasted_B: Floats) -> Floats:
+def wins(intact_A: Floats, pasted_B: Floats) -> Floats:
+    """1 where an intact document scores higher than a pasted one, 1/2 in a tie, 0 where it is lower: (A, B)."""
     above: Floats = (intact_A[:, None] > pasted_B).astype(np.float64)
     ties: Floats = (intact_A[:, None] == pasted_B) / 2
     return above + ties
 
 
-def estimate(wins_AB: list[Floats], *, seed: int) -> Estimate:
-    """The mean of `wins_AB`'s means, one matrix a kind, with a percentile bootstrap over the rows of either side.
+@dataclass(frozen=True, kw_only=True)
+class Wins:
+    """Does each intact document score higher than each row of a kind? `rows` says of which documents those are."""
 
+    wins_AB: Floats
+    intact_A: npt.NDArray[np.int64]
+    rows_B: npt.NDArray[np.int64]
+
+    def __sub__(self, other: Wins) -> Wins:
+        """The difference of two scores, document by document."""
+        return Wins(wins_AB=self.wins_AB - other.wins_AB, intact_A=self.intact_A, rows_B=self.rows_B)
+
+
+def estimate(kinds: list[Wins], *, seed: int) -> Estimate:
+    """The mean over kinds of the mean win, with a percentile bootstrap over documents.
+
+    A document is drawn with all its rows: the intact one, and of every kind the one that begins with it.
     Given the differences of two scores' wins, it is the paired interval of the difference of their AUC.
-    Pasted rows share documents with each other, which rows drawn one by one do not see: an interval
-    may be some tenths too narrow where one strong piece decides a row.
+    That the later pieces of a row are shared with other rows is not seen: an interval may be some
+    tenths too narrow where one strong piece decides a row.
     """
     draw = np.random.default_rng(seed)
-    A = len(wins_AB[0])
-    counts_RA = draw.multinomial(A, [1 / A] * A, size=DRAWS) / A
+    documents, places = np.unique(np.concatenate([kinds[0].intact_A, *(k.rows_B for k in kinds)]), return_inverse=True)
+    D = len(documents)
+    counts_RD = draw.multinomial(D, [1 / D] * D, size=DRAWS).astype(np.float64)
+    ends = np.cumsum([len(kinds[0].intact_A), *(len(k.rows_B) for k in kinds)])
+    intact_A, *rows = np.split(places, ends[:-1])
+    counts_RA = counts_RD[:, intact_A]
     means_R = np.zeros(DRAWS)
-    for wins in wins_AB:
-        B = wins.shape[1]
-        counts_RB = draw.multinomial(B, [1 / B] * B, size=DRAWS) / B
-        means_R += ((counts_RA @ wins) * counts_RB).sum(axis=1) / len(wins_AB)
+    for kind, rows_B in zip(kinds, rows, strict=True):
+        counts_RB = counts_RD[:, rows_B]
+        drawn_R = counts_RA.sum(axis=1) * counts_RB.sum(axis=1)
+        means_R += ((counts_RA @ kind.wins_AB) * counts_RB).sum(axis=1) / np.maximum(drawn_R, 1) / len(kinds)
     low, high = np.quantile(means_R, (0.025, 0.975))
-    value = float(np.mean([wins.mean() for wins in wins_AB]))
+    value = float(np.mean([kind.wins_AB.mean() for kind in kinds]))
     return Estimate(value, float(low), float(high))
 
 
-def wins_of(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], half: int | None) -> list[Floats]:
-    """One matrix a kind: does each intact document score higher than each row of the kind?"""
-    intact_A = candidate.score(measured, INTACT, half)
-    return [_wins(intact_A, candidate.score(measured, kind, half)) for kind in kinds]
+def wins_of(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], half: int | None) -> list[Wins]:
+    """Who wins, kind by kind."""
+    intact_A, documents_A = candidate.score(measured, INTACT, half), measured.documents_of(INTACT, half)
+    return [
+        Wins(
+            wins_AB=wins(intact_A, candidate.score(measured, kind, half)),
+            intact_A=documents_A,
+            rows_B=measured.documents_of(kind, half),
+        )
+        for kind in kinds
+    ]
 
 
 def judge(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], *, half: int | None, seed: int) -> Estimate:
@@ -135,9 +170,9 @@ def judge(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], *, h
 
     Where every pair is won, which leaves a bootstrap no room, the bound is that of the rule of three.
     """
-    wins_AB = wins_of(measured, candidate, kinds, half)
-    found = estimate(wins_AB, seed=seed)
-    room = min(1.0, 3 / min(min(wins.shape) for wins in wins_AB))
+    won = wins_of(measured, candidate, kinds, half)
+    found = estimate(won, seed=seed)
+    room = min(1.0, 3 / min(min(kind.wins_AB.shape) for kind in won))
     if found.low > 1.0 - 1e-9:
         return Estimate(1.0, 1.0 - room, 1.0)
     return Estimate(0.0, 0.0, room) if found.high < 1e-9 else found
@@ -228,7 +263,9 @@ def _best_heads(measured: Measured, form: str) -> Iterator[tuple[int, ...]]:
     """For every layer to stop at, the so many heads up to it that separate best by themselves on the first half."""
     P = measured.num_columns(heads=True)
     singles = [Candidate(form=form, heads=True, columns=(k,), how="mean", weights=None, cost=0.0) for k in range(P)]
-    means = np.array([np.mean([w.mean() for w in wins_of(measured, c, measured.pasted, CHOSEN_ON)]) for c in singles])
+    means = np.array(
+        [np.mean([w.wins_AB.mean() for w in wins_of(measured, c, measured.pasted, CHOSEN_ON)]) for c in singles]
+    )
     for stop in range(measured.num_heads or 1, P + 1, measured.num_heads or 1):
         order = np.argsort(-means[:stop], kind="stable")
         yield from (tuple(sorted(int(k) for k in order[:count])) for count in HEADS_TRIED if count <= stop)

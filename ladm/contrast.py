@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError
+from ladm.rows import Ids
 
 INTACT, SHUFFLED, REPEATED, LIST = "intact", "shuffled", "repeated", "list"
 PIECES = (2, 4, 8, 16)
@@ -24,8 +25,6 @@ FEWEST_DOCUMENTS = 2 * max(PIECES)
 """So that each half can paste together 16 different documents."""
 DEGRADED_EVERY = 4
 """One document in so many also gives a shuffled, a repeated and a list row: they are reported, never chosen by."""
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)

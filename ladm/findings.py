@@ -69,11 +69,6 @@ class Findings:
     reduction: Reduction
     objective: str
 
-    @property
-    def separated(self) -> bool:
-        """Is the gain over the median told from 0 by its interval?"""
-        return self.gains["median"].low > 0
-
     def summary(self) -> dict[str, Any]:
         """For the profile: numbers with their intervals, rounded."""
         return {
@@ -100,7 +95,7 @@ def find(measured: Measured, *, objective: str, max_cost: float, seed: int) -> F
     profile is kept unless it is told to be worse.
     """
     tried = try_all(measured)
-    chosen = choose(measured, tried, most_cost=max_cost if objective == "cost" else 1.0, seed=seed)
+    chosen = choose(measured, tried, most_cost=max_cost, seed=seed)
     mean, median = everything(measured, "mean"), everything(measured, "median")
     gains = {
         name: gain(measured, chosen, over, measured.pasted, half=JUDGED_ON, seed=seed)

@@ -25,6 +25,11 @@ METHOD_KEYS = ("variant", "span_tokens", "m", "n", "n0", "d_afs", "d_cds", "abla
 Floats = npt.NDArray[np.float64]
 
 
+def kept_column(*, heads: bool, second_form: bool) -> str:
+    """The column of a run's results with CDS by layer or head; `second_form`: without sigma, kept beside the other."""
+    return f"cds_per_{'head' if heads else 'layer'}{'_no_std' if second_form else ''}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reduction:
     """Which of the kept numbers make the score, and how. `heads` are (layer, head); None: whole layers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ladm.errors import LadmError, StorageError, one_line
 from ladm.options import RescoreSettings
-from ladm.profiles import Floats, Profile, Reduction, read_profile, reduce_cds
+from ladm.profiles import Floats, Profile, Reduction, kept_column, read_profile, reduce_cds
 from ladm.results import (
     ERRORS_FILE,
     LABELS,
@@ -27,6 +26,7 @@ from ladm.results import (
     require_finished,
     sorting,
     staged_schema,
+    staging,
     summarise,
     write_sorted,
 )
@@ -99,8 +99,7 @@ def _kept_forms(run: Run) -> bool:
 
 def _column(run: Run, reduction: Reduction, ablation: str) -> str:
     """The column of `scores.parquet` that holds what is reduced. Raises LadmError where it was not kept."""
-    name = "cds_per_layer" if reduction.heads is None else "cds_per_head"
-    name += "_no_std" if ablation != run.identity["settings"]["ablation"] else ""
+    name = kept_column(heads=reduction.heads is not None, second_form=ablation != run.identity["settings"]["ablation"])
     if name not in columns_of(run.folder):
         raise LadmError(f"{run.folder} did not keep {name}; score it again with --record heads")
     return name
@@ -114,7 +113,7 @@ def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
     extras = [(field.name, field.type) for field in source.schema_arrow if field.name not in hidden]
     schema = staged_schema(extras)
     try:
-        with pq.ParquetWriter(staged, schema) as writer, (run.folder / SORTED_FILE).open(encoding="utf-8") as lines:
+        with staging(staged, schema) as writer, (run.folder / SORTED_FILE).open(encoding="utf-8") as lines:
             for batch in source.iter_batches(ROWS_AT_A_TIME):
                 cds_BL = _matrix(batch[name], run)
                 num_heads = None if reduction.heads is None else cds_BL.shape[1] // len(kept_layers)
@@ -137,12 +136,14 @@ def _matrix(column: pa.Array, run: Run) -> Floats:
 def _staged_batch(
     batch: pa.RecordBatch, scores_B: Floats, lines: Iterator[str], schema: pa.Schema, run: Run
 ) -> pa.RecordBatch:
+    if not np.isfinite(scores_B).all():
+        raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: a row's numbers do not make a score")
     texts = []
     for score, line in zip(scores_B.tolist(), lines, strict=False):
         front = _FRONT.match(line)
         if front is None:
             raise StorageError(f"{run.folder / SORTED_FILE} is damaged: {line[:60]!r} is not a line of results")
-        texts.append(f"{front[1]}{json.dumps(score, allow_nan=False)}{line[front.end() : -1]}")
+        texts.append(f"{front[1]}{score!r}{line[front.end() : -1]}")
     if len(texts) != len(batch):
         raise StorageError(f"{run.folder / SORTED_FILE} is damaged: it has fewer lines than {PARQUET_FILE} has rows")
     made: dict[str, Any] = {"score": pa.array(scores_B), "line": pa.array(texts, pa.string())}

@@ -47,10 +47,9 @@ _LINE = ("line", pa.string())
 """A row of the sorted file without its rank: what follows `{"rank": 1, `."""
 _OWN_KEYS = frozenset(("position", "status", "index", "chunked_index", "score", "meta", "num_tokens"))
 _SORT = """
-    COPY (SELECT * FROM read_parquet($staged)
-          ORDER BY score DESC, index_number NULLS FIRST, index_text NULLS FIRST,
-                   chunk_number NULLS FIRST, chunk_text NULLS FIRST, position)
-    TO $in_order (FORMAT parquet)
+    SELECT * FROM read_parquet($staged)
+    ORDER BY score DESC, index_number NULLS FIRST, index_text NULLS FIRST,
+             chunk_number NULLS FIRST, chunk_text NULLS FIRST, position
 """
 
 
@@ -103,7 +102,7 @@ def sorting(folder: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=SORTING_FOLDER_PREFIX, dir=folder))
         try:
             yield temporary / "staged.parquet"
-        except duckdb.Error as error:
+        except (duckdb.Error, pa.ArrowException) as error:
             raise StorageError(f"cannot sort in {temporary}: {one_line(error)}") from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -121,7 +120,7 @@ def _stage(run: Run, staged: Path) -> Iterator[bytes]:
                     path, position, score = run.sealed_path(unit), record["position"], record["score"]
                     raise StorageError(f"{path} is damaged: row {position} has the score {score}")
             if writer is None and (scored or unit.stop == run.num_rows):
-                writer = pq.ParquetWriter(staged, staged_schema(_extras_of(scored)))
+                writer = staging(staged, staged_schema(_extras_of(scored)))
             if writer is not None:
                 rows = [_staged_row(record) for record in scored]
                 writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
@@ -141,6 +140,11 @@ def _extras_of(records: list[dict[str, Any]]) -> list[tuple[str, pa.DataType]]:
 def staged_schema(extras: list[tuple[str, pa.DataType]]) -> pa.Schema:
     """Columns of the rows to be sorted."""
     return pa.schema([*_KEYS, *_SHOWN, *extras, _LINE])
+
+
+def staging(staged: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of rows to be sorted; plain, because they are read once."""
+    return pq.ParquetWriter(staged, schema, compression="none", use_dictionary=False, write_statistics=False)
 
 
 def _staged_row(record: dict[str, Any]) -> dict[str, Any]:
@@ -173,10 +177,8 @@ def write_sorted(folder: Path, staged: Path) -> None:
             lines_path.open("wb") as lines,
             pq.ParquetWriter(parquet_path, schema, write_page_checksum=True) as parquet,
         ):
-            in_order = staged.with_name("in_order.parquet")
-            engine.execute(_SORT, {"staged": str(staged), "in_order": str(in_order)})
             rank = 0
-            for batch in pq.ParquetFile(in_order).iter_batches(ROWS_AT_A_TIME):
+            for batch in engine.sql(_SORT, params={"staged": str(staged)}).to_arrow_reader(ROWS_AT_A_TIME):
                 texts = batch["line"].to_pylist()
                 lines.write("".join(f'{{"rank": {rank + k}, {text}\n' for k, text in enumerate(texts, 1)).encode())
                 parquet.write_batch(_result_batch(batch, rank, schema))
@@ -195,10 +197,9 @@ def _result_batch(batch: pa.RecordBatch, rank: int, schema: pa.Schema) -> pa.Rec
 
 def _result_schema(engine: duckdb.DuckDBPyConnection, staged: Path) -> pa.Schema:
     """The columns of the sorted file; `meta` is JSON text, because its shape is the user's."""
-    counts = engine.execute(
+    texts = engine.execute(
         "SELECT count(index_text), count(chunk_text) FROM read_parquet(?)", [str(staged)]
-    ).fetchone()
-    texts = counts or (0, 0)
+    ).fetchall()[0]
     hidden = {name for name, _ in [*_KEYS, *_SHOWN, _LINE]}
     extras = [field for field in pq.read_schema(staged) if field.name not in hidden]
     return pa.schema(

@@ -114,7 +114,8 @@ def measured(
         half_list += [k % 2 for k in range(documents)]
         cds.append(np.exp(logs) * np.where(np.arange(layers) == 0, 100.0, 1.0) * scale)
     return Measured(
-        kinds=np.array(kinds), halves=np.array(half_list), cds={WITH_SIGMA: np.concatenate(cds)},
+        kinds=np.array(kinds), halves=np.array(half_list),
+        documents=np.tile(np.arange(documents), 1 + len(PASTED)), cds={WITH_SIGMA: np.concatenate(cds)},
         layers=tuple(range(layers)), num_layers=layers,
     )  # fmt: skip
 
@@ -125,7 +126,7 @@ def test_the_layers_that_carry_the_signal_are_found() -> None:
     assert set(found.chosen.columns) >= {2, 3}
     assert 0 not in found.chosen.columns or found.chosen.how != "mean" or found.chosen.weights is not None
     assert found.gains["mean"].low > 0.1
-    assert found.separated
+    assert found.gains["median"].low > 0
     assert found.recommended is found.chosen
     assert found.layers[3].auc.low > 0.75 > 0.6 > found.layers[0].auc.high
 
@@ -133,7 +134,7 @@ def test_the_layers_that_carry_the_signal_are_found() -> None:
 def test_the_form_without_sigma_is_taken_where_it_is_better() -> None:
     weak, strong = measured(200, {2: 0.3}), measured(200, {2: 2.0})
     both = Measured(
-        kinds=weak.kinds, halves=weak.halves, layers=weak.layers, num_layers=weak.num_layers,
+        kinds=weak.kinds, halves=weak.halves, documents=weak.documents, layers=weak.layers, num_layers=weak.num_layers,
         cds=weak.cds | {WITHOUT_SIGMA: strong.cds[WITH_SIGMA]},
     )  # fmt: skip
     found = find(both, objective="auc", max_cost=1.0, seed=0)
@@ -144,7 +145,7 @@ def test_the_form_without_sigma_is_taken_where_it_is_better() -> None:
 
 def test_noise_is_called_noise_and_the_median_recommended() -> None:
     found = find(measured(80, {}), objective="auc", max_cost=1.0, seed=3)
-    assert not found.separated
+    assert found.gains["median"].low <= 0
     assert found.recommended == everything(measured(80, {}), "median")
     assert found.summary()["recommended"] == "the median over all layers"
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ladm.focus import Ablation, Grid, aggregated_focus, contextual_dependency
 from ladm.kernels.pfs import pairwise_focus
 from ladm.observer import LayerView, Observer
+from ladm.profiles import kept_column
 
 Kept = dict[str, Tensor]
 
@@ -24,9 +25,7 @@ def layer_cds(
     """
     kept: dict[str, list[Tensor]] = {}
     by_head = record in ("heads", "forms")
-    forms: dict[str, Ablation] = {"": ablation}
-    if record == "forms":
-        forms["_no_std"] = "no-std"
+    forms: list[Ablation] = [ablation] if record != "forms" else [ablation, "no-std"]
 
     def keep(name: str, values: Tensor) -> None:
         kept.setdefault(name, []).append(values)
@@ -36,10 +35,10 @@ def layer_cds(
             view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head
         )
         pfs_BJN = pfs.mean(dim=1) if by_head else pfs
-        for suffix, form in forms.items():
-            keep(f"cds_per_layer{suffix}", _cds(pfs_BJN, grid, form).unsqueeze(1))
+        for k, form in enumerate(forms):
+            keep(kept_column(heads=False, second_form=k == 1), _cds(pfs_BJN, grid, form).unsqueeze(1))
             if by_head:
-                keep(f"cds_per_head{suffix}", _cds(pfs, grid, form))
+                keep(kept_column(heads=True, second_form=k == 1), _cds(pfs, grid, form))
         if record == "range":
             keep("range_per_layer", long_range_focus(pfs_BJN, grid).unsqueeze(1))
 

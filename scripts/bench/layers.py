@@ -3,8 +3,9 @@
     python scripts/bench/layers.py runs/bench/evaluation-4096 --model runs/toy/model --documents 100 \\
         --output scripts/bench/results/layers-smollm2-4096.jsonl
 
-A line a row: kind (intact, 4 pieces, .., list), domain, and CDS by layer for spans of T/256 and 128 tokens, with and
-without sigma; `heads` is CDS by layer and head for spans of T/256. Stopped at any moment, the same command goes on.
+A line a row: kind (intact, 4 pieces, .., list), domain, the document that it begins with, and CDS by layer for spans of
+T/256 and 128 tokens, with and without sigma; `heads` is CDS by layer and head for spans of T/256. Stopped at any
+moment, the same command goes on.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ PAPER = {"variant": "released", "m": 1, "n": 4, "n0": None, "d_afs": 4, "d_cds":
 
 def contrast(
     rows_name: str, *, documents: int, first: int, kinds: list[str], seed: int
-) -> list[tuple[str, str, np.ndarray]]:
-    """(kind, domain, ids) of the wanted rows, document by document; real lists at the end."""
+) -> list[tuple[str, str, int, np.ndarray]]:
+    """(kind, domain, document, ids) of the wanted rows, document by document; real lists at the end."""
     rows = open_rows(rows_name)
     every = rows.read(0, len(rows))
     lists = [row for row in every if row.meta["kind"] == "list"]
@@ -44,9 +45,12 @@ def contrast(
     wanted = sorted(
         (c for c in made if c.kind in kinds and c.document >= first), key=lambda c: (c.document, kinds.index(c.kind))
     )
-    named = [(c.kind, domain_of(c, chosen), c.ids) for c in wanted]
+    named = [(c.kind, domain_of(c, chosen), c.document, c.ids) for c in wanted]
     if "real list" in kinds:
-        named += [("real list", row.meta["pile_set_name"], np.asarray(row.raw_ids)) for row in lists]
+        named += [
+            ("real list", row.meta["pile_set_name"], len(chosen) + k, np.asarray(row.raw_ids))
+            for k, row in enumerate(lists)
+        ]
     return named
 
 
@@ -94,16 +98,17 @@ def main(
     facts = model_facts(model)
     wanted = facts.choose_layers(parse_layers(layers))
     todo = contrast(rows, documents=documents, first=from_document, kinds=kinds.split(","), seed=seed)
-    T = len(todo[0][2])
+    T = len(todo[0][-1])
     grids = {str(l): span_grid(T, l=l, ablation="none", **PAPER) for l in dict.fromkeys((T // 256, 128))}
     done = len(output.read_text().splitlines()) if output.exists() else 0
     observer = load_observer(facts, layers=wanted, dtype=torch.float32, device=torch.device("cpu"))
     print(f"{len(todo)} rows of {T} tokens, {done} done, layers {wanted[0]}..{wanted[-1]}", file=sys.stderr)
     with output.open("a") as file:
-        for number, (kind, domain, ids) in enumerate(todo[done:], done):
+        for number, (kind, domain, document, ids) in enumerate(todo[done:], done):
             began = time.perf_counter()
             cds = measure(observer, torch.from_numpy(ids).unsqueeze(0), grids)
-            file.write(json.dumps({"kind": kind, "domain": domain, "layers": wanted, "cds": cds}) + "\n")
+            line = {"kind": kind, "domain": domain, "document": document, "layers": wanted, "cds": cds}
+            file.write(json.dumps(line) + "\n")
             file.flush()
             print(f"{number + 1}/{len(todo)} {time.perf_counter() - began:.1f} s", file=sys.stderr)
 

@@ -9,6 +9,7 @@ the paired interval. Profiles choose layers on other documents. `--form` is a sp
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -17,24 +18,22 @@ from typing import Any
 import click
 import numpy as np
 
-from ladm.calibration import Estimate, auc, estimate
+from ladm.calibration import Estimate, Wins, auc, estimate, wins
 from ladm.profiles import read_profile, reduce_cds
 
 SEED = 7
-
-
-def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a[:, None] > b).astype(float) + (a[:, None] == b) / 2
 
 
 class Measurement:
     """The lines of one file of `layers.py`."""
 
     def __init__(self, path: Path, form: str) -> None:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = [json.loads(line) for line in content.splitlines()]
         self.layers = tuple(lines[0]["layers"])
         self.kinds = np.array([line["kind"] for line in lines])
         self.domains = np.array([line["domain"] for line in lines])
+        self.documents = np.array([line["document"] for line in lines])
         self._cds = [line["cds"] for line in lines]
         self.form = form
 
@@ -85,7 +84,14 @@ def main(measured: Path, form: str, profiles: tuple[str, ...], output: Path | No
     print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
     print(f"{'score':<28}" + "".join(f"{kind:<26}" for kind in kinds))
     won = {
-        name: {kind: wins(values[intact], values[data.kinds == kind]) for kind in kinds}
+        name: {
+            kind: Wins(
+                wins_AB=wins(values[intact], values[data.kinds == kind]),
+                intact_A=data.documents[intact],
+                rows_B=data.documents[data.kinds == kind],
+            )
+            for kind in kinds
+        }
         for name, values in by_name.items()
     }
     for name in by_name:
