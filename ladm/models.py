@@ -88,7 +88,7 @@ def model_facts(name: str) -> ModelFacts:
     max_tokens = getattr(config, "max_position_embeddings", None)
     return ModelFacts(
         name=name,
-        folder=str(folder),
+        folder=str(folder.absolute()),
         model_type=config.model_type,
         num_layers=num_layers,
         vocab_size=vocab_size,

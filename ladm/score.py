@@ -12,22 +12,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ladm import __version__
-from ladm.engines.local import Work, run_units
-from ladm.engines.shard import Place, SharedUnits, parse_shard, place_of
+from ladm.engines.local import run_units
+from ladm.engines.shard import SharedUnits
 from ladm.engines.units import OwnUnits
-from ladm.engines.work import BatchRule, Record
-from ladm.errors import LadmError, UsageError
-from ladm.models import ModelFacts, model_facts, model_identity
-from ladm.profiles import Profile, Reduction, read_profile
+from ladm.engines.work import Record, Report
+from ladm.engines.worker import Work
+from ladm.errors import LadmError
+from ladm.models import model_identity
+from ladm.plan import Plan, make_plan
 from ladm.results import Summary, finish, is_finished, summarise
 from ladm.rows import Rows, open_rows
 from ladm.runs import FORMAT, IDENTITY_FILE, Run, locked, refuse_foreign, unit_rows_for
-from ladm.scorers import Scorer
-from ladm.settings import ScoreSettings, parse_layers, spell_layers
+from ladm.settings import ScoreSettings, spell_layers
 from ladm.signals import Stopped, stopping
 from ladm.upkeep import delete_run, forget_errors
-
-CUDA_BATCH_TOKENS = 32_768
 
 
 class Progress(Protocol):
@@ -39,32 +37,6 @@ class Progress(Protocol):
 
 
 Echo = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything that is known before the first forward pass."""
-
-    settings: ScoreSettings
-    facts: ModelFacts
-    layers: tuple[int, ...]
-    reduction: Reduction
-    profile: Profile | None
-    dtype: str
-    devices: tuple[str, ...]
-    attention: str
-    backend: str
-    place: Place | None
-
-    def make_scorer(self) -> Callable[[str], Scorer]:
-        """A function of the device that loads the model there; it can be pickled."""
-        return partial(_load_scorer, self)
-
-    def batch_rows(self) -> BatchRule:
-        """How many rows of a length go into one step."""
-        size = self.settings.batch_size
-        tokens = CUDA_BATCH_TOKENS if self.devices[0].startswith("cuda") else 1
-        return partial(_batch_rows, None if size == "auto" else size, tokens)
 
 
 def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[Summary, bool]:
@@ -111,63 +83,12 @@ def _finish_rows(plan: Plan, run: Run, rows: Rows, progress: Progress, signals: 
     finish(run)
 
 
-def make_plan(settings: ScoreSettings) -> Plan:
-    """Settle device, dtype and layers. Raises LadmError for a model or device that cannot be used."""
-    facts = model_facts(settings.model)
-    profile = None if settings.profile is None else read_profile(settings.profile)
-    if profile is not None and max(profile.reduction.layers) >= facts.num_layers:
-        raise LadmError(
-            f"{settings.profile} was calibrated for another model: it names layer {max(profile.reduction.layers)}, and "
-            f"{facts.name} has layers 0-{facts.num_layers - 1}"
-        )
-    layers = facts.choose_layers(parse_layers(settings.layers))
-    from ladm.devices import resolve_backend, resolve_devices, resolve_dtype
-    from ladm.kernels.attention import attention_kernel
-
-    place = place_of(os.environ) if settings.shard is None else Place(shard=parse_shard(settings.shard))
-    if place is not None and (settings.overwrite or settings.retry_errors):
-        raise UsageError(
-            "--overwrite and --retry-errors are for a run that nobody shares; run them once without --shard"
-        )
-    devices = resolve_devices(settings.device, workers=settings.workers, rank=place.rank if place else None)
-    dtype = resolve_dtype(settings.dtype, devices[0])
-    attention = attention_kernel(devices[0].split(":")[0], dtype)
-    return Plan(
-        settings=settings,
-        facts=facts,
-        layers=layers,
-        reduction=Reduction(how=settings.reduce, layers=layers) if profile is None else profile.reduction,
-        profile=profile,
-        dtype=str(dtype).removeprefix("torch."),
-        devices=devices,
-        attention=attention,
-        backend=resolve_backend(settings.backend, devices[0]),
-        place=place,
-    )
-
-
-def _load_scorer(plan: Plan, device: str) -> Scorer:
-    import torch
-    from transformers.utils import logging
-
-    from ladm.observer import load_observer
-    from ladm.scorers.ladm import LadmScorer
-
-    logging.disable_progress_bar()
-    dtype = getattr(torch, plan.dtype)
-    observer = load_observer(plan.facts, layers=plan.layers, dtype=dtype, device=torch.device(device))
-    return LadmScorer(observer, plan.settings, reduction=plan.reduction, backend=plan.backend)
-
-
-def _batch_rows(size: int | None, tokens: int, num_tokens: int) -> int:
-    return max(1, tokens // num_tokens) if size is None else size
-
-
 def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
     """What `run.json` holds; all but `about` must be the same when a run is resumed.
 
     Raises LadmError when the profile was made for another model.
     """
+    hardware = plan.hardware
     model = {"type": plan.facts.model_type, "sha256": model_identity(plan.facts.folder)}
     if plan.profile is not None and plan.profile.model["sha256"] != model["sha256"]:
         raise LadmError(
@@ -181,8 +102,12 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
         "score": plan.reduction.identity(),
         "model": model,
         "data": rows.identity(),
-        "dtype": plan.dtype,
-        "backend": {"device": plan.devices[0].split(":")[0], "attention": plan.attention, "focus": plan.backend},
+        "dtype": hardware.dtype,
+        "backend": {
+            "device": hardware.devices[0].split(":")[0],
+            "attention": hardware.attention,
+            "focus": hardware.backend,
+        },
         "versions": {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")},
         "unit_rows": unit_rows_for(len(rows)),
         "about": {
@@ -214,8 +139,10 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
         (first,) = rows.read(0, 1)
         if first.num_tokens != length:
             yield f"warning   the first row has {first.num_tokens or 0:,}; how the profile does there was not judged"
-    yield f"device    {', '.join(plan.devices)} in {plan.dtype}, attention {plan.attention}, focus {plan.backend}"
-    if plan.place is not None:
+    used = plan.hardware
+    devices = ", ".join(used.devices) if plan.cluster is None else f"{plan.cluster.actors} actors of Ray"
+    yield f"device    {devices} in {used.dtype}, attention {used.attention}, focus {used.backend}"
+    if plan.place is not None and plan.cluster is None:
         yield f"shard     {plan.place.shard.index} of {plan.place.shard.count} that share the run"
     yield f"output    {s.output}"
 
@@ -239,18 +166,30 @@ def _score_rows(
         tally.check(errors[0] if errors else None)
 
     work = Work(
-        folder=run.folder,
-        rows=plan.settings.rows,
+        folder=run.folder.absolute(),
+        rows=_absolute(plan.settings.rows),
         limit=plan.settings.limit,
         make_scorer=plan.make_scorer(),
         batch_rows=plan.batch_rows(),
         threads=None if plan.settings.workers is None else max(1, (os.cpu_count() or 1) // plan.settings.workers),
     )
-    alone_on_cpu = plan.place is None and plan.settings.workers is None and plan.devices == ("cpu",)
     try:
-        run_units(work, run, rows, source, devices=plan.devices, report=report, watched=not alone_on_cpu)
+        _run_units(plan, work, run, rows, source, report)
     finally:
         progress.close()
+
+
+def _run_units(plan: Plan, work: Work, run: Run, rows: Rows, source: OwnUnits | SharedUnits, report: Report) -> None:
+    """Let the engine that was asked for work on the units."""
+    devices = plan.hardware.devices
+    if plan.cluster is not None:
+        from ladm.engines import ray
+
+        assert isinstance(source, SharedUnits)
+        ray.run_units(work, source, cluster=plan.cluster, device=devices[0], report=report)
+        return
+    alone_on_cpu = plan.place is None and plan.settings.workers is None and devices == ("cpu",)
+    run_units(work, run, rows, source, devices=devices, report=report, watched=not alone_on_cpu)
 
 
 @dataclass

@@ -14,6 +14,7 @@ Ablation = Literal["none", "no-std", "no-length"]
 Reduce = Literal["mean", "median", "geometric"]
 Recorded = Literal["layers", "heads", "range", "forms"]
 Backend = Literal["auto", "torch", "triton"]
+Engine = Literal["local", "ray"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 PAPER_N0_SPANS = 16
@@ -70,8 +71,10 @@ class ScoreSettings:
     """What makes equation 2; `auto`: triton on CUDA, torch elsewhere."""
     device: str = _setting("auto", changes_result=False)
     """`auto`, `cpu`, `cuda`, `cuda:0,1`; its kind is in the run's identity."""
+    engine: Engine = _setting("local", changes_result=False)
+    """`local`: processes of this machine; `ray`: actors on a Ray cluster."""
     workers: int | None = _setting(None, changes_result=False)
-    """Processes on a CPU, which share its cores; None: this one alone."""
+    """Processes on a CPU, which share its cores; None: this one alone. With Ray: actors; None: one a GPU, or a node."""
     shard: str | None = _setting(None, changes_result=False)
     """`i/n`: one of n launches that share the run; None: as Slurm or torchrun say, or alone."""
     batch_size: int | Literal["auto"] = _setting("auto", changes_result=False)

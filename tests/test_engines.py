@@ -19,10 +19,11 @@ import pytest
 from fakes import fake_rows
 
 from ladm.engines import local, shard
-from ladm.engines.local import Work, run_units
+from ladm.engines.local import run_units
 from ladm.engines.shard import Place, Shard, SharedUnits, parse_shard, place_of
-from ladm.engines.units import OwnUnits
+from ladm.engines.units import Losses, OwnUnits
 from ladm.engines.work import Record
+from ladm.engines.worker import Work
 from ladm.errors import LadmError, LockedError, UsageError
 from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish
 from ladm.rows import Rows, open_rows
@@ -157,7 +158,7 @@ def command_of(process: int) -> str:
 
 def test_workers_that_keep_dying_end_the_run(tmp_path: Path, save_rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = [row | {"input_ids": [70, 1, k]} for k, row in enumerate(fake_rows(40))]
-    monkeypatch.setattr(local, "MOST_LOSSES_IN_A_ROW", 3)
+    monkeypatch.setattr(Losses, "MOST_IN_A_ROW", 3)
     with pytest.raises(LadmError) as told:
         complete(tmp_path / "run", open_rows(save_rows(data)), fakes.make_deadly, devices=2)
     assert str(told.value).endswith(

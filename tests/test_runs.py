@@ -15,9 +15,10 @@ import pytest
 from fakes import FakeScorer, fake_rows
 
 from ladm import storage
-from ladm.engines.local import Work, run_units
+from ladm.engines.local import run_units
 from ladm.engines.units import OwnUnits
 from ladm.engines.work import Record
+from ladm.engines.worker import Work
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
 from ladm.lines import decode_line, encode_line
 from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish, summarise
@@ -401,7 +402,7 @@ def test_files_of_others_are_never_deleted(tmp_path: Path) -> None:
 
 def test_a_sort_that_fails_is_told_and_made_again(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ladm.results._SORT", "SELECT error('disk full'), $staged, $in_order")
+        patch.setattr("ladm.results._SORT", "SELECT *, error('disk full') FROM read_parquet($staged)")
         with pytest.raises(StorageError, match=r"^cannot sort in .*/run/\.sorting\w+: .*disk full"):
             complete(tmp_path / "run", rows)
     complete(tmp_path / "run", rows)

@@ -20,8 +20,9 @@ from typing import Any
 
 import fakes
 
-from ladm.engines.local import Work, run_units
+from ladm.engines.local import run_units
 from ladm.engines.units import OwnUnits
+from ladm.engines.worker import Work
 from ladm.lines import read_lines
 from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish
 from ladm.rows import Rows, open_rows

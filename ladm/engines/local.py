@@ -7,54 +7,28 @@ replaced; a row that takes workers with it is found by scoring its batch row by 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any
 
-from ladm.engines.units import Assignment, Source
-from ladm.engines.work import BatchRule, BatchSizes, Record, Report, work_unit
-from ladm.errors import LadmError, one_line
-from ladm.rows import Rows, open_rows
+from ladm.engines.units import Assignment, Losses, Patience, Source
+from ladm.engines.work import BatchSizes, Record, Report, work_unit
+from ladm.engines.worker import Work, worker_main
+from ladm.errors import LadmError
+from ladm.rows import Rows
 from ladm.runs import Run
 from ladm.scorers import Scorer
 
-MakeScorer = Callable[[str], Scorer]
-
 TICK_SECONDS = 0.5
-MOST_LOSSES_IN_A_ROW = 20
-"""Workers lost without a single row scored in between, before the run is given up."""
 MOST_FAILED_STARTS = 2
-LOSSES_OF_A_POISONOUS_ROW = 3
 SLOWEST_END_SECONDS = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What every worker needs to know; it travels to other processes by pickle.
-
-    A worker that is silent for `hang_seconds` and ten times the slowest batch so far counts as hung;
-    one that has not finished a batch yet, only after `first_seconds`.
-    """
-
-    folder: Path
-    rows: str
-    limit: int | None
-    make_scorer: MakeScorer
-    batch_rows: BatchRule
-    threads: int | None = None
-    hang_seconds: float = 300.0
-    first_seconds: float = 1800.0
 
 
 def run_units(
@@ -74,7 +48,10 @@ def run_units(
         assignment = source.take()
         if assignment is not None:
             scorer = scorer or work.make_scorer(devices[0])
-            work_unit(run, assignment, rows, scorer, batch_rows=sizes, report=report)
+            with contextlib.closing(work_unit(run, assignment, rows, scorer, batch_rows=sizes)) as events:
+                for kind, content in events:
+                    if kind == "rows":
+                        report(content)
             source.sealed(assignment)
         elif source.finished():
             return
@@ -113,10 +90,9 @@ class _Pool:
         self._work, self._source, self._devices, self._report = work, source, devices, report
         self._context = multiprocessing.get_context("spawn")
         self._slots: list[_Worker | None] = [None] * len(devices)
-        self._row_losses: Counter[int] = Counter()
         self._failed_starts: Counter[str] = Counter()
-        self._losses = 0
-        self._slowest_seconds = 0.0
+        self._losses = Losses()
+        self._patience = Patience(work.hang_seconds, work.first_seconds)
         self._last_look = time.monotonic()
         self._ask_again = 0.0
 
@@ -160,7 +136,7 @@ class _Pool:
     def _start(self, device: str, assignment: Assignment | None) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_worker_main, args=(self._work, device, theirs, os.getpid()), daemon=True, name=f"ladm {device}"
+            target=worker_main, args=(self._work, device, theirs, os.getpid()), daemon=True, name=f"ladm {device}"
         )
         # A Ctrl-C of the terminal is for the supervisor; the child inherits that it is blocked.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -206,7 +182,7 @@ class _Pool:
         elif kind == "begin":
             worker.batch = content
         elif kind == "rows":
-            self._slowest_seconds = max(self._slowest_seconds, now - worker.since)
+            self._patience.saw(now - worker.since)
             safe = {record["position"] for record in content}
             worker.batch = [position for position in worker.batch if position not in safe]
             worker.warm = True
@@ -219,7 +195,7 @@ class _Pool:
 
     def _heard_rows(self, records: list[Record]) -> None:
         if any(record["status"] == "ok" for record in records):
-            self._losses = 0
+            self._losses.in_a_row = 0
         self._report(records)
 
     def _lost(self, worker: _Worker) -> None:
@@ -228,21 +204,17 @@ class _Pool:
         worker.process.join()
         worker.pipe.close()
         reason = worker.reason or f"died (exit code {worker.process.exitcode})"
-        self._losses += 1
+        self._losses.in_a_row += 1
         self._failed_starts[worker.device] += not worker.ready
-        if self._losses > MOST_LOSSES_IN_A_ROW or self._failed_starts[worker.device] > MOST_FAILED_STARTS:
-            when = f"{self._losses} times without a row in between" if worker.ready else "while it started"
+        if self._losses.too_many or self._failed_starts[worker.device] > MOST_FAILED_STARTS:
+            when = f"{self._losses.in_a_row} times without a row in between" if worker.ready else "while it started"
             raise LadmError(
                 f"the worker on {worker.device} {reason} {when}; the rows it finished are safe, and the same command "
                 "goes on from there"
             )
         assignment = worker.assignment
         if assignment is not None and worker.batch:
-            alone, poisoned = set(assignment.alone) | set(worker.batch), dict(assignment.poisoned)
-            self._row_losses.update(worker.batch)
-            if len(worker.batch) == 1 and self._row_losses[worker.batch[0]] >= LOSSES_OF_A_POISONOUS_ROW:
-                poisoned[worker.batch[0]] = f"the worker on {worker.device} {reason} each time it scored this row"
-            assignment = replace(assignment, alone=frozenset(alone), poisoned=poisoned)
+            assignment = self._losses.after(assignment, worker.batch, f"the worker on {worker.device} {reason}")
         self._slots[self._slots.index(worker)] = self._start(worker.device, assignment)
 
     def _look_for_hung(self) -> None:
@@ -253,64 +225,7 @@ class _Pool:
         for worker in self._workers():
             if asleep > 10 * TICK_SECONDS:
                 worker.since += asleep
-            limit = self._patience(worker)
+            limit = self._patience.limit(warm=worker.ready and worker.warm, tries=self._losses.tries(worker.batch))
             if not worker.idle and not worker.reason and now - worker.since > limit:
                 worker.reason = f"hung for {limit:.0f} s"
                 worker.process.kill()
-
-    def _patience(self, worker: _Worker) -> float:
-        """Seconds of silence after which a worker counts as hung."""
-        usual = max(self._work.hang_seconds, 10 * self._slowest_seconds)
-        if not (worker.ready and worker.warm):
-            return max(usual, self._work.first_seconds)
-        tries = max((self._row_losses[position] for position in worker.batch), default=0)
-        return usual * 4.0**tries
-
-
-def _worker_main(work: Work, device: str, pipe: Connection, parent: int) -> None:
-    _die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    tell = partial(_tell, pipe)
-    scoring = False
-    try:
-        if work.threads is not None:
-            os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(work.threads)
-        run, rows = Run.read(work.folder), open_rows(work.rows, limit=work.limit)
-        scorer = work.make_scorer(device)
-        sizes = BatchSizes(work.batch_rows)
-        tell("ready", None)
-        scoring = True
-        while (assignment := pipe.recv()) is not None:
-            work_unit(
-                run, assignment, rows, scorer,
-                batch_rows=sizes, report=partial(tell, "rows"), begin=partial(tell, "begin"),
-            )  # fmt: skip
-            tell("sealed", None)
-    except LadmError as error:
-        tell("failed", error)
-    except (EOFError, BrokenPipeError):
-        return
-    except Exception as error:
-        what = f"{type(error).__name__}: {one_line(error)}"
-        if not scoring:
-            tell("failed", LadmError(f"the worker on {device} failed: {what}"))
-            return
-        # The device's state may be spoilt. Another process goes on, and finds out which row it is.
-        tell("broke", f"failed ({what})")
-        pipe.close()
-        os._exit(1)
-
-
-def _tell(pipe: Connection, kind: str, content: Any) -> None:
-    pipe.send((kind, content))
-
-
-def _die_with_parent(parent: int) -> None:
-    """Have the kernel end this process when its supervisor is gone, however that came about."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ladm.engines.units import Assignment
@@ -132,6 +132,20 @@ class SharedUnits:
                     self._mine[unit.number] = path
                 return Assignment(unit=unit, generation=generation, shared=True)
         return None
+
+    def again(self, assignment: Assignment) -> Assignment | None:
+        """The same unit in the next generation, for when its worker was lost and may be alive after all.
+
+        None when another launch has taken the unit over.
+        """
+        unit, generation = assignment.unit, assignment.generation + 1
+        path = self._run.claim_path(unit, generation)
+        claimed = create_once(path, self._label())
+        with self._guard:
+            self._mine.pop(unit.number, None)
+            if claimed:
+                self._mine[unit.number] = path
+        return replace(assignment, generation=generation) if claimed else None
 
     def finished(self) -> bool:
         """Is every unit sealed, whoever did it?"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,8 @@ from ladm.scorers import Scored, Scorer
 
 Record = dict[str, Any]
 Report = Callable[[list[Record]], None]
-Begin = Callable[[list[int]], None]
+Event = tuple[str, list[Any]]
+"""`begin` and positions, or `rows` and records."""
 Batch = list[tuple[Row, Ids]]
 
 _OUT_OF_MEMORY = (
@@ -49,57 +50,39 @@ class BatchSizes:
 
 
 def work_unit(
-    run: Run,
-    assignment: Assignment,
-    rows: Rows,
-    scorer: Scorer,
-    *,
-    batch_rows: BatchRule,
-    report: Report,
-    begin: Begin = lambda _: None,
-) -> None:
-    """Score the rows of a unit that are not safe yet, batch by batch, and seal it.
+    run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule
+) -> Generator[Event, None, None]:
+    """Score the rows of a unit that are not safe yet, batch by batch, and seal it; close it to stop earlier.
 
-    A batch is made durable while the next one is scored, so that the device does not wait for the disk.
-    `begin` is told the positions of a batch before it is scored, and `report` is given its records
-    once they are durable; what either raises stops the work there.
+    Yields `begin` with the positions of a batch before it is scored, and `rows` with its records once
+    they are durable. A batch is made durable while the next one is scored, so that the device does not
+    wait for the disk.
     """
-    unit = assignment.unit
-    if run.sealed_path(unit).exists():
+    if run.sealed_path(assignment.unit).exists():
         return
     try:
-        _work(run, assignment, rows, scorer, batch_rows=batch_rows, report=report, begin=begin)
+        yield from _work(run, assignment, rows, scorer, batch_rows=batch_rows)
     except StorageError:
         # Another holder sealed it meanwhile, and took our file away.
-        if not (assignment.shared and run.sealed_path(unit).exists()):
+        if not (assignment.shared and run.sealed_path(assignment.unit).exists()):
             raise
 
 
-def _work(
-    run: Run,
-    assignment: Assignment,
-    rows: Rows,
-    scorer: Scorer,
-    *,
-    batch_rows: BatchRule,
-    report: Report,
-    begin: Begin,
-) -> None:
-    unit = assignment.unit
-    writer = UnitWriter(run, unit, generation=assignment.generation, shared=assignment.shared)
+def _work(run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule) -> Iterator[Event]:
+    writer = UnitWriter(run, assignment.unit, generation=assignment.generation, shared=assignment.shared)
     try:
         sizes = batch_rows if isinstance(batch_rows, BatchSizes) else BatchSizes(batch_rows)
         failed, batches = _sort_out(rows, assignment, scorer, done=set(writer.done), sizes=sizes)
         with ThreadPoolExecutor(1) as background:
             writing = background.submit(_append, writer, failed) if failed else None
             for batch in batches:
-                begin([row.position for row, _ in batch])
+                yield "begin", [row.position for row, _ in batch]
                 records = _score_batch(batch, scorer, sizes)
                 if writing is not None:
-                    report(writing.result())
+                    yield "rows", writing.result()
                 writing = background.submit(_append, writer, records)
             if writing is not None:
-                report(writing.result())
+                yield "rows", writing.result()
         writer.seal()
     finally:
         writer.close()

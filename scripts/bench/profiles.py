@@ -65,6 +65,22 @@ def scores(data: Measurement, profiles: list[str]) -> dict[str, np.ndarray]:
     return found
 
 
+def sigma_ratio(data: Measurement, intact: np.ndarray, kinds: list[str]) -> dict[str, dict[str, list[float]]]:
+    """By layer, does log(CDS with sigma / CDS without) tell intact documents from others that no score of CDS tells?
+
+    `higher`: AUC of the ratio itself; `nearer`: of being nearer to the median ratio of the intact ones.
+    """
+    ratio = np.log(data.by_layer(sigma=True)) - np.log(data.by_layer(sigma=False))
+    near = -np.abs(ratio - np.median(ratio[intact], axis=0))
+    return {
+        kind: {
+            label: [round(auc(x[intact, k], x[data.kinds == kind, k]), 4) for k in range(len(data.layers))]
+            for label, x in (("higher", ratio), ("nearer", near))
+        }
+        for kind in kinds
+    }
+
+
 def rounded(found: Estimate) -> list[float]:
     return [round(number, 4) for number in (found.value, found.low, found.high)]
 
@@ -113,6 +129,7 @@ def main(measured: Path, form: str, profiles: tuple[str, ...], output: Path | No
         ]
         for label, cds in (("with sigma", data.by_layer(sigma=True)), ("without sigma", data.by_layer(sigma=False)))
     }
+    result["sigma_ratio"] = sigma_ratio(data, intact, [kind for kind in kinds if kind not in pasted])
     result["layers"] = list(data.layers)
     result["command"] = " ".join(["python", "scripts/bench/profiles.py", *sys.argv[1:]])
     line = json.dumps(result)

@@ -1,0 +1,122 @@
+"""The Ray engine on a real cluster of two nodes of this machine: same bytes, and nothing lost with a node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+import torture
+
+from ladm.engines.shard import Shard, SharedUnits
+from ladm.engines.worker import Work
+from ladm.errors import LadmError, UsageError
+from ladm.results import finish, is_finished
+from ladm.rows import Rows, open_rows
+from ladm.runs import Run, locked
+
+ray = pytest.importorskip("ray")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+engine = pytest.importorskip("ladm.engines.ray")
+
+ROWS = 200
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes, each a scheduler and workers of its own, with this process connected to them."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before or ""])
+    found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        found.add_node(num_cpus=1)
+        ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
+        yield found
+    finally:
+        ray.shutdown()
+        found.shutdown()
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    from datasets import Dataset
+
+    folder = tmp_path_factory.mktemp("ray") / "rows"
+    Dataset.from_list(fakes.fake_rows(ROWS)).save_to_disk(str(folder))
+    return open_rows(str(folder))
+
+
+@pytest.fixture(scope="module")
+def plain(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    torture.complete(folder, rows)
+    return torture.contents(folder)
+
+
+def score_with_ray(folder: Path, rows: Rows, make_scorer: Any, *, report: Any = lambda _: None) -> None:
+    with locked(folder, shared=True):
+        run = Run.create_or_resume(folder, torture.identity(rows))
+        work = Work(
+            folder=folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=torture.Batch(5),
+            hang_seconds=5.0,
+        )  # fmt: skip
+        with SharedUnits(run, Shard(0, 1)) as source:
+            engine.run_units(work, source, cluster=engine.connect("cpu", 2), device="cpu", report=report)
+            source.finish(partial(finish, run), partial(is_finished, run))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_same_bytes_from_two_nodes(rows: Rows, plain: dict[str, bytes], tmp_path: Path) -> None:
+    heard: list[Any] = []
+    score_with_ray(tmp_path / "run", rows, fakes.make_slow, report=heard.extend)
+    assert torture.contents(tmp_path / "run") == plain
+    assert sorted(record["position"] for record in heard) == list(range(ROWS))
+    assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_row_that_kills_actors_is_recorded(rows: Rows, tmp_path: Path) -> None:
+    score_with_ray(tmp_path / "run", rows, fakes.make_deadly)
+    errors = (tmp_path / "run" / "errors.jsonl").read_text().splitlines()
+    assert len(errors) == 1
+    assert '"position": 70' in errors[0]
+    assert "its Ray actor died each time it scored this row" in errors[0]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_scorer_that_cannot_be_made_ends_the_run(rows: Rows, tmp_path: Path) -> None:
+    with pytest.raises(LadmError, match="a Ray actor failed .ValueError: no such weights"):
+        score_with_ray(tmp_path / "run", rows, fakes.make_failing)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_devices_are_for_ray_to_give_out() -> None:
+    with pytest.raises(UsageError, match="Ray gives out the devices"):
+        engine.connect("cuda:0,1", None)
+    with pytest.raises(LadmError, match="has no GPU"):
+        engine.connect("cuda", None)
+    assert engine.connect("auto", None).actors == 2
+    assert engine.connect("cpu", 3).actors == 3
+
+
+def test_a_node_killed_in_the_middle_loses_nothing(
+    cluster: Any, rows: Rows, plain: dict[str, bytes], tmp_path: Path
+) -> None:
+    heard: list[Any] = []
+
+    def report(records: list[Any]) -> None:
+        heard.extend(records)
+        if len(heard) >= ROWS // 3 and len(cluster.worker_nodes) == 1:
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+
+    score_with_ray(tmp_path / "run", rows, fakes.make_slow, report=report)
+    assert not cluster.worker_nodes
+    assert torture.contents(tmp_path / "run") == plain
