@@ -31,6 +31,7 @@ PARQUET_FILE = "scores.parquet"
 ERRORS_FILE = "errors.jsonl"
 SORTING_FOLDER_PREFIX = ".sorting"
 ROWS_AT_A_TIME = 10_000
+BATCH_ROWS = 65_536
 SORT_MEMORY = "1GB"
 
 _KEYS = [
@@ -219,32 +220,64 @@ def json_line(record: dict[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What Arrow finds wrong with `scores.parquet`, as a StorageError that names it."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StorageError(f"{path} is damaged: {one_line(error)}; remove it, and ladm score makes it again") from None
+
+
 def columns_of(folder: Path) -> list[str]:
     """Names of the columns of `scores.parquet`. Raises StorageError for a damaged file."""
     path = folder / PARQUET_FILE
-    try:
+    with _reading(path):
         names: list[str] = pq.read_schema(path).names
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StorageError(f"{path} is damaged: {one_line(error)}; remove it, and ladm score makes it again") from None
     return names
 
 
 def read_scores(folder: Path, columns: list[str]) -> pa.Table:
     """Some columns of `scores.parquet`, checksums verified. Raises StorageError for a damaged file."""
     path = folder / PARQUET_FILE
-    try:
+    with _reading(path):
         return pq.read_table(path, columns=columns, page_checksum_verification=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StorageError(f"{path} is damaged: {one_line(error)}; remove it, and ladm score makes it again") from None
+
+
+def score_batches(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The same bit by bit, in the order of the file: best first."""
+    path = folder / PARQUET_FILE
+    with _reading(path):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        batches = file.iter_batches(BATCH_ROWS, columns=columns)
+    while True:
+        with _reading(path):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        if len(batch):
+            yield batch.select(columns)
+
+
+def _score_at(file: pq.ParquetFile, rank: int) -> float:
+    """The score of the row with that rank, from 0; only its part of the file is read."""
+    group = 0
+    while rank >= file.metadata.row_group(group).num_rows:
+        rank -= file.metadata.row_group(group).num_rows
+        group += 1
+    return float(file.read_row_group(group, columns=["score"])["score"][rank].as_py())
 
 
 def summarise(run: Run) -> Summary:
     """Counts and the range of the scores of a finished run. Raises IncompleteError for an unfinished one."""
     require_finished(run)
-    scores = read_scores(run.folder, ["score"])["score"]
-    summary = Summary(scored=len(scores))
-    if len(scores):
-        summary.scores = (scores[0].as_py(), scores[len(scores) // 2].as_py(), scores[-1].as_py())
+    parquet = run.folder / PARQUET_FILE
+    with _reading(parquet):
+        file = pq.ParquetFile(parquet, page_checksum_verification=True)
+        summary = Summary(scored=file.metadata.num_rows)
+        if summary.scored:
+            best, middle, worst = (_score_at(file, rank) for rank in (0, summary.scored // 2, summary.scored - 1))
+            summary.scores = (best, middle, worst)
     path = run.folder / ERRORS_FILE
     try:
         with path.open(encoding="utf-8") as lines:

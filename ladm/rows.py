@@ -114,7 +114,7 @@ class Rows:
         values: list[Any] = self._dataset.select_columns([name])[start:stop][name]
         return values
 
-    def save_subset(self, positions: list[int], folder: Path) -> None:
+    def save_subset(self, positions: npt.NDArray[np.int64], folder: Path) -> None:
         """Save those rows, all their columns kept, as a DatasetDict with `train`."""
         import datasets
 

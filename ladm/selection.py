@@ -1,6 +1,6 @@
 """Scores by domain and a token budget -> the documents to keep: equation 1 of LADM. Imports no torch.
 
-Documents are ranked inside their domain, best first, ties by id, and every domain keeps its share.
+Documents come ranked inside their domain, best first, and every domain keeps its share.
 """
 
 from __future__ import annotations
@@ -10,64 +10,74 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
+
 from ladm.errors import LadmError, UsageError
 
-SortKey = tuple[float, tuple[int, int, str], tuple[int, int, str], int]
+CHUNK = 65_536
+"""Documents looked at in one step, so that the columns may be longer than memory."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A document with a score. `position` is its row in the data set that was scored."""
-
-    position: int
-    index: int | str
-    chunked_index: int | str | None
-    score: float
-    num_tokens: int
-    domain: str
-
-    def rank_key(self) -> SortKey:
-        """Best first; ties by index, chunked index, position."""
-        return (-self.score, _id_key(self.index), _id_key(self.chunked_index), self.position)
-
-
-def _id_key(label: int | str | None) -> tuple[int, int, str]:
-    if label is None:
-        return (0, 0, "")
-    return (1, label, "") if isinstance(label, int) else (2, 0, label)
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(kw_only=True)
 class DomainChoice:
-    """What a domain has and what was taken of it, best first.
+    """The documents of a domain, best first, as columns (n,), and what was taken of them.
 
-    `quota` is in tokens, and None under the percent rule, which has none.
+    The first `prefix` are taken, and those at the places `extra`, in that order. `positions` are rows
+    of the data set that was scored. `quota` is in tokens, and None under the percent rule.
     """
 
-    ranked: list[Candidate]
+    positions: Ints
+    num_tokens: Ints
+    scores: Floats
     quota: int | None = None
-    taken: list[Candidate] = field(default_factory=list)
     prefix: int = 0
-    """How many of `taken` came from the quota, and so are the first of `ranked`."""
+    extra: list[int] = field(default_factory=list)
+    taken_tokens: int = 0
+    pool_tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pool_tokens = int(self.num_tokens.sum(dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.positions)
 
     @property
-    def pool_tokens(self) -> int:
-        return sum(candidate.num_tokens for candidate in self.ranked)
+    def taken_documents(self) -> int:
+        return self.prefix + len(self.extra)
 
     @property
-    def taken_tokens(self) -> int:
-        return sum(candidate.num_tokens for candidate in self.taken)
+    def taken_positions(self) -> Ints:
+        """Rows of the data set, in the order in which they were taken."""
+        return np.concatenate([self.positions[: self.prefix], self.positions[np.array(self.extra, dtype=np.int64)]])
+
+    @property
+    def lowest_score_taken(self) -> float | None:
+        last = max([self.prefix - 1, *self.extra[-1:]])
+        return float(self.scores[last]) if last >= 0 else None
+
+    def take_first(self, count: int) -> None:
+        """Have the best `count` taken, be they more or fewer than now."""
+        first, last = sorted((self.prefix, count))
+        between = int(self.num_tokens[first:last].sum(dtype=np.int64))
+        self.taken_tokens += between if count > self.prefix else -between
+        self.prefix = count
+
+    def next_fitting(self, start: int, most_tokens: int) -> int:
+        """The place of the best document from `start` on that has at most so many tokens; n when there is none."""
+        width = 16
+        while start < len(self):
+            fit = np.flatnonzero(self.num_tokens[start : start + width] <= most_tokens)
+            if len(fit):
+                return start + int(fit[0])
+            start, width = start + width, min(2 * width, CHUNK)
+        return len(self)
 
 
 Choice = dict[str, DomainChoice]
-
-
-def rank_domains(candidates: list[Candidate]) -> Choice:
-    """Group by domain, in the order of their names, each best first."""
-    domains: Choice = {}
-    for candidate in sorted(candidates, key=Candidate.rank_key):
-        domains.setdefault(candidate.domain, DomainChoice(ranked=[])).ranked.append(candidate)
-    return dict(sorted(domains.items()))
 
 
 def select_exact(domains: Choice, *, budget_tokens: int, shares: Mapping[str, int | float | Fraction]) -> None:
@@ -96,7 +106,7 @@ def take_everything(domains: Choice, *, budget_tokens: int, shares: Mapping[str,
     """The whole pool, for one that is smaller than the budget; quotas are recorded all the same."""
     for name, quota in round_quotas(budget_tokens, shares).items():
         domains[name].quota = quota
-        domains[name].taken = list(domains[name].ranked)
+        domains[name].take_first(len(domains[name]))
 
 
 def round_quotas(total: int, shares: Mapping[str, int | float | Fraction]) -> dict[str, int]:
@@ -111,13 +121,16 @@ def round_quotas(total: int, shares: Mapping[str, int | float | Fraction]) -> di
 
 
 def _take_quota(domain: DomainChoice, quota: int) -> None:
-    tokens = 0
-    for candidate in domain.ranked:
-        tokens += candidate.num_tokens
-        if tokens > quota:
+    """Phase 1 of `select_exact`."""
+    tokens, count = 0, len(domain)
+    for start in range(0, len(domain), CHUNK):
+        upto = tokens + np.cumsum(domain.num_tokens[start : start + CHUNK], dtype=np.int64)
+        fitting = int(np.searchsorted(upto, quota, side="right"))
+        if fitting < len(upto):
+            count = start + fitting
             break
-        domain.taken.append(candidate)
-    domain.prefix = len(domain.taken)
+        tokens = int(upto[-1])
+    domain.take_first(count)
 
 
 def _fill(domains: Choice, left: int) -> None:
@@ -127,16 +140,16 @@ def _fill(domains: Choice, left: int) -> None:
     heapq.heapify(heap)
     while heap:
         behind, name = heapq.heappop(heap)
-        ranked = domains[name].ranked
-        while heads[name] < len(ranked) and ranked[heads[name]].num_tokens > left:
-            heads[name] += 1
-        if heads[name] == len(ranked):
+        domain = domains[name]
+        place = domain.next_fitting(heads[name], left)
+        heads[name] = place + 1
+        if place == len(domain):
             continue
-        candidate = ranked[heads[name]]
-        heads[name] += 1
-        domains[name].taken.append(candidate)
-        left -= candidate.num_tokens
-        heapq.heappush(heap, (behind + candidate.num_tokens, name))
+        tokens = int(domain.num_tokens[place])
+        domain.extra.append(place)
+        domain.taken_tokens += tokens
+        left -= tokens
+        heapq.heappush(heap, (behind + tokens, name))
 
 
 def select_percent(domains: Choice, *, budget_tokens: int, allow_small_pool: bool) -> int:
@@ -147,8 +160,7 @@ def select_percent(domains: Choice, *, budget_tokens: int, allow_small_pool: boo
     """
     for percent in range(1, 101):
         for domain in domains.values():
-            domain.prefix = percent * len(domain.ranked) // 100
-            domain.taken = domain.ranked[: domain.prefix]
+            domain.take_first(percent * len(domain) // 100)
         tokens = sum(domain.taken_tokens for domain in domains.values())
         if tokens > budget_tokens:
             return percent

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
-from collections import Counter
-from collections.abc import Mapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import yaml
 
 from ladm.errors import LadmError, StorageError, UsageError, one_line
 from ladm.options import NO_DOMAINS, SelectSettings
-from ladm.results import read_scores, require_finished, summarise
+from ladm.results import require_finished, score_batches, summarise
 from ladm.rows import Rows, look_up, open_rows
 from ladm.runs import Run
-from ladm.selection import (
-    Candidate,
-    Choice,
-    rank_domains,
-    select_exact,
-    select_percent,
-    take_everything,
-)
+from ladm.selection import Choice, DomainChoice, select_exact, select_percent, take_everything
 from ladm.storage import naming, sync_folder, write_whole
 
 MANIFEST_FILE = "manifest.json"
 ONE_DOMAIN = "all"
 ROWS_AT_A_TIME = 10_000
-_COLUMNS = ["position", "index", "chunked_index", "score", "num_tokens"]
+_COLUMNS = ["position", "num_tokens", "score"]
 
 
 def select(settings: SelectSettings) -> dict[str, Any]:
@@ -48,42 +45,97 @@ def select(settings: SelectSettings) -> dict[str, Any]:
     rows = open_rows(settings.rows, limit=run.num_rows)
     if rows.identity() != run.identity["data"]:
         raise LadmError(f"{settings.rows} are not the rows that {settings.run} scored: their content differs")
-    candidates, without = _candidates(run, rows, settings.domain_key)
-    ranked = rank_domains(candidates)
-    shares = _shares(ranked, settings.quota)
-    domains = {name: domain for name, domain in ranked.items() if shares[name]}
-    percent = _choose(domains, {name: shares[name] for name in domains}, settings)
-    left_out = [name for name in ranked if not shares[name]]
-    manifest = _manifest(settings, run, domains, without=without, left_out=left_out, percent=percent)
-    if not settings.dry_run:
-        _write(output, rows, domains, manifest)
+    with tempfile.TemporaryDirectory(prefix="ladm-select-") as work:
+        ranked = _ranked(run, rows, settings.domain_key, Path(work))
+        shares = _shares(ranked, settings.quota)
+        domains = {name: domain for name, domain in ranked.items() if shares[name]}
+        percent = _choose(domains, {name: shares[name] for name in domains}, settings)
+        left_out = [name for name in ranked if not shares[name]]
+        manifest = _manifest(settings, run, domains, left_out=left_out, percent=percent)
+        if not settings.dry_run:
+            _write(output, rows, domains, manifest)
     return manifest
 
 
-def _candidates(run: Run, rows: Rows, domain_key: str) -> tuple[list[Candidate], Counter[str]]:
-    """The rows with a score, in the order of the data, and the count of the others by reason."""
-    scores = read_scores(run.folder, _COLUMNS).sort_by("position").to_pylist()
-    candidates: list[Candidate] = []
+def _ranked(run: Run, rows: Rows, domain_key: str, work: Path) -> Choice:
+    """The rows with a score by domain, in the order of the domains' names, each best first.
+
+    `scores.parquet` has the order already. The columns are files in `work`, 28 bytes a row, so that
+    memory does not grow with the run.
+
+    Raises LadmError for a row without a domain, StorageError for a score that is none or out of order.
+    """
+    names, codes_T = _domain_codes(rows, domain_key, work)
+    counts = np.zeros(len(names), dtype=np.int64)
+    nowhere, before = sys.maxsize, math.inf
+    for positions, _, scores in _score_batches(run):
+        wrong = ~np.isfinite(scores)
+        if wrong.any():
+            k = int(wrong.argmax())
+            raise StorageError(f"{run.folder} is damaged: row {positions[k]} has the score {scores[k]}")
+        if scores[0] > before or (np.diff(scores) > 0).any():
+            raise StorageError(f"{run.folder} is damaged: its scores are not in order")
+        before = scores[-1]
+        codes = codes_T[positions]
+        nowhere = min([nowhere, *positions[codes < 0]])
+        counts += np.bincount(codes[codes >= 0], minlength=len(names))
+    if nowhere < sys.maxsize:
+        raise LadmError(
+            f"row {nowhere} of {rows.name} has no {domain_key}; give --domain-key the key that it has, or {NO_DOMAINS} "
+            "to rank all documents together"
+        )
+    if not counts.sum():
+        raise LadmError(f"{run.folder}: no document has a score")
+    positions, tokens, scores = _by_domain(run, codes_T, counts, work)
+    stops = np.cumsum(counts).tolist()
+    parts = {name: slice(start, stop) for name, start, stop in zip(names, [0, *stops], stops, strict=False)}
+    return {
+        name: DomainChoice(positions=positions[part], num_tokens=tokens[part], scores=scores[part])
+        for name, part in sorted(parts.items())
+        if part.stop > part.start
+    }
+
+
+def _domain_codes(rows: Rows, domain_key: str, work: Path) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The domains that there are, and for every row the number of its own; -1: none."""
+    numbers: dict[str, int] = {}
+    codes_T = _on_disk(work / "domains", "i4", len(rows))
     for start in range(0, len(rows), ROWS_AT_A_TIME):
         stop = min(start + ROWS_AT_A_TIME, len(rows))
-        domains = _domains(rows, domain_key, start, stop)
-        while len(candidates) < len(scores) and scores[len(candidates)]["position"] < stop:
-            found = scores[len(candidates)]
-            candidates.append(_candidate(found, domains[found["position"] - start], rows, run, domain_key))
-    if not candidates:
-        raise LadmError(f"{run.folder}: no document has a score")
-    return candidates, summarise(run).errors
+        found = _domains(rows, domain_key, start, stop)
+        codes_T[start:stop] = [-1 if d is None else numbers.setdefault(d, len(numbers)) for d in found]
+    return list(numbers), codes_T
 
 
-def _candidate(found: dict[str, Any], domain: str | None, rows: Rows, run: Run, domain_key: str) -> Candidate:
-    if domain is None:
-        raise LadmError(
-            f"row {found['position']} of {rows.name} has no {domain_key}; give --domain-key the key that it "
-            f"has, or {NO_DOMAINS} to rank all documents together"
-        )
-    if found["score"] is None or not math.isfinite(found["score"]):
-        raise StorageError(f"{run.folder} is damaged: row {found['position']} has the score {found['score']}")
-    return Candidate(domain=domain, **found)
+def _on_disk(path: Path, kind: str, length: int) -> npt.NDArray[Any]:
+    """An array in a new file, whose place on the disk is taken now rather than found missing later."""
+    with naming(path, "write"), path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, length * np.dtype(kind).itemsize)
+    return np.memmap(path, dtype=kind, mode="r+", shape=length)
+
+
+def _score_batches(run: Run) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+    for batch in score_batches(run.folder, _COLUMNS):
+        yield tuple(batch[name].to_numpy(zero_copy_only=False) for name in _COLUMNS)
+
+
+def _by_domain(
+    run: Run, codes_T: npt.NDArray[np.int32], counts: npt.NDArray[np.int64], work: Path
+) -> tuple[npt.NDArray[Any], ...]:
+    """`_COLUMNS` in which the rows of a domain stand together, domain by domain, their order kept."""
+    n = int(counts.sum())
+    columns = tuple(_on_disk(work / name, kind, n) for name, kind in zip(_COLUMNS, ("i8", "i8", "f8"), strict=True))
+    free = np.cumsum(counts) - counts
+    for batch in _score_batches(run):
+        codes = codes_T[batch[0]]
+        order = np.argsort(codes, kind="stable")
+        here = np.bincount(codes, minlength=len(counts))
+        first = np.cumsum(here) - here
+        places = free[codes[order]] + np.arange(len(order)) - first[codes[order]]
+        for column, values in zip(columns, batch, strict=True):
+            column[places] = values[order]
+        free += here
+    return columns
 
 
 def _domains(rows: Rows, domain_key: str, start: int, stop: int) -> list[str | None]:
@@ -101,7 +153,7 @@ def _shares(domains: Choice, quota: str) -> Shares:
     if quota == "tokens":
         return {name: domain.pool_tokens for name, domain in domains.items()}
     if quota == "documents":
-        return {name: len(domain.ranked) for name, domain in domains.items()}
+        return {name: len(domain) for name, domain in domains.items()}
     return _read_weights(Path(quota), domains)
 
 
@@ -144,7 +196,6 @@ def _manifest(
     run: Run,
     domains: Choice,
     *,
-    without: Counter[str],
     left_out: list[str],
     percent: int | None,
 ) -> dict[str, Any]:
@@ -155,19 +206,19 @@ def _manifest(
         "domain_key": settings.domain_key,
         "budget_tokens": settings.tokens,
         "taken_tokens": sum(domain.taken_tokens for domain in domains.values()),
-        "taken_documents": sum(len(domain.taken) for domain in domains.values()),
+        "taken_documents": sum(domain.taken_documents for domain in domains.values()),
         "pool_tokens": sum(domain.pool_tokens for domain in domains.values()),
-        "pool_documents": sum(len(domain.ranked) for domain in domains.values()),
-        "without_score": dict(sorted(without.items())),
+        "pool_documents": sum(len(domain) for domain in domains.values()),
+        "without_score": dict(sorted(summarise(run).errors.items())),
         "domains_left_out": left_out,
         "domains": {
             name: {
-                "pool_documents": len(domain.ranked),
+                "pool_documents": len(domain),
                 "pool_tokens": domain.pool_tokens,
                 "quota_tokens": domain.quota,
-                "taken_documents": len(domain.taken),
+                "taken_documents": domain.taken_documents,
                 "taken_tokens": domain.taken_tokens,
-                "lowest_score_taken": min((c.score for c in domain.taken), default=None),
+                "lowest_score_taken": domain.lowest_score_taken,
             }
             for name, domain in domains.items()
         },
@@ -177,7 +228,7 @@ def _manifest(
 
 def _write(output: Path, rows: Rows, domains: Choice, manifest: dict[str, Any]) -> None:
     """The chosen rows in the order of the data, all columns kept; whole or not at all."""
-    positions = sorted(candidate.position for domain in domains.values() for candidate in domain.taken)
+    positions = np.sort(np.concatenate([domain.taken_positions for domain in domains.values()]))
     partial = output.with_name(output.name + ".partial")
     with naming(output, "write"):
         shutil.rmtree(partial, ignore_errors=True)

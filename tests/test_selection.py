@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,13 +17,13 @@ from conftest import GOLDEN, read_lines, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ladm import selection
 from ladm.errors import LadmError, UsageError
 from ladm.lines import decode_line
 from ladm.selection import (
-    Candidate,
     Choice,
+    DomainChoice,
     parse_tokens,
-    rank_domains,
     round_quotas,
     select_exact,
     select_percent,
@@ -30,13 +31,17 @@ from ladm.selection import (
 
 
 def pool(*documents: tuple[str, float, int]) -> Choice:
-    """(domain, score, tokens) of each document, whose id is its place."""
-    return rank_domains(
-        [
-            Candidate(position=k, index=k, chunked_index=None, score=score, num_tokens=tokens, domain=domain)
-            for k, (domain, score, tokens) in enumerate(documents)
-        ]
-    )
+    """(domain, score, tokens) of each document, whose row is its place."""
+    ranked = sorted(range(len(documents)), key=lambda k: (-documents[k][1], k))
+    choice = {}
+    for name in sorted({domain for domain, _, _ in documents}):
+        places = [k for k in ranked if documents[k][0] == name]
+        choice[name] = DomainChoice(
+            positions=np.array(places),
+            num_tokens=np.array([documents[k][2] for k in places]),
+            scores=np.array([documents[k][1] for k in places]),
+        )
+    return choice
 
 
 def token_shares(domains: Choice) -> dict[str, int]:
@@ -44,7 +49,7 @@ def token_shares(domains: Choice) -> dict[str, int]:
 
 
 def taken(domains: Choice) -> dict[str, list[int]]:
-    return {name: [candidate.position for candidate in domain.taken] for name, domain in domains.items()}
+    return {name: domain.taken_positions.tolist() for name, domain in domains.items()}
 
 
 documents = st.lists(
@@ -59,20 +64,21 @@ def test_exact_is_never_over_and_short_by_less_than_the_shortest_left(
     domains = pool(*documents)
     total = sum(tokens for _, _, tokens in documents)
     budget = max(1, total * percent // 100)
-    shares = token_shares(domains) if by == "tokens" else {n: len(d.ranked) for n, d in domains.items()}
+    shares = token_shares(domains) if by == "tokens" else {n: len(d) for n, d in domains.items()}
     select_exact(domains, budget_tokens=budget, shares=shares)
     spent = sum(domain.taken_tokens for domain in domains.values())
-    chosen = {c.position for domain in domains.values() for c in domain.taken}
+    chosen = {position for positions in taken(domains).values() for position in positions}
     left = [tokens for k, (_, _, tokens) in enumerate(documents) if k not in chosen]
     assert spent <= budget
     assert budget - spent < min(left, default=budget + 1)
-    assert len(chosen) == sum(len(domain.taken) for domain in domains.values())
+    assert spent == sum(tokens for k, (_, _, tokens) in enumerate(documents) if k in chosen)
+    assert len(chosen) == sum(domain.taken_documents for domain in domains.values())
     for domain in domains.values():
-        assert domain.taken[: domain.prefix] == domain.ranked[: domain.prefix]
-        assert sum(c.num_tokens for c in domain.taken[: domain.prefix]) <= (domain.quota or 0)
-        if domain.prefix < len(domain.ranked):
-            upto = sum(c.num_tokens for c in domain.ranked[: domain.prefix + 1])
-            assert upto > (domain.quota or 0)
+        assert domain.num_tokens[: domain.prefix].sum() <= (domain.quota or 0)
+        if domain.prefix < len(domain):
+            assert domain.num_tokens[: domain.prefix + 1].sum() > (domain.quota or 0)
+        scores = [documents[k][1] for k in domain.taken_positions]
+        assert domain.lowest_score_taken == min(scores, default=None)
     assert sum(domain.quota or 0 for domain in domains.values()) == budget
     again = pool(*documents)
     select_exact(again, budget_tokens=budget, shares=shares)
@@ -84,25 +90,47 @@ def test_phase_two_agrees_with_a_plain_transcription(documents: list[Any], perce
     domains = pool(*documents)
     budget = max(1, sum(tokens for _, _, tokens in documents) * percent // 100)
     select_exact(domains, budget_tokens=budget, shares=token_shares(domains))
-    plain = pool(*documents)
-    quotas = round_quotas(budget, token_shares(plain))
-    for name, domain in plain.items():
-        for candidate in domain.ranked:
-            if domain.taken_tokens + candidate.num_tokens > quotas[name]:
+    quotas = round_quotas(budget, token_shares(domains))
+    ranked = {
+        name: sorted((k for k, d in enumerate(documents) if d[0] == name), key=lambda k: (-documents[k][1], k))
+        for name in quotas
+    }
+    plain: dict[str, list[int]] = {name: [] for name in quotas}
+
+    def tokens_of(rows: list[int]) -> int:
+        return sum(documents[k][2] for k in rows)
+
+    for name, rows in ranked.items():
+        for k in rows:
+            if tokens_of([*plain[name], k]) > quotas[name]:
                 break
-            domain.taken.append(candidate)
+            plain[name].append(k)
     while True:
-        left = budget - sum(domain.taken_tokens for domain in plain.values())
-        fitting = {
-            name: next(c for c in domain.ranked if c not in domain.taken and c.num_tokens <= left)
-            for name, domain in plain.items()
-            if any(c not in domain.taken and c.num_tokens <= left for c in domain.ranked)
-        }
+        left = budget - sum(map(tokens_of, plain.values()))
+        fitting = {}
+        for name, rows in ranked.items():
+            others = [k for k in rows if k not in plain[name] and documents[k][2] <= left]
+            if others:
+                fitting[name] = others[0]
         if not fitting:
             break
-        name = min(fitting, key=lambda n: (plain[n].taken_tokens - quotas[n], n))
-        plain[name].taken.append(fitting[name])
-    assert taken(domains) == taken(plain)
+        name = min(fitting, key=lambda n: (tokens_of(plain[n]) - quotas[n], n))
+        plain[name].append(fitting[name])
+    assert taken(domains) == plain
+
+
+@given(
+    tokens=st.lists(st.integers(1, 9), min_size=1, max_size=200),
+    start=st.integers(0, 200),
+    most=st.integers(0, 9),
+    chunk=st.sampled_from([1, 20, 65_536]),
+)
+def test_the_next_that_fits_is_the_first_that_fits(tokens: list[int], start: int, most: int, chunk: int) -> None:
+    domain = DomainChoice(positions=np.arange(len(tokens)), num_tokens=np.array(tokens), scores=np.zeros(len(tokens)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "CHUNK", chunk)
+        found = domain.next_fitting(start, most)
+    assert found == next((k for k in range(start, len(tokens)) if tokens[k] <= most), len(tokens))
 
 
 def test_exact_by_hand() -> None:
@@ -128,16 +156,6 @@ def test_percent_by_hand() -> None:
     assert select_percent(domains, budget_tokens=30, allow_small_pool=False) == 60
     assert taken(domains) == {"a": [4, 3, 2], "b": [6]}
     assert select_percent(domains, budget_tokens=70, allow_small_pool=False) == 100
-
-
-def test_ties_break_by_id_numbers_before_text() -> None:
-    labels: list[int | str] = [10, 9, "9", "10", 2]
-    candidates = [
-        Candidate(position=k, index=label, chunked_index=None, score=1.0, num_tokens=1, domain="d")
-        for k, label in enumerate(labels)
-    ]
-    ranked = rank_domains(candidates)["d"].ranked
-    assert [c.index for c in ranked] == [2, 9, 10, "10", "9"]
 
 
 def test_largest_remainder() -> None:
