@@ -1,4 +1,4 @@
-"""The long tests of the run folder: 1,000 kills, every crash point, 2,000 examples of the state machine; prints counts.
+"""The long tests of the run folder: kills, crash points, failing disks, races, a disk that forgets; prints counts.
 
     python scripts/torture.py --output scripts/bench/results/torture.json
 
@@ -49,13 +49,25 @@ def timed(name: str, work: Any) -> dict[str, Any]:
 @click.option("--examples", default=2000)
 @click.option("--crash-rows", default=60)
 @click.option("--workers", default=1)
+@click.option("--worker-kills", default=100)
+@click.option("--worker-rows", default=12_000)
 @click.option("--seed", default=0)
 @click.option("--output", type=click.Path(path_type=Path))
-def main(kills: int, rows: int, examples: int, crash_rows: int, workers: int, seed: int, output: Path | None) -> None:
+def main(
+    kills: int,
+    rows: int,
+    examples: int,
+    crash_rows: int,
+    workers: int,
+    worker_kills: int,
+    worker_rows: int,
+    seed: int,
+    output: Path | None,
+) -> None:
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        for name in ("kills", "points", "machine"):
+        for name in ("kills", "points", "failures", "workers", "races", "machine"):
             (root / name).mkdir()
 
         def kill() -> dict[str, Any]:
@@ -69,12 +81,25 @@ def main(kills: int, rows: int, examples: int, crash_rows: int, workers: int, se
         def points() -> dict[str, Any]:
             return {"points": torture.every_crash_point(root / "points", make_rows(root / "points", crash_rows))}
 
+        def failures() -> dict[str, Any]:
+            return {"failures": torture.every_failure(root / "failures", make_rows(root / "failures", crash_rows))}
+
+        def workers_killed() -> dict[str, Any]:
+            data = make_rows(root / "workers", worker_rows)
+            return {"kills": torture.kill_workers(root / "workers", data, kills=worker_kills, workers=4, seed=seed)}
+
+        def races() -> dict[str, Any]:
+            return {"races": torture.race_for_the_lock(root / "races", processes=8, races=100)}
+
         def machine() -> dict[str, Any]:
             test_torture.run_machine(test_torture.power_loss_on(root / "machine"), examples=examples)
             return {"examples": examples}
 
         result["kills"] = timed("SIGKILLs in one folder", kill)
         result["crash_points"] = timed("crash points", points)
+        result["disk_failures"] = timed("failing disk operations", failures)
+        result["worker_kills"] = timed("kills of 4 workers", workers_killed)
+        result["races"] = timed("races of 8 processes for a lock", races)
         result["state_machine"] = timed("state machine on a disk that forgets", machine)
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     result |= {

@@ -17,6 +17,7 @@ from typing import Any
 import fakes
 import pytest
 from fakes import fake_rows
+from torture import contents, identity
 
 from ladm.engines import local, shard
 from ladm.engines.local import run_units
@@ -25,15 +26,11 @@ from ladm.engines.units import Losses, OwnUnits
 from ladm.engines.work import Record
 from ladm.engines.worker import Work
 from ladm.errors import LadmError, LockedError, UsageError
-from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish
+from ladm.results import ERRORS_FILE, SORTED_FILE, finish
 from ladm.rows import Rows, open_rows
-from ladm.runs import FORMAT, Run, UnitWriter, locked
+from ladm.runs import Run, UnitWriter, locked
 
 TESTS = Path(__file__).parent
-
-
-def identity(rows: Rows) -> dict[str, Any]:
-    return {"format": FORMAT, "settings": {}, "data": rows.identity(), "unit_rows": 16, "about": {}}
 
 
 def five(_num_tokens: int) -> int:
@@ -56,10 +53,6 @@ def complete(folder: Path, rows: Rows, make_scorer: Any = fakes.make_fake, *, de
         )  # fmt: skip
         finish(run)
     return heard
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)}
 
 
 def errors_of(folder: Path) -> dict[int, tuple[str, str]]:

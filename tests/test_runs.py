@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -13,54 +12,14 @@ from typing import Any
 import fakes
 import pytest
 from fakes import FakeScorer, fake_rows
+from torture import RESULTS, complete, contents, identity
 
 from ladm import storage
-from ladm.engines.local import run_units
-from ladm.engines.units import OwnUnits
-from ladm.engines.work import Record
-from ladm.engines.worker import Work
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
 from ladm.lines import decode_line, encode_line
-from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish, summarise
+from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, summarise
 from ladm.rows import Rows, open_rows
-from ladm.runs import FORMAT, Run, UnitWriter, locked, refuse_foreign, unit_rows_for
-
-RESULTS = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
-
-
-def identity(rows: Rows, **changed: Any) -> dict[str, Any]:
-    base = {"format": FORMAT, "settings": {"d_afs": 4, "m": 1}, "data": rows.identity(), "unit_rows": 16}
-    return base | {"about": {"rows": rows.name}} | changed
-
-
-def work_of(folder: Path, rows: Rows, make_scorer: Any = fakes.make_fake, batch: int = 5) -> Work:
-    return Work(folder=folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=_Constant(batch))
-
-
-class _Constant:
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __call__(self, _num_tokens: int) -> int:
-        return self.size
-
-
-def nothing(records: list[Record]) -> None:
-    pass
-
-
-def complete(folder: Path, rows: Rows, make_scorer: Any = fakes.make_fake, batch: int = 5, devices: int = 1) -> Run:
-    with locked(folder):
-        run = Run.create_or_resume(folder, identity(rows))
-        devices_of = tuple(f"fake:{k}" for k in range(devices))
-        work = work_of(folder, rows, make_scorer, batch)
-        run_units(work, run, rows, OwnUnits(run), devices=devices_of, report=nothing)
-        finish(run)
-    return run
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in RESULTS}
+from ladm.runs import Run, UnitWriter, locked, refuse_foreign, unit_rows_for
 
 
 @pytest.fixture
@@ -123,7 +82,7 @@ def test_the_batch_does_not_show(tmp_path: Path, rows: Rows, reference: dict[str
 
 
 def test_several_processes_give_the_same_bytes(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
-    complete(tmp_path / "run", rows, devices=3)
+    complete(tmp_path / "run", rows, workers=3)
     assert contents(tmp_path / "run") == reference
 
 
@@ -135,58 +94,6 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, rows: Rows) -> None:
     assert {p: t for p, t in before.items() if p.name != ".lock"} == {
         p: t for p, t in after.items() if p.name != ".lock"
     }
-
-
-class _Killed(BaseException):
-    """Stands for the process ending here."""
-
-
-OPERATIONS = ["write", "fsync", "rename", "replace", "link", "ftruncate"]
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_every_crash_point_is_survived(
-    tmp_path: Path, save_rows: Any, monkeypatch: pytest.MonkeyPatch, after: bool
-) -> None:
-    """Stop at the n-th operation on the disk, for every n; the next start finishes with the same bytes."""
-    rows = open_rows(save_rows(fake_rows(20)))
-    complete(tmp_path / "whole", rows)
-    whole = contents(tmp_path / "whole")
-    n = 0
-    while True:
-        folder = tmp_path / f"run{n}"
-        with monkeypatch.context() as patch:
-            counter = _crash_at(patch, n, after=after)
-            with contextlib.suppress(_Killed):
-                complete(folder, rows)
-        if counter["calls"] <= n:
-            break
-        complete(folder, rows)
-        assert contents(folder) == whole, f"operation {n}"
-        assert not list(folder.glob("*.partial")), f"operation {n}"
-        n += 1
-    assert n > 20
-
-
-def _crash_at(patch: pytest.MonkeyPatch, n: int, *, after: bool) -> dict[str, int]:
-    """Make the n-th disk operation of `storage` and `runs` the last; later ones fail too, as after a death."""
-    counter = {"calls": 0}
-
-    def wrap(real: Any) -> Any:
-        def operation(*arguments: Any, **named: Any) -> Any:
-            number = counter["calls"]
-            counter["calls"] += 1
-            if number < n:
-                return real(*arguments, **named)
-            if number == n and after:
-                real(*arguments, **named)
-            raise _Killed
-
-        return operation
-
-    for name in OPERATIONS:
-        patch.setattr(f"os.{name}", wrap(getattr(os, name)))
-    return counter
 
 
 def test_a_tail_cut_anywhere_is_redone(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
@@ -321,7 +228,7 @@ def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path, rows: Rows) -> None:
     with pytest.raises(LadmError, match=r"^the worker on fake:\d failed: ValueError: no such weights$"):
-        complete(tmp_path / "run", rows, make_scorer=fakes.make_failing, devices=2)
+        complete(tmp_path / "run", rows, make_scorer=fakes.make_failing, workers=2)
 
 
 def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows) -> None:

@@ -20,8 +20,11 @@ from torture import (
     complete,
     contents,
     every_crash_point,
+    every_failure,
     kill_again_and_again,
+    kill_workers,
     positions_in,
+    race_for_the_lock,
     stop_at,
 )
 
@@ -40,6 +43,19 @@ def test_kills_at_random_times(tmp_path: Path, save_rows: Any) -> None:
 
 def test_every_crash_point(tmp_path: Path, save_rows: Any) -> None:
     assert every_crash_point(tmp_path, open_rows(save_rows(fake_rows(20)))) > 60
+
+
+def test_every_failure_of_the_disk(tmp_path: Path, save_rows: Any) -> None:
+    assert every_failure(tmp_path, open_rows(save_rows(fake_rows(20)))) > 60
+
+
+def test_workers_killed_at_random(tmp_path: Path, save_rows: Any) -> None:
+    rows = open_rows(save_rows(fake_rows(300)))
+    assert kill_workers(tmp_path, rows, kills=4, workers=2, seed=3) > 0
+
+
+def test_a_race_for_the_lock(tmp_path: Path) -> None:
+    assert race_for_the_lock(tmp_path, processes=8, races=3) == 3
 
 
 class PowerLoss(RuleBasedStateMachine):

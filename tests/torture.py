@@ -6,12 +6,15 @@ Short versions run in the tests, long ones by scripts/torture.py.
 from __future__ import annotations
 
 import contextlib
+import errno
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ import fakes
 from ladm.engines.local import run_units
 from ladm.engines.units import OwnUnits
 from ladm.engines.worker import Work
+from ladm.errors import LockedError, StorageError
 from ladm.lines import read_lines
 from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish
 from ladm.rows import Rows, open_rows
@@ -31,8 +35,9 @@ from ladm.runs import FORMAT, Run, locked
 RESULTS = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
 
 
-def identity(rows: Rows, unit_rows: int = 16) -> dict[str, Any]:
-    return {"format": FORMAT, "settings": {}, "data": rows.identity(), "unit_rows": unit_rows, "about": {}}
+def identity(rows: Rows, **changed: Any) -> dict[str, Any]:
+    base = {"format": FORMAT, "settings": {"d_afs": 4, "m": 1}, "data": rows.identity(), "unit_rows": 16}
+    return base | {"about": {"rows": rows.name}} | changed
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,11 @@ def complete(
     make_scorer: Callable[[str], Any] = fakes.make_fake,
     workers: int = 1,
     batch: int = 5,
-    unit_rows: int = 16,
     report: Callable[[list[Any]], None] = lambda _: None,
 ) -> Run:
     """A run from wherever it is to its end, as `ladm score` does it."""
     with locked(folder):
-        run = Run.create_or_resume(folder, identity(rows, unit_rows))
+        run = Run.create_or_resume(folder, identity(rows))
         run.adopt_shared()
         work = Work(folder=folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=Batch(batch))
         devices = tuple(f"fake:{k}" for k in range(workers))
@@ -161,20 +165,18 @@ OPERATIONS = ("write", "fsync", "rename", "replace", "link", "unlink", "ftruncat
 
 
 @contextlib.contextmanager
-def stop_at(n: int, *, after: bool) -> Iterator[dict[str, int]]:
-    """Let the n-th disk operation be the last, done or not; every later one fails too, as after a death."""
+def disk_operations(act: Callable[[int, Callable[[], Any]], Any]) -> Iterator[dict[str, int]]:
+    """Have `act` do, or not do, each disk operation: it is given its number and a call that does it."""
     counter = {"calls": 0}
+    guard = threading.Lock()
     real = {name: getattr(os, name) for name in OPERATIONS}
 
     def wrap(operation: Any) -> Any:
         def counted(*arguments: Any, **named: Any) -> Any:
-            number = counter["calls"]
-            counter["calls"] += 1
-            if number < n:
-                return operation(*arguments, **named)
-            if number == n and after:
-                operation(*arguments, **named)
-            raise Stopped
+            with guard:
+                number = counter["calls"]
+                counter["calls"] += 1
+            return act(number, lambda: operation(*arguments, **named))
 
         return counted
 
@@ -185,6 +187,110 @@ def stop_at(n: int, *, after: bool) -> Iterator[dict[str, int]]:
     finally:
         for name in OPERATIONS:
             setattr(os, name, real[name])
+
+
+def stop_at(n: int, *, after: bool) -> contextlib.AbstractContextManager[dict[str, int]]:
+    """Let the n-th disk operation be the last, done or not; every later one fails too, as after a death."""
+
+    def act(number: int, do: Callable[[], Any]) -> Any:
+        if number < n:
+            return do()
+        if number == n and after:
+            do()
+        raise Stopped
+
+    return disk_operations(act)
+
+
+def fail_at(n: int, *, for_ever: bool) -> contextlib.AbstractContextManager[dict[str, int]]:
+    """Let the n-th disk operation find the disk full, and with `for_ever` all later ones too."""
+
+    def act(number: int, do: Callable[[], Any]) -> Any:
+        if number == n or (for_ever and number > n):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return do()
+
+    return disk_operations(act)
+
+
+def every_failure(folder: Path, rows: Rows) -> int:
+    """Fail each disk operation, once or from then on; once there is space the next start ends with the same bytes.
+
+    Whatever could not be done is told as a StorageError. Returns how many failures were tried.
+    """
+    complete(folder / "whole", rows)
+    whole = contents(folder / "whole")
+    failures = 0
+    for for_ever in (False, True):
+        n = 0
+        while True:
+            run = folder / f"run{n}{for_ever}"
+            with fail_at(n, for_ever=for_ever) as counter, contextlib.suppress(StorageError):
+                complete(run, rows)
+                assert contents(run) == whole, f"operation {n} failed unheard, {for_ever=}"
+            if counter["calls"] <= n:
+                break
+            complete(run, rows)
+            assert contents(run) == whole, f"operation {n}, {for_ever=}"
+            assert not list(run.glob("*.partial")), f"operation {n}, {for_ever=}"
+            shutil.rmtree(run)
+            n += 1
+        failures += n
+    return failures
+
+
+def kill_workers(folder: Path, rows: Rows, *, kills: int, workers: int, seed: int) -> int:
+    """Kill a random worker of a run again and again; the bytes at the end are the same. Returns the kills."""
+    complete(folder / "whole", rows)
+    draw = random.Random(seed)
+    done, over = 0, threading.Event()
+
+    def kill() -> None:
+        nonlocal done
+        while done < kills and not over.wait(draw.uniform(0.05, 0.5)):
+            living = [process for process in multiprocessing.active_children() if process.name.startswith("ladm ")]
+            if living and (folder / "run" / "units").exists() and any((folder / "run" / "units").iterdir()):
+                draw.choice(living).kill()
+                done += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        complete(folder / "run", rows, make_scorer=fakes.make_slow, workers=workers)
+    finally:
+        over.set()
+        killer.join()
+    assert contents(folder / "run") == contents(folder / "whole")
+    return done
+
+
+def race_for_the_lock(folder: Path, *, processes: int, races: int) -> int:
+    """So many processes ask for one folder at once: one has it, the others are told who. Returns the races."""
+    context = multiprocessing.get_context("fork")
+    for race in range(races):
+        barrier, answers, run = context.Barrier(processes), context.Queue(), folder / f"run{race % 2}"
+        racers = [context.Process(target=_ask_for_lock, args=(run, barrier, answers)) for _ in range(processes)]
+        for racer in racers:
+            racer.start()
+        heard = [answers.get(timeout=60) for _ in racers]
+        for racer in racers:
+            racer.join()
+        assert heard.count("mine") == 1, heard
+        assert all(answer == "mine" or "is in use by " in answer for answer in heard), heard
+        with locked(run):
+            pass
+    return races
+
+
+def _ask_for_lock(run: Path, barrier: Any, answers: Any) -> None:
+    barrier.wait()
+    try:
+        with locked(run):
+            barrier.wait()
+            answers.put("mine")
+    except LockedError as error:
+        barrier.wait()
+        answers.put(str(error))
 
 
 def every_crash_point(folder: Path, rows: Rows) -> int:
