@@ -14,47 +14,61 @@ from typing import Any
 from ladm.errors import StorageError
 from ladm.storage import naming
 
-_LINE = re.compile(rb'(?s)(\{.*),"crc32":"([0-9a-f]{8})"\}')
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_LINE = re.compile(rb'(?s)(\{.*), "crc32": "([0-9a-f]{8})"\}')
 
 
 def encode_line(record: dict[str, Any]) -> bytes:
     """One record as a line with its checksum. Raises ValueError for NaN and infinity."""
-    body = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))[:-1].encode()
-    return b'%s,"crc32":"%08x"}\n' % (body, zlib.crc32(body))
+    body = _ENCODER.encode(record)[:-1].encode()
+    return b'%s, "crc32": "%08x"}\n' % (body, zlib.crc32(body))
 
 
 def decode_line(line: bytes) -> dict[str, Any] | None:
     """The record of a line without its newline and checksum, or None when it is not what was written."""
+    text = _checked(line)
+    return None if text is None else json.loads(text)
+
+
+def _checked(line: bytes) -> str | None:
+    """The JSON text of a line without its checksum, or None when it is not what was written."""
     match = _LINE.fullmatch(line)
     if match is None or zlib.crc32(match[1]) != int(match[2], 16):
         return None
-    record: dict[str, Any] = json.loads(match[1] + b"}")
-    return record
+    return match[1].decode() + "}"
 
 
 def read_lines(path: Path, *, start: int, stop: int) -> tuple[list[dict[str, Any]], int]:
-    """Whole, valid lines of the unit of rows `start` to `stop - 1`, and the byte where a torn tail begins (or the end).
+    """The records of `read_texts`."""
+    lines, offset = read_texts(path, start=start, stop=stop)
+    return [record for record, _ in lines], offset
 
+
+def read_texts(path: Path, *, start: int, stop: int) -> tuple[list[tuple[dict[str, Any], str]], int]:
+    """Records with their JSON text from whole, valid lines of the unit of rows `start` to `stop - 1`.
+
+    The second result is the byte where a torn tail begins, or the end.
     Torn: an end without a newline, or a line with NUL bytes where a write did not reach the disk.
     Raises StorageError, with file and offset, for anything else that is not as it was written.
     """
     with naming(path, "read"):
         content = path.read_bytes()
-    records: list[dict[str, Any]] = []
+    lines: list[tuple[dict[str, Any], str]] = []
     seen: set[int] = set()
     offset = 0
     while (end := content.find(b"\n", offset)) >= 0:
         line = content[offset:end]
         if b"\0" in line:
             break
-        record = decode_line(line)
-        if record is None:
+        text = _checked(line)
+        if text is None:
             raise StorageError(f"{path} is damaged at byte {offset}: the line is not as it was written")
+        record = json.loads(text)
         position = record.get("position")
         if not isinstance(position, int) or not start <= position < stop or position in seen:
             what = "twice there" if position in seen else "not of this unit"
             raise StorageError(f"{path} is damaged at byte {offset}: row {position} is {what}")
         seen.add(position)
-        records.append(record)
+        lines.append((record, text))
         offset = end + 1
-    return records, offset
+    return lines, offset

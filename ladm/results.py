@@ -114,28 +114,26 @@ def _stage(run: Run, staged: Path) -> Iterator[bytes]:
     writer: pq.ParquetWriter | None = None
     try:
         for unit in run.units:
-            records = run.read_sealed(unit)
-            scored = [record for record in records if record["status"] == "ok"]
-            for record in scored:
+            lines = run.read_sealed_texts(unit)
+            scored = [(record, text) for record, text in lines if record["status"] == "ok"]
+            for record, _ in scored:
                 if not math.isfinite(record["score"]):
                     path, position, score = run.sealed_path(unit), record["position"], record["score"]
                     raise StorageError(f"{path} is damaged: row {position} has the score {score}")
             if writer is None and (scored or unit.stop == run.num_rows):
-                writer = staging(staged, staged_schema(_extras_of(scored)))
+                writer = staging(staged, staged_schema(_extras_of(scored[0][0] if scored else {})))
             if writer is not None:
-                rows = [_staged_row(record) for record in scored]
-                writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
-            yield from (json_line(record) for record in records if record["status"] != "ok")
+                writer.write_table(_staged_table(scored, writer.schema))
+            yield from (json_line(record) for record, _ in lines if record["status"] != "ok")
     finally:
         if writer is not None:
             writer.close()
 
 
-def _extras_of(records: list[dict[str, Any]]) -> list[tuple[str, pa.DataType]]:
+def _extras_of(record: dict[str, Any]) -> list[tuple[str, pa.DataType]]:
     """Columns for whatever the scorer keeps beside the score: a number, or a number for each layer or head."""
-    first = records[0] if records else {}
     kinds = {list: pa.list_(pa.float64()), float: pa.float64()}
-    return [(name, kinds[type(value)]) for name, value in first.items() if name not in _OWN_KEYS]
+    return [(name, kinds[type(value)]) for name, value in record.items() if name not in _OWN_KEYS]
 
 
 def staged_schema(extras: list[tuple[str, pa.DataType]]) -> pa.Schema:
@@ -148,17 +146,18 @@ def staging(staged: Path, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(staged, schema, compression="none", use_dictionary=False, write_statistics=False)
 
 
-def _staged_row(record: dict[str, Any]) -> dict[str, Any]:
-    index, chunk = record["index"], record["chunked_index"]
-    return {
-        "index_number": index if isinstance(index, int) else None,
-        "index_text": index if isinstance(index, str) else None,
-        "chunk_number": chunk if isinstance(chunk, int) else None,
-        "chunk_text": chunk if isinstance(chunk, str) else None,
-        **{key: value for key, value in record.items() if key not in ("index", "chunked_index", "status")},
-        "meta": json.dumps(record["meta"], ensure_ascii=False),
-        "line": result_line(record),
+def _staged_table(scored: list[tuple[dict[str, Any], str]], schema: pa.Schema) -> pa.Table:
+    made: dict[str, list[Any]] = {
+        "meta": [json.dumps(record["meta"], ensure_ascii=False) for record, _ in scored],
+        # What is stored begins with position and status; the rest is the result.
+        "line": [text[text.index('"index"') :] for _, text in scored],
     }
+    for column, number, text in LABELS:
+        labels = [record[column] for record, _ in scored]
+        made[number] = [label if isinstance(label, int) else None for label in labels]
+        made[text] = [label if isinstance(label, str) else None for label in labels]
+    columns = {name: made[name] if name in made else [record[name] for record, _ in scored] for name in schema.names}
+    return pa.table(columns, schema=schema)
 
 
 def result_line(record: dict[str, Any]) -> str:

@@ -24,6 +24,9 @@ from ladm.models import HUB_ID
 IDENTITY_BLOCK_ROWS = 1024
 _CARRIED = ("index", "chunked_index", "meta")
 
+_PLAIN = (str, int, bool, type(None))
+"""What JSON gives back as it is."""
+
 Ids = npt.NDArray[np.int64]
 
 
@@ -77,14 +80,14 @@ class Rows:
         carried = {} if self._carried is None else self._carried[start:stop]
         absent = [None] * (stop - start)
         index, chunk, meta = (carried.get(column, absent) for column in _CARRIED)
-        ids = self._ids[start:stop]["input_ids"].combine_chunks()
+        raw = _split_ids(self._ids[start:stop]["input_ids"].combine_chunks())
         return [
             Row(
                 position=start + k,
                 index=start + k if "index" not in carried else self._label("index", index[k], start + k),
                 chunked_index=None if chunk[k] is None else self._label("chunked_index", chunk[k], 0),
                 meta=jsonable(meta[k]),
-                raw_ids=_raw_ids(ids[k]),
+                raw_ids=raw[k],
             )
             for k in range(stop - start)
         ]
@@ -222,6 +225,15 @@ def _may_hold_ids(kind: pa.DataType) -> bool:
     return inner is not None and (pa.types.is_null(inner) or isinstance(inner, pa.BaseExtensionType))
 
 
+def _split_ids(ids: pa.Array) -> list[Any]:
+    """What each row of the column holds, as `_raw_ids` has it."""
+    values = ids.flatten() if _is_integer_list(ids.type) else None
+    if values is None or ids.null_count or values.null_count:
+        return [_raw_ids(scalar) for scalar in ids]
+    stops = np.cumsum(pc.list_value_length(ids).to_numpy(zero_copy_only=False))
+    return np.split(values.to_numpy(zero_copy_only=False), stops[:-1])
+
+
 def _raw_ids(scalar: pa.Scalar) -> Any:
     """A numpy array where all is well; otherwise plain Python values for `token_ids` to name."""
     if not scalar.is_valid:
@@ -243,6 +255,8 @@ def _is_whole_number(dataset: Any, column: str) -> bool:
 
 def jsonable(value: Any) -> Any:
     """`value` as JSON gives it back: dates become text, NaN and infinity null."""
+    if type(value) is dict and all(type(k) is str and type(v) in _PLAIN for k, v in value.items()):
+        return value
     try:
         return json.loads(json.dumps(value, allow_nan=False, default=str))
     except ValueError:

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
-from ladm.lines import encode_line, read_lines
+from ladm.lines import encode_line, read_lines, read_texts
 from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_folder, write_whole
 
-FORMAT = 2
+FORMAT = 3
 IDENTITY_FILE = "run.json"
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"
@@ -154,7 +154,11 @@ class Run:
         return list(rows.values())
 
     def read_sealed(self, unit: Unit) -> list[dict[str, Any]]:
-        """The rows of a sealed unit in the order of the data.
+        """The rows of a sealed unit in the order of the data. Raises as `read_sealed_texts`."""
+        return [record for record, _ in self.read_sealed_texts(unit)]
+
+    def read_sealed_texts(self, unit: Unit) -> list[tuple[dict[str, Any], str]]:
+        """The rows of a sealed unit in the order of the data, each with the JSON text that it was read from.
 
         Raises IncompleteError when it is not sealed and StorageError, with file and offset, for
         any line that is not whole or not this unit's, and for a missing row.
@@ -162,12 +166,12 @@ class Run:
         path = self.sealed_path(unit)
         if not path.exists():
             raise IncompleteError(f"{self.folder} is not finished: unit {unit.number} is missing")
-        records, size = read_lines(path, start=unit.start, stop=unit.stop)
+        lines, size = read_texts(path, start=unit.start, stop=unit.stop)
         if size != path.stat().st_size:
             raise StorageError(f"{path} is damaged at byte {size}: a sealed unit ends in the middle of a line")
-        if len(records) != unit.stop - unit.start:
-            raise StorageError(f"{path} is damaged: {len(records)} rows of {unit.stop - unit.start}")
-        return sorted(records, key=lambda record: record["position"])
+        if len(lines) != unit.stop - unit.start:
+            raise StorageError(f"{path} is damaged: {len(lines)} rows of {unit.stop - unit.start}")
+        return sorted(lines, key=lambda line: line[0]["position"])
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -34,7 +34,7 @@ from ladm.storage import naming, sync_folder, write_whole
 
 RATE_OVER_UNITS = 64
 ROWS_AT_A_TIME = 10_000
-_ERROR_LINE = re.compile(rb'^\{"position":\d+,"status":"error",.*$', re.MULTILINE)
+_ERROR_LINE = re.compile(rb'^\{"position": \d+, "status": "error", .*$', re.MULTILINE)
 _OWN = re.compile(rf"run\.json|{OWN_LEFTOVERS.pattern}")
 
 

@@ -266,7 +266,9 @@ def test_sharers_change_nothing_behind_each_others_back(
 ) -> None:
     result = ladm("score", made[0], *SMALL, "--output", run, "--shard", "0/2", option)
     assert (result.exit_code, result.stderr) == (
-        2, "ladm: --overwrite and --retry-errors are for a run that nobody shares; run them once without --shard\n",
+        2,
+        "ladm: --overwrite and --retry-errors are for a run that nobody shares; run them once without --shard and "
+        "--engine ray\n",
     )  # fmt: skip
 
 

@@ -1,0 +1,171 @@
+"""Rows that cost nothing to score -> what a row costs in the store and in the final sort, and the memory it takes.
+
+    python scripts/bench/store.py --rows 1000000 --layers 30 --output scripts/bench/results/store.json
+    python scripts/bench/store.py --rows 2000 --burn-ms 5 --workers 2
+
+With --burn-ms a row costs so many milliseconds of CPU time, and the run is timed with one worker and with --workers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ladm import __version__
+from ladm.engines.local import run_units
+from ladm.engines.units import OwnUnits
+from ladm.engines.worker import Work
+from ladm.results import finish
+from ladm.rows import Row, open_rows
+from ladm.runs import FORMAT, Run, locked, unit_rows_for
+from ladm.scorers import Scored
+
+
+@dataclass
+class Cheap:
+    """Random CDS of so many layers, after burning so much CPU time a row."""
+
+    layers: int
+    burn_seconds: float
+
+    def check(self, row: Row) -> Any:
+        return np.asarray(row.raw_ids, dtype=np.int64)
+
+    def score(self, ids_BT: Any) -> list[Scored]:
+        end = time.process_time() + self.burn_seconds * len(ids_BT)
+        while time.process_time() < end:
+            pass
+        draw = np.random.default_rng(int(ids_BT[0, 0]))
+        cds_BL = draw.lognormal(size=(len(ids_BT), self.layers)).astype(np.float32).astype(float)
+        return [Scored(score=sum(cds) / self.layers, extras={"cds_per_layer": cds}) for cds in cds_BL.tolist()]
+
+
+def make_cheap(_device: str, *, layers: int, burn_seconds: float) -> Cheap:
+    return Cheap(layers, burn_seconds)
+
+
+def whole_units(_num_tokens: int) -> int:
+    return 1024
+
+
+def few_rows(_num_tokens: int) -> int:
+    return 8
+
+
+def run_once(root: Path, name: str, *, rows: int, layers: int, burn_seconds: float, workers: int) -> dict[str, float]:
+    """Seconds to score and store, and to sort."""
+    data = open_rows(str(root / f"rows{rows}"))
+    identity = {
+        "format": FORMAT, "settings": {}, "data": data.identity(), "unit_rows": unit_rows_for(rows), "about": {},
+    }  # fmt: skip
+    folder = root / name
+    with locked(folder):
+        run = Run.create_or_resume(folder, identity)
+        work = Work(
+            folder=folder, rows=data.name, limit=None,
+            make_scorer=partial(make_cheap, layers=layers, burn_seconds=burn_seconds),
+            batch_rows=few_rows if burn_seconds else whole_units,
+        )  # fmt: skip
+        devices = tuple(f"cpu:{k}" for k in range(workers))
+        began: list[float] = []
+
+        def report(_: Any) -> None:
+            # The clock starts with the first rows, when the workers are there.
+            began.append(time.perf_counter())
+
+        start = time.perf_counter()
+        run_units(work, run, data, OwnUnits(run), devices=devices, report=report, watched=burn_seconds > 0)
+        stored = time.perf_counter()
+        finish(run)
+        sorted_at = time.perf_counter()
+    return {
+        "store": stored - start,
+        "steady": stored - began[0],
+        "sort": sorted_at - stored,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def make_rows(root: Path, rows: int) -> None:
+    from datasets import Dataset
+
+    Dataset.from_dict(
+        {
+            "input_ids": np.arange(3 * rows, dtype=np.int32).reshape(rows, 3),
+            "index": np.arange(rows),
+            "meta": [{"pile_set_name": f"domain {k % 22}"} for k in range(rows)],
+        }
+    ).save_to_disk(str(root / f"rows{rows}"))
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.option("--rows", default=1_000_000)
+@click.option("--layers", default=30)
+@click.option("--burn-ms", default=0.0)
+@click.option("--workers", default=1)
+@click.option("--repeats", default=3, help="With --burn-ms.")
+@click.option("--output", type=click.Path(path_type=Path))
+@click.option("--child", hidden=True)
+def main(
+    rows: int, layers: int, burn_ms: float, workers: int, repeats: int, output: Path | None, child: str | None
+) -> None:
+    if child is not None:
+        found = run_once(
+            Path(child), f"run{rows}-{workers}-{os.getpid()}", rows=rows, layers=layers, burn_seconds=burn_ms / 1e3,
+            workers=workers,
+        )  # fmt: skip
+        print(json.dumps(found))
+        return
+    result: dict[str, Any] = {"rows": rows, "layers": layers}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+
+        def measure(count: int, workers: int) -> dict[str, float]:
+            # A process of its own, so that its peak memory is its own.
+            arguments = {"rows": count, "layers": layers, "burn-ms": burn_ms, "workers": workers, "child": root}
+            command = [sys.executable, __file__, *(f"--{name}={value}" for name, value in arguments.items())]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+            return found
+
+        if burn_ms:
+            make_rows(root, rows)
+            steady: dict[int, list[float]] = {1: [], workers: []}
+            for _ in range(repeats):
+                for count in steady:
+                    steady[count].append(measure(rows, count)["steady"])
+            medians = {count: float(np.median(seconds)) for count, seconds in steady.items()}
+            result |= {
+                "burn_ms": burn_ms, "workers": workers, "seconds": steady,
+                "times_one_worker": round(medians[1] / medians[workers], 3),
+            }  # fmt: skip
+        else:
+            for count in (rows // 4, rows):
+                make_rows(root, count)
+                found = measure(count, 1)
+                a_row = {name: round(found[name] / count * 1e6, 1) for name in ("store", "sort")}
+                result[f"{count} rows"] = {"microseconds_a_row": a_row, "peak_mib": round(found["peak_mib"])}
+    result |= {
+        "ladm": __version__, "machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+        "command": " ".join(["python", "scripts/bench/store.py", *sys.argv[1:]]),
+    }  # fmt: skip
+    print(json.dumps(result))
+    if output is not None:
+        output.write_text(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()
