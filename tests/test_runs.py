@@ -126,7 +126,7 @@ def test_a_tail_cut_anywhere_is_redone(tmp_path: Path, rows: Rows, reference: di
         (lambda lines: [lines[0], *lines], "is damaged at byte {1}: row 0 is twice there"),
         (lambda lines: lines[1:], "is damaged: 15 rows of 16"),
         (lambda lines: [*lines[:-1], lines[-1][:-5]], "is damaged at byte {-1}: a sealed unit ends in the mid"),
-        (lambda lines: [lines[0].replace(b'"index": 0', b'"index": 1'), *lines[1:]], "is damaged at byte 0: the line is"),
+        (lambda lines: [lines[0].replace(b'"index": 0', b'"index": 1'), *lines[1:]], "is damaged at byte 0: the line"),
         (lambda lines: [encode_line({"position": 99}), *lines[1:]], "is damaged at byte 0: row 99 is not of this unit"),
     ],
 )
