@@ -23,7 +23,7 @@ from ladm.models import ModelFacts, model_facts
 from ladm.options import CalibrateSettings
 from ladm.profiles import METHOD_KEYS, Profile, kept_column, profile_text
 from ladm.results import columns_of, read_scores
-from ladm.rows import Ids, Rows, look_up, open_rows, token_ids
+from ladm.rows import Ids, Rows, commonest, look_up, open_rows, token_ids
 from ladm.runs import Run
 from ladm.score import Echo, Progress
 from ladm.score import score as run_score
@@ -122,10 +122,9 @@ def _common_length(lengths: npt.NDArray[np.int64], documents: int) -> int:
     lengths = np.sort(lengths[lengths > 0])[::-1]
     if not len(lengths):
         return 0
-    found, counts = np.unique(lengths, return_counts=True)
-    most = len(counts) - 1 - int(counts[::-1].argmax())
-    if 2 * counts[most] >= len(lengths):
-        return int(found[most])
+    most = commonest(lengths)
+    if 2 * int((lengths == most).sum()) >= len(lengths):
+        return most
     return int(lengths[min(documents, len(lengths)) - 1])
 
 

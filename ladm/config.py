@@ -51,8 +51,8 @@ def _bound(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
     return bound
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The settings that a YAML file gives. Raises UsageError naming the file and the key."""
+def read_config(path: Path, kind: type = ScoreSettings) -> dict[str, Any]:
+    """The settings of a kind that a YAML file gives. Raises UsageError naming the file and the key."""
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -63,7 +63,7 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise UsageError(f"--config {path} must hold keys and values, such as span_tokens: 128")
-    types = typing.get_type_hints(ScoreSettings)
+    types = typing.get_type_hints(kind)
     chosen = {}
     for key, value in loaded.items():
         name = str(key).replace("-", "_")

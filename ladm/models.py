@@ -69,8 +69,7 @@ def model_facts(name: str) -> ModelFacts:
     Raises LadmError when there is no such model, when it holds no safetensors, or when its
     attention is known to be outside the method.
     """
-    folder = _model_folder(name)
-    _require_safetensors(name, folder)
+    folder = model_folder(name)
     from transformers import AutoConfig
 
     try:
@@ -116,7 +115,14 @@ def _windowed_layers(config: Any, num_layers: int) -> tuple[int, ...]:
     return tuple(range(num_layers)) if getattr(config, "sliding_window", None) else ()
 
 
-def _model_folder(name: str) -> Path:
+def model_folder(name: str) -> Path:
+    """The folder of a model, fetched if it is a Hub id. Raises LadmError unless it has a config and safetensors."""
+    folder = _found(name)
+    _require_safetensors(name, folder)
+    return folder
+
+
+def _found(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if Path(name).exists() or not HUB_ID.fullmatch(name):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from typing import Literal
 
 from ladm.errors import UsageError
-from ladm.settings import DOMAIN_KEY, DType, Reduce, flag, parse_layers
+from ladm.settings import DOMAIN_KEY, DType, Reduce, describe, fits, flag, parse_layers
 
 DEFAULT_MAX_COST = 0.65
 NO_DOMAINS = "none"
@@ -132,6 +133,54 @@ class SelectSettings:
     def __post_init__(self) -> None:
         if self.rule == "percent" and self.quota != "tokens":
             raise UsageError("--quota does not go with --rule percent, which takes the same share of every domain")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What `ladm train` is asked to do; the optimiser's settings are the paper's.
+
+    `length` None: the commonest length of the rows. `rope_base` None: the model's own.
+    """
+
+    model: str = ""
+    rows: str = ""
+    output: str = ""
+    tokens: int = 0
+    length: int | None = None
+    rope_base: float | None = None
+    batch_tokens: int = 1_048_576
+    """Tokens of one step of the optimiser, over all devices."""
+    rows_at_once: int = 1
+    """Rows in one forward pass of a device; the rest of a batch is accumulated."""
+    learning_rate: float = 2e-5
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = 20
+    max_grad_norm: float = 1.0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the arithmetic, the weights staying float32; `auto`: bfloat16 on CUDA."""
+    gradient_checkpointing: bool = True
+    liger: bool = True
+    """Use liger kernels on CUDA where they are installed."""
+    save_every: int = 50
+    """Steps between checkpoints; the two newest stay."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self)).items():
+            if not fits(getattr(self, name), kind):
+                raise UsageError(f"{flag(name)}: {getattr(self, name)!r} is not {describe(kind)}")
+        _require_positive(
+            length=self.length, batch_tokens=self.batch_tokens, rows_at_once=self.rows_at_once,
+            save_every=self.save_every,
+        )  # fmt: skip
+        _require_seed(self.seed)
+        if self.rope_base is not None and not self.rope_base > 1:
+            raise UsageError(f"--rope-base must be above 1, not {self.rope_base:g}")
+        if self.learning_rate <= 0 or self.warmup_steps < 0 or self.weight_decay < 0:
+            raise UsageError("learning_rate must be above 0, warmup_steps and weight_decay at least 0")
 
 
 def _require_positive(**values: int | None) -> None:

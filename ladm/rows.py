@@ -147,6 +147,12 @@ class Rows:
         yield values.astype("<i4" if small else "<i8", copy=False).tobytes()
 
 
+def commonest(lengths: npt.NDArray[np.int64]) -> int:
+    """The commonest length above 0, the longest of several; 0 when there is none."""
+    found, counts = np.unique(lengths[lengths > 0], return_counts=True)
+    return int(found[len(counts) - 1 - counts[::-1].argmax()]) if len(found) else 0
+
+
 def open_rows(source: str, *, limit: int | None = None) -> Rows:
     """Open a folder written by `save_to_disk` (a Dataset, or a DatasetDict with `train`) or a Hub id.
 

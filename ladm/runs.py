@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
+from ladm.identity import require_same
 from ladm.lines import encode_line, read_lines, read_texts
 from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_folder, write_whole
 
@@ -94,12 +95,7 @@ class Run:
         if create_once(folder / IDENTITY_FILE, content):
             return cls(folder, identity)
         run = cls.read(folder)
-        differing = list(_differences(run.identity, json.loads(content)))
-        if differing:
-            raise LadmError(
-                f"{folder} was begun with something else; give another --output, or what it was begun with:"
-                + "".join(f"\n  {line}" for line in differing)
-            )
+        require_same(folder, run.identity, json.loads(content))
         return run
 
     def forget_if_empty(self) -> None:
@@ -204,22 +200,6 @@ def _require_writable(nearest: Path, folder: Path) -> None:
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         action = "write to" if nearest == folder else "create"
         raise StorageError(f"cannot {action} {folder}: {nearest} is not a folder that can be written to")
-
-
-def _differences(had: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Lines such as `settings.d_afs: 4 in the run, 2 now` for every leaf that differs."""
-    if isinstance(had, dict) and isinstance(now, dict):
-        for key in [*had, *(key for key in now if key not in had)]:
-            inner = f"{path}.{key}" if path else str(key)
-            if inner != "about":
-                yield from _differences(had.get(key), now.get(key), inner)
-    elif had != now:
-        yield f"{path}: {_short(had)} in the run, {_short(now)} now"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 @contextlib.contextmanager

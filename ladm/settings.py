@@ -180,7 +180,7 @@ def fits(value: Any, kind: Any) -> bool:
         if typing.get_origin(choice) is Literal:
             if value in typing.get_args(choice):
                 return True
-        elif type(value) is choice:
+        elif type(value) is choice or (choice is float and type(value) is int):
             return True
     return False
 
@@ -191,5 +191,9 @@ def describe(kind: Any) -> str:
         if typing.get_origin(choice) is Literal:
             words += [str(word) for word in typing.get_args(choice)]
         else:
-            words.append({int: "a whole number", str: "text", bool: "true or false"}.get(choice, "null"))
+            words.append(
+                {int: "a whole number", float: "a number such as 2.0e-5", str: "text", bool: "true or false"}.get(
+                    choice, "null"
+                )
+            )
     return " or ".join(words)

@@ -16,6 +16,10 @@ from ladm.settings import ScoreSettings
 PACKAGE = Path(ladm.__file__).parent
 NO_TORCH = {
     "cli",
+    "commands.data",
+    "commands.flags",
+    "commands.models",
+    "commands.runs",
     "settings",
     "errors",
     "rows",
@@ -54,9 +58,14 @@ MAY_IMPORT = {
         "calibrate", "calibration", "contrast", "errors", "findings", "models", "prepare", "profiles", "results",
         "rows", "runs", "score", "options", "settings", "storage",
     },
-    "cli": {
-        "calibrate", "check", "config", "display", "errors", "options", "prepare", "rescore", "results", "score",
-        "selection", "runs", "settings", "subset", "upkeep",
+    "cli": {"commands", "errors"},
+    "commands": set(),
+    "commands.data": {"commands", "display", "options", "prepare", "subset"},
+    "commands.flags": {"selection", "settings"},
+    "commands.models": {"calibrate", "check", "commands", "config", "display", "errors", "options", "train"},
+    "commands.runs": {
+        "commands", "config", "display", "errors", "options", "rescore", "results", "runs", "score", "settings",
+        "upkeep",
     },
     "config": {"errors", "profiles", "settings"},
     "contrast": {"errors", "rows"},
@@ -73,6 +82,7 @@ MAY_IMPORT = {
     "errors": set(),
     "findings": {"calibration", "contrast", "errors", "profiles", "settings"},
     "focus": set(),
+    "identity": {"errors"},
     "kernels": set(),
     "kernels.attention": {"errors"},
     "kernels.pfs": {"errors", "focus", "kernels"},
@@ -89,7 +99,7 @@ MAY_IMPORT = {
     "rescore": {"errors", "profiles", "results", "runs", "options", "settings", "storage"},
     "results": {"errors", "runs", "storage"},
     "rows": {"errors", "models"},
-    "runs": {"errors", "lines", "storage"},
+    "runs": {"errors", "identity", "lines", "storage"},
     "score": {"engines", "errors", "models", "plan", "results", "rows", "runs", "settings", "signals", "upkeep"},
     "scorers": {"rows"},
     "scorers.cds": {"focus", "kernels", "observer", "profiles"},
@@ -100,6 +110,7 @@ MAY_IMPORT = {
     "storage": {"errors"},
     "subset": {"errors", "results", "rows", "runs", "selection", "options", "storage"},
     "tokenizers": {"errors", "models"},
+    "train": {"errors", "identity", "models", "options", "rows", "storage"},
     "upkeep": {"engines", "errors", "lines", "models", "results", "rows", "runs", "storage"},
 }  # fmt: skip
 

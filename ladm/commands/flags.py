@@ -1,0 +1,65 @@
+"""Settings objects -> Click flags, with their types. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ladm.settings import flag
+
+EXIT_CODES = """
+\b
+Exit codes: 0 done, 1 error, 2 usage, 3 incomplete run, 74 file system,
+75 folder in use, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+
+def options_of(defaults: Any) -> Callable[..., Callable[..., Any]]:
+    """A maker of flags whose defaults are those of a settings object, shown in the help but not repeated."""
+
+    def option(name: str, kind: Any, help_text: str, **more: Any) -> Callable[..., Any]:
+        default = getattr(defaults, name)
+        if default not in (None, False, "", 0, ()):
+            help_text += f"  [default: {default}]"
+        return click.option(more.pop("flag", flag(name)), name, type=kind, default=None, help=help_text, **more)
+
+    return option
+
+
+class WholeOrAuto(click.ParamType):  # type: ignore[type-arg]
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto":
+            return "auto"
+        if not str(value).isdecimal():
+            self.fail(f"{value!r} is neither auto nor a whole number", param, ctx)
+        return int(value)
+
+
+class Tokens(click.ParamType):  # type: ignore[type-arg]
+    name = "tokens"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ARG002
+        from ladm.selection import parse_tokens
+
+        return value if isinstance(value, int) else parse_tokens(value)
+
+
+def given(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given."""
+    return {name: value for name, value in flags.items() if value not in (None, ())}
+
+
+def note(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def quieten_libraries() -> None:
+    """Keep warnings that are not for the user off the terminal; what the user sets in the environment wins."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,126 @@
+"""The commands that make, look at and change runs: score, rescore, status, verify. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ladm.commands.flags import EXIT_CODES, WholeOrAuto, given, note, options_of, quieten_libraries
+from ladm.config import score_settings
+from ladm.display import ScoringBar, status_report
+from ladm.errors import IncompleteError, LadmError
+from ladm.options import RescoreSettings
+from ladm.settings import ScoreSettings
+
+_option = options_of(ScoreSettings())
+_rescore_option = options_of(RescoreSettings())
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("rows")
+@_option("model", str, "Model folder or Hub id of the calculator.")
+@_option("output", str, "Run folder; the same command resumes it.", required=True, metavar="RUN")
+@_option("variant", click.Choice(["released", "paper"]), "The published code, or equations 2-5 as printed.")
+@_option("span_tokens", int, "l: tokens in a span.")
+@_option("m", int, "Spans at the start that are never looked back at.")
+@_option("n", int, "Nearest earlier span used: j-n (released), j-n-1 (paper).  [default: d_afs]")
+@_option("n0", int, "No span before it is scored.  [default: 16 (paper), the released bound (released)]")
+@_option("d_afs", int, "Stride over the earlier spans.")
+@_option("d_cds", int, "Stride over the scored spans.")
+@_option("ablation", click.Choice(["none", "no-std", "no-length"]), "Drop sigma, or both length weights.")
+@_option("reduce", click.Choice(["mean", "median", "geometric"]), "How the layers become one score.")
+@_option("layers", str, "Layers to score, such as 0-10,14; no later layer runs.  [default: all]")
+@_option("record", click.Choice(["layers", "heads", "range", "forms"]), "Kept of a document beside its score.")
+@_option("profile", str, "File of ladm calibrate: method, layers and reduction.", metavar="PROFILE")
+@_option("dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision of the model.")
+@_option("backend", click.Choice(["auto", "torch", "triton"]), "What computes equation 2.")
+@_option("device", str, "auto, cpu, cuda (all visible), or cuda:0,1.")
+@_option("engine", click.Choice(["local", "ray"]), "This machine, or a Ray cluster (RAY_ADDRESS).")
+@_option("workers", int, "Processes on a CPU, or actors of Ray.  [default: one; a GPU each]", metavar="N")
+@_option("shard", str, "One of n launches that share RUN.  [default: as Slurm or torchrun say]", metavar="I/N")
+@_option("batch_size", WholeOrAuto(), "Rows of equal length in one step.")
+@_option("limit", int, "Score only the first N rows.", metavar="N")
+@_option("max_errors", int, "Stop when more than N rows have no score.", metavar="N")
+@_option("fail_fast", bool, "Stop at the first row without a score.", is_flag=True)
+@_option("retry_errors", bool, "Try every row without a score again.", is_flag=True)
+@_option("overwrite", bool, "Remove the run in RUN and begin anew.", is_flag=True)
+@click.option("--config", metavar="FILE", help="YAML file of these settings; a flag beats it.")
+def score(config: str | None, **flags: Any) -> None:
+    """Score ROWS, a data set of token ids: a folder written by save_to_disk, or a Hub id.
+
+    Writes RUN/sorted_by_score.jsonl, best first, RUN/scores.parquet and RUN/errors.jsonl.
+    """
+    settings = score_settings(config, flags)
+    quieten_libraries()
+    from ladm.score import score as run_score
+
+    began = time.monotonic()
+    summary, finished_before = run_score(settings, echo=note, progress=ScoringBar())
+    seconds = time.monotonic() - began
+    _echo_summary("already finished" if finished_before else f"finished in {seconds:.1f} s", summary, settings.output)
+
+
+def _echo_summary(head: str, summary: Any, output: str) -> None:
+    click.echo(f"{head}: {summary.scored:,} documents scored, {summary.failed:,} without a score")
+    for kind, count in sorted(summary.errors.items()):
+        click.echo(f"  {kind}: {count:,}")
+    if summary.scores is None:
+        raise LadmError(f"no document has a score; {output}/errors.jsonl says why")
+    best, middle, worst = summary.scores
+    click.echo(f"score: best {best:.6g}, middle {middle:.6g}, worst {worst:.6g}")
+    click.echo(f"results: {output}/sorted_by_score.jsonl")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, default=None, help="One JSON object instead of text.")
+def status(run: str, as_json: bool | None) -> None:
+    """How far RUN is: units, rows, errors by type, rate, time left. It may be running."""
+    from ladm.runs import Run
+    from ladm.upkeep import describe
+    from ladm.upkeep import status as read_status
+
+    found = read_status(Run.read(Path(run)))
+    for line in [json.dumps(describe(found))] if as_json else status_report(found):
+        click.echo(line)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("run")
+@click.option("--deep", is_flag=True, default=None, help="Compare the model and the rows with the run's identity too.")
+def verify(run: str, deep: bool | None) -> None:
+    """Is RUN sound? Checksums, every row there once, results that agree with the units."""
+    quieten_libraries()
+    from ladm.results import is_finished
+    from ladm.runs import Run
+    from ladm.upkeep import verify as run_verify
+
+    found = Run.read(Path(run))
+    problems = list(run_verify(found, deep=bool(deep)))
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise LadmError(f"{run} is not sound: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
+    if not is_finished(found):
+        raise IncompleteError(f"{run} is sound as far as it is, and not finished; run its ladm score again")
+    click.echo(f"{run} is sound: {found.num_rows:,} rows, {len(found.units):,} units")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("run")
+@_rescore_option("output", str, "Folder for the new run.", required=True, metavar="RUN2")
+@_rescore_option("profile", str, "File of ladm calibrate.", metavar="PROFILE")
+@_rescore_option("reduce", click.Choice(["mean", "median", "geometric"]), "How the layers become one score.")
+@_rescore_option("layers", str, "Layers that count, such as 0-10,14.")
+def rescore(**flags: Any) -> None:
+    """Another score for the documents of RUN from the layers that it kept; no model runs."""
+    from ladm.rescore import rescore as run_rescore
+
+    settings = RescoreSettings(**given(flags))
+    began = time.monotonic()
+    summary = run_rescore(settings)
+    _echo_summary(f"rescored in {time.monotonic() - began:.1f} s", summary, settings.output)

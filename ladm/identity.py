@@ -1,0 +1,36 @@
+"""What something was begun with and what it is to go on with -> the same, or the fields that differ. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ladm.errors import LadmError
+
+
+def require_same(folder: Path, had: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise LadmError with every field that differs; `about` is for people and not compared."""
+    differing = list(_differences(had, now))
+    if differing:
+        raise LadmError(
+            f"{folder} was begun with something else; give another --output, or what it was begun with:"
+            + "".join(f"\n  {line}" for line in differing)
+        )
+
+
+def _differences(had: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Lines such as `settings.d_afs: 4 in the run, 2 now` for every leaf that differs."""
+    if isinstance(had, dict) and isinstance(now, dict):
+        for key in [*had, *(key for key in now if key not in had)]:
+            inner = f"{path}.{key}" if path else str(key)
+            if inner != "about":
+                yield from _differences(had.get(key), now.get(key), inner)
+    elif had != now:
+        yield f"{path}: {_short(had)} in the run, {_short(now)} now"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,377 @@
+"""Rows and a model -> the model trained on them further: a calculator, or a target model. On transformers' Trainer.
+
+DIR/train.json        what it was begun with; the same command goes on from the newest whole checkpoint
+DIR/checkpoint-50/    model, optimiser, schedule, random state; `whole` is written last
+DIR/model.safetensors, config.json    the result, with the new base and length
+DIR/losses.jsonl      a line a step; put in place last
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available, logging
+
+from ladm.errors import LadmError, RowError, StorageError, one_line
+from ladm.identity import require_same
+from ladm.models import model_folder, model_identity
+from ladm.options import TrainSettings
+from ladm.rows import Rows, commonest, open_rows, token_ids
+from ladm.storage import create_once, naming, sync_folder, write_whole
+
+BEGUN_FILE, LOSSES_FILE, WHOLE_FILE = "train.json", "losses.jsonl", "whole"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+Echo = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """How a budget of tokens becomes steps: `steps` of `rows_a_step` rows of `length` tokens."""
+
+    length: int
+    devices: int
+    rows_at_once: int
+    accumulate: int
+    steps: int
+
+    @property
+    def rows_a_step(self) -> int:
+        return self.devices * self.rows_at_once * self.accumulate
+
+    @property
+    def tokens_a_step(self) -> int:
+        return self.rows_a_step * self.length
+
+    @property
+    def tokens(self) -> int:
+        return self.steps * self.tokens_a_step
+
+
+def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any]:
+    """Train, or go on training, into `settings.output`; returns the first and the last loss and where they were.
+
+    Raises LadmError for a model or rows that cannot be used, and for a folder begun with something else.
+    """
+    source = model_folder(settings.model)
+    config = training_config(settings, source)
+    rows = open_rows(settings.rows)
+    lengths = rows.lengths()
+    length = settings.length or commonest(lengths)
+    positions = np.flatnonzero(lengths >= max(length, 1))
+    if not len(positions):
+        raise LadmError(f"{rows.name}: no row has {length:,} tokens; give a smaller --length")
+    batches = cut_batches(settings, length=length, devices=int(os.environ.get("WORLD_SIZE", "1")))
+    output = Path(settings.output)
+    for line in _resolved(settings, config, rows, batches, kept=len(positions)):
+        echo(line)
+    _begin(output, settings, source, rows, batches)
+    if (output / LOSSES_FILE).exists():
+        echo(f"{output} is finished already")
+        return _outcome(output)
+    logging.disable_progress_bar()
+    config.max_position_embeddings = max(length, getattr(config, "max_position_embeddings", None) or 0)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, config=config, dtype=torch.float32, attn_implementation=_attention(), trust_remote_code=False,
+        use_safetensors=True,
+    )  # fmt: skip
+    order = training_order(len(positions), batches.steps * batches.rows_a_step, seed=settings.seed)
+    data = _TrainingRows(rows, positions[order], length, vocab_size=int(config.get_text_config().vocab_size))
+    arguments = _arguments(settings, batches, output)
+    trainer = _Trainer(
+        model=model, args=arguments, train_dataset=data, data_collator=_stack, callbacks=[_Told(echo), _Whole()]
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=newest_checkpoint(output, remove_torn=trainer.is_world_process_zero()))
+    model.config.use_cache = True
+    trainer.save_model(str(output))
+    if trainer.is_world_process_zero():
+        _finish(output, source, trainer.state.log_history)
+    return _outcome(output)
+
+
+def training_config(settings: TrainSettings, folder: Path) -> Any:
+    """The model's configuration with the new RoPE base. Raises LadmError for a model without one to change."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        # Every configuration class checks its fields in its own way, and raises kinds of its own.
+        raise LadmError(f"{settings.model}: config.json cannot be used: {one_line(error)}") from None
+    if settings.rope_base is not None:
+        text = config.get_text_config()
+        rope = getattr(text, "rope_parameters", None) or {}
+        # Models with windowed layers keep one set of parameters for each kind of layer.
+        rope = rope.get("full_attention", rope)
+        if "rope_theta" not in rope:
+            raise LadmError(f"{settings.model}: {text.model_type} has no RoPE base to change; leave --rope-base out")
+        rope["rope_theta"] = float(settings.rope_base)
+    return config
+
+
+def cut_batches(settings: TrainSettings, *, length: int, devices: int) -> Batches:
+    """Steps for a budget of tokens: a batch is clipped to the budget and cut down to whole rows on every device.
+
+    Raises LadmError for a budget of less than one row a device.
+    """
+    batch_rows = min(settings.batch_tokens, settings.tokens) // length
+    if batch_rows < devices:
+        raise LadmError(
+            f"a batch of {min(settings.batch_tokens, settings.tokens):,} tokens holds {batch_rows} rows of {length:,}, "
+            f"and there are {devices} devices; raise --tokens or batch_tokens, or lower --length"
+        )
+    at_once = min(settings.rows_at_once, batch_rows // devices)
+    accumulate = batch_rows // (devices * at_once)
+    steps = max(1, settings.tokens // (devices * at_once * accumulate * length))
+    return Batches(length=length, devices=devices, rows_at_once=at_once, accumulate=accumulate, steps=steps)
+
+
+def memory_estimate(config: Any, batches: Batches, *, checkpointing: bool, half: bool, liger: bool) -> dict[str, int]:
+    """Bytes on one device that holds the whole model, by what they are for.
+
+    Weights, gradients and two moments in float32; of a forward pass what the backward pass needs: with
+    gradient checkpointing the input of every layer and one layer in full; the logits in float32 with
+    their gradient, unless a fused loss makes them piece by piece.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    text = config.get_text_config()
+    width, inner = text.hidden_size, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    number = 2 if half else 4
+    tokens = batches.rows_at_once * batches.length
+    layer = tokens * (10 * width + 4 * inner) * number
+    layers = text.num_hidden_layers
+    return {
+        "weights": 4 * parameters,
+        "gradients": 4 * parameters,
+        "optimiser": 8 * parameters,
+        "activations": layers * tokens * width * number + layer if checkpointing else layers * layer,
+        "logits": 0 if liger else tokens * text.vocab_size * (8 + number),
+    }
+
+
+def newest_checkpoint(output: Path, *, remove_torn: bool) -> str | None:
+    """The whole checkpoint with the most steps, or None; with `remove_torn` those left half written go."""
+    found: list[tuple[int, Path]] = []
+    for path in output.glob("checkpoint-*"):
+        match = _CHECKPOINT.fullmatch(path.name)
+        if match and (path / WHOLE_FILE).exists():
+            found.append((int(match[1]), path))
+        elif match and remove_torn:
+            shutil.rmtree(path)
+    return str(max(found)[1]) if found else None
+
+
+def training_order(rows: int, wanted: int, *, seed: int) -> npt.NDArray[np.int64]:
+    """So many numbers of rows, every row once before any comes again, each pass in a random order of its own."""
+    draw = np.random.default_rng(seed)
+    passes = [draw.permutation(rows) for _ in range(-(-wanted // rows))]
+    return np.concatenate(passes)[:wanted]
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """A Trainer that takes the rows as they come: a pass that ends in the middle of a batch makes no small batch."""
+
+    def _get_train_sampler(self, *_: Any) -> Any:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+class _TrainingRows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """The rows at some positions, cut to one length."""
+
+    def __init__(self, rows: Rows, positions: Any, length: int, *, vocab_size: int) -> None:
+        self._rows, self._positions, self._length, self._vocab_size = rows, positions, length, vocab_size
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, k: int) -> dict[str, torch.Tensor]:
+        position = int(self._positions[k])
+        (row,) = self._rows.read(position, position + 1)
+        try:
+            ids = token_ids(row, vocab_size=self._vocab_size)[: self._length]
+        except RowError as error:
+            raise LadmError(f"row {position} of {self._rows.name}: {error}") from None
+        return {"input_ids": torch.from_numpy(ids)}
+
+
+def _stack(batch: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Rows of one length need no padding; the model shifts the labels itself."""
+    ids_BT = torch.stack([row["input_ids"] for row in batch])
+    return {"input_ids": ids_BT, "labels": ids_BT}
+
+
+class _Told(TrainerCallback):  # type: ignore[misc]
+    """A line for every step."""
+
+    def __init__(self, echo: Echo) -> None:
+        self._echo = echo
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+        if state.is_world_process_zero and logs and "loss" in logs:
+            rate = logs.get("learning_rate", 0.0)
+            self._echo(f"step {state.global_step:,} of {state.max_steps:,}: loss {logs['loss']:.4f}, rate {rate:.3g}")
+
+
+class _Whole(TrainerCallback):  # type: ignore[misc]
+    """Makes a checkpoint durable and then says so, so that one half written is known for what it is."""
+
+    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if not state.is_world_process_zero:
+            return
+        with naming(folder, "write"):
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
+            write_whole(folder / WHOLE_FILE, [b""])
+            sync_folder(folder.parent)
+
+
+def _begin(output: Path, settings: TrainSettings, source: Path, rows: Rows, batches: Batches) -> None:
+    """Keep what the training is begun with, or see that it is the same as before."""
+    chosen = dataclasses.asdict(settings)
+    about = {name: chosen.pop(name) for name in ("model", "rows", "output", "liger", "save_every")}
+    identity = {
+        "settings": chosen, "batches": dataclasses.asdict(batches), "model": model_identity(str(source)),
+        "data": rows.identity(), "about": about,
+    }  # fmt: skip
+    path = output / BEGUN_FILE
+    with naming(output, "create"):
+        others = sorted(p.name for p in output.iterdir()) if output.is_dir() else []
+        if others and BEGUN_FILE not in others:
+            raise LadmError(f"{output} belongs to something else (it holds {others[0]}); give --output an empty folder")
+        output.mkdir(parents=True, exist_ok=True)
+    if not create_once(path, json.dumps(identity, indent=1).encode() + b"\n"):
+        try:
+            had = json.loads(path.read_bytes())
+        except ValueError:
+            raise StorageError(f"{path} is damaged: not what a training was begun with") from None
+        require_same(output, had, json.loads(json.dumps(identity)))
+
+
+def _arguments(settings: TrainSettings, batches: Batches, output: Path) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(output),
+        max_steps=batches.steps,
+        per_device_train_batch_size=batches.rows_at_once,
+        gradient_accumulation_steps=batches.accumulate,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        adam_beta1=settings.beta1,
+        adam_beta2=settings.beta2,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
+        warmup_steps=min(settings.warmup_steps, batches.steps // 2),
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_torch_fused" if cuda else "adamw_torch",
+        bf16=_is_half(settings),
+        **_checkpointing(settings),
+        use_liger_kernel=_uses_liger(settings),
+        use_cpu=not cuda,
+        seed=settings.seed,
+        logging_steps=1,
+        save_steps=settings.save_every,
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=1 if cuda else 0,
+        ddp_find_unused_parameters=False if batches.devices > 1 else None,
+    )
+
+
+def _checkpointing(settings: TrainSettings) -> dict[str, Any]:
+    """Gradient checkpointing under the name that this version of transformers has for it."""
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    if not settings.gradient_checkpointing:
+        return {name: False}
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
+
+
+def _is_half(settings: TrainSettings) -> bool:
+    return settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available())
+
+
+def _uses_liger(settings: TrainSettings) -> bool:
+    return settings.liger and torch.cuda.is_available() and is_liger_kernel_available()
+
+
+def _attention() -> str:
+    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
+
+
+def _resolved(settings: TrainSettings, config: Any, rows: Rows, batches: Batches, *, kept: int) -> list[str]:
+    """The settings as they will be used, for people."""
+    shorter = len(rows) - kept
+    wanted = batches.steps * batches.rows_a_step
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    base = rope.get("full_attention", rope).get("rope_theta")
+    memory = memory_estimate(
+        config, batches, checkpointing=settings.gradient_checkpointing, half=_is_half(settings),
+        liger=_uses_liger(settings),
+    )  # fmt: skip
+    lines = [
+        f"rows      {rows.name}: {kept:,} of at least {batches.length:,} tokens, cut to that"
+        + (f"; {shorter:,} shorter ones left out" if shorter else ""),
+        f"model     {settings.model}: RoPE base {'none' if base is None else format(base, ',.0f')}",
+        f"batch     {batches.rows_a_step:,} rows, {batches.tokens_a_step:,} tokens"
+        + (f" (asked for: {settings.batch_tokens:,})" if batches.tokens_a_step != settings.batch_tokens else "")
+        + f": {batches.rows_at_once} at once on each of {batches.devices}, {batches.accumulate} times",
+        f"budget    {batches.steps:,} steps, {batches.tokens:,} tokens of the {settings.tokens:,} asked for",
+        f"memory    about {sum(memory.values()) / 2**30:.1f} GiB on a device that holds the whole model: "
+        + ", ".join(f"{name} {size / 2**30:.1f}" for name, size in memory.items()),
+        f"output    {settings.output}",
+    ]
+    if wanted > kept:
+        lines.append(f"warning   that is {wanted / kept:.1f} times the rows that there are; they will be repeated")
+    return lines
+
+
+def _finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
+    """What a user needs beside the weights, and the losses, which say that all is there."""
+    with naming(output, "write"):
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file() and not (output / name).exists():
+                shutil.copyfile(source / name, output / name)
+        with contextlib.suppress(FileNotFoundError):
+            (output / "training_args.bin").unlink()
+    steps = [
+        {"step": line["step"], "loss": line["loss"], "learning_rate": line["learning_rate"]}
+        for line in history
+        if "loss" in line
+    ]
+    write_whole(output / LOSSES_FILE, [json.dumps(step).encode() + b"\n" for step in steps])
+
+
+def _outcome(output: Path) -> dict[str, Any]:
+    steps = [json.loads(line) for line in (output / LOSSES_FILE).read_text().splitlines()]
+    return {"steps": len(steps), "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"]}

@@ -1,0 +1,208 @@
+"""`ladm train`: the same losses as a plain loop, the same bits after a stop, and its faults in full."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from conftest import GOLDEN, read_lines, topical_rows
+
+from ladm import train as training
+from ladm.errors import LadmError
+from ladm.options import TrainSettings
+
+pytest.importorskip("accelerate")
+
+Command = Callable[..., Result]
+CONFIG = "batch_tokens: 512\nlearning_rate: 0.001\nwarmup_steps: 2\nsave_every: 2\nweight_decay: 0.1\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "train.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def rows(save_rows: Any, golden: Any) -> str:
+    return save_rows(topical_rows(golden, [128] * 9 + [100, 300]))
+
+
+def settings_of(rows: str, config: Path, output: Path, *more: str) -> tuple[str, ...]:
+    return ("train", "--model", str(GOLDEN), "--rows", rows, "--config", str(config), "--output", str(output),
+            "--tokens", "3_500", *more)  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_what_is_said_and_written(ladm: Command, rows: str, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for path in GOLDEN.iterdir():
+        (tmp_path / "model" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    arguments = ["train", "--model", tmp_path / "model", *settings_of(rows, config, tmp_path / "out")[3:]]
+    result = ladm(*arguments, "--length", "300", "--output", tmp_path / "long")
+    assert result.exit_code == 0
+    assert "1 of at least 300 tokens, cut to that; 10 shorter ones left out" in result.stderr
+    result = ladm(*arguments, "--rope-base", "500000")
+    assert result.exit_code == 0, result.output
+    said = result.stderr.splitlines()
+    assert said[0] == f"rows      {rows}: 10 of at least 128 tokens, cut to that; 1 shorter ones left out"
+    assert said[1] == f"model     {tmp_path / 'model'}: RoPE base 500,000"
+    assert said[2] == "batch     4 rows, 512 tokens: 1 at once on each of 1, 4 times"
+    assert said[3] == "budget    6 steps, 3,072 tokens of the 3,500 asked for"
+    assert said[4].startswith("memory    about 0.0 GiB on a device that holds the whole model: weights 0.0, gradients")
+    assert said[6] == "warning   that is 2.4 times the rows that there are; they will be repeated"
+    assert said[7].startswith("step 1 of 6: loss ")
+    out = tmp_path / "out"
+    saved = json.loads((out / "config.json").read_text())
+    assert saved["rope_parameters"]["rope_theta"] == 500_000
+    assert saved["use_cache"]
+    assert (out / "tokenizer.json").read_text() == "{}"
+    losses = read_lines(out / "losses.jsonl")
+    assert [line["step"] for line in losses] == [1, 2, 3, 4, 5, 6]
+    assert result.stdout.splitlines() == [
+        f"6 steps: loss {losses[0]['loss']:.4f} at the first, {losses[-1]['loss']:.4f} at the last",
+        f"model: {out}",
+    ]
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == ["checkpoint-4", "checkpoint-6"]
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    again = ladm(*arguments, "--rope-base", "500000")
+    assert f"{out} is finished already" in again.stderr
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_stop_changes_no_bit(
+    ladm: Command, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
+) -> None:
+    assert ladm(*settings_of(rows, config, tmp_path / "whole")).exit_code == 0
+    out = tmp_path / "stopped"
+
+    def stop(_self: Any, _args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Told, "on_log", stop)
+        assert ladm(*settings_of(rows, config, out)).exit_code == 130
+    assert not (out / "losses.jsonl").exists()
+    if torn:
+        (out / "checkpoint-4" / "whole").unlink()
+    assert training.newest_checkpoint(out, remove_torn=False) == str(out / f"checkpoint-{2 if torn else 4}")
+    result = ladm(*settings_of(rows, config, out))
+    assert result.exit_code == 0, result.output
+    assert f"step {3 if torn else 5} of 6" in result.stderr
+    whole, resumed = weights(tmp_path / "whole"), weights(out)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert (out / "losses.jsonl").read_bytes() == (tmp_path / "whole" / "losses.jsonl").read_bytes()
+
+
+def test_the_losses_are_those_of_a_plain_loop(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    """Four rows in every step, so that their order does not count: AdamW, warm-up and linear descent by hand."""
+    rows = save_rows(topical_rows(golden, [128] * 4))
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    assert ladm(*settings_of(rows, tmp_path / "c.yaml", tmp_path / "out")).exit_code == 0
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(GOLDEN, dtype=torch.float32, attn_implementation="eager")
+    ids = torch.tensor([row["input_ids"] for row in topical_rows(golden, [128] * 4)])
+    decayed = [p for n, p in model.named_parameters() if "norm" not in n]
+    plain = [p for n, p in model.named_parameters() if "norm" in n]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
+        lr=1e-3, betas=(0.9, 0.999), eps=1e-8,
+    )  # fmt: skip
+    for step, line in enumerate(read_lines(tmp_path / "out" / "losses.jsonl")):
+        logits = model(ids).logits[:, :-1].float()
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        assert line["loss"] == pytest.approx(loss.item(), rel=2e-4)
+        rate = 1e-3 * (step / 2 if step < 2 else (6 - step) / 4)
+        assert line["learning_rate"] == pytest.approx(rate)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+
+
+def test_batches() -> None:
+    asked = TrainSettings(tokens=10**9, rows_at_once=2)
+    paper = training.cut_batches(asked, length=32_768, devices=8)
+    assert (paper.rows_a_step, paper.accumulate, paper.tokens_a_step, paper.steps) == (32, 2, 2**20, 953)
+    assert paper.tokens <= 10**9
+    clipped = training.cut_batches(TrainSettings(tokens=100_000), length=32_768, devices=1)
+    assert (clipped.rows_a_step, clipped.steps, clipped.tokens) == (3, 1, 98_304)
+    with pytest.raises(LadmError, match=r"^a batch of 1,048,576 tokens holds 32 rows of 32,768, and there are 64 dev"):
+        training.cut_batches(asked, length=32_768, devices=64)
+
+
+def test_memory() -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(GOLDEN)
+    model = AutoModelForCausalLM.from_pretrained(GOLDEN)
+    batches = training.cut_batches(TrainSettings(tokens=10**6, batch_tokens=4096), length=1024, devices=1)
+    found = training.memory_estimate(config, batches, checkpointing=True, half=False, liger=False)
+    size = sum(p.numel() for p in model.parameters())
+    assert (found["weights"], found["gradients"], found["optimiser"]) == (4 * size, 4 * size, 8 * size)
+    assert found["logits"] == 1024 * config.vocab_size * 12
+    plain = training.memory_estimate(config, batches, checkpointing=False, half=False, liger=True)
+    assert plain["activations"] > found["activations"]
+    assert plain["logits"] == 0
+
+
+def test_faults_in_full(ladm: Command, rows: str, config: Path, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    (tmp_path / "text.yaml").write_text("learning_rate: 2e-5\n")
+    (tmp_path / "typo.yaml").write_text("learning_rat: 1.0e-3\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    bad = topical_rows(golden, [128] * 4)
+    bad[2]["input_ids"][5] = 10**6
+    outside = save_rows(bad, "outside")
+    assert ladm(*settings_of(rows, config, tmp_path / "begun")).exit_code == 0
+    base = ("train", "--model", GOLDEN, "--rows", rows)
+    faults: list[tuple[tuple[Any, ...], int, str]] = [
+        ((*base, "--output", tmp_path / "o", "--tokens", "100"), 1,
+         "a batch of 100 tokens holds 0 rows of 128, and there are 1 devices; raise --tokens or batch_tokens, or lower "
+         "--length"),
+        ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--length", "400"), 1,
+         f"{rows}: no row has 400 tokens; give a smaller --length"),
+        ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--rope-base", "1"), 2,
+         "--rope-base must be above 1, not 1"),
+        ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--config", tmp_path / "text.yaml"), 2,
+         f'--config {tmp_path}/text.yaml: learning_rate: "2e-5" is not a number such as 2.0e-5'),
+        ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--config", tmp_path / "typo.yaml"), 2,
+         f"--config {tmp_path}/typo.yaml: unknown key 'learning_rat'; did you mean learning_rate?"),
+        ((*base, "--output", tmp_path / "full", "--tokens", "10k"), 1,
+         f"{tmp_path}/full belongs to something else (it holds x); give --output an empty folder"),
+        ((*base, "--output", tmp_path / "begun", "--tokens", "3500", "--config", config, "--rope-base", "9"), 1,
+         f"{tmp_path}/begun was begun with something else; give another --output, or what it was begun with:\n"
+         "  settings.rope_base: null in the run, 9.0 now"),
+        (("train", "--model", GOLDEN, "--rows", outside, "--output", tmp_path / "p", "--tokens", "10k"), 1,
+         f"row 2 of {outside}: id 1000000 at token 5 is outside the model's vocabulary of 512; was the data made with "
+         "another tokenizer?"),
+    ]  # fmt: skip
+    for arguments, code, message in faults:
+        result = ladm(*arguments)
+        last = result.stderr[result.stderr.rindex("ladm: ") :] if "ladm: " in result.stderr else result.stderr
+        assert (result.exit_code, last) == (code, f"ladm: {message}\n")
+
+
+def test_a_model_without_a_rope_base_is_refused(tmp_path: Path) -> None:
+    from transformers import GPT2Config
+
+    GPT2Config(n_layer=1, n_head=1, n_embd=8).save_pretrained(tmp_path)
+    with pytest.raises(LadmError, match="gpt2 has no RoPE base to change; leave --rope-base out$"):
+        training.training_config(TrainSettings(model="m", rope_base=1e6), tmp_path)
