@@ -13,6 +13,7 @@ import click
 
 from ladm import __version__
 from ladm.commands.data import prepare, select
+from ladm.commands.evaluate import evaluate
 from ladm.commands.flags import EXIT_CODES
 from ladm.commands.models import calibrate, check, train
 from ladm.commands.runs import rescore, score, status, verify
@@ -55,5 +56,5 @@ def main() -> None:
     """Pick the long documents worth training a long-context language model on."""
 
 
-for command in (prepare, score, select, status, verify, calibrate, check, rescore, train):
+for command in (prepare, score, select, status, verify, calibrate, check, rescore, train, evaluate):
     main.add_command(command)

@@ -12,14 +12,15 @@ from tqdm import tqdm
 class ScoringBar:
     """Documents, tokens a second and time left, on standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "scoring") -> None:
+        self._what = what
         self._bar: tqdm[Any] | None = None
         self._tokens = 0
         self._began = 0.0
 
     def start(self, *, total: int, done: int) -> None:
         self._began = time.monotonic()
-        self._bar = tqdm(total=total, initial=done, unit="doc", desc="scoring", dynamic_ncols=True)
+        self._bar = tqdm(total=total, initial=done, unit="doc", desc=self._what, dynamic_ncols=True)
 
     def advance(self, *, rows: int, tokens: int) -> None:
         assert self._bar is not None

@@ -183,6 +183,61 @@ class TrainSettings:
             raise UsageError("learning_rate must be above 0, warmup_steps and weight_decay at least 0")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PerplexitySettings:
+    """What `ladm evaluate perplexity` is asked to do. `output` None: print alone."""
+
+    model: str = ""
+    rows: str = ""
+    output: str | None = None
+    windows: tuple[int, ...] = (2048, 4096, 8192, 16384, 32768)
+    documents: int = 100
+    device: str = "auto"
+    dtype: DType = "auto"
+
+    def __post_init__(self) -> None:
+        _require_positive(documents=self.documents)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedleSettings:
+    """What `ladm evaluate needle` is asked to do: `repeats` needles at each of `depths` depths of each length."""
+
+    model: str = ""
+    rows: str = ""
+    output: str = ""
+    lengths: tuple[int, ...] = (4096, 8192, 16384, 32768)
+    depths: int = 5
+    repeats: int = 5
+    seed: int = 0
+    device: str = "auto"
+    dtype: DType = "auto"
+
+    def __post_init__(self) -> None:
+        _require_positive(depths=self.depths, repeats=self.repeats)
+        _require_seed(self.seed)
+        if not self.output.endswith(".json"):
+            raise UsageError(f"--output {self.output}: name a .json file; the heat map goes beside it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksSettings:
+    """What `ladm evaluate tasks` is asked to do, with lm-eval. `tasks`: suites of ours or names of lm-eval's."""
+
+    model: str = ""
+    output: str | None = None
+    tasks: tuple[str, ...] = ("short",)
+    length: int | None = None
+    limit: int | None = None
+    include_path: str | None = None
+    device: str = "auto"
+    dtype: DType = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        _require_positive(length=self.length, limit=self.limit)
+
+
 def _require_positive(**values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < 1:

@@ -64,6 +64,11 @@ class Tokenizer:
 
 
 def load_tokenizer(name: str, *, bos: bool | None) -> Tokenizer:
+    """Load a tokenizer to cut texts with. Raises as `plain_tokenizer`."""
+    return Tokenizer(plain_tokenizer(name), name, bos=bos)
+
+
+def plain_tokenizer(name: str) -> Any:
     """Load a tokenizer from a folder or the Hub; no code of it is run.
 
     Raises LadmError when there is none, or only one that is not fast.
@@ -79,4 +84,4 @@ def load_tokenizer(name: str, *, bos: bool | None) -> Tokenizer:
         raise LadmError(f"no such tokenizer: {name} does not load: {one_line(error)}") from None
     if not tokenizer.is_fast:
         raise LadmError(f"{name}: only fast tokenizers are supported, and this one has no tokenizer.json")
-    return Tokenizer(tokenizer, name, bos=bos)
+    return tokenizer

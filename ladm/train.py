@@ -30,10 +30,11 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available, logging
+from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
 from ladm.errors import LadmError, RowError, StorageError, one_line
 from ladm.identity import require_same
+from ladm.language import load_causal
 from ladm.models import model_folder, model_identity
 from ladm.options import TrainSettings
 from ladm.rows import Rows, commonest, open_rows, token_ids
@@ -93,12 +94,8 @@ def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any]:
     if (output / LOSSES_FILE).exists():
         echo(f"{output} is finished already")
         return _outcome(output)
-    logging.disable_progress_bar()
     config.max_position_embeddings = max(length, getattr(config, "max_position_embeddings", None) or 0)
-    model = AutoModelForCausalLM.from_pretrained(
-        source, config=config, dtype=torch.float32, attn_implementation=_attention(), trust_remote_code=False,
-        use_safetensors=True,
-    )  # fmt: skip
+    model = load_causal(settings.model, dtype=torch.float32, attention=_attention(), config=config)
     order = training_order(len(positions), batches.steps * batches.rows_a_step, seed=settings.seed)
     data = _TrainingRows(rows, positions[order], length, vocab_size=int(config.get_text_config().vocab_size))
     arguments = _arguments(settings, batches, output)

@@ -40,6 +40,18 @@ def golden_observer() -> Any:
     return load_observer(facts, layers=(0, 1, 2), dtype=torch.float32, device=torch.device("cpu"))
 
 
+@pytest.fixture(scope="session")
+def golden_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden model as a language model: with a head, which the golden files lack."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("golden") / "lm"
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_pretrained(GOLDEN, dtype=torch.float32).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def save_rows(tmp_path: Path) -> Callable[..., str]:
     """Save a list of rows as a DatasetDict with `train`, as published; returns the folder."""

@@ -17,6 +17,7 @@ PACKAGE = Path(ladm.__file__).parent
 NO_TORCH = {
     "cli",
     "commands.data",
+    "commands.evaluate",
     "commands.flags",
     "commands.models",
     "commands.runs",
@@ -61,6 +62,7 @@ MAY_IMPORT = {
     "cli": {"commands", "errors"},
     "commands": set(),
     "commands.data": {"commands", "display", "options", "prepare", "subset"},
+    "commands.evaluate": {"commands", "display", "evaluation", "options"},
     "commands.flags": {"selection", "settings"},
     "commands.models": {"calibrate", "check", "commands", "config", "display", "errors", "options", "train"},
     "commands.runs": {
@@ -77,6 +79,10 @@ MAY_IMPORT = {
     "engines.shard": {"engines", "errors", "runs", "storage"},
     "engines.units": {"runs"},
     "engines.work": {"engines", "errors", "rows", "runs", "scorers"},
+    "evaluation": set(),
+    "evaluation.needle": {"errors", "evaluation", "language", "models", "options", "rows", "storage", "tokenizers"},
+    "evaluation.perplexity": {"errors", "language", "options", "rows", "storage"},
+    "evaluation.tasks": {"devices", "errors", "models", "options", "storage"},
     "display": set(),
     "documents": {"errors", "models"},
     "errors": set(),
@@ -87,6 +93,7 @@ MAY_IMPORT = {
     "kernels.attention": {"errors"},
     "kernels.pfs": {"errors", "focus", "kernels"},
     "kernels.pfs_triton": {"focus"},
+    "language": {"devices", "errors", "models"},
     "lines": {"errors", "storage"},
     "models": {"errors", "settings"},
     "observer": {"errors", "kernels", "models"},
@@ -110,7 +117,7 @@ MAY_IMPORT = {
     "storage": {"errors"},
     "subset": {"errors", "results", "rows", "runs", "selection", "options", "storage"},
     "tokenizers": {"errors", "models"},
-    "train": {"errors", "identity", "models", "options", "rows", "storage"},
+    "train": {"errors", "identity", "language", "models", "options", "rows", "storage"},
     "upkeep": {"engines", "errors", "lines", "models", "results", "rows", "runs", "storage"},
 }  # fmt: skip
 

@@ -34,8 +34,8 @@ def rows(save_rows: Any, golden: Any) -> str:
     return save_rows(topical_rows(golden, [128] * 9 + [100, 300]))
 
 
-def settings_of(rows: str, config: Path, output: Path, *more: str) -> tuple[str, ...]:
-    return ("train", "--model", str(GOLDEN), "--rows", rows, "--config", str(config), "--output", str(output),
+def settings_of(model: Path, rows: str, config: Path, output: Path, *more: str) -> tuple[str, ...]:
+    return ("train", "--model", str(model), "--rows", rows, "--config", str(config), "--output", str(output),
             "--tokens", "3_500", *more)  # fmt: skip
 
 
@@ -45,12 +45,12 @@ def weights(folder: Path) -> dict[str, Any]:
     return load_file(folder / "model.safetensors")
 
 
-def test_what_is_said_and_written(ladm: Command, rows: str, config: Path, tmp_path: Path) -> None:
+def test_what_is_said_and_written(ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    for path in GOLDEN.iterdir():
+    for path in golden_lm.iterdir():
         (tmp_path / "model" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    arguments = ["train", "--model", tmp_path / "model", *settings_of(rows, config, tmp_path / "out")[3:]]
+    arguments = ["train", "--model", tmp_path / "model", *settings_of(golden_lm, rows, config, tmp_path / "out")[3:]]
     result = ladm(*arguments, "--length", "300", "--output", tmp_path / "long")
     assert result.exit_code == 0
     assert "1 of at least 300 tokens, cut to that; 10 shorter ones left out" in result.stderr
@@ -84,9 +84,9 @@ def test_what_is_said_and_written(ladm: Command, rows: str, config: Path, tmp_pa
 
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_stop_changes_no_bit(
-    ladm: Command, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
+    ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
 ) -> None:
-    assert ladm(*settings_of(rows, config, tmp_path / "whole")).exit_code == 0
+    assert ladm(*settings_of(golden_lm, rows, config, tmp_path / "whole")).exit_code == 0
     out = tmp_path / "stopped"
 
     def stop(_self: Any, _args: Any, state: Any, *_: Any, **__: Any) -> None:
@@ -95,12 +95,12 @@ def test_a_stop_changes_no_bit(
 
     with monkeypatch.context() as patch:
         patch.setattr(training._Told, "on_log", stop)
-        assert ladm(*settings_of(rows, config, out)).exit_code == 130
+        assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 130
     assert not (out / "losses.jsonl").exists()
     if torn:
         (out / "checkpoint-4" / "whole").unlink()
     assert training.newest_checkpoint(out, remove_torn=False) == str(out / f"checkpoint-{2 if torn else 4}")
-    result = ladm(*settings_of(rows, config, out))
+    result = ladm(*settings_of(golden_lm, rows, config, out))
     assert result.exit_code == 0, result.output
     assert f"step {3 if torn else 5} of 6" in result.stderr
     whole, resumed = weights(tmp_path / "whole"), weights(out)
@@ -108,14 +108,16 @@ def test_a_stop_changes_no_bit(
     assert (out / "losses.jsonl").read_bytes() == (tmp_path / "whole" / "losses.jsonl").read_bytes()
 
 
-def test_the_losses_are_those_of_a_plain_loop(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_the_losses_are_those_of_a_plain_loop(
+    ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
     """Four rows in every step, so that their order does not count: AdamW, warm-up and linear descent by hand."""
     rows = save_rows(topical_rows(golden, [128] * 4))
     (tmp_path / "c.yaml").write_text(CONFIG)
-    assert ladm(*settings_of(rows, tmp_path / "c.yaml", tmp_path / "out")).exit_code == 0
+    assert ladm(*settings_of(golden_lm, rows, tmp_path / "c.yaml", tmp_path / "out")).exit_code == 0
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(GOLDEN, dtype=torch.float32, attn_implementation="eager")
+    model = AutoModelForCausalLM.from_pretrained(golden_lm, dtype=torch.float32, attn_implementation="eager")
     ids = torch.tensor([row["input_ids"] for row in topical_rows(golden, [128] * 4)])
     decayed = [p for n, p in model.named_parameters() if "norm" not in n]
     plain = [p for n, p in model.named_parameters() if "norm" in n]
@@ -148,11 +150,11 @@ def test_batches() -> None:
         training.cut_batches(asked, length=32_768, devices=64)
 
 
-def test_memory() -> None:
+def test_memory(golden_lm: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(GOLDEN)
-    model = AutoModelForCausalLM.from_pretrained(GOLDEN)
+    config = AutoConfig.from_pretrained(golden_lm)
+    model = AutoModelForCausalLM.from_pretrained(golden_lm)
     batches = training.cut_batches(TrainSettings(tokens=10**6, batch_tokens=4096), length=1024, devices=1)
     found = training.memory_estimate(config, batches, checkpointing=True, half=False, liger=False)
     size = sum(p.numel() for p in model.parameters())
@@ -163,7 +165,9 @@ def test_memory() -> None:
     assert plain["logits"] == 0
 
 
-def test_faults_in_full(ladm: Command, rows: str, config: Path, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_faults_in_full(
+    ladm: Command, golden_lm: Path, rows: str, config: Path, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
     (tmp_path / "text.yaml").write_text("learning_rate: 2e-5\n")
     (tmp_path / "typo.yaml").write_text("learning_rat: 1.0e-3\n")
     (tmp_path / "full").mkdir()
@@ -171,8 +175,8 @@ def test_faults_in_full(ladm: Command, rows: str, config: Path, save_rows: Any, 
     bad = topical_rows(golden, [128] * 4)
     bad[2]["input_ids"][5] = 10**6
     outside = save_rows(bad, "outside")
-    assert ladm(*settings_of(rows, config, tmp_path / "begun")).exit_code == 0
-    base = ("train", "--model", GOLDEN, "--rows", rows)
+    assert ladm(*settings_of(golden_lm, rows, config, tmp_path / "begun")).exit_code == 0
+    base = ("train", "--model", golden_lm, "--rows", rows)
     faults: list[tuple[tuple[Any, ...], int, str]] = [
         ((*base, "--output", tmp_path / "o", "--tokens", "100"), 1,
          "a batch of 100 tokens holds 0 rows of 128, and there are 1 devices; raise --tokens or batch_tokens, or lower "
@@ -190,9 +194,11 @@ def test_faults_in_full(ladm: Command, rows: str, config: Path, save_rows: Any, 
         ((*base, "--output", tmp_path / "begun", "--tokens", "3500", "--config", config, "--rope-base", "9"), 1,
          f"{tmp_path}/begun was begun with something else; give another --output, or what it was begun with:\n"
          "  settings.rope_base: null in the run, 9.0 now"),
-        (("train", "--model", GOLDEN, "--rows", outside, "--output", tmp_path / "p", "--tokens", "10k"), 1,
+        (("train", "--model", golden_lm, "--rows", outside, "--output", tmp_path / "p", "--tokens", "10k"), 1,
          f"row 2 of {outside}: id 1000000 at token 5 is outside the model's vocabulary of 512; was the data made with "
          "another tokenizer?"),
+        (("train", "--model", GOLDEN, "--rows", rows, "--output", tmp_path / "q", "--tokens", "10k"), 1,
+         f"{GOLDEN}: its files lack 1 weights, such as lm_head.weight; use a whole language model"),
     ]  # fmt: skip
     for arguments, code, message in faults:
         result = ladm(*arguments)

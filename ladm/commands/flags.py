@@ -49,6 +49,20 @@ class Tokens(click.ParamType):  # type: ignore[type-arg]
         return value if isinstance(value, int) else parse_tokens(value)
 
 
+class Whole(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers above 1 between commas, ascending."""
+
+    name = "N,N,.."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = value.split(",")
+        if not all(part.strip().isdecimal() and int(part) > 1 for part in parts):
+            self.fail(f"{value!r} is not a list of numbers of tokens such as 2048,4096", param, ctx)
+        return tuple(sorted({int(part) for part in parts}))
+
+
 def given(flags: dict[str, Any]) -> dict[str, Any]:
     """The flags that were given."""
     return {name: value for name, value in flags.items() if value not in (None, ())}

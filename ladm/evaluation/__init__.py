@@ -1,0 +1,1 @@
+"""How well a trained model uses a long context: perplexity, needles, tasks."""

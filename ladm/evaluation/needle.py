@@ -1,0 +1,144 @@
+"""A language model and rows -> can it repeat a fact hidden at some depth of a long context? Figure 3 of the paper."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ladm.errors import LadmError, RowError
+from ladm.evaluation.perplexity import Progress
+from ladm.language import Language, load_language
+from ladm.models import model_folder
+from ladm.options import NeedleSettings
+from ladm.rows import Rows, open_rows, token_ids
+from ladm.storage import naming, write_whole
+from ladm.tokenizers import plain_tokenizer
+
+CITIES = (
+    "Lisbon", "Nairobi", "Oslo", "Lima", "Hanoi", "Quebec", "Dakar", "Tallinn", "Bergen", "Kyoto", "Cusco", "Split",
+)  # fmt: skip
+NEEDLE = "\nThe magic number of {city} is {number}.\n"
+QUESTION = "\nQuestion: What is the magic number of {city}?\nAnswer: The magic number of {city} is"
+ANSWER_TOKENS = 16
+_DIGITS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Haystack:
+    """A prompt: so many tokens with a needle `depth` of the way in, and the number that answers it."""
+
+    ids: npt.NDArray[np.int64]
+    number: str
+
+
+def needle(settings: NeedleSettings, *, echo: Any, progress: Progress) -> dict[str, Any]:
+    """Try every length and depth, and write `settings.output` and a heat map beside it; returns what is written.
+
+    Raises LadmError where the rows are too short for the longest haystack or the model has no tokenizer.
+    """
+    tokenizer = plain_tokenizer(str(model_folder(settings.model)))
+    language = load_language(settings.model, device=settings.device, dtype=settings.dtype)
+    hay = _hay(open_rows(settings.rows), max(settings.lengths), language)
+    longest = max(settings.lengths)
+    if language.max_tokens is not None and longest > language.max_tokens:
+        echo(f"warning   {settings.model} is made for {language.max_tokens:,} positions")
+    depths = [k / (settings.depths - 1) if settings.depths > 1 else 0.5 for k in range(settings.depths)]
+    draw = np.random.default_rng(settings.seed)
+    progress.start(total=len(settings.lengths) * len(depths) * settings.repeats, done=0)
+    found: list[list[float]] = []
+    for length in settings.lengths:
+        found.append([])
+        for depth in depths:
+            right = 0
+            for _ in range(settings.repeats):
+                prompt = make_haystack(hay, tokenizer, length=length, depth=depth, draw=draw)
+                right += answers(language, tokenizer, prompt)
+                progress.advance(rows=1, tokens=length)
+            found[-1].append(right / settings.repeats)
+    progress.close()
+    record = {
+        "model": settings.model, "rows": settings.rows, "lengths": list(settings.lengths), "depths": depths,
+        "repeats": settings.repeats, "seed": settings.seed, "exact_match": found,
+        "mean": float(np.mean(found)),
+    }  # fmt: skip
+    output = Path(settings.output)
+    write_whole(output, [json.dumps(record, indent=1).encode() + b"\n"])
+    _draw(record, output.with_suffix(".png"))
+    return record
+
+
+def make_haystack(
+    hay: npt.NDArray[np.int64], tokenizer: Any, *, length: int, depth: float, draw: np.random.Generator
+) -> Haystack:
+    """A prompt of exactly `length` tokens; the hay begins anywhere in what there is of it.
+
+    Raises LadmError when needle and question alone are longer.
+    """
+    city = CITIES[int(draw.integers(len(CITIES)))]
+    number = str(int(draw.integers(10**6, 10**7)))
+    fact, question = (
+        np.array(tokenizer(text.format(city=city, number=number), add_special_tokens=False)["input_ids"])
+        for text in (NEEDLE, QUESTION)
+    )
+    room = length - len(fact) - len(question)
+    if room < 2:
+        raise LadmError(f"--lengths {length}: needle and question alone have {len(fact) + len(question)} tokens")
+    start = int(draw.integers(0, len(hay) - room + 1))
+    straw = hay[start : start + room]
+    place = round(depth * room)
+    return Haystack(ids=np.concatenate([straw[:place], fact, straw[place:], question]), number=number)
+
+
+@torch.inference_mode()
+def answers(language: Language, tokenizer: Any, prompt: Haystack) -> bool:
+    """Is the first number of the greedy continuation the one that was hidden?"""
+    ids_BT = torch.from_numpy(prompt.ids).unsqueeze(0).to(language.device)
+    out = language.model.generate(
+        ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=ANSWER_TOKENS, do_sample=False,
+        pad_token_id=tokenizer.pad_token_id or 0,
+    )  # fmt: skip
+    said = _DIGITS.search(tokenizer.decode(out[0, ids_BT.shape[1] :]))
+    return said is not None and said[0] == prompt.number
+
+
+def _hay(rows: Rows, wanted: int, language: Language) -> npt.NDArray[np.int64]:
+    """Ids of the first rows, one behind the other, four times as many as are wanted where there are so many."""
+    parts: list[npt.NDArray[np.int64]] = []
+    for position in range(len(rows)):
+        if sum(map(len, parts)) >= 4 * wanted:
+            break
+        (row,) = rows.read(position, position + 1)
+        try:
+            parts.append(token_ids(row, vocab_size=language.vocab_size))
+        except RowError as error:
+            raise LadmError(f"row {position} of {rows.name}: {error}") from None
+    hay = np.concatenate(parts)
+    if len(hay) < wanted:
+        raise LadmError(f"{rows.name}: {len(hay):,} tokens in all, and a haystack needs {wanted:,}")
+    return hay
+
+
+def _draw(record: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(1.5 + 0.9 * len(record["lengths"]), 3.6), layout="constrained")
+    image = axes.imshow(np.array(record["exact_match"]).T, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+    axes.set_xticks(range(len(record["lengths"])), [f"{length:,}" for length in record["lengths"]], rotation=45)
+    axes.set_yticks(range(len(record["depths"])), [f"{depth:.0%}" for depth in record["depths"]])
+    axes.set_xlabel("tokens of context")
+    axes.set_ylabel("depth of the needle")
+    axes.set_title(f"exact match, mean {record['mean']:.2f}")
+    figure.colorbar(image)
+    with naming(path, "write"):
+        figure.savefig(path, dpi=130)
+    plt.close(figure)

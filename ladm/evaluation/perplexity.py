@@ -1,0 +1,114 @@
+"""A language model and long rows -> perplexity by context window, and loss by position. Table 2 of the paper."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ladm.errors import LadmError, RowError
+from ladm.language import Language, load_language, token_losses
+from ladm.options import PerplexitySettings
+from ladm.rows import Rows, open_rows, token_ids
+from ladm.storage import write_whole
+
+DRAWS = 2000
+FIRST_BIN = 128
+
+Floats = npt.NDArray[np.float64]
+
+
+class Progress(Protocol):
+    """Where the advance is shown."""
+
+    def start(self, *, total: int, done: int) -> None: ...
+    def advance(self, *, rows: int, tokens: int) -> None: ...
+    def close(self) -> None: ...
+
+
+def perplexity(settings: PerplexitySettings, *, echo: Any, progress: Progress) -> dict[str, Any]:
+    """Measure, and write `settings.output` where one is wanted; returns what is written.
+
+    A window of w tokens is the first w tokens of each row; its perplexity is exp of the mean loss of
+    those w - 1 that follow another. Only rows that reach the largest window count, in every window.
+
+    Raises LadmError when no row does, or a row cannot be read.
+    """
+    windows = settings.windows
+    rows = open_rows(settings.rows)
+    positions = np.flatnonzero(rows.lengths() >= windows[-1])[: settings.documents]
+    if not len(positions):
+        raise LadmError(f"{rows.name}: no row has {windows[-1]:,} tokens; give smaller --windows")
+    language = load_language(settings.model, device=settings.device, dtype=settings.dtype)
+    if language.max_tokens is not None and windows[-1] > language.max_tokens:
+        echo(f"warning   {settings.model} is made for {language.max_tokens:,} positions")
+    echo(f"rows      {rows.name}: {len(positions):,} of at least {windows[-1]:,} tokens")
+    progress.start(total=len(positions), done=0)
+    by_window: list[list[float]] = []
+    by_position = np.zeros(windows[-1] - 1)
+    for position in positions:
+        ids_T = _ids(rows, int(position), language)[: windows[-1]]
+        losses, means = _one(language, ids_T, windows)
+        by_position += losses / len(positions)
+        by_window.append(means)
+        progress.advance(rows=1, tokens=len(ids_T))
+    progress.close()
+    found = {
+        "model": settings.model,
+        "rows": settings.rows,
+        "documents": len(positions),
+        "windows": {str(w): _perplexity(means) for w, means in zip(windows, np.array(by_window).T, strict=True)},
+        "loss_by_position": _binned(by_position),
+        "dtype": str(language.model.dtype).removeprefix("torch."),
+    }
+    if settings.output is not None:
+        write_whole(Path(settings.output), [json.dumps(found, indent=1).encode() + b"\n"])
+    return found
+
+
+def _ids(rows: Rows, position: int, language: Language) -> npt.NDArray[np.int64]:
+    (row,) = rows.read(position, position + 1)
+    try:
+        return token_ids(row, vocab_size=language.vocab_size)
+    except RowError as error:
+        raise LadmError(f"row {position} of {rows.name}: {error}") from None
+
+
+def _one(language: Language, ids_T: npt.NDArray[np.int64], windows: tuple[int, ...]) -> tuple[Floats, list[float]]:
+    """Losses by position of the largest window, and the mean loss of every window."""
+    ids = torch.from_numpy(ids_T).unsqueeze(0)
+    if language.same_for_prefixes:
+        losses = token_losses(language, ids)[0].double().numpy()
+        return losses, [float(losses[: w - 1].mean()) for w in windows]
+    means = []
+    for w in windows:
+        # Such a RoPE remembers the longest row that it has seen; a very short one makes it forget.
+        token_losses(language, ids[:, :2])
+        losses = token_losses(language, ids[:, :w])[0].double().numpy()
+        means.append(float(losses.mean()))
+    return losses, means
+
+
+def _perplexity(means: Floats) -> dict[str, float]:
+    """exp of the mean over rows, with a 95 % interval by bootstrap over rows."""
+    draw = np.random.default_rng(0)
+    drawn = np.exp(means[draw.integers(0, len(means), (DRAWS, len(means)))].mean(axis=1))
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return {"perplexity": math.exp(means.mean()), "low": float(low), "high": float(high)}
+
+
+def _binned(losses: Floats) -> list[dict[str, float]]:
+    """The mean loss between positions 1-127, 128-255, 256-511, .."""
+    edges = [1]
+    while edges[-1] < len(losses) + 1:
+        edges.append(min(max(FIRST_BIN, 2 * edges[-1] if len(edges) > 1 else 0), len(losses) + 1))
+    return [
+        {"from": start, "to": stop - 1, "loss": float(losses[start - 1 : stop - 1].mean())}
+        for start, stop in itertools.pairwise(edges)
+    ]

@@ -1,0 +1,259 @@
+"""`ladm evaluate`: perplexity against a plain computation, needles against greedy argmax, tasks on local data."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from conftest import topical_rows
+from safetensors.torch import load_file, save_file
+
+from ladm import language
+from ladm.errors import LadmError
+from ladm.evaluation import needle, tasks
+from ladm.options import TasksSettings
+
+Command = Callable[..., Result]
+
+
+def plain_losses(folder: Path, ids: list[int]) -> torch.Tensor:
+    """-log p of every token but the first, from the model's own logits in float64."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0, :-1]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
+
+
+def test_perplexity_is_that_of_a_plain_computation(
+    ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "CHUNK_TOKENS", 100)
+    data = topical_rows(golden, [700, 500, 650, 120])
+    rows = save_rows(data)
+    result = ladm(
+        "evaluate", "perplexity", "--model", golden_lm, "--rows", rows, "--windows", "512,64,256", "--dtype", "float32",
+        "--output", tmp_path / "p.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert f"rows      {rows}: 2 of at least 512 tokens" in result.stderr
+    found = json.loads((tmp_path / "p.json").read_text())
+    for window in (64, 256, 512):
+        losses = [plain_losses(golden_lm, data[k]["input_ids"][:window]).mean().item() for k in (0, 2)]
+        value = found["windows"][str(window)]
+        assert value["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-5)
+        assert value["low"] <= value["perplexity"] <= value["high"]
+        assert f"{window:>8,} {value['perplexity']:>11.4f}  " in result.stdout
+    by_position = torch.stack([plain_losses(golden_lm, data[k]["input_ids"][:512]) for k in (0, 2)]).mean(dim=0)
+    assert [(part["from"], part["to"]) for part in found["loss_by_position"]] == [(1, 127), (128, 255), (256, 511)]
+    for part in found["loss_by_position"]:
+        assert part["loss"] == pytest.approx(by_position[part["from"] - 1 : part["to"]].mean().item(), rel=1e-5)
+
+
+def test_a_rope_that_depends_on_the_length_is_run_for_every_window(
+    ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    """With dynamic RoPE a prefix of a long row is not what the row cut there is."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = json.loads((golden_lm / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    config["max_position_embeddings"] = 128
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(load_file(golden_lm / "model.safetensors"), folder / "model.safetensors", metadata={"format": "pt"})
+    data = topical_rows(golden, [400])
+    result = ladm(
+        "evaluate", "perplexity", "--model", folder, "--rows", save_rows(data), "--windows", "128,400",
+        "--dtype", "float32", "--output", tmp_path / "p.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "is made for 128 positions" in result.stderr
+    found = json.loads((tmp_path / "p.json").read_text())["windows"]
+    cut, whole = (plain_losses(folder, data[0]["input_ids"][:w]) for w in (128, 400))
+    assert found["128"]["perplexity"] == pytest.approx(math.exp(cut.mean().item()), rel=1e-5)
+    assert found["400"]["perplexity"] == pytest.approx(math.exp(whole.mean().item()), rel=1e-5)
+    assert abs(cut.mean() - whole[:127].mean()) > 1e-3
+
+
+@pytest.fixture
+def talking(golden_lm: Path, tmp_path: Path) -> Path:
+    """The golden model with a tokenizer of words, its vocabulary of 512."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    folder = tmp_path / "talking"
+    folder.mkdir()
+    for path in golden_lm.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    words = [*"0123456789.\n:? ", "[UNK]", "The", "magic", "number", "of", "is", "Question", "What", "Answer", "the"]
+    words += [*needle.CITIES, *(f"w{k}" for k in range(512 - len(words) - len(needle.CITIES)))]
+    backend = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Whitespace()]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]").save_pretrained(folder)
+    return folder
+
+
+def test_a_haystack_is_of_its_length_and_holds_the_fact_at_its_depth(talking: Path) -> None:
+    from ladm.tokenizers import plain_tokenizer
+
+    tokenizer = plain_tokenizer(str(talking))
+    hay = np.full(4000, 300)
+    for depth in (0.0, 0.25, 1.0):
+        prompt = needle.make_haystack(hay, tokenizer, length=400, depth=depth, draw=np.random.default_rng(1))
+        assert len(prompt.ids) == 400
+        digits = [int(tokenizer.convert_ids_to_tokens(int(k))) for k in prompt.ids if k < 10]
+        assert "".join(map(str, digits)) == prompt.number
+        own = np.flatnonzero(prompt.ids != 300)
+        before, room = int(own[0]), int((prompt.ids == 300).sum())
+        assert before == round(depth * room)
+    with pytest.raises(LadmError, match=r"^--lengths 20: needle and question alone have \d+ tokens$"):
+        needle.make_haystack(hay, tokenizer, length=20, depth=0.5, draw=np.random.default_rng(1))
+
+
+def test_an_answer_is_greedy_and_matches_exactly(talking: Path) -> None:
+    from ladm.tokenizers import plain_tokenizer
+
+    tokenizer = plain_tokenizer(str(talking))
+    loaded = language.load_language(str(talking), device="cpu", dtype="float32")
+    prompt = needle.make_haystack(np.full(4000, 300), tokenizer, length=120, depth=0.5, draw=np.random.default_rng(1))
+    ids = prompt.ids.tolist()
+    for _ in range(needle.ANSWER_TOKENS):
+        with torch.inference_mode():
+            ids.append(int(loaded.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    heard: list[Any] = []
+
+    def generate(*arguments: Any, **named: Any) -> Any:
+        heard.append(real(*arguments, **named))
+        return heard[-1]
+
+    real = loaded.model.generate
+    loaded.model.generate = generate
+    assert not needle.answers(loaded, tokenizer, prompt)
+    assert heard[0][0].tolist() == ids
+    for text, right in (
+        (f"{prompt.number} .", True), (f"is 12 {prompt.number}", False), (f"{prompt.number}1", False),
+        (f"is : {prompt.number} . 1", True), ("1", False), ("", False),
+    ):  # fmt: skip
+        reader = SimpleNamespace(pad_token_id=None, decode=lambda _ids, text=text: text)
+        assert needle.answers(loaded, reader, prompt) is right, text
+
+
+def test_the_needle_command(ladm: Command, talking: Path, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = save_rows(topical_rows(golden, [300] * 4))
+    result = ladm(
+        "evaluate", "needle", "--model", talking, "--rows", rows, "--lengths", "200,100", "--depths", "3",
+        "--repeats", "2", "--output", tmp_path / "n.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "n.json").read_text())
+    assert found["lengths"] == [100, 200]
+    assert found["depths"] == [0.0, 0.5, 1.0]
+    assert np.array(found["exact_match"]).shape == (2, 3)
+    assert (tmp_path / "n.png").read_bytes().startswith(b"\x89PNG")
+    assert result.stdout.splitlines()[0] == "  depth       100      200"
+    again = ladm(
+        "evaluate", "needle", "--model", talking, "--rows", rows, "--lengths", "2000", "--output", tmp_path / "m.json"
+    )
+    assert again.exit_code == 1
+    assert again.stderr.endswith(f"ladm: {rows}: 1,200 tokens in all, and a haystack needs 2,000\n")
+
+
+def test_faults_in_full(ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = save_rows(topical_rows(golden, [300]))
+    p = ("evaluate", "perplexity", "--model", golden_lm, "--rows", rows)
+    n = ("evaluate", "needle", "--model", golden_lm, "--rows", rows, "--lengths", "100")
+    faults: list[tuple[tuple[Any, ...], int, str]] = [
+        ((*p, "--windows", "400"), 1, f"ladm: {rows}: no row has 400 tokens; give smaller --windows\n"),
+        ((*n, "--output", tmp_path / "n.txt"), 2,
+         f"ladm: --output {tmp_path}/n.txt: name a .json file; the heat map goes beside it\n"),
+    ]  # fmt: skip
+    for arguments, code, message in faults:
+        result = ladm(*arguments)
+        assert (result.exit_code, result.stderr) == (code, message)
+    result = ladm(*p, "--windows", "many")
+    assert result.exit_code == 2
+    assert "'many' is not a list of numbers of tokens such as 2048,4096" in result.stderr
+    result = ladm(*n, "--output", tmp_path / "n.json")
+    assert result.exit_code == 1
+    assert "no such tokenizer" in result.stderr
+
+
+def test_a_head_that_is_more_than_linear_is_refused(golden_lm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlamaForCausalLM
+
+    forward = LlamaForCausalLM.forward
+
+    def scaled(self: Any, *arguments: Any, **named: Any) -> Any:
+        out = forward(self, *arguments, **named)
+        out.logits = out.logits * 2
+        return out
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", scaled)
+    with pytest.raises(LadmError, match="the head of this llama is not a linear one"):
+        language.load_language(str(golden_lm), device="cpu", dtype="float32")
+
+
+def test_marks_are_gathered_from_every_task() -> None:
+    found = {
+        "results": {
+            "arc_easy": {"alias": "arc_easy", "acc,none": 0.5, "acc_stderr,none": 0.1, "acc_norm,none": 0.6},
+            "mmlu": {"acc,none": 0.3, "acc_stderr,none": "N/A", "sample_len": 4},
+        }
+    }
+    assert [(m["task"], m["metric"], m["value"], m["error"]) for m in tasks.marks_of(found, 5)] == [
+        ("arc_easy", "acc", 0.5, 0.1), ("arc_easy", "acc_norm", 0.6, None), ("mmlu", "acc", 0.3, None),
+    ]  # fmt: skip
+    assert tasks.shots_of(("ruler", "mine")) == {"ruler": None, "mine": None}
+    assert tasks.shots_of(("short",))["arc_challenge"] == 25
+
+
+def test_without_lm_eval_the_remedy_is_named(golden_lm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(LadmError, match=r"^ladm evaluate tasks needs lm-eval .*; pip install 'ladm\[eval\]'$"):
+        tasks.tasks(TasksSettings(model=str(golden_lm)), echo=print)
+
+
+def test_a_task_of_ones_own_is_run_by_lm_eval(ladm: Command, talking: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    questions = [{"q": f"w{k} is", "choices": ["The", "magic"], "gold": k % 2} for k in range(6)]
+    (folder / "q.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
+    (folder / "own.yaml").write_text(
+        "task: own_choice\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: "
+        f"{folder}/q.jsonl\ntest_split: test\noutput_type: multiple_choice\ndoc_to_text: q\n"
+        "doc_to_choice: choices\ndoc_to_target: gold\nmetric_list:\n  - metric: acc\n"
+    )
+    result = ladm(
+        "evaluate", "tasks", "--model", talking, "--task", "own_choice", "--include-path", folder, "--dtype", "float32",
+        "--output", tmp_path / "t.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (mark,) = json.loads((tmp_path / "t.json").read_text())["marks"]
+    right = 0
+    for question in questions:
+        from ladm.tokenizers import plain_tokenizer
+
+        tokenizer = plain_tokenizer(str(talking))
+        losses = [
+            plain_losses(talking, tokenizer(f"{question['q']} {word}")["input_ids"])[-1].item()
+            for word in question["choices"]
+        ]
+        right += int(np.argmin(losses)) == question["gold"]
+    assert (mark["task"], mark["metric"], mark["value"]) == ("own_choice", "acc", right / 6)
+    result = ladm("evaluate", "tasks", "--model", talking, "--task", "nonesuch")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1, "ladm: lm-eval knows no task nonesuch; suites of ladm are short, longbench, ruler",
+    )  # fmt: skip
