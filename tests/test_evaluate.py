@@ -101,7 +101,9 @@ def talking(golden_lm: Path, tmp_path: Path) -> Path:
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Whitespace()]
     )
-    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", bos_token="w0", eos_token="w1"
+    ).save_pretrained(folder)
     return folder
 
 

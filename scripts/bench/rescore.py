@@ -76,7 +76,8 @@ def block(start: int, cds_BL: np.ndarray, schema: pa.Schema) -> pa.Table:
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--rows", default=1_000_000)
 @click.option("--layers", default=30)
-def main(rows: int, layers: int) -> None:
+@click.option("--output", type=click.Path(path_type=Path))
+def main(rows: int, layers: int, output: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         make_run(run, rows=rows, layers=layers)
@@ -98,6 +99,8 @@ def main(rows: int, layers: int) -> None:
         "command": " ".join(["python", "scripts/bench/rescore.py", *sys.argv[1:]]),
     }  # fmt: skip
     print(json.dumps(result))
+    if output is not None:
+        output.write_text(json.dumps(result) + "\n")
     if not same:
         sys.exit("rescoring changed a file that it should not have")
 
