@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 from ladm.assemble import BLOCK_SCHEMA, assemble
 from ladm.documents import Document, Source, find_sources, read_documents
 from ladm.errors import LadmError
+from ladm.locks import locked
 from ladm.options import PrepareSettings
 from ladm.rows import jsonable
-from ladm.runs import locked
 from ladm.storage import create_once, naming, replacing, write_whole
 from ladm.tokenizers import Tokenizer, load_tokenizer
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ladm.errors import LadmError, StorageError, one_line
+from ladm.locks import locked
 from ladm.options import RescoreSettings
 from ladm.profiles import Floats, Profile, Reduction, kept_column, read_profile, reduce_cds
 from ladm.results import (
@@ -30,7 +31,7 @@ from ladm.results import (
     summarise,
     write_sorted,
 )
-from ladm.runs import Run, locked, refuse_foreign
+from ladm.runs import Run, refuse_foreign
 from ladm.settings import parse_layers
 from ladm.storage import naming, write_whole
 

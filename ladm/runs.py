@@ -1,4 +1,4 @@
-"""A run folder: its identity, its lock, and its units of rows. Imports no torch.
+"""A run folder: its identity and its units of rows. Imports no torch.
 
     run.json            the identity, created once, never rewritten
     units/000007.open   rows of an unfinished unit, appended a batch at a time, each batch fsynced
@@ -11,31 +11,26 @@ A line is what `lines.py` says.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
+from ladm.errors import IncompleteError, LadmError, StorageError
 from ladm.identity import require_same
 from ladm.lines import encode_line, read_lines, read_texts
 from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_folder, write_whole
 
 FORMAT = 3
 IDENTITY_FILE = "run.json"
-LOCK_FILE = ".lock"
-HOLDER_FILE = ".holder"
 OWN_PARTIALS = re.compile(r"(run\.json\.[0-9a-f]+|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.partial")
 OWN_UNIT_FILES = re.compile(r"\d{6,}\.(jsonl|open(-\d+)?(\.partial)?|claim-\d+(\.[0-9a-f]+\.partial)?)|\.nfs[0-9a-f]+")
 """What may be in the folder of the units; the last is what a network file system makes of a file removed in use."""
 _SHARED = re.compile(r"\.(claim-|open-)|\.partial$")
 OWN_LEFTOVERS = re.compile(
-    rf"\.lock|\.finishing-\d+(\.[0-9a-f]+\.partial)?|\.holder|\.sorting.*|{OWN_PARTIALS.pattern}|units"
+    rf"\.lock|\.workers|\.finishing-\d+(\.[0-9a-f]+\.partial)?|\.holder|\.sorting.*|{OWN_PARTIALS.pattern}|units"
 )
 UNITS_AIMED_AT = 4096
 FEWEST_UNIT_ROWS, MOST_UNIT_ROWS = 16, 1024
@@ -200,53 +195,6 @@ def _require_writable(nearest: Path, folder: Path) -> None:
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         action = "write to" if nearest == folder else "create"
         raise StorageError(f"cannot {action} {folder}: {nearest} is not a folder that can be written to")
-
-
-@contextlib.contextmanager
-def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the run folder against other runs; with `shared`, beside others that share it too.
-
-    Raises LockedError at once, naming a holder.
-    """
-    with naming(folder, "create"):
-        folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / HOLDER_FILE
-    with naming(folder / LOCK_FILE, "lock"):
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _flock(descriptor, folder, shared=shared)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    try:
-        with naming(folder, "write to"):
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-            for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
-                if not shared and OWN_PARTIALS.fullmatch(left.name):
-                    left.unlink(missing_ok=True)
-        yield
-    finally:
-        try:
-            with contextlib.suppress(OSError):
-                if not shared:
-                    holder.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
-
-
-def _flock(descriptor: int, folder: Path, *, shared: bool) -> None:
-    """Lock the open file for as long as it is open; the kernel lets go when its process is gone."""
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        who = "another process"
-        with contextlib.suppress(OSError):
-            who = (folder / HOLDER_FILE).read_text(encoding="utf-8").strip() or who
-        raise LockedError(f"{folder} is in use by {who}") from None
-    except OSError as error:
-        # Some file systems of clusters have no locks. Claims keep sharers apart; one alone has nothing else.
-        if not shared:
-            raise StorageError(f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}") from error
 
 
 class UnitWriter:

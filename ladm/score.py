@@ -18,11 +18,12 @@ from ladm.engines.units import OwnUnits
 from ladm.engines.work import Record, Report
 from ladm.engines.worker import Work
 from ladm.errors import LadmError
+from ladm.locks import locked
 from ladm.models import model_identity
 from ladm.plan import Plan, make_plan
 from ladm.results import Summary, finish, is_finished, summarise
 from ladm.rows import Rows, open_rows
-from ladm.runs import FORMAT, IDENTITY_FILE, Run, locked, refuse_foreign, unit_rows_for
+from ladm.runs import FORMAT, IDENTITY_FILE, Run, refuse_foreign, unit_rows_for
 from ladm.settings import ScoreSettings, spell_layers
 from ladm.signals import Stopped, stopping
 from ladm.upkeep import delete_run, forget_errors

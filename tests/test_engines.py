@@ -19,6 +19,7 @@ import pytest
 from fakes import fake_rows
 from torture import contents, identity
 
+from ladm import locks
 from ladm.engines import local, shard
 from ladm.engines.local import run_units
 from ladm.engines.shard import Place, Shard, SharedUnits, parse_shard, place_of
@@ -26,9 +27,10 @@ from ladm.engines.units import Losses, OwnUnits
 from ladm.engines.work import Record
 from ladm.engines.worker import Work
 from ladm.errors import LadmError, LockedError, UsageError
+from ladm.locks import locked
 from ladm.results import ERRORS_FILE, SORTED_FILE, finish
 from ladm.rows import Rows, open_rows
-from ladm.runs import Run, UnitWriter, locked
+from ladm.runs import Run, UnitWriter
 
 TESTS = Path(__file__).parent
 
@@ -217,6 +219,28 @@ SHARER = """
     rows = open_rows(sys.argv[3])
     print(test_engines.share(Path(sys.argv[2]), rows, Shard(int(sys.argv[4]), 3), fakes.make_slow))
 """
+
+
+def test_nobody_writes_beside_a_worker_that_outlives_its_run(
+    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "WORKERS_PATIENCE_SECONDS", 0.3)
+    folder = tmp_path / "run"
+    complete(folder, rows, devices=2)
+    code = f"import sys, time; from pathlib import Path; from ladm.runs import hold_as_worker; \
+hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(60)"
+    left = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert left.stdout is not None
+    assert left.stdout.readline() == b"held\n"
+    with (
+        pytest.raises(LockedError, match="is in use by workers whose run was killed and who do not end"),
+        locked(folder),
+    ):
+        pass
+    left.kill()
+    left.wait()
+    with locked(folder):
+        pass
 
 
 def test_launches_that_share_a_run_do_every_unit_once(tmp_path: Path, rows: Rows, whole: Any) -> None:

@@ -15,9 +15,10 @@ import torture
 from ladm.engines.shard import Shard, SharedUnits
 from ladm.engines.worker import Work
 from ladm.errors import LadmError, UsageError
+from ladm.locks import locked
 from ladm.results import finish, is_finished
 from ladm.rows import Rows, open_rows
-from ladm.runs import Run, locked
+from ladm.runs import Run
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")

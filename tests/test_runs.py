@@ -17,9 +17,10 @@ from torture import RESULTS, complete, contents, identity
 from ladm import storage
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
 from ladm.lines import decode_line, encode_line
+from ladm.locks import locked
 from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, summarise
 from ladm.rows import Rows, open_rows
-from ladm.runs import Run, UnitWriter, locked, refuse_foreign, unit_rows_for
+from ladm.runs import Run, UnitWriter, refuse_foreign, unit_rows_for
 
 
 @pytest.fixture

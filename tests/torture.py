@@ -28,9 +28,10 @@ from ladm.engines.units import OwnUnits
 from ladm.engines.worker import Work
 from ladm.errors import LockedError, StorageError
 from ladm.lines import read_lines
+from ladm.locks import locked
 from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish
 from ladm.rows import Rows, open_rows
-from ladm.runs import FORMAT, Run, locked
+from ladm.runs import FORMAT, Run
 
 RESULTS = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
 

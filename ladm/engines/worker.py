@@ -15,6 +15,7 @@ from typing import Any
 
 from ladm.engines.work import BatchRule, BatchSizes, work_unit
 from ladm.errors import LadmError, one_line
+from ladm.locks import hold_as_worker
 from ladm.rows import open_rows
 from ladm.runs import Run
 from ladm.scorers import Scorer
@@ -54,6 +55,7 @@ def worker_main(work: Work, device: str, pipe: Connection, parent: int) -> None:
     try:
         if work.threads is not None:
             os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(work.threads)
+        hold_as_worker(work.folder)
         run, rows = Run.read(work.folder), open_rows(work.rows, limit=work.limit)
         scorer = work.make_scorer(device)
         sizes = BatchSizes(work.batch_rows)

@@ -28,9 +28,10 @@ from ladm import __version__
 from ladm.engines.local import run_units
 from ladm.engines.units import OwnUnits
 from ladm.engines.worker import Work
+from ladm.locks import locked
 from ladm.results import finish
 from ladm.rows import Row, open_rows
-from ladm.runs import FORMAT, Run, locked, unit_rows_for
+from ladm.runs import FORMAT, Run, unit_rows_for
 from ladm.scorers import Scored
 
 
