@@ -27,6 +27,8 @@ class FakeScorer:
     hang_once: str | None = None
     spoil_once: str | None = None
     memory_rows: int | None = None
+    memory_at_call: int | None = None
+    calls: int = 0
     memory_message: str = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
     def check(self, row: Row) -> Ids:
@@ -36,6 +38,9 @@ class FakeScorer:
         return ids
 
     def score(self, ids_BT: Any) -> list[Scored]:
+        self.calls += 1
+        if self.calls == self.memory_at_call:
+            raise RuntimeError(self.memory_message)
         if self.memory_rows is not None and len(ids_BT) > self.memory_rows:
             raise RuntimeError(self.memory_message)
         if self.die_on is not None and (ids_BT[:, 0] == self.die_on).any():

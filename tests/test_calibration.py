@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import Result
 from conftest import GOLDEN, read_lines
 from hypothesis import given, settings
@@ -289,3 +290,85 @@ def test_calibrate_faults_in_full(ladm: Run, rows: str, tmp_path: Path) -> None:
         result = ladm("calibrate", "--model", GOLDEN, *arguments)
         assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_calibration_stopped_in_the_middle_goes_on(
+    ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(name: str) -> tuple[str, ...]:
+        return ("calibrate", *COMMON, "--rows", rows, "--output", str(tmp_path / name), "--batch-size", "4")
+
+    assert ladm(*command("whole.yaml")).exit_code == 0
+    advanced: list[int] = []
+
+    def advance(_self: Any, *, rows: int, tokens: int) -> None:
+        advanced.append(rows)
+        if sum(advanced) > 60 and tokens:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ladm.display.ScoringBar.advance", advance)
+        assert ladm(*command("stopped.yaml")).exit_code == 130
+    assert not (tmp_path / "stopped.yaml").exists()
+    safe = ladm("status", tmp_path / "stopped.calibration" / "run", "--json")
+    assert 60 < json.loads(safe.stdout)["done"] < 120
+    assert ladm(*command("stopped.yaml")).exit_code == 0
+    assert (tmp_path / "stopped.yaml").read_bytes() == (tmp_path / "whole.yaml").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model whose middle layer sees only a window."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    folder = str(tmp_path_factory.mktemp("windowed") / "model")
+    config = Qwen2Config(
+        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=512, use_sliding_window=True, sliding_window=64,
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_layers_with_a_window_are_left_out(ladm: Run, rows: str, windowed: str, tmp_path: Path) -> None:
+    common = ("--model", windowed, "--rows", rows, "--span-tokens", "8", "--dtype", "float32")
+    result = ladm("calibrate", *common, "--output", tmp_path / "p.yaml")
+    assert result.exit_code == 1
+    assert "layers 1 of this qwen2 model see only a window" in result.stderr
+    result = ladm("calibrate", *common, "--output", tmp_path / "p.yaml", "--layers", "0,2")
+    assert result.exit_code == 0, result.output
+    assert set(read_profile(tmp_path / "p.yaml").reduction.layers) <= {0, 2}
+    result = ladm("check", *common, "--output", tmp_path / "check")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "check" / "run" / "run.json").read_text())["layers"] == [0, 2]
+
+
+def test_a_profile_tells_apart_what_it_was_calibrated_to(ladm: Run, tmp_path: Path) -> None:
+    """From documents to AUC by the commands alone: repeated tunes, calibrated on some and judged on others.
+
+    The golden model's weights are random, and yet attention finds a tune that comes again: that is enough.
+    """
+    from datasets import Dataset
+
+    from ladm.calibration import auc
+    from ladm.contrast import INTACT, contrast_set
+
+    draw = np.random.default_rng(3)
+    tunes = [np.resize(draw.integers(0, 500, size=24), 512) for _ in range(80)]
+    Dataset.from_dict({"input_ids": tunes[:40], "index": list(range(40))}).save_to_disk(str(tmp_path / "known"))
+    made = contrast_set(tunes[40:], np.zeros(40, int), span_tokens=8, seed=5)
+    wanted = [row for row in made if row.kind in (INTACT, "8 pieces")]
+    Dataset.from_dict(
+        {"input_ids": [row.ids for row in wanted], "meta": [{"kind": row.kind} for row in wanted]}
+    ).save_to_disk(str(tmp_path / "other"))
+    profile = tmp_path / "p.yaml"
+    assert ladm("calibrate", *COMMON, "--rows", tmp_path / "known", "--output", profile).exit_code == 0
+    assert ladm("score", tmp_path / "other", *COMMON, "--profile", profile, "--output", tmp_path / "run").exit_code == 0
+    lines = read_lines(tmp_path / "run" / "sorted_by_score.jsonl")
+    scores = {kind: np.array([x["score"] for x in lines if x["meta"]["kind"] == kind]) for kind in (INTACT, "8 pieces")}
+    found = yaml.safe_load(profile.read_text())["found"]["auc"]["8 pieces"]["profile"]
+    value = auc(scores[INTACT], scores["8 pieces"])
+    assert found[1] - 0.1 <= value <= found[2] + 0.1

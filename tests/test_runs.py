@@ -215,7 +215,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
-    code = "import sys; from ladm.runs import *; from pathlib import Path; locked(Path(sys.argv[1])).__enter__()"
+    code = "import sys; from ladm.locks import locked; from pathlib import Path; locked(Path(sys.argv[1])).__enter__()"
     with locked(tmp_path / "run"):
         second = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, check=False
@@ -242,13 +242,16 @@ def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows) -> None
     )
 
 
-@pytest.mark.parametrize("message", [
+FLAVOURS = [
     "CUDA out of memory. Tried to allocate 2.00 GiB",
     "CUDA error: out of memory",
     "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
     "Triton Error [CUDA]: out of memory",
     "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate",
-])  # fmt: skip
+]
+
+
+@pytest.mark.parametrize("message", FLAVOURS)
 @pytest.mark.parametrize("fits", [0, 1, 3])
 def test_out_of_memory_halves_the_batch(tmp_path: Path, rows: Rows, reference: Any, message: str, fits: int) -> None:
     folder = tmp_path / "run"
@@ -260,6 +263,21 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path, rows: Rows, reference: A
         errors = (folder / ERRORS_FILE).read_text()
         assert errors.count('"error_type": "out_of_memory"') == 48
         assert "do not fit the device's memory, even alone" in errors
+
+
+@pytest.mark.parametrize("message", FLAVOURS)
+def test_out_of_memory_once_costs_no_row_but_one_alone(
+    tmp_path: Path, rows: Rows, reference: Any, message: str
+) -> None:
+    """At each of the first 20 calls: a batch is halved and all its rows scored; a row alone becomes an error."""
+    costs = []
+    for call in range(1, 21):
+        scorer = FakeScorer(memory_at_call=call, memory_message=message)
+        complete(tmp_path / f"run{call}", rows, make_scorer=lambda _, scorer=scorer: scorer, batch=2)
+        errors = (tmp_path / f"run{call}" / ERRORS_FILE).read_text().count('"error_type": "out_of_memory"')
+        assert errors or contents(tmp_path / f"run{call}") == reference
+        costs.append(errors)
+    assert set(costs) == {0, 1}
 
 
 def test_other_failures_of_a_scorer_are_not_taken_for_memory(tmp_path: Path, rows: Rows) -> None:

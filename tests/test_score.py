@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -466,6 +469,33 @@ def test_killed_twice_and_interrupted_twice_the_bytes_are_the_same(ladm: Run, sl
     assert ladm(*command).exit_code == 0
     assert ladm(*command[:-1], tmp_path / "straight").exit_code == 0
     assert results(folder) == results(tmp_path / "straight")
+
+
+def test_ctrl_c_at_a_terminal(slower_rows: str, tmp_path: Path) -> None:
+    """Typed at a pseudo-terminal, as a person does, it reaches every process of the run; two workers and all."""
+    command = [sys.executable, "-m", "ladm", "score", slower_rows, *SMALL, "--output", str(tmp_path / "run")]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*map(str, command), "--workers", "2"])
+    said = b""
+    typed = False
+    with contextlib.suppress(OSError):  # what Linux answers once the other side is gone
+        while True:
+            if not typed and lines_safe(tmp_path / "run") >= 2:
+                os.write(terminal, b"\x03")
+                typed = True
+            if select.select([terminal], [], [], 0.005)[0]:
+                block = os.read(terminal, 4096)
+                if not block:
+                    break
+                said += block
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert typed, said
+    assert os.waitstatus_to_exitcode(status) == 130, said
+    assert b"ladm: stopped by SIGINT; finished rows are safe in " in said
+    assert b"Traceback" not in said
+    assert 2 <= lines_safe(tmp_path / "run") < 24
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:
