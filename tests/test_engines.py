@@ -227,7 +227,7 @@ def test_nobody_writes_beside_a_worker_that_outlives_its_run(
     monkeypatch.setattr(locks, "WORKERS_PATIENCE_SECONDS", 0.3)
     folder = tmp_path / "run"
     complete(folder, rows, devices=2)
-    code = f"import sys, time; from pathlib import Path; from ladm.runs import hold_as_worker; \
+    code = f"import sys, time; from pathlib import Path; from ladm.locks import hold_as_worker; \
 hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(60)"
     left = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert left.stdout is not None
