@@ -238,7 +238,7 @@ hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(60)
     ):
         pass
     left.kill()
-    left.wait()
+    left.communicate()
     with locked(folder):
         pass
 
