@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ladm.storage import naming
+from ladm.storage import naming, sync_tree
 
 BLOCK_SCHEMA = pa.schema([("text", pa.string()), ("meta", pa.string()), ("input_ids", pa.list_(pa.int32()))])
 """A block: `meta` is JSON text, because its shape is not known before every block is."""
@@ -47,6 +47,7 @@ def assemble(output: Path, blocks: list[Path], *, rows: int) -> None:
         shutil.rmtree(output / "train", ignore_errors=True)
         (output / "dataset_dict.json").unlink(missing_ok=True)
         datasets.DatasetDict(train=dataset).save_to_disk(str(output))
+        sync_tree(output)
 
 
 def _rows(blocks: list[Path]) -> Iterator[dict[str, Any]]:

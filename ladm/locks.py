@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from ladm.errors import LockedError, StorageError
 from ladm.runs import OWN_PARTIALS
-from ladm.storage import PARTIAL_SUFFIX, naming
+from ladm.storage import PARTIAL_SUFFIX, SORTING_PREFIX, naming
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"
@@ -41,9 +42,8 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     try:
         with naming(folder, "write to"):
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-            for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
-                if not shared and OWN_PARTIALS.fullmatch(left.name):
-                    left.unlink(missing_ok=True)
+            if not shared:
+                _tidy(folder)
         yield
     finally:
         try:
@@ -52,6 +52,15 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
                     holder.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what runs that were killed left half written."""
+    for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
+        if OWN_PARTIALS.fullmatch(left.name):
+            left.unlink(missing_ok=True)
+    for left in folder.glob(f"{SORTING_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def hold_as_worker(folder: Path) -> None:

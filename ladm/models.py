@@ -115,6 +115,12 @@ def _windowed_layers(config: Any, num_layers: int) -> tuple[int, ...]:
     return tuple(range(num_layers)) if getattr(config, "sliding_window", None) else ()
 
 
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
+
+
 def model_folder(name: str) -> Path:
     """The folder of a model, fetched if it is a Hub id. Raises LadmError unless it has a config and safetensors."""
     folder = _found(name)
@@ -130,7 +136,7 @@ def _found(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
+        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", *TOKENIZER_FILES]))
     except Exception as error:
         # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
         what = one_line(error)

@@ -179,8 +179,10 @@ class TrainSettings:
         _require_seed(self.seed)
         if self.rope_base is not None and not self.rope_base > 1:
             raise UsageError(f"--rope-base must be above 1, not {self.rope_base:g}")
-        if self.learning_rate <= 0 or self.warmup_steps < 0 or self.weight_decay < 0:
+        if not 0 < self.learning_rate < 10 or self.warmup_steps < 0 or not 0 <= self.weight_decay < 10:
             raise UsageError("learning_rate must be above 0, warmup_steps and weight_decay at least 0")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.max_grad_norm > 0):
+            raise UsageError("beta1 and beta2 must be from 0 to below 1, max_grad_norm above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +218,7 @@ class NeedleSettings:
     def __post_init__(self) -> None:
         _require_positive(depths=self.depths, repeats=self.repeats)
         _require_seed(self.seed)
-        if not self.output.endswith(".json"):
+        if self.output and not self.output.endswith(".json"):
             raise UsageError(f"--output {self.output}: name a .json file; the heat map goes beside it")
 
 

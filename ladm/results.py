@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
 import tempfile
 from collections import Counter
@@ -24,12 +23,11 @@ import pyarrow.parquet as pq
 
 from ladm.errors import IncompleteError, StorageError, one_line
 from ladm.runs import Run
-from ladm.storage import naming, replacing, write_whole
+from ladm.storage import SORTING_PREFIX, naming, replacing, write_whole
 
 SORTED_FILE = "sorted_by_score.jsonl"
 PARQUET_FILE = "scores.parquet"
 ERRORS_FILE = "errors.jsonl"
-SORTING_FOLDER_PREFIX = ".sorting"
 ROWS_AT_A_TIME = 10_000
 BATCH_ROWS = 65_536
 SORT_MEMORY = "1GB"
@@ -87,8 +85,6 @@ def finish(run: Run) -> None:
 
     Raises IncompleteError when a unit is not sealed, StorageError for a damaged one.
     """
-    for left in run.folder.glob(f"{SORTING_FOLDER_PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
     if is_finished(run):
         return
     with sorting(run.folder) as staged:
@@ -100,7 +96,7 @@ def finish(run: Run) -> None:
 def sorting(folder: Path) -> Iterator[Path]:
     """A throw-away folder for the rows to be sorted. Raises StorageError for what the disk or the sort refuses."""
     with naming(folder, "sort in"):
-        temporary = Path(tempfile.mkdtemp(prefix=SORTING_FOLDER_PREFIX, dir=folder))
+        temporary = Path(tempfile.mkdtemp(prefix=SORTING_PREFIX, dir=folder))
         try:
             yield temporary / "staged.parquet"
         except (duckdb.Error, pa.ArrowException) as error:
@@ -116,10 +112,6 @@ def _stage(run: Run, staged: Path) -> Iterator[bytes]:
         for unit in run.units:
             lines = run.read_sealed_texts(unit)
             scored = [(record, text) for record, text in lines if record["status"] == "ok"]
-            for record, _ in scored:
-                if not math.isfinite(record["score"]):
-                    path, position, score = run.sealed_path(unit), record["position"], record["score"]
-                    raise StorageError(f"{path} is damaged: row {position} has the score {score}")
             if writer is None and (scored or unit.stop == run.num_rows):
                 writer = staging(staged, staged_schema(_extras_of(scored[0][0] if scored else {})))
             if writer is not None:

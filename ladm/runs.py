@@ -3,7 +3,7 @@
     run.json            the identity, created once, never rewritten
     units/000007.open   rows of an unfinished unit, appended a batch at a time, each batch fsynced
     units/000007.jsonl  a sealed unit: the name is the commit
-    units/000007.claim-0, 000007.open-1    only while several launches share the run
+    units/000007.claim-0, 000007.open-0-5f3c    only while several launches share the run
 
 A line is what `lines.py` says.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_fol
 
 FORMAT = 3
 IDENTITY_FILE = "run.json"
-OWN_PARTIALS = re.compile(r"(run\.json\.[0-9a-f]+|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.partial")
-OWN_UNIT_FILES = re.compile(r"\d{6,}\.(jsonl|open(-\d+)?(\.partial)?|claim-\d+(\.[0-9a-f]+\.partial)?)|\.nfs[0-9a-f]+")
+OWN_PARTIALS = re.compile(r"(run\.json|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.[0-9a-f]+\.partial")
+OWN_UNIT_FILES = re.compile(
+    r"\d{6,}\.(jsonl|open(-\d+-[0-9a-f]+)?(\.[0-9a-f]+)?(\.partial)?|claim-\d+(\.[0-9a-f]+\.partial)?)|\.nfs[0-9a-f]+"
+)
 """What may be in the folder of the units; the last is what a network file system makes of a file removed in use."""
 _SHARED = re.compile(r"\.(claim-|open-)|\.partial$")
 OWN_LEFTOVERS = re.compile(
@@ -107,8 +110,8 @@ class Run:
     def sealed_path(self, unit: Unit) -> Path:
         return self.folder / "units" / f"{unit.number:06d}.jsonl"
 
-    def open_path(self, unit: Unit, generation: int = 0) -> Path:
-        return self.folder / "units" / f"{unit.number:06d}.open{f'-{generation}' if generation else ''}"
+    def open_path(self, unit: Unit, holder: str = "") -> Path:
+        return self.folder / "units" / f"{unit.number:06d}.open{f'-{holder}' if holder else ''}"
 
     def claim_path(self, unit: Unit, generation: int) -> Path:
         return self.folder / "units" / f"{unit.number:06d}.claim-{generation}"
@@ -126,7 +129,8 @@ class Run:
         all writes into one that nobody reads.
         """
         with naming(self.folder / "units", "tidy"):
-            left = [path for path in (self.folder / "units").iterdir() if _SHARED.search(path.name)]
+            names = [path for path in (self.folder / "units").iterdir() if OWN_UNIT_FILES.fullmatch(path.name)]
+            left = [path for path in names if _SHARED.search(path.name)]
             numbers = {int(path.name.partition(".")[0]) for path in left}
             for unit in self.units if numbers else ():
                 if unit.number in numbers and not self.sealed_path(unit).exists():
@@ -162,6 +166,9 @@ class Run:
             raise StorageError(f"{path} is damaged at byte {size}: a sealed unit ends in the middle of a line")
         if len(lines) != unit.stop - unit.start:
             raise StorageError(f"{path} is damaged: {len(lines)} rows of {unit.stop - unit.start}")
+        for record, _ in lines:
+            if record["status"] == "ok" and not math.isfinite(record["score"]):
+                raise StorageError(f"{path} is damaged: row {record['position']} has the score {record['score']}")
         return sorted(lines, key=lambda line: line[0]["position"])
 
 
@@ -200,19 +207,20 @@ def _require_writable(nearest: Path, folder: Path) -> None:
 class UnitWriter:
     """An unfinished unit being written. `done` maps the position of each row that is safe to whether it has a score.
 
-    A shared unit has a file for each of its holders, so that one who was taken for lost and is not
-    cannot spoil the work of the next; of several who seal it the first wins.
+    Each `holder` of a shared unit has a file that nobody else ever writes, begun with what others made
+    safe, so that one who was taken for lost and is not cannot spoil the work of the next; of several
+    who seal it the first wins.
     """
 
-    def __init__(self, run: Run, unit: Unit, *, generation: int = 0, shared: bool = False) -> None:
-        self._path = run.open_path(unit, generation)
+    def __init__(self, run: Run, unit: Unit, *, holder: str = "") -> None:
+        self._path = run.open_path(unit, holder)
         self._sealed = run.sealed_path(unit)
-        self._unit, self._shared = unit, shared
+        self._unit, self._shared = unit, bool(holder)
         records, size = read_lines(self._path, start=unit.start, stop=unit.stop) if self._path.exists() else ([], 0)
         self.done: dict[int, bool] = {}
         self._file = Appender(self._path, size=size)
         self._count(records)
-        if generation:
+        if holder:
             kept = [record for record in run.rows_of_holders(unit) if record["position"] not in self.done]
             if kept:
                 self.append(kept)

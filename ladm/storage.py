@@ -15,6 +15,8 @@ from pathlib import Path
 from ladm.errors import StorageError
 
 PARTIAL_SUFFIX = ".partial"
+SORTING_PREFIX = ".sorting"
+"""Of a throw-away folder for a sort."""
 
 
 @contextlib.contextmanager
@@ -35,6 +37,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make everything durable that others have written below a folder."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_folder(path)
+    sync_folder(folder)
+
+
 def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
     """Put the concatenated `chunks` at `path`, all or nothing, replacing what is there."""
     with naming(path, "write"), replacing(path) as partial, partial.open("wb") as file:
@@ -44,9 +57,14 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A partial path to write to; on a clean exit it is fsynced and takes the place of `path`."""
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    yield partial
+    """A partial path of one's own to write to; on a clean exit it is fsynced and takes the place of `path`."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    try:
+        yield partial
+    except Exception:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
@@ -83,12 +101,11 @@ class Appender:
         self.path = path
         self.size = size
         with naming(path, "open"):
-            fresh = not path.exists()
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)
-            if fresh:
-                sync_folder(path.parent)
+            # Also of a file that is there: who made it may have been stopped before its name was durable.
+            sync_folder(path.parent)
 
     def append(self, block: bytes) -> None:
         """Write one block and make it durable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -23,7 +24,7 @@ from ladm.results import require_finished, score_batches, summarise
 from ladm.rows import Rows, look_up, open_rows
 from ladm.runs import Run
 from ladm.selection import Choice, DomainChoice, select_exact, select_percent, take_everything
-from ladm.storage import naming, sync_folder, write_whole
+from ladm.storage import naming, sync_folder, sync_tree, write_whole
 
 MANIFEST_FILE = "manifest.json"
 ONE_DOMAIN = "all"
@@ -45,7 +46,7 @@ def select(settings: SelectSettings) -> dict[str, Any]:
     rows = open_rows(settings.rows, limit=run.num_rows)
     if rows.identity() != run.identity["data"]:
         raise LadmError(f"{settings.rows} are not the rows that {settings.run} scored: their content differs")
-    with tempfile.TemporaryDirectory(prefix="ladm-select-") as work:
+    with _work_folder(output, dry_run=settings.dry_run) as work:
         ranked = _ranked(run, rows, settings.domain_key, Path(work))
         shares = _shares(ranked, settings.quota)
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
@@ -55,6 +56,22 @@ def select(settings: SelectSettings) -> dict[str, Any]:
         if not settings.dry_run:
             _write(output, rows, domains, manifest)
     return manifest
+
+
+@contextlib.contextmanager
+def _work_folder(output: Path, *, dry_run: bool) -> Iterator[str]:
+    """Beside the subset, where there is room for far more than this; elsewhere when nothing is to be written there."""
+    if dry_run:
+        with tempfile.TemporaryDirectory(prefix="ladm-select-") as work:
+            yield work
+        return
+    with naming(output.parent, "write in"):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        work = tempfile.mkdtemp(prefix=f".{output.name}.ranking-", dir=output.parent)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _ranked(run: Run, rows: Rows, domain_key: str, work: Path) -> Choice:
@@ -110,7 +127,11 @@ def _domain_codes(rows: Rows, domain_key: str, work: Path) -> tuple[list[str], n
 def _on_disk(path: Path, kind: str, length: int) -> npt.NDArray[Any]:
     """An array in a new file, whose place on the disk is taken now rather than found missing later."""
     with naming(path, "write"), path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, length * np.dtype(kind).itemsize)
+        size = length * np.dtype(kind).itemsize
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
     return np.memmap(path, dtype=kind, mode="r+", shape=length)
 
 
@@ -234,6 +255,7 @@ def _write(output: Path, rows: Rows, domains: Choice, manifest: dict[str, Any]) 
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
         rows.save_subset(positions, partial)
+        sync_tree(partial)
         write_whole(partial / MANIFEST_FILE, [json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"])
         if output.exists():
             output.rmdir()

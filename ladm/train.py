@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,20 +33,19 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
+from ladm.devices import resolve_dtype
 from ladm.errors import LadmError, RowError, StorageError, one_line
 from ladm.identity import require_same
 from ladm.language import load_causal
-from ladm.models import model_folder, model_identity
+from ladm.locks import locked
+from ladm.models import TOKENIZER_FILES, model_folder, model_identity
 from ladm.options import TrainSettings
 from ladm.rows import Rows, commonest, open_rows, token_ids
 from ladm.storage import create_once, naming, sync_folder, write_whole
 
 BEGUN_FILE, LOSSES_FILE, WHOLE_FILE = "train.json", "losses.jsonl", "whole"
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
-)  # fmt: skip
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
+_OWN = re.compile(r"train\.json\.|\.lock$|\.holder$")
 
 Echo = Callable[[str], None]
 
@@ -73,10 +73,12 @@ class Batches:
         return self.steps * self.tokens_a_step
 
 
-def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any]:
-    """Train, or go on training, into `settings.output`; returns the first and the last loss and where they were.
+def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any] | None:
+    """Train, or go on training, into `settings.output`; returns the first and the last loss and how many steps.
 
-    Raises LadmError for a model or rows that cannot be used, and for a folder begun with something else.
+    Of several processes that a launcher started, one says, checks and writes what is for all; the others
+    return None. Raises LadmError for a model or rows that cannot be used, for a folder begun with
+    something else, and for a loss that is no number.
     """
     source = model_folder(settings.model)
     config = training_config(settings, source)
@@ -86,29 +88,64 @@ def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any]:
     positions = np.flatnonzero(lengths >= max(length, 1))
     if not len(positions):
         raise LadmError(f"{rows.name}: no row has {length:,} tokens; give a smaller --length")
-    batches = cut_batches(settings, length=length, devices=int(os.environ.get("WORLD_SIZE", "1")))
+    batches = cut_batches(settings, length=length, devices=_launched())
+    text = config.get_text_config()
+    text.max_position_embeddings = max(length, getattr(text, "max_position_embeddings", None) or 0)
     output = Path(settings.output)
-    for line in _resolved(settings, config, rows, batches, kept=len(positions)):
-        echo(line)
-    _begin(output, settings, source, rows, batches)
-    if (output / LOSSES_FILE).exists():
-        echo(f"{output} is finished already")
-        return _outcome(output)
-    config.max_position_embeddings = max(length, getattr(config, "max_position_embeddings", None) or 0)
-    model = load_causal(settings.model, dtype=torch.float32, attention=_attention(), config=config)
-    order = training_order(len(positions), batches.steps * batches.rows_a_step, seed=settings.seed)
-    data = _TrainingRows(rows, positions[order], length, vocab_size=int(config.get_text_config().vocab_size))
+    said = _resolved(settings, config, rows, batches, kept=len(positions))
     arguments = _arguments(settings, batches, output)
-    trainer = _Trainer(
-        model=model, args=arguments, train_dataset=data, data_collator=_stack, callbacks=[_Told(echo), _Whole()]
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=newest_checkpoint(output, remove_torn=trainer.is_world_process_zero()))
-    model.config.use_cache = True
+    main = arguments.distributed_state is None or arguments.distributed_state.is_main_process
+    with locked(output) if main else contextlib.nullcontext():
+        if main:
+            for line in said:
+                echo(line)
+            _begin(output, settings, source, rows, batches)
+        _wait(arguments)
+        if (output / LOSSES_FILE).exists():
+            echo(f"{output} is finished already")
+            return _outcome(output) if main else None
+        model = load_causal(settings.model, dtype=torch.float32, attention=_attention(settings), config=config)
+        order = training_order(len(positions), batches.steps * batches.rows_a_step, seed=settings.seed)
+        data = _TrainingRows(rows, positions[order], length, vocab_size=int(text.vocab_size))
+        trainer = _Trainer(
+            model=model, args=arguments, train_dataset=data, data_collator=_stack, callbacks=[_Told(echo), _Whole()]
+        )
+        trainer.remove_callback(PrinterCallback)
+        if main:
+            remove_torn(output)
+        _wait(arguments)
+        trainer.train(resume_from_checkpoint=newest_checkpoint(output))
+        model.config.use_cache = True
+        _save_whole(trainer, output)
+        if main:
+            _finish(output, source, trainer.state.log_history)
+        _wait(arguments)
+    return _outcome(output) if main else None
+
+
+def _launched() -> int:
+    """How many processes train together. Raises LadmError for several GPUs and no launcher to use them."""
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if "WORLD_SIZE" not in os.environ and visible > 1:
+        raise LadmError(
+            f"{visible} GPUs are visible; begin with accelerate launch -m ladm train .. to use them, or show one with "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _wait(arguments: TrainingArguments) -> None:
+    """Until every process is here."""
+    if arguments.distributed_state is not None:
+        arguments.distributed_state.wait_for_everyone()
+
+
+def _save_whole(trainer: Trainer, output: Path) -> None:
+    """The model in one piece, also where its weights are split over devices."""
+    fsdp = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if fsdp is not None:
+        fsdp.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(output))
-    if trainer.is_world_process_zero():
-        _finish(output, source, trainer.state.log_history)
-    return _outcome(output)
 
 
 def training_config(settings: TrainSettings, folder: Path) -> Any:
@@ -153,8 +190,11 @@ def memory_estimate(config: Any, batches: Batches, *, checkpointing: bool, half:
     gradient checkpointing the input of every layer and one layer in full; the logits in float32 with
     their gradient, unless a fused loss makes them piece by piece.
     """
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise LadmError(f"{config.model_type} is not a language model: {one_line(error)}") from None
     parameters = sum(parameter.numel() for parameter in model.parameters())
     text = config.get_text_config()
     width, inner = text.hidden_size, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
@@ -171,16 +211,21 @@ def memory_estimate(config: Any, batches: Batches, *, checkpointing: bool, half:
     }
 
 
-def newest_checkpoint(output: Path, *, remove_torn: bool) -> str | None:
-    """The whole checkpoint with the most steps, or None; with `remove_torn` those left half written go."""
-    found: list[tuple[int, Path]] = []
-    for path in output.glob("checkpoint-*"):
-        match = _CHECKPOINT.fullmatch(path.name)
-        if match and (path / WHOLE_FILE).exists():
-            found.append((int(match[1]), path))
-        elif match and remove_torn:
+def newest_checkpoint(output: Path) -> str | None:
+    """The whole checkpoint with the most steps, or None."""
+    whole = [path for path in _checkpoints(output) if (path / WHOLE_FILE).exists()]
+    return str(max(whole, key=lambda path: int(path.name.partition("-")[2]))) if whole else None
+
+
+def remove_torn(output: Path) -> None:
+    """Remove the checkpoints that were left half written."""
+    for path in _checkpoints(output):
+        if not (path / WHOLE_FILE).exists():
             shutil.rmtree(path)
-    return str(max(found)[1]) if found else None
+
+
+def _checkpoints(output: Path) -> list[Path]:
+    return [path for path in output.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
 
 
 def training_order(rows: int, wanted: int, *, seed: int) -> npt.NDArray[np.int64]:
@@ -229,7 +274,13 @@ class _Told(TrainerCallback):  # type: ignore[misc]
         self._echo = echo
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
-        if state.is_world_process_zero and logs and "loss" in logs:
+        if not logs or "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise LadmError(
+                f"step {state.global_step:,}: the loss is {logs['loss']}; lower learning_rate, and begin anew"
+            )
+        if state.is_world_process_zero:
             rate = logs.get("learning_rate", 0.0)
             self._echo(f"step {state.global_step:,} of {state.max_steps:,}: loss {logs['loss']:.4f}, rate {rate:.3g}")
 
@@ -243,13 +294,17 @@ class _Whole(TrainerCallback):  # type: ignore[misc]
             torch.distributed.barrier()
         if not state.is_world_process_zero:
             return
+        _sync(path for path in sorted(folder.rglob("*")) if path.is_file())
+        write_whole(folder / WHOLE_FILE, [b""])
         with naming(folder, "write"):
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    with path.open("rb") as file:
-                        os.fsync(file.fileno())
-            write_whole(folder / WHOLE_FILE, [b""])
             sync_folder(folder.parent)
+
+
+def _sync(paths: Iterable[Path]) -> None:
+    """Make files durable that others have written."""
+    for path in paths:
+        with naming(path, "write"), path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _begin(output: Path, settings: TrainSettings, source: Path, rows: Rows, batches: Batches) -> None:
@@ -262,10 +317,9 @@ def _begin(output: Path, settings: TrainSettings, source: Path, rows: Rows, batc
     }  # fmt: skip
     path = output / BEGUN_FILE
     with naming(output, "create"):
-        others = sorted(p.name for p in output.iterdir()) if output.is_dir() else []
-        if others and BEGUN_FILE not in others:
+        others = sorted(p.name for p in output.iterdir() if not _OWN.match(p.name))
+        if others and not path.exists():
             raise LadmError(f"{output} belongs to something else (it holds {others[0]}); give --output an empty folder")
-        output.mkdir(parents=True, exist_ok=True)
     if not create_once(path, json.dumps(identity, indent=1).encode() + b"\n"):
         try:
             had = json.loads(path.read_bytes())
@@ -300,7 +354,7 @@ def _arguments(settings: TrainSettings, batches: Batches, output: Path) -> Train
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_num_workers=1 if cuda else 0,
+        logging_nan_inf_filter=False,
         ddp_find_unused_parameters=False if batches.devices > 1 else None,
     )
 
@@ -315,15 +369,19 @@ def _checkpointing(settings: TrainSettings) -> dict[str, Any]:
 
 
 def _is_half(settings: TrainSettings) -> bool:
-    return settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available())
+    on_cuda = torch.cuda.is_available()
+    return settings.dtype == "bfloat16" or (
+        settings.dtype == "auto" and on_cuda and resolve_dtype("auto", "cuda") == torch.bfloat16
+    )
 
 
 def _uses_liger(settings: TrainSettings) -> bool:
     return settings.liger and torch.cuda.is_available() and is_liger_kernel_available()
 
 
-def _attention() -> str:
-    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
+def _attention(settings: TrainSettings) -> str:
+    flash = torch.cuda.is_available() and _is_half(settings) and is_flash_attn_2_available()
+    return "flash_attention_2" if flash else "sdpa"
 
 
 def _resolved(settings: TrainSettings, config: Any, rows: Rows, batches: Batches, *, kept: int) -> list[str]:
@@ -355,12 +413,17 @@ def _resolved(settings: TrainSettings, config: Any, rows: Rows, batches: Batches
 
 def _finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
     """What a user needs beside the weights, and the losses, which say that all is there."""
+    weights = sorted(output.glob("*.safetensors"))
+    if not weights or not (output / "config.json").exists():
+        raise LadmError(
+            f"{output}: the trained model was not written; the checkpoints are there, run the command again"
+        )
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            write_whole(output / name, [(source / name).read_bytes()])
     with naming(output, "write"):
-        for name in TOKENIZER_FILES:
-            if (source / name).is_file() and not (output / name).exists():
-                shutil.copyfile(source / name, output / name)
-        with contextlib.suppress(FileNotFoundError):
-            (output / "training_args.bin").unlink()
+        (output / "training_args.bin").unlink(missing_ok=True)
+    _sync([*weights, output / "config.json"])
     steps = [
         {"step": line["step"], "loss": line["loss"], "learning_rate": line["learning_rate"]}
         for line in history

@@ -16,7 +16,7 @@ from typing import Any
 import xxhash
 
 from ladm.engines.shard import units_held
-from ladm.errors import LadmError
+from ladm.errors import IncompleteError, LadmError
 from ladm.lines import encode_line, read_lines
 from ladm.results import (
     ERRORS_FILE,
@@ -59,6 +59,7 @@ class Status:
 
 def status(run: Run) -> Status:
     """Read how far a run is, without a lock; a run that is being worked on may be further by the time it is told."""
+    _require_rescored_whole(run)
     waiting = {unit.number for unit in run.unsealed()}
     found = Status(
         finished=is_finished(run),
@@ -107,6 +108,12 @@ def _error_types(content: bytes) -> Iterator[str]:
             yield json.loads(line)["error_type"]
 
 
+def _require_rescored_whole(run: Run) -> None:
+    """Raise IncompleteError for what a rescoring left that was stopped."""
+    if is_rescored(run) and not is_finished(run):
+        raise IncompleteError(f"{run.folder} is not finished: run its ladm rescore again")
+
+
 def is_rescored(run: Run) -> bool:
     """Was it made by `ladm rescore`? Then it has results and no units."""
     return "rescored_from" in run.identity.get("about", {})
@@ -130,6 +137,7 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
     exactly what the units hold; `deep`: that model and rows are still those of the identity. An
     unfinished run is looked at as far as it is.
     """
+    _require_rescored_whole(run)
     lines: dict[int, int] = {}
     errors: list[bytes] = []
     unfinished = False

@@ -49,6 +49,7 @@ def timed(name: str, work: Any) -> dict[str, Any]:
 @click.option("--examples", default=2000)
 @click.option("--crash-rows", default=60)
 @click.option("--workers", default=1)
+@click.option("--pool-kills", "pool_kills_wanted", default=100)
 @click.option("--worker-kills", default=100)
 @click.option("--worker-rows", default=12_000)
 @click.option("--seed", default=0)
@@ -59,6 +60,7 @@ def main(
     examples: int,
     crash_rows: int,
     workers: int,
+    pool_kills_wanted: int,
     worker_kills: int,
     worker_rows: int,
     seed: int,
@@ -67,7 +69,7 @@ def main(
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        for name in ("kills", "points", "failures", "workers", "races", "machine"):
+        for name in ("kills", "pool", "points", "failures", "workers", "races", "machine"):
             (root / name).mkdir()
 
         def kill() -> dict[str, Any]:
@@ -75,6 +77,14 @@ def main(
             return asdict(
                 torture.kill_again_and_again(
                     root / "kills", data, kills=kills, most_seconds=0.6, seed=seed, workers=workers
+                )
+            )
+
+        def pool_kills() -> dict[str, Any]:
+            data = make_rows(root / "pool", rows)
+            return asdict(
+                torture.kill_again_and_again(
+                    root / "pool", data, kills=pool_kills_wanted, most_seconds=6.0, seed=seed, workers=2
                 )
             )
 
@@ -96,6 +106,7 @@ def main(
             return {"examples": examples}
 
         result["kills"] = timed("SIGKILLs in one folder", kill)
+        result["kills_of_two_workers"] = timed("SIGKILLs of a supervisor and its two workers", pool_kills)
         result["crash_points"] = timed("crash points", points)
         result["disk_failures"] = timed("failing disk operations", failures)
         result["worker_kills"] = timed("kills of 4 workers", workers_killed)
@@ -111,7 +122,8 @@ def main(
     if output is not None:
         output.write_text(line + "\n")
     print(line)
-    if result["kills"]["lost"] or result["kills"]["repeated"] or result["kills"]["differing"]:
+    both = (result["kills"], result["kills_of_two_workers"])
+    if any(found["lost"] or found["repeated"] or found["differing"] or not found["rounds"] for found in both):
         sys.exit("rows were lost or repeated, or an end had other bytes")
 
 

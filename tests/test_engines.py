@@ -26,7 +26,7 @@ from ladm.engines.shard import Place, Shard, SharedUnits, parse_shard, place_of
 from ladm.engines.units import Losses, OwnUnits
 from ladm.engines.work import Record
 from ladm.engines.worker import Work
-from ladm.errors import LadmError, LockedError, UsageError
+from ladm.errors import LadmError, LockedError, StorageError, UsageError
 from ladm.locks import locked
 from ladm.results import ERRORS_FILE, SORTED_FILE, finish
 from ladm.rows import Rows, open_rows
@@ -265,7 +265,7 @@ def test_the_units_of_a_lost_launch_are_taken_over(tmp_path: Path, rows: Rows, w
     assert assignment is not None
     complete(tmp_path / "other", rows)
     kept = Run.read(tmp_path / "other").read_sealed(run.units[0])[:7]
-    writer = UnitWriter(run, assignment.unit, generation=0, shared=True)
+    writer = UnitWriter(run, assignment.unit, holder=assignment.holder)
     writer.append(kept)
     writer.close()
     assert share(folder, rows, Shard(1, 2), lease=0.5) == 100 - 7
@@ -280,7 +280,7 @@ def test_one_who_comes_back_after_its_lease_spoils_nothing(tmp_path: Path, rows:
     slow = SharedUnits(run, Shard(0, 2))
     assignment = slow.take()
     assert assignment is not None
-    late = UnitWriter(run, assignment.unit, generation=assignment.generation, shared=True)
+    late = UnitWriter(run, assignment.unit, holder=assignment.holder)
     assert share(folder, rows, Shard(1, 2), lease=0.5) == 100
     late.append(run.read_sealed(assignment.unit))
     late.seal()
@@ -295,18 +295,44 @@ def test_a_run_alone_adopts_what_sharers_left(tmp_path: Path, rows: Rows, whole:
     run = Run.create_or_resume(folder, identity(rows))
     complete(tmp_path / "other", rows)
     records = Run.read(tmp_path / "other").read_sealed(run.units[2])
+    writers = []
     for generation, count in ((0, 3), (2, 9), (3, 1)):
-        writer = UnitWriter(run, run.units[2], generation=0)
-        writer.close()
-        run.open_path(run.units[2]).unlink()
-        writer = UnitWriter(run, run.units[2], generation=0, shared=True)
-        writer.append(records[:count])
-        writer.close()
-        os.replace(run.open_path(run.units[2]), run.open_path(run.units[2], generation or 7))
+        writers.append(UnitWriter(run, run.units[2], holder=f"{generation}-{generation}abc"))
+        writers[-1].append([record for record in records[:count] if record["position"] not in writers[-1].done])
         run.claim_path(run.units[2], generation).write_text("{}")
     assert len(complete(folder, rows)) == 100 - 9
+    # One who was taken for gone comes back, writes on, and seals: what is there stays as it is.
+    back = writers[0]
+    back.append([record for record in records if record["position"] not in back.done])
+    back.seal()
+    for writer in writers:
+        writer.close()
+    assert Run.read(folder).read_sealed(run.units[2]) == records
     assert contents(folder) == whole
     assert not [p.name for p in (folder / "units").iterdir() if not p.name.endswith(".jsonl")]
+
+
+def test_one_who_comes_back_while_a_run_alone_is_at_the_unit(tmp_path: Path, rows: Rows, whole: Any) -> None:
+    """Its seal finds its own file gone, and neither takes the other's half-written one nor harms it."""
+    folder = tmp_path / "run"
+    run = Run.create_or_resume(folder, identity(rows))
+    complete(tmp_path / "other", rows)
+    records = Run.read(tmp_path / "other").read_sealed(run.units[0])
+    shared = UnitWriter(run, run.units[0], holder="0-abc")
+    shared.append(records[:8])
+    run.adopt_shared()
+    alone = UnitWriter(run, run.units[0])
+    alone.append(records[8:9])
+    shared.append(records[8:])
+    with pytest.raises(StorageError):
+        shared.seal()
+    shared.close()
+    assert not run.sealed_path(run.units[0]).exists()
+    alone.append(records[9:])
+    alone.seal()
+    alone.close()
+    complete(folder, rows)
+    assert contents(folder) == whole
 
 
 def test_alone_and_shared_exclude_each_other(tmp_path: Path) -> None:

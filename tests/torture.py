@@ -139,7 +139,9 @@ def _one_life(run: Path, rows: Rows, told: Path, seconds: float, *, workers: int
     while process.poll() is None and not (run / ".holder").exists():
         time.sleep(0.002)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        return process.wait(seconds) == 0
+        code = process.wait(seconds)
+        assert code == 0, f"the run ended with {code} by itself"
+        return True
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -244,20 +246,27 @@ def kill_workers(folder: Path, rows: Rows, *, kills: int, workers: int, seed: in
     """Kill a random worker of a run again and again; the bytes at the end are the same. Returns the kills."""
     complete(folder / "whole", rows)
     draw = random.Random(seed)
-    done, over = 0, threading.Event()
+    done, over, scored = 0, threading.Event(), threading.Event()
 
     def kill() -> None:
         nonlocal done
-        while done < kills and not over.wait(draw.uniform(0.05, 0.5)):
+        while done < kills and not over.wait(draw.uniform(0.02, 0.2)):
+            # A row in between, as workers that die without one end a run, and are meant to.
+            if not scored.wait(0.1):
+                continue
             living = [process for process in multiprocessing.active_children() if process.name.startswith("ladm ")]
-            if living and (folder / "run" / "units").exists() and any((folder / "run" / "units").iterdir()):
+            if living:
+                scored.clear()
                 draw.choice(living).kill()
                 done += 1
+
+    def report(_: list[Any]) -> None:
+        scored.set()
 
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        complete(folder / "run", rows, make_scorer=fakes.make_slow, workers=workers)
+        complete(folder / "run", rows, make_scorer=fakes.make_slow, workers=workers, report=report)
     finally:
         over.set()
         killer.join()

@@ -13,7 +13,7 @@ from ladm.options import NeedleSettings, PerplexitySettings, TasksSettings
 
 _DTYPES = click.Choice(["auto", "float32", "bfloat16", "float16"])
 _perplexity_option = options_of(PerplexitySettings())
-_needle_option = options_of(NeedleSettings(output="x.json"))
+_needle_option = options_of(NeedleSettings())
 _tasks_option = options_of(TasksSettings())
 
 

@@ -22,9 +22,12 @@ def options_of(defaults: Any) -> Callable[..., Callable[..., Any]]:
 
     def option(name: str, kind: Any, help_text: str, **more: Any) -> Callable[..., Any]:
         default = getattr(defaults, name)
-        if default not in (None, False, "", 0, ()):
+        if default not in (None, False, "", 0) and not isinstance(default, tuple) and "[default:" not in help_text:
             help_text += f"  [default: {default}]"
-        return click.option(more.pop("flag", flag(name)), name, type=kind, default=None, help=help_text, **more)
+        # Click takes an explicit default of None for a value, which a required option would then be satisfied with.
+        if not more.get("required"):
+            more["default"] = None
+        return click.option(more.pop("flag", flag(name)), name, type=kind, help=help_text, **more)
 
     return option
 

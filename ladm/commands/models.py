@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from ladm.commands.flags import EXIT_CODES, Tokens, WholeOrAuto, given, note, options_of, quieten_libraries
 from ladm.config import read_config
 from ladm.display import PreparingBar, ScoringBar, calibration_report, check_report
-from ladm.errors import LadmError
+from ladm.errors import LadmError, UsageError
 from ladm.options import CalibrateSettings, CheckSettings, TrainSettings
 
 _calibrate_option = options_of(CalibrateSettings())
@@ -82,28 +83,32 @@ def check(**flags: Any) -> None:
 
 
 @click.command(epilog=EXIT_CODES)
-@_train_option("model", str, "Model folder or Hub id to begin with.", required=True)
-@_train_option("rows", str, "Rows as ladm score reads them, or a subset of ladm select.", required=True)
-@_train_option("output", str, "Folder for the trained model; the same command resumes.", required=True, metavar="DIR")
-@_train_option("tokens", Tokens(), "Budget: 1B is 10^9; 500M, 250k.", required=True, metavar="N")
+@_train_option("model", str, "Model folder or Hub id to begin with.")
+@_train_option("rows", str, "Rows as ladm score reads them, or a subset of ladm select.")
+@_train_option("output", str, "Folder for the trained model; the same command resumes.", metavar="DIR")
+@_train_option("tokens", Tokens(), "Budget: 1B is 10^9; 500M, 250k.", metavar="N")
 @_train_option("length", int, "Tokens of a row; longer ones are cut.  [default: the commonest length]")
 @_train_option("rope_base", float, "RoPE base to train with.  [default: the model's]")
 @click.option("--config", metavar="FILE", help="YAML file of these and the optimiser's settings; a flag beats it.")
 def train(config: str | None, **flags: Any) -> None:
     """Train a model further on long rows: a calculator, or a model on what was selected.
 
-    Under `accelerate launch` on several devices, with FSDP or DeepSpeed as its configuration says.
+    Under `accelerate launch` on several devices, with FSDP or DeepSpeed as its configuration says. --model, --rows,
+    --output and --tokens are needed, here or in the file.
     """
     chosen = {} if config is None else read_config(Path(config), TrainSettings)
     settings = TrainSettings(**(chosen | given(flags)))
+    for name in ("model", "rows", "output", "tokens"):
+        if not getattr(settings, name):
+            raise UsageError(f"--{name} is missing; give it here or in the file of --config")
     quieten_libraries()
-    try:
-        from ladm.train import train as run_train
-    except ImportError as error:
-        if "accelerate" not in str(error):
-            raise
-        raise LadmError("ladm train needs accelerate; pip install 'ladm[train]'") from None
+    if importlib.util.find_spec("accelerate") is None:
+        raise LadmError("ladm train needs accelerate; pip install 'ladm[train]'")
+    from ladm.train import train as run_train
+
     done = run_train(settings, echo=note)
+    if done is None:
+        return
     click.echo(
         f"{done['steps']:,} steps: loss {done['first_loss']:.4f} at the first, {done['last_loss']:.4f} at the last"
     )

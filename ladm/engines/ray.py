@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from ladm.engines.shard import SharedUnits
 from ladm.engines.units import Assignment, Losses, Patience
@@ -27,6 +29,8 @@ from ladm.rows import open_rows
 from ladm.runs import Run
 
 TICK_SECONDS = 0.5
+MOST_FAILED_STARTS = 3
+"""Starts of one actor, one after the other, before its device is given up."""
 
 T = TypeVar("T")
 
@@ -40,13 +44,15 @@ class Cluster:
 
     def on_a_device(self, function: Callable[[], T]) -> T:
         """Call a function on a node as an actor would see it, with one GPU where actors have one."""
-        call = ray.remote(lambda: function()).options(**self.resources)
+        answer = ray.remote(lambda: function()).options(**self.resources).remote()
+        # In short waits, between which a Ctrl-C is heard.
+        while not ray.wait([answer], timeout=TICK_SECONDS)[0]:
+            pass
         try:
-            found: T = ray.get(call.remote())
-        except RayTaskError as error:
-            if isinstance(error.cause, LadmError):
-                raise error.cause from None
-            raise
+            found: T = ray.get(answer)
+        except RayError as error:
+            cause = getattr(error, "cause", None)
+            raise cause if isinstance(cause, LadmError) else LadmError(f"Ray: {one_line(error)}") from None
         return found
 
     @property
@@ -63,6 +69,7 @@ def connect(device: str, workers: int | None) -> Cluster:
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: Ray gives out the devices; say cpu, cuda or auto")
     if not ray.is_initialized():
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -70,13 +77,17 @@ def connect(device: str, workers: int | None) -> Cluster:
                 f"--engine ray: no Ray cluster to join ({one_line(error)}); start one with ray start --head, or name "
                 "it in RAY_ADDRESS"
             ) from None
+        finally:
+            # Ray puts handlers of its own in the place of ours.
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
     gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
     if device == "cuda" and not gpus:
         raise LadmError("--device cuda: the Ray cluster has no GPU")
     cuda = gpus > 0 and device != "cpu"
-    found = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in found)
-    return Cluster(cuda=cuda, actors=workers or (gpus if cuda else max(1, nodes)))
+    cores = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+    return Cluster(cuda=cuda, actors=workers or (gpus if cuda else max(1, cores)))
 
 
 def run_units(work: Work, source: SharedUnits, *, cluster: Cluster, device: str, report: Report) -> None:
@@ -120,6 +131,7 @@ class _Slot:
     batch: list[int] = field(default_factory=list)
     warm: bool = False
     reason: str = ""
+    failed_starts: int = 0
 
     @property
     def awaited(self) -> Any:
@@ -131,14 +143,17 @@ class _Pool:
         self._source, self._report = source, report
         self._losses, self._patience = Losses(), Patience(work.hang_seconds, work.first_seconds)
         self._again: list[Assignment] = []
+        self._ask_again = 0.0
         kind = ray.remote(_Actor).options(max_restarts=-1, scheduling_strategy="SPREAD", **cluster.resources)
         actors = [kind.remote(work, device) for _ in range(cluster.actors)]
         self._slots = [_Slot(actor, _started(actor), time.monotonic()) for actor in actors]
 
     def run(self) -> None:
         while not self._done():
+            # Ray drops what a signal's handler raises inside of it; the report says whether one came.
+            self._report([])
             for slot in self._slots:
-                if slot.awaited is None:
+                if slot.awaited is None and time.monotonic() >= self._ask_again:
                     self._hand_out(slot)
             waiting = {slot.awaited: slot for slot in self._slots if slot.awaited is not None}
             if not waiting:
@@ -152,23 +167,28 @@ class _Pool:
     def close(self) -> None:
         """Let the actors go."""
         for slot in self._slots:
-            ray.kill(slot.actor)
+            with contextlib.suppress(RayError):
+                ray.kill(slot.actor)
 
     def _done(self) -> bool:
         return not self._again and not any(slot.assignment for slot in self._slots) and self._source.finished()
 
     def _hand_out(self, slot: _Slot) -> None:
         assignment = self._again.pop() if self._again else self._source.take()
-        if assignment is not None:
-            slot.assignment, slot.batch, slot.since = assignment, [], time.monotonic()
-            slot.events = slot.actor.score.options(num_returns="streaming").remote(assignment)
+        if assignment is None:
+            self._ask_again = time.monotonic() + TICK_SECONDS
+            return
+        slot.assignment, slot.batch, slot.since = assignment, [], time.monotonic()
+        # Where a row is under suspicion, what is told of it must have arrived before it is scored.
+        pace = {"_generator_backpressure_num_objects": 1} if assignment.alone else {}
+        slot.events = slot.actor.score.options(num_returns="streaming", **pace).remote(assignment)
 
     def _hear(self, slot: _Slot) -> None:
         """The end of a start, one event of a unit, or the news that the actor is gone."""
         try:
             if slot.starting is not None:
                 ray.get(slot.starting)
-                slot.starting = None
+                slot.starting, slot.failed_starts = None, 0
                 return
             event = next(slot.events, None)
             kind, content = ("sealed", []) if event is None else ray.get(event)
@@ -182,8 +202,13 @@ class _Pool:
             ray.kill(slot.actor, no_restart=False)
             self._lost(slot, what)
             return
-        except RayActorError:
-            self._lost(slot, slot.reason or "died")
+        except RayActorError as error:
+            self._lost(slot, slot.reason or "died", told=one_line(error))
+            return
+        except RayError as error:
+            # What the actor told was lost with a node, or Ray ran out of memory: the unit is done again.
+            ray.kill(slot.actor, no_restart=False)
+            self._lost(slot, f"was lost ({one_line(error)})")
             return
         now = time.monotonic()
         if kind == "begin":
@@ -202,8 +227,17 @@ class _Pool:
             slot.assignment = slot.events = None
         slot.since = now
 
-    def _lost(self, slot: _Slot, reason: str) -> None:
+    def _lost(self, slot: _Slot, reason: str, *, told: str = "") -> None:
         """Have the unit worked on again by whoever is free, and the actor started again once Ray has placed it."""
+        if slot.starting is not None:
+            slot.failed_starts += 1
+            if slot.failed_starts >= MOST_FAILED_STARTS:
+                self._slots.remove(slot)
+                if not self._slots:
+                    raise LadmError(f"no Ray actor starts: each {reason}, {MOST_FAILED_STARTS} times over: {told}")
+                return
+            slot.starting = _started(slot.actor)
+            return
         self._losses.in_a_row += 1
         if self._losses.too_many:
             raise LadmError(
@@ -228,5 +262,5 @@ class _Pool:
 
 
 def _started(actor: Any) -> Any:
-    """The future of the actor's start, which Ray asks for again as often as the actor is lost before it."""
-    return actor.start.options(max_task_retries=-1).remote()
+    """The future of the actor's start. Ray asks again while it places the actor anew, but not without end."""
+    return actor.start.options(max_task_retries=1).remote()

@@ -15,6 +15,7 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,9 +70,9 @@ def place_of(environment: Mapping[str, str]) -> Place | None:
     number = environment.get
     array = number("SLURM_ARRAY_TASK_ID", "").isdecimal()
     if array:
-        tasks = max(int(number("SLURM_ARRAY_TASK_COUNT", "1")), 1)
-        step = max(int(number("SLURM_ARRAY_TASK_STEP", "1")), 1)
-        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - int(number("SLURM_ARRAY_TASK_MIN", "0"))) // step % tasks
+        tasks = max(_whole(number("SLURM_ARRAY_TASK_COUNT"), 1), 1)
+        step = max(_whole(number("SLURM_ARRAY_TASK_STEP"), 1), 1)
+        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - _whole(number("SLURM_ARRAY_TASK_MIN"), 0)) // step % tasks
         count = tasks
     for place, of, on_machine, only_with in (
         ("RANK", "WORLD_SIZE", "LOCAL_RANK", "WORLD_SIZE"),
@@ -79,10 +80,14 @@ def place_of(environment: Mapping[str, str]) -> Place | None:
     ):
         # A batch script outside of a step has the variables of a task, and is none.
         if only_with in environment and number(of, "1").isdecimal() and int(number(of, "1")) > 1:
-            index, count = index * int(environment[of]) + int(number(place, "0")), count * int(environment[of])
+            index, count = index * int(environment[of]) + _whole(number(place), 0), count * int(environment[of])
             rank = int(environment[on_machine]) if number(on_machine, "").isdecimal() else None
             break
     return Place(shard=Shard(index, count), rank=rank) if array or count > 1 else None
+
+
+def _whole(text: str | None, otherwise: int) -> int:
+    return int(text) if text is not None and text.isdecimal() else otherwise
 
 
 class SharedUnits:
@@ -130,7 +135,7 @@ class SharedUnits:
                     continue
                 with self._guard:
                     self._mine[unit.number] = path
-                return Assignment(unit=unit, generation=generation, shared=True)
+                return Assignment(unit=unit, generation=generation, holder=_holder(generation))
         return None
 
     def again(self, assignment: Assignment) -> Assignment | None:
@@ -145,7 +150,7 @@ class SharedUnits:
             self._mine.pop(unit.number, None)
             if claimed:
                 self._mine[unit.number] = path
-        return replace(assignment, generation=generation) if claimed else None
+        return replace(assignment, generation=generation, holder=_holder(generation)) if claimed else None
 
     def finished(self) -> bool:
         """Is every unit sealed, whoever did it?"""
@@ -157,10 +162,10 @@ class SharedUnits:
         unit = assignment.unit
         with self._guard:
             self._mine.pop(unit.number, None)
-        for generation in range(assignment.generation + 1):
+        claims = [self._run.claim_path(unit, generation) for generation in range(assignment.generation + 1)]
+        for path in (*claims, *(self._run.folder / "units").glob(f"{unit.number:06d}.open*")):
             with contextlib.suppress(OSError):
-                self._run.claim_path(unit, generation).unlink(missing_ok=True)
-                self._run.open_path(unit, generation).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
     def finish(self, write: Callable[[], None], is_finished: Callable[[], bool]) -> None:
         """Have the results written by one launch alone, and wait until they are there, whoever it is."""
@@ -222,6 +227,10 @@ class SharedUnits:
             "shard": f"{self._shard.index}/{self._shard.count}",
         }
         return json.dumps(who).encode() + b"\n"
+
+
+def _holder(generation: int) -> str:
+    return f"{generation}-{uuid.uuid4().hex[:12]}"
 
 
 def units_held(run: Run) -> dict[int, str]:

@@ -15,12 +15,13 @@ class Assignment:
     """A unit to work on, and what is known of its rows from workers that were lost with it.
 
     Rows of `alone` are scored in steps of their own; rows of `poisoned` are not scored again but
-    recorded with the text. `generation` counts the holders that a shared unit has had.
+    recorded with the text. Of a unit that launches share, `generation` counts the claims on it, and
+    `holder` names the file that this claim's holder writes, as no other does.
     """
 
     unit: Unit
     generation: int = 0
-    shared: bool = False
+    holder: str = ""
     alone: frozenset[int] = frozenset()
     poisoned: Mapping[int, str] = field(default_factory=dict)
 

@@ -64,12 +64,12 @@ def work_unit(
         yield from _work(run, assignment, rows, scorer, batch_rows=batch_rows)
     except StorageError:
         # Another holder sealed it meanwhile, and took our file away.
-        if not (assignment.shared and run.sealed_path(assignment.unit).exists()):
+        if not (assignment.holder and run.sealed_path(assignment.unit).exists()):
             raise
 
 
 def _work(run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule) -> Iterator[Event]:
-    writer = UnitWriter(run, assignment.unit, generation=assignment.generation, shared=assignment.shared)
+    writer = UnitWriter(run, assignment.unit, holder=assignment.holder)
     try:
         sizes = batch_rows if isinstance(batch_rows, BatchSizes) else BatchSizes(batch_rows)
         failed, batches = _sort_out(rows, assignment, scorer, done=set(writer.done), sizes=sizes)

@@ -12,6 +12,8 @@ it goes on where it was stopped; `report/report.md` and `report/report.json` are
 from __future__ import annotations
 
 import gzip
+import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -24,7 +26,7 @@ import numpy as np
 import yaml
 
 from ladm import __version__
-from ladm.contrast import Contrast, contrast_set
+from ladm.contrast import DEGRADED_EVERY, contrast_set
 from ladm.profiles import read_profile, reduce_cds
 from ladm.results import read_scores
 from ladm.rows import open_rows
@@ -34,8 +36,8 @@ KINDS = ("4 pieces", "16 pieces", "shuffled", "repeated", "list")
 GZIP_BAND = (0.2, 0.8)
 """The middle 60 % by compressibility, of which the arm takes a random part."""
 DRAWS = 4000
-POWER = 2.8
-"""Standard errors of the smallest difference found four times in five at the 5 % level."""
+STUDENT = {1: (12.706, 1.376), 2: (4.303, 1.061), 3: (3.182, 0.978), 4: (2.776, 0.941), 9: (2.262, 0.883)}
+"""Student's t by degrees of freedom: two-sided 5 %, and one-sided 20 %, which together make a power of 80 %."""
 
 
 def step(message: str) -> None:
@@ -66,15 +68,28 @@ def windows(documents: list[dict[str, Any]], tokenizer: Any, *, tokens: int, mos
 
 
 def plant(rows: list[dict[str, Any]], *, share: float, span_tokens: int, seed: int) -> list[dict[str, Any]]:
-    """Replace a share of the rows by bad ones made of them, as many of each kind; the rest stay as they are."""
-    made = contrast_set([row["ids"] for row in rows], np.zeros(len(rows), int), span_tokens=span_tokens, seed=seed)
-    by_kind: dict[str, list[Contrast]] = {kind: [c for c in made if c.kind == kind] for kind in KINDS}
+    """Replace a share of the rows by bad ones, as many of each kind, spread over all documents.
+
+    A shuffled, repeated or list row is made of the row that it replaces, a pasted one begins with it,
+    so that no kind stands for a domain and what is planted is not there intact as well.
+    """
     draw = np.random.default_rng(seed)
     replaced = draw.permutation(len(rows))[: round(share * len(rows))]
+    kind_of = {int(position): KINDS[k % len(KINDS)] for k, position in enumerate(replaced)}
+    # In this order every replaced row is one of those, a fourth of all, that are also degraded.
+    order = [*kind_of, *(k for k in range(len(rows)) if k not in kind_of)]
     pool = list(rows)
-    for k, position in enumerate(replaced):
-        bad = by_kind[KINDS[k % len(KINDS)]].pop()
-        pool[position] = {"ids": bad.ids, "meta": pool[position]["meta"] | {"kind": bad.kind}}
+    for start in range(DEGRADED_EVERY):
+        turned = order[start:] + order[:start]
+        made = contrast_set(
+            [rows[k]["ids"] for k in turned], np.zeros(len(rows), int), span_tokens=span_tokens, seed=seed + start
+        )
+        for row in made:
+            position = turned[row.document]
+            if kind_of.get(position) == row.kind:
+                pool[position] = {"ids": row.ids, "meta": rows[position]["meta"] | {"kind": row.kind}}
+                del kind_of[position]
+    assert not kind_of
     return pool
 
 
@@ -94,10 +109,24 @@ def save(rows: list[dict[str, Any]], folder: Path) -> None:
     partial.rename(folder)
 
 
+def begin(work: Path, config: dict[str, Any]) -> None:
+    """Work made with other settings is not mixed with this."""
+    own = {key: value for key, value in config.items() if key not in ("work", "report")}
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+    work.mkdir(parents=True, exist_ok=True)
+    mark = work / "config.sha256"
+    if mark.exists() and mark.read_text() != digest:
+        sys.exit(f"{work} was begun with other settings; remove it, or give work another folder")
+    mark.write_text(digest)
+
+
 def scores_of(work: Path, config: dict[str, Any], pool: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
     """A number a row for every arm that ranks; higher is taken."""
-    ladm("score", work / "pool", "--model", config["calculator"], "--span-tokens", config["span_tokens"],
-         "--record", "forms", "--output", work / "run")  # fmt: skip
+    if not (work / "run" / "sorted_by_score.jsonl").exists():
+        ladm("score", work / "pool", "--model", config["calculator"], "--span-tokens", config["span_tokens"],
+             "--record", "forms", "--output", work / "run")  # fmt: skip
+    if json.loads((work / "run" / "run.json").read_text())["data"] != open_rows(str(work / "pool")).identity():
+        sys.exit(f"{work / 'run'} did not score this pool; remove it")
     table = read_scores(work / "run", ["position", "cds_per_layer", "cds_per_layer_no_std"]).sort_by("position")
     if len(table) != len(pool):
         sys.exit(f"{len(pool) - len(table)} rows of the pool have no score; see {work / 'run'}/errors.jsonl")
@@ -112,7 +141,7 @@ def scores_of(work: Path, config: dict[str, Any], pool: list[dict[str, Any]], te
     if config.get("profile"):
         profile = read_profile(config["profile"])
         columns = profile.reduction.columns(layers, num_heads=None)
-        form = "" if profile.settings["ablation"] == "none" else "_no_std"
+        form = {"none": "", "no-std": "_no_std"}[profile.settings["ablation"]]
         found["LADM profile"] = reduce_cds(cds[form][:, columns], profile.reduction.how, profile.reduction.weights)
     packed = np.array([len(zlib.compress(text.encode(), 6)) / len(text.encode()) for text in texts])
     low, high = np.quantile(packed, GZIP_BAND)
@@ -188,82 +217,106 @@ def trained_losses(work: Path, config: dict[str, Any], arm: str, seed: int, rows
     return np.array(losses)
 
 
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    z, p = 1.96, hits / count
-    middle, half = p + z * z / (2 * count), z * np.sqrt(p * (1 - p) / count + z * z / (4 * count**2))
-    return (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
+def compared(ours: np.ndarray, theirs: np.ndarray, document_of: np.ndarray) -> dict[str, float]:
+    """Mean paired difference of (seeds, rows), 95 % interval by Student's t over the seeds' and documents' variance.
 
-
-def compared(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """Mean difference (seeds, documents) with a 95 % interval by bootstrap over documents and over seeds, paired."""
-    draw = np.random.default_rng(0)
+    The variance is that of the seeds' means plus that of the documents' means: rows of one document count
+    as one, and with S seeds the t has S - 1 degrees of freedom.
+    """
     difference = ours - theirs
-    S, D = difference.shape
-    drawn = np.array([difference[draw.integers(0, S, S)][:, draw.integers(0, D, D)].mean() for _ in range(DRAWS)])
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    S = len(difference)
+    by_document = np.array([difference[:, document_of == d].mean() for d in np.unique(document_of)])
+    variance = difference.mean(axis=1).var(ddof=1) / S + by_document.var(ddof=1) / len(by_document)
+    error, t = float(np.sqrt(variance)), STUDENT[S - 1]
+    mean = float(difference.mean())
     return {
-        "difference": float(difference.mean()), "low": float(low), "high": float(high),
-        "detectable": float(POWER * drawn.std()),
+        "difference": mean, "low": mean - t[0] * error, "high": mean + t[0] * error,
+        "detectable": (t[0] + t[1]) * error,
     }  # fmt: skip
 
 
-def report(config: dict[str, Any], pool: list[dict[str, Any]], chosen: dict[str, list[list[int]]],
-           losses: dict[str, np.ndarray]) -> dict[str, Any]:  # fmt: skip
-    """What both outcomes are, by arm."""
-    bad = np.array([row["meta"]["kind"] != "intact" for row in pool])
+def taken_shares(pool: list[dict[str, Any]], takings: list[list[int]], kind: str | None) -> dict[str, float]:
+    """Of the planted rows (of a kind), the share that an arm takes; the interval is by bootstrap over documents."""
+    draw = np.random.default_rng(0)
+    planted = [k for k, row in enumerate(pool) if row["meta"]["kind"] in (KINDS if kind is None else (kind,))]
+    documents = np.array([pool[k]["meta"]["document"] for k in planted])
+    hit = np.mean([[k in set(taken) for k in planted] for taken in takings], axis=0)
+    names = np.unique(documents)
+    counts = np.array([(documents == d).sum() for d in names])
+    hits = np.array([hit[documents == d].sum() for d in names])
+    drawn = draw.integers(0, len(names), (DRAWS, len(names)))
+    low, high = np.quantile(hits[drawn].sum(axis=1) / counts[drawn].sum(axis=1), (0.025, 0.975))
+    return {"share": float(hit.mean()), "low": float(low), "high": float(high), "planted": len(planted)}
+
+
+def report(
+    config: dict[str, Any],
+    pool: list[dict[str, Any]],
+    document_of: np.ndarray,
+    chosen: dict[str, list[list[int]]],
+    losses: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    """What both outcomes are, by arm. `document_of`: of the held-out rows."""
     length = config["student"]["length"]
     parts = {"all positions": slice(0, length - 1), "second half": slice(length // 2, length - 1)}
-    found: dict[str, Any] = {"pool": len(pool), "planted": int(bad.sum()), "arms": {}}
+    bad = sum(row["meta"]["kind"] != "intact" for row in pool)
+    found: dict[str, Any] = {"pool": len(pool), "planted": bad, "held_out": len(document_of), "arms": {}}
+    edges = [0, *(length >> k for k in range(5, -1, -1))]
+    found["random_by_position"] = {
+        f"{start}-{stop - 1}": round(float(losses["random"][:, :, start : stop - 1].mean()), 4)
+        for start, stop in itertools.pairwise(edges)
+    }
     for name, takings in chosen.items():
-        taken = np.concatenate([np.array(rows) for rows in takings])
-        low, high = wilson(int(bad[taken].sum()), len(taken))
-        # A ranking takes the same rows for every seed: they count once.
-        if len({tuple(rows) for rows in takings}) == 1:
-            low, high = wilson(int(bad[takings[0]].sum()), len(takings[0]))
-        arm: dict[str, Any] = {
-            "rows": len(takings[0]), "planted_share": float(bad[taken].mean()), "low": low, "high": high,
-            "planted_by_kind": {
-                kind: int(sum(pool[k]["meta"]["kind"] == kind for k in takings[0])) for kind in KINDS
-            },
-        }  # fmt: skip
+        arm: dict[str, Any] = {"rows": len(takings[0]), "planted_taken": taken_shares(pool, takings, None)}
+        arm["by_kind"] = {kind: taken_shares(pool, takings, kind) for kind in KINDS}
         for part, where in parts.items():
             ours = losses[name][:, :, where].mean(axis=2)
             arm[part] = {"loss": float(ours.mean())}
             if name != "random":
-                arm[part] |= compared(ours, losses["random"][:, :, where].mean(axis=2))
+                arm[part] |= compared(ours, losses["random"][:, :, where].mean(axis=2), document_of)
         found["arms"][name] = arm
     return found
 
 
 def as_markdown(found: dict[str, Any]) -> str:
-    share = found["planted"] / found["pool"]
+    kinds = ", ".join(f"{arm['planted']} {kind}" for kind, arm in next(iter(found["arms"].values()))["by_kind"].items())
     lines = [
-        f"{found['pool']} rows, {found['planted']} of them planted ({share:.0%}). Loss: nats a token on held-out "
-        "documents, and its difference to `random` (negative is better), 95 % interval over documents and seeds; "
-        "`detectable`: the smallest difference that this design finds four times in five.",
+        f"{found['pool']} rows, {found['planted']} of them planted: {kinds}. Taken: the share of the planted rows that "
+        f"an arm takes. Loss: nats a token on {found['held_out']} held-out rows, and its difference to `random` "
+        "(negative is better) with the 95 % interval over documents and seeds; detectable: the smallest difference "
+        "that this design finds four times in five.",
         "",
-        "| arm | rows | planted, share taken | loss | difference to random | detectable "
+        "| arm | rows | planted rows taken | loss | difference to random | detectable "
         "| difference in the second half | detectable |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, arm in found["arms"].items():
         every, late = arm["all positions"], arm["second half"]
-        cells = [f"{arm['planted_share']:.3f} ({arm['low']:.3f}-{arm['high']:.3f})", f"{every['loss']:.4f}"]
+        taken = arm["planted_taken"]
+        cells = [f"{taken['share']:.2f} ({taken['low']:.2f}-{taken['high']:.2f})", f"{every['loss']:.4f}"]
         for part in (every, late):
             told = "difference" in part
             cells.append(f"{part['difference']:+.4f} ({part['low']:+.4f} to {part['high']:+.4f})" if told else "-")
             cells.append(f"{part['detectable']:.4f}" if told else "-")
         lines.append(f"| {name} | {arm['rows']} | " + " | ".join(cells) + " |")
+    lines += ["", "| arm | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 1) + "|"]
+    for name, arm in found["arms"].items():
+        cells = [f"{x['share']:.2f} ({x['low']:.2f}-{x['high']:.2f})" for x in arm["by_kind"].values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    by_position = ", ".join(f"{where} {loss:.2f}" for where, loss in found["random_by_position"].items())
+    lines += ["", f"Loss of `random` by position: {by_position}."]
     return "\n".join(lines) + "\n"
 
 
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("config_file", type=click.Path(path_type=Path, exists=True))
-def main(config_file: Path) -> None:
+@click.option("--scores-only", is_flag=True, help="Stop once the pool is scored.")
+def main(config_file: Path, scores_only: bool) -> None:
     config = yaml.safe_load(config_file.read_text())
+    if config["seeds"] - 1 not in STUDENT:
+        sys.exit(f"seeds: one of {', '.join(str(k + 1) for k in STUDENT)}")
     work, out = Path(config["work"]), Path(config["report"])
-    work.mkdir(parents=True, exist_ok=True)
+    begin(work, config)
     tokenizer = plain_tokenizer(config["calculator"])
     cut = {"tokens": config["row_tokens"], "most": config["windows_a_document"]}
     intact = windows(read_documents(config["pool"]), tokenizer, **cut)
@@ -274,6 +327,8 @@ def main(config_file: Path) -> None:
     save(pool, work / "pool")
     step(f"pool      {len(pool)} rows of {config['row_tokens']} tokens; held out {len(held_out)}")
     scores = scores_of(work, config, pool, texts)
+    if scores_only:
+        return
 
     student = config["student"]
     ours = student_tokenizer([tokenizer.decode(row["ids"]) for row in intact], student["vocab"], work / "student.json")
@@ -298,7 +353,8 @@ def main(config_file: Path) -> None:
             save([rows[k] for k in taken], folder)
             chosen.setdefault(name, []).append(taken)
             losses.setdefault(name, []).append(trained_losses(work, config, name, seed, folder, len(taken)))
-    found = report(config, pool, chosen, {name: np.array(each) for name, each in losses.items()})
+    document_of = np.array([row["meta"]["document"] for row in held_out])
+    found = report(config, pool, document_of, chosen, {name: np.array(each) for name, each in losses.items()})
     found |= {
         "config": config, "ladm": __version__,
         "command": f"python scripts/experiment/selection.py {config_file}",
