@@ -37,6 +37,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def require_place(path: str | Path | None) -> None:
+    """Raise StorageError now where a file could not be written later, after hours of work."""
+    if path is not None:
+        parent = Path(path).absolute().parent
+        if Path(path).is_dir():
+            raise StorageError(f"cannot write {path}: it is a folder")
+        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+            raise StorageError(f"cannot write {path}: {parent} is not a folder that can be written to")
+
+
 def sync_tree(folder: Path) -> None:
     """Make everything durable that others have written below a folder."""
     for path in sorted(folder.rglob("*")):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import ladm
 from ladm.cli import main
@@ -65,7 +66,7 @@ MAY_IMPORT = {
     "commands.data": {"commands", "display", "options", "prepare", "subset"},
     "commands.evaluate": {"commands", "display", "evaluation", "options"},
     "commands.flags": {"selection", "settings"},
-    "commands.models": {"calibrate", "check", "commands", "config", "display", "errors", "options", "train"},
+    "commands.models": {"calibrate", "check", "commands", "config", "display", "errors", "options", "training"},
     "commands.runs": {
         "commands", "config", "display", "errors", "options", "rescore", "results", "runs", "score", "settings",
         "upkeep",
@@ -121,7 +122,10 @@ MAY_IMPORT = {
     "storage": {"errors"},
     "subset": {"errors", "results", "rows", "runs", "selection", "options", "storage"},
     "tokenizers": {"errors", "models"},
-    "train": {"errors", "identity", "language", "models", "options", "rows", "storage"},
+    "training": set(),
+    "training.batches": {"errors", "options"},
+    "training.folder": {"errors", "identity", "models", "options", "rows", "storage", "training"},
+    "training.train": {"devices", "errors", "language", "locks", "models", "options", "rows", "training"},
     "upkeep": {"engines", "errors", "lines", "models", "results", "rows", "runs", "storage"},
 }  # fmt: skip
 
@@ -188,3 +192,14 @@ def test_no_option_has_a_default_of_its_own(command: str) -> None:
         if isinstance(parameter, click.Option):
             default = parameter.get_default(click.Context(main.commands[command]))
             assert default is None or "UNSET" in repr(default), parameter.name
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_what_is_required_is_required(command: str) -> None:
+    """A required option is asked for, and not satisfied with nothing."""
+    wanted = main.commands[command]
+    if any(isinstance(p, click.Option) and p.required for p in wanted.params):
+        arguments = ["x" for p in wanted.params if isinstance(p, click.Argument)]
+        result = CliRunner().invoke(main, [command, *arguments])
+        assert result.exit_code == 2
+        assert "Missing option" in result.output

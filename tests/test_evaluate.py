@@ -114,13 +114,13 @@ def test_a_haystack_is_of_its_length_and_holds_the_fact_at_its_depth(talking: Pa
     hay = np.full(4000, 300)
     for depth in (0.0, 0.25, 1.0):
         prompt = needle.make_haystack(hay, tokenizer, length=400, depth=depth, draw=np.random.default_rng(1))
-        assert len(prompt.ids) == 400
+        assert len(prompt.ids) == 400 - needle.ANSWER_TOKENS
         digits = [int(tokenizer.convert_ids_to_tokens(int(k))) for k in prompt.ids if k < 10]
         assert "".join(map(str, digits)) == prompt.number
         own = np.flatnonzero(prompt.ids != 300)
         before, room = int(own[0]), int((prompt.ids == 300).sum())
         assert before == round(depth * room)
-    with pytest.raises(LadmError, match=r"^--lengths 20: needle and question alone have \d+ tokens$"):
+    with pytest.raises(LadmError, match=r"^--lengths 20: needle, question and answer alone have \d+ tokens$"):
         needle.make_haystack(hay, tokenizer, length=20, depth=0.5, draw=np.random.default_rng(1))
 
 
@@ -169,7 +169,7 @@ def test_the_needle_command(ladm: Command, talking: Path, save_rows: Any, golden
         "evaluate", "needle", "--model", talking, "--rows", rows, "--lengths", "2000", "--output", tmp_path / "m.json"
     )
     assert again.exit_code == 1
-    assert again.stderr.endswith(f"ladm: {rows}: 1,200 tokens in all, and a haystack needs 2,000\n")
+    assert again.stderr.endswith("tokens in all, and a haystack needs 2,000\n")
 
 
 def test_faults_in_full(ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path) -> None:
@@ -184,6 +184,10 @@ def test_faults_in_full(ladm: Command, golden_lm: Path, save_rows: Any, golden: 
     for arguments, code, message in faults:
         result = ladm(*arguments)
         assert (result.exit_code, result.stderr) == (code, message)
+    result = ladm(*p, "--windows", "100", "--output", tmp_path / "no" / "p.json")
+    assert (result.exit_code, result.stderr) == (
+        74, f"ladm: cannot write {tmp_path}/no/p.json: {tmp_path}/no is not a folder that can be written to\n",
+    )  # fmt: skip
     result = ladm(*p, "--windows", "many")
     assert result.exit_code == 2
     assert "'many' is not a list of numbers of tokens such as 2048,4096" in result.stderr
@@ -219,6 +223,11 @@ def test_marks_are_gathered_from_every_task() -> None:
     ]  # fmt: skip
     assert tasks.shots_of(("ruler", "mine")) == {"ruler": None, "mine": None}
     assert tasks.shots_of(("short",))["arc_challenge"] == 25
+
+
+def test_rulers_lengths_are_those_that_the_model_has(golden_lm: Path) -> None:
+    assert tasks.ruler_lengths(TasksSettings(), golden_lm) == [4096, 8192]
+    assert tasks.ruler_lengths(TasksSettings(length=20_000), golden_lm) == [4096, 8192, 16384]
 
 
 def test_without_lm_eval_the_remedy_is_named(golden_lm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,11 @@ import torch
 from click.testing import Result
 from conftest import GOLDEN, read_lines, topical_rows
 
-from ladm import train as training
 from ladm.errors import LadmError
 from ladm.options import TrainSettings
+from ladm.training import train as training
+from ladm.training.batches import cut_batches, memory_estimate
+from ladm.training.folder import newest_checkpoint
 
 pytest.importorskip("accelerate")
 
@@ -99,7 +101,7 @@ def test_a_stop_changes_no_bit(
     assert not (out / "losses.jsonl").exists()
     if torn:
         (out / "checkpoint-4" / "whole").unlink()
-    assert training.newest_checkpoint(out, remove_torn=False) == str(out / f"checkpoint-{2 if torn else 4}")
+    assert newest_checkpoint(out) == str(out / f"checkpoint-{2 if torn else 4}")
     result = ladm(*settings_of(golden_lm, rows, config, out))
     assert result.exit_code == 0, result.output
     assert f"step {3 if torn else 5} of 6" in result.stderr
@@ -139,15 +141,42 @@ def test_the_losses_are_those_of_a_plain_loop(
         optimiser.step()
 
 
+@pytest.mark.slow
+def test_two_processes_train_as_one(golden_lm: Path, rows: str, config: Path, tmp_path: Path) -> None:
+    """The same batch on twice the processes: the same losses, said and written once."""
+    import os
+    import subprocess
+    import sys
+
+    one, two = ([*settings_of(golden_lm, rows, config, tmp_path / name)] for name in ("one", "two"))
+    subprocess.run([sys.executable, "-m", "ladm", *one], check=True, capture_output=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", sys.executable]
+    done = subprocess.run(
+        [*launcher, "-m", "ladm", *two], check=True, capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.stdout.count("6 steps: loss ") == 1
+    assert "1 at once on each of 2, 2 times" in done.stderr
+    ours, theirs = (read_lines(tmp_path / name / "losses.jsonl") for name in ("two", "one"))
+    assert [a["loss"] for a in ours] == pytest.approx([b["loss"] for b in theirs], rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_ends_the_training() -> None:
+    from transformers import TrainerState
+
+    with pytest.raises(LadmError, match="^step 3: the loss is nan; lower learning_rate, and begin anew$"):
+        training._Told(print).on_log(None, TrainerState(global_step=3), None, logs={"loss": float("nan")})
+
+
 def test_batches() -> None:
     asked = TrainSettings(tokens=10**9, rows_at_once=2)
-    paper = training.cut_batches(asked, length=32_768, devices=8)
+    paper = cut_batches(asked, length=32_768, devices=8)
     assert (paper.rows_a_step, paper.accumulate, paper.tokens_a_step, paper.steps) == (32, 2, 2**20, 953)
     assert paper.tokens <= 10**9
-    clipped = training.cut_batches(TrainSettings(tokens=100_000), length=32_768, devices=1)
+    clipped = cut_batches(TrainSettings(tokens=100_000), length=32_768, devices=1)
     assert (clipped.rows_a_step, clipped.steps, clipped.tokens) == (3, 1, 98_304)
     with pytest.raises(LadmError, match=r"^a batch of 1,048,576 tokens holds 32 rows of 32,768, and there are 64 dev"):
-        training.cut_batches(asked, length=32_768, devices=64)
+        cut_batches(asked, length=32_768, devices=64)
 
 
 def test_memory(golden_lm: Path) -> None:
@@ -155,12 +184,12 @@ def test_memory(golden_lm: Path) -> None:
 
     config = AutoConfig.from_pretrained(golden_lm)
     model = AutoModelForCausalLM.from_pretrained(golden_lm)
-    batches = training.cut_batches(TrainSettings(tokens=10**6, batch_tokens=4096), length=1024, devices=1)
-    found = training.memory_estimate(config, batches, checkpointing=True, half=False, liger=False)
+    batches = cut_batches(TrainSettings(tokens=10**6, batch_tokens=4096), length=1024, devices=1)
+    found = memory_estimate(config, batches, checkpointing=True, half=False, liger=False)
     size = sum(p.numel() for p in model.parameters())
     assert (found["weights"], found["gradients"], found["optimiser"]) == (4 * size, 4 * size, 8 * size)
     assert found["logits"] == 1024 * config.vocab_size * 12
-    plain = training.memory_estimate(config, batches, checkpointing=False, half=False, liger=True)
+    plain = memory_estimate(config, batches, checkpointing=False, half=False, liger=True)
     assert plain["activations"] > found["activations"]
     assert plain["logits"] == 0
 

@@ -104,7 +104,7 @@ def train(config: str | None, **flags: Any) -> None:
     quieten_libraries()
     if importlib.util.find_spec("accelerate") is None:
         raise LadmError("ladm train needs accelerate; pip install 'ladm[train]'")
-    from ladm.train import train as run_train
+    from ladm.training.train import train as run_train
 
     done = run_train(settings, echo=note)
     if done is None:

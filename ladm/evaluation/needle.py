@@ -18,7 +18,7 @@ from ladm.language import Language, load_language
 from ladm.models import model_folder
 from ladm.options import NeedleSettings
 from ladm.rows import Rows, open_rows, token_ids
-from ladm.storage import naming, write_whole
+from ladm.storage import naming, require_place, write_whole
 from ladm.tokenizers import plain_tokenizer
 
 CITIES = (
@@ -43,9 +43,10 @@ def needle(settings: NeedleSettings, *, echo: Any, progress: Progress) -> dict[s
 
     Raises LadmError where the rows are too short for the longest haystack or the model has no tokenizer.
     """
+    require_place(settings.output)
     tokenizer = plain_tokenizer(str(model_folder(settings.model)))
     language = load_language(settings.model, device=settings.device, dtype=settings.dtype)
-    hay = _hay(open_rows(settings.rows), max(settings.lengths), language)
+    hay = _hay(open_rows(settings.rows), max(settings.lengths), language, special=set(tokenizer.all_special_ids))
     longest = max(settings.lengths)
     if language.max_tokens is not None and longest > language.max_tokens:
         echo(f"warning   {settings.model} is made for {language.max_tokens:,} positions")
@@ -77,9 +78,11 @@ def needle(settings: NeedleSettings, *, echo: Any, progress: Progress) -> dict[s
 def make_haystack(
     hay: npt.NDArray[np.int64], tokenizer: Any, *, length: int, depth: float, draw: np.random.Generator
 ) -> Haystack:
-    """A prompt of exactly `length` tokens; the hay begins anywhere in what there is of it.
+    """A prompt that has exactly `length` tokens with its answer; the hay begins anywhere in what there is of it.
 
-    Raises LadmError when needle and question alone are longer.
+    The tokenizer's first token stands in front where the tokenizer puts it there.
+
+    Raises LadmError when all that but the hay is longer.
     """
     city = CITIES[int(draw.integers(len(CITIES)))]
     number = str(int(draw.integers(10**6, 10**7)))
@@ -87,13 +90,16 @@ def make_haystack(
         np.array(tokenizer(text.format(city=city, number=number), add_special_tokens=False)["input_ids"])
         for text in (NEEDLE, QUESTION)
     )
-    room = length - len(fact) - len(question)
+    first = np.array(tokenizer("a")["input_ids"][:1])
+    first = first[first == tokenizer.bos_token_id]
+    fixed = len(first) + len(fact) + len(question) + ANSWER_TOKENS
+    room = length - fixed
     if room < 2:
-        raise LadmError(f"--lengths {length}: needle and question alone have {len(fact) + len(question)} tokens")
+        raise LadmError(f"--lengths {length}: needle, question and answer alone have {fixed} tokens")
     start = int(draw.integers(0, len(hay) - room + 1))
     straw = hay[start : start + room]
     place = round(depth * room)
-    return Haystack(ids=np.concatenate([straw[:place], fact, straw[place:], question]), number=number)
+    return Haystack(ids=np.concatenate([first, straw[:place], fact, straw[place:], question]), number=number)
 
 
 @torch.inference_mode()
@@ -108,17 +114,18 @@ def answers(language: Language, tokenizer: Any, prompt: Haystack) -> bool:
     return said is not None and said[0] == prompt.number
 
 
-def _hay(rows: Rows, wanted: int, language: Language) -> npt.NDArray[np.int64]:
-    """Ids of the first rows, one behind the other, four times as many as are wanted where there are so many."""
+def _hay(rows: Rows, wanted: int, language: Language, *, special: set[int]) -> npt.NDArray[np.int64]:
+    """Ids of the first rows, special ones left out, one row behind the other; four times as many as wanted."""
     parts: list[npt.NDArray[np.int64]] = []
     for position in range(len(rows)):
         if sum(map(len, parts)) >= 4 * wanted:
             break
         (row,) = rows.read(position, position + 1)
         try:
-            parts.append(token_ids(row, vocab_size=language.vocab_size))
+            ids = token_ids(row, vocab_size=language.vocab_size)
         except RowError as error:
             raise LadmError(f"row {position} of {rows.name}: {error}") from None
+        parts.append(ids[~np.isin(ids, list(special))])
     hay = np.concatenate(parts)
     if len(hay) < wanted:
         raise LadmError(f"{rows.name}: {len(hay):,} tokens in all, and a haystack needs {wanted:,}")

@@ -16,7 +16,7 @@ from ladm.errors import LadmError, RowError
 from ladm.language import Language, load_language, token_losses
 from ladm.options import PerplexitySettings
 from ladm.rows import Rows, open_rows, token_ids
-from ladm.storage import write_whole
+from ladm.storage import require_place, write_whole
 
 DRAWS = 2000
 FIRST_BIN = 128
@@ -41,6 +41,7 @@ def perplexity(settings: PerplexitySettings, *, echo: Any, progress: Progress) -
     Raises LadmError when no row does, or a row cannot be read.
     """
     windows = settings.windows
+    require_place(settings.output)
     rows = open_rows(settings.rows)
     positions = np.flatnonzero(rows.lengths() >= windows[-1])[: settings.documents]
     if not len(positions):

@@ -11,7 +11,7 @@ from ladm.devices import resolve_devices, resolve_dtype
 from ladm.errors import LadmError, one_line
 from ladm.models import model_folder
 from ladm.options import TasksSettings
-from ladm.storage import write_whole
+from ladm.storage import require_place, write_whole
 
 SUITES: dict[str, dict[str, int | None]] = {
     "short": {"arc_easy": 25, "arc_challenge": 25, "hellaswag": 10, "mmlu": 5, "truthfulqa_mc2": 0},
@@ -34,12 +34,16 @@ def tasks(settings: TasksSettings, *, echo: Any) -> dict[str, Any]:
         raise LadmError(f"ladm evaluate tasks needs lm-eval ({error}); pip install 'ladm[eval]'") from None
     folder = model_folder(settings.model)
     device = resolve_devices(settings.device)[0]
-    manager = TaskManager(include_path=settings.include_path)
+    lengths = ruler_lengths(settings, folder)
+    metadata = {"pretrained": str(folder), "max_seq_lengths": lengths}
+    manager = TaskManager(include_path=settings.include_path, metadata=metadata)
     wanted = shots_of(settings.tasks)
     unknown = [name for name in wanted if not manager.match_tasks([name])]
     if unknown:
         raise LadmError(f"lm-eval knows no task {unknown[0]}; suites of ladm are {', '.join(SUITES)}")
-    lengths = [n for n in RULER_LENGTHS if settings.length is None or n <= settings.length]
+    if "ruler" in wanted and not lengths:
+        raise LadmError(f"RULER begins at {RULER_LENGTHS[0]:,} tokens, and {settings.model} is asked for fewer")
+    require_place(settings.output)
     marks: list[dict[str, Any]] = []
     for name, shots in wanted.items():
         echo(f"task      {name}" + ("" if shots is None else f", {shots} examples"))
@@ -53,17 +57,23 @@ def tasks(settings: TasksSettings, *, echo: Any) -> dict[str, Any]:
                 device=device,
                 limit=settings.limit,
                 task_manager=manager,
-                metadata={"pretrained": str(folder), "max_seq_lengths": lengths},
                 log_samples=False,
             )
         except Exception as error:
             # lm-eval, its tasks and what they download raise kinds of their own.
             raise LadmError(f"lm-eval failed in {name}: {one_line(error)}") from None
         marks += marks_of(found, shots)
-    record = {"model": settings.model, "tasks": list(settings.tasks), "limit": settings.limit, "marks": marks}
-    if settings.output is not None:
-        write_whole(Path(settings.output), [json.dumps(record, indent=1).encode() + b"\n"])
+        record = {"model": settings.model, "tasks": list(settings.tasks), "limit": settings.limit, "marks": marks}
+        if settings.output is not None:
+            write_whole(Path(settings.output), [json.dumps(record, indent=1).encode() + b"\n"])
     return record
+
+
+def ruler_lengths(settings: TasksSettings, folder: Path) -> list[int]:
+    """Those of RULER's lengths that the model, or --length, allows."""
+    config = json.loads((folder / "config.json").read_text())
+    most = settings.length or config.get("max_position_embeddings") or RULER_LENGTHS[-1]
+    return [length for length in RULER_LENGTHS if length <= most]
 
 
 def shots_of(names: tuple[str, ...]) -> dict[str, int | None]:

@@ -1,76 +1,32 @@
-"""Rows and a model -> the model trained on them further: a calculator, or a target model. On transformers' Trainer.
-
-DIR/train.json        what it was begun with; the same command goes on from the newest whole checkpoint
-DIR/checkpoint-50/    model, optimiser, schedule, random state; `whole` is written last
-DIR/model.safetensors, config.json    the result, with the new base and length
-DIR/losses.jsonl      a line a step; put in place last
-"""
+"""Rows and a model -> the model trained on them further: a calculator, or a target model. On transformers' Trainer."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
-import re
-import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import AutoConfig, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
 from ladm.devices import resolve_dtype
-from ladm.errors import LadmError, RowError, StorageError, one_line
-from ladm.identity import require_same
+from ladm.errors import LadmError, RowError, one_line
 from ladm.language import load_causal
 from ladm.locks import locked
-from ladm.models import TOKENIZER_FILES, model_folder, model_identity
+from ladm.models import model_folder
 from ladm.options import TrainSettings
 from ladm.rows import Rows, commonest, open_rows, token_ids
-from ladm.storage import create_once, naming, sync_folder, write_whole
-
-BEGUN_FILE, LOSSES_FILE, WHOLE_FILE = "train.json", "losses.jsonl", "whole"
-_CHECKPOINT = re.compile(r"checkpoint-\d+")
-_OWN = re.compile(r"train\.json\.|\.lock$|\.holder$")
+from ladm.training.batches import Batches, cut_batches, memory_estimate
+from ladm.training.folder import LOSSES_FILE, Whole, begin, finish, newest_checkpoint, outcome, remove_torn
 
 Echo = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batches:
-    """How a budget of tokens becomes steps: `steps` of `rows_a_step` rows of `length` tokens."""
-
-    length: int
-    devices: int
-    rows_at_once: int
-    accumulate: int
-    steps: int
-
-    @property
-    def rows_a_step(self) -> int:
-        return self.devices * self.rows_at_once * self.accumulate
-
-    @property
-    def tokens_a_step(self) -> int:
-        return self.rows_a_step * self.length
-
-    @property
-    def tokens(self) -> int:
-        return self.steps * self.tokens_a_step
 
 
 def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any] | None:
@@ -99,16 +55,16 @@ def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any] | None:
         if main:
             for line in said:
                 echo(line)
-            _begin(output, settings, source, rows, batches)
+            begin(output, settings, source, rows, batches)
         _wait(arguments)
         if (output / LOSSES_FILE).exists():
             echo(f"{output} is finished already")
-            return _outcome(output) if main else None
+            return outcome(output) if main else None
         model = load_causal(settings.model, dtype=torch.float32, attention=_attention(settings), config=config)
         order = training_order(len(positions), batches.steps * batches.rows_a_step, seed=settings.seed)
         data = _TrainingRows(rows, positions[order], length, vocab_size=int(text.vocab_size))
         trainer = _Trainer(
-            model=model, args=arguments, train_dataset=data, data_collator=_stack, callbacks=[_Told(echo), _Whole()]
+            model=model, args=arguments, train_dataset=data, data_collator=_stack, callbacks=[_Told(echo), Whole()]
         )
         trainer.remove_callback(PrinterCallback)
         if main:
@@ -118,9 +74,9 @@ def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any] | None:
         model.config.use_cache = True
         _save_whole(trainer, output)
         if main:
-            _finish(output, source, trainer.state.log_history)
+            finish(output, source, trainer.state.log_history)
         _wait(arguments)
-    return _outcome(output) if main else None
+    return outcome(output) if main else None
 
 
 def _launched() -> int:
@@ -164,68 +120,6 @@ def training_config(settings: TrainSettings, folder: Path) -> Any:
             raise LadmError(f"{settings.model}: {text.model_type} has no RoPE base to change; leave --rope-base out")
         rope["rope_theta"] = float(settings.rope_base)
     return config
-
-
-def cut_batches(settings: TrainSettings, *, length: int, devices: int) -> Batches:
-    """Steps for a budget of tokens: a batch is clipped to the budget and cut down to whole rows on every device.
-
-    Raises LadmError for a budget of less than one row a device.
-    """
-    batch_rows = min(settings.batch_tokens, settings.tokens) // length
-    if batch_rows < devices:
-        raise LadmError(
-            f"a batch of {min(settings.batch_tokens, settings.tokens):,} tokens holds {batch_rows} rows of {length:,}, "
-            f"and there are {devices} devices; raise --tokens or batch_tokens, or lower --length"
-        )
-    at_once = min(settings.rows_at_once, batch_rows // devices)
-    accumulate = batch_rows // (devices * at_once)
-    steps = max(1, settings.tokens // (devices * at_once * accumulate * length))
-    return Batches(length=length, devices=devices, rows_at_once=at_once, accumulate=accumulate, steps=steps)
-
-
-def memory_estimate(config: Any, batches: Batches, *, checkpointing: bool, half: bool, liger: bool) -> dict[str, int]:
-    """Bytes on one device that holds the whole model, by what they are for.
-
-    Weights, gradients and two moments in float32; of a forward pass what the backward pass needs: with
-    gradient checkpointing the input of every layer and one layer in full; the logits in float32 with
-    their gradient, unless a fused loss makes them piece by piece.
-    """
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except ValueError as error:
-        raise LadmError(f"{config.model_type} is not a language model: {one_line(error)}") from None
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    text = config.get_text_config()
-    width, inner = text.hidden_size, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    number = 2 if half else 4
-    tokens = batches.rows_at_once * batches.length
-    layer = tokens * (10 * width + 4 * inner) * number
-    layers = text.num_hidden_layers
-    return {
-        "weights": 4 * parameters,
-        "gradients": 4 * parameters,
-        "optimiser": 8 * parameters,
-        "activations": layers * tokens * width * number + layer if checkpointing else layers * layer,
-        "logits": 0 if liger else tokens * text.vocab_size * (8 + number),
-    }
-
-
-def newest_checkpoint(output: Path) -> str | None:
-    """The whole checkpoint with the most steps, or None."""
-    whole = [path for path in _checkpoints(output) if (path / WHOLE_FILE).exists()]
-    return str(max(whole, key=lambda path: int(path.name.partition("-")[2]))) if whole else None
-
-
-def remove_torn(output: Path) -> None:
-    """Remove the checkpoints that were left half written."""
-    for path in _checkpoints(output):
-        if not (path / WHOLE_FILE).exists():
-            shutil.rmtree(path)
-
-
-def _checkpoints(output: Path) -> list[Path]:
-    return [path for path in output.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
 
 
 def training_order(rows: int, wanted: int, *, seed: int) -> npt.NDArray[np.int64]:
@@ -283,49 +177,6 @@ class _Told(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             rate = logs.get("learning_rate", 0.0)
             self._echo(f"step {state.global_step:,} of {state.max_steps:,}: loss {logs['loss']:.4f}, rate {rate:.3g}")
-
-
-class _Whole(TrainerCallback):  # type: ignore[misc]
-    """Makes a checkpoint durable and then says so, so that one half written is known for what it is."""
-
-    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        if not state.is_world_process_zero:
-            return
-        _sync(path for path in sorted(folder.rglob("*")) if path.is_file())
-        write_whole(folder / WHOLE_FILE, [b""])
-        with naming(folder, "write"):
-            sync_folder(folder.parent)
-
-
-def _sync(paths: Iterable[Path]) -> None:
-    """Make files durable that others have written."""
-    for path in paths:
-        with naming(path, "write"), path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def _begin(output: Path, settings: TrainSettings, source: Path, rows: Rows, batches: Batches) -> None:
-    """Keep what the training is begun with, or see that it is the same as before."""
-    chosen = dataclasses.asdict(settings)
-    about = {name: chosen.pop(name) for name in ("model", "rows", "output", "liger", "save_every")}
-    identity = {
-        "settings": chosen, "batches": dataclasses.asdict(batches), "model": model_identity(str(source)),
-        "data": rows.identity(), "about": about,
-    }  # fmt: skip
-    path = output / BEGUN_FILE
-    with naming(output, "create"):
-        others = sorted(p.name for p in output.iterdir() if not _OWN.match(p.name))
-        if others and not path.exists():
-            raise LadmError(f"{output} belongs to something else (it holds {others[0]}); give --output an empty folder")
-    if not create_once(path, json.dumps(identity, indent=1).encode() + b"\n"):
-        try:
-            had = json.loads(path.read_bytes())
-        except ValueError:
-            raise StorageError(f"{path} is damaged: not what a training was begun with") from None
-        require_same(output, had, json.loads(json.dumps(identity)))
 
 
 def _arguments(settings: TrainSettings, batches: Batches, output: Path) -> TrainingArguments:
@@ -409,29 +260,3 @@ def _resolved(settings: TrainSettings, config: Any, rows: Rows, batches: Batches
     if wanted > kept:
         lines.append(f"warning   that is {wanted / kept:.1f} times the rows that there are; they will be repeated")
     return lines
-
-
-def _finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
-    """What a user needs beside the weights, and the losses, which say that all is there."""
-    weights = sorted(output.glob("*.safetensors"))
-    if not weights or not (output / "config.json").exists():
-        raise LadmError(
-            f"{output}: the trained model was not written; the checkpoints are there, run the command again"
-        )
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            write_whole(output / name, [(source / name).read_bytes()])
-    with naming(output, "write"):
-        (output / "training_args.bin").unlink(missing_ok=True)
-    _sync([*weights, output / "config.json"])
-    steps = [
-        {"step": line["step"], "loss": line["loss"], "learning_rate": line["learning_rate"]}
-        for line in history
-        if "loss" in line
-    ]
-    write_whole(output / LOSSES_FILE, [json.dumps(step).encode() + b"\n" for step in steps])
-
-
-def _outcome(output: Path) -> dict[str, Any]:
-    steps = [json.loads(line) for line in (output / LOSSES_FILE).read_text().splitlines()]
-    return {"steps": len(steps), "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"]}

@@ -1,0 +1,1 @@
+"""Continual pretraining, of a calculator or of a model on what was selected."""

@@ -1,0 +1,80 @@
+"""A budget of tokens -> steps of whole rows, and what a step takes of a device's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from ladm.errors import LadmError, one_line
+from ladm.options import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """How a budget of tokens becomes steps: `steps` of `rows_a_step` rows of `length` tokens."""
+
+    length: int
+    devices: int
+    rows_at_once: int
+    accumulate: int
+    steps: int
+
+    @property
+    def rows_a_step(self) -> int:
+        return self.devices * self.rows_at_once * self.accumulate
+
+    @property
+    def tokens_a_step(self) -> int:
+        return self.rows_a_step * self.length
+
+    @property
+    def tokens(self) -> int:
+        return self.steps * self.tokens_a_step
+
+
+def cut_batches(settings: TrainSettings, *, length: int, devices: int) -> Batches:
+    """Steps for a budget of tokens: a batch is clipped to the budget and cut down to whole rows on every device.
+
+    Raises LadmError for a budget of less than one row a device.
+    """
+    batch_rows = min(settings.batch_tokens, settings.tokens) // length
+    if batch_rows < devices:
+        raise LadmError(
+            f"a batch of {min(settings.batch_tokens, settings.tokens):,} tokens holds {batch_rows} rows of {length:,}, "
+            f"and there are {devices} devices; raise --tokens or batch_tokens, or lower --length"
+        )
+    at_once = min(settings.rows_at_once, batch_rows // devices)
+    accumulate = batch_rows // (devices * at_once)
+    steps = max(1, settings.tokens // (devices * at_once * accumulate * length))
+    return Batches(length=length, devices=devices, rows_at_once=at_once, accumulate=accumulate, steps=steps)
+
+
+def memory_estimate(config: Any, batches: Batches, *, checkpointing: bool, half: bool, liger: bool) -> dict[str, int]:
+    """Bytes on one device that holds the whole model, by what they are for.
+
+    Weights, gradients and two moments in float32; of a forward pass what the backward pass needs: with
+    gradient checkpointing the input of every layer and one layer in full; the logits in float32 with
+    their gradient, unless a fused loss makes them piece by piece.
+    """
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise LadmError(f"{config.model_type} is not a language model: {one_line(error)}") from None
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    text = config.get_text_config()
+    width, inner = text.hidden_size, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    number = 2 if half else 4
+    tokens = batches.rows_at_once * batches.length
+    layer = tokens * (10 * width + 4 * inner) * number
+    layers = text.num_hidden_layers
+    return {
+        "weights": 4 * parameters,
+        "gradients": 4 * parameters,
+        "optimiser": 8 * parameters,
+        "activations": layers * tokens * width * number + layer if checkpointing else layers * layer,
+        "logits": 0 if liger else tokens * text.vocab_size * (8 + number),
+    }
