@@ -108,6 +108,12 @@ class Rows:
         value = default if value is None else value
         return int(value) if self._whole_numbers[column] else str(value)
 
+    @property
+    def column_names(self) -> list[str]:
+        """All columns of the data set."""
+        names: list[str] = self._dataset.column_names
+        return names
+
     def column(self, name: str, start: int, stop: int) -> list[Any]:
         """A column of rows `start` to `stop - 1`. Raises LadmError where there is no such column."""
         if name not in self._dataset.column_names:

@@ -26,6 +26,7 @@ from ladm.rows import Rows, open_rows
 from ladm.runs import FORMAT, IDENTITY_FILE, Run, refuse_foreign, unit_rows_for
 from ladm.settings import ScoreSettings, spell_layers
 from ladm.signals import Stopped, stopping
+from ladm.tokenizers import disagreement
 from ladm.upkeep import delete_run, forget_errors
 
 
@@ -145,6 +146,9 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
     yield f"device    {devices} in {used.dtype}, attention {used.attention}, focus {used.backend}"
     if plan.place is not None and plan.cluster is None:
         yield f"shard     {plan.place.shard.index} of {plan.place.shard.count} that share the run"
+    problem = disagreement(rows, plan.facts.folder)
+    if problem is not None:
+        yield f"warning   {problem}"
     yield f"output    {s.output}"
 
 

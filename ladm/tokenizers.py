@@ -9,7 +9,11 @@ from typing import Any
 
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.models import HUB_ID
+from ladm.rows import Rows
 
+TEXT_COLUMN = "text"
+COMPARED_TOKENS = 64
+LEAST_AGREEMENT = 0.5
 MOST_TOKENS_PER_BYTE = 4
 """A text with fewer bytes than a quarter of the tokens wanted is not tokenised at all: a byte makes one
 token at the most, and no normaliser in use makes four bytes of one."""
@@ -66,6 +70,36 @@ class Tokenizer:
 def load_tokenizer(name: str, *, bos: bool | None) -> Tokenizer:
     """Load a tokenizer to cut texts with. Raises as `plain_tokenizer`."""
     return Tokenizer(plain_tokenizer(name), name, bos=bos)
+
+
+def disagreement(rows: Rows, model_folder: str) -> str | None:
+    """What to say where texts stand beside the ids, and the model's tokenizer makes others of them; None otherwise.
+
+    A few rows are looked at, and of each the first tokens. Nothing is said of rows without texts, or
+    of a model whose folder has no tokenizer.
+    """
+    if TEXT_COLUMN not in rows.column_names or not (Path(model_folder) / "tokenizer.json").exists():
+        return None
+    tokenizer = plain_tokenizer(model_folder)
+    special = set(tokenizer.all_special_ids)
+    worst, where = 1.0, 0
+    for position in sorted({0, len(rows) // 2, len(rows) - 1}):
+        (text,) = rows.column(TEXT_COLUMN, position, position + 1)
+        (row,) = rows.read(position, position + 1)
+        if not isinstance(text, str) or row.num_tokens is None:
+            continue
+        front = text[: COMPARED_TOKENS * 40]
+        ours = tokenizer(front, add_special_tokens=False, verbose=False)["input_ids"][:COMPARED_TOKENS]
+        theirs = [int(k) for k in row.raw_ids[: COMPARED_TOKENS + 8] if k not in special][: len(ours)]
+        if len(theirs) >= COMPARED_TOKENS // 4:
+            agree = sum(a == b for a, b in zip(ours, theirs, strict=False)) / len(theirs)
+            worst, where = min((worst, where), (agree, position))
+    if worst >= LEAST_AGREEMENT:
+        return None
+    return (
+        f"row {where} of {rows.name}: {worst:.0%} of its first ids are what the model's own tokenizer makes of the "
+        "text beside them; where it was made with another tokenizer, the scores mean nothing"
+    )
 
 
 def plain_tokenizer(name: str) -> Any:

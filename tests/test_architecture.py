@@ -111,7 +111,8 @@ MAY_IMPORT = {
     "rows": {"errors", "models"},
     "runs": {"errors", "identity", "lines", "storage"},
     "score": {
-        "engines", "errors", "locks", "models", "plan", "results", "rows", "runs", "settings", "signals", "upkeep",
+        "engines", "errors", "locks", "models", "plan", "results", "rows", "runs", "settings", "signals", "tokenizers",
+        "upkeep",
     },
     "scorers": {"rows"},
     "scorers.cds": {"focus", "kernels", "observer", "profiles"},
@@ -121,11 +122,13 @@ MAY_IMPORT = {
     "signals": {"errors"},
     "storage": {"errors"},
     "subset": {"errors", "results", "rows", "runs", "selection", "options", "storage"},
-    "tokenizers": {"errors", "models"},
+    "tokenizers": {"errors", "models", "rows"},
     "training": set(),
     "training.batches": {"errors", "options"},
     "training.folder": {"errors", "identity", "models", "options", "rows", "storage", "training"},
-    "training.train": {"devices", "errors", "language", "locks", "models", "options", "rows", "training"},
+    "training.train": {
+        "devices", "errors", "language", "locks", "models", "options", "rows", "tokenizers", "training",
+    },
     "upkeep": {"engines", "errors", "lines", "models", "results", "rows", "runs", "storage"},
 }  # fmt: skip
 

@@ -498,6 +498,49 @@ def test_ctrl_c_at_a_terminal(slower_rows: str, tmp_path: Path) -> None:
     assert 2 <= lines_safe(tmp_path / "run") < 24
 
 
+def test_paths_with_anything_in_them_and_a_locale_without_letters(short_rows: str, tmp_path: Path) -> None:
+    folder = tmp_path / "ein Lauf über alles 長い"
+    shutil.copytree(short_rows, tmp_path / "rows with blanks ü")
+    command = [sys.executable, "-m", "ladm", "score", str(tmp_path / "rows with blanks ü"), *map(str, SMALL)]
+    environment = os.environ | {"LC_ALL": "C", "LANG": "C"}
+    done = subprocess.run(
+        [*command, "--output", str(folder)], env=environment, capture_output=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"7 documents scored" in done.stdout
+    assert (folder / "sorted_by_score.jsonl").exists()
+
+
+def test_a_folder_that_takes_no_files_is_told_before_the_model_loads(ladm: Run, short_rows: str) -> None:
+    result = ladm("score", short_rows, *SMALL, "--output", "/proc/ladm-run")
+    assert result.exit_code == 74
+    assert result.stderr.splitlines()[-1].startswith("ladm: cannot ")
+    assert "/proc/ladm-run" in result.stderr
+    assert "scoring" not in result.stderr
+
+
+def test_rows_of_another_tokenizer_are_noticed(ladm: Run, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    """Where texts stand beside the ids and the model has a tokenizer, the first ones are compared."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    model = tmp_path / "model"
+    shutil.copytree(GOLDEN, model)
+    backend = Tokenizer(models.WordLevel({f"w{k}": k for k in range(512)}, unk_token="w0"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="w0").save_pretrained(model)
+    ids = [k % 500 + 1 for k in golden["input_ids"][0][:512]]
+    own = {"text": " ".join(f"w{k}" for k in ids), "input_ids": ids}
+    arguments = [argument if argument != str(GOLDEN) else str(model) for argument in map(str, SMALL)]
+    result = ladm("score", save_rows([own] * 3, "own"), *arguments, "--output", tmp_path / "a")
+    assert result.exit_code == 0
+    assert "warning" not in result.stderr
+    other = own | {"text": " ".join(f"w{(k * 7) % 511}" for k in ids)}
+    rows = save_rows([own, other, own], "other")
+    result = ladm("score", rows, *arguments, "--output", tmp_path / "b")
+    assert f"warning   row 1 of {rows}: 0% of its first ids are what the model's own tokenizer makes" in result.stderr
+
+
 def test_help_is_quick_and_loads_no_torch() -> None:
     seconds = []
     for _ in range(3):

@@ -23,6 +23,7 @@ from ladm.locks import locked
 from ladm.models import model_folder
 from ladm.options import TrainSettings
 from ladm.rows import Rows, commonest, open_rows, token_ids
+from ladm.tokenizers import disagreement
 from ladm.training.batches import Batches, cut_batches, memory_estimate
 from ladm.training.folder import LOSSES_FILE, Whole, begin, finish, newest_checkpoint, outcome, remove_torn
 
@@ -49,6 +50,8 @@ def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any] | None:
     text.max_position_embeddings = max(length, getattr(text, "max_position_embeddings", None) or 0)
     output = Path(settings.output)
     said = _resolved(settings, config, rows, batches, kept=len(positions))
+    problem = disagreement(rows, str(source))
+    said += [] if problem is None else [f"warning   {problem}"]
     arguments = _arguments(settings, batches, output)
     main = arguments.distributed_state is None or arguments.distributed_state.is_main_process
     with locked(output) if main else contextlib.nullcontext():
