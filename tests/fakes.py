@@ -89,6 +89,10 @@ def make_spoilt_once(_device: str) -> FakeScorer:
     return FakeScorer(spoil_once=os.environ["LADM_TEST_HANG_ONCE"])
 
 
+def make_dying(_device: str) -> FakeScorer:
+    os._exit(3)
+
+
 def make_failing(_device: str) -> FakeScorer:
     raise ValueError("no such weights")
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 import fakes
 import pytest
 import torture
+from conftest import GOLDEN, topical_rows
 
 from ladm.engines.shard import Shard, SharedUnits
 from ladm.engines.worker import Work
@@ -22,7 +27,8 @@ from ladm.runs import Run
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
-engine = pytest.importorskip("ladm.engines.ray")
+
+from ladm.engines import ray as engine  # noqa: E402
 
 ROWS = 200
 
@@ -99,6 +105,39 @@ def test_a_scorer_that_cannot_be_made_ends_the_run(rows: Rows, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("cluster")
+def test_actors_that_die_while_they_start_end_the_run(rows: Rows, tmp_path: Path) -> None:
+    with pytest.raises(LadmError, match="^no Ray actor starts: each died, 3 times over: "):
+        score_with_ray(tmp_path / "run", rows, fakes.make_dying)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_command_gives_the_bytes_of_one_process(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    command = ("score", save_rows(topical_rows(golden, [512] * 20)), "--model", GOLDEN, "--span-tokens", "16")
+    assert ladm(*command, "--output", tmp_path / "alone").exit_code == 0
+    result = ladm(*command, "--output", tmp_path / "ray", "--engine", "ray", "--workers", "2")
+    assert result.exit_code == 0, result.output
+    assert "2 actors of Ray in float32" in result.stderr
+    assert torture.contents(tmp_path / "ray") == torture.contents(tmp_path / "alone")
+    assert ladm("verify", tmp_path / "ray", "--deep").exit_code == 0
+
+
+def test_a_signal_is_heard(cluster: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = save_rows(topical_rows(golden, [4096] * 200))
+    command = ["score", rows, "--model", GOLDEN, "--span-tokens", "16", "--engine", "ray", "--output", tmp_path / "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ladm", *map(str, command)], stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"RAY_ADDRESS": cluster.address},
+    )  # fmt: skip
+    units = tmp_path / "run" / "units"
+    while process.poll() is None and not (units.exists() and any(p.stat().st_size for p in units.glob("*.open*"))):
+        time.sleep(0.05)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, said
+    assert said.splitlines()[-1].startswith("ladm: stopped by SIGTERM; finished rows are safe in ")
+
+
+@pytest.mark.usefixtures("cluster")
 def test_devices_are_for_ray_to_give_out() -> None:
     with pytest.raises(UsageError, match="Ray gives out the devices"):
         engine.connect("cuda:0,1", None)
@@ -121,3 +160,6 @@ def test_a_node_killed_in_the_middle_loses_nothing(
     score_with_ray(tmp_path / "run", rows, fakes.make_slow, report=report)
     assert not cluster.worker_nodes
     assert torture.contents(tmp_path / "run") == plain
+    counted = Counter(record["position"] for record in heard)
+    assert len(counted) > ROWS // 2
+    assert max(counted.values()) == 1, "a row that was told to be safe was scored again"
