@@ -29,11 +29,11 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, AutoTokenizer, LlamaConfig
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import AutoModel, AutoTokenizer, LlamaConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from released import Released
 
 from ladm.devices import resolve_backend, resolve_dtype
 from ladm.focus import Grid, aggregated_focus, contextual_dependency, span_grid
@@ -41,6 +41,7 @@ from ladm.focus import pairwise_focus as oracle
 from ladm.models import model_facts
 from ladm.observer import LayerView, Observer, load_observer
 from ladm.scorers.cds import layer_cds
+from ladm.settings import parse_layers
 
 SHAPES = {
     "tinyllama": LlamaConfig(
@@ -51,37 +52,6 @@ SHAPES = {
 GATE_TOKENS = 2048
 FLOAT32_BUDGET = 1e-5
 HALF_BUDGET = 1.2
-
-
-class Released:
-    """The released algorithm around the stock attention: direct softmaxes, one scored span at a time."""
-
-    def __init__(self, folder: str, dtype: torch.dtype, device: str) -> None:
-        AttentionInterface.register("released_baseline", self._attention)
-        AttentionMaskInterface.register("released_baseline", sdpa_mask)
-        self.model = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="released_baseline")
-        self.model.to(device).eval()
-
-    @torch.inference_mode()
-    def cds(self, ids_BT: Tensor, grid: Grid) -> Tensor:
-        found: list[Tensor] = []
-        self.model(input_ids=ids_BT, use_cache=False, bench=(found, grid))
-        return torch.stack(found).cpu()
-
-    @staticmethod
-    def _attention(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, *, bench: Any, **kw: Any) -> Any:
-        found, grid = bench
-        keys = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-        per_span = []
-        for row, j in enumerate(grid.J):
-            at = grid.tokens(j)
-            logits = torch.matmul(q[:, :, at], keys[:, :, : at.start].transpose(2, 3)) * kw["scaling"]
-            weights = logits.softmax(dim=-1, dtype=torch.float32).sum(dim=2).mean(dim=1)[0]
-            earlier = torch.stack([weights[grid.tokens(i)].sum() for i in grid.I[row]])
-            distance = torch.tensor([(j - i) * grid.l / grid.T for i in grid.I[row]], device=q.device)
-            per_span.append(earlier.std() * (earlier * distance).sum() * at.start / grid.T)
-        found.append(torch.stack(per_span).mean())
-        return sdpa_attention_forward(module, q, k, v, mask, **kw)
 
 
 def random_model(shape: str, folder: str, dtype: torch.dtype, tokens: int) -> str:
@@ -236,9 +206,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--d-cds", type=int, default=4)
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--layers", help="time also (d): ours with these layers alone, as a profile scores")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--backend", default="auto", choices=["auto", "torch", "triton"])
-    parser.add_argument("--contenders", default="abc", help="which of a, b and c to time")
+    parser.add_argument("--contenders", default="abcd", help="which of a, b, c and d to time")
     parser.add_argument("--memory", action="store_true", help="on a CPU, one more process a contender for its peak")
     parser.add_argument("--grown-by", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="file for the JSON object")
@@ -276,6 +247,13 @@ def main() -> None:
             "b ladm": lambda: layer_cds(observer, ids, grid, ablation="none", backend=backend),
             "c released way": lambda: released.cds(ids, grid),
         }
+        if asked.layers:
+            some = load_observer(
+                facts, layers=parse_layers(asked.layers), dtype=dtype, device=torch.device(asked.device), check=False
+            )
+            contenders[f"d layers {asked.layers}"] = lambda: layer_cds(
+                some, ids, grid, ablation="none", backend=backend
+            )
         contenders = {name: run for name, run in contenders.items() if name[0] in asked.contenders}
         if asked.grown_by:
             print(grown_by(*contenders.values()))
