@@ -34,8 +34,10 @@ ladm prepare ladm/data/documents.jsonl.gz --tokenizer $toy/model --length 4096 -
 if [ -f $toy/scores/sorted_by_score.jsonl ]; then rm -r $toy/scores; fi
 if [ ! -d $toy/scores ]; then timed=yes; fi
 began=$SECONDS
-ladm score $toy/rows --model $toy/model --config configs/toy.yaml --output $toy/scores
-if [ "${timed-}" ]; then set -- --seconds $((SECONDS - began)); fi
+exec 3>&2
+TIMEFORMAT='%U %S'
+{ time ladm score $toy/rows --model $toy/model --config configs/toy.yaml --output $toy/scores 2>&3; } 2> $toy/cpu-seconds
+if [ "${timed-}" ]; then set -- --seconds $((SECONDS - began)) --cpu-seconds "$(cat $toy/cpu-seconds)"; fi
 
 # another score from the layers that were kept, as `ladm calibrate` chose them on other documents; no model runs
 rm -rf $toy/rescored

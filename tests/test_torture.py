@@ -51,8 +51,8 @@ def test_every_failure_of_the_disk(tmp_path: Path, save_rows: Any) -> None:
 
 
 def test_workers_killed_at_random(tmp_path: Path, save_rows: Any) -> None:
-    rows = open_rows(save_rows(fake_rows(300)))
-    assert kill_workers(tmp_path, rows, kills=4, workers=2, seed=3) > 0
+    rows = open_rows(save_rows(fake_rows(900)))
+    assert kill_workers(tmp_path, rows, kills=2, workers=2, seed=3) > 0
 
 
 def test_a_race_for_the_lock(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish
 from ladm.rows import Rows, open_rows
 from ladm.runs import FORMAT, Run
 
+START_SECONDS = 4.0
+"""A worker this old has started."""
 RESULTS = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
 
 
@@ -247,17 +249,22 @@ def kill_workers(folder: Path, rows: Rows, *, kills: int, workers: int, seed: in
     complete(folder / "whole", rows)
     draw = random.Random(seed)
     done, over, scored = 0, threading.Event(), threading.Event()
+    born: dict[int | None, float] = {}
 
     def kill() -> None:
         nonlocal done
         while done < kills and not over.wait(draw.uniform(0.02, 0.2)):
-            # A row in between, as workers that die without one end a run, and are meant to.
+            # A row in between, and no worker that may still be starting: dying so again and again ends a run, as it should.
             if not scored.wait(0.1):
                 continue
+            now = time.monotonic()
             living = [process for process in multiprocessing.active_children() if process.name.startswith("ladm ")]
-            if living:
+            for process in living:
+                born.setdefault(process.pid, now)
+            grown = [process for process in living if now - born[process.pid] > START_SECONDS]
+            if grown:
                 scored.clear()
-                draw.choice(living).kill()
+                draw.choice(grown).kill()
                 done += 1
 
     def report(_: list[Any]) -> None:

@@ -2,7 +2,8 @@
 
     python scripts/toy/report.py runs/toy/rows runs/toy/scores --rescored runs/toy/rescored --model runs/toy/model
 
-Exit 1 when scoring took more than 2.2 times the plain passes.
+Exit 1 when scoring took more than 2.2 times the CPU time of the plain passes; that of the clock depends on what else
+runs.
 """
 
 from __future__ import annotations
@@ -54,18 +55,21 @@ def print_classes(rows: str, run: Path, rescored: Path) -> None:
 
 
 @torch.inference_mode()
-def plain_seconds(rows: str, model_folder: str) -> float:
-    """Seconds of plain forward passes over all rows, from the median of a few after one to warm up."""
+def plain_seconds(rows: str, model_folder: str) -> tuple[float, float]:
+    """Seconds by the clock and of CPU time of plain forward passes over all rows, from the median of a few."""
     data = load_from_disk(rows)["train"]
     logging.disable_progress_bar()
     model = AutoModel.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa").eval()
-    seconds = []
+    seconds: list[float] = []
+    cpu_seconds: list[float] = []
     for row in data.select(range(PASSES + 1)):
         ids = torch.tensor([row["input_ids"]])
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         model(input_ids=ids, use_cache=False)
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:]) * len(data)
+        cpu_seconds.append(time.process_time() - cpu_began)
+    # The first pass warms up.
+    return statistics.median(seconds[1:]) * len(data), statistics.median(cpu_seconds[1:]) * len(data)
 
 
 @click.command(help=__doc__.splitlines()[0])
@@ -74,17 +78,20 @@ def plain_seconds(rows: str, model_folder: str) -> float:
 @click.option("--rescored", required=True, type=click.Path(path_type=Path))
 @click.option("--model", required=True)
 @click.option("--seconds", type=float, help="What `ladm score` took, start to end.")
-def main(rows: str, run: Path, rescored: Path, model: str, seconds: float | None) -> None:
+@click.option("--cpu-seconds", help="The CPU time of that, of the user and of the system.")
+def main(rows: str, run: Path, rescored: Path, model: str, seconds: float | None, cpu_seconds: str | None) -> None:
     print_classes(rows, run, rescored)
-    if seconds is None:
+    if seconds is None or cpu_seconds is None:
         return
-    plain = plain_seconds(rows, model)
+    plain, cpu_plain = plain_seconds(rows, model)
+    cpu_ratio = sum(map(float, cpu_seconds.split())) / cpu_plain
     print(
         f"cost: {seconds:.0f} s, loading and writing included; plain forward passes alone {plain:.0f} s "
-        f"(median of {PASSES}, times {len(load_from_disk(rows)['train'])}): {seconds / plain:.2f} x"
+        f"(median of {PASSES}, times {len(load_from_disk(rows)['train'])}): {seconds / plain:.2f} x; "
+        f"in CPU time {cpu_ratio:.2f} x"
     )
-    if seconds > MOST_RATIO * plain:
-        sys.exit(f"scoring took more than {MOST_RATIO} x the plain forward passes")
+    if cpu_ratio > MOST_RATIO:
+        sys.exit(f"scoring took more than {MOST_RATIO} x the CPU time of the plain forward passes")
 
 
 if __name__ == "__main__":
