@@ -254,7 +254,7 @@ def kill_workers(folder: Path, rows: Rows, *, kills: int, workers: int, seed: in
     def kill() -> None:
         nonlocal done
         while done < kills and not over.wait(draw.uniform(0.02, 0.2)):
-            # A row in between, and no worker that may still be starting: dying so again and again ends a run, as it should.
+            # A row in between, and no worker that may still be starting: dying so again and again ends a run.
             if not scored.wait(0.1):
                 continue
             now = time.monotonic()
