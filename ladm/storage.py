@@ -114,6 +114,8 @@ class Appender:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)
+            # What is trusted must be durable: whoever wrote it may have been stopped before it was.
+            os.fsync(self._descriptor)
             # Also of a file that is there: who made it may have been stopped before its name was durable.
             sync_folder(path.parent)
 

@@ -99,5 +99,10 @@ def make_failing(_device: str) -> FakeScorer:
 
 def fake_rows(count: int) -> list[dict[str, Any]]:
     return [
-        {"input_ids": [k, 1 + k % 7, k // 3] + [5] * (k % 3), "index": k, "meta": {"d": k % 2}} for k in range(count)
+        {
+            "input_ids": [k % VOCABULARY, 1 + k % 7, k // 3 % VOCABULARY] + [5] * (k % 3),
+            "index": k,
+            "meta": {"d": k % 2},
+        }
+        for k in range(count)
     ]

@@ -158,6 +158,25 @@ def run_machine(machine: type[PowerLoss], *, examples: int, shrink: bool = True)
     )
 
 
+def test_rows_that_were_written_and_never_synced_are_not_sealed_as_they_are(machine: type[PowerLoss]) -> None:
+    """A story that 2,000 examples told: all rows of a unit written, a stop before the last sync, a seal, lost power."""
+    state = machine()
+    state.begin()
+    for n in range(22, 27):
+        for later in range(18, 23):
+            state.stop(n=n, after=False, batch=2)
+            state.stop_and_lose_power(n=later, after=False, batch=1, seed=0)
+            state.what_was_acknowledged_is_there_once()
+            complete(state.run, state.rows)
+            assert contents(state.run) == state.whole
+            shutil.rmtree(state.run)
+            state.run.mkdir()
+            state.disk.forget()
+            state.disk = ForgetfulDisk(state.run)
+            state.acknowledged.clear()
+    state.teardown()
+
+
 def test_the_disk_forgets_what_was_not_synced(tmp_path: Path) -> None:
     """The instrument itself: with every draw at 0 only synced bytes and names stay."""
     folder = tmp_path / "disk"
