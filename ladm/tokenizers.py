@@ -76,11 +76,14 @@ def disagreement(rows: Rows, model_folder: str) -> str | None:
     """What to say where texts stand beside the ids, and the model's tokenizer makes others of them; None otherwise.
 
     A few rows are looked at, and of each the first tokens. Nothing is said of rows without texts, or
-    of a model whose folder has no tokenizer.
+    of a model whose folder has none that loads.
     """
     if TEXT_COLUMN not in rows.column_names or not (Path(model_folder) / "tokenizer.json").exists():
         return None
-    tokenizer = plain_tokenizer(model_folder)
+    try:
+        tokenizer = plain_tokenizer(model_folder)
+    except LadmError:
+        return None
     special = set(tokenizer.all_special_ids)
     worst, where = 1.0, 0
     for position in sorted({0, len(rows) // 2, len(rows) - 1}):

@@ -63,7 +63,7 @@ def disk_failures(root: Path) -> dict[str, Any]:
 
 def worker_kills(root: Path) -> dict[str, Any]:
     """100 SIGKILLs of one of 4 workers."""
-    return {"kills": torture.kill_workers(root, make_rows(root, 40_000), kills=100, workers=4, seed=SEED)}
+    return {"kills": torture.kill_workers(root, make_rows(root, 30_000), kills=100, workers=4, seed=SEED)}
 
 
 def races(root: Path) -> dict[str, Any]:
