@@ -22,10 +22,10 @@ from ladm.findings import Findings, find
 from ladm.models import ModelFacts, model_facts
 from ladm.options import CalibrateSettings
 from ladm.profiles import METHOD_KEYS, Profile, kept_column, profile_text
+from ladm.progress import Echo, Progress
 from ladm.results import columns_of, read_scores
 from ladm.rows import Ids, Rows, commonest, look_up, open_rows, token_ids
 from ladm.runs import Run
-from ladm.score import Echo, Progress
 from ladm.score import score as run_score
 from ladm.settings import ScoreSettings, parse_layers
 from ladm.storage import naming, write_whole

@@ -31,10 +31,10 @@ from ladm.options import CalibrateSettings, CheckSettings, PrepareSettings
 from ladm.prepare import Progress as PrepareProgress
 from ladm.prepare import prepare
 from ladm.profiles import Floats
+from ladm.progress import Echo, Progress
 from ladm.results import read_scores
 from ladm.rows import open_rows
 from ladm.runs import Run
-from ladm.score import Echo, Progress
 from ladm.score import score as run_score
 from ladm.settings import ScoreSettings
 from ladm.storage import naming, write_whole

@@ -24,18 +24,13 @@ def encode_line(record: dict[str, Any]) -> bytes:
     return b'%s, "crc32": "%08x"}\n' % (body, zlib.crc32(body))
 
 
-def decode_line(line: bytes) -> dict[str, Any] | None:
-    """The record of a line without its newline and checksum, or None when it is not what was written."""
-    text = _checked(line)
-    return None if text is None else json.loads(text)
-
-
-def _checked(line: bytes) -> str | None:
-    """The JSON text of a line without its checksum, or None when it is not what was written."""
+def decode_line(line: bytes) -> tuple[dict[str, Any], str] | None:
+    """The record of a line without its newline, and its JSON text without the checksum; None for one not as written."""
     match = _LINE.fullmatch(line)
     if match is None or zlib.crc32(match[1]) != int(match[2], 16):
         return None
-    return match[1].decode() + "}"
+    text = match[1].decode() + "}"
+    return json.loads(text), text
 
 
 def read_lines(path: Path, *, start: int, stop: int) -> tuple[list[dict[str, Any]], int]:
@@ -60,15 +55,14 @@ def read_texts(path: Path, *, start: int, stop: int) -> tuple[list[tuple[dict[st
         line = content[offset:end]
         if b"\0" in line:
             break
-        text = _checked(line)
-        if text is None:
+        decoded = decode_line(line)
+        if decoded is None:
             raise StorageError(f"{path} is damaged at byte {offset}: the line is not as it was written")
-        record = json.loads(text)
-        position = record.get("position")
+        position = decoded[0].get("position")
         if not isinstance(position, int) or not start <= position < stop or position in seen:
             what = "twice there" if position in seen else "not of this unit"
             raise StorageError(f"{path} is damaged at byte {offset}: row {position} is {what}")
         seen.add(position)
-        lines.append((record, text))
+        lines.append(decoded)
         offset = end + 1
     return lines, offset

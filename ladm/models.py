@@ -70,13 +70,7 @@ def model_facts(name: str) -> ModelFacts:
     attention is known to be outside the method.
     """
     folder = model_folder(name)
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-    except Exception as error:
-        # Every configuration class checks its fields in its own way, and raises kinds of its own.
-        raise LadmError(f"{name}: config.json cannot be used: {one_line(error)}") from None
+    config = read_config(name, folder).get_text_config()
     _refuse(name, config)
     try:
         num_layers, vocab_size = int(config.num_hidden_layers), int(config.vocab_size)
@@ -94,6 +88,17 @@ def model_facts(name: str) -> ModelFacts:
         max_tokens=max_tokens if isinstance(max_tokens, int) and max_tokens > 0 else None,
         windowed=_windowed_layers(config, num_layers),
     )
+
+
+def read_config(name: str, folder: Path) -> Any:
+    """The configuration of a model folder; no code of it runs. Raises LadmError for one that cannot be used."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        # Every configuration class checks its fields in its own way, and raises kinds of its own.
+        raise LadmError(f"{name}: config.json cannot be used: {one_line(error)}") from None
 
 
 def _refuse(name: str, config: Any) -> None:

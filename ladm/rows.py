@@ -92,6 +92,14 @@ class Rows:
             for k in range(stop - start)
         ]
 
+    def ids_at(self, position: int, *, vocab_size: int) -> Ids:
+        """The ids of a row that has to be good. Raises LadmError, naming it, for one that is not."""
+        (row,) = self.read(position, position + 1)
+        try:
+            return token_ids(row, vocab_size=vocab_size)
+        except RowError as error:
+            raise LadmError(f"row {position} of {self.name}: {error}") from None
+
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of every row; 0 where there is no list."""
         kept = []

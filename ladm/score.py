@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ladm import __version__
 from ladm.engines.local import run_units
@@ -21,6 +21,7 @@ from ladm.errors import LadmError
 from ladm.locks import locked
 from ladm.models import model_identity
 from ladm.plan import Plan, make_plan
+from ladm.progress import Echo, Progress
 from ladm.results import Summary, finish, is_finished, summarise
 from ladm.rows import Rows, open_rows
 from ladm.runs import FORMAT, IDENTITY_FILE, Run, refuse_foreign, unit_rows_for
@@ -28,17 +29,6 @@ from ladm.settings import ScoreSettings, spell_layers
 from ladm.signals import Stopped, stopping
 from ladm.tokenizers import disagreement
 from ladm.upkeep import delete_run, forget_errors
-
-
-class Progress(Protocol):
-    """Where the advance of a run is shown."""
-
-    def start(self, *, total: int, done: int) -> None: ...
-    def advance(self, *, rows: int, tokens: int) -> None: ...
-    def close(self) -> None: ...
-
-
-Echo = Callable[[str], None]
 
 
 def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[Summary, bool]:

@@ -37,6 +37,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable that somebody else has written."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def require_place(path: str | Path | None) -> None:
     """Raise StorageError now where a file could not be written later, after hours of work."""
     if path is not None:
@@ -51,8 +57,7 @@ def sync_tree(folder: Path) -> None:
     """Make everything durable that others have written below a folder."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(path)
         else:
             sync_folder(path)
     sync_folder(folder)
@@ -75,8 +80,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(partial)
     os.replace(partial, path)
     sync_folder(path.parent)
 

@@ -34,8 +34,7 @@ class Tokenizer:
         self._name = name
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
-        own = list(tokenizer("a")["input_ids"])
-        self.bos = own[:1] == [tokenizer.bos_token_id] if bos is None else bos
+        self.bos = bool(first_token(tokenizer)) if bos is None else bos
         if self.bos and tokenizer.bos_token_id is None:
             raise UsageError(f"--bos: {name} has no such token")
 
@@ -65,6 +64,12 @@ class Tokenizer:
             ids = [self._tokenizer.bos_token_id] * self.bos + encoding.ids[:body]
             cut.append(Tokens(ids=ids, end=encoding.offsets[body - 1][1] if body else 0))
         return cut
+
+
+def first_token(tokenizer: Any) -> list[int]:
+    """The id that the tokenizer puts in front of a text by itself, or none."""
+    own = list(tokenizer("a")["input_ids"])[:1]
+    return own if own == [tokenizer.bos_token_id] else []
 
 
 def load_tokenizer(name: str, *, bos: bool | None) -> Tokenizer:

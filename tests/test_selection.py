@@ -281,7 +281,7 @@ def plant(run: Path, change: Callable[[dict[str, Any]], bytes]) -> None:
     lines = path.read_bytes().splitlines()
     record = decode_line(lines[-1])
     assert record is not None
-    path.write_bytes(b"".join(line + b"\n" for line in lines[:-1]) + change(record))
+    path.write_bytes(b"".join(line + b"\n" for line in lines[:-1]) + change(record[0]))
 
 
 def test_a_nan_in_a_sealed_unit_is_named_and_sorted_nowhere(ladm: Command, scored: tuple[str, Path]) -> None:

@@ -233,6 +233,7 @@ def test_faults_in_full(
         result = ladm(*arguments)
         last = result.stderr[result.stderr.rindex("ladm: ") :] if "ladm: " in result.stderr else result.stderr
         assert (result.exit_code, last) == (code, f"ladm: {message}\n")
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["x"]
 
 
 def test_a_model_without_a_rope_base_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,30 +219,52 @@ def fail_at(n: int, *, for_ever: bool) -> contextlib.AbstractContextManager[dict
     return disk_operations(act)
 
 
+def at_every_operation(folder: Path, rows: Rows, interrupted: Callable[[int, Path], dict[str, int]]) -> int:
+    """Have the n-th disk operation of a run interrupted, for every n; the next start ends with the same bytes.
+
+    `interrupted` works on the run that far, and returns the counter of operations. Returns how many there were.
+    """
+    whole = contents(folder / "whole")
+    n = 0
+    while True:
+        run = folder / f"run{n}"
+        calls = interrupted(n, run)["calls"]
+        if calls <= n:
+            shutil.rmtree(run)
+            return n
+        complete(run, rows)
+        assert contents(run) == whole, f"operation {n}"
+        assert not list(run.glob("*.partial")), f"operation {n}"
+        shutil.rmtree(run)
+        n += 1
+
+
 def every_failure(folder: Path, rows: Rows) -> int:
     """Fail each disk operation, once or from then on; once there is space the next start ends with the same bytes.
 
     Whatever could not be done is told as a StorageError. Returns how many failures were tried.
     """
     complete(folder / "whole", rows)
-    whole = contents(folder / "whole")
-    failures = 0
-    for for_ever in (False, True):
-        n = 0
-        while True:
-            run = folder / f"run{n}{for_ever}"
-            with fail_at(n, for_ever=for_ever) as counter, contextlib.suppress(StorageError):
-                complete(run, rows)
-                assert contents(run) == whole, f"operation {n} failed unheard, {for_ever=}"
-            if counter["calls"] <= n:
-                break
+
+    def interrupted(n: int, run: Path, *, for_ever: bool) -> dict[str, int]:
+        with fail_at(n, for_ever=for_ever) as counter, contextlib.suppress(StorageError):
             complete(run, rows)
-            assert contents(run) == whole, f"operation {n}, {for_ever=}"
-            assert not list(run.glob("*.partial")), f"operation {n}, {for_ever=}"
-            shutil.rmtree(run)
-            n += 1
-        failures += n
-    return failures
+            assert contents(run) == contents(folder / "whole"), f"operation {n} failed unheard, {for_ever=}"
+        return counter
+
+    return sum(at_every_operation(folder, rows, partial(interrupted, for_ever=for_ever)) for for_ever in (False, True))
+
+
+def every_crash_point(folder: Path, rows: Rows) -> int:
+    """Stop before and after each disk operation; the next start ends with the same bytes. Returns how many points."""
+    complete(folder / "whole", rows)
+
+    def interrupted(n: int, run: Path, *, after: bool) -> dict[str, int]:
+        with stop_at(n, after=after) as counter, contextlib.suppress(Stopped):
+            complete(run, rows)
+        return counter
+
+    return sum(at_every_operation(folder, rows, partial(interrupted, after=after)) for after in (False, True))
 
 
 def kill_workers(folder: Path, rows: Rows, *, kills: int, workers: int, seed: int) -> int:
@@ -308,28 +331,6 @@ def _ask_for_lock(run: Path, barrier: Any, answers: Any) -> None:
     except LockedError as error:
         barrier.wait()
         answers.put(str(error))
-
-
-def every_crash_point(folder: Path, rows: Rows) -> int:
-    """Stop before and after each disk operation; the next start ends with the same bytes. Returns how many points."""
-    complete(folder / "whole", rows)
-    whole = contents(folder / "whole")
-    points = 0
-    for after in (False, True):
-        n = 0
-        while True:
-            run = folder / f"run{n}{after}"
-            with stop_at(n, after=after) as counter, contextlib.suppress(Stopped):
-                complete(run, rows)
-            if counter["calls"] <= n:
-                break
-            complete(run, rows)
-            assert contents(run) == whole, f"operation {n}, {after=}"
-            assert not list(run.glob("*.partial")), f"operation {n}, {after=}"
-            shutil.rmtree(run)
-            n += 1
-        points += n
-    return points
 
 
 if __name__ == "__main__":

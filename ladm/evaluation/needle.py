@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ladm.errors import LadmError, RowError
-from ladm.evaluation.perplexity import Progress
+from ladm.errors import LadmError
 from ladm.language import Language, load_language
 from ladm.models import model_folder
 from ladm.options import NeedleSettings
-from ladm.rows import Rows, open_rows, token_ids
+from ladm.progress import Echo, Progress
+from ladm.rows import Rows, open_rows
 from ladm.storage import naming, require_place, write_whole
-from ladm.tokenizers import plain_tokenizer
+from ladm.tokenizers import first_token, plain_tokenizer
 
 CITIES = (
     "Lisbon", "Nairobi", "Oslo", "Lima", "Hanoi", "Quebec", "Dakar", "Tallinn", "Bergen", "Kyoto", "Cusco", "Split",
@@ -38,7 +38,7 @@ class Haystack:
     number: str
 
 
-def needle(settings: NeedleSettings, *, echo: Any, progress: Progress) -> dict[str, Any]:
+def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress) -> dict[str, Any]:
     """Try every length and depth, and write `settings.output` and a heat map beside it; returns what is written.
 
     Raises LadmError where the rows are too short for the longest haystack or the model has no tokenizer.
@@ -90,8 +90,7 @@ def make_haystack(
         np.array(tokenizer(text.format(city=city, number=number), add_special_tokens=False)["input_ids"])
         for text in (NEEDLE, QUESTION)
     )
-    first = np.array(tokenizer("a")["input_ids"][:1])
-    first = first[first == tokenizer.bos_token_id]
+    first = np.array(first_token(tokenizer), dtype=np.int64)
     fixed = len(first) + len(fact) + len(question) + ANSWER_TOKENS
     room = length - fixed
     if room < 2:
@@ -120,11 +119,7 @@ def _hay(rows: Rows, wanted: int, language: Language, *, special: set[int]) -> n
     for position in range(len(rows)):
         if sum(map(len, parts)) >= 4 * wanted:
             break
-        (row,) = rows.read(position, position + 1)
-        try:
-            ids = token_ids(row, vocab_size=language.vocab_size)
-        except RowError as error:
-            raise LadmError(f"row {position} of {rows.name}: {error}") from None
+        ids = rows.ids_at(position, vocab_size=language.vocab_size)
         parts.append(ids[~np.isin(ids, list(special))])
     hay = np.concatenate(parts)
     if len(hay) < wanted:

@@ -6,16 +6,17 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ladm.errors import LadmError, RowError
+from ladm.errors import LadmError
 from ladm.language import Language, load_language, token_losses
 from ladm.options import PerplexitySettings
-from ladm.rows import Rows, open_rows, token_ids
+from ladm.progress import Echo, Progress
+from ladm.rows import open_rows
 from ladm.storage import require_place, write_whole
 
 DRAWS = 2000
@@ -24,15 +25,7 @@ FIRST_BIN = 128
 Floats = npt.NDArray[np.float64]
 
 
-class Progress(Protocol):
-    """Where the advance is shown."""
-
-    def start(self, *, total: int, done: int) -> None: ...
-    def advance(self, *, rows: int, tokens: int) -> None: ...
-    def close(self) -> None: ...
-
-
-def perplexity(settings: PerplexitySettings, *, echo: Any, progress: Progress) -> dict[str, Any]:
+def perplexity(settings: PerplexitySettings, *, echo: Echo, progress: Progress) -> dict[str, Any]:
     """Measure, and write `settings.output` where one is wanted; returns what is written.
 
     A window of w tokens is the first w tokens of each row; its perplexity is exp of the mean loss of
@@ -54,7 +47,7 @@ def perplexity(settings: PerplexitySettings, *, echo: Any, progress: Progress) -
     by_window: list[list[float]] = []
     by_position = np.zeros(windows[-1] - 1)
     for position in positions:
-        ids_T = _ids(rows, int(position), language)[: windows[-1]]
+        ids_T = rows.ids_at(int(position), vocab_size=language.vocab_size)[: windows[-1]]
         losses, means = _one(language, ids_T, windows)
         by_position += losses / len(positions)
         by_window.append(means)
@@ -71,14 +64,6 @@ def perplexity(settings: PerplexitySettings, *, echo: Any, progress: Progress) -
     if settings.output is not None:
         write_whole(Path(settings.output), [json.dumps(found, indent=1).encode() + b"\n"])
     return found
-
-
-def _ids(rows: Rows, position: int, language: Language) -> npt.NDArray[np.int64]:
-    (row,) = rows.read(position, position + 1)
-    try:
-        return token_ids(row, vocab_size=language.vocab_size)
-    except RowError as error:
-        raise LadmError(f"row {position} of {rows.name}: {error}") from None
 
 
 def _one(language: Language, ids_T: npt.NDArray[np.int64], windows: tuple[int, ...]) -> tuple[Floats, list[float]]:

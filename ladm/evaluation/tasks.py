@@ -11,6 +11,7 @@ from ladm.devices import resolve_devices, resolve_dtype
 from ladm.errors import LadmError, one_line
 from ladm.models import model_folder
 from ladm.options import TasksSettings
+from ladm.progress import Echo
 from ladm.storage import require_place, write_whole
 
 SUITES: dict[str, dict[str, int | None]] = {
@@ -22,7 +23,7 @@ SUITES: dict[str, dict[str, int | None]] = {
 RULER_LENGTHS = (4096, 8192, 16384, 32768)
 
 
-def tasks(settings: TasksSettings, *, echo: Any) -> dict[str, Any]:
+def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
     """Have lm-eval run every task, and write `settings.output` where one is wanted; returns what is written.
 
     Raises LadmError where lm-eval is not installed, knows no such task, or fails.

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,20 @@ from ladm.identity import require_same
 from ladm.models import TOKENIZER_FILES, model_identity
 from ladm.options import TrainSettings
 from ladm.rows import Rows
-from ladm.storage import create_once, naming, sync_folder, write_whole
+from ladm.storage import create_once, naming, sync_file, sync_folder, sync_tree, write_whole
 from ladm.training.batches import Batches
 
 BEGUN_FILE, LOSSES_FILE, WHOLE_FILE = "train.json", "losses.jsonl", "whole"
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 _OWN = re.compile(r"train\.json\.|\.lock$|\.holder$")
+
+
+def refuse_foreign(output: Path) -> None:
+    """Raise LadmError when the folder holds anything but a training; nothing is put into it before."""
+    with naming(output, "use"):
+        others = sorted(p.name for p in output.iterdir() if not _OWN.match(p.name)) if output.exists() else []
+    if others and not (output / BEGUN_FILE).exists():
+        raise LadmError(f"{output} belongs to something else (it holds {others[0]}); give --output an empty folder")
 
 
 def begin(output: Path, settings: TrainSettings, source: Path, rows: Rows, batches: Batches) -> None:
@@ -42,10 +48,6 @@ def begin(output: Path, settings: TrainSettings, source: Path, rows: Rows, batch
         "data": rows.identity(), "about": about,
     }  # fmt: skip
     path = output / BEGUN_FILE
-    with naming(output, "create"):
-        others = sorted(p.name for p in output.iterdir() if not _OWN.match(p.name))
-        if others and not path.exists():
-            raise LadmError(f"{output} belongs to something else (it holds {others[0]}); give --output an empty folder")
     if not create_once(path, json.dumps(identity, indent=1).encode() + b"\n"):
         try:
             had = json.loads(path.read_bytes())
@@ -80,17 +82,11 @@ class Whole(TrainerCallback):  # type: ignore[misc]
             torch.distributed.barrier()
         if not state.is_world_process_zero:
             return
-        _sync(path for path in sorted(folder.rglob("*")) if path.is_file())
+        with naming(folder, "write"):
+            sync_tree(folder)
         write_whole(folder / WHOLE_FILE, [b""])
         with naming(folder, "write"):
             sync_folder(folder.parent)
-
-
-def _sync(paths: Iterable[Path]) -> None:
-    """Make files durable that others have written."""
-    for path in paths:
-        with naming(path, "write"), path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
@@ -105,7 +101,8 @@ def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
             write_whole(output / name, [(source / name).read_bytes()])
     with naming(output, "write"):
         (output / "training_args.bin").unlink(missing_ok=True)
-    _sync([*weights, output / "config.json"])
+        for path in (*weights, output / "config.json"):
+            sync_file(path)
     steps = [
         {"step": line["step"], "loss": line["loss"], "learning_rate": line["learning_rate"]}
         for line in history

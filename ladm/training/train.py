@@ -6,28 +6,35 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoConfig, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
 from ladm.devices import resolve_dtype
-from ladm.errors import LadmError, RowError, one_line
+from ladm.errors import LadmError
 from ladm.language import load_causal
 from ladm.locks import locked
-from ladm.models import model_folder
+from ladm.models import model_folder, read_config
 from ladm.options import TrainSettings
-from ladm.rows import Rows, commonest, open_rows, token_ids
+from ladm.progress import Echo
+from ladm.rows import Rows, commonest, open_rows
 from ladm.tokenizers import disagreement
 from ladm.training.batches import Batches, cut_batches, memory_estimate
-from ladm.training.folder import LOSSES_FILE, Whole, begin, finish, newest_checkpoint, outcome, remove_torn
-
-Echo = Callable[[str], None]
+from ladm.training.folder import (
+    LOSSES_FILE,
+    Whole,
+    begin,
+    finish,
+    newest_checkpoint,
+    outcome,
+    refuse_foreign,
+    remove_torn,
+)
 
 
 def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any] | None:
@@ -49,6 +56,7 @@ def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any] | None:
     text = config.get_text_config()
     text.max_position_embeddings = max(length, getattr(text, "max_position_embeddings", None) or 0)
     output = Path(settings.output)
+    refuse_foreign(output)
     said = _resolved(settings, config, rows, batches, kept=len(positions))
     problem = disagreement(rows, str(source))
     said += [] if problem is None else [f"warning   {problem}"]
@@ -109,11 +117,7 @@ def _save_whole(trainer: Trainer, output: Path) -> None:
 
 def training_config(settings: TrainSettings, folder: Path) -> Any:
     """The model's configuration with the new RoPE base. Raises LadmError for a model without one to change."""
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        # Every configuration class checks its fields in its own way, and raises kinds of its own.
-        raise LadmError(f"{settings.model}: config.json cannot be used: {one_line(error)}") from None
+    config = read_config(settings.model, folder)
     if settings.rope_base is not None:
         text = config.get_text_config()
         rope = getattr(text, "rope_parameters", None) or {}
@@ -150,11 +154,7 @@ class _TrainingRows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, k: int) -> dict[str, torch.Tensor]:
         position = int(self._positions[k])
-        (row,) = self._rows.read(position, position + 1)
-        try:
-            ids = token_ids(row, vocab_size=self._vocab_size)[: self._length]
-        except RowError as error:
-            raise LadmError(f"row {position} of {self._rows.name}: {error}") from None
+        ids = self._rows.ids_at(position, vocab_size=self._vocab_size)[: self._length]
         return {"input_ids": torch.from_numpy(ids)}
 
 

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import itertools
 import json
+import os
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import yaml
+from outcomes import KINDS, STUDENT, as_markdown, report
 
 from ladm import __version__
 from ladm.contrast import DEGRADED_EVERY, contrast_set
@@ -32,20 +34,19 @@ from ladm.results import read_scores
 from ladm.rows import open_rows
 from ladm.tokenizers import plain_tokenizer
 
-KINDS = ("4 pieces", "16 pieces", "shuffled", "repeated", "list")
 GZIP_BAND = (0.2, 0.8)
 """The middle 60 % by compressibility, of which the arm takes a random part."""
-DRAWS = 4000
-STUDENT = {1: (12.706, 1.376), 2: (4.303, 1.061), 3: (3.182, 0.978), 4: (2.776, 0.941), 9: (2.262, 0.883)}
-"""Student's t by degrees of freedom: two-sided 5 %, and one-sided 20 %, which together make a power of 80 %."""
 
 
 def step(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def ladm(*arguments: Any) -> None:
-    subprocess.run([sys.executable, "-m", "ladm", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+def ladm(*arguments: Any, threads: int | None = None) -> None:
+    """Run a command of the product; `threads`: of the CPU, where it is not to have all."""
+    own = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "ladm", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | own)
 
 
 def read_documents(path: str) -> list[dict[str, Any]]:
@@ -111,7 +112,7 @@ def save(rows: list[dict[str, Any]], folder: Path) -> None:
 
 def begin(work: Path, config: dict[str, Any]) -> None:
     """Work made with other settings is not mixed with this."""
-    own = {key: value for key, value in config.items() if key not in ("work", "report")}
+    own = {key: value for key, value in config.items() if key not in ("work", "report", "at_once")}
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
     work.mkdir(parents=True, exist_ok=True)
     mark = work / "config.sha256"
@@ -136,7 +137,6 @@ def scores_of(work: Path, config: dict[str, Any], pool: list[dict[str, Any]], te
         "length": np.array([float(row["meta"]["characters"]) for row in pool]),
         "LADM mean": reduce_cds(cds[""], "mean"),
         "LADM median": reduce_cds(cds[""], "median"),
-        "LADM median, no-std": reduce_cds(cds["_no_std"], "median"),
     }
     if config.get("profile"):
         profile = read_profile(config["profile"])
@@ -184,24 +184,24 @@ def make_student(folder: Path, student: dict[str, int], seed: int) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
-def trained_losses(work: Path, config: dict[str, Any], arm: str, seed: int, rows: Path, count: int) -> np.ndarray:
-    """Loss of a student of this arm at every position of every held-out row: (documents, length - 1), kept on disk."""
-    name = f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
-    kept = work / "losses" / f"{name}.npy"
-    if kept.exists():
-        return np.load(kept)
-    student = config["student"]
-    make_student(work / f"student-{seed}", student, seed)
-    tokens = config["passes"] * count * student["length"]
-    settings = {
-        "batch_tokens": config["batch_rows"] * student["length"], "learning_rate": config["learning_rate"],
+def train_settings(config: dict[str, Any], seed: int) -> dict[str, Any]:
+    return {
+        "batch_tokens": config["batch_rows"] * config["student"]["length"], "learning_rate": config["learning_rate"],
         "warmup_steps": config["warmup_steps"], "rows_at_once": config["batch_rows"], "schedule": "cosine",
         "gradient_checkpointing": False, "save_every": 10_000, "seed": seed,
     }  # fmt: skip
-    (work / "train.yaml").write_text(yaml.safe_dump(settings))
+
+
+def trained_losses(work: Path, config: dict[str, Any], name: str, seed: int, count: int) -> np.ndarray:
+    """Loss of a student of this arm at every position of every held-out row: (rows, length - 1), kept on disk."""
+    kept = work / "losses" / f"{name}.npy"
+    if kept.exists():
+        return np.load(kept)
+    tokens = config["passes"] * count * config["student"]["length"]
     step(f"training  {name}: {tokens:,} tokens")
-    ladm("train", "--model", work / f"student-{seed}", "--rows", rows, "--output", work / "trained" / name,
-         "--tokens", tokens, "--config", work / "train.yaml")  # fmt: skip
+    ladm("train", "--model", work / f"student-{seed}", "--rows", work / "arms" / name,
+         "--output", work / "trained" / name, "--tokens", tokens, "--config", work / f"train-{seed}.yaml",
+         threads=max(1, (os.cpu_count() or 1) // config["at_once"]))  # fmt: skip
     import torch
 
     from ladm.language import load_language, token_losses
@@ -209,103 +209,12 @@ def trained_losses(work: Path, config: dict[str, Any], arm: str, seed: int, rows
     language = load_language(str(work / "trained" / name), device="auto", dtype="float32")
     held_out = open_rows(str(work / "held-out-student"))
     losses = [
-        token_losses(language, torch.from_numpy(np.array(row.raw_ids)).unsqueeze(0))[0].numpy()
-        for row in held_out.read(0, len(held_out))
+        token_losses(language, torch.from_numpy(held_out.ids_at(k, vocab_size=language.vocab_size)).unsqueeze(0))[0]
+        for k in range(len(held_out))
     ]
-    kept.parent.mkdir(exist_ok=True)
-    np.save(kept, np.array(losses))
-    return np.array(losses)
-
-
-def compared(ours: np.ndarray, theirs: np.ndarray, document_of: np.ndarray) -> dict[str, float]:
-    """Mean paired difference of (seeds, rows), 95 % interval by Student's t over the seeds' and documents' variance.
-
-    The variance is that of the seeds' means plus that of the documents' means: rows of one document count
-    as one, and with S seeds the t has S - 1 degrees of freedom.
-    """
-    difference = ours - theirs
-    S = len(difference)
-    by_document = np.array([difference[:, document_of == d].mean() for d in np.unique(document_of)])
-    variance = difference.mean(axis=1).var(ddof=1) / S + by_document.var(ddof=1) / len(by_document)
-    error, t = float(np.sqrt(variance)), STUDENT[S - 1]
-    mean = float(difference.mean())
-    return {
-        "difference": mean, "low": mean - t[0] * error, "high": mean + t[0] * error,
-        "detectable": (t[0] + t[1]) * error,
-    }  # fmt: skip
-
-
-def taken_shares(pool: list[dict[str, Any]], takings: list[list[int]], kind: str | None) -> dict[str, float]:
-    """Of the planted rows (of a kind), the share that an arm takes; the interval is by bootstrap over documents."""
-    draw = np.random.default_rng(0)
-    planted = [k for k, row in enumerate(pool) if row["meta"]["kind"] in (KINDS if kind is None else (kind,))]
-    documents = np.array([pool[k]["meta"]["document"] for k in planted])
-    hit = np.mean([[k in set(taken) for k in planted] for taken in takings], axis=0)
-    names = np.unique(documents)
-    counts = np.array([(documents == d).sum() for d in names])
-    hits = np.array([hit[documents == d].sum() for d in names])
-    drawn = draw.integers(0, len(names), (DRAWS, len(names)))
-    low, high = np.quantile(hits[drawn].sum(axis=1) / counts[drawn].sum(axis=1), (0.025, 0.975))
-    return {"share": float(hit.mean()), "low": float(low), "high": float(high), "planted": len(planted)}
-
-
-def report(
-    config: dict[str, Any],
-    pool: list[dict[str, Any]],
-    document_of: np.ndarray,
-    chosen: dict[str, list[list[int]]],
-    losses: dict[str, np.ndarray],
-) -> dict[str, Any]:
-    """What both outcomes are, by arm. `document_of`: of the held-out rows."""
-    length = config["student"]["length"]
-    parts = {"all positions": slice(0, length - 1), "second half": slice(length // 2, length - 1)}
-    bad = sum(row["meta"]["kind"] != "intact" for row in pool)
-    found: dict[str, Any] = {"pool": len(pool), "planted": bad, "held_out": len(document_of), "arms": {}}
-    edges = [0, *(length >> k for k in range(5, -1, -1))]
-    found["random_by_position"] = {
-        f"{start}-{stop - 1}": round(float(losses["random"][:, :, start : stop - 1].mean()), 4)
-        for start, stop in itertools.pairwise(edges)
-    }
-    for name, takings in chosen.items():
-        arm: dict[str, Any] = {"rows": len(takings[0]), "planted_taken": taken_shares(pool, takings, None)}
-        arm["by_kind"] = {kind: taken_shares(pool, takings, kind) for kind in KINDS}
-        for part, where in parts.items():
-            ours = losses[name][:, :, where].mean(axis=2)
-            arm[part] = {"loss": float(ours.mean())}
-            if name != "random":
-                arm[part] |= compared(ours, losses["random"][:, :, where].mean(axis=2), document_of)
-        found["arms"][name] = arm
-    return found
-
-
-def as_markdown(found: dict[str, Any]) -> str:
-    kinds = ", ".join(f"{arm['planted']} {kind}" for kind, arm in next(iter(found["arms"].values()))["by_kind"].items())
-    lines = [
-        f"{found['pool']} rows, {found['planted']} of them planted: {kinds}. Taken: the share of the planted rows that "
-        f"an arm takes. Loss: nats a token on {found['held_out']} held-out rows, and its difference to `random` "
-        "(negative is better) with the 95 % interval over documents and seeds; detectable: the smallest difference "
-        "that this design finds four times in five.",
-        "",
-        "| arm | rows | planted rows taken | loss | difference to random | detectable "
-        "| difference in the second half | detectable |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, arm in found["arms"].items():
-        every, late = arm["all positions"], arm["second half"]
-        taken = arm["planted_taken"]
-        cells = [f"{taken['share']:.2f} ({taken['low']:.2f}-{taken['high']:.2f})", f"{every['loss']:.4f}"]
-        for part in (every, late):
-            told = "difference" in part
-            cells.append(f"{part['difference']:+.4f} ({part['low']:+.4f} to {part['high']:+.4f})" if told else "-")
-            cells.append(f"{part['detectable']:.4f}" if told else "-")
-        lines.append(f"| {name} | {arm['rows']} | " + " | ".join(cells) + " |")
-    lines += ["", "| arm | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 1) + "|"]
-    for name, arm in found["arms"].items():
-        cells = [f"{x['share']:.2f} ({x['low']:.2f}-{x['high']:.2f})" for x in arm["by_kind"].values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    by_position = ", ".join(f"{where} {loss:.2f}" for where, loss in found["random_by_position"].items())
-    lines += ["", f"Loss of `random` by position: {by_position}."]
-    return "\n".join(lines) + "\n"
+    stacked = torch.stack(losses).numpy()
+    np.save(kept, stacked)
+    return stacked
 
 
 @click.command(help=__doc__.splitlines()[0])
@@ -345,16 +254,23 @@ def main(config_file: Path, scores_only: bool) -> None:
     rows = as_rows(texts)
     budget = round(config["budget_share"] * len(pool))
     chosen: dict[str, list[list[int]]] = {}
-    losses: dict[str, list[np.ndarray]] = {}
-    for seed in range(config["seeds"]):
-        for name, taken in choose(scores, rows=len(pool), budget=budget, seed=seed).items():
-            folder = work / "arms" / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
-            folder.parent.mkdir(exist_ok=True)
-            save([rows[k] for k in taken], folder)
-            chosen.setdefault(name, []).append(taken)
-            losses.setdefault(name, []).append(trained_losses(work, config, name, seed, folder, len(taken)))
+    trained: dict[str, list[Any]] = {}
+    for folder in ("arms", "losses"):
+        (work / folder).mkdir(exist_ok=True)
+    with ThreadPoolExecutor(config["at_once"]) as students:
+        for seed in range(config["seeds"]):
+            make_student(work / f"student-{seed}", student, seed)
+            (work / f"train-{seed}.yaml").write_text(yaml.safe_dump(train_settings(config, seed)))
+            for arm, taken in choose(scores, rows=len(pool), budget=budget, seed=seed).items():
+                name = f"{arm.replace(' ', '-')}-{seed}"
+                save([rows[k] for k in taken], work / "arms" / name)
+                chosen.setdefault(arm, []).append(taken)
+                trained.setdefault(arm, []).append(
+                    students.submit(trained_losses, work, config, name, seed, len(taken))
+                )
+    losses = {arm: np.array([each.result() for each in futures]) for arm, futures in trained.items()}
     document_of = np.array([row["meta"]["document"] for row in held_out])
-    found = report(config, pool, document_of, chosen, {name: np.array(each) for name, each in losses.items()})
+    found = report(config, pool, document_of, chosen, losses)
     found |= {
         "config": config, "ladm": __version__,
         "command": f"python scripts/experiment/selection.py {config_file}",
