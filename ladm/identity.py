@@ -12,7 +12,7 @@ from ladm.errors import LadmError
 
 def require_same(folder: Path, had: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise LadmError with every field that differs; `about` is for people and not compared."""
-    differing = list(_differences(had, now))
+    differing = list(differences(had, now))
     if differing:
         raise LadmError(
             f"{folder} was begun with something else; give another --output, or what it was begun with:"
@@ -20,13 +20,13 @@ def require_same(folder: Path, had: dict[str, Any], now: dict[str, Any]) -> None
         )
 
 
-def _differences(had: Any, now: Any, path: str = "") -> Iterator[str]:
+def differences(had: Any, now: Any, path: str = "") -> Iterator[str]:
     """Lines such as `settings.d_afs: 4 in the run, 2 now` for every leaf that differs."""
     if isinstance(had, dict) and isinstance(now, dict):
         for key in [*had, *(key for key in now if key not in had)]:
             inner = f"{path}.{key}" if path else str(key)
             if inner != "about":
-                yield from _differences(had.get(key), now.get(key), inner)
+                yield from differences(had.get(key), now.get(key), inner)
     elif had != now:
         yield f"{path}: {_short(had)} in the run, {_short(now)} now"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +17,17 @@ from ladm.engines.local import run_units
 from ladm.engines.shard import SharedUnits
 from ladm.engines.units import OwnUnits
 from ladm.engines.work import Record, Report
-from ladm.engines.worker import Work
+from ladm.engines.worker import MakeScorer, Work
 from ladm.errors import LadmError
+from ladm.identity import differences
 from ladm.locks import locked
-from ladm.models import model_identity
+from ladm.models import ModelFacts, model_identity
 from ladm.plan import Plan, make_plan
 from ladm.progress import Echo, Progress
 from ladm.results import Summary, finish, is_finished, summarise
 from ladm.rows import Rows, open_rows
 from ladm.runs import FORMAT, IDENTITY_FILE, Run, refuse_foreign, unit_rows_for
+from ladm.scorers import Scorer
 from ladm.settings import ScoreSettings, spell_layers
 from ladm.signals import Stopped, stopping
 from ladm.tokenizers import disagreement
@@ -81,7 +84,7 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
     Raises LadmError when the profile was made for another model.
     """
     hardware = plan.hardware
-    model = {"type": plan.facts.model_type, "sha256": model_identity(plan.facts.folder)}
+    model = _model(plan.facts)
     if plan.profile is not None and plan.profile.model["sha256"] != model["sha256"]:
         raise LadmError(
             f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "
@@ -100,7 +103,7 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
             "attention": hardware.attention,
             "focus": hardware.backend,
         },
-        "versions": {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")},
+        "versions": _versions(),
         "unit_rows": unit_rows_for(len(rows)),
         "about": {
             "rows": _absolute(rows.name),
@@ -108,6 +111,26 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
             "batch_size": plan.settings.batch_size,
         },
     }
+
+
+def _model(facts: ModelFacts) -> dict[str, Any]:
+    return {"type": facts.model_type, "sha256": model_identity(facts.folder)}
+
+
+def _versions() -> dict[str, str]:
+    return {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")}
+
+
+def _checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, begun_with: dict[str, Any], device: str) -> Scorer:
+    """Load the model on a machine that may have other files and packages than the one that began the run.
+
+    Raises LadmError with what differs.
+    """
+    here = {"versions": _versions(), "model": _model(facts)}
+    differing = "".join(f"\n  {line}" for line in differences({key: begun_with[key] for key in here}, here))
+    if differing:
+        raise LadmError(f"the node {socket.gethostname()} has something else than the run was begun with:{differing}")
+    return make_scorer(device)
 
 
 def _absolute(name: str) -> str:
@@ -160,11 +183,14 @@ def _score_rows(
         tally.failed += len(errors)
         tally.check(errors[0] if errors else None)
 
+    make_scorer = plan.make_scorer()
+    if plan.cluster is not None:
+        make_scorer = partial(_checked_scorer, make_scorer, plan.facts, run.identity)
     work = Work(
         folder=run.folder.absolute(),
         rows=_absolute(plan.settings.rows),
         limit=plan.settings.limit,
-        make_scorer=plan.make_scorer(),
+        make_scorer=make_scorer,
         batch_rows=plan.batch_rows(),
         threads=None if plan.settings.workers is None else max(1, (os.cpu_count() or 1) // plan.settings.workers),
     )

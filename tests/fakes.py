@@ -28,6 +28,7 @@ class FakeScorer:
     spoil_once: str | None = None
     memory_rows: int | None = None
     memory_at_call: int | None = None
+    can_spare: bool = False
     calls: int = 0
     memory_message: str = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
@@ -37,11 +38,11 @@ class FakeScorer:
             raise RowError("too_short", f"{len(ids)} tokens leave no span to score")
         return ids
 
-    def score(self, ids_BT: Any) -> list[Scored]:
+    def score(self, ids_BT: Any, *, sparing: bool = False) -> list[Scored]:
         self.calls += 1
         if self.calls == self.memory_at_call:
             raise RuntimeError(self.memory_message)
-        if self.memory_rows is not None and len(ids_BT) > self.memory_rows:
+        if self.memory_rows is not None and len(ids_BT) > self.memory_rows and not (sparing and self.can_spare):
             raise RuntimeError(self.memory_message)
         if self.die_on is not None and (ids_BT[:, 0] == self.die_on).any():
             os._exit(9)

@@ -112,8 +112,8 @@ MAY_IMPORT = {
     "rows": {"errors", "models"},
     "runs": {"errors", "identity", "lines", "storage"},
     "score": {
-        "engines", "errors", "locks", "models", "plan", "progress", "results", "rows", "runs", "settings", "signals",
-        "tokenizers", "upkeep",
+        "engines", "errors", "identity", "locks", "models", "plan", "progress", "results", "rows", "runs", "scorers",
+        "settings", "signals", "tokenizers", "upkeep",
     },
     "scorers": {"rows"},
     "scorers.cds": {"focus", "kernels", "observer", "profiles"},

@@ -136,8 +136,13 @@ def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k = draw(1, 4, 2, 600, 16)
     _, lse = causal_attention(q, k, k, scaling=0.4, kernel="aten-flash-cpu")
     whole = pairwise_focus(q, k, lse, scaling=0.4, grid=grid, backend="torch")
-    monkeypatch.setitem(fast_module.BLOCK_ELEMENTS, "cpu", 1)
-    assert torch.allclose(pairwise_focus(q, k, lse, scaling=0.4, grid=grid, backend="torch"), whole, rtol=1e-5)
+    cut, blocks = fast_module._blocks, []
+    monkeypatch.setattr(fast_module, "_blocks", lambda *a, **b: [blocks.append(x) or x for x in cut(*a, **b)])
+    for name, value, sparing in (("BLOCK_ELEMENTS", {"cpu": 1}, False), ("SPARING_ELEMENTS", 1, True)):
+        monkeypatch.setattr(fast_module, name, value)
+        small = pairwise_focus(q, k, lse, scaling=0.4, grid=grid, backend="torch", sparing=sparing)
+        assert torch.allclose(small, whole, rtol=1e-5)
+    assert {len(block) for block in blocks} == {1}
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])

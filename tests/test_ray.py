@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -21,9 +22,11 @@ from ladm.engines.shard import Shard, SharedUnits
 from ladm.engines.worker import Work
 from ladm.errors import LadmError, UsageError
 from ladm.locks import locked
+from ladm.models import model_facts
 from ladm.results import finish, is_finished
 from ladm.rows import Rows, open_rows
 from ladm.runs import Run
+from ladm.score import _checked_scorer, _model, _versions
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -119,6 +122,25 @@ def test_the_command_gives_the_bytes_of_one_process(ladm: Any, save_rows: Any, g
     assert "2 actors of Ray in float32" in result.stderr
     assert torture.contents(tmp_path / "ray") == torture.contents(tmp_path / "alone")
     assert ladm("verify", tmp_path / "ray", "--deep").exit_code == 0
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_node_with_other_packages_or_files_ends_the_run(
+    ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is begun where torch has another version than where the actors live."""
+    found = importlib.metadata.version
+    monkeypatch.setattr("ladm.score.version", lambda name: "9.9" if name == "torch" else found(name))
+    rows = save_rows(topical_rows(golden, [512] * 20))
+    command = ("score", rows, "--model", GOLDEN, "--span-tokens", "16", "--engine", "ray", "--workers", "1")
+    result = ladm(*command, "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert 'has something else than the run was begun with:\n  versions.torch: "9.9" in the run, ' in result.stderr
+    facts = model_facts(str(GOLDEN))
+    begun = {"versions": _versions(), "model": _model(facts)}
+    begun["model"]["sha256"]["config.json"] = "0"
+    with pytest.raises(LadmError, match=r'sha256.config.json: "0" in the run, "[0-9a-f]{64}" now'):
+        _checked_scorer(fakes.make_fake, facts, begun, "cpu")
 
 
 def test_a_signal_is_heard(cluster: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:

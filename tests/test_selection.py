@@ -286,10 +286,13 @@ def plant(run: Path, change: Callable[[dict[str, Any]], bytes]) -> None:
 
 def test_a_nan_in_a_sealed_unit_is_named_and_sorted_nowhere(ladm: Command, scored: tuple[str, Path]) -> None:
     rows, run = scored
-    (run / "sorted_by_score.jsonl").unlink()
     plant(run, planted_nan)
     unit = run / "units" / "000000.jsonl"
     position = json.loads(unit.read_text().splitlines()[-1])["position"]
+    result = ladm("verify", run)
+    assert result.exit_code == 1
+    assert f"{unit} is damaged: row {position} has the score nan" in result.stdout
+    (run / "sorted_by_score.jsonl").unlink()
     result = ladm("score", rows, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "--output", run)
     assert result.exit_code == 74
     assert result.stderr.endswith(f"ladm: {unit} is damaged: row {position} has the score nan\n")

@@ -125,17 +125,19 @@ def _cut(by_length: dict[tuple[int, int | None], Batch], sizes: BatchSizes) -> I
             start += size
 
 
-def _score_batch(batch: Batch, scorer: Scorer, sizes: BatchSizes) -> list[Record]:
-    """Score a batch; one that does not fit the device's memory is halved until it does."""
+def _score_batch(batch: Batch, scorer: Scorer, sizes: BatchSizes, *, sparing: bool = False) -> list[Record]:
+    """Score a batch; one that does not fit the device's memory is halved until it does, a row alone tried once more."""
     scored = None
     try:
-        scored = scorer.score(np.stack([ids for _, ids in batch]))
+        scored = scorer.score(np.stack([ids for _, ids in batch]), sparing=sparing)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     # Halved outside the `except`, where the failed attempt's tensors are no longer referenced.
     if scored is not None:
         return [_record(row, ids, result) for (row, ids), result in zip(batch, scored, strict=True)]
+    if len(batch) == 1 and not sparing:
+        return _score_batch(batch, scorer, sizes, sparing=True)
     if len(batch) == 1:
         row, ids = batch[0]
         problem = RowError("out_of_memory", f"{len(ids)} tokens do not fit the device's memory, even alone")

@@ -20,6 +20,8 @@ from ladm.focus import Grid
 
 BACKENDS = ("torch", "triton")
 BLOCK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
+SPARING_ELEMENTS = 1 << 18
+"""Logits at a time: usually, by device, and where memory is short; a scored span is never cut."""
 SMALLEST_PREFIX_SHARE = 0.1
 """Below it a row is summed directly: its error would be that of the log-sum-exp (1e-6) over its share."""
 
@@ -33,6 +35,7 @@ def pairwise_focus(
     grid: Grid,
     backend: str,
     by_head: bool = False,
+    sparing: bool = False,
 ) -> Tensor:
     """Equation 2 for the pairs that `grid` wants: (B, J, N) float32, 0 elsewhere; (B, H, J, N) with `by_head`.
 
@@ -42,6 +45,7 @@ def pairwise_focus(
         lse_BHT: float32 log-sum-exp of the causal logits of every query row; None: it is computed
             here for the scored rows.
         by_head: leave out the mean over heads.
+        sparing: hold as few logits at a time as can be; the Triton backend never holds any.
     """
     if backend not in BACKENDS:
         raise UsageError(f"no backend {backend!r}; there is {', '.join(BACKENDS)}")
@@ -59,7 +63,8 @@ def pairwise_focus(
     for rows in grid.classes():
         spans = grid.I[rows[-1]]
         k_ZIlD = _spans(k_ZTD, grid, spans).float()
-        for block in _blocks(rows, grid, heads=B * H, device=q_BHTD.device):
+        budget = SPARING_ELEMENTS if sparing else BLOCK_ELEMENTS[q_BHTD.device.type]
+        for block in _blocks(rows, grid, heads=B * H, budget=budget):
             scored = [grid.J[row] for row in block]
             q_ZRClD = _spans(q_ZRTD, grid, scored).float() * scaling
             lse_ZRCl = None if lse_ZRT is None else _spans(lse_ZRT.unsqueeze(-1), grid, scored).squeeze(-1)
@@ -133,9 +138,8 @@ def _spans(x_TD: Tensor, grid: Grid, spans: list[int] | tuple[int, ...]) -> Tens
     return whole.index_select(-3, torch.tensor(spans, device=x_TD.device))
 
 
-def _blocks(rows: list[int], grid: Grid, *, heads: int, device: torch.device) -> Iterator[list[int]]:
-    """Cut `rows` of J so that the logits of a block stay within the memory meant for them."""
-    budget = BLOCK_ELEMENTS[device.type]
+def _blocks(rows: list[int], grid: Grid, *, heads: int, budget: int) -> Iterator[list[int]]:
+    """Cut `rows` of J so that a block has no more logits than the budget, or is a single row."""
     block: list[int] = []
     for row in rows:
         if block and heads * (len(block) + 1) * grid.l * len(grid.I[row]) * grid.l > budget:

@@ -27,6 +27,9 @@ class Scorer(Protocol):
         """The token ids of a row that can be scored. Raises RowError for one that cannot."""
         ...
 
-    def score(self, ids_BT: npt.NDArray[np.int64]) -> list[Scored]:
-        """Score rows of equal length, in their order. Every number may be NaN; the caller looks."""
+    def score(self, ids_BT: npt.NDArray[np.int64], *, sparing: bool = False) -> list[Scored]:
+        """Score rows of equal length, in their order. Every number may be NaN; the caller looks.
+
+        `sparing`: of memory, whatever it costs in time; asked for where a row alone did not fit.
+        """
         ...

@@ -14,14 +14,21 @@ Kept = dict[str, Tensor]
 
 
 def layer_cds(
-    observer: Observer, ids_BT: Tensor, grid: Grid, *, ablation: Ablation, backend: str, record: str = "layers"
+    observer: Observer,
+    ids_BT: Tensor,
+    grid: Grid,
+    *,
+    ablation: Ablation,
+    backend: str,
+    record: str = "layers",
+    sparing: bool = False,
 ) -> Kept:
     """What is kept of rows of equal length in one forward pass, float32 on the CPU, layers as in `observer.layers`.
 
     `cds_per_layer` (B, L); with record "heads" also `cds_per_head` (B, L H), each head's CDS from its
     own PFS, layer by layer; with "range" also `range_per_layer` (B, L), the median PFS of the used
     pairs at least half the document apart; with "forms" heads too, and both also without sigma
-    (`cds_per_layer_no_std`, `cds_per_head_no_std`).
+    (`cds_per_layer_no_std`, `cds_per_head_no_std`). `sparing`: as of `pairwise_focus`.
     """
     kept: dict[str, list[Tensor]] = {}
     by_head = record in ("heads", "forms")
@@ -32,8 +39,9 @@ def layer_cds(
 
     def visit(view: LayerView) -> None:
         pfs = pairwise_focus(
-            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head
-        )
+            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head,
+            sparing=sparing,
+        )  # fmt: skip
         pfs_BJN = pfs.mean(dim=1) if by_head else pfs
         for k, form in enumerate(forms):
             keep(kept_column(heads=False, second_form=k == 1), _cds(pfs_BJN, grid, form).unsqueeze(1))

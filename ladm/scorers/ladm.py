@@ -39,7 +39,7 @@ class LadmScorer:
             raise RowError("too_short", f"{len(ids)} tokens leave no span to score")
         return ids
 
-    def score(self, ids_BT: npt.NDArray[np.int64]) -> list[Scored]:
+    def score(self, ids_BT: npt.NDArray[np.int64], *, sparing: bool = False) -> list[Scored]:
         """CDS per layer of each row, and the score made of them.
 
         Rows of one batch share a forward pass on a GPU. On a CPU each has its own, which costs no
@@ -48,7 +48,7 @@ class LadmScorer:
         ids = torch.from_numpy(ids_BT)
         parts = torch.tensor_split(ids, len(ids)) if self._observer.device.type == "cpu" else (ids,)
         grid = self._grid(ids.shape[1])
-        kept = [self._layers(part, grid) for part in parts]
+        kept = [self._layers(part, grid, sparing=sparing) for part in parts]
         kept_BL = {name: torch.cat([each[name] for each in kept]).double().numpy() for name in kept[0]}
         scores_B = self._reduce(kept_BL)
         extras = {name: values_BL.tolist() for name, values_BL in kept_BL.items()}
@@ -57,11 +57,12 @@ class LadmScorer:
             for row, score in enumerate(scores_B.tolist())
         ]
 
-    def _layers(self, ids_BT: torch.Tensor, grid: Grid) -> Kept:
+    def _layers(self, ids_BT: torch.Tensor, grid: Grid, *, sparing: bool) -> Kept:
         settings = self._settings
         return layer_cds(
-            self._observer, ids_BT, grid, ablation=settings.ablation, backend=self._backend, record=settings.record
-        )
+            self._observer, ids_BT, grid, ablation=settings.ablation, backend=self._backend, record=settings.record,
+            sparing=sparing,
+        )  # fmt: skip
 
     def _reduce(self, kept_BL: dict[str, Floats]) -> Floats:
         reduction, layers = self._reduction, self._observer.layers
