@@ -8,6 +8,10 @@ select=(-m 'not slow')
 if [ "${1-}" = --all ]; then
     select=()
     shift
+    python -c 'import lm_eval' 2>/dev/null || {
+        echo "installing what ladm evaluate tasks needs (once)" >&2
+        python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[eval]'
+    }
 fi
 ruff check .
 ruff format --check .
