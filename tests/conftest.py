@@ -18,6 +18,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = DATA / "golden"
+SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--device", "cpu", "--span-tokens", "16")
 
 
 @pytest.fixture(scope="session")
@@ -97,3 +98,12 @@ def topical_rows(golden: dict[str, Any], lengths: list[int]) -> list[dict[str, A
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("sorted_by_score.jsonl", "scores.parquet", "errors.jsonl")}
+
+
+@pytest.fixture
+def short_rows(save_rows: Any, golden: dict[str, Any]) -> str:
+    return str(save_rows(topical_rows(golden, [700, 512, 700, 650, 512, 700, 512])))

@@ -34,7 +34,7 @@ from ladm.rows import Rows, open_rows
 from ladm.runs import Run
 
 
-@pytest.mark.parametrize(("workers", "kills", "most_seconds"), [(1, 12, 0.25), (2, 5, 6.0)])
+@pytest.mark.parametrize(("workers", "kills", "most_seconds"), [(1, 45, 0.25), (2, 5, 6.0)])
 def test_kills_at_random_times(tmp_path: Path, save_rows: Any, workers: int, kills: int, most_seconds: float) -> None:
     rows = open_rows(save_rows(fake_rows(600)))
     found = kill_again_and_again(tmp_path, rows, kills=kills, most_seconds=most_seconds, seed=1, workers=workers)

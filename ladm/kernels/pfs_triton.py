@@ -37,7 +37,7 @@ def pairwise_focus(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor | None, *, sc
     if not grid.J:
         return q.new_zeros(B, H, 0, grid.N, dtype=torch.float32)
     where = _where(grid, device)
-    tile = max(16, min(triton.next_power_of_2(grid.l), 128 if D <= 128 and q.dtype != torch.float32 else 64))
+    tile = max(16, min(triton.next_power_of_2(grid.l), largest_tile(D, q.dtype)))
     parts = triton.cdiv(grid.l, tile)
     common = (
         *(q.stride(0), q.stride(1), q.stride(2), k.stride(0), k.stride(1), k.stride(2)),
@@ -65,6 +65,13 @@ def pairwise_focus(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor | None, *, sc
     row_P, span_P = where.pairs.unbind(dim=1)
     pfs_BHJN[:, :, row_P, span_P] = focus.sum(dim=1).view(B, H, -1)
     return pfs_BHJN
+
+
+def largest_tile(D: int, dtype: torch.dtype) -> int:
+    """Rows of a tile such that the kernels take less than the 99 KiB of shared memory that small GPUs have."""
+    if dtype != torch.float32:
+        return 128 if D <= 128 else 64
+    return 64 if D <= 128 else 32
 
 
 class _Where:

@@ -1,0 +1,122 @@
+"""`ladm score` killed, interrupted, at a terminal, and in odd places."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from conftest import SMALL, results, topical_rows
+
+Run = Callable[..., Result]
+
+
+def start(*arguments: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ladm", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def lines_safe(folder: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in (folder / "units").glob("*")) if folder.exists() else 0
+
+
+def interrupt(process: subprocess.Popen[str], folder: Path, *, at_rows: int, number: int) -> str:
+    """Send a signal to the whole process group once some rows are safe."""
+    while lines_safe(folder) < at_rows and process.poll() is None:
+        time.sleep(0.005)
+    os.killpg(process.pid, number)
+    return process.communicate()[1]
+
+
+@pytest.fixture
+def slower_rows(save_rows: Any, golden: dict[str, Any]) -> str:
+    return str(save_rows(topical_rows(golden, [4096] * 24)))
+
+
+def test_killed_twice_and_interrupted_twice_the_bytes_are_the_same(ladm: Run, slower_rows: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = ("score", slower_rows, *SMALL, "--output", folder)
+    for at_rows, number, code in [
+        (3, signal.SIGKILL, -9),
+        (8, signal.SIGINT, 130),
+        (12, signal.SIGKILL, -9),
+        (18, signal.SIGTERM, 143),
+    ]:
+        process = start(*command)
+        said = interrupt(process, folder, at_rows=at_rows, number=number)
+        assert process.returncode == code, said
+        assert "Traceback" not in said
+        # A row that was seen but not yet synced when the signal came may be dropped again.
+        assert at_rows - 1 <= lines_safe(folder) < 24
+        if number != signal.SIGKILL:
+            assert said.splitlines()[-1] == (
+                f"ladm: stopped by {signal.Signals(number).name}; finished rows are safe in {folder}, "
+                "and the same command goes on from there"
+            )
+    assert ladm(*command).exit_code == 0
+    assert ladm(*command[:-1], tmp_path / "straight").exit_code == 0
+    assert results(folder) == results(tmp_path / "straight")
+
+
+def test_ctrl_c_at_a_terminal(slower_rows: str, tmp_path: Path) -> None:
+    """Typed at a pseudo-terminal, as a person does, it reaches every process of the run; two workers and all."""
+    command = [sys.executable, "-m", "ladm", "score", slower_rows, *SMALL, "--output", str(tmp_path / "run")]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*map(str, command), "--workers", "2"])
+    said = b""
+    typed = False
+    with contextlib.suppress(OSError):  # what Linux answers once the other side is gone
+        while True:
+            if not typed and lines_safe(tmp_path / "run") >= 2:
+                os.write(terminal, b"\x03")
+                typed = True
+            if select.select([terminal], [], [], 0.005)[0]:
+                block = os.read(terminal, 4096)
+                if not block:
+                    break
+                said += block
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert typed, said
+    assert os.waitstatus_to_exitcode(status) == 130, said
+    assert b"ladm: stopped by SIGINT; finished rows are safe in " in said
+    assert b"Traceback" not in said
+    assert 2 <= lines_safe(tmp_path / "run") < 24
+
+
+def test_paths_with_anything_in_them_and_a_locale_without_letters(short_rows: str, tmp_path: Path) -> None:
+    folder = tmp_path / "ein Lauf über alles 長い"
+    shutil.copytree(short_rows, tmp_path / "rows with blanks ü")
+    command = [sys.executable, "-m", "ladm", "score", str(tmp_path / "rows with blanks ü"), *map(str, SMALL)]
+    environment = os.environ | {"LC_ALL": "C", "LANG": "C"}
+    done = subprocess.run(
+        [*command, "--output", str(folder)], env=environment, capture_output=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"7 documents scored" in done.stdout
+    assert (folder / "sorted_by_score.jsonl").exists()
+
+
+def test_a_folder_that_takes_no_files_is_told_before_the_model_loads(ladm: Run, short_rows: str) -> None:
+    result = ladm("score", short_rows, *SMALL, "--output", "/proc/ladm-run")
+    assert result.exit_code == 74
+    assert result.stderr.splitlines()[-1].startswith("ladm: cannot ")
+    assert "/proc/ladm-run" in result.stderr
+    assert "scoring" not in result.stderr
