@@ -4,9 +4,10 @@
 
 The pool is windows of long documents, each from one place; some are replaced by what has no long-range structure of
 its own: pasted pieces of several documents, spans in random order, a block repeated, a list. Every arm takes the same
-number of rows (`random x2` twice as many). First outcome: how many planted rows an arm takes. Second: small models
-trained on each arm from scratch, judged by their loss on held-out documents by position, document by document. All of
-it goes on where it was stopped; `report/report.md` and `report/report.json` are the results.
+number of rows of every domain, as `ladm select` does (`random x2` twice as many). First outcome: how many planted
+rows an arm takes. Second: small models trained on each arm from scratch, judged by their loss on held-out documents
+by position, document by document. All of it goes on where it was stopped; `report/report.md` and `report/report.json`
+are the results.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from ladm.tokenizers import plain_tokenizer
 
 GZIP_BAND = (0.2, 0.8)
 """The middle 60 % by compressibility, of which the arm takes a random part."""
+OF_THE_POOL = ("pool", "held_out", "calculator", "row_tokens", "span_tokens", "windows_a_document", "planted_share")
+"""Settings that decide what is in the pool and how it is scored; the files come first."""
 
 
 def step(message: str) -> None:
@@ -72,7 +75,7 @@ def plant(rows: list[dict[str, Any]], *, share: float, span_tokens: int, seed: i
     """Replace a share of the rows by bad ones, as many of each kind, spread over all documents.
 
     A shuffled, repeated or list row is made of the row that it replaces, a pasted one begins with it,
-    so that no kind stands for a domain and what is planted is not there intact as well.
+    so that no kind stands for a domain. The later pieces of a pasted row may be in the pool intact as well.
     """
     draw = np.random.default_rng(seed)
     replaced = draw.permutation(len(rows))[: round(share * len(rows))]
@@ -110,15 +113,19 @@ def save(rows: list[dict[str, Any]], folder: Path) -> None:
     partial.rename(folder)
 
 
-def begin(work: Path, config: dict[str, Any]) -> None:
-    """Work made with other settings is not mixed with this."""
-    own = {key: value for key, value in config.items() if key not in ("work", "report", "at_once")}
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+def begin(work: Path, config: dict[str, Any]) -> Path:
+    """Work made with other settings or documents is not mixed with this: the folder for the students of these."""
+    own = {key: config[key] for key in OF_THE_POOL}
+    own |= {f"{key} sha256": hashlib.sha256(Path(config[key]).read_bytes()).hexdigest() for key in OF_THE_POOL[:2]}
     work.mkdir(parents=True, exist_ok=True)
-    mark = work / "config.sha256"
-    if mark.exists() and mark.read_text() != digest:
-        sys.exit(f"{work} was begun with other settings; remove it, or give work another folder")
-    mark.write_text(digest)
+    mark = work / "pool.json"
+    if mark.exists() and json.loads(mark.read_text()) != own:
+        sys.exit(f"{work} was begun with other documents or settings; remove it, or give work another folder")
+    mark.write_text(json.dumps(own, indent=1))
+    of_students = {key: value for key, value in config.items() if key not in ("work", "report", "at_once")}
+    students = work / f"students-{hashlib.sha256(json.dumps(of_students, sort_keys=True).encode()).hexdigest()[:8]}"
+    students.mkdir(exist_ok=True)
+    return students
 
 
 def scores_of(work: Path, config: dict[str, Any], pool: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
@@ -149,12 +156,22 @@ def scores_of(work: Path, config: dict[str, Any], pool: list[dict[str, Any]], te
     return found
 
 
-def choose(scores: dict[str, Any], *, rows: int, budget: int, seed: int) -> dict[str, list[int]]:
-    """Rows of every arm for a seed: the best, ties (and the random arms) by the seed's draw."""
-    tie = np.random.default_rng([seed, 1]).permutation(rows)
-    arms = {name: np.lexsort((tie, -values))[:budget] for name, values in scores.items()}
-    arms |= {"random": np.argsort(tie)[:budget], "random x2": np.argsort(tie)[: 2 * budget]}
-    return {name: sorted(map(int, taken)) for name, taken in arms.items()}
+def choose(scores: dict[str, Any], domains: list[str], *, share: float, seed: int) -> dict[str, list[int]]:
+    """Rows of every arm for a seed: of each domain its share, the best; ties and the random arms by the seed's draw."""
+    tie = np.random.default_rng([seed, 1]).permutation(len(domains))
+    ranked = {name: np.lexsort((tie, -values)) for name, values in scores.items()} | {"random": np.argsort(tie)}
+    quota = {domain: round(share * domains.count(domain)) for domain in domains}
+
+    def best(order: np.ndarray, times: int) -> list[int]:
+        left = {domain: times * rows for domain, rows in quota.items()}
+        taken = []
+        for row in map(int, order):
+            if left[domains[row]]:
+                left[domains[row]] -= 1
+                taken.append(row)
+        return sorted(taken)
+
+    return {name: best(order, 1) for name, order in ranked.items()} | {"random x2": best(ranked["random"], 2)}
 
 
 def student_tokenizer(texts: list[str], vocab: int, path: Path) -> Any:
@@ -171,9 +188,10 @@ def make_student(folder: Path, student: dict[str, int], seed: int) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    if (folder / "config.json").exists():
+    if folder.exists():
         return
     torch.manual_seed(seed)
+    partial = folder.with_name(f"{folder.name}.partial")
     width, heads = student["width"], student["heads"]
     LlamaForCausalLM(
         LlamaConfig(
@@ -181,7 +199,8 @@ def make_student(folder: Path, student: dict[str, int], seed: int) -> None:
             num_hidden_layers=student["layers"], num_attention_heads=heads, num_key_value_heads=heads,
             max_position_embeddings=student["length"], bos_token_id=None, eos_token_id=None,
         )
-    ).save_pretrained(folder)  # fmt: skip
+    ).save_pretrained(partial)  # fmt: skip
+    partial.rename(folder)
 
 
 def train_settings(config: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -192,28 +211,30 @@ def train_settings(config: dict[str, Any], seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trained_losses(work: Path, config: dict[str, Any], name: str, seed: int, count: int) -> np.ndarray:
+def trained_losses(students: Path, config: dict[str, Any], name: str, seed: int, count: int) -> np.ndarray:
     """Loss of a student of this arm at every position of every held-out row: (rows, length - 1), kept on disk."""
-    kept = work / "losses" / f"{name}.npy"
+    kept = students / "losses" / f"{name}.npy"
     if kept.exists():
         return np.load(kept)
     tokens = config["passes"] * count * config["student"]["length"]
     step(f"training  {name}: {tokens:,} tokens")
-    ladm("train", "--model", work / f"student-{seed}", "--rows", work / "arms" / name,
-         "--output", work / "trained" / name, "--tokens", tokens, "--config", work / f"train-{seed}.yaml",
+    ladm("train", "--model", students / f"student-{seed}", "--rows", students / "arms" / name,
+         "--output", students / "trained" / name, "--tokens", tokens, "--config", students / f"train-{seed}.yaml",
          threads=max(1, (os.cpu_count() or 1) // config["at_once"]))  # fmt: skip
     import torch
 
     from ladm.language import load_language, token_losses
 
-    language = load_language(str(work / "trained" / name), device="auto", dtype="float32")
-    held_out = open_rows(str(work / "held-out-student"))
+    language = load_language(str(students / "trained" / name), device="auto", dtype="float32")
+    held_out = open_rows(str(students / "held-out"))
     losses = [
         token_losses(language, torch.from_numpy(held_out.ids_at(k, vocab_size=language.vocab_size)).unsqueeze(0))[0]
         for k in range(len(held_out))
     ]
     stacked = torch.stack(losses).numpy()
-    np.save(kept, stacked)
+    partial = kept.with_suffix(".partial.npy")
+    np.save(partial, stacked)
+    partial.rename(kept)
     return stacked
 
 
@@ -225,7 +246,7 @@ def main(config_file: Path, scores_only: bool) -> None:
     if config["seeds"] - 1 not in STUDENT:
         sys.exit(f"seeds: one of {', '.join(str(k + 1) for k in STUDENT)}")
     work, out = Path(config["work"]), Path(config["report"])
-    begin(work, config)
+    students = begin(work, config)
     tokenizer = plain_tokenizer(config["calculator"])
     cut = {"tokens": config["row_tokens"], "most": config["windows_a_document"]}
     intact = windows(read_documents(config["pool"]), tokenizer, **cut)
@@ -235,13 +256,10 @@ def main(config_file: Path, scores_only: bool) -> None:
     texts, held_out_texts = ([tokenizer.decode(row["ids"]) for row in rows] for rows in (pool, held_out))
     save(pool, work / "pool")
     step(f"pool      {len(pool)} rows of {config['row_tokens']} tokens; held out {len(held_out)}")
-    scores = scores_of(work, config, pool, texts)
-    if scores_only:
-        return
-
     student = config["student"]
-    ours = student_tokenizer([tokenizer.decode(row["ids"]) for row in intact], student["vocab"], work / "student.json")
     length = student["length"]
+    intact_texts = [text for row, text in zip(pool, texts, strict=True) if row["meta"]["kind"] == "intact"]
+    ours = student_tokenizer(intact_texts, student["vocab"], students / "tokenizer.json")
 
     def as_rows(texts: list[str]) -> list[dict[str, Any]]:
         rows = [{"ids": np.array(each.ids[:length]), "meta": {}} for each in ours.encode_batch(texts)]
@@ -250,23 +268,26 @@ def main(config_file: Path, scores_only: bool) -> None:
             sys.exit(f"{short} rows have fewer than {length} of the student's tokens; lower student.length")
         return rows
 
-    save(as_rows(held_out_texts), work / "held-out-student")
     rows = as_rows(texts)
-    budget = round(config["budget_share"] * len(pool))
+    save(as_rows(held_out_texts), students / "held-out")
+    scores = scores_of(work, config, pool, texts)
+    if scores_only:
+        return
+    domains = [row["meta"]["pile_set_name"] for row in pool]
     chosen: dict[str, list[list[int]]] = {}
     trained: dict[str, list[Any]] = {}
     for folder in ("arms", "losses"):
-        (work / folder).mkdir(exist_ok=True)
-    with ThreadPoolExecutor(config["at_once"]) as students:
+        (students / folder).mkdir(exist_ok=True)
+    with ThreadPoolExecutor(config["at_once"]) as at_work:
         for seed in range(config["seeds"]):
-            make_student(work / f"student-{seed}", student, seed)
-            (work / f"train-{seed}.yaml").write_text(yaml.safe_dump(train_settings(config, seed)))
-            for arm, taken in choose(scores, rows=len(pool), budget=budget, seed=seed).items():
+            make_student(students / f"student-{seed}", student, seed)
+            (students / f"train-{seed}.yaml").write_text(yaml.safe_dump(train_settings(config, seed)))
+            for arm, taken in choose(scores, domains, share=config["budget_share"], seed=seed).items():
                 name = f"{arm.replace(' ', '-')}-{seed}"
-                save([rows[k] for k in taken], work / "arms" / name)
+                save([rows[k] for k in taken], students / "arms" / name)
                 chosen.setdefault(arm, []).append(taken)
                 trained.setdefault(arm, []).append(
-                    students.submit(trained_losses, work, config, name, seed, len(taken))
+                    at_work.submit(trained_losses, students, config, name, seed, len(taken))
                 )
     losses = {arm: np.array([each.result() for each in futures]) for arm, futures in trained.items()}
     document_of = np.array([row["meta"]["document"] for row in held_out])
