@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ladm.errors import LockedError, StorageError
 from ladm.runs import OWN_PARTIALS
-from ladm.storage import PARTIAL_SUFFIX, SORTING_PREFIX, naming
+from ladm.storage import PARTIAL_SUFFIX, SORTING, naming
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"
@@ -34,15 +34,15 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _flock(descriptor, folder, shared=shared)
-        if not shared:
-            _wait_for_workers(folder)
     except BaseException:
         os.close(descriptor)
         raise
     try:
         with naming(folder, "write to"):
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-            if not shared:
+        if not shared:
+            _wait_for_workers(folder)
+            with naming(folder, "write to"):
                 _tidy(folder)
         yield
     finally:
@@ -59,8 +59,9 @@ def _tidy(folder: Path) -> None:
     for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
         if OWN_PARTIALS.fullmatch(left.name):
             left.unlink(missing_ok=True)
-    for left in folder.glob(f"{SORTING_PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.iterdir():
+        if SORTING.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def hold_as_worker(folder: Path) -> None:

@@ -171,6 +171,12 @@ def model_identity(folder: str) -> dict[str, str]:
     return {path.name: digest for path, digest in zip(paths, digests, strict=True)}
 
 
+def tokenizer_identity(folder: str) -> dict[str, str]:
+    """SHA-256 of what a tokenizer is made of, by file name; empty for a model that comes without one."""
+    paths = [Path(folder) / name for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")]
+    return {path.name: _sha256(path) for path in paths if path.exists()}
+
+
 def _sha256(path: Path) -> str:
     if path.name == "config.json":
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -10,11 +10,12 @@ A line is what `lines.py` says.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 from ladm.errors import IncompleteError, LadmError, StorageError
 from ladm.identity import require_same
 from ladm.lines import encode_line, read_lines, read_texts
-from ladm.storage import PARTIAL_SUFFIX, Appender, create_once, naming, sync_folder, write_whole
+from ladm.storage import PARTIAL_SUFFIX, SORTING, Appender, create_once, naming, sync_folder, write_whole
 
 FORMAT = 3
 IDENTITY_FILE = "run.json"
@@ -33,7 +34,7 @@ OWN_UNIT_FILES = re.compile(
 """What may be in the folder of the units; the last is what a network file system makes of a file removed in use."""
 _SHARED = re.compile(r"\.(claim-|open-)|\.partial$")
 OWN_LEFTOVERS = re.compile(
-    rf"\.lock|\.workers|\.finishing-\d+(\.[0-9a-f]+\.partial)?|\.holder|\.sorting.*|{OWN_PARTIALS.pattern}|units"
+    rf"\.lock|\.workers|\.finishing-\d+(\.[0-9a-f]+\.partial)?|\.holder|{SORTING.pattern}|{OWN_PARTIALS.pattern}|units"
 )
 UNITS_AIMED_AT = 4096
 FEWEST_UNIT_ROWS, MOST_UNIT_ROWS = 16, 1024
@@ -132,20 +133,32 @@ class Run:
             names = [path for path in (self.folder / "units").iterdir() if OWN_UNIT_FILES.fullmatch(path.name)]
             left = [path for path in names if _SHARED.search(path.name)]
             numbers = {int(path.name.partition(".")[0]) for path in left}
+            holders = self.holders() if numbers else {}
             for unit in self.units if numbers else ():
                 if unit.number in numbers and not self.sealed_path(unit).exists():
-                    write_whole(self.open_path(unit), map(encode_line, self.rows_of_holders(unit)))
+                    rows = self.rows_of_holders(unit, holders.get(unit.number, ()))
+                    write_whole(self.open_path(unit), map(encode_line, rows))
             for path in left:
                 path.unlink(missing_ok=True)
 
-    def rows_of_holders(self, unit: Unit) -> list[dict[str, Any]]:
-        """Every row of an unsealed unit that any of its holders made safe. A damaged file of one counts for nothing."""
+    def holders(self) -> dict[int, list[Path]]:
+        """The files of unsealed units, by the unit's number; several of one that launches share."""
+        found: dict[int, list[Path]] = {}
+        with naming(self.folder / "units", "list"):
+            names = sorted(os.listdir(self.folder / "units"))
+        for name in names:
+            if ".open" in name and not name.endswith(PARTIAL_SUFFIX) and OWN_UNIT_FILES.fullmatch(name):
+                found.setdefault(int(name.partition(".")[0]), []).append(self.folder / "units" / name)
+        return found
+
+    def rows_of_holders(self, unit: Unit, paths: Iterable[Path]) -> list[dict[str, Any]]:
+        """Every row of an unsealed unit that any of its holders made safe, from their files.
+
+        Raises StorageError for a damaged one.
+        """
         rows: dict[int, dict[str, Any]] = {}
-        for path in sorted((self.folder / "units").glob(f"{unit.number:06d}.open*")):
-            if not path.name.endswith(PARTIAL_SUFFIX):
-                with contextlib.suppress(StorageError):
-                    records, _ = read_lines(path, start=unit.start, stop=unit.stop)
-                    rows = {record["position"]: record for record in records} | rows
+        for path in paths:
+            rows = {record["position"]: record for record in read_if_there(path, unit)} | rows
         return list(rows.values())
 
     def read_sealed(self, unit: Unit) -> list[dict[str, Any]]:
@@ -204,6 +217,19 @@ def _require_writable(nearest: Path, folder: Path) -> None:
         raise StorageError(f"cannot {action} {folder}: {nearest} is not a folder that can be written to")
 
 
+def read_if_there(path: Path, unit: Unit) -> list[dict[str, Any]]:
+    """The records of a file of an unsealed unit; none where another holder has sealed it or taken it away meanwhile.
+
+    Raises StorageError for a damaged one.
+    """
+    try:
+        return read_lines(path, start=unit.start, stop=unit.stop)[0]
+    except StorageError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOENT, errno.ESTALE):
+            return []
+        raise
+
+
 class UnitWriter:
     """An unfinished unit being written. `done` maps the position of each row that is safe to whether it has a score.
 
@@ -221,7 +247,8 @@ class UnitWriter:
         self._file = Appender(self._path, size=size)
         self._count(records)
         if holder:
-            kept = [record for record in run.rows_of_holders(unit) if record["position"] not in self.done]
+            others = run.rows_of_holders(unit, run.holders().get(unit.number, ()))
+            kept = [record for record in others if record["position"] not in self.done]
             if kept:
                 self.append(kept)
 

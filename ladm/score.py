@@ -21,7 +21,7 @@ from ladm.engines.worker import MakeScorer, Work
 from ladm.errors import LadmError
 from ladm.identity import differences
 from ladm.locks import locked
-from ladm.models import ModelFacts, model_identity
+from ladm.models import ModelFacts, model_identity, tokenizer_identity
 from ladm.plan import Plan, make_plan
 from ladm.progress import Echo, Progress
 from ladm.results import Summary, finish, is_finished, summarise
@@ -59,20 +59,20 @@ def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[S
                 echo(f"taking back {forget_errors(run):,} rows without a score")
             finished = is_finished(run)
             if not finished:
-                _finish_rows(plan, run, rows, progress, signals)
+                _finish_rows(plan, run, rows, echo, progress, signals)
             return summarise(run), finished
 
 
-def _finish_rows(plan: Plan, run: Run, rows: Rows, progress: Progress, signals: list[int]) -> None:
+def _finish_rows(plan: Plan, run: Run, rows: Rows, echo: Echo, progress: Progress, signals: list[int]) -> None:
     """Score what is left and write the results; of several launches that share the run one writes them."""
     if plan.place is not None:
         with SharedUnits(run, plan.place.shard) as source:
-            _score_rows(plan, run, rows, source, progress, signals)
+            _score_rows(plan, run, rows, source, echo, progress, signals)
             source.finish(partial(finish, run), partial(is_finished, run))
         return
     try:
-        _score_rows(plan, run, rows, OwnUnits(run), progress, signals)
-    except Exception:
+        _score_rows(plan, run, rows, OwnUnits(run), echo, progress, signals)
+    except BaseException:
         run.forget_if_empty()
         raise
     finish(run)
@@ -114,7 +114,8 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
 
 
 def _model(facts: ModelFacts) -> dict[str, Any]:
-    return {"type": facts.model_type, "sha256": model_identity(facts.folder)}
+    sha256, tokenizer = model_identity(facts.folder), tokenizer_identity(facts.folder)
+    return {"type": facts.model_type, "sha256": sha256, "tokenizer": tokenizer}
 
 
 def _versions() -> dict[str, str]:
@@ -166,7 +167,13 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
 
 
 def _score_rows(
-    plan: Plan, run: Run, rows: Rows, source: OwnUnits | SharedUnits, progress: Progress, signals: list[int]
+    plan: Plan,
+    run: Run,
+    rows: Rows,
+    source: OwnUnits | SharedUnits,
+    echo: Echo,
+    progress: Progress,
+    signals: list[int],
 ) -> None:
     """Work on what is left, with an eye on the number of rows without a score."""
     done, failed = _already(run)
@@ -190,27 +197,30 @@ def _score_rows(
         folder=run.folder.absolute(),
         rows=_absolute(plan.settings.rows),
         limit=plan.settings.limit,
+        sample=rows.sample(),
         make_scorer=make_scorer,
         batch_rows=plan.batch_rows(),
         threads=None if plan.settings.workers is None else max(1, (os.cpu_count() or 1) // plan.settings.workers),
     )
     try:
-        _run_units(plan, work, run, rows, source, report)
+        _run_units(plan, work, run, rows, source, report, echo)
     finally:
         progress.close()
 
 
-def _run_units(plan: Plan, work: Work, run: Run, rows: Rows, source: OwnUnits | SharedUnits, report: Report) -> None:
+def _run_units(
+    plan: Plan, work: Work, run: Run, rows: Rows, source: OwnUnits | SharedUnits, report: Report, say: Echo
+) -> None:
     """Let the engine that was asked for work on the units."""
     devices = plan.hardware.devices
     if plan.cluster is not None:
         from ladm.engines import ray
 
         assert isinstance(source, SharedUnits)
-        ray.run_units(work, source, cluster=plan.cluster, device=devices[0], report=report)
+        ray.run_units(work, source, cluster=plan.cluster, device=devices[0], report=report, say=say)
         return
     alone_on_cpu = plan.place is None and plan.settings.workers is None and devices == ("cpu",)
-    run_units(work, run, rows, source, devices=devices, report=report, watched=not alone_on_cpu)
+    run_units(work, run, rows, source, devices=devices, report=report, watched=not alone_on_cpu, say=say)
 
 
 @dataclass
@@ -231,7 +241,7 @@ class _Tally:
 
 def _already(run: Run) -> tuple[int, int]:
     """Rows that are safe from an earlier start, and how many of them have no score."""
-    unsealed = {unit.number for unit in run.unsealed()}
+    unsealed, holders = {unit.number for unit in run.unsealed()}, run.holders()
     done = failed = 0
     for unit in run.units:
         if unit.number not in unsealed:
@@ -239,7 +249,7 @@ def _already(run: Run) -> tuple[int, int]:
             done += len(records)
             failed += sum(record["status"] != "ok" for record in records)
         else:
-            records = run.rows_of_holders(unit)
+            records = run.rows_of_holders(unit, holders.get(unit.number, ()))
             done += len(records)
             failed += sum(record["status"] != "ok" for record in records)
     return done, failed

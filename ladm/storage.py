@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from pathlib import Path
 from ladm.errors import StorageError
 
 PARTIAL_SUFFIX = ".partial"
-SORTING_PREFIX = ".sorting"
+SORTING = re.compile(r"\.sorting-[a-z0-9_]{8}")
+SORTING_PREFIX = ".sorting-"
 """Of a throw-away folder for a sort."""
 
 

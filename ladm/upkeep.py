@@ -29,8 +29,8 @@ from ladm.results import (
     result_line,
 )
 from ladm.rows import open_rows
-from ladm.runs import IDENTITY_FILE, OWN_LEFTOVERS, OWN_UNIT_FILES, Run, Unit
-from ladm.storage import naming, sync_folder, write_whole
+from ladm.runs import IDENTITY_FILE, OWN_LEFTOVERS, OWN_UNIT_FILES, Run, Unit, read_if_there
+from ladm.storage import SORTING, naming, sync_folder, write_whole
 
 RATE_OVER_UNITS = 64
 ROWS_AT_A_TIME = 10_000
@@ -75,10 +75,11 @@ def status(run: Run) -> Status:
             found.errors.update(json.loads(line)["error_type"] for line in lines)
         return found
     sealed_at: list[tuple[float, int]] = []
+    holders = run.holders()
     for unit in run.units:
         path = run.sealed_path(unit)
         if unit.number in waiting:
-            found.done += _count_open(run, unit, found.errors)
+            found.done += _count_open(holders.get(unit.number, []), found.errors)
         else:
             with contextlib.suppress(FileNotFoundError):
                 found.done += unit.stop - unit.start
@@ -88,12 +89,10 @@ def status(run: Run) -> Status:
     return found
 
 
-def _count_open(run: Run, unit: Unit, errors: Counter[str]) -> int:
+def _count_open(paths: list[Path], errors: Counter[str]) -> int:
     """Whole lines of an unfinished unit: those of the holder who is furthest."""
     best = b""
-    for path in (run.folder / "units").glob(f"{unit.number:06d}.open*"):
-        if path.suffix == ".partial":
-            continue
+    for path in paths:
         with contextlib.suppress(FileNotFoundError):
             content = path.read_bytes()
             best = max(best, content[: content.rfind(b"\n") + 1], key=len)
@@ -141,6 +140,7 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
     lines: dict[int, int] = {}
     errors: list[bytes] = []
     unfinished = False
+    holders = run.holders() if not is_rescored(run) else {}
     for unit in run.units if not is_rescored(run) else ():
         try:
             if run.sealed_path(unit).exists():
@@ -151,7 +151,8 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
                         errors.append(json_line(record))
             else:
                 unfinished = True
-                _read_open(run, unit)
+                for path in holders.get(unit.number, ()):
+                    _read_open(path, unit)
         except LadmError as error:
             yield str(error)
     if is_finished(run):
@@ -162,11 +163,9 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
         yield from _verify_identity(run)
 
 
-def _read_open(run: Run, unit: Unit) -> None:
-    path = run.open_path(unit)
+def _read_open(path: Path, unit: Unit) -> None:
     try:
-        if path.exists():
-            read_lines(path, start=unit.start, stop=unit.stop)
+        read_if_there(path, unit)
     except LadmError as error:
         raise LadmError(f"{error}; without that file its rows are scored again") from None
 
@@ -278,8 +277,9 @@ def delete_run(folder: Path) -> None:
             path.unlink(missing_ok=True)
         if (folder / "units").exists():
             sync_folder(folder / "units")
-        for left in folder.glob(".sorting*"):
-            shutil.rmtree(left)
+        for left in folder.iterdir():
+            if SORTING.fullmatch(left.name):
+                shutil.rmtree(left)
     _remove(folder, IDENTITY_FILE)
 
 

@@ -25,6 +25,7 @@ class FakeScorer:
     die_on: int | None = None
     nan_on: int | None = None
     hang_once: str | None = None
+    hang_from_call: int = 1
     spoil_once: str | None = None
     memory_rows: int | None = None
     memory_at_call: int | None = None
@@ -46,7 +47,7 @@ class FakeScorer:
             raise RuntimeError(self.memory_message)
         if self.die_on is not None and (ids_BT[:, 0] == self.die_on).any():
             os._exit(9)
-        if self.hang_once is not None and once(self.hang_once):
+        if self.hang_once is not None and self.calls >= self.hang_from_call and once(self.hang_once):
             time.sleep(1000)
         if self.spoil_once is not None and once(self.spoil_once):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -84,6 +85,19 @@ def once(path: str) -> bool:
 
 def make_hanging_once(_device: str) -> FakeScorer:
     return FakeScorer(hang_once=os.environ["LADM_TEST_HANG_ONCE"])
+
+
+def make_hanging_later(_device: str) -> FakeScorer:
+    return FakeScorer(hang_once=os.environ["LADM_TEST_HANG_ONCE"], hang_from_call=4)
+
+
+def make_bad_on_one(device: str) -> FakeScorer:
+    """The device loads a model, and dies of every row."""
+    return FakeScorer(memory_rows=0, memory_message="no kernel image") if device == "fake:1" else FakeScorer(0.1)
+
+
+def make_dying_on_one(device: str) -> FakeScorer:
+    return make_dying(device) if device == "fake:1" else FakeScorer(0.1)
 
 
 def make_spoilt_once(_device: str) -> FakeScorer:

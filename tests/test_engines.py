@@ -10,7 +10,8 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,15 @@ def work_of(folder: Path, rows: Rows, make_scorer: Any, **changed: Any) -> Work:
     return Work(folder=folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=five, **changed)
 
 
-def complete(folder: Path, rows: Rows, make_scorer: Any = fakes.make_fake, *, devices: int = 1, **changed: Any) -> Any:
+def complete(
+    folder: Path,
+    rows: Rows,
+    make_scorer: Any = fakes.make_fake,
+    *,
+    devices: int = 1,
+    say: Callable[[str], None] = print,
+    **changed: Any,
+) -> list[Record]:
     heard: list[Record] = []
     with locked(folder):
         run = Run.create_or_resume(folder, identity(rows))
@@ -51,7 +60,7 @@ def complete(folder: Path, rows: Rows, make_scorer: Any = fakes.make_fake, *, de
         names = tuple(f"fake:{k}" for k in range(devices))
         run_units(
             work_of(folder, rows, make_scorer, **changed), run, rows, OwnUnits(run), devices=names,
-            report=heard.extend, watched=devices > 1,
+            report=heard.extend, watched=devices > 1, say=say,
         )  # fmt: skip
         finish(run)
     return heard
@@ -103,6 +112,55 @@ def test_a_worker_that_hangs_once_is_replaced(tmp_path: Path, rows: Rows, whole:
     assert (tmp_path / "hung").exists()
     assert contents(tmp_path / "run") == whole
     assert time.monotonic() - began < 30
+
+
+def test_one_that_hangs_after_its_first_batches_is_found_sooner(tmp_path: Path, rows: Rows, whole: Any) -> None:
+    """The deadline of a warm worker is that of its batches, not that of a model's first one."""
+    os.environ["LADM_TEST_HANG_ONCE"] = str(tmp_path / "hung")
+    began = time.monotonic()
+    complete(tmp_path / "run", rows, fakes.make_hanging_later, devices=2, hang_seconds=1.0, first_seconds=100.0)
+    assert (tmp_path / "hung").exists()
+    assert contents(tmp_path / "run") == whole
+    assert time.monotonic() - began < 50
+
+
+@pytest.mark.parametrize("make_scorer", [fakes.make_bad_on_one, fakes.make_dying_on_one])
+def test_a_bad_device_is_given_up_and_no_row_is_lost_to_it(
+    tmp_path: Path, rows: Rows, whole: Any, make_scorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Losses, "MOST_OF_A_PLACE", 2)
+    said: list[str] = []
+    complete(tmp_path / "run", rows, make_scorer, devices=2, say=said.append)
+    assert contents(tmp_path / "run") == whole
+    assert [line.split(" is given up")[0] for line in said] == ["warning   fake:1"]
+
+
+def test_workers_that_die_while_they_start_end_the_run(tmp_path: Path, rows: Rows) -> None:
+    with pytest.raises(LadmError, match=r"^the worker on fake:\d died \(exit code 3\) while it started; the rows"):
+        complete(tmp_path / "run", rows, fakes.make_dying, devices=2)
+
+
+def test_one_that_cannot_be_killed_ends_the_run(tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a call of a driver that does not return: SIGKILL is sent and nothing happens."""
+    os.environ["LADM_TEST_HANG_ONCE"] = str(tmp_path / "hung")
+    monkeypatch.setattr(local, "SLOWEST_END_SECONDS", 0.5)
+    monkeypatch.setattr(SpawnProcess, "kill", lambda _: None)
+    began = time.monotonic()
+    try:
+        with pytest.raises(LadmError, match=r"^the worker on fake:\d hung for \d+ s and does not end even when it is"):
+            complete(tmp_path / "run", rows, fakes.make_hanging_later, devices=2, hang_seconds=1.0)
+        assert time.monotonic() - began < 50
+    finally:
+        for child in children(os.getpid()):
+            if "spawn_main" in command_of(child):
+                os.kill(child, signal.SIGKILL)
+
+
+def test_a_worker_that_sees_other_rows_ends_the_run(tmp_path: Path, rows: Rows, save_rows: Any) -> None:
+    other = open_rows(save_rows(fake_rows(100)[::-1], "other"))
+    with pytest.raises(LadmError, match=r"has other rows on .* now than the run began with$"):
+        complete(tmp_path / "run", rows, devices=2, sample=other.sample())
+    complete(tmp_path / "run", rows, devices=2, sample=rows.sample())
 
 
 def test_a_death_is_noticed_at_once(tmp_path: Path, save_rows: Any) -> None:

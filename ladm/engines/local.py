@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from ladm.engines.units import Assignment, Losses, Patience, Source
-from ladm.engines.work import BatchSizes, Record, Report, work_unit
+from ladm.engines.work import BatchSizes, Event, Report, work_unit
 from ladm.engines.worker import Work, worker_main
-from ladm.errors import LadmError
+from ladm.errors import LadmError, one_line
 from ladm.rows import Rows
 from ladm.runs import Run
 from ladm.scorers import Scorer
@@ -32,15 +34,24 @@ SLOWEST_END_SECONDS = 10.0
 
 
 def run_units(
-    work: Work, run: Run, rows: Rows, source: Source, *, devices: tuple[str, ...], report: Report, watched: bool = False
+    work: Work,
+    run: Run,
+    rows: Rows,
+    source: Source,
+    *,
+    devices: tuple[str, ...],
+    report: Report,
+    watched: bool = False,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Work on the units of `source` until it is finished. `report` hears of each durable batch, in this process.
 
     With one device and not `watched` no process is started. Raises LadmError when a scorer cannot be
-    made, or when workers keep dying; what is sealed or appended by then stays.
+    made, or when workers keep dying; what is sealed or appended by then stays. `say` tells of a device
+    that the others go on without.
     """
     if len(devices) > 1 or watched:
-        _Pool(work, source, devices=devices, report=report).run()
+        _Pool(work, source, devices=devices, report=report, say=say).run()
         return
     scorer: Scorer | None = None
     sizes = BatchSizes(work.batch_rows)
@@ -49,7 +60,7 @@ def run_units(
         if assignment is not None:
             scorer = scorer or work.make_scorer(devices[0])
             with contextlib.closing(work_unit(run, assignment, rows, scorer, batch_rows=sizes)) as events:
-                for kind, content in events:
+                for kind, content in _explained(events):
                     if kind == "rows":
                         report(content)
             source.sealed(assignment)
@@ -59,8 +70,20 @@ def run_units(
             time.sleep(TICK_SECONDS)
 
 
+def _explained(events: Iterator[Event]) -> Iterator[Event]:
+    """The same events; what a scorer raises without a word for people, with what to do."""
+    try:
+        yield from events
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise LadmError(
+            f"scoring failed ({type(error).__name__}: {one_line(error)}); with --workers 1 the row that it fails in is "
+            "found, recorded as an error, and left behind"
+        ) from error
+
+
 @dataclass
 class _Worker:
+    place: int
     device: str
     process: SpawnProcess
     pipe: Connection
@@ -86,11 +109,17 @@ class _Worker:
 class _Pool:
     """The supervisor of one process a device."""
 
-    def __init__(self, work: Work, source: Source, *, devices: tuple[str, ...], report: Report) -> None:
-        self._work, self._source, self._devices, self._report = work, source, devices, report
+    def __init__(
+        self, work: Work, source: Source, *, devices: tuple[str, ...], report: Report, say: Callable[[str], None]
+    ) -> None:
+        self._work, self._source, self._report, self._say = work, source, report, say
         self._context = multiprocessing.get_context("spawn")
-        self._slots: list[_Worker | None] = [None] * len(devices)
-        self._failed_starts: Counter[str] = Counter()
+        # Places by number, because several workers of a CPU have the same name; one that is given up goes.
+        self._devices = dict(enumerate(devices))
+        self._slots: dict[int, _Worker | None] = dict.fromkeys(self._devices)
+        self._again: list[tuple[Assignment, int]] = []
+        """Units of lost workers, each with the place that lost it."""
+        self._failed_starts: Counter[int] = Counter()
         self._losses = Losses()
         self._patience = Patience(work.hang_seconds, work.first_seconds)
         self._last_look = time.monotonic()
@@ -112,28 +141,43 @@ class _Pool:
                     worker.process.join(max(0.0, patience - time.monotonic()))
                 worker.process.kill()
             for worker in self._workers():
-                worker.process.join()
+                _end(worker.process)
 
     def _workers(self) -> list[_Worker]:
-        return [worker for worker in self._slots if worker is not None]
+        return [worker for worker in self._slots.values() if worker is not None]
 
     def _done(self) -> bool:
-        return not any(worker.assignment for worker in self._workers()) and self._source.finished()
+        busy = self._again or any(worker.assignment for worker in self._workers())
+        return not busy and self._source.finished()
 
     def _hand_out(self) -> None:
-        """Units for idle workers and for devices without one; a source that had none is left in peace for a while."""
-        for slot, worker in enumerate(self._slots):
-            if (worker is None or worker.idle) and time.monotonic() >= self._ask_again:
-                assignment = self._source.take()
+        """Units for idle workers and for devices without one."""
+        for place, worker in self._slots.items():
+            if worker is None or worker.idle:
+                assignment = self._next(place)
                 if assignment is None:
-                    self._ask_again = time.monotonic() + TICK_SECONDS
-                elif worker is None:
-                    self._slots[slot] = self._start(self._devices[slot], assignment)
+                    continue
+                if worker is None:
+                    self._slots[place] = self._start(place, assignment)
                 else:
                     worker.assignment, worker.since = assignment, time.monotonic()
                     worker.send(assignment)
 
-    def _start(self, device: str, assignment: Assignment | None) -> _Worker:
+    def _next(self, place: int) -> Assignment | None:
+        """A unit that was lost elsewhere, or a new one; a source that had none is left in peace for a while."""
+        for k, (assignment, lost_at) in enumerate(self._again):
+            if lost_at != place or len(self._slots) == 1:
+                del self._again[k]
+                return assignment
+        if time.monotonic() < self._ask_again:
+            return None
+        new = self._source.take()
+        if new is None:
+            self._ask_again = time.monotonic() + TICK_SECONDS
+        return new
+
+    def _start(self, place: int, assignment: Assignment) -> _Worker:
+        device = self._devices[place]
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=worker_main, args=(self._work, device, theirs, os.getpid()), daemon=True, name=f"ladm {device}"
@@ -145,7 +189,7 @@ class _Pool:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
-        return _Worker(device, process, ours, time.monotonic(), assignment=assignment)
+        return _Worker(place, device, process, ours, time.monotonic(), assignment=assignment)
 
     def _listen(self) -> None:
         """Hear what workers say, and see which are gone; at once, or after a tick without either."""
@@ -176,7 +220,7 @@ class _Pool:
             worker.reason = content
         elif kind == "ready":
             worker.ready = True
-            self._failed_starts[worker.device] = 0
+            self._failed_starts[worker.place] = 0
             if worker.assignment is not None:
                 worker.send(worker.assignment)
         elif kind == "begin":
@@ -186,27 +230,36 @@ class _Pool:
             safe = {record["position"] for record in content}
             worker.batch = [position for position in worker.batch if position not in safe]
             worker.warm = True
-            self._heard_rows(content)
+            if any(record["status"] == "ok" for record in content):
+                self._losses.scored(worker.place)
+            self._report(content)
         elif kind == "sealed":
             assert worker.assignment is not None
             self._source.sealed(worker.assignment)
             worker.assignment = None
         worker.since = now
 
-    def _heard_rows(self, records: list[Record]) -> None:
-        if any(record["status"] == "ok" for record in records):
-            self._losses.in_a_row = 0
-        self._report(records)
-
     def _lost(self, worker: _Worker) -> None:
-        """Replace a worker that is gone, and see to it that its rows are scored one by one, or left out."""
+        """See to it that the rows of a worker that is gone are scored one by one, elsewhere if can be, or left out.
+
+        Another is started in its place once there is a unit for it; a place that loses one after the
+        other is given up while there are others.
+        """
         worker.process.kill()
-        worker.process.join()
+        if not _end(worker.process):
+            raise LadmError(
+                f"the worker on {worker.device} {worker.reason or 'is lost'} and does not end even when it is killed: "
+                "its driver or file system hangs; the rows that were finished are safe, and once it is gone the same "
+                "command goes on from there"
+            )
         worker.pipe.close()
         reason = worker.reason or f"died (exit code {worker.process.exitcode})"
-        self._losses.in_a_row += 1
-        self._failed_starts[worker.device] += not worker.ready
-        if self._losses.too_many or self._failed_starts[worker.device] > MOST_FAILED_STARTS:
+        place = worker.place
+        self._losses.lost(place, worker.batch)
+        self._failed_starts[place] += not worker.ready
+        elsewhere = len(self._slots) > 1
+        bad = self._failed_starts[place] > MOST_FAILED_STARTS or self._losses.is_bad(place)
+        if self._losses.too_many or (bad and not elsewhere and not worker.ready):
             when = f"{self._losses.in_a_row} times without a row in between" if worker.ready else "while it started"
             raise LadmError(
                 f"the worker on {worker.device} {reason} {when}; the rows it finished are safe, and the same command "
@@ -214,8 +267,14 @@ class _Pool:
             )
         assignment = worker.assignment
         if assignment is not None and worker.batch:
-            assignment = self._losses.after(assignment, worker.batch, f"the worker on {worker.device} {reason}")
-        self._slots[self._slots.index(worker)] = self._start(worker.device, assignment)
+            what = f"the worker on {worker.device} {reason}"
+            assignment = self._losses.after(assignment, worker.batch, what, elsewhere=elsewhere)
+        if assignment is not None:
+            self._again.append((assignment, place))
+        self._slots[place] = None
+        if bad and elsewhere:
+            self._say(f"warning   {worker.device} is given up: its worker {reason}, again and again; the others go on")
+            del self._slots[place]
 
     def _look_for_hung(self) -> None:
         now = time.monotonic()
@@ -228,4 +287,15 @@ class _Pool:
             limit = self._patience.limit(warm=worker.ready and worker.warm, tries=self._losses.tries(worker.batch))
             if not worker.idle and not worker.reason and now - worker.since > limit:
                 worker.reason = f"hung for {limit:.0f} s"
-                worker.process.kill()
+                self._lost(worker)
+
+
+def _end(process: SpawnProcess) -> bool:
+    """Kill a process and wait for its end. False for one in a call of the kernel that does not return."""
+    process.kill()
+    process.join(SLOWEST_END_SECONDS)
+    if process.is_alive():
+        # Or the interpreter would wait for it at its own end.
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+        return False
+    return True

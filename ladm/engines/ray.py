@@ -25,7 +25,6 @@ from ladm.engines.units import Assignment, Losses, Patience
 from ladm.engines.work import BatchSizes, Event, Report, work_unit
 from ladm.engines.worker import Work
 from ladm.errors import LadmError, UsageError, one_line
-from ladm.rows import open_rows
 from ladm.runs import Run
 
 TICK_SECONDS = 0.5
@@ -90,13 +89,21 @@ def connect(device: str, workers: int | None) -> Cluster:
     return Cluster(cuda=cuda, actors=workers or (gpus if cuda else max(1, cores)))
 
 
-def run_units(work: Work, source: SharedUnits, *, cluster: Cluster, device: str, report: Report) -> None:
+def run_units(
+    work: Work,
+    source: SharedUnits,
+    *,
+    cluster: Cluster,
+    device: str,
+    report: Report,
+    say: Callable[[str], None] = print,
+) -> None:
     """Work on the units of `source` until it is finished. `report` hears of each durable batch, in this process.
 
     Raises LadmError when a scorer cannot be made, or when actors keep dying; what is sealed or
     appended by then stays.
     """
-    pool = _Pool(work, source, cluster=cluster, device=device, report=report)
+    pool = _Pool(work, source, cluster=cluster, device=device, report=report, say=say)
     try:
         pool.run()
     finally:
@@ -111,7 +118,7 @@ class _Actor:
 
     def start(self) -> None:
         """Load the model."""
-        self._run, self._rows = Run.read(self._work.folder), open_rows(self._work.rows, limit=self._work.limit)
+        self._run, self._rows = Run.read(self._work.folder), self._work.open_rows()
         self._scorer = self._work.make_scorer(self._device)
         self._sizes = BatchSizes(self._work.batch_rows)
 
@@ -139,10 +146,20 @@ class _Slot:
 
 
 class _Pool:
-    def __init__(self, work: Work, source: SharedUnits, *, cluster: Cluster, device: str, report: Report) -> None:
-        self._source, self._report = source, report
+    def __init__(
+        self,
+        work: Work,
+        source: SharedUnits,
+        *,
+        cluster: Cluster,
+        device: str,
+        report: Report,
+        say: Callable[[str], None],
+    ) -> None:
+        self._source, self._report, self._say = source, report, say
         self._losses, self._patience = Losses(), Patience(work.hang_seconds, work.first_seconds)
-        self._again: list[Assignment] = []
+        self._again: list[tuple[Assignment, _Slot]] = []
+        """Units of lost actors, each with the one that was lost."""
         self._ask_again = 0.0
         kind = ray.remote(_Actor).options(max_restarts=-1, scheduling_strategy="SPREAD", **cluster.resources)
         actors = [kind.remote(work, device) for _ in range(cluster.actors)]
@@ -153,7 +170,7 @@ class _Pool:
             # Ray drops what a signal's handler raises inside of it; the report says whether one came.
             self._report([])
             for slot in self._slots:
-                if slot.awaited is None and time.monotonic() >= self._ask_again:
+                if slot.awaited is None:
                     self._hand_out(slot)
             waiting = {slot.awaited: slot for slot in self._slots if slot.awaited is not None}
             if not waiting:
@@ -174,14 +191,26 @@ class _Pool:
         return not self._again and not any(slot.assignment for slot in self._slots) and self._source.finished()
 
     def _hand_out(self, slot: _Slot) -> None:
-        assignment = self._again.pop() if self._again else self._source.take()
+        assignment = self._next(slot)
         if assignment is None:
-            self._ask_again = time.monotonic() + TICK_SECONDS
             return
         slot.assignment, slot.batch, slot.since = assignment, [], time.monotonic()
         # Where a row is under suspicion, what is told of it must have arrived before it is scored.
         pace = {"_generator_backpressure_num_objects": 1} if assignment.alone else {}
         slot.events = slot.actor.score.options(num_returns="streaming", **pace).remote(assignment)
+
+    def _next(self, slot: _Slot) -> Assignment | None:
+        """A unit that another actor was lost at, or a new one; a source that had none is left in peace for a while."""
+        for k, (assignment, lost_by) in enumerate(self._again):
+            if lost_by is not slot or len(self._slots) == 1:
+                del self._again[k]
+                return assignment
+        if time.monotonic() < self._ask_again:
+            return None
+        new = self._source.take()
+        if new is None:
+            self._ask_again = time.monotonic() + TICK_SECONDS
+        return new
 
     def _hear(self, slot: _Slot) -> None:
         """The end of a start, one event of a unit, or the news that the actor is gone."""
@@ -219,7 +248,7 @@ class _Pool:
             safe = {record["position"] for record in content}
             slot.batch = [position for position in slot.batch if position not in safe]
             if any(record["status"] == "ok" for record in content):
-                self._losses.in_a_row = 0
+                self._losses.scored(id(slot))
             self._report(content)
         else:
             assert slot.assignment is not None
@@ -238,7 +267,7 @@ class _Pool:
                 return
             slot.starting = _started(slot.actor)
             return
-        self._losses.in_a_row += 1
+        self._losses.lost(id(slot), slot.batch)
         if self._losses.too_many:
             raise LadmError(
                 f"a Ray actor {reason} {self._losses.in_a_row} times without a row in between; the rows that were "
@@ -247,7 +276,14 @@ class _Pool:
         if slot.assignment is not None:
             again = self._source.again(slot.assignment)
             if again is not None:
-                self._again.append(self._losses.after(again, slot.batch, f"its Ray actor {reason}"))
+                elsewhere = len(self._slots) > 1
+                again = self._losses.after(again, slot.batch, f"its Ray actor {reason}", elsewhere=elsewhere)
+                self._again.append((again, slot))
+        if self._losses.is_bad(id(slot)) and len(self._slots) > 1:
+            self._say(f"warning   a Ray actor is given up: it {reason}, again and again; the others go on")
+            ray.kill(slot.actor)
+            self._slots.remove(slot)
+            return
         slot.assignment = slot.events = None
         slot.batch, slot.warm, slot.reason = [], False, ""
         slot.starting = _started(slot.actor)

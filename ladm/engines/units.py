@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -35,33 +34,65 @@ class Source(Protocol):
 
 
 class Losses:
-    """What lost workers say of the rows that they were at: which row takes workers with it, when to give up."""
+    """What lost workers say of rows and of devices: which row takes workers with it, what does not work.
+
+    A row is poisonous only once it was lost in more than one place, where there is more than one. A
+    place is a device, or an actor.
+    """
 
     MOST_IN_A_ROW = 20
     """Workers lost without a single row scored in between, before the run is given up."""
+    MOST_OF_A_PLACE = 5
+    """The same of one place, before the others go on without it."""
     OF_A_POISONOUS_ROW = 3
 
     def __init__(self) -> None:
         self.in_a_row = 0
-        self._of_row: Counter[int] = Counter()
+        self._of_row: dict[int, list[Hashable]] = {}
+        self._since_scored: dict[Hashable, list[list[int]]] = {}
+        """Batches lost by a place since it scored a row."""
 
     @property
     def too_many(self) -> bool:
         return self.in_a_row > self.MOST_IN_A_ROW
 
+    def scored(self, place: Hashable) -> None:
+        """A row was scored there."""
+        self.in_a_row = 0
+        self._since_scored.pop(place, None)
+
+    def lost(self, place: Hashable, batch: Sequence[int]) -> None:
+        """A worker was lost there, at these rows; at none while it started."""
+        self.in_a_row += 1
+        for position in batch:
+            self._of_row.setdefault(position, []).append(place)
+        if batch:
+            self._since_scored.setdefault(place, []).append(list(batch))
+
+    def is_bad(self, place: Hashable) -> bool:
+        """Does the place lose worker after worker, at rows that no other has lost one at?"""
+        alone = [
+            batch
+            for batch in self._since_scored.get(place, ())
+            if all(set(self._of_row[position]) == {place} for position in batch)
+        ]
+        return len(alone) > self.MOST_OF_A_PLACE
+
     def tries(self, batch: Sequence[int]) -> int:
         """How many workers the most suspect row of a batch has taken."""
-        return max((self._of_row[position] for position in batch), default=0)
+        return max((len(self._of_row.get(position, ())) for position in batch), default=0)
 
-    def after(self, assignment: Assignment, batch: Sequence[int], what: str) -> Assignment:
+    def after(self, assignment: Assignment, batch: Sequence[int], what: str, *, elsewhere: bool) -> Assignment:
         """The unit once more, with the rows of `batch` alone; one that was alone and lost again and again is left out.
 
-        `what` is what became of the worker, such as `the worker on cuda:0 died`.
+        `what` is what became of the worker, such as `the worker on cuda:0 died`; `elsewhere`: is there
+        another place where the rows could be tried?
         """
-        self._of_row.update(batch)
         poisoned = dict(assignment.poisoned)
-        if len(batch) == 1 and self._of_row[batch[0]] >= self.OF_A_POISONOUS_ROW:
-            poisoned[batch[0]] = f"{what} each time it scored this row"
+        if len(batch) == 1:
+            places = self._of_row[batch[0]]
+            if len(places) >= self.OF_A_POISONOUS_ROW and (len(set(places)) > 1 or not elsewhere):
+                poisoned[batch[0]] = f"{what} each time it scored this row"
         return replace(assignment, alone=assignment.alone | set(batch), poisoned=poisoned)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 from ladm.engines.work import BatchRule, BatchSizes, work_unit
 from ladm.errors import LadmError, one_line
 from ladm.locks import hold_as_worker
-from ladm.rows import open_rows
+from ladm.rows import Rows, open_rows
 from ladm.runs import Run
 from ladm.scorers import Scorer
 
@@ -36,9 +37,18 @@ class Work:
     limit: int | None
     make_scorer: MakeScorer
     batch_rows: BatchRule
+    sample: str | None = None
+    """`Rows.sample` of the rows that the run began with."""
     threads: int | None = None
     hang_seconds: float = 300.0
     first_seconds: float = 1800.0
+
+    def open_rows(self) -> Rows:
+        """The rows, wherever this is. Raises LadmError where they are not those that the run began with."""
+        rows = open_rows(self.rows, limit=self.limit)
+        if self.sample is not None and rows.sample() != self.sample:
+            raise LadmError(f"{self.rows} has other rows on {socket.gethostname()} now than the run began with")
+        return rows
 
 
 def worker_main(work: Work, device: str, pipe: Connection, parent: int) -> None:
@@ -56,7 +66,7 @@ def worker_main(work: Work, device: str, pipe: Connection, parent: int) -> None:
         if work.threads is not None:
             os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(work.threads)
         hold_as_worker(work.folder)
-        run, rows = Run.read(work.folder), open_rows(work.rows, limit=work.limit)
+        run, rows = Run.read(work.folder), work.open_rows()
         scorer = work.make_scorer(device)
         sizes = BatchSizes(work.batch_rows)
         tell("ready", None)
