@@ -51,6 +51,11 @@ def pool_kills(root: Path) -> dict[str, Any]:
     return asdict(torture.kill_again_and_again(root, rows, kills=100, most_seconds=6.0, seed=SEED, workers=2))
 
 
+def sharers(root: Path) -> dict[str, Any]:
+    """100 SIGKILLs of one of 3 launches that share a run."""
+    return asdict(torture.kill_sharers(root, make_rows(root, 20_000), kills=100, launches=3, seed=SEED))
+
+
 def crash_points(root: Path) -> dict[str, Any]:
     """A stop before and after every disk operation of a run."""
     return {"points": torture.every_crash_point(root, make_rows(root, 60))}
@@ -78,7 +83,8 @@ def state_machine(root: Path) -> dict[str, Any]:
 
 
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    each.__name__: each for each in (kills, pool_kills, crash_points, disk_failures, worker_kills, races, state_machine)
+    each.__name__: each
+    for each in (kills, pool_kills, sharers, crash_points, disk_failures, worker_kills, races, state_machine)
 }
 
 

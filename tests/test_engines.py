@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -32,6 +33,7 @@ from ladm.locks import locked
 from ladm.results import ERRORS_FILE, SORTED_FILE, finish
 from ladm.rows import Rows, open_rows
 from ladm.runs import Run, UnitWriter
+from ladm.upkeep import verify
 
 TESTS = Path(__file__).parent
 
@@ -368,6 +370,23 @@ def test_a_run_alone_adopts_what_sharers_left(tmp_path: Path, rows: Rows, whole:
     assert Run.read(folder).read_sealed(run.units[2]) == records
     assert contents(folder) == whole
     assert not [p.name for p in (folder / "units").iterdir() if not p.name.endswith(".jsonl")]
+
+
+def test_a_damaged_file_of_a_sharer_is_told_and_kept(tmp_path: Path, rows: Rows) -> None:
+    folder = tmp_path / "run"
+    run = Run.create_or_resume(folder, identity(rows))
+    complete(tmp_path / "other", rows)
+    with contextlib.closing(UnitWriter(run, run.units[1], holder="0-abc")) as writer:
+        writer.append(Run.read(tmp_path / "other").read_sealed(run.units[1])[:4])
+    path = run.open_path(run.units[1], "0-abc")
+    content = bytearray(path.read_bytes())
+    content[30] ^= 1
+    path.write_bytes(content)
+    for again in (lambda: complete(folder, rows), lambda: UnitWriter(run, run.units[1], holder="1-abc")):
+        with pytest.raises(StorageError, match=f"^{path} is damaged at byte 0"):
+            again()
+    assert path.read_bytes() == content
+    assert any(f"{path} is damaged" in line for line in verify(run, deep=False))
 
 
 def test_one_who_comes_back_while_a_run_alone_is_at_the_unit(tmp_path: Path, rows: Rows, whole: Any) -> None:

@@ -101,6 +101,18 @@ def test_ctrl_c_at_a_terminal(slower_rows: str, tmp_path: Path) -> None:
     assert 2 <= lines_safe(tmp_path / "run") < 24
 
 
+def test_a_folder_in_use_is_named_and_left_alone(ladm: Run, short_rows: str, tmp_path: Path) -> None:
+    from ladm.locks import locked
+
+    folder = tmp_path / "run"
+    with locked(folder):
+        result = ladm("score", short_rows, *SMALL, "--output", folder)
+        assert result.exit_code == 75
+        assert result.stderr.splitlines()[-1].startswith(f"ladm: {folder} is in use by process {os.getpid()} on ")
+        assert not (folder / "run.json").exists()
+    assert ladm("score", short_rows, *SMALL, "--output", folder).exit_code == 0
+
+
 def test_paths_with_anything_in_them_and_a_locale_without_letters(short_rows: str, tmp_path: Path) -> None:
     folder = tmp_path / "ein Lauf über alles 長い"
     shutil.copytree(short_rows, tmp_path / "rows with blanks ü")

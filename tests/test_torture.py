@@ -22,6 +22,7 @@ from torture import (
     every_crash_point,
     every_failure,
     kill_again_and_again,
+    kill_sharers,
     kill_workers,
     positions_in,
     race_for_the_lock,
@@ -40,6 +41,14 @@ def test_kills_at_random_times(tmp_path: Path, save_rows: Any, workers: int, kil
     found = kill_again_and_again(tmp_path, rows, kills=kills, most_seconds=most_seconds, seed=1, workers=workers)
     assert (found.lost, found.repeated, found.differing) == (0, 0, 0)
     assert found.acknowledged > 0
+
+
+def test_launches_that_share_a_run_killed_at_random(tmp_path: Path, save_rows: Any) -> None:
+    rows = open_rows(save_rows(fake_rows(3000)))
+    found = kill_sharers(tmp_path, rows, kills=4, launches=2, seed=2)
+    assert (found.lost, found.repeated, found.differing) == (0, 0, 0)
+    assert found.kills == 4
+    assert found.acknowledged > 2000 * found.rounds
 
 
 def test_every_crash_point(tmp_path: Path, save_rows: Any) -> None:

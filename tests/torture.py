@@ -25,12 +25,13 @@ from typing import Any
 import fakes
 
 from ladm.engines.local import run_units
+from ladm.engines.shard import Shard, SharedUnits, parse_shard
 from ladm.engines.units import OwnUnits
 from ladm.engines.worker import Work
 from ladm.errors import LockedError, StorageError
 from ladm.lines import read_lines
 from ladm.locks import locked
-from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish
+from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish, is_finished
 from ladm.rows import Rows, open_rows
 from ladm.runs import FORMAT, Run
 
@@ -152,15 +153,62 @@ def _one_life(run: Path, rows: Rows, told: Path, seconds: float, *, workers: int
     return False
 
 
+def kill_sharers(folder: Path, rows: Rows, *, kills: int, launches: int, seed: int) -> Kills:
+    """Have several launches share a run, kill one of them at a random time and start it again, again and again."""
+    draw = random.Random(seed)
+    found = Kills()
+    complete(folder / "whole", rows)
+    whole = contents(folder / "whole")
+    while found.kills < kills:
+        run, told = folder / f"run{found.rounds}", folder / f"told{found.rounds}"
+
+        def start(index: int, run: Path = run, told: Path = told) -> subprocess.Popen[bytes]:
+            shard = f"{index}/{launches}"
+            command = [sys.executable, "-m", "torture", str(run), rows.name, str(told), "1", shard]
+            return subprocess.Popen(command, cwd=Path(__file__).parent)
+
+        lives = [start(index) for index in range(launches)]
+        while any(life.poll() is None for life in lives):
+            time.sleep(draw.uniform(0.5, 2.5))
+            index = draw.randrange(launches)
+            if lives[index].poll() is None and found.kills < kills:
+                lives[index].kill()
+                lives[index].wait()
+                found.kills += 1
+                lives[index] = start(index)
+        assert [life.returncode for life in lives] == [0] * launches
+        acknowledged = {int(word) for word in told.read_text().split()}
+        on_disk = positions_in(run)
+        found.acknowledged += len(acknowledged)
+        found.lost += len(acknowledged - set(on_disk))
+        found.repeated += len(on_disk) - len(set(on_disk))
+        found.differing += contents(run) != whole
+        found.rounds += 1
+    return found
+
+
+def share(folder: Path, rows: Rows, shard: Shard, *, report: Callable[[list[Any]], None]) -> None:
+    """One of several launches of a run, as `ladm score --shard` does it; a lost one is taken over after a second."""
+    with locked(folder, shared=True):
+        run = Run.create_or_resume(folder, identity(rows))
+        work = Work(folder=folder, rows=rows.name, limit=None, make_scorer=fakes.make_fake, batch_rows=Batch(5))
+        with SharedUnits(run, shard, lease_seconds=1.0) as source:
+            run_units(work, run, rows, source, devices=("fake:0",), report=report)
+            source.finish(partial(finish, run), partial(is_finished, run))
+
+
 def main() -> None:
-    """The child of `kill_again_and_again`."""
-    run, rows, told, workers = sys.argv[1:]
+    """The child of `kill_again_and_again` and of `kill_sharers`."""
+    run, rows, told, workers, *shard = sys.argv[1:]
     descriptor = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def report(records: list[Any]) -> None:
         os.write(descriptor, "".join(f"{record['position']} " for record in records).encode())
 
-    complete(Path(run), open_rows(rows), workers=int(workers), report=report)
+    if shard:
+        share(Path(run), open_rows(rows), parse_shard(shard[0]), report=report)
+    else:
+        complete(Path(run), open_rows(rows), workers=int(workers), report=report)
 
 
 class Stopped(BaseException):
