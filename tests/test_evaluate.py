@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,7 +219,7 @@ def test_marks_are_gathered_from_every_task() -> None:
             "mmlu": {"acc,none": 0.3, "acc_stderr,none": "N/A", "sample_len": 4},
         }
     }
-    assert [(m["task"], m["metric"], m["value"], m["error"]) for m in tasks.marks_of(found, 5)] == [
+    assert [(m["task"], m["metric"], m["value"], m["error"]) for m in tasks.marks_of(found, 5, None)] == [
         ("arc_easy", "acc", 0.5, 0.1), ("arc_easy", "acc_norm", 0.6, None), ("mmlu", "acc", 0.3, None),
     ]  # fmt: skip
     assert tasks.shots_of(("ruler", "mine")) == {"ruler": None, "mine": None}
@@ -228,6 +229,53 @@ def test_marks_are_gathered_from_every_task() -> None:
 def test_rulers_lengths_are_those_that_the_model_has(golden_lm: Path) -> None:
     assert tasks.ruler_lengths(TasksSettings(), golden_lm) == [4096, 8192]
     assert tasks.ruler_lengths(TasksSettings(length=20_000), golden_lm) == [4096, 8192, 16384]
+
+
+def test_ruler_is_asked_one_length_at_a_time(talking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its --limit takes the first questions of all lengths together, and its mean is of 4,096 tokens alone."""
+    asked: list[list[int]] = []
+
+    class Manager:
+        def __init__(self, include_path: Any, metadata: dict[str, Any] | None = None) -> None:
+            self.include_path, self.lengths = include_path, (metadata or {}).get("max_seq_lengths")
+
+        def match_tasks(self, names: list[str]) -> list[str]:
+            return names
+
+    def evaluate(task_manager: Manager, **_: Any) -> dict[str, Any]:
+        asked.append(task_manager.lengths)
+        length = task_manager.lengths[0]
+        values = {f"{each},none": 0.5 if each == length else -1.0 for each in (4096, 8192)}
+        return {"results": {"niah_single_1": values, "ruler_vt": values | {f"{length},none": 1.0}}}
+
+    fake, of_tasks = types.ModuleType("lm_eval"), types.ModuleType("lm_eval.tasks")
+    fake.simple_evaluate = evaluate  # type: ignore[attr-defined]
+    of_tasks.TaskManager = Manager  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lm_eval", fake)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", of_tasks)
+    settings = TasksSettings(model=str(talking), tasks=("ruler",), device="cpu", dtype="float32")
+    found = tasks.tasks(settings, echo=print)
+    assert asked == [[4096], [8192]]
+    assert [(mark["task"], mark["metric"], mark["value"]) for mark in found["marks"]] == [
+        ("niah_single_1", "4096", 0.5), ("ruler_vt", "4096", 1.0), ("ruler", "4096", 0.75),
+        ("niah_single_1", "8192", 0.5), ("ruler_vt", "8192", 1.0), ("ruler", "8192", 0.75),
+    ]  # fmt: skip
+    (talking / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.py", null]}}')
+    with pytest.raises(LadmError, match=r"names code .auto_map., which lm-eval's RULER would run"):
+        tasks.tasks(settings, echo=print)
+
+
+@pytest.mark.slow
+def test_a_task_of_ruler(ladm: Command, talking: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    result = ladm(
+        "evaluate", "tasks", "--model", talking, "--task", "niah_single_1", "--length", "4096", "--limit", "2",
+        "--dtype", "float32", "--output", tmp_path / "t.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (mark,) = json.loads((tmp_path / "t.json").read_text())["marks"]
+    assert (mark["task"], mark["metric"]) == ("niah_single_1", "4096")
+    assert 0 <= mark["value"] <= 1
 
 
 def test_without_lm_eval_the_remedy_is_named(golden_lm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,19 +35,26 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
         raise LadmError(f"ladm evaluate tasks needs lm-eval ({error}); pip install 'ladm[eval]'") from None
     folder = model_folder(settings.model)
     device = resolve_devices(settings.device)[0]
-    lengths = ruler_lengths(settings, folder)
-    metadata = {"pretrained": str(folder), "max_seq_lengths": lengths}
-    manager = TaskManager(include_path=settings.include_path, metadata=metadata)
     wanted = shots_of(settings.tasks)
-    unknown = [name for name in wanted if not manager.match_tasks([name])]
+    known = TaskManager(include_path=settings.include_path)
+    unknown = [name for name in wanted if not known.match_tasks([name])]
     if unknown:
         raise LadmError(f"lm-eval knows no task {unknown[0]}; suites of ladm are {', '.join(SUITES)}")
-    if "ruler" in wanted and not lengths:
-        raise LadmError(f"RULER begins at {RULER_LENGTHS[0]:,} tokens, and {settings.model} is asked for fewer")
+    lengths = ruler_lengths(settings, folder)
+    if any(map(is_of_ruler, wanted)):
+        require_no_code(settings.model, folder)
+        if not lengths:
+            raise LadmError(f"RULER begins at {RULER_LENGTHS[0]:,} tokens, and {settings.model} is asked for fewer")
     require_place(settings.output)
     marks: list[dict[str, Any]] = []
-    for name, shots in wanted.items():
-        echo(f"task      {name}" + ("" if shots is None else f", {shots} examples"))
+    # lm-eval takes the first --limit questions of all lengths together; one length at a time, each has so many.
+    steps = [
+        (name, shots, length) for name, shots in wanted.items() for length in (lengths if is_of_ruler(name) else [None])
+    ]
+    for name, shots, length in steps:
+        echo(f"task      {name}" + told(shots, "examples") + told(length, "tokens"))
+        metadata = {"pretrained": str(folder), "max_seq_lengths": [length]}
+        manager = known if length is None else TaskManager(include_path=settings.include_path, metadata=metadata)
         try:
             found = lm_eval.simple_evaluate(
                 model="hf",
@@ -63,11 +70,38 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
         except Exception as error:
             # lm-eval, its tasks and what they download raise kinds of their own.
             raise LadmError(f"lm-eval failed in {name}: {one_line(error)}") from None
-        marks += marks_of(found, shots)
+        new = list(marks_of(found, shots, length))
+        marks += new if name != "ruler" else with_mean(new)
         record = {"model": settings.model, "tasks": list(settings.tasks), "limit": settings.limit, "marks": marks}
         if settings.output is not None:
             write_whole(Path(settings.output), [json.dumps(record, indent=1).encode() + b"\n"])
     return record
+
+
+def told(count: int | None, what: str) -> str:
+    return "" if count is None else f", {count} {what}"
+
+
+def with_mean(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """RULER's tasks and their mean, of which lm-eval knows that of 4,096 tokens alone."""
+    each = [mark for mark in marks if mark["task"] != "ruler"]
+    mean = sum(mark["value"] for mark in each) / len(each)
+    return [*each, each[0] | {"task": "ruler", "filter": "none", "value": mean, "error": None}]
+
+
+def is_of_ruler(task: str) -> bool:
+    """Is it RULER, or one of its tasks, whose texts are made to a length?"""
+    return task.startswith(("ruler", "niah_"))
+
+
+def require_no_code(model: str, folder: Path) -> None:
+    """Raise LadmError for a model whose files name code: lm-eval's RULER would run that of the tokenizer."""
+    for name in ("config.json", "tokenizer_config.json"):
+        path = folder / name
+        if path.exists() and "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+            raise LadmError(
+                f"{model}: {name} names code (auto_map), which lm-eval's RULER would run; take it out first"
+            )
 
 
 def ruler_lengths(settings: TasksSettings, folder: Path) -> list[int]:
@@ -92,12 +126,13 @@ def model_arguments(settings: TasksSettings, folder: Path, device: str) -> dict[
     return arguments if settings.length is None else arguments | {"max_length": settings.length}
 
 
-def marks_of(found: dict[str, Any], shots: int | None) -> Iterator[dict[str, Any]]:
-    """Every metric of every task and group in lm-eval's answer."""
+def marks_of(found: dict[str, Any], shots: int | None, length: int | None) -> Iterator[dict[str, Any]]:
+    """Every metric of every task in lm-eval's answer; of RULER, whose metrics are lengths, that of this one."""
     for task, metrics in found["results"].items():
         for name, value in metrics.items():
             metric, _, kind = name.partition(",")
-            if kind and isinstance(value, (int, float)) and not metric.endswith("_stderr"):
+            of_length = length is None or metric == str(length)
+            if kind and of_length and isinstance(value, (int, float)) and not metric.endswith("_stderr"):
                 error = metrics.get(f"{metric}_stderr,{kind}")
                 yield {
                     "task": task, "metric": metric, "filter": kind, "value": value,
