@@ -1,0 +1,87 @@
+"""The experiment's parts that need no model: who is chosen, what is planted, and what its numbers are worth."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts" / "experiment"))
+
+import outcomes
+import selection
+
+
+@pytest.mark.parametrize(
+    ("freedom", "probability", "quantile"),
+    [(2, 0.975, 4.3027), (2, 0.8, 1.0607), (10, 0.975, 2.2281), (100, 0.975, 1.9840), (3.5, 0.8, 0.957)],
+)
+def test_students_t_is_that_of_the_tables(freedom: float, probability: float, quantile: float) -> None:
+    assert outcomes.student_t(probability, freedom) == pytest.approx(quantile, rel=1e-3)
+
+
+def test_nineteen_of_twenty_intervals_hold_what_is_true_and_four_of_five_find_what_is_detectable() -> None:
+    draw = np.random.default_rng(0)
+    documents = np.repeat(np.arange(20), 3)
+
+    def differences(true: float) -> np.ndarray:
+        of_documents = np.repeat(draw.normal(0, 0.02, (1, 20)), 3, axis=1)
+        return true + draw.normal(0, 0.01, (3, 1)) + of_documents + draw.normal(0, 0.02, (3, 60))
+
+    def compare(true: float) -> dict[str, float]:
+        return outcomes.compared(differences(true), np.zeros((3, 60)), documents)
+
+    found = [compare(0.1) for _ in range(200)]
+    assert 0.88 < np.mean([each["low"] <= 0.1 <= each["high"] for each in found]) < 0.99
+    detectable = float(np.mean([each["detectable"] for each in found]))
+    again = [compare(detectable) for _ in range(200)]
+    assert 0.65 < np.mean([each["low"] > 0 for each in again]) < 0.95
+
+
+def test_every_arm_takes_the_same_of_every_domain() -> None:
+    domains = ["a"] * 40 + ["b"] * 8 + ["c"] * 12
+    scores = {"up": np.arange(60.0), "flat": np.zeros(60)}
+    arms = selection.choose(scores, domains, share=0.25, seed=1)
+    for name, taken in arms.items():
+        times = 2 if name == "random x2" else 1
+        assert [sum(domains[k] == domain for k in taken) for domain in "abc"] == [10 * times, 2 * times, 3 * times]
+        assert len(set(taken)) == len(taken)
+    assert arms["up"] == [*range(30, 40), 46, 47, 57, 58, 59]
+    assert set(arms["random"]) <= set(arms["random x2"])
+    assert arms["flat"] != selection.choose(scores, domains, share=0.25, seed=2)["flat"]
+
+
+def test_as_many_of_each_kind_are_planted_and_the_rest_is_as_it_was() -> None:
+    draw = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = [
+        {"ids": draw.integers(0, 1000, 512), "meta": {"kind": "intact", "pile_set_name": f"d{k % 3}"}}
+        for k in range(80)
+    ]
+    pool = selection.plant(rows, share=0.25, span_tokens=8, seed=0)
+    kinds = [row["meta"]["kind"] for row in pool]
+    assert {kind: kinds.count(kind) for kind in outcomes.KINDS} == dict.fromkeys(outcomes.KINDS, 4)
+    for before, after in zip(rows, pool, strict=True):
+        assert after["meta"]["pile_set_name"] == before["meta"]["pile_set_name"]
+        assert (after["ids"] is before["ids"]) == (after["meta"]["kind"] == "intact")
+
+
+def test_the_report_counts_what_is_planted_and_compares_documents() -> None:
+    """Two of five planted rows are taken; the arm's students lose 0.5 less at every position."""
+    pool = [{"meta": {"kind": kind, "document": k}} for k, kind in enumerate([*outcomes.KINDS, *["intact"] * 5])]
+    draw = np.random.default_rng(0)
+    base = draw.normal(5, 1, (2, 6, 63))
+    losses = {"random": base, "random x2": base - 0.1, "arm": base - 0.5 + draw.normal(0, 0.01, base.shape)}
+    chosen = {"random": [[4, 5]] * 2, "random x2": [[4, 5, 6, 7]] * 2, "arm": [[0, 1]] * 2}
+    found = outcomes.report({"student": {"length": 64}}, pool, np.repeat([0, 1, 2], 2), chosen, losses)
+    arm = found["arms"]["arm"]
+    assert arm["planted_taken"]["share"] == pytest.approx(2 / 5)
+    assert arm["planted_share_of_arm"] == 1.0
+    compared = arm["all positions"]["to random"]
+    assert compared["difference"] == pytest.approx(-0.5, abs=0.01)
+    assert compared["low"] < -0.49 < compared["high"] + 0.02
+    assert arm["all positions"]["to random x2"]["difference"] == pytest.approx(-0.4, abs=0.01)
+    assert arm["loss_by_context"]["32-63"] == pytest.approx(losses["arm"][:, :, 31:63].mean(), abs=1e-4)
+    assert "| arm | 2 | 1.00 | 0.40 " in outcomes.as_markdown(found)
