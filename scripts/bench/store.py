@@ -45,7 +45,7 @@ class Cheap:
     def check(self, row: Row) -> Any:
         return np.asarray(row.raw_ids, dtype=np.int64)
 
-    def score(self, ids_BT: Any) -> list[Scored]:
+    def score(self, ids_BT: Any, *, sparing: bool = False) -> list[Scored]:  # noqa: ARG002
         end = time.process_time() + self.burn_seconds * len(ids_BT)
         while time.process_time() < end:
             pass
