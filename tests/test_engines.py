@@ -1,8 +1,7 @@
-"""Workers that die, hang or are poisoned; launches that share a run; the bytes are the same whatever happens."""
+"""Workers that die, hang or are poisoned, and devices that are bad; the bytes are the same whatever happens."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -22,18 +21,16 @@ from fakes import fake_rows
 from torture import contents, identity
 
 from ladm import locks
-from ladm.engines import local, shard
+from ladm.engines import local
 from ladm.engines.local import run_units
-from ladm.engines.shard import Place, Shard, SharedUnits, parse_shard, place_of
 from ladm.engines.units import Losses, OwnUnits
 from ladm.engines.work import Record
 from ladm.engines.worker import Work
-from ladm.errors import LadmError, LockedError, StorageError, UsageError
+from ladm.errors import LadmError, LockedError
 from ladm.locks import locked
 from ladm.results import ERRORS_FILE, SORTED_FILE, finish
 from ladm.rows import Rows, open_rows
-from ladm.runs import Run, UnitWriter
-from ladm.upkeep import verify
+from ladm.runs import Run
 
 TESTS = Path(__file__).parent
 
@@ -259,28 +256,6 @@ def test_a_dead_supervisor_leaves_no_orphans(tmp_path: Path, rows: Rows, whole: 
     assert contents(tmp_path / "run") == whole
 
 
-def share(folder: Path, rows: Rows, shard: Shard, make_scorer: Any = fakes.make_fake, lease: float = 2.0) -> int:
-    """One launch of several; returns how many rows it scored."""
-    heard: list[Record] = []
-    with locked(folder, shared=True):
-        run = Run.create_or_resume(folder, identity(rows))
-        with SharedUnits(run, shard, lease_seconds=lease) as source:
-            run_units(work_of(folder, rows, make_scorer), run, rows, source, devices=("fake:0",), report=heard.extend)
-    return len(heard)
-
-
-SHARER = """
-    import sys
-    sys.path.insert(0, sys.argv[1])
-    import fakes, test_engines
-    from pathlib import Path
-    from ladm.engines.shard import Shard
-    from ladm.rows import open_rows
-    rows = open_rows(sys.argv[3])
-    print(test_engines.share(Path(sys.argv[2]), rows, Shard(int(sys.argv[4]), 3), fakes.make_slow))
-"""
-
-
 def test_nobody_writes_beside_a_worker_that_outlives_its_run(
     tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,166 +276,3 @@ hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(60)
     left.communicate()
     with locked(folder):
         pass
-
-
-def test_launches_that_share_a_run_do_every_unit_once(tmp_path: Path, rows: Rows, whole: Any) -> None:
-    script = tmp_path / "share.py"
-    script.write_text(textwrap.dedent(SHARER))
-    command = [sys.executable, str(script), str(TESTS), str(tmp_path / "run"), rows.name]
-    launches = [subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in range(3)]
-    done = [int(launch.communicate()[0]) for launch in launches]
-    assert sum(done) == 100
-    assert all(done)
-    finish(Run.read(tmp_path / "run"))
-    assert contents(tmp_path / "run") == whole
-    assert not [p.name for p in (tmp_path / "run" / "units").iterdir() if not p.name.endswith(".jsonl")]
-
-
-def test_the_units_of_a_lost_launch_are_taken_over(tmp_path: Path, rows: Rows, whole: Any) -> None:
-    """A claim that nobody touches any more is broken after its lease; what its holder had written counts."""
-    folder = tmp_path / "run"
-    run = Run.create_or_resume(folder, identity(rows))
-    lost = SharedUnits(run, Shard(0, 2), lease_seconds=60)
-    assignment = lost.take()
-    assert assignment is not None
-    complete(tmp_path / "other", rows)
-    kept = Run.read(tmp_path / "other").read_sealed(run.units[0])[:7]
-    writer = UnitWriter(run, assignment.unit, holder=assignment.holder)
-    writer.append(kept)
-    writer.close()
-    assert share(folder, rows, Shard(1, 2), lease=0.5) == 100 - 7
-    finish(run)
-    assert contents(folder) == whole
-    assert not [p.name for p in (folder / "units").iterdir() if not p.name.endswith(".jsonl")]
-
-
-def test_one_who_comes_back_after_its_lease_spoils_nothing(tmp_path: Path, rows: Rows, whole: Any) -> None:
-    folder = tmp_path / "run"
-    run = Run.create_or_resume(folder, identity(rows))
-    slow = SharedUnits(run, Shard(0, 2))
-    assignment = slow.take()
-    assert assignment is not None
-    late = UnitWriter(run, assignment.unit, holder=assignment.holder)
-    assert share(folder, rows, Shard(1, 2), lease=0.5) == 100
-    late.append(run.read_sealed(assignment.unit))
-    late.seal()
-    late.close()
-    slow.sealed(assignment)
-    finish(run)
-    assert contents(folder) == whole
-
-
-def test_a_run_alone_adopts_what_sharers_left(tmp_path: Path, rows: Rows, whole: Any) -> None:
-    folder = tmp_path / "run"
-    run = Run.create_or_resume(folder, identity(rows))
-    complete(tmp_path / "other", rows)
-    records = Run.read(tmp_path / "other").read_sealed(run.units[2])
-    writers = []
-    for generation, count in ((0, 3), (2, 9), (3, 1)):
-        writers.append(UnitWriter(run, run.units[2], holder=f"{generation}-{generation}abc"))
-        writers[-1].append([record for record in records[:count] if record["position"] not in writers[-1].done])
-        run.claim_path(run.units[2], generation).write_text("{}")
-    assert len(complete(folder, rows)) == 100 - 9
-    # One who was taken for gone comes back, writes on, and seals: what is there stays as it is.
-    back = writers[0]
-    back.append([record for record in records if record["position"] not in back.done])
-    back.seal()
-    for writer in writers:
-        writer.close()
-    assert Run.read(folder).read_sealed(run.units[2]) == records
-    assert contents(folder) == whole
-    assert not [p.name for p in (folder / "units").iterdir() if not p.name.endswith(".jsonl")]
-
-
-def test_a_damaged_file_of_a_sharer_is_told_and_kept(tmp_path: Path, rows: Rows) -> None:
-    folder = tmp_path / "run"
-    run = Run.create_or_resume(folder, identity(rows))
-    complete(tmp_path / "other", rows)
-    with contextlib.closing(UnitWriter(run, run.units[1], holder="0-abc")) as writer:
-        writer.append(Run.read(tmp_path / "other").read_sealed(run.units[1])[:4])
-    path = run.open_path(run.units[1], "0-abc")
-    content = bytearray(path.read_bytes())
-    content[30] ^= 1
-    path.write_bytes(content)
-    for again in (lambda: complete(folder, rows), lambda: UnitWriter(run, run.units[1], holder="1-abc")):
-        with pytest.raises(StorageError, match=f"^{path} is damaged at byte 0"):
-            again()
-    assert path.read_bytes() == content
-    assert any(f"{path} is damaged" in line for line in verify(run, deep=False))
-
-
-def test_one_who_comes_back_while_a_run_alone_is_at_the_unit(tmp_path: Path, rows: Rows, whole: Any) -> None:
-    """Its seal finds its own file gone, and neither takes the other's half-written one nor harms it."""
-    folder = tmp_path / "run"
-    run = Run.create_or_resume(folder, identity(rows))
-    complete(tmp_path / "other", rows)
-    records = Run.read(tmp_path / "other").read_sealed(run.units[0])
-    shared = UnitWriter(run, run.units[0], holder="0-abc")
-    shared.append(records[:8])
-    run.adopt_shared()
-    alone = UnitWriter(run, run.units[0])
-    alone.append(records[8:9])
-    shared.append(records[8:])
-    with pytest.raises(StorageError):
-        shared.seal()
-    shared.close()
-    assert not run.sealed_path(run.units[0]).exists()
-    alone.append(records[9:])
-    alone.seal()
-    alone.close()
-    complete(folder, rows)
-    assert contents(folder) == whole
-
-
-def test_alone_and_shared_exclude_each_other(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    told = pytest.raises(LockedError, match=f"is in use by process {os.getpid()} on")
-    with locked(folder, shared=True), locked(folder, shared=True), told, locked(folder):
-        pass
-    with locked(folder), pytest.raises(LockedError), locked(folder, shared=True):
-        pass
-
-
-BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "8"}
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, None),
-        (BATCH_SCRIPT, None),
-        (BATCH_SCRIPT | {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}, (3, 8, 1)),
-        (
-            BATCH_SCRIPT | {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"},
-            (6, 8, None),
-        ),
-        (
-            {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "0",
-             "SLURM_ARRAY_TASK_STEP": "2"},
-            (2, 3, None),
-        ),
-        ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "2"}, (1, 2, None)),
-        ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "1", "SLURM_ARRAY_TASK_MIN": "5"}, (0, 1, None)),
-        (
-            BATCH_SCRIPT | {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_ARRAY_TASK_ID": "1",
-                            "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "0"},
-            (11, 16, 3),
-        ),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_ID": "0"}, None),
-        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, (1, 2, 1)),
-        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, None),
-        ({"RANK": "1"}, None),
-    ],
-)  # fmt: skip
-def test_the_place_of_a_launch(environment: dict[str, str], expected: tuple[int, int, int | None] | None) -> None:
-    found = place_of(environment)
-    assert found == (None if expected is None else Place(shard=Shard(*expected[:2]), rank=expected[2]))
-
-
-def test_spelled_shards_and_ranks() -> None:
-    assert parse_shard("2/8") == Shard(2, 8)
-    for text, message in (("8/8", "--shard 8/8: the first is 0/8"), ("2", "--shard '2' is not a number and a count")):
-        with pytest.raises(UsageError) as told:
-            parse_shard(text)
-        assert str(told.value).startswith(message)
-    assert shard.LEASE_SECONDS > 10

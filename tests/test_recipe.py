@@ -49,9 +49,9 @@ def test_the_whole_recipe(ladm: Command, talking: Path, corpus: Path, tmp_path: 
     run("score", t / "rows", *own, "--profile", t / "profile.yaml", "--output", t / "run")
     run("score", t / "rows", *own, "--config", "configs/paper.yaml", "--span-tokens", "16", "--output", t / "printed")
     run("select", t / "run", "--rows", t / "rows", "--tokens", "10k", "--output", t / "subset")
-    run(
-        "train", "--config", t / "train.yaml", *own, "--rows", t / "subset", "--output", t / "target", "--tokens", "20k"
-    )
+    run("prepare", t / "subset", "--tokenizer", talking, "--length", "480", "--output", t / "subset-again")
+    run("train", "--config", t / "train.yaml", *own, "--rows", t / "subset-again", "--length", "480",
+        "--output", t / "target", "--tokens", "20k")  # fmt: skip
     target = ("--model", t / "target")
     out = run("evaluate", "perplexity", *target, "--rows", t / "rows", "--windows", "128,512")
     assert float(out.splitlines()[2].split()[1]) < 512
