@@ -15,6 +15,8 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN, SMALL, read_lines, results, topical_rows
 
+from ladm.focus import span_grid
+
 Run = Callable[..., Result]
 
 
@@ -158,6 +160,18 @@ def test_row_faults_are_error_rows_and_good_scores_stay(
     scores = {line["index"]: line["score"] for line in read_lines(tmp_path / "clean" / "sorted_by_score.jsonl")}
     mixed = {line["index"]: line["score"] for line in read_lines(tmp_path / "mixed" / "sorted_by_score.jsonl")}
     assert mixed == {0: scores[0], 11: scores[1]}
+
+
+def test_lengths_around_every_bound(ladm: Run, save_rows: Any, golden: dict[str, Any], tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"variant": "released", "l": 16, "m": 1, "n": 4, "n0": None, "d_afs": 4, "d_cds": 4}
+    least = next(T for T in range(16, 8192) if span_grid(T, **settings).J)
+    ids = golden["input_ids"][2] * 3
+    rows = save_rows([{"input_ids": ids[:T]} for T in (1, least - 1, least, least + 1, 8192, 8193)])
+    ladm("score", rows, *SMALL, "--output", tmp_path / "run")
+    scored = {line["index"] for line in read_lines(tmp_path / "run" / "sorted_by_score.jsonl")}
+    errors = {line["index"]: line["error_type"] for line in read_lines(tmp_path / "run" / "errors.jsonl")}
+    assert scored == {2, 3, 4}
+    assert errors == {0: "too_short", 1: "too_short", 5: "too_long"}
 
 
 def test_a_model_of_nan_scores_nothing(ladm: Run, short_rows: str, tmp_path: Path) -> None:
