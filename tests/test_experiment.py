@@ -74,9 +74,10 @@ def test_the_report_counts_what_is_planted_and_compares_documents() -> None:
     draw = np.random.default_rng(0)
     base = draw.normal(5, 1, (2, 6, 63))
     losses = {"random": base, "random x2": base - 0.1, "arm": base - 0.5 + draw.normal(0, 0.01, base.shape)}
-    chosen = {"random": [[4, 5]] * 2, "random x2": [[4, 5, 6, 7]] * 2, "arm": [[0, 1]] * 2}
+    chosen = {"untrained": [[0, 9]] * 2, "random": [[4, 5]] * 2, "random x2": [[4, 5, 6, 7]] * 2, "arm": [[0, 1]] * 2}
     found = outcomes.report({"student": {"length": 64}}, pool, np.repeat([0, 1, 2], 2), chosen, losses)
     arm = found["arms"]["arm"]
+    assert found["arms"]["untrained"]["planted_share_of_arm"] == 0.5
     assert arm["planted_taken"]["share"] == pytest.approx(2 / 5)
     assert arm["planted_share_of_arm"] == 1.0
     compared = arm["all positions"]["to random"]

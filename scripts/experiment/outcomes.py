@@ -68,7 +68,7 @@ def report(
     chosen: dict[str, list[list[int]]],
     losses: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """What both outcomes are, by arm. `document_of`: of the held-out rows; losses are (seeds, rows, length - 1)."""
+    """What both outcomes are, by arm. `document_of`: of the held-out rows; losses are (seeds, rows, length - 1), of the arms that have some."""
     length = config["student"]["length"]
     parts = {"all positions": slice(0, length - 1), "second half": slice(length // 2, length - 1)}
     bad = [row["meta"]["kind"] != "intact" for row in pool]
@@ -82,6 +82,9 @@ def report(
         arm: dict[str, Any] = {"rows": len(takings[0]), "planted_taken": taken_shares(pool, takings, None)}
         arm["planted_share_of_arm"] = float(np.mean([[bad[k] for k in taken] for taken in takings]))
         arm["by_kind"] = {kind: taken_shares(pool, takings, kind) for kind in KINDS}
+        found["arms"][name] = arm
+        if name not in losses:
+            continue
         arm["loss_by_context"] = {
             f"{start}-{stop - 1}": round(float(losses[name][:, :, start - 1 : stop - 1].mean()), 4)
             for start, stop in itertools.pairwise(edges)
@@ -92,7 +95,6 @@ def report(
                 if name != other:
                     ours, theirs = (losses[each][:, :, where].mean(axis=2) for each in (name, other))
                     arm[part][f"to {other}"] = compared(ours, theirs, document_of)
-        found["arms"][name] = arm
     return found
 
 
@@ -111,6 +113,7 @@ def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
 def as_markdown(found: dict[str, Any]) -> str:
     """The report for people."""
     arms = found["arms"]
+    trained = {name: arm for name, arm in arms.items() if "loss_by_context" in arm}
     kinds = ", ".join(f"{arm['planted']} {kind}" for kind, arm in next(iter(arms.values()))["by_kind"].items())
     lines = [
         f"{found['pool']} rows, {found['planted']} of them planted: {kinds}. Taken: the share of the planted rows that "
@@ -142,11 +145,11 @@ def as_markdown(found: dict[str, Any]) -> str:
                 name, f"{arm[part]['loss']:.4f}", *_interval(arm[part].get("to random")),
                 *_interval(arm[part].get("to random x2")),
             ]
-            for name, arm in arms.items()
+            for name, arm in trained.items()
         ]  # fmt: skip
         lines += _table(columns, rows)
     contexts = list(arms["random"]["loss_by_context"])
     lines += ["Loss by the number of tokens before:", ""]
-    by_context = [[name, *(f"{x:.3f}" for x in arm["loss_by_context"].values())] for name, arm in arms.items()]
+    by_context = [[name, *(f"{x:.3f}" for x in arm["loss_by_context"].values())] for name, arm in trained.items()]
     lines += _table(["arm", *contexts], by_context)
     return "\n".join(lines)

@@ -35,6 +35,8 @@ from ladm.results import read_scores
 from ladm.rows import open_rows
 from ladm.tokenizers import plain_tokenizer
 
+IN_BAND = " in the band"
+"""Arms that rank within the gzip band; their first outcome is reported, and no student is trained on them."""
 GZIP_BAND = (0.2, 0.8)
 """The middle 60 % by compressibility, of which the arm takes a random part."""
 OF_THE_POOL = ("pool", "held_out", "calculator", "row_tokens", "span_tokens", "windows_a_document", "planted_share")
@@ -152,7 +154,11 @@ def scores_of(work: Path, config: dict[str, Any], pool: list[dict[str, Any]], te
         found["LADM profile"] = reduce_cds(cds[form][:, columns], profile.reduction.how, profile.reduction.weights)
     packed = np.array([len(zlib.compress(text.encode(), 6)) / len(text.encode()) for text in texts])
     low, high = np.quantile(packed, GZIP_BAND)
-    found["gzip band"] = ((packed >= low) & (packed <= high)).astype(float)
+    in_band = (packed >= low) & (packed <= high)
+    found["gzip band"] = in_band.astype(float)
+    for name in ("LADM median", "LADM profile"):
+        if name in found:
+            found[f"{name}{IN_BAND}"] = np.where(in_band, found[name], -np.inf)
     return found
 
 
@@ -284,8 +290,10 @@ def main(config_file: Path, scores_only: bool) -> None:
             (students / f"train-{seed}.yaml").write_text(yaml.safe_dump(train_settings(config, seed)))
             for arm, taken in choose(scores, domains, share=config["budget_share"], seed=seed).items():
                 name = f"{arm.replace(' ', '-')}-{seed}"
-                save([rows[k] for k in taken], students / "arms" / name)
                 chosen.setdefault(arm, []).append(taken)
+                if arm.endswith(IN_BAND):
+                    continue
+                save([rows[k] for k in taken], students / "arms" / name)
                 trained.setdefault(arm, []).append(
                     at_work.submit(trained_losses, students, config, name, seed, len(taken))
                 )
