@@ -68,7 +68,10 @@ def report(
     chosen: dict[str, list[list[int]]],
     losses: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """What both outcomes are, by arm. `document_of`: of the held-out rows; losses are (seeds, rows, length - 1), of the arms that have some."""
+    """What both outcomes are, by arm.
+
+    `document_of`: of the held-out rows. Losses are (seeds, rows, length - 1), of the arms that have some.
+    """
     length = config["student"]["length"]
     parts = {"all positions": slice(0, length - 1), "second half": slice(length // 2, length - 1)}
     bad = [row["meta"]["kind"] != "intact" for row in pool]
