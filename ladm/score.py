@@ -96,6 +96,7 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
         "layers": list(plan.layers),
         "score": plan.reduction.identity(),
         "model": model,
+        "tokenizer": tokenizer_identity(plan.facts.folder),
         "data": rows.identity(),
         "dtype": hardware.dtype,
         "backend": {
@@ -114,8 +115,7 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
 
 
 def _model(facts: ModelFacts) -> dict[str, Any]:
-    sha256, tokenizer = model_identity(facts.folder), tokenizer_identity(facts.folder)
-    return {"type": facts.model_type, "sha256": sha256, "tokenizer": tokenizer}
+    return {"type": facts.model_type, "sha256": model_identity(facts.folder)}
 
 
 def _versions() -> dict[str, str]:
@@ -127,7 +127,7 @@ def _checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, begun_with: dict
 
     Raises LadmError with what differs.
     """
-    here = {"versions": _versions(), "model": _model(facts)}
+    here = {"versions": _versions(), "model": _model(facts), "tokenizer": tokenizer_identity(facts.folder)}
     differing = "".join(f"\n  {line}" for line in differences({key: begun_with[key] for key in here}, here))
     if differing:
         raise LadmError(f"the node {socket.gethostname()} has something else than the run was begun with:{differing}")

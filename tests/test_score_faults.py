@@ -191,7 +191,7 @@ def test_a_resume_with_something_else_is_refused(
     (tmp_path / "respelled" / "tokenizer.json").write_text("{}")
     for arguments, field in [
         ((short_rows, *SMALL, "--model", tmp_path / "reweighed"), "model.sha256.model.safetensors"),
-        ((short_rows, *SMALL, "--model", tmp_path / "respelled"), "model.tokenizer.tokenizer.json"),
+        ((short_rows, *SMALL, "--model", tmp_path / "respelled"), "tokenizer.tokenizer.json"),
         ((short_rows, *SMALL, "--backend", "triton"), "backend.focus"),
         ((edited, *SMALL), "data.xxh3_128"),
         ((short_rows, *SMALL, "--model", tmp_path / "model"), "model.sha256.config.json"),

@@ -28,6 +28,8 @@ from ladm.errors import LadmError, UsageError, one_line
 from ladm.runs import Run
 
 TICK_SECONDS = 0.5
+PLACING_SECONDS = 30.0
+"""For so long a start may fail; Ray gives the same answer for an actor that it is still placing."""
 MOST_FAILED_STARTS = 3
 """Starts of one actor, one after the other, before its device is given up."""
 
@@ -260,11 +262,12 @@ class _Pool:
         """Have the unit worked on again by whoever is free, and the actor started again once Ray has placed it."""
         if slot.starting is not None:
             slot.failed_starts += 1
-            if slot.failed_starts >= MOST_FAILED_STARTS:
+            if slot.failed_starts >= MOST_FAILED_STARTS and time.monotonic() - slot.since > PLACING_SECONDS:
                 self._slots.remove(slot)
                 if not self._slots:
-                    raise LadmError(f"no Ray actor starts: each {reason}, {MOST_FAILED_STARTS} times over: {told}")
+                    raise LadmError(f"no Ray actor starts: each {reason}, {slot.failed_starts} times over: {told}")
                 return
+            time.sleep(TICK_SECONDS)
             slot.starting = _started(slot.actor)
             return
         self._losses.lost(id(slot), slot.batch)
@@ -286,7 +289,7 @@ class _Pool:
             return
         slot.assignment = slot.events = None
         slot.batch, slot.warm, slot.reason = [], False, ""
-        slot.starting = _started(slot.actor)
+        slot.since, slot.starting = time.monotonic(), _started(slot.actor)
 
     def _look_for_hung(self) -> None:
         for slot in self._slots:
