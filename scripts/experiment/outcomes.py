@@ -24,11 +24,13 @@ def student_t(probability: float, freedom: float) -> float:
 def compared(ours: np.ndarray, theirs: np.ndarray, document_of: np.ndarray) -> dict[str, float]:
     """Mean paired difference of losses (seeds, rows), with its 95 % interval and what the design could detect.
 
-    Rows of one document count as one. Seeds and documents are crossed and both drawn: the variance of
-    the mean is (MS_seeds + MS_documents - MS_rest) / (S D), with Satterthwaite's degrees of freedom.
+    Of the seeds that both have. Rows of one document count as one. Seeds and documents are crossed and
+    both drawn: the variance of the mean is (MS_seeds + MS_documents - MS_rest) / (S D), with
+    Satterthwaite's degrees of freedom.
     `detectable` is the difference that is found four times in five.
     """
-    difference = ours - theirs
+    seeds_of_both = min(len(ours), len(theirs))
+    difference = ours[:seeds_of_both] - theirs[:seeds_of_both]
     names = np.unique(document_of)
     by_SD = np.stack([difference[:, document_of == name].mean(axis=1) for name in names], axis=1)
     S, D = by_SD.shape
