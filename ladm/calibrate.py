@@ -32,7 +32,7 @@ from ladm.storage import naming, write_whole
 
 SPANS_AIMED_AT = 256
 CONTRAST, MARK = "contrast", ".ladm-calibration"
-CONFIGURED = ("layers", "dtype", "device", "batch_size", "backend")
+CONFIGURED = ("layers", "dtype", "device", "batch_size", "attention", "backend")
 """What `--config` may set beside the method; what steers a run is not for the contrast set's."""
 FEWEST_OF_A_KIND = 6
 ROWS_AT_A_TIME = 10_000

@@ -32,8 +32,8 @@ _REFUSED = {
 class ModelFacts:
     """What the configuration of a model says.
 
-    `max_tokens` is None where the model sets no limit; `windowed` are the layers that do not see
-    every earlier token.
+    `max_tokens` is None where the model sets no limit, `head_size` where it is not said; `windowed` are
+    the layers that do not see every earlier token.
     """
 
     name: str
@@ -42,6 +42,7 @@ class ModelFacts:
     num_layers: int
     vocab_size: int
     max_tokens: int | None
+    head_size: int | None
     windowed: tuple[int, ...]
 
     def choose_layers(self, asked: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -86,8 +87,16 @@ def model_facts(name: str) -> ModelFacts:
         num_layers=num_layers,
         vocab_size=vocab_size,
         max_tokens=max_tokens if isinstance(max_tokens, int) and max_tokens > 0 else None,
+        head_size=_head_size(config),
         windowed=_windowed_layers(config, num_layers),
     )
+
+
+def _head_size(config: Any) -> int | None:
+    size = getattr(config, "head_dim", None)
+    if size is None and getattr(config, "num_attention_heads", None):
+        size = config.hidden_size // config.num_attention_heads
+    return size if isinstance(size, int) else None
 
 
 def read_config(name: str, folder: Path) -> Any:

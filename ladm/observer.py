@@ -25,6 +25,7 @@ from ladm.models import ModelFacts
 IMPLEMENTATION = "ladm"
 PROBE_TOKENS = 48
 _LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
+LSE_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 5e-2}
 HIDDEN_STATE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
@@ -57,18 +58,20 @@ class _Watch:
     kernel: str
     layers: frozenset[int] = frozenset()
     visit: Visit | None = None
+    unwinds: bool = True
+    """Does the pass end at the last wanted layer?"""
     seen: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
 
 class Observer:
     """A loaded model whose layers can be looked at; made by `load_observer`."""
 
-    def __init__(self, model: PreTrainedModel, facts: ModelFacts, *, layers: tuple[int, ...]) -> None:
+    def __init__(self, model: PreTrainedModel, facts: ModelFacts, *, layers: tuple[int, ...], attention: str) -> None:
         self.facts = facts
         self.layers = layers
         self.device = model.device
         self.dtype = model.dtype
-        self.attention = attention_kernel(model.device.type, model.dtype)
+        self.attention = attention
         self._model = model
 
     @torch.inference_mode()
@@ -90,20 +93,30 @@ class Observer:
         """Compare with the stock model on a short input.
 
         Raises LadmError unless our attention is called once in every layer, is asked for nothing
-        that the formula does not cover, and gives the hidden states of the stock model.
+        that the formula does not cover, gives the log-sum-exp of its logits, and the hidden states of
+        the stock model.
         """
         length = min(PROBE_TOKENS, self.facts.max_tokens or PROBE_TOKENS)
         ids = torch.arange(length, device=self.device).mul(37).remainder(self.facts.vocab_size).unsqueeze(0)
-        watch = _Watch(self.attention)
+        lse_errors: list[float] = []
+        watch = _Watch(
+            self.attention, frozenset(self.layers[:1]), lambda view: lse_errors.append(_lse_error(view)), unwinds=False
+        )
         try:
             ours = self._model(input_ids=ids, use_cache=False, ladm_watch=watch).last_hidden_state
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             what = f"{type(error).__name__}: {error}"
+            other = "" if self.device.type == "cpu" else f", or another --attention than that of {self.attention}"
             raise LadmError(
                 f"{self.facts.name}: {self.facts.model_type} models cannot be observed, they fail with an attention "
-                f"function of ours ({what}); use another model"
+                f"function of ours ({what}); use another model{other}"
             ) from None
         self._check_calls(watch.seen)
+        if lse_errors and not max(lse_errors) <= LSE_TOLERANCE[self.dtype]:
+            raise LadmError(
+                f"{self.attention} gives a wrong log-sum-exp here (off by {max(lse_errors):.2g}); choose another "
+                "--attention"
+            )
         self._model.set_attn_implementation("eager")
         stock = self._model(input_ids=ids, use_cache=False).last_hidden_state
         self._model.set_attn_implementation(IMPLEMENTATION)
@@ -144,9 +157,17 @@ _NOT_COVERED = {
 
 
 def load_observer(
-    facts: ModelFacts, *, layers: tuple[int, ...], dtype: torch.dtype, device: torch.device, check: bool = True
+    facts: ModelFacts,
+    *,
+    layers: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str | None = None,
+    check: bool = True,
 ) -> Observer:
     """Load the weights of `facts.folder` and, unless told otherwise, check that they can be observed.
+
+    `attention` is a kernel's name; None: the one that `attention_kernel` chooses.
 
     Only safetensors are read and no code of the model folder is run.
     Raises LadmError when the weights do not fit the config or the checks fail.
@@ -177,10 +198,20 @@ def load_observer(
         raise LadmError(
             f"{facts.name}: the safetensors have a layer {max(beyond)}, and config.json says {facts.num_layers} layers"
         )
-    observer = Observer(model, facts, layers=layers)
+    attention = attention or attention_kernel(str(device), dtype, head_size=facts.head_size)
+    observer = Observer(model, facts, layers=layers, attention=attention)
     if check:
         observer.check()
     return observer
+
+
+def _lse_error(view: LayerView) -> float:
+    """How far the log-sum-exp of a layer is from that of its logits."""
+    assert view.lse_BHT is not None
+    q, k = view.q_BHTD.float(), view.k_BGTD.float()
+    logits = view.scaling * q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).mT
+    later = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
+    return (logits.masked_fill(later, -torch.inf).logsumexp(dim=-1) - view.lse_BHT).abs().max().item()
 
 
 def _attention(
@@ -200,9 +231,9 @@ def _attention(
     watch = ladm_watch
     watch.seen.append((layer, extras))
     wanted = watch.visit is not None and layer in watch.layers
-    last = wanted and layer == max(watch.layers)
+    last = wanted and watch.unwinds and layer == max(watch.layers)
     if attention_mask is not None:
-        if wanted:
+        if wanted and watch.unwinds:
             raise LadmError(f"layer {layer} does not see every earlier token; leave it out with --layers")
         out = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True

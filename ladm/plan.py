@@ -79,10 +79,10 @@ def make_plan(settings: ScoreSettings) -> Plan:
             "--engine ray"
         )
     if cluster is None:
-        hardware = _hardware(settings, rank=place.rank if place else None)
+        hardware = _hardware(settings, facts.head_size, rank=place.rank if place else None)
     else:
         there = replace(settings, device="cuda" if cluster.cuda else "cpu", workers=None)
-        hardware = cluster.on_a_device(partial(_hardware, there, rank=0))
+        hardware = cluster.on_a_device(partial(_hardware, there, facts.head_size, rank=0))
     return Plan(
         settings=settings,
         facts=facts,
@@ -105,7 +105,7 @@ def _join_cluster(settings: ScoreSettings) -> Cluster:
     return connect(settings.device, settings.workers)
 
 
-def _hardware(settings: ScoreSettings, *, rank: int | None) -> Hardware:
+def _hardware(settings: ScoreSettings, head_size: int | None, *, rank: int | None) -> Hardware:
     """What this process, or one like it, runs on."""
     from ladm.devices import resolve_backend, resolve_devices, resolve_dtype
     from ladm.kernels.attention import attention_kernel
@@ -115,7 +115,7 @@ def _hardware(settings: ScoreSettings, *, rank: int | None) -> Hardware:
     return Hardware(
         devices=devices,
         dtype=str(dtype).removeprefix("torch."),
-        attention=attention_kernel(devices[0].split(":")[0], dtype),
+        attention=attention_kernel(devices[0], dtype, asked=settings.attention, head_size=head_size),
         backend=resolve_backend(settings.backend, devices[0]),
     )
 
@@ -129,7 +129,9 @@ def _load_scorer(plan: Plan, device: str) -> Scorer:
 
     logging.disable_progress_bar()
     dtype = getattr(torch, plan.hardware.dtype)
-    observer = load_observer(plan.facts, layers=plan.layers, dtype=dtype, device=torch.device(device))
+    observer = load_observer(
+        plan.facts, layers=plan.layers, dtype=dtype, device=torch.device(device), attention=plan.hardware.attention
+    )
     return LadmScorer(observer, plan.settings, reduction=plan.reduction, backend=plan.hardware.backend)
 
 

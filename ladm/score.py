@@ -84,8 +84,8 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
     Raises LadmError when the profile was made for another model.
     """
     hardware = plan.hardware
-    model = _model(plan.facts)
-    if plan.profile is not None and plan.profile.model["sha256"] != model["sha256"]:
+    here = _of_this_machine(plan.facts)
+    if plan.profile is not None and plan.profile.model["sha256"] != here["model"]["sha256"]:
         raise LadmError(
             f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "
             "SHA-256; calibrate this one: ladm calibrate"
@@ -95,8 +95,7 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
         "settings": {"method": "ladm", **plan.settings.identity()},
         "layers": list(plan.layers),
         "score": plan.reduction.identity(),
-        "model": model,
-        "tokenizer": tokenizer_identity(plan.facts.folder),
+        **here,
         "data": rows.identity(),
         "dtype": hardware.dtype,
         "backend": {
@@ -104,7 +103,6 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
             "attention": hardware.attention,
             "focus": hardware.backend,
         },
-        "versions": _versions(),
         "unit_rows": unit_rows_for(len(rows)),
         "about": {
             "rows": _absolute(rows.name),
@@ -114,12 +112,13 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _model(facts: ModelFacts) -> dict[str, Any]:
-    return {"type": facts.model_type, "sha256": model_identity(facts.folder)}
-
-
-def _versions() -> dict[str, str]:
-    return {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")}
+def _of_this_machine(facts: ModelFacts) -> dict[str, Any]:
+    """What of the identity the packages and files of a machine decide."""
+    return {
+        "model": {"type": facts.model_type, "sha256": model_identity(facts.folder)},
+        "tokenizer": tokenizer_identity(facts.folder),
+        "versions": {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")},
+    }
 
 
 def _checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, begun_with: dict[str, Any], device: str) -> Scorer:
@@ -127,7 +126,7 @@ def _checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, begun_with: dict
 
     Raises LadmError with what differs.
     """
-    here = {"versions": _versions(), "model": _model(facts), "tokenizer": tokenizer_identity(facts.folder)}
+    here = _of_this_machine(facts)
     differing = "".join(f"\n  {line}" for line in differences({key: begun_with[key] for key in here}, here))
     if differing:
         raise LadmError(f"the node {socket.gethostname()} has something else than the run was begun with:{differing}")

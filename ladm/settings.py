@@ -14,6 +14,7 @@ Ablation = Literal["none", "no-std", "no-length"]
 Reduce = Literal["mean", "median", "geometric"]
 Recorded = Literal["layers", "heads", "range", "forms"]
 Backend = Literal["auto", "torch", "triton"]
+Attention = Literal["auto", "flash", "cudnn", "flash-attn", "efficient"]
 Engine = Literal["local", "ray"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -69,6 +70,8 @@ class ScoreSettings:
     """`auto`: bfloat16 where the device is fast at it, else float32."""
     backend: Backend = _setting("auto", changes_result=True)
     """What makes equation 2; `auto`: triton on CUDA, torch elsewhere."""
+    attention: Attention = _setting("auto", changes_result=True)
+    """The fused attention; `auto`: on CUDA the one that torch would choose, or flash-attn where installed."""
     device: str = _setting("auto", changes_result=False)
     """`auto`, `cpu`, `cuda`, `cuda:0,1`; its kind is in the run's identity."""
     engine: Engine = _setting("local", changes_result=False)
@@ -115,7 +118,7 @@ class ScoreSettings:
     def identity(self) -> dict[str, Any]:
         """The settings that change a score, defaults filled in."""
         wanted = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["changes_result"]}
-        for name in ("backend", "dtype", "layers", "profile"):
+        for name in ("attention", "backend", "dtype", "layers", "profile"):
             del wanted[name]  # the run records what they resolve to
         return wanted | {"n": self.resolved_n, "n0": self.resolved_n0}
 

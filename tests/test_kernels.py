@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ladm.errors import LadmError, UsageError
+from ladm.errors import UsageError
 from ladm.focus import Grid, aggregated_focus, contextual_dependency, span_grid
 from ladm.focus import pairwise_focus as oracle
 from ladm.kernels import pfs as fast_module
-from ladm.kernels.attention import attention_kernel, causal_attention
+from ladm.kernels.attention import causal_attention
 from ladm.kernels.pfs import pairwise_focus
 
 
@@ -174,16 +174,6 @@ def test_half_precision_error_is_that_of_the_log_sum_exp_alone(dtype: torch.dtyp
     assert worst(fast, q, k, grid, 0.125) < 1e-3
 
 
-def test_attention_equals_plain_softmax_and_shares_grouped_keys() -> None:
-    q, k = draw(2, 6, 2, 77, 24)
-    v = torch.randn(2, 2, 77, 24)
-    out, lse = causal_attention(q, k, v, scaling=0.3, kernel="aten-flash-cpu")
-    logits = 0.3 * q @ k.repeat_interleave(3, 1).mT
-    logits = logits.masked_fill(torch.ones(77, 77, dtype=torch.bool).triu(1), -torch.inf)
-    assert torch.allclose(out, logits.softmax(-1) @ v.repeat_interleave(3, 1), atol=1e-6)
-    assert torch.allclose(lse, logits.logsumexp(-1), atol=1e-5)
-
-
 def test_golden_numbers_through_the_fast_path(golden: dict[str, Any], golden_observer: Any) -> None:
     for case in golden["cases"]:
         T, ablation = case["length"], case["ablation"]
@@ -204,18 +194,16 @@ def test_golden_numbers_through_the_fast_path(golden: dict[str, Any], golden_obs
             assert [layer[document].item() for layer in ours] == pytest.approx(expected, rel=1e-5)
 
 
-def test_unknown_backends_and_devices_are_named() -> None:
+def test_an_unknown_backend_is_named() -> None:
     q, k = draw(1, 2, 2, 64, 16)
     grid = span_grid(64, variant="paper", l=4, m=1, n=1, n0=4, d_afs=1, d_cds=1)
     with pytest.raises(UsageError, match="^no backend 'fpga'; there is torch, triton$"):
         pairwise_focus(q, k, None, scaling=1.0, grid=grid, backend="fpga")
-    with pytest.raises(LadmError, match="device 'mps' is not supported"):
-        attention_kernel("mps", torch.float32)
-    assert attention_kernel("cuda", torch.float32) == "aten-efficient-cuda"
-    assert attention_kernel("cuda", torch.bfloat16) == "aten-flash-cuda"
 
 
 HEAD = """
+import subprocess, tempfile
+from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -238,7 +226,15 @@ for kernel, more in (
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
     source = ASTSource(fn=kernel, signature=signature, constexprs=fixed)
     ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
-    print("wgmma" in ptx, "ld.local" in ptx)
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        said = ""
+        for assembler in sorted(Path(triton.__file__).parent.glob("backends/nvidia/bin/ptxas*")):
+            command = [str(assembler), "-v", "-arch=sm_90a", file.name, "-o", "/dev/null"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            said += done.stderr if done.returncode == 0 else ""
+    print("wgmma" in ptx, " 0 bytes spill stores, 0 bytes spill loads" in said)
 """
 )
 
@@ -263,12 +259,12 @@ for kernel, more in (
 
 
 def test_the_kernels_compile_for_a_gpu_and_use_its_matrix_units() -> None:
-    """For compute capability 9.0, which needs no GPU: matrix instructions are there, nothing is spilled by hand."""
+    """For compute capability 9.0, which needs no GPU: matrix instructions are there, and no register is spilled."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-W", "ignore", "-c", COMPILE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "False"] * 4
+    assert done.stdout.split() == ["True", "True"] * 4
 
 
 @pytest.mark.slow

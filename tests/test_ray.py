@@ -26,7 +26,7 @@ from ladm.models import model_facts
 from ladm.results import finish, is_finished
 from ladm.rows import Rows, open_rows
 from ladm.runs import Run
-from ladm.score import _checked_scorer, _model, _versions
+from ladm.score import _checked_scorer, _of_this_machine
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -140,7 +140,7 @@ def test_a_node_with_other_packages_or_files_ends_the_run(
     assert result.exit_code == 1
     assert 'has something else than the run was begun with:\n  versions.torch: "9.9" in the run, ' in result.stderr
     facts = model_facts(str(GOLDEN))
-    begun = {"versions": _versions(), "model": _model(facts), "tokenizer": {}}
+    begun = _of_this_machine(facts)
     begun["model"]["sha256"]["config.json"] = "0"
     with pytest.raises(LadmError, match=r'sha256.config.json: "0" in the run, "[0-9a-f]{64}" now'):
         _checked_scorer(fakes.make_fake, facts, begun, "cpu")

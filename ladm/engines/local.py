@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from ladm.engines.units import Assignment, Losses, Patience, Source
+from ladm.engines.units import Assignment, Losses, Patience, Queue, Source
 from ladm.engines.work import BatchSizes, Event, Report, work_unit
 from ladm.engines.worker import Work, worker_main
 from ladm.errors import LadmError, one_line
@@ -117,13 +117,11 @@ class _Pool:
         # Places by number, because several workers of a CPU have the same name; one that is given up goes.
         self._devices = dict(enumerate(devices))
         self._slots: dict[int, _Worker | None] = dict.fromkeys(self._devices)
-        self._again: list[tuple[Assignment, int]] = []
-        """Units of lost workers, each with the place that lost it."""
+        self._queue = Queue(source)
         self._failed_starts: Counter[int] = Counter()
         self._losses = Losses()
         self._patience = Patience(work.hang_seconds, work.first_seconds)
         self._last_look = time.monotonic()
-        self._ask_again = 0.0
 
     def run(self) -> None:
         """Give out units until none is left. A worker is started for a device once there is a unit for it."""
@@ -147,14 +145,13 @@ class _Pool:
         return [worker for worker in self._slots.values() if worker is not None]
 
     def _done(self) -> bool:
-        busy = self._again or any(worker.assignment for worker in self._workers())
-        return not busy and self._source.finished()
+        return not any(worker.assignment for worker in self._workers()) and self._queue.finished()
 
     def _hand_out(self) -> None:
         """Units for idle workers and for devices without one."""
         for place, worker in self._slots.items():
             if worker is None or worker.idle:
-                assignment = self._next(place)
+                assignment = self._queue.take(place, elsewhere=len(self._slots) > 1)
                 if assignment is None:
                     continue
                 if worker is None:
@@ -162,19 +159,6 @@ class _Pool:
                 else:
                     worker.assignment, worker.since = assignment, time.monotonic()
                     worker.send(assignment)
-
-    def _next(self, place: int) -> Assignment | None:
-        """A unit that was lost elsewhere, or a new one; a source that had none is left in peace for a while."""
-        for k, (assignment, lost_at) in enumerate(self._again):
-            if lost_at != place or len(self._slots) == 1:
-                del self._again[k]
-                return assignment
-        if time.monotonic() < self._ask_again:
-            return None
-        new = self._source.take()
-        if new is None:
-            self._ask_again = time.monotonic() + TICK_SECONDS
-        return new
 
     def _start(self, place: int, assignment: Assignment) -> _Worker:
         device = self._devices[place]
@@ -245,7 +229,6 @@ class _Pool:
         Another is started in its place once there is a unit for it; a place that loses one after the
         other is given up while there are others.
         """
-        worker.process.kill()
         if not _end(worker.process):
             raise LadmError(
                 f"the worker on {worker.device} {worker.reason or 'is lost'} and does not end even when it is killed: "
@@ -270,7 +253,7 @@ class _Pool:
             what = f"the worker on {worker.device} {reason}"
             assignment = self._losses.after(assignment, worker.batch, what, elsewhere=elsewhere)
         if assignment is not None:
-            self._again.append((assignment, place))
+            self._queue.put_back(assignment, place)
         self._slots[place] = None
         if bad and elsewhere:
             self._say(f"warning   {worker.device} is given up: its worker {reason}, again and again; the others go on")

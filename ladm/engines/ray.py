@@ -21,7 +21,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from ladm.engines.shard import SharedUnits
-from ladm.engines.units import Assignment, Losses, Patience
+from ladm.engines.units import Assignment, Losses, Patience, Queue
 from ladm.engines.work import BatchSizes, Event, Report, work_unit
 from ladm.engines.worker import Work
 from ladm.errors import LadmError, UsageError, one_line
@@ -160,9 +160,7 @@ class _Pool:
     ) -> None:
         self._source, self._report, self._say = source, report, say
         self._losses, self._patience = Losses(), Patience(work.hang_seconds, work.first_seconds)
-        self._again: list[tuple[Assignment, _Slot]] = []
-        """Units of lost actors, each with the one that was lost."""
-        self._ask_again = 0.0
+        self._queue = Queue(source)
         kind = ray.remote(_Actor).options(max_restarts=-1, scheduling_strategy="SPREAD", **cluster.resources)
         actors = [kind.remote(work, device) for _ in range(cluster.actors)]
         self._slots = [_Slot(actor, _started(actor), time.monotonic()) for actor in actors]
@@ -190,29 +188,16 @@ class _Pool:
                 ray.kill(slot.actor)
 
     def _done(self) -> bool:
-        return not self._again and not any(slot.assignment for slot in self._slots) and self._source.finished()
+        return not any(slot.assignment for slot in self._slots) and self._queue.finished()
 
     def _hand_out(self, slot: _Slot) -> None:
-        assignment = self._next(slot)
+        assignment = self._queue.take(id(slot), elsewhere=len(self._slots) > 1)
         if assignment is None:
             return
         slot.assignment, slot.batch, slot.since = assignment, [], time.monotonic()
         # Where a row is under suspicion, what is told of it must have arrived before it is scored.
         pace = {"_generator_backpressure_num_objects": 1} if assignment.alone else {}
         slot.events = slot.actor.score.options(num_returns="streaming", **pace).remote(assignment)
-
-    def _next(self, slot: _Slot) -> Assignment | None:
-        """A unit that another actor was lost at, or a new one; a source that had none is left in peace for a while."""
-        for k, (assignment, lost_by) in enumerate(self._again):
-            if lost_by is not slot or len(self._slots) == 1:
-                del self._again[k]
-                return assignment
-        if time.monotonic() < self._ask_again:
-            return None
-        new = self._source.take()
-        if new is None:
-            self._ask_again = time.monotonic() + TICK_SECONDS
-        return new
 
     def _hear(self, slot: _Slot) -> None:
         """The end of a start, one event of a unit, or the news that the actor is gone."""
@@ -281,7 +266,7 @@ class _Pool:
             if again is not None:
                 elsewhere = len(self._slots) > 1
                 again = self._losses.after(again, slot.batch, f"its Ray actor {reason}", elsewhere=elsewhere)
-                self._again.append((again, slot))
+                self._queue.put_back(again, id(slot))
         if self._losses.is_bad(id(slot)) and len(self._slots) > 1:
             self._say(f"warning   a Ray actor is given up: it {reason}, again and again; the others go on")
             ray.kill(slot.actor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -31,6 +32,39 @@ class Source(Protocol):
     def take(self) -> Assignment | None: ...
     def finished(self) -> bool: ...
     def sealed(self, assignment: Assignment) -> None: ...
+
+
+class Queue:
+    """The units of a source and, before them, those that were lost at one place and wait for another."""
+
+    PAUSE_SECONDS = 0.5
+    """For so long a source that had none is not asked again."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lost: list[tuple[Assignment, Hashable]] = []
+        self._ask_again = 0.0
+
+    def put_back(self, assignment: Assignment, place: Hashable) -> None:
+        """A unit was lost there."""
+        self._lost.append((assignment, place))
+
+    def take(self, place: Hashable, *, elsewhere: bool) -> Assignment | None:
+        """A unit for a place, None for now. `elsewhere`: is there another for what was lost at this one?"""
+        for k, (assignment, lost_at) in enumerate(self._lost):
+            if lost_at != place or not elsewhere:
+                del self._lost[k]
+                return assignment
+        if time.monotonic() < self._ask_again:
+            return None
+        new = self._source.take()
+        if new is None:
+            self._ask_again = time.monotonic() + self.PAUSE_SECONDS
+        return new
+
+    def finished(self) -> bool:
+        """Is there nothing left to hand out, for good?"""
+        return not self._lost and self._source.finished()
 
 
 class Losses:

@@ -5,6 +5,7 @@ Shape suffixes: B rows, H query heads, G key/value heads, R = H / G, T tokens, D
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -13,18 +14,36 @@ from torch import Tensor
 from ladm.errors import LadmError
 
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+NEWEST_CUDNN_PASSED_OVER = 91500
+"""Up to this version of cuDNN torch itself prefers flash attention."""
 
 
-def attention_kernel(device_type: str, dtype: torch.dtype) -> str:
-    """The name of the fused kernel for a device and dtype, as it is recorded with a run.
+def attention_kernel(device: str, dtype: torch.dtype, *, asked: str = "auto", head_size: int | None = None) -> str:
+    """The name of the fused kernel for a device such as `cuda:0`, as it is recorded with a run.
 
-    Raises LadmError for a device that has none that returns its log-sum-exp.
+    `auto` on CUDA in half precision: cuDNN's where torch would choose it too and it can do the head
+    size, else the package flash-attn where it is installed, else torch's flash attention.
+
+    Raises LadmError for a device that has none that returns its log-sum-exp, or not the one asked for.
     """
-    if device_type == "cpu":
+    kind = device.split(":")[0]
+    if kind not in _OF_DEVICE:
+        raise LadmError(f"device {kind!r} is not supported: no fused attention there returns its log-sum-exp")
+    if asked != "auto":
+        name = _OF_DEVICE[kind].get(asked)
+        if name is None or (name != "aten-efficient-cuda" and dtype == torch.float32 and kind == "cuda"):
+            can = "efficient" if kind == "cuda" and dtype == torch.float32 else ", ".join(_OF_DEVICE[kind])
+            raise LadmError(f"--attention {asked} does not go with {kind} in {_spelt(dtype)}; there is {can}")
+        if name == "flash-attn" and not _has_flash_attn():
+            raise LadmError("--attention flash-attn: the package is not installed; pip install 'ladm[flash]'")
+        return name
+    if kind == "cpu":
         return "aten-flash-cpu"
-    if device_type == "cuda":
-        return "aten-efficient-cuda" if dtype == torch.float32 else "aten-flash-cuda"
-    raise LadmError(f"device {device_type!r} is not supported: no fused attention there returns its log-sum-exp")
+    if dtype == torch.float32:
+        return "aten-efficient-cuda"
+    if _prefers_cudnn(device) and head_size is not None and head_size % 8 == 0 and head_size <= 128:
+        return "aten-cudnn-cuda"
+    return "flash-attn" if _has_flash_attn() else "aten-flash-cuda"
 
 
 def causal_attention(
@@ -32,19 +51,47 @@ def causal_attention(
 ) -> tuple[Tensor, Tensor]:
     """softmax(scaling * q k^T + causal mask) v, and the log-sum-exp of its logits.
 
-    Query head h reads key head h // R. The groups of heads are passed as rows and the keys of a
-    group are shared by a stride of 0, so that grouped keys are never copied.
+    Query head h reads key head h // R; keys are never copied for it.
 
     Returns:
-        (B, H, T, D) in the dtype of q, and (B, H, T) float32, natural logarithm.
+        (B, H, T, D) in the dtype of q, heads behind tokens in memory where the kernel allows, and
+        (B, H, T) float32, natural logarithm.
     """
-    B, H, T, D = q_BHTD.shape
-    G = k_BGTD.shape[1]
-    R = H // G
-    q = q_BHTD.reshape(B * G, R, T, D)
-    k, v = (x.reshape(B * G, 1, T, x.shape[-1]).expand(-1, R, -1, -1) for x in (k_BGTD, v_BGTD))
-    out, lse = _KERNELS[kernel](q, k, v, scaling)
-    return out.reshape(B, H, T, D), lse[..., :T].reshape(B, H, T)
+    return _KERNELS[kernel](q_BHTD, k_BGTD, v_BGTD, scaling)
+
+
+def _spelt(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _has_flash_attn() -> bool:
+    return importlib.util.find_spec("flash_attn") is not None
+
+
+def _prefers_cudnn(device: str) -> bool:
+    """Would torch's own scaled_dot_product_attention choose cuDNN first on this device?"""
+    if not torch.cuda.is_available() or (torch.backends.cudnn.version() or 0) <= NEWEST_CUDNN_PASSED_OVER:
+        return False
+    return torch.cuda.get_device_capability(device) in ((9, 0), (10, 0))
+
+
+def _as_groups(kernel: AttentionKernel) -> AttentionKernel:
+    """For a kernel that wants as many key heads as query heads.
+
+    The groups of heads are passed as rows, and the keys of a group are shared by a stride of 0.
+    """
+
+    def grouped(q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+        B, H, T, D = q_BHTD.shape
+        G = k_BGTD.shape[1]
+        R = H // G
+        q = q_BHTD.reshape(B * G, R, T, D)
+        k, v = (x.reshape(B * G, 1, T, x.shape[-1]).expand(-1, R, -1, -1) for x in (k_BGTD, v_BGTD))
+        out, lse = kernel(q, k, v, scaling)
+        by_token = out.unflatten(0, (B, G)).permute(0, 3, 1, 2, 4).reshape(B, T, H, -1)
+        return by_token.transpose(1, 2), lse[..., :T].reshape(B, H, T)
+
+    return grouped
 
 
 def _flash_cpu(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
@@ -52,21 +99,47 @@ def _flash_cpu(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor,
     return out, lse
 
 
-def _flash_cuda(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    D = q.shape[-1]
-    if D % 8:
-        q, k, v = (torch.nn.functional.pad(x, (0, 8 - D % 8)) for x in (q, k, v))
-    out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, False, scale=scaling)
-    return out[..., :D], lse
-
-
 def _efficient_cuda(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, True, scale=scaling)
     return out, lse
 
 
+def _flash_cuda(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    T, D = q.shape[-2:]
+    if D % 8:
+        q, k, v = (torch.nn.functional.pad(x, (0, 8 - D % 8)) for x in (q, k, v))
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, False, scale=scaling)
+    return out[..., :D], lse[..., :T]
+
+
+def _cudnn_cuda(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(
+        q, k, v, None, True, 0.0, True, False, scale=scaling
+    )
+    return out, lse.reshape(q.shape[:-1])
+
+
+def _flash_attn(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    from flash_attn import flash_attn_func
+
+    by_token = (x.transpose(1, 2) for x in (q, k, v))
+    out, lse, _ = flash_attn_func(*by_token, softmax_scale=scaling, causal=True, return_attn_probs=True)
+    return out.transpose(1, 2), lse[..., : q.shape[-2]]
+
+
+_OF_DEVICE = {
+    "cpu": {"flash": "aten-flash-cpu"},
+    "cuda": {
+        "flash": "aten-flash-cuda",
+        "cudnn": "aten-cudnn-cuda",
+        "flash-attn": "flash-attn",
+        "efficient": "aten-efficient-cuda",
+    },
+}
 _KERNELS: dict[str, AttentionKernel] = {
-    "aten-flash-cpu": _flash_cpu,
+    "aten-flash-cpu": _as_groups(_flash_cpu),
     "aten-flash-cuda": _flash_cuda,
-    "aten-efficient-cuda": _efficient_cuda,
+    "aten-cudnn-cuda": _cudnn_cuda,
+    "aten-efficient-cuda": _as_groups(_efficient_cuda),
+    "flash-attn": _flash_attn,
 }

@@ -22,7 +22,7 @@ BACKENDS = ("torch", "triton")
 BLOCK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
 SPARING_ELEMENTS = 1 << 18
 """Logits at a time: usually, by device, and where memory is short; a scored span is never cut."""
-SMALLEST_PREFIX_SHARE = 0.1
+SMALLEST_PREFIX_SHARE = {torch.float32: 0.1, torch.bfloat16: 1e-3, torch.float16: 1e-3}
 """Below it a row is summed directly: its error would be that of the log-sum-exp (1e-6) over its share."""
 
 
@@ -102,7 +102,7 @@ def _denominators(q_ZRClD: Tensor, k_ZTD: Tensor, lse_ZRCl: Tensor | None, score
     own_ZRCl = _own_logits(q_ZRClD, k_ZTD, scored, grid).logsumexp(dim=-1)
     prefix_share = -torch.expm1(own_ZRCl - lse_ZRCl)
     denominators = lse_ZRCl + prefix_share.log()
-    doubtful = ~(prefix_share > SMALLEST_PREFIX_SHARE)
+    doubtful = ~(prefix_share > SMALLEST_PREFIX_SHARE[k_ZTD.dtype])
     return _direct(q_ZRClD, k_ZTD, scored, grid, doubtful, denominators) if doubtful.any() else denominators
 
 

@@ -19,11 +19,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ladm.focus import Grid
+from ladm.kernels.pfs import SMALLEST_PREFIX_SHARE
 
 LOG2_E = 1.4426950408889634
 PAIRS_OF_A_PROGRAM = 16
-SMALLEST_PREFIX_SHARE = {torch.float32: 0.1, torch.bfloat16: 1e-3, torch.float16: 1e-3}
-"""Below it a row is summed directly: its error would be that of the log-sum-exp (1e-6) over its share."""
 
 
 def pairwise_focus(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor | None, *, scaling: float, grid: Grid) -> Tensor:
@@ -139,7 +138,7 @@ def _over_all_keys(  # type: ignore[no-untyped-def]
     return largest + tl.log2(total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["front", "J", "T"])
 def _denominators_kernel(  # type: ignore[no-untyped-def]
     q, k, lse, out, scored,
     q_b, q_h, q_t, k_b, k_g, k_t, H, R, front, l, scale, J, T, smallest_share,
@@ -185,7 +184,7 @@ def _denominators_kernel(  # type: ignore[no-untyped-def]
     tl.store(out + (bh * J + row) * l + m, known, mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["front", "J", "P"])
 def _focus_kernel(  # type: ignore[no-untyped-def]
     q, k, denominators, out, scored, items,
     q_b, q_h, q_t, k_b, k_g, k_t, H, R, front, l, scale, J, P, d_afs,

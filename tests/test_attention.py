@@ -1,0 +1,134 @@
+"""Attention with its log-sum-exp: against plain softmaxes where it runs, by its interface where it does not."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ladm.errors import LadmError
+from ladm.kernels import attention
+from ladm.kernels.attention import attention_kernel, causal_attention
+
+ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def draw(B: int, H: int, G: int, T: int, D: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(B, heads, T, D, generator=generator) for heads in (H, G, G))
+    return q, k, v
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    R, T = q.shape[1] // k.shape[1], q.shape[2]
+    logits = scaling * q.float() @ k.float().repeat_interleave(R, 1).mT
+    logits = logits.masked_fill(torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1), -torch.inf)
+    return logits.softmax(-1) @ v.float().repeat_interleave(R, 1), logits.logsumexp(-1)
+
+
+def test_attention_equals_plain_softmax_and_shares_grouped_keys() -> None:
+    q, k, v = draw(2, 6, 2, 77, 24)
+    out, lse = causal_attention(q, k, v, scaling=0.3, kernel="aten-flash-cpu")
+    expected_out, expected_lse = plain_attention(q, k, v, 0.3)
+    assert torch.allclose(out, expected_out, atol=1e-6)
+    assert torch.allclose(lse, expected_lse, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "D"),
+    [
+        ("aten-flash-cuda", torch.bfloat16, 64),
+        ("aten-flash-cuda", torch.float16, 36),
+        ("aten-cudnn-cuda", torch.bfloat16, 128),
+        ("aten-efficient-cuda", torch.float32, 64),
+    ],
+)
+def test_calls_of_the_cuda_kernels_have_the_shapes_that_torch_says(kernel: str, dtype: torch.dtype, D: int) -> None:
+    """By torch's own shape functions, which need no GPU; heads lie behind tokens, so that the model copies nothing."""
+    q, k = (torch.empty(2, 100, heads, D, dtype=dtype, device="meta").transpose(1, 2) for heads in (6, 2))
+    out, lse = causal_attention(q, k, k, scaling=0.1, kernel=kernel)
+    assert (out.shape, lse.shape, lse.dtype) == (q.shape, q.shape[:-1], torch.float32)
+    assert D % 8 or out.transpose(1, 2).is_contiguous()
+
+
+def test_flash_attn_is_used_as_its_interface_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in of the package's signature, which takes and gives heads behind tokens."""
+
+    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, *, softmax_scale: float, causal: bool, **more: Any) -> Any:
+        assert causal
+        assert more == {"return_attn_probs": True}
+        out, lse = plain_attention(*(x.transpose(1, 2) for x in (q, k, v)), softmax_scale)
+        return out.transpose(1, 2), torch.nn.functional.pad(lse, (0, 3)), None
+
+    package = types.ModuleType("flash_attn")
+    package.flash_attn_func = flash_attn_func
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    q, k, v = draw(2, 6, 2, 77, 24)
+    out, lse = causal_attention(q, k, v, scaling=0.3, kernel="flash-attn")
+    expected_out, expected_lse = plain_attention(q, k, v, 0.3)
+    assert torch.allclose(out, expected_out, atol=1e-6)
+    assert torch.allclose(lse, expected_lse, atol=1e-5)
+
+
+def test_which_attention_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(dtype: torch.dtype = torch.bfloat16, **more: Any) -> str:
+        return attention_kernel("cuda:0", dtype, **({"head_size": 128} | more))
+
+    with pytest.raises(LadmError, match="device 'mps' is not supported"):
+        attention_kernel("mps", torch.float32)
+    assert choose() == "aten-flash-cuda"
+    assert choose(asked="cudnn") == "aten-cudnn-cuda"
+    assert choose(torch.float32) == choose(torch.float32, asked="efficient") == "aten-efficient-cuda"
+    with pytest.raises(LadmError, match="--attention cudnn does not go with cuda in float32; there is efficient$"):
+        choose(torch.float32, asked="cudnn")
+    with pytest.raises(LadmError, match="--attention cudnn does not go with cpu in bfloat16; there is flash$"):
+        attention_kernel("cpu", torch.bfloat16, asked="cudnn")
+    with pytest.raises(LadmError, match="the package is not installed"):
+        choose(asked="flash-attn")
+    monkeypatch.setattr(attention, "_has_flash_attn", lambda: True)
+    assert choose() == choose(asked="flash-attn") == "flash-attn"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91600)
+    for capability, chosen in (((9, 0), "aten-cudnn-cuda"), ((8, 0), "flash-attn"), ((12, 0), "flash-attn")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        assert choose() == chosen
+        assert choose(head_size=256) == choose(head_size=100) == choose(head_size=None) == "flash-attn"
+
+
+def test_a_wrong_log_sum_exp_is_found_before_the_first_row(
+    golden_observer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one to the base 2."""
+
+    def in_base_2(*inputs: Any) -> tuple[Tensor, Tensor]:
+        out, lse = kernel(*inputs)
+        return out, lse / 0.6931
+
+    kernel = attention._KERNELS["aten-flash-cpu"]
+    golden_observer.check()
+    monkeypatch.setitem(attention._KERNELS, "aten-flash-cpu", in_base_2)
+    with pytest.raises(LadmError, match="^aten-flash-cpu gives a wrong log-sum-exp here .* choose another --attention"):
+        golden_observer.check()
+
+
+@ON_CUDA
+@pytest.mark.parametrize("D", [32, 64, 80, 128, 256])
+@pytest.mark.parametrize("asked", ["flash", "cudnn", "flash-attn", "efficient"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_kernels_of_a_gpu(asked: str, dtype: torch.dtype, D: int) -> None:
+    try:
+        kernel = attention_kernel("cuda", dtype, asked=asked)
+    except LadmError as error:
+        pytest.skip(str(error))
+    if asked == "cudnn" and D > 128:
+        pytest.skip("cuDNN is not chosen for such heads")
+    q, k, v = (x.to("cuda", dtype) for x in draw(2, 6, 2, 333, D))
+    out, lse = causal_attention(q, k, v, scaling=D**-0.5, kernel=kernel)
+    expected_out, expected_lse = plain_attention(q, k, v, D**-0.5)
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    assert torch.allclose(out.float(), expected_out, atol=tolerance)
+    assert torch.allclose(lse, expected_lse, atol=tolerance)
