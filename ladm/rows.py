@@ -110,11 +110,12 @@ class Rows:
             digest.update(raw.tobytes() if isinstance(raw, np.ndarray) else repr(raw).encode())
         return digest.hexdigest()
 
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of every row; 0 where there is no list."""
+    def lengths(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
+        """Tokens of rows `start` to `stop - 1`, or of every row; 0 where there is no list."""
+        stop = self._count if stop is None else stop
         kept = []
-        for start in range(0, self._count, IDENTITY_BLOCK_ROWS):
-            ids = self._ids[start : min(start + IDENTITY_BLOCK_ROWS, self._count)]["input_ids"].combine_chunks()
+        for first in range(start, stop, IDENTITY_BLOCK_ROWS):
+            ids = self._ids[first : min(first + IDENTITY_BLOCK_ROWS, stop)]["input_ids"].combine_chunks()
             if _is_integer_list(ids.type):
                 kept.append(pc.list_value_length(ids).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ class FakeScorer:
     memory_at_call: int | None = None
     can_spare: bool = False
     calls: int = 0
+    asynchronous: bool = False
     memory_message: str = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
     def check(self, row: Row) -> Ids:
@@ -39,7 +41,7 @@ class FakeScorer:
             raise RowError("too_short", f"{len(ids)} tokens leave no span to score")
         return ids
 
-    def score(self, ids_BT: Any, *, sparing: bool = False) -> list[Scored]:
+    def score(self, ids_BT: Any, *, sparing: bool = False) -> Callable[[], list[Scored]]:
         self.calls += 1
         if self.calls == self.memory_at_call:
             raise RuntimeError(self.memory_message)
@@ -53,7 +55,7 @@ class FakeScorer:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         time.sleep(self.seconds * len(ids_BT))
         self.forwards += len(ids_BT)
-        return [self._one(ids) for ids in ids_BT]
+        return lambda: [self._one(ids) for ids in ids_BT]
 
     def _one(self, ids: Any) -> Scored:
         cds = [float(np.float32(np.sin(ids.sum() * (layer + 1)) ** 2)) for layer in range(3)]

@@ -208,7 +208,7 @@ class _Pool:
             if worker.assignment is not None:
                 worker.send(worker.assignment)
         elif kind == "begin":
-            worker.batch = content
+            worker.batch = worker.batch + content
         elif kind == "rows":
             self._patience.saw(now - worker.since)
             safe = {record["position"] for record in content}

@@ -228,7 +228,7 @@ class _Pool:
             return
         now = time.monotonic()
         if kind == "begin":
-            slot.batch = content
+            slot.batch = slot.batch + content
         elif kind == "rows":
             self._patience.saw(now - slot.since)
             slot.warm = True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ Event = tuple[str, list[Any]]
 """`begin` and positions, or `rows` and records."""
 Batch = list[tuple[Row, Ids]]
 
+READ_TOKENS = 1 << 18
+"""Read at a time where a batch is smaller."""
 _OUT_OF_MEMORY = (
     "out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
@@ -55,8 +58,9 @@ def work_unit(
     """Score the rows of a unit that are not safe yet, batch by batch, and seal it; close it to stop earlier.
 
     Yields `begin` with the positions of a batch before it is scored, and `rows` with its records once
-    they are durable. A batch is made durable while the next one is scored, so that the device does not
-    wait for the disk.
+    they are durable. While a batch is scored the next one is read and checked, and the one before is
+    made durable, so that the device waits for neither. Rows of `assignment.alone` begin only when
+    every row before is durable.
     """
     if run.sealed_path(assignment.unit).exists():
         return
@@ -72,36 +76,125 @@ def _work(run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch
     writer = UnitWriter(run, assignment.unit, holder=assignment.holder)
     try:
         sizes = batch_rows if isinstance(batch_rows, BatchSizes) else BatchSizes(batch_rows)
-        failed, batches = _sort_out(rows, assignment, scorer, done=set(writer.done), sizes=sizes)
-        with ThreadPoolExecutor(1) as background:
-            writing = background.submit(_append, writer, failed) if failed else None
-            for batch in batches:
+        groups = _groups(rows, assignment, done=set(writer.done))
+        with ThreadPoolExecutor(1) as reading, _Safe(writer) as safe:
+            for batch, failed in _batches(rows, groups, assignment, scorer, sizes, reading):
+                if failed:
+                    yield from safe.write(failed)
+                if not batch:
+                    continue
+                if batch[0][0].position in assignment.alone:
+                    yield from safe.finish()
                 yield "begin", [row.position for row, _ in batch]
-                records = _score_batch(batch, scorer, sizes)
-                if writing is not None:
-                    yield "rows", writing.result()
-                writing = background.submit(_append, writer, records)
-            if writing is not None:
-                yield "rows", writing.result()
+                scored = _begin(batch, scorer, sizes)
+                yield from safe.ask()
+                safe.begun = scored
+                if not scorer.asynchronous:
+                    yield from safe.ask()
+            yield from safe.finish()
         writer.seal()
     finally:
         writer.close()
 
 
-def _append(writer: UnitWriter, records: list[Record]) -> list[Record]:
-    writer.append(records)
-    return records
+class _Safe:
+    """What is on its way to the disk: a batch that is being scored, and records that are being written."""
+
+    def __init__(self, writer: UnitWriter) -> None:
+        self._writer = writer
+        self._background = ThreadPoolExecutor(1)
+        self._writing: Future[list[Record]] | None = None
+        self.begun: Callable[[], list[Record]] | None = None
+
+    def __enter__(self) -> _Safe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._background.shutdown()
+
+    def ask(self) -> Iterator[Event]:
+        """Wait for the scores of the batch that was begun, and have them written."""
+        if self.begun is not None:
+            records, self.begun = self.begun(), None
+            yield from self.write(records)
+
+    def write(self, records: list[Record]) -> Iterator[Event]:
+        """Have records written, once those before are durable."""
+        yield from self._durable()
+        self._writing = self._background.submit(self._append, records)
+
+    def finish(self) -> Iterator[Event]:
+        """Wait until everything is durable."""
+        yield from self.ask()
+        yield from self._durable()
+
+    def _durable(self) -> Iterator[Event]:
+        if self._writing is not None:
+            records, self._writing = self._writing.result(), None
+            yield "rows", records
+
+    def _append(self, records: list[Record]) -> list[Record]:
+        self._writer.append(records)
+        return records
 
 
-def _sort_out(
-    rows: Rows, assignment: Assignment, scorer: Scorer, *, done: set[int], sizes: BatchSizes
-) -> tuple[list[Record], Iterator[Batch]]:
-    """The rows still to do: records of those without a score, and batches of equal length of the others."""
+def _groups(rows: Rows, assignment: Assignment, *, done: set[int]) -> list[tuple[int, list[int]]]:
+    """The rows still to do: numbers of tokens, and the positions that go together."""
+    start, stop = assignment.unit.start, assignment.unit.stop
+    groups: dict[tuple[int, int | None], list[int]] = {}
+    for position, length in zip(range(start, stop), rows.lengths(start, stop).tolist(), strict=True):
+        if position not in done:
+            alone = position if position in assignment.alone else None
+            groups.setdefault((length, alone), []).append(position)
+    return [(length, positions) for (length, _), positions in groups.items()]
+
+
+def _batches(
+    rows: Rows,
+    groups: list[tuple[int, list[int]]],
+    assignment: Assignment,
+    scorer: Scorer,
+    sizes: BatchSizes,
+    reading: ThreadPoolExecutor,
+) -> Iterator[tuple[Batch, list[Record]]]:
+    """Batches of rows of equal length, and records of rows that cannot be scored; some are read ahead."""
+    ahead: list[tuple[int, Future[tuple[Batch, list[Record]]]]] = []
+    for length, positions in _cut(groups, sizes):
+        ahead.append((length, reading.submit(_read, rows, positions, assignment, scorer)))
+        if len(ahead) == 2:
+            yield from _split(*ahead.pop(0), sizes)
+    for each in ahead:
+        yield from _split(*each, sizes)
+
+
+def _cut(groups: list[tuple[int, list[int]]], sizes: BatchSizes) -> Iterator[tuple[int, list[int]]]:
+    """Groups in parts that are read at once: a batch, or several where they are small."""
+    for length, positions in groups:
+        start = 0
+        while start < len(positions):
+            size = sizes(max(1, length))
+            several = size * max(1, READ_TOKENS // (size * max(1, length)))
+            yield length, positions[start : start + several]
+            start += several
+
+
+def _split(
+    length: int, read: Future[tuple[Batch, list[Record]]], sizes: BatchSizes
+) -> Iterator[tuple[Batch, list[Record]]]:
+    batch, failed = read.result()
+    if failed:
+        yield [], failed
+    while batch:
+        size = sizes(length)
+        yield batch[:size], []
+        batch = batch[size:]
+
+
+def _read(rows: Rows, positions: list[int], assignment: Assignment, scorer: Scorer) -> tuple[Batch, list[Record]]:
+    """Rows that can be scored, and records of those that cannot."""
+    batch: Batch = []
     failed: list[Record] = []
-    by_length: dict[tuple[int, int | None], Batch] = {}
-    for row in rows.read(assignment.unit.start, assignment.unit.stop):
-        if row.position in done:
-            continue
+    for row in (row for start, stop in _runs(positions) for row in rows.read(start, stop)):
         try:
             ids = scorer.check(row)
         except RowError as error:
@@ -111,22 +204,24 @@ def _sort_out(
             problem = RowError("worker_lost", assignment.poisoned[row.position])
             failed.append(error_record(row, problem, stage="score"))
         else:
-            alone = row.position if row.position in assignment.alone else None
-            by_length.setdefault((len(ids), alone), []).append((row, ids))
-    return failed, _cut(by_length, sizes)
+            batch.append((row, ids))
+    return batch, failed
 
 
-def _cut(by_length: dict[tuple[int, int | None], Batch], sizes: BatchSizes) -> Iterator[Batch]:
-    for (num_tokens, _), group in by_length.items():
-        start = 0
-        while start < len(group):
-            size = sizes(num_tokens)
-            yield group[start : start + size]
-            start += size
+def _runs(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending positions as stretches without a gap: first, and one behind the last."""
+    start = 0
+    for k in range(1, len(positions) + 1):
+        if k == len(positions) or positions[k] != positions[k - 1] + 1:
+            yield positions[start], positions[k - 1] + 1
+            start = k
 
 
-def _score_batch(batch: Batch, scorer: Scorer, sizes: BatchSizes, *, sparing: bool = False) -> list[Record]:
-    """Score a batch; one that does not fit the device's memory is halved until it does, a row alone tried once more."""
+def _begin(batch: Batch, scorer: Scorer, sizes: BatchSizes, *, sparing: bool = False) -> Callable[[], list[Record]]:
+    """Begin to score a batch; what is returned waits for its records.
+
+    One that does not fit the device's memory is halved until it does, a row alone tried once more.
+    """
     scored = None
     try:
         scored = scorer.score(np.stack([ids for _, ids in batch]), sparing=sparing)
@@ -135,16 +230,21 @@ def _score_batch(batch: Batch, scorer: Scorer, sizes: BatchSizes, *, sparing: bo
             raise
     # Halved outside the `except`, where the failed attempt's tensors are no longer referenced.
     if scored is not None:
-        return [_record(row, ids, result) for (row, ids), result in zip(batch, scored, strict=True)]
+        return partial(_records, batch, scored)
     if len(batch) == 1 and not sparing:
-        return _score_batch(batch, scorer, sizes, sparing=True)
+        return _begin(batch, scorer, sizes, sparing=True)
     if len(batch) == 1:
         row, ids = batch[0]
         problem = RowError("out_of_memory", f"{len(ids)} tokens do not fit the device's memory, even alone")
-        return [error_record(row, problem, stage="score")]
+        return lambda: [error_record(row, problem, stage="score")]
     middle = len(batch) // 2
     sizes.too_many(len(batch[0][1]), len(batch))
-    return _score_batch(batch[:middle], scorer, sizes) + _score_batch(batch[middle:], scorer, sizes)
+    halves = [_begin(half, scorer, sizes) for half in (batch[:middle], batch[middle:])]
+    return lambda: [record for half in halves for record in half()]
+
+
+def _records(batch: Batch, scored: Callable[[], list[Scored]]) -> list[Record]:
+    return [_record(row, ids, result) for (row, ids), result in zip(batch, scored(), strict=True)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,14 +22,23 @@ class Scored:
 
 
 class Scorer(Protocol):
-    """One way to score documents, ready to run on one device."""
+    """One way to score documents, ready to run on one device.
+
+    `asynchronous`: does `score` return before the numbers are there? Then the next rows are begun
+    before they are asked for, so that the device always has work.
+    """
+
+    @property
+    def asynchronous(self) -> bool: ...
 
     def check(self, row: Row) -> Ids:
         """The token ids of a row that can be scored. Raises RowError for one that cannot."""
         ...
 
-    def score(self, ids_BT: npt.NDArray[np.int64], *, sparing: bool = False) -> list[Scored]:
-        """Score rows of equal length, in their order. Every number may be NaN; the caller looks.
+    def score(self, ids_BT: npt.NDArray[np.int64], *, sparing: bool = False) -> Callable[[], list[Scored]]:
+        """Begin to score rows of equal length; what is returned waits for their scores, in their order.
+
+        Every number may be NaN; the caller looks.
 
         `sparing`: of memory, whatever it costs in time; asked for where a row alone did not fit.
         """

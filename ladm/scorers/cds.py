@@ -23,44 +23,45 @@ def layer_cds(
     record: str = "layers",
     sparing: bool = False,
 ) -> Kept:
-    """What is kept of rows of equal length in one forward pass, float32 on the CPU, layers as in `observer.layers`.
+    """What is kept of rows of equal length in one forward pass, float32, layers as in `observer.layers`.
+
+    It is on the model's device, and is not waited for.
 
     `cds_per_layer` (B, L); with record "heads" also `cds_per_head` (B, L H), each head's CDS from its
     own PFS, layer by layer; with "range" also `range_per_layer` (B, L), the median PFS of the used
     pairs at least half the document apart; with "forms" heads too, and both also without sigma
     (`cds_per_layer_no_std`, `cds_per_head_no_std`). `sparing`: as of `pairwise_focus`.
     """
-    kept: dict[str, list[Tensor]] = {}
+    by_layer: list[Tensor] = []
+    heads: dict[str, list[Tensor]] = {}
     by_head = record in ("heads", "forms")
     forms: list[Ablation] = [ablation] if record != "forms" else [ablation, "no-std"]
-
-    def keep(name: str, values: Tensor) -> None:
-        kept.setdefault(name, []).append(values)
 
     def visit(view: LayerView) -> None:
         pfs = pairwise_focus(
             view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head,
             sparing=sparing,
         )  # fmt: skip
-        pfs_BJN = pfs.mean(dim=1) if by_head else pfs
-        for k, form in enumerate(forms):
-            keep(kept_column(heads=False, second_form=k == 1), _cds(pfs_BJN, grid, form).unsqueeze(1))
-            if by_head:
-                keep(kept_column(heads=True, second_form=k == 1), _cds(pfs, grid, form))
-        if record == "range":
-            keep("range_per_layer", long_range_focus(pfs_BJN, grid).unsqueeze(1))
+        by_layer.append(pfs.mean(dim=1) if by_head else pfs)
+        for k, form in enumerate(forms if by_head else ()):
+            heads.setdefault(kept_column(heads=True, second_form=k == 1), []).append(_cds(pfs, grid, form))
 
     observer.observe(ids_BT, visit)
-    return {name: torch.cat(parts, dim=1).cpu() for name, parts in kept.items()}
+    # Equations 3-5 for all layers at once: a GPU would take longer to begin so little work than to do it.
+    pfs_BLJN = torch.stack(by_layer, dim=1)
+    kept = {kept_column(heads=False, second_form=k == 1): _cds(pfs_BLJN, grid, form) for k, form in enumerate(forms)}
+    if record == "range":
+        kept["range_per_layer"] = long_range_focus(pfs_BLJN, grid)
+    return kept | {name: torch.cat(parts, dim=1) for name, parts in heads.items()}
 
 
 def _cds(pfs: Tensor, grid: Grid, ablation: Ablation) -> Tensor:
     return contextual_dependency(aggregated_focus(pfs, grid, ablation=ablation), grid, ablation=ablation)
 
 
-def long_range_focus(pfs_BJN: Tensor, grid: Grid) -> Tensor:
-    """Median PFS over the used pairs with j - i >= N / 2: (B, J, N) -> (B,); 0 where there is no such pair."""
-    j_J1 = torch.tensor(grid.J, device=pfs_BJN.device).unsqueeze(1)
-    far_JN = grid.wanted_JN(pfs_BJN.device) & (2 * (j_J1 - torch.arange(grid.N, device=pfs_BJN.device)) >= grid.N)
-    far_BP = pfs_BJN[:, far_JN]
-    return far_BP.median(dim=1).values if far_BP.shape[1] else far_BP.sum(dim=1)
+def long_range_focus(pfs_JN: Tensor, grid: Grid) -> Tensor:
+    """Median PFS over the used pairs with j - i >= N / 2: (..., J, N) -> (...); 0 where there is no such pair."""
+    j_J1 = torch.tensor(grid.J, device=pfs_JN.device).unsqueeze(1)
+    far_JN = grid.wanted_JN(pfs_JN.device) & (2 * (j_J1 - torch.arange(grid.N, device=pfs_JN.device)) >= grid.N)
+    far_P = pfs_JN[..., far_JN]
+    return far_P.median(dim=-1).values if far_P.shape[-1] else far_P.sum(dim=-1)

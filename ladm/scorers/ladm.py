@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -39,17 +40,37 @@ class LadmScorer:
             raise RowError("too_short", f"{len(ids)} tokens leave no span to score")
         return ids
 
-    def score(self, ids_BT: npt.NDArray[np.int64], *, sparing: bool = False) -> list[Scored]:
+    @property
+    def asynchronous(self) -> bool:
+        """On a GPU, whose work only queues up."""
+        return bool(self._observer.device.type == "cuda")
+
+    def score(self, ids_BT: npt.NDArray[np.int64], *, sparing: bool = False) -> Callable[[], list[Scored]]:
         """CDS per layer of each row, and the score made of them.
 
-        Rows of one batch share a forward pass on a GPU. On a CPU each has its own, which costs no
-        time there and makes a score independent of the batch to the last bit.
+        Rows of one batch share a forward pass on a GPU, which is not waited for: copies go through
+        pinned memory. On a CPU each row has its own, which costs no time there and makes a score
+        independent of the batch to the last bit.
         """
         ids = torch.from_numpy(ids_BT)
-        parts = torch.tensor_split(ids, len(ids)) if self._observer.device.type == "cpu" else (ids,)
         grid = self._grid(ids.shape[1])
-        kept = [self._layers(part, grid, sparing=sparing) for part in parts]
-        kept_BL = {name: torch.cat([each[name] for each in kept]).double().numpy() for name in kept[0]}
+        if self.asynchronous:
+            device = self._observer.device
+            kept = self._layers(ids.pin_memory().to(device, non_blocking=True), grid, sparing=sparing)
+            copies = {name: values.to("cpu", non_blocking=True) for name, values in kept.items()}
+            there = torch.cuda.current_stream(device).record_event()
+
+            def wait() -> list[Scored]:
+                there.synchronize()
+                return self._scored(copies)
+
+            return wait
+        rows = [self._layers(part, grid, sparing=sparing) for part in torch.tensor_split(ids, len(ids))]
+        kept = {name: torch.cat([each[name] for each in rows]) for name in rows[0]}
+        return lambda: self._scored(kept)
+
+    def _scored(self, kept: Kept) -> list[Scored]:
+        kept_BL = {name: values.double().numpy() for name, values in kept.items()}
         scores_B = self._reduce(kept_BL)
         extras = {name: values_BL.tolist() for name, values_BL in kept_BL.items()}
         return [

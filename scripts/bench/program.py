@@ -23,20 +23,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from score import commit, processor, random_ids, random_model, real_ids, synchronised
+from contenders import SHAPES, Contenders, document, grid_of, random_model
+from machine import facts, synchronised
 
 from ladm.devices import resolve_backend, resolve_dtype
-from ladm.focus import span_grid
-from ladm.models import model_facts
-from ladm.observer import load_observer
 from ladm.score import score
-from ladm.scorers.cds import layer_cds
 from ladm.settings import ScoreSettings
 
 
@@ -52,7 +48,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", help="folder of a Llama")
-    model.add_argument("--shape", help="random weights of a shape of score.py")
+    model.add_argument("--shape", choices=SHAPES, help="random weights of a known shape")
     parser.add_argument("--tokens", type=int, default=32768)
     parser.add_argument("--documents", type=int, default=6, help="how many a round measures")
     parser.add_argument("--dtype", default="auto")
@@ -70,32 +66,25 @@ def write_rows(folder: Path, ids: np.ndarray) -> None:
 def main() -> None:
     asked = parse()
     dtype = resolve_dtype(asked.dtype, asked.device)
-    device = torch.device(asked.device)
+    disable_progress_bars()
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         folder = asked.model or random_model(asked.shape, str(root / "model"), dtype, asked.tokens)
-        facts = model_facts(folder)
         count = 2 * asked.documents
-        every = (
-            real_ids(folder, asked.tokens * count)
-            if asked.model
-            else random_ids(facts.vocab_size, asked.tokens * count)
-        )
-        ids = every.reshape(count, asked.tokens)
+        ids = document(folder, asked.tokens * count, random=asked.model is None).reshape(count, asked.tokens)
         for name, rows in (("few", asked.documents), ("many", count)):
             write_rows(root / name, ids[:rows].to(torch.int32).numpy())
-        observer = load_observer(facts, layers=facts.choose_layers(None), dtype=dtype, device=device)
+        backend = resolve_backend("auto", asked.device)
+        contenders = Contenders(folder, dtype=dtype, device=asked.device, backend=backend, attention=None)
         span = asked.tokens // 256
-        grid = span_grid(asked.tokens, variant="released", l=span, m=1, n=4, n0=None, d_afs=4, d_cds=4)
+        grid = grid_of(asked.tokens, span_tokens=span, d_afs=4, d_cds=4)
         sync = synchronised(asked.device)
 
         def loop() -> float:
             began = time.perf_counter()
-            for row in ids[asked.documents :].to(device):
-                layer_cds(
-                    observer, row.unsqueeze(0), grid, ablation="none", backend=resolve_backend("auto", asked.device)
-                )
-            sync()
+            for row in ids[asked.documents :].to(asked.device):
+                contenders.get("b", row.unsqueeze(0), grid, layers=None).run()
+                sync()
             return time.perf_counter() - began
 
         def program(name: str) -> float:
@@ -125,11 +114,7 @@ def report(asked: argparse.Namespace, seconds: dict[str, list[float]], dtype: st
         "program": (median["many"] - median["few"]) / asked.documents,
     }
     result: dict[str, Any] = {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit(),
-        "device": torch.cuda.get_device_name() if asked.device.startswith("cuda")
-        else f"{processor()}, {torch.get_num_threads()} threads",
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        **facts(asked.device),
         "tokens": asked.tokens, "documents": asked.documents, "dtype": dtype,
         "seconds_a_document": of_each, "ratio": of_each["program"] / of_each["loop"],
         "start_and_end_s": 2 * median["few"] - median["many"], "all_s": seconds,

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,17 +42,19 @@ class Cheap:
 
     layers: int
     burn_seconds: float
+    asynchronous = False
 
     def check(self, row: Row) -> Any:
         return np.asarray(row.raw_ids, dtype=np.int64)
 
-    def score(self, ids_BT: Any, *, sparing: bool = False) -> list[Scored]:  # noqa: ARG002
+    def score(self, ids_BT: Any, *, sparing: bool = False) -> Callable[[], list[Scored]]:  # noqa: ARG002
         end = time.process_time() + self.burn_seconds * len(ids_BT)
         while time.process_time() < end:
             pass
         draw = np.random.default_rng(int(ids_BT[0, 0]))
         cds_BL = draw.lognormal(size=(len(ids_BT), self.layers)).astype(np.float32).astype(float)
-        return [Scored(score=sum(cds) / self.layers, extras={"cds_per_layer": cds}) for cds in cds_BL.tolist()]
+        scored = [Scored(score=sum(cds) / self.layers, extras={"cds_per_layer": cds}) for cds in cds_BL.tolist()]
+        return lambda: scored
 
 
 def make_cheap(_device: str, *, layers: int, burn_seconds: float) -> Cheap:

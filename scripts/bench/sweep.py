@@ -1,55 +1,52 @@
-"""Cost against length and against strides: `score.py` again and again, one line of JSON a setting.
+"""Cost against length and against strides, in one process: one line of JSON a setting, as of `score.py`.
 
-    python scripts/bench/sweep.py --device cuda --dtype bfloat16 --output sweep.jsonl
+    python scripts/bench/sweep.py --shape tinyllama --device cuda --dtype bfloat16 --output sweep.jsonl
 
 Lengths from 4,096 to 131,072 tokens at the paper's strides; strides (4, 4), (2, 4), (4, 2) and (2, 2) at 32,768 tokens,
-for which the paper's Table 5 has 2.46, 2.47, 3.95 and 3.98 s a document. Works where `score.py` does.
+for which the paper's Table 5 has 2.46, 2.47, 3.95 and 3.98 s a document. Takes the options of `score.py` too; works
+where that does. Without (c): `--contenders abc` times it as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import score
+from machine import facts
 
 LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072)
 STRIDES = ((4, 4), (2, 4), (4, 2), (2, 2))
 STRIDE_TOKENS = 32768
 
 
-def settings(lengths: list[int], stride_tokens: int) -> list[list[str]]:
-    by_length = [["--tokens", str(tokens)] for tokens in lengths]
-    by_stride = [
-        ["--tokens", str(stride_tokens), "--d-afs", str(d_afs), "--d-cds", str(d_cds)] for d_afs, d_cds in STRIDES
-    ]
-    return by_length + by_stride
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
     parser.add_argument("--stride-tokens", type=int, default=STRIDE_TOKENS)
-    asked, passed_on = parser.parse_known_args()
-    model = [] if {"--model", "--shape"} & set(passed_on) else ["--shape", "tinyllama"]
+    sweep, rest = parser.parse_known_args()
+    command = facts("cpu")["command"]
+    sys.argv = [sys.argv[0], *(["--contenders", "ab"] if "--contenders" not in rest else []), *rest]
+    asked = score.parse()
+    settings = [(tokens, STRIDES[0]) for tokens in sweep.lengths]
+    settings += [(sweep.stride_tokens, strides) for strides in STRIDES]
     print(f"{'tokens':>8} {'d_afs':>5} {'d_cds':>5} {'plain s':>9} {'ladm s':>9} {'x plain':>8}")
-    with asked.output.open("a") as output:
-        for setting in settings(asked.lengths, asked.stride_tokens):
-            command = [sys.executable, str(Path(__file__).with_name("score.py")), "--contenders", "ab"]
-            done = subprocess.run([*command, *model, *passed_on, *setting], capture_output=True, text=True, check=False)
-            if done.returncode:
-                print(f"{' '.join(setting)}: {done.stderr.strip().splitlines()[-1]}")
-                continue
-            result = json.loads(done.stdout.splitlines()[-1])
+    with tempfile.TemporaryDirectory() as temporary, open(asked.output or "/dev/null", "a") as output:
+        contenders, longest = score.load(asked, temporary, max(tokens for tokens, _ in settings))
+        for tokens, (d_afs, d_cds) in settings:
+            asked.tokens = tokens
+            strides = {"d_afs": d_afs, "d_cds": d_cds}
+            result = facts(asked.device) | {"command": command}
+            result |= score.timed(asked, contenders, longest[:, :tokens], strides=strides)
             output.write(json.dumps(result) + "\n")
             output.flush()
-            plain, ours = (result["times"][name]["median_s"] for name in ("a plain forward", "b ladm"))
-            print(
-                f"{result['tokens']:>8} {result['d_afs']:>5} {result['d_cds']:>5} {plain:>9.3f} {ours:>9.3f} "
-                f"{result['ratio_b_to_a']:>8.3f}"
-            )
+            plain, ours = (result["times"][score.NAMES[letter]]["median_s"] for letter in "ab")
+            print(f"{tokens:>8} {d_afs:>5} {d_cds:>5} {plain:>9.3f} {ours:>9.3f} {result['ratio_b_to_a']:>8.3f}")
 
 
 if __name__ == "__main__":
