@@ -54,6 +54,30 @@ def golden_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def talking(golden_lm: Path, tmp_path: Path) -> Path:
+    """The golden model with a tokenizer of words, its vocabulary of 512."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from ladm.evaluation import needle
+
+    folder = tmp_path / "talking"
+    folder.mkdir()
+    for path in golden_lm.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    words = [*"0123456789.\n:? ", "[UNK]", "The", "magic", "number", "of", "is", "Question", "What", "Answer", "the"]
+    words += [*needle.CITIES, *(f"w{k}" for k in range(512 - len(words) - len(needle.CITIES)))]
+    backend = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Whitespace()]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", bos_token="w0", eos_token="w1"
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
 def save_rows(tmp_path: Path) -> Callable[..., str]:
     """Save a list of rows as a DatasetDict with `train`, as published; returns the folder."""
 

@@ -82,10 +82,14 @@ MAY_IMPORT = {
     "engines.units": {"runs"},
     "engines.work": {"engines", "errors", "rows", "runs", "scorers"},
     "evaluation": set(),
+    "evaluation.corpora": {"errors", "options", "prepare", "progress", "rows"},
     "evaluation.needle": {
-        "errors", "evaluation", "language", "models", "options", "progress", "rows", "storage", "tokenizers",
+        "errors", "evaluation", "language", "models", "options", "prepare", "progress", "rows", "storage",
+        "tokenizers",
     },
-    "evaluation.perplexity": {"errors", "language", "options", "progress", "rows", "storage"},
+    "evaluation.perplexity": {
+        "errors", "evaluation", "language", "models", "options", "prepare", "progress", "rows", "storage",
+    },
     "evaluation.tasks": {"devices", "errors", "models", "options", "progress", "storage"},
     "display": set(),
     "documents": {"errors", "models"},

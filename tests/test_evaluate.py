@@ -86,28 +86,6 @@ def test_a_rope_that_depends_on_the_length_is_run_for_every_window(
     assert abs(cut.mean() - whole[:127].mean()) > 1e-3
 
 
-@pytest.fixture
-def talking(golden_lm: Path, tmp_path: Path) -> Path:
-    """The golden model with a tokenizer of words, its vocabulary of 512."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    folder = tmp_path / "talking"
-    folder.mkdir()
-    for path in golden_lm.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    words = [*"0123456789.\n:? ", "[UNK]", "The", "magic", "number", "of", "is", "Question", "What", "Answer", "the"]
-    words += [*needle.CITIES, *(f"w{k}" for k in range(512 - len(words) - len(needle.CITIES)))]
-    backend = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Whitespace()]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="[UNK]", bos_token="w0", eos_token="w1"
-    ).save_pretrained(folder)
-    return folder
-
-
 def test_a_haystack_is_of_its_length_and_holds_the_fact_at_its_depth(talking: Path) -> None:
     from ladm.tokenizers import plain_tokenizer
 

@@ -63,7 +63,7 @@ def test_what_is_said_and_written(ladm: Command, golden_lm: Path, rows: str, con
     assert said[1] == f"model     {tmp_path / 'model'}: RoPE base 500,000"
     assert said[2] == "batch     4 rows, 512 tokens: 1 at once on each of 1, 4 times"
     assert said[3] == "budget    6 steps, 3,072 tokens of the 3,500 asked for"
-    assert said[4].startswith("memory    about 0.0 GiB on a device that holds the whole model: weights 0.0, gradients")
+    assert said[4].startswith("memory    about 0.0 GiB on a device: weights 0.0, gradients")
     assert said[6] == "warning   that is 2.4 times the rows that there are; they will be repeated"
     assert said[7].startswith("step 1 of 6: loss ")
     out = tmp_path / "out"
@@ -185,13 +185,32 @@ def test_memory(golden_lm: Path) -> None:
     config = AutoConfig.from_pretrained(golden_lm)
     model = AutoModelForCausalLM.from_pretrained(golden_lm)
     batches = cut_batches(TrainSettings(tokens=10**6, batch_tokens=4096), length=1024, devices=1)
-    found = memory_estimate(config, batches, checkpointing=True, half=False, liger=False)
+    found = memory_estimate(config, batches, checkpointing=True, half=False, liger=False, sharded=False)
     size = sum(p.numel() for p in model.parameters())
     assert (found["weights"], found["gradients"], found["optimiser"]) == (4 * size, 4 * size, 8 * size)
     assert found["logits"] == 1024 * config.vocab_size * 12
-    plain = memory_estimate(config, batches, checkpointing=False, half=False, liger=True)
+    assert found["copies"] == 0
+    plain = memory_estimate(config, batches, checkpointing=False, half=False, liger=True, sharded=False)
     assert plain["activations"] > found["activations"]
     assert plain["logits"] == 0
+    half = memory_estimate(config, batches, checkpointing=True, half=True, liger=False, sharded=False)
+    assert half["copies"] == 2 * size
+
+
+def test_memory_of_devices_that_share_the_states(golden_lm: Path) -> None:
+    """Each holds its part of them, and puts two layers and the embeddings together at a time."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(golden_lm)
+    model = AutoModelForCausalLM.from_pretrained(golden_lm)
+    batches = cut_batches(TrainSettings(tokens=10**6, batch_tokens=8192), length=1024, devices=8)
+    found = memory_estimate(config, batches, checkpointing=True, half=True, liger=False, sharded=True)
+    size = sum(p.numel() for p in model.parameters())
+    layer = sum(p.numel() for p in model.model.layers[0].parameters())
+    ends = sum(p.numel() for p in (model.model.embed_tokens.weight, model.lm_head.weight))
+    assert found["weights"] == pytest.approx(4 * size / 8, abs=4)
+    assert found["optimiser"] == pytest.approx(8 * size / 8, abs=8)
+    assert found["copies"] == pytest.approx(2 * (2 * layer + ends), rel=0.01)
 
 
 def test_faults_in_full(

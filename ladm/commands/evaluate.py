@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ladm.commands.flags import EXIT_CODES, Whole, given, note, options_of, quieten_libraries
-from ladm.display import ScoringBar
+from ladm.display import PreparingBar, ScoringBar
 from ladm.options import NeedleSettings, PerplexitySettings, TasksSettings
 
 _DTYPES = click.Choice(["auto", "float32", "bfloat16", "float16"])
@@ -24,7 +24,7 @@ def evaluate() -> None:
 
 @evaluate.command(epilog=EXIT_CODES)
 @_perplexity_option("model", str, "Model folder or Hub id.", required=True)
-@_perplexity_option("rows", str, "Long rows that it was not trained on.", required=True)
+@_perplexity_option("rows", str, "Long rows that it was not trained on, or proof-pile.", required=True)
 @_perplexity_option("windows", Whole(), "Tokens of context, such as 2048,4096.  [default: 2048 to 32768, doubling]")
 @_perplexity_option("documents", int, "At most so many rows.", metavar="N")
 @_perplexity_option("output", str, "JSON file for the numbers.", metavar="FILE")
@@ -36,7 +36,7 @@ def perplexity(**flags: Any) -> None:
     quieten_libraries()
     from ladm.evaluation.perplexity import perplexity as run
 
-    found = run(settings, echo=note, progress=ScoringBar("measuring"))
+    found = run(settings, echo=note, progress=ScoringBar("measuring"), preparing=PreparingBar())
     click.echo(f"{'window':>8} {'perplexity':>11}  95 % interval over {found['documents']} documents")
     for window, value in found["windows"].items():
         click.echo(f"{int(window):>8,} {value['perplexity']:>11.4f}  {value['low']:.4f} to {value['high']:.4f}")
@@ -47,7 +47,7 @@ def perplexity(**flags: Any) -> None:
 
 @evaluate.command(epilog=EXIT_CODES)
 @_needle_option("model", str, "Model folder or Hub id, with its tokenizer.", required=True)
-@_needle_option("rows", str, "Rows of the same tokenizer to hide needles in.", required=True)
+@_needle_option("rows", str, "Rows of the same tokenizer to hide needles in, or proof-pile.", required=True)
 @_needle_option("output", str, "File for the numbers; the heat map goes beside it.", required=True, metavar="FILE.json")
 @_needle_option("lengths", Whole(), "Tokens of context, such as 4096,8192.  [default: 4096 to 32768, doubling]")
 @_needle_option("depths", int, "How many depths between the start and the end.", metavar="N")
@@ -61,7 +61,7 @@ def needle(**flags: Any) -> None:
     quieten_libraries()
     from ladm.evaluation.needle import needle as run
 
-    found = run(settings, echo=note, progress=ScoringBar("asking"))
+    found = run(settings, echo=note, progress=ScoringBar("asking"), preparing=PreparingBar())
     click.echo("  depth " + "".join(f"{length:>9,}" for length in found["lengths"]))
     for k, depth in enumerate(found["depths"]):
         click.echo(f"{depth:>7.0%} " + "".join(f"{row[k]:>9.2f}" for row in found["exact_match"]))

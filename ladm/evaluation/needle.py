@@ -13,11 +13,13 @@ import numpy.typing as npt
 import torch
 
 from ladm.errors import LadmError
+from ladm.evaluation.corpora import evaluation_rows
 from ladm.language import Language, load_language
 from ladm.models import model_folder
 from ladm.options import NeedleSettings
+from ladm.prepare import Progress as Preparing
 from ladm.progress import Echo, Progress
-from ladm.rows import Rows, open_rows
+from ladm.rows import Rows
 from ladm.storage import naming, require_place, write_whole
 from ladm.tokenizers import first_token, plain_tokenizer
 
@@ -27,6 +29,8 @@ CITIES = (
 NEEDLE = "\nThe magic number of {city} is {number}.\n"
 QUESTION = "\nQuestion: What is the magic number of {city}?\nAnswer: The magic number of {city} is"
 ANSWER_TOKENS = 16
+HAYSTACKS = 4
+"""So many times the longest haystack is there to draw hay from."""
 _DIGITS = re.compile(r"\d+")
 
 
@@ -38,16 +42,19 @@ class Haystack:
     number: str
 
 
-def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress) -> dict[str, Any]:
+def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparing: Preparing) -> dict[str, Any]:
     """Try every length and depth, and write `settings.output` and a heat map beside it; returns what is written.
 
     Raises LadmError where the rows are too short for the longest haystack or the model has no tokenizer.
     """
     require_place(settings.output)
-    tokenizer = plain_tokenizer(str(model_folder(settings.model)))
+    folder, longest = model_folder(settings.model), max(settings.lengths)
+    tokenizer = plain_tokenizer(str(folder))
     language = load_language(settings.model, device=settings.device, dtype=settings.dtype)
-    hay = _hay(open_rows(settings.rows), max(settings.lengths), language, special=set(tokenizer.all_special_ids))
-    longest = max(settings.lengths)
+    with evaluation_rows(
+        settings.rows, model=folder, length=longest, documents=HAYSTACKS, echo=echo, preparing=preparing
+    ) as rows:
+        hay = _hay(rows, longest, language, special=set(tokenizer.all_special_ids))
     if language.max_tokens is not None and longest > language.max_tokens:
         echo(f"warning   {settings.model} is made for {language.max_tokens:,} positions")
     depths = [k / (settings.depths - 1) if settings.depths > 1 else 0.5 for k in range(settings.depths)]
@@ -114,10 +121,10 @@ def answers(language: Language, tokenizer: Any, prompt: Haystack) -> bool:
 
 
 def _hay(rows: Rows, wanted: int, language: Language, *, special: set[int]) -> npt.NDArray[np.int64]:
-    """Ids of the first rows, special ones left out, one row behind the other; four times as many as wanted."""
+    """Ids of the first rows, special ones left out, one row behind the other; some times as many as wanted."""
     parts: list[npt.NDArray[np.int64]] = []
     for position in range(len(rows)):
-        if sum(map(len, parts)) >= 4 * wanted:
+        if sum(map(len, parts)) >= HAYSTACKS * wanted:
             break
         ids = rows.ids_at(position, vocab_size=language.vocab_size)
         parts.append(ids[~np.isin(ids, list(special))])

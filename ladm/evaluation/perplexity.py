@@ -13,10 +13,13 @@ import numpy.typing as npt
 import torch
 
 from ladm.errors import LadmError
+from ladm.evaluation.corpora import evaluation_rows
 from ladm.language import Language, load_language, token_losses
+from ladm.models import model_folder
 from ladm.options import PerplexitySettings
+from ladm.prepare import Progress as Preparing
 from ladm.progress import Echo, Progress
-from ladm.rows import open_rows
+from ladm.rows import Rows
 from ladm.storage import require_place, write_whole
 
 DRAWS = 2000
@@ -25,7 +28,7 @@ FIRST_BIN = 128
 Floats = npt.NDArray[np.float64]
 
 
-def perplexity(settings: PerplexitySettings, *, echo: Echo, progress: Progress) -> dict[str, Any]:
+def perplexity(settings: PerplexitySettings, *, echo: Echo, progress: Progress, preparing: Preparing) -> dict[str, Any]:
     """Measure, and write `settings.output` where one is wanted; returns what is written.
 
     A window of w tokens is the first w tokens of each row; its perplexity is exp of the mean loss of
@@ -33,9 +36,19 @@ def perplexity(settings: PerplexitySettings, *, echo: Echo, progress: Progress) 
 
     Raises LadmError when no row does, or a row cannot be read.
     """
-    windows = settings.windows
     require_place(settings.output)
-    rows = open_rows(settings.rows)
+    with evaluation_rows(
+        settings.rows, model=model_folder(settings.model), length=settings.windows[-1], documents=settings.documents,
+        echo=echo, preparing=preparing,
+    ) as rows:  # fmt: skip
+        found = _measured(settings, rows, echo, progress)
+    if settings.output is not None:
+        write_whole(Path(settings.output), [json.dumps(found, indent=1).encode() + b"\n"])
+    return found
+
+
+def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Progress) -> dict[str, Any]:
+    windows = settings.windows
     positions = np.flatnonzero(rows.lengths() >= windows[-1])[: settings.documents]
     if not len(positions):
         raise LadmError(f"{rows.name}: no row has {windows[-1]:,} tokens; give smaller --windows")
@@ -53,7 +66,7 @@ def perplexity(settings: PerplexitySettings, *, echo: Echo, progress: Progress) 
         by_window.append(means)
         progress.advance(rows=1, tokens=len(ids_T))
     progress.close()
-    found = {
+    return {
         "model": settings.model,
         "rows": settings.rows,
         "documents": len(positions),
@@ -61,9 +74,6 @@ def perplexity(settings: PerplexitySettings, *, echo: Echo, progress: Progress) 
         "loss_by_position": _binned(by_position),
         "dtype": str(language.model.dtype).removeprefix("torch."),
     }
-    if settings.output is not None:
-        write_whole(Path(settings.output), [json.dumps(found, indent=1).encode() + b"\n"])
-    return found
 
 
 def _one(language: Language, ids_T: npt.NDArray[np.int64], windows: tuple[int, ...]) -> tuple[Floats, list[float]]:

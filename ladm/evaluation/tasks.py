@@ -61,7 +61,7 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
                 model_args=model_arguments(settings, folder, device),
                 tasks=[name],
                 num_fewshot=shots,
-                batch_size=settings.batch_size,
+                batch_size=_batch_size(settings, device),
                 device=device,
                 limit=settings.limit,
                 task_manager=manager,
@@ -78,6 +78,11 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
     return record
 
 
+def _batch_size(settings: TasksSettings, device: str) -> int | str:
+    """Of lm-eval's; on a CPU it would try far too many at once until the system kills it."""
+    return 1 if settings.batch_size == "auto" and device == "cpu" else settings.batch_size
+
+
 def told(count: int | None, what: str) -> str:
     return "" if count is None else f", {count} {what}"
 
@@ -85,6 +90,8 @@ def told(count: int | None, what: str) -> str:
 def with_mean(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """RULER's tasks and their mean, of which lm-eval knows that of 4,096 tokens alone."""
     each = [mark for mark in marks if mark["task"] != "ruler"]
+    if not each:
+        return marks
     mean = sum(mark["value"] for mark in each) / len(each)
     return [*each, each[0] | {"task": "ruler", "filter": "none", "value": mean, "error": None}]
 

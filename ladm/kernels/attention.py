@@ -70,7 +70,8 @@ def _has_flash_attn() -> bool:
 
 def _prefers_cudnn(device: str) -> bool:
     """Would torch's own scaled_dot_product_attention choose cuDNN first on this device?"""
-    if not torch.cuda.is_available() or (torch.backends.cudnn.version() or 0) <= NEWEST_CUDNN_PASSED_OVER:
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if not torch.cuda.is_available() or (cudnn or 0) <= NEWEST_CUDNN_PASSED_OVER:
         return False
     return torch.cuda.get_device_capability(device) in ((9, 0), (10, 0))
 
@@ -88,7 +89,7 @@ def _as_groups(kernel: AttentionKernel) -> AttentionKernel:
         q = q_BHTD.reshape(B * G, R, T, D)
         k, v = (x.reshape(B * G, 1, T, x.shape[-1]).expand(-1, R, -1, -1) for x in (k_BGTD, v_BGTD))
         out, lse = kernel(q, k, v, scaling)
-        by_token = out.unflatten(0, (B, G)).permute(0, 3, 1, 2, 4).reshape(B, T, H, -1)
+        by_token = out.view(B, G, *out.shape[1:]).permute(0, 3, 1, 2, 4).reshape(B, T, H, -1)
         return by_token.transpose(1, 2), lse[..., :T].reshape(B, H, T)
 
     return grouped

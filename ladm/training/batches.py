@@ -52,12 +52,16 @@ def cut_batches(settings: TrainSettings, *, length: int, devices: int) -> Batche
     return Batches(length=length, devices=devices, rows_at_once=at_once, accumulate=accumulate, steps=steps)
 
 
-def memory_estimate(config: Any, batches: Batches, *, checkpointing: bool, half: bool, liger: bool) -> dict[str, int]:
-    """Bytes on one device that holds the whole model, by what they are for.
+def memory_estimate(
+    config: Any, batches: Batches, *, checkpointing: bool, half: bool, liger: bool, sharded: bool
+) -> dict[str, int]:
+    """Bytes on one device, by what they are for.
 
-    Weights, gradients and two moments in float32; of a forward pass what the backward pass needs: with
-    gradient checkpointing the input of every layer and one layer in full; the logits in float32 with
-    their gradient, unless a fused loss makes them piece by piece.
+    Weights, gradients and two moments in float32, which all devices share where they are `sharded`
+    (FSDP); copies of weights: in half precision those of the whole model, of a sharded one the layers
+    and embeddings that are put together for a while. Of a forward pass what the backward pass needs:
+    with gradient checkpointing the input of every layer and one layer in full; the logits in float32
+    with their gradient, unless a fused loss makes them piece by piece.
     """
     try:
         with torch.device("meta"):
@@ -71,10 +75,16 @@ def memory_estimate(config: Any, batches: Batches, *, checkpointing: bool, half:
     tokens = batches.rows_at_once * batches.length
     layer = tokens * (10 * width + 4 * inner) * number
     layers = text.num_hidden_layers
+    # By identity, because both may be the same.
+    both = {id(part.weight): part.weight for part in (model.get_input_embeddings(), model.get_output_embeddings())}
+    embeddings = sum(weight.numel() for weight in both.values())
+    together = 2 * (parameters - embeddings) // layers + embeddings
+    held = -(-parameters // batches.devices) if sharded else parameters
     return {
-        "weights": 4 * parameters,
-        "gradients": 4 * parameters,
-        "optimiser": 8 * parameters,
+        "weights": 4 * held,
+        "gradients": 4 * held,
+        "optimiser": 8 * held,
+        "copies": number * together if sharded else number * parameters if half else 0,
         "activations": layers * tokens * width * number + layer if checkpointing else layers * layer,
         "logits": 0 if liger else tokens * text.vocab_size * (8 + number),
     }

@@ -233,6 +233,11 @@ def _uses_liger(settings: TrainSettings) -> bool:
     return settings.liger and torch.cuda.is_available() and is_liger_kernel_available()
 
 
+def _is_sharded() -> bool:
+    """Did accelerate launch begin this with FSDP?"""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def _attention(settings: TrainSettings) -> str:
     flash = torch.cuda.is_available() and _is_half(settings) and is_flash_attn_2_available()
     return "flash_attention_2" if flash else "sdpa"
@@ -246,8 +251,9 @@ def _resolved(settings: TrainSettings, config: Any, rows: Rows, batches: Batches
     base = rope.get("full_attention", rope).get("rope_theta")
     memory = memory_estimate(
         config, batches, checkpointing=settings.gradient_checkpointing, half=_is_half(settings),
-        liger=_uses_liger(settings),
+        liger=_uses_liger(settings), sharded=_is_sharded(),
     )  # fmt: skip
+    who = f"each of {batches.devices} devices that share the states" if _is_sharded() else "a device"
     lines = [
         f"rows      {rows.name}: {kept:,} of at least {batches.length:,} tokens, cut to that"
         + (f"; {shorter:,} shorter ones left out" if shorter else ""),
@@ -256,7 +262,7 @@ def _resolved(settings: TrainSettings, config: Any, rows: Rows, batches: Batches
         + (f" (asked for: {settings.batch_tokens:,})" if batches.tokens_a_step != settings.batch_tokens else "")
         + f": {batches.rows_at_once} at once on each of {batches.devices}, {batches.accumulate} times",
         f"budget    {batches.steps:,} steps, {batches.tokens:,} tokens of the {settings.tokens:,} asked for",
-        f"memory    about {sum(memory.values()) / 2**30:.1f} GiB on a device that holds the whole model: "
+        f"memory    about {sum(memory.values()) / 2**30:.1f} GiB on {who}: "
         + ", ".join(f"{name} {size / 2**30:.1f}" for name, size in memory.items()),
         f"output    {settings.output}",
     ]

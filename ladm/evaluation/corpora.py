@@ -1,0 +1,52 @@
+"""The rows of an evaluation: a data set of rows, or a corpus by its name, made into rows of the model's tokenizer."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ladm.errors import LadmError, one_line
+from ladm.options import PrepareSettings
+from ladm.prepare import Progress as Preparing
+from ladm.prepare import prepare
+from ladm.progress import Echo
+from ladm.rows import Rows, open_rows
+
+CORPORA = {"proof-pile": ("hoskinson-center/proof-pile", "test/proofpile_test.jsonl.gz")}
+"""Data sets of the Hub, and their held-out file: Proof-Pile is that of the paper's Table 2."""
+
+
+@contextlib.contextmanager
+def evaluation_rows(
+    name: str, *, model: Path, length: int, documents: int, echo: Echo, preparing: Preparing
+) -> Iterator[Rows]:
+    """Rows as `open_rows` has them; of a corpus by name the first `documents` of at least `length` tokens, cut to it.
+
+    Raises LadmError where the Hub does not give the corpus, and as `open_rows` and `prepare` do.
+    """
+    if name not in CORPORA or Path(name).exists():
+        yield open_rows(name)
+        return
+    source = _fetched(name)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = str(Path(folder) / "rows")
+        settings = PrepareSettings(
+            sources=(source,), tokenizer=str(model), output=rows, length=length, limit=documents, domain=name
+        )
+        prepare(settings, echo=echo, progress=preparing)
+        yield open_rows(rows)
+
+
+def _fetched(name: str) -> str:
+    import huggingface_hub
+
+    repository, file = CORPORA[name]
+    try:
+        return str(huggingface_hub.hf_hub_download(repository, file, repo_type="dataset"))
+    except Exception as error:
+        # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
+        raise LadmError(
+            f"--rows {name}: the Hub did not give {repository}: {one_line(error)}; give rows of ladm prepare"
+        ) from None
