@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from test_evaluate import talking  # noqa: F401
 
 Command = Callable[..., Result]
 pytestmark = pytest.mark.slow
@@ -31,7 +30,7 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_whole_recipe(ladm: Command, talking: Path, corpus: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_whole_recipe(ladm: Command, talking: Path, corpus: Path, tmp_path: Path) -> None:
     t = tmp_path
     (t / "train.yaml").write_text(TRAINING)
 

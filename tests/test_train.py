@@ -52,10 +52,13 @@ def test_what_is_said_and_written(ladm: Command, golden_lm: Path, rows: str, con
     for path in golden_lm.iterdir():
         (tmp_path / "model" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    config_of_model = json.loads((golden_lm / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config_of_model | {"max_position_embeddings": 256}))
     arguments = ["train", "--model", tmp_path / "model", *settings_of(golden_lm, rows, config, tmp_path / "out")[3:]]
     result = ladm(*arguments, "--length", "300", "--output", tmp_path / "long")
     assert result.exit_code == 0
     assert "1 of at least 300 tokens, cut to that; 10 shorter ones left out" in result.stderr
+    assert json.loads((tmp_path / "long" / "config.json").read_text())["max_position_embeddings"] == 300
     result = ladm(*arguments, "--rope-base", "500000")
     assert result.exit_code == 0, result.output
     said = result.stderr.splitlines()
@@ -139,6 +142,28 @@ def test_the_losses_are_those_of_a_plain_loop(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+
+
+@pytest.mark.parametrize("name", ["calculator", "target"])
+def test_the_paper_s_settings(ladm: Command, golden_lm: Path, rows: str, name: str, tmp_path: Path) -> None:
+    """The files of the repository, with a small model in the place of theirs and a budget below one batch."""
+    result = ladm(
+        "train", "--config", f"configs/train/{name}.yaml", "--model", golden_lm, "--rows", rows, "--length", "128",
+        "--tokens", "1k", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "batch     7 rows, 896 tokens (asked for: 1,048,576): 1 at once on each of 1, 7 times" in result.stderr
+    saved = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert saved["rope_parameters"]["rope_theta"] == 500_000
+
+
+def test_accelerate_knows_every_key_of_the_fsdp_file() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    loaded = load_config_from_file("configs/train/fsdp.yaml")
+    assert (loaded.distributed_type, loaded.mixed_precision) == ("FSDP", "bf16")
+    assert set(loaded.fsdp_config) <= {action.dest for action in launch_command_parser()._actions}
 
 
 @pytest.mark.slow

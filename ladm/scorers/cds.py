@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,32 @@ from ladm.observer import LayerView, Observer
 from ladm.profiles import kept_column
 
 Kept = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """What a forward pass has left of rows of equal length, on the device where it ran or on its way to the host.
+
+    `pfs_BLJN` is equation 2 of every wanted layer; `heads` are columns that were finished as the model ran.
+    """
+
+    pfs_BLJN: Tensor
+    heads: Kept
+
+    def to_host(self) -> Pass:
+        """The same on the CPU, once the device's queue has come so far: nothing is waited for."""
+        heads = {name: values.to("cpu", non_blocking=True) for name, values in self.heads.items()}
+        return replace(self, pfs_BLJN=self.pfs_BLJN.to("cpu", non_blocking=True), heads=heads)
+
+    def finish(self, grid: Grid, *, ablation: Ablation, record: str) -> Kept:
+        """Equations 3-5: what is kept, as `layer_cds` has it."""
+        kept = {
+            kept_column(heads=False, second_form=k == 1): _cds(self.pfs_BLJN, grid, form)
+            for k, form in enumerate(_forms(ablation, record))
+        }
+        if record == "range":
+            kept["range_per_layer"] = long_range_focus(self.pfs_BLJN, grid)
+        return kept | self.heads
 
 
 def layer_cds(
@@ -23,19 +51,37 @@ def layer_cds(
     record: str = "layers",
     sparing: bool = False,
 ) -> Kept:
-    """What is kept of rows of equal length in one forward pass, float32, layers as in `observer.layers`.
-
-    It is on the model's device, and is not waited for.
+    """What is kept of rows of equal length in one forward pass, float32 on the CPU, layers as in `observer.layers`.
 
     `cds_per_layer` (B, L); with record "heads" also `cds_per_head` (B, L H), each head's CDS from its
     own PFS, layer by layer; with "range" also `range_per_layer` (B, L), the median PFS of the used
     pairs at least half the document apart; with "forms" heads too, and both also without sigma
     (`cds_per_layer_no_std`, `cds_per_head_no_std`). `sparing`: as of `pairwise_focus`.
     """
+    one = forward(observer, ids_BT, grid, ablation=ablation, backend=backend, record=record, sparing=sparing)
+    on_host = replace(one, pfs_BLJN=one.pfs_BLJN.cpu(), heads={name: x.cpu() for name, x in one.heads.items()})
+    return on_host.finish(grid, ablation=ablation, record=record)
+
+
+def forward(
+    observer: Observer,
+    ids_BT: Tensor,
+    grid: Grid,
+    *,
+    ablation: Ablation,
+    backend: str,
+    record: str,
+    sparing: bool = False,
+) -> Pass:
+    """The part of `layer_cds` that the device does. A GPU is given its work and not waited for.
+
+    Equations 3-5 of whole layers are left to the host: a GPU would take longer to begin so little
+    than to do it. Those of single heads are done as the model runs, because their PFS would be many
+    times as large.
+    """
     by_layer: list[Tensor] = []
     heads: dict[str, list[Tensor]] = {}
     by_head = record in ("heads", "forms")
-    forms: list[Ablation] = [ablation] if record != "forms" else [ablation, "no-std"]
 
     def visit(view: LayerView) -> None:
         pfs = pairwise_focus(
@@ -43,16 +89,16 @@ def layer_cds(
             sparing=sparing,
         )  # fmt: skip
         by_layer.append(pfs.mean(dim=1) if by_head else pfs)
-        for k, form in enumerate(forms if by_head else ()):
+        for k, form in enumerate(_forms(ablation, record) if by_head else ()):
             heads.setdefault(kept_column(heads=True, second_form=k == 1), []).append(_cds(pfs, grid, form))
 
     observer.observe(ids_BT, visit)
-    # Equations 3-5 for all layers at once: a GPU would take longer to begin so little work than to do it.
-    pfs_BLJN = torch.stack(by_layer, dim=1)
-    kept = {kept_column(heads=False, second_form=k == 1): _cds(pfs_BLJN, grid, form) for k, form in enumerate(forms)}
-    if record == "range":
-        kept["range_per_layer"] = long_range_focus(pfs_BLJN, grid)
-    return kept | {name: torch.cat(parts, dim=1) for name, parts in heads.items()}
+    columns = {name: torch.cat(parts, dim=1) for name, parts in heads.items()}
+    return Pass(pfs_BLJN=torch.stack(by_layer, dim=1), heads=columns)
+
+
+def _forms(ablation: Ablation, record: str) -> tuple[Ablation, ...]:
+    return (ablation, "no-std") if record == "forms" else (ablation,)
 
 
 def _cds(pfs: Tensor, grid: Grid, ablation: Ablation) -> Tensor:

@@ -16,7 +16,7 @@ from ladm.observer import Observer
 from ladm.profiles import Floats, Reduction, reduce_cds
 from ladm.rows import Ids, Row, token_ids
 from ladm.scorers import Scored
-from ladm.scorers.cds import Kept, layer_cds
+from ladm.scorers.cds import Kept, Pass, forward
 from ladm.settings import ScoreSettings
 
 
@@ -56,18 +56,19 @@ class LadmScorer:
         grid = self._grid(ids.shape[1])
         if self.asynchronous:
             device = self._observer.device
-            kept = self._layers(ids.pin_memory().to(device, non_blocking=True), grid, sparing=sparing)
-            copies = {name: values.to("cpu", non_blocking=True) for name, values in kept.items()}
+            on_device = ids.pin_memory().to(device, non_blocking=True)
+            begun = self._forward(on_device, grid, sparing=sparing).to_host()
             there = torch.cuda.current_stream(device).record_event()
 
             def wait() -> list[Scored]:
                 there.synchronize()
-                return self._scored(copies)
+                return self._scored(self._finish(begun, grid))
 
             return wait
-        rows = [self._layers(part, grid, sparing=sparing) for part in torch.tensor_split(ids, len(ids))]
-        kept = {name: torch.cat([each[name] for each in rows]) for name in rows[0]}
-        return lambda: self._scored(kept)
+        rows = [self._forward(row, grid, sparing=sparing) for row in torch.tensor_split(ids, len(ids))]
+        kept = [self._finish(row, grid) for row in rows]
+        together = {name: torch.cat([each[name] for each in kept]) for name in kept[0]}
+        return lambda: self._scored(together)
 
     def _scored(self, kept: Kept) -> list[Scored]:
         kept_BL = {name: values.double().numpy() for name, values in kept.items()}
@@ -78,12 +79,15 @@ class LadmScorer:
             for row, score in enumerate(scores_B.tolist())
         ]
 
-    def _layers(self, ids_BT: torch.Tensor, grid: Grid, *, sparing: bool) -> Kept:
+    def _forward(self, ids_BT: torch.Tensor, grid: Grid, *, sparing: bool) -> Pass:
         settings = self._settings
-        return layer_cds(
+        return forward(
             self._observer, ids_BT, grid, ablation=settings.ablation, backend=self._backend, record=settings.record,
             sparing=sparing,
         )  # fmt: skip
+
+    def _finish(self, one: Pass, grid: Grid) -> Kept:
+        return one.finish(grid, ablation=self._settings.ablation, record=self._settings.record)
 
     def _reduce(self, kept_BL: dict[str, Floats]) -> Floats:
         reduction, layers = self._reduction, self._observer.layers
