@@ -186,6 +186,40 @@ def test_two_processes_train_as_one(golden_lm: Path, rows: str, config: Path, tm
     assert [a["loss"] for a in ours] == pytest.approx([b["loss"] for b in theirs], rel=1e-5)
 
 
+@pytest.mark.slow
+def test_devices_that_share_the_states_train_as_one(golden_lm: Path, rows: str, config: Path, tmp_path: Path) -> None:
+    """FSDP by the repository's file, on processes of a CPU: the losses and weights of one, also after a stop."""
+    import os
+    import shutil
+    import subprocess
+    import sys
+
+    one, two = ([*settings_of(golden_lm, rows, config, tmp_path / name)] for name in ("one", "two"))
+    subprocess.run([sys.executable, "-m", "ladm", *one], check=True, capture_output=True)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/train/fsdp.yaml"]
+
+    def launch() -> str:
+        done = subprocess.run(
+            [*launcher, "--num_processes", "2", "tests/fsdp.py", *two], capture_output=True, text=True, check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        ours, theirs = (read_lines(tmp_path / name / "losses.jsonl") for name in ("two", "one"))
+        assert [a["loss"] for a in ours] == pytest.approx([b["loss"] for b in theirs], rel=1e-5)
+        alone, together = (weights(tmp_path / name) for name in ("one", "two"))
+        assert alone.keys() == together.keys()
+        assert all(torch.allclose(alone[name], together[name], atol=1e-5) for name in alone)
+        return done.stderr
+
+    assert "GiB on each of 2 devices that share the states" in launch()
+    shutil.rmtree(tmp_path / "two" / "checkpoint-6")
+    for name in ("losses.jsonl", "model.safetensors"):
+        (tmp_path / "two" / name).unlink()
+    again = launch()
+    assert "step 5 of 6" in again
+    assert "step 4 of 6" not in again
+
+
 def test_a_loss_that_is_no_number_ends_the_training() -> None:
     from transformers import TrainerState
 

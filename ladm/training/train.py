@@ -184,6 +184,8 @@ class _Told(TrainerCallback):  # type: ignore[misc]
 
 def _arguments(settings: TrainSettings, batches: Batches, output: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
+    # A launcher's file has an opinion too, and would be followed without a word.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if _is_half(settings) else "no"
     return TrainingArguments(
         output_dir=str(output),
         max_steps=batches.steps,
