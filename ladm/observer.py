@@ -104,7 +104,7 @@ class Observer:
         )
         try:
             ours = self._model(input_ids=ids, use_cache=False, ladm_watch=watch).last_hidden_state
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        except (AttributeError, ImportError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             what = f"{type(error).__name__}: {error}"
             other = "" if self.device.type == "cpu" else f", or another --attention than that of {self.attention}"
             raise LadmError(
@@ -112,11 +112,6 @@ class Observer:
                 f"function of ours ({what}); use another model{other}"
             ) from None
         self._check_calls(watch.seen)
-        if lse_errors and not max(lse_errors) <= LSE_TOLERANCE[self.dtype]:
-            raise LadmError(
-                f"{self.attention} gives a wrong log-sum-exp here (off by {max(lse_errors):.2g}); choose another "
-                "--attention"
-            )
         self._model.set_attn_implementation("eager")
         stock = self._model(input_ids=ids, use_cache=False).last_hidden_state
         self._model.set_attn_implementation(IMPLEMENTATION)
@@ -124,6 +119,11 @@ class Observer:
             raise LadmError(
                 f"{self.facts.name}: the stock model's hidden states are NaN or infinite in {self.dtype}; its weights "
                 "hold NaN, or it needs --dtype float32"
+            )
+        if lse_errors and not max(lse_errors) <= LSE_TOLERANCE[self.dtype]:
+            raise LadmError(
+                f"{self.attention} gives a wrong log-sum-exp here (off by {max(lse_errors):.2g}); choose another "
+                "--attention"
             )
         apart = ((ours.float() - stock.float()).norm() / stock.float().norm()).item()
         if not apart <= HIDDEN_STATE_TOLERANCE[self.dtype]:

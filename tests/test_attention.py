@@ -74,6 +74,14 @@ def test_flash_attn_is_used_as_its_interface_says(monkeypatch: pytest.MonkeyPatc
     assert torch.allclose(lse, expected_lse, atol=1e-5)
 
 
+def test_a_flash_attn_that_does_not_fit_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, but of another version or for another torch."""
+    monkeypatch.setitem(sys.modules, "flash_attn", types.ModuleType("flash_attn"))
+    assert attention_kernel("cuda", torch.bfloat16) == "aten-flash-cuda"
+    with pytest.raises(LadmError, match="^--attention flash-attn: the package is not installed, or not for this torch"):
+        attention_kernel("cuda", torch.bfloat16, asked="flash-attn")
+
+
 def test_which_attention_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def choose(dtype: torch.dtype = torch.bfloat16, **more: Any) -> str:
         return attention_kernel("cuda:0", dtype, **({"head_size": 128} | more))

@@ -107,5 +107,6 @@ def test_the_report_counts_what_is_planted_and_compares_documents() -> None:
     assert compared["low"] < -0.5 < compared["high"]
     assert arm["all positions"]["by_seed"] == pytest.approx(losses["arm"].mean(axis=(1, 2)), abs=1e-4)
     assert arm["all positions"]["to random x2"]["difference"] == pytest.approx(-0.4, abs=0.01)
+    # Documents of as many rows each: the mean over documents is that over rows.
     assert arm["loss_by_context"]["32-63"] == pytest.approx(losses["arm"][:, :, 31:63].mean(), abs=1e-4)
     assert "| arm | 2 | 1.00 | 0.40 " in outcomes.as_markdown(found)

@@ -174,12 +174,13 @@ def test_lengths_around_every_bound(ladm: Run, save_rows: Any, golden: dict[str,
     assert errors == {0: "too_short", 1: "too_short", 5: "too_long"}
 
 
-def test_a_model_of_nan_scores_nothing(ladm: Run, short_rows: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_model_of_nan_scores_nothing(ladm: Run, short_rows: str, tmp_path: Path, layer: int) -> None:
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(GOLDEN, tmp_path / "nan")
     weights = load_file(tmp_path / "nan" / "model.safetensors")
-    name = next(key for key in weights if key.endswith("layers.1.self_attn.q_proj.weight"))
+    name = next(key for key in weights if key.endswith(f"layers.{layer}.self_attn.q_proj.weight"))
     weights[name][0, 0] = float("nan")
     save_file(weights, tmp_path / "nan" / "model.safetensors", metadata={"format": "pt"})
     result = ladm("score", short_rows, *SMALL, "--model", tmp_path / "nan", "--output", tmp_path / "run")

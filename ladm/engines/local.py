@@ -210,17 +210,18 @@ class _Pool:
         elif kind == "begin":
             worker.batch = worker.batch + content
         elif kind == "rows":
-            self._patience.saw(now - worker.since)
             safe = {record["position"] for record in content}
+            if not safe.isdisjoint(worker.batch):
+                self._patience.saw(now - worker.since)
+                worker.warm = True
             worker.batch = [position for position in worker.batch if position not in safe]
-            worker.warm = True
             if any(record["status"] == "ok" for record in content):
                 self._losses.scored(worker.place)
             self._report(content)
         elif kind == "sealed":
             assert worker.assignment is not None
             self._source.sealed(worker.assignment)
-            worker.assignment = None
+            worker.assignment, worker.batch = None, []
         worker.since = now
 
     def _lost(self, worker: _Worker) -> None:

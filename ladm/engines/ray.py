@@ -230,9 +230,10 @@ class _Pool:
         if kind == "begin":
             slot.batch = slot.batch + content
         elif kind == "rows":
-            self._patience.saw(now - slot.since)
-            slot.warm = True
             safe = {record["position"] for record in content}
+            if not safe.isdisjoint(slot.batch):
+                self._patience.saw(now - slot.since)
+                slot.warm = True
             slot.batch = [position for position in slot.batch if position not in safe]
             if any(record["status"] == "ok" for record in content):
                 self._losses.scored(id(slot))

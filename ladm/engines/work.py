@@ -21,6 +21,8 @@ Report = Callable[[list[Record]], None]
 Event = tuple[str, list[Any]]
 """`begin` and positions, or `rows` and records."""
 Batch = list[tuple[Row, Ids]]
+Read = tuple[Batch, list[Record]]
+"""Rows that can be scored, and records of those that cannot."""
 
 READ_TOKENS = 1 << 18
 """Read at a time where a batch is smaller."""
@@ -59,8 +61,8 @@ def work_unit(
 
     Yields `begin` with the positions of a batch before it is scored, and `rows` with its records once
     they are durable. While a batch is scored the next one is read and checked, and the one before is
-    made durable, so that the device waits for neither. Rows of `assignment.alone` begin only when
-    every row before is durable.
+    made durable, so that the device waits for neither. A row of `assignment.alone` begins only when
+    every row before is durable, and while it is scored nothing is read and no other begins.
     """
     if run.sealed_path(assignment.unit).exists():
         return
@@ -78,19 +80,24 @@ def _work(run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch
         sizes = batch_rows if isinstance(batch_rows, BatchSizes) else BatchSizes(batch_rows)
         groups = _groups(rows, assignment, done=set(writer.done))
         with ThreadPoolExecutor(1) as reading, _Safe(writer) as safe:
-            for batch, failed in _batches(rows, groups, assignment, scorer, sizes, reading):
+            for length, read in _reads(rows, groups, assignment, scorer, sizes, reading):
+                if read.exception() is not None:
+                    yield from safe.finish()
+                several, failed = read.result()
                 if failed:
                     yield from safe.write(failed)
-                if not batch:
-                    continue
-                if batch[0][0].position in assignment.alone:
-                    yield from safe.finish()
-                yield "begin", [row.position for row, _ in batch]
-                scored = _begin(batch, scorer, sizes)
-                yield from safe.ask()
-                safe.begun = scored
-                if not scorer.asynchronous:
+                for batch in _split(several, length, sizes):
+                    alone = batch[0][0].position in assignment.alone
+                    if alone:
+                        yield from safe.finish()
+                    yield "begin", [row.position for row, _ in batch]
+                    scored = _begin(batch, scorer, sizes)
                     yield from safe.ask()
+                    safe.begun = scored
+                    if alone:
+                        yield from safe.finish()
+                    elif not scorer.asynchronous:
+                        yield from safe.ask()
             yield from safe.finish()
         writer.seal()
     finally:
@@ -149,22 +156,22 @@ def _groups(rows: Rows, assignment: Assignment, *, done: set[int]) -> list[tuple
     return [(length, positions) for (length, _), positions in groups.items()]
 
 
-def _batches(
+def _reads(
     rows: Rows,
     groups: list[tuple[int, list[int]]],
     assignment: Assignment,
     scorer: Scorer,
     sizes: BatchSizes,
     reading: ThreadPoolExecutor,
-) -> Iterator[tuple[Batch, list[Record]]]:
-    """Batches of rows of equal length, and records of rows that cannot be scored; some are read ahead."""
-    ahead: list[tuple[int, Future[tuple[Batch, list[Record]]]]] = []
+) -> Iterator[tuple[int, Future[Read]]]:
+    """Rows of a length as they are read and checked, one part ahead where no row is under suspicion."""
+    ahead: list[tuple[int, Future[Read]]] = []
+    most = 1 if assignment.alone else 2
     for length, positions in _cut(groups, sizes):
         ahead.append((length, reading.submit(_read, rows, positions, assignment, scorer)))
-        if len(ahead) == 2:
-            yield from _split(*ahead.pop(0), sizes)
-    for each in ahead:
-        yield from _split(*each, sizes)
+        if len(ahead) == most:
+            yield ahead.pop(0)
+    yield from ahead
 
 
 def _cut(groups: list[tuple[int, list[int]]], sizes: BatchSizes) -> Iterator[tuple[int, list[int]]]:
@@ -178,19 +185,14 @@ def _cut(groups: list[tuple[int, list[int]]], sizes: BatchSizes) -> Iterator[tup
             start += several
 
 
-def _split(
-    length: int, read: Future[tuple[Batch, list[Record]]], sizes: BatchSizes
-) -> Iterator[tuple[Batch, list[Record]]]:
-    batch, failed = read.result()
-    if failed:
-        yield [], failed
-    while batch:
+def _split(several: Batch, length: int, sizes: BatchSizes) -> Iterator[Batch]:
+    while several:
         size = sizes(length)
-        yield batch[:size], []
-        batch = batch[size:]
+        yield several[:size]
+        several = several[size:]
 
 
-def _read(rows: Rows, positions: list[int], assignment: Assignment, scorer: Scorer) -> tuple[Batch, list[Record]]:
+def _read(rows: Rows, positions: list[int], assignment: Assignment, scorer: Scorer) -> Read:
     """Rows that can be scored, and records of those that cannot."""
     batch: Batch = []
     failed: list[Record] = []

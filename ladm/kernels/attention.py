@@ -5,7 +5,6 @@ Shape suffixes: B rows, H query heads, G key/value heads, R = H / G, T tokens, D
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -35,7 +34,9 @@ def attention_kernel(device: str, dtype: torch.dtype, *, asked: str = "auto", he
             can = "efficient" if kind == "cuda" and dtype == torch.float32 else ", ".join(_OF_DEVICE[kind])
             raise LadmError(f"--attention {asked} does not go with {kind} in {_spelt(dtype)}; there is {can}")
         if name == "flash-attn" and not _has_flash_attn():
-            raise LadmError("--attention flash-attn: the package is not installed; pip install 'ladm[flash]'")
+            raise LadmError(
+                "--attention flash-attn: the package is not installed, or not for this torch; pip install 'ladm[flash]'"
+            )
         return name
     if kind == "cpu":
         return "aten-flash-cpu"
@@ -65,7 +66,12 @@ def _spelt(dtype: torch.dtype) -> str:
 
 
 def _has_flash_attn() -> bool:
-    return importlib.util.find_spec("flash_attn") is not None
+    """Is the package there, and does it fit this torch?"""
+    try:
+        from flash_attn import flash_attn_func  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _prefers_cudnn(device: str) -> bool:

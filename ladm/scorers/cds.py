@@ -73,11 +73,11 @@ def forward(
     record: str,
     sparing: bool = False,
 ) -> Pass:
-    """The part of `layer_cds` that the device does. A GPU is given its work and not waited for.
+    """The part of `layer_cds` that the device does. A GPU is given its work and, but for heads, not waited for.
 
     Equations 3-5 of whole layers are left to the host: a GPU would take longer to begin so little
     than to do it. Those of single heads are done as the model runs, because their PFS would be many
-    times as large.
+    times as large; their constants are copied to the device in every layer, which waits for it.
     """
     by_layer: list[Tensor] = []
     heads: dict[str, list[Tensor]] = {}

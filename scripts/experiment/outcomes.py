@@ -36,7 +36,7 @@ def compared(by_ASD: np.ndarray, reference: int) -> dict[str, Any]:
     2 (MS_arms,seeds + MS_arms,documents - MS_rest) / (S D), with Satterthwaite's degrees of freedom.
     All intervals of differences to `reference` hold together in 95 of 100 experiments (Bonferroni).
     `detectable` is the difference that is found four times in five; `p` that of no difference between
-    any arms, by permuting arms inside each seed.
+    any arms on these documents, by permuting arms inside each seed.
     """
     A, S, D = by_ASD.shape
     mean, of_a = by_ASD.mean(), by_ASD.mean(axis=(1, 2))
@@ -124,7 +124,9 @@ def report(
         if name not in losses:
             continue
         arm["loss_by_context"] = {
-            f"{start}-{stop - 1}": round(float(losses[name][:, :, start - 1 : stop - 1].mean()), 4)
+            f"{start}-{stop - 1}": round(
+                float(by_document(losses[name][:, :, start - 1 : stop - 1].mean(axis=2), document_of).mean()), 4
+            )
             for start, stop in itertools.pairwise(edges)
         }
     trained = list(losses)
@@ -178,7 +180,7 @@ def as_markdown(found: dict[str, Any]) -> str:
         f"Loss: nats a token on {found['held_out']} held-out rows of {found['held_out_documents']} documents. "
         "Differences (negative is better) have intervals that hold together in 95 of 100 experiments; how much an arm "
         "depends on the seed and on the documents is estimated from all arms. Detectable: the smallest difference "
-        "that this design finds four times in five. p: of no difference between any arms.",
+        "that this design finds four times in five. p: of no difference between any arms on these documents.",
         "",
     ]  # fmt: skip
     for part, told in found["compared"].items():
