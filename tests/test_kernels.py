@@ -54,10 +54,12 @@ def test_equals_the_oracle(variant: str, changed: dict[str, Any], H: int, G: int
     settings = {"l": 7, "m": 1, "n": 4, "n0": 3 if variant == "paper" else None, "d_afs": 4, "d_cds": 4} | changed
     grid = span_grid(T, variant=variant, **settings)
     q, k = draw(2, H, G, T, D)
-    _, lse = causal_attention(q, k, k, scaling=0.4, kernel="aten-flash-cpu")
+    # Logits as wide for every head size: wider ones have larger errors, in the oracle too.
+    scaling = 1.6 * D**-0.5
+    _, lse = causal_attention(q, k, k, scaling=scaling, kernel="aten-flash-cpu")
     for known in (lse, None):
-        fast = pairwise_focus(q, k, known, scaling=0.4, grid=grid, backend="torch")
-        assert worst(fast, q, k, grid, 0.4) < 1e-5
+        fast = pairwise_focus(q, k, known, scaling=scaling, grid=grid, backend="torch")
+        assert worst(fast, q, k, grid, scaling) < 1e-5
 
 
 def lse_of(q: Tensor, k: Tensor, scaling: float) -> Tensor:
@@ -70,7 +72,7 @@ TRITON_CASES = [
     # longer and shorter than a tile, every stride, a grid whose residue classes differ
     ("released", 301, 4, 2, 32, 7, {}),
     ("released", 400, 3, 1, 80, 16, {"d_afs": 3, "d_cds": 2}),
-    ("released", 600, 2, 2, 256, 40, {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0}),
+    ("released", 420, 1, 1, 256, 40, {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0}),
     ("released", 700, 4, 4, 16, 20, {"n": 5, "d_cds": 5, "m": 3}),
     ("released", 1500, 1, 1, 64, 130, {"n": 1, "d_afs": 2, "d_cds": 1, "n0": 4}),
     ("paper", 301, 4, 2, 40, 7, {"n0": 3}),
