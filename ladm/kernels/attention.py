@@ -29,15 +29,15 @@ def attention_kernel(device: str, dtype: torch.dtype, *, asked: str = "auto", he
     if kind not in _OF_DEVICE:
         raise LadmError(f"device {kind!r} is not supported: no fused attention there returns its log-sum-exp")
     if asked != "auto":
-        name = _OF_DEVICE[kind].get(asked)
-        if name is None or (name != "aten-efficient-cuda" and dtype == torch.float32 and kind == "cuda"):
-            can = "efficient" if kind == "cuda" and dtype == torch.float32 else ", ".join(_OF_DEVICE[kind])
-            raise LadmError(f"--attention {asked} does not go with {kind} in {_spelt(dtype)}; there is {can}")
-        if name == "flash-attn" and not _has_flash_attn():
+        there = _OF_DEVICE[kind] if kind == "cpu" or dtype != torch.float32 else _OF_CUDA_IN_FLOAT32
+        if asked not in there:
+            spelt = str(dtype).removeprefix("torch.")
+            raise LadmError(f"--attention {asked} does not go with {kind} in {spelt}; there is {', '.join(there)}")
+        if asked == "flash-attn" and not _has_flash_attn():
             raise LadmError(
                 "--attention flash-attn: the package is not installed, or not for this torch; pip install 'ladm[flash]'"
             )
-        return name
+        return there[asked]
     if kind == "cpu":
         return "aten-flash-cpu"
     if dtype == torch.float32:
@@ -59,10 +59,6 @@ def causal_attention(
         (B, H, T) float32, natural logarithm.
     """
     return _KERNELS[kernel](q_BHTD, k_BGTD, v_BGTD, scaling)
-
-
-def _spelt(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _has_flash_attn() -> bool:
@@ -134,13 +130,14 @@ def _flash_attn(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor
     return out.transpose(1, 2), lse[..., : q.shape[-2]]
 
 
+_OF_CUDA_IN_FLOAT32 = {"efficient": "aten-efficient-cuda"}
 _OF_DEVICE = {
     "cpu": {"flash": "aten-flash-cpu"},
     "cuda": {
         "flash": "aten-flash-cuda",
         "cudnn": "aten-cudnn-cuda",
         "flash-attn": "flash-attn",
-        "efficient": "aten-efficient-cuda",
+        **_OF_CUDA_IN_FLOAT32,
     },
 }
 _KERNELS: dict[str, AttentionKernel] = {

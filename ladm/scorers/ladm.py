@@ -16,7 +16,7 @@ from ladm.observer import Observer
 from ladm.profiles import Floats, Reduction, reduce_cds
 from ladm.rows import Ids, Row, token_ids
 from ladm.scorers import Scored
-from ladm.scorers.cds import Kept, Pass, forward
+from ladm.scorers.cds import Kept, forward, layer_cds
 from ladm.settings import ScoreSettings
 
 
@@ -27,7 +27,7 @@ class LadmScorer:
         self._observer = observer
         self._settings = settings
         self._reduction = reduction
-        self._backend = backend
+        self._how: dict[str, Any] = {"ablation": settings.ablation, "record": settings.record, "backend": backend}
         self._grid = lru_cache(maxsize=64)(self._make_grid)
 
     def check(self, row: Row) -> Ids:
@@ -57,16 +57,16 @@ class LadmScorer:
         if self.asynchronous:
             device = self._observer.device
             on_device = ids.pin_memory().to(device, non_blocking=True)
-            begun = self._forward(on_device, grid, sparing=sparing).to_host()
+            begun = forward(self._observer, on_device, grid, **self._how, sparing=sparing).to_host()
             there = torch.cuda.current_stream(device).record_event()
 
             def wait() -> list[Scored]:
                 there.synchronize()
-                return self._scored(self._finish(begun, grid))
+                return self._scored(begun.finish(grid, ablation=self._how["ablation"], record=self._how["record"]))
 
             return wait
-        rows = [self._forward(row, grid, sparing=sparing) for row in torch.tensor_split(ids, len(ids))]
-        kept = [self._finish(row, grid) for row in rows]
+        each_row = torch.tensor_split(ids, len(ids))
+        kept = [layer_cds(self._observer, row, grid, **self._how, sparing=sparing) for row in each_row]
         together = {name: torch.cat([each[name] for each in kept]) for name in kept[0]}
         return lambda: self._scored(together)
 
@@ -78,16 +78,6 @@ class LadmScorer:
             Scored(score=score, extras={name: values[row] for name, values in extras.items()})
             for row, score in enumerate(scores_B.tolist())
         ]
-
-    def _forward(self, ids_BT: torch.Tensor, grid: Grid, *, sparing: bool) -> Pass:
-        settings = self._settings
-        return forward(
-            self._observer, ids_BT, grid, ablation=settings.ablation, backend=self._backend, record=settings.record,
-            sparing=sparing,
-        )  # fmt: skip
-
-    def _finish(self, one: Pass, grid: Grid) -> Kept:
-        return one.finish(grid, ablation=self._settings.ablation, record=self._settings.record)
 
     def _reduce(self, kept_BL: dict[str, Floats]) -> Floats:
         reduction, layers = self._reduction, self._observer.layers

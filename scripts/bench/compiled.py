@@ -6,7 +6,6 @@ python scripts/bench/compiled.py --model runs/toy/model --tokens 1024 --dtype fl
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import AutoModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import SHAPES, document, random_model
-from machine import facts, measure, synchronised
+from machine import facts, measure, synchronised, told
 
 
 def main() -> None:
@@ -53,10 +52,7 @@ def main() -> None:
     result = facts(asked.device) | {
         "tokens": asked.tokens, "dtype": asked.dtype, "first_compiled_s": first, "ratio": ratio, "times": times,
     }  # fmt: skip
-    line = json.dumps(result)
-    if asked.output:
-        asked.output.write_text(line + "\n")
-    print(line)
+    told(result, asked.output)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import platform
 import statistics
 import subprocess
@@ -26,6 +27,14 @@ def facts(device: str) -> dict[str, Any]:
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__}
         | ({"cudnn": torch.backends.cudnn.version()} if cuda else {}),
     }
+
+
+def told(result: dict[str, Any], output: Path | None) -> None:
+    """Print a result as one line of JSON, and write it where it is wanted."""
+    line = json.dumps(result)
+    if output:
+        output.write_text(line + "\n")
+    print(line)
 
 
 def commit() -> str | None:

@@ -12,7 +12,6 @@ with a model that is loaded already, as (b) of score.py. Rounds are interleaved;
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import sys
@@ -29,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from contenders import SHAPES, Contenders, document, grid_of, random_model
-from machine import facts, synchronised
+from machine import facts, synchronised, told
 
 from ladm.devices import resolve_backend, resolve_dtype
 from ladm.score import score
@@ -120,10 +119,7 @@ def report(asked: argparse.Namespace, seconds: dict[str, list[float]], dtype: st
         "start_and_end_s": 2 * median["few"] - median["many"], "all_s": seconds,
     }  # fmt: skip
     print(f"a document: {of_each['program']:.3f} s through the program, {of_each['loop']:.3f} s in a loop")
-    line = json.dumps(result)
-    if asked.output:
-        asked.output.write_text(line + "\n")
-    print(line)
+    told(result, asked.output)
 
 
 if __name__ == "__main__":
