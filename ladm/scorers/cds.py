@@ -22,6 +22,9 @@ class Pass:
     `pfs_BLJN` is equation 2 of every wanted layer; `heads` are columns that were finished as the model ran.
     """
 
+    grid: Grid
+    ablation: Ablation
+    record: str
     pfs_BLJN: Tensor
     heads: Kept
 
@@ -30,14 +33,14 @@ class Pass:
         heads = {name: values.to("cpu", non_blocking=True) for name, values in self.heads.items()}
         return replace(self, pfs_BLJN=self.pfs_BLJN.to("cpu", non_blocking=True), heads=heads)
 
-    def finish(self, grid: Grid, *, ablation: Ablation, record: str) -> Kept:
+    def finish(self) -> Kept:
         """Equations 3-5: what is kept, as `layer_cds` has it."""
         kept = {
-            kept_column(heads=False, second_form=k == 1): _cds(self.pfs_BLJN, grid, form)
-            for k, form in enumerate(_forms(ablation, record))
+            kept_column(heads=False, second_form=k == 1): _cds(self.pfs_BLJN, self.grid, form)
+            for k, form in enumerate(_forms(self.ablation, self.record))
         }
-        if record == "range":
-            kept["range_per_layer"] = long_range_focus(self.pfs_BLJN, grid)
+        if self.record == "range":
+            kept["range_per_layer"] = long_range_focus(self.pfs_BLJN, self.grid)
         return kept | self.heads
 
 
@@ -60,7 +63,7 @@ def layer_cds(
     """
     one = forward(observer, ids_BT, grid, ablation=ablation, backend=backend, record=record, sparing=sparing)
     on_host = replace(one, pfs_BLJN=one.pfs_BLJN.cpu(), heads={name: x.cpu() for name, x in one.heads.items()})
-    return on_host.finish(grid, ablation=ablation, record=record)
+    return on_host.finish()
 
 
 def forward(
@@ -94,7 +97,8 @@ def forward(
 
     observer.observe(ids_BT, visit)
     columns = {name: torch.cat(parts, dim=1) for name, parts in heads.items()}
-    return Pass(pfs_BLJN=torch.stack(by_layer, dim=1), heads=columns)
+    pfs_BLJN = torch.stack(by_layer, dim=1)
+    return Pass(grid=grid, ablation=ablation, record=record, pfs_BLJN=pfs_BLJN, heads=columns)
 
 
 def _forms(ablation: Ablation, record: str) -> tuple[Ablation, ...]:

@@ -62,7 +62,7 @@ class LadmScorer:
 
             def wait() -> list[Scored]:
                 there.synchronize()
-                return self._scored(begun.finish(grid, ablation=self._how["ablation"], record=self._how["record"]))
+                return self._scored(begun.finish())
 
             return wait
         each_row = torch.tensor_split(ids, len(ids))
