@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts" / "experi
 
 import outcomes
 import selection
+from pool import plant
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_as_many_of_each_kind_are_planted_and_the_rest_is_as_it_was() -> None:
         {"ids": draw.integers(0, 1000, 512), "meta": {"kind": "intact", "pile_set_name": f"d{k % 3}"}}
         for k in range(80)
     ]
-    pool = selection.plant(rows, share=0.25, span_tokens=8, seed=0)
+    pool = plant(rows, share=0.25, span_tokens=8, seed=0)
     kinds = [row["meta"]["kind"] for row in pool]
     assert {kind: kinds.count(kind) for kind in outcomes.KINDS} == dict.fromkeys(outcomes.KINDS, 4)
     for before, after in zip(rows, pool, strict=True):
@@ -112,4 +113,7 @@ def test_the_report_counts_what_is_planted_and_compares_documents() -> None:
     assert arm["all positions"]["to random x2"]["difference"] == pytest.approx(-0.4, abs=0.01)
     # Documents of as many rows each: the mean over documents is that over rows.
     assert arm["loss_by_context"]["32-63"] == pytest.approx(losses["arm"][:, :, 31:63].mean(), abs=1e-4)
-    assert "| arm | 2 | 1.00 | 0.40 " in outcomes.as_markdown(found)
+    seconds = {"this launch": 61.0, "scores": None, "students": {"arm-0": 20.0, "arm-1": 22.0}}
+    told = outcomes.as_markdown(found | {"seconds": seconds, "cores": 2, "config": {"at_once": 2}})
+    assert "| arm | 2 | 1.00 | 0.40 " in told
+    assert "Time on 2 cores: the scores before; 2 students 42 s, 2 at a time; the launch that wrote this 61 s." in told

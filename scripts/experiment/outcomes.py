@@ -198,4 +198,12 @@ def as_markdown(found: dict[str, Any]) -> str:
     lines += ["Loss by the number of tokens before:", ""]
     by_context = [[name, *(f"{x:.3f}" for x in arm["loss_by_context"].values())] for name, arm in trained.items()]
     lines += _table(["arm", *contexts], by_context)
+    seconds = found["seconds"]
+    scores = "before" if seconds["scores"] is None else f"{seconds['scores']:.0f} s"
+    lines += [
+        f"Time on {found['cores']} cores: the scores {scores}; {len(seconds['students'])} students "
+        f"{sum(seconds['students'].values()):.0f} s, {found['config']['at_once']} at a time; the launch that wrote "
+        f"this {seconds['this launch']:.0f} s.",
+        "",
+    ]
     return "\n".join(lines)

@@ -12,24 +12,26 @@ are the results.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import yaml
-from outcomes import KINDS, as_markdown, report
+from outcomes import as_markdown, report
+from pool import plant, read_documents, save, windows
 
 from ladm import __version__
-from ladm.contrast import DEGRADED_EVERY, contrast_set
 from ladm.profiles import read_profile, reduce_cds
 from ladm.results import read_scores
 from ladm.rows import open_rows
@@ -39,6 +41,8 @@ IN_BAND = " in the band"
 """Arms that rank within the gzip band; their first outcome is reported, and no student is trained on them."""
 GZIP_BAND = (0.2, 0.8)
 """The middle 60 % by compressibility, of which the arm takes a random part."""
+HELD_OUT_WINDOWS = 2
+"""At most so many held-out rows of a document: differences are between documents."""
 OF_THE_POOL = ("pool", "held_out", "calculator", "row_tokens", "span_tokens", "windows_a_document", "planted_share")
 """Settings that decide what is in the pool and how it is scored; the files come first."""
 
@@ -47,72 +51,23 @@ def step(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+@contextmanager
+def timed(path: Path) -> Iterator[None]:
+    """Keep in `path` the seconds that a part took, for the report; of one that was resumed, the last launch's."""
+    begun = time.monotonic()
+    yield
+    path.write_text(f"{time.monotonic() - begun:.1f}\n")
+
+
+def seconds_of(path: Path) -> float | None:
+    return float(path.read_text()) if path.exists() else None
+
+
 def ladm(*arguments: Any, threads: int | None = None) -> None:
     """Run a command of the product; `threads`: of the CPU, where it is not to have all."""
     own = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "ladm", *map(str, arguments)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | own)
-
-
-def read_documents(path: str) -> list[dict[str, Any]]:
-    content = Path(path).read_bytes()
-    lines = (gzip.decompress(content) if path.endswith(".gz") else content).splitlines()
-    found = [json.loads(line) for line in lines]
-    return [document for document in found if document["meta"].get("kind", "document") == "document"]
-
-
-def windows(documents: list[dict[str, Any]], tokenizer: Any, *, tokens: int, most: int) -> list[dict[str, Any]]:
-    """Up to `most` windows of a document, each of `tokens` ids; `characters` is the whole document's length."""
-    rows = []
-    for number, document in enumerate(documents):
-        ids = tokenizer(document["text"], add_special_tokens=False, verbose=False)["input_ids"]
-        for k in range(min(most, len(ids) // tokens)):
-            meta = {"document": number, "characters": len(document["text"]), "kind": "intact"}
-            meta |= {"pile_set_name": document["meta"]["pile_set_name"]}
-            rows.append({"ids": np.array(ids[k * tokens : (k + 1) * tokens]), "meta": meta})
-    return rows
-
-
-def plant(rows: list[dict[str, Any]], *, share: float, span_tokens: int, seed: int) -> list[dict[str, Any]]:
-    """Replace a share of the rows by bad ones, as many of each kind, spread over all documents.
-
-    A shuffled, repeated or list row is made of the row that it replaces, a pasted one begins with it,
-    so that no kind stands for a domain. The later pieces of a pasted row may be in the pool intact as well.
-    """
-    draw = np.random.default_rng(seed)
-    replaced = draw.permutation(len(rows))[: round(share * len(rows))]
-    kind_of = {int(position): KINDS[k % len(KINDS)] for k, position in enumerate(replaced)}
-    # In this order every replaced row is one of those, a fourth of all, that are also degraded.
-    order = [*kind_of, *(k for k in range(len(rows)) if k not in kind_of)]
-    pool = list(rows)
-    for start in range(DEGRADED_EVERY):
-        turned = order[start:] + order[:start]
-        made = contrast_set(
-            [rows[k]["ids"] for k in turned], np.zeros(len(rows), int), span_tokens=span_tokens, seed=seed + start
-        )
-        for row in made:
-            position = turned[row.document]
-            if kind_of.get(position) == row.kind:
-                pool[position] = {"ids": row.ids, "meta": rows[position]["meta"] | {"kind": row.kind}}
-                del kind_of[position]
-    assert not kind_of
-    return pool
-
-
-def save(rows: list[dict[str, Any]], folder: Path) -> None:
-    from datasets import Dataset
-
-    if folder.exists():
-        return
-    partial = folder.with_name(f"{folder.name}.partial")
-    Dataset.from_dict(
-        {
-            "input_ids": [row["ids"] for row in rows],
-            "index": list(range(len(rows))),
-            "meta": [row["meta"] for row in rows],
-        }
-    ).save_to_disk(str(partial))
-    partial.rename(folder)
 
 
 def begin(work: Path, config: dict[str, Any]) -> Path:
@@ -133,8 +88,9 @@ def begin(work: Path, config: dict[str, Any]) -> Path:
 def scores_of(work: Path, config: dict[str, Any], pool: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
     """A number a row for every arm that ranks; higher is taken."""
     if not (work / "run" / "sorted_by_score.jsonl").exists():
-        ladm("score", work / "pool", "--model", config["calculator"], "--span-tokens", config["span_tokens"],
-             "--record", "forms", "--output", work / "run")  # fmt: skip
+        with timed(work / "score.seconds"):
+            ladm("score", work / "pool", "--model", config["calculator"], "--span-tokens", config["span_tokens"],
+                 "--record", "forms", "--output", work / "run")  # fmt: skip
     if json.loads((work / "run" / "run.json").read_text())["data"] != open_rows(str(work / "pool")).identity():
         sys.exit(f"{work / 'run'} did not score this pool; remove it")
     table = read_scores(work / "run", ["position", "cds_per_layer", "cds_per_layer_no_std"]).sort_by("position")
@@ -222,6 +178,15 @@ def trained_losses(students: Path, config: dict[str, Any], name: str, seed: int,
     kept = students / "losses" / f"{name}.npy"
     if kept.exists():
         return np.load(kept)
+    with timed(students / "losses" / f"{name}.seconds"):
+        stacked = train_and_judge(students, config, name, seed, count)
+    partial = kept.with_suffix(".partial.npy")
+    np.save(partial, stacked)
+    partial.rename(kept)
+    return stacked
+
+
+def train_and_judge(students: Path, config: dict[str, Any], name: str, seed: int, count: int) -> np.ndarray:
     tokens = config["passes"] * count * config["student"]["length"]
     step(f"training  {name}: {tokens:,} tokens")
     ladm("train", "--model", students / f"student-{seed}", "--rows", students / "arms" / name,
@@ -237,17 +202,14 @@ def trained_losses(students: Path, config: dict[str, Any], name: str, seed: int,
         token_losses(language, torch.from_numpy(held_out.ids_at(k, vocab_size=language.vocab_size)).unsqueeze(0))[0]
         for k in range(len(held_out))
     ]
-    stacked = torch.stack(losses).numpy()
-    partial = kept.with_suffix(".partial.npy")
-    np.save(partial, stacked)
-    partial.rename(kept)
-    return stacked
+    return torch.stack(losses).numpy()
 
 
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("config_file", type=click.Path(path_type=Path, exists=True))
 @click.option("--scores-only", is_flag=True, help="Stop once the pool is scored.")
 def main(config_file: Path, scores_only: bool) -> None:
+    begun = time.monotonic()
     config = yaml.safe_load(config_file.read_text())
     if config["seeds"] < 2:
         sys.exit("seeds: at least 2, or there is no telling how much of a difference is chance")
@@ -257,7 +219,7 @@ def main(config_file: Path, scores_only: bool) -> None:
     cut = {"tokens": config["row_tokens"], "most": config["windows_a_document"]}
     intact = windows(read_documents(config["pool"]), tokenizer, **cut)
     pool = plant(intact, share=config["planted_share"], span_tokens=config["span_tokens"], seed=0)
-    held_out = windows(read_documents(config["held_out"]), tokenizer, **cut)
+    held_out = windows(read_documents(config["held_out"]), tokenizer, **cut | {"most": HELD_OUT_WINDOWS})
     held_out = [held_out[k] for k in np.random.default_rng(0).permutation(len(held_out))[: config["held_out_rows"]]]
     texts, held_out_texts = ([tokenizer.decode(row["ids"]) for row in rows] for rows in (pool, held_out))
     save(pool, work / "pool")
@@ -300,8 +262,12 @@ def main(config_file: Path, scores_only: bool) -> None:
     losses = {arm: np.array([each.result() for each in futures]) for arm, futures in trained.items()}
     document_of = np.array([row["meta"]["document"] for row in held_out])
     found = report(config, pool, document_of, chosen, losses)
+    found["seconds"] = {
+        "this launch": round(time.monotonic() - begun, 1), "scores": seconds_of(work / "score.seconds"),
+        "students": {path.stem: seconds_of(path) for path in sorted((students / "losses").glob("*.seconds"))},
+    }  # fmt: skip
     found |= {
-        "config": config, "ladm": __version__,
+        "cores": os.cpu_count(), "config": config, "ladm": __version__,
         "command": f"python scripts/experiment/selection.py {config_file}",
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
