@@ -16,7 +16,7 @@ from ladm.commands.data import prepare, select
 from ladm.commands.evaluate import evaluate
 from ladm.commands.flags import EXIT_CODES
 from ladm.commands.models import calibrate, check, train
-from ladm.commands.runs import rescore, score, status, verify
+from ladm.commands.runs import inspect, report, rescore, score, status, verify
 from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, LadmError, one_line
 
 
@@ -56,5 +56,5 @@ def main() -> None:
     """Pick the long documents worth training a long-context language model on."""
 
 
-for command in (prepare, score, select, status, verify, calibrate, check, rescore, train, evaluate):
+for command in (prepare, score, select, status, verify, calibrate, check, rescore, inspect, report, train, evaluate):
     main.add_command(command)

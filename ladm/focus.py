@@ -143,7 +143,7 @@ def aggregated_focus(pfs_JN: Tensor, grid: Grid, *, ablation: Ablation = "none")
     """
     wanted_JN = grid.wanted_JN(pfs_JN.device)
     used_JN = pfs_JN.where(wanted_JN, 0.0)
-    afs_J = (used_JN * _distance_JN(grid, used_JN, ablation=ablation)).sum(dim=-1)
+    afs_J = (used_JN * distance_JN(grid, used_JN, ablation=ablation)).sum(dim=-1)
     if ablation == "no-std":
         return afs_J
     pairs_J1 = wanted_JN.sum(dim=-1, keepdim=True)
@@ -153,13 +153,13 @@ def aggregated_focus(pfs_JN: Tensor, grid: Grid, *, ablation: Ablation = "none")
     return sigma_J * afs_J
 
 
-def _distance_JN(grid: Grid, like: Tensor, *, ablation: Ablation) -> Tensor:
-    """The length weight of every pair: j - i (paper) or (j - i) l / T (released)."""
+def distance_JN(grid: Grid, like: Tensor, *, ablation: Ablation) -> Tensor:
+    """The length weight of every pair, (J, N) of the type of `like`: j - i (paper), (j - i) l / T (released), or 1."""
     j_J1 = torch.tensor(grid.J, device=like.device, dtype=like.dtype).unsqueeze(1)
-    distance_JN = j_J1 - torch.arange(grid.N, device=like.device, dtype=like.dtype)
+    spans_JN = j_J1 - torch.arange(grid.N, device=like.device, dtype=like.dtype)
     if ablation == "no-length":
-        return torch.ones_like(distance_JN)
-    return distance_JN * (grid.l / grid.T) if grid.variant == "released" else distance_JN
+        return torch.ones_like(spans_JN)
+    return spans_JN * (grid.l / grid.T) if grid.variant == "released" else spans_JN
 
 
 def contextual_dependency(afs_J: Tensor, grid: Grid, *, ablation: Ablation = "none") -> Tensor:

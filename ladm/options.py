@@ -94,6 +94,52 @@ class RescoreSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InspectSettings:
+    """What `ladm inspect` is asked to do.
+
+    `top` and `bottom` None: 3 and 1, or none where documents are named by `index`. `rows`, `model`, `dtype`
+    None: those of the run.
+    """
+
+    run: str = ""
+    top: int | None = None
+    bottom: int | None = None
+    index: tuple[str, ...] = ()
+    rows: str | None = None
+    model: str | None = None
+    device: str = "auto"
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("top", "bottom"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UsageError(f"--{name} must be at least 0, not {value}")
+        if not (self.first or self.last or self.index):
+            raise UsageError("nothing to inspect: give --top, --bottom or --index")
+
+    @property
+    def first(self) -> int:
+        """How many of the best documents."""
+        return self.top if self.top is not None else 0 if self.index else 3
+
+    @property
+    def last(self) -> int:
+        """How many of the worst documents."""
+        return self.bottom if self.bottom is not None else 0 if self.index or self.top is not None else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What `ladm report` is asked to do. `output` None: `report.html` in the run folder."""
+
+    run: str = ""
+    subset: str | None = None
+    output: str | None = None
+    domain_key: str = DOMAIN_KEY
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckSettings:
     """What `ladm check` is asked to do.
 

@@ -18,6 +18,7 @@ from ladm.settings import ScoreSettings, parse_layers
 
 if TYPE_CHECKING:
     from ladm.engines.ray import Cluster
+    from ladm.observer import Observer
 
 CUDA_BATCH_TOKENS = 32_768
 
@@ -120,18 +121,24 @@ def _hardware(settings: ScoreSettings, head_size: int | None, *, rank: int | Non
     )
 
 
-def _load_scorer(plan: Plan, device: str) -> Scorer:
+def load_planned(plan: Plan, device: str) -> Observer:
+    """The model on a device, with the layers, precision and attention of the plan."""
     import torch
     from transformers.utils import logging
 
     from ladm.observer import load_observer
-    from ladm.scorers.ladm import LadmScorer
 
     logging.disable_progress_bar()
     dtype = getattr(torch, plan.hardware.dtype)
-    observer = load_observer(
+    return load_observer(
         plan.facts, layers=plan.layers, dtype=dtype, device=torch.device(device), attention=plan.hardware.attention
     )
+
+
+def _load_scorer(plan: Plan, device: str) -> Scorer:
+    from ladm.scorers.ladm import LadmScorer
+
+    observer = load_planned(plan, device)
     return LadmScorer(observer, plan.settings, reduction=plan.reduction, backend=plan.hardware.backend)
 
 

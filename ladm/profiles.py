@@ -80,6 +80,13 @@ class Reduction:
         return [place[layer] * num_heads + head for layer, head in self.heads]
 
 
+def reduction_of(identity: dict[str, Any]) -> Reduction:
+    """The reduction of a run, from what its `run.json` keeps of it."""
+    heads = identity["heads"] and tuple((layer, head) for layer, head in identity["heads"])
+    weights = identity["weights"] and tuple(identity["weights"])
+    return Reduction(how=identity["reduce"], layers=tuple(identity["layers"]), heads=heads, weights=weights)
+
+
 def reduce_cds(cds_BP: Floats, how: str, weights: tuple[float, ...] | None = None) -> Floats:
     """One score a document from its P numbers: (B, P) -> (B,).
 

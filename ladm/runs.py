@@ -27,6 +27,9 @@ from ladm.storage import PARTIAL_SUFFIX, SORTING, Appender, create_once, naming,
 
 FORMAT = 3
 IDENTITY_FILE = "run.json"
+INSPECTED = "inspected"
+REPORT_FILE = "report.html"
+"""What `ladm inspect` and `ladm report` leave in a run folder."""
 OWN_PARTIALS = re.compile(r"(run\.json|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.[0-9a-f]+\.partial")
 OWN_UNIT_FILES = re.compile(
     r"\d{6,}\.(jsonl|open(-\d+-[0-9a-f]+)?(\.[0-9a-f]+)?(\.partial)?|claim-\d+(\.[0-9a-f]+\.partial)?)|\.nfs[0-9a-f]+"

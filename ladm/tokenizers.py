@@ -110,6 +110,22 @@ def disagreement(rows: Rows, model_folder: str) -> str | None:
     )
 
 
+def spell(tokenizer: Any, ids: list[int]) -> list[str]:
+    """What each token adds to the text, so that all together are the text of the ids.
+
+    A character made of several tokens stands with the last of them.
+    """
+    pieces, before = [], ""
+    for k in range(len(ids)):
+        text = tokenizer.decode(ids[: k + 1], clean_up_tokenization_spaces=False)
+        if text.endswith("\ufffd") and k + 1 < len(ids):
+            pieces.append("")
+            continue
+        pieces.append(text[len(before) :])
+        before = text
+    return pieces
+
+
 def plain_tokenizer(name: str) -> Any:
     """Load a tokenizer from a folder or the Hub; no code of it is run.
 

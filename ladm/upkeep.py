@@ -29,13 +29,23 @@ from ladm.results import (
     result_line,
 )
 from ladm.rows import open_rows
-from ladm.runs import IDENTITY_FILE, OWN_LEFTOVERS, OWN_UNIT_FILES, Run, Unit, read_if_there
+from ladm.runs import (
+    IDENTITY_FILE,
+    INSPECTED,
+    OWN_LEFTOVERS,
+    OWN_UNIT_FILES,
+    REPORT_FILE,
+    Run,
+    Unit,
+    read_if_there,
+)
 from ladm.storage import SORTING, naming, sync_folder, write_whole
 
 RATE_OVER_UNITS = 64
 ROWS_AT_A_TIME = 10_000
 _ERROR_LINE = re.compile(rb'^\{"position": \d+, "status": "error", .*$', re.MULTILINE)
-_OWN = re.compile(rf"run\.json|{OWN_LEFTOVERS.pattern}")
+_OWN = re.compile(rf"run\.json|{OWN_LEFTOVERS.pattern}|report\.html\.[0-9a-f]+\.partial")
+_OF_INSPECT = re.compile(r"\d+\.json(\.[0-9a-f]+\.partial)?")
 
 
 @dataclass
@@ -263,9 +273,11 @@ def delete_run(folder: Path) -> None:
     Raises LadmError where there is no run, or where its folder holds something else besides.
     """
     Run.read(folder)
-    results = {SORTED_FILE, PARQUET_FILE, ERRORS_FILE}
-    others = [p.name for p in folder.iterdir() if p.name not in results and not _OWN.fullmatch(p.name)]
+    results = {SORTED_FILE, PARQUET_FILE, ERRORS_FILE, REPORT_FILE}
+    ours = {*results, INSPECTED}
+    others = [p.name for p in folder.iterdir() if p.name not in ours and not _OWN.fullmatch(p.name)]
     others += [f"units/{p.name}" for p in (folder / "units").glob("*") if not OWN_UNIT_FILES.fullmatch(p.name)]
+    others += [f"{INSPECTED}/{p.name}" for p in (folder / INSPECTED).glob("*") if not _OF_INSPECT.fullmatch(p.name)]
     if others:
         raise LadmError(
             f"{folder} holds more than a run ({sorted(others)[0]}); move that away, or give another --output"
@@ -277,6 +289,8 @@ def delete_run(folder: Path) -> None:
             path.unlink(missing_ok=True)
         if (folder / "units").exists():
             sync_folder(folder / "units")
+        if (folder / INSPECTED).exists():
+            shutil.rmtree(folder / INSPECTED)
         for left in folder.iterdir():
             if SORTING.fullmatch(left.name):
                 shutil.rmtree(left)

@@ -13,11 +13,13 @@ from ladm.commands.flags import EXIT_CODES, WholeOrAuto, given, note, options_of
 from ladm.config import score_settings
 from ladm.display import ScoringBar, status_report
 from ladm.errors import IncompleteError, LadmError
-from ladm.options import RescoreSettings
+from ladm.options import InspectSettings, ReportSettings, RescoreSettings
 from ladm.settings import ScoreSettings
 
 _option = options_of(ScoreSettings())
 _rescore_option = options_of(RescoreSettings())
+_inspect_option = options_of(InspectSettings())
+_report_option = options_of(ReportSettings())
 
 
 @click.command(epilog=EXIT_CODES)
@@ -125,3 +127,39 @@ def rescore(**flags: Any) -> None:
     began = time.monotonic()
     summary = run_rescore(settings)
     _echo_summary(f"rescored in {time.monotonic() - began:.1f} s", summary, settings.output)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("run")
+@_inspect_option("top", int, "The N best documents.  [default: 3, with --index 0]", metavar="N")
+@_inspect_option("bottom", int, "The N worst documents.  [default: 1, with --top or --index 0]", metavar="N")
+@_inspect_option("index", str, "The document with this index; may be repeated.", multiple=True, metavar="INDEX")
+@_inspect_option("rows", str, "The rows that RUN scored.  [default: where they were]")
+@_inspect_option("model", str, "The model that scored them.  [default: where it was]")
+@_inspect_option("device", str, "auto, cpu or cuda:0.")
+@_inspect_option(
+    "dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision.  [default: that of RUN]"
+)
+def inspect(**flags: Any) -> None:
+    """Find out where the scores of some documents of RUN come from, for ladm report to show.
+
+    Writes RUN/inspected/POSITION.json: what each pair of spans adds to the score, and the texts of the strongest pairs.
+    """
+    settings = InspectSettings(**given(flags))
+    quieten_libraries()
+    from ladm.inspection import inspect as run_inspect
+
+    for path in run_inspect(settings, echo=note, progress=ScoringBar("inspecting")):
+        click.echo(str(path))
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("run")
+@_report_option("subset", str, "What ladm select made of RUN: its cut is shown too.", metavar="SUBSET")
+@_report_option("output", str, "The page.  [default: RUN/report.html]", metavar="FILE")
+@_report_option("domain_key", str, "Where a row's domain is.", metavar="KEY")
+def report(**flags: Any) -> None:
+    """A page about RUN for a browser: how the scores lie, which documents lead, and why. One file, no network."""
+    from ladm.report import write_report
+
+    click.echo(f"page: {write_report(ReportSettings(**given(flags)))}")
