@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The whole of it on a laptop, in minutes: 32 real documents, a 135M-parameter model, no GPU and no Hub.
 #
-#   ./launch_toy.sh              prepare, score, select, and compare with toy_scores.json
+#   ./launch_toy.sh              prepare, score, select, compare with toy_scores.json, and a page that shows why
 #   ./launch_toy.sh --published  the authors' toy data and calculator from the Hub, compared with the
 #                                scores they publish (a GPU and about 5 GB of downloads)
 #
-# Leaves runs/toy/{model,rows,scores,rescored,subset}. Stopped at any moment, the same command goes on.
+# Leaves runs/toy/{model,rows,scores,rescored,subset,report.html}. Stopped at any moment, the same command goes on.
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/env.sh
@@ -47,6 +47,11 @@ ladm rescore $toy/scores --profile configs/profiles/smollm2-135m.yaml --output $
 rm -rf $toy/subset
 ladm select $toy/scores --rows $toy/rows --tokens 64k --output $toy/subset
 
+# why: what the pairs of spans of the best three and of the worst document add to their scores, on a page
+ladm inspect $toy/rescored > /dev/null
+ladm report $toy/rescored --output $toy/report.html > /dev/null
+
 echo
 python scripts/toy/report.py $toy/rows $toy/scores --rescored $toy/rescored --model $toy/model "$@"
 python scripts/compare_scores.py $toy/scores toy_scores.json --relative 1e-3 --same-order
+echo "page: $toy/report.html (open it in a browser)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from array import array
 from dataclasses import dataclass, field
@@ -48,15 +49,24 @@ def sweep_scores(run: Run, domain_key: str, wanted: set[int], *, scored: int) ->
         columns = [batch[name].to_pylist() for name in _COLUMNS]
         cds = batch[layers[0]] if layers else None
         for k, values in enumerate(zip(*columns, strict=True)):
-            rank, score, meta, _, position, _ = values
+            rank, score, text, _, position, _ = values
+            meta = json.loads(text)
             name = (look_up(meta, path) or NO_DOMAIN) if path else ONE_DOMAIN
             found.domains.setdefault(name, array("d")).append(score)
             if rank <= BEST or rank > scored - WORST or position in wanted:
-                row = dict(zip(_COLUMNS, values, strict=True)) | {"domain": name, "meta": json.loads(meta)}
+                row = dict(zip(_COLUMNS, values, strict=True)) | {"domain": name, "meta": _told(meta)}
                 found.rows[position] = row
             if cds is not None and rank % every == 0:
                 found.cds.append(cds[k].as_py())
     return found
+
+
+def _told(meta: Any) -> str:
+    """`{"title": "Acts", "year": 1611}`, or JSON text of it -> `title Acts · year 1611`."""
+    if isinstance(meta, str):
+        with contextlib.suppress(ValueError):
+            meta = json.loads(meta)
+    return " · ".join(f"{key} {value}" for key, value in meta.items()) if isinstance(meta, dict) else str(meta)
 
 
 def _domain_path(key: str) -> list[str]:

@@ -74,7 +74,6 @@ def _environment() -> Any:
         loader=PackageLoader("ladm"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.filters |= {"number": lambda x: f"{x:,}", "short": lambda x: f"{x:.4g}", "clean": clean, "tight": tight}
-    made.filters["told"] = lambda x: " · ".join(f"{k} {v}" for k, v in x.items()) if isinstance(x, dict) else x
     made.filters["percent"] = lambda x: f"{100 * x:.0f} %" if x >= 0.095 else f"{100 * x:.2g} %"
     return made
 

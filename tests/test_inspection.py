@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL, read_lines, topical_rows
 
 from ladm.attribution import column_weights, pair_parts, strongest, token_focus
 from ladm.focus import aggregated_focus, contextual_dependency, pairwise_focus, span_grid
 from ladm.profiles import Reduction, reduce_cds
-
-GRID = {"l": 16, "m": 1, "n": 4, "d_afs": 4, "d_cds": 4}
+from ladm.rows import open_rows
+from ladm.tokenizers import plain_tokenizer, spell
 
 
 @pytest.mark.parametrize("variant", ["released", "paper"])
@@ -63,3 +67,152 @@ def test_tokens_add_up_to_the_focus_of_their_spans(variant: Any) -> None:
 def test_the_strongest_pairs_share_no_span() -> None:
     part = torch.tensor([[0.0, 5.0, 4.0], [3.0, 6.0, 0.5], [0.0, 0.0, 0.0]])
     assert list(strongest(part, 4)) == [(1, 1), (0, 2)]
+
+
+@pytest.fixture
+def scored(ladm: Any, talking: Path, save_rows: Any, golden: Any, tmp_path: Path) -> Path:
+    """A run of seven rows by a model that has a tokenizer."""
+    rows = save_rows(topical_rows(golden, [700, 512, 700, 650, 512, 700, 512]))
+    result = ladm("score", rows, *SMALL, "--model", talking, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    return tmp_path / "run"
+
+
+def inspected(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((run / "inspected").iterdir())]
+
+
+def test_the_best_and_the_worst_are_taken_apart(ladm: Any, scored: Path, talking: Path) -> None:
+    ranked = read_lines(scored / "sorted_by_score.jsonl")
+    result = ladm("inspect", scored, "--top", "2", "--bottom", "1")
+    assert result.exit_code == 0, result.output
+    assert "device    cpu in float32, layers 0-2 of 3, twice over 3 documents\n" in result.stderr
+    paths = [Path(line) for line in result.stdout.splitlines()]
+    found = [json.loads(path.read_text()) for path in paths]
+    assert [one["index"] for one in found] == [ranked[k]["index"] for k in (0, 1, -1)]
+    tokenizer = plain_tokenizer(str(talking))
+    rows = open_rows(str(scored.parent / "rows"))
+    for one in found:
+        assert one["score"] == one["score_here"]
+        assert sum(map(sum, one["part"])) == pytest.approx(one["score"], rel=1e-4)
+        assert sum(c["cds"] * c["weight"] for c in one["columns"]) == pytest.approx(one["score"], rel=1e-4)
+        assert [len(spans) for spans in one["i"]] == [len(parts) for parts in one["part"]]
+        ids = rows.ids_at(one["position"], vocab_size=512).tolist()
+        assert one["excerpt"] == tokenizer.decode(ids[:80])
+        largest = max(max(parts) for parts in one["part"])
+        assert one["pairs"][0]["part"] == pytest.approx(largest)
+        for pair in one["pairs"]:
+            row = one["j"].index(pair["j"])
+            assert pair["part"] == one["part"][row][one["i"][row].index(pair["i"])]
+            for side, span in (("later", pair["j"]), ("earlier", pair["i"])):
+                first = pair[side]["first_token"]
+                assert first == one["first_token"] + span * 16
+                assert "".join(pair[side]["tokens"]) == tokenizer.decode(ids[first : first + 16])
+                assert sum(pair[side]["weights"]) == pytest.approx(pair["part"], rel=1e-4)
+
+
+def test_documents_are_named_by_their_index(ladm: Any, scored: Path) -> None:
+    assert ladm("inspect", scored, "--index", "4", "--index", "1").exit_code == 0
+    assert [one["index"] for one in inspected(scored)] == [1, 4]
+    result = ladm("inspect", scored, "--index", "4", "--index", "x")
+    assert (result.exit_code, result.stderr) == (1, f"ladm: no document of {scored} with the index x has a score\n")
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        {"reduce": "mean", "layers": [1, 2], "heads": None, "weights": [0.25, 0.75]},
+        {"reduce": "median", "layers": [0, 1, 2], "heads": None, "weights": None},
+        {"reduce": "geometric", "layers": [0, 2], "heads": ["L0H1", "L2H0", "L2H3"], "weights": None},
+    ],
+)
+def test_scores_of_profiles_are_taken_apart(
+    ladm: Any, scored: Path, talking: Path, tmp_path: Path, score: dict[str, Any]
+) -> None:
+    identity = json.loads((scored / "run.json").read_text())
+    settings = identity["settings"] | {"ablation": "no-std"}
+    profile = {"format": 1, "model": identity["model"], "settings": settings, "length_tokens": 700, "score": score}
+    (tmp_path / "p.yaml").write_text(json.dumps(profile))
+    rows, common = str(tmp_path / "rows"), ("--model", talking, "--dtype", "float32", "--device", "cpu")
+    profiled = ("--profile", tmp_path / "p.yaml")
+    run, forms = tmp_path / "profiled", tmp_path / "forms"
+    assert ladm("score", rows, *common, *profiled, "--record", "heads", "--output", run).exit_code == 0
+    assert ladm("score", rows, *common, "--span-tokens", "16", "--record", "forms", "--output", forms).exit_code == 0
+    assert ladm("rescore", forms, *profiled, "--output", tmp_path / "again").exit_code == 0
+    for folder in (run, tmp_path / "again"):
+        result = ladm("inspect", folder, "--top", "1")
+        assert result.exit_code == 0, result.output
+        (one,) = inspected(folder)
+        assert one["score_here"] == pytest.approx(one["score"], rel=1e-6)
+        assert sum(map(sum, one["part"])) == pytest.approx(one["score"], rel=1e-4)
+        names = score["heads"] or [f"L{layer}" for layer in score["layers"]]
+        assert [column["name"] for column in one["columns"]] == names
+        assert sum(one["pairs"][0]["later"]["weights"]) == pytest.approx(one["pairs"][0]["part"], rel=1e-4)
+
+
+def test_a_model_without_a_tokenizer_shows_no_text(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
+    result = ladm("inspect", run, "--top", "1")
+    assert "warning   the model's folder has no tokenizer: no text will be shown, only where it is\n" in result.stderr
+    (one,) = inspected(run)
+    assert (one["excerpt"], one["pairs"][0]["later"]["tokens"]) == ("", [])
+    assert ladm("report", run).exit_code == 0
+    assert "(no tokenizer, no text)" in (run / "report.html").read_text()
+
+
+def test_what_cannot_be_inspected_is_refused(
+    ladm: Any, scored: Path, golden: Any, save_rows: Any, tmp_path: Path
+) -> None:
+    ids = topical_rows(golden, [700, 512, 700, 650, 512, 700, 512])
+    other = save_rows([row | {"index": row["index"] + 1} for row in ids], "other")
+    turned = save_rows([row | {"input_ids": row["input_ids"][::-1]} for row in ids], "turned")
+    fewer = save_rows(ids[:-1], "fewer")
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "talking", copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-4}))
+    top = ("--top", "1")
+    cases = {
+        (*top, "--rows", other): "ladm: {rows} are not the rows of the run: row {k} is another document",
+        (*top, "--rows", turned): "ladm: row {k} of {rows} has the score ",
+        (*top, "--rows", fewer): "ladm: {rows} has 6 rows, and {run} scored 7; give --rows",
+        (*top, "--model", copy): "ladm: {model} is not the model that scored {run}; give --model its folder",
+    }
+    first = read_lines(scored / "sorted_by_score.jsonl")[0]["index"]
+    for options, message in cases.items():
+        result = ladm("inspect", scored, *options)
+        wanted = message.format(rows=options[-1], run=scored, k=first, model=copy)
+        assert (result.exit_code, result.stderr.splitlines()[-1][: len(wanted)]) == (1, wanted)
+    assert not inspected(scored)
+    result = ladm("inspect", scored, "--top", "0")
+    assert (result.exit_code, result.stderr) == (2, "ladm: nothing to inspect: give --top, --bottom or --index\n")
+    assert ladm("inspect", scored, "--bottom", "-1").stderr == "ladm: --bottom must be at least 0, not -1\n"
+    (scored / "scores.parquet").unlink()
+    assert ladm("inspect", scored).exit_code == 3
+
+
+def test_overwrite_takes_what_was_inspected_with_it(ladm: Any, scored: Path, talking: Path) -> None:
+    assert ladm("inspect", scored).exit_code == 0
+    assert ladm("report", scored).exit_code == 0
+    assert ladm("verify", scored).exit_code == 0
+    again = ("score", scored.parent / "rows", *SMALL, "--model", talking, "--output", scored, "--overwrite")
+    (scored / "inspected" / "mine").write_text("")
+    assert f"{scored} holds more than a run (inspected/mine)" in ladm(*again).stderr
+    (scored / "inspected" / "mine").unlink()
+    assert ladm(*again).exit_code == 0
+    assert not (scored / "inspected").exists()
+    assert not (scored / "report.html").exists()
+
+
+class Pieces:
+    """A tokenizer of bytes."""
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return bytes(ids).decode(errors="replace")
+
+
+def test_a_character_of_several_tokens_stands_with_the_last() -> None:
+    ids = list("aé€z".encode())
+    assert spell(Pieces(), ids) == ["a", "", "é", "", "", "€", "z"]
+    assert "".join(spell(Pieces(), ids[:-2])) == bytes(ids[:-2]).decode(errors="replace")

@@ -163,7 +163,10 @@ def test_the_toy_run() -> None:
     """The main job from start to end: about ten minutes on two cores, and a wheel of 93 MB to fetch."""
     done = shell("launch_toy.sh")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("32 scores against toy_scores.json: largest relative difference ")
+    *_, compared, page = done.stdout.splitlines()
+    assert compared.startswith("32 scores against toy_scores.json: largest relative difference ")
+    assert page == "page: runs/toy/report.html (open it in a browser)"
+    assert (ROOT / "runs" / "toy" / "report.html").stat().st_size > 50_000
 
 
 def test_the_toy_documents_are_what_they_are_said_to_be() -> None:

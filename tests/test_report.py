@@ -1,0 +1,260 @@
+"""The page of `ladm report`: what it says is so, what it shows of the data is only text, and it asks for nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import GOLDEN, SMALL, read_lines, topical_rows
+
+from ladm.pictures import heat_map, scale, shares_by_distance
+
+VOID = {"meta", "link", "br", "img", "input"}
+HOSTILE = [
+    "</script><img src=x onerror=alert(1)>",
+    "<style>body{display:none}</style>",
+    "\x00\x1b[31mred\x9b",
+    "\u202egpj.exe",
+    "\ud800 half",
+    '"><a href="http://example.org/">',
+    "{{ 7 * 7 }}",
+    "x" * 5000,
+    "../../etc",
+]
+
+
+class Page(HTMLParser):
+    """Collects what is on a page, and insists that its tags are balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        """The words, with a space wherever a tag stands between them."""
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def require_harmless(page: Page) -> None:
+    """No scripts, no handlers, nothing fetched from anywhere, and a policy that says the same."""
+    assert not {tag for tag, _ in page.tags} & {"script", "iframe", "object", "embed", "link", "form", "base", "img"}
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("href", "src", "xlink:href", "action"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#") or (tag == "image" and value.startswith("data:image/png;"))
+    (policy,) = [a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+@pytest.fixture
+def make_run(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Callable[..., Path]:
+    def make(domains: list[str], model: Path = GOLDEN, bad: int = 0) -> Path:
+        rows = topical_rows(golden, [700 - 8 * k for k in range(len(domains))])
+        for row, domain in zip(rows, domains, strict=True):
+            row["meta"] = {"pile_set_name": domain, "title": domain}
+        for row in rows[len(rows) - bad :]:
+            row["input_ids"] = [511, 512, 513]
+        folder = save_rows([row | {"meta": json.dumps(row["meta"])} for row in rows])
+        result = ladm("score", folder, *SMALL, "--model", model, "--output", tmp_path / "run")
+        assert result.exit_code == 0, result.output
+        return tmp_path / "run"
+
+    return make
+
+
+def test_the_page_shows_what_the_run_holds(ladm: Any, make_run: Any, talking: Path) -> None:
+    run = make_run(["prose", "code", "prose", "code", "prose", "lists"], model=talking, bad=1)
+    assert ladm("inspect", run, "--top", "1", "--bottom", "1").exit_code == 0
+    result = ladm("report", run)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"page: {run}/report.html\n", "")
+    page = Page((run / "report.html").read_text())
+    require_harmless(page)
+    ranked = read_lines(run / "sorted_by_score.jsonl")
+    assert "Long-range dependency of 5 documents" in page.text
+    assert "1 without a score" in page.text
+    assert "outside_vocabulary 1 row 5: id 512 at token 1 is outside" in page.text
+    for row in ranked:
+        domain = json.loads(row["meta"])["pile_set_name"]
+        shown = f"{row['rank']} {row['score']:.4g} {domain} {row['index']} {row['num_tokens']}"
+        assert f"{shown} pile_set_name {domain} · title {domain}" in page.text
+    assert page.text.count("Rank 1 · score ") == page.text.count("Rank 5 · score ") == 1
+    dots = [attributes for tag, attributes in page.tags if tag == "circle" and attributes.get("r") == "3.5"]
+    assert len(dots) == 5
+    found = json.loads(next(iter(sorted((run / "inspected").iterdir()))).read_text())
+    for token in found["pairs"][0]["later"]["tokens"]:
+        assert token.strip() in page.text
+    assert page.text.count(" of the score") == sum(
+        len(json.loads(path.read_text())["pairs"]) for path in (run / "inspected").iterdir()
+    )
+    shown = [float(x) for x in re.findall(r"(?:under [\d,]+|to [\d,]+|or more) ([\d.]+) %", page.text)]
+    assert sum(shown) == pytest.approx(200, abs=3)
+
+
+def test_the_same_run_makes_the_same_bytes(ladm: Any, make_run: Any, tmp_path: Path) -> None:
+    run = make_run(["a", "b", "a"])
+    assert ladm("inspect", run).exit_code == 0
+    for name in ("one.html", "two.html"):
+        assert ladm("report", run, "--output", tmp_path / name).exit_code == 0
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    assert not (run / "report.html").exists()
+
+
+def test_nothing_of_the_data_is_more_than_text(ladm: Any, make_run: Any, talking: Path) -> None:
+    run = make_run(["plain", *HOSTILE[:4]], model=talking)
+    assert ladm("inspect", run).exit_code == 0
+    for path in sorted((run / "inspected").iterdir()):
+        found = json.loads(path.read_text())
+        found["excerpt"] = HOSTILE[0]
+        for pair in found["pairs"]:
+            for side in ("earlier", "later"):
+                pair[side]["tokens"] = (HOSTILE * 2)[: len(pair[side]["tokens"])]
+                pair[side]["before"] = HOSTILE[1]
+        path.write_text(json.dumps(found))
+    assert ladm("report", run).exit_code == 0
+    content = (run / "report.html").read_bytes()
+    page = Page(content.decode())
+    require_harmless(page)
+    assert HOSTILE[0] in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert not set(content) & {0, 27}
+    assert "x" * 200 not in page.text
+
+
+def test_a_run_without_looks_says_how_to_look(ladm: Any, make_run: Any) -> None:
+    run = make_run(["a", "b"])
+    assert ladm("report", run).exit_code == 0
+    page = Page((run / "report.html").read_text())
+    assert f"ladm inspect {run}" in page.text
+
+
+def test_a_subset_is_shown_by_its_cut(ladm: Any, make_run: Any, tmp_path: Path) -> None:
+    run = make_run(["a", "b", "a", "b", "a", "b"])
+    subset = tmp_path / "subset"
+    selected = ("select", run, "--rows", tmp_path / "rows", "--tokens", "1500")
+    assert ladm(*selected, "--output", subset).exit_code == 0
+    result = ladm("report", run, "--subset", subset)
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((subset / "manifest.json").read_text())
+    page = Page((run / "report.html").read_text())
+    assert f"{manifest['taken_documents']} selected, {manifest['taken_tokens']:,} tokens" in page.text
+    for domain in manifest["domains"].values():
+        assert f"{domain['taken_documents']} {domain['lowest_score_taken']:.4g}" in page.text
+    coloured = [a for t, a in page.tags if t == "circle" and a["r"] == "3.5" and "hue" in (a["fill"] or "")]
+    assert len(coloured) == manifest["taken_documents"]
+    manifest["run"]["dtype"] = "bfloat16"
+    (subset / "manifest.json").write_text(json.dumps(manifest))
+    result = ladm("report", run, "--subset", subset)
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {subset} was not selected from {run}\n")
+    result = ladm("report", run, "--subset", subset, "--domain-key", "meta.title")
+    assert result.stderr == f"ladm: {subset} was selected by meta.pile_set_name; give it as --domain-key\n"
+    result = ladm("report", run, "--subset", tmp_path)
+    assert result.stderr == f"ladm: {tmp_path} is not a subset of ladm select: it has no manifest.json\n"
+
+
+def test_what_cannot_be_shown_is_refused(ladm: Any, make_run: Any, tmp_path: Path) -> None:
+    run = make_run(["a", "b", "a"])
+    result = ladm("report", run, "--domain-key", "source")
+    assert (result.exit_code, result.stderr) == (
+        1, "ladm: --domain-key source: a run holds only meta; give a key such as meta.source, or none\n",
+    )  # fmt: skip
+    assert ladm("report", run, "--domain-key", "none").exit_code == 0
+    assert ladm("report", run, "--domain-key", "meta.absent").exit_code == 0
+    assert "(none) 3" in Page((run / "report.html").read_text()).text
+    result = ladm("report", run, "--output", tmp_path / "absent" / "page.html")
+    assert (result.exit_code, result.stderr) == (
+        74, f"ladm: cannot write {tmp_path}/absent/page.html: {tmp_path}/absent is not a folder that can be "
+        "written to\n",
+    )  # fmt: skip
+    assert ladm("inspect", run, "--top", "1").exit_code == 0
+    (path,) = (run / "inspected").iterdir()
+    whole = json.loads(path.read_text())
+    cases: list[tuple[Any, int, str]] = [
+        (whole | {"format": 0}, 1, f"{path} was made by another version of ladm; remove it, or run ladm inspect again"),
+        (whole | {"score": 1.0}, 1, f"{run}/inspected holds row {whole['position']}, and the run has another score "
+         "for it; remove that folder, or run ladm inspect again"),
+        ({k: v for k, v in whole.items() if k != "part"}, 74, f"{run}/inspected is damaged: what it holds of row "
+         f"{whole['position']} is not whole ('part'); run ladm inspect again"),
+        ([], 74, f"{path} is damaged: it is no JSON object"),
+    ]  # fmt: skip
+    for content, code, message in cases:
+        path.write_text(json.dumps(content))
+        result = ladm("report", run)
+        assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
+    path.write_text("{")
+    result = ladm("report", run)
+    assert (result.exit_code, result.stderr[: len(f"ladm: {path} is damaged: ")]) == (74, f"ladm: {path} is damaged: ")
+    shutil.rmtree(run / "inspected")
+    (run / "errors.jsonl").unlink()
+    assert ladm("report", run).exit_code == 3
+
+
+def test_scales_hold_what_they_show() -> None:
+    line = scale([0.02, 0.5, 0.11], 400)
+    assert line.logarithmic
+    assert (line.place(0.02), line.place(0.1), line.place(0.5)) == (0, 200, 400)
+    assert [text for _, text in line.ticks()] == ["0.02", "0.05", "0.1", "0.2", "0.5"]
+    assert [text for _, text in scale([1.0, 3.0], 100).ticks()] == ["1", "1.5", "2", "2.5", "3"]
+    assert scale([2.0, 2.0], 100).place(2.0) == 50
+    assert len(scale([1e-9, 1.0], 100).ticks()) <= 11
+    assert scale([0.0, 0.0], 100).place(0.0) == 50
+
+
+@pytest.mark.parametrize(("d_afs", "d_cds"), [(1, 1), (3, 2), (4, 4)])
+def test_a_pixel_stands_where_its_pair_does(d_afs: int, d_cds: int) -> None:
+    """One pair alone adds something: it is the only bright pixel, and lies under its mark."""
+    import base64
+    import io
+
+    from matplotlib.image import imread
+
+    j = list(range(12 + (63 - 12) % d_cds, 64, d_cds))
+    i = [list(range(k - 4, 0, -d_afs))[::-1] for k in j]
+    part = [[0.0] * len(spans) for spans in i]
+    row, column = len(j) // 2, len(i[len(j) // 2]) // 2
+    part[row][column] = 2.0
+    found = {
+        "num_tokens": 64 * 16 + 5, "span_tokens": 16, "first_token": 5, "j": j, "i": i, "part": part,
+        "pairs": [{"i": i[row][column], "j": j[row]}],
+    }  # fmt: skip
+    drawn = heat_map(found, side=640)
+    picture = imread(io.BytesIO(base64.b64decode(drawn.image.removeprefix("data:image/png;base64,"))))
+    bright = [(y, x) for y in range(picture.shape[0]) for x in range(picture.shape[1]) if picture[y, x, 0] > 0.9]
+    assert len(bright) == 1
+    ((at_x, at_y, number),) = drawn.marks
+    x, y, width, height = drawn.box
+    assert number == 1
+    assert int((at_y - y) / height * picture.shape[0]) == bright[0][0]
+    assert int((at_x - x) / width * picture.shape[1]) == bright[0][1]
+    assert [length for _, _, length in drawn.by_later].index(1.0) == row
+    distance = (j[row] - i[row][column]) * 16
+    (where,) = [name for name, share in shares_by_distance(found) if share == 1.0]
+    low = 0 if where.startswith("under") else int(where.split()[0].replace(",", ""))
+    assert low <= distance
