@@ -52,7 +52,7 @@ def pair_parts(pfs_PJN: Tensor, grid: Grid, *, ablation: Ablation) -> Tensor:
 
 
 def strongest(part_JN: Tensor, most: int) -> Iterator[tuple[int, int]]:
-    """Row of J and span i of the pairs with the largest parts, best first; each row and each span i once."""
+    """Row of J and span i of the pair with the largest part, then of the next that shares neither with those before."""
     left_JN = part_JN.clone()
     for _ in range(most):
         row, i = divmod(int(left_JN.argmax()), left_JN.shape[1])
@@ -64,12 +64,16 @@ def strongest(part_JN: Tensor, most: int) -> Iterator[tuple[int, int]]:
 
 def token_focus(q_HTD: Tensor, k_GTD: Tensor, *, scaling: float, grid: Grid, j: int, i: int) -> Tensor:
     """What each token of span j pays to each of span i: (H, l, l), whose sum over tokens is PFS(i, j) of a head."""
-    H, G = q_HTD.shape[0], k_GTD.shape[0]
+    R = q_HTD.shape[0] // k_GTD.shape[0]
     rows = grid.tokens(j)
     last = rows.start if grid.variant == "released" else rows.stop
-    k_HTD = k_GTD[:, :last].float().repeat_interleave(H // G, dim=0)
-    logits_HlT = scaling * (q_HTD[:, rows].float() @ k_HTD.mT)
-    if grid.variant == "paper":
-        key = torch.arange(last, device=q_HTD.device)
-        logits_HlT = logits_HlT.masked_fill(key > key[rows].unsqueeze(1), -torch.inf)
-    return logits_HlT.softmax(dim=-1)[:, :, grid.tokens(i)]
+    key = torch.arange(last, device=q_HTD.device)
+    later_lT = key > torch.arange(rows.start, rows.stop, device=q_HTD.device).unsqueeze(1)
+    found = []
+    # A key head at a time: of all together the logits alone would be gigabytes.
+    for g, k_TD in enumerate(k_GTD[:, :last]):
+        q_RlD = q_HTD[g * R : (g + 1) * R, rows].float() * scaling
+        logits_RlT = (q_RlD @ k_TD.float().mT).masked_fill_(later_lT, -torch.inf)
+        denominators_Rl1 = logits_RlT.logsumexp(dim=-1, keepdim=True)
+        found.append((logits_RlT[:, :, grid.tokens(i)] - denominators_Rl1).exp())
+    return torch.cat(found)

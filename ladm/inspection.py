@@ -7,46 +7,30 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ladm.errors import LadmError, RowError
-from ladm.focus import Grid, span_grid
-from ladm.models import model_identity
-from ladm.observer import Observer
+from ladm.errors import LadmError
+from ladm.explanation import Explainer, Wanted
+from ladm.models import ModelFacts, model_facts, model_identity
 from ladm.options import InspectSettings
-from ladm.plan import Plan, load_planned, make_plan
-from ladm.profiles import Reduction, reduction_of
+from ladm.plan import load_planned, make_plan
+from ladm.profiles import Reduction, kept_column, reduction_of
 from ladm.progress import Echo, Progress
-from ladm.results import require_finished, score_batches
-from ladm.rows import Row, Rows, open_rows, token_ids
+from ladm.results import columns_of, require_finished, score_batches
+from ladm.rows import Rows, open_rows
 from ladm.runs import INSPECTED, Run
 from ladm.scorers.ladm import grid_settings
-from ladm.scorers.parts import Parts, take_apart
+from ladm.scorers.parts import take_apart
 from ladm.settings import ScoreSettings, spell_layers
 from ladm.storage import naming, write_whole
-from ladm.tokenizers import disagreement, plain_tokenizer, spell
+from ladm.tokenizers import disagreement, plain_tokenizer
 
-FORMAT = 1
+MOST_DOCUMENTS = 100
 MOST_PAIRS = 4
-EXCERPT_TOKENS, AROUND_TOKENS = 80, 32
-TOLERANCE = {"float32": 1e-2, "float16": 5e-2, "bfloat16": 0.2}
-"""How far a score may be from that of the run, relatively, before it is another document's or model's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Wanted:
-    """A document to look at, as the run has it."""
-
-    rank: int
-    position: int
-    score: float
-    num_tokens: int
-    index: int | str
+TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 0.1}
+"""How far a document's CDS may be from those of the run, relatively, before it is another document."""
 
 
 def inspect(settings: InspectSettings, *, echo: Echo, progress: Progress) -> list[Path]:
@@ -57,68 +41,127 @@ def inspect(settings: InspectSettings, *, echo: Echo, progress: Progress) -> lis
     """
     run = Run.read(Path(settings.run))
     require_finished(run)
-    wanted = _choose(run, settings)
+    had = run.identity["settings"]
     reduction = reduction_of(run.identity["score"])
-    rows = open_rows(settings.rows or run.identity["about"]["rows"], limit=run.num_rows)
+    ablation = run.identity["score"].get("form", had["ablation"])
+    wanted = _choose(run, settings, _column(run, reduction, ablation))
+    facts = _facts(run, settings)
+    rows = _rows(run, settings)
     plan = make_plan(_score_settings(run, settings, reduction))
-    _require_same(run, plan, rows)
+    used = plan.hardware
     echo(
-        f"device    {plan.hardware.devices[0]} in {plan.hardware.dtype}, layers {spell_layers(plan.layers)} of "
-        f"{plan.facts.num_layers}, twice over {len(wanted)} documents"
+        f"device    {used.devices[0]} in {used.dtype}, layers {spell_layers(plan.layers)} of {facts.num_layers}, twice "
+        f"over {len(wanted)} documents"
     )
-    problem = disagreement(rows, plan.facts.folder)
+    problem = disagreement(rows, facts.folder)
     if problem is not None:
         echo(f"warning   {problem}")
-    tokenizer = _tokenizer(plan, echo)
-    looking = _Looking(load_planned(plan, plan.hardware.devices[0]), plan, reduction, tokenizer)
+    tokenizer = _tokenizer(facts, echo)
     folder = run.folder / INSPECTED
     with naming(folder, "create"):
         folder.mkdir(exist_ok=True)
+    take = partial(
+        take_apart,
+        load_planned(plan, used.devices[0]),
+        reduction=reduction,
+        ablation=ablation,
+        backend=used.backend,
+        most_pairs=MOST_PAIRS,
+    )
+    kept_at = reduction.columns(tuple(run.identity["layers"]), num_heads=_num_heads(run, wanted, reduction))
+    explainer = Explainer(
+        take=take,
+        method=grid_settings(plan.settings),
+        vocab_size=facts.vocab_size,
+        kept_at=kept_at,
+        names=_names(reduction),
+        tolerance=max(TOLERANCE[used.dtype], TOLERANCE[run.identity["dtype"]]),
+        tokenizer=tokenizer,
+    )
     written = []
     progress.start(total=len(wanted), done=0)
     try:
         for one in wanted:
             (row,) = rows.read(one.position, one.position + 1)
-            found = looking.at(row, one, rows)
+            found = explainer.explain(row, one, rows.name)
             written.append(folder / f"{one.position:09d}.json")
-            write_whole(written[-1], [json.dumps(found, ensure_ascii=False, allow_nan=False).encode() + b"\n"])
+            write_whole(written[-1], [json.dumps(found, allow_nan=False).encode() + b"\n"])
             progress.advance(rows=1, tokens=2 * one.num_tokens)
     finally:
         progress.close()
     return written
 
 
-def _choose(run: Run, settings: InspectSettings) -> list[_Wanted]:
+def _choose(run: Run, settings: InspectSettings, column: str | None) -> list[Wanted]:
     """The documents asked for, best first, each once."""
-    names = ["rank", "position", "score", "num_tokens", "index"]
-    chosen: dict[int, _Wanted] = {}
+    names = ["rank", "position", "score", "num_tokens", "index", "meta", *([column] if column else [])]
+    chosen: dict[int, dict[str, Any]] = {}
     labels, named = set(settings.index), set()
-    last: deque[_Wanted] = deque(maxlen=settings.last)
+    last: deque[dict[str, Any]] = deque(maxlen=settings.last)
     for batch in score_batches(run.folder, names):
-        columns = [batch[name].to_pylist() for name in names]
-        for values in zip(*columns, strict=True):
-            one = _Wanted(**dict(zip(names, values, strict=True)))
-            if one.rank <= settings.first or str(one.index) in labels:
-                chosen[one.rank] = one
-                named.add(str(one.index))
-            last.append(one)
+        ranks, indices = batch["rank"].to_pylist(), [str(index) for index in batch["index"].to_pylist()]
+        for k, (rank, index) in enumerate(zip(ranks, indices, strict=True)):
+            if rank <= settings.first or index in labels:
+                chosen[rank] = batch.slice(k, 1).to_pylist()[0]
+                named.add(index)
+        if len(chosen) > MOST_DOCUMENTS:
+            raise LadmError(f"more than {MOST_DOCUMENTS} documents of {run.folder} are asked for; ask for fewer")
+        last.extend(batch.slice(max(0, len(batch) - settings.last)).to_pylist())
         if not (settings.last or labels) and len(chosen) == settings.first:
             break
     if labels - named:
         raise LadmError(f"no document of {run.folder} with the index {sorted(labels - named)[0]} has a score")
-    chosen |= {one.rank: one for one in last}
+    chosen |= {one["rank"]: one for one in last}
     if not chosen:
         raise LadmError(f"{run.folder}: no document has a score")
-    return [chosen[rank] for rank in sorted(chosen)]
+    return [
+        Wanted(cds=chosen[rank].pop(column) if column else None, **chosen[rank]) for rank in sorted(chosen)
+    ]  # fmt: skip
+
+
+def _column(run: Run, reduction: Reduction, ablation: str) -> str | None:
+    """The column of `scores.parquet` that holds what the score is made of, where it was kept."""
+    second = ablation != run.identity["settings"]["ablation"]
+    name = kept_column(heads=reduction.heads is not None, second_form=second)
+    return name if name in columns_of(run.folder) else None
+
+
+def _num_heads(run: Run, wanted: list[Wanted], reduction: Reduction) -> int | None:
+    if reduction.heads is None or wanted[0].cds is None:
+        return None if reduction.heads is None else 1 + max(head for _, head in reduction.heads)
+    return len(wanted[0].cds) // len(run.identity["layers"])
+
+
+def _facts(run: Run, settings: InspectSettings) -> ModelFacts:
+    """The model that scored the run. Raises LadmError for another."""
+    name = settings.model or run.identity["about"]["model"]
+    try:
+        facts = model_facts(name)
+    except LadmError as error:
+        raise LadmError(str(error) if settings.model else f"{error}; give --model where it is now") from None
+    if model_identity(facts.folder) != run.identity["model"]["sha256"]:
+        raise LadmError(f"{name} is not the model that scored {run.folder}; give --model its folder")
+    return facts
+
+
+def _rows(run: Run, settings: InspectSettings) -> Rows:
+    """The rows that the run scored, as far as their number tells; single ones are judged by what they hold."""
+    name = settings.rows or run.identity["about"]["rows"]
+    try:
+        rows = open_rows(name, limit=run.num_rows)
+    except LadmError as error:
+        raise LadmError(str(error) if settings.rows else f"{error}; give --rows where they are now") from None
+    if len(rows) != run.num_rows:
+        raise LadmError(f"{name} has {len(rows):,} rows, and {run.folder} scored {run.num_rows:,}; give --rows")
+    return rows
 
 
 def _score_settings(run: Run, settings: InspectSettings, reduction: Reduction) -> ScoreSettings:
     """How the run was scored, with the layers alone that make its score."""
     had = run.identity["settings"]
-    method = {name: had[name] for name in ("variant", "span_tokens", "m", "n", "n0", "d_afs", "d_cds")}
+    method = {name: had[name] for name in ("variant", "span_tokens", "m", "n", "n0", "d_afs", "d_cds", "ablation")}
     return ScoreSettings(
         **method,
-        ablation=run.identity["score"].get("form", had["ablation"]),
         layers=spell_layers(reduction.layers),
         model=settings.model or run.identity["about"]["model"],
         dtype=settings.dtype or run.identity["dtype"],
@@ -126,116 +169,18 @@ def _score_settings(run: Run, settings: InspectSettings, reduction: Reduction) -
     )
 
 
-def _require_same(run: Run, plan: Plan, rows: Rows) -> None:
-    """Raise LadmError for another model, or for fewer rows. Single rows are judged by their scores."""
-    if model_identity(plan.facts.folder) != run.identity["model"]["sha256"]:
-        raise LadmError(f"{plan.facts.name} is not the model that scored {run.folder}; give --model its folder")
-    if len(rows) != run.num_rows:
-        raise LadmError(f"{rows.name} has {len(rows):,} rows, and {run.folder} scored {run.num_rows:,}; give --rows")
-
-
-def _tokenizer(plan: Plan, echo: Echo) -> Any:
-    try:
-        return plain_tokenizer(plan.facts.folder)
-    except LadmError:
+def _tokenizer(facts: ModelFacts, echo: Echo) -> Any:
+    if not (Path(facts.folder) / "tokenizer.json").exists():
         echo("warning   the model's folder has no tokenizer: no text will be shown, only where it is")
+        return None
+    try:
+        return plain_tokenizer(facts.folder)
+    except LadmError as error:
+        echo(f"warning   no text will be shown, only where it is: {error}")
         return None
 
 
-class _Looking:
-    """A model at work on single documents."""
-
-    def __init__(self, observer: Observer, plan: Plan, reduction: Reduction, tokenizer: Any) -> None:
-        self._observer = observer
-        self._plan = plan
-        self._reduction = reduction
-        self._tokenizer = tokenizer
-
-    def at(self, row: Row, wanted: _Wanted, rows: Rows) -> dict[str, Any]:
-        """What is to be known of a document. Raises LadmError where it is not the one that was scored."""
-        try:
-            ids = token_ids(row, vocab_size=self._plan.facts.vocab_size)
-        except RowError as error:
-            raise LadmError(f"row {row.position} of {rows.name}: {error}") from None
-        if row.index != wanted.index or len(ids) != wanted.num_tokens:
-            raise LadmError(f"{rows.name} are not the rows of the run: row {row.position} is another document")
-        settings, hardware = self._plan.settings, self._plan.hardware
-        parts = take_apart(
-            self._observer,
-            torch.from_numpy(ids).unsqueeze(0),
-            span_grid(len(ids), **grid_settings(settings)),
-            reduction=self._reduction,
-            ablation=settings.ablation,
-            backend=hardware.backend,
-            most_pairs=MOST_PAIRS,
-        )
-        if not abs(parts.score - wanted.score) <= TOLERANCE[hardware.dtype] * abs(wanted.score):
-            raise LadmError(
-                f"row {row.position} of {rows.name} has the score {parts.score:.6g} here and {wanted.score:.6g} in the "
-                "run: another document, or another precision than the run's"
-            )
-        return {
-            "format": FORMAT,
-            "position": row.position,
-            "index": row.index,
-            "chunked_index": row.chunked_index,
-            "num_tokens": len(ids),
-            "score": wanted.score,
-            "score_here": parts.score,
-            "span_tokens": parts.grid.l,
-            "first_token": parts.grid.start(0),
-            "columns": [
-                {"name": name, "cds": _short(cds), "weight": _short(w)}
-                for name, cds, w in zip(self._names(), parts.cds_P, parts.w_P, strict=True)
-            ],
-            "j": list(parts.grid.J),
-            "i": [list(spans) for spans in parts.grid.I],
-            "pfs": _used(parts.pfs_JN, parts.grid),
-            "part": _used(parts.part_JN, parts.grid),
-            "excerpt": self._text(ids[:EXCERPT_TOKENS].tolist()),
-            "pairs": [self._pair(ids.tolist(), parts, k) for k in range(len(parts.pairs))],
-        }
-
-    def _names(self) -> list[str]:
-        heads = self._reduction.heads
-        return [f"L{k}" for k in self._reduction.layers] if heads is None else [f"L{k}H{head}" for k, head in heads]
-
-    def _pair(self, ids: list[int], parts: Parts, k: int) -> dict[str, Any]:
-        """A pair of spans: its part of the score, and how much of that is each token's, on both sides."""
-        (row, i), weights_ll = parts.pairs[k], parts.tokens[k]
-        j = parts.grid.J[row]
-        return {
-            "j": j,
-            "i": i,
-            "part": _short(parts.part_JN[row, i]),
-            "pfs": _short(parts.pfs_JN[row, i]),
-            "later": self._span(ids, parts.grid, j, weights_ll.sum(dim=1)),
-            "earlier": self._span(ids, parts.grid, i, weights_ll.sum(dim=0)),
-        }
-
-    def _span(self, ids: list[int], grid: Grid, span: int, weights_l: Tensor) -> dict[str, Any]:
-        """Texts of the tokens of a span, what each adds to the score, and a little of what stands around it."""
-        tokens = grid.tokens(span)
-        return {
-            "first_token": tokens.start,
-            "tokens": [] if self._tokenizer is None else spell(self._tokenizer, ids[tokens]),
-            "weights": [_short(w) for w in weights_l],
-            "before": self._text(ids[max(0, tokens.start - AROUND_TOKENS) : tokens.start]),
-            "after": self._text(ids[tokens.stop : tokens.stop + AROUND_TOKENS]),
-        }
-
-    def _text(self, ids: list[int]) -> str:
-        if self._tokenizer is None:
-            return ""
-        text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        return text
-
-
-def _used(values_JN: Tensor, grid: Grid) -> list[list[float]]:
-    """The values of the pairs that are used, a list for each scored span."""
-    return [[_short(x) for x in values_JN[row, list(spans)]] for row, spans in enumerate(grid.I)]
-
-
-def _short(value: Any) -> float:
-    """Six digits of a number."""
-    return float(f"{float(value):.6g}")
+def _names(reduction: Reduction) -> list[str]:
+    if reduction.heads is None:
+        return [f"L{layer}" for layer in reduction.layers]
+    return [f"L{layer}H{head}" for layer, head in reduction.heads]

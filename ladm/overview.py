@@ -19,10 +19,11 @@ from ladm.rows import look_up
 from ladm.runs import Run
 
 MOST_DOMAINS, MOST_DOTS = 40, 150
+MOST_TO_COUNT = 100_000
 BEST, WORST = 25, 10
 LAYER_ROWS = 2000
 NO_DOMAIN, ONE_DOMAIN = "(none)", "all"
-_COLUMNS = ["rank", "score", "meta", "num_tokens", "position", "index"]
+_COLUMNS = ["rank", "score", "meta", "num_tokens", "position", "index", "chunked_index"]
 
 
 @dataclass
@@ -49,33 +50,44 @@ def sweep_scores(run: Run, domain_key: str, wanted: set[int], *, scored: int) ->
         columns = [batch[name].to_pylist() for name in _COLUMNS]
         cds = batch[layers[0]] if layers else None
         for k, values in enumerate(zip(*columns, strict=True)):
-            rank, score, text, _, position, _ = values
+            rank, score, text, _, position, *_ = values
             meta = json.loads(text)
-            name = (look_up(meta, path) or NO_DOMAIN) if path else ONE_DOMAIN
+            name = ONE_DOMAIN if path is None else look_up(meta, path)
+            name = NO_DOMAIN if name is None else name
             found.domains.setdefault(name, array("d")).append(score)
             if rank <= BEST or rank > scored - WORST or position in wanted:
                 row = dict(zip(_COLUMNS, values, strict=True)) | {"domain": name, "meta": _told(meta)}
                 found.rows[position] = row
             if cds is not None and rank % every == 0:
                 found.cds.append(cds[k].as_py())
+        if len(found.domains) > MOST_TO_COUNT:
+            raise LadmError(
+                f"{run.folder} has more than {MOST_TO_COUNT:,} domains by {domain_key}; give a coarser --domain-key, "
+                f"or {NO_DOMAINS}"
+            )
     return found
 
 
 def _told(meta: Any) -> str:
     """`{"title": "Acts", "year": 1611}`, or JSON text of it -> `title Acts · year 1611`."""
     if isinstance(meta, str):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             meta = json.loads(meta)
+    if meta is None:
+        return ""
     return " · ".join(f"{key} {value}" for key, value in meta.items()) if isinstance(meta, dict) else str(meta)
 
 
-def _domain_path(key: str) -> list[str]:
-    """Where in `meta` a domain is; empty: nowhere. Raises LadmError for another column, which a run does not hold."""
+def _domain_path(key: str) -> list[str] | None:
+    """Where in `meta` a domain is; None: nowhere. Raises LadmError for another column, which a run does not hold."""
     if key == NO_DOMAINS:
-        return []
+        return None
     column, *path = key.split(".")
     if column != "meta":
-        raise LadmError(f"--domain-key {key}: a run holds only meta; give a key such as meta.source, or {NO_DOMAINS}")
+        raise LadmError(
+            f"domains by {key} cannot be shown, because a run keeps of the columns only meta; give --domain-key a key "
+            f"such as meta.source, or {NO_DOMAINS}"
+        )
     return path
 
 

@@ -9,6 +9,7 @@ import base64
 import io
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 LOG_FROM_RATIO = 20.0
 BRIGHTEST = 0.995
-"""The quantile of the used pairs that is drawn as the brightest: a single pair does not darken the rest."""
+"""The quantile of a document's pairs that its brightest pixels stand for: a single pair does not darken the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +82,14 @@ class HeatMap:
     """The strongest pairs: x, y, number."""
 
 
-def heat_map(found: dict[str, Any], side: int = 420) -> HeatMap:
-    """Draw what `ladm inspect` found of a document on a square of `side`.
+def brightest(documents: Iterable[dict[str, Any]]) -> float:
+    """The part that is drawn as the brightest in all squares: that of the document that has the brightest."""
+    each = [np.concatenate([np.array(parts) for parts in found["part"]]) for found in documents]
+    return max((float(np.quantile(parts, BRIGHTEST)) or float(parts.max()) for parts in each), default=0.0) or 1.0
+
+
+def heat_map(found: dict[str, Any], most: float, side: int = 420) -> HeatMap:
+    """Draw what `ladm inspect` found of a document on a square of `side`; parts of `most` are the brightest.
 
     With strides above 1 a pixel is as large as they are, and stands where its pair does.
     """
@@ -99,7 +106,7 @@ def heat_map(found: dict[str, Any], side: int = 420) -> HeatMap:
     height, width = side * down * l / T, side * across * l / T
     return HeatMap(
         side=side,
-        image=_picture(cells_JC),
+        image=_picture(cells_JC, most),
         box=(place(0), place(top * down), round(columns * width, 2), round(len(later) * height, 2)),
         ticks=[(round(side * x / T, 1), f"{x:,.0f}") for x in _round_steps(0, T)],
         by_later=_bars(np.nansum(cells_JC, axis=1), [place((top + k) * down) for k in range(len(later))], height),
@@ -117,16 +124,14 @@ def _bars(values: Floats, places: list[float], extent: float) -> list[tuple[floa
     return [(x, round(extent, 2), round(float(value) / most, 4)) for x, value in zip(places, values, strict=True)]
 
 
-def _picture(cells: Floats) -> str:
+def _picture(cells: Floats, most: float) -> str:
     from matplotlib import colormaps
     from matplotlib.image import imsave
 
-    used = cells[np.isfinite(cells)]
-    brightest = float(np.quantile(used, BRIGHTEST)) or float(used.max()) or 1.0
-    rgba = colormaps["magma"](np.sqrt(np.nan_to_num(cells).clip(0, brightest) / brightest))
+    rgba = colormaps["magma"](np.sqrt(np.nan_to_num(cells).clip(0, most) / most))
     rgba[np.isnan(cells), 3] = 0.0
     out = io.BytesIO()
-    imsave(out, rgba, format="png", metadata={"Software": ""})
+    imsave(out, rgba, format="png", origin="upper", metadata={"Software": ""})
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 

@@ -11,21 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from ladm import __version__
-from ladm.errors import LadmError, StorageError, one_line
+from ladm.errors import LadmError
+from ladm.inspected import as_shown, read_inspected, read_json
 from ladm.options import ReportSettings
-from ladm.overview import BEST, MOST_DOMAINS, MOST_DOTS, WORST, Sweep, domain_rows, layer_shares, sweep_scores
-from ladm.pictures import heat_map, scale, shares_by_distance
+from ladm.overview import BEST, MOST_DOMAINS, MOST_DOTS, WORST, domain_rows, layer_shares, sweep_scores
+from ladm.pictures import scale
 from ladm.results import ERRORS_FILE, require_finished, summarise
-from ladm.runs import INSPECTED, REPORT_FILE, Run
+from ladm.runs import REPORT_FILE, Run
 from ladm.settings import spell_layers
 from ladm.storage import require_place, write_whole
 
-INSPECTION_FORMAT = 1
 STRIP_WIDTH = 440
 MANIFEST_FILE = "manifest.json"
-_MANIFEST_RUN = ("settings", "layers", "model", "data", "dtype")
+_MANIFEST_RUN = ("settings", "layers", "score", "model", "data", "dtype")
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _CONTROL = {k: " " for k in (*range(32), *range(127, 160)) if k not in (9, 10)}
+_DIRECTION = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), None)
+"""Characters that turn the direction of all the text behind them."""
 
 
 def write_report(settings: ReportSettings) -> Path:
@@ -41,7 +43,7 @@ def write_report(settings: ReportSettings) -> Path:
     if summary.scores is None:
         raise LadmError(f"{run.folder}: no document has a score")
     manifest = None if settings.subset is None else _manifest(settings, run)
-    documents = _inspected(run)
+    documents = read_inspected(run)
     sweep = sweep_scores(run, settings.domain_key, set(documents), scored=summary.scored)
     best, _, worst = summary.scores
     line = scale([best, worst], STRIP_WIDTH)
@@ -51,6 +53,8 @@ def write_report(settings: ReportSettings) -> Path:
         run=run.identity,
         folder=str(run.folder),
         how=_how(run),
+        meaning=_meaning(run),
+        is_mean=run.identity["score"]["reduce"] == "mean",
         summary=summary,
         errors=_errors(run) if summary.failed else {},
         domains=domain_rows(sweep, line, manifest),
@@ -61,7 +65,8 @@ def write_report(settings: ReportSettings) -> Path:
         best=[row for row in sweep.rows.values() if row["rank"] <= BEST],
         worst=[row for row in sweep.rows.values() if row["rank"] > max(BEST, summary.scored - WORST)],
         layers=layer_shares(run, sweep.cds),
-        documents=[_document(documents[position], sweep, run) for position in _by_rank(documents, sweep, run)],
+        documents=as_shown(documents, sweep, run),
+        inspected=len(documents),
     )
     write_whole(output, [page.encode(errors="replace")])
     return output
@@ -79,8 +84,8 @@ def _environment() -> Any:
 
 
 def clean(value: Any, most: int = 160) -> str:
-    """Text for people: no control characters, no more than so many characters."""
-    text = str(value).translate(_CONTROL)
+    """Text for people: nothing that controls, no more than so many characters."""
+    text = str(value).translate(_CONTROL | _DIRECTION)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -92,39 +97,23 @@ def tight(value: str, most: int) -> str:
 def _manifest(settings: ReportSettings, run: Run) -> dict[str, Any]:
     """What was selected. Raises LadmError where there is none, or where it was selected from another run."""
     path = Path(settings.subset or "") / MANIFEST_FILE
-    found = _read_json(path, "is not a subset of ladm select")
+    if not path.exists():
+        raise LadmError(f"{path.parent} is not a subset of ladm select: it has no {path.name}")
+    found = read_json(path)
     try:
         same = all(found["run"][key] == run.identity[key] for key in _MANIFEST_RUN)
-        if found["domain_key"] != settings.domain_key:
-            raise LadmError(f"{settings.subset} was selected by {found['domain_key']}; give it as --domain-key")
-    except (KeyError, TypeError):
+        key = found["domain_key"]
+        for domain in found["domains"].values():
+            _ = domain["taken_documents"] + (domain["lowest_score_taken"] or 0.0)
+        _ = sum(found[name] for name in ("taken_documents", "taken_tokens", "budget_tokens", "pool_tokens"))
+        _ = str(found["rule"])
+    except (KeyError, TypeError, AttributeError):
         raise LadmError(f"{path} is not a manifest of ladm select") from None
     if not same:
         raise LadmError(f"{settings.subset} was not selected from {run.folder}")
+    if key != settings.domain_key:
+        raise LadmError(f"{settings.subset} was selected by {key}; give it as --domain-key")
     return found
-
-
-def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LadmError(f"{path.parent} {otherwise}: it has no {path.name}") from None
-    except (ValueError, RecursionError) as error:
-        raise StorageError(f"{path} is damaged: {one_line(error)}") from None
-    if not isinstance(found, dict):
-        raise StorageError(f"{path} is damaged: it is no JSON object")
-    return found
-
-
-def _inspected(run: Run) -> dict[int, dict[str, Any]]:
-    """What `ladm inspect` found, by position."""
-    documents = {}
-    for path in sorted((run.folder / INSPECTED).glob("*.json")):
-        found = _read_json(path, "is not readable")
-        if found.get("format") != INSPECTION_FORMAT:
-            raise LadmError(f"{path} was made by another version of ladm; remove it, or run ladm inspect again")
-        documents[int(found["position"])] = found
-    return documents
 
 
 def _how(run: Run) -> list[tuple[str, str]]:
@@ -133,7 +122,9 @@ def _how(run: Run) -> list[tuple[str, str]]:
     parts = f"layers {spell_layers(score['layers'])}"
     if score["heads"]:
         parts = f"{len(score['heads'])} heads of {parts}"
-    ablation = score.get("form", had["ablation"])
+    if score["weights"]:
+        parts = f"{parts}, weighted"
+    ablation = _ablation(run)
     used = run.identity["backend"]
     return [
         ("score", f"{score['reduce']} over {parts}" + ("" if ablation == "none" else f", {ablation}")),
@@ -146,6 +137,18 @@ def _how(run: Run) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
+def _ablation(run: Run) -> str:
+    """What of the equations the score leaves out."""
+    return str(run.identity["score"].get("form", run.identity["settings"]["ablation"]))
+
+
+def _meaning(run: Run) -> str:
+    """What a score adds up, in words."""
+    by_place = ", times how far apart they are and how late the later one comes"
+    uneven = ", times how unevenly it attends to earlier ones"
+    return {"none": by_place + uneven, "no-std": by_place, "no-length": uneven}[_ablation(run)]
+
+
 def _errors(run: Run) -> dict[str, dict[str, Any]]:
     """Rows without a score: how many of each kind, and what was said of the first."""
     kinds: dict[str, dict[str, Any]] = {}
@@ -155,48 +158,3 @@ def _errors(run: Run) -> dict[str, dict[str, Any]]:
             kind = kinds.setdefault(record["error_type"], {"count": 0, "first": record})
             kind["count"] += 1
     return dict(sorted(kinds.items(), key=lambda item: -item[1]["count"]))
-
-
-def _by_rank(documents: dict[int, dict[str, Any]], sweep: Sweep, run: Run) -> list[int]:
-    for position, found in documents.items():
-        row = sweep.rows.get(position)
-        if row is None or row["score"] != found["score"]:
-            raise LadmError(
-                f"{run.folder / INSPECTED} holds row {position}, and the run has another score for it; remove that "
-                "folder, or run ladm inspect again"
-            )
-    return sorted(documents, key=lambda position: int(sweep.rows[position]["rank"]))
-
-
-def _document(found: dict[str, Any], sweep: Sweep, run: Run) -> dict[str, Any]:
-    """An inspected document as the template shows it."""
-    row = sweep.rows[found["position"]]
-    try:
-        pairs = [
-            pair | {
-                "number": k,
-                "share": pair["part"] / found["score_here"],
-                "back": (pair["j"] - pair["i"]) * found["span_tokens"],
-                **{side: _lit(pair[side]) for side in ("earlier", "later")},
-            }
-            for k, pair in enumerate(found["pairs"], 1)
-        ]  # fmt: skip
-        return row | {
-            "excerpt": found["excerpt"],
-            "map": heat_map(found),
-            "distances": shares_by_distance(found),
-            "pairs": pairs,
-            "columns": [column for column in found["columns"] if column["weight"]],
-        }
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise StorageError(
-            f"{run.folder / INSPECTED} is damaged: what it holds of row {found['position']} is not whole "
-            f"({one_line(error)}); run ladm inspect again"
-        ) from None
-
-
-def _lit(span: dict[str, Any]) -> dict[str, Any]:
-    """A span whose tokens have the weight of the heaviest as their unit."""
-    most = max(span["weights"], default=0.0) or 1.0
-    lit = [(text, round(weight / most, 2)) for text, weight in zip(span["tokens"], span["weights"], strict=False)]
-    return span | {"lit": lit}

@@ -300,7 +300,7 @@ def look_up(value: Any, path: list[str]) -> str | None:
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
         value = value.get(key) if isinstance(value, dict) else None
     return None if value is None or isinstance(value, (dict, list)) else str(value)

@@ -243,7 +243,7 @@ def _manifest(
             }
             for name, domain in domains.items()
         },
-        "run": {key: run.identity[key] for key in ("settings", "layers", "model", "data", "dtype")},
+        "run": {key: run.identity[key] for key in ("settings", "layers", "score", "model", "data", "dtype")},
     }
 
 

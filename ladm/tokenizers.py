@@ -14,6 +14,10 @@ from ladm.rows import Rows
 TEXT_COLUMN = "text"
 COMPARED_TOKENS = 64
 LEAST_AGREEMENT = 0.5
+BROKEN = "\ufffd"
+"""What stands for bytes that are no character."""
+MOST_OF_A_CHARACTER = 4
+"""Tokens, of which each is a byte."""
 MOST_TOKENS_PER_BYTE = 4
 """A text with fewer bytes than a quarter of the tokens wanted is not tokenised at all: a byte makes one
 token at the most, and no normaliser in use makes four bytes of one."""
@@ -113,12 +117,18 @@ def disagreement(rows: Rows, model_folder: str) -> str | None:
 def spell(tokenizer: Any, ids: list[int]) -> list[str]:
     """What each token adds to the text, so that all together are the text of the ids.
 
-    A character made of several tokens stands with the last of them.
+    A character made of several tokens stands with the last of them; the end of one that begins before is left out.
     """
-    pieces, before = [], ""
-    for k in range(len(ids)):
-        text = tokenizer.decode(ids[: k + 1], clean_up_tokenization_spaces=False)
-        if text.endswith("\ufffd") and k + 1 < len(ids):
+
+    def decode(start: int, stop: int) -> str:
+        text: str = tokenizer.decode(ids[start:stop], clean_up_tokenization_spaces=False)
+        return text
+
+    start = min(range(min(MOST_OF_A_CHARACTER, len(ids))), key=lambda k: decode(k, len(ids)).count(BROKEN), default=0)
+    pieces, before = [""] * start, ""
+    for stop in range(start + 1, len(ids) + 1):
+        text = decode(start, stop)
+        if text.endswith(BROKEN) and stop < len(ids):
             pieces.append("")
             continue
         pieces.append(text[len(before) :])

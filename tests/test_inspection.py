@@ -30,6 +30,17 @@ def test_parts_of_pairs_add_up_to_cds(variant: Any, ablation: Any, n: int, d_afs
     assert not parts[:, ~grid.wanted_JN()].any()
     cds = contextual_dependency(aggregated_focus(pfs_PJN, grid, ablation=ablation), grid, ablation=ablation)
     torch.testing.assert_close(parts.sum(dim=(1, 2)), cds, rtol=1e-5, atol=0)
+    # By hand, pair by pair: c_j sigma_j PFS(i, j) d(i, j).
+    for row, j in enumerate(grid.J):
+        used = pfs_PJN[2, row, list(grid.I[row])]
+        sigma = 1.0 if ablation == "no-std" else float(used.std())
+        late = grid.start(j) / T if variant == "released" else j / grid.N
+        c = 1.0 if ablation == "no-length" else late
+        c /= len(grid.J) if variant == "released" else 1
+        for i, pfs in zip(grid.I[row], used.tolist(), strict=True):
+            far = (j - i) * 16 / T if variant == "released" else j - i
+            d = 1.0 if ablation == "no-length" else far
+            assert parts[2, row, i].item() == pytest.approx(c * sigma * pfs * d, rel=1e-4)
 
 
 @pytest.mark.parametrize("columns", [1, 2, 5, 6])
@@ -43,12 +54,37 @@ def test_weights_of_columns_make_the_score(columns: int, how: str, weighted: boo
     weights = tuple(draw.uniform(0.1, 1, columns)) if weighted else None
     reduction = Reduction(how=how, layers=tuple(range(columns)), weights=weights)
     score = reduce_cds(cds[None], how, weights)[0]
-    assert (column_weights(cds, reduction) * cds).sum() == pytest.approx(score, rel=1e-12)
+    found = column_weights(cds, reduction)
+    assert (found * cds).sum() == pytest.approx(score, rel=1e-12)
+    w = np.array(weights or [1.0] * columns) / sum(weights or [1.0] * columns)
+    if how == "mean":
+        assert found == pytest.approx(w)
+    if how == "geometric":  # each has of the score the share that its weight has
+        assert found * cds / score == pytest.approx(w)
+    if how == "median":
+        middle = np.sort(cds)[(columns - 1) // 2 : columns // 2 + 1]
+        assert found == pytest.approx(np.isin(cds, middle) / len(middle))
 
 
 def test_a_geometric_mean_of_nothing_has_no_parts() -> None:
     reduction = Reduction(how="geometric", layers=(0, 1))
     assert column_weights(np.array([0.0, 1.0]), reduction).tolist() == [0.0, 0.0]
+
+
+def test_a_document_without_focus_is_taken_apart(golden_observer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ladm.scorers import parts
+
+    ids = torch.arange(512).unsqueeze(0)
+    grid = span_grid(512, variant="released", l=16, m=1, n=4, n0=None, d_afs=4, d_cds=4)
+    nothing = torch.zeros(1, len(grid.J), grid.N)
+    monkeypatch.setattr(parts, "pairwise_focus", lambda *_, **__: nothing)
+    for how in ("mean", "median", "geometric"):
+        reduction = Reduction(how=how, layers=(0, 1, 2))
+        found = parts.take_apart(
+            golden_observer, ids, grid, reduction=reduction, ablation="none", backend="torch", most_pairs=4
+        )
+        assert (found.score, found.pairs, found.part_JN.sum()) == (0.0, [], 0.0)
+        assert found.pfs_JN.isfinite().all()
 
 
 @pytest.mark.parametrize("variant", ["released", "paper"])
@@ -107,7 +143,9 @@ def test_the_best_and_the_worst_are_taken_apart(ladm: Any, scored: Path, talking
             for side, span in (("later", pair["j"]), ("earlier", pair["i"])):
                 first = pair[side]["first_token"]
                 assert first == one["first_token"] + span * 16
-                assert "".join(pair[side]["tokens"]) == tokenizer.decode(ids[first : first + 16])
+                assert "".join(pair[side]["tokens"]).strip() == tokenizer.decode(ids[first : first + 16]).strip()
+                around = tokenizer.decode(ids[max(0, first - 32) : first + 48])
+                assert pair[side]["before"] + "".join(pair[side]["tokens"]) + pair[side]["after"] == around
                 assert sum(pair[side]["weights"]) == pytest.approx(pair["part"], rel=1e-4)
 
 
@@ -130,14 +168,16 @@ def test_scores_of_profiles_are_taken_apart(
     ladm: Any, scored: Path, talking: Path, tmp_path: Path, score: dict[str, Any]
 ) -> None:
     identity = json.loads((scored / "run.json").read_text())
-    settings = identity["settings"] | {"ablation": "no-std"}
+    settings = identity["settings"] | {"ablation": "no-std", "n": 6}
     profile = {"format": 1, "model": identity["model"], "settings": settings, "length_tokens": 700, "score": score}
     (tmp_path / "p.yaml").write_text(json.dumps(profile))
     rows, common = str(tmp_path / "rows"), ("--model", talking, "--dtype", "float32", "--device", "cpu")
     profiled = ("--profile", tmp_path / "p.yaml")
     run, forms = tmp_path / "profiled", tmp_path / "forms"
+    # With n 6 a form without sigma that is scored at once has a span more than one that is rescored.
     assert ladm("score", rows, *common, *profiled, "--record", "heads", "--output", run).exit_code == 0
-    assert ladm("score", rows, *common, "--span-tokens", "16", "--record", "forms", "--output", forms).exit_code == 0
+    method = ("--span-tokens", "16", "--n", "6", "--record", "forms")
+    assert ladm("score", rows, *common, *method, "--output", forms).exit_code == 0
     assert ladm("rescore", forms, *profiled, "--output", tmp_path / "again").exit_code == 0
     for folder in (run, tmp_path / "again"):
         result = ladm("inspect", folder, "--top", "1")
@@ -166,6 +206,7 @@ def test_what_cannot_be_inspected_is_refused(
 ) -> None:
     ids = topical_rows(golden, [700, 512, 700, 650, 512, 700, 512])
     other = save_rows([row | {"index": row["index"] + 1} for row in ids], "other")
+    told = save_rows([row | {"meta": {"pile_set_name": "x"}} for row in ids], "told")
     turned = save_rows([row | {"input_ids": row["input_ids"][::-1]} for row in ids], "turned")
     fewer = save_rows(ids[:-1], "fewer")
     copy = tmp_path / "copy"
@@ -175,7 +216,9 @@ def test_what_cannot_be_inspected_is_refused(
     top = ("--top", "1")
     cases = {
         (*top, "--rows", other): "ladm: {rows} are not the rows of the run: row {k} is another document",
+        (*top, "--rows", told): "ladm: {rows} are not the rows of the run: row {k} is another document",
         (*top, "--rows", turned): "ladm: row {k} of {rows} has the score ",
+        (*top, "--rows", "absent"): "ladm: no such data set: absent",
         (*top, "--rows", fewer): "ladm: {rows} has 6 rows, and {run} scored 7; give --rows",
         (*top, "--model", copy): "ladm: {model} is not the model that scored {run}; give --model its folder",
     }
@@ -185,6 +228,13 @@ def test_what_cannot_be_inspected_is_refused(
         wanted = message.format(rows=options[-1], run=scored, k=first, model=copy)
         assert (result.exit_code, result.stderr.splitlines()[-1][: len(wanted)]) == (1, wanted)
     assert not inspected(scored)
+    (tmp_path / "rows").rename(tmp_path / "moved")
+    result = ladm("inspect", scored)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("; give --rows where they are now\n")
+    assert ladm("inspect", scored, "--rows", tmp_path / "moved").exit_code == 0
+    (tmp_path / "talking").rename(tmp_path / "walking")
+    assert ladm("inspect", scored).stderr.endswith("; give --model where it is now\n")
     result = ladm("inspect", scored, "--top", "0")
     assert (result.exit_code, result.stderr) == (2, "ladm: nothing to inspect: give --top, --bottom or --index\n")
     assert ladm("inspect", scored, "--bottom", "-1").stderr == "ladm: --bottom must be at least 0, not -1\n"
@@ -215,4 +265,22 @@ class Pieces:
 def test_a_character_of_several_tokens_stands_with_the_last() -> None:
     ids = list("aé€z".encode())
     assert spell(Pieces(), ids) == ["a", "", "é", "", "", "€", "z"]
-    assert "".join(spell(Pieces(), ids[:-2])) == bytes(ids[:-2]).decode(errors="replace")
+    assert "".join(spell(Pieces(), ids[:-2])) == "aé\ufffd"
+    assert spell(Pieces(), ids[2:]) == ["", "", "", "€", "z"]
+    assert spell(Pieces(), []) == []
+
+
+def test_text_made_of_bytes_is_told_from_the_middle_of_a_character() -> None:
+    """As Llama's tokenizer does it: a run of bytes that is not whole is no text at all."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {f"<0x{k:02X}>": k for k in range(256)} | {"\u2581cat": 256, "\u2581big": 257, "<unk>": 258}
+    backend = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    ids = [257, *"\u6587\u5b57".encode(), 256]
+    assert spell(tokenizer, ids) == ["big", "", "", "\u6587", "", "", "\u5b57", " cat"]
+    assert spell(tokenizer, ids[2:]) == ["", "", "", "", "\u5b57", " cat"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import GOLDEN, SMALL, read_lines, topical_rows
 
-from ladm.pictures import heat_map, scale, shares_by_distance
+from ladm.pictures import brightest, heat_map, scale, shares_by_distance
 
 VOID = {"meta", "link", "br", "img", "input"}
 HOSTILE = [
@@ -26,6 +26,7 @@ HOSTILE = [
     "{{ 7 * 7 }}",
     "x" * 5000,
     "../../etc",
+    "[" * 5000,
 ]
 
 
@@ -71,7 +72,7 @@ def require_harmless(page: Page) -> None:
             value = attributes.get(name)
             assert value is None or value.startswith("#") or (tag == "image" and value.startswith("data:image/png;"))
     (policy,) = [a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_the_same_run_makes_the_same_bytes(ladm: Any, make_run: Any, tmp_path: P
 
 
 def test_nothing_of_the_data_is_more_than_text(ladm: Any, make_run: Any, talking: Path) -> None:
-    run = make_run(["plain", *HOSTILE[:4]], model=talking)
+    run = make_run(["plain", *HOSTILE], model=talking)
     assert ladm("inspect", run).exit_code == 0
     for path in sorted((run / "inspected").iterdir()):
         found = json.loads(path.read_text())
@@ -146,6 +147,34 @@ def test_nothing_of_the_data_is_more_than_text(ladm: Any, make_run: Any, talking
     assert "{{ 7 * 7 }}" in page.text
     assert not set(content) & {0, 27}
     assert "x" * 200 not in page.text
+
+
+def test_odd_meta_is_shown_as_it_is(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, [700, 692, 684, 676])
+    for row, meta in zip(rows, ["plain words", "[" * 5000, None, "x"], strict=True):
+        row |= {"meta": meta, "chunked_index": 7}
+    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    for key, domains in {"meta.pile_set_name": {"(none) 4"}, "meta": {"plain words 1", "(none) 1"}}.items():
+        assert ladm("report", tmp_path / "run", "--domain-key", key).exit_code == 0
+        page = Page((tmp_path / "run" / "report.html").read_text())
+        require_harmless(page)
+        assert {domain for domain in domains if domain not in page.text} == set()
+        assert " 0, 7 700 plain words " in page.text
+
+
+def test_more_domains_than_can_be_shown(ladm: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ladm import overview
+
+    run = make_run(["a", "b", "c"])
+    monkeypatch.setattr(overview, "MOST_DOMAINS", 2)
+    monkeypatch.setattr("ladm.report.MOST_DOMAINS", 2)
+    assert ladm("report", run).exit_code == 0
+    assert "And 1 smaller domains." in Page((run / "report.html").read_text()).text
+    monkeypatch.setattr(overview, "MOST_TO_COUNT", 2)
+    result = ladm("report", run)
+    assert (result.exit_code, result.stderr) == (
+        1, f"ladm: {run} has more than 2 domains by meta.pile_set_name; give a coarser --domain-key, or none\n",
+    )  # fmt: skip
 
 
 def test_a_run_without_looks_says_how_to_look(ladm: Any, make_run: Any) -> None:
@@ -169,12 +198,19 @@ def test_a_subset_is_shown_by_its_cut(ladm: Any, make_run: Any, tmp_path: Path) 
         assert f"{domain['taken_documents']} {domain['lowest_score_taken']:.4g}" in page.text
     coloured = [a for t, a in page.tags if t == "circle" and a["r"] == "3.5" and "hue" in (a["fill"] or "")]
     assert len(coloured) == manifest["taken_documents"]
+    again = tmp_path / "again"
+    assert ladm("rescore", run, "--layers", "1", "--output", again).exit_code == 0
+    result = ladm("report", again, "--subset", subset)
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {subset} was not selected from {again}\n")
+    result = ladm("report", run, "--subset", subset, "--domain-key", "meta.title")
+    assert result.stderr == f"ladm: {subset} was selected by meta.pile_set_name; give it as --domain-key\n"
     manifest["run"]["dtype"] = "bfloat16"
     (subset / "manifest.json").write_text(json.dumps(manifest))
     result = ladm("report", run, "--subset", subset)
     assert (result.exit_code, result.stderr) == (1, f"ladm: {subset} was not selected from {run}\n")
-    result = ladm("report", run, "--subset", subset, "--domain-key", "meta.title")
-    assert result.stderr == f"ladm: {subset} was selected by meta.pile_set_name; give it as --domain-key\n"
+    (subset / "manifest.json").write_text(json.dumps(manifest | {"domains": 1}))
+    result = ladm("report", run, "--subset", subset)
+    assert result.stderr == f"ladm: {subset}/manifest.json is not a manifest of ladm select\n"
     result = ladm("report", run, "--subset", tmp_path)
     assert result.stderr == f"ladm: {tmp_path} is not a subset of ladm select: it has no manifest.json\n"
 
@@ -183,7 +219,8 @@ def test_what_cannot_be_shown_is_refused(ladm: Any, make_run: Any, tmp_path: Pat
     run = make_run(["a", "b", "a"])
     result = ladm("report", run, "--domain-key", "source")
     assert (result.exit_code, result.stderr) == (
-        1, "ladm: --domain-key source: a run holds only meta; give a key such as meta.source, or none\n",
+        1, "ladm: domains by source cannot be shown, because a run keeps of the columns only meta; give --domain-key a "
+        "key such as meta.source, or none\n",
     )  # fmt: skip
     assert ladm("report", run, "--domain-key", "none").exit_code == 0
     assert ladm("report", run, "--domain-key", "meta.absent").exit_code == 0
@@ -200,8 +237,14 @@ def test_what_cannot_be_shown_is_refused(ladm: Any, make_run: Any, tmp_path: Pat
         (whole | {"format": 0}, 1, f"{path} was made by another version of ladm; remove it, or run ladm inspect again"),
         (whole | {"score": 1.0}, 1, f"{run}/inspected holds row {whole['position']}, and the run has another score "
          "for it; remove that folder, or run ladm inspect again"),
-        ({k: v for k, v in whole.items() if k != "part"}, 74, f"{run}/inspected is damaged: what it holds of row "
-         f"{whole['position']} is not whole ('part'); run ladm inspect again"),
+        ({k: v for k, v in whole.items() if k != "part"}, 74, f"{path} is damaged: KeyError: 'part'; remove it, or run "
+         "ladm inspect again"),
+        (whole | {"part": whole["part"][:-1]}, 74, f"{path} is damaged: ValueError: its pairs and their parts are not "
+         "as many; remove it, or run ladm inspect again"),
+        (whole | {"num_tokens": 300}, 74, f"{path} is damaged: ValueError: its spans lie outside its tokens; remove "
+         "it, or run ladm inspect again"),
+        (whole | {"pairs": [1]}, 74, f"{path} is damaged: TypeError: 'int' object is not subscriptable; remove it, or "
+         "run ladm inspect again"),
         ([], 74, f"{path} is damaged: it is no JSON object"),
     ]  # fmt: skip
     for content, code, message in cases:
@@ -228,11 +271,12 @@ def test_scales_hold_what_they_show() -> None:
 
 
 @pytest.mark.parametrize(("d_afs", "d_cds"), [(1, 1), (3, 2), (4, 4)])
-def test_a_pixel_stands_where_its_pair_does(d_afs: int, d_cds: int) -> None:
+def test_a_pixel_stands_where_its_pair_does(d_afs: int, d_cds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pair alone adds something: it is the only bright pixel, and lies under its mark."""
     import base64
     import io
 
+    import matplotlib
     from matplotlib.image import imread
 
     j = list(range(12 + (63 - 12) % d_cds, 64, d_cds))
@@ -244,7 +288,8 @@ def test_a_pixel_stands_where_its_pair_does(d_afs: int, d_cds: int) -> None:
         "num_tokens": 64 * 16 + 5, "span_tokens": 16, "first_token": 5, "j": j, "i": i, "part": part,
         "pairs": [{"i": i[row][column], "j": j[row]}],
     }  # fmt: skip
-    drawn = heat_map(found, side=640)
+    monkeypatch.setitem(matplotlib.rcParams, "image.origin", "lower")
+    drawn = heat_map(found, brightest([found]), side=640)
     picture = imread(io.BytesIO(base64.b64decode(drawn.image.removeprefix("data:image/png;base64,"))))
     bright = [(y, x) for y in range(picture.shape[0]) for x in range(picture.shape[1]) if picture[y, x, 0] > 0.9]
     assert len(bright) == 1

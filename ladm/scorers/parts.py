@@ -28,7 +28,7 @@ class Parts:
     w_P: Floats
     """The score is the sum of w_p CDS_p."""
     pfs_JN: Tensor
-    """PFS, a mean over the columns by their w."""
+    """PFS, a mean over the columns by their w; a plain one where all are 0."""
     part_JN: Tensor
     """What each pair adds: their sum is the score."""
     pairs: list[tuple[int, int]]
@@ -46,12 +46,13 @@ def take_apart(
     ablation: Ablation,
     backend: str,
     most_pairs: int,
+    sparing: bool = False,
 ) -> Parts:
     """Run the model twice over one row: for its spans, and for the tokens of its strongest pairs.
 
-    `observer.layers` are those of `reduction`.
+    `observer.layers` are those of `reduction`. `sparing`: as of `pairwise_focus`.
     """
-    pfs_PJN = _focus(observer, ids_BT, grid, reduction, backend)
+    pfs_PJN = _focus(observer, ids_BT, grid, reduction, backend, sparing=sparing)
     cds_P = contextual_dependency(aggregated_focus(pfs_PJN, grid, ablation=ablation), grid, ablation=ablation)
     of_columns = cds_P.double().numpy()
     w_P = column_weights(of_columns, reduction)
@@ -59,27 +60,31 @@ def take_apart(
     parts_PJN = by_column * pair_parts(pfs_PJN, grid, ablation=ablation)
     part_JN = parts_PJN.sum(dim=0)
     pairs = list(strongest(part_JN, most_pairs))
+    total = float(w_P.sum())
     return Parts(
         grid=grid,
         score=float(reduce_cds(of_columns[None], reduction.how, reduction.weights)[0]),
         cds_P=of_columns,
         w_P=w_P,
-        pfs_JN=(by_column * pfs_PJN).sum(dim=0) / max(float(w_P.sum()), 1e-300),
+        pfs_JN=(by_column * pfs_PJN).sum(dim=0) / total if total > 0 else pfs_PJN.mean(dim=0),
         part_JN=part_JN,
         pairs=pairs,
         tokens=_tokens(observer, ids_BT, grid, reduction, pairs, pfs_PJN, parts_PJN),
     )
 
 
-def _focus(observer: Observer, ids_BT: Tensor, grid: Grid, reduction: Reduction, backend: str) -> Tensor:
+def _focus(
+    observer: Observer, ids_BT: Tensor, grid: Grid, reduction: Reduction, backend: str, *, sparing: bool
+) -> Tensor:
     """Equation 2 of every layer or head that makes the score: (P, J, N) on the CPU."""
     by_head = reduction.heads is not None
     kept: list[Tensor] = []
 
     def visit(view: LayerView) -> None:
         pfs = pairwise_focus(
-            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head
-        )[0]
+            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head,
+            sparing=sparing,
+        )[0]  # fmt: skip
         kept.append((pfs[_heads_of(reduction, view.layer)] if by_head else pfs.unsqueeze(0)).cpu())
 
     observer.observe(ids_BT, visit)
@@ -101,15 +106,18 @@ def _tokens(
     def visit(view: LayerView) -> None:
         nonlocal column
         heads = None if reduction.heads is None else _heads_of(reduction, view.layer)
+        of_layer = slice(column, column + (1 if heads is None else len(heads)))
+        column = of_layer.stop
         for k, (row, i) in enumerate(pairs):
+            if not parts_PJN[of_layer, row, i].any():
+                continue
             focus_Hll = token_focus(
                 view.q_BHTD[0], view.k_BGTD[0], scaling=view.scaling, grid=grid, j=grid.J[row], i=i
             ).cpu()
             each = focus_Hll.mean(dim=0, keepdim=True) if heads is None else focus_Hll[heads]
-            for p, focus_ll in enumerate(each, column):
-                pfs = float(pfs_PJN[p, row, i])
-                found[k] += focus_ll * (float(parts_PJN[p, row, i]) / pfs if pfs > 0 else 0.0)
-        column += 1 if heads is None else len(heads)
+            pfs_P, part_P = pfs_PJN[of_layer, row, i].tolist(), parts_PJN[of_layer, row, i].tolist()
+            for focus_ll, pfs, part in zip(each, pfs_P, part_P, strict=True):
+                found[k] += focus_ll * (part / pfs if pfs > 0 else 0.0)
 
     observer.observe(ids_BT, visit)
     return found
