@@ -31,7 +31,8 @@ cd "$(dirname "$0")"
 ladm score "$ROWS" --model "$MODEL" --config "${CONFIG:-configs/paper.yaml}" --device "${DEVICE:-cuda}" \
     --output "$OUTPUT/scores"
 if [ -f "$OUTPUT/subset/manifest.json" ]; then
-    echo "$OUTPUT/subset is there already"
+    echo "$OUTPUT/subset is there already, of $(sed -n 's/^ "budget_tokens": \([0-9]*\),$/\1/p' "$OUTPUT/subset/manifest.json")" \
+        "tokens by the rule $(sed -n 's/^ "rule": "\([a-z]*\)",$/\1/p' "$OUTPUT/subset/manifest.json"); remove it to select anew"
 else
     ladm select "$OUTPUT/scores" --rows "$ROWS" --tokens "$TOKENS" --rule "${RULE:-exact}" --output "$OUTPUT/subset"
 fi

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,17 @@ class Explainer:
     names: list[str]
     tolerance: float
     tokenizer: Any
+    made_with: dict[str, str]
+
+    def is_explained(self, path: Path, wanted: Wanted) -> bool:
+        """Is it there already, made in the same way, of this document?"""
+        try:
+            found = json.loads(path.read_bytes())
+            same = {"format": FORMAT, "score": wanted.score, "made_with": self.made_with}
+            told = bool(found["excerpt"]) == (self.tokenizer is not None)
+            return told and same == {name: found[name] for name in same}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
 
     def explain(self, row: Row, wanted: Wanted, source: str) -> dict[str, Any]:
         """What is to be known of a document. Raises LadmError where it is not the one that was scored."""
@@ -65,6 +77,7 @@ class Explainer:
         listed = ids.tolist()
         return {
             "format": FORMAT,
+            "made_with": self.made_with,
             "position": row.position,
             "index": row.index,
             "chunked_index": row.chunked_index,

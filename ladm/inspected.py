@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from ladm.errors import LadmError, StorageError, one_line
 from ladm.overview import Sweep
 from ladm.pictures import brightest, heat_map, shares_by_distance
 from ladm.runs import INSPECTED, Run
+from ladm.storage import naming
 
 FORMAT = 1
 MOST_SHOWN = 50
@@ -20,7 +23,8 @@ SIDES = ("earlier", "later")
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises StorageError for anything else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        with naming(path, "read"):
+            found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise StorageError(f"{path} is damaged: {one_line(error)}") from None
     if not isinstance(found, dict):
@@ -30,14 +34,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_inspected(run: Run) -> dict[int, dict[str, Any]]:
     """What `ladm inspect` found, by position. Raises LadmError for another version's file, or a damaged one."""
-    documents = {}
-    for path in sorted((run.folder / INSPECTED).glob("*.json")):
+    documents: dict[int, dict[str, Any]] = {}
+    folder = run.folder / INSPECTED
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"{folder} is a file; move it away")
+    for path in sorted(folder.glob("*.json")):
         found = read_json(path)
         if found.get("format") != FORMAT:
             raise LadmError(f"{path} was made by another version of ladm; remove it, or run ladm inspect again")
         try:
             whole = _checked(found)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise StorageError(
                 f"{path} is damaged: {type(error).__name__}: {one_line(error)}; remove it, or run ladm inspect again"
             ) from None
@@ -55,7 +62,12 @@ def _checked(found: dict[str, Any]) -> dict[str, Any]:
     part = [list(map(float, x)) for x in part]
     if not j or list(map(len, i)) != list(map(len, part)) or len(i) != len(j) or not all(i):
         raise ValueError("its pairs and their parts are not as many")
-    if whole["span_tokens"] < 1 or whole["first_token"] + (max(j) + 1) * whole["span_tokens"] > whole["num_tokens"]:
+    if not all(map(math.isfinite, itertools.chain(*part))):
+        raise ValueError("a part is no number")
+    if any(spans != sorted(set(spans)) or spans[0] < 0 or spans[-1] >= of for of, spans in zip(j, i, strict=True)):
+        raise ValueError("its earlier spans are out of order")
+    end = whole["first_token"] + (max(j) + 1) * whole["span_tokens"]
+    if j != sorted(set(j)) or whole["span_tokens"] < 1 or end > whole["num_tokens"]:
         raise ValueError("its spans lie outside its tokens")
     return whole | {
         "j": j,

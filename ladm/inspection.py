@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from ladm.errors import LadmError
 from ladm.explanation import Explainer, Wanted
 from ladm.models import ModelFacts, model_facts, model_identity
-from ladm.options import InspectSettings
+from ladm.options import MOST_INSPECTED, InspectSettings
 from ladm.plan import load_planned, make_plan
 from ladm.profiles import Reduction, kept_column, reduction_of
 from ladm.progress import Echo, Progress
@@ -24,23 +25,36 @@ from ladm.runs import INSPECTED, Run
 from ladm.scorers.ladm import grid_settings
 from ladm.scorers.parts import take_apart
 from ladm.settings import ScoreSettings, spell_layers
-from ladm.storage import naming, write_whole
+from ladm.signals import Stopped, stopping
+from ladm.storage import PARTIAL_SUFFIX, naming, write_whole
 from ladm.tokenizers import disagreement, plain_tokenizer
 
-MOST_DOCUMENTS = 100
 MOST_PAIRS = 4
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 0.1}
 """How far a document's CDS may be from those of the run, relatively, before it is another document."""
 
 
-def inspect(settings: InspectSettings, *, echo: Echo, progress: Progress) -> list[Path]:
-    """Look at the best and worst documents of a run, or at those named; returns the files.
+def inspect(settings: InspectSettings, *, echo: Echo, tell: Callable[[Path], None], progress: Progress) -> None:
+    """Look at the best and worst documents of a run, or at those named; `tell` hears of each file, once it is there.
 
+    A document that was looked at in the same way before is not looked at again.
     Raises LadmError for an unfinished run, a document without a score, and for rows or a model that
     are not the run's.
     """
     run = Run.read(Path(settings.run))
     require_finished(run)
+    with stopping(run.folder / INSPECTED) as signals:
+        _inspect(run, settings, signals, echo, tell, progress)
+
+
+def _inspect(
+    run: Run,
+    settings: InspectSettings,
+    signals: list[int],
+    echo: Echo,
+    tell: Callable[[Path], None],
+    progress: Progress,
+) -> None:
     had = run.identity["settings"]
     reduction = reduction_of(run.identity["score"])
     ablation = run.identity["score"].get("form", had["ablation"])
@@ -51,15 +65,18 @@ def inspect(settings: InspectSettings, *, echo: Echo, progress: Progress) -> lis
     used = plan.hardware
     echo(
         f"device    {used.devices[0]} in {used.dtype}, layers {spell_layers(plan.layers)} of {facts.num_layers}, twice "
-        f"over {len(wanted)} documents"
+        f"over {len(wanted)} document{'s' if len(wanted) > 1 else ''}"
     )
     problem = disagreement(rows, facts.folder)
     if problem is not None:
         echo(f"warning   {problem}")
     tokenizer = _tokenizer(facts, echo)
     folder = run.folder / INSPECTED
-    with naming(folder, "create"):
+    with naming(folder, "write in"):
         folder.mkdir(exist_ok=True)
+        for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
+            left.unlink(missing_ok=True)
+    made_with = {"dtype": used.dtype, "backend": used.backend, "device": used.devices[0].split(":")[0]}
     take = partial(
         take_apart,
         load_planned(plan, used.devices[0]),
@@ -77,19 +94,22 @@ def inspect(settings: InspectSettings, *, echo: Echo, progress: Progress) -> lis
         names=_names(reduction),
         tolerance=max(TOLERANCE[used.dtype], TOLERANCE[run.identity["dtype"]]),
         tokenizer=tokenizer,
+        made_with=made_with,
     )
-    written = []
     progress.start(total=len(wanted), done=0)
     try:
         for one in wanted:
-            (row,) = rows.read(one.position, one.position + 1)
-            found = explainer.explain(row, one, rows.name)
-            written.append(folder / f"{one.position:09d}.json")
-            write_whole(written[-1], [json.dumps(found, allow_nan=False).encode() + b"\n"])
+            path = folder / f"{one.position:09d}.json"
+            if not explainer.is_explained(path, one):
+                (row,) = rows.read(one.position, one.position + 1)
+                found = explainer.explain(row, one, rows.name)
+                write_whole(path, [json.dumps(found, allow_nan=False).encode() + b"\n"])
+            tell(path)
             progress.advance(rows=1, tokens=2 * one.num_tokens)
+            if signals:
+                raise Stopped(signals[0])
     finally:
         progress.close()
-    return written
 
 
 def _choose(run: Run, settings: InspectSettings, column: str | None) -> list[Wanted]:
@@ -104,16 +124,21 @@ def _choose(run: Run, settings: InspectSettings, column: str | None) -> list[Wan
             if rank <= settings.first or index in labels:
                 chosen[rank] = batch.slice(k, 1).to_pylist()[0]
                 named.add(index)
-        if len(chosen) > MOST_DOCUMENTS:
-            raise LadmError(f"more than {MOST_DOCUMENTS} documents of {run.folder} are asked for; ask for fewer")
+        if len(chosen) > MOST_INSPECTED:
+            raise LadmError(
+                f"more than {MOST_INSPECTED} documents of {run.folder} have such an index; ask for others, or by --top"
+            )
         last.extend(batch.slice(max(0, len(batch) - settings.last)).to_pylist())
         if not (settings.last or labels) and len(chosen) == settings.first:
             break
     if labels - named:
-        raise LadmError(f"no document of {run.folder} with the index {sorted(labels - named)[0]} has a score")
+        raise LadmError(
+            f"no document of {run.folder} with the index {sorted(labels - named)[0]!r} has a score; its errors.jsonl "
+            "says which rows have none, and why"
+        )
     chosen |= {one["rank"]: one for one in last}
     if not chosen:
-        raise LadmError(f"{run.folder}: no document has a score")
+        raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl says why")
     return [
         Wanted(cds=chosen[rank].pop(column) if column else None, **chosen[rank]) for rank in sorted(chosen)
     ]  # fmt: skip
@@ -152,7 +177,9 @@ def _rows(run: Run, settings: InspectSettings) -> Rows:
     except LadmError as error:
         raise LadmError(str(error) if settings.rows else f"{error}; give --rows where they are now") from None
     if len(rows) != run.num_rows:
-        raise LadmError(f"{name} has {len(rows):,} rows, and {run.folder} scored {run.num_rows:,}; give --rows")
+        raise LadmError(
+            f"{name} has {len(rows):,} rows, and {run.folder} scored {run.num_rows:,}; give --rows those that it scored"
+        )
     return rows
 
 

@@ -10,6 +10,7 @@ from ladm.errors import UsageError
 from ladm.settings import DOMAIN_KEY, DType, Reduce, describe, fits, flag, parse_layers
 
 DEFAULT_MAX_COST = 0.65
+MOST_INSPECTED = 100
 NO_DOMAINS = "none"
 """As a `--domain-key`: rank all documents together."""
 
@@ -117,6 +118,8 @@ class InspectSettings:
                 raise UsageError(f"--{name} must be at least 0, not {value}")
         if not (self.first or self.last or self.index):
             raise UsageError("nothing to inspect: give --top, --bottom or --index")
+        if self.first + self.last + len(self.index) > MOST_INSPECTED:
+            raise UsageError(f"at most {MOST_INSPECTED} documents can be inspected at once; ask for fewer")
 
     @property
     def first(self) -> int:

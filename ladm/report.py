@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 from ladm import __version__
-from ladm.errors import LadmError
+from ladm.errors import LadmError, UsageError
 from ladm.inspected import as_shown, read_inspected, read_json
 from ladm.options import ReportSettings
-from ladm.overview import BEST, MOST_DOMAINS, MOST_DOTS, WORST, domain_rows, layer_shares, sweep_scores
+from ladm.overview import BEST, MOST_DOMAINS, MOST_DOTS, NO_DOMAIN, WORST, domain_rows, layer_shares, sweep_scores
 from ladm.pictures import scale
+from ladm.progress import Echo
 from ladm.results import ERRORS_FILE, require_finished, summarise
 from ladm.runs import REPORT_FILE, Run
 from ladm.settings import spell_layers
-from ladm.storage import require_place, write_whole
+from ladm.storage import naming, require_place, write_whole
 
 STRIP_WIDTH = 440
+MARK = '<meta name="generator" content="ladm report">'
+"""What a page of ours has near its beginning."""
 MANIFEST_FILE = "manifest.json"
 _MANIFEST_RUN = ("settings", "layers", "score", "model", "data", "dtype")
 _BLANK_LINES = re.compile(r"\n\s*\n")
@@ -30,7 +34,7 @@ _DIRECTION = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), Non
 """Characters that turn the direction of all the text behind them."""
 
 
-def write_report(settings: ReportSettings) -> Path:
+def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
     """Write the page about a run; returns its path.
 
     Raises LadmError for an unfinished run, a subset of another run, and files that cannot be read.
@@ -39,19 +43,26 @@ def write_report(settings: ReportSettings) -> Path:
     require_finished(run)
     output = Path(settings.output) if settings.output else run.folder / REPORT_FILE
     require_place(output)
+    _require_page(output)
     summary = summarise(run)
     if summary.scores is None:
-        raise LadmError(f"{run.folder}: no document has a score")
+        raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl says why")
     manifest = None if settings.subset is None else _manifest(settings, run)
     documents = read_inspected(run)
     sweep = sweep_scores(run, settings.domain_key, set(documents), scored=summary.scored)
+    if set(sweep.domains) == {NO_DOMAIN}:
+        echo(f"warning   no document has {settings.domain_key}, so there is one domain; --domain-key says where it is")
     best, _, worst = summary.scores
     line = scale([best, worst], STRIP_WIDTH)
+    from markupsafe import Markup
+
     template = _environment().get_template("report.html")
     page: str = template.render(
         version=__version__,
         run=run.identity,
+        mark=Markup(MARK),
         folder=str(run.folder),
+        commands=_commands(settings),
         how=_how(run),
         meaning=_meaning(run),
         is_mean=run.identity["score"]["reduce"] == "mean",
@@ -70,6 +81,15 @@ def write_report(settings: ReportSettings) -> Path:
     )
     write_whole(output, [page.encode(errors="replace")])
     return output
+
+
+def _require_page(output: Path) -> None:
+    """Raise UsageError where the page would take the place of anything but a page."""
+    if output.exists():
+        with naming(output, "read"), output.open("rb") as file:
+            front = file.read(1024)
+        if MARK.encode() not in front:
+            raise UsageError(f"--output {output} is there already and is no page of ladm report; give another file")
 
 
 def _environment() -> Any:
@@ -125,16 +145,28 @@ def _how(run: Run) -> list[tuple[str, str]]:
     if score["weights"]:
         parts = f"{parts}, weighted"
     ablation = _ablation(run)
-    used = run.identity["backend"]
+    used, n0 = run.identity["backend"], "as released" if had["n0"] is None else had["n0"]
     return [
         ("score", f"{score['reduce']} over {parts}" + ("" if ablation == "none" else f", {ablation}")),
-        ("method", f"{had['variant']}, spans of {had['span_tokens']} tokens, m {had['m']}, n {had['n']}, "
+        ("method", f"{had['variant']}, spans of {had['span_tokens']} tokens, m {had['m']}, n {had['n']}, n0 {n0}, "
                    f"d_afs {had['d_afs']}, d_cds {had['d_cds']}"),
         ("model", f"{Path(run.identity['about']['model']).name}: {run.identity['model']['type']}"),
         ("rows", str(run.identity["about"]["rows"])),
         ("computed", f"on {used['device']} in {run.identity['dtype']}, attention {used['attention']}"),
         ("versions", ", ".join(f"{name} {number}" for name, number in run.identity["versions"].items())),
     ]  # fmt: skip
+
+
+def _commands(settings: ReportSettings) -> list[str]:
+    """What to type for a page that says why, from whatever folder."""
+    run = str(Path(settings.run).absolute())
+    report = ["ladm", "report", run]
+    for name in ("subset", "output"):
+        value = getattr(settings, name)
+        report += [] if value is None else [f"--{name}", str(Path(value).absolute())]
+    if settings.domain_key != ReportSettings.domain_key:
+        report += ["--domain-key", settings.domain_key]
+    return [shlex.join(["ladm", "inspect", run]), shlex.join(report)]
 
 
 def _ablation(run: Run) -> str:

@@ -74,10 +74,12 @@ def is_finished(run: Run) -> bool:
 def require_finished(run: Run) -> None:
     """Raise IncompleteError for a run that is not finished."""
     if not is_finished(run):
-        raise IncompleteError(
-            f"{run.folder} is not finished: {len(run.unsealed())} of {len(run.units)} units are missing; "
-            "run its ladm score again"
-        )
+        rescored = "rescored_from" in run.identity["about"]
+        command = "ladm rescore" if rescored else "ladm score"
+        missing = 0 if rescored else len(run.unsealed())
+        absent = [name for name in (ERRORS_FILE, PARQUET_FILE, SORTED_FILE) if not (run.folder / name).exists()]
+        what = f"{missing} of {len(run.units)} units are missing" if missing else f"{' and '.join(absent)} missing"
+        raise IncompleteError(f"{run.folder} is not finished: {what}; run its {command} again")
 
 
 def finish(run: Run) -> None:

@@ -149,6 +149,10 @@ def plain_tokenizer(name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         # The tokenizer classes and the Hub client raise many kinds of their own.
+        if Path(name).is_dir() and not (Path(name) / "tokenizer.json").exists():
+            raise LadmError(
+                f"no such tokenizer: {name} has no tokenizer.json; give a folder or Hub id that has one"
+            ) from None
         raise LadmError(f"no such tokenizer: {name} does not load: {one_line(error)}") from None
     if not tokenizer.is_fast:
         raise LadmError(f"{name}: only fast tokenizers are supported, and this one has no tokenizer.json")

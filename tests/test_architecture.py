@@ -103,10 +103,10 @@ MAY_IMPORT = {
     "focus": set(),
     "identity": {"errors"},
     "explanation": {"engines", "errors", "focus", "profiles", "rows", "scorers", "tokenizers"},
-    "inspected": {"errors", "overview", "pictures", "runs"},
+    "inspected": {"errors", "overview", "pictures", "runs", "storage"},
     "inspection": {
         "errors", "explanation", "models", "options", "plan", "profiles", "progress", "results", "rows", "runs",
-        "scorers", "settings", "storage", "tokenizers",
+        "scorers", "settings", "signals", "storage", "tokenizers",
     },
     "kernels": set(),
     "kernels.attention": {"errors"},
@@ -125,7 +125,8 @@ MAY_IMPORT = {
     "profiles": {"errors"},
     "progress": set(),
     "report": {
-        "errors", "inspected", "options", "overview", "pictures", "results", "runs", "settings", "storage",
+        "errors", "inspected", "options", "overview", "pictures", "progress", "results", "runs", "settings",
+        "storage",
     },
     "rescore": {"errors", "locks", "options", "profiles", "results", "runs", "settings", "storage"},
     "results": {"errors", "runs", "storage"},

@@ -153,7 +153,66 @@ def test_documents_are_named_by_their_index(ladm: Any, scored: Path) -> None:
     assert ladm("inspect", scored, "--index", "4", "--index", "1").exit_code == 0
     assert [one["index"] for one in inspected(scored)] == [1, 4]
     result = ladm("inspect", scored, "--index", "4", "--index", "x")
-    assert (result.exit_code, result.stderr) == (1, f"ladm: no document of {scored} with the index x has a score\n")
+    assert (result.exit_code, result.stderr) == (
+        1, f"ladm: no document of {scored} with the index 'x' has a score; its errors.jsonl says which rows have none, "
+        "and why\n",
+    )  # fmt: skip
+
+
+def test_what_is_there_is_not_made_again(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ladm("inspect", scored, "--top", "2").exit_code == 0
+    before = {path: path.read_bytes() for path in (scored / "inspected").iterdir()}
+    (scored / "inspected" / "000000000.json.0f.partial").write_text("")
+    first, second = list(before)
+    first.write_bytes(before[first][:-20])
+    made: list[Any] = []
+    monkeypatch.setattr("ladm.explanation.Explainer._take", lambda self, *_: made.append(self) or 1 / 0)
+    assert "unexpected ZeroDivisionError" in ladm("inspect", scored, "--top", "2").stderr
+    monkeypatch.undo()
+    assert len(made) == 1
+    result = ladm("inspect", scored, "--top", "2")
+    assert len(result.stdout.splitlines()) == 2
+    assert {path: path.read_bytes() for path in (scored / "inspected").iterdir()} == before
+    second.write_text(json.dumps(json.loads(second.read_text()) | {"made_with": {"dtype": "bfloat16"}}))
+    assert ladm("inspect", scored, "--top", "2").exit_code == 0
+    assert second.read_bytes() == before[second]
+
+
+def test_a_stopped_inspection_says_so_and_keeps_what_it_has(
+    ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import signal
+
+    from ladm import explanation
+
+    real = explanation.Explainer._take
+
+    def take(self: Any, ids: Any, grid: Any, position: int) -> Any:
+        if (scored / "inspected").exists() and any((scored / "inspected").glob("*.json")):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, ids, grid, position)
+
+    monkeypatch.setattr(explanation.Explainer, "_take", take)
+    result = ladm("inspect", scored, "--top", "3")
+    assert result.exit_code == 143
+    assert result.stderr.splitlines()[-1] == (
+        f"ladm: stopped by SIGTERM; finished rows are safe in {scored}/inspected, and the same command goes on from "
+        "there"
+    )
+    assert len(inspected(scored)) == len(result.stdout.splitlines()) == 1
+
+
+def test_as_many_as_are_allowed(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "ladm: at most 100 documents can be inspected at once; ask for fewer\n"
+    for options in (("--top", "101"), ("--top", "60", "--bottom", "41"), ("--bottom", "9" * 20)):
+        result = ladm("inspect", scored, *options)
+        assert (result.exit_code, result.stderr) == (2, message)
+    monkeypatch.setattr("ladm.inspection.MOST_INSPECTED", 1)
+    result = ladm("inspect", scored, "--top", "2")
+    assert (result.exit_code, result.stderr) == (
+        1, f"ladm: more than 1 documents of {scored} have such an index; ask for others, or by --top\n",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -219,7 +278,7 @@ def test_what_cannot_be_inspected_is_refused(
         (*top, "--rows", told): "ladm: {rows} are not the rows of the run: row {k} is another document",
         (*top, "--rows", turned): "ladm: row {k} of {rows} has the score ",
         (*top, "--rows", "absent"): "ladm: no such data set: absent",
-        (*top, "--rows", fewer): "ladm: {rows} has 6 rows, and {run} scored 7; give --rows",
+        (*top, "--rows", fewer): "ladm: {rows} has 6 rows, and {run} scored 7; give --rows those that it scored",
         (*top, "--model", copy): "ladm: {model} is not the model that scored {run}; give --model its folder",
     }
     first = read_lines(scored / "sorted_by_score.jsonl")[0]["index"]

@@ -264,7 +264,9 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
     assert result.stderr.splitlines()[-1].startswith(f"ladm: cannot read {t}/torn.jsonl.gz: ")
     result = ladm("prepare", source, "--length", "40", "--tokenizer", tmp_path / "empty", "--output", tmp_path / "out4")
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"ladm: no such tokenizer: {t}/empty does not load: ")
+    assert result.stderr.startswith(
+        f"ladm: no such tokenizer: {t}/empty has no tokenizer.json; give a folder or Hub id that has one"
+    )
     ladm("prepare", source, *good, "--output", tmp_path / "rows")
     result = ladm("prepare", source, *good, "--output", tmp_path / "rows", "--limit", "2", "--no-bos")
     assert (result.exit_code, result.stderr) == (

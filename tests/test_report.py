@@ -126,6 +126,12 @@ def test_the_same_run_makes_the_same_bytes(ladm: Any, make_run: Any, tmp_path: P
         assert ladm("report", run, "--output", tmp_path / name).exit_code == 0
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
     assert not (run / "report.html").exists()
+    assert ladm("report", run, "--output", tmp_path / "one.html").exit_code == 0
+    for path in (run / "run.json", run / "scores.parquet"):
+        before = path.read_bytes()
+        result = ladm("report", run, "--output", path)
+        message = f"ladm: --output {path} is there already and is no page of ladm report; give another file\n"
+        assert (result.exit_code, result.stderr, path.read_bytes()) == (2, message, before)
 
 
 def test_nothing_of_the_data_is_more_than_text(ladm: Any, make_run: Any, talking: Path) -> None:
@@ -181,7 +187,14 @@ def test_a_run_without_looks_says_how_to_look(ladm: Any, make_run: Any) -> None:
     run = make_run(["a", "b"])
     assert ladm("report", run).exit_code == 0
     page = Page((run / "report.html").read_text())
-    assert f"ladm inspect {run}" in page.text
+    assert f"ladm inspect {run} ladm report {run} Best" in page.text
+    odd = run.parent / "it's"
+    run.rename(odd)
+    assert ladm("report", odd, "--domain-key", "meta.title", "--output", run.parent / "p.html").exit_code == 0
+    page = Page((run.parent / "p.html").read_text())
+    told = f"--output {run.parent}/p.html --domain-key meta.title"
+    quoted = "'" + str(odd).replace("'", "'\"'\"'") + "'"
+    assert f"ladm inspect {quoted} ladm report {quoted} {told}" in page.text
 
 
 def test_a_subset_is_shown_by_its_cut(ladm: Any, make_run: Any, tmp_path: Path) -> None:
@@ -223,7 +236,10 @@ def test_what_cannot_be_shown_is_refused(ladm: Any, make_run: Any, tmp_path: Pat
         "key such as meta.source, or none\n",
     )  # fmt: skip
     assert ladm("report", run, "--domain-key", "none").exit_code == 0
-    assert ladm("report", run, "--domain-key", "meta.absent").exit_code == 0
+    result = ladm("report", run, "--domain-key", "meta.absent")
+    assert (result.exit_code, result.stderr) == (
+        0, "warning   no document has meta.absent, so there is one domain; --domain-key says where it is\n",
+    )  # fmt: skip
     assert "(none) 3" in Page((run / "report.html").read_text()).text
     result = ladm("report", run, "--output", tmp_path / "absent" / "page.html")
     assert (result.exit_code, result.stderr) == (
@@ -243,6 +259,12 @@ def test_what_cannot_be_shown_is_refused(ladm: Any, make_run: Any, tmp_path: Pat
          "as many; remove it, or run ladm inspect again"),
         (whole | {"num_tokens": 300}, 74, f"{path} is damaged: ValueError: its spans lie outside its tokens; remove "
          "it, or run ladm inspect again"),
+        (whole | {"position": 1e999}, 74, f"{path} is damaged: OverflowError: cannot convert float infinity to "
+         "integer; remove it, or run ladm inspect again"),
+        (whole | {"i": [spans[::-1] for spans in whole["i"]]}, 74, f"{path} is damaged: ValueError: its earlier spans "
+         "are out of order; remove it, or run ladm inspect again"),
+        (whole | {"part": [[float("nan")] * len(x) for x in whole["part"]]}, 74, f"{path} is damaged: ValueError: a "
+         "part is no number; remove it, or run ladm inspect again"),
         (whole | {"pairs": [1]}, 74, f"{path} is damaged: TypeError: 'int' object is not subscriptable; remove it, or "
          "run ladm inspect again"),
         ([], 74, f"{path} is damaged: it is no JSON object"),
@@ -254,9 +276,18 @@ def test_what_cannot_be_shown_is_refused(ladm: Any, make_run: Any, tmp_path: Pat
     path.write_text("{")
     result = ladm("report", run)
     assert (result.exit_code, result.stderr[: len(f"ladm: {path} is damaged: ")]) == (74, f"ladm: {path} is damaged: ")
+    path.unlink()
+    path.mkdir()
+    assert ladm("report", run).stderr == f"ladm: cannot read {path}: Is a directory\n"
     shutil.rmtree(run / "inspected")
+    (run / "inspected").write_text("")
+    assert ladm("report", run).stderr == f"ladm: {run}/inspected is a file; move it away\n"
+    (run / "inspected").unlink()
     (run / "errors.jsonl").unlink()
-    assert ladm("report", run).exit_code == 3
+    result = ladm("report", run)
+    assert (result.exit_code, result.stderr) == (
+        3, f"ladm: {run} is not finished: errors.jsonl missing; run its ladm score again\n",
+    )  # fmt: skip
 
 
 def test_scales_hold_what_they_show() -> None:

@@ -147,7 +147,9 @@ def test_the_full_run_scores_and_selects(stand_in: dict[str, Any]) -> None:
     again = shell("launch.sh", **stand_in, TOKENS="4k", DEVICE="cpu")
     assert again.returncode == 0
     assert again.stdout.splitlines()[0] == "already finished: 4 documents scored, 0 without a score"
-    assert again.stdout.splitlines()[-1] == f"{stand_in['OUTPUT']}/subset is there already"
+    assert again.stdout.splitlines()[-1] == (
+        f"{stand_in['OUTPUT']}/subset is there already, of 4000 tokens by the rule exact; remove it to select anew"
+    )
 
 
 def test_launchers_say_how_they_are_used() -> None:

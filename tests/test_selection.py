@@ -381,7 +381,7 @@ def test_a_run_that_is_damaged_unfinished_or_none(ladm: Command, scored: tuple[s
     result = ladm(*command)
     assert (result.exit_code, result.stderr) == (
         3,
-        f"ladm: {run} is not finished: 0 of 1 units are missing; run its ladm score again\n",
+        f"ladm: {run} is not finished: sorted_by_score.jsonl missing; run its ladm score again\n",
     )
     (run / "run.json").unlink()
     result = ladm(*command)

@@ -14,7 +14,7 @@ _prepare_option = options_of(PrepareSettings())
 _select_option = options_of(SelectSettings())
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Scores and a token budget to a subset")
 @click.argument("run")
 @_select_option("rows", str, "The data set that the run scored.", required=True)
 @_select_option("tokens", Tokens(), "Budget: 1B is 10^9; 500M, 250k.", required=True, metavar="N")
@@ -37,7 +37,7 @@ def select(**flags: Any) -> None:
         click.echo(f"subset: {settings.output}")
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Documents to rows of token ids")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @_prepare_option("tokenizer", str, "Folder or Hub id.", required=True, metavar="T")
 @_prepare_option("output", str, "Folder for the rows; the same command resumes.", required=True, metavar="ROWS")

@@ -17,12 +17,12 @@ _needle_option = options_of(NeedleSettings())
 _tasks_option = options_of(TasksSettings())
 
 
-@click.group(epilog=EXIT_CODES)
+@click.group(epilog=EXIT_CODES, short_help="Perplexity, needles in a haystack, tasks")
 def evaluate() -> None:
     """How well a model uses a long context: perplexity by window, needles in a haystack, tasks."""
 
 
-@evaluate.command(epilog=EXIT_CODES)
+@evaluate.command(epilog=EXIT_CODES, short_help="Perplexity by window, loss by position")
 @_perplexity_option("model", str, "Model folder or Hub id.", required=True)
 @_perplexity_option("rows", str, "Long rows that it was not trained on, or proof-pile.", required=True)
 @_perplexity_option("windows", Whole(), "Tokens of context, such as 2048,4096.  [default: 2048 to 32768, doubling]")
@@ -45,7 +45,7 @@ def perplexity(**flags: Any) -> None:
         click.echo(f"{part['from']:>8,}-{part['to']:<8,} {part['loss']:>8.4f}")
 
 
-@evaluate.command(epilog=EXIT_CODES)
+@evaluate.command(epilog=EXIT_CODES, short_help="Needles in a haystack")
 @_needle_option("model", str, "Model folder or Hub id, with its tokenizer.", required=True)
 @_needle_option("rows", str, "Rows of the same tokenizer to hide needles in, or proof-pile.", required=True)
 @_needle_option("output", str, "File for the numbers; the heat map goes beside it.", required=True, metavar="FILE.json")
@@ -68,7 +68,7 @@ def needle(**flags: Any) -> None:
     click.echo(f"mean {found['mean']:.3f}; {settings.output}")
 
 
-@evaluate.command(epilog=EXIT_CODES)
+@evaluate.command(epilog=EXIT_CODES, short_help="LongBench, RULER and short tasks")
 @_tasks_option("model", str, "Model folder or Hub id, with its tokenizer.", required=True)
 @_tasks_option(
     "tasks", str, "short, longbench, ruler, or a task of lm-eval; may be repeated.  [default: short]", flag="--task",

@@ -19,7 +19,7 @@ _check_option = options_of(CheckSettings())
 _train_option = options_of(TrainSettings())
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Choose the layers that tell; a profile")
 @_calibrate_option("model", str, "Model folder or Hub id of the calculator.", required=True)
 @_calibrate_option("rows", str, "Coherent long documents, as ladm score reads them.", required=True)
 @_calibrate_option("output", str, "File for the profile.", required=True, metavar="PROFILE.yaml")
@@ -56,7 +56,7 @@ def calibrate(**flags: Any) -> None:
     click.echo(f"profile: {settings.output}")
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Is a model fit to be a calculator?")
 @_check_option("model", str, "Model folder or Hub id.", required=True)
 @_check_option("rows", str, "Coherent long documents as rows.  [default: 22 that come with ladm]")
 @_check_option("output", str, "Folder for the run, check.json and check.png.  [default: check-MODEL]", metavar="FOLDER")
@@ -82,7 +82,7 @@ def check(**flags: Any) -> None:
     click.echo(f"picture: {picture}")
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Continual pretraining")
 @_train_option("model", str, "Model folder or Hub id to begin with.")
 @_train_option("rows", str, "Rows as ladm score reads them, or a subset of ladm select.")
 @_train_option("output", str, "Folder for the trained model; the same command resumes.", metavar="DIR")

@@ -22,7 +22,7 @@ _inspect_option = options_of(InspectSettings())
 _report_option = options_of(ReportSettings())
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Rows and a model to scores")
 @click.argument("rows")
 @_option("model", str, "Model folder or Hub id of the calculator.")
 @_option("output", str, "Run folder; the same command resumes it.", required=True, metavar="RUN")
@@ -78,7 +78,7 @@ def _echo_summary(head: str, summary: Any, output: str) -> None:
     click.echo(f"results: {output}/sorted_by_score.jsonl")
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="How far a run is")
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, default=None, help="One JSON object instead of text.")
 def status(run: str, as_json: bool | None) -> None:
@@ -92,7 +92,7 @@ def status(run: str, as_json: bool | None) -> None:
         click.echo(line)
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Is a run sound?")
 @click.argument("run")
 @click.option("--deep", is_flag=True, default=None, help="Compare the model and the rows with the run's identity too.")
 def verify(run: str, deep: bool | None) -> None:
@@ -113,7 +113,7 @@ def verify(run: str, deep: bool | None) -> None:
     click.echo(f"{run} is sound: {found.num_rows:,} rows, {len(found.units):,} units")
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Another score from the layers kept")
 @click.argument("run")
 @_rescore_option("output", str, "Folder for the new run.", required=True, metavar="RUN2")
 @_rescore_option("profile", str, "File of ladm calibrate.", metavar="PROFILE")
@@ -129,10 +129,10 @@ def rescore(**flags: Any) -> None:
     _echo_summary(f"rescored in {time.monotonic() - began:.1f} s", summary, settings.output)
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Where some documents' scores come from")
 @click.argument("run")
-@_inspect_option("top", int, "The N best documents.  [default: 3, with --index 0]", metavar="N")
-@_inspect_option("bottom", int, "The N worst documents.  [default: 1, with --top or --index 0]", metavar="N")
+@_inspect_option("top", int, "The N best documents.  [default: 3; 0 when --index is given]", metavar="N")
+@_inspect_option("bottom", int, "The N worst documents.  [default: 1; 0 when others are asked for]", metavar="N")
 @_inspect_option("index", str, "The document with this index; may be repeated.", multiple=True, metavar="INDEX")
 @_inspect_option("rows", str, "The rows that RUN scored.  [default: where they were]")
 @_inspect_option("model", str, "The model that scored them.  [default: where it was]")
@@ -144,22 +144,22 @@ def inspect(**flags: Any) -> None:
     """Find out where the scores of some documents of RUN come from, for ladm report to show.
 
     Writes RUN/inspected/POSITION.json: what each pair of spans adds to the score, and the texts of the strongest pairs.
+    At most 100 documents at once; those that are there already are not looked at again.
     """
     settings = InspectSettings(**given(flags))
     quieten_libraries()
     from ladm.inspection import inspect as run_inspect
 
-    for path in run_inspect(settings, echo=note, progress=ScoringBar("inspecting")):
-        click.echo(str(path))
+    run_inspect(settings, echo=note, tell=lambda path: click.echo(str(path)), progress=ScoringBar("inspecting"))
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="A page about a run, for a browser")
 @click.argument("run")
 @_report_option("subset", str, "What ladm select made of RUN: its cut is shown too.", metavar="SUBSET")
 @_report_option("output", str, "The page.  [default: RUN/report.html]", metavar="FILE")
-@_report_option("domain_key", str, "Where a row's domain is.", metavar="KEY")
+@_report_option("domain_key", str, "Where in meta a row's domain is; none: all as one.", metavar="KEY")
 def report(**flags: Any) -> None:
     """A page about RUN for a browser: how the scores lie, which documents lead, and why. One file, no network."""
     from ladm.report import write_report
 
-    click.echo(f"page: {write_report(ReportSettings(**given(flags)))}")
+    click.echo(f"page: {write_report(ReportSettings(**given(flags)), echo=note)}")

@@ -1,0 +1,75 @@
+"""The program around the commands: its help, Ctrl-C while it loads, readers that stop; links of the pages."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL
+
+from ladm.cli import SECTIONS, main
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+
+
+def test_every_command_is_in_the_help_and_said_in_a_few_words(ladm: Any) -> None:
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(main.commands)
+    shown = ladm("--help").stdout
+    for name, command in main.commands.items():
+        assert command.short_help
+        assert re.search(rf"^  {name} +{re.escape(command.short_help)}$", shown, re.MULTILINE)
+    below = shown + ladm("evaluate", "--help").stdout
+    assert "..." not in below.replace("[ARGS]...", "")
+
+
+def test_ctrl_c_while_the_program_loads(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from ladm.__main__ import main as program
+
+    class Interrupted:
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name == "ladm.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "ladm.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as stopped:
+        program()
+    assert (stopped.value.code, capsys.readouterr().err) == (130, "ladm: stopped by Ctrl-C\n")
+
+
+def test_a_reader_that_stops_and_a_name_that_is_no_text(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
+    command = [sys.executable, "-m", "ladm"]
+    for words in (["status", str(run)], ["report", str(run)]):
+        started = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert started.stdout is not None
+        assert started.stderr is not None
+        started.stdout.close()
+        assert (started.stderr.read(), started.wait()) == (b"", 141)
+        started.stderr.close()
+    assert (run / "report.html").exists()
+    odd = bytes(tmp_path) + b"/r\xff"
+    run.rename(Path(odd.decode(errors="surrogateescape")))
+    done = subprocess.run([*command, "report", odd], capture_output=True, check=False)
+    message = f"ladm: '{tmp_path}/r\\udcff' is not UTF-8; give files and folders names that are\n".encode()
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", message)
+
+
+@pytest.mark.parametrize("page", ["README.md", "SECURITY.md", *sorted(f"docs/{p.name}" for p in DOCS.glob("*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    """Files that are in the repository, and headings that are on the page."""
+    text = (ROOT / page).read_text()
+    headings = {re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
+                for line in text.splitlines() if line.startswith("#")}  # fmt: skip
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, heading = target.partition("#")
+        assert not path or ((ROOT / page).parent / path).exists(), target
+        assert path or heading in headings, target
