@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm import __version__
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError
 from ladm.inspected import as_shown, read_inspected, read_json
 from ladm.options import ReportSettings
 from ladm.overview import BEST, MOST_DOMAINS, MOST_DOTS, NO_DOMAIN, WORST, domain_rows, layer_shares, sweep_scores
@@ -21,7 +21,7 @@ from ladm.progress import Echo
 from ladm.results import ERRORS_FILE, require_finished, summarise
 from ladm.runs import REPORT_FILE, Run
 from ladm.settings import spell_layers
-from ladm.storage import naming, require_place, write_whole
+from ladm.storage import require_place, write_whole
 
 STRIP_WIDTH = 440
 MARK = '<meta name="generator" content="ladm report">'
@@ -42,8 +42,7 @@ def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
     run = Run.read(Path(settings.run))
     require_finished(run)
     output = Path(settings.output) if settings.output else run.folder / REPORT_FILE
-    require_place(output)
-    _require_page(output)
+    require_place(output, mark=MARK)
     summary = summarise(run)
     if summary.scores is None:
         raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl says why")
@@ -81,15 +80,6 @@ def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
     )
     write_whole(output, [page.encode(errors="replace")])
     return output
-
-
-def _require_page(output: Path) -> None:
-    """Raise UsageError where the page would take the place of anything but a page."""
-    if output.exists():
-        with naming(output, "read"), output.open("rb") as file:
-            front = file.read(1024)
-        if MARK.encode() not in front:
-            raise UsageError(f"--output {output} is there already and is no page of ladm report; give another file")
 
 
 def _environment() -> Any:

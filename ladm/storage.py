@@ -13,10 +13,11 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ladm.errors import StorageError
+from ladm.errors import StorageError, UsageError
 
 PARTIAL_SUFFIX = ".partial"
 SORTING = re.compile(r"\.sorting-[a-z0-9_]{8}")
+MARKED_BYTES = 1 << 16
 SORTING_PREFIX = ".sorting-"
 """Of a throw-away folder for a sort."""
 
@@ -45,14 +46,24 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def require_place(path: str | Path | None) -> None:
-    """Raise StorageError now where a file could not be written later, after hours of work."""
-    if path is not None:
-        parent = Path(path).absolute().parent
-        if Path(path).is_dir():
-            raise StorageError(f"cannot write {path}: it is a folder")
-        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-            raise StorageError(f"cannot write {path}: {parent} is not a folder that can be written to")
+def require_place(path: str | Path | None, *, mark: str) -> None:
+    """Raise an error now where a file could not be written later, after hours of work.
+
+    StorageError where its folder does not let it, UsageError where a file is there that is not one of
+    the same kind, which has `mark` near its beginning.
+    """
+    if path is None:
+        return
+    path, parent = Path(path), Path(path).absolute().parent
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a folder")
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise StorageError(f"cannot write {path}: {parent} is not a folder that can be written to")
+    if path.exists():
+        with naming(path, "read"), path.open("rb") as file:
+            front = file.read(MARKED_BYTES)
+        if front and mark.encode() not in front:
+            raise UsageError(f"--output {path} is there already and is no file of this command; give another")
 
 
 def sync_tree(folder: Path) -> None:

@@ -61,6 +61,15 @@ def test_a_reader_that_stops_and_a_name_that_is_no_text(ladm: Any, short_rows: s
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", message)
 
 
+@pytest.mark.parametrize("words", [["perplexity"], ["needle"]])
+def test_no_file_of_anybody_else_is_overwritten(ladm: Any, tmp_path: Path, words: list[str]) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"mine": 1}')
+    result = ladm("evaluate", *words, "--model", tmp_path, "--rows", tmp_path, "--output", mine)
+    message = f"ladm: --output {mine} is there already and is no file of this command; give another\n"
+    assert (result.exit_code, result.stderr, mine.read_text()) == (2, message, '{"mine": 1}')
+
+
 @pytest.mark.parametrize("page", ["README.md", "SECURITY.md", *sorted(f"docs/{p.name}" for p in DOCS.glob("*.md"))])
 def test_links_lead_somewhere(page: str) -> None:
     """Files that are in the repository, and headings that are on the page."""

@@ -130,7 +130,7 @@ def test_the_same_run_makes_the_same_bytes(ladm: Any, make_run: Any, tmp_path: P
     for path in (run / "run.json", run / "scores.parquet"):
         before = path.read_bytes()
         result = ladm("report", run, "--output", path)
-        message = f"ladm: --output {path} is there already and is no page of ladm report; give another file\n"
+        message = f"ladm: --output {path} is there already and is no file of this command; give another\n"
         assert (result.exit_code, result.stderr, path.read_bytes()) == (2, message, before)
 
 

@@ -47,7 +47,7 @@ def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparin
 
     Raises LadmError where the rows are too short for the longest haystack or the model has no tokenizer.
     """
-    require_place(settings.output)
+    require_place(settings.output, mark='"depths"')
     folder, longest = model_folder(settings.model), max(settings.lengths)
     tokenizer = plain_tokenizer(str(folder))
     language = load_language(settings.model, device=settings.device, dtype=settings.dtype)

@@ -36,7 +36,7 @@ def perplexity(settings: PerplexitySettings, *, echo: Echo, progress: Progress, 
 
     Raises LadmError when no row does, or a row cannot be read.
     """
-    require_place(settings.output)
+    require_place(settings.output, mark='"windows"')
     with evaluation_rows(
         settings.rows, model=model_folder(settings.model), length=settings.windows[-1], documents=settings.documents,
         echo=echo, preparing=preparing,

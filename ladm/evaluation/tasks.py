@@ -45,7 +45,7 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
         require_no_code(settings.model, folder)
         if not lengths:
             raise LadmError(f"RULER begins at {RULER_LENGTHS[0]:,} tokens, and {settings.model} is asked for fewer")
-    require_place(settings.output)
+    require_place(settings.output, mark='"marks"')
     marks: list[dict[str, Any]] = []
     # lm-eval takes the first --limit questions of all lengths together; one length at a time, each has so many.
     steps = [
