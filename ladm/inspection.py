@@ -119,8 +119,10 @@ def _choose(run: Run, settings: InspectSettings, column: str | None) -> list[Wan
     labels, named = set(settings.index), set()
     last: deque[dict[str, Any]] = deque(maxlen=settings.last)
     for batch in score_batches(run.folder, names):
-        ranks, indices = batch["rank"].to_pylist(), [str(index) for index in batch["index"].to_pylist()]
-        for k, (rank, index) in enumerate(zip(ranks, indices, strict=True)):
+        best_of_batch = batch["rank"][0].as_py()
+        looked_at = batch if labels or best_of_batch <= settings.first else batch.slice(0, 0)
+        indices = [str(index) for index in looked_at["index"].to_pylist()]
+        for k, (rank, index) in enumerate(zip(looked_at["rank"].to_pylist(), indices, strict=True)):
             if rank <= settings.first or index in labels:
                 chosen[rank] = batch.slice(k, 1).to_pylist()[0]
                 named.add(index)
