@@ -12,6 +12,7 @@ import yaml
 
 from ladm.errors import UsageError, one_line
 from ladm.profiles import read_profile
+from ladm.selection import parse_tokens
 from ladm.settings import ScoreSettings, describe, fits, flag, parse_layers, spell_layers
 
 
@@ -71,6 +72,8 @@ def read_config(path: Path, kind: type = ScoreSettings) -> dict[str, Any]:
             near = difflib.get_close_matches(name, types, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; the keys are {', '.join(types)}"
             raise UsageError(f"--config {path}: unknown key {key!r}{hint}")
+        if name == "tokens" and isinstance(value, str):
+            value = parse_tokens(value)
         if not fits(value, types[name]):
             shown = json.dumps(value, default=str)
             raise UsageError(f"--config {path}: {key}: {shown} is not {describe(types[name])}")

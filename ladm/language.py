@@ -14,6 +14,7 @@ from torch import Tensor
 from ladm.devices import resolve_devices, resolve_dtype
 from ladm.errors import LadmError, one_line
 from ladm.models import model_folder
+from ladm.progress import Echo
 
 CHUNK_TOKENS = 1024
 CHECKED_TOKENS = 48
@@ -32,6 +33,8 @@ class Language:
     max_tokens: int | None
     same_for_prefixes: bool
     """Are the losses of a row's first tokens those of the row cut there?"""
+    learned_positions: bool
+    """Is there nothing at all for a position beyond `max_tokens`?"""
 
 
 def load_language(name: str, *, device: str, dtype: str) -> Language:
@@ -48,9 +51,22 @@ def load_language(name: str, *, device: str, dtype: str) -> Language:
         vocab_size=int(config.vocab_size),
         max_tokens=getattr(config, "max_position_embeddings", None),
         same_for_prefixes=not kinds & set(DEPENDS_ON_LENGTH),
+        learned_positions=not rope,
     )
     _check_head(found)
     return found
+
+
+def require_positions(language: Language, length: int, echo: Echo) -> None:
+    """Say that rows are longer than the model was made for. Raises LadmError where it has nothing for the rest."""
+    if language.max_tokens is None or length <= language.max_tokens:
+        return
+    if language.learned_positions:
+        raise LadmError(
+            f"{language.name} has learned positions, {language.max_tokens:,} of them, and none for {length:,} tokens; "
+            "ask for fewer"
+        )
+    echo(f"warning   {language.name} is made for {language.max_tokens:,} positions")
 
 
 def load_causal(name: str, *, dtype: torch.dtype, attention: str, config: Any = None) -> Any:

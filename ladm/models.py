@@ -88,7 +88,7 @@ def model_facts(name: str) -> ModelFacts:
         vocab_size=vocab_size,
         max_tokens=max_tokens if isinstance(max_tokens, int) and max_tokens > 0 else None,
         head_size=_head_size(config),
-        windowed=_windowed_layers(config, num_layers),
+        windowed=windowed_layers(config),
     )
 
 
@@ -122,11 +122,12 @@ def _refuse(name: str, config: Any) -> None:
         raise LadmError(f"{name}: {reason}; use another model")
 
 
-def _windowed_layers(config: Any, num_layers: int) -> tuple[int, ...]:
+def windowed_layers(config: Any) -> tuple[int, ...]:
+    """Layers whose attention sees only a window of the tokens."""
     types = getattr(config, "layer_types", None)
     if types:
         return tuple(i for i, kind in enumerate(types) if kind != "full_attention")
-    return tuple(range(num_layers)) if getattr(config, "sliding_window", None) else ()
+    return tuple(range(config.num_hidden_layers)) if getattr(config, "sliding_window", None) else ()
 
 
 TOKENIZER_FILES = (

@@ -287,6 +287,8 @@ class TasksSettings:
 
     def __post_init__(self) -> None:
         _require_positive(length=self.length, limit=self.limit)
+        if self.batch_size != "auto":
+            _require_positive(batch_size=self.batch_size)
 
 
 def _require_positive(**values: int | None) -> None:

@@ -110,7 +110,7 @@ def disagreement(rows: Rows, model_folder: str) -> str | None:
         return None
     return (
         f"row {where} of {rows.name}: {worst:.0%} of its first ids are what the model's own tokenizer makes of the "
-        "text beside them; where it was made with another tokenizer, the scores mean nothing"
+        "text beside them; where it was made with another tokenizer, nothing that a model makes of it means anything"
     )
 
 

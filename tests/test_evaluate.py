@@ -108,6 +108,8 @@ def test_an_answer_is_greedy_and_matches_exactly(talking: Path) -> None:
 
     tokenizer = plain_tokenizer(str(talking))
     loaded = language.load_language(str(talking), device="cpu", dtype="float32")
+    # What a model's folder may ask for, and what would keep it from repeating the number.
+    loaded.model.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=2, num_beams=2)
     prompt = needle.make_haystack(np.full(4000, 300), tokenizer, length=120, depth=0.5, draw=np.random.default_rng(1))
     ids = prompt.ids.tolist()
     for _ in range(needle.ANSWER_TOKENS):
@@ -209,9 +211,10 @@ def test_rulers_lengths_are_those_that_the_model_has(golden_lm: Path) -> None:
     assert tasks.ruler_lengths(TasksSettings(length=20_000), golden_lm) == [4096, 8192, 16384]
 
 
-def test_ruler_is_asked_one_length_at_a_time(talking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_lm_eval_is_asked_for(talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its --limit takes the first questions of all lengths together, and its mean is of 4,096 tokens alone."""
     asked: list[list[int]] = []
+    handed: list[dict[str, Any]] = []
 
     class Manager:
         def __init__(self, include_path: Any, metadata: dict[str, Any] | None = None) -> None:
@@ -220,7 +223,12 @@ def test_ruler_is_asked_one_length_at_a_time(talking: Path, monkeypatch: pytest.
         def match_tasks(self, names: list[str]) -> list[str]:
             return names
 
-    def evaluate(task_manager: Manager, **_: Any) -> dict[str, Any]:
+    def evaluate(task_manager: Manager, **named: Any) -> dict[str, Any]:
+        if task_manager.lengths is None:
+            handed.append(named)
+            if named["tasks"] == ["hellaswag"]:
+                raise ValueError("no such data")
+            return {"results": {named["tasks"][0]: {"acc,none": 0.5}}}
         asked.append(task_manager.lengths)
         length = task_manager.lengths[0]
         values = {f"{each},none": 0.5 if each == length else -1.0 for each in (4096, 8192)}
@@ -238,9 +246,33 @@ def test_ruler_is_asked_one_length_at_a_time(talking: Path, monkeypatch: pytest.
         ("niah_single_1", "4096", 0.5), ("ruler_vt", "4096", 1.0), ("ruler", "4096", 0.75),
         ("niah_single_1", "8192", 0.5), ("ruler_vt", "8192", 1.0), ("ruler", "8192", 0.75),
     ]  # fmt: skip
+    output = tmp_path / "short.json"
+    settings = TasksSettings(
+        model=str(talking), tasks=("longbench", "short"), device="cpu", limit=3, length=256, output=str(output)
+    )
+    with pytest.raises(
+        LadmError, match=f"lm-eval failed in hellaswag: no such data; . marks of others are in {output}"
+    ):
+        tasks.tasks(settings, echo=print)
+    shots = {call["tasks"][0]: call["num_fewshot"] for call in handed}
+    assert (shots["longbench"], shots["arc_challenge"], shots["hellaswag"]) == (None, 25, 10)
+    for call in handed:
+        assert (call["model"], call["limit"], call["batch_size"], call["device"]) == ("hf", 3, 1, "cpu")
+        assert call["model_args"] == {
+            "pretrained": str(talking), "dtype": "float32", "trust_remote_code": False, "max_length": 256,
+        }  # fmt: skip
+    assert json.loads(output.read_text())["finished"] is False
     (talking / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.py", null]}}')
     with pytest.raises(LadmError, match=r"names code .auto_map., which lm-eval's RULER would run"):
-        tasks.tasks(settings, echo=print)
+        tasks.tasks(TasksSettings(model=str(talking), tasks=("ruler",)), echo=print)
+
+
+@pytest.mark.slow
+def test_lm_eval_has_every_task_of_the_suites() -> None:
+    lm_tasks = pytest.importorskip("lm_eval.tasks")
+    known = lm_tasks.TaskManager()
+    named = {name for suite in tasks.SUITES.values() for name in suite} | {"longbench", "ruler"}
+    assert {name for name in named if not known.match_tasks([name])} == set()
 
 
 @pytest.mark.slow

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts" / "experiment"))
 
 import outcomes
 import selection
 from pool import plant
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +121,54 @@ def test_the_report_counts_what_is_planted_and_compares_documents() -> None:
     # Documents of as many rows each: the mean over documents is that over rows.
     assert arm["loss_by_context"]["32-63"] == pytest.approx(losses["arm"][:, :, 31:63].mean(), abs=1e-4)
     seconds = {"this launch": 61.0, "scores": None, "students": {"arm-0": 20.0, "arm-1": 22.0}}
-    told = outcomes.as_markdown(found | {"seconds": seconds, "cores": 2, "config": {"at_once": 2}})
+    told = outcomes.as_markdown(found | {"seconds": seconds, "cores": 2, "device": "CPU", "config": {"at_once": 2}})
     assert "| arm | 2 | 1.00 | 0.40 " in told
-    assert "Time on 2 cores: the scores before; 2 students 42 s, 2 at a time; the launch that wrote this 61 s." in told
+    assert (
+        "Time (CPU, 2 cores): the scores before; 2 students 42 s, 2 at a time; the launch that wrote this 61 s." in told
+    )
+
+
+@pytest.mark.slow
+def test_the_whole_experiment_on_words(talking: Path, tmp_path: Path) -> None:
+    """From documents to the report, with a calculator and students of next to nothing; then again."""
+    draw = np.random.default_rng(0)
+    for name, count in (("pool", 60), ("held-out", 12)):
+        with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt") as file:
+            for k in range(count):
+                words = draw.permutation(200)[:60]
+                text = " ".join(f"w{words[x]}" for x in draw.integers(0, 60, 700))
+                file.write(json.dumps({"text": text, "meta": {"pile_set_name": f"d{k % 3}"}}) + "\n")
+    config = {
+        "pool": str(tmp_path / "pool.jsonl.gz"), "held_out": str(tmp_path / "held-out.jsonl.gz"),
+        "work": str(tmp_path / "work"), "report": str(tmp_path / "report"), "calculator": str(talking),
+        "profile": None, "row_tokens": 320, "span_tokens": 8, "windows_a_document": 2, "planted_share": 0.3,
+        "budget_share": 0.25, "held_out_rows": 12, "seeds": 2,
+        "student": {"vocab": 300, "width": 16, "layers": 1, "heads": 2, "length": 256},
+        "passes": 1, "batch_rows": 2, "learning_rate": 1e-3, "warmup_steps": 2, "at_once": 2,
+    }  # fmt: skip
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    command = [sys.executable, str(ROOT / "scripts" / "experiment" / "selection.py"), str(tmp_path / "config.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert set(found["arms"]) == {
+        "length", "LADM mean", "LADM median", "LADM median in the band", "gzip band", "random", "random x2",
+    }  # fmt: skip
+    assert found["arms"]["random x2"]["rows"] == 2 * found["arms"]["random"]["rows"] == 2 * found["pool"] // 4
+    assert len(found["seconds"]["students"]) == 12
+    assert "Time (" in done.stdout
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "training" not in again.stderr
+    del found["seconds"]
+    repeated = json.loads((tmp_path / "report" / "report.json").read_text())
+    del repeated["seconds"]
+    assert repeated == found
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_sizes_have_every_setting(name: str) -> None:
+    config = yaml.safe_load((ROOT / "configs" / "experiment" / f"{name}.yaml").read_text())
+    wanted = set(re.findall(r'config\["(\w+)"\]', (ROOT / "scripts" / "experiment" / "selection.py").read_text()))
+    assert wanted | {"profile"} == set(config)
+    assert (ROOT / config["profile"]).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,10 @@ def test_what_is_said_and_written(ladm: Command, golden_lm: Path, rows: str, con
     assert said[1] == f"model     {tmp_path / 'model'}: RoPE base 500,000"
     assert said[2] == "batch     4 rows, 512 tokens: 1 at once on each of 1, 4 times"
     assert said[3] == "budget    6 steps, 3,072 tokens of the 3,500 asked for"
-    assert said[4].startswith("memory    about 0.0 GiB on a device: weights 0.0, gradients")
-    assert said[6] == "warning   that is 2.4 times the rows that there are; they will be repeated"
-    assert said[7].startswith("step 1 of 6: loss ")
+    assert said[4] == "optimiser AdamW, rate 0.001, linear after 2 steps of warm-up; in float32, attention sdpa"
+    assert said[5].startswith("memory    about 0.0 GiB on a device: weights 0.0, gradients")
+    assert said[7] == "warning   that is 2.4 times the rows that there are; they will be repeated"
+    assert said[8].startswith("step 1 of 6: loss ")
     out = tmp_path / "out"
     saved = json.loads((out / "config.json").read_text())
     assert saved["rope_parameters"]["rope_theta"] == 500_000
@@ -154,6 +156,77 @@ def test_the_paper_s_settings(ladm: Command, golden_lm: Path, rows: str, name: s
     assert "batch     7 rows, 896 tokens (asked for: 1,048,576): 1 at once on each of 1, 7 times" in result.stderr
     saved = json.loads((tmp_path / "out" / "config.json").read_text())
     assert saved["rope_parameters"]["rope_theta"] == 500_000
+
+
+def test_what_a_gpu_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16, FlashAttention and liger's kernels where they are, each of them left out where it is not."""
+    import sys
+    import types
+
+    patch = types.ModuleType("liger_kernel.transformers.monkey_patch")
+    patch.MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": None}  # type: ignore[attr-defined]
+    for name in ("liger_kernel", "liger_kernel.transformers"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, patch.__name__, patch)
+    monkeypatch.setattr(training, "is_liger_kernel_available", lambda: True)
+    monkeypatch.setattr(training, "is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr(training, "resolve_dtype", lambda *_: torch.bfloat16)
+
+    def asked(cuda: bool, **more: Any) -> tuple[bool, str, bool, bool]:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        settings = TrainSettings(**more)
+        liger = [training._uses_liger(settings, kind) for kind in ("llama", "gpt2")]
+        return training._is_half(settings), training._attention(settings), *liger
+
+    assert asked(True) == (True, "flash_attention_2", True, False)
+    assert asked(True, dtype="float32", liger=False) == (False, "sdpa", False, False)
+    assert asked(False) == (False, "sdpa", False, False)
+    assert asked(False, dtype="bfloat16") == (True, "sdpa", False, False)
+    monkeypatch.setattr(training, "is_flash_attn_2_available", lambda: False)
+    assert asked(True) == (True, "sdpa", True, False)
+
+
+def test_bfloat16_on_a_cpu_and_a_budget_with_a_suffix(
+    ladm: Command, golden_lm: Path, rows: str, tmp_path: Path
+) -> None:
+    (tmp_path / "half.yaml").write_text(CONFIG + "dtype: bfloat16\ntokens: 1k\n")
+    result = ladm(*settings_of(golden_lm, rows, tmp_path / "half.yaml", tmp_path / "half")[:-2])
+    assert result.exit_code == 0, result.output
+    assert "tokens of the 1,000 asked for" in result.stderr
+    assert "of warm-up; in bfloat16, attention sdpa" in result.stderr
+    assert weights(tmp_path / "half")["model.embed_tokens.weight"].dtype == torch.float32
+    (tmp_path / "half.yaml").write_text("tokens: 1x\n")
+    result = ladm(*settings_of(golden_lm, rows, tmp_path / "half.yaml", tmp_path / "half")[:-2])
+    assert (result.exit_code, result.stderr[:22]) == (2, "ladm: --tokens '1x' is")
+
+
+def test_models_that_cannot_see_far(ladm: Command, rows: str, config: Path, tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
+
+    small = {"vocab_size": 512, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    MistralForCausalLM(
+        MistralConfig(**small, num_key_value_heads=1, intermediate_size=32, sliding_window=16)
+    ).save_pretrained(tmp_path / "windowed")
+    GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=16, n_layer=2, n_head=2, n_positions=64)).save_pretrained(
+        tmp_path / "learned"
+    )
+    result = ladm(*settings_of(tmp_path / "windowed", rows, config, tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert "warning   2 layers see only the last 16 tokens, and rows have 128\n" in result.stderr
+    result = ladm(*settings_of(tmp_path / "learned", rows, config, tmp_path / "out2"))
+    assert (result.exit_code, result.stderr) == (
+        1, f"ladm: {tmp_path}/learned has learned positions, 64 of them, and none for rows of 128 tokens; give a "
+        "smaller --length, or a model with RoPE\n",
+    )  # fmt: skip
+    result = ladm("evaluate", "perplexity", "--model", tmp_path / "learned", "--rows", rows, "--windows", "128")
+    assert (result.exit_code, result.stderr) == (
+        1, f"ladm: {tmp_path}/learned has learned positions, 64 of them, and none for 128 tokens; ask for fewer\n",
+    )  # fmt: skip
+    result = ladm(
+        "evaluate", "perplexity", "--model", tmp_path / "learned", "--rows", rows, "--windows", "64", "--documents", "1"
+    )
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^ +64 +[\d.]+  -$", result.stdout, re.MULTILINE)
 
 
 def test_accelerate_knows_every_key_of_the_fsdp_file() -> None:

@@ -37,9 +37,10 @@ def perplexity(**flags: Any) -> None:
     from ladm.evaluation.perplexity import perplexity as run
 
     found = run(settings, echo=note, progress=ScoringBar("measuring"), preparing=PreparingBar())
-    click.echo(f"{'window':>8} {'perplexity':>11}  95 % interval over {found['documents']} documents")
+    click.echo(f"{'window':>8} {'perplexity':>11}  95 % interval; {found['documents']} documents")
     for window, value in found["windows"].items():
-        click.echo(f"{int(window):>8,} {value['perplexity']:>11.4f}  {value['low']:.4f} to {value['high']:.4f}")
+        interval = "-" if value["low"] is None else f"{value['low']:.4f} to {value['high']:.4f}"
+        click.echo(f"{int(window):>8,} {value['perplexity']:>11.4f}  {interval}")
     click.echo(f"\n{'positions':>17} {'loss':>8}")
     for part in found["loss_by_position"]:
         click.echo(f"{part['from']:>8,}-{part['to']:<8,} {part['loss']:>8.4f}")

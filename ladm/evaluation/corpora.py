@@ -13,6 +13,7 @@ from ladm.prepare import Progress as Preparing
 from ladm.prepare import prepare
 from ladm.progress import Echo
 from ladm.rows import Rows, open_rows
+from ladm.tokenizers import disagreement
 
 CORPORA = {"proof-pile": ("hoskinson-center/proof-pile", "test/proofpile_test.jsonl.gz")}
 """Data sets of the Hub, and their held-out file: Proof-Pile is that of the paper's Table 2."""
@@ -50,3 +51,10 @@ def _fetched(name: str) -> str:
         raise LadmError(
             f"--rows {name}: the Hub did not give {repository}: {one_line(error)}; give rows of ladm prepare"
         ) from None
+
+
+def tell_disagreement(rows: Rows, folder: Path, echo: Echo) -> None:
+    """Say where texts stand beside the ids, and the model's tokenizer makes others of them."""
+    problem = disagreement(rows, str(folder))
+    if problem is not None:
+        echo(f"warning   {problem}")

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers import GenerationConfig
 
-from ladm.errors import LadmError
-from ladm.evaluation.corpora import evaluation_rows
-from ladm.language import Language, load_language
+from ladm.errors import LadmError, UsageError
+from ladm.evaluation.corpora import evaluation_rows, tell_disagreement
+from ladm.language import Language, load_language, require_positions
 from ladm.models import model_folder
 from ladm.options import NeedleSettings
 from ladm.prepare import Progress as Preparing
@@ -47,7 +48,10 @@ def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparin
 
     Raises LadmError where the rows are too short for the longest haystack or the model has no tokenizer.
     """
-    require_place(settings.output, mark='"depths"')
+    output, picture = Path(settings.output), Path(settings.output).with_suffix(".png")
+    require_place(output, mark='"depths"')
+    if picture.exists() and not output.exists():
+        raise UsageError(f"--output {output}: {picture} is there already and is not of this command; give another name")
     folder, longest = model_folder(settings.model), max(settings.lengths)
     tokenizer = plain_tokenizer(str(folder))
     language = load_language(settings.model, device=settings.device, dtype=settings.dtype)
@@ -55,8 +59,8 @@ def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparin
         settings.rows, model=folder, length=longest, documents=HAYSTACKS, echo=echo, preparing=preparing
     ) as rows:
         hay = _hay(rows, longest, language, special=set(tokenizer.all_special_ids))
-    if language.max_tokens is not None and longest > language.max_tokens:
-        echo(f"warning   {settings.model} is made for {language.max_tokens:,} positions")
+        tell_disagreement(rows, folder, echo)
+    require_positions(language, longest, echo)
     depths = [k / (settings.depths - 1) if settings.depths > 1 else 0.5 for k in range(settings.depths)]
     draw = np.random.default_rng(settings.seed)
     progress.start(total=len(settings.lengths) * len(depths) * settings.repeats, done=0)
@@ -76,9 +80,8 @@ def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparin
         "repeats": settings.repeats, "seed": settings.seed, "exact_match": found,
         "mean": float(np.mean(found)),
     }  # fmt: skip
-    output = Path(settings.output)
+    _draw(record, picture)
     write_whole(output, [json.dumps(record, indent=1).encode() + b"\n"])
-    _draw(record, output.with_suffix(".png"))
     return record
 
 
@@ -112,10 +115,12 @@ def make_haystack(
 def answers(language: Language, tokenizer: Any, prompt: Haystack) -> bool:
     """Is the first number of the greedy continuation the one that was hidden?"""
     ids_BT = torch.from_numpy(prompt.ids).unsqueeze(0).to(language.device)
-    out = language.model.generate(
-        ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=ANSWER_TOKENS, do_sample=False,
-        pad_token_id=tokenizer.pad_token_id or 0,
+    # What the model's folder says of beams or of penalties for repeating a text would be followed too.
+    language.model.generation_config = GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=ANSWER_TOKENS, pad_token_id=tokenizer.pad_token_id or 0,
+        eos_token_id=language.model.generation_config.eos_token_id,
     )  # fmt: skip
+    out = language.model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT))
     said = _DIGITS.search(tokenizer.decode(out[0, ids_BT.shape[1] :]))
     return said is not None and said[0] == prompt.number
 

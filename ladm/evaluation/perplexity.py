@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from ladm.errors import LadmError
-from ladm.evaluation.corpora import evaluation_rows
-from ladm.language import Language, load_language, token_losses
+from ladm.evaluation.corpora import evaluation_rows, tell_disagreement
+from ladm.language import Language, load_language, require_positions, token_losses
 from ladm.models import model_folder
 from ladm.options import PerplexitySettings
 from ladm.prepare import Progress as Preparing
@@ -53,8 +53,8 @@ def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Pr
     if not len(positions):
         raise LadmError(f"{rows.name}: no row has {windows[-1]:,} tokens; give smaller --windows")
     language = load_language(settings.model, device=settings.device, dtype=settings.dtype)
-    if language.max_tokens is not None and windows[-1] > language.max_tokens:
-        echo(f"warning   {settings.model} is made for {language.max_tokens:,} positions")
+    require_positions(language, windows[-1], echo)
+    tell_disagreement(rows, model_folder(settings.model), echo)
     echo(f"rows      {rows.name}: {len(positions):,} of at least {windows[-1]:,} tokens")
     progress.start(total=len(positions), done=0)
     by_window: list[list[float]] = []
@@ -91,8 +91,10 @@ def _one(language: Language, ids_T: npt.NDArray[np.int64], windows: tuple[int, .
     return losses, means
 
 
-def _perplexity(means: Floats) -> dict[str, float]:
-    """exp of the mean over rows, with a 95 % interval by bootstrap over rows."""
+def _perplexity(means: Floats) -> dict[str, float | None]:
+    """exp of the mean over rows, with a 95 % interval by bootstrap over rows; a single one has none."""
+    if len(means) < 2:
+        return {"perplexity": math.exp(means.mean()), "low": None, "high": None}
     draw = np.random.default_rng(0)
     drawn = np.exp(means[draw.integers(0, len(means), (DRAWS, len(means)))].mean(axis=1))
     low, high = np.quantile(drawn, (0.025, 0.975))

@@ -9,7 +9,7 @@ from typing import Any
 
 from ladm.devices import resolve_devices, resolve_dtype
 from ladm.errors import LadmError, one_line
-from ladm.models import model_folder
+from ladm.models import model_folder, read_config
 from ladm.options import TasksSettings
 from ladm.progress import Echo
 from ladm.storage import require_place, write_whole
@@ -69,10 +69,14 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
             )
         except Exception as error:
             # lm-eval, its tasks and what they download raise kinds of their own.
-            raise LadmError(f"lm-eval failed in {name}: {one_line(error)}") from None
+            kept = f"; {len(marks)} marks of others are in {settings.output}" if settings.output and marks else ""
+            raise LadmError(f"lm-eval failed in {name}: {one_line(error)}{kept}") from None
         new = list(marks_of(found, shots, length))
         marks += new if name != "ruler" else with_mean(new)
-        record = {"model": settings.model, "tasks": list(settings.tasks), "limit": settings.limit, "marks": marks}
+        record = {
+            "model": settings.model, "tasks": list(settings.tasks), "limit": settings.limit, "marks": marks,
+            "finished": (name, length) == (steps[-1][0], steps[-1][2]),
+        }  # fmt: skip
         if settings.output is not None:
             write_whole(Path(settings.output), [json.dumps(record, indent=1).encode() + b"\n"])
     return record
@@ -113,8 +117,8 @@ def require_no_code(model: str, folder: Path) -> None:
 
 def ruler_lengths(settings: TasksSettings, folder: Path) -> list[int]:
     """Those of RULER's lengths that the model, or --length, allows."""
-    config = json.loads((folder / "config.json").read_text())
-    most = settings.length or config.get("max_position_embeddings") or RULER_LENGTHS[-1]
+    config = read_config(settings.model or str(folder), folder).get_text_config()
+    most = settings.length or getattr(config, "max_position_embeddings", None) or RULER_LENGTHS[-1]
     return [length for length in RULER_LENGTHS if length <= most]
 
 

@@ -94,7 +94,8 @@ def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
     weights = sorted(output.glob("*.safetensors"))
     if not weights or not (output / "config.json").exists():
         raise LadmError(
-            f"{output}: the trained model was not written; the checkpoints are there, run the command again"
+            f"{output}: the trained model was not written; the checkpoints are there, run the command again (ZeRO-3 "
+            "writes it only with zero3_save_16bit_model: true in its configuration)"
         )
     for name in TOKENIZER_FILES:
         if (source / name).is_file():

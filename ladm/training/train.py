@@ -19,7 +19,7 @@ from ladm.devices import resolve_dtype
 from ladm.errors import LadmError
 from ladm.language import load_causal
 from ladm.locks import locked
-from ladm.models import model_folder, read_config
+from ladm.models import model_folder, read_config, windowed_layers
 from ladm.options import TrainSettings
 from ladm.progress import Echo
 from ladm.rows import Rows, commonest, open_rows
@@ -54,13 +54,19 @@ def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any] | None:
         raise LadmError(f"{rows.name}: no row has {length:,} tokens; give a smaller --length")
     batches = cut_batches(settings, length=length, devices=_launched())
     text = config.get_text_config()
-    text.max_position_embeddings = max(length, getattr(text, "max_position_embeddings", None) or 0)
+    made_for = getattr(text, "max_position_embeddings", None) or 0
+    if made_for and length > made_for and not getattr(text, "rope_parameters", None):
+        raise LadmError(
+            f"{settings.model} has learned positions, {made_for:,} of them, and none for rows of {length:,} tokens; "
+            "give a smaller --length, or a model with RoPE"
+        )
+    text.max_position_embeddings = max(length, made_for)
     output = Path(settings.output)
     refuse_foreign(output)
     said = _resolved(settings, config, rows, batches, kept=len(positions))
     problem = disagreement(rows, str(source))
     said += [] if problem is None else [f"warning   {problem}"]
-    arguments = _arguments(settings, batches, output)
+    arguments = _arguments(settings, batches, output, model_type=text.model_type)
     main = arguments.distributed_state is None or arguments.distributed_state.is_main_process
     with locked(output) if main else contextlib.nullcontext():
         if main:
@@ -69,7 +75,8 @@ def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any] | None:
             begin(output, settings, source, rows, batches)
         _wait(arguments)
         if (output / LOSSES_FILE).exists():
-            echo(f"{output} is finished already")
+            if main:
+                echo(f"{output} is finished already")
             return outcome(output) if main else None
         # On a CPU a product with a number below 1e-38 takes many times as long, and a trained model's gradients are
         # full of them: the backward pass of a small one took three times as long.
@@ -185,7 +192,7 @@ class _Told(TrainerCallback):  # type: ignore[misc]
             self._echo(f"step {state.global_step:,} of {state.max_steps:,}: loss {logs['loss']:.4f}, rate {rate:.3g}")
 
 
-def _arguments(settings: TrainSettings, batches: Batches, output: Path) -> TrainingArguments:
+def _arguments(settings: TrainSettings, batches: Batches, output: Path, *, model_type: str) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     # A launcher's file has an opinion too, and would be followed without a word.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if _is_half(settings) else "no"
@@ -199,12 +206,12 @@ def _arguments(settings: TrainSettings, batches: Batches, output: Path) -> Train
         adam_beta1=settings.beta1,
         adam_beta2=settings.beta2,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
-        warmup_steps=min(settings.warmup_steps, batches.steps // 2),
+        warmup_steps=_warmup_steps(settings, batches),
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch_fused" if cuda else "adamw_torch",
         bf16=_is_half(settings),
         **_checkpointing(settings),
-        use_liger_kernel=_uses_liger(settings),
+        use_liger_kernel=_uses_liger(settings, model_type),
         use_cpu=not cuda,
         seed=settings.seed,
         logging_steps=1,
@@ -216,6 +223,11 @@ def _arguments(settings: TrainSettings, batches: Batches, output: Path) -> Train
         logging_nan_inf_filter=False,
         ddp_find_unused_parameters=False if batches.devices > 1 else None,
     )
+
+
+def _warmup_steps(settings: TrainSettings, batches: Batches) -> int:
+    """At most half of a short training."""
+    return min(settings.warmup_steps, batches.steps // 2)
 
 
 def _checkpointing(settings: TrainSettings) -> dict[str, Any]:
@@ -234,8 +246,13 @@ def _is_half(settings: TrainSettings) -> bool:
     )
 
 
-def _uses_liger(settings: TrainSettings) -> bool:
-    return settings.liger and torch.cuda.is_available() and is_liger_kernel_available()
+def _uses_liger(settings: TrainSettings, model_type: str) -> bool:
+    """Are liger's kernels there, and made for this kind of model? Without them a loss holds all logits."""
+    if not (settings.liger and torch.cuda.is_available() and is_liger_kernel_available()):
+        return False
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    return model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
 
 
 def _is_sharded() -> bool:
@@ -254,9 +271,10 @@ def _resolved(settings: TrainSettings, config: Any, rows: Rows, batches: Batches
     wanted = batches.steps * batches.rows_a_step
     rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
     base = rope.get("full_attention", rope).get("rope_theta")
+    half, liger = _is_half(settings), _uses_liger(settings, config.get_text_config().model_type)
     memory = memory_estimate(
-        config, batches, checkpointing=settings.gradient_checkpointing, half=_is_half(settings),
-        liger=_uses_liger(settings), sharded=_is_sharded(),
+        config, batches, checkpointing=settings.gradient_checkpointing, half=half,
+        liger=liger, sharded=_is_sharded(),
     )  # fmt: skip
     who = f"each of {batches.devices} devices that share the states" if _is_sharded() else "a device"
     lines = [
@@ -267,10 +285,18 @@ def _resolved(settings: TrainSettings, config: Any, rows: Rows, batches: Batches
         + (f" (asked for: {settings.batch_tokens:,})" if batches.tokens_a_step != settings.batch_tokens else "")
         + f": {batches.rows_at_once} at once on each of {batches.devices}, {batches.accumulate} times",
         f"budget    {batches.steps:,} steps, {batches.tokens:,} tokens of the {settings.tokens:,} asked for",
+        f"optimiser AdamW, rate {settings.learning_rate:g}, {settings.schedule} after "
+        f"{_warmup_steps(settings, batches)} steps of warm-up; in {'bfloat16' if half else 'float32'}, attention "
+        f"{_attention(settings)}" + (", liger kernels" if liger else ""),
         f"memory    about {sum(memory.values()) / 2**30:.1f} GiB on {who}: "
         + ", ".join(f"{name} {size / 2**30:.1f}" for name, size in memory.items()),
         f"output    {settings.output}",
     ]
+    windowed = windowed_layers(config.get_text_config())
+    window = getattr(config.get_text_config(), "sliding_window", None)
+    if windowed and window is not None and window < batches.length:
+        what = f"{len(windowed)} layers see only the last {window:,} tokens"
+        lines.append(f"warning   {what}, and rows have {batches.length:,}")
     if wanted > kept:
         lines.append(f"warning   that is {wanted / kept:.1f} times the rows that there are; they will be repeated")
     return lines

@@ -201,7 +201,7 @@ def as_markdown(found: dict[str, Any]) -> str:
     seconds = found["seconds"]
     scores = "before" if seconds["scores"] is None else f"{seconds['scores']:.0f} s"
     lines += [
-        f"Time on {found['cores']} cores: the scores {scores}; {len(seconds['students'])} students "
+        f"Time ({found['device']}, {found['cores']} cores): the scores {scores}; {len(seconds['students'])} students "
         f"{sum(seconds['students'].values()):.0f} s, {found['config']['at_once']} at a time; the launch that wrote "
         f"this {seconds['this launch']:.0f} s.",
         "",

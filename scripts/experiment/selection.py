@@ -20,7 +20,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from typing import Any
 import click
 import numpy as np
 import yaml
-from outcomes import as_markdown, report
+from outcomes import KINDS, as_markdown, report
 from pool import plant, read_documents, save, windows
 
 from ladm import __version__
@@ -73,6 +73,7 @@ def ladm(*arguments: Any, threads: int | None = None) -> None:
 def begin(work: Path, config: dict[str, Any]) -> Path:
     """Work made with other settings or documents is not mixed with this: the folder for the students of these."""
     own = {key: config[key] for key in OF_THE_POOL}
+    own["calculator sha256"] = hashlib.sha256((Path(config["calculator"]) / "config.json").read_bytes()).hexdigest()
     own |= {f"{key} sha256": hashlib.sha256(Path(config[key]).read_bytes()).hexdigest() for key in OF_THE_POOL[:2]}
     work.mkdir(parents=True, exist_ok=True)
     mark = work / "pool.json"
@@ -80,6 +81,8 @@ def begin(work: Path, config: dict[str, Any]) -> Path:
         sys.exit(f"{work} was begun with other documents or settings; remove it, or give work another folder")
     mark.write_text(json.dumps(own, indent=1))
     of_students = {key: value for key, value in config.items() if key not in ("work", "report", "at_once")}
+    if config.get("profile"):
+        of_students["profile sha256"] = hashlib.sha256(Path(config["profile"]).read_bytes()).hexdigest()
     students = work / f"students-{hashlib.sha256(json.dumps(of_students, sort_keys=True).encode()).hexdigest()[:8]}"
     students.mkdir(exist_ok=True)
     return students
@@ -205,6 +208,12 @@ def train_and_judge(students: Path, config: dict[str, Any], name: str, seed: int
     return torch.stack(losses).numpy()
 
 
+def device_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("config_file", type=click.Path(path_type=Path, exists=True))
 @click.option("--scores-only", is_flag=True, help="Stop once the pool is scored.")
@@ -219,6 +228,8 @@ def main(config_file: Path, scores_only: bool) -> None:
     cut = {"tokens": config["row_tokens"], "most": config["windows_a_document"]}
     intact = windows(read_documents(config["pool"]), tokenizer, **cut)
     pool = plant(intact, share=config["planted_share"], span_tokens=config["span_tokens"], seed=0)
+    if {row["meta"]["kind"] for row in pool} < {*KINDS}:
+        sys.exit("planted_share is too small: no row of some kind would be planted")
     held_out = windows(read_documents(config["held_out"]), tokenizer, **cut | {"most": HELD_OUT_WINDOWS})
     held_out = [held_out[k] for k in np.random.default_rng(0).permutation(len(held_out))[: config["held_out_rows"]]]
     texts, held_out_texts = ([tokenizer.decode(row["ids"]) for row in rows] for rows in (pool, held_out))
@@ -259,6 +270,12 @@ def main(config_file: Path, scores_only: bool) -> None:
                 trained.setdefault(arm, []).append(
                     at_work.submit(trained_losses, students, config, name, seed, len(taken))
                 )
+        # The first student that fails ends it, and so does Ctrl-C; those that have not begun never do.
+        try:
+            for each in as_completed([each for futures in trained.values() for each in futures]):
+                each.result()
+        finally:
+            at_work.shutdown(cancel_futures=True)
     losses = {arm: np.array([each.result() for each in futures]) for arm, futures in trained.items()}
     document_of = np.array([row["meta"]["document"] for row in held_out])
     found = report(config, pool, document_of, chosen, losses)
@@ -267,7 +284,7 @@ def main(config_file: Path, scores_only: bool) -> None:
         "students": {path.stem: seconds_of(path) for path in sorted((students / "losses").glob("*.seconds"))},
     }  # fmt: skip
     found |= {
-        "cores": os.cpu_count(), "config": config, "ladm": __version__,
+        "cores": os.cpu_count(), "device": device_name(), "config": config, "ladm": __version__,
         "command": f"python scripts/experiment/selection.py {config_file}",
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
