@@ -151,7 +151,7 @@ class Disguise:
     def __init__(self, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("ladm.models._REFUSED", {})
         monkeypatch.setattr("ladm.models._refuse", lambda *_: None)
-        monkeypatch.setattr("ladm.models._windowed_layers", lambda *_: ())
+        monkeypatch.setattr("ladm.models.windowed_layers", lambda *_: ())
         self.folder = folder
 
     def refusal(self) -> str:
