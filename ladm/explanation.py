@@ -17,10 +17,10 @@ from ladm.errors import LadmError, RowError
 from ladm.focus import Grid, span_grid
 from ladm.profiles import Floats
 from ladm.rows import Row, token_ids
+from ladm.runs import INSPECTED_FORMAT
 from ladm.scorers.parts import Parts
 from ladm.tokenizers import spell
 
-FORMAT = 1
 EXCERPT_TOKENS, AROUND_TOKENS = 80, 32
 
 TakeApart = Callable[..., Parts]
@@ -58,7 +58,7 @@ class Explainer:
         """Is it there already, made in the same way, of this document?"""
         try:
             found = json.loads(path.read_bytes())
-            same = {"format": FORMAT, "score": wanted.score, "made_with": self.made_with}
+            same = {"format": INSPECTED_FORMAT, "score": wanted.score, "made_with": self.made_with}
             told = bool(found["excerpt"]) == (self.tokenizer is not None)
             return told and same == {name: found[name] for name in same}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -76,7 +76,7 @@ class Explainer:
         self._require_same(parts, wanted, source)
         listed = ids.tolist()
         return {
-            "format": FORMAT,
+            "format": INSPECTED_FORMAT,
             "made_with": self.made_with,
             "position": row.position,
             "index": row.index,

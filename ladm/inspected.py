@@ -11,10 +11,9 @@ from typing import Any
 from ladm.errors import LadmError, StorageError, one_line
 from ladm.overview import Sweep
 from ladm.pictures import brightest, heat_map, shares_by_distance
-from ladm.runs import INSPECTED, Run
+from ladm.runs import INSPECTED, INSPECTED_FORMAT, Run
 from ladm.storage import naming
 
-FORMAT = 1
 MOST_SHOWN = 50
 SAME_SCORE = 1e-3
 SIDES = ("earlier", "later")
@@ -40,7 +39,7 @@ def read_inspected(run: Run) -> dict[int, dict[str, Any]]:
         raise StorageError(f"{folder} is a file; move it away")
     for path in sorted(folder.glob("*.json")):
         found = read_json(path)
-        if found.get("format") != FORMAT:
+        if found.get("format") != INSPECTED_FORMAT:
             raise LadmError(f"{path} was made by another version of ladm; remove it, or run ladm inspect again")
         try:
             whole = _checked(found)

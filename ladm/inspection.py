@@ -17,7 +17,7 @@ from ladm.explanation import Explainer, Wanted
 from ladm.models import ModelFacts, model_facts, model_identity
 from ladm.options import MOST_INSPECTED, InspectSettings
 from ladm.plan import load_planned, make_plan
-from ladm.profiles import Reduction, kept_column, reduction_of
+from ladm.profiles import Reduction, column_of, form_of, reduction_of
 from ladm.progress import Echo, Progress
 from ladm.results import columns_of, require_finished, score_batches
 from ladm.rows import Rows, open_rows
@@ -55,10 +55,9 @@ def _inspect(
     tell: Callable[[Path], None],
     progress: Progress,
 ) -> None:
-    had = run.identity["settings"]
-    reduction = reduction_of(run.identity["score"])
-    ablation = run.identity["score"].get("form", had["ablation"])
-    wanted = _choose(run, settings, _column(run, reduction, ablation))
+    reduction, ablation = reduction_of(run.identity["score"]), form_of(run.identity)
+    column = column_of(run.identity, ablation, heads=reduction.heads is not None)
+    wanted = _choose(run, settings, column if column in columns_of(run.folder) else None)
     facts = _facts(run, settings)
     rows = _rows(run, settings)
     plan = make_plan(_score_settings(run, settings, reduction))
@@ -144,13 +143,6 @@ def _choose(run: Run, settings: InspectSettings, column: str | None) -> list[Wan
     return [
         Wanted(cds=chosen[rank].pop(column) if column else None, **chosen[rank]) for rank in sorted(chosen)
     ]  # fmt: skip
-
-
-def _column(run: Run, reduction: Reduction, ablation: str) -> str | None:
-    """The column of `scores.parquet` that holds what the score is made of, where it was kept."""
-    second = ablation != run.identity["settings"]["ablation"]
-    name = kept_column(heads=reduction.heads is not None, second_form=second)
-    return name if name in columns_of(run.folder) else None
 
 
 def _num_heads(run: Run, wanted: list[Wanted], reduction: Reduction) -> int | None:

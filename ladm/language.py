@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ladm.devices import resolve_devices, resolve_dtype
 from ladm.errors import LadmError, one_line
-from ladm.models import model_folder
+from ladm.models import learned_positions, model_folder
 from ladm.progress import Echo
 
 CHUNK_TOKENS = 1024
@@ -33,8 +33,8 @@ class Language:
     max_tokens: int | None
     same_for_prefixes: bool
     """Are the losses of a row's first tokens those of the row cut there?"""
-    learned_positions: bool
-    """Is there nothing at all for a position beyond `max_tokens`?"""
+    learned_positions: int | None
+    """How many it has learned, with nothing for those behind them."""
 
 
 def load_language(name: str, *, device: str, dtype: str) -> Language:
@@ -51,7 +51,7 @@ def load_language(name: str, *, device: str, dtype: str) -> Language:
         vocab_size=int(config.vocab_size),
         max_tokens=getattr(config, "max_position_embeddings", None),
         same_for_prefixes=not kinds & set(DEPENDS_ON_LENGTH),
-        learned_positions=not rope,
+        learned_positions=learned_positions(config),
     )
     _check_head(found)
     return found
@@ -61,10 +61,10 @@ def require_positions(language: Language, length: int, echo: Echo) -> None:
     """Say that rows are longer than the model was made for. Raises LadmError where it has nothing for the rest."""
     if language.max_tokens is None or length <= language.max_tokens:
         return
-    if language.learned_positions:
+    if language.learned_positions is not None:
         raise LadmError(
-            f"{language.name} has learned positions, {language.max_tokens:,} of them, and none for {length:,} tokens; "
-            "ask for fewer"
+            f"{language.name} has learned positions, {language.learned_positions:,} of them, and none for {length:,} "
+            "tokens; ask for fewer"
         )
     echo(f"warning   {language.name} is made for {language.max_tokens:,} positions")
 

@@ -122,6 +122,11 @@ def _refuse(name: str, config: Any) -> None:
         raise LadmError(f"{name}: {reason}; use another model")
 
 
+def learned_positions(config: Any) -> int | None:
+    """How many positions a model has learned, with nothing for those behind them; None: it computes them."""
+    return None if getattr(config, "rope_parameters", None) else getattr(config, "max_position_embeddings", None)
+
+
 def windowed_layers(config: Any) -> tuple[int, ...]:
     """Layers whose attention sees only a window of the tokens."""
     types = getattr(config, "layer_types", None)

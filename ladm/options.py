@@ -13,6 +13,8 @@ DEFAULT_MAX_COST = 0.65
 MOST_INSPECTED = 100
 NO_DOMAINS = "none"
 """As a `--domain-key`: rank all documents together."""
+ONE_DOMAIN = "all"
+"""What that one domain is called."""
 
 
 @dataclass(frozen=True, kw_only=True)

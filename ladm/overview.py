@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ladm.errors import LadmError
-from ladm.options import NO_DOMAINS
+from ladm.options import NO_DOMAINS, ONE_DOMAIN
 from ladm.pictures import Scale
-from ladm.profiles import kept_column
+from ladm.profiles import column_of, form_of
 from ladm.results import columns_of, score_batches
 from ladm.rows import look_up
 from ladm.runs import Run
@@ -22,7 +22,7 @@ MOST_DOMAINS, MOST_DOTS = 40, 150
 MOST_TO_COUNT = 100_000
 BEST, WORST = 25, 10
 LAYER_ROWS = 2000
-NO_DOMAIN, ONE_DOMAIN = "(none)", "all"
+NO_DOMAIN = "(none)"
 _COLUMNS = ["rank", "score", "meta", "num_tokens", "position", "index", "chunked_index"]
 
 
@@ -44,7 +44,8 @@ def sweep_scores(run: Run, domain_key: str, wanted: set[int], *, scored: int) ->
     Raises LadmError for a `domain_key` outside `meta`, which is all that a run holds.
     """
     found, path = Sweep(), _domain_path(domain_key)
-    layers = _layers_column(run)
+    column = column_of(run.identity, form_of(run.identity), heads=False)
+    layers = [column] if column in columns_of(run.folder) else []
     every = max(1, scored // LAYER_ROWS)
     for batch in score_batches(run.folder, [*_COLUMNS, *layers]):
         columns = [batch[name].to_pylist() for name in _COLUMNS]
@@ -127,10 +128,3 @@ def layer_shares(run: Run, cds: list[list[float]]) -> list[dict[str, Any]]:
          "counted": layer in counted}
         for layer, share in zip(run.identity["layers"], shares_L, strict=True)
     ]  # fmt: skip
-
-
-def _layers_column(run: Run) -> list[str]:
-    """The column with the layers' CDS in the form that the score is made of, where it was kept."""
-    second = run.identity["score"].get("form", run.identity["settings"]["ablation"])
-    name = kept_column(heads=False, second_form=second != run.identity["settings"]["ablation"])
-    return [name] if name in columns_of(run.folder) else []

@@ -87,6 +87,16 @@ def reduction_of(identity: dict[str, Any]) -> Reduction:
     return Reduction(how=identity["reduce"], layers=tuple(identity["layers"]), heads=heads, weights=weights)
 
 
+def form_of(identity: dict[str, Any]) -> Any:
+    """The ablation that a run's score is made with, from its `run.json`; rescored, it may not be that of the run."""
+    return identity["score"].get("form", identity["settings"]["ablation"])
+
+
+def column_of(identity: dict[str, Any], form: str, *, heads: bool) -> str:
+    """The column of `scores.parquet` that holds the CDS of that form, where the run kept it."""
+    return kept_column(heads=heads, second_form=form != identity["settings"]["ablation"])
+
+
 def reduce_cds(cds_BP: Floats, how: str, weights: tuple[float, ...] | None = None) -> Floats:
     """One score a document from its P numbers: (B, P) -> (B,).
 

@@ -17,17 +17,16 @@ from ladm.inspected import as_shown, read_inspected, read_json
 from ladm.options import ReportSettings
 from ladm.overview import BEST, MOST_DOMAINS, MOST_DOTS, NO_DOMAIN, WORST, domain_rows, layer_shares, sweep_scores
 from ladm.pictures import scale
+from ladm.profiles import form_of
 from ladm.progress import Echo
 from ladm.results import ERRORS_FILE, require_finished, summarise
-from ladm.runs import REPORT_FILE, Run
+from ladm.runs import MANIFEST_FILE, MANIFEST_RUN, REPORT_FILE, Run
 from ladm.settings import spell_layers
 from ladm.storage import require_place, write_whole
 
 STRIP_WIDTH = 440
 MARK = '<meta name="generator" content="ladm report">'
 """What a page of ours has near its beginning."""
-MANIFEST_FILE = "manifest.json"
-_MANIFEST_RUN = ("settings", "layers", "score", "model", "data", "dtype")
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _CONTROL = {k: " " for k in (*range(32), *range(127, 160)) if k not in (9, 10)}
 _DIRECTION = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), None)
@@ -111,7 +110,7 @@ def _manifest(settings: ReportSettings, run: Run) -> dict[str, Any]:
         raise LadmError(f"{path.parent} is not a subset of ladm select: it has no {path.name}")
     found = read_json(path)
     try:
-        same = all(found["run"][key] == run.identity[key] for key in _MANIFEST_RUN)
+        same = all(found["run"][key] == run.identity[key] for key in MANIFEST_RUN)
         key = found["domain_key"]
         for domain in found["domains"].values():
             _ = domain["taken_documents"] + (domain["lowest_score_taken"] or 0.0)
@@ -134,7 +133,7 @@ def _how(run: Run) -> list[tuple[str, str]]:
         parts = f"{len(score['heads'])} heads of {parts}"
     if score["weights"]:
         parts = f"{parts}, weighted"
-    ablation = _ablation(run)
+    ablation = form_of(run.identity)
     used, n0 = run.identity["backend"], "as released" if had["n0"] is None else had["n0"]
     return [
         ("score", f"{score['reduce']} over {parts}" + ("" if ablation == "none" else f", {ablation}")),
@@ -159,16 +158,11 @@ def _commands(settings: ReportSettings) -> list[str]:
     return [shlex.join(["ladm", "inspect", run]), shlex.join(report)]
 
 
-def _ablation(run: Run) -> str:
-    """What of the equations the score leaves out."""
-    return str(run.identity["score"].get("form", run.identity["settings"]["ablation"]))
-
-
 def _meaning(run: Run) -> str:
     """What a score adds up, in words."""
     by_place = ", times how far apart they are and how late the later one comes"
     uneven = ", times how unevenly it attends to earlier ones"
-    return {"none": by_place + uneven, "no-std": by_place, "no-length": uneven}[_ablation(run)]
+    return {"none": by_place + uneven, "no-std": by_place, "no-length": uneven}[form_of(run.identity)]
 
 
 def _errors(run: Run) -> dict[str, dict[str, Any]]:

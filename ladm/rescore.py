@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ladm.errors import LadmError, StorageError, one_line
 from ladm.locks import locked
 from ladm.options import RescoreSettings
-from ladm.profiles import Floats, Profile, Reduction, kept_column, read_profile, reduce_cds
+from ladm.profiles import Floats, Profile, Reduction, column_of, form_of, read_profile, reduce_cds, reduction_of
 from ladm.results import (
     ERRORS_FILE,
     LABELS,
@@ -71,7 +71,7 @@ def rescore(settings: RescoreSettings) -> Summary:
 def _wanted(settings: RescoreSettings, run: Run) -> tuple[Reduction, str]:
     """What the profile or the flags ask for, the rest as it was; and the ablation that goes with it."""
     had = run.identity["score"]
-    ablation = had.get("form", run.identity["settings"]["ablation"])
+    ablation = form_of(run.identity)
     if settings.profile is not None:
         profile = read_profile(settings.profile)
         _require_same(profile, run, settings.profile)
@@ -79,7 +79,7 @@ def _wanted(settings: RescoreSettings, run: Run) -> tuple[Reduction, str]:
     layers = parse_layers(settings.layers)
     if layers is not None:
         return Reduction(how=settings.reduce or had["reduce"], layers=layers), ablation
-    heads = had["heads"] and tuple((layer, head) for layer, head in had["heads"])
+    heads = reduction_of(had).heads
     # A profile's weights are for its own reduction; with another one every layer or head counts the same.
     return Reduction(how=settings.reduce or had["reduce"], layers=tuple(had["layers"]), heads=heads), ablation
 
@@ -100,7 +100,7 @@ def _kept_forms(run: Run) -> bool:
 
 def _column(run: Run, reduction: Reduction, ablation: str) -> str:
     """The column of `scores.parquet` that holds what is reduced. Raises LadmError where it was not kept."""
-    name = kept_column(heads=reduction.heads is not None, second_form=ablation != run.identity["settings"]["ablation"])
+    name = column_of(run.identity, ablation, heads=reduction.heads is not None)
     if name not in columns_of(run.folder):
         raise LadmError(f"{run.folder} did not keep {name}; score it again with --record heads")
     return name

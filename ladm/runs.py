@@ -30,6 +30,10 @@ IDENTITY_FILE = "run.json"
 INSPECTED = "inspected"
 REPORT_FILE = "report.html"
 """What `ladm inspect` and `ladm report` leave in a run folder."""
+INSPECTED_FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+"""What `ladm select` leaves beside a subset, and below, what of the run's identity it holds."""
+MANIFEST_RUN = ("settings", "layers", "score", "model", "data", "dtype")
 OWN_PARTIALS = re.compile(r"(run\.json|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.[0-9a-f]+\.partial")
 OWN_UNIT_FILES = re.compile(
     r"\d{6,}\.(jsonl|open(-\d+-[0-9a-f]+)?(\.[0-9a-f]+)?(\.partial)?|claim-\d+(\.[0-9a-f]+\.partial)?)|\.nfs[0-9a-f]+"

@@ -19,15 +19,13 @@ import numpy.typing as npt
 import yaml
 
 from ladm.errors import LadmError, StorageError, UsageError, one_line
-from ladm.options import NO_DOMAINS, SelectSettings
+from ladm.options import NO_DOMAINS, ONE_DOMAIN, SelectSettings
 from ladm.results import require_finished, score_batches, summarise
 from ladm.rows import Rows, look_up, open_rows
-from ladm.runs import Run
+from ladm.runs import MANIFEST_FILE, MANIFEST_RUN, Run
 from ladm.selection import Choice, DomainChoice, select_exact, select_percent, take_everything
 from ladm.storage import naming, sync_folder, sync_tree, write_whole
 
-MANIFEST_FILE = "manifest.json"
-ONE_DOMAIN = "all"
 ROWS_AT_A_TIME = 10_000
 _COLUMNS = ["position", "num_tokens", "score"]
 
@@ -243,7 +241,7 @@ def _manifest(
             }
             for name, domain in domains.items()
         },
-        "run": {key: run.identity[key] for key in ("settings", "layers", "score", "model", "data", "dtype")},
+        "run": {key: run.identity[key] for key in MANIFEST_RUN},
     }
 
 

@@ -102,7 +102,7 @@ MAY_IMPORT = {
     "findings": {"calibration", "contrast", "errors", "profiles", "settings"},
     "focus": set(),
     "identity": {"errors"},
-    "explanation": {"engines", "errors", "focus", "profiles", "rows", "scorers", "tokenizers"},
+    "explanation": {"engines", "errors", "focus", "profiles", "rows", "runs", "scorers", "tokenizers"},
     "inspected": {"errors", "overview", "pictures", "runs", "storage"},
     "inspection": {
         "errors", "explanation", "models", "options", "plan", "profiles", "progress", "results", "rows", "runs",
@@ -125,8 +125,8 @@ MAY_IMPORT = {
     "profiles": {"errors"},
     "progress": set(),
     "report": {
-        "errors", "inspected", "options", "overview", "pictures", "progress", "results", "runs", "settings",
-        "storage",
+        "errors", "inspected", "options", "overview", "pictures", "profiles", "progress", "results", "runs",
+        "settings", "storage",
     },
     "rescore": {"errors", "locks", "options", "profiles", "results", "runs", "settings", "storage"},
     "results": {"errors", "runs", "storage"},

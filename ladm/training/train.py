@@ -19,7 +19,7 @@ from ladm.devices import resolve_dtype
 from ladm.errors import LadmError
 from ladm.language import load_causal
 from ladm.locks import locked
-from ladm.models import model_folder, read_config, windowed_layers
+from ladm.models import learned_positions, model_folder, read_config, windowed_layers
 from ladm.options import TrainSettings
 from ladm.progress import Echo
 from ladm.rows import Rows, commonest, open_rows
@@ -54,13 +54,13 @@ def train(settings: TrainSettings, *, echo: Echo) -> dict[str, Any] | None:
         raise LadmError(f"{rows.name}: no row has {length:,} tokens; give a smaller --length")
     batches = cut_batches(settings, length=length, devices=_launched())
     text = config.get_text_config()
-    made_for = getattr(text, "max_position_embeddings", None) or 0
-    if made_for and length > made_for and not getattr(text, "rope_parameters", None):
+    learned = learned_positions(text)
+    if learned is not None and length > learned:
         raise LadmError(
-            f"{settings.model} has learned positions, {made_for:,} of them, and none for rows of {length:,} tokens; "
+            f"{settings.model} has learned positions, {learned:,} of them, and none for rows of {length:,} tokens; "
             "give a smaller --length, or a model with RoPE"
         )
-    text.max_position_embeddings = max(length, made_for)
+    text.max_position_embeddings = max(length, getattr(text, "max_position_embeddings", None) or 0)
     output = Path(settings.output)
     refuse_foreign(output)
     said = _resolved(settings, config, rows, batches, kept=len(positions))
