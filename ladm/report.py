@@ -20,13 +20,11 @@ from ladm.pictures import scale
 from ladm.profiles import form_of
 from ladm.progress import Echo
 from ladm.results import ERRORS_FILE, require_finished, summarise
-from ladm.runs import MANIFEST_FILE, MANIFEST_RUN, REPORT_FILE, Run
+from ladm.runs import MANIFEST_FILE, MANIFEST_RUN, PAGE_MARK, REPORT_FILE, Run
 from ladm.settings import spell_layers
 from ladm.storage import require_place, write_whole
 
 STRIP_WIDTH = 440
-MARK = '<meta name="generator" content="ladm report">'
-"""What a page of ours has near its beginning."""
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _CONTROL = {k: " " for k in (*range(32), *range(127, 160)) if k not in (9, 10)}
 _DIRECTION = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), None)
@@ -41,7 +39,7 @@ def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
     run = Run.read(Path(settings.run))
     require_finished(run)
     output = Path(settings.output) if settings.output else run.folder / REPORT_FILE
-    require_place(output, mark=MARK)
+    require_place(output, mark=PAGE_MARK)
     summary = summarise(run)
     if summary.scores is None:
         raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl says why")
@@ -58,7 +56,7 @@ def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
     page: str = template.render(
         version=__version__,
         run=run.identity,
-        mark=Markup(MARK),
+        mark=Markup(PAGE_MARK),
         folder=str(run.folder),
         commands=_commands(settings),
         how=_how(run),

@@ -30,6 +30,8 @@ IDENTITY_FILE = "run.json"
 INSPECTED = "inspected"
 REPORT_FILE = "report.html"
 """What `ladm inspect` and `ladm report` leave in a run folder."""
+PAGE_MARK = '<meta name="generator" content="ladm report">'
+"""What a page of ours has near its beginning."""
 INSPECTED_FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 """What `ladm select` leaves beside a subset, and below, what of the run's identity it holds."""

@@ -34,12 +34,13 @@ from ladm.runs import (
     INSPECTED,
     OWN_LEFTOVERS,
     OWN_UNIT_FILES,
+    PAGE_MARK,
     REPORT_FILE,
     Run,
     Unit,
     read_if_there,
 )
-from ladm.storage import SORTING, naming, sync_folder, write_whole
+from ladm.storage import MARKED_BYTES, SORTING, naming, sync_folder, write_whole
 
 RATE_OVER_UNITS = 64
 ROWS_AT_A_TIME = 10_000
@@ -273,7 +274,9 @@ def delete_run(folder: Path) -> None:
     Raises LadmError where there is no run, or where its folder holds something else besides.
     """
     Run.read(folder)
-    results = {SORTED_FILE, PARQUET_FILE, ERRORS_FILE, REPORT_FILE}
+    results = {SORTED_FILE, PARQUET_FILE, ERRORS_FILE}
+    if _is_page(folder / REPORT_FILE):
+        results.add(REPORT_FILE)
     ours = {*results, INSPECTED}
     others = [p.name for p in folder.iterdir() if p.name not in ours and not _OWN.fullmatch(p.name)]
     others += [f"units/{p.name}" for p in (folder / "units").glob("*") if not OWN_UNIT_FILES.fullmatch(p.name)]
@@ -295,6 +298,11 @@ def delete_run(folder: Path) -> None:
             if SORTING.fullmatch(left.name):
                 shutil.rmtree(left)
     _remove(folder, IDENTITY_FILE)
+
+
+def _is_page(path: Path) -> bool:
+    """Is it a page of ours, and not a file of somebody's with that name?"""
+    return path.is_file() and PAGE_MARK.encode() in path.read_bytes()[:MARKED_BYTES]
 
 
 def _remove(folder: Path, *names: str) -> None:

@@ -70,6 +70,14 @@ def test_no_file_of_anybody_else_is_overwritten(ladm: Any, tmp_path: Path, words
     assert (result.exit_code, result.stderr, mine.read_text()) == (2, message, '{"mine": 1}')
 
 
+def test_a_picture_of_anybody_else_is_not_overwritten(ladm: Any, tmp_path: Path) -> None:
+    (tmp_path / "n.png").write_text("mine")
+    command = ("evaluate", "needle", "--model", tmp_path, "--rows", tmp_path, "--output", tmp_path / "n.json")
+    result = ladm(*command)
+    message = f"ladm: --output {tmp_path}/n.json: {tmp_path}/n.png is there already and is not of this command; give "
+    assert (result.exit_code, result.stderr) == (2, f"{message}another name\n")
+
+
 @pytest.mark.parametrize("page", ["README.md", "SECURITY.md", *sorted(f"docs/{p.name}" for p in DOCS.glob("*.md"))])
 def test_links_lead_somewhere(page: str) -> None:
     """Files that are in the repository, and headings that are on the page."""

@@ -166,6 +166,19 @@ def test_the_whole_experiment_on_words(talking: Path, tmp_path: Path) -> None:
     assert repeated == found
 
 
+def test_too_few_planted_rows_are_told_before_anything_is_scored(talking: Path, tmp_path: Path) -> None:
+    document = {"text": " ".join(f"w{k % 200}" for k in range(700)), "meta": {"pile_set_name": "d"}}
+    (tmp_path / "pool.jsonl").write_text((json.dumps(document) + "\n") * 20)
+    config = {
+        "pool": str(tmp_path / "pool.jsonl"), "held_out": str(tmp_path / "pool.jsonl"), "work": str(tmp_path / "work"),
+        "report": str(tmp_path / "report"), "calculator": str(talking), "row_tokens": 320, "span_tokens": 8,
+        "windows_a_document": 1, "planted_share": 0.1, "seeds": 2, "student": {},
+    }  # fmt: skip
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    with pytest.raises(SystemExit, match="planted_share is too small for this pool: no row of the kind shuffled would"):
+        selection.main.callback(tmp_path / "config.yaml", scores_only=False)
+
+
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_the_sizes_have_every_setting(name: str) -> None:
     config = yaml.safe_load((ROOT / "configs" / "experiment" / f"{name}.yaml").read_text())

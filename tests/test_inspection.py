@@ -309,6 +309,10 @@ def test_overwrite_takes_what_was_inspected_with_it(ladm: Any, scored: Path, tal
     (scored / "inspected" / "mine").write_text("")
     assert f"{scored} holds more than a run (inspected/mine)" in ladm(*again).stderr
     (scored / "inspected" / "mine").unlink()
+    page = (scored / "report.html").read_text()
+    (scored / "report.html").write_text("mine")
+    assert f"{scored} holds more than a run (report.html)" in ladm(*again).stderr
+    (scored / "report.html").write_text(page)
     assert ladm(*again).exit_code == 0
     assert not (scored / "inspected").exists()
     assert not (scored / "report.html").exists()

@@ -228,8 +228,9 @@ def main(config_file: Path, scores_only: bool) -> None:
     cut = {"tokens": config["row_tokens"], "most": config["windows_a_document"]}
     intact = windows(read_documents(config["pool"]), tokenizer, **cut)
     pool = plant(intact, share=config["planted_share"], span_tokens=config["span_tokens"], seed=0)
-    if {row["meta"]["kind"] for row in pool} < {*KINDS}:
-        sys.exit("planted_share is too small: no row of some kind would be planted")
+    absent = [kind for kind in KINDS if kind not in {row["meta"]["kind"] for row in pool}]
+    if absent:
+        sys.exit(f"planted_share is too small for this pool: no row of the kind {absent[0]} would be planted")
     held_out = windows(read_documents(config["held_out"]), tokenizer, **cut | {"most": HELD_OUT_WINDOWS})
     held_out = [held_out[k] for k in np.random.default_rng(0).permutation(len(held_out))[: config["held_out_rows"]]]
     texts, held_out_texts = ([tokenizer.decode(row["ids"]) for row in rows] for rows in (pool, held_out))
