@@ -5,7 +5,7 @@ import sys
 
 def main() -> None:
     try:
-        from ladm.cli import run
+        from ladm.cli.main import run
 
         run()
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ import torture
 from fakes import fake_rows
 
 from ladm import __version__
-from ladm.rows import Rows, open_rows
+from ladm.corpus.rows import Rows, open_rows
 
 SEED = 0
 

@@ -34,8 +34,8 @@ def golden() -> dict[str, Any]:
 def golden_observer() -> Any:
     import torch
 
-    from ladm.models import model_facts
-    from ladm.observer import load_observer
+    from ladm.modeling.facts import model_facts
+    from ladm.modeling.observer import load_observer
 
     facts = model_facts(str(GOLDEN))
     return load_observer(facts, layers=(0, 1, 2), dtype=torch.float32, device=torch.device("cpu"))
@@ -94,7 +94,7 @@ def save_rows(tmp_path: Path) -> Callable[..., str]:
 @pytest.fixture
 def ladm() -> Callable[..., Result]:
     """Run the command in this process; a traceback fails the test."""
-    from ladm.cli import main
+    from ladm.cli.main import main
 
     def run(*arguments: str) -> Result:
         result = CliRunner().invoke(main, [str(argument) for argument in arguments])

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ladm.corpus.rows import Ids, Row, token_ids
 from ladm.errors import RowError
-from ladm.rows import Ids, Row, token_ids
-from ladm.scorers import Scored
+from ladm.signals.scorer import Scored
 
 VOCABULARY = 1000
 

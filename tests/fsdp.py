@@ -7,7 +7,7 @@ from typing import Any
 from accelerate import state
 from accelerate.utils import DistributedType
 
-from ladm.cli import main
+from ladm.cli.main import main
 
 original = state.PartialState.__init__
 

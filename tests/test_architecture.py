@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 import ladm
-from ladm.cli import main
-from ladm.settings import ScoreSettings
+from ladm.cli.main import main
+from ladm.settings.score import ScoreSettings
 
 PACKAGE = Path(ladm.__file__).parent
 NO_TORCH = {

@@ -17,7 +17,7 @@ from conftest import GOLDEN, read_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladm.calibration import (
+from ladm.calibration.candidates import (
     CHOSEN_ON,
     JUDGED_ON,
     WITH_SIGMA,
@@ -32,10 +32,10 @@ from ladm.calibration import (
     reduction_of,
     try_all,
 )
-from ladm.contrast import INTACT, LIST, PASTED, PIECES, REPEATED, SHUFFLED, contrast_set, halves
+from ladm.calibration.contrast import INTACT, LIST, PASTED, PIECES, REPEATED, SHUFFLED, contrast_set, halves
+from ladm.calibration.findings import find
 from ladm.errors import LadmError
-from ladm.findings import find
-from ladm.profiles import read_profile
+from ladm.settings.profiles import read_profile
 
 Run = Callable[..., Result]
 
@@ -307,7 +307,7 @@ def test_a_calibration_stopped_in_the_middle_goes_on(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ladm.display.ScoringBar.advance", advance)
+        patch.setattr("ladm.cli.display.ScoringBar.advance", advance)
         assert ladm(*command("stopped.yaml")).exit_code == 130
     assert not (tmp_path / "stopped.yaml").exists()
     safe = ladm("status", tmp_path / "stopped.calibration" / "run", "--json")
@@ -353,8 +353,8 @@ def test_a_profile_tells_apart_what_it_was_calibrated_to(ladm: Run, tmp_path: Pa
     """
     from datasets import Dataset
 
-    from ladm.calibration import auc
-    from ladm.contrast import INTACT, contrast_set
+    from ladm.calibration.candidates import auc
+    from ladm.calibration.contrast import INTACT, contrast_set
 
     draw = np.random.default_rng(3)
     tunes = [np.resize(draw.integers(0, 500, size=24), 512) for _ in range(80)]

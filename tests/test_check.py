@@ -13,9 +13,9 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN
 
-from ladm.calibration import Estimate
-from ladm.check import Checked
-from ladm.models import model_facts
+from ladm.calibration.candidates import Estimate
+from ladm.calibration.check import Checked
+from ladm.modeling.facts import model_facts
 
 Run = Callable[..., Result]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import SMALL
 
-from ladm.cli import SECTIONS, main
+from ladm.cli.main import SECTIONS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -32,10 +32,10 @@ def test_ctrl_c_while_the_program_loads(monkeypatch: pytest.MonkeyPatch, capsys:
 
     class Interrupted:
         def find_spec(self, name: str, *_: Any) -> None:
-            if name == "ladm.cli":
+            if name == "ladm.cli.main":
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "ladm.cli")
+    monkeypatch.delitem(sys.modules, "ladm.cli.main")
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
     with pytest.raises(SystemExit) as stopped:
         program()

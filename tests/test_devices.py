@@ -7,8 +7,8 @@ import importlib.util
 import pytest
 import torch
 
-from ladm.devices import resolve_backend, resolve_devices, resolve_dtype
 from ladm.errors import LadmError, UsageError
+from ladm.modeling.devices import resolve_backend, resolve_devices, resolve_dtype
 
 
 @pytest.fixture

@@ -20,17 +20,17 @@ import pytest
 from fakes import fake_rows
 from torture import contents, identity
 
-from ladm import locks
-from ladm.engines import local
-from ladm.engines.local import run_units
-from ladm.engines.units import Losses, OwnUnits
-from ladm.engines.work import Record
-from ladm.engines.worker import Work
+from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError, LockedError
-from ladm.locks import locked
-from ladm.results import ERRORS_FILE, SORTED_FILE, finish
-from ladm.rows import Rows, open_rows
-from ladm.runs import Run
+from ladm.runs.folder import Run
+from ladm.runs.results import ERRORS_FILE, SORTED_FILE, finish
+from ladm.scoring.engines import local
+from ladm.scoring.engines.local import run_units
+from ladm.scoring.engines.units import Losses, OwnUnits
+from ladm.scoring.engines.work import Record
+from ladm.scoring.engines.worker import Work
+from ladm.storage import locks
+from ladm.storage.locks import locked
 
 TESTS = Path(__file__).parent
 
@@ -231,7 +231,7 @@ SUPERVISOR = """
     sys.path.insert(0, sys.argv[1])
     import fakes, test_engines
     from pathlib import Path
-    from ladm.rows import open_rows
+    from ladm.corpus.rows import open_rows
     if __name__ == "__main__":
         test_engines.complete(Path(sys.argv[2]), open_rows(sys.argv[3]), fakes.make_slow, devices=2)
 """
@@ -262,7 +262,7 @@ def test_nobody_writes_beside_a_worker_that_outlives_its_run(
     monkeypatch.setattr(locks, "WORKERS_PATIENCE_SECONDS", 0.3)
     folder = tmp_path / "run"
     complete(folder, rows, devices=2)
-    code = f"import sys, time; from pathlib import Path; from ladm.locks import hold_as_worker; \
+    code = f"import sys, time; from pathlib import Path; from ladm.storage.locks import hold_as_worker; \
 hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(60)"
     left = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert left.stdout is not None

@@ -18,10 +18,10 @@ from click.testing import Result
 from conftest import topical_rows
 from safetensors.torch import load_file, save_file
 
-from ladm import language
 from ladm.errors import LadmError
 from ladm.evaluation import needle, tasks
-from ladm.options import TasksSettings
+from ladm.modeling import causal_lm as language
+from ladm.settings.commands import TasksSettings
 
 Command = Callable[..., Result]
 
@@ -87,7 +87,7 @@ def test_a_rope_that_depends_on_the_length_is_run_for_every_window(
 
 
 def test_a_haystack_is_of_its_length_and_holds_the_fact_at_its_depth(talking: Path) -> None:
-    from ladm.tokenizers import plain_tokenizer
+    from ladm.corpus.tokenization import plain_tokenizer
 
     tokenizer = plain_tokenizer(str(talking))
     hay = np.full(4000, 300)
@@ -104,7 +104,7 @@ def test_a_haystack_is_of_its_length_and_holds_the_fact_at_its_depth(talking: Pa
 
 
 def test_an_answer_is_greedy_and_matches_exactly(talking: Path) -> None:
-    from ladm.tokenizers import plain_tokenizer
+    from ladm.corpus.tokenization import plain_tokenizer
 
     tokenizer = plain_tokenizer(str(talking))
     loaded = language.load_language(str(talking), device="cpu", dtype="float32")
@@ -313,7 +313,7 @@ def test_a_task_of_ones_own_is_run_by_lm_eval(ladm: Command, talking: Path, tmp_
     (mark,) = json.loads((tmp_path / "t.json").read_text())["marks"]
     right = 0
     for question in questions:
-        from ladm.tokenizers import plain_tokenizer
+        from ladm.corpus.tokenization import plain_tokenizer
 
         tokenizer = plain_tokenizer(str(talking))
         losses = [

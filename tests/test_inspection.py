@@ -12,11 +12,11 @@ import pytest
 import torch
 from conftest import SMALL, read_lines, topical_rows
 
-from ladm.attribution import column_weights, pair_parts, strongest, token_focus
-from ladm.focus import aggregated_focus, contextual_dependency, pairwise_focus, span_grid
-from ladm.profiles import Reduction, reduce_cds
-from ladm.rows import open_rows
-from ladm.tokenizers import plain_tokenizer, spell
+from ladm.corpus.rows import open_rows
+from ladm.corpus.tokenization import plain_tokenizer, spell
+from ladm.method.attribution import column_weights, pair_parts, strongest, token_focus
+from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, span_grid
+from ladm.settings.profiles import Reduction, reduce_cds
 
 
 @pytest.mark.parametrize("variant", ["released", "paper"])
@@ -72,7 +72,7 @@ def test_a_geometric_mean_of_nothing_has_no_parts() -> None:
 
 
 def test_a_document_without_focus_is_taken_apart(golden_observer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ladm.scorers import parts
+    from ladm.signals.scorer import parts
 
     ids = torch.arange(512).unsqueeze(0)
     grid = span_grid(512, variant="released", l=16, m=1, n=4, n0=None, d_afs=4, d_cds=4)
@@ -166,7 +166,7 @@ def test_what_is_there_is_not_made_again(ladm: Any, scored: Path, monkeypatch: p
     first, second = list(before)
     first.write_bytes(before[first][:-20])
     made: list[Any] = []
-    monkeypatch.setattr("ladm.explanation.Explainer._take", lambda self, *_: made.append(self) or 1 / 0)
+    monkeypatch.setattr("ladm.explain.document.Explainer._take", lambda self, *_: made.append(self) or 1 / 0)
     assert "unexpected ZeroDivisionError" in ladm("inspect", scored, "--top", "2").stderr
     monkeypatch.undo()
     assert len(made) == 1
@@ -184,7 +184,7 @@ def test_a_stopped_inspection_says_so_and_keeps_what_it_has(
     import os
     import signal
 
-    from ladm import explanation
+    from ladm.explain import document as explanation
 
     real = explanation.Explainer._take
 
@@ -208,7 +208,7 @@ def test_as_many_as_are_allowed(ladm: Any, scored: Path, monkeypatch: pytest.Mon
     for options in (("--top", "101"), ("--top", "60", "--bottom", "41"), ("--bottom", "9" * 20)):
         result = ladm("inspect", scored, *options)
         assert (result.exit_code, result.stderr) == (2, message)
-    monkeypatch.setattr("ladm.inspection.MOST_INSPECTED", 1)
+    monkeypatch.setattr("ladm.explain.inspect_run.MOST_INSPECTED", 1)
     result = ladm("inspect", scored, "--top", "2")
     assert (result.exit_code, result.stderr) == (
         1, f"ladm: more than 1 documents of {scored} have such an index; ask for others, or by --top\n",

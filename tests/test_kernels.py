@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ladm.kernels import pfs as fast_module
 from torch import Tensor
 
 from ladm.errors import UsageError
-from ladm.focus import Grid, aggregated_focus, contextual_dependency, span_grid
-from ladm.focus import pairwise_focus as oracle
-from ladm.kernels import pfs as fast_module
-from ladm.kernels.attention import causal_attention
-from ladm.kernels.pfs import pairwise_focus
+from ladm.method.attention import causal_attention
+from ladm.method.focus import Grid, aggregated_focus, contextual_dependency, span_grid
+from ladm.method.focus import pairwise_focus as oracle
+from ladm.method.pfs import pairwise_focus
 
 DEVICE = "cuda" if torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1" else "cpu"
 """Where the Triton kernels run: in the interpreter, or with TRITON_INTERPRET=0 for real."""

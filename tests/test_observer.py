@@ -13,9 +13,9 @@ import transformers as tf
 from conftest import GOLDEN
 
 from ladm.errors import LadmError, UsageError
-from ladm.focus import pairwise_focus, span_grid
-from ladm.models import model_facts, spell_layers
-from ladm.observer import LayerView, Observer, load_observer
+from ladm.method.focus import pairwise_focus, span_grid
+from ladm.modeling.facts import model_facts, spell_layers
+from ladm.modeling.observer import LayerView, Observer, load_observer
 
 SMALL = {
     "vocab_size": 96,
@@ -149,9 +149,9 @@ class Disguise:
     """A model type that the table of refusals does not name, so that the behavioural checks must speak."""
 
     def __init__(self, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ladm.models._REFUSED", {})
-        monkeypatch.setattr("ladm.models._refuse", lambda *_: None)
-        monkeypatch.setattr("ladm.models.windowed_layers", lambda *_: ())
+        monkeypatch.setattr("ladm.modeling.facts._REFUSED", {})
+        monkeypatch.setattr("ladm.modeling.facts._refuse", lambda *_: None)
+        monkeypatch.setattr("ladm.modeling.facts.windowed_layers", lambda *_: ())
         self.folder = folder
 
     def refusal(self) -> str:

@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ladm import prepare as prepare_module
+from ladm.corpus import prepare as prepare_module
 
 Command = Callable[..., Result]
 WORDS = "the quick brown fox jumps over a lazy dog and then goes home to sleep until the next day é ".split()
@@ -213,7 +213,7 @@ def test_stopped_anywhere_the_same_command_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module, "replacing", counted)
-        patch.setattr("ladm.storage.replacing", counted)
+        patch.setattr("ladm.storage.files.replacing", counted)
         if stop_at < 4:
             with pytest.raises(_Killed):
                 ladm(*command)

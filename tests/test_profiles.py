@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ladm.errors import LadmError, UsageError
-from ladm.profiles import Profile, Reduction, profile_text, read_profile, reduce_cds
+from ladm.settings.profiles import Profile, Reduction, profile_text, read_profile, reduce_cds
 
 Run = Callable[..., Result]
 SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "16")
@@ -81,7 +81,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, golden: dict[str, Any]) -> tu
     from click.testing import CliRunner
     from datasets import Dataset
 
-    from ladm.cli import main
+    from ladm.cli.main import main
 
     folder = tmp_path_factory.mktemp("kept")
     rows = topical_rows(golden, [700, 512, 700, 650, 90, 600])
@@ -99,7 +99,7 @@ def by_index(run: Path) -> dict[int, dict[str, Any]]:
 def test_heads_are_scored_by_the_equations(kept: tuple[str, Path], golden_observer: Any, golden: Any) -> None:
     import torch
 
-    from ladm.focus import aggregated_focus, contextual_dependency, pairwise_focus, span_grid
+    from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, span_grid
 
     line = by_index(kept[1])[0]
     views: list[Any] = []
@@ -120,8 +120,8 @@ def test_heads_are_scored_by_the_equations(kept: tuple[str, Path], golden_observ
 def test_long_range_focus_is_a_median_of_far_pairs(ladm: Run, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     import torch
 
-    from ladm.focus import span_grid
-    from ladm.scorers.cds import long_range_focus
+    from ladm.method.focus import span_grid
+    from ladm.signals.layer_cds import long_range_focus
 
     grid = span_grid(512, variant="released", l=16, m=1, n=4, n0=None, d_afs=4, d_cds=4)
     pfs_BJN = torch.rand(2, len(grid.J), grid.N)

@@ -18,20 +18,20 @@ import pytest
 import torture
 from conftest import GOLDEN, topical_rows
 
-from ladm.engines.shard import Shard, SharedUnits
-from ladm.engines.worker import Work
+from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError, UsageError
-from ladm.locks import locked
-from ladm.models import model_facts
-from ladm.results import finish, is_finished
-from ladm.rows import Rows, open_rows
-from ladm.runs import Run
-from ladm.score import _checked_scorer, _of_this_machine
+from ladm.modeling.facts import model_facts
+from ladm.runs.folder import Run
+from ladm.runs.results import finish, is_finished
+from ladm.scoring.engines.shard import Shard, SharedUnits
+from ladm.scoring.engines.worker import Work
+from ladm.scoring.score import _checked_scorer, _of_this_machine
+from ladm.storage.locks import locked
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
-from ladm.engines import ray as engine  # noqa: E402
+from ladm.scoring.engines import ray as engine  # noqa: E402
 
 ROWS = 200
 
@@ -133,7 +133,7 @@ def test_a_node_with_other_packages_or_files_ends_the_run(
 ) -> None:
     """The run is begun where torch has another version than where the actors live."""
     found = importlib.metadata.version
-    monkeypatch.setattr("ladm.score.version", lambda name: "9.9" if name == "torch" else found(name))
+    monkeypatch.setattr("ladm.scoring.score.version", lambda name: "9.9" if name == "torch" else found(name))
     rows = save_rows(topical_rows(golden, [512] * 20))
     command = ("score", rows, "--model", GOLDEN, "--span-tokens", "16", "--engine", "ray", "--workers", "1")
     result = ladm(*command, "--output", tmp_path / "run")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import GOLDEN, SMALL, read_lines, topical_rows
 
-from ladm.pictures import brightest, heat_map, scale, shares_by_distance
+from ladm.report.charts import brightest, heat_map, scale, shares_by_distance
 
 VOID = {"meta", "link", "br", "img", "input"}
 HOSTILE = [
@@ -169,11 +169,11 @@ def test_odd_meta_is_shown_as_it_is(ladm: Any, save_rows: Any, golden: Any, tmp_
 
 
 def test_more_domains_than_can_be_shown(ladm: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ladm import overview
+    from ladm.report import overview
 
     run = make_run(["a", "b", "c"])
     monkeypatch.setattr(overview, "MOST_DOMAINS", 2)
-    monkeypatch.setattr("ladm.report.MOST_DOMAINS", 2)
+    monkeypatch.setattr("ladm.report.page.MOST_DOMAINS", 2)
     assert ladm("report", run).exit_code == 0
     assert "And 1 smaller domains." in Page((run / "report.html").read_text()).text
     monkeypatch.setattr(overview, "MOST_TO_COUNT", 2)

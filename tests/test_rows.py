@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict, Features, LargeList, List, Value, concatenate_datasets
 
+from ladm.corpus.rows import Row, open_rows, token_ids
 from ladm.errors import RowError
-from ladm.rows import Row, open_rows, token_ids
 
 DATA = [{"input_ids": [k, k + 1, 3], "index": 10 + k, "chunked_index": k % 2, "meta": {"d": "x"}} for k in range(9)]
 

@@ -14,13 +14,13 @@ import pytest
 from fakes import FakeScorer, fake_rows
 from torture import RESULTS, complete, contents, identity
 
-from ladm import storage
+from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
-from ladm.lines import decode_line, encode_line
-from ladm.locks import locked
-from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, summarise
-from ladm.rows import Rows, open_rows
-from ladm.runs import Run, UnitWriter, refuse_foreign, unit_rows_for
+from ladm.runs.folder import Run, UnitWriter, refuse_foreign, unit_rows_for
+from ladm.runs.lines import decode_line, encode_line
+from ladm.runs.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, summarise
+from ladm.storage import files as storage
+from ladm.storage.locks import locked
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
-    code = "import sys; from ladm.locks import locked; from pathlib import Path; locked(Path(sys.argv[1])).__enter__()"
+    code = "import pathlib, sys, ladm.storage.locks as locks; locks.locked(pathlib.Path(sys.argv[1])).__enter__()"
     with locked(tmp_path / "run"):
         second = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, check=False
@@ -301,7 +301,8 @@ def test_units_depend_on_the_data_alone() -> None:
 
 
 def test_the_run_store_imports_without_torch() -> None:
-    code = "import sys, ladm.runs, ladm.results, ladm.rows, ladm.engines.local; sys.exit('torch' in sys.modules)"
+    store = "ladm.runs.folder, ladm.runs.results, ladm.corpus.rows, ladm.scoring.engines.local"
+    code = f"import sys, {store}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -329,7 +330,7 @@ def test_files_of_others_are_never_deleted(tmp_path: Path) -> None:
 
 def test_a_sort_that_fails_is_told_and_made_again(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ladm.results._SORT", "SELECT *, error('disk full') FROM read_parquet($staged)")
+        patch.setattr("ladm.runs.results._SORT", "SELECT *, error('disk full') FROM read_parquet($staged)")
         with pytest.raises(StorageError, match=r"^cannot sort in .*/run/\.sorting-\w+: .*disk full"):
             complete(tmp_path / "run", rows)
     complete(tmp_path / "run", rows)

@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN, SMALL, read_lines, results, topical_rows
 
-from ladm.focus import span_grid
+from ladm.method.focus import span_grid
 
 Run = Callable[..., Result]
 
@@ -112,8 +112,8 @@ def test_variants_ablations_and_a_config_that_a_flag_beats(ladm: Run, short_rows
 
 @pytest.mark.parametrize("name", ["paper", "toy"])
 def test_the_configs_that_are_shipped_load(name: str) -> None:
-    from ladm.config import score_settings
-    from ladm.settings import ScoreSettings
+    from ladm.settings.config_file import score_settings
+    from ladm.settings.score import ScoreSettings
 
     path = Path(__file__).parent.parent / "configs" / f"{name}.yaml"
     loaded = score_settings(str(path), {})
@@ -250,7 +250,7 @@ def test_help_is_quick_and_loads_no_torch() -> None:
         subprocess.run([sys.executable, "-m", "ladm", "--help"], check=True, capture_output=True)
         seconds.append(time.monotonic() - began)
     assert min(seconds) < 0.5
-    code = "import sys, ladm.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, ladm.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -260,7 +260,7 @@ def test_a_fault_of_ours_is_one_line_too(
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("division by zero\nand more")
 
-    monkeypatch.setattr("ladm.score.finish", broken)
+    monkeypatch.setattr("ladm.scoring.score.finish", broken)
     result = ladm("score", short_rows, *SMALL, "--output", tmp_path / "run")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (

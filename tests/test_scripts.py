@@ -127,7 +127,7 @@ def test_the_published_scores_are_compared_with_what_the_hub_holds(
 
 
 def test_what_published_runs_by_default() -> None:
-    from ladm.config import score_settings
+    from ladm.settings.config_file import score_settings
 
     published = score_settings(str(ROOT / "configs" / "published.yaml"), {})
     paper = score_settings(str(ROOT / "configs" / "paper.yaml"), {})

@@ -116,7 +116,7 @@ def test_nothing_is_fetched_that_was_not_named(save_rows: Any, golden: Any, tmp_
         "import socket, sys\n"
         "def refuse(*a, **k): print('SOCKET', a, file=sys.stderr); raise OSError('no network in this test')\n"
         "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
-        "from ladm.cli import main; main(sys.argv[1:])\n"
+        "from ladm.cli.main import main; main(sys.argv[1:])\n"
     )
     command = ["score", rows, "--model", str(GOLDEN), "--span-tokens", "16", "--output", str(tmp_path / "run")]
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}

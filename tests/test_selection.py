@@ -17,10 +17,10 @@ from conftest import GOLDEN, read_lines, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ladm import selection
 from ladm.errors import LadmError, UsageError
-from ladm.lines import decode_line
-from ladm.selection import (
+from ladm.runs.lines import decode_line
+from ladm.selection import budget as selection
+from ladm.selection.budget import (
     Choice,
     DomainChoice,
     parse_tokens,

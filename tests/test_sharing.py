@@ -15,16 +15,16 @@ import pytest
 from test_engines import complete, work_of
 from torture import contents, identity
 
-from ladm.engines import shard
-from ladm.engines.local import run_units
-from ladm.engines.shard import Place, Shard, SharedUnits, parse_shard, place_of
-from ladm.engines.work import Record
+from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LockedError, StorageError, UsageError
-from ladm.locks import locked
-from ladm.results import finish
-from ladm.rows import Rows, open_rows
-from ladm.runs import Run, UnitWriter
-from ladm.upkeep import verify
+from ladm.runs.folder import Run, UnitWriter
+from ladm.runs.results import finish
+from ladm.runs.upkeep import verify
+from ladm.scoring.engines import shard
+from ladm.scoring.engines.local import run_units
+from ladm.scoring.engines.shard import Place, Shard, SharedUnits, parse_shard, place_of
+from ladm.scoring.engines.work import Record
+from ladm.storage.locks import locked
 
 TESTS = Path(__file__).parent
 TESTS = Path(__file__).parent
@@ -56,8 +56,8 @@ SHARER = """
     sys.path.insert(0, sys.argv[1])
     import fakes, test_sharing
     from pathlib import Path
-    from ladm.engines.shard import Shard
-    from ladm.rows import open_rows
+    from ladm.scoring.engines.shard import Shard
+    from ladm.corpus.rows import open_rows
     rows = open_rows(sys.argv[3])
     print(test_sharing.share(Path(sys.argv[2]), rows, Shard(int(sys.argv[4]), 3), fakes.make_slow))
 """

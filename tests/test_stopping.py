@@ -102,7 +102,7 @@ def test_ctrl_c_at_a_terminal(slower_rows: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_in_use_is_named_and_left_alone(ladm: Run, short_rows: str, tmp_path: Path) -> None:
-    from ladm.locks import locked
+    from ladm.storage.locks import locked
 
     folder = tmp_path / "run"
     with locked(folder):

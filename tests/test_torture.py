@@ -29,10 +29,10 @@ from torture import (
     stop_at,
 )
 
+from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import StorageError
-from ladm.results import is_finished
-from ladm.rows import Rows, open_rows
-from ladm.runs import Run
+from ladm.runs.folder import Run
+from ladm.runs.results import is_finished
 
 
 @pytest.mark.parametrize(("workers", "kills", "most_seconds"), [(1, 45, 0.25), (2, 5, 6.0)])
@@ -194,7 +194,7 @@ def test_the_disk_forgets_what_was_not_synced(tmp_path: Path) -> None:
     with disk.watching():
         import os
 
-        from ladm.storage import Appender, sync_folder
+        from ladm.storage.files import Appender, sync_folder
 
         appender = Appender(folder / "rows", size=0)
         (folder / "never").write_text("gone")
@@ -213,7 +213,7 @@ def test_the_disk_forgets_what_was_not_synced(tmp_path: Path) -> None:
 
 def test_a_store_that_does_not_sync_is_caught(machine: type[PowerLoss], monkeypatch: pytest.MonkeyPatch) -> None:
     """Had `append` no fsync, the machine would find it."""
-    from ladm.storage import Appender
+    from ladm.storage.files import Appender
 
     def write_only(self: Appender, block: bytes) -> None:
         import os

@@ -13,9 +13,9 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN, read_lines, topical_rows
 
-from ladm.display import duration
-from ladm.runs import Run as RunFolder
-from ladm.upkeep import delete_run, forget_errors, status
+from ladm.cli.display import duration
+from ladm.runs.folder import Run as RunFolder
+from ladm.runs.upkeep import delete_run, forget_errors, status
 
 Run = Callable[..., Result]
 SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "16")
@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, golden: dict[str, Any]) -> tu
     from click.testing import CliRunner
     from datasets import Dataset
 
-    from ladm.cli import main
+    from ladm.cli.main import main
 
     folder = tmp_path_factory.mktemp("upkeep")
     data = topical_rows(golden, [400 + 8 * (k % 3) for k in range(40)])
@@ -159,7 +159,7 @@ def test_errors_are_tried_again(ladm: Run, made: tuple[str, Path], run: Path) ->
     """A row whose error was the machine's gets its score, and the run ends as if nothing had happened."""
     before = contents(run)
     line = read_lines(run / "units" / "000001.jsonl")[0]
-    from ladm.lines import encode_line
+    from ladm.runs.lines import encode_line
 
     rest = (run / "units" / "000001.jsonl").read_bytes().splitlines(keepends=True)[1:]
     problem = {"position": line["position"], "status": "error"}

@@ -13,14 +13,14 @@ import pytest
 from fakes import FakeScorer, fake_rows, make_fake
 from torture import complete, contents, identity
 
-from ladm.engines import local, work
-from ladm.engines.units import Assignment, OwnUnits
-from ladm.engines.work import work_unit
-from ladm.engines.worker import Work
+from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import StorageError
-from ladm.rows import Rows, open_rows
-from ladm.runs import Run
-from ladm.scorers import Scored
+from ladm.runs.folder import Run
+from ladm.scoring.engines import local, work
+from ladm.scoring.engines.units import Assignment, OwnUnits
+from ladm.scoring.engines.work import work_unit
+from ladm.scoring.engines.worker import Work
+from ladm.signals.scorer import Scored
 
 Told = list[tuple[str, list[int]]]
 

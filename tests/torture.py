@@ -24,16 +24,16 @@ from typing import Any
 
 import fakes
 
-from ladm.engines.local import run_units
-from ladm.engines.shard import Shard, SharedUnits, parse_shard
-from ladm.engines.units import OwnUnits
-from ladm.engines.worker import Work
+from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LockedError, StorageError
-from ladm.lines import read_lines
-from ladm.locks import locked
-from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish, is_finished
-from ladm.rows import Rows, open_rows
-from ladm.runs import FORMAT, Run
+from ladm.runs.folder import FORMAT, Run
+from ladm.runs.lines import read_lines
+from ladm.runs.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish, is_finished
+from ladm.scoring.engines.local import run_units
+from ladm.scoring.engines.shard import Shard, SharedUnits, parse_shard
+from ladm.scoring.engines.units import OwnUnits
+from ladm.scoring.engines.worker import Work
+from ladm.storage.locks import locked
 
 START_SECONDS = 4.0
 """A worker this old has started."""

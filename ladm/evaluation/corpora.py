@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ladm.corpus.prepare import Progress as Preparing
+from ladm.corpus.prepare import prepare
+from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.tokenization import disagreement
 from ladm.errors import LadmError, one_line
-from ladm.options import PrepareSettings
-from ladm.prepare import Progress as Preparing
-from ladm.prepare import prepare
 from ladm.progress import Echo
-from ladm.rows import Rows, open_rows
-from ladm.tokenizers import disagreement
+from ladm.settings.commands import PrepareSettings
 
 CORPORA = {"proof-pile": ("hoskinson-center/proof-pile", "test/proofpile_test.jsonl.gz")}
 """Data sets of the Hub, and their held-out file: Proof-Pile is that of the paper's Table 2."""

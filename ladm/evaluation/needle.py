@@ -13,16 +13,16 @@ import numpy.typing as npt
 import torch
 from transformers import GenerationConfig
 
+from ladm.corpus.prepare import Progress as Preparing
+from ladm.corpus.rows import Rows
+from ladm.corpus.tokenization import first_token, plain_tokenizer
 from ladm.errors import LadmError, UsageError
 from ladm.evaluation.corpora import evaluation_rows, tell_disagreement
-from ladm.language import Language, load_language, require_positions
-from ladm.models import model_folder
-from ladm.options import NeedleSettings
-from ladm.prepare import Progress as Preparing
+from ladm.modeling.causal_lm import Language, load_language, require_positions
+from ladm.modeling.facts import model_folder
 from ladm.progress import Echo, Progress
-from ladm.rows import Rows
-from ladm.storage import naming, require_place, write_whole
-from ladm.tokenizers import first_token, plain_tokenizer
+from ladm.settings.commands import NeedleSettings
+from ladm.storage.files import naming, require_place, write_whole
 
 CITIES = (
     "Lisbon", "Nairobi", "Oslo", "Lima", "Hanoi", "Quebec", "Dakar", "Tallinn", "Bergen", "Kyoto", "Cusco", "Split",

@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ladm.corpus.prepare import Progress as Preparing
+from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.evaluation.corpora import evaluation_rows, tell_disagreement
-from ladm.language import Language, load_language, require_positions, token_losses
-from ladm.models import model_folder
-from ladm.options import PerplexitySettings
-from ladm.prepare import Progress as Preparing
+from ladm.modeling.causal_lm import Language, load_language, require_positions, token_losses
+from ladm.modeling.facts import model_folder
 from ladm.progress import Echo, Progress
-from ladm.rows import Rows
-from ladm.storage import require_place, write_whole
+from ladm.settings.commands import PerplexitySettings
+from ladm.storage.files import require_place, write_whole
 
 DRAWS = 2000
 FIRST_BIN = 128

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ladm.devices import resolve_devices, resolve_dtype
 from ladm.errors import LadmError, one_line
-from ladm.models import model_folder, read_config
-from ladm.options import TasksSettings
+from ladm.modeling.devices import resolve_devices, resolve_dtype
+from ladm.modeling.facts import model_folder, read_config
 from ladm.progress import Echo
-from ladm.storage import require_place, write_whole
+from ladm.settings.commands import TasksSettings
+from ladm.storage.files import require_place, write_whole
 
 SUITES: dict[str, dict[str, int | None]] = {
     "short": {"arc_easy": 25, "arc_challenge": 25, "hellaswag": 10, "mmlu": 5, "truthfulqa_mc2": 0},

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ladm.errors import LadmError, one_line
-from ladm.options import TrainSettings
+from ladm.settings.commands import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)

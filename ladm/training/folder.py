@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, StorageError
-from ladm.identity import require_same
-from ladm.models import TOKENIZER_FILES, model_identity
-from ladm.options import TrainSettings
-from ladm.rows import Rows
-from ladm.storage import create_once, naming, sync_file, sync_folder, sync_tree, write_whole
+from ladm.modeling.facts import TOKENIZER_FILES, model_identity
+from ladm.settings.commands import TrainSettings
+from ladm.storage.files import create_once, naming, sync_file, sync_folder, sync_tree, write_whole
+from ladm.storage.identity import require_same
 from ladm.training.batches import Batches
 
 BEGUN_FILE, LOSSES_FILE, WHOLE_FILE = "train.json", "losses.jsonl", "whole"

@@ -15,15 +15,15 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
-from ladm.devices import resolve_dtype
+from ladm.corpus.rows import Rows, commonest, open_rows
+from ladm.corpus.tokenization import disagreement
 from ladm.errors import LadmError
-from ladm.language import load_causal
-from ladm.locks import locked
-from ladm.models import learned_positions, model_folder, read_config, windowed_layers
-from ladm.options import TrainSettings
+from ladm.modeling.causal_lm import load_causal
+from ladm.modeling.devices import resolve_dtype
+from ladm.modeling.facts import learned_positions, model_folder, read_config, windowed_layers
 from ladm.progress import Echo
-from ladm.rows import Rows, commonest, open_rows
-from ladm.tokenizers import disagreement
+from ladm.settings.commands import TrainSettings
+from ladm.storage.locks import locked
 from ladm.training.batches import Batches, cut_batches, memory_estimate
 from ladm.training.folder import (
     LOSSES_FILE,

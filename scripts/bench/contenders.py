@@ -14,12 +14,12 @@ from released import Released
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, LlamaConfig
 
-from ladm.focus import Grid, aggregated_focus, contextual_dependency, span_grid
-from ladm.focus import pairwise_focus as oracle
-from ladm.models import model_facts
-from ladm.observer import LayerView, Observer, load_observer
-from ladm.scorers.cds import layer_cds
-from ladm.settings import parse_layers
+from ladm.method.focus import Grid, aggregated_focus, contextual_dependency, span_grid
+from ladm.method.focus import pairwise_focus as oracle
+from ladm.modeling.facts import model_facts
+from ladm.modeling.observer import LayerView, Observer, load_observer
+from ladm.settings.score import parse_layers
+from ladm.signals.layer_cds import layer_cds
 
 SHAPES = {
     "tinyllama": LlamaConfig(

@@ -19,13 +19,13 @@ import click
 import numpy as np
 import torch
 
-from ladm.contrast import Contrast, contrast_set
-from ladm.focus import Grid, aggregated_focus, contextual_dependency, span_grid
-from ladm.kernels.pfs import pairwise_focus
-from ladm.models import model_facts
-from ladm.observer import LayerView, Observer, load_observer
-from ladm.rows import open_rows
-from ladm.settings import parse_layers
+from ladm.calibration.contrast import Contrast, contrast_set
+from ladm.corpus.rows import open_rows
+from ladm.method.focus import Grid, aggregated_focus, contextual_dependency, span_grid
+from ladm.method.pfs import pairwise_focus
+from ladm.modeling.facts import model_facts
+from ladm.modeling.observer import LayerView, Observer, load_observer
+from ladm.settings.score import parse_layers
 
 PAPER = {"variant": "released", "m": 1, "n": 4, "n0": None, "d_afs": 4, "d_cds": 4}
 

@@ -18,8 +18,8 @@ from typing import Any
 import click
 import numpy as np
 
-from ladm.calibration import Estimate, Wins, auc, estimate, wins
-from ladm.profiles import read_profile, reduce_cds
+from ladm.calibration.candidates import Estimate, Wins, auc, estimate, wins
+from ladm.settings.profiles import read_profile, reduce_cds
 
 SEED = 7
 

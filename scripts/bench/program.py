@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from contenders import SHAPES, Contenders, document, grid_of, random_model
 from machine import facts, synchronised, told
 
-from ladm.devices import resolve_backend, resolve_dtype
-from ladm.score import score
-from ladm.settings import ScoreSettings
+from ladm.modeling.devices import resolve_backend, resolve_dtype
+from ladm.scoring.score import score
+from ladm.settings.score import ScoreSettings
 
 
 class Quiet:

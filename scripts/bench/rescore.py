@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm import __version__
-from ladm.results import ERRORS_FILE, staged_schema, write_sorted
-from ladm.runs import FORMAT, Run, unit_rows_for
+from ladm.runs.folder import FORMAT, Run, unit_rows_for
+from ladm.runs.results import ERRORS_FILE, staged_schema, write_sorted
 
 BLOCK = 50_000
 

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm import __version__
-from ladm.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
-from ladm.rows import open_rows
-from ladm.runs import FORMAT, Run, unit_rows_for
+from ladm.corpus.rows import open_rows
+from ladm.runs.folder import FORMAT, Run, unit_rows_for
+from ladm.runs.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 
 BLOCK = 100_000
 DOMAINS = 22

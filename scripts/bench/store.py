@@ -26,14 +26,14 @@ import click
 import numpy as np
 
 from ladm import __version__
-from ladm.engines.local import run_units
-from ladm.engines.units import OwnUnits
-from ladm.engines.worker import Work
-from ladm.locks import locked
-from ladm.results import finish
-from ladm.rows import Row, open_rows
-from ladm.runs import FORMAT, Run, unit_rows_for
-from ladm.scorers import Scored
+from ladm.corpus.rows import Row, open_rows
+from ladm.runs.folder import FORMAT, Run, unit_rows_for
+from ladm.runs.results import finish
+from ladm.scoring.engines.local import run_units
+from ladm.scoring.engines.units import OwnUnits
+from ladm.scoring.engines.worker import Work
+from ladm.signals.scorer import Scored
+from ladm.storage.locks import locked
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from outcomes import KINDS
 
-from ladm.contrast import DEGRADED_EVERY, contrast_set
+from ladm.calibration.contrast import DEGRADED_EVERY, contrast_set
 
 
 def read_documents(path: str) -> list[dict[str, Any]]:

@@ -32,10 +32,10 @@ from outcomes import KINDS, as_markdown, report
 from pool import plant, read_documents, save, windows
 
 from ladm import __version__
-from ladm.profiles import read_profile, reduce_cds
-from ladm.results import read_scores
-from ladm.rows import open_rows
-from ladm.tokenizers import plain_tokenizer
+from ladm.corpus.rows import open_rows
+from ladm.corpus.tokenization import plain_tokenizer
+from ladm.runs.results import read_scores
+from ladm.settings.profiles import read_profile, reduce_cds
 
 IN_BAND = " in the band"
 """Arms that rank within the gzip band; their first outcome is reported, and no student is trained on them."""
@@ -197,7 +197,7 @@ def train_and_judge(students: Path, config: dict[str, Any], name: str, seed: int
          threads=max(1, (os.cpu_count() or 1) // config["at_once"]))  # fmt: skip
     import torch
 
-    from ladm.language import load_language, token_losses
+    from ladm.modeling.causal_lm import load_language, token_losses
 
     language = load_language(str(students / "trained" / name), device="auto", dtype="float32")
     held_out = open_rows(str(students / "held-out"))

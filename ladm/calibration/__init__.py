@@ -1,0 +1,1 @@
+"""Which layers of a model separate coherent documents from incoherent ones."""

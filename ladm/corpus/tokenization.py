@@ -1,0 +1,159 @@
+"""Texts -> the first so many token ids of each, and how much of the text they cover. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ladm.corpus.rows import Rows
+from ladm.errors import LadmError, UsageError, one_line
+from ladm.modeling.facts import HUB_ID
+
+TEXT_COLUMN = "text"
+COMPARED_TOKENS = 64
+LEAST_AGREEMENT = 0.5
+BROKEN = "\ufffd"
+"""What stands for bytes that are no character."""
+MOST_OF_A_CHARACTER = 4
+"""Tokens, of which each is a byte."""
+MOST_TOKENS_PER_BYTE = 4
+"""A text with fewer bytes than a quarter of the tokens wanted is not tokenised at all: a byte makes one
+token at the most, and no normaliser in use makes four bytes of one."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Ids of the front of a text; `end` is the number of characters they cover."""
+
+    ids: list[int]
+    end: int
+
+
+class Tokenizer:
+    """A fast Hugging Face tokenizer, with or without a first token of its own; made by `load_tokenizer`."""
+
+    def __init__(self, tokenizer: Any, name: str, *, bos: bool | None) -> None:
+        self._name = name
+        self._tokenizer = tokenizer
+        self._backend = tokenizer.backend_tokenizer
+        self.bos = bool(first_token(tokenizer)) if bos is None else bos
+        if self.bos and tokenizer.bos_token_id is None:
+            raise UsageError(f"--bos: {name} has no such token")
+
+    def record(self) -> dict[str, Any]:
+        """What makes these ids what they are."""
+        content = self._backend.to_str().encode()
+        return {
+            "name": self._name,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "vocab_size": len(self._tokenizer),
+            "bos": self.bos,
+            "special_tokens": {key: str(value) for key, value in self._tokenizer.special_tokens_map.items()},
+        }
+
+    def surely_shorter(self, text: str, length: int) -> bool:
+        """Is the text too short for `length` tokens at a glance?"""
+        return len(text.encode(errors="surrogatepass")) * MOST_TOKENS_PER_BYTE < length - self.bos
+
+    def cut(self, texts: list[str], length: int) -> list[Tokens | None]:
+        """The first `length` ids of each text, on all cores; None for a text that has fewer."""
+        body = length - self.bos
+        cut: list[Tokens | None] = []
+        for encoding in self._backend.encode_batch(texts, add_special_tokens=False):
+            if len(encoding.ids) < body:
+                cut.append(None)
+                continue
+            ids = [self._tokenizer.bos_token_id] * self.bos + encoding.ids[:body]
+            cut.append(Tokens(ids=ids, end=encoding.offsets[body - 1][1] if body else 0))
+        return cut
+
+
+def first_token(tokenizer: Any) -> list[int]:
+    """The id that the tokenizer puts in front of a text by itself, or none."""
+    own = list(tokenizer("a")["input_ids"])[:1]
+    return own if own == [tokenizer.bos_token_id] else []
+
+
+def load_tokenizer(name: str, *, bos: bool | None) -> Tokenizer:
+    """Load a tokenizer to cut texts with. Raises as `plain_tokenizer`."""
+    return Tokenizer(plain_tokenizer(name), name, bos=bos)
+
+
+def disagreement(rows: Rows, model_folder: str) -> str | None:
+    """What to say where texts stand beside the ids, and the model's tokenizer makes others of them; None otherwise.
+
+    A few rows are looked at, and of each the first tokens. Nothing is said of rows without texts, or
+    of a model whose folder has none that loads.
+    """
+    if TEXT_COLUMN not in rows.column_names or not (Path(model_folder) / "tokenizer.json").exists():
+        return None
+    try:
+        tokenizer = plain_tokenizer(model_folder)
+    except LadmError:
+        return None
+    special = set(tokenizer.all_special_ids)
+    worst, where = 1.0, 0
+    for position in sorted({0, len(rows) // 2, len(rows) - 1}):
+        (text,) = rows.column(TEXT_COLUMN, position, position + 1)
+        (row,) = rows.read(position, position + 1)
+        if not isinstance(text, str) or row.num_tokens is None:
+            continue
+        front = text[: COMPARED_TOKENS * 40]
+        ours = tokenizer(front, add_special_tokens=False, verbose=False)["input_ids"][:COMPARED_TOKENS]
+        theirs = [int(k) for k in row.raw_ids[: COMPARED_TOKENS + 8] if k not in special][: len(ours)]
+        if len(theirs) >= COMPARED_TOKENS // 4:
+            agree = sum(a == b for a, b in zip(ours, theirs, strict=False)) / len(theirs)
+            worst, where = min((worst, where), (agree, position))
+    if worst >= LEAST_AGREEMENT:
+        return None
+    return (
+        f"row {where} of {rows.name}: {worst:.0%} of its first ids are what the model's own tokenizer makes of the "
+        "text beside them; where it was made with another tokenizer, nothing that a model makes of it means anything"
+    )
+
+
+def spell(tokenizer: Any, ids: list[int]) -> list[str]:
+    """What each token adds to the text, so that all together are the text of the ids.
+
+    A character made of several tokens stands with the last of them; the end of one that begins before is left out.
+    """
+
+    def decode(start: int, stop: int) -> str:
+        text: str = tokenizer.decode(ids[start:stop], clean_up_tokenization_spaces=False)
+        return text
+
+    start = min(range(min(MOST_OF_A_CHARACTER, len(ids))), key=lambda k: decode(k, len(ids)).count(BROKEN), default=0)
+    pieces, before = [""] * start, ""
+    for stop in range(start + 1, len(ids) + 1):
+        text = decode(start, stop)
+        if text.endswith(BROKEN) and stop < len(ids):
+            pieces.append("")
+            continue
+        pieces.append(text[len(before) :])
+        before = text
+    return pieces
+
+
+def plain_tokenizer(name: str) -> Any:
+    """Load a tokenizer from a folder or the Hub; no code of it is run.
+
+    Raises LadmError when there is none, or only one that is not fast.
+    """
+    if not Path(name).is_dir() and (Path(name).exists() or not HUB_ID.fullmatch(name)):
+        raise LadmError(f"no such tokenizer: {name} is neither a folder nor a Hub id such as org/name")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        # The tokenizer classes and the Hub client raise many kinds of their own.
+        if Path(name).is_dir() and not (Path(name) / "tokenizer.json").exists():
+            raise LadmError(
+                f"no such tokenizer: {name} has no tokenizer.json; give a folder or Hub id that has one"
+            ) from None
+        raise LadmError(f"no such tokenizer: {name} does not load: {one_line(error)}") from None
+    if not tokenizer.is_fast:
+        raise LadmError(f"{name}: only fast tokenizers are supported, and this one has no tokenizer.json")
+    return tokenizer

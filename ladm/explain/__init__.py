@@ -1,0 +1,1 @@
+"""A finished run -> which parts of a document its score comes from."""

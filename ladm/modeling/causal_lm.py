@@ -1,0 +1,136 @@
+"""A model folder -> a causal language model with all its weights, and the loss of every token.
+
+Shape suffixes: B rows, T tokens, C tokens of a chunk, E width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ladm.errors import LadmError, one_line
+from ladm.modeling.devices import resolve_devices, resolve_dtype
+from ladm.modeling.facts import learned_positions, model_folder
+from ladm.progress import Echo
+
+CHUNK_TOKENS = 1024
+CHECKED_TOKENS = 48
+DEPENDS_ON_LENGTH = ("dynamic", "longrope")
+"""Kinds of RoPE whose angles depend on how long the row is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """A causal language model on a device. `max_tokens` None: its configuration sets no limit."""
+
+    name: str
+    model: Any
+    device: torch.device
+    vocab_size: int
+    max_tokens: int | None
+    same_for_prefixes: bool
+    """Are the losses of a row's first tokens those of the row cut there?"""
+    learned_positions: int | None
+    """How many it has learned, with nothing for those behind them."""
+
+
+def load_language(name: str, *, device: str, dtype: str) -> Language:
+    """Load a model for evaluation. Raises LadmError for one that cannot be used."""
+    where = torch.device(resolve_devices(device)[0])
+    model = load_causal(name, dtype=resolve_dtype(dtype, str(where)), attention="sdpa").to(where).eval()
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {rope.get("rope_type")} | {part.get("rope_type") for part in rope.values() if isinstance(part, dict)}
+    found = Language(
+        name=name,
+        model=model,
+        device=where,
+        vocab_size=int(config.vocab_size),
+        max_tokens=getattr(config, "max_position_embeddings", None),
+        same_for_prefixes=not kinds & set(DEPENDS_ON_LENGTH),
+        learned_positions=learned_positions(config),
+    )
+    _check_head(found)
+    return found
+
+
+def require_positions(language: Language, length: int, echo: Echo) -> None:
+    """Say that rows are longer than the model was made for. Raises LadmError where it has nothing for the rest."""
+    if language.max_tokens is None or length <= language.max_tokens:
+        return
+    if language.learned_positions is not None:
+        raise LadmError(
+            f"{language.name} has learned positions, {language.learned_positions:,} of them, and none for {length:,} "
+            "tokens; ask for fewer"
+        )
+    echo(f"warning   {language.name} is made for {language.max_tokens:,} positions")
+
+
+def load_causal(name: str, *, dtype: torch.dtype, attention: str, config: Any = None) -> Any:
+    """A causal language model with all its weights; no code of the folder runs.
+
+    Raises LadmError for one that does not load, or whose folder lacks weights, such as a model without its head.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder = model_folder(name)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False,
+            use_safetensors=True, output_loading_info=True,
+        )  # fmt: skip
+    except Exception as error:
+        # What a model class raises on weights or settings that do not fit is its own.
+        raise LadmError(f"{name} cannot be loaded as a language model: {one_line(error)}") from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise LadmError(
+            f"{name}: its files lack {len(missing)} weights, such as {missing[0]}; use a whole language model"
+        )
+    return model
+
+
+@torch.inference_mode()
+def token_losses(language: Language, ids_BT: Tensor) -> Tensor:
+    """-log p of every token but the first given all before it: (B, T) ids -> (B, T - 1) float32 on the CPU.
+
+    The logits are made and used a chunk of tokens at a time, so that B x T x V numbers never exist.
+    """
+    ids_BT = ids_BT.to(language.device)
+    hidden_BTE = _hidden(language, ids_BT)
+    losses = []
+    for start in range(0, ids_BT.shape[1] - 1, CHUNK_TOKENS):
+        stop = min(start + CHUNK_TOKENS, ids_BT.shape[1] - 1)
+        logits_BCV = _logits(language, hidden_BTE[:, start:stop])
+        targets_BC = ids_BT[:, start + 1 : stop + 1]
+        # The vocabulary last: along another dimension torch adds it up one by one, off by 1e-4 for 50,000 of float32.
+        of_each = torch.nn.functional.cross_entropy(logits_BCV.flatten(0, 1), targets_BC.flatten(), reduction="none")
+        losses.append(of_each.view_as(targets_BC))
+    return torch.cat(losses, dim=1).cpu()
+
+
+def _hidden(language: Language, ids_BT: Tensor) -> Tensor:
+    hidden: Tensor = language.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+    return hidden
+
+
+def _logits(language: Language, hidden_BCE: Tensor) -> Tensor:
+    """What the model's own head makes of hidden states, in float32, with the cap that some families put on it."""
+    logits: Tensor = language.model.get_output_embeddings()(hidden_BCE).float()
+    cap = getattr(language.model.config.get_text_config(), "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+@torch.inference_mode()
+def _check_head(language: Language) -> None:
+    """Raise LadmError unless logits made piece by piece are the model's own: some families do more in their head."""
+    ids_BT = torch.arange(CHECKED_TOKENS, device=language.device).unsqueeze(0) % language.vocab_size
+    own = language.model(input_ids=ids_BT, use_cache=False).logits.float()
+    ours = _logits(language, _hidden(language, ids_BT))
+    if not torch.allclose(ours, own, rtol=1e-2, atol=1e-2 * float(own.abs().max())):
+        raise LadmError(f"{language.name}: the head of this {language.model.config.model_type} is not a linear one")

@@ -1,0 +1,200 @@
+"""A model folder or Hub id -> what can be known before its weights load: where, which, and whether it will do.
+
+Imports no torch, so that a model that cannot be used is refused within a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ladm.errors import LadmError, UsageError, one_line
+from ladm.settings.score import spell_layers
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+_REFUSED = {
+    "falcon": "falcon computes attention by itself, out of the reach of transformers' attention interface",
+    "bloom": "bloom adds an ALiBi bias to its logits, which the focus score does not model",
+    "mpt": "mpt adds an ALiBi bias to its logits, which the focus score does not model",
+    "gpt_oss": "gpt_oss has attention sinks, which the focus score does not model",
+    "gemma2": "gemma2 caps its logits (softcap), which the focus score does not model",
+    "qwen3_next": "qwen3_next has softmax attention in only some of its layers, the rest is linear attention",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What the configuration of a model says.
+
+    `max_tokens` is None where the model sets no limit, `head_size` where it is not said; `windowed` are
+    the layers that do not see every earlier token.
+    """
+
+    name: str
+    folder: str
+    model_type: str
+    num_layers: int
+    vocab_size: int
+    max_tokens: int | None
+    head_size: int | None
+    windowed: tuple[int, ...]
+
+    def choose_layers(self, asked: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The layers to score: those asked for, or all.
+
+        Raises UsageError for a layer that the model does not have and LadmError for a windowed one.
+        """
+        layers = tuple(range(self.num_layers)) if asked is None else asked
+        if layers[-1] >= self.num_layers:
+            raise UsageError(f"--layers names layer {layers[-1]}, but {self.name} has layers 0-{self.num_layers - 1}")
+        barred = sorted(set(layers) & set(self.windowed))
+        if barred:
+            free = sorted(set(range(self.num_layers)) - set(self.windowed))
+            remedy = f"leave them out: --layers {spell_layers(free)}" if free else "use another model"
+            raise LadmError(
+                f"{self.name}: layers {spell_layers(barred)} of this {self.model_type} model see only a window, "
+                f"which the focus score does not model; {remedy}"
+            )
+        return layers
+
+
+def model_facts(name: str) -> ModelFacts:
+    """Read the configuration of a model folder, or of a Hub id after fetching its files.
+
+    Raises LadmError when there is no such model, when it holds no safetensors, or when its
+    attention is known to be outside the method.
+    """
+    folder = model_folder(name)
+    config = read_config(name, folder).get_text_config()
+    _refuse(name, config)
+    try:
+        num_layers, vocab_size = int(config.num_hidden_layers), int(config.vocab_size)
+    except (AttributeError, TypeError, ValueError):
+        raise LadmError(f"{name}: {config.model_type} is not a decoder of text; use another model") from None
+    if num_layers < 1 or vocab_size < 1:
+        raise LadmError(f"{name}: config.json gives {num_layers} layers and a vocabulary of {vocab_size}")
+    max_tokens = getattr(config, "max_position_embeddings", None)
+    return ModelFacts(
+        name=name,
+        folder=str(folder.absolute()),
+        model_type=config.model_type,
+        num_layers=num_layers,
+        vocab_size=vocab_size,
+        max_tokens=max_tokens if isinstance(max_tokens, int) and max_tokens > 0 else None,
+        head_size=_head_size(config),
+        windowed=windowed_layers(config),
+    )
+
+
+def _head_size(config: Any) -> int | None:
+    size = getattr(config, "head_dim", None)
+    if size is None and getattr(config, "num_attention_heads", None):
+        size = config.hidden_size // config.num_attention_heads
+    return size if isinstance(size, int) else None
+
+
+def read_config(name: str, folder: Path) -> Any:
+    """The configuration of a model folder; no code of it runs. Raises LadmError for one that cannot be used."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        # Every configuration class checks its fields in its own way, and raises kinds of its own.
+        raise LadmError(f"{name}: config.json cannot be used: {one_line(error)}") from None
+
+
+def _refuse(name: str, config: Any) -> None:
+    reason = _REFUSED.get(config.model_type.removesuffix("_text"))
+    if reason is None and getattr(config, "attn_logit_softcapping", None):
+        reason = f"{config.model_type} caps its logits (softcap), which the focus score does not model"
+    if reason is None and "linear_attention" in (getattr(config, "layer_types", None) or ()):
+        reason = f"{config.model_type} has softmax attention in only some of its layers, the rest is linear attention"
+    if reason is None and getattr(config, "is_encoder_decoder", False):
+        reason = f"{config.model_type} is an encoder and a decoder, not a decoder alone"
+    if reason is not None:
+        raise LadmError(f"{name}: {reason}; use another model")
+
+
+def learned_positions(config: Any) -> int | None:
+    """How many positions a model has learned, with nothing for those behind them; None: it computes them."""
+    return None if getattr(config, "rope_parameters", None) else getattr(config, "max_position_embeddings", None)
+
+
+def windowed_layers(config: Any) -> tuple[int, ...]:
+    """Layers whose attention sees only a window of the tokens."""
+    types = getattr(config, "layer_types", None)
+    if types:
+        return tuple(i for i, kind in enumerate(types) if kind != "full_attention")
+    return tuple(range(config.num_hidden_layers)) if getattr(config, "sliding_window", None) else ()
+
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model, fetched if it is a Hub id. Raises LadmError unless it has a config and safetensors."""
+    folder = _found(name)
+    _require_safetensors(name, folder)
+    return folder
+
+
+def _found(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).exists() or not HUB_ID.fullmatch(name):
+        raise LadmError(f"no such model: {name} is neither a folder nor a Hub id such as org/name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", *TOKENIZER_FILES]))
+    except Exception as error:
+        # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
+        what = one_line(error)
+        raise LadmError(f"no such model: {name} is not a folder, and the Hub did not give it: {what}") from None
+
+
+def _require_safetensors(name: str, folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise LadmError(f"{name}: no config.json there; a model folder holds config.json and *.safetensors")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(suffix))
+    if pickles:
+        raise LadmError(
+            f"{name}: only pickled weights there ({pickles[0]}), which could run any code and are never opened; "
+            "convert them to safetensors"
+        )
+    raise LadmError(f"{name}: no *.safetensors there")
+
+
+def model_identity(folder: str) -> dict[str, str]:
+    """SHA-256 of `config.json` and of every safetensors file, by file name."""
+    root = Path(folder)
+    paths = [root / "config.json", *sorted(root.glob("*.safetensors"))]
+    with ThreadPoolExecutor(4) as pool:
+        digests = pool.map(_sha256, paths)
+    return {path.name: digest for path, digest in zip(paths, digests, strict=True)}
+
+
+def tokenizer_identity(folder: str) -> dict[str, str]:
+    """SHA-256 of what a tokenizer is made of, by file name; empty for a model that comes without one."""
+    paths = [Path(folder) / name for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")]
+    return {path.name: _sha256(path) for path in paths if path.exists()}
+
+
+def _sha256(path: Path) -> str:
+    if path.name == "config.json":
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""A run on disk: its files, its state, and whether it is sound."""

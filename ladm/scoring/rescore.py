@@ -1,0 +1,166 @@
+"""A finished run and another reduction -> a run folder with the scores that it gives. No forward pass, no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ladm.errors import LadmError, StorageError, one_line
+from ladm.runs.folder import Run, refuse_foreign
+from ladm.runs.results import (
+    ERRORS_FILE,
+    LABELS,
+    PARQUET_FILE,
+    SORTED_FILE,
+    Summary,
+    columns_of,
+    is_finished,
+    require_finished,
+    sorting,
+    staged_schema,
+    staging,
+    summarise,
+    write_sorted,
+)
+from ladm.settings.commands import RescoreSettings
+from ladm.settings.profiles import (
+    Floats,
+    Profile,
+    Reduction,
+    column_of,
+    form_of,
+    read_profile,
+    reduce_cds,
+    reduction_of,
+)
+from ladm.settings.score import parse_layers
+from ladm.storage.files import naming, write_whole
+from ladm.storage.locks import locked
+
+ROWS_AT_A_TIME = 20_000
+_FRONT = re.compile(r'\{"rank": \d+, (.*?"score": )[^,]+', re.DOTALL)
+
+
+def rescore(settings: RescoreSettings) -> Summary:
+    """Score the rows of `settings.run` anew from their stored CDS, into the folder `settings.output`.
+
+    Raises LadmError when the run did not keep what is wanted, or a profile is another model's or method's.
+    """
+    run, output = Run.read(Path(settings.run)), Path(settings.output)
+    require_finished(run)
+    refuse_foreign(output)
+    reduction, ablation = _wanted(settings, run)
+    form = {} if ablation == run.identity["settings"]["ablation"] else {"form": ablation}
+    identity = run.identity | {
+        "settings": run.identity["settings"] | {"reduce": reduction.how},
+        "score": reduction.identity() | form,
+        "about": run.identity["about"] | {"rescored_from": str(run.folder)},
+    }
+    with locked(output):
+        again = Run.create_or_resume(output, identity)
+        try:
+            with sorting(output) as staged, naming(run.folder / PARQUET_FILE, "read"):
+                _stage(run, reduction, _column(run, reduction, ablation), staged)
+                write_whole(output / ERRORS_FILE, [(run.folder / ERRORS_FILE).read_bytes()])
+                write_sorted(output, staged)
+        except Exception:
+            if not is_finished(again):
+                again.forget_if_empty()
+            raise
+        return summarise(again)
+
+
+def _wanted(settings: RescoreSettings, run: Run) -> tuple[Reduction, str]:
+    """What the profile or the flags ask for, the rest as it was; and the ablation that goes with it."""
+    had = run.identity["score"]
+    ablation = form_of(run.identity)
+    if settings.profile is not None:
+        profile = read_profile(settings.profile)
+        _require_same(profile, run, settings.profile)
+        return profile.reduction, profile.settings["ablation"]
+    layers = parse_layers(settings.layers)
+    if layers is not None:
+        return Reduction(how=settings.reduce or had["reduce"], layers=layers), ablation
+    heads = reduction_of(had).heads
+    # A profile's weights are for its own reduction; with another one every layer or head counts the same.
+    return Reduction(how=settings.reduce or had["reduce"], layers=tuple(had["layers"]), heads=heads), ablation
+
+
+def _require_same(profile: Profile, run: Run, path: str) -> None:
+    """Raise LadmError unless the run was scored by the profile's model and method."""
+    if profile.model["sha256"] != run.identity["model"]["sha256"]:
+        raise LadmError(f"{path} was calibrated for another model than the one of {run.folder}")
+    for name, value in profile.settings.items():
+        had = run.identity["settings"][name]
+        if had != value and not (name == "ablation" and _kept_forms(run) and value == "no-std"):
+            raise LadmError(f"{path} scores with {name} {value}, and {run.folder} was scored with {had}")
+
+
+def _kept_forms(run: Run) -> bool:
+    return bool(run.identity["settings"]["record"] == "forms" and run.identity["settings"]["ablation"] == "none")
+
+
+def _column(run: Run, reduction: Reduction, ablation: str) -> str:
+    """The column of `scores.parquet` that holds what is reduced. Raises LadmError where it was not kept."""
+    name = column_of(run.identity, ablation, heads=reduction.heads is not None)
+    if name not in columns_of(run.folder):
+        raise LadmError(f"{run.folder} did not keep {name}; score it again with --record heads")
+    return name
+
+
+def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
+    """The rows of the run with their new scores, ready to be sorted."""
+    kept_layers = tuple(run.identity["layers"])
+    source = pq.ParquetFile(run.folder / PARQUET_FILE, page_checksum_verification=True)
+    hidden = {"rank", "index", "chunked_index", "score", "meta", "num_tokens", "position"}
+    extras = [(field.name, field.type) for field in source.schema_arrow if field.name not in hidden]
+    schema = staged_schema(extras)
+    try:
+        with staging(staged, schema) as writer, (run.folder / SORTED_FILE).open(encoding="utf-8") as lines:
+            for batch in source.iter_batches(ROWS_AT_A_TIME):
+                cds_BL = _matrix(batch[name], run)
+                num_heads = None if reduction.heads is None else cds_BL.shape[1] // len(kept_layers)
+                columns = reduction.columns(kept_layers, num_heads=num_heads)
+                scores_B = reduce_cds(cds_BL[:, columns], reduction.how, reduction.weights)
+                writer.write_batch(_staged_batch(batch, scores_B, lines, schema, run))
+    except pa.ArrowInvalid as error:
+        raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: {one_line(error)}") from None
+
+
+def _matrix(column: pa.Array, run: Run) -> Floats:
+    """A column of equally long lists as (B, L)."""
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    if column.null_count or len(values) % max(len(column), 1) or len(set(np.diff(column.offsets))) > 1:
+        raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: rows with different numbers of layers")
+    cds_BL: Floats = values.reshape(len(column), -1)
+    return cds_BL
+
+
+def _staged_batch(
+    batch: pa.RecordBatch, scores_B: Floats, lines: Iterator[str], schema: pa.Schema, run: Run
+) -> pa.RecordBatch:
+    if not np.isfinite(scores_B).all():
+        raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: a row's numbers do not make a score")
+    texts = []
+    for score, line in zip(scores_B.tolist(), lines, strict=False):
+        front = _FRONT.match(line)
+        if front is None:
+            raise StorageError(f"{run.folder / SORTED_FILE} is damaged: {line[:60]!r} is not a line of results")
+        texts.append(f"{front[1]}{score!r}{line[front.end() : -1]}")
+    if len(texts) != len(batch):
+        raise StorageError(f"{run.folder / SORTED_FILE} is damaged: it has fewer lines than {PARQUET_FILE} has rows")
+    made: dict[str, Any] = {"score": pa.array(scores_B), "line": pa.array(texts, pa.string())}
+    for column, number, text in LABELS:
+        values = batch[column]
+        is_text = pa.types.is_string(values.type)
+        nothing = pa.nulls(len(values), pa.int64() if is_text else pa.string())
+        made[number], made[text] = (nothing, values) if is_text else (values, nothing)
+    arrays = [made[name] if name in made else batch[name] for name in schema.names]
+    return pa.RecordBatch.from_arrays([pc.cast(a, f.type) for a, f in zip(arrays, schema, strict=True)], schema=schema)

@@ -1,0 +1,1 @@
+"""A finished run and a token budget -> the documents to train on."""

@@ -1,0 +1,1 @@
+"""What each command is asked to do: frozen, checked settings with their defaults, and the files that give them."""

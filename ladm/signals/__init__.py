@@ -1,0 +1,1 @@
+"""The signals that score a row: one module each, behind one protocol."""

@@ -1,0 +1,45 @@
+"""Rows in, one number per document out: the protocol that every scorer follows. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ladm.corpus.rows import Ids, Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A score, higher is better, and whatever else of the document is kept beside it."""
+
+    score: float
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Scorer(Protocol):
+    """One way to score documents, ready to run on one device.
+
+    `asynchronous`: does `score` return before the numbers are there? Then the next rows are begun
+    before they are asked for, so that the device always has work.
+    """
+
+    @property
+    def asynchronous(self) -> bool: ...
+
+    def check(self, row: Row) -> Ids:
+        """The token ids of a row that can be scored. Raises RowError for one that cannot."""
+        ...
+
+    def score(self, ids_BT: npt.NDArray[np.int64], *, sparing: bool = False) -> Callable[[], list[Scored]]:
+        """Begin to score rows of equal length; what is returned waits for their scores, in their order.
+
+        Every number may be NaN; the caller looks.
+
+        `sparing`: of memory, whatever it costs in time; asked for where a row alone did not fit.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Atomic files, locks, identities and stopping: what makes work on disk safe."""

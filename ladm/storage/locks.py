@@ -1,0 +1,114 @@
+"""A folder held against other processes, by one alone or by launches that share it, and by workers. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ladm.errors import LockedError, StorageError
+from ladm.runs.folder import OWN_PARTIALS
+from ladm.storage.files import PARTIAL_SUFFIX, SORTING, naming
+
+LOCK_FILE = ".lock"
+HOLDER_FILE = ".holder"
+WORKERS_FILE = ".workers"
+WORKERS_PATIENCE_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the run folder against other runs; with `shared`, beside others that share it too.
+
+    Raises LockedError at once, naming a holder.
+    """
+    with naming(folder, "create"):
+        folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / HOLDER_FILE
+    with naming(folder / LOCK_FILE, "lock"):
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _flock(descriptor, folder, shared=shared)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    try:
+        with naming(folder, "write to"):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        if not shared:
+            _wait_for_workers(folder)
+            with naming(folder, "write to"):
+                _tidy(folder)
+        yield
+    finally:
+        try:
+            with contextlib.suppress(OSError):
+                if not shared:
+                    holder.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what runs that were killed left half written."""
+    for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
+        if OWN_PARTIALS.fullmatch(left.name):
+            left.unlink(missing_ok=True)
+    for left in folder.iterdir():
+        if SORTING.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def hold_as_worker(folder: Path) -> None:
+    """Have it known, for as long as this process lives, that a worker may still write to the run folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder / WORKERS_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def _wait_for_workers(folder: Path) -> None:
+    """Workers of a supervisor that was killed die with it, unless they hang in a write; nobody may write beside them.
+
+    Raises LockedError when they are still there after a while.
+    """
+    try:
+        descriptor = os.open(folder / WORKERS_FILE, os.O_RDWR)
+    except OSError:
+        return
+    until = time.monotonic() + WORKERS_PATIENCE_SECONDS
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise LockedError(
+                        f"{folder} is in use by workers whose run was killed and who do not end; see what they hang in"
+                    ) from None
+                time.sleep(0.05)
+            except OSError:
+                return
+            else:
+                return
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, folder: Path, *, shared: bool) -> None:
+    """Lock the open file for as long as it is open; the kernel lets go when its process is gone."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        who = "another process"
+        with contextlib.suppress(OSError):
+            who = (folder / HOLDER_FILE).read_text(encoding="utf-8").strip() or who
+        raise LockedError(f"{folder} is in use by {who}") from None
+    except OSError as error:
+        # Some file systems of clusters have no locks. Claims keep sharers apart; one alone has nothing else.
+        if not shared:
+            raise StorageError(f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}") from error
