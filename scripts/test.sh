@@ -16,6 +16,7 @@ fi
 ruff check .
 ruff format --check .
 mypy ladm
+lint-imports
 # A file at a time on each of up to four cores, each with one thread: the tests' own processes share them.
 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
     "${select[@]}" "$@"

@@ -41,11 +41,11 @@ class FakeScorer:
             raise RowError("too_short", f"{len(ids)} tokens leave no span to score")
         return ids
 
-    def score(self, ids_BT: Any, *, sparing: bool = False) -> Callable[[], list[Scored]]:
+    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
         self.calls += 1
         if self.calls == self.memory_at_call:
             raise RuntimeError(self.memory_message)
-        if self.memory_rows is not None and len(ids_BT) > self.memory_rows and not (sparing and self.can_spare):
+        if self.memory_rows is not None and len(ids_BT) > self.memory_rows and not (low_memory and self.can_spare):
             raise RuntimeError(self.memory_message)
         if self.die_on is not None and (ids_BT[:, 0] == self.die_on).any():
             os._exit(9)

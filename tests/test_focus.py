@@ -13,7 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ladm.method.focus import Grid, aggregated_focus, contextual_dependency, pairwise_focus, span_grid
+from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus
+from ladm.method.grid import Grid, span_grid
 
 
 def random_qk(H: int, G: int, T: int, D: int, *, seed: int, sharp: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ladm.errors import UsageError
 from ladm.method.attention import causal_attention
-from ladm.method.focus import Grid, aggregated_focus, contextual_dependency, span_grid
+from ladm.method.focus import aggregated_focus, contextual_dependency, wanted_JN
 from ladm.method.focus import pairwise_focus as oracle
+from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import pairwise_focus
 
 DEVICE = "cuda" if torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1" else "cpu"
@@ -31,7 +32,7 @@ def worst(fast_BJN: Tensor, q: Tensor, k: Tensor, grid: Grid, scaling: float) ->
     """Largest error relative to the largest focus of the same scored span."""
     errors = []
     for row in range(len(q)):
-        exact = oracle(q[row], k[row], scaling=scaling, grid=grid).where(grid.wanted_JN(), 0.0)
+        exact = oracle(q[row], k[row], scaling=scaling, grid=grid).where(wanted_JN(grid), 0.0)
         scale = exact.amax(dim=1, keepdim=True)
         errors.append(((fast_BJN[row] - exact).abs() / scale).max().item())
     return max(errors)
@@ -168,9 +169,9 @@ def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pairwise_focus(q, k, lse, scaling=0.4, grid=grid, backend="torch")
     cut, blocks = fast_module._blocks, []
     monkeypatch.setattr(fast_module, "_blocks", lambda *a, **b: [blocks.append(x) or x for x in cut(*a, **b)])
-    for name, value, sparing in (("BLOCK_ELEMENTS", {"cpu": 1}, False), ("SPARING_ELEMENTS", 1, True)):
+    for name, value, low_memory in (("BLOCK_ELEMENTS", {"cpu": 1}, False), ("LOW_MEMORY_ELEMENTS", 1, True)):
         monkeypatch.setattr(fast_module, name, value)
-        small = pairwise_focus(q, k, lse, scaling=0.4, grid=grid, backend="torch", sparing=sparing)
+        small = pairwise_focus(q, k, lse, scaling=0.4, grid=grid, backend="torch", low_memory=low_memory)
         assert torch.allclose(small, whole, rtol=1e-5)
     assert {len(block) for block in blocks} == {1}
 
@@ -198,7 +199,7 @@ def test_nothing_of_the_size_of_all_pairs_is_made(variant: str) -> None:
         q, k = draw(1, 4, 2, T, 16)
         with Largest() as seen:
             _, lse = causal_attention(q, k, k, scaling=0.25, kernel="aten-flash-cpu")
-            pairwise_focus(q, k, lse, scaling=0.25, grid=grid, backend="torch", sparing=True)
+            pairwise_focus(q, k, lse, scaling=0.25, grid=grid, backend="torch", low_memory=True)
         largest[T] = seen.elements
     assert largest[4096] <= 2.1 * largest[2048]
     assert largest[4096] < 4096 * 4096 / 4

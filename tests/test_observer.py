@@ -13,7 +13,8 @@ import transformers as tf
 from conftest import GOLDEN
 
 from ladm.errors import LadmError, UsageError
-from ladm.method.focus import pairwise_focus, span_grid
+from ladm.method.focus import pairwise_focus
+from ladm.method.grid import span_grid
 from ladm.modeling.facts import model_facts, spell_layers
 from ladm.modeling.observer import LayerView, Observer, load_observer
 

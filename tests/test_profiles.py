@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ladm.errors import LadmError, UsageError
-from ladm.settings.profiles import Profile, Reduction, profile_text, read_profile, reduce_cds
+from ladm.method.grid import Method
+from ladm.method.reduction import Reduction, reduce_cds
+from ladm.settings.profiles import Profile, profile_text, read_profile
 
 Run = Callable[..., Result]
 SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "16")
@@ -66,10 +68,8 @@ def test_which_columns_a_reduction_wants() -> None:
 
 def write_profile(path: Path, run: Path, reduction: Reduction, **settings: Any) -> Path:
     identity = json.loads((run / "run.json").read_text())
-    method = {key: value for key, value in identity["settings"].items() if key not in ("method", "reduce", "record")}
-    profile = Profile(
-        model=identity["model"], settings=method | settings, length_tokens=512, reduction=reduction, found={"auc": 1}
-    )
+    method = Method.from_dict(identity["settings"] | settings)
+    profile = Profile(model=identity["model"], method=method, length_tokens=512, reduction=reduction, found={"auc": 1})
     path.write_text(profile_text(profile))
     assert read_profile(path) == profile
     return path
@@ -99,7 +99,8 @@ def by_index(run: Path) -> dict[int, dict[str, Any]]:
 def test_heads_are_scored_by_the_equations(kept: tuple[str, Path], golden_observer: Any, golden: Any) -> None:
     import torch
 
-    from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, span_grid
+    from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus
+    from ladm.method.grid import span_grid
 
     line = by_index(kept[1])[0]
     views: list[Any] = []
@@ -120,7 +121,7 @@ def test_heads_are_scored_by_the_equations(kept: tuple[str, Path], golden_observ
 def test_long_range_focus_is_a_median_of_far_pairs(ladm: Run, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     import torch
 
-    from ladm.method.focus import span_grid
+    from ladm.method.grid import span_grid
     from ladm.signals.layer_cds import long_range_focus
 
     grid = span_grid(512, variant="released", l=16, m=1, n=4, n0=None, d_afs=4, d_cds=4)

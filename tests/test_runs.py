@@ -350,10 +350,10 @@ def test_a_batch_that_did_not_fit_is_not_tried_again(tmp_path: Path, rows: Rows)
     refused: list[int] = []
     original = FakeScorer.score
 
-    def score(self: FakeScorer, ids_BT: Any, *, sparing: bool = False) -> Any:
+    def score(self: FakeScorer, ids_BT: Any, *, low_memory: bool = False) -> Any:
         if len(ids_BT) > 3:
             refused.append(len(ids_BT))
-        return original(self, ids_BT, sparing=sparing)
+        return original(self, ids_BT, low_memory=low_memory)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeScorer, "score", score)

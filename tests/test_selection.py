@@ -23,11 +23,11 @@ from ladm.selection import budget as selection
 from ladm.selection.budget import (
     Choice,
     DomainChoice,
-    parse_tokens,
     round_quotas,
     select_exact,
     select_percent,
 )
+from ladm.settings.quantities import parse_tokens
 
 
 def pool(*documents: tuple[str, float, int]) -> Choice:

@@ -19,7 +19,7 @@ from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LockedError, StorageError, UsageError
 from ladm.runs.folder import Run, UnitWriter
 from ladm.runs.results import finish
-from ladm.runs.upkeep import verify
+from ladm.runs.verify import verify
 from ladm.scoring.engines import shard
 from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.shard import Place, Shard, SharedUnits, parse_shard, place_of

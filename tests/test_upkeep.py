@@ -15,7 +15,8 @@ from conftest import GOLDEN, read_lines, topical_rows
 
 from ladm.cli.display import duration
 from ladm.runs.folder import Run as RunFolder
-from ladm.runs.upkeep import delete_run, forget_errors, status
+from ladm.runs.reset import delete_run, forget_errors
+from ladm.runs.status import status
 
 Run = Callable[..., Result]
 SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "16")

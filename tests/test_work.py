@@ -38,10 +38,10 @@ class Telling(FakeScorer):
 
     told: Told
 
-    def score(self, ids_BT: Any, *, sparing: bool = False) -> Callable[[], list[Scored]]:
+    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
         first = int(ids_BT[0, 0])
         self.told.append(("score", [first]))
-        scored = super().score(ids_BT, sparing=sparing)
+        scored = super().score(ids_BT, low_memory=low_memory)
 
         def asked() -> list[Scored]:
             self.told.append(("asked", [first]))
@@ -151,10 +151,10 @@ def test_rows_are_read_and_checked_while_others_are_scored(
             checked[row.position].set()
             return super().check(row)
 
-        def score(self, ids_BT: Any, *, sparing: bool = False) -> Callable[[], list[Scored]]:
+        def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
             following = int(ids_BT[-1, 0]) + 1
             ahead.append(following == len(checked) or checked[following].wait(20))
-            return super().score(ids_BT, sparing=sparing)
+            return super().score(ids_BT, low_memory=low_memory)
 
     complete(tmp_path / "run", rows, batch=4, make_scorer=lambda _: Watching())
     assert ahead == [True] * 3

@@ -26,7 +26,8 @@ import fakes
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LockedError, StorageError
-from ladm.runs.folder import FORMAT, Run
+from ladm.runs.folder import Run
+from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.lines import read_lines
 from ladm.runs.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish, is_finished
 from ladm.scoring.engines.local import run_units
@@ -40,9 +41,9 @@ START_SECONDS = 4.0
 RESULTS = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
 
 
-def identity(rows: Rows, **changed: Any) -> dict[str, Any]:
+def identity(rows: Rows, **changed: Any) -> RunIdentity:
     base = {"format": FORMAT, "settings": {"d_afs": 4, "m": 1}, "data": rows.identity(), "unit_rows": 16}
-    return base | {"about": {"rows": rows.name}} | changed
+    return RunIdentity(base | {"about": {"rows": rows.name}} | changed)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from ladm.calibration.contrast import DEGRADED_EVERY, FEWEST_DOCUMENTS, INTACT, 
 from ladm.calibration.findings import Findings, find
 from ladm.corpus.rows import Ids, Rows, commonest, look_up, open_rows, token_ids
 from ladm.errors import LadmError, RowError, UsageError
+from ladm.method.grid import METHOD_FIELDS
+from ladm.method.reduction import kept_column
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
@@ -26,7 +28,7 @@ from ladm.runs.results import columns_of, read_scores
 from ladm.scoring.score import score as run_score
 from ladm.settings.commands import CalibrateSettings
 from ladm.settings.config_file import read_config
-from ladm.settings.profiles import METHOD_KEYS, Profile, kept_column, profile_text
+from ladm.settings.profiles import Profile, profile_text
 from ladm.settings.score import ScoreSettings, parse_layers
 from ladm.storage.files import naming, write_whole
 
@@ -187,7 +189,7 @@ def _score_settings(settings: CalibrateSettings, chosen: Chosen, *, work: Path) 
     config = {} if settings.config is None else read_config(Path(settings.config))
     if "profile" in config or config.get("ablation", "none") != "none":
         raise UsageError(f"--config {settings.config}: a profile or an ablation; calibration finds the form itself")
-    used = {name: value for name, value in config.items() if name in (*METHOD_KEYS, *CONFIGURED)}
+    used = {name: value for name, value in config.items() if name in (*METHOD_FIELDS, *CONFIGURED)}
     flags = {
         "rows": str(work / CONTRAST),
         "model": settings.model,
@@ -208,11 +210,8 @@ def _score_settings(settings: CalibrateSettings, chosen: Chosen, *, work: Path) 
 
 def require_spans(settings: ScoreSettings, length_tokens: int) -> None:
     """Raise UsageError when documents of this length leave nothing to score, or not the same in both forms."""
-    from ladm.method.focus import span_grid
-    from ladm.signals.cds_scorer import grid_settings
-
     forms = (WITH_SIGMA, WITHOUT_SIGMA) if settings.record == "forms" else (settings.ablation,)
-    grids = [span_grid(length_tokens, **grid_settings(settings) | {"ablation": form}) for form in forms]
+    grids = [replace(settings.method, ablation=form).grid(length_tokens) for form in forms]
     if not grids[0].J:
         raise UsageError(
             f"spans of {settings.span_tokens} tokens leave none to score in {length_tokens:,} tokens; give a smaller "
@@ -245,7 +244,7 @@ def measure(run: Run, contrast: list[Contrast], *, num_layers: int, heads: bool)
                 )
     read = {form: np.array(table[column].to_pylist(), dtype=np.float64) for form, column in kept.items()}
     by_head = {form: np.array(table[head_columns[form]].to_pylist(), dtype=np.float64) for form in kept if heads}
-    layers = tuple(run.identity["layers"])
+    layers = run.identity.layers
     return Measured(
         kinds=np.array([row.kind for row in found]),
         halves=np.array([row.half for row in found]),
@@ -261,8 +260,8 @@ def measure(run: Run, contrast: list[Contrast], *, num_layers: int, heads: bool)
 def _profile(settings: CalibrateSettings, run: Run, chosen: Chosen, findings: Findings) -> Profile:
     identity = run.identity
     return Profile(
-        model=identity["model"],
-        settings={key: identity["settings"][key] for key in METHOD_KEYS} | {"ablation": findings.recommended.form},
+        model=identity.model,
+        method=replace(identity.method, ablation=findings.recommended.form),
         length_tokens=chosen.length_tokens,
         reduction=findings.reduction,
         found={
@@ -270,8 +269,8 @@ def _profile(settings: CalibrateSettings, run: Run, chosen: Chosen, findings: Fi
             "degraded_every": DEGRADED_EVERY,
             "seed": settings.seed,
             "objective": settings.objective,
-            "dtype": identity["dtype"],
-            "data": identity["data"]["xxh3_128"],
+            "dtype": identity.dtype,
+            "data": identity.data["xxh3_128"],
             **findings.summary(),
         },
     )

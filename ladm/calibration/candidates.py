@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from ladm.calibration.contrast import INTACT, PASTED
 from ladm.errors import LadmError
-from ladm.settings.profiles import Floats, Reduction, reduce_cds
+from ladm.method.grid import Ablation
+from ladm.method.reduction import Floats, Reduction, reduce_cds
 
-WITH_SIGMA, WITHOUT_SIGMA = "none", "no-std"
+WITH_SIGMA: Ablation = "none"
+WITHOUT_SIGMA: Ablation = "no-std"
 """The forms of CDS, named as the ablations that they are."""
 DRAWS = 2000
 CHOSEN_ON, JUDGED_ON = 0, 1
@@ -37,13 +39,13 @@ class Measured:
     halves: npt.NDArray[np.int64]
     documents: npt.NDArray[np.int64]
     """The document that a row is, or, pasted together, begins with."""
-    cds: dict[str, Floats]
-    by_head: dict[str, Floats] = field(default_factory=dict)
+    cds: dict[Ablation, Floats]
+    by_head: dict[Ablation, Floats] = field(default_factory=dict)
     layers: tuple[int, ...]
     num_layers: int
     num_heads: int | None = None
 
-    def of(self, kind: str, half: int | None, form: str, *, heads: bool = False) -> Floats:
+    def of(self, kind: str, half: int | None, form: Ablation, *, heads: bool = False) -> Floats:
         """The rows of a kind, of one half or (None) of both: (B, P)."""
         rows: Floats = (self.by_head if heads else self.cds)[form][self._is(kind, half)]
         return rows
@@ -77,7 +79,7 @@ class Measured:
 class Candidate:
     """A way to make one score: some columns of a form, reduced. `cost` is the share of a forward pass that it needs."""
 
-    form: str = WITH_SIGMA
+    form: Ablation = WITH_SIGMA
     heads: bool = False
     columns: tuple[int, ...]
     how: str
@@ -259,7 +261,7 @@ def _windows(measured: Measured) -> Iterator[tuple[int, ...]]:
     yield from (tuple(range(first, last + 1)) for first in range(P) for last in range(first, P))
 
 
-def _best_heads(measured: Measured, form: str) -> Iterator[tuple[int, ...]]:
+def _best_heads(measured: Measured, form: Ablation) -> Iterator[tuple[int, ...]]:
     """For every layer to stop at, the so many heads up to it that separate best by themselves on the first half."""
     P = measured.num_columns(heads=True)
     singles = [Candidate(form=form, heads=True, columns=(k,), how="mean", weights=None, cost=0.0) for k in range(P)]
@@ -271,7 +273,7 @@ def _best_heads(measured: Measured, form: str) -> Iterator[tuple[int, ...]]:
         yield from (tuple(sorted(int(k) for k in order[:count])) for count in HEADS_TRIED if count <= stop)
 
 
-def _scales(measured: Measured, columns: tuple[int, ...], form: str, *, heads: bool) -> tuple[float, ...]:
+def _scales(measured: Measured, columns: tuple[int, ...], form: Ablation, *, heads: bool) -> tuple[float, ...]:
     """Weights that give every column the same median over the intact documents of the first half, 6 digits, sum 1."""
     medians = np.median(measured.of(INTACT, CHOSEN_ON, form, heads=heads)[:, list(columns)], axis=0)
     weights = 1 / np.maximum(medians, 1e-300)

@@ -29,13 +29,13 @@ from ladm.corpus.prepare import Progress as PrepareProgress
 from ladm.corpus.prepare import prepare
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError
+from ladm.method.reduction import Floats
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.runs.results import read_scores
 from ladm.scoring.score import score as run_score
 from ladm.settings.commands import CalibrateSettings, CheckSettings, PrepareSettings
-from ladm.settings.profiles import Floats
 from ladm.settings.score import ScoreSettings
 from ladm.storage.files import naming, write_whole
 

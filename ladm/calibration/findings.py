@@ -23,7 +23,8 @@ from ladm.calibration.candidates import (
 )
 from ladm.calibration.contrast import LIST, REPEATED, SHUFFLED
 from ladm.errors import LadmError
-from ladm.settings.profiles import Reduction
+from ladm.method.grid import Ablation
+from ladm.method.reduction import Reduction
 from ladm.settings.score import spell_layers
 
 
@@ -32,7 +33,7 @@ class LayerFinding:
     """One layer, or the best head of it: AUC over the pasted kinds by form, and the cost of stopping there."""
 
     name: str
-    forms: dict[str, Estimate]
+    forms: dict[Ablation, Estimate]
     cost: float
 
     @property
@@ -142,7 +143,7 @@ def _by_layer(measured: Measured, *, seed: int) -> Iterator[LayerFinding]:
         yield LayerFinding(name=f"{layer}" if head is None else f"{layer} head {head}", forms=forms, cost=cost)
 
 
-def _single(measured: Measured, column: int, form: str, half: int | None, seed: int) -> Estimate:
+def _single(measured: Measured, column: int, form: Ablation, half: int | None, seed: int) -> Estimate:
     heads = measured.num_heads is not None
     candidate = Candidate(form=form, heads=heads, columns=(column,), how="mean", weights=None, cost=1.0)
     return judge(measured, candidate, measured.pasted, half=half, seed=seed)

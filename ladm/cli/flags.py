@@ -47,7 +47,7 @@ class Tokens(click.ParamType):  # type: ignore[type-arg]
     name = "tokens"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ARG002
-        from ladm.selection.budget import parse_tokens
+        from ladm.settings.quantities import parse_tokens
 
         return value if isinstance(value, int) else parse_tokens(value)
 

@@ -84,8 +84,8 @@ def _echo_summary(head: str, summary: Any, output: str) -> None:
 def status(run: str, as_json: bool | None) -> None:
     """How far RUN is: units, rows, errors by type, rate, time left. It may be running."""
     from ladm.runs.folder import Run
-    from ladm.runs.upkeep import describe
-    from ladm.runs.upkeep import status as read_status
+    from ladm.runs.status import describe
+    from ladm.runs.status import status as read_status
 
     found = read_status(Run.read(Path(run)))
     for line in [json.dumps(describe(found))] if as_json else status_report(found):
@@ -100,7 +100,7 @@ def verify(run: str, deep: bool | None) -> None:
     quieten_libraries()
     from ladm.runs.folder import Run
     from ladm.runs.results import is_finished
-    from ladm.runs.upkeep import verify as run_verify
+    from ladm.runs.verify import verify as run_verify
 
     found = Run.read(Path(run))
     problems = list(run_verify(found, deep=bool(deep)))

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ladm.method.attribution import column_weights, pair_parts, strongest, token_focus
-from ladm.method.focus import Ablation, Grid, aggregated_focus, contextual_dependency
+from ladm.method.focus import aggregated_focus, contextual_dependency
+from ladm.method.grid import Ablation, Grid
 from ladm.method.pfs import pairwise_focus
+from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.modeling.observer import LayerView, Observer
-from ladm.settings.profiles import Floats, Reduction, reduce_cds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,13 @@ def take_apart(
     ablation: Ablation,
     backend: str,
     most_pairs: int,
-    sparing: bool = False,
+    low_memory: bool = False,
 ) -> Parts:
     """Run the model twice over one row: for its spans, and for the tokens of its strongest pairs.
 
-    `observer.layers` are those of `reduction`. `sparing`: as of `pairwise_focus`.
+    `observer.layers` are those of `reduction`. `low_memory`: as of `pairwise_focus`.
     """
-    pfs_PJN = _focus(observer, ids_BT, grid, reduction, backend, sparing=sparing)
+    pfs_PJN = _focus(observer, ids_BT, grid, reduction, backend, low_memory=low_memory)
     cds_P = contextual_dependency(aggregated_focus(pfs_PJN, grid, ablation=ablation), grid, ablation=ablation)
     of_columns = cds_P.double().numpy()
     w_P = column_weights(of_columns, reduction)
@@ -74,7 +75,7 @@ def take_apart(
 
 
 def _focus(
-    observer: Observer, ids_BT: Tensor, grid: Grid, reduction: Reduction, backend: str, *, sparing: bool
+    observer: Observer, ids_BT: Tensor, grid: Grid, reduction: Reduction, backend: str, *, low_memory: bool
 ) -> Tensor:
     """Equation 2 of every layer or head that makes the score: (P, J, N) on the CPU."""
     by_head = reduction.heads is not None
@@ -83,7 +84,7 @@ def _focus(
     def visit(view: LayerView) -> None:
         pfs = pairwise_focus(
             view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head,
-            sparing=sparing,
+            low_memory=low_memory,
         )[0]  # fmt: skip
         kept.append((pfs[_heads_of(reduction, view.layer)] if by_head else pfs.unsqueeze(0)).cpu())
 

@@ -16,10 +16,10 @@ from ladm.corpus.rows import Row, token_ids
 from ladm.corpus.tokenization import spell
 from ladm.errors import LadmError, RowError
 from ladm.explain.decompose import Parts
-from ladm.method.focus import Grid, span_grid
+from ladm.method.grid import Grid, Method
+from ladm.method.reduction import Floats
 from ladm.runs.folder import INSPECTED_FORMAT
 from ladm.scoring.engines.work import is_out_of_memory
-from ladm.settings.profiles import Floats
 
 EXCERPT_TOKENS, AROUND_TOKENS = 80, 32
 
@@ -45,7 +45,7 @@ class Explainer:
     """A model at work on single documents, and what is said of them."""
 
     take: TakeApart
-    method: dict[str, Any]
+    method: Method
     vocab_size: int
     kept_at: list[int]
     """Where, among the kept CDS, those of the score stand."""
@@ -72,7 +72,7 @@ class Explainer:
             raise LadmError(f"row {row.position} of {source}: {error}") from None
         if (row.index, row.meta, len(ids)) != (wanted.index, json.loads(wanted.meta), wanted.num_tokens):
             raise LadmError(f"{source} are not the rows of the run: row {row.position} is another document")
-        parts = self._take(torch.from_numpy(ids).unsqueeze(0), span_grid(len(ids), **self.method), row.position)
+        parts = self._take(torch.from_numpy(ids).unsqueeze(0), self.method.grid(len(ids)), row.position)
         self._require_same(parts, wanted, source)
         listed = ids.tolist()
         return {
@@ -99,9 +99,9 @@ class Explainer:
         }
 
     def _take(self, ids_BT: Tensor, grid: Grid, position: int) -> Parts:
-        for sparing in (False, True):
+        for low_memory in (False, True):
             try:
-                return self.take(ids_BT, grid, sparing=sparing)
+                return self.take(ids_BT, grid, low_memory=low_memory)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

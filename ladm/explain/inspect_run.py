@@ -17,15 +17,14 @@ from ladm.corpus.tokenization import disagreement, plain_tokenizer
 from ladm.errors import LadmError
 from ladm.explain.decompose import take_apart
 from ladm.explain.document import Explainer, Wanted
+from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts, model_identity
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import INSPECTED, Run
 from ladm.runs.results import columns_of, require_finished, score_batches
 from ladm.scoring.plan import load_planned, make_plan
 from ladm.settings.commands import MOST_INSPECTED, InspectSettings
-from ladm.settings.profiles import Reduction, column_of, form_of, reduction_of
 from ladm.settings.score import ScoreSettings, spell_layers
-from ladm.signals.cds_scorer import grid_settings
 from ladm.storage.files import PARTIAL_SUFFIX, naming, write_whole
 from ladm.storage.interrupts import Stopped, stopping
 
@@ -55,8 +54,8 @@ def _inspect(
     tell: Callable[[Path], None],
     progress: Progress,
 ) -> None:
-    reduction, ablation = reduction_of(run.identity["score"]), form_of(run.identity)
-    column = column_of(run.identity, ablation, heads=reduction.heads is not None)
+    reduction, ablation = run.identity.reduction, run.identity.score_form
+    column = run.identity.cds_column(ablation, heads=reduction.heads is not None)
     wanted = _choose(run, settings, column if column in columns_of(run.folder) else None)
     facts = _facts(run, settings)
     rows = _rows(run, settings)
@@ -84,14 +83,14 @@ def _inspect(
         backend=used.backend,
         most_pairs=MOST_PAIRS,
     )
-    kept_at = reduction.columns(tuple(run.identity["layers"]), num_heads=_num_heads(run, wanted, reduction))
+    kept_at = reduction.columns(run.identity.layers, num_heads=_num_heads(run, wanted, reduction))
     explainer = Explainer(
         take=take,
-        method=grid_settings(plan.settings),
+        method=plan.settings.method,
         vocab_size=facts.vocab_size,
         kept_at=kept_at,
         names=_names(reduction),
-        tolerance=max(TOLERANCE[used.dtype], TOLERANCE[run.identity["dtype"]]),
+        tolerance=max(TOLERANCE[used.dtype], TOLERANCE[run.identity.dtype]),
         tokenizer=tokenizer,
         made_with=made_with,
     )
@@ -148,24 +147,24 @@ def _choose(run: Run, settings: InspectSettings, column: str | None) -> list[Wan
 def _num_heads(run: Run, wanted: list[Wanted], reduction: Reduction) -> int | None:
     if reduction.heads is None or wanted[0].cds is None:
         return None if reduction.heads is None else 1 + max(head for _, head in reduction.heads)
-    return len(wanted[0].cds) // len(run.identity["layers"])
+    return len(wanted[0].cds) // len(run.identity.layers)
 
 
 def _facts(run: Run, settings: InspectSettings) -> ModelFacts:
     """The model that scored the run. Raises LadmError for another."""
-    name = settings.model or run.identity["about"]["model"]
+    name = settings.model or run.identity.model_name
     try:
         facts = model_facts(name)
     except LadmError as error:
         raise LadmError(str(error) if settings.model else f"{error}; give --model where it is now") from None
-    if model_identity(facts.folder) != run.identity["model"]["sha256"]:
+    if model_identity(facts.folder) != run.identity.model_sha256:
         raise LadmError(f"{name} is not the model that scored {run.folder}; give --model its folder")
     return facts
 
 
 def _rows(run: Run, settings: InspectSettings) -> Rows:
     """The rows that the run scored, as far as their number tells; single ones are judged by what they hold."""
-    name = settings.rows or run.identity["about"]["rows"]
+    name = settings.rows or run.identity.rows_name
     try:
         rows = open_rows(name, limit=run.num_rows)
     except LadmError as error:
@@ -179,13 +178,11 @@ def _rows(run: Run, settings: InspectSettings) -> Rows:
 
 def _score_settings(run: Run, settings: InspectSettings, reduction: Reduction) -> ScoreSettings:
     """How the run was scored, with the layers alone that make its score."""
-    had = run.identity["settings"]
-    method = {name: had[name] for name in ("variant", "span_tokens", "m", "n", "n0", "d_afs", "d_cds", "ablation")}
     return ScoreSettings(
-        **method,
+        **run.identity.method.as_dict(),
         layers=spell_layers(reduction.layers),
-        model=settings.model or run.identity["about"]["model"],
-        dtype=settings.dtype or run.identity["dtype"],
+        model=settings.model or run.identity.model_name,
+        dtype=settings.dtype or run.identity.dtype,
         device=settings.device,
     )
 

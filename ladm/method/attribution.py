@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ladm.method.focus import Ablation, Grid, aggregated_focus, contextual_dependency, distance_JN
-from ladm.settings.profiles import Floats, Reduction
+from ladm.method.focus import aggregated_focus, contextual_dependency, distance_JN, wanted_JN
+from ladm.method.grid import Ablation, Grid
+from ladm.method.reduction import Floats, Reduction
 
 
 def column_weights(cds_P: Floats, reduction: Reduction) -> Floats:
@@ -45,7 +46,7 @@ def column_weights(cds_P: Floats, reduction: Reduction) -> Floats:
 def pair_parts(pfs_PJN: Tensor, grid: Grid, *, ablation: Ablation) -> Tensor:
     """What each pair adds to each CDS, equations 3-5: (P, J, N) -> (P, J, N); the sum over J and N is CDS_p."""
     c_J = contextual_dependency(torch.eye(len(grid.J), dtype=pfs_PJN.dtype), grid, ablation=ablation)
-    used_PJN = pfs_PJN.where(grid.wanted_JN(), 0.0) * distance_JN(grid, pfs_PJN, ablation=ablation)
+    used_PJN = pfs_PJN.where(wanted_JN(grid), 0.0) * distance_JN(grid, pfs_PJN, ablation=ablation)
     whole_PJ1 = used_PJN.sum(dim=-1, keepdim=True)
     afs_PJ1 = aggregated_focus(pfs_PJN, grid, ablation=ablation).unsqueeze(-1)
     return torch.where(whole_PJ1 > 0, used_PJN / whole_PJ1 * afs_PJ1, 0.0) * c_J.unsqueeze(-1)

@@ -3,8 +3,8 @@
 This file is the oracle: written to be read beside the paper, and what every faster version is
 tested against. Equation 1, which documents are kept, is in `selection.py`.
 
-A document of T tokens is cut into N = T // l spans of l tokens, counted from its end; the T mod l
-tokens in front belong to no span. `j` is a scored span, `i` an earlier one.
+A document of T tokens is cut into N = T // l spans of l tokens. `j` is a scored span, `i` an earlier one; `grid.py`
+says which.
 
 Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size, J scored spans,
 N spans, l query rows of one span, K keys. `...` is any number of leading dimensions.
@@ -12,94 +12,18 @@ N spans, l query rows of one span, K keys. `...` is any number of leading dimens
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Variant = Literal["released", "paper"]
-Ablation = Literal["none", "no-std", "no-length"]
+from ladm.method.grid import Ablation, Grid
 
 
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """Which spans of a document are scored, and against which earlier spans.
-
-    `J[row]` is a scored span and `I[row]` are the earlier spans it is compared with, ascending.
-    An empty `J` means that the document is too short to be scored.
-    """
-
-    T: int
-    l: int  # the paper's letter for the tokens of a span
-    variant: Variant
-    J: tuple[int, ...]
-    I: tuple[tuple[int, ...], ...]  # the paper's letter for the spans compared with
-    d_afs: int
-
-    @property
-    def N(self) -> int:
-        """Number of whole spans."""
-        return self.T // self.l
-
-    def start(self, span: int) -> int:
-        """Position of the first token of `span`."""
-        return self.T - (self.N - span) * self.l
-
-    def tokens(self, span: int) -> slice:
-        """Positions of the tokens of `span`."""
-        return slice(self.start(span), self.start(span) + self.l)
-
-    def classes(self) -> list[list[int]]:
-        """Rows of J whose earlier spans fall on the same stride, so that all are in the last row's."""
-        by_residue: dict[int, list[int]] = {}
-        for row, spans in enumerate(self.I):
-            by_residue.setdefault(spans[0] % self.d_afs, []).append(row)
-        return list(by_residue.values())
-
-    def wanted_JN(self, device: torch.device | str = "cpu") -> Tensor:
-        """Boolean (J, N): is PFS(i, j) used?"""
-        wanted = torch.zeros(len(self.J), self.N, dtype=torch.bool)
-        for row, spans in enumerate(self.I):
-            wanted[row, list(spans)] = True
-        return wanted.to(device)
-
-
-def span_grid(
-    T: int,
-    *,
-    variant: Variant,
-    l: int,
-    m: int,
-    n: int,
-    n0: int | None,
-    d_afs: int,
-    d_cds: int,
-    ablation: Ablation = "none",
-) -> Grid:
-    """The spans J and I_j of equations 3 and 5 for a document of `T` tokens.
-
-    paper:    J = n0, n0+d_cds, .. <= N-1      I_j = m, m+d_afs, .. <= j-n-1
-    released: J = N-1, N-1-d_cds, ..           I_j = j-n, j-n-d_afs, .. >= m
-              while j >= n0, or, where n0 is not given, while the first token of span j lies beyond
-              token (m + 4 d_afs) l
-    In the paper's variant no `n0` is an n0 of 0; the paper's own value is a setting's default.
-
-    A span with a single earlier span has no sigma and is left out, unless sigma is not used.
-    """
-    N = T // l
-    if variant == "paper":
-        scored = range(n0 or 0, N, d_cds)
-        earlier = {j: tuple(range(m, j - n, d_afs)) for j in scored}
-    else:
-        front = T - N * l
-        last = (m + 4 * d_afs) * l
-        scored = range(N - 1, -1, -d_cds)
-        kept = [j for j in scored if (front + j * l > last if n0 is None else j >= n0)]
-        earlier = {j: tuple(range(j - n, m - 1, -d_afs))[::-1] for j in reversed(kept)}
-    fewest = 1 if ablation == "no-std" else 2
-    J = tuple(j for j, spans in earlier.items() if len(spans) >= fewest)
-    return Grid(T=T, l=l, variant=variant, J=J, I=tuple(earlier[j] for j in J), d_afs=d_afs)
+def wanted_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+    """Boolean (J, N): is PFS(i, j) used?"""
+    wanted = torch.zeros(len(grid.J), grid.N, dtype=torch.bool)
+    for row, spans in enumerate(grid.I):
+        wanted[row, list(spans)] = True
+    return wanted.to(device)
 
 
 def pairwise_focus(q_HTD: Tensor, k_GTD: Tensor, *, scaling: float, grid: Grid) -> Tensor:
@@ -141,14 +65,14 @@ def aggregated_focus(pfs_JN: Tensor, grid: Grid, *, ablation: Ablation = "none")
 
     Released: the length weight is (j - i) l / T. `no-std` drops sigma, `no-length` the weight.
     """
-    wanted_JN = grid.wanted_JN(pfs_JN.device)
-    used_JN = pfs_JN.where(wanted_JN, 0.0)
+    used = wanted_JN(grid, pfs_JN.device)
+    used_JN = pfs_JN.where(used, 0.0)
     afs_J = (used_JN * distance_JN(grid, used_JN, ablation=ablation)).sum(dim=-1)
     if ablation == "no-std":
         return afs_J
-    pairs_J1 = wanted_JN.sum(dim=-1, keepdim=True)
+    pairs_J1 = used.sum(dim=-1, keepdim=True)
     mean_J1 = used_JN.sum(dim=-1, keepdim=True) / pairs_J1
-    squares_J = (used_JN - mean_J1).where(wanted_JN, 0.0).square().sum(dim=-1)
+    squares_J = (used_JN - mean_J1).where(used, 0.0).square().sum(dim=-1)
     sigma_J = (squares_J / (pairs_J1.squeeze(-1) - 1)).sqrt()
     return sigma_J * afs_J
 

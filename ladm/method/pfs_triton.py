@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ladm.method.focus import Grid
-from ladm.method.pfs import SMALLEST_PREFIX_SHARE
+from ladm.method.grid import Grid
+from ladm.method.pfs_torch import SMALLEST_PREFIX_SHARE
 
 LOG2_E = 1.4426950408889634
 PAIRS_OF_A_PROGRAM = 16

@@ -16,7 +16,6 @@ from ladm.report.charts import Scale
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, score_batches
 from ladm.settings.commands import NO_DOMAINS, ONE_DOMAIN
-from ladm.settings.profiles import column_of, form_of
 
 MOST_DOMAINS, MOST_DOTS = 40, 150
 MOST_TO_COUNT = 100_000
@@ -44,7 +43,7 @@ def sweep_scores(run: Run, domain_key: str, wanted: set[int], *, scored: int) ->
     Raises LadmError for a `domain_key` outside `meta`, which is all that a run holds.
     """
     found, path = Sweep(), _domain_path(domain_key)
-    column = column_of(run.identity, form_of(run.identity), heads=False)
+    column = run.identity.cds_column(run.identity.score_form, heads=False)
     layers = [column] if column in columns_of(run.folder) else []
     every = max(1, scored // LAYER_ROWS)
     for batch in score_batches(run.folder, [*_COLUMNS, *layers]):
@@ -122,9 +121,9 @@ def layer_shares(run: Run, cds: list[list[float]]) -> list[dict[str, Any]]:
     cds_BL = np.array(cds)
     total_B = cds_BL.sum(axis=1, keepdims=True)
     shares_L = np.divide(cds_BL, total_B, out=np.zeros_like(cds_BL), where=total_B > 0).mean(axis=0)
-    counted = set(run.identity["score"]["layers"])
+    counted = set(run.identity.reduction.layers)
     return [
         {"layer": layer, "share": float(share), "of_most": float(share / max(shares_L.max(), 1e-300)),
          "counted": layer in counted}
-        for layer, share in zip(run.identity["layers"], shares_L, strict=True)
+        for layer, share in zip(run.identity.layers, shares_L, strict=True)
     ]  # fmt: skip

@@ -26,10 +26,9 @@ from ladm.report.overview import (
     layer_shares,
     sweep_scores,
 )
-from ladm.runs.folder import MANIFEST_FILE, MANIFEST_RUN, PAGE_MARK, REPORT_FILE, Run
+from ladm.runs.folder import MANIFEST_FILE, PAGE_MARK, REPORT_FILE, Run
 from ladm.runs.results import ERRORS_FILE, require_finished, summarise
 from ladm.settings.commands import ReportSettings
-from ladm.settings.profiles import form_of
 from ladm.settings.score import spell_layers
 from ladm.storage.files import require_place, write_whole
 
@@ -64,13 +63,13 @@ def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
     template = _environment().get_template("report.html")
     page: str = template.render(
         version=__version__,
-        run=run.identity,
+        run=run.identity.content,
         mark=Markup(PAGE_MARK),
         folder=str(run.folder),
         commands=_commands(settings),
         how=_how(run),
         meaning=_meaning(run),
-        is_mean=run.identity["score"]["reduce"] == "mean",
+        is_mean=run.identity.reduction.how == "mean",
         summary=summary,
         errors=_errors(run) if summary.failed else {},
         domains=domain_rows(sweep, line, manifest),
@@ -121,7 +120,7 @@ def _manifest(settings: ReportSettings, run: Run) -> dict[str, Any]:
         raise LadmError(f"{path.parent} is not a subset of ladm select: it has no {path.name}")
     found = read_json(path)
     try:
-        same = all(found["run"][key] == run.identity[key] for key in MANIFEST_RUN)
+        same = all(found["run"][key] == value for key, value in run.identity.for_manifest().items())
         key = found["domain_key"]
         for domain in found["domains"].values():
             _ = domain["taken_documents"] + (domain["lowest_score_taken"] or 0.0)
@@ -138,22 +137,21 @@ def _manifest(settings: ReportSettings, run: Run) -> dict[str, Any]:
 
 def _how(run: Run) -> list[tuple[str, str]]:
     """How the run was scored, for people."""
-    had, score = run.identity["settings"], run.identity["score"]
-    parts = f"layers {spell_layers(score['layers'])}"
-    if score["heads"]:
-        parts = f"{len(score['heads'])} heads of {parts}"
-    if score["weights"]:
+    method, score, form = run.identity.method, run.identity.reduction, run.identity.score_form
+    parts = f"layers {spell_layers(score.layers)}"
+    if score.heads:
+        parts = f"{len(score.heads)} heads of {parts}"
+    if score.weights:
         parts = f"{parts}, weighted"
-    ablation = form_of(run.identity)
-    used, n0 = run.identity["backend"], "as released" if had["n0"] is None else had["n0"]
+    used, n0 = run.identity.backend, "as released" if method.n0 is None else method.n0
     return [
-        ("score", f"{score['reduce']} over {parts}" + ("" if ablation == "none" else f", {ablation}")),
-        ("method", f"{had['variant']}, spans of {had['span_tokens']} tokens, m {had['m']}, n {had['n']}, n0 {n0}, "
-                   f"d_afs {had['d_afs']}, d_cds {had['d_cds']}"),
-        ("model", f"{Path(run.identity['about']['model']).name}: {run.identity['model']['type']}"),
-        ("rows", str(run.identity["about"]["rows"])),
-        ("computed", f"on {used['device']} in {run.identity['dtype']}, attention {used['attention']}"),
-        ("versions", ", ".join(f"{name} {number}" for name, number in run.identity["versions"].items())),
+        ("score", f"{score.how} over {parts}" + ("" if form == "none" else f", {form}")),
+        ("method", f"{method.variant}, spans of {method.span_tokens} tokens, m {method.m}, n {method.n}, n0 {n0}, "
+                   f"d_afs {method.d_afs}, d_cds {method.d_cds}"),
+        ("model", f"{Path(run.identity.model_name).name}: {run.identity.model['type']}"),
+        ("rows", run.identity.rows_name),
+        ("computed", f"on {used['device']} in {run.identity.dtype}, attention {used['attention']}"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in run.identity.versions.items())),
     ]  # fmt: skip
 
 
@@ -173,7 +171,7 @@ def _meaning(run: Run) -> str:
     """What a score adds up, in words."""
     by_place = ", times how far apart they are and how late the later one comes"
     uneven = ", times how unevenly it attends to earlier ones"
-    return {"none": by_place + uneven, "no-std": by_place, "no-length": uneven}[form_of(run.identity)]
+    return {"none": by_place + uneven, "no-std": by_place, "no-length": uneven}[run.identity.score_form]
 
 
 def _errors(run: Run) -> dict[str, dict[str, Any]]:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import IncompleteError, LadmError, StorageError
+from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.lines import encode_line, read_lines, read_texts
 from ladm.storage.files import PARTIAL_SUFFIX, SORTING, Appender, create_once, naming, sync_folder, write_whole
 from ladm.storage.identity import require_same
 
-FORMAT = 3
 IDENTITY_FILE = "run.json"
 INSPECTED = "inspected"
 REPORT_FILE = "report.html"
@@ -34,8 +34,7 @@ PAGE_MARK = '<meta name="generator" content="ladm report">'
 """What a page of ours has near its beginning."""
 INSPECTED_FORMAT = 1
 MANIFEST_FILE = "manifest.json"
-"""What `ladm select` leaves beside a subset, and below, what of the run's identity it holds."""
-MANIFEST_RUN = ("settings", "layers", "score", "model", "data", "dtype")
+"""What `ladm select` leaves beside a subset."""
 OWN_PARTIALS = re.compile(r"(run\.json|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.[0-9a-f]+\.partial")
 OWN_UNIT_FILES = re.compile(
     r"\d{6,}\.(jsonl|open(-\d+-[0-9a-f]+)?(\.[0-9a-f]+)?(\.partial)?|claim-\d+(\.[0-9a-f]+\.partial)?)|\.nfs[0-9a-f]+"
@@ -64,13 +63,13 @@ class Unit:
 
 
 class Run:
-    """An existing run folder. `identity` is the content of its `run.json`."""
+    """An existing run folder."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: RunIdentity) -> None:
         self.folder = folder
         self.identity = identity
-        self.num_rows = int(identity["data"]["rows"])
-        self.unit_rows = int(identity["unit_rows"])
+        self.num_rows = identity.num_rows
+        self.unit_rows = identity.unit_rows
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -81,29 +80,29 @@ class Run:
         with naming(path, "read"):
             content = path.read_bytes()
         try:
-            identity = json.loads(content)
-            if identity["format"] != FORMAT:
-                raise LadmError(f"{path}: format {identity['format']}, and this version reads {FORMAT}")
-            return cls(folder, identity)
+            found = json.loads(content)
+            if found["format"] != FORMAT:
+                raise LadmError(f"{path}: format {found['format']}, and this version reads {FORMAT}")
+            return cls(folder, RunIdentity(found))
         except (ValueError, KeyError, TypeError):
             raise StorageError(f"{path} is damaged: not a run's identity") from None
 
     @classmethod
-    def create_or_resume(cls, folder: Path, identity: dict[str, Any]) -> Run:
+    def create_or_resume(cls, folder: Path, identity: RunIdentity) -> Run:
         """Create the run, or resume the one that is there when its identity is the same.
 
-        `identity["about"]` is kept for people and not compared.
+        `identity.about` is for people and not compared.
         Raises LadmError with every field that differs.
         """
         refuse_foreign(folder)
-        content = json.dumps(identity, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        content = json.dumps(identity.content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         with naming(folder, "create"):
             (folder / "units").mkdir(parents=True, exist_ok=True)
             sync_folder(folder)
         if create_once(folder / IDENTITY_FILE, content):
             return cls(folder, identity)
         run = cls.read(folder)
-        require_same(folder, run.identity, json.loads(content))
+        require_same(folder, run.identity.content, json.loads(content))
         return run
 
     def forget_if_empty(self) -> None:

@@ -74,7 +74,7 @@ def is_finished(run: Run) -> bool:
 def require_finished(run: Run) -> None:
     """Raise IncompleteError for a run that is not finished."""
     if not is_finished(run):
-        rescored = "rescored_from" in run.identity["about"]
+        rescored = run.identity.is_rescored
         command = "ladm rescore" if rescored else "ladm score"
         missing = 0 if rescored else len(run.unsealed())
         absent = [name for name in (ERRORS_FILE, PARQUET_FILE, SORTED_FILE) if not (run.folder / name).exists()]

@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ladm.errors import LadmError, UsageError
+from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.scoring.engines.shard import Place, Shard, parse_shard, place_of
 from ladm.scoring.engines.work import BatchRule
-from ladm.settings.profiles import Profile, Reduction, read_profile
+from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.score import ScoreSettings, parse_layers
 from ladm.signals.scorer import Scorer
 

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ladm.errors import LadmError, StorageError, one_line
+from ladm.method.grid import Ablation
+from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.runs.folder import Run, refuse_foreign
 from ladm.runs.results import (
     ERRORS_FILE,
@@ -30,16 +32,7 @@ from ladm.runs.results import (
     write_sorted,
 )
 from ladm.settings.commands import RescoreSettings
-from ladm.settings.profiles import (
-    Floats,
-    Profile,
-    Reduction,
-    column_of,
-    form_of,
-    read_profile,
-    reduce_cds,
-    reduction_of,
-)
+from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.score import parse_layers
 from ladm.storage.files import naming, write_whole
 from ladm.storage.locks import locked
@@ -57,12 +50,7 @@ def rescore(settings: RescoreSettings) -> Summary:
     require_finished(run)
     refuse_foreign(output)
     reduction, ablation = _wanted(settings, run)
-    form = {} if ablation == run.identity["settings"]["ablation"] else {"form": ablation}
-    identity = run.identity | {
-        "settings": run.identity["settings"] | {"reduce": reduction.how},
-        "score": reduction.identity() | form,
-        "about": run.identity["about"] | {"rescored_from": str(run.folder)},
-    }
+    identity = run.identity.rescored(reduction, ablation, source=str(run.folder))
     with locked(output):
         again = Run.create_or_resume(output, identity)
         try:
@@ -77,39 +65,34 @@ def rescore(settings: RescoreSettings) -> Summary:
         return summarise(again)
 
 
-def _wanted(settings: RescoreSettings, run: Run) -> tuple[Reduction, str]:
+def _wanted(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation]:
     """What the profile or the flags ask for, the rest as it was; and the ablation that goes with it."""
-    had = run.identity["score"]
-    ablation = form_of(run.identity)
+    had, form = run.identity.reduction, run.identity.score_form
     if settings.profile is not None:
         profile = read_profile(settings.profile)
         _require_same(profile, run, settings.profile)
-        return profile.reduction, profile.settings["ablation"]
+        return profile.reduction, profile.method.ablation
     layers = parse_layers(settings.layers)
     if layers is not None:
-        return Reduction(how=settings.reduce or had["reduce"], layers=layers), ablation
-    heads = reduction_of(had).heads
+        return Reduction(how=settings.reduce or had.how, layers=layers), form
     # A profile's weights are for its own reduction; with another one every layer or head counts the same.
-    return Reduction(how=settings.reduce or had["reduce"], layers=tuple(had["layers"]), heads=heads), ablation
+    return Reduction(how=settings.reduce or had.how, layers=had.layers, heads=had.heads), form
 
 
 def _require_same(profile: Profile, run: Run, path: str) -> None:
     """Raise LadmError unless the run was scored by the profile's model and method."""
-    if profile.model["sha256"] != run.identity["model"]["sha256"]:
+    if profile.model["sha256"] != run.identity.model_sha256:
         raise LadmError(f"{path} was calibrated for another model than the one of {run.folder}")
-    for name, value in profile.settings.items():
-        had = run.identity["settings"][name]
-        if had != value and not (name == "ablation" and _kept_forms(run) and value == "no-std"):
+    had_values = run.identity.method.as_dict()
+    for name, value in profile.method.as_dict().items():
+        had = had_values[name]
+        if had != value and not (name == "ablation" and run.identity.stores_both_forms and value == "no-std"):
             raise LadmError(f"{path} scores with {name} {value}, and {run.folder} was scored with {had}")
-
-
-def _kept_forms(run: Run) -> bool:
-    return bool(run.identity["settings"]["record"] == "forms" and run.identity["settings"]["ablation"] == "none")
 
 
 def _column(run: Run, reduction: Reduction, ablation: str) -> str:
     """The column of `scores.parquet` that holds what is reduced. Raises LadmError where it was not kept."""
-    name = column_of(run.identity, ablation, heads=reduction.heads is not None)
+    name = run.identity.cds_column(ablation, heads=reduction.heads is not None)
     if name not in columns_of(run.folder):
         raise LadmError(f"{run.folder} did not keep {name}; score it again with --record heads")
     return name
@@ -117,7 +100,7 @@ def _column(run: Run, reduction: Reduction, ablation: str) -> str:
 
 def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
     """The rows of the run with their new scores, ready to be sorted."""
-    kept_layers = tuple(run.identity["layers"])
+    kept_layers = run.identity.layers
     source = pq.ParquetFile(run.folder / PARQUET_FILE, page_checksum_verification=True)
     hidden = {"rank", "index", "chunked_index", "score", "meta", "num_tokens", "position"}
     extras = [(field.name, field.type) for field in source.schema_arrow if field.name not in hidden]

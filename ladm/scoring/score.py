@@ -18,9 +18,10 @@ from ladm.corpus.tokenization import disagreement
 from ladm.errors import LadmError
 from ladm.modeling.facts import ModelFacts, model_identity, tokenizer_identity
 from ladm.progress import Echo, Progress
-from ladm.runs.folder import FORMAT, IDENTITY_FILE, Run, refuse_foreign, unit_rows_for
+from ladm.runs.folder import IDENTITY_FILE, Run, refuse_foreign, unit_rows_for
+from ladm.runs.identity import RunIdentity
+from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.results import Summary, finish, is_finished, summarise
-from ladm.runs.upkeep import delete_run, forget_errors
 from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.shard import SharedUnits
 from ladm.scoring.engines.units import OwnUnits
@@ -78,8 +79,8 @@ def _finish_rows(plan: Plan, run: Run, rows: Rows, echo: Echo, progress: Progres
     finish(run)
 
 
-def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
-    """What `run.json` holds; all but `about` must be the same when a run is resumed.
+def _identity(plan: Plan, rows: Rows) -> RunIdentity:
+    """What the run is made with; all but `about` must be the same when it is resumed.
 
     Raises LadmError when the profile was made for another model.
     """
@@ -90,26 +91,24 @@ def _identity(plan: Plan, rows: Rows) -> dict[str, Any]:
             f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "
             "SHA-256; calibrate this one: ladm calibrate"
         )
-    return {
-        "format": FORMAT,
-        "settings": {"method": "ladm", **plan.settings.identity()},
-        "layers": list(plan.layers),
-        "score": plan.reduction.identity(),
-        **here,
-        "data": rows.identity(),
-        "dtype": hardware.dtype,
-        "backend": {
-            "device": hardware.devices[0].split(":")[0],
-            "attention": hardware.attention,
-            "focus": hardware.backend,
-        },
-        "unit_rows": unit_rows_for(len(rows)),
-        "about": {
+    return RunIdentity.create(
+        method=plan.settings.method,
+        record=plan.settings.record,
+        layers=plan.layers,
+        reduction=plan.reduction,
+        machine=here,
+        data=rows.identity(),
+        dtype=hardware.dtype,
+        device_kind=hardware.devices[0].split(":")[0],
+        attention=hardware.attention,
+        focus_backend=hardware.backend,
+        unit_rows=unit_rows_for(len(rows)),
+        about={
             "rows": _absolute(rows.name),
             "model": _absolute(plan.facts.name),
             "batch_size": plan.settings.batch_size,
         },
-    }
+    )
 
 
 def _of_this_machine(facts: ModelFacts) -> dict[str, Any]:
@@ -121,13 +120,13 @@ def _of_this_machine(facts: ModelFacts) -> dict[str, Any]:
     }
 
 
-def _checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, begun_with: dict[str, Any], device: str) -> Scorer:
+def _checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, started_with: RunIdentity, device: str) -> Scorer:
     """Load the model on a machine that may have other files and packages than the one that began the run.
 
     Raises LadmError with what differs.
     """
     here = _of_this_machine(facts)
-    differing = "".join(f"\n  {line}" for line in differences({key: begun_with[key] for key in here}, here))
+    differing = "".join(f"\n  {line}" for line in differences({key: started_with.content[key] for key in here}, here))
     if differing:
         raise LadmError(f"the node {socket.gethostname()} has something else than the run was begun with:{differing}")
     return make_scorer(device)
@@ -141,12 +140,14 @@ def _absolute(name: str) -> str:
 def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
     """The settings as they will be used, for people."""
     s = plan.settings
-    n0 = "where the released code starts" if s.resolved_n0 is None else s.resolved_n0
+    method = s.method
+    n0 = "where the released code starts" if method.n0 is None else method.n0
     yield f"rows      {rows.name}: {len(rows):,} documents"
     yield f"model     {plan.facts.name}: {plan.facts.model_type}, {plan.facts.num_layers} layers"
     yield (
-        f"method    {s.variant}, spans of {s.span_tokens} tokens, m {s.m}, n {s.resolved_n}, n0 {n0}, "
-        f"d_afs {s.d_afs}, d_cds {s.d_cds}, ablation {s.ablation}, {s.reduce} over layers {spell_layers(plan.layers)}"
+        f"method    {method.variant}, spans of {method.span_tokens} tokens, m {method.m}, n {method.n}, n0 {n0}, "
+        f"d_afs {method.d_afs}, d_cds {method.d_cds}, ablation {method.ablation}, "
+        f"{s.reduce} over layers {spell_layers(plan.layers)}"
     )
     if plan.profile is not None:
         length = plan.profile.length_tokens

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError
 
 CHUNK = 65_536
 """Documents looked at in one step, so that the columns may be longer than memory."""
@@ -170,22 +170,3 @@ def select_percent(domains: Choice, *, budget_tokens: int, allow_small_pool: boo
             "of it with --allow-small-pool"
         )
     return 100
-
-
-_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
-
-
-def parse_tokens(text: str) -> int:
-    """`1B` -> 1,000,000,000; also 500M, 250k, 1.5T and plain numbers with _ or , between digits.
-
-    Raises UsageError for anything else, for zero, and for a part of a token.
-    """
-    bare = text.strip().lower().replace("_", "").replace(",", "")
-    suffix = bare[-1:] if bare[-1:].isalpha() else ""
-    try:
-        tokens = Fraction(bare.removesuffix(suffix)) * _SUFFIXES[suffix]
-    except (ValueError, KeyError, ZeroDivisionError):
-        raise UsageError(f"--tokens {text!r} is not a number of tokens such as 1B, 500M, 250k or 1073741824") from None
-    if tokens <= 0 or tokens.denominator != 1:
-        raise UsageError(f"--tokens {text!r} must be a whole number of tokens, at least 1")
-    return int(tokens)

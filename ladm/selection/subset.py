@@ -20,7 +20,7 @@ import yaml
 
 from ladm.corpus.rows import Rows, look_up, open_rows
 from ladm.errors import LadmError, StorageError, UsageError, one_line
-from ladm.runs.folder import MANIFEST_FILE, MANIFEST_RUN, Run
+from ladm.runs.folder import MANIFEST_FILE, Run
 from ladm.runs.results import require_finished, score_batches, summarise
 from ladm.selection.budget import Choice, DomainChoice, select_exact, select_percent, take_everything
 from ladm.settings.commands import NO_DOMAINS, ONE_DOMAIN, SelectSettings
@@ -42,7 +42,7 @@ def select(settings: SelectSettings) -> dict[str, Any]:
     if not settings.dry_run and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise LadmError(f"{output} exists already; give --output another folder")
     rows = open_rows(settings.rows, limit=run.num_rows)
-    if rows.identity() != run.identity["data"]:
+    if rows.identity() != run.identity.data:
         raise LadmError(f"{settings.rows} are not the rows that {settings.run} scored: their content differs")
     with _work_folder(output, dry_run=settings.dry_run) as work:
         ranked = _ranked(run, rows, settings.domain_key, Path(work))
@@ -241,7 +241,7 @@ def _manifest(
             }
             for name, domain in domains.items()
         },
-        "run": {key: run.identity[key] for key in MANIFEST_RUN},
+        "run": run.identity.for_manifest(),
     }
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from ladm.errors import UsageError, one_line
-from ladm.selection.budget import parse_tokens
 from ladm.settings.profiles import read_profile
+from ladm.settings.quantities import parse_tokens
 from ladm.settings.score import ScoreSettings, describe, fits, flag, parse_layers, spell_layers
 
 
@@ -34,7 +34,7 @@ def _bound(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
     """The settings of a profile, which nothing in `chosen` may contradict."""
     profile = read_profile(path)
     reduction = profile.reduction
-    bound = profile.settings | {"reduce": reduction.how, "layers": spell_layers(reduction.layers)}
+    bound = profile.method.as_dict() | {"reduce": reduction.how, "layers": spell_layers(reduction.layers)}
     if reduction.heads is not None and chosen.get("record") != "forms":
         bound["record"] = "heads"
     types = typing.get_type_hints(ScoreSettings)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ladm.errors import UsageError
+from ladm.method.grid import PAPER_N0_SPANS, Ablation, Method, Variant
 
-Variant = Literal["released", "paper"]
-Ablation = Literal["none", "no-std", "no-length"]
 Reduce = Literal["mean", "median", "geometric"]
 Recorded = Literal["layers", "heads", "range", "forms"]
 Backend = Literal["auto", "torch", "triton"]
@@ -18,7 +16,6 @@ Attention = Literal["auto", "flash", "cudnn", "flash-attn", "efficient"]
 Engine = Literal["local", "ray"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
-PAPER_N0_SPANS = 16
 MOST_LAYERS = 10_000
 DOMAIN_KEY = "meta.pile_set_name"
 
@@ -106,21 +103,18 @@ class ScoreSettings:
         parse_layers(self.layers)
 
     @property
-    def resolved_n(self) -> int:
-        """n with its default filled in."""
-        return self.d_afs if self.n is None else self.n
-
-    @property
-    def resolved_n0(self) -> int | None:
-        """n0 with the paper's default filled in; None is the released lower bound."""
-        return PAPER_N0_SPANS if self.n0 is None and self.variant == "paper" else self.n0
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that change a score, defaults filled in."""
-        wanted = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["changes_result"]}
-        for name in ("attention", "backend", "dtype", "layers", "profile"):
-            del wanted[name]  # the run records what they resolve to
-        return wanted | {"n": self.resolved_n, "n0": self.resolved_n0}
+    def method(self) -> Method:
+        """What is computed, with defaults filled in: n is d_afs, and in the paper's variant n0 is 16."""
+        return Method(
+            variant=self.variant,
+            span_tokens=self.span_tokens,
+            m=self.m,
+            n=self.d_afs if self.n is None else self.n,
+            n0=PAPER_N0_SPANS if self.n0 is None and self.variant == "paper" else self.n0,
+            d_afs=self.d_afs,
+            d_cds=self.d_cds,
+            ablation=self.ablation,
+        )
 
 
 _LOWEST = {

@@ -12,9 +12,8 @@ import torch
 
 from ladm.corpus.rows import Ids, Row, token_ids
 from ladm.errors import RowError
-from ladm.method.focus import Grid, span_grid
+from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.modeling.observer import Observer
-from ladm.settings.profiles import Floats, Reduction, reduce_cds
 from ladm.settings.score import ScoreSettings
 from ladm.signals.layer_cds import Kept, forward, layer_cds
 from ladm.signals.scorer import Scored
@@ -28,7 +27,7 @@ class LadmScorer:
         self._settings = settings
         self._reduction = reduction
         self._how: dict[str, Any] = {"ablation": settings.ablation, "record": settings.record, "backend": backend}
-        self._grid = lru_cache(maxsize=64)(self._make_grid)
+        self._grid = lru_cache(maxsize=64)(settings.method.grid)
 
     def check(self, row: Row) -> Ids:
         """Ids of the vocabulary, no more than the model has positions for, enough for one scored span."""
@@ -45,7 +44,7 @@ class LadmScorer:
         """On a GPU, whose work only queues up."""
         return bool(self._observer.device.type == "cuda")
 
-    def score(self, ids_BT: npt.NDArray[np.int64], *, sparing: bool = False) -> Callable[[], list[Scored]]:
+    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[Scored]]:
         """CDS per layer of each row, and the score made of them.
 
         Rows of one batch share a forward pass on a GPU, which is not waited for: copies go through
@@ -57,7 +56,7 @@ class LadmScorer:
         if self.asynchronous:
             device = self._observer.device
             on_device = ids.pin_memory().to(device, non_blocking=True)
-            begun = forward(self._observer, on_device, grid, **self._how, sparing=sparing).to_host()
+            begun = forward(self._observer, on_device, grid, **self._how, low_memory=low_memory).to_host()
             there = torch.cuda.current_stream(device).record_event()
 
             def wait() -> list[Scored]:
@@ -66,7 +65,7 @@ class LadmScorer:
 
             return wait
         each_row = torch.tensor_split(ids, len(ids))
-        kept = [layer_cds(self._observer, row, grid, **self._how, sparing=sparing) for row in each_row]
+        kept = [layer_cds(self._observer, row, grid, **self._how, low_memory=low_memory) for row in each_row]
         together = {name: torch.cat([each[name] for each in kept]) for name in kept[0]}
         return lambda: self._scored(together)
 
@@ -88,20 +87,3 @@ class LadmScorer:
             num_heads = values_BL.shape[1] // len(layers)
         columns = reduction.columns(layers, num_heads=num_heads)
         return reduce_cds(values_BL[:, columns], reduction.how, reduction.weights)
-
-    def _make_grid(self, T: int) -> Grid:
-        return span_grid(T, **grid_settings(self._settings))
-
-
-def grid_settings(settings: ScoreSettings) -> dict[str, Any]:
-    """The arguments of `span_grid` but for the length of the document."""
-    return {
-        "variant": settings.variant,
-        "l": settings.span_tokens,
-        "m": settings.m,
-        "n": settings.resolved_n,
-        "n0": settings.resolved_n0,
-        "d_afs": settings.d_afs,
-        "d_cds": settings.d_cds,
-        "ablation": settings.ablation,
-    }

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ladm.method.focus import Ablation, Grid, aggregated_focus, contextual_dependency
+from ladm.method.focus import aggregated_focus, contextual_dependency, wanted_JN
+from ladm.method.grid import Ablation, Grid
 from ladm.method.pfs import pairwise_focus
+from ladm.method.reduction import kept_column
 from ladm.modeling.observer import LayerView, Observer
-from ladm.settings.profiles import kept_column
 
 Kept = dict[str, Tensor]
 
@@ -52,16 +53,16 @@ def layer_cds(
     ablation: Ablation,
     backend: str,
     record: str = "layers",
-    sparing: bool = False,
+    low_memory: bool = False,
 ) -> Kept:
     """What is kept of rows of equal length in one forward pass, float32 on the CPU, layers as in `observer.layers`.
 
     `cds_per_layer` (B, L); with record "heads" also `cds_per_head` (B, L H), each head's CDS from its
     own PFS, layer by layer; with "range" also `range_per_layer` (B, L), the median PFS of the used
     pairs at least half the document apart; with "forms" heads too, and both also without sigma
-    (`cds_per_layer_no_std`, `cds_per_head_no_std`). `sparing`: as of `pairwise_focus`.
+    (`cds_per_layer_no_std`, `cds_per_head_no_std`). `low_memory`: as of `pairwise_focus`.
     """
-    one = forward(observer, ids_BT, grid, ablation=ablation, backend=backend, record=record, sparing=sparing)
+    one = forward(observer, ids_BT, grid, ablation=ablation, backend=backend, record=record, low_memory=low_memory)
     on_host = replace(one, pfs_BLJN=one.pfs_BLJN.cpu(), heads={name: x.cpu() for name, x in one.heads.items()})
     return on_host.finish()
 
@@ -74,7 +75,7 @@ def forward(
     ablation: Ablation,
     backend: str,
     record: str,
-    sparing: bool = False,
+    low_memory: bool = False,
 ) -> Pass:
     """The part of `layer_cds` that the device does. A GPU is given its work and, but for heads, not waited for.
 
@@ -89,7 +90,7 @@ def forward(
     def visit(view: LayerView) -> None:
         pfs = pairwise_focus(
             view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head,
-            sparing=sparing,
+            low_memory=low_memory,
         )  # fmt: skip
         by_layer.append(pfs.mean(dim=1) if by_head else pfs)
         for k, form in enumerate(_forms(ablation, record) if by_head else ()):
@@ -112,6 +113,6 @@ def _cds(pfs: Tensor, grid: Grid, ablation: Ablation) -> Tensor:
 def long_range_focus(pfs_JN: Tensor, grid: Grid) -> Tensor:
     """Median PFS over the used pairs with j - i >= N / 2: (..., J, N) -> (...); 0 where there is no such pair."""
     j_J1 = torch.tensor(grid.J, device=pfs_JN.device).unsqueeze(1)
-    far_JN = grid.wanted_JN(pfs_JN.device) & (2 * (j_J1 - torch.arange(grid.N, device=pfs_JN.device)) >= grid.N)
+    far_JN = wanted_JN(grid, pfs_JN.device) & (2 * (j_J1 - torch.arange(grid.N, device=pfs_JN.device)) >= grid.N)
     far_P = pfs_JN[..., far_JN]
     return far_P.median(dim=-1).values if far_P.shape[-1] else far_P.sum(dim=-1)

@@ -35,11 +35,11 @@ class Scorer(Protocol):
         """The token ids of a row that can be scored. Raises RowError for one that cannot."""
         ...
 
-    def score(self, ids_BT: npt.NDArray[np.int64], *, sparing: bool = False) -> Callable[[], list[Scored]]:
+    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[Scored]]:
         """Begin to score rows of equal length; what is returned waits for their scores, in their order.
 
         Every number may be NaN; the caller looks.
 
-        `sparing`: of memory, whatever it costs in time; asked for where a row alone did not fit.
+        `low_memory`: of memory, whatever it costs in time; asked for where a row alone did not fit.
         """
         ...

@@ -16,6 +16,8 @@ from pathlib import Path
 from ladm.errors import StorageError, UsageError
 
 PARTIAL_SUFFIX = ".partial"
+OWN_PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
+"""A file that `replacing` or `create_once` was still writing."""
 SORTING = re.compile(r"\.sorting-[a-z0-9_]{8}")
 MARKED_BYTES = 1 << 16
 SORTING_PREFIX = ".sorting-"

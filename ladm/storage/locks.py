@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ladm.errors import LockedError, StorageError
-from ladm.runs.folder import OWN_PARTIALS
-from ladm.storage.files import PARTIAL_SUFFIX, SORTING, naming
+from ladm.storage.files import OWN_PARTIAL, PARTIAL_SUFFIX, SORTING, naming
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"
@@ -57,7 +56,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
 def _tidy(folder: Path) -> None:
     """Remove what runs that were killed left half written."""
     for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
-        if OWN_PARTIALS.fullmatch(left.name):
+        if OWN_PARTIAL.fullmatch(left.name):
             left.unlink(missing_ok=True)
     for left in folder.iterdir():
         if SORTING.fullmatch(left.name):

@@ -14,8 +14,9 @@ from released import Released
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, LlamaConfig
 
-from ladm.method.focus import Grid, aggregated_focus, contextual_dependency, span_grid
+from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.focus import pairwise_focus as oracle
+from ladm.method.grid import Grid, span_grid
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import LayerView, Observer, load_observer
 from ladm.settings.score import parse_layers

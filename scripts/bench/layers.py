@@ -21,7 +21,8 @@ import torch
 
 from ladm.calibration.contrast import Contrast, contrast_set
 from ladm.corpus.rows import open_rows
-from ladm.method.focus import Grid, aggregated_focus, contextual_dependency, span_grid
+from ladm.method.focus import aggregated_focus, contextual_dependency
+from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import pairwise_focus
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import LayerView, Observer, load_observer

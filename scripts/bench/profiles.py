@@ -19,7 +19,8 @@ import click
 import numpy as np
 
 from ladm.calibration.candidates import Estimate, Wins, auc, estimate, wins
-from ladm.settings.profiles import read_profile, reduce_cds
+from ladm.method.reduction import reduce_cds
+from ladm.settings.profiles import read_profile
 
 SEED = 7
 

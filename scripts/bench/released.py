@@ -10,7 +10,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ladm.method.focus import Grid
+from ladm.method.grid import Grid
 
 
 class Released:

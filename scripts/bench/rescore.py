@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm import __version__
-from ladm.runs.folder import FORMAT, Run, unit_rows_for
+from ladm.runs.folder import Run, unit_rows_for
+from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.results import ERRORS_FILE, staged_schema, write_sorted
 
 BLOCK = 50_000
@@ -39,7 +40,7 @@ def make_run(folder: Path, *, rows: int, layers: int) -> None:
         "unit_rows": unit_rows_for(rows),
         "about": {},
     }
-    Run.create_or_resume(folder, identity)
+    Run.create_or_resume(folder, RunIdentity(identity))
     staged = folder / "staged.parquet"
     schema = staged_schema([("cds_per_layer", pa.list_(pa.float64()))])
     draw = np.random.default_rng(0)

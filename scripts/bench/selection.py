@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from ladm import __version__
 from ladm.corpus.rows import open_rows
-from ladm.runs.folder import FORMAT, Run, unit_rows_for
+from ladm.runs.folder import Run, unit_rows_for
+from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 
 BLOCK = 100_000
@@ -46,7 +47,7 @@ def make(root: Path, rows: int) -> None:
         "format": FORMAT, "settings": {}, "layers": [0], "model": {}, "dtype": "float32",
         "data": open_rows(str(root / "rows")).identity(), "unit_rows": unit_rows_for(rows), "about": {},
     }  # fmt: skip
-    Run.create_or_resume(root / "run", identity)
+    Run.create_or_resume(root / "run", RunIdentity(identity))
     schema = pa.schema([("position", pa.int64()), ("num_tokens", pa.int64()), ("score", pa.float64())])
     order = draw.permutation(rows)
     with pq.ParquetWriter(root / "run" / PARQUET_FILE, schema, write_page_checksum=True) as writer:

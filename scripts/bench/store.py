@@ -27,7 +27,8 @@ import numpy as np
 
 from ladm import __version__
 from ladm.corpus.rows import Row, open_rows
-from ladm.runs.folder import FORMAT, Run, unit_rows_for
+from ladm.runs.folder import Run, unit_rows_for
+from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.results import finish
 from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.units import OwnUnits
@@ -47,7 +48,7 @@ class Cheap:
     def check(self, row: Row) -> Any:
         return np.asarray(row.raw_ids, dtype=np.int64)
 
-    def score(self, ids_BT: Any, *, sparing: bool = False) -> Callable[[], list[Scored]]:  # noqa: ARG002
+    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:  # noqa: ARG002
         end = time.process_time() + self.burn_seconds * len(ids_BT)
         while time.process_time() < end:
             pass
@@ -77,7 +78,7 @@ def run_once(root: Path, name: str, *, rows: int, layers: int, burn_seconds: flo
     }  # fmt: skip
     folder = root / name
     with locked(folder):
-        run = Run.create_or_resume(folder, identity)
+        run = Run.create_or_resume(folder, RunIdentity(identity))
         work = Work(
             folder=folder, rows=data.name, limit=None,
             make_scorer=partial(make_cheap, layers=layers, burn_seconds=burn_seconds),

@@ -34,8 +34,9 @@ from pool import plant, read_documents, save, windows
 from ladm import __version__
 from ladm.corpus.rows import open_rows
 from ladm.corpus.tokenization import plain_tokenizer
+from ladm.method.reduction import reduce_cds
 from ladm.runs.results import read_scores
-from ladm.settings.profiles import read_profile, reduce_cds
+from ladm.settings.profiles import read_profile
 
 IN_BAND = " in the band"
 """Arms that rank within the gzip band; their first outcome is reported, and no student is trained on them."""

@@ -21,13 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ladm.errors import UsageError
+from ladm.runs.claims import CLAIM
 from ladm.runs.folder import Run
 from ladm.scoring.engines.units import Assignment
 from ladm.storage.files import create_once, naming
 
 LEASE_SECONDS = 120.0
 TOUCHES_A_LEASE = 8
-_CLAIM = re.compile(r"(\d+)\.claim-(\d+)")
 _SEALED = re.compile(r"(\d{6,})\.jsonl")
 FINISHING = ".finishing"
 
@@ -194,7 +194,7 @@ class SharedUnits:
         sealed = {int(found[1]) for name in names if (found := _SEALED.fullmatch(name))} & known
         claims: dict[int, int] = {}
         for name in names:
-            found = _CLAIM.fullmatch(name)
+            found = CLAIM.fullmatch(name)
             if found is not None:
                 number = int(found[1])
                 claims[number] = max(claims.get(number, 0), int(found[2]))
@@ -231,18 +231,3 @@ class SharedUnits:
 
 def _holder(generation: int) -> str:
     return f"{generation}-{uuid.uuid4().hex[:12]}"
-
-
-def units_held(run: Run) -> dict[int, str]:
-    """Who works on which unsealed unit, for people: unit number -> `process 12 on host`."""
-    newest: dict[int, tuple[int, str]] = {}
-    waiting = {unit.number for unit in run.unsealed()}
-    for path in (run.folder / "units").glob("*.claim-*"):
-        found = _CLAIM.fullmatch(path.name)
-        if found is None or int(found[1]) not in waiting:
-            continue
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            who = json.loads(path.read_text())
-            told = (int(found[2]), f"process {who['process']} on {who['host']}")
-            newest[int(found[1])] = max(newest.get(int(found[1]), told), told)
-    return {number: told for number, (_, told) in newest.items()}

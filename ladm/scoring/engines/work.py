@@ -219,22 +219,22 @@ def _runs(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
             start = k
 
 
-def _begin(batch: Batch, scorer: Scorer, sizes: BatchSizes, *, sparing: bool = False) -> Callable[[], list[Record]]:
+def _begin(batch: Batch, scorer: Scorer, sizes: BatchSizes, *, low_memory: bool = False) -> Callable[[], list[Record]]:
     """Begin to score a batch; what is returned waits for its records.
 
     One that does not fit the device's memory is halved until it does, a row alone tried once more.
     """
     scored = None
     try:
-        scored = scorer.score(np.stack([ids for _, ids in batch]), sparing=sparing)
+        scored = scorer.score(np.stack([ids for _, ids in batch]), low_memory=low_memory)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     # Halved outside the `except`, where the failed attempt's tensors are no longer referenced.
     if scored is not None:
         return partial(_records, batch, scored)
-    if len(batch) == 1 and not sparing:
-        return _begin(batch, scorer, sizes, sparing=True)
+    if len(batch) == 1 and not low_memory:
+        return _begin(batch, scorer, sizes, low_memory=True)
     if len(batch) == 1:
         row, ids = batch[0]
         problem = RowError("out_of_memory", f"{len(ids)} tokens do not fit the device's memory, even alone")

@@ -1,0 +1,137 @@
+"""A document's length and the method's settings -> the spans J that are scored, and the earlier spans I_j of each.
+
+These are the index sets of equations 3 and 5 of LADM (arXiv 2503.02502); `focus.py` has the equations. No torch here.
+
+A document of T tokens is cut into N = T // l spans of l tokens, counted from its end; the T mod l tokens in front
+belong to no span. Worked example, released: T = 51, l = 4, m = 1, n = d_afs = d_cds = 2, n0 not given. N = 12 and 3
+tokens stay in front, so span 0 is tokens 3-6 and span 9 is tokens 39-42. Scored, from the last span downwards in steps
+of d_cds: J = 11, 9; span 7 begins at token 31, which is not beyond (m + 4 d_afs) l = 36. Span 9 is compared with
+9-n = 7, then with every d_afs-th earlier span down to m: I_9 = 1, 3, 5, 7 and I_11 = 1, 3, 5, 7, 9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+Variant = Literal["released", "paper"]
+Ablation = Literal["none", "no-std", "no-length"]
+
+PAPER_N0_SPANS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Which spans of a document are scored, and against which earlier spans.
+
+    `J[row]` is a scored span and `I[row]` are the earlier spans it is compared with, ascending.
+    An empty `J` means that the document is too short to be scored.
+    """
+
+    T: int
+    l: int  # the paper's letter for the tokens of a span
+    variant: Variant
+    J: tuple[int, ...]
+    I: tuple[tuple[int, ...], ...]  # the paper's letter for the spans compared with
+    d_afs: int
+
+    @property
+    def N(self) -> int:
+        """Number of whole spans."""
+        return self.T // self.l
+
+    def start(self, span: int) -> int:
+        """Position of the first token of `span`."""
+        return self.T - (self.N - span) * self.l
+
+    def tokens(self, span: int) -> slice:
+        """Positions of the tokens of `span`."""
+        return slice(self.start(span), self.start(span) + self.l)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """The eight values that say what is computed; every other setting only says how. Defaults: the released code.
+
+    Which spans: `span_tokens` (l), `m`, `n`, `n0`, `d_afs`, `d_cds`. Which equations: `variant`, `ablation`.
+    """
+
+    variant: Variant = "released"
+    """`released`: what the published code computes; `paper`: equations 2-5 as printed."""
+    span_tokens: int = 128
+    """l, tokens in a span."""
+    m: int = 1
+    """Spans at the start of a document that are never compared with."""
+    n: int = 4
+    """The nearest earlier span is j-n (released) or j-n-1 (paper)."""
+    n0: int | None = None
+    """No span before it is scored; None: the released lower bound, in the paper's variant 0."""
+    d_afs: int = 4
+    """Stride over the earlier spans of a scored span."""
+    d_cds: int = 4
+    """Stride over the scored spans."""
+    ablation: Ablation = "none"
+    """`no-std` drops sigma, `no-length` both length weights."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Method:
+        """The method in a larger dictionary, such as the settings of a run. Raises KeyError for a missing value."""
+        return cls(**{name: values[name] for name in METHOD_FIELDS})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The eight values by name, as `run.json` and profiles hold them."""
+        return asdict(self)
+
+    def grid(self, T: int) -> Grid:
+        """The spans J and I_j of a document of `T` tokens."""
+        return span_grid(
+            T,
+            variant=self.variant,
+            l=self.span_tokens,
+            m=self.m,
+            n=self.n,
+            n0=self.n0,
+            d_afs=self.d_afs,
+            d_cds=self.d_cds,
+            ablation=self.ablation,
+        )
+
+
+METHOD_FIELDS = tuple(field.name for field in fields(Method))
+
+
+def span_grid(
+    T: int,
+    *,
+    variant: Variant,
+    l: int,
+    m: int,
+    n: int,
+    n0: int | None,
+    d_afs: int,
+    d_cds: int,
+    ablation: Ablation = "none",
+) -> Grid:
+    """The spans J and I_j of equations 3 and 5 for a document of `T` tokens.
+
+    paper:    J = n0, n0+d_cds, .. <= N-1      I_j = m, m+d_afs, .. <= j-n-1
+    released: J = N-1, N-1-d_cds, ..           I_j = j-n, j-n-d_afs, .. >= m
+              while j >= n0, or, where n0 is not given, while the first token of span j lies beyond
+              token (m + 4 d_afs) l
+    In the paper's variant no `n0` is an n0 of 0; the paper's own value is a setting's default.
+
+    A span with a single earlier span has no sigma and is left out, unless sigma is not used.
+    """
+    N = T // l
+    if variant == "paper":
+        scored = range(n0 or 0, N, d_cds)
+        earlier = {j: tuple(range(m, j - n, d_afs)) for j in scored}
+    else:
+        front = T - N * l
+        last = (m + 4 * d_afs) * l
+        scored = range(N - 1, -1, -d_cds)
+        kept = [j for j in scored if (front + j * l > last if n0 is None else j >= n0)]
+        earlier = {j: tuple(range(j - n, m - 1, -d_afs))[::-1] for j in reversed(kept)}
+    fewest = 1 if ablation == "no-std" else 2
+    J = tuple(j for j, spans in earlier.items() if len(spans) >= fewest)
+    return Grid(T=T, l=l, variant=variant, J=J, I=tuple(earlier[j] for j in J), d_afs=d_afs)

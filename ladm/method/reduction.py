@@ -1,0 +1,95 @@
+"""CDS of layers or heads -> one score: which of the stored numbers count, and how they are combined. Imports no torch.
+
+Shape suffixes: B documents, P layers or heads that are used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.errors import LadmError
+
+HOW = ("mean", "median", "geometric")
+
+Floats = npt.NDArray[np.float64]
+
+
+def kept_column(*, heads: bool, second_form: bool) -> str:
+    """The column of a run's results with CDS by layer or head; `second_form`: without sigma, kept beside the other."""
+    return f"cds_per_{'head' if heads else 'layer'}{'_no_std' if second_form else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """Which of the kept numbers make the score, and how. `heads` are (layer, head); None: whole layers."""
+
+    how: str = "mean"
+    layers: tuple[int, ...]
+    heads: tuple[tuple[int, int], ...] | None = None
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        parts = self.layers if self.heads is None else self.heads
+        if self.how not in HOW:
+            raise LadmError(f"no reduction {self.how!r}; there is {', '.join(HOW)}")
+        if not parts:
+            raise LadmError("a score needs at least one layer")
+        if list(parts) != sorted(set(parts)) or min(self.layers) < 0:  # type: ignore[type-var]
+            raise LadmError("layers and heads must be in order, each once")
+        if self.heads is not None and {layer for layer, _ in self.heads} != set(self.layers):
+            raise LadmError("the heads are not those of the layers")
+        if self.weights is not None and (len(self.weights) != len(parts) or not sum(self.weights) > 0):
+            raise LadmError(f"{len(self.weights)} weights for {len(parts)} layers or heads, or none above 0")
+        if self.weights is not None and self.how == "median":
+            raise LadmError("a median takes no weights")
+
+    def identity(self) -> dict[str, Any]:
+        """As `run.json` keeps it."""
+        return {
+            "reduce": self.how,
+            "layers": list(self.layers),
+            "heads": None if self.heads is None else [list(head) for head in self.heads],
+            "weights": None if self.weights is None else list(self.weights),
+        }
+
+    def columns(self, kept_layers: tuple[int, ...], *, num_heads: int | None) -> list[int]:
+        """Where the wanted numbers stand among those kept. Raises LadmError for a layer that was not kept."""
+        absent = sorted(set(self.layers) - set(kept_layers))
+        if absent:
+            raise LadmError(f"layer {absent[0]} is wanted, and the run kept layers {list(kept_layers)}")
+        place = {layer: k for k, layer in enumerate(kept_layers)}
+        if self.heads is None:
+            return [place[layer] for layer in self.layers]
+        if num_heads is None:
+            raise LadmError("the profile weighs single heads, and the run kept whole layers only (--record heads)")
+        if max(head for _, head in self.heads) >= num_heads:
+            raise LadmError(
+                f"the profile names a head {max(head for _, head in self.heads)}, and there are {num_heads}"
+            )
+        return [place[layer] * num_heads + head for layer, head in self.heads]
+
+
+def reduce_cds(cds_BP: Floats, how: str, weights: tuple[float, ...] | None = None) -> Floats:
+    """One score a document from its P numbers: (B, P) -> (B,).
+
+    mean: sum of w x / sum of w; geometric: exp of that of log x; median: of x. The order of the
+    additions is fixed, so that a score is the same to the last bit however many are made at once.
+    """
+    cds_BP = np.ascontiguousarray(cds_BP, dtype=np.float64)
+    if how == "median":
+        # A NaN becomes the median of its document without numpy's warning.
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.median(cds_BP, axis=1))
+    if how == "geometric":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cds_BP = np.log(cds_BP)
+    w_P = (1.0,) * cds_BP.shape[1] if weights is None else weights
+    total_B = np.zeros(len(cds_BP))
+    for k, w in enumerate(w_P):
+        total_B = total_B + (cds_BP[:, k] if w == 1.0 else w * cds_BP[:, k])
+    mean_B = total_B / sum(w_P)
+    return np.exp(mean_B) if how == "geometric" else mean_B

@@ -1,0 +1,168 @@
+"""`run.json` -> typed values: what a run was made with. The only place that knows the keys. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ladm.method.grid import Ablation, Method
+from ladm.method.reduction import Reduction, kept_column
+from ladm.settings.score import DType
+
+FORMAT = 3
+MANIFEST_FIELDS = ("settings", "layers", "score", "model", "data", "dtype")
+"""What of a run's identity the manifest of a subset repeats."""
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a run was made with, as `run.json` holds it: created once, never rewritten, compared on resume.
+
+    `about`, which is for people, is not compared. A property raises KeyError where a file lacks its key.
+    """
+
+    content: dict[str, Any]
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        method: Method,
+        record: str,
+        layers: tuple[int, ...],
+        reduction: Reduction,
+        machine: dict[str, Any],
+        data: dict[str, Any],
+        dtype: str,
+        device_kind: str,
+        attention: str,
+        focus_backend: str,
+        unit_rows: int,
+        about: dict[str, Any],
+    ) -> RunIdentity:
+        """The identity of a new run. `machine`: model, tokenizer and versions, as every machine of the run has them."""
+        return cls(
+            {
+                "format": FORMAT,
+                "settings": {"method": "ladm", **method.as_dict(), "reduce": reduction.how, "record": record},
+                "layers": list(layers),
+                "score": reduction.identity(),
+                **machine,
+                "data": data,
+                "dtype": dtype,
+                "backend": {"device": device_kind, "attention": attention, "focus": focus_backend},
+                "unit_rows": unit_rows,
+                "about": about,
+            }
+        )
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.content["data"]["rows"])
+
+    @property
+    def unit_rows(self) -> int:
+        """Rows in a unit."""
+        return int(self.content["unit_rows"])
+
+    @property
+    def method(self) -> Method:
+        """The eight values that the rows were scored with."""
+        return Method.from_dict(self.content["settings"])
+
+    @property
+    def record(self) -> str:
+        """What was stored of each row besides its score: `layers`, `heads`, `range` or `forms`."""
+        return str(self.content["settings"]["record"])
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers whose CDS were stored, in that order."""
+        return tuple(self.content["layers"])
+
+    @property
+    def reduction(self) -> Reduction:
+        """How the score was made from the stored CDS."""
+        score = self.content["score"]
+        heads = score["heads"] and tuple((layer, head) for layer, head in score["heads"])
+        weights = score["weights"] and tuple(score["weights"])
+        return Reduction(how=score["reduce"], layers=tuple(score["layers"]), heads=heads, weights=weights)
+
+    @property
+    def score_form(self) -> Ablation:
+        """The ablation of the CDS that make the score; after rescoring it may not be that of the method."""
+        return cast(Ablation, self.content["score"].get("form", self.content["settings"]["ablation"]))
+
+    def cds_column(self, form: str, *, heads: bool) -> str:
+        """The column of `scores.parquet` that holds the CDS of that form, if the run stored it."""
+        return kept_column(heads=heads, second_form=form != self.content["settings"]["ablation"])
+
+    @property
+    def stores_both_forms(self) -> bool:
+        """Were CDS stored with sigma and without?"""
+        return self.record == "forms" and self.content["settings"]["ablation"] == "none"
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """`type` and `sha256` by file name."""
+        return cast(dict[str, Any], self.content["model"])
+
+    @property
+    def model_sha256(self) -> dict[str, str]:
+        return cast(dict[str, str], self.content["model"]["sha256"])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Number and digest of the rows, as of `Rows.identity`."""
+        return cast(dict[str, Any], self.content["data"])
+
+    @property
+    def dtype(self) -> DType:
+        """The precision that the model ran in."""
+        return cast(DType, self.content["dtype"])
+
+    @property
+    def backend(self) -> dict[str, str]:
+        """`device` (its kind), `attention` and `focus`: the kernels that were used."""
+        return cast(dict[str, str], self.content["backend"])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return cast(dict[str, str], self.content["versions"])
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """For people: where rows and model were. Not compared on resume."""
+        return cast(dict[str, Any], self.content.get("about", {}))
+
+    @property
+    def rows_name(self) -> str:
+        """Where the rows were: a folder or a Hub id."""
+        return str(self.about["rows"])
+
+    @property
+    def model_name(self) -> str:
+        """Where the model was: a folder or a Hub id."""
+        return str(self.about["model"])
+
+    @property
+    def is_rescored(self) -> bool:
+        """Was the run made by `ladm rescore`? Then it has results and no units."""
+        return "rescored_from" in self.about
+
+    def rescored(self, reduction: Reduction, form: Ablation, *, source: str) -> RunIdentity:
+        """The identity of the run that another reduction makes from this one."""
+        settings = self.content["settings"] | {"reduce": reduction.how}
+        other_form = {} if form == self.content["settings"]["ablation"] else {"form": form}
+        return RunIdentity(
+            self.content
+            | {
+                "settings": settings,
+                "score": reduction.identity() | other_form,
+                "about": self.about | {"rescored_from": source},
+            }
+        )
+
+    def for_manifest(self) -> dict[str, Any]:
+        """What of it the manifest of a subset repeats."""
+        return {name: self.content[name] for name in MANIFEST_FIELDS}
