@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from ladm.kernels import attention
 from torch import Tensor
 
 from ladm.errors import LadmError
+from ladm.method import attention
 from ladm.method.attention import attention_kernel, causal_attention
 
 ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -14,7 +14,7 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from ladm.kernels import pfs_triton
+from ladm.method import pfs_triton
 
 POINTERS = {"q": "*bf16", "k": "*bf16", "scored": "*i64", "items": "*i64", "scale": "fp32", "smallest_share": "fp32"}
 POINTERS |= dict.fromkeys(("lse", "out", "denominators"), "*fp32")

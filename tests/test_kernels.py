@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ladm.kernels import pfs as fast_module
 from torch import Tensor
 
 from ladm.errors import UsageError
+from ladm.method import pfs_torch as fast_module
 from ladm.method.attention import causal_attention
 from ladm.method.focus import aggregated_focus, contextual_dependency, wanted_JN
 from ladm.method.focus import pairwise_focus as oracle

@@ -31,7 +31,7 @@ from ladm.storage.locks import locked
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
-from ladm.scoring.engines import ray as engine  # noqa: E402
+from ladm.scoring.engines import ray_cluster as engine  # noqa: E402
 
 ROWS = 200
 
@@ -118,7 +118,16 @@ def test_actors_that_die_while_they_start_end_the_run(
 
 @pytest.mark.usefixtures("cluster")
 def test_the_command_gives_the_bytes_of_one_process(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
-    command = ("score", save_rows(topical_rows(golden, [512] * 20)), "--model", GOLDEN, "--span-tokens", "16")
+    command = (
+        "score",
+        save_rows(topical_rows(golden, [512] * 20)),
+        "--model",
+        GOLDEN,
+        "--span-tokens",
+        "16",
+        "--dtype",
+        "float32",
+    )
     assert ladm(*command, "--output", tmp_path / "alone").exit_code == 0
     result = ladm(*command, "--output", tmp_path / "ray", "--engine", "ray", "--workers", "2")
     assert result.exit_code == 0, result.output
