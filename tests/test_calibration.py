@@ -250,7 +250,7 @@ def test_calibrate_then_score_with_the_profile(ladm: Run, rows: str, tmp_path: P
     assert kinds["intact"] == kinds["16 pieces"] == 36
     found = read_profile(profile)
     assert found.length_tokens == 256
-    assert found.settings["span_tokens"] == 8
+    assert found.method.span_tokens == 8
     result = ladm("score", rows, *COMMON, "--profile", profile, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "run" / "run.json").read_text())["score"] == found.reduction.identity()

@@ -73,7 +73,7 @@ def test_a_geometric_mean_of_nothing_has_no_parts() -> None:
 
 
 def test_a_document_without_focus_is_taken_apart(golden_observer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ladm.signals.scorer import parts
+    from ladm.explain import decompose as parts
 
     ids = torch.arange(512).unsqueeze(0)
     grid = span_grid(512, variant="released", l=16, m=1, n=4, n0=None, d_afs=4, d_cds=4)

@@ -56,7 +56,7 @@ def scores(data: Measurement, profiles: list[str]) -> dict[str, np.ndarray]:
     }
     for path in profiles:
         profile = read_profile(path)
-        reduction, sigma = profile.reduction, profile.settings["ablation"] == "none"
+        reduction, sigma = profile.reduction, profile.method.ablation == "none"
         if reduction.heads is not None and not sigma:
             sys.exit(f"{path}: single heads were measured with sigma only")
         values = data.by_layer(sigma=sigma) if reduction.heads is None else data.by_head()

@@ -110,7 +110,7 @@ def scores_of(work: Path, config: dict[str, Any], pool: list[dict[str, Any]], te
     if config.get("profile"):
         profile = read_profile(config["profile"])
         columns = profile.reduction.columns(layers, num_heads=None)
-        form = {"none": "", "no-std": "_no_std"}[profile.settings["ablation"]]
+        form = {"none": "", "no-std": "_no_std"}[profile.method.ablation]
         found["LADM profile"] = reduce_cds(cds[form][:, columns], profile.reduction.how, profile.reduction.weights)
     packed = np.array([len(zlib.compress(text.encode(), 6)) / len(text.encode()) for text in texts])
     low, high = np.quantile(packed, GZIP_BAND)
