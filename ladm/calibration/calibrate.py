@@ -30,7 +30,7 @@ from ladm.settings.commands import CalibrateSettings
 from ladm.settings.config_file import read_config
 from ladm.settings.profiles import Profile, profile_text
 from ladm.settings.score import ScoreSettings, parse_layers
-from ladm.storage.files import naming, write_whole
+from ladm.storage.files import io_errors, write_whole
 
 SPANS_AIMED_AT = 256
 CONTRAST, MARK = "contrast", ".ladm-calibration"
@@ -78,7 +78,7 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     run = Run.read(work / "run")
     measured = measure(run, contrast, num_layers=facts.num_layers, heads=settings.heads)
     findings = find(measured, objective=settings.objective, max_cost=settings.most_cost, seed=settings.seed)
-    with naming(output, "write"):
+    with io_errors(output, "write"):
         output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, [profile_text(_profile(settings, run, chosen, findings)).encode()])
     return findings
@@ -154,7 +154,7 @@ def open_work(work: Path, *, rows: str | None) -> None:
     others = sorted(path.name for path in work.iterdir()) if work.is_dir() else []
     if others:
         raise LadmError(f"{work} belongs to something else (it holds {others[0]}); give the work an empty folder")
-    with naming(work, "create"):
+    with io_errors(work, "create"):
         work.mkdir(parents=True, exist_ok=True)
     write_whole(work / MARK, [b"The work of ladm calibrate or ladm check; it can be removed.\n"])
 
@@ -172,7 +172,7 @@ def save_contrast(contrast: list[Contrast], work: Path) -> None:
         "index": list(range(len(contrast))),
         "meta": [{"kind": row.kind, "half": row.half, "document": row.document} for row in contrast],
     }
-    with naming(folder, "write"):
+    with io_errors(folder, "write"):
         if partial.exists():
             shutil.rmtree(partial)
         Dataset.from_dict(columns).save_to_disk(str(partial))

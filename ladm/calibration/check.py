@@ -37,7 +37,7 @@ from ladm.runs.results import read_scores
 from ladm.scoring.score import score as run_score
 from ladm.settings.commands import CalibrateSettings, CheckSettings, PrepareSettings
 from ladm.settings.score import ScoreSettings
-from ladm.storage.files import naming, write_whole
+from ladm.storage.files import io_errors, write_whole
 
 PIECES = (2, 4, 8)
 """Figure 2 concatenates documents of 1/2, 1/4 and 1/8 of the length."""
@@ -156,7 +156,7 @@ def _own_rows(
     packed = files("ladm") / "data" / "documents.jsonl.gz"
     lines = gzip.decompress(packed.read_bytes()).splitlines(keepends=True)
     coherent = b"".join(line for line in lines if json.loads(line)["meta"]["expected"] == "coherent")
-    with naming(folder, "create"):
+    with io_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
     if not source.exists() or source.read_bytes() != coherent:
         write_whole(source, [coherent])

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ladm.storage.files import naming, sync_tree
+from ladm.storage.files import io_errors, sync_tree
 
 BLOCK_SCHEMA = pa.schema([("text", pa.string()), ("meta", pa.string()), ("input_ids", pa.list_(pa.int32()))])
 """A block: `meta` is JSON text, because its shape is not known before every block is."""
@@ -40,7 +40,7 @@ def assemble(output: Path, blocks: list[Path], *, rows: int) -> None:
         for index, row in enumerate(islice(_rows(blocks), rows)):
             yield row | {"meta": row["meta"] if meta is None else json.loads(row["meta"]), "index": index}
 
-    with naming(output, "write"):
+    with io_errors(output, "write"):
         cache = blocks[0].parent / "cache"
         shutil.rmtree(cache, ignore_errors=True)
         dataset = datasets.Dataset.from_generator(generate, features=features, cache_dir=str(cache))

@@ -27,7 +27,7 @@ from ladm.corpus.rows import jsonable
 from ladm.corpus.tokenization import Tokenizer, load_tokenizer
 from ladm.errors import LadmError
 from ladm.settings.commands import PrepareSettings
-from ladm.storage.files import create_once, naming, replacing, write_whole
+from ladm.storage.files import create_once, io_errors, replacing, write_whole
 from ladm.storage.locks import locked
 
 RECORD_FILE = "prepare.json"
@@ -69,7 +69,7 @@ def prepare(settings: PrepareSettings, *, echo: Callable[[str], None], progress:
     _refuse_taken(output)
     with locked(output):
         work = output / WORK_FOLDER
-        with naming(work, "create"):
+        with io_errors(work, "create"):
             work.mkdir(exist_ok=True)
         _begin(work, asked)
         progress.start()
@@ -85,7 +85,7 @@ def prepare(settings: PrepareSettings, *, echo: Callable[[str], None], progress:
             raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}")
         record = {"asked": asked, "rows": kept, "counts": dict(counts)}
         assemble(output, [work / f"{number:06d}.parquet" for number in range(len(blocks))], rows=kept)
-        with naming(output, "write"):
+        with io_errors(output, "write"):
             write_whole(output / RECORD_FILE, [json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n"])
             shutil.rmtree(work, ignore_errors=True)
     return record
@@ -95,7 +95,7 @@ def _finished(output: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     path = output / RECORD_FILE
     if not path.is_file():
         return None
-    with naming(path, "read"):
+    with io_errors(path, "read"):
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     _same(output, record["asked"], asked)
     return record
@@ -188,7 +188,7 @@ def _work(settings: PrepareSettings, documents: list[Document], tokenizer: Token
             rows.append({"text": text[: tokens.end], "meta": json.dumps(meta), "input_ids": tokens.ids})
     block = {"counts": dict(counts)}
     table = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.with_metadata({b"ladm": json.dumps(block).encode()}))
-    with naming(path, "write"), replacing(path) as partial:
+    with io_errors(path, "write"), replacing(path) as partial:
         pq.write_table(table, partial, compression="zstd")
     return block
 

@@ -22,7 +22,7 @@ from ladm.modeling.causal_lm import Language, load_language, require_positions
 from ladm.modeling.facts import model_folder
 from ladm.progress import Echo, Progress
 from ladm.settings.commands import NeedleSettings
-from ladm.storage.files import naming, require_place, write_whole
+from ladm.storage.files import io_errors, require_place, write_whole
 
 CITIES = (
     "Lisbon", "Nairobi", "Oslo", "Lima", "Hanoi", "Quebec", "Dakar", "Tallinn", "Bergen", "Kyoto", "Cusco", "Split",
@@ -153,6 +153,6 @@ def _draw(record: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("depth of the needle")
     axes.set_title(f"exact match, mean {record['mean']:.2f}")
     figure.colorbar(image)
-    with naming(path, "write"):
+    with io_errors(path, "write"):
         figure.savefig(path, dpi=130)
     plt.close(figure)

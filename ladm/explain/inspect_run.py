@@ -25,8 +25,8 @@ from ladm.runs.results import columns_of, require_finished, score_batches
 from ladm.scoring.plan import load_planned, make_plan
 from ladm.settings.commands import MOST_INSPECTED, InspectSettings
 from ladm.settings.score import ScoreSettings, spell_layers
-from ladm.storage.files import PARTIAL_SUFFIX, naming, write_whole
-from ladm.storage.interrupts import Stopped, stopping
+from ladm.storage.files import PARTIAL_SUFFIX, io_errors, write_whole
+from ladm.storage.interrupts import StopSignal, stop_on_signals
 
 MOST_PAIRS = 4
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 0.1}
@@ -42,7 +42,7 @@ def inspect(settings: InspectSettings, *, echo: Echo, tell: Callable[[Path], Non
     """
     run = Run.read(Path(settings.run))
     require_finished(run)
-    with stopping(run.folder / INSPECTED) as signals:
+    with stop_on_signals(run.folder / INSPECTED) as signals:
         _inspect(run, settings, signals, echo, tell, progress)
 
 
@@ -70,7 +70,7 @@ def _inspect(
         echo(f"warning   {problem}")
     tokenizer = _tokenizer(facts, echo)
     folder = run.folder / INSPECTED
-    with naming(folder, "write in"):
+    with io_errors(folder, "write in"):
         folder.mkdir(exist_ok=True)
         for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
             left.unlink(missing_ok=True)
@@ -105,7 +105,7 @@ def _inspect(
             tell(path)
             progress.advance(rows=1, tokens=2 * one.num_tokens)
             if signals:
-                raise Stopped(signals[0])
+                raise StopSignal(signals[0])
     finally:
         progress.close()
 

@@ -12,7 +12,7 @@ from ladm.errors import LadmError, StorageError, one_line
 from ladm.report.charts import brightest, heat_map, shares_by_distance
 from ladm.report.overview import Sweep
 from ladm.runs.folder import INSPECTED, INSPECTED_FORMAT, Run
-from ladm.storage.files import naming
+from ladm.storage.files import io_errors
 
 MOST_SHOWN = 50
 SAME_SCORE = 1e-3
@@ -22,7 +22,7 @@ SIDES = ("earlier", "later")
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises StorageError for anything else."""
     try:
-        with naming(path, "read"):
+        with io_errors(path, "read"):
             found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise StorageError(f"{path} is damaged: {one_line(error)}") from None

@@ -23,7 +23,7 @@ from typing import Any
 from ladm.errors import IncompleteError, LadmError, StorageError
 from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.lines import encode_line, read_lines, read_texts
-from ladm.storage.files import PARTIAL_SUFFIX, SORTING, Appender, create_once, naming, sync_folder, write_whole
+from ladm.storage.files import PARTIAL_SUFFIX, SORTING, Appender, create_once, io_errors, sync_folder, write_whole
 from ladm.storage.identity import require_same
 
 IDENTITY_FILE = "run.json"
@@ -77,7 +77,7 @@ class Run:
         path = folder / IDENTITY_FILE
         if not path.is_file():
             raise LadmError(f"{folder} is not a run: it has no {IDENTITY_FILE}")
-        with naming(path, "read"):
+        with io_errors(path, "read"):
             content = path.read_bytes()
         try:
             found = json.loads(content)
@@ -96,7 +96,7 @@ class Run:
         """
         refuse_foreign(folder)
         content = json.dumps(identity.content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        with naming(folder, "create"):
+        with io_errors(folder, "create"):
             (folder / "units").mkdir(parents=True, exist_ok=True)
             sync_folder(folder)
         if create_once(folder / IDENTITY_FILE, content):
@@ -127,7 +127,7 @@ class Run:
 
     def unsealed(self) -> list[Unit]:
         """Units that still have work."""
-        with naming(self.folder / "units", "list"):
+        with io_errors(self.folder / "units", "list"):
             names = set(os.listdir(self.folder / "units"))
         return [unit for unit in self.units if self.sealed_path(unit).name not in names]
 
@@ -137,7 +137,7 @@ class Run:
         The rows of all holders of a unit go into a new file, so that a holder who is not gone after
         all writes into one that nobody reads.
         """
-        with naming(self.folder / "units", "tidy"):
+        with io_errors(self.folder / "units", "tidy"):
             names = [path for path in (self.folder / "units").iterdir() if OWN_UNIT_FILES.fullmatch(path.name)]
             left = [path for path in names if _SHARED.search(path.name)]
             numbers = {int(path.name.partition(".")[0]) for path in left}
@@ -152,7 +152,7 @@ class Run:
     def holders(self) -> dict[int, list[Path]]:
         """The files of unsealed units, by the unit's number; several of one that launches share."""
         found: dict[int, list[Path]] = {}
-        with naming(self.folder / "units", "list"):
+        with io_errors(self.folder / "units", "list"):
             names = sorted(os.listdir(self.folder / "units"))
         for name in names:
             if ".open" in name and not name.endswith(PARTIAL_SUFFIX) and OWN_UNIT_FILES.fullmatch(name):
@@ -198,7 +198,7 @@ def refuse_foreign(folder: Path) -> None:
 
     Raises StorageError when it could not be created or written to.
     """
-    with naming(folder, "use"):
+    with io_errors(folder, "use"):
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if nearest != folder or folder.is_dir():
             _require_writable(nearest, folder)
@@ -275,7 +275,7 @@ class UnitWriter:
         """Commit the unit, which must hold all its rows."""
         if len(self.done) != self._unit.stop - self._unit.start:
             raise RuntimeError(f"unit {self._unit.number} sealed with {len(self.done)} rows")
-        with naming(self._sealed, "seal"):
+        with io_errors(self._sealed, "seal"):
             if self._shared:
                 try:
                     os.link(self._path, self._sealed)

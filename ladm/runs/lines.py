@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import StorageError
-from ladm.storage.files import naming
+from ladm.storage.files import io_errors
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _LINE = re.compile(rb'(?s)(\{.*), "crc32": "([0-9a-f]{8})"\}')
@@ -46,7 +46,7 @@ def read_texts(path: Path, *, start: int, stop: int) -> tuple[list[tuple[dict[st
     Torn: an end without a newline, or a line with NUL bytes where a write did not reach the disk.
     Raises StorageError, with file and offset, for anything else that is not as it was written.
     """
-    with naming(path, "read"):
+    with io_errors(path, "read"):
         content = path.read_bytes()
     lines: list[tuple[dict[str, Any], str]] = []
     seen: set[int] = set()

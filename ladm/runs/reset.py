@@ -18,7 +18,7 @@ from ladm.runs.folder import (
 )
 from ladm.runs.lines import encode_line, read_lines
 from ladm.runs.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
-from ladm.storage.files import MARKED_BYTES, SORTING, naming, sync_folder, write_whole
+from ladm.storage.files import MARKED_BYTES, SORTING, io_errors, sync_folder, write_whole
 
 _OWN = re.compile(rf"run\.json|{OWN_LEFTOVERS.pattern}|report\.html\.[0-9a-f]+\.partial")
 _OF_INSPECT = re.compile(r"\d+\.json(\.[0-9a-f]+\.partial)?")
@@ -43,7 +43,7 @@ def forget_errors(run: Run) -> int:
         _remove(run.folder, SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
         write_whole(run.open_path(unit), [encode_line(record) for record in kept])
         if unit.number not in unsealed:
-            with naming(path, "remove"):
+            with io_errors(path, "remove"):
                 path.unlink()
                 sync_folder(path.parent)
     return taken
@@ -68,7 +68,7 @@ def delete_run(folder: Path) -> None:
         )
     # The results first and the identity last: stopped anywhere in between it is still a run.
     _remove(folder, *results)
-    with naming(folder, "remove from"):
+    with io_errors(folder, "remove from"):
         for path in [*(folder / "units").glob("*"), *folder.glob("*.partial")]:
             path.unlink(missing_ok=True)
         if (folder / "units").exists():
@@ -87,7 +87,7 @@ def _is_page(path: Path) -> bool:
 
 
 def _remove(folder: Path, *names: str) -> None:
-    with naming(folder, "remove from"):
+    with io_errors(folder, "remove from"):
         for name in names:
             (folder / name).unlink(missing_ok=True)
         sync_folder(folder)

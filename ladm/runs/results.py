@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ladm.errors import IncompleteError, StorageError, one_line
 from ladm.runs.folder import Run
-from ladm.storage.files import SORTING_PREFIX, naming, replacing, write_whole
+from ladm.storage.files import SORTING_PREFIX, io_errors, replacing, write_whole
 
 SORTED_FILE = "sorted_by_score.jsonl"
 PARQUET_FILE = "scores.parquet"
@@ -97,7 +97,7 @@ def finish(run: Run) -> None:
 @contextlib.contextmanager
 def sorting(folder: Path) -> Iterator[Path]:
     """A throw-away folder for the rows to be sorted. Raises StorageError for what the disk or the sort refuses."""
-    with naming(folder, "sort in"):
+    with io_errors(folder, "sort in"):
         temporary = Path(tempfile.mkdtemp(prefix=SORTING_PREFIX, dir=folder))
         try:
             yield temporary / "staged.parquet"

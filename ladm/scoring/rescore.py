@@ -34,7 +34,7 @@ from ladm.runs.results import (
 from ladm.settings.commands import RescoreSettings
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.score import parse_layers
-from ladm.storage.files import naming, write_whole
+from ladm.storage.files import io_errors, write_whole
 from ladm.storage.locks import locked
 
 ROWS_AT_A_TIME = 20_000
@@ -54,7 +54,7 @@ def rescore(settings: RescoreSettings) -> Summary:
     with locked(output):
         again = Run.create_or_resume(output, identity)
         try:
-            with sorting(output) as staged, naming(run.folder / PARQUET_FILE, "read"):
+            with sorting(output) as staged, io_errors(run.folder / PARQUET_FILE, "read"):
                 _stage(run, reduction, _column(run, reduction, ablation), staged)
                 write_whole(output / ERRORS_FILE, [(run.folder / ERRORS_FILE).read_bytes()])
                 write_sorted(output, staged)

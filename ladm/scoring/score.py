@@ -31,7 +31,7 @@ from ladm.scoring.plan import Plan, make_plan
 from ladm.settings.score import ScoreSettings, spell_layers
 from ladm.signals.scorer import Scorer
 from ladm.storage.identity import differences
-from ladm.storage.interrupts import Stopped, stopping
+from ladm.storage.interrupts import StopSignal, stop_on_signals
 from ladm.storage.locks import locked
 
 
@@ -42,7 +42,7 @@ def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[S
     Raises LadmError and its kinds; rows that are safe by then stay safe.
     """
     folder = Path(settings.output)
-    with stopping(folder) as signals:
+    with stop_on_signals(folder) as signals:
         refuse_foreign(folder)
         rows = open_rows(settings.rows, limit=settings.limit)
         plan = make_plan(settings)
@@ -184,7 +184,7 @@ def _score_rows(
 
     def report(records: list[Record]) -> None:
         if signals:
-            raise Stopped(signals[0])
+            raise StopSignal(signals[0])
         progress.advance(rows=len(records), tokens=sum(record["num_tokens"] or 0 for record in records))
         errors = [record for record in records if record["status"] == "error"]
         tally.failed += len(errors)

@@ -24,7 +24,7 @@ from ladm.runs.folder import MANIFEST_FILE, Run
 from ladm.runs.results import require_finished, score_batches, summarise
 from ladm.selection.budget import Choice, DomainChoice, select_exact, select_percent, take_everything
 from ladm.settings.commands import NO_DOMAINS, ONE_DOMAIN, SelectSettings
-from ladm.storage.files import naming, sync_folder, sync_tree, write_whole
+from ladm.storage.files import io_errors, sync_folder, sync_tree, write_whole
 
 ROWS_AT_A_TIME = 10_000
 _COLUMNS = ["position", "num_tokens", "score"]
@@ -63,7 +63,7 @@ def _work_folder(output: Path, *, dry_run: bool) -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="ladm-select-") as work:
             yield work
         return
-    with naming(output.parent, "write in"):
+    with io_errors(output.parent, "write in"):
         output.parent.mkdir(parents=True, exist_ok=True)
         work = tempfile.mkdtemp(prefix=f".{output.name}.ranking-", dir=output.parent)
     try:
@@ -124,7 +124,7 @@ def _domain_codes(rows: Rows, domain_key: str, work: Path) -> tuple[list[str], n
 
 def _on_disk(path: Path, kind: str, length: int) -> npt.NDArray[Any]:
     """An array in a new file, whose place on the disk is taken now rather than found missing later."""
-    with naming(path, "write"), path.open("wb") as file:
+    with io_errors(path, "write"), path.open("wb") as file:
         size = length * np.dtype(kind).itemsize
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
@@ -249,7 +249,7 @@ def _write(output: Path, rows: Rows, domains: Choice, manifest: dict[str, Any]) 
     """The chosen rows in the order of the data, all columns kept; whole or not at all."""
     positions = np.sort(np.concatenate([domain.taken_positions for domain in domains.values()]))
     partial = output.with_name(output.name + ".partial")
-    with naming(output, "write"):
+    with io_errors(output, "write"):
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
         rows.save_subset(positions, partial)

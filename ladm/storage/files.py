@@ -25,7 +25,7 @@ SORTING_PREFIX = ".sorting-"
 
 
 @contextlib.contextmanager
-def naming(path: Path, action: str) -> Iterator[None]:
+def io_errors(path: Path, action: str) -> Iterator[None]:
     """Turn an OSError into a StorageError that says what could not be done, and to which file."""
     try:
         yield
@@ -62,7 +62,7 @@ def require_place(path: str | Path | None, *, mark: str) -> None:
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise StorageError(f"cannot write {path}: {parent} is not a folder that can be written to")
     if path.exists():
-        with naming(path, "read"), path.open("rb") as file:
+        with io_errors(path, "read"), path.open("rb") as file:
             front = file.read(MARKED_BYTES)
         if front and mark.encode() not in front:
             raise UsageError(f"--output {path} is there already and is no file of this command; give another")
@@ -80,7 +80,7 @@ def sync_tree(folder: Path) -> None:
 
 def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
     """Put the concatenated `chunks` at `path`, all or nothing, replacing what is there."""
-    with naming(path, "write"), replacing(path) as partial, partial.open("wb") as file:
+    with io_errors(path, "write"), replacing(path) as partial, partial.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
 
@@ -103,7 +103,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def create_once(path: Path, content: bytes) -> bool:
     """Create `path` whole, or return False because it exists already. Safe against other processes."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-    with naming(path, "create"):
+    with io_errors(path, "create"):
         try:
             with partial.open("wb") as file:
                 file.write(content)
@@ -129,7 +129,7 @@ class Appender:
     def __init__(self, path: Path, *, size: int) -> None:
         self.path = path
         self.size = size
-        with naming(path, "open"):
+        with io_errors(path, "open"):
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)

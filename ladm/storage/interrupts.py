@@ -11,12 +11,12 @@ from types import FrameType
 from ladm.errors import InterruptedRunError
 
 
-class Stopped(BaseException):
+class StopSignal(BaseException):
     """A signal arrived; unwinds to where it can be told."""
 
 
 @contextmanager
-def stopping(folder: Path) -> Iterator[list[int]]:
+def stop_on_signals(folder: Path) -> Iterator[list[int]]:
     """Let Ctrl-C and SIGTERM drop the unfinished batch, keep the rest, and say how to go on.
 
     Yields the signals that came: Python loses an exception that is raised inside a callback of its
@@ -28,12 +28,12 @@ def stopping(folder: Path) -> Iterator[list[int]]:
         signals.append(number)
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
+        raise StopSignal(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield signals
-    except Stopped as stopped:
+    except StopSignal as stopped:
         number = signal.Signals(stopped.args[0])
         raise InterruptedRunError(
             f"stopped by {number.name}; finished rows are safe in {folder}, and the same command goes on from there",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ladm.errors import LockedError, StorageError
-from ladm.storage.files import OWN_PARTIAL, PARTIAL_SUFFIX, SORTING, naming
+from ladm.storage.files import OWN_PARTIAL, PARTIAL_SUFFIX, SORTING, io_errors
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"
@@ -26,10 +26,10 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
     Raises LockedError at once, naming a holder.
     """
-    with naming(folder, "create"):
+    with io_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
     holder = folder / HOLDER_FILE
-    with naming(folder / LOCK_FILE, "lock"):
+    with io_errors(folder / LOCK_FILE, "lock"):
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _flock(descriptor, folder, shared=shared)
@@ -37,11 +37,11 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         os.close(descriptor)
         raise
     try:
-        with naming(folder, "write to"):
+        with io_errors(folder, "write to"):
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         if not shared:
             _wait_for_workers(folder)
-            with naming(folder, "write to"):
+            with io_errors(folder, "write to"):
                 _tidy(folder)
         yield
     finally:

@@ -22,7 +22,7 @@ from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, StorageError
 from ladm.modeling.facts import TOKENIZER_FILES, model_identity
 from ladm.settings.commands import TrainSettings
-from ladm.storage.files import create_once, naming, sync_file, sync_folder, sync_tree, write_whole
+from ladm.storage.files import create_once, io_errors, sync_file, sync_folder, sync_tree, write_whole
 from ladm.storage.identity import require_same
 from ladm.training.batches import Batches
 
@@ -33,7 +33,7 @@ _OWN = re.compile(r"train\.json\.|\.lock$|\.holder$")
 
 def refuse_foreign(output: Path) -> None:
     """Raise LadmError when the folder holds anything but a training; nothing is put into it before."""
-    with naming(output, "use"):
+    with io_errors(output, "use"):
         others = sorted(p.name for p in output.iterdir() if not _OWN.match(p.name)) if output.exists() else []
     if others and not (output / BEGUN_FILE).exists():
         raise LadmError(f"{output} belongs to something else (it holds {others[0]}); give --output an empty folder")
@@ -82,10 +82,10 @@ class Whole(TrainerCallback):  # type: ignore[misc]
             torch.distributed.barrier()
         if not state.is_world_process_zero:
             return
-        with naming(folder, "write"):
+        with io_errors(folder, "write"):
             sync_tree(folder)
         write_whole(folder / WHOLE_FILE, [b""])
-        with naming(folder, "write"):
+        with io_errors(folder, "write"):
             sync_folder(folder.parent)
 
 
@@ -100,7 +100,7 @@ def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             write_whole(output / name, [(source / name).read_bytes()])
-    with naming(output, "write"):
+    with io_errors(output, "write"):
         (output / "training_args.bin").unlink(missing_ok=True)
         for path in (*weights, output / "config.json"):
             sync_file(path)

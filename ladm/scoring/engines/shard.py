@@ -24,7 +24,7 @@ from ladm.errors import UsageError
 from ladm.runs.claims import CLAIM
 from ladm.runs.folder import Run
 from ladm.scoring.engines.units import Assignment
-from ladm.storage.files import create_once, naming
+from ladm.storage.files import create_once, io_errors
 
 LEASE_SECONDS = 120.0
 TOUCHES_A_LEASE = 8
@@ -188,7 +188,7 @@ class SharedUnits:
     def _look(self) -> tuple[set[int], dict[int, int]]:
         """Numbers of the sealed units, and the newest generation of claim on each of the others."""
         folder = self._run.folder / "units"
-        with naming(folder, "list"):
+        with io_errors(folder, "list"):
             names = os.listdir(folder)
         known = {unit.number for unit in self._order}
         sealed = {int(found[1]) for name in names if (found := _SEALED.fullmatch(name))} & known
