@@ -70,7 +70,7 @@ def continues_earlier_bigram(ids_T: Tensor) -> Tensor:
     if len(ids_T) < 3:
         return copies_T
     trigrams = torch.stack([ids_T[:-2], ids_T[1:-1], ids_T[2:]], dim=1)
-    _, kind = torch.unique(trigrams, dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+    _, kind = torch.unique(trigrams, dim=0, return_inverse=True)
     first = torch.full((int(kind.max()) + 1,), len(ids_T), dtype=torch.int64)
     place = torch.arange(len(kind))
     first.scatter_reduce_(0, kind, place, reduce="amin")
