@@ -50,7 +50,7 @@ class LongDependency:
 
 
 def segments(ids_T: Ints) -> Ints:
-    """The segments of a row: (N, l). A row of fewer than two has no pair to score; the caller reports it as too short."""
+    """The segments of a row: (N, l). With fewer than two there is no pair, and the caller calls the row too short."""
     N = min(len(ids_T) // SEGMENT_TOKENS, MOST_SEGMENTS)
     return ids_T[: N * SEGMENT_TOKENS].reshape(N, SEGMENT_TOKENS)
 
