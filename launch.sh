@@ -11,7 +11,8 @@
 #   DEVICE  auto, cpu, cuda, cuda:0,1                  default cuda: all visible
 #   CONFIG  settings of the score                      default configs/paper.yaml
 #
-# RULE=percent TOKENS=1073741824 reproduces the authors' cut. Stopped at any moment, the same command goes on.
+# RULE=percent TOKENS=1073741824 reproduces the authors' cut. The run may be stopped at any moment; the same command resumes
+# it. Where ladm is installed already (a container, a cluster), VENV=none uses that instead of making an environment.
 set -euo pipefail
 usage() {
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
@@ -31,8 +32,8 @@ cd "$(dirname "$0")"
 ladm score "$ROWS" --model "$MODEL" --config "${CONFIG:-configs/paper.yaml}" --device "${DEVICE:-cuda}" \
     --output "$OUTPUT/scores"
 if [ -f "$OUTPUT/subset/manifest.json" ]; then
-    echo "$OUTPUT/subset is there already, of $(sed -n 's/^ "budget_tokens": \([0-9]*\),$/\1/p' "$OUTPUT/subset/manifest.json")" \
-        "tokens by the rule $(sed -n 's/^ "rule": "\([a-z]*\)",$/\1/p' "$OUTPUT/subset/manifest.json"); remove it to select anew"
+    field() { sed -n "s/^ \"$1\": \"\{0,1\}\([a-z0-9]*\)\"\{0,1\},\$/\1/p" "$OUTPUT/subset/manifest.json"; }
+    echo "$OUTPUT/subset exists already ($(field budget_tokens) tokens, rule $(field rule)); remove it to select again"
 else
     ladm select "$OUTPUT/scores" --rows "$ROWS" --tokens "$TOKENS" --rule "${RULE:-exact}" --output "$OUTPUT/subset"
 fi

@@ -1,5 +1,9 @@
 #!/usr/bin/env bash
-# Lint, types and tests, in an environment that it makes itself. --all: the slow suites too.
+# Lint, types, import contracts, prose and tests, in an environment that it makes itself.
+#
+#   ./scripts/test.sh [--all] [PYTEST-ARGUMENT...]      --all: the slow suites too
+#
+# PYTHON=python3.13 VENV=.venv-3.13 ./scripts/test.sh runs all of it on another Python (see scripts/env.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
