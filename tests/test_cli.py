@@ -35,6 +35,7 @@ def test_ctrl_c_while_the_program_loads(monkeypatch: pytest.MonkeyPatch, capsys:
             if name == "ladm.cli.main":
                 raise KeyboardInterrupt
 
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # The program sets it, and this test must not leave it behind.
     monkeypatch.delitem(sys.modules, "ladm.cli.main")
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
     with pytest.raises(SystemExit) as stopped:

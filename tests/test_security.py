@@ -16,6 +16,7 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN, topical_rows
 
+ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., Result]
 NAMES = [
     "../../x",
@@ -82,6 +83,65 @@ def test_code_in_the_folders_of_model_and_rows_never_runs(
     done = subprocess.run([str(program), *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not sentinel.exists()
+
+
+PROGRAMS = {
+    "script": [str(Path(sys.executable).with_name("ladm"))],
+    "module": [sys.executable, "-m", "ladm"],
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_modules_in_the_working_folder_are_never_imported(
+    save_rows: Any, golden: Any, tmp_path: Path, program: str
+) -> None:
+    """A folder with a `queue.py`, a `pickle.py` and so on for every module of Python, and a run with two workers in it.
+
+    Spawned workers and the resource tracker are Python processes of their own, with paths of their own.
+    """
+    work, sentinel = tmp_path / "work", tmp_path / "sentinel"
+    work.mkdir()
+    rows = save_rows(topical_rows(golden, [400] * 6))
+    for name in _planted_names(tmp_path):
+        (work / f"{name}.py").write_text(f"import os, sys\nos.open({str(sentinel)!r}, os.O_CREAT)\nsys.exit(1)\n")
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "sitecustomize.py").write_text(f"import os\nos.open({str(tmp_path / 'seen')!r}, os.O_CREAT)\n")
+    path = os.pathsep.join([str(own), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    shown = subprocess.run([sys.executable, "-c", "import queue"], cwd=work, check=False)
+    assert shown.returncode == 1
+    assert sentinel.exists(), "the attack itself works"
+    sentinel.unlink()
+    command = ["score", rows, "--model", str(GOLDEN), "--span-tokens", "16", "--output", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*PROGRAMS[program], *command, "--device", "cpu", "--dtype", "float32", "--workers", "2"],
+        cwd=work, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, sentinel.exists()) == (0, False), done.stderr
+    assert (tmp_path / "seen").exists(), "what the user puts on PYTHONPATH still works"
+
+
+def _planted_names(folder: Path) -> set[str]:
+    """Every module of the standard library, but for those that `python -m` needs before it starts any program."""
+    (folder / "loaded.py").write_text("import sys\nprint(*sys.modules)\n")
+    command = [sys.executable, "-m", "loaded"]
+    loaded = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.split()
+    names = sys.stdlib_module_names - {name.partition(".")[0] for name in loaded}
+    assert {"queue", "pickle", "threading", "socket", "tempfile"} <= names
+    return names
+
+
+def test_an_empty_entry_of_pythonpath_is_not_the_working_folder(tmp_path: Path) -> None:
+    """`PYTHONPATH=/opt/x:$PYTHONPATH` leaves one where the variable was not set."""
+    sentinel = tmp_path / "sentinel"
+    (tmp_path / "click.py").write_text(CODE.format(sentinel=str(sentinel)))
+    for path in (f"{ROOT}{os.pathsep}", f"{os.pathsep}{ROOT}"):
+        for program in PROGRAMS.values():
+            environment = os.environ | {"PYTHONPATH": path}
+            done = subprocess.run(
+                [*program, "--version"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+            assert (done.returncode, done.stderr, sentinel.exists()) == (0, "", False)
 
 
 def test_names_from_the_data_are_only_names(ladm: Run, save_rows: Any, golden: Any, tmp_path: Path) -> None:
