@@ -57,6 +57,12 @@ class RowError(Exception):
         self.kind = kind
 
 
+def install_hint(extra: str) -> str:
+    """What to run to get the packages of one of the extras in `pyproject.toml`, for the end of a message."""
+    # A local path, because `ladm` on PyPI is somebody else's package: pip would replace this one by it.
+    return f"run pip install '.[{extra}]' in ladm's source folder"
+
+
 def one_line(error: BaseException) -> str:
     """The text of somebody else's error on one line of at most 300 characters, or its kind when it has none."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from click.testing import CliRunner
 
 import ladm
 from ladm.cli.main import main
+from ladm.errors import install_hint
 from ladm.settings.score import ScoreSettings
 
 PACKAGE = Path(ladm.__file__).parent
@@ -90,3 +93,35 @@ def test_what_is_required_is_required(command: str) -> None:
         result = CliRunner().invoke(main, [command, *arguments])
         assert result.exit_code == 2
         assert "Missing option" in result.output
+
+
+INSTALLERS = r"(?:pip3? install|pipx (?:install|run)|uv (?:add|pip install|tool (?:install|run))|uvx|conda install)"
+NAMES_OURS = re.compile(rf"{INSTALLERS}\b[^\n`]*?[\s'\"=](?:ladm|ladm-select)(?![\w/.-]|'s\b)")
+PAGES = ("*.py", "*.md", "*.sh", "*.toml", "*.yaml", "*.yml", "*.cfg", "*.sbatch", "*.cff", "*.html", "*.j2", "*.txt")
+
+
+def test_no_message_or_page_installs_ladm_from_pypi() -> None:
+    """`ladm` on PyPI is an unrelated package: an installation is always of a local path, such as `pip install .`."""
+    for bad in ("pip install 'ladm[eval]'", "pip install ladm", "uvx ladm score", 'pip install -U "ladm"'):
+        assert NAMES_OURS.search(bad), bad
+    for good in ("pip install .", "pip install '.[eval]' in ladm's source folder", "pip install ./ladm"):
+        assert not NAMES_OURS.search(good), good
+    root = PACKAGE.parent
+    tracked = subprocess.run(["git", "ls-files", *PAGES], cwd=root, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    files = [root / name for name in tracked.stdout.splitlines() if name != "tests/test_architecture.py"]
+    assert len(files) > 100
+    found = [str(path) for path in files if path.exists() and NAMES_OURS.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert project["name"] != "ladm"
+    assert set(project["scripts"]) == {"ladm"}
+
+
+def test_every_extra_that_a_message_names_exists() -> None:
+    extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    code = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    named = set(re.findall(r"install_hint\(['\"](\w+)['\"]\)", code))
+    assert {"eval", "flash", "ray", "train"} <= named <= set(extras)
+    assert install_hint("ray") == "run pip install '.[ray]' in ladm's source folder"

@@ -290,7 +290,9 @@ def test_a_task_of_ruler(ladm: Command, talking: Path, tmp_path: Path) -> None:
 
 def test_without_lm_eval_the_remedy_is_named(golden_lm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(LadmError, match=r"^ladm evaluate tasks needs lm-eval .*; pip install 'ladm\[eval\]'$"):
+    with pytest.raises(
+        LadmError, match=r"^ladm evaluate tasks needs lm-eval .*; run pip install '\.\[eval\]' in ladm's source folder$"
+    ):
         tasks.tasks(TasksSettings(model=str(golden_lm)), echo=print)
 
 

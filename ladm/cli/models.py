@@ -10,7 +10,7 @@ import click
 
 from ladm.cli.display import PreparingBar, ScoringBar, calibration_report, check_report
 from ladm.cli.flags import EXIT_CODES, Tokens, WholeOrAuto, given, note, options_of, quieten_libraries
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError, UsageError, install_hint
 from ladm.settings.commands import CalibrateSettings, CheckSettings, TrainSettings
 from ladm.settings.config_file import read_config
 
@@ -103,7 +103,7 @@ def train(config: str | None, **flags: Any) -> None:
             raise UsageError(f"--{name} is missing; give it here or in the file of --config")
     quieten_libraries()
     if importlib.util.find_spec("accelerate") is None:
-        raise LadmError("ladm train needs accelerate; pip install 'ladm[train]'")
+        raise LadmError(f"ladm train needs accelerate; {install_hint('train')}")
     from ladm.training.train import train as run_train
 
     done = run_train(settings, echo=note)

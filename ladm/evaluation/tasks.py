@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, install_hint, one_line
 from ladm.modeling.devices import resolve_devices, resolve_dtype
 from ladm.modeling.facts import model_folder, read_config
 from ladm.progress import Echo
@@ -32,7 +32,7 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
         import lm_eval
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
-        raise LadmError(f"ladm evaluate tasks needs lm-eval ({error}); pip install 'ladm[eval]'") from None
+        raise LadmError(f"ladm evaluate tasks needs lm-eval ({error}); {install_hint('eval')}") from None
     folder = model_folder(settings.model)
     device = resolve_devices(settings.device)[0]
     wanted = shots_of(settings.tasks)

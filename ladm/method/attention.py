@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ladm.errors import LadmError
+from ladm.errors import LadmError, install_hint
 
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 NEWEST_CUDNN_PASSED_OVER = 91500
@@ -35,7 +35,7 @@ def attention_kernel(device: str, dtype: torch.dtype, *, asked: str = "auto", he
             raise LadmError(f"--attention {asked} does not go with {kind} in {spelt}; there is {', '.join(there)}")
         if asked == "flash-attn" and not _has_flash_attn():
             raise LadmError(
-                "--attention flash-attn: the package is not installed, or not for this torch; pip install 'ladm[flash]'"
+                f"--attention flash-attn: the package is not installed, or not for this torch; {install_hint('flash')}"
             )
         return there[asked]
     if kind == "cpu":

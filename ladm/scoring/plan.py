@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError, UsageError, install_hint
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.scoring.engines.shard import Place, Shard, parse_shard, place_of
@@ -103,7 +103,7 @@ def _join_cluster(settings: ScoreSettings) -> Cluster:
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise LadmError("--engine ray: Ray is not installed; pip install 'ladm[ray]'") from None
+        raise LadmError(f"--engine ray: Ray is not installed; {install_hint('ray')}") from None
     return connect(settings.device, settings.workers)
 
 
