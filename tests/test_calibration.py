@@ -1,4 +1,4 @@
-"""The contrast set, what is chosen from it and how sure that is, and `ladm calibrate` from start to end."""
+"""The contrast set, the choice of a score and its intervals, and `ladm calibrate` from start to end."""
 
 from __future__ import annotations
 
@@ -20,20 +20,17 @@ from hypothesis import strategies as st
 from ladm.calibration.candidates import (
     CHOSEN_ON,
     JUDGED_ON,
-    WITH_SIGMA,
-    WITHOUT_SIGMA,
     Candidate,
-    Measured,
-    auc,
+    all_layers,
     choose,
-    everything,
+    evaluate_candidates,
     gain,
     judge,
-    reduction_of,
-    try_all,
 )
 from ladm.calibration.contrast import INTACT, LIST, PASTED, PIECES, REPEATED, SHUFFLED, contrast_set, halves
-from ladm.calibration.findings import find
+from ladm.calibration.contrast_scores import WITH_SIGMA, WITHOUT_SIGMA, ContrastScores
+from ladm.calibration.estimates import auc
+from ladm.calibration.result import analyse
 from ladm.errors import LadmError
 from ladm.settings.profiles import read_profile
 
@@ -41,7 +38,7 @@ Run = Callable[..., Result]
 
 
 def documents(count: int, tokens: int) -> list[Any]:
-    """Document k holds k * 10^6 + position, so that every token says where it is from."""
+    """Document k holds k * 10^6 + position, so that every token shows where it is from."""
     return [k * 1_000_000 + np.arange(tokens) for k in range(count)]
 
 
@@ -65,7 +62,7 @@ def test_pasted_rows_hold_the_same_tokens_from_different_documents(count: int, t
                 assert row.document == sources[0]
 
 
-def test_degraded_rows() -> None:
+def test_contents_of_degraded_rows() -> None:
     rows = contrast_set(documents(32, 256), halves([str(k) for k in range(32)], seed=0), span_tokens=16, seed=0)
     assert Counter(row.kind for row in rows) == {
         INTACT: 32, **dict.fromkeys(PASTED, 32), SHUFFLED: 8, REPEATED: 8, LIST: 8,
@@ -93,7 +90,7 @@ def test_halves_keep_parts_of_a_document_together() -> None:
 
 
 def test_a_half_too_small_to_paste() -> None:
-    with pytest.raises(LadmError, match="^31 documents make halves of 16 and 15; each half needs 16 to paste"):
+    with pytest.raises(LadmError, match="^31 documents make halves of 16 and 15; each half needs 16 different"):
         contrast_set(documents(31, 64), halves([str(k) for k in range(31)], seed=0), span_tokens=4, seed=0)
 
 
@@ -101,9 +98,9 @@ def test_auc_counts_pairs_and_half_of_the_ties() -> None:
     assert auc(np.array([3.0, 2.0]), np.array([1.0, 2.0])) == 3.5 / 4
 
 
-def measured(
+def simulated(
     documents: int, strength: dict[int, float], *, layers: int = 6, scale: Any = 1.0, seed: int = 0
-) -> Measured:
+) -> ContrastScores:
     """Log-normal CDS in which some layers are raised for intact documents; layer 0 is a hundred times larger."""
     draw = np.random.default_rng(seed)
     kinds, half_list, cds = [], [], []
@@ -114,7 +111,7 @@ def measured(
         kinds += [kind] * documents
         half_list += [k % 2 for k in range(documents)]
         cds.append(np.exp(logs) * np.where(np.arange(layers) == 0, 100.0, 1.0) * scale)
-    return Measured(
+    return ContrastScores(
         kinds=np.array(kinds), halves=np.array(half_list),
         documents=np.tile(np.arange(documents), 1 + len(PASTED)), cds={WITH_SIGMA: np.concatenate(cds)},
         layers=tuple(range(layers)), num_layers=layers,
@@ -122,8 +119,8 @@ def measured(
 
 
 def test_the_layers_that_carry_the_signal_are_found() -> None:
-    data = measured(200, {2: 1.5, 3: 1.5})
-    found = find(data, objective="auc", max_cost=1.0, seed=0)
+    data = simulated(200, {2: 1.5, 3: 1.5})
+    found = analyse(data, objective="auc", max_cost=1.0, seed=0)
     assert set(found.chosen.columns) >= {2, 3}
     assert 0 not in found.chosen.columns or found.chosen.how != "mean" or found.chosen.weights is not None
     assert found.gains["mean"].low > 0.1
@@ -132,43 +129,43 @@ def test_the_layers_that_carry_the_signal_are_found() -> None:
     assert found.layers[3].auc.low > 0.75 > 0.6 > found.layers[0].auc.high
 
 
-def test_the_form_without_sigma_is_taken_where_it_is_better() -> None:
-    weak, strong = measured(200, {2: 0.3}), measured(200, {2: 2.0})
-    both = Measured(
+def test_the_form_without_sigma_is_chosen_where_it_is_better() -> None:
+    weak, strong = simulated(200, {2: 0.3}), simulated(200, {2: 2.0})
+    both = ContrastScores(
         kinds=weak.kinds, halves=weak.halves, documents=weak.documents, layers=weak.layers, num_layers=weak.num_layers,
         cds=weak.cds | {WITHOUT_SIGMA: strong.cds[WITH_SIGMA]},
     )  # fmt: skip
-    found = find(both, objective="auc", max_cost=1.0, seed=0)
+    found = analyse(both, objective="auc", max_cost=1.0, seed=0)
     assert found.chosen.form == WITHOUT_SIGMA
     assert ", without sigma, of layer" in found.names["profile"]
     assert found.layers[2].forms[WITHOUT_SIGMA].low > found.layers[2].forms[WITH_SIGMA].high
 
 
-def test_noise_is_called_noise_and_the_median_recommended() -> None:
-    found = find(measured(80, {}), objective="auc", max_cost=1.0, seed=3)
+def test_noise_gives_no_significant_gain_and_the_median_is_recommended() -> None:
+    found = analyse(simulated(80, {}), objective="auc", max_cost=1.0, seed=3)
     assert found.gains["median"].low <= 0
-    assert found.recommended == everything(measured(80, {}), "median")
+    assert found.recommended == all_layers(simulated(80, {}), "median")
     assert found.summary()["recommended"] == "the median over all layers"
 
 
-def test_cost_is_a_bound_and_may_be_too_small() -> None:
-    data = measured(100, {1: 0.8, 5: 3.0})
-    assert max(choose(data, try_all(data), most_cost=1.0, seed=0).columns) == 5
-    cheap = choose(data, try_all(data), most_cost=0.5, seed=0)
+def test_max_cost_bounds_the_choice_and_may_be_too_small() -> None:
+    data = simulated(100, {1: 0.8, 5: 3.0})
+    assert max(choose(data, evaluate_candidates(data), most_cost=1.0, seed=0).columns) == 5
+    cheap = choose(data, evaluate_candidates(data), most_cost=0.5, seed=0)
     assert max(cheap.columns) <= 2
     assert cheap.cost <= 0.5
     with pytest.raises(LadmError, match=r"^no layer ends within 0\.1 of a forward pass; allow more with --max-cost$"):
-        choose(data, try_all(data), most_cost=0.1, seed=0)
+        choose(data, evaluate_candidates(data), most_cost=0.1, seed=0)
 
 
-def test_what_is_judged_was_not_chosen_on() -> None:
+def test_the_judging_half_does_not_influence_the_choice() -> None:
     """Labels of the first half alone decide; those of the second half change the verdict and not the choice."""
-    data = measured(100, {2: 2.0})
+    data = simulated(100, {2: 2.0})
     swapped = data.cds[WITH_SIGMA].copy()
     second = data.halves == JUDGED_ON
     swapped[second] = np.random.default_rng(1).permutation(swapped[second])
     other = dataclasses.replace(data, cds={WITH_SIGMA: swapped})
-    a, b = (choose(each, try_all(each), most_cost=1.0, seed=0) for each in (data, other))
+    a, b = (choose(each, evaluate_candidates(each), most_cost=1.0, seed=0) for each in (data, other))
     assert a == b
     assert judge(data, a, PASTED, half=JUDGED_ON, seed=0).low > 0.8
     noise = judge(other, a, PASTED, half=JUDGED_ON, seed=0)
@@ -180,21 +177,21 @@ def test_intervals_cover_the_truth() -> None:
     truth, hits = 0.7602, 0
     one = Candidate(columns=(0,), how="mean", weights=None, cost=1.0)
     for seed in range(100):
-        data = measured(60, {0: 1.0}, layers=1, seed=seed)
+        data = simulated(60, {0: 1.0}, layers=1, seed=seed)
         found = judge(data, one, ("4 pieces",), half=None, seed=seed)
         hits += found.low <= truth <= found.high
     assert 88 <= hits <= 99
 
 
 def test_a_perfect_separation_of_few_rows_is_not_certain() -> None:
-    data = measured(12, {0: 500.0}, layers=1)
+    data = simulated(12, {0: 500.0}, layers=1)
     one = Candidate(columns=(0,), how="mean", weights=None, cost=1.0)
     found = judge(data, one, PASTED, half=None, seed=0)
     assert (found.value, found.low, found.high) == (1.0, 0.75, 1.0)
 
 
-def test_a_paired_gain_is_told_apart_better_than_two_intervals() -> None:
-    data = measured(100, {1: 1.0, 2: 1.0})
+def test_a_paired_interval_is_narrower_than_two_separate_ones() -> None:
+    data = simulated(100, {1: 1.0, 2: 1.0})
     both = Candidate(columns=(1, 2), how="geometric", weights=None, cost=1.0)
     one = Candidate(columns=(1,), how="mean", weights=None, cost=1.0)
     found = gain(data, both, one, PASTED, half=None, seed=0)
@@ -204,18 +201,18 @@ def test_a_paired_gain_is_told_apart_better_than_two_intervals() -> None:
     assert gain(data, one, one, PASTED, half=None, seed=0).high == 0
 
 
-def test_single_heads_are_found_and_spelled() -> None:
-    flat = measured(200, {7: 2.0}, layers=12)
+def test_single_heads_are_found_and_named() -> None:
+    flat = simulated(200, {7: 2.0}, layers=12)
     data = dataclasses.replace(
         flat, cds={WITH_SIGMA: flat.cds[WITH_SIGMA][:, ::3]}, by_head=flat.cds, layers=(0, 1, 2, 3), num_layers=4,
         num_heads=3,
     )  # fmt: skip
-    found = find(data, objective="auc", max_cost=1.0, seed=0)
+    found = analyse(data, objective="auc", max_cost=1.0, seed=0)
     assert 7 in found.chosen.columns
-    reduction = reduction_of(data, found.chosen)
+    reduction = found.chosen.reduction(data)
     assert (2, 1) in (reduction.heads or ())
     assert found.layers[2].name == "2 head 1"
-    assert choose(data, try_all(data), most_cost=0.75, seed=0).cost <= 0.75
+    assert choose(data, evaluate_candidates(data), most_cost=0.75, seed=0).cost <= 0.75
     assert CHOSEN_ON != JUDGED_ON
 
 
@@ -242,10 +239,10 @@ def test_calibrate_then_score_with_the_profile(ladm: Run, rows: str, tmp_path: P
     command += ("--heads",) if heads else ()
     result = ladm(*command)
     assert result.exit_code == 0, result.output
-    assert "from 36 documents, kept in " in result.stderr
-    assert "36 documents are few: at least 100 make intervals that decide" in result.stderr
-    for told in ("cost of stopping there", "gain over the median", "against", "recommended: the "):
-        assert told in result.stdout
+    assert "from 36 documents, stored in " in result.stderr
+    assert "36 documents are few: the intervals will be wide; use at least 100" in result.stderr
+    for words in ("cost of stopping there", "gain over the median", "AUC against", "recommended: the "):
+        assert words in result.stdout
     kinds = Counter(line["meta"]["kind"] for line in read_lines(tmp_path / "p.calibration/run/sorted_by_score.jsonl"))
     assert kinds["intact"] == kinds["16 pieces"] == 36
     found = read_profile(profile)
@@ -262,7 +259,7 @@ def test_calibrate_then_score_with_the_profile(ladm: Run, rows: str, tmp_path: P
     assert profile.read_bytes() == before
 
 
-def test_calibrate_faults_in_full(ladm: Run, rows: str, tmp_path: Path) -> None:
+def test_error_messages_of_calibrate(ladm: Run, rows: str, tmp_path: Path) -> None:
     out = ("--output", tmp_path / "p.yaml")
     for arguments, code, message in (
         (("--rows", rows, *out, "--objective", "cost", "--max-cost", "1.5"), 2,
@@ -274,12 +271,12 @@ def test_calibrate_faults_in_full(ladm: Run, rows: str, tmp_path: Path) -> None:
         (("--rows", rows, *out, "--span-tokens", "64"), 2,
          "spans of 64 tokens leave none to score in 256 tokens; give a smaller --span-tokens or longer documents"),
         (("--rows", rows, "--output", tmp_path / "p.yaml", "--work", Path(rows).parent), 1,
-         f"{Path(rows).parent} holds the rows {rows} themselves; give the work another folder"),
+         f"{Path(rows).parent} contains the rows {rows}; give another folder for the work files"),
         (("--rows", rows, *out, "--work", GOLDEN), 1,
-         f"{GOLDEN} belongs to something else (it holds config.json); give the work an empty folder"),
+         f"{GOLDEN} belongs to something else (it contains config.json); give an empty folder for the work files"),
         (("--rows", rows, *out, "--span-tokens", "0"), 2, "--span-tokens must be at least 1, not 0"),
         (("--rows", rows, *out, "--exclude-domain", "poems"), 2,
-         f"--exclude-domain poems: no row of {rows} is of it"),
+         f"--exclude-domain poems: {rows} has no row of that domain"),
         (("--rows", rows, *out, "--exclude-domain", "books"), 1,
          f"{rows}: 4 documents of 256 tokens, and at least 32 are needed"),
         (("--rows", rows, *out, "--documents", "8"), 1,
@@ -292,9 +289,7 @@ def test_calibrate_faults_in_full(ladm: Run, rows: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_calibration_stopped_in_the_middle_goes_on(
-    ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_calibration_resumes(ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def command(name: str) -> tuple[str, ...]:
         return ("calibrate", *COMMON, "--rows", rows, "--output", str(tmp_path / name), "--batch-size", "4")
 
@@ -346,15 +341,15 @@ def test_layers_with_a_window_are_left_out(ladm: Run, rows: str, windowed: str, 
     assert json.loads((tmp_path / "check" / "run" / "run.json").read_text())["layers"] == [0, 2]
 
 
-def test_a_profile_tells_apart_what_it_was_calibrated_to(ladm: Run, tmp_path: Path) -> None:
+def test_a_profile_separates_new_documents_of_the_kind_it_was_calibrated_on(ladm: Run, tmp_path: Path) -> None:
     """From documents to AUC by the commands alone: repeated tunes, calibrated on some and judged on others.
 
-    The golden model's weights are random, and yet attention finds a tune that comes again: that is enough.
+    The golden model's weights are random, and yet attention finds a tune that repeats, which is enough.
     """
     from datasets import Dataset
 
-    from ladm.calibration.candidates import auc
     from ladm.calibration.contrast import INTACT, contrast_set
+    from ladm.calibration.estimates import auc
 
     draw = np.random.default_rng(3)
     tunes = [np.resize(draw.integers(0, 500, size=24), 512) for _ in range(80)]

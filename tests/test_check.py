@@ -6,15 +6,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import Result
 from conftest import GOLDEN
 
-from ladm.calibration.candidates import Estimate
-from ladm.calibration.check import Checked
+from ladm.calibration.check_result import CheckResult
+from ladm.calibration.estimates import Estimate
 from ladm.modeling.facts import model_facts
 
 Run = Callable[..., Result]
@@ -52,69 +51,72 @@ def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def checked() -> Checked:
-    """As if intact documents had been told apart perfectly; tests change a field each."""
+def perfect_check() -> CheckResult:
+    """The released score separates perfectly; tests change one field or another."""
     perfect, chance = Estimate(1.0, 0.95, 1.0), Estimate(0.5, 0.4, 0.6)
-    empty: Any = None
-    return Checked(
+    return CheckResult(
         facts=model_facts(str(GOLDEN)),
         length_tokens=4096,
         documents=20,
         long_range={"intact": 4.0, "2 pieces": 3.0, "4 pieces": 2.0, "8 pieces": 1.0},
-        findings=empty,
+        rows=None,
+        layers=[],
+        score_names={},
         scores={"profile": chance, "mean": perfect, "median": chance},
     )
 
 
-def test_the_verdict_says_what_to_do(checked: Checked) -> None:
+def test_the_verdict_recommends_a_score(perfect_check: CheckResult) -> None:
     fit = "verdict: fit to be a calculator; "
-    assert list(checked.verdict())[1:] == [
-        "figure 2: long-range attention falls with every halving of the pieces, as it should",
+    assert list(perfect_check.verdict())[1:] == [
+        "figure 2: long-range attention falls each time the pieces are halved, as expected",
         fit + "score as released",
     ]
     perfect, fair, chance = Estimate(1.0, 0.95, 1.0), Estimate(0.8, 0.7, 0.9), Estimate(0.5, 0.4, 0.6)
     other = dataclasses.replace(
-        checked,
+        perfect_check,
         scores={"profile": fair, "mean": chance, "median": perfect},
         long_range={"intact": 4.0, "2 pieces": 2.0, "4 pieces": 3.0, "8 pieces": 1.0},
     )
     assert list(other.verdict())[1:] == [
-        "figure 2: intact documents have the most long-range attention, the pieces are out of order",
+        "figure 2: intact documents have the most long-range attention, but the pieces are out of order",
         fit + "score with --reduce median",
-        "warning: the released score, the mean over layers, is worse by more than its interval",
+        "warning: the released score, the mean over layers, is significantly worse",
     ]
     weak = dataclasses.replace(
-        checked,
+        perfect_check,
         scores={"profile": fair, "mean": Estimate(0.6, 0.5, 0.75), "median": chance},
         long_range={"intact": 1.0, "2 pieces": 2.0},
     )
     assert list(weak.verdict())[1:] == [
-        "figure 2: pasted documents have as much long-range attention as intact ones; structure is not seen",
-        "verdict: weak: it tells intact from pasted documents, not reliably; calibrate it on more documents, and score "
-        "with the profile: ladm calibrate",
+        "figure 2: pasted documents have as much long-range attention as intact ones, so structure is not seen",
+        "verdict: weak: it separates intact from pasted documents, but not reliably; calibrate it on more documents "
+        "(ladm calibrate) and score with the profile",
     ]
-    unfit = dataclasses.replace(checked, scores=dict.fromkeys(("profile", "mean", "median"), chance))
-    assert list(unfit.verdict())[-1] == ("verdict: undecided: 20 documents are too few to tell; give more with --rows")
+    unfit = dataclasses.replace(perfect_check, scores=dict.fromkeys(("profile", "mean", "median"), chance))
+    assert list(unfit.verdict())[-1] == (
+        "verdict: undecided: 20 documents are too few to decide; give more with --rows"
+    )
     narrow = dict.fromkeys(("profile", "mean", "median"), Estimate(0.5, 0.45, 0.55))
-    unfit = dataclasses.replace(checked, scores=narrow)
+    unfit = dataclasses.replace(perfect_check, scores=narrow)
     assert list(unfit.verdict())[-1] == "verdict: unfit: no score separates intact from pasted documents"
-    flat = dataclasses.replace(checked, long_range=dict.fromkeys(checked.long_range, 0.0))
+    flat = dataclasses.replace(perfect_check, long_range=dict.fromkeys(perfect_check.long_range, 0.0))
     assert list(flat.verdict())[1].endswith("structure is not seen")
 
 
-def test_positions_are_told(checked: Checked) -> None:
-    free = dataclasses.replace(checked.facts, max_tokens=None)
-    bound = dataclasses.replace(checked.facts, max_tokens=8192)
-    far = dataclasses.replace(checked.facts, max_tokens=32768)
-    lines = [next(dataclasses.replace(checked, facts=facts).verdict()) for facts in (free, bound, far)]
+def test_the_verdict_reports_the_model_s_positions(perfect_check: CheckResult) -> None:
+    free = dataclasses.replace(perfect_check.facts, max_tokens=None)
+    bound = dataclasses.replace(perfect_check.facts, max_tokens=8192)
+    far = dataclasses.replace(perfect_check.facts, max_tokens=32768)
+    lines = [next(dataclasses.replace(perfect_check, facts=facts).verdict()) for facts in (free, bound, far)]
     assert lines == [
-        "positions: the model sets no limit; it was looked at with 4,096 tokens",
-        "positions: made for 8,192 tokens, looked at with 4,096; longer rows are refused",
-        "positions: made for 32,768 tokens, looked at with 4,096; nothing here says what it does with longer rows",
+        "positions: the model sets no limit; tested with 4,096 tokens",
+        "positions: made for 8,192 tokens, tested with 4,096; longer rows are refused",
+        "positions: made for 32,768 tokens, tested with 4,096; longer rows are not tested",
     ]
 
 
-def test_check_faults_in_full(ladm: Run, rows: str, tmp_path: Path) -> None:
+def test_error_messages_of_check(ladm: Run, rows: str, tmp_path: Path) -> None:
     out = ("--output", tmp_path / "check")
     for arguments, code, message in (
         (("--rows", rows, *out, "--documents", "15"), 1,

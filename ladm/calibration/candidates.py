@@ -1,78 +1,32 @@
-"""CDS of a contrast set, by layer or head -> which of them to score with, and how sure that is.
+"""CDS of a contrast set, by layer or head -> the ways to make a score of them, and the best one. Imports no torch.
 
-Everything is chosen on one half of the documents and judged on the other. Imports no torch.
+Candidates are compared on one half of the documents; the other half judges the winner, because the best of many
+candidates looks better on the rows that it was picked by than it is.
 
-Shape suffixes: A intact documents, B pasted ones, P layers or heads, C candidates, R bootstrap draws.
+Shape suffixes: A intact documents, B pasted rows, P layers or heads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from ladm.calibration.contrast import INTACT, PASTED
+from ladm.calibration.contrast import INTACT
+from ladm.calibration.contrast_scores import WITH_SIGMA, ContrastScores
+from ladm.calibration.estimates import Estimate, Wins, auc, estimate, estimate_auc, wins
 from ladm.errors import LadmError
 from ladm.method.grid import Ablation
 from ladm.method.reduction import Floats, Reduction, reduce_cds
 
-WITH_SIGMA: Ablation = "none"
-WITHOUT_SIGMA: Ablation = "no-std"
-"""The forms of CDS, named as the ablations that they are."""
-DRAWS = 2000
 CHOSEN_ON, JUDGED_ON = 0, 1
-HEADS_TRIED = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-FEW_DOCUMENTS = 100
-"""Fewer intact documents than this leave intervals so wide that a warning is due."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """CDS of every row of a contrast set, by form: with sigma (`none`) and without (`no-std`).
-
-    `cds` has a column for each of `layers`; `by_head`, where heads were asked for, `num_heads` for each.
-    """
-
-    kinds: npt.NDArray[np.str_]
-    halves: npt.NDArray[np.int64]
-    documents: npt.NDArray[np.int64]
-    """The document that a row is, or, pasted together, begins with."""
-    cds: dict[Ablation, Floats]
-    by_head: dict[Ablation, Floats] = field(default_factory=dict)
-    layers: tuple[int, ...]
-    num_layers: int
-    num_heads: int | None = None
-
-    def of(self, kind: str, half: int | None, form: Ablation, *, heads: bool = False) -> Floats:
-        """The rows of a kind, of one half or (None) of both: (B, P)."""
-        rows: Floats = (self.by_head if heads else self.cds)[form][self._is(kind, half)]
-        return rows
-
-    def documents_of(self, kind: str, half: int | None) -> npt.NDArray[np.int64]:
-        """The documents of the rows of `of`: (B,)."""
-        documents: npt.NDArray[np.int64] = self.documents[self._is(kind, half)]
-        return documents
-
-    def _is(self, kind: str, half: int | None) -> npt.NDArray[np.bool_]:
-        wanted: npt.NDArray[np.bool_] = self.kinds == kind
-        return wanted if half is None else wanted & (self.halves == half)
-
-    def num_columns(self, *, heads: bool) -> int:
-        """P."""
-        return len(self.layers) * ((self.num_heads or 1) if heads else 1)
-
-    @property
-    def pasted(self) -> tuple[str, ...]:
-        """The kinds of pasted rows that there are."""
-        return tuple(kind for kind in PASTED if kind in self.kinds)
-
-    def part(self, column: int, *, heads: bool) -> tuple[int, int | None]:
-        """The layer, and the head where columns are heads, of a column."""
-        if not heads or self.num_heads is None:
-            return self.layers[column], None
-        return self.layers[column // self.num_heads], column % self.num_heads
+"""The half of the documents that candidates are compared on, and the half that the chosen one is judged on."""
+HEAD_COUNTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+SMALLEST = 1e-300
+"""Stands for a CDS of 0 where a logarithm or a quotient is needed."""
+INTERVAL_IN_ERRORS = 2 * 1.96
+"""Width of a 95 % interval in standard errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,203 +40,145 @@ class Candidate:
     weights: tuple[float, ...] | None
     cost: float
 
-    def score(self, measured: Measured, kind: str, half: int | None) -> Floats:
+    def score(self, scores: ContrastScores, kind: str, half: int | None) -> Floats:
         """Scores of the rows of a kind: (B,)."""
-        cds_BP = measured.of(kind, half, self.form, heads=self.heads)
+        cds_BP = scores.rows(kind, half, self.form, heads=self.heads)
         return reduce_cds(cds_BP[:, list(self.columns)], self.how, self.weights)
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with the bounds of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+    def reduction(self, scores: ContrastScores) -> Reduction:
+        """The same as a profile stores it: layer and head numbers instead of columns."""
+        parts = [scores.layer_and_head(column, heads=self.heads) for column in self.columns]
+        layers = tuple(sorted({layer for layer, _ in parts}))
+        heads = tuple((layer, head or 0) for layer, head in parts) if self.heads else None
+        return Reduction(how=self.how, layers=layers, heads=heads, weights=self.weights)
 
 
-def auc(intact_A: Floats, pasted_B: Floats) -> float:
-    """Share of pairs in which the intact document scores higher; a tie counts half."""
-    return float(wins(intact_A, pasted_B).mean())
+def all_layers(scores: ContrastScores, how: str) -> Candidate:
+    """The mean or the median over all layers: what every user has without calibration."""
+    P = len(scores.layers)
+    return Candidate(columns=tuple(range(P)), how=how, weights=None, cost=scores.cost_of(P - 1, heads=False))
 
 
-def wins(intact_A: Floats, pasted_B: Floats) -> Floats:
-    """1 where an intact document scores higher than a pasted one, 1/2 in a tie, 0 where it is lower: (A, B)."""
-    above: Floats = (intact_A[:, None] > pasted_B).astype(np.float64)
-    ties: Floats = (intact_A[:, None] == pasted_B) / 2
-    return above + ties
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wins:
-    """Does each intact document score higher than each row of a kind? `rows` says of which documents those are."""
-
-    wins_AB: Floats
-    intact_A: npt.NDArray[np.int64]
-    rows_B: npt.NDArray[np.int64]
-
-    def __sub__(self, other: Wins) -> Wins:
-        """The difference of two scores, document by document."""
-        return Wins(wins_AB=self.wins_AB - other.wins_AB, intact_A=self.intact_A, rows_B=self.rows_B)
-
-
-def estimate(kinds: list[Wins], *, seed: int) -> Estimate:
-    """The mean over kinds of the mean win, with a percentile bootstrap over documents.
-
-    A document is drawn with all its rows: the intact one, and of every kind the one that begins with it.
-    Given the differences of two scores' wins, it is the paired interval of the difference of their AUC.
-    That the later pieces of a row are shared with other rows is not seen: an interval may be some
-    tenths too narrow where one strong piece decides a row.
-    """
-    draw = np.random.default_rng(seed)
-    documents, places = np.unique(np.concatenate([kinds[0].intact_A, *(k.rows_B for k in kinds)]), return_inverse=True)
-    D = len(documents)
-    counts_RD = draw.multinomial(D, [1 / D] * D, size=DRAWS).astype(np.float64)
-    ends = np.cumsum([len(kinds[0].intact_A), *(len(k.rows_B) for k in kinds)])
-    intact_A, *rows = np.split(places, ends[:-1])
-    counts_RA = counts_RD[:, intact_A]
-    means_R = np.zeros(DRAWS)
-    for kind, rows_B in zip(kinds, rows, strict=True):
-        counts_RB = counts_RD[:, rows_B]
-        drawn_R = counts_RA.sum(axis=1) * counts_RB.sum(axis=1)
-        means_R += ((counts_RA @ kind.wins_AB) * counts_RB).sum(axis=1) / np.maximum(drawn_R, 1) / len(kinds)
-    low, high = np.quantile(means_R, (0.025, 0.975))
-    value = float(np.mean([kind.wins_AB.mean() for kind in kinds]))
-    return Estimate(value, float(low), float(high))
-
-
-def wins_of(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], half: int | None) -> list[Wins]:
-    """Who wins, kind by kind."""
-    intact_A, documents_A = candidate.score(measured, INTACT, half), measured.documents_of(INTACT, half)
+def wins_of(scores: ContrastScores, candidate: Candidate, kinds: tuple[str, ...], half: int | None) -> list[Wins]:
+    """Intact documents against the rows of each kind, scored by the candidate."""
+    intact_A, documents_A = candidate.score(scores, INTACT, half), scores.documents_of(INTACT, half)
     return [
         Wins(
-            wins_AB=wins(intact_A, candidate.score(measured, kind, half)),
+            wins_AB=wins(intact_A, candidate.score(scores, kind, half)),
             intact_A=documents_A,
-            rows_B=measured.documents_of(kind, half),
+            rows_B=scores.documents_of(kind, half),
         )
         for kind in kinds
     ]
 
 
-def judge(measured: Measured, candidate: Candidate, kinds: tuple[str, ...], *, half: int | None, seed: int) -> Estimate:
-    """AUC, averaged over `kinds`, with its interval.
-
-    Where every pair is won, which leaves a bootstrap no room, the bound is that of the rule of three.
-    """
-    won = wins_of(measured, candidate, kinds, half)
-    found = estimate(won, seed=seed)
-    room = min(1.0, 3 / min(min(kind.wins_AB.shape) for kind in won))
-    if found.low > 1.0 - 1e-9:
-        return Estimate(1.0, 1.0 - room, 1.0)
-    return Estimate(0.0, 0.0, room) if found.high < 1e-9 else found
+def judge(
+    scores: ContrastScores, candidate: Candidate, kinds: tuple[str, ...], *, half: int | None, seed: int
+) -> Estimate:
+    """The candidate's AUC, averaged over `kinds`, with its interval."""
+    return estimate_auc(wins_of(scores, candidate, kinds, half), seed=seed)
 
 
 def gain(
-    measured: Measured, candidate: Candidate, over: Candidate, kinds: tuple[str, ...], *, half: int | None, seed: int
+    scores: ContrastScores,
+    candidate: Candidate,
+    over: Candidate,
+    kinds: tuple[str, ...],
+    *,
+    half: int | None,
+    seed: int,
 ) -> Estimate:
     """How much higher the AUC of `candidate` is than that of `over` on the same documents, with the paired interval."""
-    ours, theirs = wins_of(measured, candidate, kinds, half), wins_of(measured, over, kinds, half)
+    ours, theirs = wins_of(scores, candidate, kinds, half), wins_of(scores, over, kinds, half)
     return estimate([a - b for a, b in zip(ours, theirs, strict=True)], seed=seed)
 
 
-def everything(measured: Measured, how: str) -> Candidate:
-    """The mean or the median over all layers, which calibration has to beat."""
-    P = len(measured.layers)
-    return Candidate(columns=tuple(range(P)), how=how, weights=None, cost=cost_of(measured, P - 1, heads=False))
-
-
-def cost_of(measured: Measured, column: int, *, heads: bool) -> float:
-    """Share of the model's layers that run when nothing behind that column's layer is needed."""
-    return (measured.part(column, heads=heads)[0] + 1) / measured.num_layers
-
-
 @dataclass(frozen=True, kw_only=True)
-class Tried:
-    """A candidate and how well it does on the first half: AUC over the pasted kinds, and effect size."""
+class CandidateResult:
+    """How well a candidate does on the first half: AUC averaged over the pasted kinds, and effect size."""
 
     candidate: Candidate
     auc: float
     effect: float
 
 
-def try_all(measured: Measured) -> list[Tried]:
+def evaluate_candidates(scores: ContrastScores) -> list[CandidateResult]:
     """Every candidate with its AUC and effect size on the first half."""
-    tried = []
-    for candidate in _candidates(measured):
-        intact_A = candidate.score(measured, INTACT, CHOSEN_ON)
-        pasted = [candidate.score(measured, kind, CHOSEN_ON) for kind in measured.pasted]
+    results = []
+    for candidate in _candidates(scores):
+        intact_A = candidate.score(scores, INTACT, CHOSEN_ON)
+        pasted = [candidate.score(scores, kind, CHOSEN_ON) for kind in scores.pasted]
         mean = float(np.mean([auc(intact_A, pasted_B) for pasted_B in pasted]))
         effect = float(np.mean([_effect_size(intact_A, pasted_B) for pasted_B in pasted]))
-        tried.append(Tried(candidate=candidate, auc=mean, effect=effect))
-    return tried
+        results.append(CandidateResult(candidate=candidate, auc=mean, effect=effect))
+    return results
 
 
-def choose(measured: Measured, tried: list[Tried], *, most_cost: float, seed: int) -> Candidate:
-    """The candidate that separates best on the first half, among those within `most_cost`.
+def choose(scores: ContrastScores, results: list[CandidateResult], *, most_cost: float, seed: int) -> Candidate:
+    """The candidate that separates best on the first half, among those that cost at most `most_cost`.
 
-    Candidates within one standard error of the best AUC are told apart by their effect size.
+    Of the candidates whose AUC is within one standard error of the best, the one with the largest effect size.
 
-    Raises LadmError when nothing is cheap enough.
+    Raises LadmError when no candidate is cheap enough.
     """
-    allowed = [each for each in tried if each.candidate.cost <= most_cost + 1e-9]
+    allowed = [each for each in results if each.candidate.cost <= most_cost + 1e-9]
     if not allowed:
         raise LadmError(f"no layer ends within {most_cost:g} of a forward pass; allow more with --max-cost")
     best = max(allowed, key=lambda each: each.auc)
-    found = judge(measured, best.candidate, measured.pasted, half=CHOSEN_ON, seed=seed)
-    error = (found.high - found.low) / (2 * 1.96)
+    found = judge(scores, best.candidate, scores.pasted, half=CHOSEN_ON, seed=seed)
+    error = (found.high - found.low) / INTERVAL_IN_ERRORS
+    # AUC saturates: on a few dozen documents many candidates reach 1.0, and only by how much they separate differs.
     near = [each for each in allowed if each.auc >= best.auc - error]
     return max(near, key=lambda each: each.effect).candidate
 
 
 def _effect_size(intact_A: Floats, pasted_B: Floats) -> float:
-    """(Mean logarithm of one - of the other) / pooled standard deviation."""
-    a, b = (np.log(np.maximum(scores, 1e-300)) for scores in (intact_A, pasted_B))
+    """(mean log score of the intact - of the pasted) / pooled standard deviation of the log scores."""
+    a, b = (np.log(np.maximum(values, SMALLEST)) for values in (intact_A, pasted_B))
     spread = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
     return float((a.mean() - b.mean()) / max(spread, 1e-12))
 
 
-def _candidates(measured: Measured) -> Iterator[Candidate]:
-    """Windows of layers, or the best heads of an own AUC, in every form and reduced in every way."""
-    heads = measured.num_heads is not None
-    for form in measured.cds:
-        for columns in _best_heads(measured, form) if heads else _windows(measured):
-            cost = cost_of(measured, max(columns), heads=heads)
-            weights = _scales(measured, columns, form, heads=heads)
+def _candidates(scores: ContrastScores) -> Iterator[Candidate]:
+    """Windows of layers, or the heads that do best alone, in every form and reduced in every way."""
+    heads = scores.has_heads
+    for form in scores.cds:
+        for columns in _best_heads(scores, form) if heads else _windows(scores):
+            cost = scores.cost_of(max(columns), heads=heads)
+            weights = _equalising_weights(scores, columns, form, heads=heads)
             ways = [("mean", None), ("mean", weights), ("median", None), ("geometric", None)]
+            # Of a single column all reductions are the same score.
             for how, w in ways if len(columns) > 1 else ways[:1]:
                 yield Candidate(form=form, heads=heads, columns=columns, how=how, weights=w, cost=cost)
 
 
-def _windows(measured: Measured) -> Iterator[tuple[int, ...]]:
-    P = len(measured.layers)
+def _windows(scores: ContrastScores) -> Iterator[tuple[int, ...]]:
+    """Every run of neighbouring layers: P (P + 1) / 2 of them. All subsets would be 2^P, far more than rows."""
+    P = len(scores.layers)
     yield from (tuple(range(first, last + 1)) for first in range(P) for last in range(first, P))
 
 
-def _best_heads(measured: Measured, form: Ablation) -> Iterator[tuple[int, ...]]:
-    """For every layer to stop at, the so many heads up to it that separate best by themselves on the first half."""
-    P = measured.num_columns(heads=True)
+def _best_heads(scores: ContrastScores, form: Ablation) -> Iterator[tuple[int, ...]]:
+    """For each layer to stop at, the k heads up to it with the best AUC of their own on the first half; several k."""
+    P, heads_per_layer = scores.num_columns(heads=True), scores.num_heads or 1
     singles = [Candidate(form=form, heads=True, columns=(k,), how="mean", weights=None, cost=0.0) for k in range(P)]
-    means = np.array(
-        [np.mean([w.wins_AB.mean() for w in wins_of(measured, c, measured.pasted, CHOSEN_ON)]) for c in singles]
+    auc_P = np.array(
+        [np.mean([w.wins_AB.mean() for w in wins_of(scores, c, scores.pasted, CHOSEN_ON)]) for c in singles]
     )
-    for stop in range(measured.num_heads or 1, P + 1, measured.num_heads or 1):
-        order = np.argsort(-means[:stop], kind="stable")
-        yield from (tuple(sorted(int(k) for k in order[:count])) for count in HEADS_TRIED if count <= stop)
+    for stop in range(heads_per_layer, P + 1, heads_per_layer):
+        # Stable, so that heads of equal AUC are taken in the order of the layers, the same on every machine.
+        order = np.argsort(-auc_P[:stop], kind="stable")
+        yield from (tuple(sorted(int(k) for k in order[:count])) for count in HEAD_COUNTS if count <= stop)
 
 
-def _scales(measured: Measured, columns: tuple[int, ...], form: Ablation, *, heads: bool) -> tuple[float, ...]:
-    """Weights that give every column the same median over the intact documents of the first half, 6 digits, sum 1."""
-    medians = np.median(measured.of(INTACT, CHOSEN_ON, form, heads=heads)[:, list(columns)], axis=0)
-    weights = 1 / np.maximum(medians, 1e-300)
+def _equalising_weights(
+    scores: ContrastScores, columns: tuple[int, ...], form: Ablation, *, heads: bool
+) -> tuple[float, ...]:
+    """Weights that give every column the same median over the intact documents of the first half.
+
+    CDS of layers differ by orders of magnitude, so a plain mean is little more than its largest layer. The weights
+    sum to 1 and have six digits, which a profile stores without loss.
+    """
+    medians = np.median(scores.rows(INTACT, CHOSEN_ON, form, heads=heads)[:, list(columns)], axis=0)
+    weights = 1 / np.maximum(medians, SMALLEST)
     return tuple(float(f"{w:.6g}") for w in weights / weights.sum())
-
-
-def reduction_of(measured: Measured, candidate: Candidate) -> Reduction:
-    """The candidate as a profile holds it."""
-    parts = [measured.part(column, heads=candidate.heads) for column in candidate.columns]
-    layers = tuple(sorted({layer for layer, _ in parts}))
-    heads = tuple((layer, head or 0) for layer, head in parts) if candidate.heads else None
-    return Reduction(how=candidate.how, layers=layers, heads=heads, weights=candidate.weights)

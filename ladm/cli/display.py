@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from ladm.calibration.check_result import CheckResult
+    from ladm.calibration.estimates import Estimate
+    from ladm.calibration.result import CalibrationResult
 
 
 class ScoringBar:
@@ -48,44 +53,49 @@ class PreparingBar:
         self._bar.close()
 
 
-def calibration_report(findings: Any) -> Iterator[str]:
+def calibration_report(result: CalibrationResult) -> Iterator[str]:
     """The lines of a calibration: by layer, by cost, by kind of contrast, and what to use."""
     titles = {"none": "AUC with sigma", "no-std": "AUC without sigma"}
-    heads = "".join(f"{titles[form]:<26} " for form in findings.layers[0].forms)
+    heads = "".join(f"{titles[form]:<26} " for form in result.layers[0].forms)
     yield f"{'layer':<16} {heads}{'cost of stopping there':>22}"
-    for layer in findings.layers:
+    for layer in result.layers:
         found = "".join(f"{auc!s:<26} " for auc in layer.forms.values())
         yield f"{layer.name:<16} {found}{layer.cost:>22.2f}"
     yield ""
-    yield f"{'cost':>5}  {'AUC, 95 % interval':<26} the best that it buys, judged on the other half"
-    for point in findings.frontier:
+    yield f"{'cost':>5}  {'AUC, 95 % interval':<26} best score at that cost, judged on the other half of the documents"
+    for point in result.frontier:
         yield f"{point.cost:>5.2f}  {point.auc!s:<26} {point.text}"
     yield ""
-    yield f"{'against':<12} {'profile':<26} {'median over all':<26} {'mean over all':<26}"
-    for kind, found in findings.kinds.items():
-        yield f"{kind:<12} {found['profile']!s:<26} {found['median']!s:<26} {found['mean']!s:<26}"
+    yield f"{'AUC against':<12} {'profile':<26} {'median over all layers':<26} {'mean over all layers':<26}"
+    for kind, by_score in result.kinds.items():
+        yield f"{kind:<12} {by_score['profile']!s:<26} {by_score['median']!s:<26} {by_score['mean']!s:<26}"
     yield ""
-    yield f"profile: {findings.names['profile']}, {findings.chosen.cost:.2f} of a forward pass"
-    for name, gain in findings.gains.items():
-        told = "" if gain.low > 0 else "; told to be worse" if gain.high < 0 else "; not told from 0"
-        yield f"gain over the {name:<7} {gain!s}{told}"
-    if findings.recommended is findings.chosen:
+    yield f"profile: {result.names['profile']}, {result.chosen.cost:.2f} of a forward pass"
+    for name, gain in result.gains.items():
+        yield f"gain over the {name:<7} {gain!s}; {_significance(gain)}"
+    if result.recommended is result.chosen:
         yield "recommended: the profile"
     else:
-        yield "recommended: the median over all layers, which is what the profile holds"
+        yield "recommended: the median over all layers; it is what the profile file contains"
 
 
-def check_report(checked: Any) -> Iterator[str]:
+def _significance(gain: Estimate) -> str:
+    if gain.low > 0:
+        return "significant"
+    return "significantly worse" if gain.high < 0 else "not significant (the 95 % interval contains 0)"
+
+
+def check_report(result: CheckResult) -> Iterator[str]:
     """The lines of a check: figure 2, the three scores, the verdict."""
     yield f"{'documents':<12} {'focus at long range':>20}"
-    for kind, focus in checked.long_range.items():
+    for kind, focus in result.long_range.items():
         yield f"{kind:<12} {focus:>20.3g}"
     yield ""
     yield f"{'score':<10} {'AUC, 95 % interval':<26}"
-    for name, found in checked.scores.items():
-        yield f"{name:<10} {found!s:<26} {checked.findings.names[name]}"
+    for name, found in result.scores.items():
+        yield f"{name:<10} {found!s:<26} {result.score_names[name]}"
     yield ""
-    yield from checked.verdict()
+    yield from result.verdict()
 
 
 def status_report(found: Any) -> Iterator[str]:

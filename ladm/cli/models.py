@@ -41,17 +41,17 @@ _train_option = options_of(TrainSettings())
 @_calibrate_option("dtype", click.Choice(["auto", "float32", "bfloat16", "float16"]), "Precision of the model.")
 @_calibrate_option("batch_size", WholeOrAuto(), "Rows of equal length in one step.")
 def calibrate(**flags: Any) -> None:
-    """Find out which layers of a model tell coherent documents from pasted ones, and write them down as a profile.
+    """Find out which layers of a model separate coherent from pasted documents, and write them to a profile.
 
     The documents of --rows are compared with the same tokens pasted together from 2, 4, 8 and 16 of them. Layers are
-    chosen on one half of the documents and judged on the other. A stopped calibration goes on where it was.
+    chosen on one half of the documents and judged on the other. The same command resumes a stopped calibration.
     """
     quieten_libraries()
     from ladm.calibration.calibrate import calibrate as run_calibrate
 
     settings = CalibrateSettings(**given(flags))
-    findings = run_calibrate(settings, echo=note, progress=ScoringBar())
-    for line in calibration_report(findings):
+    result = run_calibrate(settings, echo=note, progress=ScoringBar())
+    for line in calibration_report(result):
         click.echo(line)
     click.echo(f"profile: {settings.output}")
 
@@ -76,8 +76,8 @@ def check(**flags: Any) -> None:
     from ladm.calibration.check import check as run_check
 
     settings = CheckSettings(**given(flags))
-    checked, picture = run_check(settings, echo=note, progress=ScoringBar(), preparing=PreparingBar())
-    for line in check_report(checked):
+    result, picture = run_check(settings, echo=note, progress=ScoringBar(), preparing=PreparingBar())
+    for line in check_report(result):
         click.echo(line)
     click.echo(f"picture: {picture}")
 

@@ -19,7 +19,7 @@ import click
 import numpy as np
 import torch
 
-from ladm.calibration.contrast import Contrast, contrast_set
+from ladm.calibration.contrast import ContrastRow, contrast_set
 from ladm.corpus.rows import open_rows
 from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.grid import Grid, span_grid
@@ -55,7 +55,7 @@ def contrast(
     return named
 
 
-def domain_of(row: Contrast, chosen: list) -> str:
+def domain_of(row: ContrastRow, chosen: list) -> str:
     return chosen[row.document].meta["pile_set_name"] if "pieces" not in row.kind else "pasted"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import click
 import numpy as np
 
-from ladm.calibration.candidates import Estimate, Wins, auc, estimate, wins
+from ladm.calibration.estimates import Estimate, Wins, auc, estimate, wins
 from ladm.method.reduction import reduce_cds
 from ladm.settings.profiles import read_profile
 

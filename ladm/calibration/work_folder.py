@@ -1,0 +1,59 @@
+"""The folder of a calibration or a check: the contrast set and its run, kept so that a stopped command resumes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ladm.calibration.contrast import ContrastRow
+from ladm.corpus.rows import open_rows
+from ladm.errors import LadmError
+from ladm.storage.files import io_errors, write_whole
+
+CONTRAST, RUN = "contrast", "run"
+MARK = ".ladm-calibration"
+
+
+def open_work_folder(folder: Path, *, rows: str | None) -> None:
+    """Create the folder, or accept one that an earlier call created. Raises LadmError for any other folder."""
+    if (folder / MARK).exists():
+        return
+    if rows is not None and folder.resolve() in (Path(rows).resolve(), *Path(rows).resolve().parents):
+        raise LadmError(f"{folder} contains the rows {rows}; give another folder for the work files")
+    others = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if others:
+        raise LadmError(
+            f"{folder} belongs to something else (it contains {others[0]}); give an empty folder for the work files"
+        )
+    with io_errors(folder, "create"):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / MARK, [b"Work files of ladm calibrate or ladm check; this folder can be removed.\n"])
+
+
+def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
+    """Write the rows to `folder`/contrast as `ladm score` reads them; the same rows of an earlier call stay.
+
+    Raises LadmError when other rows are there.
+    """
+    from datasets import Dataset
+
+    target, partial = folder / CONTRAST, folder / f"{CONTRAST}.partial"
+    columns = {
+        "input_ids": [row.ids for row in contrast],
+        "index": list(range(len(contrast))),
+        "meta": [{"kind": row.kind, "half": row.half, "document": row.document} for row in contrast],
+    }
+    with io_errors(target, "write"):
+        if partial.exists():
+            shutil.rmtree(partial)
+        # Written in full even when a set is there: its digest, over ids and meta, decides whether the run in the
+        # folder belongs to the documents and the seed of this call.
+        Dataset.from_dict(columns).save_to_disk(str(partial))
+        if target.exists():
+            if open_rows(str(target)).identity() != open_rows(str(partial)).identity():
+                raise LadmError(
+                    f"{folder} was started with other documents or another seed; remove it, or give another folder"
+                )
+            shutil.rmtree(partial)
+        else:
+            partial.rename(target)
