@@ -17,7 +17,7 @@ from triton.compiler import ASTSource
 from ladm.method import pfs_triton
 
 POINTERS = {"q": "*bf16", "k": "*bf16", "scored": "*i64", "items": "*i64", "scale": "fp32", "smallest_share": "fp32"}
-POINTERS |= dict.fromkeys(("lse", "out", "denominators"), "*fp32")
+POINTERS |= dict.fromkeys(("lse", "out", "denominators", "weight", "out_weighted", "out_copied"), "*fp32")
 """
 COMPILE = (
     HEAD
@@ -26,8 +26,9 @@ shapes = {"D": 64, "BLOCK_D": 64, "BLOCK_M": 128, "BLOCK_K": 128, "WIDEN": False
 for kernel, more in (
     (pfs_triton._denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
     (pfs_triton._denominators_kernel, {"HAS_LSE": False, "PAPER": True}),
-    (pfs_triton._focus_kernel, {"ONE_TILE": True}),
-    (pfs_triton._focus_kernel, {"ONE_TILE": False}),
+    (pfs_triton._focus_kernel, {"ONE_TILE": True, "WEIGHTED": False, "COPIED": False}),
+    (pfs_triton._focus_kernel, {"ONE_TILE": False, "WEIGHTED": False, "COPIED": False}),
+    (pfs_triton._focus_kernel, {"ONE_TILE": True, "WEIGHTED": True, "COPIED": True}),
 ):
     fixed = shapes | more
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
@@ -55,7 +56,7 @@ POINTERS |= dict.fromkeys(("q", "k"), {"float32": "*fp32", "bfloat16": "*bf16"}[
 shapes = {"D": D, "BLOCK_D": D, "BLOCK_M": tile, "BLOCK_K": tile, "WIDEN": False}
 for kernel, more in (
     (pfs_triton._denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
-    (pfs_triton._focus_kernel, {"ONE_TILE": True}),
+    (pfs_triton._focus_kernel, {"ONE_TILE": True, "WEIGHTED": True, "COPIED": True}),
 ):
     fixed = shapes | more
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}

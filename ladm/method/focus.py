@@ -1,7 +1,7 @@
 """A layer's q and k -> PFS, AFS and CDS: equations 2-5 of LADM (arXiv 2503.02502) in plain float32 torch.
 
 This file is the oracle: written to be read beside the paper, and what every faster version is
-tested against. Equation 1, which documents are kept, is in `selection.py`.
+tested against. Equation 1, which documents are kept, is in `selection/budget.py`.
 
 A document of T tokens is cut into N = T // l spans of l tokens. `j` is a scored span, `i` an earlier one; `grid.py`
 says which.
@@ -26,7 +26,15 @@ def wanted_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
     return wanted.to(device)
 
 
-def pairwise_focus(q_HTD: Tensor, k_GTD: Tensor, *, scaling: float, grid: Grid) -> Tensor:
+def pairwise_focus(
+    q_HTD: Tensor,
+    k_GTD: Tensor,
+    *,
+    scaling: float,
+    grid: Grid,
+    key_weight_GT: Tensor | None = None,
+    counted_TT: Tensor | None = None,
+) -> Tensor:
     """Equation 2, the Pairwise Focus Score, as a (J, N) float32 matrix.
 
     PFS(i, j) = mean over heads, sum over the l query rows of span j, sum over the l keys of span i,
@@ -38,9 +46,12 @@ def pairwise_focus(q_HTD: Tensor, k_GTD: Tensor, *, scaling: float, grid: Grid) 
         q_HTD: query states after the position embedding, any float dtype.
         k_GTD: key states after the position embedding.
         scaling: the layer's own factor on the logits.
+        key_weight_GT: a factor on the attention to each key, such as `value_weights`; not in the paper.
+        counted_TT: which (query, key) pairs are added up, such as `copy_keys`; None: all.
     """
     q_HTD = q_HTD.float()
-    k_HTD = k_GTD.float().repeat_interleave(q_HTD.shape[0] // k_GTD.shape[0], dim=0)
+    R = q_HTD.shape[0] // k_GTD.shape[0]
+    k_HTD = k_GTD.float().repeat_interleave(R, dim=0)
     front = grid.T - grid.N * grid.l
     pfs_JN = q_HTD.new_zeros(len(grid.J), grid.N)
     for row, j in enumerate(grid.J):
@@ -52,9 +63,40 @@ def pairwise_focus(q_HTD: Tensor, k_GTD: Tensor, *, scaling: float, grid: Grid) 
             query = key[rows].unsqueeze(1)
             logits_HlK = logits_HlK.masked_fill(key > query, -torch.inf)
         weights_HlK = logits_HlK.softmax(dim=-1)
+        if key_weight_GT is not None:
+            weights_HlK = weights_HlK * key_weight_GT.repeat_interleave(R, dim=0)[:, None, :last]
+        if counted_TT is not None:
+            weights_HlK = weights_HlK * counted_TT[rows, :last]
         by_span = weights_HlK[:, :, front : rows.start].reshape(-1, grid.l, j, grid.l)
         pfs_JN[row, :j] = by_span.sum(dim=(1, 3)).mean(dim=0)
     return pfs_JN
+
+
+def value_weights(v_GTD: Tensor) -> Tensor:
+    """w_s = |v_s| / median over s of |v_s|: (..., G, T, D) -> (..., G, T) float32.
+
+    Attention to a sink moves little, because its value vector is small; weighted by w it counts for what it moves.
+    """
+    norm_GT: Tensor = v_GTD.float().norm(dim=-1)
+    median_G1: Tensor = norm_GT.median(dim=-1, keepdim=True).values
+    return norm_GT / median_G1
+
+
+def copy_keys(ids_T: Tensor) -> Tensor:
+    """Is key s a copy key of query t: the same token, or the one that followed it? (T, T) bool, [t, s].
+
+    x_s = x_t, or x_(s-1) = x_t: what an induction head looks at when a row repeats itself.
+    """
+    same_TT = ids_T.unsqueeze(1) == ids_T.unsqueeze(0)
+    followed_TT = torch.zeros_like(same_TT)
+    followed_TT[:, 1:] = same_TT[:, :-1]
+    return same_TT | followed_TT
+
+
+def copy_share(pfs_JN: Tensor, copied_JN: Tensor, grid: Grid) -> Tensor:
+    """kappa: the share of the used PFS that falls on copy keys, from both as (..., J, N) -> (...)."""
+    used = wanted_JN(grid, pfs_JN.device)
+    return copied_JN.where(used, 0.0).sum(dim=(-2, -1)) / pfs_JN.where(used, 0.0).sum(dim=(-2, -1))
 
 
 def aggregated_focus(pfs_JN: Tensor, grid: Grid, *, ablation: Ablation = "none") -> Tensor:

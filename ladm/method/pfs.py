@@ -8,9 +8,55 @@ from __future__ import annotations
 from torch import Tensor
 
 from ladm.errors import UsageError
+from ladm.method import pfs_torch
 from ladm.method.grid import Grid
+from ladm.method.pfs_torch import CopyKeys, Focus
 
 BACKENDS = ("torch", "triton")
+
+
+def measure_focus(
+    q_BHTD: Tensor,
+    k_BGTD: Tensor,
+    lse_BHT: Tensor | None,
+    *,
+    scaling: float,
+    grid: Grid,
+    backend: str,
+    by_head: bool = False,
+    key_weight_BGT: Tensor | None = None,
+    copy_keys: CopyKeys | None = None,
+    low_memory: bool = False,
+) -> Focus:
+    """Equation 2 for the pairs that `grid` wants, 0 elsewhere, with what the same attention weights give besides.
+
+    Logits are accumulated in float32 whatever the inputs. Held to `focus.pairwise_focus`.
+
+    Args:
+        lse_BHT: float32 log-sum-exp of the causal logits of every query row; None: it is computed
+            here for the scored rows.
+        by_head: leave out the mean over heads.
+        key_weight_BGT: float32 factor on the attention to each key, as of `focus.value_weights`.
+        copy_keys: the rows' copy keys, to add up the attention that falls on them.
+        low_memory: hold as few logits at a time as possible; the Triton backend never holds any.
+
+    Raises UsageError for a backend that does not exist.
+    """
+    if backend == "torch":
+        return pfs_torch.measure_focus(
+            q_BHTD, k_BGTD, lse_BHT, scaling=scaling, grid=grid, by_head=by_head, key_weight_BGT=key_weight_BGT,
+            copy_keys=copy_keys, low_memory=low_memory,
+        )  # fmt: skip
+    if backend == "triton":
+        # Imported only when it is used: triton is missing on some platforms.
+        from ladm.method import pfs_triton
+
+        by_head_focus = pfs_triton.measure_focus(
+            q_BHTD, k_BGTD, lse_BHT, scaling=scaling, grid=grid, key_weight_BGT=key_weight_BGT,
+            ids_BT=None if copy_keys is None else copy_keys.ids_BT,
+        )  # fmt: skip
+        return by_head_focus if by_head else _mean_over_heads(by_head_focus)
+    raise UsageError(f"no backend {backend!r}; there is {', '.join(BACKENDS)}")
 
 
 def pairwise_focus(
@@ -24,28 +70,16 @@ def pairwise_focus(
     by_head: bool = False,
     low_memory: bool = False,
 ) -> Tensor:
-    """Equation 2 for the pairs that `grid` wants: (B, J, N) float32, 0 elsewhere; (B, H, J, N) with `by_head`.
+    """Equation 2 alone, arguments as of `measure_focus`: (B, J, N) float32; (B, H, J, N) with `by_head`."""
+    focus = measure_focus(
+        q_BHTD, k_BGTD, lse_BHT, scaling=scaling, grid=grid, backend=backend, by_head=by_head, low_memory=low_memory
+    )
+    return focus.pfs_BKJN if by_head else focus.pfs_BKJN.squeeze(1)
 
-    Logits are accumulated in float32 whatever the inputs. Held to `focus.pairwise_focus`.
 
-    Args:
-        lse_BHT: float32 log-sum-exp of the causal logits of every query row; None: it is computed
-            here for the scored rows.
-        by_head: leave out the mean over heads.
-        low_memory: hold as few logits at a time as possible; the Triton backend never holds any.
-
-    Raises UsageError for a backend that does not exist.
-    """
-    if backend == "torch":
-        from ladm.method import pfs_torch
-
-        return pfs_torch.pairwise_focus(
-            q_BHTD, k_BGTD, lse_BHT, scaling=scaling, grid=grid, by_head=by_head, low_memory=low_memory
-        )
-    if backend == "triton":
-        # Imported only when it is used: triton is missing on some platforms.
-        from ladm.method import pfs_triton
-
-        pfs_BHJN = pfs_triton.pairwise_focus(q_BHTD, k_BGTD, lse_BHT, scaling=scaling, grid=grid)
-        return pfs_BHJN if by_head else pfs_BHJN.mean(dim=1)
-    raise UsageError(f"no backend {backend!r}; there is {', '.join(BACKENDS)}")
+def _mean_over_heads(focus: Focus) -> Focus:
+    return Focus(
+        pfs_BKJN=focus.pfs_BKJN.mean(dim=1, keepdim=True),
+        weighted_BKJN=None if focus.weighted_BKJN is None else focus.weighted_BKJN.mean(dim=1, keepdim=True),
+        copied_BK=None if focus.copied_BK is None else focus.copied_BK.mean(dim=1, keepdim=True),
+    )

@@ -11,6 +11,7 @@ K is H by head, or 1. `Z` stands for the B G pairs of row and key head taken tog
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,7 +25,48 @@ SMALLEST_PREFIX_SHARE = {torch.float32: 0.1, torch.bfloat16: 1e-3, torch.float16
 """Below it a row is summed directly: its error would be that of the log-sum-exp (1e-6) over its share."""
 
 
-def pairwise_focus(
+@dataclass(frozen=True, kw_only=True)
+class Focus:
+    """Equation 2 of one layer, by head where K is H, as a mean over heads where K is 1."""
+
+    pfs_BKJN: Tensor
+    weighted_BKJN: Tensor | None = None
+    """PFS with each key's attention multiplied by its weight; None: not asked for."""
+    copied_BK: Tensor | None = None
+    """The part of the sum of all used PFS that falls on copy keys; None: not asked for."""
+
+
+class CopyKeys:
+    """Which keys are copy keys of which query rows (`focus.copy_keys`), among the pairs that a grid uses.
+
+    They are the same in every layer, so they are found once for a batch of rows and looked up by block after that.
+    About 1 % of the pairs of real text are such, which makes a list of places cheaper than a mask.
+    """
+
+    def __init__(self, ids_BT: Tensor, grid: Grid) -> None:
+        self.ids_BT = ids_BT
+        self._grid = grid
+        self._places: dict[tuple[int, ...], list[Tensor]] = {}
+
+    def places(self, block: list[int], spans: tuple[int, ...]) -> list[Tensor]:
+        """For each row of the batch the flat places of its copy keys in a (C, l, I, l) block of attention weights."""
+        key = (len(spans), *block)
+        if key not in self._places:
+            self._places[key] = [self._find(ids_T, block, spans) for ids_T in self.ids_BT]
+        return self._places[key]
+
+    def _find(self, ids_T: Tensor, block: list[int], spans: tuple[int, ...]) -> Tensor:
+        grid = self._grid
+        # Token -1 does not exist: it stands before the first token of the row.
+        before_T = torch.cat([ids_T.new_full((1,), -1), ids_T[:-1]])
+        query_C1l11 = _spans(ids_T.unsqueeze(-1), grid, [grid.J[row] for row in block]).view(len(block), -1, 1, 1)
+        key_Il, before_Il = (_spans(x.unsqueeze(-1), grid, spans).squeeze(-1) for x in (ids_T, before_T))
+        used_CI = torch.tensor([[i in grid.I[row] for i in spans] for row in block], device=ids_T.device)
+        copies_ClIl = ((key_Il == query_C1l11) | (before_Il == query_C1l11)) & used_CI[:, None, :, None]
+        return copies_ClIl.flatten().nonzero().squeeze(1)
+
+
+def measure_focus(
     q_BHTD: Tensor,
     k_BGTD: Tensor,
     lse_BHT: Tensor | None,
@@ -32,18 +74,25 @@ def pairwise_focus(
     scaling: float,
     grid: Grid,
     by_head: bool = False,
+    key_weight_BGT: Tensor | None = None,
+    copy_keys: CopyKeys | None = None,
     low_memory: bool = False,
-) -> Tensor:
-    """Equation 2 in plain torch operations, arguments and result as of `pfs.pairwise_focus`."""
+) -> Focus:
+    """Equation 2 in plain torch operations, arguments and result as of `pfs.measure_focus`."""
     B, H, T, D = q_BHTD.shape
     G = k_BGTD.shape[1]
     q_ZRTD = q_BHTD.reshape(B * G, H // G, T, D)
     k_ZTD = k_BGTD.reshape(B * G, T, D)
     lse_ZRT = None if lse_BHT is None else lse_BHT.reshape(B * G, H // G, T)
-    pfs_BKJN = q_BHTD.new_zeros(B, H if by_head else 1, len(grid.J), grid.N, dtype=torch.float32)
+    weight_ZT1 = None if key_weight_BGT is None else key_weight_BGT.reshape(B * G, T, 1)
+    K = H if by_head else 1
+    pfs_BKJN = q_BHTD.new_zeros(B, K, len(grid.J), grid.N, dtype=torch.float32)
+    weighted_BKJN = None if weight_ZT1 is None else torch.zeros_like(pfs_BKJN)
+    copied_BH = None if copy_keys is None else pfs_BKJN.new_zeros(B, H)
     for rows in _rows_by_stride(grid):
         spans = grid.I[rows[-1]]
         k_ZIlD = _spans(k_ZTD, grid, spans).float()
+        weight_ZIl = None if weight_ZT1 is None else _spans(weight_ZT1, grid, spans).squeeze(-1)
         budget = LOW_MEMORY_ELEMENTS if low_memory else BLOCK_ELEMENTS[q_BHTD.device.type]
         for block in _blocks(rows, grid, heads=B * H, budget=budget):
             scored = [grid.J[row] for row in block]
@@ -51,12 +100,29 @@ def pairwise_focus(
             lse_ZRCl = None if lse_ZRT is None else _spans(lse_ZRT.unsqueeze(-1), grid, scored).squeeze(-1)
             lse_ZRCl = _denominators(q_ZRClD, k_ZTD, lse_ZRCl, scored, grid)
             wanted = spans[: len(grid.I[block[-1]])]
-            focus_BHCI = _focus(q_ZRClD, k_ZIlD[:, : len(wanted)], lse_ZRCl).reshape(B, H, len(block), len(wanted))
-            focus_BKCI = focus_BHCI if by_head else focus_BHCI.mean(dim=1, keepdim=True)
-            for c, row in enumerate(block):
-                earlier = grid.I[row]
-                pfs_BKJN[:, :, row, list(earlier)] = focus_BKCI[:, :, c, : len(earlier)]
-    return pfs_BKJN if by_head else pfs_BKJN.squeeze(1)
+            weights_ZRClIl = _attention_weights(q_ZRClD, k_ZIlD[:, : len(wanted)], lse_ZRCl)
+            _put(pfs_BKJN, weights_ZRClIl.sum(dim=-1).sum(dim=3), block, grid)
+            if weighted_BKJN is not None and weight_ZIl is not None:
+                # Query rows first: what is left to multiply is l times smaller.
+                by_key_ZRCIl = weights_ZRClIl.sum(dim=3) * weight_ZIl[:, None, None, : len(wanted)]
+                _put(weighted_BKJN, by_key_ZRCIl.sum(dim=-1), block, grid)
+            if copied_BH is not None and copy_keys is not None:
+                flat_BHX = weights_ZRClIl.view(B, H, -1)
+                for b, places in enumerate(copy_keys.places(block, wanted)):
+                    copied_BH[b] += flat_BHX[b].index_select(1, places).sum(dim=1)
+    copied_BK = copied_BH if by_head or copied_BH is None else copied_BH.mean(dim=1, keepdim=True)
+    return Focus(pfs_BKJN=pfs_BKJN, weighted_BKJN=weighted_BKJN, copied_BK=copied_BK)
+
+
+def _put(out_BKJN: Tensor, focus_ZRCI: Tensor, block: list[int], grid: Grid) -> None:
+    """Store the sums of a block of scored spans in their places, of each span only the pairs that its I_j has."""
+    B, K = out_BKJN.shape[:2]
+    C, I = focus_ZRCI.shape[2:]
+    focus_BHCI = focus_ZRCI.reshape(B, -1, C, I)
+    focus_BKCI = focus_BHCI.mean(dim=1, keepdim=True) if K == 1 else focus_BHCI
+    for c, row in enumerate(block):
+        earlier = grid.I[row]
+        out_BKJN[:, :, row, list(earlier)] = focus_BKCI[:, :, c, : len(earlier)]
 
 
 def _rows_by_stride(grid: Grid) -> list[list[int]]:
@@ -71,13 +137,13 @@ def _rows_by_stride(grid: Grid) -> list[list[int]]:
     return list(by_remainder.values())
 
 
-def _focus(q_ZRClD: Tensor, k_ZIlD: Tensor, lse_ZRCl: Tensor) -> Tensor:
-    """Sum over query rows and keys of exp(q . k - lse): (Z, R, C, I)."""
+def _attention_weights(q_ZRClD: Tensor, k_ZIlD: Tensor, lse_ZRCl: Tensor) -> Tensor:
+    """exp(q . k - lse) of every query row with every key: (Z, R, C, l, I, l)."""
     Z, R, C, l, D = q_ZRClD.shape
     I = k_ZIlD.shape[1]
     minus_lse = -lse_ZRCl.reshape(Z, R * C * l, 1)
     logits = torch.baddbmm(minus_lse, q_ZRClD.reshape(Z, R * C * l, D), k_ZIlD.reshape(Z, I * l, D).mT)
-    return logits.exp_().view(Z, R, C, l, I, l).sum(dim=-1).sum(dim=3)
+    return logits.exp_().view(Z, R, C, l, I, l)
 
 
 def _denominators(q_ZRClD: Tensor, k_ZTD: Tensor, lse_ZRCl: Tensor | None, scored: list[int], grid: Grid) -> Tensor:

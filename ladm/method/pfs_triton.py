@@ -19,14 +19,23 @@ import triton.language as tl
 from torch import Tensor
 
 from ladm.method.grid import Grid
-from ladm.method.pfs_torch import SMALLEST_PREFIX_SHARE
+from ladm.method.pfs_torch import SMALLEST_PREFIX_SHARE, Focus
 
 LOG2_E = 1.4426950408889634
 PAIRS_OF_A_PROGRAM = 16
 
 
-def pairwise_focus(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor | None, *, scaling: float, grid: Grid) -> Tensor:
-    """Equation 2 by head for the pairs that `grid` wants: (B, H, J, N) float32, 0 elsewhere.
+def measure_focus(
+    q_BHTD: Tensor,
+    k_BGTD: Tensor,
+    lse_BHT: Tensor | None,
+    *,
+    scaling: float,
+    grid: Grid,
+    key_weight_BGT: Tensor | None = None,
+    ids_BT: Tensor | None = None,
+) -> Focus:
+    """Equation 2 by head for the pairs that `grid` wants, and with `ids_BT` the part of it that falls on copy keys.
 
     The last dimension of q and k must be contiguous; any other strides will do.
     """
@@ -34,7 +43,12 @@ def pairwise_focus(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor | None, *, sc
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_BHTD, k_BGTD))
     device = q.device
     if not grid.J:
-        return q.new_zeros(B, H, 0, grid.N, dtype=torch.float32)
+        nothing = q.new_zeros(B, H, 0, grid.N, dtype=torch.float32)
+        return Focus(
+            pfs_BKJN=nothing,
+            weighted_BKJN=None if key_weight_BGT is None else nothing,
+            copied_BK=None if ids_BT is None else nothing.new_zeros(B, H),
+        )
     where = _where(grid, device)
     tile = max(16, min(triton.next_power_of_2(grid.l), largest_tile(D, q.dtype)))
     parts = triton.cdiv(grid.l, tile)
@@ -54,16 +68,34 @@ def pairwise_focus(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor | None, *, sc
             PAPER=grid.variant == "paper",
             **shapes,
         )
-        focus = torch.empty(B * H, parts, len(where.pairs), dtype=torch.float32, device=device)
+        # What is not asked for is neither computed nor stored; its pointers are never followed.
+        focus, weighted, copied = (
+            torch.empty(B * H, parts, len(where.pairs), dtype=torch.float32, device=device) if asked else denominators
+            for asked in (True, key_weight_BGT is not None, ids_BT is not None)
+        )
+        weight = denominators if key_weight_BGT is None else key_weight_BGT.float().contiguous()
+        ids = where.scored if ids_BT is None else ids_BT.to(device).contiguous()
         _focus_kernel[(len(where.items), B * H, parts)](
-            *(q, k, denominators, focus, where.scored, where.items, *common, len(grid.J), len(where.pairs), grid.d_afs),
+            *(q, k, denominators, weight, ids, focus, weighted, copied, where.scored, where.items),
+            *(*common, len(grid.J), len(where.pairs), grid.d_afs, T, k.shape[1]),
             ONE_TILE=grid.l <= tile,
+            WEIGHTED=key_weight_BGT is not None,
+            COPIED=ids_BT is not None,
             **shapes,
         )
-    pfs_BHJN = q.new_zeros(B, H, len(grid.J), grid.N, dtype=torch.float32)
     row_P, span_P = where.pairs.unbind(dim=1)
-    pfs_BHJN[:, :, row_P, span_P] = focus.sum(dim=1).view(B, H, -1)
-    return pfs_BHJN
+
+    def by_span(sums_ZP: Tensor) -> Tensor:
+        """The sums of all tiles of query rows, each pair in its place: (B, H, J, N)."""
+        out_BHJN = q.new_zeros(B, H, len(grid.J), grid.N, dtype=torch.float32)
+        out_BHJN[:, :, row_P, span_P] = sums_ZP.sum(dim=1).view(B, H, -1)
+        return out_BHJN
+
+    return Focus(
+        pfs_BKJN=by_span(focus),
+        weighted_BKJN=None if key_weight_BGT is None else by_span(weighted),
+        copied_BK=None if ids_BT is None else copied.sum(dim=(1, 2)).view(B, H),
+    )
 
 
 def largest_tile(D: int, dtype: torch.dtype) -> int:
@@ -184,14 +216,17 @@ def _denominators_kernel(  # type: ignore[no-untyped-def]
     tl.store(out + (bh * J + row) * l + m, known, mask=valid)
 
 
-@triton.jit(do_not_specialize=["front", "J", "P"])
+@triton.jit(do_not_specialize=["front", "J", "P", "T", "G"])
 def _focus_kernel(  # type: ignore[no-untyped-def]
-    q, k, denominators, out, scored, items,
-    q_b, q_h, q_t, k_b, k_g, k_t, H, R, front, l, scale, J, P, d_afs,
-    ONE_TILE: tl.constexpr, WIDEN: tl.constexpr,
+    q, k, denominators, weight, ids, out, out_weighted, out_copied, scored, items,
+    q_b, q_h, q_t, k_b, k_g, k_t, H, R, front, l, scale, J, P, d_afs, T, G,
+    ONE_TILE: tl.constexpr, WEIGHTED: tl.constexpr, COPIED: tl.constexpr, WIDEN: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Sum over a tile of query rows and all keys of a span of exp(scaling q . k - denominator), pair after pair."""
+    """Sum over a tile of query rows and all keys of a span of exp(scaling q . k - denominator), pair after pair.
+
+    WEIGHTED: the same with each key's factor; COPIED: the same over copy keys alone. Both of the same exponentials.
+    """
     item = items + tl.program_id(0) * 4
     row, span, pair, count = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
     bh = tl.program_id(1).to(tl.int64)
@@ -199,31 +234,71 @@ def _focus_kernel(  # type: ignore[no-untyped-def]
     b, h = bh // H, bh % H
     m = part * BLOCK_M + tl.arange(0, BLOCK_M)
     valid = m < l
-    q_MD = _tile(q + b * q_b + h * q_h, front + tl.load(scored + row) * l + m, q_t, valid, D, BLOCK_D)
+    first_row = front + tl.load(scored + row) * l
+    q_MD = _tile(q + b * q_b + h * q_h, first_row + m, q_t, valid, D, BLOCK_D)
     minus = -tl.load(denominators + (bh * J + row) * l + m, mask=valid, other=float("inf"))
+    x_M = tl.load(ids + b * T + first_row + m, mask=valid, other=-2) if COPIED else m
     k_head = k + b * k_b + (h // R) * k_g
-    target = out + (bh * tl.num_programs(2) + part) * P + pair
+    w_head = weight + (b * G + h // R) * T
+    target = (bh * tl.num_programs(2) + part) * P + pair
     if ONE_TILE:
         for step in tl.range(count, num_stages=3):
             first = front + (span + step * d_afs) * l
-            focus_M = _focus_of_tile(q_MD, minus, k_head, k_t, first, 0, l, scale, WIDEN, D, BLOCK_D, BLOCK_K)
-            tl.store(target + step, tl.sum(focus_M, 0))
+            focus_M, weighted_M, copied_M = _focus_of_tile(
+                q_MD, minus, x_M, k_head, k_t, w_head, ids + b * T, first, 0, l, scale,
+                WEIGHTED, COPIED, WIDEN, D, BLOCK_D, BLOCK_K,
+            )  # fmt: skip
+            _store(out, out_weighted, out_copied, target + step, focus_M, weighted_M, copied_M, WEIGHTED, COPIED)
     else:
         for step in range(count):
             first = front + (span + step * d_afs) * l
             focus_M = tl.zeros([BLOCK_M], tl.float32)
+            weighted_M = tl.zeros([BLOCK_M], tl.float32)
+            copied_M = tl.zeros([BLOCK_M], tl.float32)
             for start in range(0, l, BLOCK_K):
-                focus_M += _focus_of_tile(q_MD, minus, k_head, k_t, first, start, l, scale, WIDEN, D, BLOCK_D, BLOCK_K)
-            tl.store(target + step, tl.sum(focus_M, 0))
+                more_M, more_weighted_M, more_copied_M = _focus_of_tile(
+                    q_MD, minus, x_M, k_head, k_t, w_head, ids + b * T, first, start, l, scale,
+                    WEIGHTED, COPIED, WIDEN, D, BLOCK_D, BLOCK_K,
+                )  # fmt: skip
+                focus_M += more_M
+                weighted_M += more_weighted_M
+                copied_M += more_copied_M
+            _store(out, out_weighted, out_copied, target + step, focus_M, weighted_M, copied_M, WEIGHTED, COPIED)
+
+
+@triton.jit
+def _store(  # type: ignore[no-untyped-def]
+    out, out_weighted, out_copied, at, focus_M, weighted_M, copied_M, WEIGHTED: tl.constexpr, COPIED: tl.constexpr
+):  # fmt: skip
+    """The sums over a tile of query rows, where they were asked for."""
+    tl.store(out + at, tl.sum(focus_M, 0))
+    if WEIGHTED:
+        tl.store(out_weighted + at, tl.sum(weighted_M, 0))
+    if COPIED:
+        tl.store(out_copied + at, tl.sum(copied_M, 0))
 
 
 @triton.jit
 def _focus_of_tile(  # type: ignore[no-untyped-def]
-    q_MD, minus, k_head, k_t, first, start, l, scale,
-    WIDEN: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+    q_MD, minus, x_M, k_head, k_t, w_head, ids, first, start, l, scale,
+    WEIGHTED: tl.constexpr, COPIED: tl.constexpr, WIDEN: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """By query row, the sum over some keys of the span that begins at token `first`."""
+    """By query row, the sums over some keys of the span that begins at token `first`."""
     n = start + tl.arange(0, BLOCK_K)
     k_KD = _tile(k_head, first + n, k_t, n < l, D, BLOCK_D)
     logits = _logits(q_MD, k_KD, WIDEN) * scale + minus[:, None]
-    return tl.sum(tl.where((n < l)[None, :], tl.exp2(logits), 0.0), 1)
+    attention = tl.where((n < l)[None, :], tl.exp2(logits), 0.0)
+    focus_M = tl.sum(attention, 1)
+    weighted_M = focus_M
+    copied_M = focus_M
+    if WEIGHTED:
+        w_K = tl.load(w_head + first + n, mask=n < l, other=0.0)
+        weighted_M = tl.sum(attention * w_K[None, :], 1)
+    if COPIED:
+        # Of a key whose token or whose token before is the query's own; token -1 does not exist.
+        x_K = tl.load(ids + first + n, mask=n < l, other=-1)
+        before_K = tl.load(ids + first + n - 1, mask=(n < l) & (first + n > 0), other=-1)
+        copies = (x_K[None, :] == x_M[:, None]) | (before_K[None, :] == x_M[:, None])
+        copied_M = tl.sum(tl.where(copies, attention, 0.0), 1)
+    return focus_M, weighted_M, copied_M

@@ -1,0 +1,47 @@
+"""A layer's q and k -> how much of its long-range attention falls on a handful of keys: attention sinks.
+
+Sinks are tokens, often function words, that receive most of the attention of distant tokens while their value vectors
+are small: a way to attend to nothing. Where their spans fall on the grid decides a layer's CDS, so a layer with a
+large sink mass measures little of the text.
+
+Shape suffixes: B rows, H query heads, G key/value heads, R = H / G, T tokens, D head size, Q sampled query rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SAMPLED_QUERIES = 32
+"""Query rows that are looked at, evenly spaced over the second half of the document."""
+FAR_TOKENS = 64
+"""Attention to a key at least this far back counts."""
+STRONGEST_PER_1024 = 6
+"""Of every 1,024 keys, the share of this many strongest ones is the sink mass."""
+
+
+def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, *, scaling: float, skipped_tokens: int) -> Tensor:
+    """Attention that sampled query rows pay to each key: (B, T) float32, a mean over heads, a sum over rows.
+
+    Keys closer than 64 tokens to the query, and the first `skipped_tokens` (span 0 and what stands before it), count 0.
+    """
+    B, H, T, D = q_BHTD.shape
+    G = k_BGTD.shape[1]
+    count = min(SAMPLED_QUERIES, T)
+    # From the last token back over half of the document: later rows have more to look back at.
+    rows_Q = T - 1 - torch.arange(count, device=q_BHTD.device) * max(1, T // 2) // count
+    q_BGXD = q_BHTD[:, :, rows_Q].float().reshape(B, G, H // G * count, D) * scaling
+    logits_BHQT = (q_BGXD @ k_BGTD.float().mT).view(B, H, count, T)
+    back_QT = rows_Q.unsqueeze(1) - torch.arange(T, device=q_BHTD.device)
+    weights_BHQT = logits_BHQT.masked_fill_(back_QT < 0, -torch.inf).softmax(dim=-1)
+    mass_BT = weights_BHQT.masked_fill_(back_QT < FAR_TOKENS, 0.0).sum(dim=2).mean(dim=1)
+    mass_BT[:, :skipped_tokens] = 0.0
+    return mass_BT
+
+
+def sink_mass(mass_BT: Tensor) -> Tensor:
+    """Share of `far_key_mass` on its strongest keys, 6 of every 1,024: (B,); 0 where no key is far enough back."""
+    strongest = max(1, round(mass_BT.shape[1] * STRONGEST_PER_1024 / 1024))
+    total_B = mass_BT.sum(dim=1)
+    top_B = mass_BT.topk(min(strongest, mass_BT.shape[1]), dim=1).values.sum(dim=1)
+    return torch.where(total_B > 0, top_B / total_B.clamp(min=1e-30), 0.0)
