@@ -216,14 +216,16 @@ def test_a_subset_is_shown_by_its_cut(ladm: Any, make_run: Any, tmp_path: Path) 
     result = ladm("report", again, "--subset", subset)
     assert (result.exit_code, result.stderr) == (1, f"ladm: {subset} was not selected from {again}\n")
     result = ladm("report", run, "--subset", subset, "--domain-key", "meta.title")
-    assert result.stderr == f"ladm: {subset} was selected by meta.pile_set_name; give it as --domain-key\n"
+    assert result.stderr == (
+        f"ladm: {subset} was selected by meta.pile_set_name; give --domain-key meta.pile_set_name\n"
+    )
     manifest["run"]["dtype"] = "bfloat16"
     (subset / "manifest.json").write_text(json.dumps(manifest))
     result = ladm("report", run, "--subset", subset)
     assert (result.exit_code, result.stderr) == (1, f"ladm: {subset} was not selected from {run}\n")
     (subset / "manifest.json").write_text(json.dumps(manifest | {"domains": 1}))
     result = ladm("report", run, "--subset", subset)
-    assert result.stderr == f"ladm: {subset}/manifest.json is not a manifest of ladm select\n"
+    assert result.stderr == f"ladm: {subset}/manifest.json is not a manifest of ladm select: domains is 1\n"
     result = ladm("report", run, "--subset", tmp_path)
     assert result.stderr == f"ladm: {tmp_path} is not a subset of ladm select: it has no manifest.json\n"
 

@@ -1,8 +1,10 @@
-"""Equation 1: the two rules to the letter, by hand and by property, and `ladm select` with its faults."""
+"""Equation 1: the two rules by hand and by property, the manifest, and `ladm select` with its error messages."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,38 +19,33 @@ from conftest import GOLDEN, read_lines, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError, StorageError, UsageError
 from ladm.runs.lines import decode_line
 from ladm.selection import budget as selection
-from ladm.selection.budget import (
-    Choice,
-    DomainChoice,
-    round_quotas,
-    select_exact,
-    select_percent,
-)
+from ladm.selection.budget import Domains, DomainSelection, round_quotas, select_exact, select_percent
+from ladm.selection.manifest import read_manifest
 from ladm.settings.quantities import parse_tokens
 
 
-def pool(*documents: tuple[str, float, int]) -> Choice:
-    """(domain, score, tokens) of each document, whose row is its place."""
+def pool(*documents: tuple[str, float, int]) -> Domains:
+    """(domain, score, tokens) of each document; its row is its place in the list."""
     ranked = sorted(range(len(documents)), key=lambda k: (-documents[k][1], k))
-    choice = {}
+    domains = {}
     for name in sorted({domain for domain, _, _ in documents}):
         places = [k for k in ranked if documents[k][0] == name]
-        choice[name] = DomainChoice(
+        domains[name] = DomainSelection(
             positions=np.array(places),
             num_tokens=np.array([documents[k][2] for k in places]),
             scores=np.array([documents[k][1] for k in places]),
         )
-    return choice
+    return domains
 
 
-def token_shares(domains: Choice) -> dict[str, int]:
+def token_shares(domains: Domains) -> dict[str, int]:
     return {name: domain.pool_tokens for name, domain in domains.items()}
 
 
-def taken(domains: Choice) -> dict[str, list[int]]:
+def taken(domains: Domains) -> dict[str, list[int]]:
     return {name: domain.taken_positions.tolist() for name, domain in domains.items()}
 
 
@@ -58,7 +55,7 @@ documents = st.lists(
 
 
 @given(documents=documents, percent=st.integers(1, 100), by=st.sampled_from(["tokens", "documents"]))
-def test_exact_is_never_over_and_short_by_less_than_the_shortest_left(
+def test_exact_never_exceeds_the_budget_and_falls_short_by_less_than_the_shortest_rest(
     documents: list[Any], percent: int, by: str
 ) -> None:
     domains = pool(*documents)
@@ -74,19 +71,19 @@ def test_exact_is_never_over_and_short_by_less_than_the_shortest_left(
     assert spent == sum(tokens for k, (_, _, tokens) in enumerate(documents) if k in chosen)
     assert len(chosen) == sum(domain.taken_documents for domain in domains.values())
     for domain in domains.values():
-        assert domain.num_tokens[: domain.prefix].sum() <= (domain.quota or 0)
+        assert domain.num_tokens[: domain.prefix].sum() <= (domain.quota_tokens or 0)
         if domain.prefix < len(domain):
-            assert domain.num_tokens[: domain.prefix + 1].sum() > (domain.quota or 0)
+            assert domain.num_tokens[: domain.prefix + 1].sum() > (domain.quota_tokens or 0)
         scores = [documents[k][1] for k in domain.taken_positions]
         assert domain.lowest_score_taken == min(scores, default=None)
-    assert sum(domain.quota or 0 for domain in domains.values()) == budget
+    assert sum(domain.quota_tokens or 0 for domain in domains.values()) == budget
     again = pool(*documents)
     select_exact(again, budget_tokens=budget, shares=shares)
     assert taken(again) == taken(domains)
 
 
 @given(documents=documents, percent=st.integers(1, 100))
-def test_phase_two_agrees_with_a_plain_transcription(documents: list[Any], percent: int) -> None:
+def test_exact_agrees_with_a_plain_transcription(documents: list[Any], percent: int) -> None:
     domains = pool(*documents)
     budget = max(1, sum(tokens for _, _, tokens in documents) * percent // 100)
     select_exact(domains, budget_tokens=budget, shares=token_shares(domains))
@@ -125,10 +122,12 @@ def test_phase_two_agrees_with_a_plain_transcription(documents: list[Any], perce
     most=st.integers(0, 9),
     chunk=st.sampled_from([1, 20, 65_536]),
 )
-def test_the_next_that_fits_is_the_first_that_fits(tokens: list[int], start: int, most: int, chunk: int) -> None:
-    domain = DomainChoice(positions=np.arange(len(tokens)), num_tokens=np.array(tokens), scores=np.zeros(len(tokens)))
+def test_next_fitting_finds_the_first_that_fits(tokens: list[int], start: int, most: int, chunk: int) -> None:
+    domain = DomainSelection(
+        positions=np.arange(len(tokens)), num_tokens=np.array(tokens), scores=np.zeros(len(tokens))
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "CHUNK", chunk)
+        patch.setattr(selection, "BATCH_DOCUMENTS", chunk)
         found = domain.next_fitting(start, most)
     assert found == next((k for k in range(start, len(tokens)) if tokens[k] <= most), len(tokens))
 
@@ -142,7 +141,7 @@ def test_exact_by_hand() -> None:
     )  # fmt: skip
     assert token_shares(domains) == {"a": 60, "b": 40}
     select_exact(domains, budget_tokens=50, shares=token_shares(domains))
-    assert {name: domain.quota for name, domain in domains.items()} == {"a": 30, "b": 20}
+    assert {name: domain.quota_tokens for name, domain in domains.items()} == {"a": 30, "b": 20}
     assert taken(domains) == {"a": [0, 1, 3], "b": [5, 6, 8]}
     assert {name: domain.prefix for name, domain in domains.items()} == {"a": 2, "b": 2}
 
@@ -174,7 +173,7 @@ def test_token_counts(text: str, tokens: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "B", "many", "1G", "1KB", "0", "-5", "0.5", "nan", "1/0"])
-def test_token_counts_that_are_none(text: str) -> None:
+def test_invalid_token_counts(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--tokens '.*' (is not a number|must be a whole number)"):
         parse_tokens(text)
 
@@ -217,13 +216,52 @@ def test_the_subset_and_its_manifest(ladm: Command, scored: tuple[str, Path], tm
     table = result.stdout.splitlines()
     assert table[0].split() == ["domain", "pool", "taken", "quota", "tokens", "taken", "tokens", "lowest", "score"]
     assert table[-2:] == [
-        "never selected, having no score: 1 (too_short 1)",
+        "not selectable without a score: 1 (too_short 1)",
         f"subset: {tmp_path / 'subset'}",
     ]
     again = ladm("select", run, "--rows", rows, "--tokens", "2000", "--output", tmp_path / "again")
     assert again.exit_code == 0
     for path in (tmp_path / "subset").rglob("*.arrow"):
         assert path.read_bytes() == (tmp_path / "again" / path.relative_to(tmp_path / "subset")).read_bytes()
+
+
+def test_the_manifest_is_read_as_it_was_written(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    rows, run = scored
+    for rule, quota in (("exact", "tokens"), ("percent", None)):
+        subset = tmp_path / rule
+        assert ladm(
+            "select", run, "--rows", rows, "--tokens", "1000", "--output", subset, "--rule", rule
+        ).exit_code == 0  # fmt: skip
+        manifest = read_manifest(subset)
+        content = json.loads((subset / "manifest.json").read_text())
+        assert dataclasses.asdict(manifest) == content
+        assert (manifest.rule, manifest.quota) == (rule, quota)
+        assert manifest.domains["domain 1"].pool_documents == 3
+        assert manifest.run["dtype"] == "float32"
+
+
+def test_a_damaged_manifest_is_refused(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    rows, run = scored
+    assert ladm("select", run, "--rows", rows, "--tokens", "1000", "--output", tmp_path / "s").exit_code == 0
+    path = tmp_path / "s" / "manifest.json"
+    whole = json.loads(path.read_text())
+    domain = whole["domains"]["domain 0"]
+    for content, message in (
+        (whole | {"taken_tokens": "many"}, "taken_tokens is 'many'"),
+        (whole | {"pool_documents": True}, "pool_documents is True"),
+        ({name: whole[name] for name in whole if name != "percent"}, "percent is missing"),
+        (whole | {"domains": {"a": 1}}, "pool_documents is missing"),
+        (whole | {"domains": {"a": domain | {"lowest_score_taken": "0.1"}}}, "lowest_score_taken is '0.1'"),
+        (whole | {"run": None}, "run is None"),
+    ):
+        path.write_text(json.dumps(content))
+        with pytest.raises(LadmError) as caught:
+            read_manifest(path.parent)
+        assert str(caught.value) == f"{path} is not a manifest of ladm select: {message}"
+    for text, message in (("[1]", "it does not hold a JSON object"), ("{", "Expecting property name")):
+        path.write_text(text)
+        with pytest.raises(StorageError, match=re.escape(f"{path} is damaged: {message}")):
+            read_manifest(path.parent)
 
 
 def test_quotas_from_a_file_and_by_documents(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
@@ -270,7 +308,7 @@ def test_the_percent_rule_and_a_small_pool(ladm: Command, scored: tuple[str, Pat
     assert result.exit_code == 1
 
 
-def test_one_domain_for_all(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+def test_all_documents_as_one_domain(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = scored
     ladm("select", run, "--rows", rows, "--tokens", "1000", "--output", tmp_path / "s", "--domain-key", "none")
     assert list(json.loads((tmp_path / "s" / "manifest.json").read_text())["domains"]) == ["all"]
@@ -284,7 +322,7 @@ def plant(run: Path, change: Callable[[dict[str, Any]], bytes]) -> None:
     path.write_bytes(b"".join(line + b"\n" for line in lines[:-1]) + change(record[0]))
 
 
-def test_a_nan_in_a_sealed_unit_is_named_and_sorted_nowhere(ladm: Command, scored: tuple[str, Path]) -> None:
+def test_a_nan_in_a_sealed_unit_is_reported_and_never_sorted(ladm: Command, scored: tuple[str, Path]) -> None:
     rows, run = scored
     plant(run, planted_nan)
     unit = run / "units" / "000000.jsonl"
@@ -305,7 +343,7 @@ def planted_nan(record: dict[str, Any]) -> bytes:
     return b'%s, "crc32": "%08x"}\n' % (body, zlib.crc32(body))
 
 
-def test_select_faults_in_full(
+def test_error_messages_of_select(
     ladm: Command, scored: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
     rows, run = scored
@@ -322,8 +360,8 @@ def test_select_faults_in_full(
     t = tmp_path
     faults = [
         (("--rows", rows, "--tokens", "1B", *out), 1,
-         "the pool has 3,544 tokens, fewer than the 1,000,000,000 asked for; ask for fewer, or take all of it with "
-         "--allow-small-pool"),
+         "the pool has 3,544 tokens, fewer than the budget of 1,000,000,000; give a smaller --tokens, or take all of "
+         "it with --allow-small-pool"),
         (("--rows", rows, "--tokens", "many", *out), 2,
          "--tokens 'many' is not a number of tokens such as 1B, 500M, 250k or 1073741824"),
         (("--rows", rows, "--tokens", "0.5", *out), 2, "--tokens '0.5' must be a whole number of tokens, at least 1"),
@@ -341,7 +379,7 @@ def test_select_faults_in_full(
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "half.yaml"), 2,
          f"--quota {t}/half.yaml has no weight for domain 1; give it 0 to leave it out"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "more.yaml"), 2,
-         f"--quota {t}/more.yaml: no document of the pool is of fruit"),
+         f"--quota {t}/more.yaml: the pool has no document of the domain fruit"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "minus.yaml"), 2,
          f"--quota {t}/minus.yaml: the weight of domain 0 is -1, not a number of at least 0"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "zero.yaml"), 2,
@@ -357,7 +395,9 @@ def test_select_faults_in_full(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_is_damaged_unfinished_or_none(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_damaged_unfinished_or_missing_run_is_refused(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path
+) -> None:
     rows, run = scored
     command = ("select", run, "--rows", rows, "--tokens", "1k", "--output", tmp_path / "out")
     parquet = run / "scores.parquet"
@@ -388,7 +428,7 @@ def test_a_run_that_is_damaged_unfinished_or_none(ladm: Command, scored: tuple[s
     assert (result.exit_code, result.stderr) == (1, f"ladm: {run} is not a run: it has no run.json\n")
 
 
-def test_nothing_with_a_score_is_said_before_the_pool(
+def test_a_run_without_any_score_is_reported_before_the_pool(
     ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
     rows = save_rows(topical_rows(golden, [50]))
@@ -397,6 +437,6 @@ def test_nothing_with_a_score_is_said_before_the_pool(
     assert (result.exit_code, result.stderr) == (1, f"ladm: {tmp_path / 'run'}: no document has a score\n")
 
 
-def test_a_choice_without_a_pool_is_refused() -> None:
-    with pytest.raises(LadmError, match="the pool has 10 tokens, fewer than the 11 asked for"):
+def test_a_pool_smaller_than_the_budget_is_refused() -> None:
+    with pytest.raises(LadmError, match="the pool has 10 tokens, fewer than the budget of 11"):
         select_exact(pool(("a", 1, 10)), budget_tokens=11, shares={"a": 1})

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ladm.calibration.check_result import CheckResult
     from ladm.calibration.estimates import Estimate
     from ladm.calibration.result import CalibrationResult
+    from ladm.selection.manifest import Manifest
 
 
 class ScoringBar:
@@ -122,29 +123,29 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{whole} s"
 
 
-def selection_table(manifest: dict[str, Any]) -> Iterator[str]:
+def selection_table(manifest: Manifest) -> Iterator[str]:
     """The lines of a manifest's table, a domain a line."""
-    names = [*manifest["domains"], "total"]
+    names = [*manifest.domains, "total"]
     width = max(len(_plain(name)) for name in names)
     yield f"{'domain':<{width}} {'pool':>9} {'taken':>9} {'quota tokens':>14} {'taken tokens':>14} {'lowest score':>13}"
-    for name, domain in manifest["domains"].items():
-        quota = "-" if domain["quota_tokens"] is None else f"{domain['quota_tokens']:,}"
-        lowest = "-" if domain["lowest_score_taken"] is None else f"{domain['lowest_score_taken']:.6g}"
+    for name, domain in manifest.domains.items():
+        quota = "-" if domain.quota_tokens is None else f"{domain.quota_tokens:,}"
+        lowest = "-" if domain.lowest_score_taken is None else f"{domain.lowest_score_taken:.6g}"
         yield (
-            f"{_plain(name):<{width}} {domain['pool_documents']:>9,} {domain['taken_documents']:>9,} {quota:>14} "
-            f"{domain['taken_tokens']:>14,} {lowest:>13}"
+            f"{_plain(name):<{width}} {domain.pool_documents:>9,} {domain.taken_documents:>9,} {quota:>14} "
+            f"{domain.taken_tokens:>14,} {lowest:>13}"
         )
     yield (
-        f"{'total':<{width}} {manifest['pool_documents']:>9,} {manifest['taken_documents']:>9,} "
-        f"{manifest['budget_tokens']:>14,} {manifest['taken_tokens']:>14,}"
+        f"{'total':<{width}} {manifest.pool_documents:>9,} {manifest.taken_documents:>9,} "
+        f"{manifest.budget_tokens:>14,} {manifest.taken_tokens:>14,}"
     )
-    if manifest["percent"] is not None:
-        yield f"the best {manifest['percent']} % of every domain"
-    if manifest["domains_left_out"]:
-        yield f"left out by weight 0: {', '.join(map(_plain, manifest['domains_left_out']))}"
-    if manifest["without_score"]:
-        reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest["without_score"].items())
-        yield f"never selected, having no score: {sum(manifest['without_score'].values()):,} ({reasons})"
+    if manifest.percent is not None:
+        yield f"the best {manifest.percent} % of every domain"
+    if manifest.domains_left_out:
+        yield f"left out by weight 0: {', '.join(map(_plain, manifest.domains_left_out))}"
+    if manifest.without_score:
+        reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest.without_score.items())
+        yield f"not selectable without a score: {sum(manifest.without_score.values()):,} ({reasons})"
 
 
 def _plain(name: str) -> str:

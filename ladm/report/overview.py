@@ -15,6 +15,7 @@ from ladm.errors import LadmError
 from ladm.report.charts import Scale
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, score_batches
+from ladm.selection.manifest import Manifest
 from ladm.settings.commands import NO_DOMAINS, ONE_DOMAIN
 
 MOST_DOMAINS, MOST_DOTS = 40, 150
@@ -91,15 +92,15 @@ def _domain_path(key: str) -> list[str] | None:
     return path
 
 
-def domain_rows(sweep: Sweep, line: Scale, manifest: dict[str, Any] | None) -> list[dict[str, Any]]:
+def domain_rows(sweep: Sweep, line: Scale, manifest: Manifest | None) -> list[dict[str, Any]]:
     """The largest domains, that with the highest median first."""
     largest = sorted(sweep.domains, key=lambda name: (-len(sweep.domains[name]), name))[:MOST_DOMAINS]
     rows = []
     for name in largest:
         scores = sweep.domains[name]
         shown = sorted({round(k * (len(scores) - 1) / (MOST_DOTS - 1)) for k in range(MOST_DOTS)})
-        taken = None if manifest is None else manifest["domains"].get(name)
-        cut = None if taken is None else taken["lowest_score_taken"]
+        taken = None if manifest is None else manifest.domains.get(name)
+        cut = None if taken is None else taken.lowest_score_taken
         rows.append(
             {
                 "name": name,

@@ -15,7 +15,7 @@ from ladm import __version__
 from ladm.errors import LadmError
 from ladm.progress import Echo
 from ladm.report.charts import scale
-from ladm.report.inspected import as_shown, read_inspected, read_json
+from ladm.report.inspected import as_shown, read_inspected
 from ladm.report.overview import (
     BEST,
     MOST_DOMAINS,
@@ -26,8 +26,9 @@ from ladm.report.overview import (
     layer_shares,
     sweep_scores,
 )
-from ladm.runs.folder import MANIFEST_FILE, PAGE_MARK, REPORT_FILE, Run
+from ladm.runs.folder import PAGE_MARK, REPORT_FILE, Run
 from ladm.runs.results import ERRORS_FILE, require_finished, summarise
+from ladm.selection.manifest import Manifest, read_manifest
 from ladm.settings.commands import ReportSettings
 from ladm.settings.score import spell_layers
 from ladm.storage.files import require_place, write_whole
@@ -113,26 +114,16 @@ def tight(value: str, most: int) -> str:
     return clean(_BLANK_LINES.sub("\n", value), most)
 
 
-def _manifest(settings: ReportSettings, run: Run) -> dict[str, Any]:
+def _manifest(settings: ReportSettings, run: Run) -> Manifest:
     """What was selected. Raises LadmError where there is none, or where it was selected from another run."""
-    path = Path(settings.subset or "") / MANIFEST_FILE
-    if not path.exists():
-        raise LadmError(f"{path.parent} is not a subset of ladm select: it has no {path.name}")
-    found = read_json(path)
-    try:
-        same = all(found["run"][key] == value for key, value in run.identity.for_manifest().items())
-        key = found["domain_key"]
-        for domain in found["domains"].values():
-            _ = domain["taken_documents"] + (domain["lowest_score_taken"] or 0.0)
-        _ = sum(found[name] for name in ("taken_documents", "taken_tokens", "budget_tokens", "pool_tokens"))
-        _ = str(found["rule"])
-    except (KeyError, TypeError, AttributeError):
-        raise LadmError(f"{path} is not a manifest of ladm select") from None
-    if not same:
+    manifest = read_manifest(Path(settings.subset or ""))
+    if any(manifest.run.get(name) != value for name, value in run.identity.for_manifest().items()):
         raise LadmError(f"{settings.subset} was not selected from {run.folder}")
-    if key != settings.domain_key:
-        raise LadmError(f"{settings.subset} was selected by {key}; give it as --domain-key")
-    return found
+    if manifest.domain_key != settings.domain_key:
+        raise LadmError(
+            f"{settings.subset} was selected by {manifest.domain_key}; give --domain-key {manifest.domain_key}"
+        )
+    return manifest
 
 
 def _how(run: Run) -> list[tuple[str, str]]:

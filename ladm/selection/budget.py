@@ -15,25 +15,27 @@ import numpy.typing as npt
 
 from ladm.errors import LadmError
 
-CHUNK = 65_536
-"""Documents looked at in one step, so that the columns may be longer than memory."""
+BATCH_DOCUMENTS = 65_536
+"""Documents looked at in one step, because the columns may be larger than memory."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Shares = Mapping[str, int | float | Fraction]
+"""For each domain its part of the budget, in any unit: only the proportions count."""
 
 
 @dataclass(kw_only=True)
-class DomainChoice:
-    """The documents of a domain, best first, as columns (n,), and what was taken of them.
+class DomainSelection:
+    """The documents of a domain, best first, as columns (n,), and which of them are taken.
 
-    The first `prefix` are taken, and those at the places `extra`, in that order. `positions` are rows
-    of the data set that was scored. `quota` is in tokens, and None under the percent rule.
+    Taken are the first `prefix`, then those at the places `extra`. `positions` are row numbers of the data set that
+    was scored. `quota_tokens` is None under the percent rule.
     """
 
     positions: Ints
     num_tokens: Ints
     scores: Floats
-    quota: int | None = None
+    quota_tokens: int | None = None
     prefix: int = 0
     extra: list[int] = field(default_factory=list)
     taken_tokens: int = 0
@@ -51,66 +53,71 @@ class DomainChoice:
 
     @property
     def taken_positions(self) -> Ints:
-        """Rows of the data set, in the order in which they were taken."""
+        """Row numbers in the data set, in the order in which they were taken."""
         return np.concatenate([self.positions[: self.prefix], self.positions[np.array(self.extra, dtype=np.int64)]])
 
     @property
     def lowest_score_taken(self) -> float | None:
+        # Documents are ranked, and extras come after the prefix in rising order: the last one has the lowest score.
         last = max([self.prefix - 1, *self.extra[-1:]])
         return float(self.scores[last]) if last >= 0 else None
 
     def take_first(self, count: int) -> None:
-        """Have the best `count` taken, be they more or fewer than now."""
+        """Change `prefix` to `count`, up or down."""
         first, last = sorted((self.prefix, count))
+        # Only the difference is summed: the percent rule calls this up to 100 times on columns larger than memory.
         between = int(self.num_tokens[first:last].sum(dtype=np.int64))
         self.taken_tokens += between if count > self.prefix else -between
         self.prefix = count
 
     def next_fitting(self, start: int, most_tokens: int) -> int:
-        """The place of the best document from `start` on that has at most so many tokens; n when there is none."""
+        """The place of the best document from `start` on with at most `most_tokens`; n when there is none."""
+        # The next one usually fits. The window doubles so that a long search costs few steps and a short one little.
         width = 16
         while start < len(self):
             fit = np.flatnonzero(self.num_tokens[start : start + width] <= most_tokens)
             if len(fit):
                 return start + int(fit[0])
-            start, width = start + width, min(2 * width, CHUNK)
+            start, width = start + width, min(2 * width, BATCH_DOCUMENTS)
         return len(self)
 
 
-Choice = dict[str, DomainChoice]
+Domains = dict[str, DomainSelection]
 
 
-def select_exact(domains: Choice, *, budget_tokens: int, shares: Mapping[str, int | float | Fraction]) -> None:
-    """Fill the budget: first each domain's quota, then what still fits, never over.
+def select_exact(domains: Domains, *, budget_tokens: int, shares: Shares) -> None:
+    """Fill the budget without exceeding it: first each domain's quota, then what still fits.
 
     1. quota = budget x share, rounded by largest remainder; a domain takes its best documents in
        order and stops at the first that does not fit its quota.
-    2. While any document left fits the budget, the domain with the largest quota minus taken among
-       those that have one gets its best one that fits; ties by domain name.
+    2. While any remaining document fits the remaining budget: of the domains that have such a document, the one with
+       the largest quota minus taken gets its best; ties by domain name.
 
     Raises LadmError when the pool has fewer tokens than the budget; see `take_everything`.
     """
     pool = sum(domain.pool_tokens for domain in domains.values())
     if pool < budget_tokens:
-        raise LadmError(
-            f"the pool has {pool:,} tokens, fewer than the {budget_tokens:,} asked for; ask for fewer, or take all "
-            "of it with --allow-small-pool"
-        )
+        raise _small_pool(pool, budget_tokens)
     for name, quota in round_quotas(budget_tokens, shares).items():
-        domains[name].quota = quota
+        domains[name].quota_tokens = quota
         _take_quota(domains[name], quota)
     _fill(domains, budget_tokens - sum(domain.taken_tokens for domain in domains.values()))
 
 
-def take_everything(domains: Choice, *, budget_tokens: int, shares: Mapping[str, int | float | Fraction]) -> None:
-    """The whole pool, for one that is smaller than the budget; quotas are recorded all the same."""
+def take_everything(domains: Domains, *, budget_tokens: int, shares: Shares) -> None:
+    """Take the whole pool, for one smaller than the budget. Quotas are set as in `select_exact`, for the manifest."""
     for name, quota in round_quotas(budget_tokens, shares).items():
-        domains[name].quota = quota
+        domains[name].quota_tokens = quota
         domains[name].take_first(len(domains[name]))
 
 
-def round_quotas(total: int, shares: Mapping[str, int | float | Fraction]) -> dict[str, int]:
-    """Whole numbers in proportion to `shares` that sum to `total`: largest remainder, ties by name."""
+def round_quotas(total: int, shares: Shares) -> dict[str, int]:
+    """Whole numbers in proportion to `shares` that sum to `total`: largest remainder, ties by name.
+
+    Of 10 tokens in equal shares, a, b and c get 3 each; the last one goes to the largest remainder, 1/3 in all three,
+    so by name to a: 4, 3, 3.
+    """
+    # Fractions, because total x share easily has more digits than a float, and then quotas would not sum to total.
     whole = sum(Fraction(share) for share in shares.values())
     exact = {name: total * Fraction(share) / whole for name, share in shares.items()}
     quotas = {name: int(value) for name, value in exact.items()}
@@ -120,11 +127,12 @@ def round_quotas(total: int, shares: Mapping[str, int | float | Fraction]) -> di
     return quotas
 
 
-def _take_quota(domain: DomainChoice, quota: int) -> None:
-    """Phase 1 of `select_exact`."""
+def _take_quota(domain: DomainSelection, quota: int) -> None:
+    """Step 1 of `select_exact`."""
     tokens, count = 0, len(domain)
-    for start in range(0, len(domain), CHUNK):
-        upto = tokens + np.cumsum(domain.num_tokens[start : start + CHUNK], dtype=np.int64)
+    for start in range(0, len(domain), BATCH_DOCUMENTS):
+        # Tokens up to and including each document of the batch; they rise, so a binary search finds the first too many.
+        upto = tokens + np.cumsum(domain.num_tokens[start : start + BATCH_DOCUMENTS], dtype=np.int64)
         fitting = int(np.searchsorted(upto, quota, side="right"))
         if fitting < len(upto):
             count = start + fitting
@@ -133,30 +141,33 @@ def _take_quota(domain: DomainChoice, quota: int) -> None:
     domain.take_first(count)
 
 
-def _fill(domains: Choice, left: int) -> None:
-    """Phase 2 of `select_exact`. A document that does not fit now never will: `left` only falls."""
-    heads = {name: domain.prefix for name, domain in domains.items()}
-    heap = [((domain.taken_tokens - (domain.quota or 0)), name) for name, domain in domains.items()]
+def _fill(domains: Domains, left: int) -> None:
+    """Step 2 of `select_exact`, with `left` tokens of the budget."""
+    # `left` only falls, so a document that does not fit now never will. Each domain is therefore read once from front
+    # to back, and one without a fitting document leaves the heap for good.
+    next_places = {name: domain.prefix for name, domain in domains.items()}
+    # Taken minus quota, because heapq pops the smallest and the domain furthest behind comes first.
+    heap = [((domain.taken_tokens - (domain.quota_tokens or 0)), name) for name, domain in domains.items()]
     heapq.heapify(heap)
     while heap:
-        behind, name = heapq.heappop(heap)
+        surplus, name = heapq.heappop(heap)
         domain = domains[name]
-        place = domain.next_fitting(heads[name], left)
-        heads[name] = place + 1
+        place = domain.next_fitting(next_places[name], left)
+        next_places[name] = place + 1
         if place == len(domain):
             continue
         tokens = int(domain.num_tokens[place])
         domain.extra.append(place)
         domain.taken_tokens += tokens
         left -= tokens
-        heapq.heappush(heap, (behind + tokens, name))
+        heapq.heappush(heap, (surplus + tokens, name))
 
 
-def select_percent(domains: Choice, *, budget_tokens: int, allow_small_pool: bool) -> int:
-    """The released rule: the smallest whole percentage that exceeds the budget; returns it.
+def select_percent(domains: Domains, *, budget_tokens: int, allow_small_pool: bool) -> int:
+    """The rule of the published code: the smallest whole percentage that exceeds the budget; returns it.
 
-    Every domain gives its best floor(p n / 100) documents. The result overshoots, by up to one
-    percent of the pool. Raises LadmError when even 100 % falls short, unless that is allowed.
+    Every domain gives its best floor(p n / 100) documents. The result exceeds the budget by up to one
+    percent of the pool. Raises LadmError when even 100 % falls short, unless `allow_small_pool`.
     """
     for percent in range(1, 101):
         for domain in domains.values():
@@ -165,8 +176,12 @@ def select_percent(domains: Choice, *, budget_tokens: int, allow_small_pool: boo
         if tokens > budget_tokens:
             return percent
     if tokens < budget_tokens and not allow_small_pool:
-        raise LadmError(
-            f"the pool has {tokens:,} tokens, fewer than the {budget_tokens:,} asked for; ask for fewer, or take all "
-            "of it with --allow-small-pool"
-        )
+        raise _small_pool(tokens, budget_tokens)
     return 100
+
+
+def _small_pool(pool_tokens: int, budget_tokens: int) -> LadmError:
+    return LadmError(
+        f"the pool has {pool_tokens:,} tokens, fewer than the budget of {budget_tokens:,}; give a smaller --tokens, or "
+        "take all of it with --allow-small-pool"
+    )

@@ -1,0 +1,56 @@
+"""What `--quota` says -> the proportion in which the domains share the budget. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import yaml
+
+from ladm.errors import UsageError, one_line
+from ladm.selection.budget import Domains, Shares
+
+
+def domain_shares(domains: Domains, quota: str) -> Shares:
+    """A share for every domain, in any unit; only their proportion counts.
+
+    `quota` is `tokens` (the pool's), `documents`, or a YAML file that maps each domain to a weight.
+    Raises UsageError for a file that cannot be read or does not have exactly the domains of the pool.
+    """
+    if quota == "tokens":
+        return {name: domain.pool_tokens for name, domain in domains.items()}
+    if quota == "documents":
+        return {name: len(domain) for name, domain in domains.items()}
+    weights = _read_weights(Path(quota))
+    _require_same_domains(quota, weights, domains)
+    return weights
+
+
+def _read_weights(path: Path) -> Mapping[str, Fraction]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--quota {path} is neither tokens, documents nor a file: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--quota {path} is not YAML: {one_line(error)}") from None
+    if not isinstance(loaded, dict) or not loaded:
+        raise UsageError(f"--quota {path} must hold a weight for every domain, such as ArXiv: 2")
+    for name, weight in loaded.items():
+        # A bool is an int to Python, and `yes` in YAML is a bool.
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            raise UsageError(f"--quota {path}: the weight of {name} is {weight}, not a number of at least 0")
+    # YAML reads a domain called 2020 as a number; domains are text everywhere else.
+    return {str(name): Fraction(weight) for name, weight in loaded.items()}
+
+
+def _require_same_domains(quota: str, weights: Mapping[str, Fraction], domains: Domains) -> None:
+    for name in domains:
+        if name not in weights:
+            raise UsageError(f"--quota {quota} has no weight for {name}; give it 0 to leave it out")
+    for name in weights:
+        if name not in domains:
+            raise UsageError(f"--quota {quota}: the pool has no document of the domain {name}")
+    if not any(weights.values()):
+        raise UsageError(f"--quota {quota}: every weight is 0")
