@@ -16,7 +16,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from ladm.method import pfs_triton
 
-POINTERS = {"q": "*bf16", "k": "*bf16", "scored": "*i64", "items": "*i64", "scale": "fp32", "smallest_share": "fp32"}
+POINTERS = {"q": "*bf16", "k": "*bf16", "scored": "*i64", "items": "*i64", "ids": "*i64"}
+POINTERS |= {"scale": "fp32", "smallest_share": "fp32"}
 POINTERS |= dict.fromkeys(("lse", "out", "denominators", "weight", "out_weighted", "out_copied"), "*fp32")
 """
 COMPILE = (
@@ -72,7 +73,7 @@ def test_the_kernels_compile_for_a_gpu_and_use_its_matrix_units() -> None:
     command = [sys.executable, "-W", "ignore", "-c", COMPILE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "True"] * 4
+    assert done.stdout.split() == ["True", "True"] * 5
 
 
 @pytest.mark.slow
