@@ -40,6 +40,7 @@ class LayerView:
     layer: int
     q_BHTD: Tensor
     k_BGTD: Tensor
+    v_BGTD: Tensor
     scaling: float
     lse_BHT: Tensor | None
 
@@ -243,7 +244,8 @@ def _attention(
     if not last:
         out, lse = causal_attention(query, key, value, scaling=scaling, kernel=watch.kernel)
     if wanted and watch.visit is not None:
-        watch.visit(LayerView(layer=layer, q_BHTD=query, k_BGTD=key, scaling=scaling, lse_BHT=lse))
+        view = LayerView(layer=layer, q_BHTD=query, k_BGTD=key, v_BGTD=value, scaling=scaling, lse_BHT=lse)
+        watch.visit(view)
     if last:
         raise _Enough
     return out.transpose(1, 2), None
