@@ -10,31 +10,32 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import pyarrow.parquet as pq
 
+from ladm.corpus.data_set import load_train_split
 from ladm.errors import LadmError, StorageError, one_line
 from ladm.modeling.facts import HUB_ID
 
 _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
-_PARQUET_BATCH_ROWS = 256
+_BATCH_ROWS = 256
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file, or one data set. `key` changes when its content does."""
+    """One file, or one data set. `key` changes when its content does, as far as that is quick to see."""
 
     name: str
-    kind: str
+    kind: Literal["json", "parquet", "text", "dataset"]
     key: str
 
 
 @dataclass(frozen=True)
 class Document:
-    """A record of a source, and where it stands. `fields` is None for a line that is not a JSON object."""
+    """A record of a source, and where it is for messages. `fields` is None for a line that is not a JSON object."""
 
     where: str
     fields: dict[str, Any] | None
@@ -43,7 +44,7 @@ class Document:
 def find_sources(names: list[str]) -> list[Source]:
     """The files behind file names, folders and Hub ids, in a fixed order.
 
-    Raises LadmError for a name that is nothing, or a folder without a file of a known kind.
+    Raises LadmError for a name that is none of these, or a folder without a file of a known kind.
     """
     sources: list[Source] = []
     for name in names:
@@ -80,7 +81,7 @@ def _file(name: str) -> Source:
         raise LadmError(f"no such source: {name}: {one_line(error)}") from None
 
 
-def _kind(name: str) -> str | None:
+def _kind(name: str) -> Literal["json", "parquet", "text"] | None:
     bare = name.lower()
     for suffix in _PACKED_SUFFIXES:
         bare = bare.removesuffix(suffix)
@@ -91,25 +92,27 @@ def _kind(name: str) -> str | None:
     return "text" if bare.endswith((".txt", ".md")) else None
 
 
-def read_documents(source: Source, *, text_key: str) -> Iterator[Document]:
+def read_documents(source: Source, *, text_key: str, domain_key: str) -> Iterator[Document]:
     """The documents of a source, in its order. A text file is one document, whose text is under `text_key`.
 
-    Raises StorageError for a file that cannot be read to its end.
+    Of tables only the columns of text, domain and `meta` are read. Raises StorageError for a file that cannot be
+    read to its end.
     """
+    columns = {key.split(".")[0] for key in (text_key, domain_key)} | {"meta"}
     try:
         if source.kind == "json":
             yield from _json(source.name)
         elif source.kind == "parquet":
-            yield from _parquet(source.name)
+            yield from _parquet(source.name, columns)
         elif source.kind == "text":
             with fsspec.open(source.name, "rt", encoding="utf-8", compression="infer") as file:
                 yield Document(source.name, _nested(text_key, file.read()))
         else:
-            yield from _dataset(source.name)
+            yield from _dataset(source.name, columns)
     except LadmError:
         raise
     except Exception as error:
-        # Each of gzip, zstandard, Arrow and the file systems behind fsspec raises kinds of its own.
+        # Each of gzip, zstandard, Arrow and the file systems behind fsspec raises exceptions of its own.
         raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
 
 
@@ -136,22 +139,19 @@ def _json_object(line: bytes) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
-def _parquet(name: str) -> Iterator[Document]:
+def _parquet(name: str, columns: set[str]) -> Iterator[Document]:
     with fsspec.open(name, "rb") as file:
+        table = pq.ParquetFile(file)
+        present = [column for column in table.schema_arrow.names if column in columns]
         number = 0
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=_PARQUET_BATCH_ROWS):
+        for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=present):
             for fields in batch.to_pylist():
                 yield Document(f"{name} row {number}", fields)
                 number += 1
 
 
-def _dataset(name: str) -> Iterator[Document]:
-    import datasets
-
-    loaded = datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name)
-    if isinstance(loaded, datasets.DatasetDict):
-        if "train" not in loaded:
-            raise LadmError(f"{name} has no split train (it has {', '.join(map(str, loaded)) or 'none'})")
-        loaded = loaded["train"]
-    for number, fields in enumerate(loaded):
+def _dataset(name: str, columns: set[str]) -> Iterator[Document]:
+    dataset = load_train_split(name).with_format(None)
+    present = [column for column in dataset.column_names if column in columns]
+    for number, fields in enumerate(dataset.select_columns(present)):
         yield Document(f"{name} row {number}", dict(fields))

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.assemble import BLOCK_SCHEMA, assemble
 from ladm.corpus.documents import Document, Source, find_sources, read_documents
-from ladm.corpus.rows import jsonable
+from ladm.corpus.meta import jsonable
 from ladm.corpus.tokenization import Tokenizer, load_tokenizer
 from ladm.errors import LadmError
 from ladm.settings.commands import PrepareSettings
@@ -134,7 +134,7 @@ def _blocks(
 ) -> Iterator[dict[str, Any]]:
     """Work on every block that is not sealed; yields the counts of each, in order."""
     kept = 0
-    for number, documents in enumerate(_grouped(sources, settings.text_key)):
+    for number, documents in enumerate(_grouped(sources, settings)):
         path = work / f"{number:06d}.parquet"
         if path.exists():
             block: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"ladm"])
@@ -147,13 +147,13 @@ def _blocks(
             return
 
 
-def _grouped(sources: list[Source], text_key: str) -> Iterator[list[Document]]:
+def _grouped(sources: list[Source], settings: PrepareSettings) -> Iterator[list[Document]]:
     """Documents in groups of bounded number and size: the same groups whenever the sources are the same."""
     group: list[Document] = []
     characters = 0
     for source in sources:
-        for document in read_documents(source, text_key=text_key):
-            text = _at(document.fields, text_key)
+        for document in read_documents(source, text_key=settings.text_key, domain_key=settings.domain_key):
+            text = _at(document.fields, settings.text_key)
             group.append(document)
             characters += len(text) if isinstance(text, str) else 0
             if len(group) == BLOCK_DOCUMENTS or characters >= BLOCK_CHARACTERS:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ladm.errors import LadmError, RowError, one_line
-from ladm.modeling.facts import HUB_ID
+from ladm.corpus.data_set import load_train_split
+from ladm.corpus.meta import jsonable, look_up
+from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
+from ladm.errors import LadmError, RowError
+
+__all__ = ["Ids", "Row", "Rows", "commonest", "look_up", "open_rows", "token_ids"]
 
 IDENTITY_BLOCK_ROWS = 1024
 SAMPLED_ROWS = 64
 _CARRIED = ("index", "chunked_index", "meta")
-
-_PLAIN = (str, int, bool, type(None))
-"""What JSON gives back as it is."""
-
-Ids = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One document as it is scored. `raw_ids` is whatever the column holds; see `token_ids`."""
-
-    position: int
-    index: int | str
-    chunked_index: int | str | None
-    meta: Any
-    raw_ids: Any
-
-    @property
-    def num_tokens(self) -> int | None:
-        """Length of the ids, where they have one."""
-        return len(self.raw_ids) if isinstance(self.raw_ids, (list, np.ndarray)) else None
 
 
 class Rows:
@@ -70,7 +52,7 @@ class Rows:
         if self._count == 0:
             raise LadmError(f"{name} has no rows")
         kind = self._ids[0:1]["input_ids"].type
-        if not _may_hold_ids(kind):
+        if not may_hold_ids(kind):
             raise LadmError(f"{name}: input_ids holds {kind}, not lists of token ids; tokenise it first: ladm prepare")
 
     def __len__(self) -> int:
@@ -81,7 +63,7 @@ class Rows:
         carried = {} if self._carried is None else self._carried[start:stop]
         absent = [None] * (stop - start)
         index, chunk, meta = (carried.get(column, absent) for column in _CARRIED)
-        raw = _split_ids(self._ids[start:stop]["input_ids"].combine_chunks())
+        raw = split_ids(self._ids[start:stop]["input_ids"].combine_chunks())
         return [
             Row(
                 position=start + k,
@@ -116,10 +98,10 @@ class Rows:
         kept = []
         for first in range(start, stop, IDENTITY_BLOCK_ROWS):
             ids = self._ids[first : min(first + IDENTITY_BLOCK_ROWS, stop)]["input_ids"].combine_chunks()
-            if _is_integer_list(ids.type):
+            if is_integer_list(ids.type):
                 kept.append(pc.list_value_length(ids).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
             else:
-                kept.append(np.array([len(raw) if isinstance(raw, list) else 0 for raw in map(_raw_ids, ids)]))
+                kept.append(np.array([len(raw) if isinstance(raw, list) else 0 for raw in map(raw_ids_of, ids)]))
         return np.concatenate(kept)
 
     def _label(self, column: str, value: Any, default: int) -> int | str:
@@ -162,7 +144,7 @@ class Rows:
         carried = {} if self._carried is None else self._carried[start:stop]
         yield json.dumps([carried.get(column) for column in _CARRIED], sort_keys=True, default=str).encode()
         ids = self._ids[start:stop]["input_ids"].combine_chunks()
-        if not _is_integer_list(ids.type) or ids.flatten().null_count:
+        if not is_integer_list(ids.type) or ids.flatten().null_count:
             yield json.dumps(ids.to_pylist(), default=str).encode()
             return
         lengths = pc.list_value_length(ids).fill_null(-1).to_numpy(zero_copy_only=False)
@@ -183,124 +165,9 @@ def open_rows(source: str, *, limit: int | None = None) -> Rows:
 
     Raises LadmError with one line when it is neither, or holds no token ids.
     """
-    import datasets
-
-    path = Path(source)
-    try:
-        if path.is_dir():
-            loaded = datasets.load_from_disk(source)
-        elif not path.exists() and HUB_ID.fullmatch(source):
-            loaded = datasets.load_dataset(source)
-        else:
-            raise LadmError(f"no such data set: {source} is neither a folder nor a Hub id such as org/name")
-    except LadmError:
-        raise
-    except IndexError:
-        # What `datasets` makes of a saved data set without a single shard.
-        raise LadmError(f"{source} has no rows") from None
-    except Exception as error:
-        # Arrow, JSON, the file system and the Hub client each raise kinds of their own here.
-        where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
-        raise LadmError(f"no such data set: {source} {where}: {one_line(error)}") from None
-    if isinstance(loaded, datasets.DatasetDict):
-        if "train" not in loaded:
-            raise LadmError(f"{source} has no split train (it has {', '.join(map(str, loaded)) or 'none'})")
-        loaded = loaded["train"]
-    return Rows(loaded, name=source, limit=limit)
-
-
-def token_ids(row: Row, *, vocab_size: int) -> Ids:
-    """The ids of a row as int64. Raises RowError for anything that is not a list of ids of the vocabulary."""
-    raw = row.raw_ids
-    if raw is None:
-        raise RowError("no_ids", "input_ids is None")
-    if isinstance(raw, np.ndarray):
-        ids = raw
-    else:
-        wrong = next((k for k, x in enumerate(raw) if type(x) is not int), None) if isinstance(raw, list) else -1
-        if wrong == -1:
-            raise RowError("wrong_type", f"input_ids is {type(raw).__name__}, not a list of integers")
-        if wrong is not None:
-            raise RowError("wrong_type", f"input_ids holds {_type_name(raw[wrong])} at token {wrong}, not an integer")
-        try:
-            ids = np.asarray(raw, dtype=np.int64)
-        except OverflowError:
-            raise RowError("outside_vocabulary", "an id does not fit 64 bits") from None
-    if len(ids) == 0:
-        raise RowError("empty", "input_ids is empty")
-    outside = (ids < 0) | (ids >= vocab_size)
-    if outside.any():
-        token = int(outside.argmax())
-        raise RowError(
-            "outside_vocabulary",
-            f"id {ids[token]} at token {token} is outside the model's vocabulary of {vocab_size}; "
-            "was the data made with another tokenizer?",
-        )
-    return ids.astype(np.int64)
-
-
-def _type_name(value: Any) -> str:
-    return "None" if value is None else type(value).__name__
-
-
-def _is_integer_list(kind: pa.DataType) -> bool:
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return bool(listed and pa.types.is_integer(kind.value_type))
-
-
-def _may_hold_ids(kind: pa.DataType) -> bool:
-    """Lists of integers; or a column of nulls or of mixed JSON, whose rows are judged one by one."""
-    if _is_integer_list(kind) or pa.types.is_null(kind) or isinstance(kind, pa.BaseExtensionType):
-        return True
-    inner = getattr(kind, "value_type", None)
-    return inner is not None and (pa.types.is_null(inner) or isinstance(inner, pa.BaseExtensionType))
-
-
-def _split_ids(ids: pa.Array) -> list[Any]:
-    """What each row of the column holds, as `_raw_ids` has it."""
-    values = ids.flatten() if _is_integer_list(ids.type) else None
-    if values is None or ids.null_count or values.null_count:
-        return [_raw_ids(scalar) for scalar in ids]
-    stops = np.cumsum(pc.list_value_length(ids).to_numpy(zero_copy_only=False))
-    return np.split(values.to_numpy(zero_copy_only=False), stops[:-1])
-
-
-def _raw_ids(scalar: pa.Scalar) -> Any:
-    """A numpy array where all is well; otherwise plain Python values for `token_ids` to name."""
-    if not scalar.is_valid:
-        return None
-    if _is_integer_list(scalar.type) and not scalar.values.null_count:
-        return scalar.values.to_numpy(zero_copy_only=False)
-    value = scalar.as_py()
-    if isinstance(scalar.type, pa.BaseExtensionType):
-        return json.loads(value)
-    if isinstance(value, list) and isinstance(scalar.type.value_type, pa.BaseExtensionType):
-        return [None if item is None else json.loads(item) for item in value]
-    return value
+    return Rows(load_train_split(source), name=source, limit=limit)
 
 
 def _is_whole_number(dataset: Any, column: str) -> bool:
     kind = dataset.select_columns([column]).with_format("arrow")[0:1][column].type
     return bool(pa.types.is_integer(kind) and kind != pa.uint64()) or pa.types.is_null(kind)
-
-
-def jsonable(value: Any) -> Any:
-    """`value` as JSON gives it back: dates become text, NaN and infinity null."""
-    if type(value) is dict and all(type(k) is str and type(v) in _PLAIN for k, v in value.items()):
-        return value
-    try:
-        return json.loads(json.dumps(value, allow_nan=False, default=str))
-    except ValueError:
-        return json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
-
-
-def look_up(value: Any, path: list[str]) -> str | None:
-    """`{"a": {"b": 1}}` and `["a", "b"]` -> `"1"`; None where there is no such thing. JSON text is opened."""
-    for key in path:
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                return None
-        value = value.get(key) if isinstance(value, dict) else None
-    return None if value is None or isinstance(value, (dict, list)) else str(value)

@@ -1,0 +1,82 @@
+"""A folder written by `save_to_disk`, or a Hub id -> its split `train`, which never opens a file that a row names.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ladm.errors import LadmError, one_line
+from ladm.modeling.facts import HUB_ID
+
+
+def load_train_split(name: str) -> Any:
+    """The `datasets.Dataset` of a folder or Hub id; of several splits, `train`.
+
+    Values of Image, Audio and the like come as stored: a struct of bytes and path.
+    Raises LadmError with one line when it is neither, or has no such split.
+    """
+    import datasets
+
+    path = Path(name)
+    try:
+        if path.is_dir():
+            loaded = datasets.load_from_disk(name)
+        elif not path.exists() and HUB_ID.fullmatch(name):
+            loaded = datasets.load_dataset(name)
+        else:
+            raise LadmError(f"no such data set: {name} is neither a folder nor a Hub id such as org/name")
+    except LadmError:
+        raise
+    except IndexError:
+        # What `datasets` raises for a saved data set without a single shard.
+        raise LadmError(f"{name} has no rows") from None
+    except Exception as error:
+        # Arrow, JSON, the file system and the Hub client each raise exceptions of their own here.
+        where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
+        raise LadmError(f"no such data set: {name} {where}: {one_line(error)}") from None
+    if isinstance(loaded, datasets.DatasetDict):
+        if "train" not in loaded:
+            raise LadmError(f"{name} has no split train (it has {', '.join(map(str, loaded)) or 'none'})")
+        loaded = loaded["train"]
+    return _without_files(loaded)
+
+
+def _without_files(dataset: Any) -> Any:
+    """The same table under features that are never decoded.
+
+    Reading a value of an Image feature opens its path, and `save_to_disk` copies that file into what it saves.
+    The path comes from whoever made the data set: it may be any file of this machine, or an address that would
+    learn of us. So the feature is replaced by its storage, which is the same Arrow type, and nothing is opened.
+    """
+    import datasets
+
+    features = datasets.Features({column: _storage(feature) for column, feature in dataset.features.items()})
+    if features == dataset.features:
+        return dataset
+    # The table's own metadata names the old features too, and would win over the new ones.
+    table = dataset.data.replace_schema_metadata(None)
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=features), split=dataset.split)
+
+
+def _storage(feature: Any) -> Any:
+    """A feature with every part that decodes something replaced by how it is stored, at any depth."""
+    import datasets
+
+    if isinstance(feature, dict):
+        return {name: _storage(part) for name, part in feature.items()}
+    # An old way to write a list of something.
+    if isinstance(feature, (list, tuple)):
+        return [_storage(feature[0])]
+    if isinstance(feature, datasets.LargeList):
+        return datasets.LargeList(_storage(feature.feature))
+    if isinstance(feature, datasets.List):
+        return datasets.List(_storage(feature.feature), length=feature.length)
+    # Json is decoded from the text in the row itself and opens nothing.
+    if not hasattr(feature, "decode_example") or isinstance(feature, datasets.Json):
+        return feature
+    return datasets.Features.from_arrow_schema(pa.schema([("stored", feature())]))["stored"]

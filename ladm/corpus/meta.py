@@ -1,0 +1,32 @@
+"""The `meta` of a document, whatever its shape -> JSON values, and one value by its path. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_PLAIN = (str, int, bool, type(None))
+"""What JSON gives back as it is."""
+
+
+def jsonable(value: Any) -> Any:
+    """`value` as JSON gives it back: dates become text, NaN and infinity null."""
+    # Nearly every meta is a flat dictionary of texts; the round trip through JSON would cost more than all else here.
+    if type(value) is dict and all(type(k) is str and type(v) in _PLAIN for k, v in value.items()):
+        return value
+    try:
+        return json.loads(json.dumps(value, allow_nan=False, default=str))
+    except ValueError:
+        return json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+
+
+def look_up(value: Any, path: list[str]) -> str | None:
+    """`{"a": {"b": 1}}` and `["a", "b"]` -> `"1"`; None where there is no such value. JSON text is parsed."""
+    for key in path:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                return None
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None or isinstance(value, (dict, list)) else str(value)
