@@ -5,7 +5,6 @@ Who may import whom: the contracts of import-linter in `pyproject.toml`.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import re
 import subprocess
@@ -19,8 +18,10 @@ import pytest
 from click.testing import CliRunner
 
 import ladm
+from ladm.cli.evaluation import evaluate
 from ladm.cli.main import main
 from ladm.errors import install_hint
+from ladm.settings.fields import fits, out_of_range, settings_of
 from ladm.settings.score import ScoreSettings
 
 PACKAGE = Path(ladm.__file__).parent
@@ -52,7 +53,7 @@ def test_no_module_shadows_a_package() -> None:
 
 
 def test_every_option_says_whether_it_changes_the_result() -> None:
-    classified = {field.name: field.metadata.get("changes_result") for field in dataclasses.fields(ScoreSettings)}
+    classified = {field.name: field.spec.changes_result for field in settings_of(ScoreSettings)}
     assert {name for name, value in classified.items() if not isinstance(value, bool)} == set()
     score = main.commands["score"]
     options = {parameter.name for parameter in score.params} - {"config"}
@@ -65,7 +66,7 @@ def test_a_setting_that_changes_the_result_changes_the_identity() -> None:
         "ablation": "no-std", "reduce": "median", "record": "heads",
     }  # fmt: skip
     resolved_elsewhere = {"attention", "backend", "layers", "dtype", "profile"}
-    changing = {field.name for field in dataclasses.fields(ScoreSettings) if field.metadata["changes_result"]}
+    changing = {field.name for field in settings_of(ScoreSettings) if field.spec.changes_result}
     assert changing == set(other) | resolved_elsewhere
     for name, value in other.items():
         assert _computed(ScoreSettings(**{name: value})) != _computed(ScoreSettings()), name
@@ -76,23 +77,42 @@ def _computed(settings: ScoreSettings) -> Any:
     return settings.method, settings.reduce, settings.record
 
 
-@pytest.mark.parametrize("command", sorted(main.commands))
+COMMANDS = {**main.commands, **{f"evaluate {name}": command for name, command in evaluate.commands.items()}}
+del COMMANDS["evaluate"]
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_no_option_has_a_default_of_its_own(command: str) -> None:
-    for parameter in main.commands[command].params:
+    for parameter in COMMANDS[command].params:
         if isinstance(parameter, click.Option):
-            default = parameter.get_default(click.Context(main.commands[command]))
+            default = parameter.get_default(click.Context(COMMANDS[command]))
             assert default is None or "UNSET" in repr(default), parameter.name
 
 
-@pytest.mark.parametrize("command", sorted(main.commands))
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_field_is_a_flag_with_help(command: str) -> None:
+    """Choices, ranges, defaults and help are written on the field; a command has no flag beside them but --config."""
+    kind = COMMANDS[command].kind  # type: ignore[attr-defined]
+    assert [p.name for p in COMMANDS[command].params] == [*(field.name for field in settings_of(kind)), "config"]
+    for field in settings_of(kind):
+        assert field.spec.positional or field.spec.help.endswith("."), field.name
+        assert fits(field.default, field.kind), field.name
+        assert out_of_range(field.default, field.spec) is None or field.spec.required, field.name
+        if field.default is None:
+            assert field.spec.unset, f"{command} {field.flag}: the help does not show what happens without it"
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_what_is_required_is_required(command: str) -> None:
-    """A required option is asked for, and not satisfied with nothing."""
-    wanted = main.commands[command]
-    if any(isinstance(p, click.Option) and p.required for p in wanted.params):
-        arguments = ["x" for p in wanted.params if isinstance(p, click.Argument)]
-        result = CliRunner().invoke(main, [command, *arguments])
-        assert result.exit_code == 2
-        assert "Missing option" in result.output
+    """Each required flag or argument is named by the error when it alone is missing."""
+    required = [field for field in settings_of(COMMANDS[command].kind) if field.spec.required]  # type: ignore[attr-defined]
+    assert required
+    for missing in required:
+        given = [field for field in required if field is not missing]
+        words = [word for field in given for word in ([] if field.spec.positional else [field.flag]) + ["9"]]
+        result = CliRunner().invoke(main, [*command.split(), *words])
+        message = f"ladm: {missing.flag} is missing; give it here or in the file of --config\n"
+        assert (result.exit_code, result.stderr) == (2, f"{message}try: ladm {command} --help\n")
 
 
 INSTALLERS = r"(?:pip3? install|pipx (?:install|run)|uv (?:add|pip install|tool (?:install|run))|uvx|conda install)"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ladm.errors import LadmError
-from ladm.settings.commands import TrainSettings
+from ladm.settings.training import TrainSettings
 from ladm.training.batches import cut_batches, memory_estimate
 
 

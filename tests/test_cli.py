@@ -58,8 +58,8 @@ def test_a_reader_that_stops_and_a_name_that_is_no_text(ladm: Any, short_rows: s
     odd = bytes(tmp_path) + b"/r\xff"
     run.rename(Path(odd.decode(errors="surrogateescape")))
     done = subprocess.run([*command, "report", odd], capture_output=True, check=False)
-    message = f"ladm: '{tmp_path}/r\\udcff' is not UTF-8; give files and folders names that are\n".encode()
-    assert (done.returncode, done.stdout, done.stderr) == (2, b"", message)
+    message = f"ladm: '{tmp_path}/r\\udcff' is not UTF-8; give files and folders names that are\ntry: ladm --help\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", message.encode())
 
 
 @pytest.mark.parametrize("words", [["perplexity"], ["needle"]])

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from ladm.errors import LadmError
 from ladm.evaluation import needle, tasks
 from ladm.modeling import causal_lm as language
-from ladm.settings.commands import TasksSettings
+from ladm.settings.evaluation import TasksSettings
 
 Command = Callable[..., Result]
 

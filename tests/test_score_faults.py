@@ -107,7 +107,7 @@ def whole_input_faults(tmp_path: Path, save_rows: Any, golden: Any) -> dict[str,
             (good, *model, *out, "--config", f"{t}/other.yaml"), 2,
             f"--config {t}/other.yaml: unknown key 'fruit'; the keys are rows, model, output, variant, span_tokens, "
             "m, n, n0, d_afs, d_cds, ablation, reduce, layers, record, profile, dtype, backend, attention, device, "
-            "engine, workers, shard, batch_size, limit, max_errors, fail_fast, retry_errors, overwrite",
+            "engine, workers, shard, batch_size, limit, max_errors, fail_fast, retry_errors",
         ),
         "wrong type": (
             (good, *model, *out, "--config", f"{t}/typed.yaml"), 2,

@@ -174,7 +174,7 @@ def test_token_counts(text: str, tokens: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "B", "many", "1G", "1KB", "0", "-5", "0.5", "nan", "1/0"])
 def test_invalid_token_counts(text: str) -> None:
-    with pytest.raises(UsageError, match=r"^--tokens '.*' (is not a number|must be a whole number)"):
+    with pytest.raises(UsageError, match=r"^'.*' (is not a number|must be a whole number)"):
         parse_tokens(text)
 
 

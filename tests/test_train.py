@@ -14,7 +14,7 @@ from click.testing import Result
 from conftest import GOLDEN, read_lines, topical_rows
 
 from ladm.errors import LadmError
-from ladm.settings.commands import TrainSettings
+from ladm.settings.training import TrainSettings
 from ladm.training import train as training
 from ladm.training.folder import newest_checkpoint
 

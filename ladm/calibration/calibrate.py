@@ -15,23 +15,20 @@ from ladm.calibration.sample import DocumentSample, sample_documents
 from ladm.calibration.work_folder import CONTRAST, RUN, open_work_folder, save_contrast
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, UsageError
-from ladm.method.grid import METHOD_FIELDS
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.scoring.score import score as run_score
-from ladm.settings.commands import CalibrateSettings
-from ladm.settings.config_file import read_config
+from ladm.settings.calibration import CalibrateSettings
+from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, profile_text
-from ladm.settings.score import ScoreSettings, parse_layers
+from ladm.settings.score import ScoreSettings
 from ladm.storage.files import io_errors, write_whole
 
 TARGET_SPANS = 256
 """Spans in a document, from which the default span length follows."""
 FEW_DOCUMENTS = 100
 """With fewer documents the intervals are so wide that a warning is printed."""
-CONFIGURED = ("layers", "dtype", "device", "batch_size", "attention", "backend")
-"""What `--config` may set besides the method. Other settings steer a run, and this run is the calibration's own."""
 
 
 def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) -> CalibrationResult:
@@ -91,25 +88,13 @@ def _require_layer_within_cost(settings: CalibrateSettings, facts: ModelFacts) -
 
 
 def _score_settings(settings: CalibrateSettings, sample: DocumentSample, *, folder: Path) -> ScoreSettings:
-    """Those of the contrast set's run: the method from `--config`, a flag over it, everything else from here."""
-    config = {} if settings.config is None else read_config(Path(settings.config))
-    if "profile" in config or config.get("ablation", "none") != "none":
-        raise UsageError(
-            f"--config {settings.config}: remove profile and ablation; calibration decides about both itself"
-        )
-    used = {name: value for name, value in config.items() if name in (*METHOD_FIELDS, *CONFIGURED)}
-    flags = {
+    """Those of the contrast set's run: the method and the device as given, everything else from here."""
+    used = settings.scoring | {
         "rows": str(folder / CONTRAST),
         "model": settings.model,
         "output": str(folder / RUN),
-        "span_tokens": settings.span_tokens,
-        "layers": settings.layers,
         "record": "forms",
-        "device": settings.device,
-        "dtype": settings.dtype,
-        "batch_size": settings.batch_size,
     }
-    used |= {name: value for name, value in flags.items() if value is not None}
     used.setdefault("span_tokens", max(1, sample.length_tokens // TARGET_SPANS))
     scoring = ScoreSettings(**used)
     require_spans(scoring, sample.length_tokens)
@@ -129,7 +114,7 @@ def require_spans(settings: ScoreSettings, length_tokens: int) -> None:
     # differ for another reason than sigma.
     if grids[-1].J != grids[0].J:
         raise UsageError(
-            "with these settings the forms with and without sigma score different spans; give another n0 in --config"
+            "with these settings the forms with and without sigma score different spans; give another --n0"
         )
 
 

@@ -27,7 +27,8 @@ from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.runs.results import read_scores
 from ladm.scoring.score import score as run_score
-from ladm.settings.commands import CheckSettings, PrepareSettings
+from ladm.settings.calibration import CheckSettings
+from ladm.settings.data import PrepareSettings
 from ladm.settings.score import ScoreSettings
 from ladm.storage.files import io_errors, write_whole
 

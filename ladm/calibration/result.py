@@ -23,7 +23,7 @@ from ladm.calibration.estimates import Estimate
 from ladm.errors import LadmError
 from ladm.method.grid import Ablation
 from ladm.method.reduction import Reduction
-from ladm.settings.score import spell_layers
+from ladm.settings.layers import spell_layers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 if TYPE_CHECKING:
     from ladm.calibration.check_result import CheckResult
@@ -22,16 +23,18 @@ class ScoringBar:
         self._what = what
         self._bar: tqdm[Any] | None = None
         self._tokens = 0
-        self._began = 0.0
+        self._start = 0.0
 
     def start(self, *, total: int, done: int) -> None:
-        self._began = time.monotonic()
+        from tqdm import tqdm
+
+        self._start = time.monotonic()
         self._bar = tqdm(total=total, initial=done, unit="doc", desc=self._what, dynamic_ncols=True)
 
     def advance(self, *, rows: int, tokens: int) -> None:
         assert self._bar is not None
         self._tokens += tokens
-        rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
+        rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
         self._bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
         self._bar.update(rows)
 
@@ -44,6 +47,8 @@ class PreparingBar:
     """Documents read and kept, on standard error."""
 
     def start(self) -> None:
+        from tqdm import tqdm
+
         self._bar = tqdm(unit="doc", desc="preparing", dynamic_ncols=True)
 
     def advance(self, *, documents: int, kept: int) -> None:

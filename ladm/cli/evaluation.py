@@ -1,4 +1,4 @@
-"""The commands that evaluate a trained model: evaluate perplexity, needle, tasks. Imports no torch."""
+"""The commands that evaluate a trained model: evaluate perplexity, needle, tasks."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ from typing import Any
 import click
 
 from ladm.cli.display import PreparingBar, ScoringBar
-from ladm.cli.flags import EXIT_CODES, Whole, given, note, options_of, quieten_libraries
-from ladm.settings.commands import NeedleSettings, PerplexitySettings, TasksSettings
-
-_DTYPES = click.Choice(["auto", "float32", "bfloat16", "float16"])
-_perplexity_option = options_of(PerplexitySettings())
-_needle_option = options_of(NeedleSettings())
-_tasks_option = options_of(TasksSettings())
+from ladm.cli.options import CommandGroup, settings_command, write_epilog
+from ladm.cli.terminal import note, quieten_libraries
+from ladm.settings.evaluation import NeedleSettings, PerplexitySettings, TasksSettings
 
 
-@click.group(epilog=EXIT_CODES, short_help="Perplexity, needles in a haystack, tasks")
+class _Evaluations(CommandGroup):
+    """Shows an example at the end of its help, as every command does."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        write_epilog(formatter, ("ladm evaluate perplexity --model model --rows proof-pile",))
+
+
+@click.group(cls=_Evaluations, short_help="Perplexity, needles in a haystack, tasks")
 def evaluate() -> None:
-    """How well a model uses a long context: perplexity by window, needles in a haystack, tasks."""
+    """Measure how well a model uses a long context: perplexity by window, needles in a haystack, tasks."""
 
 
-@evaluate.command(epilog=EXIT_CODES, short_help="Perplexity by window, loss by position")
-@_perplexity_option("model", str, "Model folder or Hub id.", required=True)
-@_perplexity_option("rows", str, "Long rows that it was not trained on, or proof-pile.", required=True)
-@_perplexity_option("windows", Whole(), "Tokens of context, such as 2048,4096.  [default: 2048 to 32768, doubling]")
-@_perplexity_option("documents", int, "At most so many rows.", metavar="N")
-@_perplexity_option("output", str, "JSON file for the numbers.", metavar="FILE")
-@_perplexity_option("device", str, "auto, cpu, cuda.")
-@_perplexity_option("dtype", _DTYPES, "Precision of the model.")
-def perplexity(**flags: Any) -> None:
-    """Perplexity of the first tokens of long rows, by how many of them; and the loss by position."""
-    settings = PerplexitySettings(**given(flags))
+@settings_command(
+    PerplexitySettings,
+    short_help="Perplexity by window, loss by position",
+    examples=(
+        "ladm evaluate perplexity --model model --rows proof-pile",
+        "ladm evaluate perplexity --model model --rows rows --windows 2048,8192 -o perplexity.json",
+    ),
+)
+def perplexity(settings: PerplexitySettings) -> None:
+    """Measure perplexity on the first tokens of long rows, by the number of tokens, and the loss by position."""
     quieten_libraries()
     from ladm.evaluation.perplexity import perplexity as run
 
@@ -46,19 +48,16 @@ def perplexity(**flags: Any) -> None:
         click.echo(f"{part['from']:>8,}-{part['to']:<8,} {part['loss']:>8.4f}")
 
 
-@evaluate.command(epilog=EXIT_CODES, short_help="Needles in a haystack")
-@_needle_option("model", str, "Model folder or Hub id, with its tokenizer.", required=True)
-@_needle_option("rows", str, "Rows of the same tokenizer to hide needles in, or proof-pile.", required=True)
-@_needle_option("output", str, "File for the numbers; the heat map goes beside it.", required=True, metavar="FILE.json")
-@_needle_option("lengths", Whole(), "Tokens of context, such as 4096,8192.  [default: 4096 to 32768, doubling]")
-@_needle_option("depths", int, "How many depths between the start and the end.", metavar="N")
-@_needle_option("repeats", int, "Needles at each depth of each length.", metavar="N")
-@_needle_option("seed", int, "Seed of every draw.  [default: 0]")
-@_needle_option("device", str, "auto, cpu, cuda.")
-@_needle_option("dtype", _DTYPES, "Precision of the model.")
-def needle(**flags: Any) -> None:
+@settings_command(
+    NeedleSettings,
+    short_help="Needles in a haystack",
+    examples=(
+        "ladm evaluate needle --model model --rows proof-pile -o needle.json",
+        "ladm evaluate needle --model model --rows rows --lengths 4096,8192 --depths 3 -o needle.json",
+    ),
+)
+def needle(settings: NeedleSettings) -> None:
     """Can the model repeat a number hidden at some depth of a long text? Exact match, and a heat map."""
-    settings = NeedleSettings(**given(flags))
     quieten_libraries()
     from ladm.evaluation.needle import needle as run
 
@@ -69,27 +68,25 @@ def needle(**flags: Any) -> None:
     click.echo(f"mean {found['mean']:.3f}; {settings.output}")
 
 
-@evaluate.command(epilog=EXIT_CODES, short_help="LongBench, RULER and short tasks")
-@_tasks_option("model", str, "Model folder or Hub id, with its tokenizer.", required=True)
-@_tasks_option(
-    "tasks", str, "short, longbench, ruler, or a task of lm-eval; may be repeated.  [default: short]", flag="--task",
-    multiple=True, metavar="TASK",
-)  # fmt: skip
-@_tasks_option("output", str, "JSON file for the marks.", metavar="FILE")
-@_tasks_option("length", int, "Tokens of context at the most.  [default: the model's]")
-@_tasks_option("limit", int, "Only the first N questions of a task.", metavar="N")
-@_tasks_option("include_path", str, "Folder of more tasks, as lm-eval reads them.", metavar="FOLDER")
-@_tasks_option("batch_size", int, "Questions at once.  [default: lm-eval's choice]")
-@_tasks_option("device", str, "auto, cpu, cuda.")
-@_tasks_option("dtype", _DTYPES, "Precision of the model.")
-def tasks(**flags: Any) -> None:
-    """LongBench, RULER, and the short tasks that should not suffer, run by lm-eval and gathered in one table."""
-    settings = TasksSettings(**given(flags))
+@settings_command(
+    TasksSettings,
+    short_help="LongBench, RULER and short tasks",
+    examples=(
+        "ladm evaluate tasks --model model",
+        "ladm evaluate tasks --model model --task ruler --length 32768 --limit 50 -o ruler.json",
+    ),
+)
+def tasks(settings: TasksSettings) -> None:
+    """Run LongBench, RULER, and short tasks that should not get worse, with lm-eval; print one table."""
     quieten_libraries()
     from ladm.evaluation.tasks import tasks as run
 
     for line in _marks(run(settings, echo=note)):
         click.echo(line)
+
+
+for command in (perplexity, needle, tasks):
+    evaluate.add_command(command)
 
 
 def _marks(found: dict[str, Any]) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""The command line: the group of commands, and what becomes of errors. Imports no torch.
+"""The command line: the group of commands, and what becomes of errors.
 
-A command builds settings, calls one function, and echoes what it returns.
+A command builds settings, calls one function, and prints what it returns. No torch, numpy or YAML is imported before a
+command runs, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -12,16 +13,47 @@ from typing import Any
 import click
 
 from ladm import __version__
+from ladm.cli.calibration import calibrate, check
 from ladm.cli.data import prepare, select
 from ladm.cli.evaluation import evaluate
-from ladm.cli.flags import EXIT_CODES
-from ladm.cli.models import calibrate, check, train
-from ladm.cli.runs import inspect, report, rescore, score, status, verify
-from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, EXIT_PIPE, EXIT_USAGE, LadmError, one_line
+from ladm.cli.options import CommandGroup, fail_usage, usage_message, write_epilog
+from ladm.cli.runs import inspect, report, rescore, status, verify
+from ladm.cli.scoring import score
+from ladm.cli.training import train
+from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, EXIT_PIPE, LadmError, one_line
+
+SECTIONS = {
+    "From documents to a subset, in this order": ("prepare", "score", "select"),
+    "What came out, and why": ("inspect", "report", "status", "verify"),
+    "A score to trust": ("check", "calibrate", "rescore"),
+    "Models": ("train", "evaluate"),
+}
+EXAMPLES = (
+    "ladm prepare corpus/*.jsonl.gz --tokenizer MODEL --length 4096 -o rows",
+    "ladm score rows --model MODEL --span-tokens 16 -o run",
+    "ladm select run --rows rows --tokens 10M -o subset",
+)
 
 
-class _Group(click.Group):
-    """Turns the library's errors into one line and an exit code; a traceback only with LADM_DEBUG=1."""
+class _Program(CommandGroup):
+    """Turns errors into one line and an exit code; a traceback only with LADM_DEBUG=1."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        # Click prints the errors of its parser itself, in a voice of its own, unless it is not `standalone`.
+        try:
+            code = super().main(*args, **more | {"standalone_mode": False, "prog_name": "ladm"})
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            fail_usage(usage_message(error), error.ctx)
+        except click.ClickException as error:
+            click.echo(f"ladm: {error.format_message()}", err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            click.echo("ladm: stopped by Ctrl-C", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -37,7 +69,7 @@ class _Group(click.Group):
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
         except BrokenPipeError:
-            # Nobody reads on; what is left to be said goes nowhere, and Python is not to fail on it at its end.
+            # The reader has closed the pipe. Python flushes standard output when it ends, and would fail on it again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_PIPE)
         except OSError as error:
@@ -60,17 +92,12 @@ class _Group(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].short_help or "") for name in names])
 
-
-SECTIONS = {
-    "From documents to a subset, in this order": ("prepare", "score", "select"),
-    "What came out, and why": ("inspect", "report", "status", "verify"),
-    "A score to trust": ("check", "calibrate", "rescore"),
-    "Models": ("train", "evaluate"),
-}
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        write_epilog(formatter, EXAMPLES)
 
 
-@click.group(cls=_Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="ladm")
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="ladm")
 def main() -> None:
     """Pick the long documents worth training a long-context language model on."""
 
@@ -85,7 +112,6 @@ def run() -> None:
         try:
             word.encode()
         except UnicodeEncodeError:
-            # A file's name may be any bytes to the system, and not to Arrow, JSON and YAML.
-            click.echo(f"ladm: {word!a} is not UTF-8; give files and folders names that are", err=True)
-            sys.exit(EXIT_USAGE)
+            # To the system a file's name may be any bytes; Arrow, JSON and YAML accept only text.
+            fail_usage(f"{word!a} is not UTF-8; give files and folders names that are", None)
     main()

@@ -26,7 +26,7 @@ from ladm.corpus.documents import Document, Source, find_sources, read_documents
 from ladm.corpus.meta import jsonable
 from ladm.corpus.tokenization import Tokenizer, load_tokenizer
 from ladm.errors import LadmError
-from ladm.settings.commands import PrepareSettings
+from ladm.settings.data import PrepareSettings
 from ladm.storage.files import create_once, io_errors, replacing, write_whole
 from ladm.storage.locks import locked
 

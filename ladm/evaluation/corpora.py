@@ -13,7 +13,7 @@ from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.tokenization import disagreement
 from ladm.errors import LadmError, one_line
 from ladm.progress import Echo
-from ladm.settings.commands import PrepareSettings
+from ladm.settings.data import PrepareSettings
 
 CORPORA = {"proof-pile": ("hoskinson-center/proof-pile", "test/proofpile_test.jsonl.gz")}
 """Data sets of the Hub, and their held-out file: Proof-Pile is that of the paper's Table 2."""

@@ -21,7 +21,7 @@ from ladm.evaluation.corpora import evaluation_rows, tell_disagreement
 from ladm.modeling.causal_lm import Language, load_language, require_positions
 from ladm.modeling.facts import model_folder
 from ladm.progress import Echo, Progress
-from ladm.settings.commands import NeedleSettings
+from ladm.settings.evaluation import NeedleSettings
 from ladm.storage.files import io_errors, require_place, write_whole
 
 CITIES = (

@@ -19,7 +19,7 @@ from ladm.evaluation.corpora import evaluation_rows, tell_disagreement
 from ladm.modeling.causal_lm import Language, load_language, require_positions, token_losses
 from ladm.modeling.facts import model_folder
 from ladm.progress import Echo, Progress
-from ladm.settings.commands import PerplexitySettings
+from ladm.settings.evaluation import PerplexitySettings
 from ladm.storage.files import require_place, write_whole
 
 DRAWS = 2000

@@ -11,7 +11,7 @@ from ladm.errors import LadmError, install_hint, one_line
 from ladm.modeling.devices import resolve_devices, resolve_dtype
 from ladm.modeling.facts import model_folder, read_config
 from ladm.progress import Echo
-from ladm.settings.commands import TasksSettings
+from ladm.settings.evaluation import TasksSettings
 from ladm.storage.files import require_place, write_whole
 
 SUITES: dict[str, dict[str, int | None]] = {

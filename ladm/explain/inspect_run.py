@@ -23,8 +23,9 @@ from ladm.progress import Echo, Progress
 from ladm.runs.folder import INSPECTED, Run
 from ladm.runs.results import columns_of, require_finished, score_batches
 from ladm.scoring.plan import load_planned, make_plan
-from ladm.settings.commands import MOST_INSPECTED, InspectSettings
-from ladm.settings.score import ScoreSettings, spell_layers
+from ladm.settings.layers import spell_layers
+from ladm.settings.runs import MOST_INSPECTED, InspectSettings
+from ladm.settings.score import ScoreSettings
 from ladm.storage.files import PARTIAL_SUFFIX, io_errors, write_whole
 from ladm.storage.interrupts import StopSignal, stop_on_signals
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError, UsageError, one_line
-from ladm.settings.score import spell_layers
+from ladm.settings.layers import spell_layers
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

@@ -16,7 +16,7 @@ from ladm.report.charts import Scale
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, score_batches
 from ladm.selection.manifest import Manifest
-from ladm.settings.commands import NO_DOMAINS, ONE_DOMAIN
+from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
 
 MOST_DOMAINS, MOST_DOTS = 40, 150
 MOST_TO_COUNT = 100_000

@@ -29,8 +29,8 @@ from ladm.report.overview import (
 from ladm.runs.folder import PAGE_MARK, REPORT_FILE, Run
 from ladm.runs.results import ERRORS_FILE, require_finished, summarise
 from ladm.selection.manifest import Manifest, read_manifest
-from ladm.settings.commands import ReportSettings
-from ladm.settings.score import spell_layers
+from ladm.settings.layers import spell_layers
+from ladm.settings.runs import ReportSettings
 from ladm.storage.files import require_place, write_whole
 
 STRIP_WIDTH = 440

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from ladm.method.grid import Ablation, Method
 from ladm.method.reduction import Reduction, kept_column
-from ladm.settings.score import DType
+from ladm.settings.common import DType
 
 FORMAT = 3
 MANIFEST_FIELDS = ("settings", "layers", "score", "model", "data", "dtype")

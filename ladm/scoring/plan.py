@@ -13,8 +13,9 @@ from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.scoring.engines.shard import Place, Shard, parse_shard, place_of
 from ladm.scoring.engines.work import BatchRule
+from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
-from ladm.settings.score import ScoreSettings, parse_layers
+from ladm.settings.score import ScoreSettings
 from ladm.signals.scorer import Scorer
 
 if TYPE_CHECKING:

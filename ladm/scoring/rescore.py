@@ -31,9 +31,9 @@ from ladm.runs.results import (
     summarise,
     write_sorted,
 )
-from ladm.settings.commands import RescoreSettings
+from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
-from ladm.settings.score import parse_layers
+from ladm.settings.runs import RescoreSettings
 from ladm.storage.files import io_errors, write_whole
 from ladm.storage.locks import locked
 

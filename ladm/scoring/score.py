@@ -28,7 +28,8 @@ from ladm.scoring.engines.units import OwnUnits
 from ladm.scoring.engines.work import Record, Report
 from ladm.scoring.engines.worker import MakeScorer, Work
 from ladm.scoring.plan import Plan, make_plan
-from ladm.settings.score import ScoreSettings, spell_layers
+from ladm.settings.layers import spell_layers
+from ladm.settings.score import ScoreSettings
 from ladm.signals.scorer import Scorer
 from ladm.storage.identity import differences
 from ladm.storage.interrupts import StopSignal, stop_on_signals

@@ -17,7 +17,7 @@ from ladm.errors import LadmError, StorageError
 from ladm.runs.folder import Run
 from ladm.runs.results import score_batches
 from ladm.selection.budget import Domains, DomainSelection
-from ladm.settings.commands import NO_DOMAINS, ONE_DOMAIN
+from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
 from ladm.storage.files import io_errors
 
 ROWS_AT_A_TIME = 10_000

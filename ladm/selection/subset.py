@@ -18,7 +18,7 @@ from ladm.selection.budget import Domains, Shares, select_exact, select_percent,
 from ladm.selection.manifest import DomainManifest, Manifest, write_manifest
 from ladm.selection.quotas import domain_shares
 from ladm.selection.ranking import rank_by_domain
-from ladm.settings.commands import SelectSettings
+from ladm.settings.data import SelectSettings
 from ladm.storage.files import io_errors, sync_folder, sync_tree
 
 

@@ -1,36 +1,56 @@
-"""Flags, a YAML file and a profile -> the settings of a score; where two of them disagree, which wins or why not."""
+"""Flags, a YAML file and a profile -> the settings of a command; where two of them disagree, which wins or why not."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ladm.errors import UsageError, one_line
+from ladm.settings.fields import Setting, choices, describe, fits, flag, nearest, out_of_range, settings_of
+from ladm.settings.layers import parse_layers, spell_layers
 from ladm.settings.profiles import read_profile
-from ladm.settings.quantities import parse_tokens
-from ladm.settings.score import ScoreSettings, describe, fits, flag, parse_layers, spell_layers
+from ladm.settings.score import ScoreSettings
+
+
+def load_settings(kind: type, config: str | None, flags: dict[str, Any]) -> Any:
+    """The settings of any command: defaults, then the YAML file, then the flags that were given (not None).
+
+    Raises UsageError naming the file and the key for an unknown key or a value that does not fit, for a required
+    setting that neither gives, and for whatever the settings themselves refuse.
+    """
+    chosen = _merge(kind, config, flags)
+    return kind(**chosen)
 
 
 def score_settings(config: str | None, flags: dict[str, Any]) -> ScoreSettings:
-    """Defaults, then the YAML file, then the flags that were given (those that are not None); a profile binds them all.
+    """The settings of a score, as `load_settings`; a profile is binding.
 
-    Raises UsageError naming the file and the key for an unknown key or a value of the wrong type, and
-    for a setting that the profile contradicts.
+    Raises UsageError as `load_settings`, and for a setting that contradicts the profile.
     """
-    chosen = {} if config is None else read_config(Path(config))
-    chosen |= {name: value for name, value in flags.items() if value is not None}
+    chosen = _merge(ScoreSettings, config, flags)
     if "profile" in chosen:
+        # Refuse what can never work before the profile's own values are compared with it.
         ScoreSettings(**chosen)
-        chosen |= _bound(chosen["profile"], chosen)
+        chosen |= _settings_of_profile(chosen["profile"], chosen)
     return ScoreSettings(**chosen)
 
 
-def _bound(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
+def _merge(kind: type, config: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+    chosen = {} if config is None else read_config(Path(config), kind)
+    chosen |= {name: value for name, value in flags.items() if value is not None}
+    for field in settings_of(kind):
+        if field.spec.required and not chosen.get(field.name):
+            where = "here or in the file of --config"
+            raise UsageError(f"{field.flag} is missing; give it {where}")
+    return chosen
+
+
+def _settings_of_profile(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
     """The settings of a profile, which nothing in `chosen` may contradict."""
     profile = read_profile(path)
     reduction = profile.reduction
@@ -41,19 +61,39 @@ def _bound(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
     for name, value in bound.items():
         if not fits(value, types[name]):
             raise UsageError(f"--profile {path}: {name}: {value!r} is not {describe(types[name])}")
-        asked = value if chosen.get(name) is None else chosen[name]
+        given = value if chosen.get(name) is None else chosen[name]
         if name == "layers":
-            asked = spell_layers(parse_layers(asked) or ())
-        if asked != value:
+            # `2,0-1` and `0-2` are the same layers.
+            given = spell_layers(parse_layers(given) or ())
+        if given != value:
             raise UsageError(
-                f"--profile {path} scores with {flag(name)} {value}, and {flag(name)} {asked} was given; "
+                f"--profile {path} scores with {flag(name)} {value}, and {flag(name)} {given} was given; "
                 "leave it out, or leave the profile out"
             )
     return bound
 
 
 def read_config(path: Path, kind: type = ScoreSettings) -> dict[str, Any]:
-    """The settings of a kind that a YAML file gives. Raises UsageError naming the file and the key."""
+    """The settings of a kind that a YAML file gives. Its keys are the flags' names: `span_tokens` or `span-tokens`.
+
+    Raises UsageError naming the file and the key, with a suggestion where one is close.
+    """
+    fields = {field.key: field for field in settings_of(kind)}
+    fields |= {field.name: field for field in settings_of(kind)}
+    chosen = {}
+    for key, value in _read_yaml(path).items():
+        name = str(key).replace("-", "_")
+        try:
+            if name in fields:
+                chosen[fields[name].name] = _value(fields[name], value, key=str(key))
+            elif not kind.passes_over(name, value):  # type: ignore[attr-defined]
+                raise UsageError(f"unknown key {key!r}{_hint(name, settings_of(kind))}")
+        except UsageError as error:
+            raise UsageError(f"--config {path}: {error}") from None
+    return chosen
+
+
+def _read_yaml(path: Path) -> dict[Any, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -64,18 +104,31 @@ def read_config(path: Path, kind: type = ScoreSettings) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise UsageError(f"--config {path} must hold keys and values, such as span_tokens: 128")
-    types = typing.get_type_hints(kind)
-    chosen = {}
-    for key, value in loaded.items():
-        name = str(key).replace("-", "_")
-        if name not in types:
-            near = difflib.get_close_matches(name, types, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; the keys are {', '.join(types)}"
-            raise UsageError(f"--config {path}: unknown key {key!r}{hint}")
-        if name == "tokens" and isinstance(value, str):
-            value = parse_tokens(value)
-        if not fits(value, types[name]):
-            shown = json.dumps(value, default=str)
-            raise UsageError(f"--config {path}: {key}: {shown} is not {describe(types[name])}")
-        chosen[name] = value
-    return chosen
+    return loaded
+
+
+def _value(field: Setting, value: Any, *, key: str) -> Any:
+    """What the YAML value stands for. Raises UsageError where it is not of the field's type or range."""
+    if field.spec.parse is not None and isinstance(value, str):
+        try:
+            return field.spec.parse(value)
+        except UsageError as error:
+            raise UsageError(f"{key}: {error}") from None
+    if isinstance(field.default, tuple):
+        # A flag that may be repeated may also be given once: `task: short` is `task: [short]`.
+        value = tuple(value) if isinstance(value, list) else (value,)
+    if not fits(value, field.kind):
+        shown = json.dumps(value, default=str)
+        hint = nearest(value, choices(field.kind)) if isinstance(value, str) else ""
+        raise UsageError(f"{key}: {shown} is not {describe(field.kind)}{hint}")
+    problem = out_of_range(value, field.spec)
+    if problem:
+        raise UsageError(f"{key} {problem}")
+    return value
+
+
+def _hint(name: str, fields: Iterable[Setting]) -> str:
+    # A key that deletes results is never offered: a typing error must not end in a lost run.
+    harmless = [field.key for field in fields if not field.spec.destructive]
+    destructive = [field.key for field in fields if field.spec.destructive]
+    return nearest(name, harmless, never=destructive) or f"; the keys are {', '.join(harmless)}"

@@ -1,4 +1,4 @@
-"""Quantities as people write them -> numbers: `1B` tokens. Imports no torch."""
+"""Quantities as people write them -> numbers: `1B` tokens, windows of `2048,4096` tokens."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 def parse_tokens(text: str) -> int:
     """`1B` -> 1,000,000,000; also 500M, 250k, 1.5T and plain numbers with _ or , between digits.
 
-    Raises UsageError for anything else, for zero, and for a part of a token.
+    Raises UsageError for anything else, for zero, and for a part of a token; the caller puts the flag's name in front.
     """
     bare = text.strip().lower().replace("_", "").replace(",", "")
     suffix = bare[-1:] if bare[-1:].isalpha() else ""
     try:
+        # A float would turn 1.1B into 1100000000.0000002 tokens.
         tokens = Fraction(bare.removesuffix(suffix)) * _SUFFIXES[suffix]
     except (ValueError, KeyError, ZeroDivisionError):
-        raise UsageError(f"--tokens {text!r} is not a number of tokens such as 1B, 500M, 250k or 1073741824") from None
+        raise UsageError(f"{text!r} is not a number of tokens such as 1B, 500M, 250k or 1073741824") from None
     if tokens <= 0 or tokens.denominator != 1:
-        raise UsageError(f"--tokens {text!r} must be a whole number of tokens, at least 1")
+        raise UsageError(f"{text!r} must be a whole number of tokens, at least 1")
     return int(tokens)
+
+
+def parse_windows(text: str) -> tuple[int, ...]:
+    """`4096,2048` -> (2048, 4096): numbers of tokens above 1, each once, ascending. Raises UsageError otherwise."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 1 for part in parts):
+        raise UsageError(f"{text!r} is not a list of numbers of tokens such as 2048,4096")
+    return tuple(sorted({int(part) for part in parts}))

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ladm.errors import LadmError, one_line
-from ladm.settings.commands import TrainSettings
+from ladm.settings.training import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, StorageError
 from ladm.modeling.facts import TOKENIZER_FILES, model_identity
-from ladm.settings.commands import TrainSettings
+from ladm.settings.training import TrainSettings
 from ladm.storage.files import create_once, io_errors, sync_file, sync_folder, sync_tree, write_whole
 from ladm.storage.identity import require_same
 from ladm.training.batches import Batches

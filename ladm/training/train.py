@@ -22,7 +22,7 @@ from ladm.modeling.causal_lm import load_causal
 from ladm.modeling.devices import resolve_dtype
 from ladm.modeling.facts import learned_positions, model_folder, read_config, windowed_layers
 from ladm.progress import Echo
-from ladm.settings.commands import TrainSettings
+from ladm.settings.training import TrainSettings
 from ladm.storage.locks import locked
 from ladm.training.batches import Batches, cut_batches, memory_estimate
 from ladm.training.folder import (

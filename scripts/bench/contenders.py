@@ -19,7 +19,7 @@ from ladm.method.focus import pairwise_focus as oracle
 from ladm.method.grid import Grid, span_grid
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import LayerView, Observer, load_observer
-from ladm.settings.score import parse_layers
+from ladm.settings.layers import parse_layers
 from ladm.signals.layer_cds import layer_cds
 
 SHAPES = {

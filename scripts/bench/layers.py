@@ -26,7 +26,7 @@ from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import pairwise_focus
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import LayerView, Observer, load_observer
-from ladm.settings.score import parse_layers
+from ladm.settings.layers import parse_layers
 
 PAPER = {"variant": "released", "m": 1, "n": 4, "n0": None, "d_afs": 4, "d_cds": 4}
 

@@ -1,0 +1,57 @@
+"""The command `ladm score`, and the summary that it shares with `ladm rescore`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from ladm.cli.display import ScoringBar
+from ladm.cli.options import settings_command
+from ladm.cli.terminal import note, quieten_libraries
+from ladm.errors import LadmError
+from ladm.settings.score import ScoreSettings
+
+
+def _load(kind: type, config: str | None, flags: dict[str, Any]) -> ScoreSettings:  # noqa: ARG001
+    # Imported here, because YAML and the profiles' numpy are not needed to show help.
+    from ladm.settings.config_file import score_settings
+
+    return score_settings(config, flags)
+
+
+@settings_command(
+    ScoreSettings,
+    short_help="Rows and a model to scores",
+    examples=(
+        "ladm score rows --model org/model -o run",
+        "ladm score rows --config configs/paper.yaml -o run --limit 100",
+        "ladm score rows --profile profile.yaml --model org/model -o run --device cuda:0,1",
+    ),
+    loader=_load,
+)
+def score(settings: ScoreSettings) -> None:
+    """Score ROWS, a data set of token ids: a folder written by ladm prepare or save_to_disk, or a Hub id.
+
+    Writes RUN/sorted_by_score.jsonl, best first, RUN/scores.parquet and RUN/errors.jsonl.
+    """
+    quieten_libraries()
+    from ladm.scoring.score import score as run_score
+
+    start = time.monotonic()
+    summary, finished_before = run_score(settings, echo=note, progress=ScoringBar())
+    seconds = time.monotonic() - start
+    print_summary("already finished" if finished_before else f"finished in {seconds:.1f} s", summary, settings.output)
+
+
+def print_summary(head: str, summary: Any, output: str) -> None:
+    """Print how many documents have a score, and the best and worst. Raises LadmError where none has one."""
+    click.echo(f"{head}: {summary.scored:,} documents scored, {summary.failed:,} without a score")
+    for kind, count in sorted(summary.errors.items()):
+        click.echo(f"  {kind}: {count:,}")
+    if summary.scores is None:
+        raise LadmError(f"no document has a score; {output}/errors.jsonl says why")
+    best, middle, worst = summary.scores
+    click.echo(f"score: best {best:.6g}, middle {middle:.6g}, worst {worst:.6g}")
+    click.echo(f"results: {output}/sorted_by_score.jsonl")

@@ -1,0 +1,54 @@
+"""Fields that several commands share, so that each reads the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from ladm.settings.fields import DEVICE, INPUT_AND_OUTPUT, METHOD, setting
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+DOMAIN_KEY = "meta.pile_set_name"
+NO_DOMAINS = "none"
+"""As a `--domain-key`: treat all documents as one domain."""
+ONE_DOMAIN = "all"
+"""The name of that one domain."""
+
+
+def output_setting(help_text: str, *, metavar: str, **more: Any) -> Any:
+    """Where the result goes; `-o` in every command."""
+    given: dict[str, Any] = {"required": True, "default": ""} | more
+    return setting(given.pop("default"), help_text, short="-o", metavar=metavar, **given)
+
+
+def model_setting(help_text: str = "Model folder or Hub id.", *, default: str | None = "", **more: Any) -> Any:
+    """The model of a command."""
+    return setting(default, help_text, metavar="MODEL", **more)
+
+
+def device_setting(help_text: str = "auto, cpu or cuda.", *, default: str | None = "auto", **more: Any) -> Any:
+    """Where the model runs."""
+    return setting(default, help_text, section=DEVICE, metavar="DEVICE", **more)
+
+
+def dtype_setting(*, default: str | None = "auto", **more: Any) -> Any:
+    """The model's number format."""
+    help_text = "Precision of the model; auto: bfloat16 where the device is fast at it, else float32."
+    return setting(default, help_text, section=DEVICE, **more)
+
+
+def seed_setting(*, section: str = INPUT_AND_OUTPUT) -> Any:
+    """The seed of all random draws."""
+    return setting(0, "Seed of every random draw.", section=section, at_least=0, metavar="N")
+
+
+def domain_key_setting(
+    help_text: str = "Column, or key inside a column, that holds a row's domain.", *, section: str = INPUT_AND_OUTPUT
+) -> Any:
+    """Where a row's domain is."""
+    return setting(DOMAIN_KEY, help_text, section=section, metavar="KEY")
+
+
+def span_tokens_setting(default: int | None, **more: Any) -> Any:
+    """The paper's l."""
+    return setting(default, "l: tokens in a span.", section=METHOD, at_least=1, metavar="L", **more)

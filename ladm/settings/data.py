@@ -1,0 +1,63 @@
+"""What `ladm prepare` and `ladm select` do: their flags with defaults, types, ranges and help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ladm.errors import UsageError
+from ladm.settings.common import domain_key_setting, output_setting
+from ladm.settings.fields import Settings, setting
+from ladm.settings.quantities import parse_tokens
+
+DOCUMENTS = "Where the parts of a document are"
+CHOICE = "How documents are chosen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings(Settings):
+    """The settings of `ladm prepare`."""
+
+    sources: tuple[str, ...] = setting((), "", metavar="SOURCE", required=True, positional=True)
+    tokenizer: str = setting("", "Tokenizer: folder or Hub id of the model.", metavar="T", required=True)
+    output: str = output_setting("Folder for the rows; the same command resumes.", metavar="ROWS")
+    length: int = setting(32768, "Tokens of a row; shorter documents are dropped.", metavar="TOKENS", at_least=1)
+    text_key: str = setting("text", "Column or key that holds a document's text.", section=DOCUMENTS, metavar="KEY")
+    domain_key: str = domain_key_setting("Column or key that holds its domain.", section=DOCUMENTS)
+    domain: str | None = setting(
+        None, "Domain of the documents that have none.", section=DOCUMENTS, metavar="NAME", unset="none"
+    )
+    bos: bool | None = setting(None, "Start every row with the tokenizer's BOS token.", unset="as the tokenizer does")
+    limit: int | None = setting(None, "Stop when N rows are written.", metavar="N", unset="no limit", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSettings(Settings):
+    """The settings of `ladm select`."""
+
+    run: str = setting("", "", metavar="RUN", required=True, positional=True)
+    rows: str = setting("", "The rows that the run scored.", metavar="ROWS", required=True)
+    output: str = output_setting("Folder for the subset.", metavar="SUBSET")
+    tokens: int = setting(0, "Token budget: 1B is 10^9; 500M, 250k.", metavar="N", required=True, parse=parse_tokens)
+    rule: Literal["exact", "percent"] = setting(
+        "exact",
+        "Fill the budget exactly, or take the same percentage of every domain as the published code does.",
+        section=CHOICE,
+    )
+    quota: str = setting(
+        "tokens",
+        "Share of a domain: in proportion to its tokens or its documents, or weights from a YAML file.",
+        section=CHOICE,
+        metavar="tokens|documents|FILE",
+    )
+    domain_key: str = domain_key_setting(
+        "Column, or key inside a column, that holds a row's domain; none: one domain for all.", section=CHOICE
+    )
+    allow_small_pool: bool = setting(
+        False, "Take everything when there are fewer tokens than the budget.", section=CHOICE
+    )
+    dry_run: bool = setting(False, "Show what would be selected; write nothing.")
+
+    def check_together(self) -> None:
+        if self.rule == "percent" and self.quota != "tokens":
+            raise UsageError("--quota does not go with --rule percent, which takes the same share of every domain")

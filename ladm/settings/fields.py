@@ -1,0 +1,215 @@
+"""A typed field with its help, range and flag -> checks in words for people, and what the command line shows of it.
+
+Choices, ranges, defaults and help are written once, on the field of a settings class. `ladm/cli/options.py` makes the
+flags from them, `config_file.py` the keys of a YAML file, and `Settings` refuses the values that do not fit. Plain
+dataclasses: `ladm --help` has to answer at once, and the same words must serve a flag, a file and a call from Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, Literal
+
+from ladm.errors import UsageError
+
+INPUT_AND_OUTPUT = "Input and output"
+METHOD = "Method: the letters of the paper (arXiv 2503.02502, equations 2 to 5)"
+DEVICE = "Device and speed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSpec:
+    """What is known of a field beside its type and default."""
+
+    help: str
+    section: str
+    """Title of the group of flags that the help shows it in."""
+    metavar: str | None = None
+    """What the help shows in place of a value; None: made from the type."""
+    unset: str | None = None
+    """What happens without a value, shown as the default."""
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    required: bool = False
+    positional: bool = False
+    flag: str | None = None
+    """The flag's name where it is not the field's, such as `task` for one of the `tasks`."""
+    short: str | None = None
+    destructive: bool = False
+    """It removes what exists, so that no hint may ever suggest it."""
+    parse: Callable[[str], Any] | None = None
+    """Text -> value, for a quantity with a spelling of its own; raises UsageError."""
+    changes_result: bool | None = None
+    """Of `ladm score` alone: may a run be resumed with another value?"""
+
+
+def setting(default: Any, help_text: str, *, section: str = INPUT_AND_OUTPUT, **more: Any) -> Any:
+    """A dataclass field with a FieldSpec. `more`: the other fields of FieldSpec."""
+    spec = FieldSpec(help=help_text, section=section, **more)
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A field of a settings class."""
+
+    name: str
+    kind: Any
+    """Its type, resolved."""
+    default: Any
+    spec: FieldSpec
+
+    @property
+    def key(self) -> str:
+        """Its name in a YAML file: that of the flag with underscores."""
+        return self.spec.flag or self.name
+
+    @property
+    def flag(self) -> str:
+        """As the user writes it: `--span-tokens`, or `ROWS` where it is an argument."""
+        return str(self.spec.metavar) if self.spec.positional else flag(self.key)
+
+
+@functools.cache
+def settings_of(kind: Any) -> tuple[Setting, ...]:
+    """The fields of a settings class, in their order."""
+    types = typing.get_type_hints(kind)
+    return tuple(
+        Setting(name=field.name, kind=types[field.name], default=field.default, spec=field.metadata["spec"])
+        for field in dataclasses.fields(kind)
+    )
+
+
+class Settings:
+    """Base of the settings classes, all of them frozen dataclasses made of `setting`.
+
+    Raises UsageError for a value of the wrong type, one out of its range, or two that contradict each other.
+    """
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for field in settings_of(kind):
+            value = getattr(self, field.name)
+            if not fits(value, field.kind):
+                raise UsageError(f"{field.flag} {value!r} is not {describe(field.kind)}")
+            problem = out_of_range(value, field.spec)
+            if problem:
+                raise UsageError(f"{field.flag} {problem}")
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Raise UsageError where values that are right one by one contradict each other."""
+
+    @classmethod
+    def passes_over(cls, key: str, value: Any) -> bool:  # noqa: ARG003
+        """Is this key of a YAML file one of another command, which this command can do without?"""
+        return False
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a setting: `span_tokens` -> `--span-tokens`."""
+    return "--" + name.replace("_", "-")
+
+
+def alternatives(kind: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the type alone."""
+    is_union = typing.get_origin(kind) is not None and not _is_tuple(kind) and not _is_literal(kind)
+    return typing.get_args(kind) if is_union else (kind,)
+
+
+def choices(kind: Any) -> list[str]:
+    """The words that a type allows: `["auto", "torch"]` for `Literal["auto", "torch"]`."""
+    return [str(word) for each in alternatives(kind) if _is_literal(each) for word in typing.get_args(each)]
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Is the value of the type? A whole number is a float too; `True` is no whole number."""
+    return any(_fits_one(value, each) for each in alternatives(kind))
+
+
+def _fits_one(value: Any, kind: Any) -> bool:
+    if _is_literal(kind):
+        return value in typing.get_args(kind)
+    if _is_tuple(kind):
+        return isinstance(value, tuple) and all(fits(each, typing.get_args(kind)[0]) for each in value)
+    # `type(value) is kind` rather than isinstance, because bool is a subclass of int.
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number such as 2.0e-5",
+    str: "text",
+    bool: "true or false",
+    NoneType: "null",
+}
+
+
+def describe(kind: Any, *, null: bool = True) -> str:
+    """A type in words, for the end of `... is not`. `null`: name the absence of a value, where the type allows it."""
+    words: list[str] = []
+    for each in alternatives(kind):
+        if _is_literal(each):
+            words += [str(word) for word in typing.get_args(each)]
+        elif _is_tuple(each):
+            words.append("a list of whole numbers" if typing.get_args(each)[0] is int else "a list of texts")
+        elif null or each is not NoneType:
+            words.append(_WORDS[each])
+    return " or ".join(words)
+
+
+def out_of_range(value: Any, spec: FieldSpec) -> str | None:
+    """`must be at least 1, not 0` for a number, or a list with one, that lies outside of the field's range."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    for number in numbers:
+        # Written as `not (a >= b)`, because a comparison with NaN is false and NaN must be refused.
+        if not isinstance(number, int | float) or isinstance(number, bool) or _inside(number, spec):
+            continue
+        bounds = {
+            "at least": spec.at_least,
+            "above": spec.above,
+            "below": spec.below,
+            "at most": spec.at_most,
+        }
+        words = " and ".join(f"{word} {_spell(bound)}" for word, bound in bounds.items() if bound is not None)
+        return f"must be {words}, not {_spell(number)}"
+    return None
+
+
+def _inside(number: float, spec: FieldSpec) -> bool:
+    return (
+        (spec.at_least is None or number >= spec.at_least)
+        and (spec.above is None or number > spec.above)
+        and (spec.below is None or number < spec.below)
+        and (spec.at_most is None or number <= spec.at_most)
+    )
+
+
+def _spell(number: float) -> str:
+    # `:g` alone would round 1048577 to 1.04858e+06.
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+def nearest(word: str, words: Iterable[str], *, never: Iterable[str] = ()) -> str:
+    """`; did you mean median?` where one of the words is close, else nothing.
+
+    `never`: words that are not suggested; where one of them is the closest, nothing is.
+    """
+    near = difflib.get_close_matches(word, [*words, *never], n=1)
+    return f"; did you mean {near[0]}?" if near and near[0] not in never else ""
+
+
+def _is_literal(kind: Any) -> bool:
+    return typing.get_origin(kind) is Literal
+
+
+def _is_tuple(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple

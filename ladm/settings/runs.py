@@ -1,0 +1,115 @@
+"""What the commands that read a finished or running run do: status, verify, rescore, inspect, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ladm.errors import UsageError
+from ladm.settings.common import (
+    DType,
+    device_setting,
+    domain_key_setting,
+    dtype_setting,
+    model_setting,
+    output_setting,
+)
+from ladm.settings.fields import Settings, setting
+from ladm.settings.layers import parse_layers
+from ladm.settings.score import Reduce
+
+MOST_INSPECTED = 100
+DOCUMENTS = "Which documents"
+
+
+def _run_setting() -> Any:
+    return setting("", "", metavar="RUN", required=True, positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusSettings(Settings):
+    """The settings of `ladm status`."""
+
+    run: str = _run_setting()
+    json: bool = setting(False, "Print one JSON object instead of text.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifySettings(Settings):
+    """The settings of `ladm verify`."""
+
+    run: str = _run_setting()
+    deep: bool = setting(False, "Also compare the model and the rows with those that the run was started with.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescoreSettings(Settings):
+    """The settings of `ladm rescore`. None: as the run was scored."""
+
+    run: str = _run_setting()
+    output: str = output_setting("Folder for the new run.", metavar="RUN2")
+    profile: str | None = setting(None, "File written by ladm calibrate.", metavar="PROFILE", unset="none")
+    reduce: Reduce | None = setting(None, "How the scores of the layers become one score.", unset="that of RUN")
+    layers: str | None = setting(None, "Layers that count, such as 0-10,14.", metavar="LAYERS", unset="those of RUN")
+
+    def check_together(self) -> None:
+        parse_layers(self.layers)
+        if self.profile is not None and (self.reduce is not None or self.layers is not None):
+            raise UsageError("--profile settles layers and reduction; leave --reduce and --layers out")
+        if self.run and self.profile is None and self.reduce is None and self.layers is None:
+            raise UsageError("nothing to change: give --profile, --reduce or --layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectSettings(Settings):
+    """The settings of `ladm inspect`. `rows`, `model`, `dtype` None: those of the run."""
+
+    run: str = _run_setting()
+    top: int | None = setting(
+        None, "The N best documents.", section=DOCUMENTS, metavar="N", unset="3; 0 with --index", at_least=0
+    )
+    bottom: int | None = setting(
+        None,
+        "The N worst documents.",
+        section=DOCUMENTS,
+        metavar="N",
+        unset="1; 0 with --top or --index",
+        at_least=0,
+    )
+    index: tuple[str, ...] = setting(
+        (), "The document with this index; may be repeated.", section=DOCUMENTS, metavar="INDEX"
+    )
+    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="their place at the time")
+    model: str | None = model_setting("The model that scored them.", default=None, unset="its place at the time")
+    device: str = device_setting("auto, cpu or cuda:0.")
+    dtype: DType | None = dtype_setting(default=None, unset="that of RUN")
+
+    def check_together(self) -> None:
+        if not (self.first or self.last or self.index):
+            raise UsageError("nothing to inspect: give --top, --bottom or --index")
+        if self.first + self.last + len(self.index) > MOST_INSPECTED:
+            raise UsageError(f"at most {MOST_INSPECTED} documents can be inspected at once; ask for fewer")
+
+    @property
+    def first(self) -> int:
+        """How many of the best documents."""
+        return self.top if self.top is not None else 0 if self.index else 3
+
+    @property
+    def last(self) -> int:
+        """How many of the worst documents."""
+        return self.bottom if self.bottom is not None else 0 if self.index or self.top is not None else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings(Settings):
+    """The settings of `ladm report`. `output` None: `report.html` in the run folder."""
+
+    run: str = _run_setting()
+    output: str | None = output_setting(
+        "The page.", metavar="FILE", default=None, required=False, unset="RUN/report.html"
+    )
+    subset: str | None = setting(
+        None, "What ladm select made of RUN; the page then shows its cut.", metavar="SUBSET", unset="none"
+    )
+    domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")

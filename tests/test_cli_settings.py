@@ -1,0 +1,208 @@
+"""Flags and YAML files: types, ranges, suggestions, what beats what; help with sections and examples; one voice."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import GOLDEN
+
+from ladm.cli.main import main
+from ladm.errors import UsageError
+from ladm.settings.calibration import CalibrateSettings
+from ladm.settings.config_file import load_settings, score_settings
+from ladm.settings.data import PrepareSettings, SelectSettings
+from ladm.settings.evaluation import PerplexitySettings, TasksSettings
+from ladm.settings.fields import settings_of
+from ladm.settings.score import ScoreSettings
+from ladm.settings.training import TrainSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+Run = Callable[..., Result]
+
+
+def stderr(*words: str) -> str:
+    """Standard error of a command that must be refused as a usage error."""
+    result = CliRunner().invoke(main, words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("score rows --variant releasd", "--variant 'releasd' is not released or paper; did you mean released?"),
+        ("score rows --m one", "--m 'one' is not a whole number"),
+        ("score rows -o run --m -1", "--m must be at least 0, not -1"),
+        ("score rows --batch-size many", "--batch-size 'many' is not a whole number or auto"),
+        ("score rows --span-token 4", "no such option --span-token; did you mean --span-tokens?"),
+        ("score rows --verbose", "no such option --verbose"),
+        ("score rows more -o run", "got unexpected extra argument (more)"),
+        ("score rows --output", "option '--output' requires an argument"),
+        ("train --rope-base 1 --model a --rows b -o c --tokens 1k", "--rope-base must be above 1, not 1"),
+        ("train --learning-rate nan --model a --rows b -o c --tokens 1k",
+         "--learning-rate must be above 0 and below 10, not nan"),
+        ("select run --rows rows -o s --tokens 0", "--tokens '0' must be a whole number of tokens, at least 1"),
+        ("evaluate perplexity --windows 9,x", "--windows '9,x' is not a list of numbers of tokens such as 2048,4096"),
+    ],
+)  # fmt: skip
+def test_usage_errors_have_one_voice(words: str, message: str) -> None:
+    command = "evaluate perplexity" if words.startswith("evaluate") else words.split()[0]
+    assert stderr(*words.split()) == f"ladm: {message}\ntry: ladm {command} --help\n"
+
+
+def test_an_unknown_command() -> None:
+    assert stderr("scor") == "ladm: no such command 'scor'; did you mean score?\ntry: ladm --help\n"
+    assert stderr("zzz") == "ladm: no such command 'zzz'\ntry: ladm --help\n"
+
+
+def test_no_suggestion_deletes_anything(tmp_path: Path) -> None:
+    """Every flag that deletes is marked, and no word close to one leads to it."""
+    destructive = [field for field in settings_of(ScoreSettings) if field.spec.destructive]
+    assert [field.flag for field in destructive] == ["--overwrite"]
+    file = tmp_path / "c.yaml"
+    for typed in ("overwrit", "overwrite_", "over-write", "overwriting", "verbose", "override"):
+        assert "overwrite?" not in stderr("score", "rows", f"--{typed}")
+        file.write_text(f"{typed}: true\n")
+        message = stderr("score", "rows", "--config", str(file))
+        assert message.startswith(f"ladm: --config {file}: unknown key {typed!r}; ")
+        assert "overwrite" not in message.partition("; ")[2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (PrepareSettings, "lenght: 5", "unknown key 'lenght'; did you mean length?"),
+        (PrepareSettings, "length: 0", "length must be at least 1, not 0"),
+        (PrepareSettings, "length: true", "length: true is not a whole number"),
+        (PrepareSettings, "bos: 1", "bos: 1 is not true or false or null"),
+        (SelectSettings, "rule: percnt", 'rule: "percnt" is not exact or percent; did you mean percent?'),
+        (SelectSettings, "tokens: 1x", "tokens: '1x' is not a number of tokens such as 1B, 500M, 250k or 1073741824"),
+        (SelectSettings, "tokens: [1]", "tokens: [1] is not a whole number"),
+        (TrainSettings, "learning_rate: -1", "learning_rate must be above 0 and below 10, not -1"),
+        (TasksSettings, "task: [1]", "task: [1] is not a list of texts"),
+        (PerplexitySettings, "windows: [2048, 1]", "windows must be at least 2, not 1"),
+        (CalibrateSettings, "ablation: no-std",
+         "remove ablation; calibration decides about it itself"),
+        (CalibrateSettings, "fruit: apple", "unknown key 'fruit'; the keys are model, rows, output, work, documents, "
+         "exclude_domain, domain_key, seed, objective, max_cost, layers, heads, variant, span_tokens, m, n, n0, d_afs, "
+         "d_cds, device, dtype, attention, backend, batch_size"),
+    ],
+)  # fmt: skip
+def test_a_file_is_refused_by_file_and_key(tmp_path: Path, kind: type, text: str, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as error:
+        load_settings(kind, str(file), {})
+    assert str(error.value) == f"--config {file}: {message}"
+
+
+def test_a_key_is_a_flags_name_and_a_flag_beats_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("sources: [a.txt]\ntokenizer: t\noutput: rows\ntext-key: body\nlength: 64\nbos: false\n")
+    settings = load_settings(PrepareSettings, str(file), {"length": 32, "limit": None})
+    assert (settings.sources, settings.text_key, settings.length, settings.bos) == (("a.txt",), "body", 32, False)
+    file.write_text("model: m\ntask: short\nlimit: 3\n")
+    assert load_settings(TasksSettings, str(file), {}).tasks == ("short",)
+    file.write_text("run: run\nrows: rows\noutput: s\ntokens: 1.5k\n")
+    assert load_settings(SelectSettings, str(file), {}).tokens == 1500
+    for paper in ("paper", "toy", "published"):
+        config = str(ROOT / "configs" / f"{paper}.yaml")
+        assert score_settings(config, {"rows": "r", "output": "o"}).variant == "released"
+        same = load_settings(CalibrateSettings, config, {"model": "m", "rows": "r", "output": "o"})
+        assert {"m": 1, "n": 4, "d_afs": 4, "d_cds": 4}.items() <= same.scoring.items()
+
+
+def test_prepare_and_select_from_a_file(ladm: Run, talking: Path, tmp_path: Path) -> None:
+    """The whole of a command from its file, and the same with a flag that beats it."""
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps({"body": f"w{k} w7 " * 30}) + "\n" for k in range(4)))
+    config = tmp_path / "prepare.yaml"
+    config.write_text(f"tokenizer: {talking}\ntext_key: body\nlength: 8\ndomain: own\noutput: {tmp_path}/rows\n")
+    result = ladm("prepare", tmp_path / "d.jsonl", "--config", config)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, f"rows: {tmp_path}/rows (4 rows)")
+    result = ladm("prepare", tmp_path / "d.jsonl", "--config", config, "--limit", "2", "-o", tmp_path / "two")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, f"rows: {tmp_path}/two (2 rows)")
+    score = ("score", tmp_path / "rows", "--model", GOLDEN, "--span-tokens", "1", "--m", "0", "--d-afs", "1")
+    result = ladm(*score, "--device", "cpu", "--dtype", "float32", "-o", tmp_path / "run", "--config", "/dev/null")
+    assert result.exit_code == 0, result.output
+    config.write_text(f"rows: {tmp_path}/rows\ntokens: 16\noutput: {tmp_path}/subset\ndry_run: true\n")
+    result = ladm("select", tmp_path / "run", "--config", config)
+    assert (result.exit_code, (tmp_path / "subset").exists()) == (0, False), result.output
+
+
+def document() -> Any:
+    """The script that writes docs/cli.md."""
+    spec = importlib.util.spec_from_file_location("document", ROOT / "scripts" / "docs" / "cli.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+COMMANDS = list(document().commands(main))
+
+
+def test_the_page_of_the_command_line_is_up_to_date() -> None:
+    script = document()
+    assert script.PAGE.read_text() == script.page(), "run python scripts/docs/cli.py"
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(("ladm", *words)))
+def test_every_help_has_examples_that_the_command_line_accepts(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(main, [*words, "-h"]).stdout
+    examples = re.search(r"^Examples?:\n((?: .*\n)+)", shown, re.MULTILINE)
+    assert examples
+    for line in examples[1].replace("\\\n", " ").splitlines():
+        example = line.split()
+        assert example[:2] == ["ladm", *words[:1]] or "accelerate" in example or not words, line
+        arguments = example[example.index("ladm") + 1 :]
+        context = main.make_context("ladm", list(arguments))
+        name, command, rest = main.resolve_command(context, arguments)
+        if name == "evaluate":
+            _, command, rest = command.resolve_command(context, rest)  # type: ignore[union-attr]
+        assert command is not None
+        parsed = command.make_context(command.name, list(rest), parent=context).params
+        for field in settings_of(command.kind):  # type: ignore[attr-defined]
+            in_file = parsed["config"] and field.name in ("model", "rows")
+            assert not field.spec.required or parsed[field.name] or in_file, (line, field.name)
+
+
+def test_the_letters_of_the_method_have_a_section_of_their_own() -> None:
+    shown = CliRunner().invoke(main, ["score", "--help"]).stdout
+    sections = dict(re.findall(r"^(\w.*):\n((?:(?:  .*)?\n)+?)(?=^\w|\Z)", shown, re.MULTILINE))
+    (letters,) = (text for title, text in sections.items() if title.startswith("Method"))
+    flags = re.findall(r"^  (--[\w-]+)", letters, re.MULTILINE)
+    assert flags == ["--variant", "--span-tokens", "--m", "--n", "--n0", "--d-afs", "--d-cds", "--ablation"]
+    assert len(sections) >= 7
+
+
+def test_short_flags() -> None:
+    assert CliRunner().invoke(main, ["-V"]).stdout == CliRunner().invoke(main, ["--version"]).stdout
+    for kind in (PrepareSettings, SelectSettings, ScoreSettings, CalibrateSettings, TrainSettings, TasksSettings):
+        assert [field.flag for field in settings_of(kind) if field.spec.short == "-o"] == ["--output"]
+
+
+HEAVY = ("torch", "numpy", "transformers", "datasets", "pyarrow", "yaml", "pydantic", "tqdm", "matplotlib", "duckdb")
+
+
+@pytest.mark.parametrize("words", [[], ["score"], ["evaluate", "tasks"]])
+def test_help_is_quick_and_loads_no_torch(words: list[str]) -> None:
+    """Quick because of what is not loaded: measured in modules, which no busy machine changes."""
+    code = (
+        "import sys; from ladm.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        f"finally: print(*sorted(set({HEAVY}) & set(sys.modules)), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *words, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "\n")
+    assert "Usage: ladm" in done.stdout
