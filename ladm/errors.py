@@ -1,48 +1,50 @@
-"""What can go wrong -> one line for the user and the exit code that goes with it."""
+"""The errors of ladm: each is one line for the user, with the exit code of the command."""
 
 EXIT_DONE = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INCOMPLETE = 3
+# 74 is EX_IOERR and 75 EX_TEMPFAIL of sysexits.h: try again later.
 EXIT_IO = 74
 EXIT_LOCKED = 75
 EXIT_INTERRUPTED = 130
+# 128 and the number of SIGPIPE (13) or SIGTERM (15), which is what a shell reports for a program that a signal ended.
 EXIT_PIPE = 141
 EXIT_TERMINATED = 143
 
 
 class LadmError(Exception):
-    """Something the user can mend; the text is the whole message."""
+    """A problem that the user can fix; its text is the whole message."""
 
     exit_code = EXIT_ERROR
 
 
 class UsageError(LadmError):
-    """A setting that can never work, whatever the data."""
+    """A setting that cannot work with any data, or a command line that cannot be understood."""
 
     exit_code = EXIT_USAGE
 
 
 class IncompleteError(LadmError):
-    """Rows are still missing; the same command goes on."""
+    """The run still lacks rows; the same command continues it."""
 
     exit_code = EXIT_INCOMPLETE
 
 
 class StorageError(LadmError):
-    """A file could not be read or written, or does not hold what it should."""
+    """A file could not be read or written, or its content is damaged."""
 
     exit_code = EXIT_IO
 
 
 class LockedError(LadmError):
-    """Another process holds the run folder."""
+    """Another process is working in the run folder."""
 
     exit_code = EXIT_LOCKED
 
 
 class InterruptedRunError(LadmError):
-    """A signal stopped the run after its finished rows were made safe."""
+    """A signal stopped the run; its finished rows were saved before."""
 
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)
@@ -50,7 +52,9 @@ class InterruptedRunError(LadmError):
 
 
 class RowError(Exception):
-    """One row has no score; `kind` is a short stable word, the text says why."""
+    """One row cannot be scored; `kind` is a short word that never changes, the text gives the reason."""
+
+    # Not a LadmError, because it ends nothing: it becomes a line of errors.jsonl, and the run continues.
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -64,5 +68,5 @@ def install_hint(extra: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The text of somebody else's error on one line of at most 300 characters, or its kind when it has none."""
+    """The text of an error from a library on one line of at most 300 characters, or its type where it has no text."""
     return " ".join(str(error).split())[:300] or type(error).__name__

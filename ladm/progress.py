@@ -1,4 +1,7 @@
-"""How a long work shows its advance, and says a line. Imports no torch."""
+"""How long-running functions report progress: to an object with three methods, and to a function for single lines.
+
+The command line passes progress bars and a printer to standard error; a program in Python passes what it likes.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 Echo = Callable[[str], None]
+"""Receives one line about the work, without a line break at its end."""
 
 
 class Progress(Protocol):
-    """Where the advance over rows is shown."""
+    """Receives the progress over rows."""
 
     def start(self, *, total: int, done: int) -> None: ...
     def advance(self, *, rows: int, tokens: int) -> None: ...

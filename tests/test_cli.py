@@ -1,4 +1,4 @@
-"""The program around the commands: its help, Ctrl-C while it loads, readers that stop; links of the pages."""
+"""The program around the commands: its help, Ctrl-C while it loads, closed pipes; links between the pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
 
-def test_every_command_is_in_the_help_and_said_in_a_few_words(ladm: Any) -> None:
+def test_every_command_is_in_the_help_with_a_short_description(ladm: Any) -> None:
     assert sorted(name for names in SECTIONS.values() for name in names) == sorted(main.commands)
     shown = ladm("--help").stdout
     for name, command in main.commands.items():
@@ -43,7 +43,7 @@ def test_ctrl_c_while_the_program_loads(monkeypatch: pytest.MonkeyPatch, capsys:
     assert (stopped.value.code, capsys.readouterr().err) == (130, "ladm: stopped by Ctrl-C\n")
 
 
-def test_a_reader_that_stops_and_a_name_that_is_no_text(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+def test_a_closed_pipe_and_a_name_that_is_not_utf8(ladm: Any, short_rows: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
     command = [sys.executable, "-m", "ladm"]
@@ -63,7 +63,7 @@ def test_a_reader_that_stops_and_a_name_that_is_no_text(ladm: Any, short_rows: s
 
 
 @pytest.mark.parametrize("words", [["perplexity"], ["needle"]])
-def test_no_file_of_anybody_else_is_overwritten(ladm: Any, tmp_path: Path, words: list[str]) -> None:
+def test_a_file_of_somebody_else_is_not_overwritten(ladm: Any, tmp_path: Path, words: list[str]) -> None:
     mine = tmp_path / "mine.json"
     mine.write_text('{"mine": 1}')
     result = ladm("evaluate", *words, "--model", tmp_path, "--rows", tmp_path, "--output", mine)
@@ -71,7 +71,7 @@ def test_no_file_of_anybody_else_is_overwritten(ladm: Any, tmp_path: Path, words
     assert (result.exit_code, result.stderr, mine.read_text()) == (2, message, '{"mine": 1}')
 
 
-def test_a_picture_of_anybody_else_is_not_overwritten(ladm: Any, tmp_path: Path) -> None:
+def test_a_picture_of_somebody_else_is_not_overwritten(ladm: Any, tmp_path: Path) -> None:
     (tmp_path / "n.png").write_text("mine")
     command = ("evaluate", "needle", "--model", tmp_path, "--rows", tmp_path, "--output", tmp_path / "n.json")
     result = ladm(*command)

@@ -288,7 +288,7 @@ def test_rescore_faults_in_full(ladm: Run, kept: tuple[str, Path], tmp_path: Pat
     for arguments, code, message in (
         ((run, *out), 2, "nothing to change: give --profile, --reduce or --layers"),
         ((run, *out, "--profile", heads, "--reduce", "mean"), 2,
-         "--profile settles layers and reduction; leave --reduce and --layers out"),
+         "--profile sets the layers and the reduction; leave --reduce and --layers out"),
         ((run, *out, "--layers", "5"), 1, "layer 5 is wanted, and the run kept layers [0, 1, 2]"),
         ((tmp_path / "layers", *out, "--profile", heads), 1,
          f"{tmp_path / 'layers'} did not keep cds_per_head; score it again with --record heads"),

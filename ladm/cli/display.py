@@ -1,4 +1,4 @@
-"""What a person sees on the terminal: progress on standard error, and tables."""
+"""Progress bars on standard error, and tables of results on standard output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-if TYPE_CHECKING:
     from ladm.calibration.check_result import CheckResult
     from ladm.calibration.estimates import Estimate
     from ladm.calibration.result import CalibrationResult
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
 class ScoringBar:
     """Documents, tokens a second and time left, on standard error."""
+
+    # tqdm is imported in `start`, because it loads 50 ms of modules that `ladm --help` does not need.
 
     def __init__(self, what: str = "scoring") -> None:
         self._what = what
@@ -34,6 +35,7 @@ class ScoringBar:
     def advance(self, *, rows: int, tokens: int) -> None:
         assert self._bar is not None
         self._tokens += tokens
+        # Of this process alone: rows that a former run finished took no time in this one.
         rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
         self._bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
         self._bar.update(rows)
@@ -155,5 +157,6 @@ def selection_table(manifest: Manifest) -> Iterator[str]:
 
 def _plain(name: str) -> str:
     """A name from the data as one line of at most 40 printable characters."""
+    # Control characters could rewrite what is on the terminal, and a right-to-left mark the order of the table.
     text = "".join(c if c.isprintable() else "?" for c in name)
     return text if len(text) <= 40 else text[:39] + "…"

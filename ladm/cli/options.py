@@ -161,8 +161,8 @@ def help_text(field: Setting) -> str:
 def parameter_of(field: Setting) -> click.Parameter:
     """The click parameter of a field.
 
-    Its own default is always None, so that a flag that was not given can be told from one that was: only given flags
-    beat a YAML file. Required ones are checked after the file is read, because the file may give them.
+    Its own default is always None, which shows that the flag was not given: only given flags beat a YAML file. Required
+    ones are checked after the file is read, because the file may give them.
     """
     if field.spec.positional:
         count = -1 if isinstance(field.default, tuple) else 1

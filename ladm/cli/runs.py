@@ -53,7 +53,7 @@ def verify(settings: VerifySettings) -> None:
     if problems:
         raise LadmError(f"{run} is not sound: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
     if not is_finished(found):
-        raise IncompleteError(f"{run} is sound as far as it is, and not finished; run its ladm score again")
+        raise IncompleteError(f"{run} shows no damage so far, but is not finished; run the same ladm score again")
     click.echo(f"{run} is sound: {found.num_rows:,} rows, {len(found.units):,} units")
 
 

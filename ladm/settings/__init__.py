@@ -1,1 +1,1 @@
-"""What each command is asked to do: frozen, checked settings with their defaults, and the files that give them."""
+"""The settings of each command: frozen, checked objects with their defaults, and the YAML files that set them."""

@@ -25,7 +25,7 @@ class PrepareSettings(Settings):
     text_key: str = setting("text", "Column or key that holds a document's text.", section=DOCUMENTS, metavar="KEY")
     domain_key: str = domain_key_setting("Column or key that holds its domain.", section=DOCUMENTS)
     domain: str | None = setting(
-        None, "Domain of the documents that have none.", section=DOCUMENTS, metavar="NAME", unset="none"
+        None, "Domain of the documents that have none.", section=DOCUMENTS, metavar="NAME", unset="an error"
     )
     bos: bool | None = setting(None, "Start every row with the tokenizer's BOS token.", unset="as the tokenizer does")
     limit: int | None = setting(None, "Stop when N rows are written.", metavar="N", unset="no limit", at_least=1)

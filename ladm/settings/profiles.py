@@ -1,6 +1,6 @@
-"""A profile: which layers or heads of which model make a score, how, and with what method.
+"""Profile <-> YAML file: which layers or heads of a model make a score, how they are combined, and with what method.
 
-A profile is a YAML file that `ladm calibrate` writes and `ladm score` and `ladm rescore` read. Imports no torch.
+`ladm calibrate` writes it; `ladm score` and `ladm rescore` read it. Imports no torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What `ladm calibrate` found. `found` is for people: AUC with intervals, cost, documents."""
+    """The result of `ladm calibrate`. `found` is for people and is not used: AUC with intervals, cost, documents."""
 
     model: dict[str, Any]
     method: Method
@@ -47,7 +47,7 @@ def profile_text(profile: Profile) -> str:
 
 
 def read_profile(path: str | Path) -> Profile:
-    """Read a profile. Raises UsageError with one line for anything that is not one."""
+    """Read a profile. Raises UsageError for a file that cannot be read or is not a profile."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

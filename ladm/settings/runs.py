@@ -55,7 +55,7 @@ class RescoreSettings(Settings):
     def check_together(self) -> None:
         parse_layers(self.layers)
         if self.profile is not None and (self.reduce is not None or self.layers is not None):
-            raise UsageError("--profile settles layers and reduction; leave --reduce and --layers out")
+            raise UsageError("--profile sets the layers and the reduction; leave --reduce and --layers out")
         if self.run and self.profile is None and self.reduce is None and self.layers is None:
             raise UsageError("nothing to change: give --profile, --reduce or --layers")
 
