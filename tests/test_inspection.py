@@ -1,4 +1,4 @@
-"""Where a score comes from: the parts of a score add up to it, and what `ladm inspect` writes says so."""
+"""Where a score comes from: its parts add up to it, also in the files that `ladm inspect` writes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from conftest import SMALL, read_lines, topical_rows
 
 from ladm.corpus.rows import open_rows
 from ladm.corpus.tokenization import plain_tokenizer, spell
+from ladm.explain.inspected_document import read_inspected, write_inspected
 from ladm.method.attribution import column_weights, pair_parts, strongest, token_focus
 from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, wanted_JN
 from ladm.method.grid import span_grid
@@ -60,30 +61,31 @@ def test_weights_of_columns_make_the_score(columns: int, how: str, weighted: boo
     w = np.array(weights or [1.0] * columns) / sum(weights or [1.0] * columns)
     if how == "mean":
         assert found == pytest.approx(w)
-    if how == "geometric":  # each has of the score the share that its weight has
+    if how == "geometric":  # each has the share of the score that its weight has
         assert found * cds / score == pytest.approx(w)
     if how == "median":
         middle = np.sort(cds)[(columns - 1) // 2 : columns // 2 + 1]
         assert found == pytest.approx(np.isin(cds, middle) / len(middle))
 
 
-def test_a_geometric_mean_of_nothing_has_no_parts() -> None:
+def test_a_geometric_mean_of_zero_has_no_parts() -> None:
     reduction = Reduction(how="geometric", layers=(0, 1))
     assert column_weights(np.array([0.0, 1.0]), reduction).tolist() == [0.0, 0.0]
 
 
-def test_a_document_without_focus_is_taken_apart(golden_observer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ladm.explain import decompose as parts
+def test_a_document_without_focus_is_decomposed(golden_observer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ladm.explain import decompose
 
     ids = torch.arange(512).unsqueeze(0)
     grid = span_grid(512, variant="released", l=16, m=1, n=4, n0=None, d_afs=4, d_cds=4)
     nothing = torch.zeros(1, len(grid.J), grid.N)
-    monkeypatch.setattr(parts, "pairwise_focus", lambda *_, **__: nothing)
+    monkeypatch.setattr(decompose, "pairwise_focus", lambda *_, **__: nothing)
     for how in ("mean", "median", "geometric"):
-        reduction = Reduction(how=how, layers=(0, 1, 2))
-        found = parts.take_apart(
-            golden_observer, ids, grid, reduction=reduction, ablation="none", backend="torch", most_pairs=4
-        )
+        decomposer = decompose.Decomposer(
+            observer=golden_observer, reduction=Reduction(how=how, layers=(0, 1, 2)), ablation="none", backend="torch",
+            most_pairs=4,
+        )  # fmt: skip
+        found = decomposer.decompose(ids, grid)
         assert (found.score, found.pairs, found.part_JN.sum()) == (0.0, [], 0.0)
         assert found.pfs_JN.isfinite().all()
 
@@ -119,7 +121,7 @@ def inspected(run: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted((run / "inspected").iterdir())]
 
 
-def test_the_best_and_the_worst_are_taken_apart(ladm: Any, scored: Path, talking: Path) -> None:
+def test_the_best_and_the_worst_are_decomposed(ladm: Any, scored: Path, talking: Path) -> None:
     ranked = read_lines(scored / "sorted_by_score.jsonl")
     result = ladm("inspect", scored, "--top", "2", "--bottom", "1")
     assert result.exit_code == 0, result.output
@@ -150,24 +152,33 @@ def test_the_best_and_the_worst_are_taken_apart(ladm: Any, scored: Path, talking
                 assert sum(pair[side]["weights"]) == pytest.approx(pair["part"], rel=1e-4)
 
 
-def test_documents_are_named_by_their_index(ladm: Any, scored: Path) -> None:
+def test_a_file_is_read_as_it_was_written(ladm: Any, scored: Path, tmp_path: Path) -> None:
+    assert ladm("inspect", scored, "--top", "1").exit_code == 0
+    (path,) = (scored / "inspected").iterdir()
+    document = read_inspected(path)
+    assert document.to_json() == json.loads(path.read_text())
+    write_inspected(tmp_path / "again.json", document)
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+def test_documents_are_chosen_by_their_index(ladm: Any, scored: Path) -> None:
     assert ladm("inspect", scored, "--index", "4", "--index", "1").exit_code == 0
     assert [one["index"] for one in inspected(scored)] == [1, 4]
     result = ladm("inspect", scored, "--index", "4", "--index", "x")
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: no document of {scored} with the index 'x' has a score; its errors.jsonl says which rows have none, "
-        "and why\n",
+        1, f"ladm: no document of {scored} with the index 'x' has a score; its errors.jsonl lists the rows without "
+        "one, with the reasons\n",
     )  # fmt: skip
 
 
-def test_what_is_there_is_not_made_again(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valid_file_is_not_written_again(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ladm("inspect", scored, "--top", "2").exit_code == 0
     before = {path: path.read_bytes() for path in (scored / "inspected").iterdir()}
     (scored / "inspected" / "000000000.json.0f.partial").write_text("")
     first, second = list(before)
     first.write_bytes(before[first][:-20])
     made: list[Any] = []
-    monkeypatch.setattr("ladm.explain.document.Explainer._take", lambda self, *_: made.append(self) or 1 / 0)
+    monkeypatch.setattr("ladm.explain.explainer.Explainer._decompose", lambda self, *_: made.append(self) or 1 / 0)
     assert "unexpected ZeroDivisionError" in ladm("inspect", scored, "--top", "2").stderr
     monkeypatch.undo()
     assert len(made) == 1
@@ -179,22 +190,22 @@ def test_what_is_there_is_not_made_again(ladm: Any, scored: Path, monkeypatch: p
     assert second.read_bytes() == before[second]
 
 
-def test_a_stopped_inspection_says_so_and_keeps_what_it_has(
+def test_a_stopped_inspection_keeps_its_finished_files(
     ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import os
     import signal
 
-    from ladm.explain import document as explanation
+    from ladm.explain import explainer as explanation
 
-    real = explanation.Explainer._take
+    real = explanation.Explainer._decompose
 
-    def take(self: Any, ids: Any, grid: Any, position: int) -> Any:
+    def decompose(self: Any, ids: Any, grid: Any, position: int) -> Any:
         if (scored / "inspected").exists() and any((scored / "inspected").glob("*.json")):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, ids, grid, position)
 
-    monkeypatch.setattr(explanation.Explainer, "_take", take)
+    monkeypatch.setattr(explanation.Explainer, "_decompose", decompose)
     result = ladm("inspect", scored, "--top", "3")
     assert result.exit_code == 143
     assert result.stderr.splitlines()[-1] == (
@@ -204,15 +215,15 @@ def test_a_stopped_inspection_says_so_and_keeps_what_it_has(
     assert len(inspected(scored)) == len(result.stdout.splitlines()) == 1
 
 
-def test_as_many_as_are_allowed(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_documents_is_limited(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = "ladm: at most 100 documents can be inspected at once; ask for fewer\n"
     for options in (("--top", "101"), ("--top", "60", "--bottom", "41"), ("--bottom", "9" * 20)):
         result = ladm("inspect", scored, *options)
         assert (result.exit_code, result.stderr) == (2, message)
-    monkeypatch.setattr("ladm.explain.inspect_run.MOST_INSPECTED", 1)
+    monkeypatch.setattr("ladm.explain.chosen_documents.MOST_INSPECTED", 1)
     result = ladm("inspect", scored, "--top", "2")
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: more than 1 documents of {scored} have such an index; ask for others, or by --top\n",
+        1, f"ladm: more than 1 documents of {scored} have such an index; choose others, or use --top\n",
     )  # fmt: skip
 
 
@@ -224,7 +235,7 @@ def test_as_many_as_are_allowed(ladm: Any, scored: Path, monkeypatch: pytest.Mon
         {"reduce": "geometric", "layers": [0, 2], "heads": ["L0H1", "L2H0", "L2H3"], "weights": None},
     ],
 )
-def test_scores_of_profiles_are_taken_apart(
+def test_scores_of_profiles_are_decomposed(
     ladm: Any, scored: Path, talking: Path, tmp_path: Path, score: dict[str, Any]
 ) -> None:
     identity = json.loads((scored / "run.json").read_text())
@@ -254,20 +265,20 @@ def test_a_model_without_a_tokenizer_shows_no_text(ladm: Any, short_rows: str, t
     run = tmp_path / "run"
     assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
     result = ladm("inspect", run, "--top", "1")
-    assert "warning   the model's folder has no tokenizer: no text will be shown, only where it is\n" in result.stderr
+    assert (
+        "warning   the model's folder has no tokenizer: positions will be shown without their text\n" in result.stderr
+    )
     (one,) = inspected(run)
     assert (one["excerpt"], one["pairs"][0]["later"]["tokens"]) == ("", [])
     assert ladm("report", run).exit_code == 0
-    assert "(no tokenizer, no text)" in (run / "report.html").read_text()
+    assert "(no text: the model has no tokenizer)" in (run / "report.html").read_text()
 
 
-def test_what_cannot_be_inspected_is_refused(
-    ladm: Any, scored: Path, golden: Any, save_rows: Any, tmp_path: Path
-) -> None:
+def test_error_messages_of_inspect(ladm: Any, scored: Path, golden: Any, save_rows: Any, tmp_path: Path) -> None:
     ids = topical_rows(golden, [700, 512, 700, 650, 512, 700, 512])
     other = save_rows([row | {"index": row["index"] + 1} for row in ids], "other")
-    told = save_rows([row | {"meta": {"pile_set_name": "x"}} for row in ids], "told")
-    turned = save_rows([row | {"input_ids": row["input_ids"][::-1]} for row in ids], "turned")
+    renamed = save_rows([row | {"meta": {"pile_set_name": "x"}} for row in ids], "renamed")
+    reversed_ids = save_rows([row | {"input_ids": row["input_ids"][::-1]} for row in ids], "reversed")
     fewer = save_rows(ids[:-1], "fewer")
     copy = tmp_path / "copy"
     shutil.copytree(tmp_path / "talking", copy)
@@ -276,8 +287,8 @@ def test_what_cannot_be_inspected_is_refused(
     top = ("--top", "1")
     cases = {
         (*top, "--rows", other): "ladm: {rows} are not the rows of the run: row {k} is another document",
-        (*top, "--rows", told): "ladm: {rows} are not the rows of the run: row {k} is another document",
-        (*top, "--rows", turned): "ladm: row {k} of {rows} has the score ",
+        (*top, "--rows", renamed): "ladm: {rows} are not the rows of the run: row {k} is another document",
+        (*top, "--rows", reversed_ids): "ladm: row {k} of {rows} has the score ",
         (*top, "--rows", "absent"): "ladm: no such data set: absent",
         (*top, "--rows", fewer): "ladm: {rows} has 6 rows, and {run} scored 7; give --rows those that it scored",
         (*top, "--model", copy): "ladm: {model} is not the model that scored {run}; give --model its folder",
@@ -302,7 +313,7 @@ def test_what_cannot_be_inspected_is_refused(
     assert ladm("inspect", scored).exit_code == 3
 
 
-def test_overwrite_takes_what_was_inspected_with_it(ladm: Any, scored: Path, talking: Path) -> None:
+def test_overwrite_removes_the_inspected_documents(ladm: Any, scored: Path, talking: Path) -> None:
     assert ladm("inspect", scored).exit_code == 0
     assert ladm("report", scored).exit_code == 0
     assert ladm("verify", scored).exit_code == 0
@@ -326,7 +337,7 @@ class Pieces:
         return bytes(ids).decode(errors="replace")
 
 
-def test_a_character_of_several_tokens_stands_with_the_last() -> None:
+def test_a_character_of_several_tokens_belongs_to_the_last() -> None:
     ids = list("aé€z".encode())
     assert spell(Pieces(), ids) == ["a", "", "é", "", "", "€", "z"]
     assert "".join(spell(Pieces(), ids[:-2])) == "aé\ufffd"
@@ -334,7 +345,7 @@ def test_a_character_of_several_tokens_stands_with_the_last() -> None:
     assert spell(Pieces(), []) == []
 
 
-def test_text_made_of_bytes_is_told_from_the_middle_of_a_character() -> None:
+def test_whole_bytes_are_distinguished_from_the_middle_of_a_character() -> None:
     """As Llama's tokenizer does it: a run of bytes that is not whole is no text at all."""
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast

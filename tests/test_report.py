@@ -1,4 +1,4 @@
-"""The page of `ladm report`: what it says is so, what it shows of the data is only text, and it asks for nothing."""
+"""The page of `ladm report`: its numbers are the run's, data is only shown as text, and it needs no network."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import GOLDEN, SMALL, read_lines, topical_rows
 
+from ladm.explain.inspected_document import InspectedDocument, SpanPair, SpanText
 from ladm.report.charts import brightest, heat_map, scale, shares_by_distance
 
 VOID = {"meta", "link", "br", "img", "input"}
@@ -99,7 +100,7 @@ def test_the_page_shows_what_the_run_holds(ladm: Any, make_run: Any, talking: Pa
     page = Page((run / "report.html").read_text())
     require_harmless(page)
     ranked = read_lines(run / "sorted_by_score.jsonl")
-    assert "Long-range dependency of 5 documents" in page.text
+    assert "Long-range dependency scores of 5 documents" in page.text
     assert "1 without a score" in page.text
     assert "outside_vocabulary 1 row 5: id 512 at token 1 is outside" in page.text
     for row in ranked:
@@ -112,14 +113,14 @@ def test_the_page_shows_what_the_run_holds(ladm: Any, make_run: Any, talking: Pa
     found = json.loads(next(iter(sorted((run / "inspected").iterdir()))).read_text())
     for token in found["pairs"][0]["later"]["tokens"]:
         assert token.strip() in page.text
-    assert page.text.count(" of the score") == sum(
+    assert page.text.count("% of the score, from ") == sum(
         len(json.loads(path.read_text())["pairs"]) for path in (run / "inspected").iterdir()
     )
     shown = [float(x) for x in re.findall(r"(?:under [\d,]+|to [\d,]+|or more) ([\d.]+) %", page.text)]
     assert sum(shown) == pytest.approx(200, abs=3)
 
 
-def test_the_same_run_makes_the_same_bytes(ladm: Any, make_run: Any, tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_page(ladm: Any, make_run: Any, tmp_path: Path) -> None:
     run = make_run(["a", "b", "a"])
     assert ladm("inspect", run).exit_code == 0
     for name in ("one.html", "two.html"):
@@ -134,7 +135,7 @@ def test_the_same_run_makes_the_same_bytes(ladm: Any, make_run: Any, tmp_path: P
         assert (result.exit_code, result.stderr, path.read_bytes()) == (2, message, before)
 
 
-def test_nothing_of_the_data_is_more_than_text(ladm: Any, make_run: Any, talking: Path) -> None:
+def test_hostile_data_is_only_shown_as_text(ladm: Any, make_run: Any, talking: Path) -> None:
     run = make_run(["plain", *HOSTILE], model=talking)
     assert ladm("inspect", run).exit_code == 0
     for path in sorted((run / "inspected").iterdir()):
@@ -155,7 +156,7 @@ def test_nothing_of_the_data_is_more_than_text(ladm: Any, make_run: Any, talking
     assert "x" * 200 not in page.text
 
 
-def test_odd_meta_is_shown_as_it_is(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_unusual_meta_is_shown_unchanged(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     rows = topical_rows(golden, [700, 692, 684, 676])
     for row, meta in zip(rows, ["plain words", "[" * 5000, None, "x"], strict=True):
         row |= {"meta": meta, "chunked_index": 7}
@@ -168,22 +169,22 @@ def test_odd_meta_is_shown_as_it_is(ladm: Any, save_rows: Any, golden: Any, tmp_
         assert " 0, 7 700 plain words " in page.text
 
 
-def test_more_domains_than_can_be_shown(ladm: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_domains_than_are_shown(ladm: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from ladm.report import overview
 
     run = make_run(["a", "b", "c"])
     monkeypatch.setattr(overview, "MOST_DOMAINS", 2)
     monkeypatch.setattr("ladm.report.page.MOST_DOMAINS", 2)
     assert ladm("report", run).exit_code == 0
-    assert "And 1 smaller domains." in Page((run / "report.html").read_text()).text
-    monkeypatch.setattr(overview, "MOST_TO_COUNT", 2)
+    assert "Not shown: 1 smaller domain." in Page((run / "report.html").read_text()).text
+    monkeypatch.setattr(overview, "MOST_DOMAINS_COUNTED", 2)
     result = ladm("report", run)
     assert (result.exit_code, result.stderr) == (
         1, f"ladm: {run} has more than 2 domains by meta.pile_set_name; give a coarser --domain-key, or none\n",
     )  # fmt: skip
 
 
-def test_a_run_without_looks_says_how_to_look(ladm: Any, make_run: Any) -> None:
+def test_a_run_without_inspections_shows_the_commands(ladm: Any, make_run: Any) -> None:
     run = make_run(["a", "b"])
     assert ladm("report", run).exit_code == 0
     page = Page((run / "report.html").read_text())
@@ -192,12 +193,12 @@ def test_a_run_without_looks_says_how_to_look(ladm: Any, make_run: Any) -> None:
     run.rename(odd)
     assert ladm("report", odd, "--domain-key", "meta.title", "--output", run.parent / "p.html").exit_code == 0
     page = Page((run.parent / "p.html").read_text())
-    told = f"--output {run.parent}/p.html --domain-key meta.title"
+    options = f"--output {run.parent}/p.html --domain-key meta.title"
     quoted = "'" + str(odd).replace("'", "'\"'\"'") + "'"
-    assert f"ladm inspect {quoted} ladm report {quoted} {told}" in page.text
+    assert f"ladm inspect {quoted} ladm report {quoted} {options}" in page.text
 
 
-def test_a_subset_is_shown_by_its_cut(ladm: Any, make_run: Any, tmp_path: Path) -> None:
+def test_a_subset_is_shown_with_its_lowest_score(ladm: Any, make_run: Any, tmp_path: Path) -> None:
     run = make_run(["a", "b", "a", "b", "a", "b"])
     subset = tmp_path / "subset"
     selected = ("select", run, "--rows", tmp_path / "rows", "--tokens", "1500")
@@ -230,17 +231,17 @@ def test_a_subset_is_shown_by_its_cut(ladm: Any, make_run: Any, tmp_path: Path) 
     assert result.stderr == f"ladm: {tmp_path} is not a subset of ladm select: it has no manifest.json\n"
 
 
-def test_what_cannot_be_shown_is_refused(ladm: Any, make_run: Any, tmp_path: Path) -> None:
+def test_error_messages_of_report(ladm: Any, make_run: Any, tmp_path: Path) -> None:
     run = make_run(["a", "b", "a"])
     result = ladm("report", run, "--domain-key", "source")
     assert (result.exit_code, result.stderr) == (
-        1, "ladm: domains by source cannot be shown, because a run keeps of the columns only meta; give --domain-key a "
-        "key such as meta.source, or none\n",
+        1, "ladm: domains by source cannot be shown, because a run stores no column of the data but meta; give "
+        "--domain-key a key such as meta.source, or none\n",
     )  # fmt: skip
     assert ladm("report", run, "--domain-key", "none").exit_code == 0
     result = ladm("report", run, "--domain-key", "meta.absent")
     assert (result.exit_code, result.stderr) == (
-        0, "warning   no document has meta.absent, so there is one domain; --domain-key says where it is\n",
+        0, "warning   no document has meta.absent, so all are one domain; give --domain-key another key\n",
     )  # fmt: skip
     assert "(none) 3" in Page((run / "report.html").read_text()).text
     result = ladm("report", run, "--output", tmp_path / "absent" / "page.html")
@@ -253,23 +254,23 @@ def test_what_cannot_be_shown_is_refused(ladm: Any, make_run: Any, tmp_path: Pat
     whole = json.loads(path.read_text())
     cases: list[tuple[Any, int, str]] = [
         (whole | {"format": 0}, 1, f"{path} was made by another version of ladm; remove it, or run ladm inspect again"),
-        (whole | {"score": 1.0}, 1, f"{run}/inspected holds row {whole['position']}, and the run has another score "
-         "for it; remove that folder, or run ladm inspect again"),
+        (whole | {"score": 1.0}, 1, f"{run}/inspected explains row {whole['position']}, but the run has another "
+         "score for it; remove that folder, or run ladm inspect again"),
         ({k: v for k, v in whole.items() if k != "part"}, 74, f"{path} is damaged: KeyError: 'part'; remove it, or run "
          "ladm inspect again"),
-        (whole | {"part": whole["part"][:-1]}, 74, f"{path} is damaged: ValueError: its pairs and their parts are not "
-         "as many; remove it, or run ladm inspect again"),
-        (whole | {"num_tokens": 300}, 74, f"{path} is damaged: ValueError: its spans lie outside its tokens; remove "
-         "it, or run ladm inspect again"),
+        (whole | {"part": whole["part"][:-1]}, 74, f"{path} is damaged: ValueError: not every pair has a part and a "
+         "PFS; remove it, or run ladm inspect again"),
+        (whole | {"num_tokens": 300}, 74, f"{path} is damaged: ValueError: its scored spans are out of "
+         "order or end behind the last token; remove it, or run ladm inspect again"),
         (whole | {"position": 1e999}, 74, f"{path} is damaged: OverflowError: cannot convert float infinity to "
          "integer; remove it, or run ladm inspect again"),
         (whole | {"i": [spans[::-1] for spans in whole["i"]]}, 74, f"{path} is damaged: ValueError: its earlier spans "
          "are out of order; remove it, or run ladm inspect again"),
-        (whole | {"part": [[float("nan")] * len(x) for x in whole["part"]]}, 74, f"{path} is damaged: ValueError: a "
-         "part is no number; remove it, or run ladm inspect again"),
+        (whole | {"part": [[float("nan")] * len(x) for x in whole["part"]]}, 74, f"{path} is damaged: ValueError: a part or "
+         "a PFS is not a finite number; remove it, or run ladm inspect again"),
         (whole | {"pairs": [1]}, 74, f"{path} is damaged: TypeError: 'int' object is not subscriptable; remove it, or "
          "run ladm inspect again"),
-        ([], 74, f"{path} is damaged: it is no JSON object"),
+        ([], 74, f"{path} is damaged: it does not hold a JSON object"),
     ]  # fmt: skip
     for content, code, message in cases:
         path.write_text(json.dumps(content))
@@ -292,7 +293,7 @@ def test_what_cannot_be_shown_is_refused(ladm: Any, make_run: Any, tmp_path: Pat
     )  # fmt: skip
 
 
-def test_scales_hold_what_they_show() -> None:
+def test_scales_and_their_ticks() -> None:
     line = scale([0.02, 0.5, 0.11], 400)
     assert line.logarithmic
     assert (line.place(0.02), line.place(0.1), line.place(0.5)) == (0, 200, 400)
@@ -304,8 +305,8 @@ def test_scales_hold_what_they_show() -> None:
 
 
 @pytest.mark.parametrize(("d_afs", "d_cds"), [(1, 1), (3, 2), (4, 4)])
-def test_a_pixel_stands_where_its_pair_does(d_afs: int, d_cds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pair alone adds something: it is the only bright pixel, and lies under its mark."""
+def test_a_pixel_is_at_the_place_of_its_pair(d_afs: int, d_cds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one pair that adds to the score there is one bright pixel, and it is under its mark."""
     import base64
     import io
 
@@ -317,10 +318,12 @@ def test_a_pixel_stands_where_its_pair_does(d_afs: int, d_cds: int, monkeypatch:
     part = [[0.0] * len(spans) for spans in i]
     row, column = len(j) // 2, len(i[len(j) // 2]) // 2
     part[row][column] = 2.0
-    found = {
-        "num_tokens": 64 * 16 + 5, "span_tokens": 16, "first_token": 5, "j": j, "i": i, "part": part,
-        "pairs": [{"i": i[row][column], "j": j[row]}],
-    }  # fmt: skip
+    nothing = SpanText(first_token=0, tokens=[], weights=[], before="", after="")
+    pair = SpanPair(i=i[row][column], j=j[row], part=2.0, pfs=1.0, later=nothing, earlier=nothing)
+    found = InspectedDocument(
+        made_with={}, position=0, index=0, chunked_index=None, num_tokens=64 * 16 + 5, score=2.0, score_here=2.0,
+        span_tokens=16, first_token=5, columns=[], j=j, i=i, pfs=part, part=part, excerpt="", pairs=[pair],
+    )  # fmt: skip
     monkeypatch.setitem(matplotlib.rcParams, "image.origin", "lower")
     drawn = heat_map(found, brightest([found]), side=640)
     picture = imread(io.BytesIO(base64.b64decode(drawn.image.removeprefix("data:image/png;base64,"))))

@@ -85,7 +85,7 @@ def inspect(settings: InspectSettings) -> None:
     quieten_libraries()
     from ladm.explain.inspect_run import inspect as run_inspect
 
-    run_inspect(settings, echo=note, tell=lambda path: click.echo(str(path)), progress=ScoringBar("inspecting"))
+    run_inspect(settings, echo=note, on_file=lambda path: click.echo(str(path)), progress=ScoringBar("inspecting"))
 
 
 @settings_command(

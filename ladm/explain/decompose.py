@@ -1,7 +1,7 @@
-"""Token ids and an observed model -> a score taken apart: what each pair of spans adds, and tokens of the strongest.
+"""Token ids and an observed model -> a score decomposed: what each pair of spans adds, and each token of the top pairs.
 
-Shape suffixes: B rows (one here), P layers or heads that make the score, T tokens, J scored spans, N spans,
-l tokens of a span.
+Shape suffixes: B rows (one here), P layers or heads behind the score, T tokens, J scored spans, N spans,
+l tokens of a span, H heads.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ladm.modeling.observer import LayerView, Observer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """A score taken apart, float32 on the CPU."""
+class Decomposition:
+    """The score of one document in parts, float32 on the CPU."""
 
     grid: Grid
     score: float
@@ -29,100 +29,103 @@ class Parts:
     w_P: Floats
     """The score is the sum of w_p CDS_p."""
     pfs_JN: Tensor
-    """PFS, a mean over the columns by their w; a plain one where all are 0."""
+    """PFS, averaged over the columns by their w; with equal weights where all w are 0."""
     part_JN: Tensor
-    """What each pair adds: their sum is the score."""
+    """What each pair adds to the score, which is the sum of all."""
     pairs: list[tuple[int, int]]
-    """Row of J and span i of the strongest."""
-    tokens: list[Tensor]
-    """For each of `pairs` what each token of span j with each of span i adds, (l, l)."""
+    """The strongest pairs: row of J and span i."""
+    token_parts: list[Tensor]
+    """For each of `pairs` what each token of span j with each token of span i adds to the score, (l, l)."""
 
 
-def take_apart(
-    observer: Observer,
-    ids_BT: Tensor,
-    grid: Grid,
-    *,
-    reduction: Reduction,
-    ablation: Ablation,
-    backend: str,
-    most_pairs: int,
-    low_memory: bool = False,
-) -> Parts:
-    """Run the model twice over one row: for its spans, and for the tokens of its strongest pairs.
+@dataclass(frozen=True, kw_only=True)
+class Decomposer:
+    """A model and a score, for decomposing one document after another.
 
-    `observer.layers` are those of `reduction`. `low_memory`: as of `pairwise_focus`.
+    `observer` observes the layers of `reduction`, no others. `backend` is that of `pairwise_focus`.
     """
-    pfs_PJN = _focus(observer, ids_BT, grid, reduction, backend, low_memory=low_memory)
-    cds_P = contextual_dependency(aggregated_focus(pfs_PJN, grid, ablation=ablation), grid, ablation=ablation)
-    of_columns = cds_P.double().numpy()
-    w_P = column_weights(of_columns, reduction)
-    by_column = torch.from_numpy(w_P).float()[:, None, None]
-    parts_PJN = by_column * pair_parts(pfs_PJN, grid, ablation=ablation)
-    part_JN = parts_PJN.sum(dim=0)
-    pairs = list(strongest(part_JN, most_pairs))
-    total = float(w_P.sum())
-    return Parts(
-        grid=grid,
-        score=float(reduce_cds(of_columns[None], reduction.how, reduction.weights)[0]),
-        cds_P=of_columns,
-        w_P=w_P,
-        pfs_JN=(by_column * pfs_PJN).sum(dim=0) / total if total > 0 else pfs_PJN.mean(dim=0),
-        part_JN=part_JN,
-        pairs=pairs,
-        tokens=_tokens(observer, ids_BT, grid, reduction, pairs, pfs_PJN, parts_PJN),
-    )
 
+    observer: Observer
+    reduction: Reduction
+    ablation: Ablation
+    backend: str
+    most_pairs: int
 
-def _focus(
-    observer: Observer, ids_BT: Tensor, grid: Grid, reduction: Reduction, backend: str, *, low_memory: bool
-) -> Tensor:
-    """Equation 2 of every layer or head that makes the score: (P, J, N) on the CPU."""
-    by_head = reduction.heads is not None
-    kept: list[Tensor] = []
+    def decompose(self, ids_BT: Tensor, grid: Grid, *, low_memory: bool = False) -> Decomposition:
+        """Decompose the score of one row. The model runs twice.
 
-    def visit(view: LayerView) -> None:
-        pfs = pairwise_focus(
-            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head,
-            low_memory=low_memory,
-        )[0]  # fmt: skip
-        kept.append((pfs[_heads_of(reduction, view.layer)] if by_head else pfs.unsqueeze(0)).cpu())
+        The focus of single tokens would be T x T numbers for each column, far more than the memory of any device.
+        So the first pass computes PFS of whole spans and finds the strongest pairs, and the second pass computes the
+        focus of single tokens for these alone.
 
-    observer.observe(ids_BT, visit)
-    return torch.cat(kept)
+        `low_memory`: as of `pairwise_focus`.
+        """
+        reduction, ablation = self.reduction, self.ablation
+        pfs_PJN = self._pairwise_focus(ids_BT, grid, low_memory=low_memory)
+        afs_PJ = aggregated_focus(pfs_PJN, grid, ablation=ablation)
+        cds_P = contextual_dependency(afs_PJ, grid, ablation=ablation).double().numpy()
+        w_P = column_weights(cds_P, reduction)
+        w_P11 = torch.from_numpy(w_P).float()[:, None, None]
+        part_PJN = w_P11 * pair_parts(pfs_PJN, grid, ablation=ablation)
+        part_JN = part_PJN.sum(dim=0)
+        pairs = list(strongest(part_JN, self.most_pairs))
+        total = float(w_P.sum())
+        return Decomposition(
+            grid=grid,
+            score=float(reduce_cds(cds_P[None], reduction.how, reduction.weights)[0]),
+            cds_P=cds_P,
+            w_P=w_P,
+            pfs_JN=(w_P11 * pfs_PJN).sum(dim=0) / total if total > 0 else pfs_PJN.mean(dim=0),
+            part_JN=part_JN,
+            pairs=pairs,
+            token_parts=self._token_parts(ids_BT, grid, pairs=pairs, pfs_PJN=pfs_PJN, part_PJN=part_PJN),
+        )
 
+    def _pairwise_focus(self, ids_BT: Tensor, grid: Grid, *, low_memory: bool) -> Tensor:
+        """Equation 2 for every layer or head behind the score: (P, J, N) on the CPU."""
+        by_head = self.reduction.heads is not None
+        columns: list[Tensor] = []
 
-def _tokens(
-    observer: Observer,
-    ids_BT: Tensor,
-    grid: Grid,
-    reduction: Reduction,
-    pairs: list[tuple[int, int]],
-    pfs_PJN: Tensor,
-    parts_PJN: Tensor,
-) -> list[Tensor]:
-    found = [torch.zeros(grid.l, grid.l) for _ in pairs]
-    column = 0
+        def visit(view: LayerView) -> None:
+            pfs = pairwise_focus(
+                view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=self.backend,
+                by_head=by_head, low_memory=low_memory,
+            )[0]  # fmt: skip
+            columns.append((pfs[self._heads_of(view.layer)] if by_head else pfs.unsqueeze(0)).cpu())
 
-    def visit(view: LayerView) -> None:
-        nonlocal column
-        heads = None if reduction.heads is None else _heads_of(reduction, view.layer)
-        of_layer = slice(column, column + (1 if heads is None else len(heads)))
-        column = of_layer.stop
-        for k, (row, i) in enumerate(pairs):
-            if not parts_PJN[of_layer, row, i].any():
-                continue
-            focus_Hll = token_focus(
-                view.q_BHTD[0], view.k_BGTD[0], scaling=view.scaling, grid=grid, j=grid.J[row], i=i
-            ).cpu()
-            each = focus_Hll.mean(dim=0, keepdim=True) if heads is None else focus_Hll[heads]
-            pfs_P, part_P = pfs_PJN[of_layer, row, i].tolist(), parts_PJN[of_layer, row, i].tolist()
-            for focus_ll, pfs, part in zip(each, pfs_P, part_P, strict=True):
-                found[k] += focus_ll * (part / pfs if pfs > 0 else 0.0)
+        self.observer.observe(ids_BT, visit)
+        return torch.cat(columns)
 
-    observer.observe(ids_BT, visit)
-    return found
+    def _token_parts(
+        self, ids_BT: Tensor, grid: Grid, *, pairs: list[tuple[int, int]], pfs_PJN: Tensor, part_PJN: Tensor
+    ) -> list[Tensor]:
+        """For each pair what each token of span j with each token of span i adds to the score, (l, l)."""
+        found = [torch.zeros(grid.l, grid.l) for _ in pairs]
+        by_head = self.reduction.heads is not None
+        next_column = 0
 
+        def visit(view: LayerView) -> None:
+            # Layers come in the order of the columns: one column each, or one for each of a layer's heads.
+            nonlocal next_column
+            heads = self._heads_of(view.layer)
+            columns = slice(next_column, next_column + (len(heads) if by_head else 1))
+            next_column = columns.stop
+            for k, (row, i) in enumerate(pairs):
+                # Of a median only the one or two columns in the middle have parts; the others need no work.
+                if not part_PJN[columns, row, i].any():
+                    continue
+                focus_Hll = token_focus(
+                    view.q_BHTD[0], view.k_BGTD[0], scaling=view.scaling, grid=grid, j=grid.J[row], i=i
+                ).cpu()
+                focus_Pll = focus_Hll[heads] if by_head else focus_Hll.mean(dim=0, keepdim=True)
+                pfs_P, part_P = pfs_PJN[columns, row, i].tolist(), part_PJN[columns, row, i].tolist()
+                for focus_ll, pfs, part in zip(focus_Pll, pfs_P, part_P, strict=True):
+                    # The tokens' focus sums to PFS(i, j); scaled by part / PFS it sums to the pair's part.
+                    found[k] += focus_ll * (part / pfs if pfs > 0 else 0.0)
 
-def _heads_of(reduction: Reduction, layer: int) -> list[int]:
-    return [head for of, head in reduction.heads or () if of == layer]
+        self.observer.observe(ids_BT, visit)
+        return found
+
+    def _heads_of(self, layer: int) -> list[int]:
+        """The heads of a layer that count in the score; none where whole layers do."""
+        return [head for of, head in self.reduction.heads or () if of == layer]

@@ -5,153 +5,117 @@ The model runs twice over each: once for every pair of spans, once more for the 
 
 from __future__ import annotations
 
-import json
-from collections import deque
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.tokenization import disagreement, plain_tokenizer
 from ladm.errors import LadmError
-from ladm.explain.decompose import take_apart
-from ladm.explain.document import Explainer, Wanted
+from ladm.explain.chosen_documents import choose_documents
+from ladm.explain.decompose import Decomposer
+from ladm.explain.explainer import Explainer, ScoredDocument
+from ladm.explain.inspected_document import write_inspected
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts, model_identity
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import INSPECTED, Run
-from ladm.runs.results import columns_of, require_finished, score_batches
+from ladm.runs.results import require_finished
 from ladm.scoring.plan import load_planned, make_plan
 from ladm.settings.layers import spell_layers
-from ladm.settings.runs import MOST_INSPECTED, InspectSettings
+from ladm.settings.runs import InspectSettings
 from ladm.settings.score import ScoreSettings
-from ladm.storage.files import PARTIAL_SUFFIX, io_errors, write_whole
+from ladm.storage.files import PARTIAL_SUFFIX, io_errors
 from ladm.storage.interrupts import StopSignal, stop_on_signals
 
 MOST_PAIRS = 4
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 0.1}
-"""How far a document's CDS may be from those of the run, relatively, before it is another document."""
+"""How far a document's CDS may differ from the run's, relatively, before it is another document."""
 
 
-def inspect(settings: InspectSettings, *, echo: Echo, tell: Callable[[Path], None], progress: Progress) -> None:
-    """Look at the best and worst documents of a run, or at those named; `tell` hears of each file, once it is there.
+def inspect(settings: InspectSettings, *, echo: Echo, on_file: Callable[[Path], None], progress: Progress) -> None:
+    """Explain the scores of a run's best and worst documents, or of those named; calls `on_file` with each file.
 
-    A document that was looked at in the same way before is not looked at again.
+    A document that was inspected before in the same way keeps its file.
+
     Raises LadmError for an unfinished run, a document without a score, and for rows or a model that
     are not the run's.
     """
     run = Run.read(Path(settings.run))
     require_finished(run)
-    with stop_on_signals(run.folder / INSPECTED) as signals:
-        _inspect(run, settings, signals, echo, tell, progress)
+    folder = run.folder / INSPECTED
+    with stop_on_signals(folder) as signals:
+        documents = choose_documents(run, settings)
+        facts, rows = _open_model(run, settings), _open_rows(run, settings)
+        explainer = _explainer(run, settings, facts, rows, documents, echo=echo)
+        _create(folder)
+        progress.start(total=len(documents), done=0)
+        try:
+            for document in documents:
+                path = folder / f"{document.position:09d}.json"
+                if not explainer.is_explained(path, document):
+                    (row,) = rows.read(document.position, document.position + 1)
+                    write_inspected(path, explainer.explain(row, document, rows.name))
+                on_file(path)
+                progress.advance(rows=1, tokens=2 * document.num_tokens)
+                # A signal that arrives inside a callback of Python's does not raise here; see `stop_on_signals`.
+                if signals:
+                    raise StopSignal(signals[0])
+        finally:
+            progress.close()
 
 
-def _inspect(
-    run: Run,
-    settings: InspectSettings,
-    signals: list[int],
-    echo: Echo,
-    tell: Callable[[Path], None],
-    progress: Progress,
-) -> None:
-    reduction, ablation = run.identity.reduction, run.identity.score_form
-    column = run.identity.cds_column(ablation, heads=reduction.heads is not None)
-    wanted = _choose(run, settings, column if column in columns_of(run.folder) else None)
-    facts = _facts(run, settings)
-    rows = _rows(run, settings)
+def _create(folder: Path) -> None:
+    with io_errors(folder, "write in"):
+        folder.mkdir(exist_ok=True)
+        # What a killed inspection was still writing.
+        for partial in folder.glob(f"*{PARTIAL_SUFFIX}"):
+            partial.unlink(missing_ok=True)
+
+
+def _explainer(
+    run: Run, settings: InspectSettings, facts: ModelFacts, rows: Rows, documents: list[ScoredDocument], *, echo: Echo
+) -> Explainer:
+    """Load the model and prepare to explain `documents`."""
+    identity, reduction = run.identity, run.identity.reduction
     plan = make_plan(_score_settings(run, settings, reduction))
     used = plan.hardware
     echo(
         f"device    {used.devices[0]} in {used.dtype}, layers {spell_layers(plan.layers)} of {facts.num_layers}, twice "
-        f"over {len(wanted)} document{'s' if len(wanted) > 1 else ''}"
+        f"over {len(documents)} document{'s' if len(documents) > 1 else ''}"
     )
     problem = disagreement(rows, facts.folder)
     if problem is not None:
         echo(f"warning   {problem}")
-    tokenizer = _tokenizer(facts, echo)
-    folder = run.folder / INSPECTED
-    with io_errors(folder, "write in"):
-        folder.mkdir(exist_ok=True)
-        for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
-            left.unlink(missing_ok=True)
-    made_with = {"dtype": used.dtype, "backend": used.backend, "device": used.devices[0].split(":")[0]}
-    take = partial(
-        take_apart,
-        load_planned(plan, used.devices[0]),
-        reduction=reduction,
-        ablation=ablation,
-        backend=used.backend,
-        most_pairs=MOST_PAIRS,
-    )
-    kept_at = reduction.columns(run.identity.layers, num_heads=_num_heads(run, wanted, reduction))
-    explainer = Explainer(
-        take=take,
+    return Explainer(
+        decomposer=Decomposer(
+            observer=load_planned(plan, used.devices[0]),
+            reduction=reduction,
+            ablation=identity.score_form,
+            backend=used.backend,
+            most_pairs=MOST_PAIRS,
+        ),
         method=plan.settings.method,
         vocab_size=facts.vocab_size,
-        kept_at=kept_at,
-        names=_names(reduction),
-        tolerance=max(TOLERANCE[used.dtype], TOLERANCE[run.identity.dtype]),
-        tokenizer=tokenizer,
-        made_with=made_with,
+        stored_at=reduction.columns(identity.layers, num_heads=_num_heads(run, documents[0], reduction)),
+        column_names=_column_names(reduction),
+        # The coarser of the two precisions: that of the run, and that of this inspection.
+        tolerance=max(TOLERANCE[used.dtype], TOLERANCE[identity.dtype]),
+        tokenizer=_open_tokenizer(facts, echo),
+        made_with={"dtype": used.dtype, "backend": used.backend, "device": used.devices[0].split(":")[0]},
     )
-    progress.start(total=len(wanted), done=0)
-    try:
-        for one in wanted:
-            path = folder / f"{one.position:09d}.json"
-            if not explainer.is_explained(path, one):
-                (row,) = rows.read(one.position, one.position + 1)
-                found = explainer.explain(row, one, rows.name)
-                write_whole(path, [json.dumps(found, allow_nan=False).encode() + b"\n"])
-            tell(path)
-            progress.advance(rows=1, tokens=2 * one.num_tokens)
-            if signals:
-                raise StopSignal(signals[0])
-    finally:
-        progress.close()
 
 
-def _choose(run: Run, settings: InspectSettings, column: str | None) -> list[Wanted]:
-    """The documents asked for, best first, each once."""
-    names = ["rank", "position", "score", "num_tokens", "index", "meta", *([column] if column else [])]
-    chosen: dict[int, dict[str, Any]] = {}
-    labels, named = set(settings.index), set()
-    last: deque[dict[str, Any]] = deque(maxlen=settings.last)
-    for batch in score_batches(run.folder, names):
-        best_of_batch = batch["rank"][0].as_py()
-        looked_at = batch if labels or best_of_batch <= settings.first else batch.slice(0, 0)
-        indices = [str(index) for index in looked_at["index"].to_pylist()]
-        for k, (rank, index) in enumerate(zip(looked_at["rank"].to_pylist(), indices, strict=True)):
-            if rank <= settings.first or index in labels:
-                chosen[rank] = batch.slice(k, 1).to_pylist()[0]
-                named.add(index)
-        if len(chosen) > MOST_INSPECTED:
-            raise LadmError(
-                f"more than {MOST_INSPECTED} documents of {run.folder} have such an index; ask for others, or by --top"
-            )
-        last.extend(batch.slice(max(0, len(batch) - settings.last)).to_pylist())
-        if not (settings.last or labels) and len(chosen) == settings.first:
-            break
-    if labels - named:
-        raise LadmError(
-            f"no document of {run.folder} with the index {sorted(labels - named)[0]!r} has a score; its errors.jsonl "
-            "says which rows have none, and why"
-        )
-    chosen |= {one["rank"]: one for one in last}
-    if not chosen:
-        raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl says why")
-    return [
-        Wanted(cds=chosen[rank].pop(column) if column else None, **chosen[rank]) for rank in sorted(chosen)
-    ]  # fmt: skip
+def _num_heads(run: Run, document: ScoredDocument, reduction: Reduction) -> int | None:
+    """Heads of a layer: as many as the run stored, or, where it stored none, as the score needs; None: no heads."""
+    if reduction.heads is None:
+        return None
+    if document.cds is None:
+        return 1 + max(head for _, head in reduction.heads)
+    return len(document.cds) // len(run.identity.layers)
 
 
-def _num_heads(run: Run, wanted: list[Wanted], reduction: Reduction) -> int | None:
-    if reduction.heads is None or wanted[0].cds is None:
-        return None if reduction.heads is None else 1 + max(head for _, head in reduction.heads)
-    return len(wanted[0].cds) // len(run.identity.layers)
-
-
-def _facts(run: Run, settings: InspectSettings) -> ModelFacts:
+def _open_model(run: Run, settings: InspectSettings) -> ModelFacts:
     """The model that scored the run. Raises LadmError for another."""
     name = settings.model or run.identity.model_name
     try:
@@ -163,8 +127,11 @@ def _facts(run: Run, settings: InspectSettings) -> ModelFacts:
     return facts
 
 
-def _rows(run: Run, settings: InspectSettings) -> Rows:
-    """The rows that the run scored, as far as their number tells; single ones are judged by what they hold."""
+def _open_rows(run: Run, settings: InspectSettings) -> Rows:
+    """The rows that the run scored. Raises LadmError for another number of rows.
+
+    Their content is compared row by row in `Explainer.explain`: a digest of all would read the whole data set.
+    """
     name = settings.rows or run.identity.rows_name
     try:
         rows = open_rows(name, limit=run.num_rows)
@@ -178,7 +145,7 @@ def _rows(run: Run, settings: InspectSettings) -> Rows:
 
 
 def _score_settings(run: Run, settings: InspectSettings, reduction: Reduction) -> ScoreSettings:
-    """How the run was scored, with the layers alone that make its score."""
+    """How the run was scored, with only those layers that make its score."""
     return ScoreSettings(
         **run.identity.method.as_dict(),
         layers=spell_layers(reduction.layers),
@@ -188,18 +155,19 @@ def _score_settings(run: Run, settings: InspectSettings, reduction: Reduction) -
     )
 
 
-def _tokenizer(facts: ModelFacts, echo: Echo) -> Any:
+def _open_tokenizer(facts: ModelFacts, echo: Echo) -> Any:
+    """The model's tokenizer; None, with a warning, where there is none that works."""
     if not (Path(facts.folder) / "tokenizer.json").exists():
-        echo("warning   the model's folder has no tokenizer: no text will be shown, only where it is")
+        echo("warning   the model's folder has no tokenizer: positions will be shown without their text")
         return None
     try:
         return plain_tokenizer(facts.folder)
     except LadmError as error:
-        echo(f"warning   no text will be shown, only where it is: {error}")
+        echo(f"warning   positions will be shown without their text: {error}")
         return None
 
 
-def _names(reduction: Reduction) -> list[str]:
+def _column_names(reduction: Reduction) -> list[str]:
     if reduction.heads is None:
         return [f"L{layer}" for layer in reduction.layers]
     return [f"L{layer}H{head}" for layer, head in reduction.heads]

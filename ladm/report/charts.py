@@ -1,6 +1,6 @@
-"""Numbers of a report -> places on its pictures: scales, ticks, dots, and the heat map as an image in the page.
+"""Numbers of a report -> places on its pictures: scales, ticks, and the heat map as an image in the page.
 
-All places are in the units of the SVG that the template draws; nothing here writes markup.
+All places are in the units of the SVG that the template draws; nothing here writes markup. Imports no torch.
 """
 
 from __future__ import annotations
@@ -11,21 +11,27 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ladm.explain.inspected_document import InspectedDocument
+
 Floats = npt.NDArray[np.float64]
+Bars = list[tuple[float, float, float]]
+"""Place, extent and length of each bar; the longest has the length 1."""
 
 LOG_FROM_RATIO = 20.0
-BRIGHTEST = 0.995
-"""The quantile of a document's pairs that its brightest pixels stand for: a single pair does not darken the rest."""
+"""From this ratio of the highest to the lowest value a scale is logarithmic."""
+BRIGHTEST_QUANTILE = 0.995
+"""Parts above this quantile of a document's pairs are as bright as can be, so that a single pair does not darken all
+others."""
+MOST_TICKS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Values on a line of `width`: linear, or by their logarithms where all are above 0 and far apart."""
+    """Values on a line of `width`: linear, or logarithmic where all are above 0 and far apart."""
 
     low: float
     high: float
@@ -33,6 +39,7 @@ class Scale:
     logarithmic: bool
 
     def place(self, value: float) -> float:
+        """Where on the line a value is; one outside the scale is at its end."""
         low, high, x = self.low, self.high, min(max(value, self.low), self.high)
         if self.logarithmic:
             low, high, x = math.log(low), math.log(high), math.log(x)
@@ -44,21 +51,24 @@ class Scale:
             return [(self.place(x), f"{x:.4g}") for x in _round_steps(self.low, self.high)]
         exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         found = [m * 10.0**e for e in exponents for m in (1, 2, 5) if self.low <= m * 10.0**e <= self.high]
-        thin = found if len(found) <= 6 else [x for x in found if f"{x:e}"[0] == "1"] or found[:: len(found) // 5]
-        return [(self.place(x), f"{x:.3g}") for x in thin]
+        if len(found) > MOST_TICKS:
+            # Powers of ten alone, whose mantissa begins with 1.
+            found = [x for x in found if f"{x:e}"[0] == "1"]
+        return [(self.place(x), f"{x:.3g}") for x in found]
 
 
 def scale(values: list[float], width: float) -> Scale:
-    """A scale that holds all of the values, of which there is at least one."""
+    """A scale from the lowest to the highest of the values, of which there is at least one."""
     low, high = min(values), max(values)
     if low == high:
-        apart = abs(low) / 2 or 1.0
-        return Scale(low=low - apart, high=high + apart, width=width, logarithmic=False)
+        margin = abs(low) / 2 or 1.0
+        return Scale(low=low - margin, high=high + margin, width=width, logarithmic=False)
     return Scale(low=low, high=high, width=width, logarithmic=low > 0 and high / low > LOG_FROM_RATIO)
 
 
-def _round_steps(low: float, high: float, aim: int = 5) -> list[float]:
-    rough = (high - low) / aim
+def _round_steps(low: float, high: float, steps: int = 5) -> list[float]:
+    """About `steps` round numbers from `low` to `high`: from 1 to 3 the steps are 0.5."""
+    rough = (high - low) / steps
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
     first = math.ceil(low / step)
@@ -67,41 +77,46 @@ def _round_steps(low: float, high: float, aim: int = 5) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap:
-    """What each pair of spans adds to a score, later spans downwards, earlier ones to the right."""
+    """What each pair of spans adds to a score: the later span downwards, the earlier one to the right."""
 
     side: int
     image: str
-    """A PNG as a data URI, a pixel for each pair; one that is not used is transparent."""
+    """A PNG as a data URI, a pixel for each pair; pairs that are not used are transparent."""
     box: tuple[float, float, float, float]
     """Where the image is: x, y, width, height."""
     ticks: list[tuple[float, str]]
-    by_later: list[tuple[float, float, float]]
-    """For each scored span its place, its extent, and how much it adds, of the most that any does."""
-    by_earlier: list[tuple[float, float, float]]
+    by_later: Bars
+    """What each scored span adds over all its earlier ones."""
+    by_earlier: Bars
     marks: list[tuple[float, float, int]]
     """The strongest pairs: x, y, number."""
 
 
-def brightest(documents: Iterable[dict[str, Any]]) -> float:
-    """The part that is drawn as the brightest in all squares: that of the document that has the brightest."""
-    each = [np.concatenate([np.array(parts) for parts in found["part"]]) for found in documents]
-    return max((float(np.quantile(parts, BRIGHTEST)) or float(parts.max()) for parts in each), default=0.0) or 1.0
+def brightest(documents: Iterable[InspectedDocument]) -> float:
+    """The part that has the brightest colour in all maps: that of the document with the strongest pairs."""
+    largest = 0.0
+    for document in documents:
+        parts = np.concatenate([np.array(parts) for parts in document.part])
+        # Where nearly all parts are 0, so is the quantile.
+        largest = max(largest, float(np.quantile(parts, BRIGHTEST_QUANTILE)) or float(parts.max()))
+    return largest or 1.0
 
 
-def heat_map(found: dict[str, Any], most: float, side: int = 420) -> HeatMap:
-    """Draw what `ladm inspect` found of a document on a square of `side`; parts of `most` are the brightest.
+def heat_map(document: InspectedDocument, most: float, side: int = 420) -> HeatMap:
+    """Draw the parts of a document's score on a square of `side`; parts of `most` are the brightest.
 
-    With strides above 1 a pixel is as large as they are, and stands where its pair does.
+    A pixel is one pair, as wide and high as the strides between spans. With spans 0-63, d_afs 4 and n 4 the span
+    j = 63 is compared with 3, 7, ..., 59: pixel 0 stands for span 3, and covers the spans 0-3.
     """
-    T, l, later = found["num_tokens"], found["span_tokens"], found["j"]
-    across, down = _stride(found["i"]), _stride([later])
+    T, l, later = document.num_tokens, document.span_tokens, document.j
+    across, down = _stride(document.i), _stride([later])
 
     def place(span: float) -> float:
-        return round(float(side * (found["first_token"] + span * l) / T), 2)
+        return round(float(side * (document.first_token + span * l) / T), 2)
 
-    top, columns = later[0] // down, 1 + max(spans[-1] // across for spans in found["i"])
+    top, columns = later[0] // down, 1 + max(spans[-1] // across for spans in document.i)
     cells_JC = np.full((len(later), columns), np.nan)
-    for row, (spans, parts) in enumerate(zip(found["i"], found["part"], strict=True)):
+    for row, (spans, parts) in enumerate(zip(document.i, document.part, strict=True)):
         cells_JC[row, [span // across for span in spans]] = parts
     height, width = side * down * l / T, side * across * l / T
     return HeatMap(
@@ -111,15 +126,16 @@ def heat_map(found: dict[str, Any], most: float, side: int = 420) -> HeatMap:
         ticks=[(round(side * x / T, 1), f"{x:,.0f}") for x in _round_steps(0, T)],
         by_later=_bars(np.nansum(cells_JC, axis=1), [place((top + k) * down) for k in range(len(later))], height),
         by_earlier=_bars(np.nansum(cells_JC, axis=0), [place(k * across) for k in range(columns)], width),
-        marks=[(place(pair["i"] + 0.5), place(pair["j"] + 0.5), k) for k, pair in enumerate(found["pairs"], 1)],
+        marks=[(place(pair.i + 0.5), place(pair.j + 0.5), k) for k, pair in enumerate(document.pairs, 1)],
     )
 
 
 def _stride(lists: list[list[int]]) -> int:
+    """The smallest step between neighbours in any of the lists."""
     return min((b - a for spans in lists for a, b in itertools.pairwise(spans)), default=1)
 
 
-def _bars(values: Floats, places: list[float], extent: float) -> list[tuple[float, float, float]]:
+def _bars(values: Floats, places: list[float], extent: float) -> Bars:
     most = float(values.max()) or 1.0
     return [(x, round(extent, 2), round(float(value) / most, 4)) for x, value in zip(places, values, strict=True)]
 
@@ -128,27 +144,29 @@ def _picture(cells: Floats, most: float) -> str:
     from matplotlib import colormaps
     from matplotlib.image import imsave
 
+    # Parts range over orders of magnitude; their square root leaves the weaker ones visible.
     rgba = colormaps["magma"](np.sqrt(np.nan_to_num(cells).clip(0, most) / most))
     rgba[np.isnan(cells), 3] = 0.0
     out = io.BytesIO()
+    # Without the version of matplotlib, so that the same run gives the same page everywhere.
     imsave(out, rgba, format="png", origin="upper", metadata={"Software": ""})
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def shares_by_distance(found: dict[str, Any]) -> list[tuple[str, float]]:
-    """How much of a score comes from how far back, in tokens: bounds that double, and shares of the whole."""
-    l, T = found["span_tokens"], found["num_tokens"]
-    distances, parts = [], []
-    for j, spans, values in zip(found["j"], found["i"], found["part"], strict=True):
-        distances += [(j - i) * l for i in spans]
-        parts += values
-    total = sum(parts)
-    far, of = np.array(distances), np.array(parts)
-    bounds = [T >> k for k in range(4, 0, -1)]
-    edges = [0, *bounds, T]
+def shares_by_distance(document: InspectedDocument) -> list[tuple[str, float]]:
+    """How much of a score comes from which distances in tokens: the range in words, and the share.
+
+    The bounds double: of 4,096 tokens they are 256, 512, 1,024 and 2,048.
+    """
+    l, T = document.span_tokens, document.num_tokens
+    pairs = [(j - i, part) for j, spans, parts in zip(document.j, document.i, document.part, strict=True)
+             for i, part in zip(spans, parts, strict=True)]  # fmt: skip
+    distances = np.array([spans * l for spans, _ in pairs])
+    parts = np.array([part for _, part in pairs])
+    total = float(parts.sum())
     shares = []
-    for low, high in itertools.pairwise(edges):
-        share = float(of[(far >= low) & (far < high)].sum() / total) if total else 0.0
+    for low, high in itertools.pairwise([0, *(T >> k for k in range(4, 0, -1)), T]):
+        inside = (distances >= low) & (distances < high)
         name = f"under {high:,}" if not low else f"{low:,} or more" if high == T else f"{low:,} to {high - 1:,}"
-        shares.append((name, share))
+        shares.append((name, float(parts[inside].sum()) / total if total else 0.0))
     return shares

@@ -15,35 +15,59 @@ from ladm.errors import LadmError
 from ladm.report.charts import Scale
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, score_batches
-from ladm.selection.manifest import Manifest
+from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
 
 MOST_DOMAINS, MOST_DOTS = 40, 150
-MOST_TO_COUNT = 100_000
+MOST_DOMAINS_COUNTED = 100_000
 BEST, WORST = 25, 10
 LAYER_ROWS = 2000
+"""Documents whose CDS by layer are averaged."""
 NO_DOMAIN = "(none)"
 _COLUMNS = ["rank", "score", "meta", "num_tokens", "position", "index", "chunked_index"]
 
 
-@dataclass
-class Sweep:
-    """What one pass over `scores.parquet` leaves."""
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """A scored document as a page shows it."""
+
+    rank: int
+    score: float
+    meta: str
+    """Readable, such as `title Acts · year 1611`."""
+    num_tokens: int
+    position: int
+    index: int | str
+    chunked_index: int | str | None
+    domain: str
+
+
+@dataclass(kw_only=True)
+class RunOverview:
+    """What a page needs to know of all scores."""
 
     domains: dict[str, array[float]] = field(default_factory=dict)
-    """The scores of each domain, best first."""
-    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """The best, the worst and the inspected, by position, in the order of their ranks."""
+    """The scores of each domain, best first; eight bytes a document."""
+    rows: dict[int, ResultRow] = field(default_factory=dict)
+    """The best, the worst and the inspected documents, by position, in the order of their ranks."""
     cds: list[list[float]] = field(default_factory=list)
-    """CDS per layer of rows evenly spread over the ranks."""
+    """CDS by layer of documents at evenly spaced ranks."""
+
+    def best(self) -> list[ResultRow]:
+        """The best documents, best first."""
+        return [row for row in self.rows.values() if row.rank <= BEST]
+
+    def worst(self, *, scored: int) -> list[ResultRow]:
+        """The worst of `scored` documents that are not among the best."""
+        return [row for row in self.rows.values() if row.rank > max(BEST, scored - WORST)]
 
 
-def sweep_scores(run: Run, domain_key: str, wanted: set[int], *, scored: int) -> Sweep:
-    """Look at every row with a score, of which there are `scored`; `wanted`: positions of the inspected ones.
+def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int) -> RunOverview:
+    """Read all `scored` rows once. `inspected`: positions of the inspected documents.
 
-    Raises LadmError for a `domain_key` outside `meta`, which is all that a run holds.
+    Raises LadmError for a `domain_key` outside `meta`, which is all that a run stores of the data's columns.
     """
-    found, path = Sweep(), _domain_path(domain_key)
+    overview, path = RunOverview(), _domain_path(domain_key)
     column = run.identity.cds_column(run.identity.score_form, heads=False)
     layers = [column] if column in columns_of(run.folder) else []
     every = max(1, scored // LAYER_ROWS)
@@ -53,23 +77,24 @@ def sweep_scores(run: Run, domain_key: str, wanted: set[int], *, scored: int) ->
         for k, values in enumerate(zip(*columns, strict=True)):
             rank, score, text, _, position, *_ = values
             meta = json.loads(text)
-            name = ONE_DOMAIN if path is None else look_up(meta, path)
-            name = NO_DOMAIN if name is None else name
-            found.domains.setdefault(name, array("d")).append(score)
-            if rank <= BEST or rank > scored - WORST or position in wanted:
-                row = dict(zip(_COLUMNS, values, strict=True)) | {"domain": name, "meta": _told(meta)}
-                found.rows[position] = row
+            domain = ONE_DOMAIN if path is None else look_up(meta, path)
+            domain = NO_DOMAIN if domain is None else domain
+            overview.domains.setdefault(domain, array("d")).append(score)
+            if rank <= BEST or rank > scored - WORST or position in inspected:
+                shown = dict(zip(_COLUMNS, values, strict=True)) | {"domain": domain, "meta": _readable(meta)}
+                overview.rows[position] = ResultRow(**shown)
+            # Lists of a thousand head values are costly to turn into Python objects, so only of the rows needed.
             if cds is not None and rank % every == 0:
-                found.cds.append(cds[k].as_py())
-        if len(found.domains) > MOST_TO_COUNT:
+                overview.cds.append(cds[k].as_py())
+        if len(overview.domains) > MOST_DOMAINS_COUNTED:
             raise LadmError(
-                f"{run.folder} has more than {MOST_TO_COUNT:,} domains by {domain_key}; give a coarser --domain-key, "
-                f"or {NO_DOMAINS}"
+                f"{run.folder} has more than {MOST_DOMAINS_COUNTED:,} domains by {domain_key}; give a coarser "
+                f"--domain-key, or {NO_DOMAINS}"
             )
-    return found
+    return overview
 
 
-def _told(meta: Any) -> str:
+def _readable(meta: Any) -> str:
     """`{"title": "Acts", "year": 1611}`, or JSON text of it -> `title Acts · year 1611`."""
     if isinstance(meta, str):
         with contextlib.suppress(ValueError, RecursionError):
@@ -80,51 +105,87 @@ def _told(meta: Any) -> str:
 
 
 def _domain_path(key: str) -> list[str] | None:
-    """Where in `meta` a domain is; None: nowhere. Raises LadmError for another column, which a run does not hold."""
+    """Where in `meta` the domain is; None: all documents are one domain. Raises LadmError for another column."""
     if key == NO_DOMAINS:
         return None
     column, *path = key.split(".")
     if column != "meta":
         raise LadmError(
-            f"domains by {key} cannot be shown, because a run keeps of the columns only meta; give --domain-key a key "
-            f"such as meta.source, or {NO_DOMAINS}"
+            f"domains by {key} cannot be shown, because a run stores no column of the data but meta; give "
+            f"--domain-key a key such as meta.source, or {NO_DOMAINS}"
         )
     return path
 
 
-def domain_rows(sweep: Sweep, line: Scale, manifest: Manifest | None) -> list[dict[str, Any]]:
-    """The largest domains, that with the highest median first."""
-    largest = sorted(sweep.domains, key=lambda name: (-len(sweep.domains[name]), name))[:MOST_DOMAINS]
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """A document on its domain's line."""
+
+    at: float
+    selected: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainRow:
+    """A line of the table of domains. `at` values are places on the line of scores."""
+
+    name: str
+    documents: int
+    median: float
+    median_at: float
+    dots: list[Dot]
+    selected: DomainManifest | None
+    """What was selected of the domain; None without a subset, or where the subset has no such domain."""
+
+
+def domain_rows(overview: RunOverview, line: Scale, manifest: Manifest | None) -> list[DomainRow]:
+    """The largest domains, the one with the highest median first."""
+    largest = sorted(overview.domains, key=lambda name: (-len(overview.domains[name]), name))[:MOST_DOMAINS]
     rows = []
     for name in largest:
-        scores = sweep.domains[name]
+        scores = overview.domains[name]
+        # Evenly spaced ranks; the set removes the repeats of a domain with fewer documents than dots.
         shown = sorted({round(k * (len(scores) - 1) / (MOST_DOTS - 1)) for k in range(MOST_DOTS)})
-        taken = None if manifest is None else manifest.domains.get(name)
-        cut = None if taken is None else taken.lowest_score_taken
+        selected = None if manifest is None else manifest.domains.get(name)
+        lowest = None if selected is None else selected.lowest_score_taken
+        median = float(np.median(scores))
         rows.append(
-            {
-                "name": name,
-                "documents": len(scores),
-                "median": float(np.median(scores)),
-                "median_at": line.place(float(np.median(scores))),
-                "dots": [{"at": line.place(scores[k]), "taken": cut is not None and scores[k] >= cut} for k in shown],
-                "taken": taken,
-                "cut_at": None if cut is None else line.place(cut),
-            }
+            DomainRow(
+                name=name,
+                documents=len(scores),
+                median=median,
+                median_at=line.place(median),
+                dots=[
+                    Dot(at=line.place(scores[k]), selected=lowest is not None and scores[k] >= lowest) for k in shown
+                ],
+                selected=selected,
+            )
         )
-    return sorted(rows, key=lambda row: -row["median"])
+    return sorted(rows, key=lambda row: -row.median)
 
 
-def layer_shares(run: Run, cds: list[list[float]]) -> list[dict[str, Any]]:
-    """For each layer its share of the mean over all that were kept, and whether the score counts it."""
+@dataclass(frozen=True, kw_only=True)
+class LayerShare:
+    """A layer's share of the mean over all stored layers."""
+
+    layer: int
+    share: float
+    of_largest: float
+    """The share as a part of the largest layer's."""
+    counted: bool
+    """Is the layer part of the run's score?"""
+
+
+def layer_shares(run: Run, cds: list[list[float]]) -> list[LayerShare]:
+    """The share of each stored layer, averaged over documents; none where the run stores no CDS."""
     if not cds:
         return []
     cds_BL = np.array(cds)
-    total_B = cds_BL.sum(axis=1, keepdims=True)
-    shares_L = np.divide(cds_BL, total_B, out=np.zeros_like(cds_BL), where=total_B > 0).mean(axis=0)
+    total_B1 = cds_BL.sum(axis=1, keepdims=True)
+    shares_L = np.divide(cds_BL, total_B1, out=np.zeros_like(cds_BL), where=total_B1 > 0).mean(axis=0)
+    largest = max(float(shares_L.max()), 1e-300)
     counted = set(run.identity.reduction.layers)
     return [
-        {"layer": layer, "share": float(share), "of_most": float(share / max(shares_L.max(), 1e-300)),
-         "counted": layer in counted}
+        LayerShare(layer=layer, share=float(share), of_largest=float(share) / largest, counted=layer in counted)
         for layer, share in zip(run.identity.layers, shares_L, strict=True)
-    ]  # fmt: skip
+    ]

@@ -1,0 +1,71 @@
+"""A finished run and what `ladm inspect` is to look at -> those documents, as the results have them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from ladm.errors import LadmError
+from ladm.explain.explainer import ScoredDocument
+from ladm.runs.folder import Run
+from ladm.runs.results import columns_of, score_batches
+from ladm.settings.runs import MOST_INSPECTED, InspectSettings
+
+_COLUMNS = ["rank", "position", "score", "num_tokens", "index", "meta"]
+
+
+def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument]:
+    """The best and worst documents and those named by their index, best first, each once.
+
+    Raises LadmError for an index that no document with a score has, and for an index that too many have.
+    """
+    column = _cds_column(run)
+    indices = set(settings.index)
+    chosen: dict[int, dict[str, Any]] = {}
+    found_indices: set[str] = set()
+    # The worst documents are the last of the file, whatever its length: a queue that forgets all but the last.
+    last: deque[dict[str, Any]] = deque(maxlen=settings.last)
+    for batch in score_batches(run.folder, [*_COLUMNS, *([column] if column else [])]):
+        best_rank = batch["rank"][0].as_py()
+        # Without names to look for, only the first batches are worth turning into Python objects.
+        searched = batch if indices or best_rank <= settings.first else batch.slice(0, 0)
+        labels = [str(index) for index in searched["index"].to_pylist()]
+        for k, (rank, label) in enumerate(zip(searched["rank"].to_pylist(), labels, strict=True)):
+            if rank <= settings.first or label in indices:
+                chosen[rank] = batch.slice(k, 1).to_pylist()[0]
+                found_indices.add(label)
+        if len(chosen) > MOST_INSPECTED:
+            raise LadmError(
+                f"more than {MOST_INSPECTED} documents of {run.folder} have such an index; choose others, or use --top"
+            )
+        last.extend(batch.slice(max(0, len(batch) - settings.last)).to_pylist())
+        if not (settings.last or indices) and len(chosen) == settings.first:
+            break
+    if indices - found_indices:
+        raise LadmError(
+            f"no document of {run.folder} with the index {sorted(indices - found_indices)[0]!r} has a score; its "
+            "errors.jsonl lists the rows without one, with the reasons"
+        )
+    chosen |= {values["rank"]: values for values in last}
+    if not chosen:
+        raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl has the reasons")
+    return [_document(chosen[rank], column) for rank in sorted(chosen)]
+
+
+def _cds_column(run: Run) -> str | None:
+    """The column with the CDS behind the score; None where the run did not store them."""
+    identity = run.identity
+    column = identity.cds_column(identity.score_form, heads=identity.reduction.heads is not None)
+    return column if column in columns_of(run.folder) else None
+
+
+def _document(values: dict[str, Any], column: str | None) -> ScoredDocument:
+    return ScoredDocument(
+        cds=values[column] if column else None,
+        rank=values["rank"],
+        position=values["position"],
+        score=values["score"],
+        num_tokens=values["num_tokens"],
+        index=values["index"],
+        meta=values["meta"],
+    )

@@ -1,0 +1,65 @@
+"""A run's identity and its errors -> words for people: how it was scored, and why rows have no score. No torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ladm.runs.folder import Run
+from ladm.runs.identity import RunIdentity
+from ladm.runs.results import ERRORS_FILE
+from ladm.settings.layers import spell_layers
+
+
+@dataclass(kw_only=True)
+class ErrorKind:
+    """Rows without a score for one reason: how many, and the first of them."""
+
+    count: int = 0
+    position: int
+    message: str
+
+
+def error_kinds(run: Run) -> dict[str, ErrorKind]:
+    """The rows without a score by kind of error, the most frequent kind first."""
+    kinds: dict[str, ErrorKind] = {}
+    with (run.folder / ERRORS_FILE).open(encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            first = ErrorKind(position=record["position"], message=record["message"])
+            kinds.setdefault(record["error_type"], first).count += 1
+    return dict(sorted(kinds.items(), key=lambda item: -item[1].count))
+
+
+def run_details(identity: RunIdentity) -> list[tuple[str, str]]:
+    """How the run was scored: names and values."""
+    method, reduction, form = identity.method, identity.reduction, identity.score_form
+    parts = f"layers {spell_layers(reduction.layers)}"
+    if reduction.heads:
+        parts = f"{len(reduction.heads)} heads of {parts}"
+    if reduction.weights:
+        parts = f"{parts}, weighted"
+    backend, n0 = identity.backend, "as released" if method.n0 is None else method.n0
+    return [
+        ("score", f"{reduction.how} over {parts}" + ("" if form == "none" else f", {form}")),
+        ("method", f"{method.variant}, spans of {method.span_tokens} tokens, m {method.m}, n {method.n}, n0 {n0}, "
+                   f"d_afs {method.d_afs}, d_cds {method.d_cds}"),
+        ("model", f"{Path(identity.model_name).name}: {identity.model['type']}"),
+        *((name, f"SHA-256 {digest[:16]}…") for name, digest in identity.model_sha256.items()),
+        ("rows", identity.rows_name),
+        ("data", f"{identity.num_rows:,} rows, XXH3 {identity.data['xxh3_128']}"),
+        ("hardware", f"{backend['device']} in {identity.dtype}, attention {backend['attention']}"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in identity.versions.items())),
+    ]  # fmt: skip
+
+
+def score_weighting(identity: RunIdentity) -> str:
+    """By what the score weights the attention between two spans, in words."""
+    place = "the distance between the two spans and by how late in the document the later one is"
+    unevenness = "how unevenly the later span attends to earlier ones"
+    return {
+        "none": f"{place}, and by {unevenness}",
+        "no-std": place,
+        "no-length": unevenness,
+    }[identity.score_form]
