@@ -266,8 +266,8 @@ def test_error_messages_of_report(ladm: Any, make_run: Any, tmp_path: Path) -> N
          "integer; remove it, or run ladm inspect again"),
         (whole | {"i": [spans[::-1] for spans in whole["i"]]}, 74, f"{path} is damaged: ValueError: its earlier spans "
          "are out of order; remove it, or run ladm inspect again"),
-        (whole | {"part": [[float("nan")] * len(x) for x in whole["part"]]}, 74, f"{path} is damaged: ValueError: a part or "
-         "a PFS is not a finite number; remove it, or run ladm inspect again"),
+        (whole | {"part": [[float("nan")] * len(x) for x in whole["part"]]}, 74, f"{path} is damaged: ValueError: a "
+         "part or a PFS is not a finite number; remove it, or run ladm inspect again"),
         (whole | {"pairs": [1]}, 74, f"{path} is damaged: TypeError: 'int' object is not subscriptable; remove it, or "
          "run ladm inspect again"),
         ([], 74, f"{path} is damaged: it does not hold a JSON object"),
