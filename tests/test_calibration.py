@@ -263,7 +263,7 @@ def test_error_messages_of_calibrate(ladm: Run, rows: str, tmp_path: Path) -> No
     out = ("--output", tmp_path / "p.yaml")
     for arguments, code, message in (
         (("--rows", rows, *out, "--objective", "cost", "--max-cost", "1.5"), 2,
-         "--max-cost must be above 0 and at most 1 forward pass, not 1.5"),
+         "--max-cost must be above 0 and at most 1, not 1.5"),
         (("--rows", rows, *out, "--max-cost", "0.5"), 2, "--max-cost goes with --objective cost"),
         (("--rows", rows, *out, "--objective", "cost", "--max-cost", "0.1"), 2,
          "no layer ends within 0.1 of a forward pass; allow more with --max-cost"),

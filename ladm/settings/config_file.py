@@ -16,6 +16,9 @@ from ladm.settings.layers import parse_layers, spell_layers
 from ladm.settings.profiles import read_profile
 from ladm.settings.score import ScoreSettings
 
+MOST_BYTES = 1_000_000
+MOST_SHOWN = 80
+
 
 def load_settings(kind: type, config: str | None, flags: dict[str, Any]) -> Any:
     """The settings of any command: defaults, then the YAML file, then the flags that were given (not None).
@@ -95,7 +98,11 @@ def read_config(path: Path, kind: type = ScoreSettings) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[Any, Any]:
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1).decode()
+        if len(text) > MOST_BYTES:
+            raise UsageError(f"--config {path} is larger than {MOST_BYTES:,} bytes; is it the right file?")
+        loaded = yaml.safe_load(text)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -118,13 +125,24 @@ def _value(field: Setting, value: Any, *, key: str) -> Any:
         # A flag that may be repeated may also be given once: `task: short` is `task: [short]`.
         value = tuple(value) if isinstance(value, list) else (value,)
     if not fits(value, field.kind):
-        shown = json.dumps(value, default=str)
         hint = nearest(value, choices(field.kind)) if isinstance(value, str) else ""
-        raise UsageError(f"{key}: {shown} is not {describe(field.kind)}{hint}")
+        raise UsageError(f"{key}: {_shown(value)} is not {describe(field.kind)}{hint}")
     problem = out_of_range(value, field.spec)
     if problem:
         raise UsageError(f"{key} {problem}")
     return value
+
+
+def _shown(value: Any) -> str:
+    # Nested lists are not printed: ten lines of YAML aliases can stand for a billion elements.
+    flat = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(each, list | tuple | dict | set) for each in flat):
+        return "a nested value"
+    return _cut(json.dumps(list(value) if isinstance(value, tuple) else value, default=str))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
 
 
 def _hint(name: str, fields: Iterable[Setting]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -170,7 +171,6 @@ def out_of_range(value: Any, spec: FieldSpec) -> str | None:
     """`must be at least 1, not 0` for a number, or a list with one, that lies outside of the field's range."""
     numbers = value if isinstance(value, tuple) else (value,)
     for number in numbers:
-        # Written as `not (a >= b)`, because a comparison with NaN is false and NaN must be refused.
         if not isinstance(number, int | float) or isinstance(number, bool) or _inside(number, spec):
             continue
         bounds = {
@@ -180,13 +180,14 @@ def out_of_range(value: Any, spec: FieldSpec) -> str | None:
             "at most": spec.at_most,
         }
         words = " and ".join(f"{word} {_spell(bound)}" for word, bound in bounds.items() if bound is not None)
-        return f"must be {words}, not {_spell(number)}"
+        return f"must be {words or 'finite'}, not {_spell(number)}"
     return None
 
 
 def _inside(number: float, spec: FieldSpec) -> bool:
     return (
-        (spec.at_least is None or number >= spec.at_least)
+        math.isfinite(number)
+        and (spec.at_least is None or number >= spec.at_least)
         and (spec.above is None or number > spec.above)
         and (spec.below is None or number < spec.below)
         and (spec.at_most is None or number <= spec.at_most)
