@@ -302,7 +302,7 @@ def test_a_stopped_calibration_resumes(ladm: Run, rows: str, tmp_path: Path, mon
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ladm.cli.display.ScoringBar.advance", advance)
+        patch.setattr("ladm.progress_bars.ScoringBar.advance", advance)
         assert ladm(*command("stopped.yaml")).exit_code == 130
     assert not (tmp_path / "stopped.yaml").exists()
     safe = ladm("status", tmp_path / "stopped.calibration" / "run", "--json")

@@ -17,6 +17,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from ladm.corpus import blocks as blocks_module
 from ladm.corpus import prepare as prepare_module
 
 Command = Callable[..., Result]
@@ -196,14 +197,14 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize("stop_at", range(8))
-def test_stopped_anywhere_the_same_command_goes_on(
+def test_stopped_anywhere_the_same_command_resumes(
     ladm: Command, plain: Any, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
     monkeypatch.setattr(prepare_module, "BLOCK_DOCUMENTS", 2)
     source, flags = tmp_path / "plain.jsonl", ("--tokenizer", tokenizer, "--length", "40")
     command = ("prepare", source, *flags, "--output", tmp_path / "rows")
     calls = {"n": 0}
-    real_replace, real_work = prepare_module.replacing, prepare_module._work
+    real_replace, real_seal = blocks_module.replacing, blocks_module.seal_block
 
     def counted(*arguments: Any) -> Any:
         calls["n"] += 1
@@ -212,16 +213,16 @@ def test_stopped_anywhere_the_same_command_goes_on(
         return real_replace(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "replacing", counted)
+        patch.setattr(blocks_module, "replacing", counted)
         patch.setattr("ladm.storage.files.replacing", counted)
         if stop_at < 4:
             with pytest.raises(_Killed):
                 ladm(*command)
-    worked = []
-    monkeypatch.setattr(prepare_module, "_work", lambda *a: worked.append(1) or real_work(*a))
+    sealed = []
+    monkeypatch.setattr(prepare_module, "seal_block", lambda *a: sealed.append(1) or real_seal(*a))
     result = ladm(*command)
     assert result.exit_code == 0, result.output
-    assert len(worked) == (3 - min(stop_at, 3) if stop_at < 4 else 3)
+    assert len(sealed) == (3 - min(stop_at, 3) if stop_at < 4 else 3)
     assert rows_of(tmp_path / "rows") == plain
     assert not (tmp_path / "rows" / ".preparing").exists()
     again = ladm(*command)
@@ -242,10 +243,11 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
     faults = [
         ((f"{t}/nowhere/x", *good, *out), 1,
          f"no such source: {t}/nowhere/x is neither a file, a folder nor a Hub id such as org/name"),
+        ((f"{t}/*.csv", *good, *out), 1, f"no such source: {t}/*.csv matches no file"),
         ((f"{t}/empty", *good, *out), 1,
          f"{t}/empty holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk"),
         ((f"{t}/book.pdf", *good, *out), 1,
-         f"{t}/book.pdf: the kind of file is not known; it must end in .jsonl, .parquet or .txt (.gz, .zst)"),
+         f"{t}/book.pdf: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)"),
         ((bare, *good, *out), 1,
          f"{bare} line 3 has no meta.pile_set_name; give --domain-key the key that it has, or --domain a name for all "
          "documents without one"),
@@ -271,8 +273,22 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
     result = ladm("prepare", source, *good, "--output", tmp_path / "rows", "--limit", "2", "--no-bos")
     assert (result.exit_code, result.stderr) == (
         1,
-        f"ladm: {t}/rows was begun with something else (tokenizer, bos, limit); give another --output, or remove it\n",
+        f"ladm: {t}/rows was started with something else (tokenizer, bos, limit); give another --output, or remove "
+        "it\n",
     )
+
+
+def test_globs_are_expanded_in_the_order_of_names(ladm: Command, plain: Any, tokenizer: str, tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    write_jsonl(tmp_path / "deep" / "b.jsonl", DOCUMENTS[2:4])
+    write_jsonl(tmp_path / "deep" / "a.jsonl.gz", DOCUMENTS[:2])
+    write_jsonl(tmp_path / "deep" / "er" / "c.jsonl.zst", DOCUMENTS[4:])
+    local = f"{tmp_path}/deep/**/*.jsonl*"
+    for name, pattern in {"local": local, "url": f"file://{local}"}.items():
+        flags = ("--tokenizer", tokenizer, "--output", tmp_path / name, "--length", "40")
+        result = ladm("prepare", pattern, *flags)
+        assert result.exit_code == 0, result.output
+        assert rows_of(tmp_path / name) == plain
 
 
 def test_bos_of_a_tokenizer_without_one(ladm: Command, tokenizer: str, tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from ladm.cli.display import PreparingBar, ScoringBar, calibration_report, check_report
+from ladm.cli.display import calibration_report, check_report
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import note, quieten_libraries
+from ladm.progress_bars import PreparingBar, ScoringBar
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
 
 

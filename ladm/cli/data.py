@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from ladm.cli.display import PreparingBar, selection_table
+from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import note, quieten_libraries
+from ladm.progress_bars import PreparingBar
 from ladm.settings.data import PrepareSettings, SelectSettings
 
 
@@ -48,9 +49,10 @@ def prepare(settings: PrepareSettings) -> None:
     from ladm.corpus.prepare import REASONS
     from ladm.corpus.prepare import prepare as run_prepare
 
-    record = run_prepare(settings, echo=note, progress=PreparingBar())
-    click.echo(f"{'kept':<10} {record['counts'].get('kept', 0):>12,}  documents of at least {settings.length:,} tokens")
+    prepared = run_prepare(settings, echo=note, progress=PreparingBar())
+    counts = prepared.counts
+    click.echo(f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {settings.length:,} tokens")
     for reason, meaning in REASONS.items():
-        if record["counts"].get(reason):
-            click.echo(f"{reason:<10} {record['counts'][reason]:>12,}  dropped: {meaning}")
-    click.echo(f"rows: {settings.output} ({record['rows']:,} rows)")
+        if counts.get(reason):
+            click.echo(f"{reason:<10} {counts[reason]:>12,}  dropped: {meaning}")
+    click.echo(f"rows: {prepared.folder} ({prepared.rows:,} rows)")

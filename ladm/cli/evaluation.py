@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ladm.cli.display import PreparingBar, ScoringBar
 from ladm.cli.options import CommandGroup, settings_command, write_epilog
 from ladm.cli.terminal import note, quieten_libraries
+from ladm.progress_bars import PreparingBar, ScoringBar
 from ladm.settings.evaluation import NeedleSettings, PerplexitySettings, TasksSettings
 
 

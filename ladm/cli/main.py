@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-from ladm import __version__
 from ladm.cli.calibration import calibrate, check
 from ladm.cli.data import prepare, select
 from ladm.cli.evaluation import evaluate
@@ -21,6 +20,7 @@ from ladm.cli.runs import inspect, report, rescore, status, verify
 from ladm.cli.scoring import score
 from ladm.cli.training import train
 from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, EXIT_PIPE, LadmError, one_line
+from ladm.version import __version__
 
 SECTIONS = {
     "From documents to a subset, in this order": ("prepare", "score", "select"),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from ladm.cli.display import ScoringBar, status_report
+from ladm.cli.display import status_report
 from ladm.cli.options import settings_command
 from ladm.cli.scoring import print_summary
 from ladm.cli.terminal import note, quieten_libraries
 from ladm.errors import IncompleteError, LadmError
+from ladm.progress_bars import ScoringBar
 from ladm.settings.runs import InspectSettings, ReportSettings, RescoreSettings, StatusSettings, VerifySettings
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from ladm.cli.display import ScoringBar
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import note, quieten_libraries
 from ladm.errors import LadmError
+from ladm.progress_bars import ScoringBar
 from ladm.settings.score import ScoreSettings
 
 

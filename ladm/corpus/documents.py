@@ -5,6 +5,7 @@ Every path may be anything fsspec opens. Imports no torch.
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ class Document:
 
 
 def find_sources(names: list[str]) -> list[Source]:
-    """The files behind file names, folders and Hub ids, in a fixed order.
+    """The files behind file names, folders, globs and Hub ids, in a fixed order.
 
     Raises LadmError for a name that is none of these, or a folder without a file of a known kind.
     """
@@ -61,6 +62,11 @@ def _find(name: str) -> list[Source]:
         if not files:
             raise LadmError(f"{name} holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk")
         return [_file(file) for file in files]
+    if not path.exists() and _is_pattern(name):
+        found = _matching(name)
+        if not found:
+            raise LadmError(f"no such source: {name} matches no file")
+        return [source for each in found for source in ([_file(each)] if "://" in each else _find(each))]
     if path.is_file() or "://" in name:
         return [_file(name)]
     if not path.exists() and HUB_ID.fullmatch(name) and not _kind(name):
@@ -68,10 +74,26 @@ def _find(name: str) -> list[Source]:
     raise LadmError(f"no such source: {name} is neither a file, a folder nor a Hub id such as org/name")
 
 
+def _is_pattern(name: str) -> bool:
+    # In an address `?` and `[` have meanings of their own.
+    return any(sign in name for sign in ("*" if "://" in name else "*?["))
+
+
+def _matching(pattern: str) -> list[str]:
+    """What a glob matches, in the order of the names."""
+    if "://" not in pattern:
+        return sorted(glob.glob(pattern, recursive=True))
+    try:
+        system, path = fsspec.url_to_fs(pattern)
+        return [str(system.unstrip_protocol(found)) for found in sorted(system.glob(path))]
+    except (OSError, ValueError, ImportError) as error:
+        raise LadmError(f"no such source: {pattern}: {one_line(error)}") from None
+
+
 def _file(name: str) -> Source:
     kind = _kind(name)
     if kind is None:
-        raise LadmError(f"{name}: the kind of file is not known; it must end in .jsonl, .parquet or .txt (.gz, .zst)")
+        raise LadmError(f"{name}: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)")
     try:
         system, path = fsspec.url_to_fs(name)
         info = system.info(path)

@@ -10,7 +10,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ladm import __version__
 from ladm.errors import LadmError
 from ladm.explain.inspected_document import InspectedDocument
 from ladm.progress import Echo
@@ -30,6 +29,7 @@ from ladm.runs.results import Summary, require_finished, summarise
 from ladm.selection.manifest import Manifest, read_manifest
 from ladm.settings.runs import ReportSettings
 from ladm.storage.files import require_place, write_whole
+from ladm.version import __version__
 
 STRIP_WIDTH = 440
 _BLANK_LINES = re.compile(r"\n\s*\n")

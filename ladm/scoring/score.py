@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ladm import __version__
 from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.tokenization import disagreement
 from ladm.errors import LadmError
@@ -34,6 +33,7 @@ from ladm.signals.scorer import Scorer
 from ladm.storage.identity import differences
 from ladm.storage.interrupts import StopSignal, stop_on_signals
 from ladm.storage.locks import locked
+from ladm.version import __version__
 
 
 def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[Summary, bool]:
