@@ -3,8 +3,9 @@
     python scripts/bench/profiles.py runs/bench/out/smollm2-4096.jsonl --form 16 \\
         --profile configs/profiles/smollm2-135m.yaml --output scripts/bench/results/profiles-smollm2-4096.json
 
-AUC against each kind with its 95 % interval (bootstrap over documents), and the gain over the median and the mean with
-the paired interval. Profiles choose layers on other documents. `--form` is a span as measured, such as 16 or 128.
+AUC against each kind with its 95 % interval (bootstrap over documents), and the gain over the median (with sigma and
+without) and the mean with the paired interval. Profiles choose layers on other documents; `--late` names a choice that
+needs none. `--form` is a span as measured, such as 16 or 128.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Measurement:
         return np.array([np.ravel(cds["heads"]) for cds in self._cds])
 
 
-def scores(data: Measurement, profiles: list[str]) -> dict[str, np.ndarray]:
+def scores(data: Measurement, profiles: list[str], *, late: int | None) -> dict[str, np.ndarray]:
     """One number a row for each way of scoring."""
     found = {
         "mean": reduce_cds(data.by_layer(sigma=True), "mean"),
@@ -54,6 +55,9 @@ def scores(data: Measurement, profiles: list[str]) -> dict[str, np.ndarray]:
         "mean, no-std": reduce_cds(data.by_layer(sigma=False), "mean"),
         "median, no-std": reduce_cds(data.by_layer(sigma=False), "median"),
     }
+    if late is not None:
+        columns = [k for k, layer in enumerate(data.layers) if layer >= late]
+        found[f"mean, no-std, layers {late} on"] = reduce_cds(data.by_layer(sigma=False)[:, columns], "mean")
     for path in profiles:
         profile = read_profile(path)
         reduction, sigma = profile.reduction, profile.method.ablation == "none"
@@ -61,8 +65,8 @@ def scores(data: Measurement, profiles: list[str]) -> dict[str, np.ndarray]:
             sys.exit(f"{path}: single heads were measured with sigma only")
         values = data.by_layer(sigma=sigma) if reduction.heads is None else data.by_head()
         heads = None if reduction.heads is None else values.shape[1] // len(data.layers)
-        columns = reduction.columns(data.layers, num_heads=heads)
-        found[Path(path).stem] = reduce_cds(values[:, columns], reduction.how, reduction.weights)
+        chosen = reduction.columns(data.layers, num_heads=heads)
+        found[Path(path).stem] = reduce_cds(values[:, chosen], reduction.how, reduction.weights)
     return found
 
 
@@ -90,10 +94,11 @@ def rounded(found: Estimate) -> list[float]:
 @click.argument("measured", type=click.Path(path_type=Path, exists=True))
 @click.option("--form", required=True, help="Span tokens, as measured.")
 @click.option("--profile", "profiles", multiple=True)
+@click.option("--late", type=int, help="Also the mean without sigma over this layer and all later ones.")
 @click.option("--output", type=click.Path(path_type=Path))
-def main(measured: Path, form: str, profiles: tuple[str, ...], output: Path | None) -> None:
+def main(measured: Path, form: str, profiles: tuple[str, ...], late: int | None, output: Path | None) -> None:
     data = Measurement(measured, form)
-    by_name = scores(data, list(profiles))
+    by_name = scores(data, list(profiles), late=late)
     intact = data.kinds == "intact"
     kinds = [kind for kind in dict.fromkeys(data.kinds.tolist()) if kind != "intact"]
     counts = {kind: int((data.kinds == kind).sum()) for kind in ("intact", *kinds)}
@@ -115,7 +120,8 @@ def main(measured: Path, form: str, profiles: tuple[str, ...], output: Path | No
         found = {kind: estimate([won[name][kind]], seed=SEED) for kind in kinds}
         result["auc"][name] = {kind: rounded(each) for kind, each in found.items()}
         print(f"{name:<28}" + "".join(f"{each!s:<26}" for each in found.values()))
-    for over in ("median", "mean"):
+    late_name = f"mean, no-std, layers {late} on"
+    for over in ("median", "median, no-std", "mean", *([late_name] if late_name in by_name else [])):
         print(f"\ngain over the {over}")
         for name in by_name:
             if name != over:
