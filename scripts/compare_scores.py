@@ -29,7 +29,7 @@ def read(path: Path) -> dict[Key, float]:
 
 
 def out_of_order(ours: dict[Key, float], expected: dict[Key, float], relative: float) -> list[str]:
-    """Pairs, neighbours in our order, that are the other way round in the expected one by more than a tie."""
+    """Neighbours in our order that are in the opposite order in the expected scores, by more than a tie."""
     order = sorted(ours, key=lambda key: -ours[key])
     wrong = []
     lowest = order[0]
@@ -56,7 +56,7 @@ def spearman(ours: dict[Key, float], expected: dict[Key, float]) -> float:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.option("--relative", type=float, required=True, help="Largest relative difference of a score.")
-@click.option("--same-order", is_flag=True, help="The ranking must be the same, but for ties inside --relative.")
+@click.option("--same-order", is_flag=True, help="The ranking must be the same, except for ties within --relative.")
 @click.option("--spearman", "least", type=float, help="Least rank correlation.")
 def main(run: Path, reference: Path, relative: float, same_order: bool, least: float | None) -> None:
     ours, expected = read(run / "sorted_by_score.jsonl"), read(reference)

@@ -1,8 +1,8 @@
 """A Llama folder and rows -> released LADM scores, by plain eager attention: what `toy_scores.json` is made with.
 
-Written apart from the package and importing nothing of it, nor of transformers: the decoder is
-written out below, the softmax of every scored span is taken over all earlier keys, and nothing is
-shared between spans. Slow on purpose. Every default is the released code's, but for the span.
+Independent of the package, and of transformers: it imports neither. The decoder is written out below, the
+softmax of every scored span is taken over all earlier keys, and nothing is shared between spans. Slow on purpose.
+Every default except the span is the released code's.
 
     python scripts/reference.py runs/toy/rows --model runs/toy/model --span-tokens 16 --output toy_scores.json
 
@@ -36,7 +36,7 @@ class Llama:
         self.head_size = self.config.get("head_dim") or self.config["hidden_size"] // self.heads
         rope = self.config.get("rope_parameters") or self.config
         if rope.get("rope_type", "default") != "default" or self.config.get("rope_scaling"):
-            raise click.ClickException("only the plain rotary embedding is written out here")
+            raise click.ClickException("only the plain rotary embedding is implemented here")
         self.rope_base = rope.get("rope_theta", 10000.0)
 
     def norm(self, x: Tensor, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Packages -> plain texts: what the scripts that gather documents from Debian and Python packages share."""
+"""Debian and Python packages -> plain texts: shared by the scripts that collect documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures: the golden model and numbers, row folders, and a command-line runner that expects no traceback."""
+"""Fixtures: the golden model and its scores, row folders, and a command-line runner that fails on a traceback."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def golden_observer() -> Any:
 
 @pytest.fixture(scope="session")
 def golden_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The golden model as a language model: with a head, which the golden files lack."""
+    """The golden model as a language model: with a head, which the golden files do not have."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -56,7 +56,7 @@ def golden_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def talking(golden_lm: Path, tmp_path: Path) -> Path:
-    """The golden model with a tokenizer of words, its vocabulary of 512."""
+    """The golden model with a word tokenizer of 512 words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""The experiment's parts that need no model: who is chosen, what is planted, and what its numbers are worth."""
+"""The experiment's parts that need no model: choices, planted rows, and the statistics of the outcomes."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ ROOT = Path(__file__).resolve().parents[1]
     ("freedom", "probability", "quantile"),
     [(2, 0.975, 4.3027), (2, 0.8, 1.0607), (10, 0.975, 2.2281), (100, 0.975, 1.9840), (3.5, 0.8, 0.957)],
 )
-def test_students_t_is_that_of_the_tables(freedom: float, probability: float, quantile: float) -> None:
+def test_students_t_equals_published_tables(freedom: float, probability: float, quantile: float) -> None:
     assert outcomes.student_t(probability, freedom) == pytest.approx(quantile, rel=1e-3)
 
 
 @pytest.mark.parametrize("of_seeds", [0.0, 0.01, 0.1])
-def test_intervals_hold_what_is_true_and_four_of_five_find_what_is_detectable(
+def test_intervals_contain_the_true_difference_and_find_the_detectable_one_four_times_in_five(
     of_seeds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five arms, three seeds, twenty documents of three rows; arms depend on seeds a little, or on little else."""
+    """Five arms, three seeds, twenty documents of three rows; `of_seeds` is how much an arm depends on its seed."""
     monkeypatch.setattr(outcomes, "PERMUTATIONS", 1)
     draw = np.random.default_rng(0)
     documents = np.repeat(np.arange(20), 3)
@@ -57,7 +57,7 @@ def test_intervals_hold_what_is_true_and_four_of_five_find_what_is_detectable(
     assert 0.65 < np.mean([each["differences"][1]["low"] > 0 for each in again]) < 0.95
 
 
-def test_arms_that_do_not_differ_are_told_apart_once_in_twenty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_arms_differ_significantly_once_in_twenty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcomes, "PERMUTATIONS", 500)
     draw = np.random.default_rng(0)
     p = np.array([outcomes.permuted(draw.normal(size=(5, 3)) + draw.normal(size=(1, 3))) for _ in range(300)])
@@ -66,7 +66,7 @@ def test_arms_that_do_not_differ_are_told_apart_once_in_twenty(monkeypatch: pyte
     assert outcomes.permuted(apart) < 0.02
 
 
-def test_none_of_a_few_documents_is_no_certainty() -> None:
+def test_none_taken_of_few_documents_leaves_a_wide_interval() -> None:
     """Nothing taken of 22 rows of 10 documents: up to 0.31 could be (0.69^10 = 0.025)."""
     pool = [{"meta": {"kind": "list", "document": k % 10}} for k in range(22)]
     none, all_ = (outcomes.taken_shares(pool, [taken], "list") for taken in ([], list(range(22))))
@@ -74,7 +74,7 @@ def test_none_of_a_few_documents_is_no_certainty() -> None:
     assert (all_["share"], all_["low"], all_["high"]) == (1, pytest.approx(0.6915, abs=1e-4), 1)
 
 
-def test_every_arm_takes_the_same_of_every_domain() -> None:
+def test_every_arm_takes_the_same_share_of_every_domain() -> None:
     domains = ["a"] * 40 + ["b"] * 8 + ["c"] * 12
     scores = {"up": np.arange(60.0), "flat": np.zeros(60)}
     arms = selection.choose(scores, domains, share=0.25, seed=1)
@@ -87,7 +87,7 @@ def test_every_arm_takes_the_same_of_every_domain() -> None:
     assert arms["flat"] != selection.choose(scores, domains, share=0.25, seed=2)["flat"]
 
 
-def test_as_many_of_each_kind_are_planted_and_the_rest_is_as_it_was() -> None:
+def test_planting_is_balanced_and_leaves_the_other_rows_unchanged() -> None:
     draw = np.random.default_rng(0)
     rows: list[dict[str, Any]] = [
         {"ids": draw.integers(0, 1000, 512), "meta": {"kind": "intact", "pile_set_name": f"d{k % 3}"}}
@@ -101,7 +101,7 @@ def test_as_many_of_each_kind_are_planted_and_the_rest_is_as_it_was() -> None:
         assert (after["ids"] is before["ids"]) == (after["meta"]["kind"] == "intact")
 
 
-def test_the_report_counts_what_is_planted_and_compares_documents() -> None:
+def test_report_counts_planted_rows_and_compares_documents() -> None:
     """Two of five planted rows are taken; the arm's students lose 0.5 less at every position."""
     pool = [{"meta": {"kind": kind, "document": k}} for k, kind in enumerate([*outcomes.KINDS, *["intact"] * 5])]
     draw = np.random.default_rng(0)
@@ -118,19 +118,20 @@ def test_the_report_counts_what_is_planted_and_compares_documents() -> None:
     assert compared["low"] < -0.5 < compared["high"]
     assert arm["all positions"]["by_seed"] == pytest.approx(losses["arm"].mean(axis=(1, 2)), abs=1e-4)
     assert arm["all positions"]["to random x2"]["difference"] == pytest.approx(-0.4, abs=0.01)
-    # Documents of as many rows each: the mean over documents is that over rows.
+    # All documents have equally many rows, so the mean over documents is that over rows.
     assert arm["loss_by_context"]["32-63"] == pytest.approx(losses["arm"][:, :, 31:63].mean(), abs=1e-4)
     seconds = {"this launch": 61.0, "scores": None, "students": {"arm-0": 20.0, "arm-1": 22.0}}
-    told = outcomes.as_markdown(found | {"seconds": seconds, "cores": 2, "device": "CPU", "config": {"at_once": 2}})
-    assert "| arm | 2 | 1.00 | 0.40 " in told
+    markdown = outcomes.as_markdown(found | {"seconds": seconds, "cores": 2, "device": "CPU", "config": {"at_once": 2}})
+    assert "| arm | 2 | 1.00 | 0.40 " in markdown
     assert (
-        "Time (CPU, 2 cores): the scores before; 2 students 42 s, 2 at a time; the launch that wrote this 61 s." in told
+        "Time (CPU, 2 cores): the scores before; 2 students 42 s, 2 at a time; the launch that wrote this 61 s."
+        in markdown
     )
 
 
 @pytest.mark.slow
-def test_the_whole_experiment_on_words(talking: Path, tmp_path: Path) -> None:
-    """From documents to the report, with a calculator and students of next to nothing; then again."""
+def test_whole_experiment_on_words(talking: Path, tmp_path: Path) -> None:
+    """From documents to the report, with a tiny calculator and tiny students; then resumed without any training."""
     draw = np.random.default_rng(0)
     for name, count in (("pool", 60), ("held-out", 12)):
         with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt") as file:
@@ -166,7 +167,7 @@ def test_the_whole_experiment_on_words(talking: Path, tmp_path: Path) -> None:
     assert repeated == found
 
 
-def test_too_few_planted_rows_are_told_before_anything_is_scored(talking: Path, tmp_path: Path) -> None:
+def test_too_few_planted_rows_are_an_error_before_anything_is_scored(talking: Path, tmp_path: Path) -> None:
     document = {"text": " ".join(f"w{k % 200}" for k in range(700)), "meta": {"pile_set_name": "d"}}
     (tmp_path / "pool.jsonl").write_text((json.dumps(document) + "\n") * 20)
     config = {
@@ -180,7 +181,7 @@ def test_too_few_planted_rows_are_told_before_anything_is_scored(talking: Path, 
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
-def test_the_sizes_have_every_setting(name: str) -> None:
+def test_configurations_have_every_setting(name: str) -> None:
     config = yaml.safe_load((ROOT / "configs" / "experiment" / f"{name}.yaml").read_text())
     wanted = set(re.findall(r'config\["(\w+)"\]', (ROOT / "scripts" / "experiment" / "selection.py").read_text()))
     assert wanted | {"profile"} == set(config)

@@ -3,7 +3,8 @@
     python scripts/bench/documents.py runs/bench
 
 Nothing is installed. `calibration` holds what a profile is chosen with, `evaluation` what it is judged on, and lists
-of a fixed structure (`meta.kind: list`). No package is in both, none is in the toy. `sources.json` has the versions.
+of a fixed structure (`meta.kind: list`). No package is in both; `unicode-data` is also in the toy (another file).
+`sources.json` has the versions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A small model trained beyond the length that it was made for: RoPE base raised, rows of 9,216 tokens, 8,192 before.
+# Trains a small model beyond the length that it was made for: RoPE base raised, rows of 9,216 tokens instead of 8,192.
 #   scripts/experiment/beyond.sh OUTPUT-DIRECTORY
 # Documents: python scripts/bench/documents.py runs/bench. Model: ./launch_toy.sh makes runs/toy/model. About half an
-# hour on two cores; stopped, it goes on where it was.
+# hour on two cores. If it is stopped, the same command resumes it.
 set -euo pipefail
 out=${1:?a folder for the model and the figures}
 model=runs/toy/model

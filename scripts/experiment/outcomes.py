@@ -1,4 +1,4 @@
-"""The two outcomes of the experiment: what an arm takes of the planted rows, and what its students lose."""
+"""Choices and losses -> the experiment's two outcomes: the planted rows that an arm takes, and its students' losses."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def by_document(losses: np.ndarray, document_of: np.ndarray) -> np.ndarray:
 
 
 def compared(by_ASD: np.ndarray, reference: int) -> dict[str, Any]:
-    """What the arms' mean losses (arms, seeds, documents) say of each other.
+    """Differences between the arms' mean losses (arms, seeds, documents), with intervals.
 
-    Arms, seeds and documents are crossed, and the last two drawn. How much an arm depends on the seed and
-    on the document is taken to be the same for every arm, and estimated from all of them: with three
-    seeds an arm alone says nothing of it. The variance of a difference of two arms is
+    Arms, seeds and documents are crossed; seeds and documents are random effects. How much an arm depends
+    on them is assumed to be the same for every arm and estimated from all of them, because the three seeds
+    of a single arm are too few for that. The variance of a difference of two arms is
     2 (MS_arms,seeds + MS_arms,documents - MS_rest) / (S D), with Satterthwaite's degrees of freedom.
     All intervals of differences to `reference` hold together in 95 of 100 experiments (Bonferroni).
-    `detectable` is the difference that is found four times in five; `p` that of no difference between
-    any arms on these documents, by permuting arms inside each seed.
+    `detectable` is the difference that is found four times in five; `p` is that of no difference between
+    any arms on these documents, by permuting arms within each seed.
     """
     A, S, D = by_ASD.shape
     mean, of_a = by_ASD.mean(), by_ASD.mean(axis=(1, 2))
@@ -66,7 +66,7 @@ def compared(by_ASD: np.ndarray, reference: int) -> dict[str, Any]:
 
 
 def permuted(of_AS: np.ndarray) -> float:
-    """How often arms that are exchanged inside each seed differ as much as these."""
+    """How often arms that are exchanged within each seed differ as much as these."""
     draw = np.random.default_rng(0)
     shuffled = draw.permuted(np.broadcast_to(of_AS, (PERMUTATIONS, *of_AS.shape)), axis=1)
     spread = shuffled.mean(axis=2).var(axis=1)
@@ -74,10 +74,10 @@ def permuted(of_AS: np.ndarray) -> float:
 
 
 def taken_shares(pool: list[dict[str, Any]], takings: list[list[int]], kind: str | None) -> dict[str, float]:
-    """Of the planted rows (of a kind), the share that an arm takes; the interval is by bootstrap over documents.
+    """The share of the planted rows (of a kind) that an arm takes, with an interval by bootstrap over documents.
 
-    Where none is taken or all are, a bootstrap knows no doubt; the interval is then the exact binomial
-    one of as many documents.
+    Where none or all are taken, every draw of the bootstrap is the same; the interval is then the exact
+    binomial one for that number of documents.
     """
     draw = np.random.default_rng(0)
     planted = [k for k, row in enumerate(pool) if row["meta"]["kind"] in (KINDS if kind is None else (kind,))]
@@ -103,9 +103,9 @@ def report(
     chosen: dict[str, list[list[int]]],
     losses: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """What both outcomes are, by arm.
+    """Both outcomes, by arm.
 
-    `document_of`: of the held-out rows. Losses are (seeds, rows, length - 1), of the arms that have some.
+    `document_of`: the document of each held-out row. `losses`: (seeds, rows, length - 1), of the trained arms.
     """
     length = config["student"]["length"]
     parts = {"all positions": slice(0, length - 1), "second half": slice(length // 2, length - 1)}
@@ -114,7 +114,7 @@ def report(
         "pool": len(pool), "planted": sum(bad), "held_out": len(document_of),
         "held_out_documents": len(np.unique(document_of)), "arms": {},
     }  # fmt: skip
-    # The k-th loss is that of a token that k + 1 others come before.
+    # The k-th loss is that of a token with k + 1 others before it.
     edges = [1, *(length >> k for k in range(5, -1, -1))]
     for name, takings in chosen.items():
         arm: dict[str, Any] = {"rows": len(takings[0]), "planted_taken": taken_shares(pool, takings, None)}
@@ -183,8 +183,8 @@ def as_markdown(found: dict[str, Any]) -> str:
         "that this design finds four times in five. p: of no difference between any arms on these documents.",
         "",
     ]  # fmt: skip
-    for part, told in found["compared"].items():
-        lines += [f"{part}: detectable {told['detectable']:.3f}, p {told['p']:.4f}", ""]
+    for part, outcome in found["compared"].items():
+        lines += [f"{part}: detectable {outcome['detectable']:.3f}, p {outcome['p']:.4f}", ""]
         columns = [part, "loss", "by seed", "to random", "to random x2"]
         rows = [
             [

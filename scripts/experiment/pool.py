@@ -21,7 +21,7 @@ def read_documents(path: str) -> list[dict[str, Any]]:
 
 
 def windows(documents: list[dict[str, Any]], tokenizer: Any, *, tokens: int, most: int) -> list[dict[str, Any]]:
-    """Up to `most` windows of a document, each of `tokens` ids; `characters` is the whole document's length."""
+    """Up to `most` windows of each document, each of `tokens` ids; `characters` is the whole document's length."""
     rows = []
     for number, document in enumerate(documents):
         ids = tokenizer(document["text"], add_special_tokens=False, verbose=False)["input_ids"]
@@ -33,10 +33,10 @@ def windows(documents: list[dict[str, Any]], tokenizer: Any, *, tokens: int, mos
 
 
 def plant(rows: list[dict[str, Any]], *, share: float, span_tokens: int, seed: int) -> list[dict[str, Any]]:
-    """Replace a share of the rows by bad ones, as many of each kind, spread over all documents.
+    """Replace a share of the rows by bad ones, equally many of each kind, spread over all documents.
 
-    A shuffled, repeated or list row is made of the row that it replaces, a pasted one begins with it,
-    so that no kind stands for a domain. The later pieces of a pasted row may be in the pool intact as well.
+    A shuffled, repeated or list row is made from the row that it replaces, and a pasted one begins with it,
+    so that no kind is tied to a domain. The later pieces of a pasted row may be in the pool intact as well.
     """
     draw = np.random.default_rng(seed)
     replaced = draw.permutation(len(rows))[: round(share * len(rows))]

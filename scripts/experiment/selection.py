@@ -6,8 +6,8 @@ The pool is windows of long documents, each from one place; some are replaced by
 its own: pasted pieces of several documents, spans in random order, a block repeated, a list. Every arm takes the same
 number of rows of every domain, as `ladm select` does (`random x2` twice as many). First outcome: how many planted
 rows an arm takes. Second: small models trained on each arm from scratch, judged by their loss on held-out documents
-by position, document by document. All of it goes on where it was stopped; `report/report.md` and `report/report.json`
-are the results.
+by position, document by document. A stopped experiment resumes; `report/report.md` and `report/report.json` are
+the results.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ IN_BAND = " in the band"
 GZIP_BAND = (0.2, 0.8)
 """The middle 60 % by compressibility, of which the arm takes a random part."""
 HELD_OUT_WINDOWS = 2
-"""At most so many held-out rows of a document: differences are between documents."""
+"""Most held-out rows of one document: differences are between documents."""
 OF_THE_POOL = ("pool", "held_out", "calculator", "row_tokens", "span_tokens", "windows_a_document", "planted_share")
 """Settings that decide what is in the pool and how it is scored; the files come first."""
 
@@ -54,10 +54,10 @@ def step(message: str) -> None:
 
 @contextmanager
 def timed(path: Path) -> Iterator[None]:
-    """Keep in `path` the seconds that a part took, for the report; of one that was resumed, the last launch's."""
-    begun = time.monotonic()
+    """Write to `path` the seconds that a part took, for the report; if it was resumed, those of the last launch."""
+    started = time.monotonic()
     yield
-    path.write_text(f"{time.monotonic() - begun:.1f}\n")
+    path.write_text(f"{time.monotonic() - started:.1f}\n")
 
 
 def seconds_of(path: Path) -> float | None:
@@ -65,21 +65,21 @@ def seconds_of(path: Path) -> float | None:
 
 
 def ladm(*arguments: Any, threads: int | None = None) -> None:
-    """Run a command of the product; `threads`: of the CPU, where it is not to have all."""
+    """Run a command of the product; `threads` limits its CPU threads."""
     own = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "ladm", *map(str, arguments)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | own)
 
 
 def begin(work: Path, config: dict[str, Any]) -> Path:
-    """Work made with other settings or documents is not mixed with this: the folder for the students of these."""
+    """Refuse a work folder of other settings or documents; return the folder for this experiment's students."""
     own = {key: config[key] for key in OF_THE_POOL}
     own["calculator sha256"] = hashlib.sha256((Path(config["calculator"]) / "config.json").read_bytes()).hexdigest()
     own |= {f"{key} sha256": hashlib.sha256(Path(config[key]).read_bytes()).hexdigest() for key in OF_THE_POOL[:2]}
     work.mkdir(parents=True, exist_ok=True)
     mark = work / "pool.json"
     if mark.exists() and json.loads(mark.read_text()) != own:
-        sys.exit(f"{work} was begun with other documents or settings; remove it, or give work another folder")
+        sys.exit(f"{work} was started with other documents or settings; remove it, or set `work` to another folder")
     mark.write_text(json.dumps(own, indent=1))
     of_students = {key: value for key, value in config.items() if key not in ("work", "report", "at_once")}
     if config.get("profile"):
@@ -90,7 +90,7 @@ def begin(work: Path, config: dict[str, Any]) -> Path:
 
 
 def scores_of(work: Path, config: dict[str, Any], pool: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
-    """A number a row for every arm that ranks; higher is taken."""
+    """One number per row for every arm that ranks; higher ones are taken first."""
     if not (work / "run" / "sorted_by_score.jsonl").exists():
         with timed(work / "score.seconds"):
             ladm("score", work / "pool", "--model", config["calculator"], "--span-tokens", config["span_tokens"],
@@ -123,7 +123,7 @@ def scores_of(work: Path, config: dict[str, Any], pool: list[dict[str, Any]], te
 
 
 def choose(scores: dict[str, Any], domains: list[str], *, share: float, seed: int) -> dict[str, list[int]]:
-    """Rows of every arm for a seed: of each domain its share, the best; ties and the random arms by the seed's draw."""
+    """Rows of every arm for a seed: the best share of each domain; the seed breaks ties and draws the random arms."""
     tie = np.random.default_rng([seed, 1]).permutation(len(domains))
     ranked = {name: np.lexsort((tie, -values)) for name, values in scores.items()} | {"random": np.argsort(tie)}
     quota = {domain: round(share * domains.count(domain)) for domain in domains}
@@ -178,7 +178,7 @@ def train_settings(config: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def trained_losses(students: Path, config: dict[str, Any], name: str, seed: int, count: int) -> np.ndarray:
-    """Loss of a student of this arm at every position of every held-out row: (rows, length - 1), kept on disk."""
+    """Loss of a student of this arm at every position of every held-out row: (rows, length - 1), stored on disk."""
     kept = students / "losses" / f"{name}.npy"
     if kept.exists():
         return np.load(kept)
@@ -219,10 +219,10 @@ def device_name() -> str:
 @click.argument("config_file", type=click.Path(path_type=Path, exists=True))
 @click.option("--scores-only", is_flag=True, help="Stop once the pool is scored.")
 def main(config_file: Path, scores_only: bool) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     config = yaml.safe_load(config_file.read_text())
     if config["seeds"] < 2:
-        sys.exit("seeds: at least 2, or there is no telling how much of a difference is chance")
+        sys.exit("seeds: at least 2, because one seed cannot show how much of a difference is chance")
     work, out = Path(config["work"]), Path(config["report"])
     students = begin(work, config)
     tokenizer = plain_tokenizer(config["calculator"])
@@ -272,7 +272,7 @@ def main(config_file: Path, scores_only: bool) -> None:
                 trained.setdefault(arm, []).append(
                     at_work.submit(trained_losses, students, config, name, seed, len(taken))
                 )
-        # The first student that fails ends it, and so does Ctrl-C; those that have not begun never do.
+        # The first student that fails ends the experiment, and so does Ctrl-C; no waiting student starts after that.
         try:
             for each in as_completed([each for futures in trained.values() for each in futures]):
                 each.result()
@@ -282,7 +282,7 @@ def main(config_file: Path, scores_only: bool) -> None:
     document_of = np.array([row["meta"]["document"] for row in held_out])
     found = report(config, pool, document_of, chosen, losses)
     found["seconds"] = {
-        "this launch": round(time.monotonic() - begun, 1), "scores": seconds_of(work / "score.seconds"),
+        "this launch": round(time.monotonic() - started, 1), "scores": seconds_of(work / "score.seconds"),
         "students": {path.stem: seconds_of(path) for path in sorted((students / "losses").glob("*.seconds"))},
     }  # fmt: skip
     found |= {

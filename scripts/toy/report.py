@@ -2,8 +2,8 @@
 
     python scripts/toy/report.py runs/toy/rows runs/toy/scores --rescored runs/toy/rescored --model runs/toy/model
 
-Exit 1 when scoring took more than 2.2 times the CPU time of the plain passes; that of the clock depends on what else
-runs.
+Exit 1 when scoring took more than 2.2 times the CPU time of the plain passes. Wall-clock time is only printed: it
+depends on what else runs.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def plain_seconds(rows: str, model_folder: str) -> tuple[float, float]:
     cpu_seconds: list[float] = []
     for row in data.select(range(PASSES + 1)):
         ids = torch.tensor([row["input_ids"]])
-        began, cpu_began = time.perf_counter(), time.process_time()
+        started, cpu_started = time.perf_counter(), time.process_time()
         model(input_ids=ids, use_cache=False)
-        seconds.append(time.perf_counter() - began)
-        cpu_seconds.append(time.process_time() - cpu_began)
+        seconds.append(time.perf_counter() - started)
+        cpu_seconds.append(time.process_time() - cpu_started)
     # The first pass warms up.
     return statistics.median(seconds[1:]) * len(data), statistics.median(cpu_seconds[1:]) * len(data)
 
@@ -77,8 +77,8 @@ def plain_seconds(rows: str, model_folder: str) -> tuple[float, float]:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--rescored", required=True, type=click.Path(path_type=Path))
 @click.option("--model", required=True)
-@click.option("--seconds", type=float, help="What `ladm score` took, start to end.")
-@click.option("--cpu-seconds", help="The CPU time of that, of the user and of the system.")
+@click.option("--seconds", type=float, help="Seconds that `ladm score` took.")
+@click.option("--cpu-seconds", help="Its CPU time: user and system.")
 def main(rows: str, run: Path, rescored: Path, model: str, seconds: float | None, cpu_seconds: str | None) -> None:
     print_classes(rows, run, rescored)
     if seconds is None or cpu_seconds is None:
