@@ -52,6 +52,7 @@ def prepare(settings: PrepareSettings) -> None:
     prepared = run_prepare(settings, echo=note, progress=PreparingBar())
     counts = prepared.counts
     click.echo(f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {settings.length:,} tokens")
+    # In a fixed order, so that two reports can be compared line by line.
     for reason, meaning in REASONS.items():
         if counts.get(reason):
             click.echo(f"{reason:<10} {counts[reason]:>12,}  dropped: {meaning}")

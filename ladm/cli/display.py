@@ -63,6 +63,7 @@ def status_report(found: Any) -> Iterator[str]:
     yield f"units: {found.sealed:,} of {found.units:,} sealed"
     for kind, count in sorted(found.errors.items()):
         yield f"  {kind}: {count:,}"
+    # There is no rate before two units are sealed, and any guess at the time left would be wrong.
     if not found.finished and found.rows_a_second:
         left = found.seconds_left
         yield f"rate: {found.rows_a_second:,.3g} rows/s of late, {duration(left)} left at that rate"
@@ -84,6 +85,7 @@ def duration(seconds: float) -> str:
 def selection_table(manifest: Manifest) -> Iterator[str]:
     """The lines of a manifest's table, a domain a line."""
     names = [*manifest.domains, "total"]
+    # Names come from the data, so the column is as wide as the longest of them, but never more than 40 characters.
     width = max(len(_plain(name)) for name in names)
     yield f"{'domain':<{width}} {'pool':>9} {'taken':>9} {'quota tokens':>14} {'taken tokens':>14} {'lowest score':>13}"
     for name, domain in manifest.domains.items():

@@ -41,6 +41,7 @@ def perplexity(settings: PerplexitySettings) -> None:
     found = run(settings, echo=note, progress=ScoringBar("measuring"), preparing=PreparingBar())
     click.echo(f"{'window':>8} {'perplexity':>11}  95 % interval; {found['documents']} documents")
     for window, value in found["windows"].items():
+        # One document has no spread to make an interval of.
         interval = "-" if value["low"] is None else f"{value['low']:.4f} to {value['high']:.4f}"
         click.echo(f"{int(window):>8,} {value['perplexity']:>11.4f}  {interval}")
     click.echo(f"\n{'positions':>17} {'loss':>8}")

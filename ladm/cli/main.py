@@ -23,6 +23,7 @@ from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, EXIT_PIPE, LadmEr
 from ladm.version import __version__
 
 SECTIONS = {
+    # A test compares this table with the commands that are added below, so that none is missing in the help.
     "From documents to a subset, in this order": ("prepare", "score", "select"),
     "What came out, and why": ("inspect", "report", "status", "verify"),
     "A score to trust": ("check", "calibrate", "rescore"),
@@ -66,6 +67,7 @@ class _Program(CommandGroup):
         except KeyboardInterrupt:
             click.echo("ladm: stopped by Ctrl-C", err=True)
             sys.exit(EXIT_INTERRUPTED)
+        # Click's own way out of a command: `main` turns these into messages.
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
         except BrokenPipeError:
@@ -108,6 +110,7 @@ for command in (prepare, score, select, inspect, report, status, verify, check, 
 
 def run() -> None:
     """The command line as a program."""
+    # Before click parses anything, which would fail on such a name with a traceback.
     for word in sys.argv[1:]:
         try:
             word.encode()

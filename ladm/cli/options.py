@@ -115,6 +115,7 @@ class SettingType(click.ParamType):  # type: ignore[type-arg]
                 return self.field.spec.parse(value)
             except UsageError as error:
                 raise UsageError(f"{self.field.flag} {error}") from None
+        # Click calls this for each of the values of a repeated flag.
         kinds = typing.get_args(self.field.kind)[:1] if is_repeated(self.field) else alternatives(self.field.kind)
         words = choices(self.field.kind)
         if value in words or str in kinds:
@@ -169,6 +170,7 @@ def parameter_of(field: Setting) -> click.Parameter:
         shown = f"{field.spec.metavar}{'...' if count < 0 else ''}"
         return click.Argument([field.name], nargs=count, required=False, metavar=shown, type=str)
     names = [field.name, field.flag, *([field.spec.short] if field.spec.short else [])]
+    # A switch that is off by default has no `--no-` form: leaving it out says the same.
     if bool in alternatives(field.kind):
         if field.default is not False:
             names[1] = f"{field.flag}/{flag('no_' + field.key)}"
@@ -193,6 +195,7 @@ def settings_command(
 
     def decorate(function: Callable[[Any], None]) -> SettingsCommand:
         def callback(config: str | None, **flags: Any) -> None:
+            # A repeated flag that was not given is an empty tuple to click.
             given = {key: value for key, value in flags.items() if value not in (None, ())}
             function(loader(kind, config, given))
 

@@ -48,6 +48,7 @@ def verify(settings: VerifySettings) -> None:
 
     run = settings.run
     found = Run.read(Path(run))
+    # All of them are printed, because one damaged file often explains the others.
     problems = list(run_verify(found, deep=settings.deep))
     for problem in problems:
         click.echo(problem)

@@ -50,6 +50,7 @@ def print_summary(head: str, summary: Any, output: str) -> None:
     click.echo(f"{head}: {summary.scored:,} documents scored, {summary.failed:,} without a score")
     for kind, count in sorted(summary.errors.items()):
         click.echo(f"  {kind}: {count:,}")
+    # An error although the run is complete: a command after this one would have nothing to work on.
     if summary.scores is None:
         raise LadmError(f"no document has a score; {output}/errors.jsonl says why")
     best, middle, worst = summary.scores

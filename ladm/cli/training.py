@@ -27,6 +27,7 @@ def train(settings: TrainSettings) -> None:
     Under `accelerate launch` on several devices, with FSDP or DeepSpeed as its configuration says.
     """
     quieten_libraries()
+    # Looked up without importing it, which takes seconds, so that the answer comes before any model is loaded.
     if importlib.util.find_spec("accelerate") is None:
         raise LadmError(f"ladm train needs accelerate; {install_hint('train')}")
     from ladm.training.train import train as run_train

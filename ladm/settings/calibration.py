@@ -20,6 +20,7 @@ from ladm.settings.common import (
 from ladm.settings.fields import DEVICE, METHOD, Settings, setting, settings_of
 from ladm.settings.score import Attention, Backend, ScoreSettings
 
+# Room for the middle layers, which separate best: in configs/profiles/smollm2-135m.yaml 14-17 of 30, at 0.60.
 DEFAULT_MAX_COST = 0.65
 DOCUMENTS = "Which documents"
 SEARCH = "What is searched for"
@@ -46,6 +47,7 @@ class CalibrateSettings(Settings):
         metavar="FOLDER",
         unset="PROFILE.calibration",
     )
+    # More make narrower intervals. Each is scored at least five times: intact, and pasted from 2, 4, 8 and 16.
     documents: int = setting(128, "At most N documents, drawn at random.", section=DOCUMENTS, metavar="N", at_least=1)
     exclude_domains: tuple[str, ...] = setting(
         (),
@@ -56,6 +58,7 @@ class CalibrateSettings(Settings):
     )
     domain_key: str = domain_key_setting(section=DOCUMENTS)
     seed: int = seed_setting(section=DOCUMENTS)
+    # `auc` may use all layers; `cost` lets the model stop early, which makes the scoring of a corpus cheaper.
     objective: Literal["auc", "cost"] = setting(
         "auc", "The best separation, or the best within --max-cost.", section=SEARCH
     )
@@ -72,6 +75,7 @@ class CalibrateSettings(Settings):
         None, "Search among these layers only, such as 0-10,14.", section=SEARCH, metavar="LAYERS", unset="all"
     )
     heads: bool = setting(False, "Search among single heads instead of whole layers.", section=SEARCH)
+    # The method is the calibration's too: the profile records it and binds `ladm score` to it.
     variant: Variant | None = _score_field("variant", section=METHOD)
     span_tokens: int | None = span_tokens_setting(None, unset="T/256")
     m: int | None = _score_field("m", section=METHOD)

@@ -9,6 +9,7 @@ from ladm.settings.fields import DEVICE, INPUT_AND_OUTPUT, METHOD, setting
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 DOMAIN_KEY = "meta.pile_set_name"
+# A word rather than an empty text, which shells and YAML files lose easily.
 NO_DOMAINS = "none"
 """As a `--domain-key`: treat all documents as one domain."""
 ONE_DOMAIN = "all"
@@ -17,6 +18,7 @@ ONE_DOMAIN = "all"
 
 def output_setting(help_text: str, *, metavar: str, **more: Any) -> Any:
     """Where the result goes; `-o` in every command."""
+    # No default in most commands: a result must not land in whatever folder the user happens to be in.
     given: dict[str, Any] = {"required": True, "default": ""} | more
     return setting(given.pop("default"), help_text, short="-o", metavar=metavar, **given)
 

@@ -45,6 +45,7 @@ def score_settings(config: str | None, flags: dict[str, Any]) -> ScoreSettings:
 
 def _merge(kind: type, config: str | None, flags: dict[str, Any]) -> dict[str, Any]:
     chosen = {} if config is None else read_config(Path(config), kind)
+    # None stands for a flag that was not given, so that a file's value survives it.
     chosen |= {name: value for name, value in flags.items() if value is not None}
     for field in settings_of(kind):
         if field.spec.required and not chosen.get(field.name):
@@ -82,6 +83,7 @@ def read_config(path: Path, kind: type = ScoreSettings) -> dict[str, Any]:
     Raises UsageError naming the file and the key, with a suggestion where one is close.
     """
     fields = {field.key: field for field in settings_of(kind)}
+    # `task` and `tasks`, `exclude_domain` and `exclude_domains`: the flag's name, and that in Python.
     fields |= {field.name: field for field in settings_of(kind)}
     chosen = {}
     for key, value in _read_yaml(path).items():
@@ -99,6 +101,7 @@ def read_config(path: Path, kind: type = ScoreSettings) -> dict[str, Any]:
 def _read_yaml(path: Path) -> dict[Any, Any]:
     try:
         with path.open("rb") as file:
+            # A limit, because the path may be a device or a data file by mistake, and YAML takes minutes to parse one.
             text = file.read(MOST_BYTES + 1).decode()
         if len(text) > MOST_BYTES:
             raise UsageError(f"--config {path} is larger than {MOST_BYTES:,} bytes; is it the right file?")

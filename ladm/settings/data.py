@@ -21,12 +21,15 @@ class PrepareSettings(Settings):
     sources: tuple[str, ...] = setting((), "", metavar="SOURCE", required=True, positional=True)
     tokenizer: str = setting("", "Tokenizer: folder or Hub id of the model.", metavar="T", required=True)
     output: str = output_setting("Folder for the rows; the same command resumes.", metavar="ROWS")
+    # The paper's length: documents of at least 32K tokens are cut to it, so that all scores are comparable.
     length: int = setting(32768, "Tokens of a row; shorter documents are dropped.", metavar="TOKENS", at_least=1)
     text_key: str = setting("text", "Column or key that holds a document's text.", section=DOCUMENTS, metavar="KEY")
+    # The Pile's name for its domains, which the published rows have.
     domain_key: str = domain_key_setting("Column or key that holds its domain.", section=DOCUMENTS)
     domain: str | None = setting(
         None, "Domain of the documents that have none.", section=DOCUMENTS, metavar="NAME", unset="an error"
     )
+    # Three values, because None must follow the tokenizer: a model was trained on what that does.
     bos: bool | None = setting(None, "Start every row with the tokenizer's BOS token.", unset="as the tokenizer does")
     limit: int | None = setting(None, "Stop when N rows are written.", metavar="N", unset="no limit", at_least=1)
 
@@ -38,7 +41,9 @@ class SelectSettings(Settings):
     run: str = setting("", "", metavar="RUN", required=True, positional=True)
     rows: str = setting("", "The rows that the run scored.", metavar="ROWS", required=True)
     output: str = output_setting("Folder for the subset.", metavar="SUBSET")
+    # Required, although a share would be easier to give: results at one number of tokens can be compared.
     tokens: int = setting(0, "Token budget: 1B is 10^9; 500M, 250k.", metavar="N", required=True, parse=parse_tokens)
+    # The published code takes a whole percentage of every domain, and exceeds the budget by up to 1 % of the pool.
     rule: Literal["exact", "percent"] = setting(
         "exact",
         "Fill the budget exactly, or take the same percentage of every domain as the published code does.",
@@ -53,6 +58,7 @@ class SelectSettings(Settings):
     domain_key: str = domain_key_setting(
         "Column, or key inside a column, that holds a row's domain; none: one domain for all.", section=CHOICE
     )
+    # Without it a pool that is too small is an error, because taking everything is no selection.
     allow_small_pool: bool = setting(
         False, "Take everything when there are fewer tokens than the budget.", section=CHOICE
     )

@@ -24,6 +24,7 @@ class PerplexitySettings(Settings):
     output: str | None = output_setting(
         "JSON file for the numbers.", metavar="FILE", default=None, required=False, unset="print only"
     )
+    # The windows of the paper's Table 2.
     windows: tuple[int, ...] = setting(
         (2048, 4096, 8192, 16384, 32768),
         "Tokens of context, between commas.",
@@ -54,6 +55,7 @@ class NeedleSettings(Settings):
         at_least=2,
         parse=parse_windows,
     )
+    # 5 depths with 5 repeats give 25 answers for each length: a step of 4 % in their mean.
     depths: int = setting(
         5, "Number of depths from the start to the end.", section=MEASUREMENT, metavar="N", at_least=1
     )

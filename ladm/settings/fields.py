@@ -82,6 +82,7 @@ class Setting:
 @functools.cache
 def settings_of(kind: Any) -> tuple[Setting, ...]:
     """The fields of a settings class, in their order."""
+    # Annotations are texts under `from __future__ import annotations`; to resolve them takes time, hence the cache.
     types = typing.get_type_hints(kind)
     return tuple(
         Setting(name=field.name, kind=types[field.name], default=field.default, spec=field.metadata["spec"])
@@ -169,6 +170,7 @@ def describe(kind: Any, *, null: bool = True) -> str:
 
 def out_of_range(value: Any, spec: FieldSpec) -> str | None:
     """`must be at least 1, not 0` for a number, or a list with one, that lies outside of the field's range."""
+    # A list of windows is checked number by number; None, texts and switches have no range.
     numbers = value if isinstance(value, tuple) else (value,)
     for number in numbers:
         if not isinstance(number, int | float) or isinstance(number, bool) or _inside(number, spec):

@@ -43,6 +43,7 @@ def profile_text(profile: Profile) -> str:
         "score": reduction,
         "found": profile.found,
     }
+    # Keys stay in this order, and short lists on one line, because people read and edit profiles.
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
 
 
@@ -55,6 +56,7 @@ def read_profile(path: str | Path) -> Profile:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"--profile {path} is not YAML: {one_line(error)}") from None
     try:
+        # First, because a later format may lack the keys that are read below, and the message would miss the reason.
         if content["format"] != FORMAT:
             raise LadmError(f"format {content['format']}, and this version reads {FORMAT}")
         score = content["score"]
@@ -73,6 +75,7 @@ def read_profile(path: str | Path) -> Profile:
         )
     except LadmError as error:
         raise UsageError(f"--profile {path}: {error}") from None
+    # Whatever is missing or of another type in a file that is valid YAML.
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"--profile {path} is not a profile of ladm calibrate: {one_line(error)}") from None
 

@@ -18,6 +18,7 @@ from ladm.settings.fields import Settings, setting
 from ladm.settings.layers import parse_layers
 from ladm.settings.score import Reduce
 
+# Each inspected document costs a forward pass, and its text a place in the report.
 MOST_INSPECTED = 100
 DOCUMENTS = "Which documents"
 
@@ -31,6 +32,7 @@ class StatusSettings(Settings):
     """The settings of `ladm status`."""
 
     run: str = _run_setting()
+    # Named after the flag, for the file of --config; nothing else of this class needs the module json.
     json: bool = setting(False, "Print one JSON object instead of text.")
 
 
@@ -56,7 +58,7 @@ class RescoreSettings(Settings):
         parse_layers(self.layers)
         if self.profile is not None and (self.reduce is not None or self.layers is not None):
             raise UsageError("--profile sets the layers and the reduction; leave --reduce and --layers out")
-        if self.run and self.profile is None and self.reduce is None and self.layers is None:
+        if self.profile is None and self.reduce is None and self.layers is None:
             raise UsageError("nothing to change: give --profile, --reduce or --layers")
 
 

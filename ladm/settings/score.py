@@ -37,7 +37,9 @@ class ScoreSettings(Settings):
     identity of a run holds the content of `rows` and the hashes of the model's files in place of their names.
     """
 
+    # The name is not part of a run's identity: rows may be moved or downloaded again, and their content is compared.
     rows: str = setting("", "", metavar="ROWS", required=True, positional=True, changes_result=False)
+    # The model that the paper's authors published, TinyLlama trained further on rows of 32,768 tokens.
     model: str = model_setting(
         "Model folder or Hub id of the calculator.", default="UltraRonin/Long-Attn-Calculator", changes_result=False
     )
@@ -57,6 +59,7 @@ class ScoreSettings(Settings):
         at_least=0,
         changes_result=True,
     )
+    # Not 4 but None: the published code uses one number for both, so n must follow a changed d_afs.
     n: int | None = setting(
         None,
         "The nearest earlier span compared with: j-n (released), j-n-1 (paper).",
@@ -66,6 +69,7 @@ class ScoreSettings(Settings):
         at_least=0,
         changes_result=True,
     )
+    # The released lower bound grows with l, m and d_afs; a number here replaces it in either variant.
     n0: int | None = setting(
         None,
         "No span before this one is scored.",
@@ -100,6 +104,7 @@ class ScoreSettings(Settings):
     reduce: Reduce = setting(
         "mean", "How the scores of the layers become one score.", section=LAYERS, changes_result=True
     )
+    # Stopping early is what makes a profile cheap: layers 0-10 of 22 cost half a forward pass.
     layers: str | None = setting(
         None,
         "Layers to score, such as 0-10,14; the model stops after the last of them.",
@@ -108,6 +113,7 @@ class ScoreSettings(Settings):
         unset="all",
         changes_result=True,
     )
+    # Each choice includes the columns of `layers`; `forms` is large, and only a calibration needs it.
     record: Recorded = setting(
         "layers",
         "Recorded of a document beside its score: CDS by layer; also by head; also the focus at long range; or all "
@@ -123,6 +129,7 @@ class ScoreSettings(Settings):
         unset="none",
         changes_result=True,
     )
+    # dtype, backend and attention change the last digits of a score, so a run is never mixed of two.
     dtype: DType = dtype_setting(changes_result=True)
     backend: Backend = setting(
         "auto",
@@ -136,6 +143,7 @@ class ScoreSettings(Settings):
         section=DEVICE,
         changes_result=True,
     )
+    # Which GPU does not matter, and a run may move; CPU or CUDA does matter, and is recorded when `auto` is resolved.
     device: str = device_setting("auto, cpu, cuda (all visible GPUs), or cuda:0,1.", changes_result=False)
     engine: Engine = setting(
         "local", "This machine, or a Ray cluster (RAY_ADDRESS).", section=MACHINES, changes_result=False
@@ -149,6 +157,7 @@ class ScoreSettings(Settings):
         at_least=1,
         changes_result=False,
     )
+    # Launches under Slurm or torchrun find their place in the environment, so the flag is for clusters without them.
     shard: str | None = setting(
         None,
         "This launch is number I of N that share RUN.",
@@ -157,9 +166,11 @@ class ScoreSettings(Settings):
         unset="from Slurm or torchrun, else alone",
         changes_result=False,
     )
+    # Rows of a batch have equal length and are never padded, so its size changes a score by rounding at most.
     batch_size: int | Literal["auto"] = setting(
         "auto", "Rows of equal length in one step.", section=DEVICE, at_least=1, changes_result=False
     )
+    # Not marked as changing the result, because the identity of the data covers just the first N rows.
     limit: int | None = setting(
         None, "Score only the first N rows.", metavar="N", unset="all", at_least=1, changes_result=False
     )
@@ -174,6 +185,7 @@ class ScoreSettings(Settings):
     )
     fail_fast: bool = setting(False, "Stop at the first row without a score.", section=RESTARTS, changes_result=False)
     retry_errors: bool = setting(False, "Try every row without a score again.", section=RESTARTS, changes_result=False)
+    # The only flag that deletes scores. It is never suggested, and needs to be typed in full.
     overwrite: bool = setting(
         False,
         "Delete the run in RUN, with all its scores, and start again.",

@@ -30,6 +30,7 @@ class TrainSettings(Settings):
         at_least=1,
     )
     rope_base: float | None = setting(None, "RoPE base to train with.", metavar="BASE", unset="the model's", above=1)
+    # The paper's batch of 1M tokens; how it is split over devices and steps of accumulation follows from it.
     batch_tokens: int = setting(
         1_048_576,
         "Tokens in one step of the optimiser, over all devices.",
@@ -44,6 +45,7 @@ class TrainSettings(Settings):
         metavar="N",
         at_least=1,
     )
+    # The bounds only catch typing errors, such as 2e5 for 2e-5.
     learning_rate: float = setting(2e-5, "Highest learning rate.", section=OPTIMISER, metavar="RATE", above=0, below=10)
     weight_decay: float = setting(0.0, "Weight decay of AdamW.", section=OPTIMISER, metavar="X", at_least=0, below=10)
     beta1: float = setting(0.9, "First beta of AdamW.", section=OPTIMISER, metavar="X", at_least=0, below=1)
@@ -62,6 +64,7 @@ class TrainSettings(Settings):
         "Precision of the arithmetic (the weights stay float32); auto: bfloat16 on CUDA.",
         section=DEVICE,
     )
+    # On by default: at 32K tokens the activations of one row take more memory than a 1B model.
     gradient_checkpointing: bool = setting(
         True, "Compute activations again in the backward pass, to save memory.", section=DEVICE
     )
