@@ -30,11 +30,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--work", type=Path, default=Path("runs/bench/random"), help="folder for random weights")
     parser.add_argument("--output", type=Path)
-    asked = parser.parse_args()
-    dtype = getattr(torch, asked.dtype)
-    folder = asked.model or random_model(asked.shape, str(asked.work), dtype, asked.tokens)
-    stock = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").to(asked.device).eval()
-    ids = document(folder, asked.tokens, random=asked.model is None).to(asked.device)
+    options = parser.parse_args()
+    dtype = getattr(torch, options.dtype)
+    folder = options.model or random_model(options.shape, str(options.work), dtype, options.tokens)
+    stock = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").to(options.device).eval()
+    ids = document(folder, options.tokens, random=options.model is None).to(options.device)
     fast = torch.compile(stock)
 
     @torch.inference_mode()
@@ -43,16 +43,16 @@ def main() -> None:
 
     began = time.perf_counter()
     run(fast)
-    synchronised(asked.device)()
+    synchronised(options.device)()
     first = time.perf_counter() - began
     times = measure(
-        {"eager": lambda: run(stock), "compiled": lambda: run(fast)}, repeats=asked.repeats, device=asked.device
+        {"eager": lambda: run(stock), "compiled": lambda: run(fast)}, repeats=options.repeats, device=options.device
     )
     ratio = times["compiled"]["median_s"] / times["eager"]["median_s"]
-    result = facts(asked.device) | {
-        "tokens": asked.tokens, "dtype": asked.dtype, "first_compiled_s": first, "ratio": ratio, "times": times,
+    result = facts(options.device) | {
+        "tokens": options.tokens, "dtype": options.dtype, "first_compiled_s": first, "ratio": ratio, "times": times,
     }  # fmt: skip
-    told(result, asked.output)
+    told(result, options.output)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def main(folder: Path) -> None:
 
 
 def gather(root: Path, sources: list[tuple[str, str, str, int]], *, kind: str) -> list[dict[str, object]]:
-    """At most so many documents of every source, always the same draw."""
+    """Up to the stated number of documents of every source, always the same draw."""
     documents = []
     for domain, _, pattern, most in sources:
         paths = sorted({path for each in alternatives(pattern) for path in root.glob(each)})

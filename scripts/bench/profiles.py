@@ -1,4 +1,4 @@
-"""What `layers.py` measured, and profiles -> how well each score tells intact documents from pasted ones, and lists.
+"""What `layers.py` measured, and profiles -> how well each score separates intact from pasted documents and lists.
 
     python scripts/bench/profiles.py runs/bench/out/smollm2-4096.jsonl --form 16 \\
         --profile configs/profiles/smollm2-135m.yaml --output scripts/bench/results/profiles-smollm2-4096.json
@@ -71,7 +71,7 @@ def scores(data: Measurement, profiles: list[str], *, late: int | None) -> dict[
 
 
 def sigma_ratio(data: Measurement, intact: np.ndarray, kinds: list[str]) -> dict[str, dict[str, list[float]]]:
-    """By layer, does log(CDS with sigma / CDS without) tell intact documents from others that no score of CDS tells?
+    """By layer, does log(CDS with sigma / CDS without) separate intact documents from kinds that CDS alone does not?
 
     `higher`: AUC of the ratio itself; `nearer`: of being nearer to the median ratio of the intact ones.
     """

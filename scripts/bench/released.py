@@ -1,4 +1,4 @@
-"""The released algorithm, written afresh as plainly as it is there: the baseline of `score.py`."""
+"""The released algorithm, an independent and equally plain implementation: the baseline of `score.py`."""
 
 from __future__ import annotations
 

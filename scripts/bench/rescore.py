@@ -1,4 +1,4 @@
-"""A made-up run of so many rows and layers -> the time that `ladm rescore` takes with it, and its peak memory.
+"""A synthetic run of given size -> the time that `ladm rescore` takes with it, and its peak memory.
 
 python scripts/bench/rescore.py --rows 1000000 --layers 30
 """

@@ -3,9 +3,9 @@
     python scripts/bench/score.py --model runs/toy/model --tokens 8192 --span-tokens 32 --dtype float32
     python scripts/bench/score.py --shape tinyllama --device cuda --dtype bfloat16          (32,768 tokens)
 
-(a) the stock model's forward pass; (b) ours; (c) the released algorithm, written afresh: a softmax
-over all earlier keys for every scored span; with --layers also (d), ours with those layers alone.
-Interleaved, medians; the times are those of whole documents. A gate of correctness comes first.
+(a) the stock model's forward pass; (b) ours; (c) the released algorithm, implemented
+independently: a softmax over all earlier keys for every scored span; with --layers also (d), ours with
+those layers alone. Interleaved, medians; the times are those of whole documents. A check of correctness comes first.
 Prints a table, and one JSON object as its last line. Memory is the model's weights and what one
 document adds to them at the most, on a CPU each in a process of its own. Imports torch,
 transformers and what it measures, nothing else.
@@ -102,39 +102,41 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load(asked: argparse.Namespace, temporary: str, tokens: int) -> tuple[Contenders, Tensor]:
-    """The contenders and a document of so many tokens."""
-    dtype = resolve_dtype(asked.dtype, asked.device)
-    folder = asked.model or random_model(asked.shape, temporary, dtype, tokens)
+def load(options: argparse.Namespace, temporary: str, tokens: int) -> tuple[Contenders, Tensor]:
+    """The contenders and a document of `tokens` tokens."""
+    dtype = resolve_dtype(options.dtype, options.device)
+    folder = options.model or random_model(options.shape, temporary, dtype, tokens)
     contenders = Contenders(
-        folder, dtype=dtype, device=asked.device, backend=resolve_backend(asked.backend, asked.device),
+        folder, dtype=dtype, device=options.device, backend=resolve_backend(options.backend, options.device),
         attention=None
-        if asked.attention == "auto"
-        else attention_kernel(asked.device, dtype, asked=asked.attention),
+        if options.attention == "auto"
+        else attention_kernel(options.device, dtype, options=options.attention),
     )  # fmt: skip
-    return contenders, document(folder, tokens, random=asked.model is None).to(asked.device)
+    return contenders, document(folder, tokens, random=options.model is None).to(options.device)
 
 
-def timed(asked: argparse.Namespace, contenders: Contenders, ids: Tensor, *, strides: dict[str, int]) -> dict[str, Any]:
+def timed(
+    options: argparse.Namespace, contenders: Contenders, ids: Tensor, *, strides: dict[str, int]
+) -> dict[str, Any]:
     """Gate, times and memory of one document."""
     tokens = ids.shape[1]
-    span_tokens = asked.span_tokens or tokens // 256
+    span_tokens = options.span_tokens or tokens // 256
     checked = gate(contenders, ids, span_tokens=span_tokens, strides=strides)
     grid = grid_of(tokens, span_tokens=span_tokens, **strides)
-    letters = asked.contenders + ("d" if asked.layers else "")
-    running = {letter: contenders.get(letter, ids, grid, layers=asked.layers) for letter in letters}
+    letters = options.contenders + ("d" if options.layers else "")
+    running = {letter: contenders.get(letter, ids, grid, layers=options.layers) for letter in letters}
     times = measure(
-        {NAMES[letter]: each.run for letter, each in running.items()}, repeats=asked.repeats, device=asked.device
+        {NAMES[letter]: each.run for letter, each in running.items()}, repeats=options.repeats, device=options.device
     )
-    rate = matrix_rate(asked.device, contenders.dtype)
+    rate = matrix_rate(options.device, contenders.dtype)
     for letter, each in running.items():
         row = times[NAMES[letter]]
-        row |= memory(each, letter, asked.device, tokens=tokens, strides=strides)
+        row |= memory(each, letter, options.device, tokens=tokens, strides=strides)
         work = flops(each.model.config, tokens, whole_layers=each.whole_layers)
         row["utilisation"] = work / row["median_s"] / rate
     plain = times[NAMES["a"]]["median_s"]
     return {
-        "model": Path(asked.model).name if asked.model else asked.shape, "layers": asked.layers,
+        "model": Path(options.model).name if options.model else options.shape, "layers": options.layers,
         "tokens": tokens, "span_tokens": span_tokens, **strides,
         "dtype": str(contenders.dtype).removeprefix("torch."), "backend": contenders.backend,
         "attention": contenders.observer().attention, "gate": checked, "matrix_flop_per_s": rate,
@@ -144,19 +146,19 @@ def timed(asked: argparse.Namespace, contenders: Contenders, ids: Tensor, *, str
 
 
 def main() -> None:
-    asked = parse()
-    if "a" not in asked.contenders:
+    options = parse()
+    if "a" not in options.contenders:
         sys.exit("--contenders: everything is compared with (a)")
-    strides = {"d_afs": asked.d_afs, "d_cds": asked.d_cds}
+    strides = {"d_afs": options.d_afs, "d_cds": options.d_cds}
     with tempfile.TemporaryDirectory() as temporary:
-        contenders, ids = load(asked, temporary, asked.tokens)
-        if asked.memory_of:
-            grid = grid_of(asked.tokens, span_tokens=asked.span_tokens or asked.tokens // 256, **strides)
-            only = contenders.get(asked.memory_of, ids, grid, layers=asked.layers)
+        contenders, ids = load(options, temporary, options.tokens)
+        if options.memory_of:
+            grid = grid_of(options.tokens, span_tokens=options.span_tokens or options.tokens // 256, **strides)
+            only = contenders.get(options.memory_of, ids, grid, layers=options.layers)
             weights = made_resident(only.model)
-            print(json.dumps({"weights_bytes": weights, "grown_bytes": grown_by(only.run, asked.device)}))
+            print(json.dumps({"weights_bytes": weights, "grown_bytes": grown_by(only.run, options.device)}))
             return
-        result = facts(asked.device) | timed(asked, contenders, ids, strides=strides)
+        result = facts(options.device) | timed(options, contenders, ids, strides=strides)
     plain = result["times"][NAMES["a"]]["median_s"]
     print(f"{'':16} {'seconds':>9} {'x plain':>8} {'weights GiB':>12} {'and GiB':>8} {'utilisation':>12}")
     for name, row in result["times"].items():
@@ -164,7 +166,7 @@ def main() -> None:
             f"{name:16} {row['median_s']:9.3f} {row['median_s'] / plain:8.3f} {row['weights_bytes'] / 2**30:12.2f} "
             f"{row['grown_bytes'] / 2**30:8.2f} {row['utilisation']:12.1%}"
         )
-    told(result, asked.output)
+    told(result, options.output)
 
 
 if __name__ == "__main__":

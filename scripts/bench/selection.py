@@ -1,4 +1,4 @@
-"""A made-up run of so many rows -> the time that `ladm select` takes with it under a limit of memory.
+"""A synthetic run with a given number of rows -> the time that `ladm select` takes with it under a limit of memory.
 
     python scripts/bench/selection.py --rows 10000000 --limit-mib 2048
 

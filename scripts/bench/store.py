@@ -3,7 +3,7 @@
     python scripts/bench/store.py --rows 1000000 --layers 30 --output scripts/bench/results/store.json
     python scripts/bench/store.py --rows 2000 --burn-ms 5 --workers 2
 
-With --burn-ms a row costs so many milliseconds of CPU time, and the run is timed with one worker and with --workers.
+With --burn-ms N a row costs N milliseconds of CPU time, and the run is timed with one worker and with --workers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ladm.storage.locks import locked
 
 @dataclass
 class Cheap:
-    """Random CDS of so many layers, after burning so much CPU time a row."""
+    """Random CDS for `layers` layers, after `burn_seconds` of CPU time a row."""
 
     layers: int
     burn_seconds: float

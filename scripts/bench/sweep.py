@@ -32,17 +32,17 @@ def main() -> None:
     sweep, rest = parser.parse_known_args()
     command = facts("cpu")["command"]
     sys.argv = [sys.argv[0], *(["--contenders", "ab"] if "--contenders" not in rest else []), *rest]
-    asked = score.parse()
+    options = score.parse()
     settings = [(tokens, STRIDES[0]) for tokens in sweep.lengths]
     settings += [(sweep.stride_tokens, strides) for strides in STRIDES]
     print(f"{'tokens':>8} {'d_afs':>5} {'d_cds':>5} {'plain s':>9} {'ladm s':>9} {'x plain':>8}")
-    with tempfile.TemporaryDirectory() as temporary, open(asked.output or "/dev/null", "a") as output:
-        contenders, longest = score.load(asked, temporary, max(tokens for tokens, _ in settings))
+    with tempfile.TemporaryDirectory() as temporary, open(options.output or "/dev/null", "a") as output:
+        contenders, longest = score.load(options, temporary, max(tokens for tokens, _ in settings))
         for tokens, (d_afs, d_cds) in settings:
-            asked.tokens = tokens
+            options.tokens = tokens
             strides = {"d_afs": d_afs, "d_cds": d_cds}
-            result = facts(asked.device) | {"command": command}
-            result |= score.timed(asked, contenders, longest[:, :tokens], strides=strides)
+            result = facts(options.device) | {"command": command}
+            result |= score.timed(options, contenders, longest[:, :tokens], strides=strides)
             output.write(json.dumps(result) + "\n")
             output.flush()
             plain, ours = (result["times"][score.NAMES[letter]]["median_s"] for letter in "ab")
