@@ -50,6 +50,7 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
         domain_key=settings.domain_key,
         exclude_domains=settings.exclude_domains,
     )
+    # Checked before the folder is created, so that a mistake in the settings leaves nothing behind.
     scoring = _score_settings(settings, sample, folder=folder)
     open_work_folder(folder, rows=settings.rows)
     half_of = halves(sample.groups, seed=settings.seed)
@@ -67,6 +68,7 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     result = analyse(scores, objective=settings.objective, max_cost=settings.most_cost, seed=settings.seed)
     with io_errors(output, "write"):
         output.parent.mkdir(parents=True, exist_ok=True)
+    # Last, so that a profile exists only where the calibration is complete.
     write_whole(output, [profile_text(_profile(settings, run, sample, result)).encode()])
     return result
 
@@ -93,6 +95,7 @@ def _score_settings(settings: CalibrateSettings, sample: DocumentSample, *, fold
         "rows": str(folder / CONTRAST),
         "model": settings.model,
         "output": str(folder / RUN),
+        # One pass stores what every candidate needs: layers and heads, with sigma and without.
         "record": "forms",
     }
     used.setdefault("span_tokens", max(1, sample.length_tokens // TARGET_SPANS))

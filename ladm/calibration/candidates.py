@@ -121,6 +121,7 @@ def choose(scores: ContrastScores, results: list[CandidateResult], *, most_cost:
 
     Raises LadmError when no candidate is cheap enough.
     """
+    # A little more is allowed, because 18 of 30 layers may come out as slightly above 0.6.
     allowed = [each for each in results if each.candidate.cost <= most_cost + 1e-9]
     if not allowed:
         raise LadmError(f"no layer ends within {most_cost:g} of a forward pass; allow more with --max-cost")
@@ -134,6 +135,7 @@ def choose(scores: ContrastScores, results: list[CandidateResult], *, most_cost:
 
 def _effect_size(intact_A: Floats, pasted_B: Floats) -> float:
     """(mean log score of the intact - of the pasted) / pooled standard deviation of the log scores."""
+    # CDS are closer to log-normal than to normal, and a logarithm makes the effect independent of their scale.
     a, b = (np.log(np.maximum(values, SMALLEST)) for values in (intact_A, pasted_B))
     spread = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
     return float((a.mean() - b.mean()) / max(spread, 1e-12))

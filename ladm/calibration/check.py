@@ -60,6 +60,7 @@ def check(
     span_tokens = settings.span_tokens or max(1, sample.length_tokens // TARGET_SPANS)
     scoring = _score_settings(settings, facts, span_tokens, output)
     require_spans(scoring, sample.length_tokens)
+    # Without the degraded rows, which figure 2 does not have.
     contrast = contrast_set(
         sample.ids,
         halves(sample.groups, seed=settings.seed),
@@ -72,6 +73,7 @@ def check(
     run_score(scoring, echo=echo, progress=progress)
     run = Run.read(output / RUN)
     scores = read_contrast_scores(run, contrast, num_layers=facts.num_layers, heads=False)
+    # What `ladm calibrate` would choose from these documents, judged on the half that did not choose it.
     calibrated = analyse(scores, objective="auc", max_cost=1.0, seed=settings.seed)
     result = CheckResult(
         facts=facts,
@@ -121,6 +123,7 @@ def _prepare_packaged_documents(
 
 def _score_settings(settings: CheckSettings, facts: ModelFacts, span_tokens: int, output: Path) -> ScoreSettings:
     """Those of the contrast set's run, with every layer that attends to the whole document."""
+    # A layer with a sliding window has no attention at long range, whatever the document.
     layers = sorted(set(range(facts.num_layers)) - set(facts.windowed))
     if not layers:
         raise LadmError(f"{facts.name}: every layer attends to a window only; use another model")
@@ -142,5 +145,6 @@ def _long_range(run: Run, contrast: list[ContrastRow]) -> dict[str, float]:
     kinds = [INTACT, *(f"{pieces} pieces" for pieces in PIECES)]
     by_kind: dict[str, list[float]] = {kind: [] for kind in kinds}
     for index, layers in zip(table["index"].to_pylist(), table["range_per_layer"].to_pylist(), strict=True):
+        # The index of a row is its place in the contrast set.
         by_kind[contrast[index].kind].append(float(np.median(layers)))
     return {kind: float(np.median(values)) for kind, values in by_kind.items()}

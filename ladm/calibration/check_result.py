@@ -46,6 +46,7 @@ class CheckResult:
         limit, tested = self.facts.max_tokens, self.length_tokens
         if limit is None:
             return f"positions: the model sets no limit; tested with {tested:,} tokens"
+        # A test with half of the positions or more is taken to cover them all.
         if 2 * tested < limit:
             return f"positions: made for {limit:,} tokens, tested with {tested:,}; longer rows are not tested"
         return f"positions: made for {limit:,} tokens, tested with {tested:,}; longer rows are refused"
@@ -60,6 +61,7 @@ class CheckResult:
         return "figure 2: pasted documents have as much long-range attention as intact ones, so structure is not seen"
 
     def _by_score(self) -> Iterator[str]:
+        # Lower bounds, so that a score that few rows make look good by chance does not win.
         best = max(self.scores, key=lambda name: self.scores[name].low)
         low = self.scores[best].low
         advice = {

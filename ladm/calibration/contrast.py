@@ -85,6 +85,7 @@ def contrast_set(
                 f"{len(documents)} documents make halves of {(half_of == 0).sum()} and {(half_of == 1).sum()}; "
                 f"each half needs {max(pieces)} different ones to paste together"
             )
+        # A generator for each half, so that the rows of one do not depend on the size of the other.
         draw = np.random.default_rng([seed, half])
         rows += [ContrastRow(kind=INTACT, half=half, document=k, ids=documents[k]) for k in members]
         for count in pieces:
@@ -105,6 +106,7 @@ def _pasted(
     """
     order = draw.permutation(members)
     n, T = len(order), len(documents[members[0]])
+    # Whole tokens without a gap: 10 tokens in 4 pieces have the bounds 0, 2, 5, 7 and 10.
     bounds = [T * p // pieces for p in range(pieces + 1)]
     stride = n // pieces
     for r in range(n):
@@ -116,6 +118,7 @@ def _pasted(
 
 def _degraded(ids: Ids, span_tokens: int, draw: np.random.Generator) -> Iterator[tuple[str, Ids]]:
     T = len(ids)
+    # At least two spans, or there is nothing to shuffle.
     spans = np.array_split(ids, max(2, T // span_tokens))
     yield SHUFFLED, np.concatenate([spans[k] for k in draw.permutation(len(spans))])
     block = max(1, T // REPEATS)

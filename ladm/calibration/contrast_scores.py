@@ -85,12 +85,14 @@ def read_contrast_scores(run: Run, contrast: list[ContrastRow], *, num_layers: i
 
     Raises LadmError when too few rows of a kind have a score.
     """
+    # A calibration stores both forms, a check only the one with sigma.
     available = columns_of(run.folder)
     column_of = {form: kept_column(heads=False, second_form=form == WITHOUT_SIGMA) for form in _FORMS}
     forms = [form for form in _FORMS if column_of[form] in available]
     head_column_of = {form: kept_column(heads=True, second_form=form == WITHOUT_SIGMA) for form in forms if heads}
     names = [*(column_of[form] for form in forms), *head_column_of.values()]
     table = read_scores(run.folder, ["index", *names])
+    # The index of a row is its place in the contrast set; rows without a score are missing in the table.
     scored = [contrast[index] for index in table["index"].to_pylist()]
     _require_enough(run, contrast, scored)
     values = {name: np.array(table[name].to_pylist(), dtype=np.float64) for name in names}

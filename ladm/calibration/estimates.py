@@ -71,6 +71,7 @@ def estimate(kinds: list[Wins], *, seed: int) -> Estimate:
     piece decides a row, an interval may be some tenths too narrow.
     """
     draw = np.random.default_rng(seed)
+    # Numbered from 0 to D - 1, because one half has only some of the documents.
     documents, places = np.unique(np.concatenate([kinds[0].intact_A, *(k.rows_B for k in kinds)]), return_inverse=True)
     D = len(documents)
     # How often each document is in each draw. Weighting by these counts gives the same mean as repeating rows would,
@@ -98,6 +99,7 @@ def estimate_auc(kinds: list[Wins], *, seed: int) -> Estimate:
     """
     found = estimate(kinds, seed=seed)
     margin = min(1.0, 3 / min(min(kind.wins_AB.shape) for kind in kinds))
+    # Not == 1: the products of counts and wins are rounded.
     if found.low > 1.0 - 1e-9:
         return Estimate(1.0, 1.0 - margin, 1.0)
     return Estimate(0.0, 0.0, margin) if found.high < 1e-9 else found

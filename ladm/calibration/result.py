@@ -20,7 +20,6 @@ from ladm.calibration.candidates import (
 from ladm.calibration.contrast import LIST, REPEATED, SHUFFLED
 from ladm.calibration.contrast_scores import WITH_SIGMA, ContrastScores
 from ladm.calibration.estimates import Estimate
-from ladm.errors import LadmError
 from ladm.method.grid import Ablation
 from ladm.method.reduction import Reduction
 from ladm.settings.layers import spell_layers
@@ -100,6 +99,7 @@ def analyse(
         name: gain(scores, chosen, compared[name], scores.pasted, half=JUDGED_ON, seed=seed)
         for name in ("mean", "median")
     }
+    # Without a limit on cost the median is the safer choice, being picked by no data. With one, the profile is cheaper.
     good_enough = gains["median"].low > 0 if objective == "auc" else gains["median"].high >= 0
     recommended = chosen if good_enough else median
     return CalibrationResult(
@@ -113,6 +113,7 @@ def analyse(
                 name: judge(scores, candidate, (kind,), half=JUDGED_ON, seed=seed)
                 for name, candidate in compared.items()
             }
+            # A check has no degraded rows, and of a small set none may be in this half.
             for kind in (*scores.pasted, SHUFFLED, REPEATED, LIST)
             if len(scores.rows(kind, JUDGED_ON, WITH_SIGMA))
         },
@@ -161,11 +162,8 @@ def _frontier(scores: ContrastScores, results: list[CandidateResult], *, seed: i
     """A point for every cost at which the choice changes."""
     before = None
     for last_layer in scores.layers:
-        cost = (last_layer + 1) / scores.num_layers
-        try:
-            best = choose(scores, results, most_cost=cost, seed=seed)
-        except LadmError:
-            continue
+        # Never too little: stopping at a layer always allows that layer, or its best head, alone.
+        best = choose(scores, results, most_cost=(last_layer + 1) / scores.num_layers, seed=seed)
         if best != before:
             judged = judge(scores, best, scores.pasted, half=JUDGED_ON, seed=seed)
             yield FrontierPoint(cost=best.cost, text=describe(scores, best), auc=judged)

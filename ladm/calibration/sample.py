@@ -46,10 +46,12 @@ def sample_documents(
 
     Raises LadmError for fewer than `min_documents`, and UsageError for an excluded domain that no row has.
     """
+    # An excluded row counts as one of no tokens, which is never long enough.
     lengths = np.where(_included(rows, domain_key, exclude_domains), rows.lengths(), 0)
     length = min(_common_length(lengths, documents), facts.max_tokens or sys.maxsize)
     long_enough = np.flatnonzero(lengths >= max(length, 1))
     drawn: dict[int, tuple[Ids, str]] = {}
+    # In random order until there are enough, because only reading a row shows whether its ids are valid.
     for position in np.random.default_rng(seed).permutation(long_enough):
         if len(drawn) < documents:
             (row,) = rows.read(position, position + 1)
@@ -59,6 +61,7 @@ def sample_documents(
         raise LadmError(
             f"{rows.name}: {len(drawn)} documents of {length:,} tokens, and at least {min_documents} are needed"
         )
+    # In the order of the rows, so that the contrast set does not depend on the order of the draw.
     in_order = [drawn[position] for position in sorted(drawn)]
     return DocumentSample(
         ids=[ids for ids, _ in in_order], groups=[group for _, group in in_order], length_tokens=length

@@ -18,6 +18,7 @@ def open_work_folder(folder: Path, *, rows: str | None) -> None:
     """Create the folder, or accept one that an earlier call created. Raises LadmError for any other folder."""
     if (folder / MARK).exists():
         return
+    # Otherwise a later cleanup of the work files would remove the rows with them.
     if rows is not None and folder.resolve() in (Path(rows).resolve(), *Path(rows).resolve().parents):
         raise LadmError(f"{folder} contains the rows {rows}; give another folder for the work files")
     others = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+
+import pyarrow as pa
 
 from ladm.errors import LadmError
 from ladm.explain.explainer import ScoredDocument
@@ -21,10 +22,10 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
     """
     column = _cds_column(run)
     indices = set(settings.index)
-    chosen: dict[int, dict[str, Any]] = {}
+    chosen: dict[int, ScoredDocument] = {}
     found_indices: set[str] = set()
     # The worst documents are the last of the file, whatever its length: a queue that forgets all but the last.
-    last: deque[dict[str, Any]] = deque(maxlen=settings.last)
+    last: deque[ScoredDocument] = deque(maxlen=settings.last)
     for batch in score_batches(run.folder, [*_COLUMNS, *([column] if column else [])]):
         best_rank = batch["rank"][0].as_py()
         # Without names to look for, only the first batches are worth turning into Python objects.
@@ -32,13 +33,13 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
         labels = [str(index) for index in searched["index"].to_pylist()]
         for k, (rank, label) in enumerate(zip(searched["rank"].to_pylist(), labels, strict=True)):
             if rank <= settings.first or label in indices:
-                chosen[rank] = batch.slice(k, 1).to_pylist()[0]
+                (chosen[rank],) = _documents(batch.slice(k, 1), column)
                 found_indices.add(label)
         if len(chosen) > MOST_INSPECTED:
             raise LadmError(
                 f"more than {MOST_INSPECTED} documents of {run.folder} have such an index; choose others, or use --top"
             )
-        last.extend(batch.slice(max(0, len(batch) - settings.last)).to_pylist())
+        last.extend(_documents(batch.slice(max(0, len(batch) - settings.last)), column))
         if not (settings.last or indices) and len(chosen) == settings.first:
             break
     if indices - found_indices:
@@ -46,10 +47,11 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
             f"no document of {run.folder} with the index {sorted(indices - found_indices)[0]!r} has a score; its "
             "errors.jsonl lists the rows without one, with the reasons"
         )
-    chosen |= {values["rank"]: values for values in last}
+    # By rank, so that a document of a short run that is among the best and the worst occurs once.
+    chosen |= {document.rank: document for document in last}
     if not chosen:
         raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl has the reasons")
-    return [_document(chosen[rank], column) for rank in sorted(chosen)]
+    return [chosen[rank] for rank in sorted(chosen)]
 
 
 def _cds_column(run: Run) -> str | None:
@@ -59,13 +61,7 @@ def _cds_column(run: Run) -> str | None:
     return column if column in columns_of(run.folder) else None
 
 
-def _document(values: dict[str, Any], column: str | None) -> ScoredDocument:
-    return ScoredDocument(
-        cds=values[column] if column else None,
-        rank=values["rank"],
-        position=values["position"],
-        score=values["score"],
-        num_tokens=values["num_tokens"],
-        index=values["index"],
-        meta=values["meta"],
-    )
+def _documents(batch: pa.RecordBatch, column: str | None) -> list[ScoredDocument]:
+    return [
+        ScoredDocument(cds=values.pop(column) if column else None, **values) for values in batch.to_pylist()
+    ]  # fmt: skip

@@ -65,6 +65,7 @@ class Decomposer:
         afs_PJ = aggregated_focus(pfs_PJN, grid, ablation=ablation)
         cds_P = contextual_dependency(afs_PJ, grid, ablation=ablation).double().numpy()
         w_P = column_weights(cds_P, reduction)
+        # In these columns the score is linear: a pair adds to it w_p times what it adds to CDS_p.
         w_P11 = torch.from_numpy(w_P).float()[:, None, None]
         part_PJN = w_P11 * pair_parts(pfs_PJN, grid, ablation=ablation)
         part_JN = part_PJN.sum(dim=0)

@@ -60,6 +60,7 @@ class Explainer:
             found = read_inspected(path)
         except LadmError:
             return False
+        # Files of an earlier call without a tokenizer are written again once there is one.
         has_text = bool(found.excerpt)
         return (found.score, found.made_with, has_text) == (
             document.score, self.made_with, self.tokenizer is not None,
@@ -100,6 +101,7 @@ class Explainer:
         )
 
     def _decompose(self, ids_BT: Tensor, grid: Grid, position: int) -> Decomposition:
+        # Slower with less memory, so only for a document that does not fit otherwise.
         for low_memory in (False, True):
             try:
                 return self.decomposer.decompose(ids_BT, grid, low_memory=low_memory)

@@ -57,6 +57,7 @@ def inspect(settings: InspectSettings, *, echo: Echo, on_file: Callable[[Path], 
                     (row,) = rows.read(document.position, document.position + 1)
                     write_inspected(path, explainer.explain(row, document, rows.name))
                 on_file(path)
+                # The model reads every token twice.
                 progress.advance(rows=1, tokens=2 * document.num_tokens)
                 # A signal that arrives inside a callback of Python's does not raise here; see `stop_on_signals`.
                 if signals:
@@ -122,6 +123,7 @@ def _open_model(run: Run, settings: InspectSettings) -> ModelFacts:
         facts = model_facts(name)
     except LadmError as error:
         raise LadmError(str(error) if settings.model else f"{error}; give --model where it is now") from None
+    # By the content of its files: a folder may have moved, and a name may stand for new weights.
     if model_identity(facts.folder) != run.identity.model_sha256:
         raise LadmError(f"{name} is not the model that scored {run.folder}; give --model its folder")
     return facts

@@ -117,6 +117,7 @@ class InspectedDocument:
 
         Raises KeyError, TypeError, ValueError or OverflowError for content that is incomplete or contradicts itself.
         """
+        # Converted, not just read: what passes here is a number or a text wherever the page expects one.
         found = cls(
             made_with={str(name): str(value) for name, value in content["made_with"].items()},
             position=int(content["position"]),
@@ -142,6 +143,7 @@ class InspectedDocument:
         return found
 
     def _require_consistent(self) -> None:
+        # The page computes with all of this, and a file may have been edited or come from elsewhere.
         shape = [len(spans) for spans in self.i]
         if not self.j or not all(shape) or len(shape) != len(self.j):
             raise ValueError("not every scored span has earlier spans")
@@ -163,6 +165,7 @@ def _numbers(lists: list[list[Any]]) -> list[list[float]]:
 
 def write_inspected(path: Path, document: InspectedDocument) -> None:
     """Write the file, whole or not at all."""
+    # NaN is not JSON, and here it would be a bug.
     write_whole(path, [json.dumps(document.to_json(), allow_nan=False).encode() + b"\n"])
 
 

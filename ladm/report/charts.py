@@ -114,6 +114,7 @@ def heat_map(document: InspectedDocument, most: float, side: int = 420) -> HeatM
     def place(span: float) -> float:
         return round(float(side * (document.first_token + span * l) / T), 2)
 
+    # NaN marks cells without a pair: they stay transparent, and count as 0 in the sums.
     top, columns = later[0] // down, 1 + max(spans[-1] // across for spans in document.i)
     cells_JC = np.full((len(later), columns), np.nan)
     for row, (spans, parts) in enumerate(zip(document.i, document.part, strict=True)):

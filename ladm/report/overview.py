@@ -80,12 +80,14 @@ def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int
             domain = ONE_DOMAIN if path is None else look_up(meta, path)
             domain = NO_DOMAIN if domain is None else domain
             overview.domains.setdefault(domain, array("d")).append(score)
+            # Of all other rows only the score stays in memory.
             if rank <= BEST or rank > scored - WORST or position in inspected:
                 shown = dict(zip(_COLUMNS, values, strict=True)) | {"domain": domain, "meta": _readable(meta)}
                 overview.rows[position] = ResultRow(**shown)
             # Lists of a thousand head values are costly to turn into Python objects, so only of the rows needed.
             if cds is not None and rank % every == 0:
                 overview.cds.append(cds[k].as_py())
+        # Such as a title taken for a domain: a dictionary of arrays would outgrow the memory.
         if len(overview.domains) > MOST_DOMAINS_COUNTED:
             raise LadmError(
                 f"{run.folder} has more than {MOST_DOMAINS_COUNTED:,} domains by {domain_key}; give a coarser "
@@ -181,6 +183,7 @@ def layer_shares(run: Run, cds: list[list[float]]) -> list[LayerShare]:
     if not cds:
         return []
     cds_BL = np.array(cds)
+    # Shares within each document first, so that a document with a high score counts no more than another.
     total_B1 = cds_BL.sum(axis=1, keepdims=True)
     shares_L = np.divide(cds_BL, total_B1, out=np.zeros_like(cds_BL), where=total_B1 > 0).mean(axis=0)
     largest = max(float(shares_L.max()), 1e-300)

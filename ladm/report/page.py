@@ -82,6 +82,7 @@ def _render(
         .get_template("report.html")
         .render(
             version=__version__,
+            # A constant of ours, and the only value that the template does not escape.
             mark=Markup(PAGE_MARK),
             folder=str(run.folder),
             summary=summary,
@@ -147,6 +148,7 @@ def _read_manifest(settings: ReportSettings, run: Run) -> Manifest:
 
 def _commands(settings: ReportSettings) -> list[str]:
     """The commands that explain scores and write this page again; they work from any folder."""
+    # Absolute and quoted: they are copied from the page into a shell that may be anywhere.
     run = str(Path(settings.run).absolute())
     report = ["ladm", "report", run]
     for name in ("subset", "output"):

@@ -26,6 +26,7 @@ def error_kinds(run: Run) -> dict[str, ErrorKind]:
     kinds: dict[str, ErrorKind] = {}
     with (run.folder / ERRORS_FILE).open(encoding="utf-8") as lines:
         for line in lines:
+            # One line in memory at a time: a run may have millions of rows without a score.
             record = json.loads(line)
             first = ErrorKind(position=record["position"], message=record["message"])
             kinds.setdefault(record["error_type"], first).count += 1
@@ -46,6 +47,7 @@ def run_details(identity: RunIdentity) -> list[tuple[str, str]]:
         ("method", f"{method.variant}, spans of {method.span_tokens} tokens, m {method.m}, n {method.n}, n0 {n0}, "
                    f"d_afs {method.d_afs}, d_cds {method.d_cds}"),
         ("model", f"{Path(identity.model_name).name}: {identity.model['type']}"),
+        # Sixteen digits are enough to compare by eye; the rest is in run.json.
         *((name, f"SHA-256 {digest[:16]}…") for name, digest in identity.model_sha256.items()),
         ("rows", identity.rows_name),
         ("data", f"{identity.num_rows:,} rows, XXH3 {identity.data['xxh3_128']}"),

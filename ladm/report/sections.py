@@ -93,6 +93,7 @@ def _section(document: InspectedDocument, row: ResultRow, most: float) -> Docume
         map=heat_map(document, most),
         distances=shares_by_distance(document),
         pairs=[_pair(pair, k, total, document.span_tokens) for k, pair in enumerate(document.pairs, 1)],
+        # Of a median only the columns in the middle have a weight.
         columns=[column.name for column in document.columns if column.weight],
         score_here=document.score_here if differs else None,
     )

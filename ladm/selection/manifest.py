@@ -88,6 +88,7 @@ class Manifest:
 def _field(content: Any, name: str, *kinds: type) -> Any:
     if not isinstance(content, dict) or name not in content:
         raise ValueError(f"{name} is missing")
+    # To Python, True is an int.
     if not isinstance(content[name], kinds) or isinstance(content[name], bool):
         raise ValueError(f"{name} is {content[name]!r}")
     return content[name]
@@ -95,6 +96,7 @@ def _field(content: Any, name: str, *kinds: type) -> Any:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of the subset in `folder`."""
+    # Names of domains stay readable in any script.
     content = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
     write_whole(folder / MANIFEST_FILE, [content.encode() + b"\n"])
 

@@ -40,6 +40,7 @@ def rank_by_domain(run: Run, rows: Rows, *, domain_key: str, work: Path) -> Doma
         raise LadmError(f"{run.folder}: no document has a score")
     positions, tokens, scores = _group_by_domain(run, codes_T, counts, work)
     stops = np.cumsum(counts).tolist()
+    # [0, *stops] is one longer than stops: its last entry, the end of all, starts nothing.
     parts = {name: slice(start, stop) for name, start, stop in zip(names, [0, *stops], stops, strict=False)}
     return {
         name: DomainSelection(positions=positions[part], num_tokens=tokens[part], scores=scores[part])
@@ -53,6 +54,7 @@ def _count_by_domain(
 ) -> npt.NDArray[np.int64]:
     """The number of scored rows of each domain, after a check of every score. Raises as `rank_by_domain`."""
     counts = np.zeros(num_domains, dtype=np.int64)
+    # The first row without a domain, in the order of the data rather than of the scores, is the one to look at.
     first_without, previous = sys.maxsize, math.inf
     for positions, _, scores in _score_batches(run):
         not_finite = ~np.isfinite(scores)

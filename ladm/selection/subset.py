@@ -34,6 +34,7 @@ def select(settings: SelectSettings) -> Manifest:
     if not settings.dry_run and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise LadmError(f"{output} exists already; give --output another folder")
     rows = open_rows(settings.rows, limit=run.num_rows)
+    # By content: positions of other rows would select other documents without any error.
     if rows.identity() != run.identity.data:
         raise LadmError(f"{settings.rows} are not the rows that {settings.run} scored: their content differs")
     with _work_folder(output, dry_run=settings.dry_run) as work:
@@ -117,6 +118,7 @@ def _write(output: Path, rows: Rows, domains: Domains, manifest: Manifest) -> No
         # The rename is the commit, so everything under the name has to be durable before it.
         sync_tree(partial)
         write_manifest(partial, manifest)
+        # `select` has made sure that it is an empty folder.
         if output.exists():
             output.rmdir()
         partial.rename(output)
