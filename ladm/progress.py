@@ -18,3 +18,20 @@ class Progress(Protocol):
     def start(self, *, total: int, done: int) -> None: ...
     def advance(self, *, rows: int, tokens: int) -> None: ...
     def close(self) -> None: ...
+
+
+class NoProgress:
+    """Shows nothing: what the library does unless the caller wants to see more."""
+
+    def start(self, *, total: int, done: int) -> None:
+        """Do nothing."""
+
+    def advance(self, *, rows: int, tokens: int) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def silent(_line: str) -> None:
+    """Print nothing."""

@@ -34,6 +34,8 @@ class FakeScorer:
     calls: int = 0
     asynchronous: bool = False
     memory_message: str = "CUDA out of memory. Tried to allocate 2.00 GiB"
+    wait_for: str | None = None
+    """Scores nothing before this file exists."""
 
     def check(self, row: Row) -> Ids:
         ids = token_ids(row, vocab_size=VOCABULARY)
@@ -42,6 +44,8 @@ class FakeScorer:
         return ids
 
     def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+        while self.wait_for is not None and not os.path.exists(self.wait_for):
+            time.sleep(0.01)
         self.calls += 1
         if self.calls == self.memory_at_call:
             raise RuntimeError(self.memory_message)
@@ -93,13 +97,20 @@ def make_hanging_later(_device: str) -> FakeScorer:
     return FakeScorer(hang_once=os.environ["LADM_TEST_HANG_ONCE"], hang_from_call=4)
 
 
+def make_waiting(_device: str) -> FakeScorer:
+    return FakeScorer(wait_for=os.environ["LADM_TEST_WAIT_FOR"])
+
+
 def make_bad_on_one(device: str) -> FakeScorer:
-    """The device loads a model, and dies of every row."""
-    return FakeScorer(memory_rows=0, memory_message="no kernel image") if device == "fake:1" else FakeScorer(0.1)
+    """fake:1 loads a model, and dies with every row; the other device waits until it is given up."""
+    if device == "fake:1":
+        return FakeScorer(memory_rows=0, memory_message="no kernel image")
+    return make_waiting(device)
 
 
 def make_dying_on_one(device: str) -> FakeScorer:
-    return make_dying(device) if device == "fake:1" else FakeScorer(0.1)
+    """fake:1 dies while it loads a model; the other device waits until it is given up."""
+    return make_dying(device) if device == "fake:1" else make_waiting(device)
 
 
 def make_spoilt_once(_device: str) -> FakeScorer:

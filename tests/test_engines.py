@@ -18,29 +18,22 @@ from typing import Any
 import fakes
 import pytest
 from fakes import fake_rows
-from torture import contents, identity
+from torture import contents, identity, job_of
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError, LockedError
+from ladm.runs.finish import finish
 from ladm.runs.folder import Run
-from ladm.runs.results import ERRORS_FILE, SORTED_FILE, finish
+from ladm.runs.layout import ERRORS_FILE, SORTED_FILE
+from ladm.runs.records import Record
 from ladm.scoring.engines import local
+from ladm.scoring.engines.assignments import OwnUnits
+from ladm.scoring.engines.failures import FailureTracker
 from ladm.scoring.engines.local import run_units
-from ladm.scoring.engines.units import Losses, OwnUnits
-from ladm.scoring.engines.work import Record
-from ladm.scoring.engines.worker import Work
 from ladm.storage import locks
 from ladm.storage.locks import locked
 
 TESTS = Path(__file__).parent
-
-
-def five(_num_tokens: int) -> int:
-    return 5
-
-
-def work_of(folder: Path, rows: Rows, make_scorer: Any, **changed: Any) -> Work:
-    return Work(folder=folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=five, **changed)
 
 
 def complete(
@@ -49,18 +42,19 @@ def complete(
     make_scorer: Any = fakes.make_fake,
     *,
     devices: int = 1,
-    say: Callable[[str], None] = print,
-    **changed: Any,
+    warn: Callable[[str], None] = print,
+    **config: Any,
 ) -> list[Record]:
     heard: list[Record] = []
     with locked(folder):
         run = Run.create_or_resume(folder, identity(rows))
         run.adopt_shared()
-        names = tuple(f"fake:{k}" for k in range(devices))
+        source = OwnUnits(run)
         run_units(
-            work_of(folder, rows, make_scorer, **changed), run, rows, OwnUnits(run), devices=names,
-            report=heard.extend, watched=devices > 1, say=say,
-        )  # fmt: skip
+            job_of(
+                run, rows, source, make_scorer=make_scorer, devices=devices, report=heard.extend, warn=warn, **config
+            )
+        )
         finish(run)
     return heard
 
@@ -107,7 +101,7 @@ def test_a_poisonous_row_is_found_and_recorded(tmp_path: Path, save_rows: Any) -
 def test_a_worker_that_hangs_once_is_replaced(tmp_path: Path, rows: Rows, whole: Any) -> None:
     os.environ["LADM_TEST_HANG_ONCE"] = str(tmp_path / "hung")
     began = time.monotonic()
-    complete(tmp_path / "run", rows, fakes.make_hanging_once, devices=2, hang_seconds=1.0, first_seconds=8.0)
+    complete(tmp_path / "run", rows, fakes.make_hanging_once, devices=2, hang_seconds=1.0, first_batch_seconds=8.0)
     assert (tmp_path / "hung").exists()
     assert contents(tmp_path / "run") == whole
     assert time.monotonic() - began < 30
@@ -117,7 +111,7 @@ def test_one_that_hangs_after_its_first_batches_is_found_sooner(tmp_path: Path, 
     """The deadline of a warm worker is that of its batches, not that of a model's first one."""
     os.environ["LADM_TEST_HANG_ONCE"] = str(tmp_path / "hung")
     began = time.monotonic()
-    complete(tmp_path / "run", rows, fakes.make_hanging_later, devices=2, hang_seconds=1.0, first_seconds=100.0)
+    complete(tmp_path / "run", rows, fakes.make_hanging_later, devices=2, hang_seconds=1.0, first_batch_seconds=100.0)
     assert (tmp_path / "hung").exists()
     assert contents(tmp_path / "run") == whole
     assert time.monotonic() - began < 50
@@ -127,11 +121,17 @@ def test_one_that_hangs_after_its_first_batches_is_found_sooner(tmp_path: Path, 
 def test_a_bad_device_is_given_up_and_no_row_is_lost_to_it(
     tmp_path: Path, rows: Rows, whole: Any, make_scorer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Losses, "MOST_OF_A_PLACE", 2)
-    said: list[str] = []
-    complete(tmp_path / "run", rows, make_scorer, devices=2, say=said.append)
+    monkeypatch.setattr(FailureTracker, "MAX_OF_ONE_PLACE", 2)
+    monkeypatch.setenv("LADM_TEST_WAIT_FOR", str(tmp_path / "given up"))
+    warnings: list[str] = []
+
+    def warn(line: str) -> None:
+        warnings.append(line)
+        (tmp_path / "given up").touch()
+
+    complete(tmp_path / "run", rows, make_scorer, devices=2, warn=warn)
     assert contents(tmp_path / "run") == whole
-    assert [line.split(" is given up")[0] for line in said] == ["warning   fake:1"]
+    assert [line.split(" is given up")[0] for line in warnings] == ["warning   fake:1"]
 
 
 def test_workers_that_die_while_they_start_end_the_run(tmp_path: Path, rows: Rows) -> None:
@@ -142,7 +142,7 @@ def test_workers_that_die_while_they_start_end_the_run(tmp_path: Path, rows: Row
 def test_one_that_cannot_be_killed_ends_the_run(tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a call of a driver that does not return: SIGKILL is sent and nothing happens."""
     os.environ["LADM_TEST_HANG_ONCE"] = str(tmp_path / "hung")
-    monkeypatch.setattr(local, "SLOWEST_END_SECONDS", 0.5)
+    monkeypatch.setattr(local, "END_SECONDS", 0.5)
     monkeypatch.setattr(SpawnProcess, "kill", lambda _: None)
     began = time.monotonic()
     try:
@@ -157,16 +157,16 @@ def test_one_that_cannot_be_killed_ends_the_run(tmp_path: Path, rows: Rows, monk
 
 def test_a_worker_that_sees_other_rows_ends_the_run(tmp_path: Path, rows: Rows, save_rows: Any) -> None:
     other = open_rows(save_rows(fake_rows(100)[::-1], "other"))
-    with pytest.raises(LadmError, match=r"has other rows on .* now than the run began with$"):
-        complete(tmp_path / "run", rows, devices=2, sample=other.sample())
-    complete(tmp_path / "run", rows, devices=2, sample=rows.sample())
+    with pytest.raises(LadmError, match=r"has other rows on .* than the run was started with$"):
+        complete(tmp_path / "run", rows, devices=2, rows_sample=other.sample())
+    complete(tmp_path / "run", rows, devices=2, rows_sample=rows.sample())
 
 
 def test_a_death_is_noticed_at_once(tmp_path: Path, save_rows: Any) -> None:
     """A worker is killed from outside in the middle of a batch; its replacement is there within 5 seconds."""
     rows = open_rows(save_rows(fake_rows(100)))
     noticed: list[float] = []
-    original = local._Pool._lost
+    original = local._Supervisor._lost
 
     def lost(pool: Any, worker: Any) -> None:
         noticed.append(time.monotonic())
@@ -186,7 +186,7 @@ def test_a_death_is_noticed_at_once(tmp_path: Path, save_rows: Any) -> None:
 
     thread = threading.Thread(target=kill_one)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local._Pool, "_lost", lost)
+        patch.setattr(local._Supervisor, "_lost", lost)
         thread.start()
         complete(tmp_path / "run", rows, fakes.make_slow, devices=2)
         thread.join()
@@ -210,7 +210,7 @@ def command_of(process: int) -> str:
 
 def test_workers_that_keep_dying_end_the_run(tmp_path: Path, save_rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = [row | {"input_ids": [70, 1, k]} for k, row in enumerate(fake_rows(40))]
-    monkeypatch.setattr(Losses, "MOST_IN_A_ROW", 3)
+    monkeypatch.setattr(FailureTracker, "MAX_IN_A_ROW", 3)
     with pytest.raises(LadmError) as told:
         complete(tmp_path / "run", open_rows(save_rows(data)), fakes.make_deadly, devices=2)
     assert str(told.value).endswith(
@@ -259,7 +259,7 @@ def test_a_dead_supervisor_leaves_no_orphans(tmp_path: Path, rows: Rows, whole: 
 def test_nobody_writes_beside_a_worker_that_outlives_its_run(
     tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "WORKERS_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(locks, "WORKERS_END_SECONDS", 0.3)
     folder = tmp_path / "run"
     complete(folder, rows, devices=2)
     code = f"import sys, time; from pathlib import Path; from ladm.storage.locks import hold_as_worker; \
@@ -268,7 +268,7 @@ hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(60)
     assert left.stdout is not None
     assert left.stdout.readline() == b"held\n"
     with (
-        pytest.raises(LockedError, match="is in use by workers whose run was killed and who do not end"),
+        pytest.raises(LockedError, match="is in use by workers whose run was killed and that do not end"),
         locked(folder),
     ):
         pass

@@ -291,7 +291,7 @@ def test_rescore_faults_in_full(ladm: Run, kept: tuple[str, Path], tmp_path: Pat
          "--profile sets the layers and the reduction; leave --reduce and --layers out"),
         ((run, *out, "--layers", "5"), 1, "layer 5 is wanted, and the run kept layers [0, 1, 2]"),
         ((tmp_path / "layers", *out, "--profile", heads), 1,
-         f"{tmp_path / 'layers'} did not keep cds_per_head; score it again with --record heads"),
+         f"{tmp_path / 'layers'} did not store cds_per_head; score it again with --record heads"),
         ((tmp_path / "none", *out, "--reduce", "mean"), 1, f"{tmp_path / 'none'} is not a run: it has no run.json"),
         ((run, "--output", tmp_path / "full", "--reduce", "mean"), 1,
          f"{tmp_path / 'full'} belongs to something else (it holds x); give --output an empty folder"),

@@ -21,17 +21,18 @@ from conftest import GOLDEN, topical_rows
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError, UsageError
 from ladm.modeling.facts import model_facts
+from ladm.runs.finish import finish
 from ladm.runs.folder import Run
-from ladm.runs.results import finish, is_finished
-from ladm.scoring.engines.shard import Shard, SharedUnits
-from ladm.scoring.engines.worker import Work
-from ladm.scoring.score import _checked_scorer, _of_this_machine
+from ladm.scoring.engines.placement import Shard
+from ladm.scoring.engines.shared_units import SharedUnits
+from ladm.scoring.identity import checked_scorer, machine_identity
 from ladm.storage.locks import locked
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 from ladm.scoring.engines import ray_cluster as engine  # noqa: E402
+from ladm.scoring.engines import ray_connection  # noqa: E402
 
 ROWS = 200
 
@@ -74,13 +75,10 @@ def plain(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byt
 def score_with_ray(folder: Path, rows: Rows, make_scorer: Any, *, report: Any = lambda _: None) -> None:
     with locked(folder, shared=True):
         run = Run.create_or_resume(folder, torture.identity(rows))
-        work = Work(
-            folder=folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=torture.Batch(5),
-            hang_seconds=5.0,
-        )  # fmt: skip
         with SharedUnits(run, Shard(0, 1)) as source:
-            engine.run_units(work, source, cluster=engine.connect("cpu", 2), device="cpu", report=report)
-            source.finish(partial(finish, run), partial(is_finished, run))
+            job = torture.job_of(run, rows, source, make_scorer=make_scorer, report=report, hang_seconds=5.0)
+            engine.run_units(job, cluster=ray_connection.connect("cpu", 2))
+            source.finish(partial(finish, run), lambda: run.is_finished)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -88,7 +86,7 @@ def test_the_same_bytes_from_two_nodes(rows: Rows, plain: dict[str, bytes], tmp_
     heard: list[Any] = []
     score_with_ray(tmp_path / "run", rows, fakes.make_slow, report=heard.extend)
     assert torture.contents(tmp_path / "run") == plain
-    assert sorted(record["position"] for record in heard) == list(range(ROWS))
+    assert sorted(record.position for record in heard) == list(range(ROWS))
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2
 
 
@@ -112,7 +110,7 @@ def test_actors_that_die_while_they_start_end_the_run(
     rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "PLACING_SECONDS", 5.0)
-    with pytest.raises(LadmError, match=r"^no Ray actor starts: each died, \d+ times over: "):
+    with pytest.raises(LadmError, match=r"^no Ray actor starts: each died, \d+ times in a row: "):
         score_with_ray(tmp_path / "run", rows, fakes.make_dying)
 
 
@@ -142,17 +140,17 @@ def test_a_node_with_other_packages_or_files_ends_the_run(
 ) -> None:
     """The run is begun where torch has another version than where the actors live."""
     found = importlib.metadata.version
-    monkeypatch.setattr("ladm.scoring.score.version", lambda name: "9.9" if name == "torch" else found(name))
+    monkeypatch.setattr("ladm.scoring.identity.version", lambda name: "9.9" if name == "torch" else found(name))
     rows = save_rows(topical_rows(golden, [512] * 20))
     command = ("score", rows, "--model", GOLDEN, "--span-tokens", "16", "--engine", "ray", "--workers", "1")
     result = ladm(*command, "--output", tmp_path / "run")
     assert result.exit_code == 1
-    assert 'has something else than the run was begun with:\n  versions.torch: "9.9" in the run, ' in result.stderr
+    assert 'has something else than the run was started with:\n  versions.torch: "9.9" before, ' in result.stderr
     facts = model_facts(str(GOLDEN))
-    begun = _of_this_machine(facts)
+    begun = machine_identity(facts)
     begun["model"]["sha256"]["config.json"] = "0"
-    with pytest.raises(LadmError, match=r'sha256.config.json: "0" in the run, "[0-9a-f]{64}" now'):
-        _checked_scorer(fakes.make_fake, facts, begun, "cpu")
+    with pytest.raises(LadmError, match=r'sha256.config.json: "0" before, "[0-9a-f]{64}" now'):
+        checked_scorer(fakes.make_fake, facts, begun, "cpu")
 
 
 def test_a_signal_is_heard(cluster: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
@@ -173,12 +171,12 @@ def test_a_signal_is_heard(cluster: Any, save_rows: Any, golden: Any, tmp_path: 
 
 @pytest.mark.usefixtures("cluster")
 def test_devices_are_for_ray_to_give_out() -> None:
-    with pytest.raises(UsageError, match="Ray gives out the devices"):
-        engine.connect("cuda:0,1", None)
+    with pytest.raises(UsageError, match="Ray assigns the devices"):
+        ray_connection.connect("cuda:0,1", None)
     with pytest.raises(LadmError, match="has no GPU"):
-        engine.connect("cuda", None)
-    assert engine.connect("auto", None).actors == 2
-    assert engine.connect("cpu", 3).actors == 3
+        ray_connection.connect("cuda", None)
+    assert ray_connection.connect("auto", None).actors == 2
+    assert ray_connection.connect("cpu", 3).actors == 3
 
 
 def test_a_node_killed_in_the_middle_loses_nothing(
@@ -194,6 +192,6 @@ def test_a_node_killed_in_the_middle_loses_nothing(
     score_with_ray(tmp_path / "run", rows, fakes.make_slow, report=report)
     assert not cluster.worker_nodes
     assert torture.contents(tmp_path / "run") == plain
-    counted = Counter(record["position"] for record in heard)
+    counted = Counter(record.position for record in heard)
     assert len(counted) > ROWS // 2
     assert max(counted.values()) == 1, "a row that was told to be safe was scored again"

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import fakes
+import numpy as np
 import pytest
 from fakes import FakeScorer, fake_rows
-from torture import RESULTS, complete, contents, identity
+from torture import complete, contents, identity
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
-from ladm.runs.folder import Run, UnitWriter, refuse_foreign, unit_rows_for
-from ladm.runs.lines import decode_line, encode_line
-from ladm.runs.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, summarise
+from ladm.runs.folder import Run, require_own_or_empty, unit_rows_for
+from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
+from ladm.runs.lines import decode_object, encode_object
+from ladm.runs.results import summarise
+from ladm.runs.unit_writer import UnitWriter
 from ladm.storage import files as storage
 from ladm.storage.locks import locked
 
@@ -57,7 +60,9 @@ def test_parquet_holds_the_same_columns(tmp_path: Path, rows: Rows) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / SORTED_FILE).read_text().splitlines()]
     table = pq.read_table(tmp_path / "run" / PARQUET_FILE).to_pylist()
     assert [row.pop("position") for row in table] == [line["index"] for line in lines]
-    assert [row | {"meta": json.loads(row["meta"])} for row in table] == lines
+    for row, line in zip(table, lines, strict=True):
+        line["cds_per_layer"] = np.array(line["cds_per_layer"], dtype=np.float32).tolist()
+        assert row | {"meta": json.loads(row["meta"])} == line
 
 
 def test_ties_go_by_index_and_text_indices_work(tmp_path: Path, save_rows: Any) -> None:
@@ -124,11 +129,14 @@ def test_a_tail_cut_anywhere_is_redone(tmp_path: Path, rows: Rows, reference: di
     ("damage", "message"),
     [
         (lambda lines: [lines[0][:-1] + lines[1], *lines[2:]], "is damaged at byte 0: the line is not as it was"),
-        (lambda lines: [lines[0], *lines], "is damaged at byte {1}: row 0 is twice there"),
+        (lambda lines: [lines[0], *lines], "is damaged at byte {1}: row 0 is stored twice"),
         (lambda lines: lines[1:], "is damaged: 15 rows of 16"),
         (lambda lines: [*lines[:-1], lines[-1][:-5]], "is damaged at byte {-1}: a sealed unit ends in the mid"),
         (lambda lines: [lines[0].replace(b'"index": 0', b'"index": 1'), *lines[1:]], "is damaged at byte 0: the line"),
-        (lambda lines: [encode_line({"position": 99}), *lines[1:]], "is damaged at byte 0: row 99 is not of this unit"),
+        (
+            lambda lines: [encode_object({"position": 99}), *lines[1:]],
+            "is damaged at byte 0: row 99 is not of this",
+        ),
     ],
 )
 def test_a_damaged_sealed_unit_is_named(tmp_path: Path, rows: Rows, damage: Any, message: str) -> None:
@@ -157,16 +165,16 @@ def test_a_fused_line_in_an_open_unit_is_not_dropped_in_silence(tmp_path: Path, 
 
 
 def test_lines_carry_their_checksum() -> None:
-    line = encode_line({"position": 1, "text": 'a "quoted", é \u2028 line'})
-    decoded = decode_line(line[:-1])
+    line = encode_object({"position": 1, "text": 'a "quoted", é \u2028 line'})
+    decoded = decode_object(line[:-1])
     assert decoded is not None
     assert decoded[0] == {"position": 1, "text": 'a "quoted", é \u2028 line'}
     for byte in range(len(line) - 1):
         flipped = bytearray(line[:-1])
         flipped[byte] ^= 1
-        assert decode_line(bytes(flipped)) is None
+        assert decode_object(bytes(flipped)) is None
     with pytest.raises(ValueError, match="not JSON compliant"):
-        encode_line({"score": float("nan")})
+        encode_object({"score": float("nan")})
 
 
 def test_a_full_disk_keeps_what_was_safe(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
@@ -197,23 +205,23 @@ def test_a_resume_with_something_else_is_refused_with_the_fields(tmp_path: Path,
     with pytest.raises(LadmError) as caught:
         Run.create_or_resume(tmp_path / "run", other)
     assert str(caught.value) == (
-        f"{tmp_path / 'run'} was begun with something else; give another --output, or what it was begun with:\n"
-        "  settings.d_afs: 4 in the run, 2 now"
+        f"{tmp_path / 'run'} was started with something else; give another --output, or what it was started with:\n"
+        "  settings.d_afs: 4 before, 2 now"
     )
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "thesis"
     folder.mkdir()
-    refuse_foreign(folder)
+    require_own_or_empty(folder)
     (folder / "chapter1.tex").write_text("...")
     with pytest.raises(LadmError) as caught:
-        refuse_foreign(folder)
+        require_own_or_empty(folder)
     assert str(caught.value) == (
         f"{folder} belongs to something else (it holds chapter1.tex); give --output an empty folder"
     )
     with pytest.raises(LadmError, match="is a file; give --output a folder"):
-        refuse_foreign(folder / "chapter1.tex")
+        require_own_or_empty(folder / "chapter1.tex")
 
 
 def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
@@ -301,17 +309,17 @@ def test_units_depend_on_the_data_alone() -> None:
 
 
 def test_the_run_store_imports_without_torch() -> None:
-    store = "ladm.runs.folder, ladm.runs.results, ladm.corpus.rows, ladm.scoring.engines.local"
+    store = "ladm.runs.folder, ladm.runs.finish, ladm.runs.results, ladm.corpus.rows, ladm.scoring.engines.local"
     code = f"import sys, {store}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_units_without_their_identity_are_not_adopted(tmp_path: Path, rows: Rows) -> None:
     run = complete(tmp_path / "run", rows)
-    for name in ("run.json", *RESULTS):
+    for name in ("run.json", *RESULT_FILES):
         (run.folder / name).unlink()
     with pytest.raises(LadmError, match=r"holds units of a run whose run\.json is gone; give --output another folder$"):
-        refuse_foreign(run.folder)
+        require_own_or_empty(run.folder)
 
 
 def test_files_of_others_are_never_deleted(tmp_path: Path) -> None:
@@ -320,24 +328,24 @@ def test_files_of_others_are_never_deleted(tmp_path: Path) -> None:
     (folder / "holiday.jpg.partial").write_text("")
     (folder / "run.json").write_text("{}")
     with pytest.raises(StorageError, match="not a run's identity"):
-        refuse_foreign(folder)
+        require_own_or_empty(folder)
     (folder / "run.json").unlink()
     with pytest.raises(LadmError, match=r"belongs to something else \(it holds holiday\.jpg\.partial\)"):
-        refuse_foreign(folder)
+        require_own_or_empty(folder)
     with locked(folder):
         assert (folder / "holiday.jpg.partial").exists()
 
 
 def test_a_sort_that_fails_is_told_and_made_again(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ladm.runs.results._SORT", "SELECT *, error('disk full') FROM read_parquet($staged)")
+        patch.setattr("ladm.runs.finish._SORT", "SELECT *, error('disk full') FROM read_parquet($staged)")
         with pytest.raises(StorageError, match=r"^cannot sort in .*/run/\.sorting-\w+: .*disk full"):
             complete(tmp_path / "run", rows)
     complete(tmp_path / "run", rows)
     assert contents(tmp_path / "run") == reference
 
 
-@pytest.mark.parametrize("lost", RESULTS)
+@pytest.mark.parametrize("lost", RESULT_FILES)
 def test_a_lost_result_file_is_made_again(tmp_path: Path, rows: Rows, reference: dict[str, bytes], lost: str) -> None:
     complete(tmp_path / "run", rows)
     (tmp_path / "run" / lost).unlink()

@@ -12,21 +12,22 @@ from typing import Any
 
 import fakes
 import pytest
-from test_engines import complete, work_of
-from torture import contents, identity
+from test_engines import complete
+from torture import contents, identity, job_of
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LockedError, StorageError, UsageError
-from ladm.runs.folder import Run, UnitWriter
-from ladm.runs.results import finish
+from ladm.runs.finish import finish
+from ladm.runs.folder import Run
+from ladm.runs.records import Record
+from ladm.runs.unit_writer import UnitWriter
 from ladm.runs.verify import verify
-from ladm.scoring.engines import shard
+from ladm.scoring.engines import shared_units
 from ladm.scoring.engines.local import run_units
-from ladm.scoring.engines.shard import Place, Shard, SharedUnits, parse_shard, place_of
-from ladm.scoring.engines.work import Record
+from ladm.scoring.engines.placement import Placement, Shard, parse_shard, placement_from
+from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.storage.locks import locked
 
-TESTS = Path(__file__).parent
 TESTS = Path(__file__).parent
 
 
@@ -47,7 +48,7 @@ def share(folder: Path, rows: Rows, shard: Shard, make_scorer: Any = fakes.make_
     with locked(folder, shared=True):
         run = Run.create_or_resume(folder, identity(rows))
         with SharedUnits(run, shard, lease_seconds=lease) as source:
-            run_units(work_of(folder, rows, make_scorer), run, rows, source, devices=("fake:0",), report=heard.extend)
+            run_units(job_of(run, rows, source, make_scorer=make_scorer, report=heard.extend))
     return len(heard)
 
 
@@ -56,7 +57,7 @@ SHARER = """
     sys.path.insert(0, sys.argv[1])
     import fakes, test_sharing
     from pathlib import Path
-    from ladm.scoring.engines.shard import Shard
+    from ladm.scoring.engines.placement import Shard
     from ladm.corpus.rows import open_rows
     rows = open_rows(sys.argv[3])
     print(test_sharing.share(Path(sys.argv[2]), rows, Shard(int(sys.argv[4]), 3), fakes.make_slow))
@@ -118,12 +119,12 @@ def test_a_run_alone_adopts_what_sharers_left(tmp_path: Path, rows: Rows, whole:
     writers = []
     for generation, count in ((0, 3), (2, 9), (3, 1)):
         writers.append(UnitWriter(run, run.units[2], holder=f"{generation}-{generation}abc"))
-        writers[-1].append([record for record in records[:count] if record["position"] not in writers[-1].done])
+        writers[-1].append([record for record in records[:count] if record.position not in writers[-1].done])
         run.claim_path(run.units[2], generation).write_text("{}")
     assert len(complete(folder, rows)) == 100 - 9
     # One who was taken for gone comes back, writes on, and seals: what is there stays as it is.
     back = writers[0]
-    back.append([record for record in records if record["position"] not in back.done])
+    back.append([record for record in records if record.position not in back.done])
     back.seal()
     for writer in writers:
         writer.close()
@@ -213,8 +214,8 @@ BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "8"}
     ],
 )  # fmt: skip
 def test_the_place_of_a_launch(environment: dict[str, str], expected: tuple[int, int, int | None] | None) -> None:
-    found = place_of(environment)
-    assert found == (None if expected is None else Place(shard=Shard(*expected[:2]), rank=expected[2]))
+    found = placement_from(environment)
+    assert found == (None if expected is None else Placement(shard=Shard(*expected[:2]), rank=expected[2]))
 
 
 def test_spelled_shards_and_ranks() -> None:
@@ -223,4 +224,4 @@ def test_spelled_shards_and_ranks() -> None:
         with pytest.raises(UsageError) as told:
             parse_shard(text)
         assert str(told.value).startswith(message)
-    assert shard.LEASE_SECONDS > 10
+    assert shared_units.LEASE_SECONDS > 10

@@ -32,7 +32,6 @@ from torture import (
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import StorageError
 from ladm.runs.folder import Run
-from ladm.runs.results import is_finished
 
 
 @pytest.mark.parametrize(("workers", "kills", "most_seconds"), [(1, 45, 0.25), (2, 5, 6.0)])
@@ -87,7 +86,7 @@ class PowerLoss(RuleBasedStateMachine):
 
     def _work(self, n: int, *, after: bool, batch: int) -> bool:
         def report(records: list[Any]) -> None:
-            self.acknowledged |= {record["position"] for record in records}
+            self.acknowledged |= {record.position for record in records}
 
         with self.disk.watching(), stop_at(n, after=after), contextlib.suppress(Stopped):
             complete(self.run, self.rows, batch=batch, report=report)
@@ -116,7 +115,7 @@ class PowerLoss(RuleBasedStateMachine):
         found = positions_in(self.run)
         assert len(found) == len(set(found))
         assert self.acknowledged <= set(found)
-        if is_finished(Run.read(self.run)):
+        if Run.read(self.run).is_finished:
             assert contents(self.run) == self.whole
 
     def teardown(self) -> None:

@@ -326,8 +326,8 @@ def test_faults_in_full(
         ((*base, "--output", tmp_path / "full", "--tokens", "10k"), 1,
          f"{tmp_path}/full belongs to something else (it holds x); give --output an empty folder"),
         ((*base, "--output", tmp_path / "begun", "--tokens", "3500", "--config", config, "--rope-base", "9"), 1,
-         f"{tmp_path}/begun was begun with something else; give another --output, or what it was begun with:\n"
-         "  settings.rope_base: null in the run, 9.0 now"),
+         f"{tmp_path}/begun was started with something else; give another --output, or what it was started with:\n"
+         "  settings.rope_base: null before, 9.0 now"),
         (("train", "--model", golden_lm, "--rows", outside, "--output", tmp_path / "p", "--tokens", "10k"), 1,
          f"row 2 of {outside}: id 1000000 at token 5 is outside the model's vocabulary of 512; was the data made with "
          "another tokenizer?"),

@@ -117,7 +117,7 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
     lines = (run / "sorted_by_score.jsonl").read_text().splitlines(keepends=True)
     (run / "sorted_by_score.jsonl").write_text("".join([lines[1], lines[0], *lines[2:]]))
     result = ladm("verify", run)
-    assert result.stdout == (f"{run}/sorted_by_score.jsonl, line 1, and row 1 of scores.parquet do not say the same\n")
+    assert result.stdout == (f"{run}/sorted_by_score.jsonl, line 1, and row 1 of scores.parquet differ\n")
     assert result.stderr == f"ladm: {run} is not sound: 1 problem\n"
     (run / "sorted_by_score.jsonl").write_text("".join(lines))
     whole = (run / "errors.jsonl").read_bytes()
@@ -173,7 +173,7 @@ def test_errors_are_tried_again(ladm: Run, made: tuple[str, Path], run: Path) ->
     assert json.loads(ladm("status", run, "--json").stdout)["errors"]["out_of_memory"] == 1
     result = ladm("score", made[0], *SMALL, "--output", run, "--retry-errors")
     assert result.exit_code == 0, result.output
-    assert "taking back 3 rows without a score\n" in result.stderr
+    assert "removing 3 rows without a score, to score them again\n" in result.stderr
     assert contents(run) == before
 
 
@@ -232,7 +232,7 @@ def test_taking_errors_back_survives_a_kill_at_any_operation(run: Path, made: tu
 def test_overwrite_removes_the_run_and_nothing_else(ladm: Run, made: tuple[str, Path], run: Path) -> None:
     other = ("--model", GOLDEN, "--dtype", "float32", "--span-tokens", "8", "--output", run)
     refused = ladm("score", made[0], *other)
-    assert "settings.span_tokens: 16 in the run, 8 now" in refused.stderr
+    assert "settings.span_tokens: 16 before, 8 now" in refused.stderr
     (run / "notes.txt").write_text("mine")
     result = ladm("score", made[0], *other, "--overwrite")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (

@@ -26,19 +26,20 @@ import fakes
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LockedError, StorageError
+from ladm.runs.finish import finish
 from ladm.runs.folder import Run
 from ladm.runs.identity import FORMAT, RunIdentity
-from ladm.runs.lines import read_lines
-from ladm.runs.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE, finish, is_finished
+from ladm.runs.layout import RESULT_FILES
+from ladm.runs.lines import read_records
+from ladm.scoring.engines.assignments import OwnUnits, Source
+from ladm.scoring.engines.job import ScoreJob, WorkerConfig
 from ladm.scoring.engines.local import run_units
-from ladm.scoring.engines.shard import Shard, SharedUnits, parse_shard
-from ladm.scoring.engines.units import OwnUnits
-from ladm.scoring.engines.worker import Work
+from ladm.scoring.engines.placement import Shard, parse_shard
+from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.storage.locks import locked
 
 START_SECONDS = 4.0
 """A worker this old has started."""
-RESULTS = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
 
 
 def identity(rows: Rows, **changed: Any) -> RunIdentity:
@@ -54,6 +55,29 @@ class Batch:
         return self.rows
 
 
+def job_of(
+    run: Run,
+    rows: Rows,
+    source: Source,
+    *,
+    make_scorer: Callable[[str], Any] = fakes.make_fake,
+    batch: int = 5,
+    devices: int = 1,
+    report: Callable[[list[Any]], None] = lambda _: None,
+    warn: Callable[[str], None] = print,
+    **config: Any,
+) -> ScoreJob:
+    """The units of a source on fake devices; `config` goes to every worker."""
+    worker = WorkerConfig(
+        folder=run.folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=Batch(batch), **config
+    )
+    names = tuple(f"fake:{k}" for k in range(devices))
+    return ScoreJob(
+        run=run, rows=rows, source=source, worker=worker, devices=names, report=report, warn=warn,
+        supervised=devices > 1,
+    )  # fmt: skip
+
+
 def complete(
     folder: Path,
     rows: Rows,
@@ -67,15 +91,15 @@ def complete(
     with locked(folder):
         run = Run.create_or_resume(folder, identity(rows))
         run.adopt_shared()
-        work = Work(folder=folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=Batch(batch))
-        devices = tuple(f"fake:{k}" for k in range(workers))
-        run_units(work, run, rows, OwnUnits(run), devices=devices, report=report, watched=workers > 1)
+        run_units(
+            job_of(run, rows, OwnUnits(run), make_scorer=make_scorer, batch=batch, devices=workers, report=report)
+        )
         finish(run)
     return run
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in RESULTS}
+    return {name: (folder / name).read_bytes() for name in RESULT_FILES}
 
 
 def positions_in(folder: Path) -> list[int]:
@@ -86,8 +110,7 @@ def positions_in(folder: Path) -> list[int]:
         sealed, unfinished = run.sealed_path(unit), run.open_path(unit)
         path = sealed if sealed.exists() else unfinished
         if path.exists():
-            records, _ = read_lines(path, start=unit.start, stop=unit.stop)
-            found += [record["position"] for record in records]
+            found += [record.position for record in read_records(path, start=unit.start, stop=unit.stop)]
     return found
 
 
@@ -192,10 +215,9 @@ def share(folder: Path, rows: Rows, shard: Shard, *, report: Callable[[list[Any]
     """One of several launches of a run, as `ladm score --shard` does it; a lost one is taken over after a second."""
     with locked(folder, shared=True):
         run = Run.create_or_resume(folder, identity(rows))
-        work = Work(folder=folder, rows=rows.name, limit=None, make_scorer=fakes.make_fake, batch_rows=Batch(5))
         with SharedUnits(run, shard, lease_seconds=1.0) as source:
-            run_units(work, run, rows, source, devices=("fake:0",), report=report)
-            source.finish(partial(finish, run), partial(is_finished, run))
+            run_units(job_of(run, rows, source, report=report))
+            source.finish(partial(finish, run), lambda: run.is_finished)
 
 
 def main() -> None:
@@ -204,7 +226,7 @@ def main() -> None:
     descriptor = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def report(records: list[Any]) -> None:
-        os.write(descriptor, "".join(f"{record['position']} " for record in records).encode())
+        os.write(descriptor, "".join(f"{record.position} " for record in records).encode())
 
     if shard:
         share(Path(run), open_rows(rows), parse_shard(shard[0]), report=report)

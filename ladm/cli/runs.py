@@ -43,7 +43,6 @@ def verify(settings: VerifySettings) -> None:
     """Check RUN for damage: checksums, every row exactly once, results that agree with the units."""
     quieten_libraries()
     from ladm.runs.folder import Run
-    from ladm.runs.results import is_finished
     from ladm.runs.verify import verify as run_verify
 
     run = settings.run
@@ -54,7 +53,7 @@ def verify(settings: VerifySettings) -> None:
         click.echo(problem)
     if problems:
         raise LadmError(f"{run} is not sound: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
-    if not is_finished(found):
+    if not found.is_finished:
         raise IncompleteError(f"{run} shows no damage so far, but is not finished; run the same ladm score again")
     click.echo(f"{run} is sound: {found.num_rows:,} rows, {len(found.units):,} units")
 
@@ -69,8 +68,8 @@ def rescore(settings: RescoreSettings) -> None:
     from ladm.scoring.rescore import rescore as run_rescore
 
     start = time.monotonic()
-    summary = run_rescore(settings)
-    print_summary(f"rescored in {time.monotonic() - start:.1f} s", summary, settings.output)
+    result = run_rescore(settings)
+    print_summary(f"rescored in {time.monotonic() - start:.1f} s", result.summary, settings.output)
 
 
 @settings_command(

@@ -40,9 +40,9 @@ def score(settings: ScoreSettings) -> None:
     from ladm.scoring.score import score as run_score
 
     start = time.monotonic()
-    summary, finished_before = run_score(settings, echo=note, progress=ScoringBar())
-    seconds = time.monotonic() - start
-    print_summary("already finished" if finished_before else f"finished in {seconds:.1f} s", summary, settings.output)
+    result = run_score(settings, echo=note, progress=ScoringBar())
+    head = "already finished" if result.already_finished else f"finished in {time.monotonic() - start:.1f} s"
+    print_summary(head, result.summary, settings.output)
 
 
 def print_summary(head: str, summary: Any, output: str) -> None:

@@ -19,7 +19,8 @@ from ladm.explain.inspected_document import write_inspected
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts, model_identity
 from ladm.progress import Echo, Progress
-from ladm.runs.folder import INSPECTED, Run
+from ladm.runs.folder import Run
+from ladm.runs.layout import INSPECTED
 from ladm.runs.results import require_finished
 from ladm.scoring.plan import load_planned, make_plan
 from ladm.settings.layers import spell_layers

@@ -24,7 +24,8 @@ from ladm.report.overview import (
 )
 from ladm.report.run_details import error_kinds, run_details, score_weighting
 from ladm.report.sections import document_sections, read_all_inspected
-from ladm.runs.folder import PAGE_MARK, REPORT_FILE, Run
+from ladm.runs.folder import Run
+from ladm.runs.layout import PAGE_MARK, REPORT_FILE
 from ladm.runs.results import Summary, require_finished, summarise
 from ladm.selection.manifest import Manifest, read_manifest
 from ladm.settings.runs import ReportSettings

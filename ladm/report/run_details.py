@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
-from ladm.runs.results import ERRORS_FILE
+from ladm.runs.layout import ERRORS_FILE
 from ladm.settings.layers import spell_layers
 
 

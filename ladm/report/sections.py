@@ -8,7 +8,8 @@ from ladm.errors import LadmError, StorageError
 from ladm.explain.inspected_document import InspectedDocument, SpanPair, SpanText, read_inspected
 from ladm.report.charts import HeatMap, brightest, heat_map, shares_by_distance
 from ladm.report.overview import ResultRow, RunOverview
-from ladm.runs.folder import INSPECTED, Run
+from ladm.runs.folder import Run
+from ladm.runs.layout import INSPECTED
 
 MOST_SHOWN = 50
 SAME_SCORE = 1e-3

@@ -9,7 +9,10 @@ from ladm.method.grid import Ablation, Method
 from ladm.method.reduction import Reduction, kept_column
 from ladm.settings.common import DType
 
-FORMAT = 3
+FORMAT = 4
+"""4: the numbers of a row's columns are float32, in `scores.parquet` and in the digits of a unit's JSON. 3: float64."""
+READABLE_FORMATS = (3, 4)
+MACHINE_FIELDS = ("model", "tokenizer", "versions")
 MANIFEST_FIELDS = ("settings", "layers", "score", "model", "data", "dtype")
 """What of a run's identity the manifest of a subset repeats."""
 
@@ -55,6 +58,20 @@ class RunIdentity:
                 "about": about,
             }
         )
+
+    @property
+    def format(self) -> int:
+        """The version of the run folder's files."""
+        return int(self.content["format"])
+
+    def with_format(self, number: int) -> RunIdentity:
+        """The same identity as a run of another format would have it."""
+        return RunIdentity(self.content | {"format": number})
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What every machine that works on the run must have in common: model, tokenizer and versions."""
+        return {key: self.content[key] for key in MACHINE_FIELDS}
 
     @property
     def num_rows(self) -> int:

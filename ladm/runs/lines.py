@@ -1,4 +1,4 @@
-"""Records <-> lines with a checksum, so that a torn, fused or damaged line is known for what it is. Imports no torch.
+"""Records <-> lines with a checksum, so that a torn, fused or damaged line is recognised. Imports no torch.
 
 A line is one JSON object whose last key is the CRC-32 of everything before that key.
 """
@@ -8,24 +8,44 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ladm.errors import StorageError
+from ladm.runs.records import Record, record_from_json
 from ladm.storage.files import io_errors
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _LINE = re.compile(rb'(?s)(\{.*), "crc32": "([0-9a-f]{8})"\}')
 
 
-def encode_line(record: dict[str, Any]) -> bytes:
-    """One record as a line with its checksum. Raises ValueError for NaN and infinity."""
-    body = _ENCODER.encode(record)[:-1].encode()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredLine:
+    """A row as it was read: the record, and its JSON text without the checksum."""
+
+    record: Record
+    text: str
+
+    @property
+    def result(self) -> str:
+        """The text from `"index"` on: what a line of the sorted file has behind its rank."""
+        return self.text[self.text.index('"index"') :]
+
+
+def encode_object(found: dict[str, Any]) -> bytes:
+    """One JSON object as a line with its checksum. Raises ValueError for NaN and infinity."""
+    body = _ENCODER.encode(found)[:-1].encode()
     return b'%s, "crc32": "%08x"}\n' % (body, zlib.crc32(body))
 
 
-def decode_line(line: bytes) -> tuple[dict[str, Any], str] | None:
-    """The record of a line without its newline, and its JSON text without the checksum; None for one not as written."""
+def encode_line(record: Record) -> bytes:
+    """One record as a line with its checksum. Raises ValueError for NaN and infinity."""
+    return encode_object(record.to_json())
+
+
+def decode_object(line: bytes) -> tuple[dict[str, Any], str] | None:
+    """The object of a line without its newline, and its text without the checksum; None for a damaged line."""
     match = _LINE.fullmatch(line)
     if match is None or zlib.crc32(match[1]) != int(match[2], 16):
         return None
@@ -33,14 +53,8 @@ def decode_line(line: bytes) -> tuple[dict[str, Any], str] | None:
     return json.loads(text), text
 
 
-def read_lines(path: Path, *, start: int, stop: int) -> tuple[list[dict[str, Any]], int]:
-    """The records of `read_texts`."""
-    lines, offset = read_texts(path, start=start, stop=stop)
-    return [record for record, _ in lines], offset
-
-
-def read_texts(path: Path, *, start: int, stop: int) -> tuple[list[tuple[dict[str, Any], str]], int]:
-    """Records with their JSON text from whole, valid lines of the unit of rows `start` to `stop - 1`.
+def read_lines(path: Path, *, start: int, stop: int) -> tuple[list[StoredLine], int]:
+    """The whole, valid lines of the unit of rows `start` to `stop - 1`.
 
     The second result is the byte where a torn tail begins, or the end.
     Torn: an end without a newline, or a line with NUL bytes where a write did not reach the disk.
@@ -48,21 +62,34 @@ def read_texts(path: Path, *, start: int, stop: int) -> tuple[list[tuple[dict[st
     """
     with io_errors(path, "read"):
         content = path.read_bytes()
-    lines: list[tuple[dict[str, Any], str]] = []
+    lines: list[StoredLine] = []
     seen: set[int] = set()
     offset = 0
     while (end := content.find(b"\n", offset)) >= 0:
         line = content[offset:end]
+        # After a power loss a file may have its new length before its new content: the gap reads as NUL bytes.
         if b"\0" in line:
             break
-        decoded = decode_line(line)
+        decoded = decode_object(line)
         if decoded is None:
             raise StorageError(f"{path} is damaged at byte {offset}: the line is not as it was written")
         position = decoded[0].get("position")
         if not isinstance(position, int) or not start <= position < stop or position in seen:
-            what = "twice there" if position in seen else "not of this unit"
+            what = "stored twice" if position in seen else "not of this unit"
             raise StorageError(f"{path} is damaged at byte {offset}: row {position} is {what}")
         seen.add(position)
-        lines.append(decoded)
+        lines.append(_stored(*decoded, path=path, offset=offset))
         offset = end + 1
     return lines, offset
+
+
+def read_records(path: Path, *, start: int, stop: int) -> list[Record]:
+    """The records of `read_lines`."""
+    return [line.record for line in read_lines(path, start=start, stop=stop)[0]]
+
+
+def _stored(found: dict[str, Any], text: str, *, path: Path, offset: int) -> StoredLine:
+    try:
+        return StoredLine(record=record_from_json(found), text=text)
+    except (KeyError, TypeError):
+        raise StorageError(f"{path} is damaged at byte {offset}: the line does not hold a row") from None

@@ -1,4 +1,4 @@
-"""A run folder -> its failed rows taken back, or all of the run removed, and nothing else. Imports no torch."""
+"""A run folder -> its failed rows removed to be scored again, or all of the run removed, and nothing else. No torch."""
 
 from __future__ import annotations
 
@@ -7,46 +7,51 @@ import shutil
 from pathlib import Path
 
 from ladm.errors import LadmError
-from ladm.runs.folder import (
+from ladm.runs.folder import Run
+from ladm.runs.layout import (
     IDENTITY_FILE,
     INSPECTED,
-    OWN_LEFTOVERS,
-    OWN_UNIT_FILES,
+    LEFTOVERS,
     PAGE_MARK,
     REPORT_FILE,
-    Run,
+    RESULT_FILES,
+    UNIT_FILES,
+    UNITS,
 )
-from ladm.runs.lines import encode_line, read_lines
-from ladm.runs.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
+from ladm.runs.lines import encode_line, read_records
+from ladm.runs.records import ScoredRow
 from ladm.storage.files import MARKED_BYTES, SORTING, io_errors, sync_folder, write_whole
 
-_OWN = re.compile(rf"run\.json|{OWN_LEFTOVERS.pattern}|report\.html\.[0-9a-f]+\.partial")
+_OWN = re.compile(rf"run\.json|{LEFTOVERS.pattern}|report\.html\.[0-9a-f]+\.partial")
 _OF_INSPECT = re.compile(r"\d+\.json(\.[0-9a-f]+\.partial)?")
 
 
 def forget_errors(run: Run) -> int:
-    """Take back every row without a score, so that it is tried again; returns how many there were.
+    """Remove every row without a score, so that it is scored again; returns how many there were.
 
-    Only for who holds the folder. Killed at any moment it leaves the run resumable.
+    Only for the holder of the exclusive lock. Killed at any moment it leaves the run resumable.
     """
-    taken = 0
+    run.require_writable_format()
+    removed = 0
     unsealed = {unit.number for unit in run.unsealed()}
     for unit in run.units:
         path = run.open_path(unit) if unit.number in unsealed else run.sealed_path(unit)
         if not path.exists():
             continue
-        records, _ = read_lines(path, start=unit.start, stop=unit.stop)
-        kept = [record for record in records if record["status"] == "ok"]
-        if len(kept) == len(records):
+        records = read_records(path, start=unit.start, stop=unit.stop)
+        scored = [record for record in records if isinstance(record, ScoredRow)]
+        if len(scored) == len(records):
             continue
-        taken += len(records) - len(kept)
-        _remove(run.folder, SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
-        write_whole(run.open_path(unit), [encode_line(record) for record in kept])
+        removed += len(records) - len(scored)
+        # Results first, then the open unit, the sealed one last. After a crash in between, either nothing of the unit
+        # has changed, or both files exist and the sealed one counts: it still has its errors, to be removed next time.
+        _remove(run.folder, *RESULT_FILES)
+        write_whole(run.open_path(unit), [encode_line(record) for record in scored])
         if unit.number not in unsealed:
             with io_errors(path, "remove"):
                 path.unlink()
                 sync_folder(path.parent)
-    return taken
+    return removed
 
 
 def delete_run(folder: Path) -> None:
@@ -55,12 +60,12 @@ def delete_run(folder: Path) -> None:
     Raises LadmError where there is no run, or where its folder holds something else besides.
     """
     Run.read(folder)
-    results = {SORTED_FILE, PARQUET_FILE, ERRORS_FILE}
+    results = set(RESULT_FILES)
     if _is_page(folder / REPORT_FILE):
         results.add(REPORT_FILE)
-    ours = {*results, INSPECTED}
-    others = [p.name for p in folder.iterdir() if p.name not in ours and not _OWN.fullmatch(p.name)]
-    others += [f"units/{p.name}" for p in (folder / "units").glob("*") if not OWN_UNIT_FILES.fullmatch(p.name)]
+    own = {*results, INSPECTED}
+    others = [p.name for p in folder.iterdir() if p.name not in own and not _OWN.fullmatch(p.name)]
+    others += [f"{UNITS}/{p.name}" for p in (folder / UNITS).glob("*") if not UNIT_FILES.fullmatch(p.name)]
     others += [f"{INSPECTED}/{p.name}" for p in (folder / INSPECTED).glob("*") if not _OF_INSPECT.fullmatch(p.name)]
     if others:
         raise LadmError(
@@ -69,10 +74,10 @@ def delete_run(folder: Path) -> None:
     # The results first and the identity last: stopped anywhere in between it is still a run.
     _remove(folder, *results)
     with io_errors(folder, "remove from"):
-        for path in [*(folder / "units").glob("*"), *folder.glob("*.partial")]:
+        for path in [*(folder / UNITS).glob("*"), *folder.glob("*.partial")]:
             path.unlink(missing_ok=True)
-        if (folder / "units").exists():
-            sync_folder(folder / "units")
+        if (folder / UNITS).exists():
+            sync_folder(folder / UNITS)
         if (folder / INSPECTED).exists():
             shutil.rmtree(folder / INSPECTED)
         for left in folder.iterdir():
@@ -82,7 +87,7 @@ def delete_run(folder: Path) -> None:
 
 
 def _is_page(path: Path) -> bool:
-    """Is it a page of ours, and not a file of somebody's with that name?"""
+    """Did `ladm report` write it, or is it somebody's own file of that name?"""
     return path.is_file() and PAGE_MARK.encode() in path.read_bytes()[:MARKED_BYTES]
 
 

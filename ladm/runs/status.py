@@ -15,15 +15,16 @@ from typing import Any
 from ladm.errors import IncompleteError
 from ladm.runs.claims import units_held
 from ladm.runs.folder import Run
-from ladm.runs.results import ERRORS_FILE, is_finished
+from ladm.runs.layout import ERRORS_FILE
 
 RATE_OVER_UNITS = 64
+# Matched as text: decoding every line of every unit would make the status of a large run take minutes.
 _ERROR_LINE = re.compile(rb'^\{"position": \d+, "status": "error", .*$', re.MULTILINE)
 
 
 @dataclass
 class Status:
-    """How far a run is. `rows_a_second` is over the units sealed last, None before the second of them."""
+    """How far a run is. `rows_a_second` is over the units sealed last, None before two are sealed."""
 
     finished: bool
     units: int
@@ -36,16 +37,16 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the rate of late, None where there is none."""
+        """At the rate of the units sealed last, None where there is no rate."""
         return None if not self.rows_a_second else (self.rows - self.done) / self.rows_a_second
 
 
 def status(run: Run) -> Status:
-    """Read how far a run is, without a lock; a run that is being worked on may be further by the time it is told."""
+    """Read how far a run is, without a lock: a run in progress may be further by the time this returns."""
     require_whole_if_rescored(run)
     waiting = {unit.number for unit in run.unsealed()}
     found = Status(
-        finished=is_finished(run),
+        finished=run.is_finished,
         units=len(run.units),
         sealed=len(run.units) - len(waiting),
         rows=run.num_rows,
@@ -58,7 +59,7 @@ def status(run: Run) -> Status:
             found.errors.update(json.loads(line)["error_type"] for line in lines)
         return found
     sealed_at: list[tuple[float, int]] = []
-    holders = run.holders()
+    holders = run.holder_files()
     for unit in run.units:
         path = run.sealed_path(unit)
         if unit.number in waiting:
@@ -73,7 +74,7 @@ def status(run: Run) -> Status:
 
 
 def _count_open(paths: list[Path], errors: Counter[str]) -> int:
-    """Whole lines of an unfinished unit: those of the holder who is furthest."""
+    """Whole lines of an unfinished unit: those of the holder that has most."""
     best = b""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -84,17 +85,18 @@ def _count_open(paths: list[Path], errors: Counter[str]) -> int:
 
 
 def _error_types(content: bytes) -> Iterator[str]:
-    """The kinds of the rows without a score among the lines of a unit."""
+    """The error types of the rows without a score among the lines of a unit."""
     for line in _ERROR_LINE.findall(content):
         with contextlib.suppress(ValueError, KeyError):
             yield json.loads(line)["error_type"]
 
 
 def _rate(sealed_at: list[tuple[float, int]]) -> float | None:
-    """Rows a second of these units, from the times between their seals; a pause of the run is not counted."""
+    """Rows a second of these units, from the times between their seals; a pause of the run does not count."""
     gaps = [(later - earlier, rows) for (earlier, _), (later, rows) in itertools.pairwise(sealed_at)]
     if not gaps:
         return None
+    # A run that was stopped for the night has one gap of hours among gaps of seconds.
     usual = sorted(gap for gap, _ in gaps)[len(gaps) // 2]
     counted = [(gap, rows) for gap, rows in gaps if gap <= max(20 * usual, 1.0)]
     seconds = sum(gap for gap, _ in counted)
@@ -102,8 +104,8 @@ def _rate(sealed_at: list[tuple[float, int]]) -> float | None:
 
 
 def require_whole_if_rescored(run: Run) -> None:
-    """Raise IncompleteError for what a rescoring left that was stopped."""
-    if run.identity.is_rescored and not is_finished(run):
+    """Raise IncompleteError for what a rescoring that was stopped has left."""
+    if run.identity.is_rescored and not run.is_finished:
         raise IncompleteError(f"{run.folder} is not finished: run its ladm rescore again")
 
 

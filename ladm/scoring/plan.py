@@ -1,4 +1,4 @@
-"""Settings -> everything that is known before the first forward pass: model, layers, devices, dtype, kernels."""
+"""Settings -> everything that is decided before the first forward pass: model, layers, devices, dtype, kernels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from ladm.errors import LadmError, UsageError, install_hint
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
-from ladm.scoring.engines.shard import Place, Shard, parse_shard, place_of
-from ladm.scoring.engines.work import BatchRule
+from ladm.scoring.engines.batches import BatchRule
+from ladm.scoring.engines.placement import Placement, Shard, parse_shard, placement_from
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.score import ScoreSettings
@@ -20,14 +20,15 @@ from ladm.signals.scorer import Scorer
 
 if TYPE_CHECKING:
     from ladm.modeling.observer import Observer
-    from ladm.scoring.engines.ray_cluster import Cluster
+    from ladm.scoring.engines.ray_connection import Cluster
 
 CUDA_BATCH_TOKENS = 32_768
+"""Tokens of a batch with `--batch-size auto` on a GPU: more make it no faster, and need more memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """What the model runs on, and how."""
+    """What the model runs on, and how: every `auto` of the settings resolved."""
 
     devices: tuple[str, ...]
     dtype: str
@@ -37,7 +38,7 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that is known before the first forward pass."""
+    """Everything that is decided before the first forward pass. It can be pickled."""
 
     settings: ScoreSettings
     facts: ModelFacts
@@ -45,25 +46,30 @@ class Plan:
     reduction: Reduction
     profile: Profile | None
     hardware: Hardware
-    place: Place | None
+    placement: Placement | None
     """Where this launch stands among those that share the run; None: it has the run to itself."""
     cluster: Cluster | None
-    """What of a Ray cluster is used; None: this machine."""
+    """The Ray cluster and how much of it is used; None: this machine."""
 
     def make_scorer(self) -> Callable[[str], Scorer]:
-        """A function of the device that loads the model there; it can be pickled."""
+        """A function that loads the model on the device that it is given; it can be pickled."""
         return partial(_load_scorer, self)
 
     def batch_rows(self) -> BatchRule:
-        """How many rows of a length go into one step."""
+        """How many rows of a length go into one batch."""
         size = self.settings.batch_size
+        # A CPU computes a row at a time anyway, and a batch of one row keeps scores independent of the batch.
         tokens = CUDA_BATCH_TOKENS if self.hardware.devices[0].startswith("cuda") else 1
         return partial(_batch_rows, None if size == "auto" else size, tokens)
 
 
-def make_plan(settings: ScoreSettings) -> Plan:
-    """Settle device, dtype and layers. Raises LadmError for a model or device that cannot be used."""
-    facts = model_facts(settings.model)
+def make_plan(settings: ScoreSettings, *, facts: ModelFacts | None = None) -> Plan:
+    """Decide device, dtype, layers and kernels. Needs no output folder and no rows.
+
+    `facts` are those of `settings.model`, where the caller has read them already.
+    Raises LadmError for a model or device that cannot be used.
+    """
+    facts = facts or model_facts(settings.model)
     profile = None if settings.profile is None else read_profile(settings.profile)
     if profile is not None and max(profile.reduction.layers) >= facts.num_layers:
         raise LadmError(
@@ -71,21 +77,23 @@ def make_plan(settings: ScoreSettings) -> Plan:
             f"{facts.name} has layers 0-{facts.num_layers - 1}"
         )
     layers = facts.choose_layers(parse_layers(settings.layers))
-    place = place_of(os.environ) if settings.shard is None else Place(shard=parse_shard(settings.shard))
+    placement = placement_from(os.environ) if settings.shard is None else Placement(shard=parse_shard(settings.shard))
     cluster = None
     if settings.engine == "ray":
         cluster = _join_cluster(settings)
-        place = place or Place(shard=Shard(0, 1))
-    if place is not None and (settings.overwrite or settings.retry_errors):
+        # The driver of a Ray cluster claims units like any launch, so that several drivers may share a run.
+        placement = placement or Placement(shard=Shard(0, 1))
+    if placement is not None and (settings.overwrite or settings.retry_errors):
         raise UsageError(
             "--overwrite and --retry-errors are for a run that nobody shares; run them once without --shard and "
             "--engine ray"
         )
     if cluster is None:
-        hardware = _hardware(settings, facts.head_size, rank=place.rank if place else None)
+        hardware = _hardware(settings, facts.head_size, rank=placement.rank if placement else None)
     else:
-        there = replace(settings, device="cuda" if cluster.cuda else "cpu", workers=None)
-        hardware = cluster.on_a_device(partial(_hardware, there, facts.head_size, rank=0))
+        # Resolved on a node of the cluster: the driver may have no GPU.
+        on_node = replace(settings, device="cuda" if cluster.cuda else "cpu", workers=None)
+        hardware = cluster.on_a_device(partial(_hardware, on_node, facts.head_size, rank=0))
     return Plan(
         settings=settings,
         facts=facts,
@@ -93,14 +101,14 @@ def make_plan(settings: ScoreSettings) -> Plan:
         reduction=Reduction(how=settings.reduce, layers=layers) if profile is None else profile.reduction,
         profile=profile,
         hardware=hardware,
-        place=place,
+        placement=placement,
         cluster=cluster,
     )
 
 
 def _join_cluster(settings: ScoreSettings) -> Cluster:
     try:
-        from ladm.scoring.engines.ray_cluster import connect
+        from ladm.scoring.engines.ray_connection import connect
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
@@ -109,7 +117,7 @@ def _join_cluster(settings: ScoreSettings) -> Cluster:
 
 
 def _hardware(settings: ScoreSettings, head_size: int | None, *, rank: int | None) -> Hardware:
-    """What this process, or one like it, runs on."""
+    """What this process, or a worker on a machine like this one, runs on."""
     from ladm.method.attention import attention_kernel
     from ladm.modeling.devices import resolve_backend, resolve_devices, resolve_dtype
 

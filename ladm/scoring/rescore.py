@@ -1,4 +1,8 @@
-"""A finished run and another reduction -> a run folder with the scores that it gives. No forward pass, no torch."""
+"""A finished run and another reduction -> a run folder with the scores that it gives. No forward pass, no torch.
+
+A run reduces its scores from the float32 numbers that it stores, widened to float64. Rescoring reads the same float32
+numbers, so that the run's own reduction gives its own scores to the last bit.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +19,11 @@ import pyarrow.parquet as pq
 from ladm.errors import LadmError, StorageError, one_line
 from ladm.method.grid import Ablation
 from ladm.method.reduction import Floats, Reduction, reduce_cds
-from ladm.runs.folder import Run, refuse_foreign
-from ladm.runs.results import (
-    ERRORS_FILE,
-    LABELS,
-    PARQUET_FILE,
-    SORTED_FILE,
-    Summary,
-    columns_of,
-    is_finished,
-    require_finished,
-    sorting,
-    staged_schema,
-    staging,
-    summarise,
-    write_sorted,
-)
+from ladm.runs.finish import LABELS, RESULT_FIELDS, sorting, staged_schema, staging, write_sorted
+from ladm.runs.folder import Run, require_own_or_empty
+from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
+from ladm.runs.results import columns_of, require_finished, summarise
+from ladm.scoring.result import ScoreResult
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.runs import RescoreSettings
@@ -38,45 +31,48 @@ from ladm.storage.files import io_errors, write_whole
 from ladm.storage.locks import locked
 
 ROWS_AT_A_TIME = 20_000
+# The front of a result line up to its score. A `"score": ` inside `meta` cannot come first: `index` and `chunked_index`
+# are numbers or strings, and a quotation mark in a JSON string is escaped.
 _FRONT = re.compile(r'\{"rank": \d+, (.*?"score": )[^,]+', re.DOTALL)
 
 
-def rescore(settings: RescoreSettings) -> Summary:
+def rescore(settings: RescoreSettings) -> ScoreResult:
     """Score the rows of `settings.run` anew from their stored CDS, into the folder `settings.output`.
 
-    Raises LadmError when the run did not keep what is wanted, or a profile is another model's or method's.
+    Raises LadmError when the run did not store what is needed, or a profile is for another model or method.
     """
     run, output = Run.read(Path(settings.run)), Path(settings.output)
     require_finished(run)
-    refuse_foreign(output)
-    reduction, ablation = _wanted(settings, run)
+    require_own_or_empty(output)
+    reduction, ablation = _requested(settings, run)
     identity = run.identity.rescored(reduction, ablation, source=str(run.folder))
     with locked(output):
-        again = Run.create_or_resume(output, identity)
+        rescored = Run.create_or_resume(output, identity)
+        already_finished = rescored.is_finished
         try:
             with sorting(output) as staged, io_errors(run.folder / PARQUET_FILE, "read"):
                 _stage(run, reduction, _column(run, reduction, ablation), staged)
                 write_whole(output / ERRORS_FILE, [(run.folder / ERRORS_FILE).read_bytes()])
                 write_sorted(output, staged)
         except Exception:
-            if not is_finished(again):
-                again.forget_if_empty()
+            if not rescored.is_finished:
+                rescored.forget_if_empty()
             raise
-        return summarise(again)
+        return ScoreResult(run=rescored, summary=summarise(rescored), already_finished=already_finished)
 
 
-def _wanted(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation]:
-    """What the profile or the flags ask for, the rest as it was; and the ablation that goes with it."""
-    had, form = run.identity.reduction, run.identity.score_form
+def _requested(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation]:
+    """The reduction of the profile or the flags, the rest as in the run; and the ablation that goes with it."""
+    own, form = run.identity.reduction, run.identity.score_form
     if settings.profile is not None:
         profile = read_profile(settings.profile)
         _require_same(profile, run, settings.profile)
         return profile.reduction, profile.method.ablation
     layers = parse_layers(settings.layers)
     if layers is not None:
-        return Reduction(how=settings.reduce or had.how, layers=layers), form
-    # A profile's weights are for its own reduction; with another one every layer or head counts the same.
-    return Reduction(how=settings.reduce or had.how, layers=had.layers, heads=had.heads), form
+        return Reduction(how=settings.reduce or own.how, layers=layers), form
+    # The weights of a profile were fitted to its own reduction; with another one every layer or head counts the same.
+    return Reduction(how=settings.reduce or own.how, layers=own.layers, heads=own.heads), form
 
 
 def _require_same(profile: Profile, run: Run, path: str) -> None:
@@ -91,47 +87,49 @@ def _require_same(profile: Profile, run: Run, path: str) -> None:
 
 
 def _column(run: Run, reduction: Reduction, ablation: str) -> str:
-    """The column of `scores.parquet` that holds what is reduced. Raises LadmError where it was not kept."""
+    """The column of `scores.parquet` that holds what is reduced. Raises LadmError where it was not stored."""
     name = run.identity.cds_column(ablation, heads=reduction.heads is not None)
     if name not in columns_of(run.folder):
-        raise LadmError(f"{run.folder} did not keep {name}; score it again with --record heads")
+        raise LadmError(f"{run.folder} did not store {name}; score it again with --record heads")
     return name
 
 
 def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
     """The rows of the run with their new scores, ready to be sorted."""
-    kept_layers = run.identity.layers
+    stored_layers = run.identity.layers
     source = pq.ParquetFile(run.folder / PARQUET_FILE, page_checksum_verification=True)
-    hidden = {"rank", "index", "chunked_index", "score", "meta", "num_tokens", "position"}
-    extras = [(field.name, field.type) for field in source.schema_arrow if field.name not in hidden]
-    schema = staged_schema(extras)
+    columns = [(field.name, field.type) for field in source.schema_arrow if field.name not in RESULT_FIELDS]
+    schema = staged_schema(columns)
     try:
         with staging(staged, schema) as writer, (run.folder / SORTED_FILE).open(encoding="utf-8") as lines:
             for batch in source.iter_batches(ROWS_AT_A_TIME):
                 cds_BL = _matrix(batch[name], run)
-                num_heads = None if reduction.heads is None else cds_BL.shape[1] // len(kept_layers)
-                columns = reduction.columns(kept_layers, num_heads=num_heads)
-                scores_B = reduce_cds(cds_BL[:, columns], reduction.how, reduction.weights)
+                num_heads = None if reduction.heads is None else cds_BL.shape[1] // len(stored_layers)
+                used = reduction.columns(stored_layers, num_heads=num_heads)
+                scores_B = reduce_cds(cds_BL[:, used], reduction.how, reduction.weights)
                 writer.write_batch(_staged_batch(batch, scores_B, lines, schema, run))
     except pa.ArrowInvalid as error:
         raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: {one_line(error)}") from None
 
 
 def _matrix(column: pa.Array, run: Run) -> Floats:
-    """A column of equally long lists as (B, L)."""
+    """A column of equally long lists as float64 (B, L)."""
     values = column.flatten().to_numpy(zero_copy_only=False)
     if column.null_count or len(values) % max(len(column), 1) or len(set(np.diff(column.offsets))) > 1:
         raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: rows with different numbers of layers")
-    cds_BL: Floats = values.reshape(len(column), -1)
+    cds_BL: Floats = values.astype(np.float64).reshape(len(column), -1)
     return cds_BL
 
 
 def _staged_batch(
     batch: pa.RecordBatch, scores_B: Floats, lines: Iterator[str], schema: pa.Schema, run: Run
 ) -> pa.RecordBatch:
+    """The rows of a batch with their new scores; `lines` are their lines of the sorted file."""
     if not np.isfinite(scores_B).all():
         raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: a row's numbers do not make a score")
     texts = []
+    # Only the rank and the score change. Editing the text is ten times as fast as decoding a line with hundreds of
+    # numbers and encoding it again, and leaves everything else in it as it was, byte for byte.
     for score, line in zip(scores_B.tolist(), lines, strict=False):
         front = _FRONT.match(line)
         if front is None:

@@ -1,141 +1,202 @@
-"""Rows and a model -> a finished run: identity, units on devices, sorted results, a summary."""
+"""Rows and a model -> a finished run: identity, units scored on devices, sorted results, a summary."""
 
 from __future__ import annotations
 
 import math
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.tokenization import disagreement
 from ladm.errors import LadmError
-from ladm.modeling.facts import ModelFacts, model_identity, tokenizer_identity
-from ladm.progress import Echo, Progress
-from ladm.runs.folder import IDENTITY_FILE, Run, refuse_foreign, unit_rows_for
-from ladm.runs.identity import RunIdentity
+from ladm.modeling.facts import ModelFacts
+from ladm.progress import Echo, NoProgress, Progress, silent
+from ladm.runs.finish import finish
+from ladm.runs.folder import Run, require_own_or_empty
+from ladm.runs.layout import IDENTITY_FILE
+from ladm.runs.records import ErrorRow, Record
 from ladm.runs.reset import delete_run, forget_errors
-from ladm.runs.results import Summary, finish, is_finished, summarise
+from ladm.runs.results import summarise
+from ladm.scoring.engines.assignments import OwnUnits, Source
+from ladm.scoring.engines.events import Report
+from ladm.scoring.engines.job import ScoreJob, WorkerConfig
 from ladm.scoring.engines.local import run_units
-from ladm.scoring.engines.shard import SharedUnits
-from ladm.scoring.engines.units import OwnUnits
-from ladm.scoring.engines.work import Record, Report
-from ladm.scoring.engines.worker import MakeScorer, Work
+from ladm.scoring.engines.shared_units import SharedUnits
+from ladm.scoring.identity import absolute_name, checked_scorer, identity_of
 from ladm.scoring.plan import Plan, make_plan
+from ladm.scoring.result import ScoreResult
 from ladm.settings.layers import spell_layers
 from ladm.settings.score import ScoreSettings
-from ladm.signals.scorer import Scorer
-from ladm.storage.identity import differences
 from ladm.storage.interrupts import StopSignal, stop_on_signals
 from ladm.storage.locks import locked
-from ladm.version import __version__
 
 
-def score(settings: ScoreSettings, *, echo: Echo, progress: Progress) -> tuple[Summary, bool]:
-    """Score every row of `settings.rows` into the run folder `settings.output`.
+def score(
+    settings: ScoreSettings,
+    *,
+    rows: Rows | None = None,
+    facts: ModelFacts | None = None,
+    echo: Echo = silent,
+    progress: Progress | None = None,
+) -> ScoreResult:
+    """Score every row of `settings.rows` into the run folder `settings.output`, or go on where it was stopped.
 
-    Returns what became of the rows, and whether the run had been finished before.
-    Raises LadmError and its kinds; rows that are safe by then stay safe.
+    `rows` and `facts` are those of the settings, where the caller has opened them already. `echo` is called
+    with the settings as resolved, a line at a time. May be called in any thread.
+    Raises LadmError and its kinds; rows that are durable by then stay.
     """
     folder = Path(settings.output)
     with stop_on_signals(folder) as signals:
-        refuse_foreign(folder)
-        rows = open_rows(settings.rows, limit=settings.limit)
-        plan = make_plan(settings)
+        require_own_or_empty(folder)
+        rows = rows or open_rows(settings.rows, limit=settings.limit)
+        plan = make_plan(settings, facts=facts)
         for line in _resolved(plan, rows):
             echo(line)
-        with locked(folder, shared=plan.place is not None):
-            echo("reading the data and the model once for their identity")
-            identity = _identity(plan, rows)
-            if settings.overwrite and (folder / IDENTITY_FILE).exists():
-                delete_run(folder)
-            run = Run.create_or_resume(folder, identity)
-            if plan.place is None:
-                run.adopt_shared()
-            if settings.retry_errors:
-                echo(f"taking back {forget_errors(run):,} rows without a score")
-            finished = is_finished(run)
-            if not finished:
-                _finish_rows(plan, run, rows, echo, progress, signals)
-            return summarise(run), finished
+        with locked(folder, shared=plan.placement is not None):
+            run = _open_run(plan, rows, echo)
+            already_finished = run.is_finished
+            if not already_finished:
+                _Scoring(
+                    plan=plan, run=run, rows=rows, echo=echo, progress=progress or NoProgress(), signals=signals
+                ).finish_run()
+            return ScoreResult(run=run, summary=summarise(run), already_finished=already_finished)
 
 
-def _finish_rows(plan: Plan, run: Run, rows: Rows, echo: Echo, progress: Progress, signals: list[int]) -> None:
-    """Score what is left and write the results; of several launches that share the run one writes them."""
-    if plan.place is not None:
-        with SharedUnits(run, plan.place.shard) as source:
-            _score_rows(plan, run, rows, source, echo, progress, signals)
-            source.finish(partial(finish, run), partial(is_finished, run))
-        return
-    try:
-        _score_rows(plan, run, rows, OwnUnits(run), echo, progress, signals)
-    except BaseException:
-        run.forget_if_empty()
-        raise
-    finish(run)
+def _open_run(plan: Plan, rows: Rows, echo: Echo) -> Run:
+    """Create or resume the run folder, whose lock is held, as far as the flags ask for a fresh start."""
+    folder = Path(plan.settings.output)
+    echo("reading the data and the model once for their identity")
+    # Before anything is removed: a command that cannot work must not cost the run that is there.
+    identity = identity_of(plan, rows)
+    if plan.settings.overwrite and (folder / IDENTITY_FILE).exists():
+        delete_run(folder)
+    run = Run.create_or_resume(folder, identity)
+    if plan.placement is None:
+        run.adopt_shared()
+    if plan.settings.retry_errors:
+        echo(f"removing {forget_errors(run):,} rows without a score, to score them again")
+    return run
 
 
-def _identity(plan: Plan, rows: Rows) -> RunIdentity:
-    """What the run is made with; all but `about` must be the same when it is resumed.
+@dataclass(frozen=True, kw_only=True)
+class _Scoring:
+    """What is at hand while the rows of a run are scored."""
 
-    Raises LadmError when the profile was made for another model.
-    """
-    hardware = plan.hardware
-    here = _of_this_machine(plan.facts)
-    if plan.profile is not None and plan.profile.model["sha256"] != here["model"]["sha256"]:
-        raise LadmError(
-            f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "
-            "SHA-256; calibrate this one: ladm calibrate"
+    plan: Plan
+    run: Run
+    rows: Rows
+    echo: Echo
+    progress: Progress
+    signals: list[int]
+
+    def finish_run(self) -> None:
+        """Score what is left and write the results; of several launches that share the run one writes them."""
+        run, placement = self.run, self.plan.placement
+        if placement is not None:
+            with SharedUnits(run, placement.shard) as units:
+                self._score_units(units)
+                units.finish(partial(finish, run), lambda: run.is_finished)
+            return
+        try:
+            self._score_units(OwnUnits(run))
+        except BaseException:
+            run.forget_if_empty()
+            raise
+        finish(run)
+
+    def _score_units(self, source: Source) -> None:
+        limit = _ErrorLimit(self.plan.settings)
+        done, failed = _already_done(self.run)
+        limit.add(failed, example=None)
+        self.progress.start(total=len(self.rows), done=done)
+
+        def report(records: list[Record]) -> None:
+            if self.signals:
+                raise StopSignal(self.signals[0])
+            self.progress.advance(rows=len(records), tokens=sum(record.num_tokens or 0 for record in records))
+            errors = [record for record in records if isinstance(record, ErrorRow)]
+            limit.add(len(errors), example=errors[0] if errors else None)
+
+        try:
+            self._run_engine(self._job(source, report))
+        finally:
+            self.progress.close()
+
+    def _job(self, source: Source, report: Report) -> ScoreJob:
+        plan, settings = self.plan, self.plan.settings
+        make_scorer = plan.make_scorer()
+        if plan.cluster is not None:
+            make_scorer = partial(checked_scorer, make_scorer, plan.facts, self.run.identity)
+        # Without this every worker would start as many threads as there are cores.
+        threads = None if settings.workers is None else max(1, (os.cpu_count() or 1) // settings.workers)
+        worker = WorkerConfig(
+            folder=self.run.folder.absolute(),
+            rows=absolute_name(settings.rows),
+            limit=settings.limit,
+            rows_sample=self.rows.sample(),
+            make_scorer=make_scorer,
+            batch_rows=plan.batch_rows(),
+            threads=threads,
         )
-    return RunIdentity.create(
-        method=plan.settings.method,
-        record=plan.settings.record,
-        layers=plan.layers,
-        reduction=plan.reduction,
-        machine=here,
-        data=rows.identity(),
-        dtype=hardware.dtype,
-        device_kind=hardware.devices[0].split(":")[0],
-        attention=hardware.attention,
-        focus_backend=hardware.backend,
-        unit_rows=unit_rows_for(len(rows)),
-        about={
-            "rows": _absolute(rows.name),
-            "model": _absolute(plan.facts.name),
-            "batch_size": plan.settings.batch_size,
-        },
-    )
+        devices = plan.hardware.devices
+        # On one CPU a process of its own costs a start and a copy of the model, and a crash there is rare.
+        alone_on_cpu = plan.placement is None and settings.workers is None and devices == ("cpu",)
+        return ScoreJob(
+            run=self.run,
+            rows=self.rows,
+            source=source,
+            worker=worker,
+            devices=devices,
+            report=report,
+            warn=self.echo,
+            supervised=not alone_on_cpu,
+        )
+
+    def _run_engine(self, job: ScoreJob) -> None:
+        if self.plan.cluster is None:
+            run_units(job)
+            return
+        # Ray is an optional dependency, and takes a second to import.
+        from ladm.scoring.engines import ray_cluster
+
+        ray_cluster.run_units(job, cluster=self.plan.cluster)
 
 
-def _of_this_machine(facts: ModelFacts) -> dict[str, Any]:
-    """What of the identity the packages and files of a machine decide."""
-    return {
-        "model": {"type": facts.model_type, "sha256": model_identity(facts.folder)},
-        "tokenizer": tokenizer_identity(facts.folder),
-        "versions": {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")},
-    }
+class _ErrorLimit:
+    """Counts the rows without a score against `--max-errors` and `--fail-fast`."""
+
+    def __init__(self, settings: ScoreSettings) -> None:
+        limit = 0 if settings.fail_fast else settings.max_errors
+        self._limit = math.inf if limit is None else limit
+        self._failed = 0
+
+    def add(self, failed: int, *, example: ErrorRow | None) -> None:
+        """Add failed rows. Raises LadmError when more than allowed have no score."""
+        self._failed += failed
+        if self._failed > self._limit:
+            rows = "row has" if self._failed == 1 else "rows have"
+            shown = "" if example is None else f", such as row {example.position}: {example.message}"
+            raise LadmError(
+                f"{self._failed} {rows} no score{shown}; stopped by --max-errors or --fail-fast. "
+                "Finished rows are safe, and the same command without it goes on"
+            )
 
 
-def _checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, started_with: RunIdentity, device: str) -> Scorer:
-    """Load the model on a machine that may have other files and packages than the one that began the run.
-
-    Raises LadmError with what differs.
-    """
-    here = _of_this_machine(facts)
-    differing = "".join(f"\n  {line}" for line in differences({key: started_with.content[key] for key in here}, here))
-    if differing:
-        raise LadmError(f"the node {socket.gethostname()} has something else than the run was begun with:{differing}")
-    return make_scorer(device)
-
-
-def _absolute(name: str) -> str:
-    """A folder by its whole path, a Hub id as it is."""
-    return str(Path(name).absolute()) if Path(name).exists() else name
+def _already_done(run: Run) -> tuple[int, int]:
+    """Rows that are durable from an earlier start, and how many of them have no score."""
+    unsealed, holders = {unit.number for unit in run.unsealed()}, run.holder_files()
+    done = failed = 0
+    for unit in run.units:
+        if unit.number in unsealed:
+            records = run.rows_of_holders(unit, holders.get(unit.number, ()))
+        else:
+            records = run.read_sealed(unit)
+        done += len(records)
+        failed += sum(isinstance(record, ErrorRow) for record in records)
+    return done, failed
 
 
 def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
@@ -155,102 +216,16 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
         yield f"profile   {s.profile}: calibrated at {length:,} tokens"
         (first,) = rows.read(0, 1)
         if first.num_tokens != length:
-            yield f"warning   the first row has {first.num_tokens or 0:,}; how the profile does there was not judged"
+            yield (
+                f"warning   the first row has {first.num_tokens or 0:,} tokens; the profile was not evaluated at that "
+                "length"
+            )
     used = plan.hardware
     devices = ", ".join(used.devices) if plan.cluster is None else f"{plan.cluster.actors} actors of Ray"
     yield f"device    {devices} in {used.dtype}, attention {used.attention}, focus {used.backend}"
-    if plan.place is not None and plan.cluster is None:
-        yield f"shard     {plan.place.shard.index} of {plan.place.shard.count} that share the run"
+    if plan.placement is not None and plan.cluster is None:
+        yield f"shard     {plan.placement.shard.index} of {plan.placement.shard.count} that share the run"
     problem = disagreement(rows, plan.facts.folder)
     if problem is not None:
         yield f"warning   {problem}"
     yield f"output    {s.output}"
-
-
-def _score_rows(
-    plan: Plan,
-    run: Run,
-    rows: Rows,
-    source: OwnUnits | SharedUnits,
-    echo: Echo,
-    progress: Progress,
-    signals: list[int],
-) -> None:
-    """Work on what is left, with an eye on the number of rows without a score."""
-    done, failed = _already(run)
-    most = 0 if plan.settings.fail_fast else plan.settings.max_errors
-    tally = _Tally(failed=failed, most=math.inf if most is None else most)
-    tally.check(None)
-    progress.start(total=len(rows), done=done)
-
-    def report(records: list[Record]) -> None:
-        if signals:
-            raise StopSignal(signals[0])
-        progress.advance(rows=len(records), tokens=sum(record["num_tokens"] or 0 for record in records))
-        errors = [record for record in records if record["status"] == "error"]
-        tally.failed += len(errors)
-        tally.check(errors[0] if errors else None)
-
-    make_scorer = plan.make_scorer()
-    if plan.cluster is not None:
-        make_scorer = partial(_checked_scorer, make_scorer, plan.facts, run.identity)
-    work = Work(
-        folder=run.folder.absolute(),
-        rows=_absolute(plan.settings.rows),
-        limit=plan.settings.limit,
-        sample=rows.sample(),
-        make_scorer=make_scorer,
-        batch_rows=plan.batch_rows(),
-        threads=None if plan.settings.workers is None else max(1, (os.cpu_count() or 1) // plan.settings.workers),
-    )
-    try:
-        _run_units(plan, work, run, rows, source, report, echo)
-    finally:
-        progress.close()
-
-
-def _run_units(
-    plan: Plan, work: Work, run: Run, rows: Rows, source: OwnUnits | SharedUnits, report: Report, say: Echo
-) -> None:
-    """Let the engine that was asked for work on the units."""
-    devices = plan.hardware.devices
-    if plan.cluster is not None:
-        from ladm.scoring.engines import ray_cluster
-
-        assert isinstance(source, SharedUnits)
-        ray_cluster.run_units(work, source, cluster=plan.cluster, device=devices[0], report=report, say=say)
-        return
-    alone_on_cpu = plan.place is None and plan.settings.workers is None and devices == ("cpu",)
-    run_units(work, run, rows, source, devices=devices, report=report, watched=not alone_on_cpu, say=say)
-
-
-@dataclass
-class _Tally:
-    failed: int
-    most: float
-
-    def check(self, example: Record | None) -> None:
-        """Raise LadmError when more rows than allowed have no score."""
-        if self.failed > self.most:
-            rows = "row has" if self.failed == 1 else "rows have"
-            shown = "" if example is None else f", such as row {example['position']}: {example['message']}"
-            raise LadmError(
-                f"{self.failed} {rows} no score{shown}; stopped by --max-errors or --fail-fast. "
-                "Finished rows are safe, and the same command without it goes on"
-            )
-
-
-def _already(run: Run) -> tuple[int, int]:
-    """Rows that are safe from an earlier start, and how many of them have no score."""
-    unsealed, holders = {unit.number for unit in run.unsealed()}, run.holders()
-    done = failed = 0
-    for unit in run.units:
-        if unit.number not in unsealed:
-            records = run.read_sealed(unit)
-            done += len(records)
-            failed += sum(record["status"] != "ok" for record in records)
-        else:
-            records = run.rows_of_holders(unit, holders.get(unit.number, ()))
-            done += len(records)
-            failed += sum(record["status"] != "ok" for record in records)
-    return done, failed

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError, one_line
-from ladm.runs.folder import MANIFEST_FILE
 from ladm.storage.files import write_whole
 from ladm.storage.json_object import read_json_object
+
+MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)

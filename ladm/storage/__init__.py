@@ -1,1 +1,1 @@
-"""Atomic files, locks, identities and stopping: what makes work on disk safe."""
+"""Atomic files, locks, output folders and signals: what makes work on disk safe."""

@@ -1,6 +1,8 @@
-"""Bytes -> files that are whole or absent after any crash: the only module that writes into a run folder.
+"""Bytes -> files that are complete or absent after any crash: the only module that writes into a run folder.
 
-A finished file is written beside its place, fsynced, renamed, and its folder fsynced.
+A finished file is written under a temporary name, fsynced, renamed, and its folder fsynced. The order matters: a
+rename before the fsync could survive a power loss that the content does not, and a rename without the folder's fsync
+may be undone by one.
 Every OSError leaves as a StorageError that names the path.
 """
 
@@ -17,16 +19,17 @@ from ladm.errors import StorageError, UsageError
 
 PARTIAL_SUFFIX = ".partial"
 OWN_PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
-"""A file that `replacing` or `create_once` was still writing."""
+"""A file that `replacing` or `create_once` had not finished."""
 SORTING = re.compile(r"\.sorting-[a-z0-9_]{8}")
 MARKED_BYTES = 1 << 16
+"""How much of a file is searched for the mark that says which command wrote it."""
 SORTING_PREFIX = ".sorting-"
-"""Of a throw-away folder for a sort."""
+"""Names the throw-away folder of a sort."""
 
 
 @contextlib.contextmanager
 def io_errors(path: Path, action: str) -> Iterator[None]:
-    """Turn an OSError into a StorageError that says what could not be done, and to which file."""
+    """Turn an OSError into a StorageError that says what could not be done, and with which file."""
     try:
         yield
     except OSError as error:
@@ -43,7 +46,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make the content of a file durable that somebody else has written."""
+    """Make the content of a file durable that a library or another process has written."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -51,8 +54,8 @@ def sync_file(path: Path) -> None:
 def require_place(path: str | Path | None, *, mark: str) -> None:
     """Raise an error now where a file could not be written later, after hours of work.
 
-    StorageError where its folder does not let it, UsageError where a file is there that is not one of
-    the same kind, which has `mark` near its beginning.
+    StorageError for a folder that cannot be written to, UsageError for an existing file that has not
+    `mark` near its beginning, and is therefore not one of the same kind.
     """
     if path is None:
         return
@@ -65,11 +68,11 @@ def require_place(path: str | Path | None, *, mark: str) -> None:
         with io_errors(path, "read"), path.open("rb") as file:
             front = file.read(MARKED_BYTES)
         if front and mark.encode() not in front:
-            raise UsageError(f"--output {path} is there already and is no file of this command; give another")
+            raise UsageError(f"--output {path} exists already and was not written by this command; give another")
 
 
 def sync_tree(folder: Path) -> None:
-    """Make everything durable that others have written below a folder."""
+    """Make everything below a folder durable."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             sync_file(path)
@@ -79,7 +82,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
-    """Put the concatenated `chunks` at `path`, all or nothing, replacing what is there."""
+    """Write the concatenated `chunks` to `path`, all or nothing, replacing an existing file."""
     with io_errors(path, "write"), replacing(path) as partial, partial.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
@@ -87,7 +90,7 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A partial path of one's own to write to; on a clean exit it is fsynced and takes the place of `path`."""
+    """A temporary path to write to; on a clean exit it is fsynced and replaces `path`."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
         yield partial
@@ -101,7 +104,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def create_once(path: Path, content: bytes) -> bool:
-    """Create `path` whole, or return False because it exists already. Safe against other processes."""
+    """Create `path` complete, or return False because it exists already. Safe against other processes.
+
+    A link instead of a rename, because it fails where the name is taken: of several processes one wins.
+    """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     with io_errors(path, "create"):
         try:
@@ -111,7 +117,7 @@ def create_once(path: Path, content: bytes) -> bool:
                 os.fsync(file.fileno())
             os.link(partial, path)
         except FileExistsError:
-            # A network file system may say so of a link of ours that it made, when it was asked twice.
+            # NFS may repeat a request whose answer was lost, and then reports our own link as somebody else's.
             if partial.stat().st_nlink != 2:
                 return False
         finally:
@@ -133,9 +139,9 @@ class Appender:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)
-            # What is trusted must be durable: whoever wrote it may have been stopped before it was.
+            # The rows found here count as done from now on, and whoever wrote them may have died before its fsync.
             os.fsync(self._descriptor)
-            # Also of a file that is there: who made it may have been stopped before its name was durable.
+            # The same for the name of a file that existed already.
             sync_folder(path.parent)
 
     def append(self, block: bytes) -> None:
@@ -157,7 +163,7 @@ class Appender:
         os.fsync(self._descriptor)
 
     def _cut_back(self) -> None:
-        # Best effort: a tail that stays is cut by the next reader, which trusts only whole lines.
+        # Best effort: the next reader trusts only whole lines, and cuts a tail that stays.
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, self.size)
             os.lseek(self._descriptor, self.size, os.SEEK_SET)

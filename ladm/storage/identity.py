@@ -1,4 +1,4 @@
-"""What something was begun with and what it is to go on with -> the same, or the fields that differ. No torch."""
+"""What work was started with, and what it is to be resumed with -> the fields that differ. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def require_same(folder: Path, had: dict[str, Any], now: dict[str, Any]) -> None
     differing = list(differences(had, now))
     if differing:
         raise LadmError(
-            f"{folder} was begun with something else; give another --output, or what it was begun with:"
+            f"{folder} was started with something else; give another --output, or what it was started with:"
             + "".join(f"\n  {line}" for line in differing)
         )
 
 
 def differences(had: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Lines such as `settings.d_afs: 4 in the run, 2 now` for every leaf that differs."""
+    """Lines such as `settings.d_afs: 4 before, 2 now` for every leaf that differs."""
     if isinstance(had, dict) and isinstance(now, dict):
         for key in [*had, *(key for key in now if key not in had)]:
             inner = f"{path}.{key}" if path else str(key)
             if inner != "about":
                 yield from differences(had.get(key), now.get(key), inner)
     elif had != now:
-        yield f"{path}: {_short(had)} in the run, {_short(now)} now"
+        yield f"{path}: {_short(had)} before, {_short(now)} now"
 
 
 def _short(value: Any) -> str:

@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM -> the unfinished batch dropped, the rest kept, and a line that says how to go on."""
+"""Ctrl-C and SIGTERM -> the unfinished batch dropped, finished rows kept, and a message that says how to resume."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,27 +11,35 @@ from types import FrameType
 
 from ladm.errors import InterruptedRunError
 
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
 
 class StopSignal(BaseException):
-    """A signal arrived; unwinds to where it can be told."""
+    """A signal arrived. Not an Exception, so that no `except Exception` on the way keeps it."""
 
 
 @contextmanager
 def stop_on_signals(folder: Path) -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM drop the unfinished batch, keep the rest, and say how to go on.
+    """Have Ctrl-C and SIGTERM drop the unfinished batch, keep finished rows, and say how to resume.
 
-    Yields the signals that came: Python loses an exception that is raised inside a callback of its
-    own, so the list is to be looked at between batches.
+    Yields the list of signals that came, to be checked between batches: Python discards an exception
+    that a handler raises while C code calls back into Python.
+    Outside the main thread Python allows no handlers: there the list stays empty, and a Ctrl-C is the
+    main thread's to handle.
     """
     signals: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
 
     def stop(number: int, _frame: FrameType | None) -> None:
         signals.append(number)
-        for each in (signal.SIGINT, signal.SIGTERM):
+        # A second Ctrl-C must not interrupt the cleaning up after the first.
+        for each in HANDLED:
             signal.signal(each, signal.SIG_IGN)
         raise StopSignal(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in HANDLED}
     try:
         yield signals
     except StopSignal as stopped:

@@ -1,4 +1,4 @@
-"""A folder held against other processes, by one alone or by launches that share it, and by workers. No torch."""
+"""A folder locked against other processes, by one run alone or by launches that share it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ladm.storage.files import OWN_PARTIAL, PARTIAL_SUFFIX, SORTING, io_errors
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"
 WORKERS_FILE = ".workers"
-WORKERS_PATIENCE_SECONDS = 10.0
+WORKERS_END_SECONDS = 10.0
 
 
 @contextlib.contextmanager
 def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the run folder against other runs; with `shared`, beside others that share it too.
+    """Lock the folder against other runs; with `shared`, against all but those that share it too.
 
     Raises LockedError at once, naming a holder.
     """
@@ -47,6 +47,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     finally:
         try:
             with contextlib.suppress(OSError):
+                # Launches that share the folder still need the name of a holder when one of them ends.
                 if not shared:
                     holder.unlink(missing_ok=True)
         finally:
@@ -54,7 +55,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what runs that were killed left half written."""
+    """Remove what killed runs left half written."""
     for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
         if OWN_PARTIAL.fullmatch(left.name):
             left.unlink(missing_ok=True)
@@ -64,22 +65,23 @@ def _tidy(folder: Path) -> None:
 
 
 def hold_as_worker(folder: Path) -> None:
-    """Have it known, for as long as this process lives, that a worker may still write to the run folder."""
+    """Mark the run folder, for as long as this process lives, as one that a worker may still write to."""
+    # The descriptor is never closed on purpose: the kernel releases its lock with the process, however that ends.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder / WORKERS_FILE, os.O_RDWR | os.O_CREAT, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def _wait_for_workers(folder: Path) -> None:
-    """Workers of a supervisor that was killed die with it, unless they hang in a write; nobody may write beside them.
+    """Wait for the workers of a killed supervisor to end: they die with it, unless they hang in a write.
 
-    Raises LockedError when they are still there after a while.
+    Raises LockedError when they are still alive after `WORKERS_END_SECONDS`: two writers would mix their rows.
     """
     try:
         descriptor = os.open(folder / WORKERS_FILE, os.O_RDWR)
     except OSError:
         return
-    until = time.monotonic() + WORKERS_PATIENCE_SECONDS
+    until = time.monotonic() + WORKERS_END_SECONDS
     try:
         while True:
             try:
@@ -87,7 +89,8 @@ def _wait_for_workers(folder: Path) -> None:
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise LockedError(
-                        f"{folder} is in use by workers whose run was killed and who do not end; see what they hang in"
+                        f"{folder} is in use by workers whose run was killed and that do not end; find out what "
+                        "they hang in"
                     ) from None
                 time.sleep(0.05)
             except OSError:
@@ -99,7 +102,7 @@ def _wait_for_workers(folder: Path) -> None:
 
 
 def _flock(descriptor: int, folder: Path, *, shared: bool) -> None:
-    """Lock the open file for as long as it is open; the kernel lets go when its process is gone."""
+    """Lock the open file for as long as it is open; the kernel releases it when the process ends."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -108,6 +111,6 @@ def _flock(descriptor: int, folder: Path, *, shared: bool) -> None:
             who = (folder / HOLDER_FILE).read_text(encoding="utf-8").strip() or who
         raise LockedError(f"{folder} is in use by {who}") from None
     except OSError as error:
-        # Some file systems of clusters have no locks. Claims keep sharers apart; one alone has nothing else.
+        # Some cluster file systems have no locks. Launches that share a run have claims; a run alone has nothing else.
         if not shared:
             raise StorageError(f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}") from error

@@ -20,9 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm import __version__
+from ladm.runs.finish import staged_schema, write_sorted
 from ladm.runs.folder import Run, unit_rows_for
 from ladm.runs.identity import FORMAT, RunIdentity
-from ladm.runs.results import ERRORS_FILE, staged_schema, write_sorted
+from ladm.runs.layout import ERRORS_FILE
+from ladm.runs.records import float32_column
 
 BLOCK = 50_000
 
@@ -42,7 +44,7 @@ def make_run(folder: Path, *, rows: int, layers: int) -> None:
     }
     Run.create_or_resume(folder, RunIdentity(identity))
     staged = folder / "staged.parquet"
-    schema = staged_schema([("cds_per_layer", pa.list_(pa.float64()))])
+    schema = staged_schema([("cds_per_layer", pa.list_(pa.float32()))])
     draw = np.random.default_rng(0)
     with pq.ParquetWriter(staged, schema) as writer:
         for start in range(0, rows, BLOCK):
@@ -68,7 +70,7 @@ def block(start: int, cds_BL: np.ndarray, schema: pa.Schema) -> pa.Table:
                 "meta": meta,
                 "num_tokens": 32768,
                 "cds_per_layer": layers,
-                "line": json.dumps(shown | {"cds_per_layer": layers})[1:],
+                "line": json.dumps(shown | {"cds_per_layer": float32_column(layers)})[1:],
             }
         )
     return pa.Table.from_pylist(rows, schema=schema)

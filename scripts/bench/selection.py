@@ -26,7 +26,7 @@ from ladm import __version__
 from ladm.corpus.rows import open_rows
 from ladm.runs.folder import Run, unit_rows_for
 from ladm.runs.identity import FORMAT, RunIdentity
-from ladm.runs.results import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
+from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 
 BLOCK = 100_000
 DOMAINS = 22

@@ -27,12 +27,12 @@ import numpy as np
 
 from ladm import __version__
 from ladm.corpus.rows import Row, open_rows
+from ladm.runs.finish import finish
 from ladm.runs.folder import Run, unit_rows_for
 from ladm.runs.identity import FORMAT, RunIdentity
-from ladm.runs.results import finish
+from ladm.scoring.engines.assignments import OwnUnits
+from ladm.scoring.engines.job import ScoreJob, WorkerConfig
 from ladm.scoring.engines.local import run_units
-from ladm.scoring.engines.units import OwnUnits
-from ladm.scoring.engines.worker import Work
 from ladm.signals.scorer import Scored
 from ladm.storage.locks import locked
 
@@ -79,7 +79,7 @@ def run_once(root: Path, name: str, *, rows: int, layers: int, burn_seconds: flo
     folder = root / name
     with locked(folder):
         run = Run.create_or_resume(folder, RunIdentity(identity))
-        work = Work(
+        worker = WorkerConfig(
             folder=folder, rows=data.name, limit=None,
             make_scorer=partial(make_cheap, layers=layers, burn_seconds=burn_seconds),
             batch_rows=few_rows if burn_seconds else whole_units,
@@ -88,11 +88,16 @@ def run_once(root: Path, name: str, *, rows: int, layers: int, burn_seconds: flo
         began: list[float] = []
 
         def report(_: Any) -> None:
-            # The clock starts with the first rows, when the workers are there.
+            # The clock starts with the first rows, when the workers have started.
             began.append(time.perf_counter())
 
         start = time.perf_counter()
-        run_units(work, run, data, OwnUnits(run), devices=devices, report=report, watched=burn_seconds > 0)
+        run_units(
+            ScoreJob(
+                run=run, rows=data, source=OwnUnits(run), worker=worker, devices=devices, report=report,
+                supervised=burn_seconds > 0,
+            )
+        )  # fmt: skip
         stored = time.perf_counter()
         finish(run)
         sorted_at = time.perf_counter()

@@ -1,1 +1,1 @@
-"""Where the units of a run are worked on."""
+"""What works on the units of a run: this process, watched processes on this machine, or actors of a Ray cluster."""

@@ -1,0 +1,129 @@
+"""Checked rows of one length -> their records, in batches that fit the device's memory. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ladm.corpus.rows import Ids, Row
+from ladm.errors import RowError
+from ladm.runs.records import ErrorRow, Record, ScoredRow, float32_column
+from ladm.signals.scorer import Scored, Scorer
+
+BatchRule = Callable[[int], int]
+"""Number of tokens of a row -> how many such rows go into one batch."""
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+    "not enough memory",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRow:
+    """A row that can be scored, and its token ids."""
+
+    row: Row
+    ids: Ids
+
+
+Pending = Callable[[], list[Record]]
+"""A batch that the device is working on: calling it waits for the records."""
+
+
+class BatchSizes:
+    """A batch rule that learns from the device: a size that did not fit is not tried again."""
+
+    def __init__(self, rule: BatchRule) -> None:
+        self._rule = rule
+        self._max_rows: dict[int, int] = {}
+
+    def __call__(self, num_tokens: int) -> int:
+        # What did not fit at one length does not fit at a greater one either.
+        learnt = (rows for tokens, rows in self._max_rows.items() if tokens <= num_tokens)
+        return min([self._rule(num_tokens), *learnt])
+
+    def reduce(self, num_tokens: int, rows: int) -> None:
+        """A batch of `rows` rows of this length did not fit: from now on half as many, for longer rows too."""
+        self._max_rows[num_tokens] = min(self._max_rows.get(num_tokens, rows), max(1, rows // 2))
+
+
+def start_batch(batch: Sequence[CheckedRow], scorer: Scorer, sizes: BatchSizes, *, low_memory: bool = False) -> Pending:
+    """Start scoring a batch of rows of one length.
+
+    A batch that does not fit the device's memory is halved until it does; a single row is tried once
+    more with `low_memory`, and is an error row if that fails too.
+    """
+    pending = None
+    try:
+        pending = scorer.score(np.stack([checked.ids for checked in batch]), low_memory=low_memory)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Retried outside the `except`: inside it the traceback still refers to the failed attempt's tensors, and their
+    # memory would not be free.
+    if pending is not None:
+        return partial(_records, batch, pending)
+    if len(batch) == 1 and not low_memory:
+        return start_batch(batch, scorer, sizes, low_memory=True)
+    if len(batch) == 1:
+        problem = RowError("out_of_memory", f"{len(batch[0].ids)} tokens do not fit the device's memory, even alone")
+        return lambda: [error_row(batch[0].row, problem, stage="score")]
+    middle = len(batch) // 2
+    sizes.reduce(len(batch[0].ids), len(batch))
+    halves = [start_batch(half, scorer, sizes) for half in (batch[:middle], batch[middle:])]
+    return lambda: [record for half in halves for record in half()]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Is this one of the many ways in which a device reports that its memory is full?"""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
+
+def _records(batch: Sequence[CheckedRow], scored: Callable[[], list[Scored]]) -> list[Record]:
+    return [_record(checked, result) for checked, result in zip(batch, scored(), strict=True)]
+
+
+def _record(checked: CheckedRow, result: Scored) -> Record:
+    row = checked.row
+    wrong = _first_not_finite(result)
+    if wrong is not None:
+        return error_row(row, RowError("not_finite", f"{wrong} is NaN or infinite"), stage="score")
+    return ScoredRow(
+        position=row.position,
+        index=row.index,
+        chunked_index=row.chunked_index,
+        score=result.score,
+        meta=row.meta,
+        num_tokens=len(checked.ids),
+        columns={name: float32_column(values) for name, values in result.extras.items()},
+    )
+
+
+def _first_not_finite(result: Scored) -> str | None:
+    """The name of the first number that is NaN or infinite; those of a layer come before the score made of them."""
+    for name, values in [*result.extras.items(), ("score", result.score)]:
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if len(wrong):
+            return f"{name}[{wrong[0]}]" if isinstance(values, list) else name
+    return None
+
+
+def error_row(row: Row, error: RowError, *, stage: str) -> ErrorRow:
+    """What is stored of a row without a score."""
+    return ErrorRow(
+        position=row.position,
+        index=row.index,
+        chunked_index=row.chunked_index,
+        meta=row.meta,
+        num_tokens=row.num_tokens,
+        stage=stage,
+        error_type=error.kind,
+        message=str(error),
+    )

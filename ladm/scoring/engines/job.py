@@ -1,0 +1,64 @@
+"""What an engine is given: the run, its rows, where units come from, and what every worker needs. Imports no torch."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ladm.corpus.rows import Rows, open_rows
+from ladm.errors import LadmError
+from ladm.progress import Echo, silent
+from ladm.runs.folder import Run
+from ladm.scoring.engines.assignments import Source
+from ladm.scoring.engines.batches import BatchRule
+from ladm.scoring.engines.events import Report
+from ladm.signals.scorer import Scorer
+
+MakeScorer = Callable[[str], Scorer]
+"""The name of a device -> a scorer with its model loaded there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig:
+    """What every worker needs; it travels to other processes by pickle."""
+
+    folder: Path
+    """The run folder."""
+    rows: str
+    limit: int | None
+    make_scorer: MakeScorer
+    batch_rows: BatchRule
+    rows_sample: str | None = None
+    """`Rows.sample` of the rows that the run was started with; None: not compared."""
+    threads: int | None = None
+    """CPU threads of one worker; None: as the libraries choose."""
+    hang_seconds: float = 300.0
+    """A silent worker counts as hung after this, or after ten times its slowest batch where that is longer."""
+    first_batch_seconds: float = 1800.0
+    """The same before its first batch is finished."""
+
+    def open_rows(self) -> Rows:
+        """Open the rows on whatever machine this is. Raises LadmError where they are not those of the run."""
+        rows = open_rows(self.rows, limit=self.limit)
+        if self.rows_sample is not None and rows.sample() != self.rows_sample:
+            raise LadmError(f"{self.rows} has other rows on {socket.gethostname()} than the run was started with")
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreJob:
+    """The units of a run to be scored on some devices. `report` is called in this process, for each durable batch."""
+
+    run: Run
+    rows: Rows
+    source: Source
+    worker: WorkerConfig
+    devices: tuple[str, ...]
+    """Their names; several workers of a CPU have the same one."""
+    report: Report
+    warn: Echo = silent
+    """Called with a line for people, such as that a device is given up."""
+    supervised: bool = False
+    """Start a process even for a single device, so that its loss does not end the run."""

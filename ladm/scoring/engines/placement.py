@@ -1,0 +1,71 @@
+"""`--shard`, or the environment of Slurm or torchrun -> which of several launches of one run this is. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ladm.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This launch is number `index` of `count` that share a run."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise UsageError(f"--shard {self.index}/{self.count}: the first is 0/{self.count}")
+
+
+def parse_shard(text: str) -> Shard:
+    """`2/8` -> the third of eight. Raises UsageError for anything else."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None:
+        raise UsageError(f"--shard {text!r} is not a number and a count such as 0/8")
+    return Shard(int(found[1]), int(found[2]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where this launch stands: its shard, and which of its machine's devices it is meant to use (None: all)."""
+
+    shard: Shard
+    rank: int | None = None
+
+
+def placement_from(environment: Mapping[str, str]) -> Placement | None:
+    """The placement that Slurm or torchrun has written into the environment; None for a launch of its own.
+
+    An array and a step or torchrun may be combined. Example: array task 1 of 2, in each of them a step of
+    8 tasks, of which this is number 3: shard 1 * 8 + 3 = 11 of 16.
+    A task of an array always shares the run, because others may be running even where it was submitted
+    alone, such as one that is submitted again.
+    """
+    index, count, rank = 0, 1, None
+    get = environment.get
+    in_array = get("SLURM_ARRAY_TASK_ID", "").isdecimal()
+    if in_array:
+        count = max(_number(get("SLURM_ARRAY_TASK_COUNT"), 1), 1)
+        step = max(_number(get("SLURM_ARRAY_TASK_STEP"), 1), 1)
+        # The ids of `--array=5-20:5` are 5, 10, 15, 20: as an index from 0 they are 0, 1, 2, 3.
+        first = _number(get("SLURM_ARRAY_TASK_MIN"), 0)
+        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step % count
+    for process, processes, local_rank, only_with in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK", "WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_ID"),
+    ):
+        # The batch script itself has the variables of a task too, but no step: it is not one of the tasks.
+        if only_with in environment and _number(get(processes), 1) > 1:
+            index = index * int(environment[processes]) + _number(get(process), 0)
+            count = count * int(environment[processes])
+            rank = int(environment[local_rank]) if get(local_rank, "").isdecimal() else None
+            break
+    return Placement(shard=Shard(index, count), rank=rank) if in_array or count > 1 else None
+
+
+def _number(text: str | None, default: int) -> int:
+    return int(text) if text is not None and text.isdecimal() else default

@@ -1,0 +1,79 @@
+"""A Ray cluster -> the connection to it, and how many actors it has room for. Imports no torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import ray
+from ray.exceptions import RayError
+
+from ladm.errors import LadmError, UsageError, one_line
+
+TICK_SECONDS = 0.5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A Ray cluster that this process is connected to, and what of it is used."""
+
+    cuda: bool
+    actors: int
+
+    def on_a_device(self, function: Callable[[], T]) -> T:
+        """Call a function on a node as an actor would see it, with one GPU where actors have one."""
+        answer = ray.remote(lambda: function()).options(**self.resources).remote()
+        # In short waits, between which Python handles a Ctrl-C.
+        while not ray.wait([answer], timeout=TICK_SECONDS)[0]:
+            pass
+        try:
+            found: T = ray.get(answer)
+        except RayError as error:
+            cause = getattr(error, "cause", None)
+            raise cause if isinstance(cause, LadmError) else LadmError(f"Ray: {one_line(error)}") from None
+        return found
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """What one actor occupies."""
+        return {"num_gpus": 1, "num_cpus": 0} if self.cuda else {"num_cpus": 1}
+
+
+def connect(device: str, workers: int | None) -> Cluster:
+    """Join the cluster of RAY_ADDRESS, of this job, or of this machine.
+
+    Raises LadmError where there is none or it has no such device, UsageError for a device by number.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}: Ray assigns the devices; use cpu, cuda or auto")
+    if not ray.is_initialized():
+        _initialise()
+    gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+    if device == "cuda" and not gpus:
+        raise LadmError("--device cuda: the Ray cluster has no GPU")
+    cuda = gpus > 0 and device != "cpu"
+    cores = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+    return Cluster(cuda=cuda, actors=workers or (gpus if cuda else max(1, cores)))
+
+
+def _initialise() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise LadmError(
+            f"--engine ray: no Ray cluster to join ({one_line(error)}); start one with ray start --head, or name it in "
+            "RAY_ADDRESS"
+        ) from None
+    finally:
+        # Ray installs signal handlers of its own in place of ours.
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,208 @@
+"""One unit of rows and a scorer -> the unit sealed: what every engine does, whatever it runs on. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ladm.corpus.rows import Rows
+from ladm.errors import RowError, StorageError
+from ladm.runs.folder import Run
+from ladm.runs.records import Record
+from ladm.runs.unit_writer import UnitWriter
+from ladm.scoring.engines.assignments import Assignment
+from ladm.scoring.engines.batches import BatchRule, BatchSizes, CheckedRow, Pending, error_row, start_batch
+from ladm.scoring.engines.events import BatchStarted, RowsStored, UnitEvent
+from ladm.signals.scorer import Scorer
+
+READ_TOKENS = 1 << 18
+"""Tokens that are read at a time, where a batch has fewer."""
+
+
+def score_unit(
+    run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule
+) -> Generator[UnitEvent, None, None]:
+    """Score the rows of a unit that are not durable yet, batch by batch, and seal it; close it to stop earlier.
+
+    Yields `BatchStarted` before a batch is scored, and `RowsStored` once its records are durable. A row
+    of `assignment.alone` starts only when every row before it is durable, and while it is scored nothing
+    is read and no other row starts: should the worker be lost then, that row is the cause.
+    """
+    if run.sealed_path(assignment.unit).exists():
+        return
+    try:
+        yield from _score(run, assignment, rows, scorer, batch_rows=batch_rows)
+    except StorageError:
+        # Another holder has sealed the unit meanwhile and removed this one's file: nothing is lost.
+        if not (assignment.holder and run.sealed_path(assignment.unit).exists()):
+            raise
+
+
+# Reading, scoring and storing overlap, so that the device waits for neither the data set nor the disk:
+#
+#     reader thread    read 1   read 2    read 3   ...
+#     this thread               score 1   score 2   score 3   ...
+#     writer thread                       store 1   store 2   store 3   ...
+#
+# One thread each, because the order has to be kept: rows are stored in the order in which they were scored, and the
+# supervisor is told of each batch only after the one before is durable. A scorer on a GPU is asynchronous: `score`
+# returns when the work is queued, so batch 2 is queued before the scores of batch 1 are waited for.
+def _score(
+    run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule
+) -> Iterator[UnitEvent]:
+    writer = UnitWriter(run, assignment.unit, holder=assignment.holder)
+    try:
+        sizes = batch_rows if isinstance(batch_rows, BatchSizes) else BatchSizes(batch_rows)
+        with _Reader(rows, assignment, scorer, sizes) as reader, _Storage(writer) as storage:
+            for length, future in reader.parts(done=writer.done):
+                if future.exception() is not None:
+                    # Reading has failed; what is being scored is stored before `result` raises.
+                    yield from storage.finish()
+                part = future.result()
+                if part.failed:
+                    yield from storage.store(part.failed)
+                for batch in _batches(part.checked, length, sizes):
+                    alone = batch[0].row.position in assignment.alone
+                    if alone:
+                        yield from storage.finish()
+                    yield BatchStarted([checked.row.position for checked in batch])
+                    pending = start_batch(batch, scorer, sizes)
+                    yield from storage.collect()
+                    storage.pending = pending
+                    if alone:
+                        yield from storage.finish()
+                    elif not scorer.asynchronous:
+                        yield from storage.collect()
+            yield from storage.finish()
+        writer.seal()
+    finally:
+        writer.close()
+
+
+class _Storage:
+    """A batch that is being scored, and records that are being written; at most one of each."""
+
+    def __init__(self, writer: UnitWriter) -> None:
+        self._writer = writer
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[list[Record]] | None = None
+        self.pending: Pending | None = None
+
+    def __enter__(self) -> _Storage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def collect(self) -> Iterator[UnitEvent]:
+        """Wait for the scores of the pending batch, and start writing them."""
+        if self.pending is not None:
+            records, self.pending = self.pending(), None
+            yield from self.store(records)
+
+    def store(self, records: list[Record]) -> Iterator[UnitEvent]:
+        """Start writing records, once the ones before are durable."""
+        yield from self._wait_until_durable()
+        self._writing = self._thread.submit(self._append, records)
+
+    def finish(self) -> Iterator[UnitEvent]:
+        """Wait until everything is durable."""
+        yield from self.collect()
+        yield from self._wait_until_durable()
+
+    def _wait_until_durable(self) -> Iterator[UnitEvent]:
+        if self._writing is not None:
+            records, self._writing = self._writing.result(), None
+            yield RowsStored(records)
+
+    def _append(self, records: list[Record]) -> list[Record]:
+        self._writer.append(records)
+        return records
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows that were read together: those that can be scored, and the records of those that cannot."""
+
+    checked: list[CheckedRow]
+    failed: list[Record]
+
+
+class _Reader:
+    """Reads and checks the rows of a unit, one part ahead of the scoring."""
+
+    def __init__(self, rows: Rows, assignment: Assignment, scorer: Scorer, sizes: BatchSizes) -> None:
+        self._rows, self._assignment, self._scorer, self._sizes = rows, assignment, scorer, sizes
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def parts(self, *, done: set[int]) -> Iterator[tuple[int, Future[_Part]]]:
+        """The rows still to score, in parts of one length each."""
+        # While a row is scored alone nothing else may run that could be the cause of a loss, reading included.
+        ahead_parts = 1 if self._assignment.alone else 2
+        ahead: list[tuple[int, Future[_Part]]] = []
+        for length, positions in self._cut(self._by_length(done)):
+            ahead.append((length, self._thread.submit(self._read, positions)))
+            if len(ahead) == ahead_parts:
+                yield ahead.pop(0)
+        yield from ahead
+
+    def _by_length(self, done: set[int]) -> list[tuple[int, list[int]]]:
+        """Lengths in tokens and the positions that may share a batch: rows are never padded."""
+        unit, alone = self._assignment.unit, self._assignment.alone
+        lengths = self._rows.lengths(unit.start, unit.stop).tolist()
+        groups: dict[tuple[int, int | None], list[int]] = {}
+        for position, length in zip(range(unit.start, unit.stop), lengths, strict=True):
+            if position not in done:
+                # A row that is scored alone has a group of its own.
+                groups.setdefault((length, position if position in alone else None), []).append(position)
+        return [(length, positions) for (length, _), positions in groups.items()]
+
+    def _cut(self, groups: list[tuple[int, list[int]]]) -> Iterator[tuple[int, list[int]]]:
+        """Groups in parts that are read at once: a batch, or several where batches are small."""
+        for length, positions in groups:
+            start = 0
+            while start < len(positions):
+                size = self._sizes(max(1, length))
+                count = size * max(1, READ_TOKENS // (size * max(1, length)))
+                yield length, positions[start : start + count]
+                start += count
+
+    def _read(self, positions: Sequence[int]) -> _Part:
+        checked: list[CheckedRow] = []
+        failed: list[Record] = []
+        for row in (row for start, stop in _stretches(positions) for row in self._rows.read(start, stop)):
+            try:
+                ids = self._scorer.check(row)
+            except RowError as error:
+                failed.append(error_row(row, error, stage="check"))
+                continue
+            if row.position in self._assignment.quarantined:
+                problem = RowError("worker_lost", self._assignment.quarantined[row.position])
+                failed.append(error_row(row, problem, stage="score"))
+            else:
+                checked.append(CheckedRow(row, ids))
+        return _Part(checked, failed)
+
+
+def _batches(checked: list[CheckedRow], length: int, sizes: BatchSizes) -> Iterator[list[CheckedRow]]:
+    while checked:
+        # Asked anew for each batch, because the device may have refused the size of the last one.
+        size = sizes(length)
+        yield checked[:size]
+        checked = checked[size:]
+
+
+def _stretches(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending positions as ranges without a gap: [4, 5, 6, 9] -> (4, 7), (9, 10)."""
+    start = 0
+    for k in range(1, len(positions) + 1):
+        if k == len(positions) or positions[k] != positions[k - 1] + 1:
+            yield positions[start], positions[k - 1] + 1
+            start = k

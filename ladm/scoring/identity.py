@@ -1,0 +1,76 @@
+"""A plan and its rows -> the identity of the run; and whether another machine would give the same. Imports no torch."""
+
+from __future__ import annotations
+
+import socket
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ladm.corpus.rows import Rows
+from ladm.errors import LadmError
+from ladm.modeling.facts import ModelFacts, model_identity, tokenizer_identity
+from ladm.runs.folder import unit_rows_for
+from ladm.runs.identity import RunIdentity
+from ladm.scoring.engines.job import MakeScorer
+from ladm.scoring.plan import Plan
+from ladm.signals.scorer import Scorer
+from ladm.storage.identity import differences
+from ladm.version import __version__
+
+
+def identity_of(plan: Plan, rows: Rows) -> RunIdentity:
+    """What the run is made with; all but `about` must be the same when it is resumed.
+
+    Raises LadmError when the profile was made for another model.
+    """
+    hardware = plan.hardware
+    machine = machine_identity(plan.facts)
+    if plan.profile is not None and plan.profile.model["sha256"] != machine["model"]["sha256"]:
+        raise LadmError(
+            f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "
+            "SHA-256; calibrate this one: ladm calibrate"
+        )
+    return RunIdentity.create(
+        method=plan.settings.method,
+        record=plan.settings.record,
+        layers=plan.layers,
+        reduction=plan.reduction,
+        machine=machine,
+        data=rows.identity(),
+        dtype=hardware.dtype,
+        device_kind=hardware.devices[0].split(":")[0],
+        attention=hardware.attention,
+        focus_backend=hardware.backend,
+        unit_rows=unit_rows_for(len(rows)),
+        about={
+            "rows": absolute_name(rows.name),
+            "model": absolute_name(plan.facts.name),
+            "batch_size": plan.settings.batch_size,
+        },
+    )
+
+
+def machine_identity(facts: ModelFacts) -> dict[str, Any]:
+    """The part of the identity that depends on the files and packages of a machine, as in `RunIdentity.machine`."""
+    return {
+        "model": {"type": facts.model_type, "sha256": model_identity(facts.folder)},
+        "tokenizer": tokenizer_identity(facts.folder),
+        "versions": {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")},
+    }
+
+
+def checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, expected: RunIdentity, device: str) -> Scorer:
+    """Load the model on a machine that may have other files and packages than the one that started the run.
+
+    Raises LadmError with what differs.
+    """
+    differing = "".join(f"\n  {line}" for line in differences(expected.machine, machine_identity(facts)))
+    if differing:
+        raise LadmError(f"the node {socket.gethostname()} has something else than the run was started with:{differing}")
+    return make_scorer(device)
+
+
+def absolute_name(name: str) -> str:
+    """The absolute path of a folder; a Hub id as it is."""
+    return str(Path(name).absolute()) if Path(name).exists() else name

@@ -1,0 +1,98 @@
+"""A command's output folder: empty, or its own and started with the same things. Imports no torch.
+
+Every command that can be resumed follows the same three steps: refuse a folder that holds something else, write down
+once what the work is started with, and compare on every later start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ladm.errors import LadmError, StorageError
+from ladm.storage.files import create_once, io_errors, sync_folder
+from ladm.storage.identity import require_same
+
+LOCK_FILES = r"\.lock|\.holder"
+"""What a lock leaves, for the pattern of leftovers."""
+
+
+class OutputFolder:
+    """The folder `path`, which belongs to a command as soon as the file `record` is in it.
+
+    `leftovers` matches the names that a command killed before that may leave. `remedy` ends the message
+    about a folder of somebody else.
+    """
+
+    def __init__(
+        self, path: Path, *, record: str, leftovers: str, remedy: str = "give --output an empty folder"
+    ) -> None:
+        self.path = path
+        self.record = path / record
+        self._leftovers = re.compile(leftovers)
+        self._remedy = remedy
+
+    @property
+    def is_started(self) -> bool:
+        return self.record.is_file()
+
+    def require_own_or_empty(self) -> None:
+        """Raise LadmError when the folder holds anything but this command's work; nothing is written before.
+
+        Raises StorageError when it could not be created or written to.
+        """
+        with io_errors(self.path, "use"):
+            nearest = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+            if nearest != self.path or self.path.is_dir():
+                _require_writable(nearest, self.path)
+            if nearest != self.path:
+                return
+            if not self.path.is_dir():
+                raise LadmError(f"{self.path} is a file; give --output a folder")
+            if self.is_started:
+                return
+            others = sorted(name for name in os.listdir(self.path) if not self._leftovers.fullmatch(name))
+        if others:
+            raise LadmError(f"{self.path} belongs to something else (it holds {others[0]}); {self._remedy}")
+
+    def start(self, identity: Mapping[str, Any]) -> bool:
+        """Write down what the work is started with and return True; or, where that is there already, compare.
+
+        `about`, which is for people, is not compared. Raises LadmError with every field that differs.
+        """
+        content = json.dumps(identity, indent=1, ensure_ascii=False, allow_nan=False)
+        if self.claim(content.encode() + b"\n"):
+            return True
+        # Compared as JSON gives it back: a tuple is a list there.
+        require_same(self.path, self.started_with(), json.loads(content))
+        return False
+
+    def claim(self, content: bytes) -> bool:
+        """Create the folder and the record, unless it is there already."""
+        with io_errors(self.path, "create"):
+            self.record.parent.mkdir(parents=True, exist_ok=True)
+            # The record's own name is made durable by `create_once`, that of its folder only here.
+            sync_folder(self.path)
+        return create_once(self.record, content)
+
+    def started_with(self) -> dict[str, Any]:
+        """What the work was started with. Raises StorageError for a damaged record."""
+        with io_errors(self.record, "read"):
+            content = self.record.read_bytes()
+        try:
+            found = json.loads(content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise StorageError(f"{self.record} is damaged: it does not say what the work was started with")
+        return found
+
+
+def _require_writable(nearest: Path, folder: Path) -> None:
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        action = "write to" if nearest == folder else "create"
+        raise StorageError(f"cannot {action} {folder}: {nearest} is not a folder that can be written to")

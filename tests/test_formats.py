@@ -1,0 +1,149 @@
+"""The format of a run folder: float32 columns in format 4; runs of format 3 are read and never written to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+from conftest import DATA, GOLDEN, SMALL, read_lines, results, topical_rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ladm.method.reduction import reduce_cds
+from ladm.runs.records import float32_column
+
+Command = Callable[..., Result]
+LENGTHS = [700, 512, 700, 650, 90, 600, 512]
+"""Tokens of the rows of the run of format 3."""
+
+
+@pytest.fixture
+def rows(save_rows: Any, golden: dict[str, Any]) -> str:
+    return str(save_rows(topical_rows(golden, LENGTHS)))
+
+
+@pytest.fixture
+def old(tmp_path: Path, rows: str) -> Path:
+    """A copy of a run that a version before format 4 finished, as if made here with these packages."""
+    folder = tmp_path / "old"
+    shutil.copytree(DATA / "run_format_3", folder)
+    identity = json.loads((folder / "run.json").read_text())
+    identity["versions"] |= {name: version(name) for name in ("torch", "transformers")}
+    identity["about"] |= {"rows": rows, "model": str(GOLDEN)}
+    (folder / "run.json").write_text(json.dumps(identity))
+    return folder
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=9))
+def test_a_column_is_the_shortest_decimal_of_its_float32(values: list[float]) -> None:
+    column = float32_column(values)
+    assert isinstance(column, list)
+    assert np.array_equal(np.array(column, dtype=np.float32), np.array(values, dtype=np.float32))
+    assert float32_column(column) == column
+    for number in column:
+        digits = repr(number).partition("e")[0].replace("-", "").replace(".", "").strip("0")
+        assert len(digits) <= 9
+    assert float32_column(0.1) == 0.1
+    assert float32_column(float(np.float32(0.1))) == 0.1
+
+
+def test_a_run_stores_float32_and_its_score_is_made_of_what_it_stores(ladm: Command, rows: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert ladm("score", rows, *SMALL, "--record", "forms", "--output", run).exit_code == 0
+    table = pq.read_table(run / "scores.parquet")
+    names = ("cds_per_layer", "cds_per_layer_no_std", "cds_per_head", "cds_per_head_no_std")
+    assert all(table.schema.field(name).type.value_type == pa.float32() for name in names)
+    assert table.schema.field("score").type == pa.float64()
+    for line, row in zip(read_lines(run / "sorted_by_score.jsonl"), table.to_pylist(), strict=True):
+        stored = np.array([line["cds_per_layer"]], dtype=np.float32)
+        assert stored[0].tolist() == row["cds_per_layer"]
+        assert reduce_cds(stored, "mean").tolist() == [line["score"]] == [row["score"]]
+    again = tmp_path / "again"
+    assert ladm("rescore", run, "--reduce", "mean", "--output", again).exit_code == 0
+    assert results(again) == results(run)
+
+
+def test_the_scores_are_those_of_format_3(ladm: Command, old: Path, rows: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert ladm("score", rows, *SMALL, "--record", "forms", "--output", run).exit_code == 0
+    before, now = (
+        {line["index"]: line for line in read_lines(folder / "sorted_by_score.jsonl")} for folder in (old, run)
+    )
+    assert {k: line["score"] for k, line in now.items()} == pytest.approx(
+        {k: line["score"] for k, line in before.items()}, rel=1e-5
+    )
+    for k, line in now.items():
+        assert line["cds_per_head"] == pytest.approx(before[k]["cds_per_head"], rel=1e-4)
+    sizes = [(folder / "units" / "000000.jsonl").stat().st_size for folder in (run, old)]
+    assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_a_finished_run_of_format_3_is_read_by_every_command(
+    ladm: Command, old: Path, rows: str, tmp_path: Path
+) -> None:
+    before = results(old)
+    assert ladm("status", old).stdout.startswith("finished: 7 of 7 rows\nunits: 1 of 1 sealed\n  too_short: 1\n")
+    assert ladm("verify", old, "--deep").stdout == f"{old} is sound: 7 rows, 1 units\n"
+    selected = ladm("select", old, "--rows", rows, "--tokens", "1k", "--output", tmp_path / "subset")
+    assert selected.exit_code == 0, selected.output
+    assert ladm("inspect", old, "--device", "cpu").exit_code == 0
+    assert ladm("report", old).exit_code == 0
+    assert ladm("rescore", old, "--reduce", "mean", "--output", tmp_path / "mean").exit_code == 0
+    assert results(tmp_path / "mean") == before
+    assert ladm("rescore", old, "--reduce", "median", "--output", tmp_path / "median").exit_code == 0
+    assert ladm("verify", tmp_path / "median").exit_code == 0
+    for line in read_lines(tmp_path / "median" / "sorted_by_score.jsonl"):
+        assert line["score"] == sorted(line["cds_per_layer"])[1]
+    assert results(old) == before
+
+
+def test_the_command_of_a_finished_run_of_format_3_changes_nothing(ladm: Command, old: Path, rows: str) -> None:
+    files = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    result = ladm("score", rows, *SMALL, "--record", "forms", "--output", old)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("already finished: 6 documents scored, 1 without a score")
+    assert {path: path.read_bytes() for path in files} == files
+    other = ladm("score", rows, *SMALL, "--record", "layers", "--output", old)
+    assert other.exit_code == 1
+    assert '\n  settings.record: "forms" before, "layers" now' in other.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--retry-errors",)])
+def test_an_unfinished_run_of_format_3_is_not_resumed(
+    ladm: Command, old: Path, rows: str, flags: tuple[str, ...]
+) -> None:
+    for name in ("sorted_by_score.jsonl", "scores.parquet", "errors.jsonl"):
+        (old / name).unlink()
+    result = ladm("score", rows, *SMALL, "--record", "forms", "--output", old, *flags)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1,
+        f"ladm: {old} is an unfinished run of format 3, and this version writes format 4; go on with the version of "
+        "ladm that started it, or give another --output",
+    )
+    assert ladm("status", old).stdout.startswith("unfinished: 7 of 7 rows\n")
+
+
+def test_the_failed_rows_of_a_run_of_format_3_stay_as_they_are(ladm: Command, old: Path, rows: str) -> None:
+    before = results(old)
+    result = ladm("score", rows, *SMALL, "--record", "forms", "--output", old, "--retry-errors")
+    assert result.exit_code == 1
+    assert "is a run of format 3, and this version writes format 4" in result.stderr
+    assert results(old) == before
+
+
+def test_a_run_of_another_format_is_refused(ladm: Command, old: Path) -> None:
+    identity = json.loads((old / "run.json").read_text()) | {"format": 5}
+    (old / "run.json").write_text(json.dumps(identity))
+    result = ladm("status", old)
+    assert (result.exit_code, result.stderr) == (
+        1, f"ladm: {old}/run.json: format 5, and this version reads 3 to 4\n",
+    )  # fmt: skip
