@@ -112,7 +112,7 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
                 assert pq.read_table(path).equals(table)
             else:
                 assert result.exit_code == 1, (name, at)
-                assert name in result.stdout
+                assert name in result.stdout, result.stderr
             path.write_bytes(whole)
     lines = (run / "sorted_by_score.jsonl").read_text().splitlines(keepends=True)
     (run / "sorted_by_score.jsonl").write_text("".join([lines[1], lines[0], *lines[2:]]))
@@ -160,13 +160,13 @@ def test_errors_are_tried_again(ladm: Run, made: tuple[str, Path], run: Path) ->
     """A row whose error was the machine's gets its score, and the run ends as if nothing had happened."""
     before = contents(run)
     line = read_lines(run / "units" / "000001.jsonl")[0]
-    from ladm.runs.lines import encode_line
+    from ladm.runs.lines import encode_object
 
     rest = (run / "units" / "000001.jsonl").read_bytes().splitlines(keepends=True)[1:]
     problem = {"position": line["position"], "status": "error"}
     problem |= {key: line[key] for key in ("index", "chunked_index", "meta", "num_tokens")}
     problem |= {"stage": "score", "error_type": "out_of_memory", "message": "full"}
-    (run / "units" / "000001.jsonl").write_bytes(encode_line(problem) + b"".join(rest))
+    (run / "units" / "000001.jsonl").write_bytes(encode_object(problem) + b"".join(rest))
     for name in RESULTS:
         (run / name).unlink()
     ladm("score", made[0], *SMALL, "--output", run)

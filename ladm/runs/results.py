@@ -49,7 +49,8 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn what Arrow finds wrong with `scores.parquet` into a StorageError that names it."""
     try:
         yield
-    except (pa.ArrowInvalid, OSError) as error:
+    # A flipped byte of the footer may ask for anything: an unknown type, a name that is no UTF-8, an absurd size.
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise StorageError(f"{path} is damaged: {one_line(error)}; remove it, and ladm score writes it again") from None
 
 

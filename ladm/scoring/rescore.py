@@ -108,7 +108,7 @@ def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
                 used = reduction.columns(stored_layers, num_heads=num_heads)
                 scores_B = reduce_cds(cds_BL[:, used], reduction.how, reduction.weights)
                 writer.write_batch(_staged_batch(batch, scores_B, lines, schema, run))
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: {one_line(error)}") from None
 
 
