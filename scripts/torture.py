@@ -41,14 +41,14 @@ def make_rows(folder: Path, count: int) -> Rows:
 
 def kills(root: Path) -> dict[str, Any]:
     """1,000 SIGKILLs of a run in one folder."""
-    found = torture.kill_again_and_again(root, make_rows(root, 4000), kills=1000, most_seconds=0.6, seed=SEED)
+    found = torture.kill_again_and_again(root, make_rows(root, 4000), kills=1000, seed=SEED)
     return asdict(found)
 
 
 def pool_kills(root: Path) -> dict[str, Any]:
     """100 SIGKILLs of a supervisor with its two workers in one folder."""
     rows = make_rows(root, 4000)
-    return asdict(torture.kill_again_and_again(root, rows, kills=100, most_seconds=6.0, seed=SEED, workers=2))
+    return asdict(torture.kill_again_and_again(root, rows, kills=100, seed=SEED, workers=2))
 
 
 def sharers(root: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class FakeScorer:
         if self.die_on is not None and (ids_BT[:, 0] == self.die_on).any():
             os._exit(9)
         if self.hang_once is not None and self.calls >= self.hang_from_call and once(self.hang_once):
-            time.sleep(1000)
+            time.sleep(100_000)
         if self.spoil_once is not None and once(self.spoil_once):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         time.sleep(self.seconds * len(ids_BT))
@@ -72,6 +73,22 @@ def make_fake(_device: str) -> FakeScorer:
     return FakeScorer()
 
 
+def make_meeting(_device: str) -> FakeScorer:
+    """Scores nothing before LADM_TEST_MEETING launches have come so far; each has claimed a unit by then."""
+    folder, count = os.environ["LADM_TEST_MEETING"].rsplit(":", 1)
+    scorer = FakeScorer()
+    score = scorer.score
+
+    def meet(ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+        Path(folder, str(os.getpid())).touch()
+        while len(os.listdir(folder)) < int(count):
+            time.sleep(0.01)
+        return score(ids_BT, low_memory=low_memory)
+
+    scorer.score = meet  # type: ignore[method-assign]
+    return scorer
+
+
 def make_slow(_device: str) -> FakeScorer:
     return FakeScorer(seconds=0.02)
 
@@ -81,11 +98,13 @@ def make_deadly(_device: str) -> FakeScorer:
 
 
 def once(path: str) -> bool:
-    """True for the first caller of all processes alone."""
+    """True for the first caller of all processes alone, whose process id is then in the file."""
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
         return False
+    os.write(descriptor, str(os.getpid()).encode())
+    os.close(descriptor)
     return True
 
 

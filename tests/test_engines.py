@@ -1,4 +1,4 @@
-"""Workers that die, hang or are poisoned, and devices that are bad; the bytes are the same whatever happens."""
+"""Workers that die or hang, rows that kill workers, devices that are bad: the bytes are the same whatever happens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import SpawnProcess
@@ -28,8 +27,10 @@ from ladm.runs.layout import ERRORS_FILE, SORTED_FILE
 from ladm.runs.records import Record
 from ladm.scoring.engines import local
 from ladm.scoring.engines.assignments import OwnUnits
+from ladm.scoring.engines.events import RowsStored
 from ladm.scoring.engines.failures import FailureTracker
 from ladm.scoring.engines.local import run_units
+from ladm.scoring.engines.tracker import WorkerTracker
 from ladm.storage import locks
 from ladm.storage.locks import locked
 
@@ -80,7 +81,7 @@ def whole(tmp_path: Path, rows: Rows) -> dict[str, bytes]:
     return contents(tmp_path / "whole")
 
 
-def test_a_poisonous_row_is_found_and_recorded(tmp_path: Path, save_rows: Any) -> None:
+def test_a_row_that_kills_workers_is_found_and_recorded(tmp_path: Path, save_rows: Any) -> None:
     data = fake_rows(60)
     for position in (30, 31):
         data[position]["input_ids"] = [70, 1, position]
@@ -98,23 +99,30 @@ def test_a_poisonous_row_is_found_and_recorded(tmp_path: Path, save_rows: Any) -
     assert len(ill) == 58
 
 
-def test_a_worker_that_hangs_once_is_replaced(tmp_path: Path, rows: Rows, whole: Any) -> None:
-    os.environ["LADM_TEST_HANG_ONCE"] = str(tmp_path / "hung")
-    began = time.monotonic()
-    complete(tmp_path / "run", rows, fakes.make_hanging_once, devices=2, hang_seconds=1.0, first_batch_seconds=8.0)
-    assert (tmp_path / "hung").exists()
-    assert contents(tmp_path / "run") == whole
-    assert time.monotonic() - began < 30
+@pytest.fixture
+def hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the worker that hangs; it alone, and at once, counts as silent for too long.
+
+    How long that is, test_score_unit.py tests with a clock of its own: on a busy machine a worker may
+    take longer to start than any limit that a test could wait for.
+    """
+    path = tmp_path / "hung"
+    monkeypatch.setenv("LADM_TEST_HANG_ONCE", str(path))
+
+    def hung_for(_: WorkerTracker, worker: Any) -> float | None:
+        return 8.0 if path.exists() and path.read_text() == str(worker.process.pid) else None
+
+    monkeypatch.setattr(WorkerTracker, "hung_for", hung_for)
+    return path
 
 
-def test_one_that_hangs_after_its_first_batches_is_found_sooner(tmp_path: Path, rows: Rows, whole: Any) -> None:
-    """The deadline of a warm worker is that of its batches, not that of a model's first one."""
-    os.environ["LADM_TEST_HANG_ONCE"] = str(tmp_path / "hung")
-    began = time.monotonic()
-    complete(tmp_path / "run", rows, fakes.make_hanging_later, devices=2, hang_seconds=1.0, first_batch_seconds=100.0)
-    assert (tmp_path / "hung").exists()
+@pytest.mark.parametrize("make_scorer", [fakes.make_hanging_once, fakes.make_hanging_later])
+def test_a_worker_that_hangs_once_is_replaced(
+    tmp_path: Path, rows: Rows, whole: Any, make_scorer: Any, hang: Path
+) -> None:
+    complete(tmp_path / "run", rows, make_scorer, devices=2)
+    assert hang.exists()
     assert contents(tmp_path / "run") == whole
-    assert time.monotonic() - began < 50
 
 
 @pytest.mark.parametrize("make_scorer", [fakes.make_bad_on_one, fakes.make_dying_on_one])
@@ -139,16 +147,16 @@ def test_workers_that_die_while_they_start_end_the_run(tmp_path: Path, rows: Row
         complete(tmp_path / "run", rows, fakes.make_dying, devices=2)
 
 
-def test_one_that_cannot_be_killed_ends_the_run(tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("hang")
+def test_a_worker_that_cannot_be_killed_ends_the_run(
+    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As in a call of a driver that does not return: SIGKILL is sent and nothing happens."""
-    os.environ["LADM_TEST_HANG_ONCE"] = str(tmp_path / "hung")
     monkeypatch.setattr(local, "END_SECONDS", 0.5)
     monkeypatch.setattr(SpawnProcess, "kill", lambda _: None)
-    began = time.monotonic()
     try:
-        with pytest.raises(LadmError, match=r"^the worker on fake:\d hung for \d+ s and does not end even when it is"):
-            complete(tmp_path / "run", rows, fakes.make_hanging_later, devices=2, hang_seconds=1.0)
-        assert time.monotonic() - began < 50
+        with pytest.raises(LadmError, match=r"^the worker on fake:\d hung for 8 s and does not end even when it is"):
+            complete(tmp_path / "run", rows, fakes.make_hanging_later, devices=2)
     finally:
         for child in children(os.getpid()):
             if "spawn_main" in command_of(child):
@@ -162,38 +170,30 @@ def test_a_worker_that_sees_other_rows_ends_the_run(tmp_path: Path, rows: Rows, 
     complete(tmp_path / "run", rows, devices=2, rows_sample=rows.sample())
 
 
-def test_a_death_is_noticed_at_once(tmp_path: Path, save_rows: Any) -> None:
-    """A worker is killed from outside in the middle of a batch; its replacement is there within 5 seconds."""
-    rows = open_rows(save_rows(fake_rows(100)))
-    noticed: list[float] = []
-    original = local._Supervisor._lost
+def test_a_death_is_noticed_without_a_timeout(
+    tmp_path: Path, rows: Rows, whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is killed from outside in the middle of its unit; its end itself is noticed, and it is replaced."""
+    reasons: list[str] = []
+    reason_of, handle = local._Supervisor._reason_of, WorkerTracker.handle
 
-    def lost(pool: Any, worker: Any) -> None:
-        noticed.append(time.monotonic())
-        original(pool, worker)
+    def recorded(supervisor: Any, worker: Any) -> str:
+        reasons.append(reason_of(supervisor, worker))
+        return reasons[-1]
 
-    killed: list[float] = []
+    def kill_the_first(tracker: WorkerTracker, worker: Any, event: Any) -> None:
+        handle(tracker, worker, event)
+        if isinstance(event, RowsStored) and not killed:
+            killed.append(worker.process.pid)
+            os.kill(worker.process.pid, signal.SIGKILL)
 
-    def kill_one() -> None:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and not killed:
-            for child in children(os.getpid()):
-                if "spawn_main" in command_of(child) and (tmp_path / "run" / "units" / "000000.open").exists():
-                    killed.append(time.monotonic())
-                    os.kill(child, signal.SIGKILL)
-                    return
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=kill_one)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local._Supervisor, "_lost", lost)
-        thread.start()
-        complete(tmp_path / "run", rows, fakes.make_slow, devices=2)
-        thread.join()
+    killed: list[int] = []
+    monkeypatch.setattr(local._Supervisor, "_reason_of", recorded)
+    monkeypatch.setattr(WorkerTracker, "handle", kill_the_first)
+    complete(tmp_path / "run", rows, fakes.make_slow, devices=2)
     assert killed
-    assert noticed[0] - killed[0] < 5
-    complete(tmp_path / "straight", rows)
-    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+    assert reasons == ["died (exit code -9)"]
+    assert contents(tmp_path / "run") == whole
 
 
 def children(of: int) -> Iterator[int]:
@@ -219,8 +219,10 @@ def test_workers_that_keep_dying_end_the_run(tmp_path: Path, save_rows: Any, mon
     )
 
 
-def test_a_spoilt_device_costs_a_process_and_not_the_run(tmp_path: Path, rows: Rows, whole: Any) -> None:
-    os.environ["LADM_TEST_HANG_ONCE"] = str(tmp_path / "spoilt")
+def test_a_broken_device_costs_a_process_and_not_the_run(
+    tmp_path: Path, rows: Rows, whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LADM_TEST_HANG_ONCE", str(tmp_path / "spoilt"))
     complete(tmp_path / "run", rows, fakes.make_spoilt_once, devices=2)
     assert (tmp_path / "spoilt").exists()
     assert contents(tmp_path / "run") == whole
@@ -233,14 +235,18 @@ SUPERVISOR = """
     from pathlib import Path
     from ladm.corpus.rows import open_rows
     if __name__ == "__main__":
-        test_engines.complete(Path(sys.argv[2]), open_rows(sys.argv[3]), fakes.make_slow, devices=2)
+        test_engines.complete(Path(sys.argv[2]), open_rows(sys.argv[3]), fakes.make_waiting, devices=2)
 """
 
 
 def test_a_dead_supervisor_leaves_no_orphans(tmp_path: Path, rows: Rows, whole: Any) -> None:
     script = tmp_path / "supervise.py"
     script.write_text(textwrap.dedent(SUPERVISOR))
-    process = subprocess.Popen([sys.executable, str(script), str(TESTS), str(tmp_path / "run"), rows.name])
+    # Its workers open their units, and wait for a file that never comes.
+    environment = os.environ | {"LADM_TEST_WAIT_FOR": str(tmp_path / "never")}
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(TESTS), str(tmp_path / "run"), rows.name], env=environment
+    )
     while not list((tmp_path / "run").glob("units/*.open")):
         time.sleep(0.05)
         assert process.poll() is None
@@ -248,10 +254,8 @@ def test_a_dead_supervisor_leaves_no_orphans(tmp_path: Path, rows: Rows, whole: 
     assert workers
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 5
-    while any("spawn_main" in command_of(worker) for worker in workers) and time.monotonic() < deadline:
+    while any("spawn_main" in command_of(worker) for worker in workers):
         time.sleep(0.05)
-    assert not any("spawn_main" in command_of(worker) for worker in workers)
     complete(tmp_path / "run", rows)
     assert contents(tmp_path / "run") == whole
 
@@ -263,7 +267,7 @@ def test_nobody_writes_beside_a_worker_that_outlives_its_run(
     folder = tmp_path / "run"
     complete(folder, rows, devices=2)
     code = f"import sys, time; from pathlib import Path; from ladm.storage.locks import hold_as_worker; \
-hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(60)"
+hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(100_000)"
     left = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert left.stdout is not None
     assert left.stdout.readline() == b"held\n"

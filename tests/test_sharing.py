@@ -60,7 +60,7 @@ SHARER = """
     from ladm.scoring.engines.placement import Shard
     from ladm.corpus.rows import open_rows
     rows = open_rows(sys.argv[3])
-    print(test_sharing.share(Path(sys.argv[2]), rows, Shard(int(sys.argv[4]), 3), fakes.make_slow))
+    print(test_sharing.share(Path(sys.argv[2]), rows, Shard(int(sys.argv[4]), 3), fakes.make_meeting, lease=600.0))
 """
 
 
@@ -68,7 +68,12 @@ def test_launches_that_share_a_run_do_every_unit_once(tmp_path: Path, rows: Rows
     script = tmp_path / "share.py"
     script.write_text(textwrap.dedent(SHARER))
     command = [sys.executable, str(script), str(TESTS), str(tmp_path / "run"), rows.name]
-    launches = [subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in range(3)]
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    environment = os.environ | {"LADM_TEST_MEETING": f"{meeting}:3"}
+    launches = [
+        subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True, env=environment) for k in range(3)
+    ]
     done = [int(launch.communicate()[0]) for launch in launches]
     assert sum(done) == 100
     assert all(done)
@@ -111,7 +116,7 @@ def test_one_who_comes_back_after_its_lease_spoils_nothing(tmp_path: Path, rows:
     assert contents(folder) == whole
 
 
-def test_a_run_alone_adopts_what_sharers_left(tmp_path: Path, rows: Rows, whole: Any) -> None:
+def test_a_run_alone_adopts_what_launches_left(tmp_path: Path, rows: Rows, whole: Any) -> None:
     folder = tmp_path / "run"
     run = Run.create_or_resume(folder, identity(rows))
     complete(tmp_path / "other", rows)
@@ -133,7 +138,7 @@ def test_a_run_alone_adopts_what_sharers_left(tmp_path: Path, rows: Rows, whole:
     assert not [p.name for p in (folder / "units").iterdir() if not p.name.endswith(".jsonl")]
 
 
-def test_a_damaged_file_of_a_sharer_is_told_and_kept(tmp_path: Path, rows: Rows) -> None:
+def test_a_damaged_file_of_a_launch_is_reported_and_stays(tmp_path: Path, rows: Rows) -> None:
     folder = tmp_path / "run"
     run = Run.create_or_resume(folder, identity(rows))
     complete(tmp_path / "other", rows)

@@ -32,14 +32,13 @@ from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.layout import RESULT_FILES
 from ladm.runs.lines import read_records
 from ladm.scoring.engines.assignments import OwnUnits, Source
+from ladm.scoring.engines.events import ProgressEvent, RowsStored
 from ladm.scoring.engines.job import ScoreJob, WorkerConfig
 from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.placement import Shard, parse_shard
 from ladm.scoring.engines.shared_units import SharedUnits
+from ladm.scoring.engines.tracker import WorkerTracker
 from ladm.storage.locks import locked
-
-START_SECONDS = 4.0
-"""A worker this old has started."""
 
 
 def identity(rows: Rows, **changed: Any) -> RunIdentity:
@@ -116,7 +115,7 @@ def positions_in(folder: Path) -> list[int]:
 
 @dataclass
 class Kills:
-    """What came of many SIGKILLs in one folder. `acknowledged` counts rows that were reported as safe."""
+    """What came of many SIGKILLs in one folder. `acknowledged` counts rows that were reported as durable."""
 
     kills: int = 0
     acknowledged: int = 0
@@ -125,29 +124,43 @@ class Kills:
     rounds: int = 0
     differing: int = 0
 
+    def compare(self, acknowledged: set[int], on_disk: list[int]) -> None:
+        """Count the acknowledged rows that are gone, and those that are there twice."""
+        self.lost += len(acknowledged - set(on_disk))
+        self.repeated += len(on_disk) - len(set(on_disk))
 
-def kill_again_and_again(
-    folder: Path, rows: Rows, *, kills: int, most_seconds: float, seed: int, workers: int = 1
-) -> Kills:
-    """Kill the process group of a run at random times; whenever a run ends, compare its bytes and begin another.
 
-    A row is acknowledged when the child has printed its position, which it does after the fsync.
+MAX_DELAY_SECONDS = 0.02
+"""A kill falls up to this long after the event that triggers it: in the middle of whatever the run does then."""
+FIRST_OPERATIONS = 40
+"""Disk operations of a start, among which the kills are drawn that fall before the first row."""
+
+
+def kill_again_and_again(folder: Path, rows: Rows, *, kills: int, seed: int, workers: int = 1) -> Kills:
+    """Kill the process group of a run inside of it, again and again; at each of its ends compare its bytes.
+
+    The run kills itself: shortly after a drawn number of rows or of disk operations, so that each kill
+    falls inside of it however busy the machine is. Whenever a run ends another is begun.
+    A row is acknowledged when the child has written its position, which it does after the fsync.
     """
     draw = random.Random(seed)
     found = Kills()
     complete(folder / "whole", rows)
     whole = contents(folder / "whole")
-    run, told = folder / "run", folder / "told"
+    run, reported = folder / "run", folder / "reported"
     acknowledged: set[int] = set()
     while found.kills < kills:
-        ended = _one_life(run, rows, told, draw.uniform(0.0, most_seconds), workers=workers)
-        acknowledged |= {int(word) for word in told.read_text().split()} if told.exists() else set()
+        left = len(rows) - len(positions_in(run)) if (run / "run.json").exists() else len(rows)
+        by_rows = left > 0 and draw.random() < 0.8
+        trigger = f"rows:{draw.randint(1, left)}" if by_rows else f"operations:{draw.randrange(FIRST_OPERATIONS)}"
+        delay = draw.uniform(0.0, MAX_DELAY_SECONDS)
+        ended = _one_life(run, rows, reported, f"{trigger}:{delay}", workers=workers)
+        acknowledged |= {int(word) for word in reported.read_text().split()} if reported.exists() else set()
         found.kills += not ended
         if not (run / "run.json").exists():
+            assert not acknowledged
             continue
-        on_disk = positions_in(run)
-        found.lost += len(acknowledged - set(on_disk))
-        found.repeated += len(on_disk) - len(set(on_disk))
+        found.compare(acknowledged, positions_in(run))
         if ended:
             found.rounds += 1
             found.differing += contents(run) != whole
@@ -158,61 +171,58 @@ def kill_again_and_again(
     return found
 
 
-def _one_life(run: Path, rows: Rows, told: Path, seconds: float, *, workers: int) -> bool:
-    """Work on the run in another process group until it ends (True) or its time is over (False)."""
-    told.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torture", str(run), rows.name, str(told), str(workers)]
+def _one_life(run: Path, rows: Rows, reported: Path, kill: str, *, workers: int) -> bool:
+    """Work on the run in another process group until it ends (True) or kills itself (False)."""
+    reported.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "torture", str(run), rows.name, str(reported), str(workers), kill]
     process = subprocess.Popen(command, cwd=Path(__file__).parent, start_new_session=True)
-    # The clock starts when the run has its lock: start-up is not what is being killed.
-    while process.poll() is None and not (run / ".holder").exists():
-        time.sleep(0.002)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        code = process.wait(seconds)
-        assert code == 0, f"the run ended with {code} by itself"
-        return True
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    (run / ".holder").unlink(missing_ok=True)
-    return False
+    code = process.wait()
+    assert code in (0, -signal.SIGKILL), f"the run ended with {code} by itself"
+    # Workers of a killed supervisor die with it, a little later.
+    return code == 0
 
 
 def kill_sharers(folder: Path, rows: Rows, *, kills: int, launches: int, seed: int) -> Kills:
-    """Have several launches share a run, kill one of them at a random time and start it again, again and again."""
+    """Have launches share a run; as its rows advance kill one of them, and start it again, again and again."""
     draw = random.Random(seed)
     found = Kills()
     complete(folder / "whole", rows)
     whole = contents(folder / "whole")
     while found.kills < kills:
-        run, told = folder / f"run{found.rounds}", folder / f"told{found.rounds}"
+        run, reported = folder / f"run{found.rounds}", folder / f"reported{found.rounds}"
+        reported.touch()
 
-        def start(index: int, run: Path = run, told: Path = told) -> subprocess.Popen[bytes]:
+        def start(index: int, run: Path = run, reported: Path = reported) -> subprocess.Popen[bytes]:
             shard = f"{index}/{launches}"
-            command = [sys.executable, "-m", "torture", str(run), rows.name, str(told), "1", shard]
+            command = [sys.executable, "-m", "torture", str(run), rows.name, str(reported), "1", "never", shard]
             return subprocess.Popen(command, cwd=Path(__file__).parent)
 
         lives = [start(index) for index in range(launches)]
+        # The next kill comes when this many rows more are reported: the run is certain to be in progress then.
+        stretch = max(1, len(rows) // 8)
+        threshold = draw.randint(1, stretch)
         while any(life.poll() is None for life in lives):
-            time.sleep(draw.uniform(0.5, 2.5))
-            index = draw.randrange(launches)
-            if lives[index].poll() is None and found.kills < kills:
+            time.sleep(0.005)
+            if found.kills == kills or len(reported.read_text().split()) < threshold:
+                continue
+            threshold += draw.randint(1, stretch)
+            index = draw.choice([index for index, life in enumerate(lives) if life.poll() is None] or [0])
+            if lives[index].poll() is None:
                 lives[index].kill()
                 lives[index].wait()
                 found.kills += 1
                 lives[index] = start(index)
         assert [life.returncode for life in lives] == [0] * launches
-        acknowledged = {int(word) for word in told.read_text().split()}
-        on_disk = positions_in(run)
+        acknowledged = {int(word) for word in reported.read_text().split()}
         found.acknowledged += len(acknowledged)
-        found.lost += len(acknowledged - set(on_disk))
-        found.repeated += len(on_disk) - len(set(on_disk))
+        found.compare(acknowledged, positions_in(run))
         found.differing += contents(run) != whole
         found.rounds += 1
     return found
 
 
 def share(folder: Path, rows: Rows, shard: Shard, *, report: Callable[[list[Any]], None]) -> None:
-    """One of several launches of a run, as `ladm score --shard` does it; a lost one is taken over after a second."""
+    """One of several launches of a run, as `ladm score --shard` does it; a lost one is replaced after a second."""
     with locked(folder, shared=True):
         run = Run.create_or_resume(folder, identity(rows))
         with SharedUnits(run, shard, lease_seconds=1.0) as source:
@@ -222,16 +232,39 @@ def share(folder: Path, rows: Rows, shard: Shard, *, report: Callable[[list[Any]
 
 def main() -> None:
     """The child of `kill_again_and_again` and of `kill_sharers`."""
-    run, rows, told, workers, *shard = sys.argv[1:]
-    descriptor = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    run, rows, reported, workers, kill, *shard = sys.argv[1:]
+    descriptor = os.open(reported, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    unit, count, delay = (*kill.split(":"), "0", "0")[:3]
+    seen = 0
 
     def report(records: list[Any]) -> None:
+        nonlocal seen
         os.write(descriptor, "".join(f"{record.position} " for record in records).encode())
+        before, seen = seen, seen + len(records)
+        if unit == "rows" and before < int(count) <= seen:
+            kill_own_group(after=float(delay))
 
+    def operation(number: int, do: Callable[[], Any]) -> Any:
+        if number == int(count):
+            kill_own_group(after=float(delay) / 10)
+        return do()
+
+    data = open_rows(rows)
     if shard:
-        share(Path(run), open_rows(rows), parse_shard(shard[0]), report=report)
-    else:
-        complete(Path(run), open_rows(rows), workers=int(workers), report=report)
+        share(Path(run), data, parse_shard(shard[0]), report=report)
+        return
+    with disk_operations(operation) if unit == "operations" else contextlib.nullcontext():
+        complete(Path(run), data, workers=int(workers), report=report)
+
+
+def kill_own_group(*, after: float) -> None:
+    """Kill this process and its children a moment from now, while they go on."""
+
+    def kill() -> None:
+        time.sleep(after)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
 
 
 class Stopped(BaseException):
@@ -313,14 +346,14 @@ def at_every_operation(folder: Path, rows: Rows, interrupted: Callable[[int, Pat
 def every_failure(folder: Path, rows: Rows) -> int:
     """Fail each disk operation, once or from then on; once there is space the next start ends with the same bytes.
 
-    Whatever could not be done is told as a StorageError. Returns how many failures were tried.
+    Whatever could not be done is reported as a StorageError. Returns how many failures were tried.
     """
     complete(folder / "whole", rows)
 
     def interrupted(n: int, run: Path, *, for_ever: bool) -> dict[str, int]:
         with fail_at(n, for_ever=for_ever) as counter, contextlib.suppress(StorageError):
             complete(run, rows)
-            assert contents(run) == contents(folder / "whole"), f"operation {n} failed unheard, {for_ever=}"
+            assert contents(run) == contents(folder / "whole"), f"operation {n} failed without an error, {for_ever=}"
         return counter
 
     return sum(at_every_operation(folder, rows, partial(interrupted, for_ever=for_ever)) for for_ever in (False, True))
@@ -338,56 +371,50 @@ def every_crash_point(folder: Path, rows: Rows) -> int:
     return sum(at_every_operation(folder, rows, partial(interrupted, after=after)) for after in (False, True))
 
 
+KILL_SHARE = 0.05
+"""Of the stored batches, after how many their worker is killed."""
+
+
 def kill_workers(folder: Path, rows: Rows, *, kills: int, workers: int, seed: int) -> int:
-    """Kill a random worker of a run again and again; the bytes at the end are the same. Returns the kills."""
+    """Kill a worker of a run after a drawn batch, again and again; the bytes at the end are the same.
+
+    A worker that has stored a batch is past its start, and is anywhere in its next one when the kill
+    arrives. Returns the kills.
+    """
     complete(folder / "whole", rows)
     draw = random.Random(seed)
-    done, over, scored = 0, threading.Event(), threading.Event()
-    born: dict[int | None, float] = {}
+    done = 0
+    handle = WorkerTracker.handle
 
-    def kill() -> None:
+    def handle_and_kill(tracker: WorkerTracker, worker: Any, event: ProgressEvent) -> None:
         nonlocal done
-        while done < kills and not over.wait(draw.uniform(0.02, 0.2)):
-            # A row in between, and no worker that may still be starting: dying so again and again ends a run.
-            if not scored.wait(0.1):
-                continue
-            now = time.monotonic()
-            living = [process for process in multiprocessing.active_children() if process.name.startswith("ladm ")]
-            for process in living:
-                born.setdefault(process.pid, now)
-            grown = [process for process in living if now - born[process.pid] > START_SECONDS]
-            if grown:
-                scored.clear()
-                draw.choice(grown).kill()
-                done += 1
+        handle(tracker, worker, event)
+        if isinstance(event, RowsStored) and done < kills and draw.random() < KILL_SHARE:
+            worker.process.kill()
+            done += 1
 
-    def report(_: list[Any]) -> None:
-        scored.set()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
+    WorkerTracker.handle = handle_and_kill  # type: ignore[method-assign]
     try:
-        complete(folder / "run", rows, make_scorer=fakes.make_slow, workers=workers, report=report)
+        complete(folder / "run", rows, workers=workers)
     finally:
-        over.set()
-        killer.join()
+        WorkerTracker.handle = handle  # type: ignore[method-assign]
     assert contents(folder / "run") == contents(folder / "whole")
     return done
 
 
 def race_for_the_lock(folder: Path, *, processes: int, races: int) -> int:
-    """So many processes ask for one folder at once: one has it, the others are told who. Returns the races."""
+    """Have several processes lock one folder at once: one has it, the others learn who. Returns the races."""
     context = multiprocessing.get_context("fork")
     for race in range(races):
         barrier, answers, run = context.Barrier(processes), context.Queue(), folder / f"run{race % 2}"
         racers = [context.Process(target=_ask_for_lock, args=(run, barrier, answers)) for _ in range(processes)]
         for racer in racers:
             racer.start()
-        heard = [answers.get(timeout=60) for _ in racers]
+        found = [answers.get() for _ in racers]
         for racer in racers:
             racer.join()
-        assert heard.count("mine") == 1, heard
-        assert all(answer == "mine" or "is in use by " in answer for answer in heard), heard
+        assert found.count("mine") == 1, found
+        assert all(answer == "mine" or "is in use by " in answer for answer in found), found
         with locked(run):
             pass
     return races
