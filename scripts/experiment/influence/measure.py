@@ -64,9 +64,10 @@ class Influence:
             self._p, self._pg = saved["p"], saved["pg"]
             return
         v = [torch.zeros_like(parameter) for parameter in model.parameters()]
-        for ids_T in rows[:: max(1, len(rows) // ADAM_ROWS)][:ADAM_ROWS]:
+        sampled = rows[:: max(1, len(rows) // ADAM_ROWS)][:ADAM_ROWS]
+        for ids_T in sampled:
             for total, g in zip(v, gradient(model, token_losses(model, ids_T).mean()), strict=True):
-                total += g.square() / ADAM_ROWS
+                total += g.square() / len(sampled)
         self._p = [1 / (x.sqrt() + EPS) for x in v]
         counts = {name: int((classes == code).sum()) for name, code in CLASSES.items()}
         self._pg = {name: [torch.zeros_like(x) for x in v] for name in CLASSES}
@@ -95,7 +96,7 @@ class Influence:
             f"u_{name}": float(sum((pg * x).sum() for pg, x in zip(self._pg[name], g, strict=True)) / norm)
             for name in CLASSES
         }
-        return found | {"loss": float(mean)}
+        return found | {"loss": float(mean.detach())}
 
 
 def cds_columns(observer: Any, ids_T: Tensor, method: Method) -> dict[str, list[float]]:

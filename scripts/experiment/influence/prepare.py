@@ -29,8 +29,8 @@ import torch
 
 from ladm.signals.text_statistics import UnigramTable, text_statistics
 
-SCORED_STEP = 256
-"""Tokens that one short input of the judge scores; those see from 768 to 1,024 tokens of context."""
+SCORED_SHARE = 4
+"""A short input of the judge scores its last quarter: at 1,024 tokens of context, those see 768 to 1,024."""
 DEPENDENT_GAIN, DEPENDENT_LOSS = 1.0, 2.0
 CLASSES = {"none": 0, "D": 1, "C": 2, "S": 3}
 
@@ -77,8 +77,9 @@ class Judge:
         half = len(ids) // 2
         whole = self._losses(ids, half)
         short = []
-        for first in range(half, len(ids), SCORED_STEP):
-            stop = min(first + SCORED_STEP, len(ids))
+        step = max(1, context // SCORED_SHARE)
+        for first in range(half, len(ids), step):
+            stop = min(first + step, len(ids))
             begin = max(0, stop - context)
             short.append(self._losses(ids[begin:stop], first - begin))
         needs = np.zeros(len(ids), dtype=bool)

@@ -1,0 +1,133 @@
+"""The influence experiment on tiny inputs: classes, gradients against plain ones, statistics with a known answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+SCRIPTS = Path(__file__).parent.parent / "scripts" / "experiment" / "influence"
+sys.path.insert(0, str(SCRIPTS))
+
+import measure  # noqa: E402
+import prepare  # noqa: E402
+import report  # noqa: E402
+
+
+def test_a_token_is_copyable_when_its_trigram_stood_far_enough_before() -> None:
+    ids = np.array([1, 2, 3, 9, 1, 2, 3, 8, 1, 2, 3])
+    assert np.flatnonzero(prepare.copyable(ids, back=4)).tolist() == [6, 10]
+    assert np.flatnonzero(prepare.copyable(ids, back=5)).tolist() == [10]
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pack")
+    draw = np.random.default_rng(0)
+    ids = draw.integers(0, 512, (8, 128)).astype(np.uint16)
+    held_out = np.array([False] * 6 + [True] * 2)
+    classes = np.zeros((2, 128), dtype=np.uint8)
+    classes[:, 64:] = draw.integers(1, 4, (2, 64))
+    np.savez(folder / "pack.npz", ids=ids, held_out=held_out, classes=classes)
+    rows = [
+        {"id": str(k), "package": f"p{k % 3}", "kind": "k", "domain": f"d{k % 2}", "fault_kind": None,
+         "split": "held_out" if k >= 6 else "pool", "gzip_ratio": 0.1 * k}
+        for k in range(8)
+    ]  # fmt: skip
+    (folder / "rows.json").write_text(json.dumps(rows))
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=256, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    return folder
+
+
+def measured(folder: Path, *more: str) -> list[dict[str, Any]]:
+    command = [sys.executable, SCRIPTS / "measure.py", folder, "--model", folder / "model", *more]
+    subprocess.run(command, check=True, capture_output=True)
+    return [json.loads(line) for line in (folder / "measured.jsonl").read_text().splitlines()]
+
+
+def test_influence_is_the_preconditioned_inner_product(pack: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    rows = measured(pack)
+    assert [row["id"] for row in rows] == [str(k) for k in range(6)]
+    model = AutoModelForCausalLM.from_pretrained(pack / "model", dtype=torch.float32).eval()
+    content = np.load(pack / "pack.npz")
+    ids = torch.from_numpy(content["ids"].astype(np.int64))
+
+    def flat(loss: torch.Tensor) -> torch.Tensor:
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+    def losses(row: torch.Tensor) -> torch.Tensor:
+        logits = model(input_ids=row[None]).logits[0, :-1]
+        return torch.nn.functional.cross_entropy(logits, row[1:], reduction="none")
+
+    v = torch.stack([flat(losses(row).mean()).square() for row in ids[:6]]).mean(0)
+    p = 1 / (v.sqrt() + 1e-8)
+    at = torch.from_numpy(content["classes"]) == 1
+    held = torch.stack([losses(row) for row in ids[6:]])
+    g_c = flat(held[at[:, 1:]].mean())
+    g = flat(losses(ids[2]).mean())
+    expected = (p * g_c) @ g / (p * g * g).sum().sqrt()
+    assert rows[2]["u_D"] == pytest.approx(expected.item(), rel=1e-3)
+    assert rows[2]["loss"] == pytest.approx(losses(ids[2]).mean().item(), rel=1e-5)
+
+
+def test_a_stopped_measurement_continues_behind_its_last_whole_line(pack: Path) -> None:
+    path = pack / "measured.jsonl"
+    whole = measured(pack)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:40])
+    again = measured(pack)
+    assert [row["id"] for row in again] == [row["id"] for row in whole]
+    assert again[4]["u_D"] == pytest.approx(whole[4]["u_D"], rel=1e-4)
+
+
+def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> None:
+    draw = np.random.default_rng(5)
+    layers = {"cds": 3, "cds_no_std": 3, "value_cds": 3, "value_cds_no_std": 3, "copy_share": 3}
+    rows = []
+    for k in range(240):
+        u = draw.normal()
+        row: dict[str, Any] = {
+            "package": f"p{k % 24}", "domain": f"d{k % 6}", "split": "fault" if k % 5 == 0 else "pool", "u_D": u,
+            "u_S": draw.normal(), "u_C": draw.normal(), "gain": u + 0.3 * draw.normal(), "sink_mass": [0.7, 0.2, 0.1],
+        }  # fmt: skip
+        row |= {name: draw.random(width).tolist() for name, width in layers.items()}
+        names = (
+            "gain_positive longfilter key_tokens gain_no_copy gzip_ratio far_rare unigram_entropy repeated_4grams "
+            "repeated_13grams characters_per_token loss bigram"
+        )
+        rows.append(row | {name: draw.random() for name in names.split()})
+    found = report.analyse(rows)
+    gain, random = found["columns"]["gain"], found["columns"]["random"]
+    assert gain["partial"] > 0.8
+    assert gain["interval"][0] > 0.7
+    assert gain["p"] < 0.01
+    assert abs(random["partial"]) < 0.25
+    assert random["interval"][0] < 0 < random["interval"][1]
+    assert 0.05 < found["detectable"] < 0.4
+    assert "| gain |" in report.as_markdown(found)
+
+
+def test_ties_share_their_rank() -> None:
+    assert report.ranks(np.array([2.0, 1.0, 2.0, 5.0])).tolist() == [1.5, 0.0, 1.5, 3.0]
+
+
+def test_the_bigram_table_of_a_row_knows_its_own_pairs() -> None:
+    rows = np.array([[1, 2, 1, 2, 1, 2], [3, 4, 5, 6, 3, 4]])
+    held_out = np.array([[0, 1, 2]])
+    dependent = np.array([[False, False, True]])
+    known, unknown = measure.bigram_losses(rows, held_out, dependent)
+    assert known < unknown
