@@ -1,4 +1,4 @@
-"""The program around the commands: its help, Ctrl-C while it loads, closed pipes; links between the pages."""
+"""The program around the commands: its help, Ctrl-C while it loads, closed pipes, files of somebody else."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ import pytest
 from conftest import SMALL
 
 from ladm.cli.main import SECTIONS, main
-
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
 
 
 def test_every_command_is_in_the_help_with_a_short_description(ladm: Any) -> None:
@@ -77,17 +74,3 @@ def test_a_picture_of_somebody_else_is_not_overwritten(ladm: Any, tmp_path: Path
     result = ladm(*command)
     message = f"ladm: --output {tmp_path}/n.json: {tmp_path}/n.png is there already and is not of this command; give "
     assert (result.exit_code, result.stderr) == (2, f"{message}another name\n")
-
-
-@pytest.mark.parametrize("page", ["README.md", "SECURITY.md", *sorted(f"docs/{p.name}" for p in DOCS.glob("*.md"))])
-def test_links_lead_somewhere(page: str) -> None:
-    """Files that are in the repository, and headings that are on the page."""
-    text = (ROOT / page).read_text()
-    headings = {re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
-                for line in text.splitlines() if line.startswith("#")}  # fmt: skip
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("https://"):
-            continue
-        path, _, heading = target.partition("#")
-        assert not path or ((ROOT / page).parent / path).exists(), target
-        assert path or heading in headings, target
