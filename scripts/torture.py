@@ -51,9 +51,9 @@ def pool_kills(root: Path) -> dict[str, Any]:
     return asdict(torture.kill_again_and_again(root, rows, kills=100, seed=SEED, workers=2))
 
 
-def sharers(root: Path) -> dict[str, Any]:
+def shared_runs(root: Path) -> dict[str, Any]:
     """100 SIGKILLs of one of 3 launches that share a run."""
-    return asdict(torture.kill_sharers(root, make_rows(root, 20_000), kills=100, launches=3, seed=SEED))
+    return asdict(torture.kill_launches(root, make_rows(root, 20_000), kills=100, launches=3, seed=SEED))
 
 
 def crash_points(root: Path) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def state_machine(root: Path) -> dict[str, Any]:
 
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     each.__name__: each
-    for each in (kills, pool_kills, sharers, crash_points, disk_failures, worker_kills, races, state_machine)
+    for each in (kills, pool_kills, shared_runs, crash_points, disk_failures, worker_kills, races, state_machine)
 }
 
 

@@ -74,7 +74,7 @@ def make_fake(_device: str) -> FakeScorer:
 
 
 def make_meeting(_device: str) -> FakeScorer:
-    """Scores nothing before LADM_TEST_MEETING launches have come so far; each has claimed a unit by then."""
+    """Scores nothing before LADM_TEST_MEETING launches have reached this point; each has claimed a unit by then."""
     folder, count = os.environ["LADM_TEST_MEETING"].rsplit(":", 1)
     scorer = FakeScorer()
     score = scorer.score

@@ -273,7 +273,7 @@ def test_error_messages_of_calibrate(ladm: Run, rows: str, tmp_path: Path) -> No
         (("--rows", rows, "--output", tmp_path / "p.yaml", "--work", Path(rows).parent), 1,
          f"{Path(rows).parent} contains the rows {rows}; give another folder for the work files"),
         (("--rows", rows, *out, "--work", GOLDEN), 1,
-         f"{GOLDEN} belongs to something else (it contains config.json); give an empty folder for the work files"),
+         f"{GOLDEN} belongs to something else (it holds config.json); give an empty folder for the work files"),
         (("--rows", rows, *out, "--span-tokens", "0"), 2, "--span-tokens must be at least 1, not 0"),
         (("--rows", rows, *out, "--exclude-domain", "poems"), 2,
          f"--exclude-domain poems: {rows} has no row of that domain"),

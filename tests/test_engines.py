@@ -211,9 +211,9 @@ def command_of(process: int) -> str:
 def test_workers_that_keep_dying_end_the_run(tmp_path: Path, save_rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = [row | {"input_ids": [70, 1, k]} for k, row in enumerate(fake_rows(40))]
     monkeypatch.setattr(FailureTracker, "MAX_IN_A_ROW", 3)
-    with pytest.raises(LadmError) as told:
+    with pytest.raises(LadmError) as caught:
         complete(tmp_path / "run", open_rows(save_rows(data)), fakes.make_deadly, devices=2)
-    assert str(told.value).endswith(
+    assert str(caught.value).endswith(
         "died (exit code 9) 4 times without a row in between; the rows it finished are safe, and the same command "
         "goes on from there"
     )

@@ -1,4 +1,4 @@
-"""Reductions, profiles, and scores made anew from stored layers."""
+"""Reductions, profiles, and scores computed again from stored layers."""
 
 from __future__ import annotations
 
@@ -143,9 +143,9 @@ def test_rescoring_gives_what_scoring_gives(ladm: Run, kept: tuple[str, Path], t
         assert "5 documents scored, 1 without a score" in result.output
         for name in ("sorted_by_score.jsonl", "scores.parquet", "errors.jsonl"):
             assert (direct / name).read_bytes() == (again / name).read_bytes(), name
-        told = [json.loads((folder / "run.json").read_text()) for folder in (direct, again)]
-        assert told[1]["about"].pop("rescored_from") == str(run)
-        assert [identity.pop("about") and identity for identity in told] == [told[0]] * 2
+        identities = [json.loads((folder / "run.json").read_text()) for folder in (direct, again)]
+        assert identities[1]["about"].pop("rescored_from") == str(run)
+        assert [identity.pop("about") and identity for identity in identities] == [identities[0]] * 2
     result = ladm("select", tmp_path / "again median", "--rows", rows, "--tokens", "1k", "--output", tmp_path / "s")
     assert result.exit_code == 0, result.output
 
@@ -206,13 +206,13 @@ def test_a_profile_binds_the_settings_and_stops_early(ladm: Run, kept: tuple[str
     assert json.loads((tmp_path / "run" / "run.json").read_text())["layers"] == [0, 1]
     for index, line in by_index(tmp_path / "run").items():
         assert line["cds_per_layer"] == pytest.approx(by_index(run)[index]["cds_per_layer"][:2], rel=1e-6)
-    for flags, told in (
+    for flags, conflict in (
         (("--span-tokens", "32"), "--span-tokens 16, and --span-tokens 32 was given"),
         (("--reduce", "mean"), "--reduce median, and --reduce mean was given"),
         (("--layers", "0-2"), "--layers 0-1, and --layers 0-2 was given"),
     ):
         result = ladm("score", rows, *plain, "--profile", profile, "--output", tmp_path / "x", *flags)
-        message = f"ladm: --profile {profile} scores with {told}; leave it out, or leave the profile out\n"
+        message = f"ladm: --profile {profile} scores with {conflict}; leave it out, or leave the profile out\n"
         assert (result.exit_code, result.stderr) == (2, message)
     same = ("--span-tokens", "16", "--layers", "0,1", "--reduce", "median")
     result = ladm("score", rows, *plain, "--profile", profile, "--output", tmp_path / "run", *same)
@@ -260,9 +260,9 @@ def test_a_profile_that_cannot_be_used(
     content = yaml.safe_load(path.read_text())
     change(content)
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as caught:
         read_profile(path)
-    assert str(told.value) == f"--profile {path}: {message}"
+    assert str(caught.value) == f"--profile {path}: {message}"
 
 
 def test_a_file_that_is_no_profile(tmp_path: Path) -> None:

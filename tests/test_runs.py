@@ -224,7 +224,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         require_own_or_empty(folder / "chapter1.tex")
 
 
-def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
+def test_the_second_holder_learns_who_the_first_is(tmp_path: Path) -> None:
     code = "import pathlib, sys, ladm.storage.locks as locks; locks.locked(pathlib.Path(sys.argv[1])).__enter__()"
     with locked(tmp_path / "run"):
         second = subprocess.run(
@@ -336,7 +336,7 @@ def test_files_of_others_are_never_deleted(tmp_path: Path) -> None:
         assert (folder / "holiday.jpg.partial").exists()
 
 
-def test_a_sort_that_fails_is_told_and_made_again(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
+def test_a_sort_that_fails_is_reported_and_repeated(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ladm.runs.finish._SORT", "SELECT *, error('disk full') FROM read_parquet($staged)")
         with pytest.raises(StorageError, match=r"^cannot sort in .*/run/\.sorting-\w+: .*disk full"):

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 from conftest import GOLDEN, SMALL, read_lines, results, topical_rows
 
+from ladm.corpus.rows import open_rows
 from ladm.method.grid import span_grid
+from ladm.modeling.facts import model_facts
+from ladm.scoring.plan import make_plan
+from ladm.scoring.score import score
+from ladm.settings.score import ScoreSettings
 
 Run = Callable[..., Result]
 
@@ -253,3 +260,41 @@ def test_a_fault_of_ours_is_one_line_too(
     assert result.stderr.splitlines()[-1] == (
         "ladm: unexpected ZeroDivisionError: division by zero and more (a fault of ladm; LADM_DEBUG=1 shows where)"
     )
+
+
+def test_scoring_from_python_works_in_a_thread_and_is_silent(
+    short_rows: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = ScoreSettings(
+        rows=short_rows, model=str(GOLDEN), output=str(tmp_path / "run"), dtype="float32", device="cpu", span_tokens=16
+    )
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(score, settings).result()
+        assert (first.summary.scored, first.already_finished) == (7, False)
+        assert thread.submit(score, settings).result().already_finished
+    assert capfd.readouterr() == ("", "")
+    assert first.run.is_finished
+
+
+def test_rows_and_facts_that_are_at_hand_are_not_read_again(
+    short_rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ScoreSettings(
+        rows=short_rows, model=str(GOLDEN), output=str(tmp_path / "run"), dtype="float32", device="cpu", span_tokens=16
+    )
+    rows, facts = open_rows(short_rows), model_facts(str(GOLDEN))
+    monkeypatch.setattr("ladm.scoring.score.open_rows", None)
+    monkeypatch.setattr("ladm.scoring.plan.model_facts", None)
+    assert score(settings, rows=rows, facts=facts).summary.scored == 7
+
+
+def test_a_plan_and_its_scorer_need_no_folder(golden: dict[str, Any]) -> None:
+    settings = ScoreSettings(model=str(GOLDEN), dtype="float32", device="cpu", span_tokens=16)
+    scorer = make_plan(settings).make_scorer()("cpu")
+    case = next(
+        case for case in golden["cases"]
+        if (case["span_tokens"], case["d_afs"], case["d_cds"], case["ablation"]) == (16, 4, 4, "none")
+    )  # fmt: skip
+    ids = np.array([golden["input_ids"][0][: case["length"]]])
+    (scored,) = scorer.score(ids)()
+    assert scored.score == pytest.approx(case["cds"][0], rel=1e-5)

@@ -171,7 +171,7 @@ def test_rows_are_read_and_checked_while_others_are_scored(
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that a test moves."""
 
     now = 0.0
 

@@ -180,8 +180,8 @@ def test_one_who_comes_back_while_a_run_alone_is_at_the_unit(tmp_path: Path, row
 
 def test_alone_and_shared_exclude_each_other(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    told = pytest.raises(LockedError, match=f"is in use by process {os.getpid()} on")
-    with locked(folder, shared=True), locked(folder, shared=True), told, locked(folder):
+    refused = pytest.raises(LockedError, match=f"is in use by process {os.getpid()} on")
+    with locked(folder, shared=True), locked(folder, shared=True), refused, locked(folder):
         pass
     with locked(folder), pytest.raises(LockedError), locked(folder, shared=True):
         pass
@@ -226,7 +226,7 @@ def test_the_place_of_a_launch(environment: dict[str, str], expected: tuple[int,
 def test_spelled_shards_and_ranks() -> None:
     assert parse_shard("2/8") == Shard(2, 8)
     for text, message in (("8/8", "--shard 8/8: the first is 0/8"), ("2", "--shard '2' is not a number and a count")):
-        with pytest.raises(UsageError) as told:
+        with pytest.raises(UsageError) as caught:
             parse_shard(text)
-        assert str(told.value).startswith(message)
+        assert str(caught.value).startswith(message)
     assert shared_units.LEASE_SECONDS > 10

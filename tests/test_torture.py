@@ -22,7 +22,7 @@ from torture import (
     every_crash_point,
     every_failure,
     kill_again_and_again,
-    kill_sharers,
+    kill_launches,
     kill_workers,
     positions_in,
     race_for_the_lock,
@@ -45,7 +45,7 @@ def test_kills_inside_a_run(tmp_path: Path, save_rows: Any, workers: int, kills:
 
 def test_launches_that_share_a_run_killed_at_random(tmp_path: Path, save_rows: Any) -> None:
     rows = open_rows(save_rows(fake_rows(3000)))
-    found = kill_sharers(tmp_path, rows, kills=4, launches=2, seed=2)
+    found = kill_launches(tmp_path, rows, kills=4, launches=2, seed=2)
     assert (found.lost, found.repeated, found.differing) == (0, 0, 0)
     assert found.kills == 4
     assert found.acknowledged > 2000 * found.rounds

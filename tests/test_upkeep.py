@@ -61,9 +61,9 @@ def test_status_of_a_finished_and_of_an_unfinished_run(ladm: Run, run: Path) -> 
     sealed.rename(run / "units" / "000001.open")
     (run / "units" / "000001.open").write_bytes(b"".join(lines[:5]) + lines[5][:20])
     (run / "units" / "000001.claim-0").write_text('{"host": "node7", "process": 12, "shard": "0/2"}')
-    told = ladm("status", run).stdout
-    assert told.startswith("unfinished: 29 of 40 rows\nunits: 2 of 3 sealed\n  empty: 1\n  too_short: 1\nrate: ")
-    assert told.endswith(" left at that rate\nunit 1: process 12 on node7\n")
+    printed = ladm("status", run).stdout
+    assert printed.startswith("unfinished: 29 of 40 rows\nunits: 2 of 3 sealed\n  empty: 1\n  too_short: 1\nrate: ")
+    assert printed.endswith(" left at that rate\nunit 1: process 12 on node7\n")
     found = json.loads(ladm("status", run, "--json").stdout)
     assert (found["done"], found["sealed"], found["errors"]) == (29, 2, {"empty": 1, "too_short": 1})
     assert found["seconds_left"] == pytest.approx(11 / found["rows_a_second"])
@@ -262,9 +262,7 @@ def test_a_run_is_removed_to_the_last_file(run: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--overwrite", "--retry-errors"])
-def test_sharers_change_nothing_behind_each_others_back(
-    ladm: Run, made: tuple[str, Path], run: Path, option: str
-) -> None:
+def test_launches_that_share_a_run_reset_nothing(ladm: Run, made: tuple[str, Path], run: Path, option: str) -> None:
     result = ladm("score", made[0], *SMALL, "--output", run, "--shard", "0/2", option)
     assert (result.exit_code, result.stderr) == (
         2,

@@ -140,7 +140,7 @@ def kill_again_and_again(folder: Path, rows: Rows, *, kills: int, seed: int, wor
     """Kill the process group of a run inside of it, again and again; at each of its ends compare its bytes.
 
     The run kills itself: shortly after a drawn number of rows or of disk operations, so that each kill
-    falls inside of it however busy the machine is. Whenever a run ends another is begun.
+    falls inside of it however busy the machine is. Whenever a run ends, another is started.
     A row is acknowledged when the child has written its position, which it does after the fsync.
     """
     draw = random.Random(seed)
@@ -182,7 +182,7 @@ def _one_life(run: Path, rows: Rows, reported: Path, kill: str, *, workers: int)
     return code == 0
 
 
-def kill_sharers(folder: Path, rows: Rows, *, kills: int, launches: int, seed: int) -> Kills:
+def kill_launches(folder: Path, rows: Rows, *, kills: int, launches: int, seed: int) -> Kills:
     """Have launches share a run; as its rows advance kill one of them, and start it again, again and again."""
     draw = random.Random(seed)
     found = Kills()
@@ -231,7 +231,7 @@ def share(folder: Path, rows: Rows, shard: Shard, *, report: Callable[[list[Any]
 
 
 def main() -> None:
-    """The child of `kill_again_and_again` and of `kill_sharers`."""
+    """The child of `kill_again_and_again` and of `kill_launches`."""
     run, rows, reported, workers, kill, *shard = sys.argv[1:]
     descriptor = os.open(reported, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     unit, count, delay = (*kill.split(":"), "0", "0")[:3]

@@ -8,7 +8,8 @@ from pathlib import Path
 from ladm.calibration.contrast import ContrastRow
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError
-from ladm.storage.files import io_errors, write_whole
+from ladm.storage.files import io_errors
+from ladm.storage.output_folder import OutputFolder
 
 CONTRAST, RUN = "contrast", "run"
 MARK = ".ladm-calibration"
@@ -16,19 +17,15 @@ MARK = ".ladm-calibration"
 
 def open_work_folder(folder: Path, *, rows: str | None) -> None:
     """Create the folder, or accept one that an earlier call created. Raises LadmError for any other folder."""
-    if (folder / MARK).exists():
+    output = OutputFolder(folder, record=MARK, leftovers="", remedy="give an empty folder for the work files")
+    if output.is_started:
         return
     # Otherwise a later cleanup of the work files would remove the rows with them.
     if rows is not None and folder.resolve() in (Path(rows).resolve(), *Path(rows).resolve().parents):
         raise LadmError(f"{folder} contains the rows {rows}; give another folder for the work files")
-    others = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if others:
-        raise LadmError(
-            f"{folder} belongs to something else (it contains {others[0]}); give an empty folder for the work files"
-        )
-    with io_errors(folder, "create"):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / MARK, [b"Work files of ladm calibrate or ladm check; this folder can be removed.\n"])
+    output.require_own_or_empty()
+    # What the work is started with are the contrast set and its run, which `save_contrast` and `score` compare.
+    output.claim(b"Work files of ladm calibrate or ladm check; this folder can be removed.\n")
 
 
 def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:

@@ -11,6 +11,7 @@ resumes where it was stopped. Imports no torch.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -25,8 +26,10 @@ from ladm.corpus.tokenization import Tokenizer, load_tokenizer
 from ladm.errors import LadmError
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
-from ladm.storage.files import create_once, io_errors, write_whole
+from ladm.storage.files import io_errors, write_whole
+from ladm.storage.identity import require_same
 from ladm.storage.locks import locked
+from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 
 __all__ = ["REASONS", "PreparedRows", "Progress", "prepare"]
 
@@ -84,12 +87,14 @@ def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None 
     if finished is not None:
         echo(f"{output} is prepared already")
         return finished
-    _refuse_foreign(output)
+    # The record of what was started is in the work folder: a data set is ours as long as its preparation is unfinished.
+    folder = OutputFolder(
+        output, record=f"{WORK_FOLDER}/asked.json", leftovers=rf"{re.escape(WORK_FOLDER)}|{LOCK_FILES}"
+    )
+    folder.require_own_or_empty()
     with locked(output):
         work = output / WORK_FOLDER
-        with io_errors(work, "create"):
-            work.mkdir(exist_ok=True)
-        _create_or_resume(work, identity)
+        folder.start(identity)
         blocks = _seal_blocks(settings, sources, tokenizer, work, progress or _NoProgress())
         return _finish(settings, output, blocks, identity)
 
@@ -111,36 +116,8 @@ def _finished(output: Path, identity: dict[str, Any]) -> PreparedRows | None:
         return None
     with io_errors(path, "read"):
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    _require_same(output, record["asked"], identity)
+    require_same(output, record["asked"], identity)
     return PreparedRows(folder=output, rows=record["rows"], counts=record["counts"])
-
-
-def _require_same(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    differing = [key for key in now if before.get(key) != now[key]]
-    if differing:
-        raise LadmError(
-            f"{output} was started with something else ({', '.join(differing)}); give another --output, or remove it"
-        )
-
-
-def _refuse_foreign(output: Path) -> None:
-    """Raise LadmError where the output is a file, or a folder with files that no preparation made."""
-    if output.is_dir():
-        others = {path.name for path in output.iterdir()} - {WORK_FOLDER, ".lock", ".holder"}
-        # A stop in the last step leaves the finished data set without its record; it is written again.
-        ours = {"train", "dataset_dict.json", f"{RECORD_FILE}.partial"}
-        if others and not ((output / WORK_FOLDER).exists() and others <= ours):
-            raise LadmError(
-                f"{output} belongs to something else (it holds {min(others)}); give --output an empty folder"
-            )
-    elif output.exists():
-        raise LadmError(f"{output} is a file; give --output a folder")
-
-
-def _create_or_resume(work: Path, identity: dict[str, Any]) -> None:
-    path = work / "asked.json"
-    if not create_once(path, json.dumps(identity).encode()):
-        _require_same(work.parent, json.loads(path.read_text(encoding="utf-8")), identity)
 
 
 def _seal_blocks(

@@ -37,7 +37,7 @@ _FRONT = re.compile(r'\{"rank": \d+, (.*?"score": )[^,]+', re.DOTALL)
 
 
 def rescore(settings: RescoreSettings) -> ScoreResult:
-    """Score the rows of `settings.run` anew from their stored CDS, into the folder `settings.output`.
+    """Score the rows of `settings.run` again from their stored CDS, into the folder `settings.output`.
 
     Raises LadmError when the run did not store what is needed, or a profile is for another model or method.
     """

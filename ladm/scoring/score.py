@@ -42,7 +42,7 @@ def score(
     echo: Echo = silent,
     progress: Progress | None = None,
 ) -> ScoreResult:
-    """Score every row of `settings.rows` into the run folder `settings.output`, or go on where it was stopped.
+    """Score every row of `settings.rows` into the run folder `settings.output`, or resume it.
 
     `rows` and `facts` are those of the settings, where the caller has opened them already. `echo` is called
     with the settings as resolved, a line at a time. May be called in any thread.

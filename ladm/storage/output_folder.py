@@ -60,7 +60,7 @@ class OutputFolder:
             raise LadmError(f"{self.path} belongs to something else (it holds {others[0]}); {self._remedy}")
 
     def start(self, identity: Mapping[str, Any]) -> bool:
-        """Write down what the work is started with and return True; or, where that is there already, compare.
+        """Write down what the work is started with and return True; or, where that exists already, compare.
 
         `about`, which is for people, is not compared. Raises LadmError with every field that differs.
         """
@@ -72,7 +72,7 @@ class OutputFolder:
         return False
 
     def claim(self, content: bytes) -> bool:
-        """Create the folder and the record, unless it is there already."""
+        """Create the folder and the record, unless it exists already."""
         with io_errors(self.path, "create"):
             self.record.parent.mkdir(parents=True, exist_ok=True)
             # The record's own name is made durable by `create_once`, that of its folder only here.

@@ -14,7 +14,7 @@ from ladm.scoring.engines.score_unit import score_unit
 from ladm.signals.scorer import Scorer
 
 TICK_SECONDS = 0.5
-"""How long to wait before a source that had no unit is asked again."""
+"""How long to wait between two looks at a source that had no unit."""
 
 
 def run_in_process(job: ScoreJob) -> None:

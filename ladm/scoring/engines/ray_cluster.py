@@ -207,5 +207,5 @@ class _Supervisor:
 
 
 def _start(actor: Any) -> Any:
-    """The future of the actor's start. Ray retries once while it places the actor anew, but not for ever."""
+    """The future of the actor's start. Ray retries once while it places the actor on another node, but not for ever."""
     return actor.start.options(max_task_retries=1).remote()

@@ -46,7 +46,7 @@ def score_unit(
 #     writer thread                       store 1   store 2   store 3   ...
 #
 # One thread each, because the order has to be kept: rows are stored in the order in which they were scored, and the
-# supervisor is told of each batch only after the one before is durable. A scorer on a GPU is asynchronous: `score`
+# supervisor learns of each batch only after the one before is durable. A scorer on a GPU is asynchronous: `score`
 # returns when the work is queued, so batch 2 is queued before the scores of batch 1 are waited for.
 def _score(
     run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule
@@ -193,7 +193,7 @@ class _Reader:
 
 def _batches(checked: list[CheckedRow], length: int, sizes: BatchSizes) -> Iterator[list[CheckedRow]]:
     while checked:
-        # Asked anew for each batch, because the device may have refused the size of the last one.
+        # Looked up for each batch, because the device may have refused the size of the last one.
         size = sizes(length)
         yield checked[:size]
         checked = checked[size:]

@@ -19,7 +19,7 @@ class UnitQueue:
     """The units of a source and, before them, those whose worker was lost, preferably for another place."""
 
     PAUSE_SECONDS = 0.5
-    """A source that had no unit is not asked again for this long: it lists a folder."""
+    """Pause between two looks at a source that had no unit: each of them lists a folder."""
 
     def __init__(self, source: Source, clock: Clock = time.monotonic) -> None:
         self._source, self._clock = source, clock
