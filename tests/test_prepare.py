@@ -274,7 +274,7 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
     assert result.exit_code == 1
     assert result.stderr.startswith(f"ladm: {t}/rows was started with something else; give another --output, or ")
     assert "\n  limit: null before, 2 now" in result.stderr
-    assert "\n  bos: true before, false now" in result.stderr
+    assert "\n  tokenizer.bos: true before, false now" in result.stderr
 
 
 def test_globs_are_expanded_in_the_order_of_names(ladm: Command, plain: Any, tokenizer: str, tmp_path: Path) -> None:
