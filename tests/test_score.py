@@ -120,7 +120,7 @@ def test_the_configs_that_are_shipped_load(name: str) -> None:
     from ladm.settings.score import ScoreSettings
 
     path = Path(__file__).parent.parent / "configs" / f"{name}.yaml"
-    loaded = score_settings(str(path), {})
+    loaded = score_settings(str(path), {"rows": "rows", "output": "run"})
     plain = ScoreSettings(span_tokens=loaded.span_tokens, record=loaded.record)
     assert (loaded.method, loaded.reduce) == (plain.method, plain.reduce)
 

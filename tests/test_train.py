@@ -197,7 +197,8 @@ def test_bfloat16_on_a_cpu_and_a_budget_with_a_suffix(
     assert weights(tmp_path / "half")["model.embed_tokens.weight"].dtype == torch.float32
     (tmp_path / "half.yaml").write_text("tokens: 1x\n")
     result = ladm(*settings_of(golden_lm, rows, tmp_path / "half.yaml", tmp_path / "half")[:-2])
-    assert (result.exit_code, result.stderr[:22]) == (2, "ladm: --tokens '1x' is")
+    message = f"ladm: --config {tmp_path}/half.yaml: tokens: '1x' is not a number of tokens such as 1B, 500M, 250k or "
+    assert (result.exit_code, result.stderr) == (2, f"{message}1073741824\n")
 
 
 def test_models_that_cannot_see_far(ladm: Command, rows: str, config: Path, tmp_path: Path) -> None:
