@@ -31,13 +31,13 @@ NEEDLE = "\nThe magic number of {city} is {number}.\n"
 QUESTION = "\nQuestion: What is the magic number of {city}?\nAnswer: The magic number of {city} is"
 ANSWER_TOKENS = 16
 HAYSTACKS = 4
-"""So many times the longest haystack is there to draw hay from."""
+"""Text to draw hay from, as a multiple of the longest haystack."""
 _DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Haystack:
-    """A prompt: so many tokens with a needle `depth` of the way in, and the number that answers it."""
+    """A prompt with a needle in it, and the number that answers it."""
 
     ids: npt.NDArray[np.int64]
     number: str
@@ -51,7 +51,7 @@ def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparin
     output, picture = Path(settings.output), Path(settings.output).with_suffix(".png")
     require_place(output, mark='"depths"')
     if picture.exists() and not output.exists():
-        raise UsageError(f"--output {output}: {picture} is there already and is not of this command; give another name")
+        raise UsageError(f"--output {output}: {picture} exists and was not written by this command; give another name")
     folder, longest = model_folder(settings.model), max(settings.lengths)
     tokenizer = plain_tokenizer(str(folder))
     language = load_language(settings.model, device=settings.device, dtype=settings.dtype)
@@ -115,7 +115,7 @@ def make_haystack(
 def answers(language: Language, tokenizer: Any, prompt: Haystack) -> bool:
     """Is the first number of the greedy continuation the one that was hidden?"""
     ids_BT = torch.from_numpy(prompt.ids).unsqueeze(0).to(language.device)
-    # What the model's folder says of beams or of penalties for repeating a text would be followed too.
+    # Without this, beams and penalties for repetition in the model's generation_config.json would be used.
     language.model.generation_config = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=ANSWER_TOKENS, pad_token_id=tokenizer.pad_token_id or 0,
         eos_token_id=language.model.generation_config.eos_token_id,

@@ -44,15 +44,17 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
     if any(map(is_of_ruler, wanted)):
         require_no_code(settings.model, folder)
         if not lengths:
-            raise LadmError(f"RULER begins at {RULER_LENGTHS[0]:,} tokens, and {settings.model} is asked for fewer")
+            raise LadmError(
+                f"RULER begins at {RULER_LENGTHS[0]:,} tokens, and --length or {settings.model} allows fewer"
+            )
     require_place(settings.output, mark='"marks"')
     marks: list[dict[str, Any]] = []
-    # lm-eval takes the first --limit questions of all lengths together; one length at a time, each has so many.
+    # lm-eval applies --limit to the questions of all lengths together; one length at a time, it applies to each.
     steps = [
         (name, shots, length) for name, shots in wanted.items() for length in (lengths if is_of_ruler(name) else [None])
     ]
     for name, shots, length in steps:
-        echo(f"task      {name}" + told(shots, "examples") + told(length, "tokens"))
+        echo(f"task      {name}" + count_of(shots, "examples") + count_of(length, "tokens"))
         metadata = {"pretrained": str(folder), "max_seq_lengths": [length]}
         manager = known if length is None else TaskManager(include_path=settings.include_path, metadata=metadata)
         try:
@@ -68,7 +70,7 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
                 log_samples=False,
             )
         except Exception as error:
-            # lm-eval, its tasks and what they download raise kinds of their own.
+            # lm-eval, its tasks and what they download raise errors of many kinds.
             kept = f"; {len(marks)} marks of others are in {settings.output}" if settings.output and marks else ""
             raise LadmError(f"lm-eval failed in {name}: {one_line(error)}{kept}") from None
         new = list(marks_of(found, shots, length))
@@ -83,16 +85,16 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
 
 
 def _batch_size(settings: TasksSettings, device: str) -> int | str:
-    """Of lm-eval's; on a CPU it would try far too many at once until the system kills it."""
+    """lm-eval's batch size; on a CPU its `auto` tries larger and larger batches until the system kills it."""
     return 1 if settings.batch_size == "auto" and device == "cpu" else settings.batch_size
 
 
-def told(count: int | None, what: str) -> str:
+def count_of(count: int | None, what: str) -> str:
     return "" if count is None else f", {count} {what}"
 
 
 def with_mean(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """RULER's tasks and their mean, of which lm-eval knows that of 4,096 tokens alone."""
+    """RULER's tasks and their mean; lm-eval has a mean at 4,096 tokens only."""
     each = [mark for mark in marks if mark["task"] != "ruler"]
     if not each:
         return marks

@@ -11,7 +11,7 @@ import torch
 from ladm.errors import LadmError, UsageError
 
 
-def resolve_devices(asked: str, *, workers: int | None = None, rank: int | None = None) -> tuple[str, ...]:
+def resolve_devices(requested: str, *, workers: int | None = None, rank: int | None = None) -> tuple[str, ...]:
     """`auto`, `cpu`, `cuda` (all visible), `cuda:0,1` -> device names, a process each.
 
     A CPU is given to `workers` processes. Of all visible devices, a launcher's `rank` on this machine
@@ -19,43 +19,43 @@ def resolve_devices(asked: str, *, workers: int | None = None, rank: int | None 
 
     Raises UsageError for another spelling and LadmError for a device that is not there.
     """
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+    if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return ("cpu",) * (workers or 1)
     if workers is not None:
         raise UsageError("--workers is for a CPU; on CUDA there is one process a device, as --device says")
-    match = re.fullmatch(r"(?:auto|cuda(?::(\d+(?:,\d+)*))?)", asked)
+    match = re.fullmatch(r"(?:auto|cuda(?::(\d+(?:,\d+)*))?)", requested)
     if match is None:
-        raise UsageError(f"--device {asked!r} is none of auto, cpu, cuda, cuda:0,1")
+        raise UsageError(f"--device {requested!r} is none of auto, cpu, cuda, cuda:0,1")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        raise LadmError(f"--device {asked}: no CUDA device here; use --device cpu")
+        raise LadmError(f"--device {requested}: no CUDA device here; use --device cpu")
     numbers = list(range(count)) if match[1] is None else [int(text) for text in match[1].split(",")]
     if len(set(numbers)) != len(numbers):
-        raise UsageError(f"--device {asked} names a device twice")
+        raise UsageError(f"--device {requested} names a device twice")
     if max(numbers) >= count:
-        raise LadmError(f"--device {asked}: there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
+        raise LadmError(f"--device {requested}: there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
     if rank is not None and match[1] is None and count > 1:
         return (f"cuda:{rank % count}",)
     return tuple(f"cuda:{number}" for number in numbers)
 
 
-def resolve_backend(asked: str, device: str) -> str:
+def resolve_backend(requested: str, device: str) -> str:
     """`auto` is triton on CUDA where it is installed, torch elsewhere. Raises LadmError where triton cannot run."""
     has_triton = importlib.util.find_spec("triton") is not None
     on_cuda = device.startswith("cuda")
-    if asked == "auto":
+    if requested == "auto":
         return "triton" if on_cuda and has_triton else "torch"
-    if asked == "triton" and not has_triton:
+    if requested == "triton" and not has_triton:
         raise LadmError("--backend triton: triton is not installed; use --backend torch")
-    if asked == "triton" and not on_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+    if requested == "triton" and not on_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise LadmError(f"--backend triton needs a CUDA device, not {device}; use --backend torch")
-    return asked
+    return requested
 
 
-def resolve_dtype(asked: str, device: str) -> torch.dtype:
+def resolve_dtype(requested: str, device: str) -> torch.dtype:
     """`auto` is bfloat16 where the device is fast at it: CUDA from compute capability 8, a CPU with AMX."""
-    if asked != "auto":
-        dtype = getattr(torch, asked)
+    if requested != "auto":
+        dtype = getattr(torch, requested)
         assert isinstance(dtype, torch.dtype)
         return dtype
     if device.startswith("cuda"):

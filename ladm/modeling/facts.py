@@ -45,12 +45,12 @@ class ModelFacts:
     head_size: int | None
     windowed: tuple[int, ...]
 
-    def choose_layers(self, asked: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The layers to score: those asked for, or all.
+    def choose_layers(self, requested: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The layers to score: the requested ones, or all.
 
         Raises UsageError for a layer that the model does not have and LadmError for a windowed one.
         """
-        layers = tuple(range(self.num_layers)) if asked is None else asked
+        layers = tuple(range(self.num_layers)) if requested is None else requested
         if layers[-1] >= self.num_layers:
             raise UsageError(f"--layers names layer {layers[-1]}, but {self.name} has layers 0-{self.num_layers - 1}")
         barred = sorted(set(layers) & set(self.windowed))

@@ -54,7 +54,7 @@ class _Enough(Exception):
 
 @dataclass
 class _Watch:
-    """The errand of one forward pass, handed to every attention call of it."""
+    """The context of one forward pass, handed to every attention call in it."""
 
     kernel: str
     layers: frozenset[int] = frozenset()
@@ -93,9 +93,9 @@ class Observer:
     def check(self) -> None:
         """Compare with the stock model on a short input.
 
-        Raises LadmError unless our attention is called once in every layer, is asked for nothing
-        that the formula does not cover, gives the log-sum-exp of its logits, and the hidden states of
-        the stock model.
+        Raises LadmError unless our attention is called once in every layer, with no argument that the
+        formula does not cover, and returns the log-sum-exp of its logits, and unless the hidden states
+        are those of the stock model.
         """
         length = min(PROBE_TOKENS, self.facts.max_tokens or PROBE_TOKENS)
         ids = torch.arange(length, device=self.device).mul(37).remainder(self.facts.vocab_size).unsqueeze(0)
@@ -166,7 +166,7 @@ def load_observer(
     attention: str | None = None,
     check: bool = True,
 ) -> Observer:
-    """Load the weights of `facts.folder` and, unless told otherwise, check that they can be observed.
+    """Load the weights of `facts.folder` and, unless `check` is False, check that they can be observed.
 
     `attention` is a kernel's name; None: the one that `attention_kernel` chooses.
 

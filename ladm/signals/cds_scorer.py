@@ -56,12 +56,12 @@ class LadmScorer:
         if self.asynchronous:
             device = self._observer.device
             on_device = ids.pin_memory().to(device, non_blocking=True)
-            begun = forward(self._observer, on_device, grid, **self._how, low_memory=low_memory).to_host()
+            started = forward(self._observer, on_device, grid, **self._how, low_memory=low_memory).to_host()
             there = torch.cuda.current_stream(device).record_event()
 
             def wait() -> list[Scored]:
                 there.synchronize()
-                return self._scored(begun.finish())
+                return self._scored(started.finish())
 
             return wait
         each_row = torch.tensor_split(ids, len(ids))

@@ -30,12 +30,12 @@ class Pass:
     heads: Kept
 
     def to_host(self) -> Pass:
-        """The same on the CPU, once the device's queue has come so far: nothing is waited for."""
+        """The same on the CPU. Does not wait: the copies are made when the device's queue reaches them."""
         heads = {name: values.to("cpu", non_blocking=True) for name, values in self.heads.items()}
         return replace(self, pfs_BLJN=self.pfs_BLJN.to("cpu", non_blocking=True), heads=heads)
 
     def finish(self) -> Kept:
-        """Equations 3-5: what is kept, as `layer_cds` has it."""
+        """Equations 3-5: the stored columns, as in `layer_cds`."""
         kept = {
             kept_column(heads=False, second_form=k == 1): _cds(self.pfs_BLJN, self.grid, form)
             for k, form in enumerate(_forms(self.ablation, self.record))
@@ -55,7 +55,7 @@ def layer_cds(
     record: str = "layers",
     low_memory: bool = False,
 ) -> Kept:
-    """What is kept of rows of equal length in one forward pass, float32 on the CPU, layers as in `observer.layers`.
+    """The stored columns of rows of equal length, from one forward pass; float32 on the CPU, by `observer.layers`.
 
     `cds_per_layer` (B, L); with record "heads" also `cds_per_head` (B, L H), each head's CDS from its
     own PFS, layer by layer; with "range" also `range_per_layer` (B, L), the median PFS of the used

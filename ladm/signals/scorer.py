@@ -24,8 +24,8 @@ class Scored:
 class Scorer(Protocol):
     """One way to score documents, ready to run on one device.
 
-    `asynchronous`: does `score` return before the numbers are there? Then the next rows are begun
-    before they are asked for, so that the device always has work.
+    `asynchronous`: does `score` return before the numbers are computed? Then the next rows are started
+    before these are waited for, so that the device always has work.
     """
 
     @property
@@ -36,10 +36,10 @@ class Scorer(Protocol):
         ...
 
     def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[Scored]]:
-        """Begin to score rows of equal length; what is returned waits for their scores, in their order.
+        """Start scoring rows of equal length; the returned function waits for their scores, in the same order.
 
-        Every number may be NaN; the caller looks.
+        Any number may be NaN; the caller checks.
 
-        `low_memory`: of memory, whatever it costs in time; asked for where a row alone did not fit.
+        `low_memory`: use less memory, whatever it costs in time, because a row alone did not fit.
         """
         ...
