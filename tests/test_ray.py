@@ -77,7 +77,7 @@ def score_with_ray(folder: Path, rows: Rows, make_scorer: Any, *, report: Any = 
     with locked(folder, shared=True):
         run = Run.create_or_resume(folder, torture.identity(rows))
         with SharedUnits(run, Shard(0, 1)) as source:
-            job = torture.job_of(run, rows, source, make_scorer=make_scorer, report=report, hang_seconds=5.0)
+            job = torture.job_of(run, rows, source, make_scorer=make_scorer, report=report)
             engine.run_units(job, cluster=ray_connection.connect("cpu", 2))
             source.finish(partial(finish, run), lambda: run.is_finished)
 

@@ -12,6 +12,7 @@ from ladm.runs.layout import CLAIM, UNITS
 def units_held(run: Run) -> dict[int, str]:
     """Who works on which unsealed unit, for people: unit number -> `process 12 on host`."""
     newest: dict[int, tuple[int, str]] = {}
+    # A claim may outlive its unit: its holder removes it after the unit is sealed.
     waiting = {unit.number for unit in run.unsealed()}
     for path in (run.folder / UNITS).glob("*.claim-*"):
         found = CLAIM.fullmatch(path.name)

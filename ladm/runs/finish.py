@@ -136,6 +136,7 @@ def _staged_table(scored: Sequence[StoredLine], schema: pa.Schema) -> pa.Table:
 
 def write_sorted(folder: Path, staged: Path) -> None:
     """Write the rows of `staged` in order into both result files."""
+    # Few threads and little memory: the model may still be loaded, and DuckDB would take 80 % of what there is.
     settings = {"threads": 2, "memory_limit": SORT_MEMORY, "temp_directory": str(staged.parent / "spill")}
     with contextlib.closing(duckdb.connect(":memory:", config=settings)) as engine:
         schema = _result_schema(engine, staged)

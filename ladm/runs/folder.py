@@ -101,6 +101,7 @@ class Run:
 
     def forget_if_empty(self) -> None:
         """Remove the identity while no unit has rows, so that a failed start does not fix the folder's settings."""
+        # A model that does not load must not force the user to another folder, or to repeat the same mistake.
         if not any((self.folder / UNITS).iterdir()):
             (self.folder / IDENTITY_FILE).unlink(missing_ok=True)
 
@@ -163,6 +164,7 @@ class Run:
         """
         rows: dict[int, Record] = {}
         for path in paths:
+            # Of a row in several files the first counts. Equal on a CPU; on GPUs they may differ in a last bit.
             rows = {record.position: record for record in read_if_there(path, unit)} | rows
         return list(rows.values())
 

@@ -14,7 +14,7 @@ FORMAT = 4
 READABLE_FORMATS = (3, 4)
 MACHINE_FIELDS = ("model", "tokenizer", "versions")
 MANIFEST_FIELDS = ("settings", "layers", "score", "model", "data", "dtype")
-"""What of a run's identity the manifest of a subset repeats."""
+"""The part of a run's identity that the manifest of a subset repeats."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ class RunIdentity:
                 "score": reduction.identity(),
                 **machine,
                 "data": data,
+                # Precision and kernels change the last digits of a score, the versions of torch and transformers may.
                 "dtype": dtype,
                 "backend": {"device": device_kind, "attention": attention, "focus": focus_backend},
+                # Here, and not computed on resume: a version with another rule would cut the rows at other places.
                 "unit_rows": unit_rows,
                 "about": about,
             }
@@ -108,6 +110,7 @@ class RunIdentity:
     @property
     def score_form(self) -> Ablation:
         """The ablation of the CDS that make the score; after rescoring it may not be that of the method."""
+        # Only a rescored run has the key, where its form differs from that of the settings.
         return cast(Ablation, self.content["score"].get("form", self.content["settings"]["ablation"]))
 
     def cds_column(self, form: str, *, heads: bool) -> str:
@@ -181,5 +184,5 @@ class RunIdentity:
         )
 
     def for_manifest(self) -> dict[str, Any]:
-        """What of it the manifest of a subset repeats."""
+        """The part of it that the manifest of a subset repeats."""
         return {name: self.content[name] for name in MANIFEST_FIELDS}

@@ -17,6 +17,7 @@ from ladm.runs.records import Record, record_from_json
 from ladm.storage.files import io_errors
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+# Not `json.loads` first: the checksum is over the bytes as written, and a damaged line may still be JSON.
 _LINE = re.compile(rb'(?s)(\{.*), "crc32": "([0-9a-f]{8})"\}')
 
 

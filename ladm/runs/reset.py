@@ -67,6 +67,7 @@ def delete_run(folder: Path) -> None:
     others = [p.name for p in folder.iterdir() if p.name not in own and not _OWN.fullmatch(p.name)]
     others += [f"{UNITS}/{p.name}" for p in (folder / UNITS).glob("*") if not UNIT_FILES.fullmatch(p.name)]
     others += [f"{INSPECTED}/{p.name}" for p in (folder / INSPECTED).glob("*") if not _OF_INSPECT.fullmatch(p.name)]
+    # Nothing is removed unless everything may be: half a folder of somebody's files would be worse than a refusal.
     if others:
         raise LadmError(
             f"{folder} holds more than a run ({sorted(others)[0]}); move that away, or give another --output"

@@ -58,6 +58,7 @@ def status(run: Run) -> Status:
         with (run.folder / ERRORS_FILE).open("rb") as lines:
             found.errors.update(json.loads(line)["error_type"] for line in lines)
         return found
+    # The times at which units were sealed are those of their files: nothing else has to be written for the rate.
     sealed_at: list[tuple[float, int]] = []
     holders = run.holder_files()
     for unit in run.units:
@@ -79,6 +80,7 @@ def _count_open(paths: list[Path], errors: Counter[str]) -> int:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             content = path.read_bytes()
+            # Every holder starts with the rows of the ones before, so their rows must not be added up.
             best = max(best, content[: content.rfind(b"\n") + 1], key=len)
     errors.update(_error_types(best))
     return best.count(b"\n")

@@ -31,6 +31,7 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
     identity. Of an unfinished run, what exists so far is checked.
     """
     require_whole_if_rescored(run)
+    # A rescored run has no units: its results are compared with each other only.
     lines: dict[int, int] = {}
     errors: list[bytes] = []
     unfinished = False
@@ -77,6 +78,7 @@ def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | Non
     if not {"position", "score"} <= set(table.column_names):
         yield f"{run.folder / PARQUET_FILE} is damaged: it has columns {', '.join(table.column_names)}"
         return
+    # These three checks name the problem; the comparison line by line below only says where the first one is.
     scores, positions = table["score"].to_pylist(), table["position"].to_pylist()
     if scores != sorted(scores, reverse=True):
         yield f"{run.folder / PARQUET_FILE} is not in order"

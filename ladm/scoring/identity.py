@@ -39,6 +39,7 @@ def identity_of(plan: Plan, rows: Rows) -> RunIdentity:
         machine=machine,
         data=rows.identity(),
         dtype=hardware.dtype,
+        # `cuda`, without the number: a run may be resumed on another GPU.
         device_kind=hardware.devices[0].split(":")[0],
         attention=hardware.attention,
         focus_backend=hardware.backend,

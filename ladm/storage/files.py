@@ -91,6 +91,8 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write to; on a clean exit it is fsynced and replaces `path`."""
+    # A random name, because launches that share a folder may write the same file at once; in the same folder, because a
+    # rename is atomic only within one file system.
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
         yield partial

@@ -25,6 +25,7 @@ def differences(had: Any, now: Any, path: str = "") -> Iterator[str]:
     if isinstance(had, dict) and isinstance(now, dict):
         for key in [*had, *(key for key in now if key not in had)]:
             inner = f"{path}.{key}" if path else str(key)
+            # A run may be resumed from another path, or with the rows and the model in another place.
             if inner != "about":
                 yield from differences(had.get(key), now.get(key), inner)
     elif had != now:

@@ -37,6 +37,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         os.close(descriptor)
         raise
     try:
+        # For the message to others only. The lock itself is the kernel's, so that a stale name blocks nobody.
         with io_errors(folder, "write to"):
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         if not shared:
@@ -87,6 +88,7 @@ def _wait_for_workers(folder: Path) -> None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                # The kernel kills the workers of a dead supervisor within milliseconds; a write to NFS may take longer.
                 if time.monotonic() > until:
                     raise LockedError(
                         f"{folder} is in use by workers whose run was killed and that do not end; find out what "

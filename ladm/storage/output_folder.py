@@ -46,6 +46,7 @@ class OutputFolder:
         Raises StorageError when it could not be created or written to.
         """
         with io_errors(self.path, "use"):
+            # Of a folder that does not exist the nearest existing parent decides whether it can be created.
             nearest = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
             if nearest != self.path or self.path.is_dir():
                 _require_writable(nearest, self.path)
