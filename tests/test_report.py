@@ -131,7 +131,7 @@ def test_the_same_run_gives_the_same_page(ladm: Any, make_run: Any, tmp_path: Pa
     for path in (run / "run.json", run / "scores.parquet"):
         before = path.read_bytes()
         result = ladm("report", run, "--output", path)
-        message = f"ladm: --output {path} is there already and is no file of this command; give another\n"
+        message = f"ladm: --output {path} exists already and was not written by this command; give another\n"
         assert (result.exit_code, result.stderr, path.read_bytes()) == (2, message, before)
 
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ladm.errors import LadmError, StorageError, UsageError
-from ladm.runs.lines import decode_line
+from ladm.runs.lines import decode_object
 from ladm.selection import budget as selection
 from ladm.selection.budget import Domains, DomainSelection, round_quotas, select_exact, select_percent
 from ladm.selection.manifest import read_manifest
@@ -314,17 +314,17 @@ def test_all_documents_as_one_domain(ladm: Command, scored: tuple[str, Path], tm
     assert list(json.loads((tmp_path / "s" / "manifest.json").read_text())["domains"]) == ["all"]
 
 
-def plant(run: Path, change: Callable[[dict[str, Any]], bytes]) -> None:
+def change_last_line(run: Path, change: Callable[[dict[str, Any]], bytes]) -> None:
     path = run / "units" / "000000.jsonl"
     lines = path.read_bytes().splitlines()
-    record = decode_line(lines[-1])
+    record = decode_object(lines[-1])
     assert record is not None
     path.write_bytes(b"".join(line + b"\n" for line in lines[:-1]) + change(record[0]))
 
 
 def test_a_nan_in_a_sealed_unit_is_reported_and_never_sorted(ladm: Command, scored: tuple[str, Path]) -> None:
     rows, run = scored
-    plant(run, planted_nan)
+    change_last_line(run, with_nan_score)
     unit = run / "units" / "000000.jsonl"
     position = json.loads(unit.read_text().splitlines()[-1])["position"]
     result = ladm("verify", run)
@@ -336,7 +336,7 @@ def test_a_nan_in_a_sealed_unit_is_reported_and_never_sorted(ladm: Command, scor
     assert result.stderr.endswith(f"ladm: {unit} is damaged: row {position} has the score nan\n")
 
 
-def planted_nan(record: dict[str, Any]) -> bytes:
+def with_nan_score(record: dict[str, Any]) -> bytes:
     import zlib
 
     body = json.dumps(record | {"score": float("nan")})[:-1].encode()

@@ -13,18 +13,22 @@ from ladm.storage.output_folder import OutputFolder
 
 CONTRAST, RUN = "contrast", "run"
 MARK = ".ladm-calibration"
+_PARTIAL_MARK = r"\.ladm-calibration\.[0-9a-f]+\.partial"
+"""The name under which a killed call may have left it."""
 
 
 def open_work_folder(folder: Path, *, rows: str | None) -> None:
     """Create the folder, or accept one that an earlier call created. Raises LadmError for any other folder."""
-    output = OutputFolder(folder, record=MARK, leftovers="", remedy="give an empty folder for the work files")
+    output = OutputFolder(
+        folder, record=MARK, leftovers=_PARTIAL_MARK, remedy="give an empty folder for the work files"
+    )  # fmt: skip
     if output.is_started:
         return
     # Otherwise a later cleanup of the work files would remove the rows with them.
     if rows is not None and folder.resolve() in (Path(rows).resolve(), *Path(rows).resolve().parents):
         raise LadmError(f"{folder} contains the rows {rows}; give another folder for the work files")
     output.require_own_or_empty()
-    # What the work is started with are the contrast set and its run, which `save_contrast` and `score` compare.
+    # The record holds no settings: `save_contrast` compares the contrast set, and `score` what its run was started with.
     output.claim(b"Work files of ladm calibrate or ladm check; this folder can be removed.\n")
 
 
