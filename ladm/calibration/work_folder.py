@@ -28,7 +28,7 @@ def open_work_folder(folder: Path, *, rows: str | None) -> None:
     if rows is not None and folder.resolve() in (Path(rows).resolve(), *Path(rows).resolve().parents):
         raise LadmError(f"{folder} contains the rows {rows}; give another folder for the work files")
     output.require_own_or_empty()
-    # The record holds no settings: `save_contrast` compares the contrast set, and `score` what its run was started with.
+    # It holds no settings: `save_contrast` compares the contrast set, and `score` what its run was started with.
     output.claim(b"Work files of ladm calibrate or ladm check; this folder can be removed.\n")
 
 
