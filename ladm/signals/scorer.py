@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A score, higher is better, and whatever else of the document is kept beside it."""
+    """A score, higher is better, and whatever else of the document is stored beside it.
+
+    `extras` are columns by name, each a number or a list of numbers, of float32 precision: a run stores
+    them as float32, and rescoring must find the numbers that the score was made of.
+    """
 
     score: float
-    extras: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, float | list[float]] = field(default_factory=dict)
 
 
 class Scorer(Protocol):
