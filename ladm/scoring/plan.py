@@ -71,6 +71,7 @@ def make_plan(settings: ScoreSettings, *, facts: ModelFacts | None = None) -> Pl
     """
     facts = facts or model_facts(settings.model)
     profile = None if settings.profile is None else read_profile(settings.profile)
+    # Only what needs no reading of the weights: their SHA-256 are compared once they are known, in `identity_of`.
     if profile is not None and max(profile.reduction.layers) >= facts.num_layers:
         raise LadmError(
             f"{settings.profile} was calibrated for another model: it names layer {max(profile.reduction.layers)}, and "

@@ -55,6 +55,7 @@ def rescore(settings: RescoreSettings) -> ScoreResult:
                 write_whole(output / ERRORS_FILE, [(run.folder / ERRORS_FILE).read_bytes()])
                 write_sorted(output, staged)
         except Exception:
+            # Without results the identity would only stand in the way of the next attempt.
             if not rescored.is_finished:
                 rescored.forget_if_empty()
             raise
@@ -79,6 +80,7 @@ def _require_same(profile: Profile, run: Run, path: str) -> None:
     """Raise LadmError unless the run was scored by the profile's model and method."""
     if profile.model["sha256"] != run.identity.model_sha256:
         raise LadmError(f"{path} was calibrated for another model than the one of {run.folder}")
+    # The ablation may differ in one way: a run that stored both forms can be reduced from the one without sigma.
     had_values = run.identity.method.as_dict()
     for name, value in profile.method.as_dict().items():
         had = had_values[name]

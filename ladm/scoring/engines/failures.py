@@ -39,6 +39,7 @@ class FailureTracker:
 
     def record_loss(self, place: int, batch: Sequence[int]) -> None:
         """A worker was lost there while it scored these rows; none while it started."""
+        # A loss during the start has no rows: it counts against the run, but says nothing about a row or a batch.
         self.in_a_row += 1
         for position in batch:
             self._places_of_row.setdefault(position, []).append(place)

@@ -100,6 +100,7 @@ class _Supervisor:
     def _end_all(self) -> None:
         """End every process: an idle one may finish by itself, unless an error ends the run."""
         deadline = time.monotonic() + END_SECONDS
+        # Killed first and waited for afterwards, so that all of them together take no longer than the slowest.
         for worker in self._workers():
             if worker.idle and not sys.exc_info()[0]:
                 worker.process.join(max(0.0, deadline - time.monotonic()))

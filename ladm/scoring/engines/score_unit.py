@@ -16,6 +16,7 @@ from ladm.scoring.engines.batches import BatchRule, BatchSizes, CheckedRow, Pend
 from ladm.scoring.engines.events import BatchStarted, RowsStored, UnitEvent
 from ladm.signals.scorer import Scorer
 
+# A read of a data set costs a fixed time, which short rows in small batches would pay for each batch.
 READ_TOKENS = 1 << 18
 """Tokens that are read at a time, where a batch has fewer."""
 

@@ -59,6 +59,7 @@ class SharedUnits:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        # Released, so that others need not wait for a lease to take over what this launch leaves unfinished.
         for path in self._mine.values():
             with contextlib.suppress(OSError):
                 path.unlink()

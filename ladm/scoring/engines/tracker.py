@@ -87,6 +87,7 @@ class WorkerTracker:
 
     def assign(self, worker: TrackedWorker, assignment: Assignment) -> None:
         """The worker is given a unit."""
+        # The clock starts again: that an idle worker was silent means nothing.
         worker.assignment, worker.batch, worker.last_sign = assignment, [], self.clock()
 
     def handle(self, worker: TrackedWorker, event: ProgressEvent) -> None:
