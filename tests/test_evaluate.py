@@ -248,8 +248,9 @@ def test_what_lm_eval_is_asked_for(talking: Path, tmp_path: Path, monkeypatch: p
     ]  # fmt: skip
     output = tmp_path / "short.json"
     settings = TasksSettings(
-        model=str(talking), tasks=("longbench", "short"), device="cpu", limit=3, length=256, output=str(output)
-    )
+        model=str(talking), tasks=("longbench", "short"), device="cpu", dtype="float32", limit=3, length=256,
+        output=str(output),
+    )  # fmt: skip
     with pytest.raises(
         LadmError, match=f"lm-eval failed in hellaswag: no such data; . marks of others are in {output}"
     ):
