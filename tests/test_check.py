@@ -104,7 +104,7 @@ def test_the_verdict_recommends_a_score(perfect_check: CheckResult) -> None:
     assert list(flat.verdict())[1].endswith("structure is not seen")
 
 
-def test_the_verdict_reports_the_model_s_positions(perfect_check: CheckResult) -> None:
+def test_the_verdict_reports_the_positions_of_the_model(perfect_check: CheckResult) -> None:
     free = dataclasses.replace(perfect_check.facts, max_tokens=None)
     bound = dataclasses.replace(perfect_check.facts, max_tokens=8192)
     far = dataclasses.replace(perfect_check.facts, max_tokens=32768)

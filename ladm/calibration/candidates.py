@@ -128,7 +128,7 @@ def choose(scores: ContrastScores, results: list[CandidateResult], *, most_cost:
     best = max(allowed, key=lambda each: each.auc)
     found = judge(scores, best.candidate, scores.pasted, half=CHOSEN_ON, seed=seed)
     error = (found.high - found.low) / INTERVAL_IN_ERRORS
-    # AUC saturates: on a few dozen documents many candidates reach 1.0, and only by how much they separate differs.
+    # AUC saturates: on a few dozen documents many candidates reach 1.0, and differ only in how far they separate.
     near = [each for each in allowed if each.auc >= best.auc - error]
     return max(near, key=lambda each: each.effect).candidate
 

@@ -29,8 +29,8 @@ def calibrate(settings: CalibrateSettings) -> None:
     quieten_libraries()
     from ladm.calibration.calibrate import calibrate as run_calibrate
 
-    findings = run_calibrate(settings, echo=note, progress=ScoringBar())
-    for line in calibration_report(findings):
+    result = run_calibrate(settings, echo=note, progress=ScoringBar())
+    for line in calibration_report(result):
         click.echo(line)
     click.echo(f"profile: {settings.output}")
 
@@ -48,7 +48,7 @@ def check(settings: CheckSettings) -> None:
     quieten_libraries()
     from ladm.calibration.check import check as run_check
 
-    checked, picture = run_check(settings, echo=note, progress=ScoringBar(), preparing=PreparingBar())
-    for line in check_report(checked):
+    result, picture = run_check(settings, echo=note, progress=ScoringBar(), preparing=PreparingBar())
+    for line in check_report(result):
         click.echo(line)
     click.echo(f"picture: {picture}")
