@@ -26,7 +26,7 @@ def draw(B: int, H: int, G: int, T: int, D: int) -> tuple[Tensor, Tensor, Tensor
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     R, T = q.shape[1] // k.shape[1], q.shape[2]
     logits = scaling * q.float() @ k.float().repeat_interleave(R, 1).mT
-    logits = logits.masked_fill(torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1), -torch.inf)
+    logits = logits.mrequested_fill(torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1), -torch.inf)
     return logits.softmax(-1) @ v.float().repeat_interleave(R, 1), logits.logsumexp(-1)
 
 
@@ -77,28 +77,33 @@ def test_flash_attn_is_used_as_its_interface_says(monkeypatch: pytest.MonkeyPatc
 def test_a_flash_attn_that_does_not_fit_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """There, but of another version or for another torch."""
     monkeypatch.setitem(sys.modules, "flash_attn", types.ModuleType("flash_attn"))
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: None)
     assert attention_kernel("cuda", torch.bfloat16) == "aten-flash-cuda"
     with pytest.raises(LadmError, match="^--attention flash-attn: the package is not installed, or not for this torch"):
-        attention_kernel("cuda", torch.bfloat16, asked="flash-attn")
+        attention_kernel("cuda", torch.bfloat16, requested="flash-attn")
 
 
 def test_which_attention_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without cuDNN and flash-attn, and then with them, whatever this one has."""
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: None)
+    monkeypatch.setattr(attention, "_has_flash_attn", lambda: False)
+
     def choose(dtype: torch.dtype = torch.bfloat16, **more: Any) -> str:
         return attention_kernel("cuda:0", dtype, **({"head_size": 128} | more))
 
     with pytest.raises(LadmError, match="device 'mps' is not supported"):
         attention_kernel("mps", torch.float32)
     assert choose() == "aten-flash-cuda"
-    assert choose(asked="cudnn") == "aten-cudnn-cuda"
-    assert choose(torch.float32) == choose(torch.float32, asked="efficient") == "aten-efficient-cuda"
+    assert choose(requested="cudnn") == "aten-cudnn-cuda"
+    assert choose(torch.float32) == choose(torch.float32, requested="efficient") == "aten-efficient-cuda"
     with pytest.raises(LadmError, match="--attention cudnn does not go with cuda in float32; there is efficient$"):
-        choose(torch.float32, asked="cudnn")
+        choose(torch.float32, requested="cudnn")
     with pytest.raises(LadmError, match="--attention cudnn does not go with cpu in bfloat16; there is flash$"):
-        attention_kernel("cpu", torch.bfloat16, asked="cudnn")
+        attention_kernel("cpu", torch.bfloat16, requested="cudnn")
     with pytest.raises(LadmError, match="the package is not installed"):
-        choose(asked="flash-attn")
+        choose(requested="flash-attn")
     monkeypatch.setattr(attention, "_has_flash_attn", lambda: True)
-    assert choose() == choose(asked="flash-attn") == "flash-attn"
+    assert choose() == choose(requested="flash-attn") == "flash-attn"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91600)
     for capability, chosen in (((9, 0), "aten-cudnn-cuda"), ((8, 0), "flash-attn"), ((12, 0), "flash-attn")):
@@ -125,14 +130,14 @@ def test_a_wrong_log_sum_exp_is_found_before_the_first_row(
 
 @ON_CUDA
 @pytest.mark.parametrize("D", [32, 64, 80, 128, 256])
-@pytest.mark.parametrize("asked", ["flash", "cudnn", "flash-attn", "efficient"])
+@pytest.mark.parametrize("requested", ["flash", "cudnn", "flash-attn", "fa3", "fa4", "efficient"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_kernels_of_a_gpu(asked: str, dtype: torch.dtype, D: int) -> None:
+def test_the_kernels_of_a_gpu(requested: str, dtype: torch.dtype, D: int) -> None:
     try:
-        kernel = attention_kernel("cuda", dtype, asked=asked)
+        kernel = attention_kernel("cuda", dtype, requested=requested)
     except LadmError as error:
         pytest.skip(str(error))
-    if asked == "cudnn" and D > 128:
+    if requested == "cudnn" and D > 128:
         pytest.skip("cuDNN is not chosen for such heads")
     q, k, v = (x.to("cuda", dtype) for x in draw(2, 6, 2, 333, D))
     out, lse = causal_attention(q, k, v, scaling=D**-0.5, kernel=kernel)

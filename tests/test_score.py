@@ -49,7 +49,7 @@ def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) ->
         f"model     {GOLDEN}: llama, 3 layers",
         "method    released, spans of 16 tokens, m 1, n 4, n0 where the released code starts, d_afs 4, d_cds 4, "
         "ablation none, mean over layers 0-2",
-        "device    cpu in float32, attention aten-flash-cpu, focus torch",
+        "device    cpu in float32, attention aten-flash-cpu, focus torch, fused none",
         f"output    {folder}",
         "reading the data and the model once for their identity",
     ]

@@ -21,6 +21,7 @@ from transformers.masking_utils import sdpa_mask
 from ladm.errors import LadmError, one_line
 from ladm.method.attention import attention_kernel, causal_attention
 from ladm.modeling.facts import ModelFacts
+from ladm.modeling.fused import FusedLayers
 
 IMPLEMENTATION = "ladm"
 PROBE_TOKENS = 48
@@ -67,13 +68,22 @@ class _Watch:
 class Observer:
     """A loaded model whose layers can be looked at; made by `load_observer`."""
 
-    def __init__(self, model: PreTrainedModel, facts: ModelFacts, *, layers: tuple[int, ...], attention: str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        facts: ModelFacts,
+        *,
+        layers: tuple[int, ...],
+        attention: str,
+        fused: str = "none",
+    ) -> None:
         self.facts = facts
         self.layers = layers
         self.device = model.device
         self.dtype = model.dtype
         self.attention = attention
         self._model = model
+        self._fused = None if fused == "none" else FusedLayers(model, kernels=fused, attention=_attention)
 
     @torch.inference_mode()
     def observe(self, ids_BT: Tensor, visit: Visit) -> None:
@@ -113,9 +123,7 @@ class Observer:
                 f"function of ours ({what}); use another model{other}"
             ) from None
         self._check_calls(watch.seen)
-        self._model.set_attn_implementation("eager")
-        stock = self._model(input_ids=ids, use_cache=False).last_hidden_state
-        self._model.set_attn_implementation(IMPLEMENTATION)
+        stock = self._stock_hidden_states(ids)
         if not stock.isfinite().all():
             raise LadmError(
                 f"{self.facts.name}: the stock model's hidden states are NaN or infinite in {self.dtype}; its weights "
@@ -132,6 +140,17 @@ class Observer:
                 f"{self.facts.name}: causal attention does not reproduce this {self.facts.model_type} model (hidden "
                 f"states differ by {apart:.2g}), so scores from its q and k would be wrong; use another model"
             )
+
+    def _stock_hidden_states(self, ids_BT: Tensor) -> Tensor:
+        """What the model computes as transformers made it: with its own layers and its own attention."""
+        if self._fused is not None:
+            self._fused.restore()
+        self._model.set_attn_implementation("eager")
+        hidden: Tensor = self._model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        self._model.set_attn_implementation(IMPLEMENTATION)
+        if self._fused is not None:
+            self._fused.apply()
+        return hidden
 
     def _check_calls(self, seen: list[tuple[int, dict[str, Any]]]) -> None:
         name, kind = self.facts.name, self.facts.model_type
@@ -164,11 +183,12 @@ def load_observer(
     dtype: torch.dtype,
     device: torch.device,
     attention: str | None = None,
+    fused: str = "none",
     check: bool = True,
 ) -> Observer:
     """Load the weights of `facts.folder` and, unless `check` is False, check that they can be observed.
 
-    `attention` is a kernel's name; None: the one that `attention_kernel` chooses.
+    `attention` is the name of a kernel; None: the one that `attention_kernel` chooses. `fused`: as of `resolve_fused`.
 
     Only safetensors are read and no code of the model folder is run.
     Raises LadmError when the weights do not fit the config or the checks fail.
@@ -200,7 +220,7 @@ def load_observer(
             f"{facts.name}: the safetensors have a layer {max(beyond)}, and config.json says {facts.num_layers} layers"
         )
     attention = attention or attention_kernel(str(device), dtype, head_size=facts.head_size)
-    observer = Observer(model, facts, layers=layers, attention=attention)
+    observer = Observer(model, facts, layers=layers, attention=attention, fused=fused)
     if check:
         observer.check()
     return observer

@@ -40,6 +40,7 @@ class RunIdentity:
         device_kind: str,
         attention: str,
         focus_backend: str,
+        fused: str = "none",
         unit_rows: int,
         about: dict[str, Any],
     ) -> RunIdentity:
@@ -54,7 +55,9 @@ class RunIdentity:
                 "data": data,
                 # Precision and kernels change the last digits of a score, the versions of torch and transformers may.
                 "dtype": dtype,
-                "backend": {"device": device_kind, "attention": attention, "focus": focus_backend},
+                # `fused` is left out when nothing is fused, as in runs from before there was a choice.
+                "backend": {"device": device_kind, "attention": attention, "focus": focus_backend}
+                | ({} if fused == "none" else {"fused": fused}),
                 # Here, and not computed on resume: a version with another rule would cut the rows at other places.
                 "unit_rows": unit_rows,
                 "about": about,
@@ -143,7 +146,7 @@ class RunIdentity:
 
     @property
     def backend(self) -> dict[str, str]:
-        """`device` (its kind), `attention` and `focus`: the kernels that were used."""
+        """`device` (its kind), `attention`, `focus`, and `fused` unless it is "none": the kernels that were used."""
         return cast(dict[str, str], self.content["backend"])
 
     @property

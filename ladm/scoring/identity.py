@@ -43,6 +43,7 @@ def identity_of(plan: Plan, rows: Rows) -> RunIdentity:
         device_kind=hardware.devices[0].split(":")[0],
         attention=hardware.attention,
         focus_backend=hardware.backend,
+        fused=hardware.fused,
         unit_rows=unit_rows_for(len(rows)),
         about={
             "rows": absolute_name(rows.name),

@@ -34,6 +34,8 @@ class Hardware:
     dtype: str
     attention: str
     backend: str
+    fused: str
+    """Kernels for the elementwise work of the layers, or `none`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +92,11 @@ def make_plan(settings: ScoreSettings, *, facts: ModelFacts | None = None) -> Pl
             "--engine ray"
         )
     if cluster is None:
-        hardware = _hardware(settings, facts.head_size, rank=placement.rank if placement else None)
+        hardware = _hardware(settings, facts, rank=placement.rank if placement else None)
     else:
         # Resolved on a node of the cluster: the driver may have no GPU.
         on_node = replace(settings, device="cuda" if cluster.cuda else "cpu", workers=None)
-        hardware = cluster.on_a_device(partial(_hardware, on_node, facts.head_size, rank=0))
+        hardware = cluster.on_a_device(partial(_hardware, on_node, facts, rank=0))
     return Plan(
         settings=settings,
         facts=facts,
@@ -117,18 +119,20 @@ def _join_cluster(settings: ScoreSettings) -> Cluster:
     return connect(settings.device, settings.workers)
 
 
-def _hardware(settings: ScoreSettings, head_size: int | None, *, rank: int | None) -> Hardware:
+def _hardware(settings: ScoreSettings, facts: ModelFacts, *, rank: int | None) -> Hardware:
     """What this process, or a worker on a machine like this one, runs on."""
     from ladm.method.attention import attention_kernel
     from ladm.modeling.devices import resolve_backend, resolve_devices, resolve_dtype
+    from ladm.modeling.fused import resolve_fused
 
     devices = resolve_devices(settings.device, workers=settings.workers, rank=rank)
     dtype = resolve_dtype(settings.dtype, devices[0])
     return Hardware(
         devices=devices,
         dtype=str(dtype).removeprefix("torch."),
-        attention=attention_kernel(devices[0], dtype, asked=settings.attention, head_size=head_size),
+        attention=attention_kernel(devices[0], dtype, requested=settings.attention, head_size=facts.head_size),
         backend=resolve_backend(settings.backend, devices[0]),
+        fused=resolve_fused(settings.fused, device=devices[0], dtype=dtype, model_type=facts.model_type),
     )
 
 
@@ -142,7 +146,12 @@ def load_planned(plan: Plan, device: str) -> Observer:
     logging.disable_progress_bar()
     dtype = getattr(torch, plan.hardware.dtype)
     return load_observer(
-        plan.facts, layers=plan.layers, dtype=dtype, device=torch.device(device), attention=plan.hardware.attention
+        plan.facts,
+        layers=plan.layers,
+        dtype=dtype,
+        device=torch.device(device),
+        attention=plan.hardware.attention,
+        fused=plan.hardware.fused,
     )
 
 

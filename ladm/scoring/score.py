@@ -222,7 +222,7 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
             )
     used = plan.hardware
     devices = ", ".join(used.devices) if plan.cluster is None else f"{plan.cluster.actors} actors of Ray"
-    yield f"device    {devices} in {used.dtype}, attention {used.attention}, focus {used.backend}"
+    yield f"device    {devices} in {used.dtype}, attention {used.attention}, focus {used.backend}, fused {used.fused}"
     if plan.placement is not None and plan.cluster is None:
         yield f"shard     {plan.placement.shard.index} of {plan.placement.shard.count} that share the run"
     problem = disagreement(rows, plan.facts.folder)

@@ -21,7 +21,8 @@ from ladm.settings.layers import parse_layers
 Reduce = Literal["mean", "median", "geometric"]
 Recorded = Literal["layers", "heads", "range", "forms"]
 Backend = Literal["auto", "torch", "triton"]
-Attention = Literal["auto", "flash", "cudnn", "flash-attn", "efficient"]
+Attention = Literal["auto", "flash", "cudnn", "flash-attn", "fa3", "fa4", "efficient"]
+Fused = Literal["auto", "none", "triton", "liger"]
 Engine = Literal["local", "ray"]
 
 LAYERS = "Layers, and what is recorded"
@@ -140,6 +141,12 @@ class ScoreSettings(Settings):
     attention: Attention = setting(
         "auto",
         "Fused attention kernel; auto: flash-attn where it is installed, else PyTorch's choice.",
+        section=DEVICE,
+        changes_result=True,
+    )
+    fused: Fused = setting(
+        "auto",
+        "Kernels for the elementwise work of a layer; auto: triton on CUDA in half precision where the model is known.",
         section=DEVICE,
         changes_result=True,
     )

@@ -18,11 +18,16 @@ from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.focus import pairwise_focus as oracle
 from ladm.method.grid import Grid, span_grid
 from ladm.modeling.facts import model_facts
+from ladm.modeling.fused import resolve_fused
 from ladm.modeling.observer import LayerView, Observer, load_observer
 from ladm.settings.layers import parse_layers
 from ladm.signals.layer_cds import layer_cds
 
 SHAPES = {
+    "tiny": LlamaConfig(
+        hidden_size=64, intermediate_size=176, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=512, max_position_embeddings=32768, rope_theta=500_000.0, initializer_range=0.1,
+    ),
     "tinyllama": LlamaConfig(
         hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4,
         vocab_size=32000, max_position_embeddings=32768, rope_theta=500_000.0,
@@ -30,12 +35,15 @@ SHAPES = {
 }  # fmt: skip
 
 
-def random_model(shape: str, folder: str, dtype: torch.dtype, tokens: int) -> str:
+def random_model(shape: str, folder: str, dtype: torch.dtype, tokens: int, *, device: str = "cpu") -> str:
     """Random weights of a known shape, saved so that every contender loads them the same way."""
     torch.manual_seed(0)
     config = SHAPES[shape]
     config.max_position_embeddings = max(tokens, config.max_position_embeddings)
-    AutoModel.from_config(config, dtype=dtype).save_pretrained(folder)
+    # A GPU draws a billion numbers in a moment; a CPU takes half a minute.
+    with torch.device(device):
+        model = AutoModel.from_config(config, dtype=dtype)
+    model.cpu().save_pretrained(folder)
     return folder
 
 
@@ -84,8 +92,13 @@ class Contenders:
             lambda: load_observer(
                 self.facts, layers=chosen, dtype=dtype, device=torch.device(self.device),
                 attention=self._attention if dtype == self.dtype else None, check=dtype == self.dtype,
+                fused=self.fused(dtype),
             ),
         )  # fmt: skip
+
+    def fused(self, dtype: torch.dtype | None = None) -> str:
+        """The fused layers that ladm would use by itself."""
+        return resolve_fused("auto", device=self.device, dtype=dtype or self.dtype, model_type=self.facts.model_type)
 
     def released(self) -> Released:
         """The released algorithm."""

@@ -1,26 +1,49 @@
 #!/usr/bin/env bash
-# Every figure that wants a CUDA device, in about 20 minutes on a fast one: correctness first, then times.
-#   scripts/bench/gpu.sh OUTPUT-FOLDER [PART...]        parts: tests score program compiled sweep; default: all
-# Works where torch, triton, transformers and pytest are installed; `program` wants the packages of `ladm score` as well.
+# Every figure that wants a CUDA device, in at most 7 minutes: correctness first, then times, most valuable first.
+#   scripts/bench/gpu.sh OUTPUT-FOLDER [PART...]     parts: tests forward program short sweep score; default: the first five
+# Each part has a time limit of its own, prints its results as they come, and does not stop the others by failing.
+# Works where torch, triton, transformers, numpy and pytest are installed; `program` and `short` need the packages of
+# `ladm score` as well, and liger-kernel and flash-attn-4 are measured where they are installed.
+# LIMIT is the number of seconds for all parts together: a part gets what is left, up to its own limit.
+#   MODEL=FOLDER adds the error by layer on the weights of that model. SHAPE, DEVICE and TOKENS are for trying it out.
 set -uo pipefail
 [ $# -ge 1 ] || { echo "usage: $0 OUTPUT-FOLDER [PART...]" >&2; exit 2; }
 mkdir -p "$1"
 out=$(realpath "$1"); shift
-parts=${*:-tests score program compiled sweep}
+parts=${*:-tests forward program short sweep}
 cd "$(dirname "$0")/../.."
-python=${PYTHON:-python}
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
-failed=0
+python=${PYTHON:-python3} device=${DEVICE:-cuda:0} shape=${SHAPE:-tinyllama} tokens=${TOKENS:-32768} dtype=${DTYPE:-bfloat16}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
+export HF_HUB_DISABLE_PROGRESS_BARS=1 TQDM_DISABLE=1
+failed=0 total=${LIMIT:-420}
+limited() { # seconds command...: at most so many seconds, and no more than are left for all parts
+    local most=$1 left=$((total - SECONDS)); shift
+    [ "$left" -ge 15 ] || { echo "no time left"; return 1; }
+    timeout "$((left < most ? left : most))" "$@"
+}
 for part in $parts; do
+    echo "== $part, after $SECONDS s"
     case $part in
         # Without the interpreter the Triton tests run their kernels on the device.
-        tests) TRITON_INTERPRET=0 timeout 300 "$python" -m pytest -q tests/test_attention.py tests/test_kernels.py ;;
-        score) timeout 400 "$python" scripts/bench/score.py --shape tinyllama --device cuda:0 --dtype bfloat16 --output "$out/gpu-tinyllama-32768-bfloat16.json" ;;
-        program) timeout 400 "$python" scripts/bench/program.py --shape tinyllama --device cuda:0 --dtype bfloat16 --documents 24 --output "$out/gpu-tinyllama-32768-program.json" ;;
-        compiled) timeout 300 "$python" scripts/bench/compiled.py --shape tinyllama --device cuda:0 --dtype bfloat16 --output "$out/gpu-tinyllama-32768-compiled.json" ;;
-        sweep) timeout 560 "$python" scripts/bench/sweep.py --shape tinyllama --device cuda:0 --dtype bfloat16 --repeats 5 --output "$out/gpu-tinyllama-sweep.jsonl" ;;
-        *) echo "no part $part; there are tests, score, program, compiled, sweep" >&2; exit 2 ;;
-    esac 2>&1 | tee "$out/$part.log"
-    [ "${PIPESTATUS[0]}" -eq 0 ] || { echo "$part failed" >&2; failed=1; }
+        tests) TRITON_INTERPRET=0 limited 110 "$python" -m pytest -q -rf -m 'not slow' -n "${PYTEST_WORKERS:-6}" \
+                   tests/test_fused.py tests/test_attention.py tests/test_kernels.py tests/test_focus_columns.py ;;
+        forward) limited 230 "$python" scripts/bench/forward.py --shape "$shape" --tokens "$tokens" --device "$device" \
+                   --dtype "$dtype" --output "$out/forward.jsonl" ${FORWARD_OPTIONS:-} ;;
+        program) limited 130 "$python" scripts/bench/program.py --shape "$shape" --tokens "$tokens" --device "$device" \
+                   --dtype "$dtype" --documents "${DOCUMENTS:-48}" --batch-size 1 --output "$out/program.json" ;;
+        short) limited 90 "$python" scripts/bench/program.py --shape "$shape" --tokens $((tokens / 8)) --device "$device" \
+                   --dtype "$dtype" --documents "${SHORT_DOCUMENTS:-192}" --record forms --output "$out/short.json" ;;
+        sweep) limited 100 "$python" scripts/bench/sweep.py --shape "$shape" --device "$device" --dtype "$dtype" \
+                   --repeats 3 --lengths ${LENGTHS:-4096 8192 16384 65536} --stride-tokens "$tokens" --output "$out/sweep.jsonl" ;;
+        score) limited 300 "$python" scripts/bench/score.py --shape "$shape" --tokens "$tokens" --device "$device" \
+                   --dtype "$dtype" --output "$out/score.json" ;;
+        *) echo "no part $part; there are tests, forward, program, short, sweep, score" >&2; exit 2 ;;
+    esac > >(tee -a "$out/log.txt") 2>&1
+    [ $? -eq 0 ] || { echo "$part failed" >&2; failed=1; }
 done
+if [ -n "${MODEL:-}" ]; then
+    limited 120 "$python" scripts/bench/forward.py --model "$MODEL" --tokens 8192 --device "$device" --parts error \
+        --output "$out/error.jsonl" || failed=1
+fi
+echo "== done after $SECONDS s"
 exit $failed

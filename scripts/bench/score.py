@@ -95,7 +95,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", help="time also (d): ours with these layers alone, as a profile scores")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--backend", default="auto", choices=["auto", "torch", "triton"])
-    parser.add_argument("--attention", default="auto", choices=["auto", "flash", "cudnn", "flash-attn", "efficient"])
+    parser.add_argument(
+        "--attention", default="auto", choices=["auto", "flash", "cudnn", "flash-attn", "fa3", "fa4", "efficient"]
+    )
     parser.add_argument("--contenders", default="abc", help="which of a, b and c to time")
     parser.add_argument("--memory-of", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="file for the JSON object")
@@ -105,12 +107,12 @@ def parse() -> argparse.Namespace:
 def load(options: argparse.Namespace, temporary: str, tokens: int) -> tuple[Contenders, Tensor]:
     """The contenders and a document of `tokens` tokens."""
     dtype = resolve_dtype(options.dtype, options.device)
-    folder = options.model or random_model(options.shape, temporary, dtype, tokens)
+    folder = options.model or random_model(options.shape, temporary, dtype, tokens, device=options.device)
     contenders = Contenders(
         folder, dtype=dtype, device=options.device, backend=resolve_backend(options.backend, options.device),
         attention=None
         if options.attention == "auto"
-        else attention_kernel(options.device, dtype, options=options.attention),
+        else attention_kernel(options.device, dtype, requested=options.attention),
     )  # fmt: skip
     return contenders, document(folder, tokens, random=options.model is None).to(options.device)
 
@@ -139,7 +141,8 @@ def timed(
         "model": Path(options.model).name if options.model else options.shape, "layers": options.layers,
         "tokens": tokens, "span_tokens": span_tokens, **strides,
         "dtype": str(contenders.dtype).removeprefix("torch."), "backend": contenders.backend,
-        "attention": contenders.observer().attention, "gate": checked, "matrix_flop_per_s": rate,
+        "attention": contenders.observer().attention, "fused": contenders.fused(), "gate": checked,
+        "matrix_flop_per_s": rate,
         **{f"ratio_{letter}_to_a": times[NAMES[letter]]["median_s"] / plain for letter in running if letter != "a"},
         "times": times,
     }  # fmt: skip
