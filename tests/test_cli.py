@@ -64,7 +64,7 @@ def test_a_file_of_somebody_else_is_not_overwritten(ladm: Any, tmp_path: Path, w
     mine = tmp_path / "mine.json"
     mine.write_text('{"mine": 1}')
     result = ladm("evaluate", *words, "--model", tmp_path, "--rows", tmp_path, "--output", mine)
-    message = f"ladm: --output {mine} is there already and is no file of this command; give another\n"
+    message = f"ladm: --output {mine} exists already and was not written by this command; give another\n"
     assert (result.exit_code, result.stderr, mine.read_text()) == (2, message, '{"mine": 1}')
 
 
