@@ -130,10 +130,7 @@ class _Supervisor:
         device = self._devices[place]
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=worker_main,
-            args=(self._job.worker, device, theirs, os.getpid()),
-            daemon=True,
-            name=f"ladm {device}",
+            target=worker_main, args=(self._job.worker, device, theirs, os.getpid()), daemon=True, name=f"ladm {device}"
         )
         # A terminal sends Ctrl-C to every process. The child inherits the blocked signal, and ignores it before it
         # unblocks it, so that only the supervisor acts on it.
