@@ -155,7 +155,8 @@ def test_rescoring_some_layers_and_by_a_profile_of_heads(ladm: Run, kept: tuple[
     before = by_index(run)
     ladm("rescore", run, "--layers", "0,2", "--output", tmp_path / "some")
     for index, line in by_index(tmp_path / "some").items():
-        first, _, last = before[index]["cds_per_layer"]
+        # The score is made of the float32 numbers, of which the line has the shortest decimals.
+        first, _, last = np.array(before[index]["cds_per_layer"], dtype=np.float32).tolist()
         assert line == before[index] | {"score": (first + last) / 2, "rank": line["rank"]}
     reduction = Reduction(how="geometric", layers=(0, 1), heads=((0, 1), (1, 3)), weights=(1.0, 3.0))
     profile = write_profile(tmp_path / "p.yaml", run, reduction)
