@@ -16,7 +16,7 @@ from transformers import AutoModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import SHAPES, document, random_model
-from machine import facts, measure, synchronised, told
+from machine import facts, measure, synchronised, write_result
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     result = facts(options.device) | {
         "tokens": options.tokens, "dtype": options.dtype, "first_compiled_s": first, "ratio": ratio, "times": times,
     }  # fmt: skip
-    told(result, options.output)
+    write_result(result, options.output)
 
 
 if __name__ == "__main__":

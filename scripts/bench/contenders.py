@@ -71,7 +71,7 @@ class Contender:
 
 
 class Contenders:
-    """Models are loaded when they are first asked for, and kept."""
+    """Models are loaded when they are first needed, and kept in memory."""
 
     def __init__(self, folder: str, *, dtype: torch.dtype, device: str, backend: str, attention: str | None) -> None:
         self.facts = model_facts(folder)

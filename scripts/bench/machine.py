@@ -29,7 +29,7 @@ def facts(device: str) -> dict[str, Any]:
     }
 
 
-def told(result: dict[str, Any], output: Path | None) -> None:
+def write_result(result: dict[str, Any], output: Path | None) -> None:
     """Print a result as one line of JSON, and write it where it is wanted."""
     line = json.dumps(result)
     if output:

@@ -27,7 +27,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import SHAPES, Contender, Contenders, document, flops, grid_of, random_model
-from machine import facts, grown_by, made_resident, matrix_rate, measure, told
+from machine import facts, grown_by, made_resident, matrix_rate, measure, write_result
 
 from ladm.method.attention import attention_kernel
 from ladm.modeling.devices import resolve_backend, resolve_dtype
@@ -169,7 +169,7 @@ def main() -> None:
             f"{name:16} {row['median_s']:9.3f} {row['median_s'] / plain:8.3f} {row['weights_bytes'] / 2**30:12.2f} "
             f"{row['grown_bytes'] / 2**30:8.2f} {row['utilisation']:12.1%}"
         )
-    told(result, options.output)
+    write_result(result, options.output)
 
 
 if __name__ == "__main__":

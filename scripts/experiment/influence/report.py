@@ -123,7 +123,7 @@ def analyse(rows: list[dict[str, Any]]) -> dict[str, Any]:
         sys.exit(f"{len(rows)} rows are too few for {given.shape[1]} variables to be regressed out; measure more")
     u_left = residual(u, given)
     draws = draw_packages(rows, seed=1)
-    # Regressing out anew in each draw would be exact and slow; the fit hardly moves between draws.
+    # Regressing out again in each draw would be exact and slow; the fit hardly moves between draws.
     table = {}
     for name, values in columns.items():
         left = residual(values, given)
