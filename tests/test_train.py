@@ -15,8 +15,9 @@ from conftest import GOLDEN, read_lines, topical_rows
 
 from ladm.errors import LadmError
 from ladm.settings.training import TrainSettings
-from ladm.training import train as training
+from ladm.training import plan as plan_module
 from ladm.training.folder import newest_checkpoint
+from ladm.training.trainer import LossPrinter
 
 pytest.importorskip("accelerate")
 
@@ -47,7 +48,7 @@ def weights(folder: Path) -> dict[str, Any]:
     return load_file(folder / "model.safetensors")
 
 
-def test_what_is_said_and_written(ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path) -> None:
+def test_what_is_printed_and_written(ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     for path in golden_lm.iterdir():
         (tmp_path / "model" / path.name).write_bytes(path.read_bytes())
@@ -61,15 +62,15 @@ def test_what_is_said_and_written(ladm: Command, golden_lm: Path, rows: str, con
     assert json.loads((tmp_path / "long" / "config.json").read_text())["max_position_embeddings"] == 300
     result = ladm(*arguments, "--rope-base", "500000")
     assert result.exit_code == 0, result.output
-    said = result.stderr.splitlines()
-    assert said[0] == f"rows      {rows}: 10 of at least 128 tokens, cut to that; 1 shorter ones left out"
-    assert said[1] == f"model     {tmp_path / 'model'}: RoPE base 500,000"
-    assert said[2] == "batch     4 rows, 512 tokens: 1 at once on each of 1, 4 times"
-    assert said[3] == "budget    6 steps, 3,072 tokens of the 3,500 asked for"
-    assert said[4] == "optimiser AdamW, rate 0.001, linear after 2 steps of warm-up; in float32, attention sdpa"
-    assert said[5].startswith("memory    about 0.0 GiB on a device: weights 0.0, gradients")
-    assert said[7] == "warning   that is 2.4 times the rows that there are; they will be repeated"
-    assert said[8].startswith("step 1 of 6: loss ")
+    printed = result.stderr.splitlines()
+    assert printed[0] == f"rows      {rows}: 10 of at least 128 tokens, cut to that; 1 shorter ones left out"
+    assert printed[1] == f"model     {tmp_path / 'model'}: RoPE base 500,000"
+    assert printed[2] == "batch     4 rows, 512 tokens: 1 at once on each of 1, 4 times"
+    assert printed[3] == "budget    6 steps, 3,072 tokens of a budget of 3,500"
+    assert printed[4] == "optimiser AdamW, rate 0.001, linear after 2 steps of warm-up; in float32, attention sdpa"
+    assert printed[5].startswith("memory    about 0.0 GiB on a device: weights 0.0, gradients")
+    assert printed[7] == "warning   the budget is 2.4 times the rows that there are; they will be repeated"
+    assert printed[8].startswith("step 1 of 6: loss ")
     out = tmp_path / "out"
     saved = json.loads((out / "config.json").read_text())
     assert saved["rope_parameters"]["rope_theta"] == 500_000
@@ -100,7 +101,7 @@ def test_a_stop_changes_no_bit(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Told, "on_log", stop)
+        patch.setattr(LossPrinter, "on_log", stop)
         assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 130
     assert not (out / "losses.jsonl").exists()
     if torn:
@@ -153,12 +154,14 @@ def test_the_paper_s_settings(ladm: Command, golden_lm: Path, rows: str, name: s
         "--tokens", "1k", "--output", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "batch     7 rows, 896 tokens (asked for: 1,048,576): 1 at once on each of 1, 7 times" in result.stderr
+    assert (
+        "batch     7 rows, 896 tokens (of 1,048,576 in the settings): 1 at once on each of 1, 7 times" in result.stderr
+    )
     saved = json.loads((tmp_path / "out" / "config.json").read_text())
     assert saved["rope_parameters"]["rope_theta"] == 500_000
 
 
-def test_what_a_gpu_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_and_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16, FlashAttention and liger's kernels where they are, each of them left out where it is not."""
     import sys
     import types
@@ -168,22 +171,22 @@ def test_what_a_gpu_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("liger_kernel", "liger_kernel.transformers"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, patch.__name__, patch)
-    monkeypatch.setattr(training, "is_liger_kernel_available", lambda: True)
-    monkeypatch.setattr(training, "is_flash_attn_2_available", lambda: True)
-    monkeypatch.setattr(training, "resolve_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(plan_module, "is_liger_kernel_available", lambda: True)
+    monkeypatch.setattr(plan_module, "is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr(plan_module, "resolve_dtype", lambda *_: torch.bfloat16)
 
-    def asked(cuda: bool, **more: Any) -> tuple[bool, str, bool, bool]:
+    def chosen(cuda: bool, **more: Any) -> tuple[bool, str, bool, bool]:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
         settings = TrainSettings(**more)
-        liger = [training._uses_liger(settings, kind) for kind in ("llama", "gpt2")]
-        return training._is_half(settings), training._attention(settings), *liger
+        liger = [plan_module.uses_liger(settings, kind) for kind in ("llama", "gpt2")]
+        return plan_module.is_half(settings), plan_module.attention_for(half=plan_module.is_half(settings)), *liger
 
-    assert asked(True) == (True, "flash_attention_2", True, False)
-    assert asked(True, dtype="float32", liger=False) == (False, "sdpa", False, False)
-    assert asked(False) == (False, "sdpa", False, False)
-    assert asked(False, dtype="bfloat16") == (True, "sdpa", False, False)
-    monkeypatch.setattr(training, "is_flash_attn_2_available", lambda: False)
-    assert asked(True) == (True, "sdpa", True, False)
+    assert chosen(True) == (True, "flash_attention_2", True, False)
+    assert chosen(True, dtype="float32", liger=False) == (False, "sdpa", False, False)
+    assert chosen(False) == (False, "sdpa", False, False)
+    assert chosen(False, dtype="bfloat16") == (True, "sdpa", False, False)
+    monkeypatch.setattr(plan_module, "is_flash_attn_2_available", lambda: False)
+    assert chosen(True) == (True, "sdpa", True, False)
 
 
 def test_bfloat16_on_a_cpu_and_a_budget_with_a_suffix(
@@ -192,7 +195,7 @@ def test_bfloat16_on_a_cpu_and_a_budget_with_a_suffix(
     (tmp_path / "half.yaml").write_text(CONFIG + "dtype: bfloat16\ntokens: 1k\n")
     result = ladm(*settings_of(golden_lm, rows, tmp_path / "half.yaml", tmp_path / "half")[:-2])
     assert result.exit_code == 0, result.output
-    assert "tokens of the 1,000 asked for" in result.stderr
+    assert "tokens of a budget of 1,000" in result.stderr
     assert "of warm-up; in bfloat16, attention sdpa" in result.stderr
     assert weights(tmp_path / "half")["model.embed_tokens.weight"].dtype == torch.float32
     (tmp_path / "half.yaml").write_text("tokens: 1x\n")
@@ -241,7 +244,7 @@ def test_accelerate_knows_every_key_of_the_fsdp_file() -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(golden_lm: Path, rows: str, config: Path, tmp_path: Path) -> None:
-    """The same batch on twice the processes: the same losses, said and written once."""
+    """The same batch on twice the processes: the same losses, printed and written once."""
     import os
     import subprocess
     import sys
@@ -293,11 +296,11 @@ def test_devices_that_share_the_states_train_as_one(golden_lm: Path, rows: str, 
     assert "step 4 of 6" not in again
 
 
-def test_a_loss_that_is_no_number_ends_the_training() -> None:
+def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     from transformers import TrainerState
 
-    with pytest.raises(LadmError, match="^step 3: the loss is nan; lower learning_rate, and begin anew$"):
-        training._Told(print).on_log(None, TrainerState(global_step=3), None, logs={"loss": float("nan")})
+    with pytest.raises(LadmError, match="^step 3: the loss is nan; lower learning_rate, and start again$"):
+        LossPrinter(print).on_log(None, TrainerState(global_step=3), None, logs={"loss": float("nan")})
 
 
 def test_faults_in_full(
@@ -310,7 +313,7 @@ def test_faults_in_full(
     bad = topical_rows(golden, [128] * 4)
     bad[2]["input_ids"][5] = 10**6
     outside = save_rows(bad, "outside")
-    assert ladm(*settings_of(golden_lm, rows, config, tmp_path / "begun")).exit_code == 0
+    assert ladm(*settings_of(golden_lm, rows, config, tmp_path / "started")).exit_code == 0
     base = ("train", "--model", golden_lm, "--rows", rows)
     faults: list[tuple[tuple[Any, ...], int, str]] = [
         ((*base, "--output", tmp_path / "o", "--tokens", "100"), 1,
@@ -326,8 +329,8 @@ def test_faults_in_full(
          f"--config {tmp_path}/typo.yaml: unknown key 'learning_rat'; did you mean learning_rate?"),
         ((*base, "--output", tmp_path / "full", "--tokens", "10k"), 1,
          f"{tmp_path}/full belongs to something else (it holds x); give --output an empty folder"),
-        ((*base, "--output", tmp_path / "begun", "--tokens", "3500", "--config", config, "--rope-base", "9"), 1,
-         f"{tmp_path}/begun was started with something else; give another --output, or what it was started with:\n"
+        ((*base, "--output", tmp_path / "started", "--tokens", "3500", "--config", config, "--rope-base", "9"), 1,
+         f"{tmp_path}/started was started with something else; give another --output, or what it was started with:\n"
          "  settings.rope_base: null before, 9.0 now"),
         (("train", "--model", golden_lm, "--rows", outside, "--output", tmp_path / "p", "--tokens", "10k"), 1,
          f"row 2 of {outside}: id 1000000 at token 5 is outside the model's vocabulary of 512; was the data made with "
@@ -347,4 +350,4 @@ def test_a_model_without_a_rope_base_is_refused(tmp_path: Path) -> None:
 
     GPT2Config(n_layer=1, n_head=1, n_embd=8).save_pretrained(tmp_path)
     with pytest.raises(LadmError, match="gpt2 has no RoPE base to change; leave --rope-base out$"):
-        training.training_config(TrainSettings(model="m", rope_base=1e6), tmp_path)
+        plan_module.training_config(TrainSettings(model="m", rope_base=1e6), tmp_path)

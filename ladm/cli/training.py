@@ -32,11 +32,9 @@ def train(settings: TrainSettings) -> None:
         raise LadmError(f"ladm train needs accelerate; {install_hint('train')}")
     from ladm.training.train import train as run_train
 
-    done = run_train(settings, echo=note)
+    result = run_train(settings, echo=note)
     # Under accelerate every process gets here, and only the main one has results to print.
-    if done is None:
+    if result is None:
         return
-    click.echo(
-        f"{done['steps']:,} steps: loss {done['first_loss']:.4f} at the first, {done['last_loss']:.4f} at the last"
-    )
+    click.echo(f"{result.steps:,} steps: loss {result.first_loss:.4f} at the first, {result.last_loss:.4f} at the last")
     click.echo(f"model: {settings.output}")

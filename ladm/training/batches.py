@@ -14,7 +14,10 @@ from ladm.settings.training import TrainSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """How a budget of tokens becomes steps: `steps` of `rows_a_step` rows of `length` tokens."""
+    """How a budget of tokens becomes steps: `steps` of `rows_a_step` rows of `length` tokens.
+
+    Eight devices with 2 rows at once, accumulated twice, make steps of 32 rows: a million tokens at 32,768 each.
+    """
 
     length: int
     devices: int
@@ -36,7 +39,7 @@ class Batches:
 
 
 def cut_batches(settings: TrainSettings, *, length: int, devices: int) -> Batches:
-    """Steps for a budget of tokens: a batch is clipped to the budget and cut down to whole rows on every device.
+    """Steps for a budget of tokens: a batch is limited to the budget and rounded down to whole rows on every device.
 
     Raises LadmError for a budget of less than one row a device.
     """
@@ -57,13 +60,10 @@ def memory_estimate(
 ) -> dict[str, int]:
     """Bytes on one device, by what they are for.
 
-    Weights, gradients and two moments in float32, which all devices share where they are `sharded`
-    (FSDP); copies of weights: in half precision those of the whole model, of a sharded one the layers
-    and embeddings that are put together for a while. Of a forward pass what the backward pass needs:
-    with gradient checkpointing the input of every layer and one layer in full; the logits in float32
-    with their gradient, unless a fused loss makes them piece by piece.
+    Raises LadmError for a model that is no language model.
     """
     try:
+        # On the meta device a model has shapes and no memory.
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except ValueError as error:
@@ -73,18 +73,24 @@ def memory_estimate(
     width, inner = text.hidden_size, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     number = 2 if half else 4
     tokens = batches.rows_at_once * batches.length
+    # What the backward pass needs of one layer: about ten activations of its width and four of its inner width.
     layer = tokens * (10 * width + 4 * inner) * number
     layers = text.num_hidden_layers
-    # By identity, because both may be the same.
+    # By identity, because both may be the same tensor.
     both = {id(part.weight): part.weight for part in (model.get_input_embeddings(), model.get_output_embeddings())}
     embeddings = sum(weight.numel() for weight in both.values())
+    # FSDP gathers the weights of the layer at work and of the next one, and the embeddings.
     together = 2 * (parameters - embeddings) // layers + embeddings
     held = -(-parameters // batches.devices) if sharded else parameters
+    # Float32 weights and gradients, and Adam's two moments, are shared by all devices where they are sharded.
     return {
         "weights": 4 * held,
         "gradients": 4 * held,
         "optimiser": 8 * held,
+        # Of the weights in the precision of the arithmetic: those of the whole model, or of what FSDP gathers.
         "copies": number * together if sharded else number * parameters if half else 0,
+        # Checkpointing stores the input of every layer, and computes one layer again at a time.
         "activations": layers * tokens * width * number + layer if checkpointing else layers * layer,
+        # In float32 with their gradient, and in the model's precision; a fused loss never has all of them at once.
         "logits": 0 if liger else tokens * text.vocab_size * (8 + number),
     }

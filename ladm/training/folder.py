@@ -1,7 +1,7 @@
-"""The folder of a training: what it was begun with, its checkpoints, whole or torn, and the finished model.
+"""The folder of a training: its identity, its checkpoints, and the finished model.
 
-DIR/train.json        what it was begun with; the same command goes on from the newest whole checkpoint
-DIR/checkpoint-50/    model, optimiser, schedule, random state; `whole` is written last
+DIR/train.json        what it was started with; the same command resumes from the newest complete checkpoint
+DIR/checkpoint-50/    model, optimiser, schedule, random state; the empty file `whole` is written last
 DIR/model.safetensors, config.json    the result, with the new base and length
 DIR/losses.jsonl      a line a step; put in place last
 """
@@ -12,60 +12,73 @@ import dataclasses
 import json
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
-from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, StorageError
 from ladm.modeling.facts import TOKENIZER_FILES, model_identity
-from ladm.settings.training import TrainSettings
 from ladm.storage.files import create_once, io_errors, sync_file, sync_folder, sync_tree, write_whole
 from ladm.storage.identity import require_same
-from ladm.training.batches import Batches
+from ladm.training.plan import TrainPlan
 
-BEGUN_FILE, LOSSES_FILE, WHOLE_FILE = "train.json", "losses.jsonl", "whole"
+IDENTITY_FILE, LOSSES_FILE, SEAL_FILE = "train.json", "losses.jsonl", "whole"
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 _OWN = re.compile(r"train\.json\.|\.lock$|\.holder$")
+_FREE_TO_CHANGE = ("model", "rows", "output", "liger", "save_every")
+"""Settings that a resume may have other values of: where things are, and how fast the same result is reached."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished training in three numbers."""
+
+    steps: int
+    first_loss: float
+    last_loss: float
 
 
 def refuse_foreign(output: Path) -> None:
     """Raise LadmError when the folder holds anything but a training; nothing is put into it before."""
     with io_errors(output, "use"):
         others = sorted(p.name for p in output.iterdir() if not _OWN.match(p.name)) if output.exists() else []
-    if others and not (output / BEGUN_FILE).exists():
+    if others and not (output / IDENTITY_FILE).exists():
         raise LadmError(f"{output} belongs to something else (it holds {others[0]}); give --output an empty folder")
 
 
-def begin(output: Path, settings: TrainSettings, source: Path, rows: Rows, batches: Batches) -> None:
-    """Keep what the training is begun with, or see that it is the same as before."""
-    chosen = dataclasses.asdict(settings)
-    about = {name: chosen.pop(name) for name in ("model", "rows", "output", "liger", "save_every")}
+def create_or_resume(plan: TrainPlan) -> None:
+    """Write down what the training is started with, or check that a resumed one is the same.
+
+    Raises LadmError with the fields that differ.
+    """
+    settings = dataclasses.asdict(plan.settings)
+    about = {name: settings.pop(name) for name in _FREE_TO_CHANGE}
     identity = {
-        "settings": chosen, "batches": dataclasses.asdict(batches), "model": model_identity(str(source)),
-        "data": rows.identity(), "about": about,
+        "settings": settings, "batches": dataclasses.asdict(plan.batches),
+        "model": model_identity(str(plan.model_folder)), "data": plan.rows.identity(), "about": about,
     }  # fmt: skip
-    path = output / BEGUN_FILE
+    path = plan.output / IDENTITY_FILE
     if not create_once(path, json.dumps(identity, indent=1).encode() + b"\n"):
         try:
-            had = json.loads(path.read_bytes())
+            before = json.loads(path.read_bytes())
         except ValueError:
-            raise StorageError(f"{path} is damaged: not what a training was begun with") from None
-        require_same(output, had, json.loads(json.dumps(identity)))
+            raise StorageError(f"{path} is damaged: it should hold what the training was started with") from None
+        require_same(plan.output, before, json.loads(json.dumps(identity)))
 
 
 def newest_checkpoint(output: Path) -> str | None:
-    """The whole checkpoint with the most steps, or None."""
-    whole = [path for path in _checkpoints(output) if (path / WHOLE_FILE).exists()]
-    return str(max(whole, key=lambda path: int(path.name.partition("-")[2]))) if whole else None
+    """The complete checkpoint with the most steps, or None."""
+    complete = [path for path in _checkpoints(output) if (path / SEAL_FILE).exists()]
+    return str(max(complete, key=lambda path: int(path.name.partition("-")[2]))) if complete else None
 
 
-def remove_torn(output: Path) -> None:
-    """Remove the checkpoints that were left half written."""
+def remove_incomplete(output: Path) -> None:
+    """Remove the checkpoints that a stop left half written."""
     for path in _checkpoints(output):
-        if not (path / WHOLE_FILE).exists():
+        if not (path / SEAL_FILE).exists():
             shutil.rmtree(path)
 
 
@@ -73,24 +86,29 @@ def _checkpoints(output: Path) -> list[Path]:
     return [path for path in output.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
 
 
-class Whole(TrainerCallback):  # type: ignore[misc]
-    """Makes a checkpoint durable and then says so, so that one half written is known for what it is."""
+class CheckpointSeal(TrainerCallback):  # type: ignore[misc]
+    """Makes every checkpoint durable, then marks it as complete, so that a resume never takes half a checkpoint."""
 
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Called by the Trainer after each checkpoint, in every process."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        # Each process writes its own random state; the mark has to come after all of them.
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if not state.is_world_process_zero:
             return
         with io_errors(folder, "write"):
             sync_tree(folder)
-        write_whole(folder / WHOLE_FILE, [b""])
+        write_whole(folder / SEAL_FILE, [b""])
         with io_errors(folder, "write"):
             sync_folder(folder.parent)
 
 
 def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
-    """What a user needs beside the weights, and the losses, which say that all is there."""
+    """Add the tokenizer to the trained model, and write the losses, whose file makes the training finished.
+
+    Raises LadmError where the Trainer has not written the model.
+    """
     weights = sorted(output.glob("*.safetensors"))
     if not weights or not (output / "config.json").exists():
         raise LadmError(
@@ -112,6 +130,7 @@ def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
     write_whole(output / LOSSES_FILE, [json.dumps(step).encode() + b"\n" for step in steps])
 
 
-def outcome(output: Path) -> dict[str, Any]:
+def read_result(output: Path) -> TrainResult:
+    """The result of a finished training."""
     steps = [json.loads(line) for line in (output / LOSSES_FILE).read_text().splitlines()]
-    return {"steps": len(steps), "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"]}
+    return TrainResult(steps=len(steps), first_loss=steps[0]["loss"], last_loss=steps[-1]["loss"])
