@@ -1,3 +1,56 @@
-"""Pick the long documents worth training a long-context model on, by how much they depend on distant parts."""
+"""Pick the long documents worth training a long-context model on, by how much they depend on distant parts.
 
-from ladm.version import __version__ as __version__
+`prepare`, `score` and `select` do what the commands of these names do; `open_run` reads what `score` wrote;
+`Scorer` scores token ids in memory. See docs/python.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ladm.version import __version__
+
+if TYPE_CHECKING:
+    from ladm.api.memory import RowScore, Scorer
+    from ladm.api.pipeline import ScoredRun, Subset, open_run, prepare, score, select
+    from ladm.errors import LadmError
+
+# Imported at their first use: torch, transformers and datasets take seconds, and `import ladm` has to be free.
+_HOMES = {
+    "LadmError": "ladm.errors",
+    "RowScore": "ladm.api.memory",
+    "ScoredRun": "ladm.api.pipeline",
+    "Scorer": "ladm.api.memory",
+    "Subset": "ladm.api.pipeline",
+    "open_run": "ladm.api.pipeline",
+    "prepare": "ladm.api.pipeline",
+    "score": "ladm.api.pipeline",
+    "select": "ladm.api.pipeline",
+}
+
+__all__ = [
+    "LadmError",
+    "RowScore",
+    "ScoredRun",
+    "Scorer",
+    "Subset",
+    "__version__",
+    "open_run",
+    "prepare",
+    "score",
+    "select",
+]
+
+
+# Hidden from type checkers, to which a module with `__getattr__` has every name, misspelt ones too.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'ladm' has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

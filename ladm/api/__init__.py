@@ -1,0 +1,1 @@
+"""What `import ladm` offers: the commands as functions, and a scorer in memory."""

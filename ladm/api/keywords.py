@@ -1,0 +1,42 @@
+"""Keyword arguments of a Python call -> the settings of a command, with the same names, defaults and checks.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ladm.errors import UsageError
+
+Path = str | os.PathLike[str]
+
+
+def spell_path(path: Path) -> str:
+    """A path as the settings hold it."""
+    return os.fspath(path)
+
+
+def checked(kind: type, call: str, given: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
+    """The keyword arguments `given` to the function `call`, for a settings class; paths become texts, lists tuples.
+
+    Raises UsageError for a name that the class does not have, or that is one of `without`.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    known = [name for name in fields if name not in without]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
+            raise UsageError(f"{call} has no setting {name}{hint}")
+    return {name: _value(value) for name, value in given.items() if value is not None}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return tuple(map(_value, value)) if isinstance(value, list) else value

@@ -1,0 +1,176 @@
+"""`ladm.Scorer`: token ids in memory -> their scores, the same numbers as `ladm score` writes. Imports no torch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ladm.api.keywords import Path, checked, spell_path
+from ladm.api.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from ladm.corpus.rows import Row
+    from ladm.runs.records import Column, Record
+    from ladm.scoring.engines.batches import BatchRule, CheckedRow
+    from ladm.signals.scorer import Scorer as Signal
+
+_OF_RUNS_ALONE = (
+    "rows", "output", "engine", "workers", "shard", "limit", "max_errors", "fail_fast", "retry_errors", "overwrite",
+)  # fmt: skip
+"""Settings of `ladm score` that say where rows come from, where results go, or who computes them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowScore:
+    """The score of one row; or, where it has none, why."""
+
+    score: float | None
+    """Higher means that the document depends more on its distant parts; None: see `error`."""
+    columns: Mapping[str, Column]
+    """What `scores.parquet` has beside the score, such as `cds_per_layer`: a number, or one for each layer or head."""
+    num_tokens: int | None
+    """None where the row is no list of tokens."""
+    error_type: str | None = None
+    """A short stable word, as in `errors.jsonl`: `too_short`, `outside_vocabulary`, ..."""
+    error: str | None = None
+    """The same in a sentence."""
+
+
+class Scorer:
+    """A model on one device, ready to score token ids in memory. No file is written.
+
+        scorer = ladm.Scorer("org/model", span_tokens=64, device="cuda:1")
+        scorer.score(ids)
+
+    `settings` are the flags of `ladm score`, without those about files and processes. Of several devices the first
+    is used. Any thread may call `score`; the calls take turns.
+    Raises LadmError for a model, device or settings that cannot be used.
+    """
+
+    def __init__(self, model: Path, *, config: Path | None = None, **settings: Any) -> None:
+        from ladm.settings.config_file import score_settings
+        from ladm.settings.score import ScoreSettings
+
+        given = checked(ScoreSettings, "ladm.Scorer", settings, without=_OF_RUNS_ALONE)
+        # The settings of a run cannot do without these two; nothing here reads or writes them.
+        given |= {"model": spell_path(model), "rows": "-", "output": "-"}
+        wanted = score_settings(None if config is None else spell_path(config), given)
+        with quiet_libraries():
+            from ladm.scoring.plan import make_plan
+
+            plan = make_plan(wanted)
+            self._set(plan.make_scorer()(plan.hardware.devices[0]), plan.batch_rows())
+
+    @classmethod
+    def from_signal(cls, signal: Signal, *, batch_rows: int = 1) -> Scorer:
+        """Score with a signal of one's own: an object that follows the protocol `ladm.signals.scorer.Scorer`.
+
+        `batch_rows`: how many rows of one length it gets at a time.
+        """
+        scorer = cls.__new__(cls)
+        scorer._set(signal, lambda _tokens: batch_rows)
+        return scorer
+
+    def _set(self, signal: Signal, batch_rows: BatchRule) -> None:
+        from ladm.scoring.engines.batches import BatchSizes
+
+        self._signal = signal
+        self._sizes = BatchSizes(batch_rows)
+        self._turn = threading.Lock()
+
+    def score(self, ids: Any) -> list[RowScore]:
+        """The scores of a row of token ids, or of several rows, in their order: always a list.
+
+        `ids`: one row as a list, an array or a tensor of whole numbers; or a list of such rows, or an array (B, T).
+        A row that cannot be scored, such as one that is too short, does not stop the others: its `score` is None,
+        its `error` says why. Raises LadmError for `ids` that are neither.
+        """
+        from ladm.errors import RowError
+        from ladm.scoring.engines.batches import CheckedRow, error_row
+
+        records: dict[int, Record] = {}
+        by_length: dict[int, list[CheckedRow]] = {}
+        for row in _rows(ids):
+            try:
+                found = self._signal.check(row)
+            except RowError as error:
+                records[row.position] = error_row(row, error, stage="check")
+            else:
+                by_length.setdefault(len(found), []).append(CheckedRow(row, found))
+        with self._turn:
+            for rows in by_length.values():
+                records |= {record.position: record for record in self._score_equal(rows)}
+        return [_row_score(records[position]) for position in range(len(records))]
+
+    def _score_equal(self, rows: list[CheckedRow]) -> list[Record]:
+        """The records of rows of one length."""
+        from ladm.scoring.engines.batches import start_batch
+
+        records: list[Record] = []
+        pending = None
+        while rows:
+            size = self._sizes(len(rows[0].ids))
+            batch, rows = rows[:size], rows[size:]
+            # A GPU gets its next batch before this one's scores are waited for, so that it is never idle.
+            started = start_batch(batch, self._signal, self._sizes)
+            if pending is not None:
+                records += pending()
+            pending = started
+        return records + (pending() if pending is not None else [])
+
+
+def _rows(ids: Any) -> list[Row]:
+    """One or several rows, whatever holds them, as the engines have them."""
+    import numpy as np
+
+    from ladm.corpus.rows import Row
+    from ladm.errors import LadmError
+
+    ids = _plain(ids)
+    if not isinstance(ids, (list, np.ndarray)) or (isinstance(ids, np.ndarray) and ids.ndim not in (1, 2)):
+        raise LadmError(f"ladm.Scorer scores a list or an array of token ids, or several of them, not {_kind(ids)}")
+    several = isinstance(ids, np.ndarray) and ids.ndim == 2
+    if isinstance(ids, list):
+        ids = [_plain(part) for part in ids]
+        several = all(isinstance(part, (list, np.ndarray)) for part in ids)
+    return [
+        Row(position=k, index=k, chunked_index=None, meta=None, raw_ids=_raw(row))
+        for k, row in enumerate(ids if several else [ids])
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Tensors as arrays, other sequences as lists; numbers and whatever else as they are."""
+    import numpy as np
+
+    if hasattr(value, "detach"):
+        return value.detach().cpu().numpy()
+    if isinstance(value, (np.ndarray, str, bytes)):
+        return value
+    return list(value) if isinstance(value, Sequence) else value
+
+
+def _raw(row: Any) -> Any:
+    """A row as `token_ids` checks it: an array of whole numbers, or a list to be looked at number by number."""
+    import numpy as np
+
+    if isinstance(row, np.ndarray):
+        return row if row.ndim == 1 and np.issubdtype(row.dtype, np.integer) else row.tolist()
+    return [int(token) if isinstance(token, np.integer) else token for token in row]
+
+
+def _kind(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"an array of shape {tuple(shape)}"
+
+
+def _row_score(record: Record) -> RowScore:
+    from ladm.runs.records import ScoredRow
+
+    if isinstance(record, ScoredRow):
+        return RowScore(score=record.score, columns=record.columns, num_tokens=record.num_tokens)
+    return RowScore(
+        score=None, columns={}, num_tokens=record.num_tokens, error_type=record.error_type, error=record.message
+    )

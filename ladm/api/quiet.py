@@ -1,0 +1,77 @@
+"""Progress bars and warnings of the libraries -> off for as long as a call of ours runs, then as they were.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+_FOR_WORKERS = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""What a worker process, which imports the libraries anew, is started with."""
+
+_guard = threading.Lock()
+_running = 0
+_undo = contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep transformers, datasets and the Hub client silent while at least one thread is inside."""
+    global _running, _undo
+    with _guard:
+        # The libraries have one setting for all threads. The first call in saves it and the last one out restores
+        # it; if each did so for itself, the one that leaves last would restore what another had set.
+        if _running == 0:
+            _undo = _silence()
+        _running += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            _running -= 1
+            if _running == 0:
+                _undo.close()
+
+
+def _silence() -> contextlib.ExitStack:
+    """Silence the libraries; closing the stack undoes it."""
+    # Imported before the environment is changed: they read it once, at import, and would then be silent for good.
+    import datasets
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging
+
+    undo = contextlib.ExitStack()
+    if logging.is_progress_bar_enabled():
+        logging.disable_progress_bar()
+        undo.callback(logging.enable_progress_bar)
+    undo.callback(logging.set_verbosity, logging.get_verbosity())
+    logging.set_verbosity_error()
+    undo.callback(datasets.logging.set_verbosity, datasets.logging.get_verbosity())
+    datasets.logging.set_verbosity_error()
+    if not datasets.are_progress_bars_disabled():
+        datasets.disable_progress_bars()
+        undo.callback(datasets.enable_progress_bars)
+    if not are_progress_bars_disabled():
+        disable_progress_bars()
+        undo.callback(enable_progress_bars)
+    for name, value in _FOR_WORKERS.items():
+        if name not in os.environ:
+            os.environ[name] = value
+            undo.callback(os.environ.pop, name, None)
+    return undo
+
+
+def echo_to(*, progress: bool) -> Callable[[str], None]:
+    """Where lines for people go: to standard error on request, else nowhere."""
+    if not progress:
+        return lambda _line: None
+    return lambda line: print(line, file=sys.stderr)

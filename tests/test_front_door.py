@@ -1,0 +1,299 @@
+"""`import ladm`: what it loads, prints and raises, and that its scores are those of the command."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from conftest import GOLDEN, SMALL, read_lines, topical_rows
+
+import ladm
+
+Command = Callable[..., Result]
+ROOT = Path(__file__).parents[1]
+METHOD: dict[str, Any] = {"span_tokens": 16, "dtype": "float32", "device": "cpu"}
+"""`SMALL` as keyword arguments."""
+
+
+def python(code: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TRANSFORMERS_", "HF_DATA"))
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, **more
+    )
+
+
+def test_the_import_loads_no_library_and_everything_is_there() -> None:
+    done = python(
+        "import sys, ladm; heavy = {'torch', 'numpy', 'pyarrow', 'datasets', 'transformers', 'click', 'yaml', 'tqdm'}; "
+        "print(sorted(heavy & set(sys.modules)), set(ladm.__all__) <= set(dir(ladm))); "
+        "print([getattr(ladm, name) is None for name in ladm.__all__], 'torch' in sys.modules)"
+    )
+    assert done.stdout.splitlines() == ["[] True", f"{[False] * 10} False"], done.stderr
+    with pytest.raises(AttributeError, match="^module 'ladm' has no attribute 'nothing'$"):
+        _ = ladm.nothing  # type: ignore[attr-defined]
+
+
+def test_type_checkers_know_the_names(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    assert (ROOT / "ladm" / "py.typed").exists()
+    (tmp_path / "user.py").write_text(
+        "import ladm\n"
+        "reveal_type(ladm.Scorer('m').score([1])[0].score)\n"
+        "reveal_type(ladm.open_run('r').is_finished)\n"
+        "reveal_type(ladm.prepare('s', tokenizer='t', output='o').rows)\n"
+        "ladm.nothing\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--follow-imports=silent", "--ignore-missing-imports", "--cache-dir",
+         str(tmp_path / "cache"), str(tmp_path / "user.py")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert re.findall(r'type is "(.*?)"|(has no attribute "nothing")', done.stdout) == [
+        ("float | None", ""), ("bool", ""), ("int", ""), ("", 'has no attribute "nothing"'),
+    ], done.stdout  # fmt: skip
+
+
+@pytest.fixture
+def mixed_rows(save_rows: Any, golden: Any) -> str:
+    """Rows of two lengths, one that is too short, and one of another vocabulary."""
+    rows = topical_rows(golden, [700, 512, 700, 20, 512])
+    rows[4]["input_ids"] = [5] * 300 + [10**6]
+    return str(save_rows(rows))
+
+
+@pytest.mark.parametrize("record", ["layers", "forms"])
+def test_scores_in_memory_are_those_of_the_command(ladm: Command, mixed_rows: str, tmp_path: Path, record: str) -> None:
+    import ladm as front
+
+    assert ladm("score", mixed_rows, *SMALL, "--record", record, "--output", tmp_path / "run").exit_code == 0
+    table = front.open_run(tmp_path / "run").scores().sort_by("position").to_pylist()
+    from datasets import load_from_disk
+
+    ids = load_from_disk(mixed_rows)["train"]["input_ids"][:]
+    scorer = front.Scorer(GOLDEN, record=record, **METHOD)
+    found = scorer.score(ids)
+    names = set(table[0]) - {"rank", "index", "chunked_index", "score", "meta", "num_tokens", "position"}
+    assert "cds_per_layer" in names
+    by_position = {row["position"]: row for row in table}
+    for position, row in enumerate(found):
+        if position not in by_position:
+            continue
+        stored = by_position[position]
+        assert (row.score, row.num_tokens) == (stored["score"], stored["num_tokens"])
+        assert set(row.columns) == names
+        for name in names:
+            # The table has float32; in memory are the decimals of the sorted file, which are the same float32.
+            assert np.float32(row.columns[name]).tolist() == stored[name]
+    assert len(by_position) == 3
+    errors = {line["position"]: line for line in read_lines(tmp_path / "run" / "errors.jsonl")}
+    assert {position: (row.error_type, row.error) for position, row in enumerate(found) if row.score is None} == {
+        position: (line["error_type"], line["message"]) for position, line in errors.items()
+    }
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("rows", "run")] == []
+
+
+def test_whatever_holds_the_ids(golden: Any) -> None:
+    scorer = ladm.Scorer(GOLDEN, **METHOD)
+    ids = golden["input_ids"][0][:512]
+    (expected,) = scorer.score(ids)
+    assert expected.score is not None
+    for one in (tuple(ids), np.array(ids), np.array(ids, dtype=np.uint16), torch.tensor(ids), list(np.array(ids))):
+        assert scorer.score(one) == [expected]
+    for several in ([ids, ids], np.array([ids, ids]), torch.tensor([ids, ids]), [torch.tensor(ids), tuple(ids)]):
+        assert scorer.score(several) == [expected, expected]
+    assert scorer.score([]) == []
+    kinds = {
+        "wrong_type": [np.array([1.5, 2.0]), ["a"], [1, None], [True], "abc", 7],
+        "too_short": [[1, 2]],
+        "outside_vocabulary": [[1, -1], np.array([512])],
+    }
+    for kind, rows in kinds.items():
+        for row in rows if kind != "wrong_type" else rows[:4]:
+            assert [found.error_type for found in scorer.score([row, ids])] == [kind, None], row
+    for wrong in (7, "abc", np.zeros((1, 1, 1), dtype=int), None):
+        with pytest.raises(ladm.LadmError, match=r"^ladm.Scorer scores a list or an array of token ids, or several of"):
+            scorer.score(wrong)
+
+
+def test_the_pipeline_prints_nothing_and_shows_progress_on_request(talking: Path, tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    code = f"""
+import ladm
+def go(where, **more):
+    rows = ladm.prepare("corpus/*.jsonl.gz", tokenizer={str(talking)!r}, output=where + "/rows", length=512, **more)
+    run = ladm.score(rows, model={str(talking)!r}, output=where + "/run", span_tokens=16, **more)
+    ladm.select(run, rows=rows, tokens="2k", output=where + "/subset")
+    ladm.Scorer({str(talking)!r}, span_tokens=16).score([1] * 512)
+    ladm.score(rows, model={str(talking)!r}, output=where + "/run", span_tokens=16, **more)
+go("quiet")
+go("seen", **PROGRESS)
+"""
+    quiet = python(code.replace('go("seen", **PROGRESS)', ""), cwd=tmp_path)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    shown = python(code.replace('go("quiet")', "").replace("**PROGRESS", "progress=True"), cwd=tmp_path)
+    assert (shown.returncode, shown.stdout) == (0, "")
+    for part in ("preparing: ", "method    released, spans of 16 tokens", "scoring: 100%", "seen/rows"):
+        assert part in shown.stderr
+
+
+def test_the_libraries_get_their_bars_back(tmp_path: Path) -> None:
+    import datasets
+    from transformers.utils import logging
+
+    before = (logging.get_verbosity(), logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled())
+    environment = dict(os.environ)
+    logging.set_verbosity_info()
+    try:
+        ladm.Scorer(GOLDEN, **METHOD)
+        with pytest.raises(ladm.LadmError):
+            ladm.Scorer(tmp_path / "nothing")
+        assert logging.get_verbosity() == logging.INFO
+        assert (logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()) == before[1:]
+        assert dict(os.environ) == environment
+    finally:
+        logging.set_verbosity(before[0])
+
+
+def test_in_threads(mixed_rows: str, golden: Any, tmp_path: Path) -> None:
+    """Runs in threads that are not the main one, where Python takes no signal handlers; and one scorer for many."""
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        runs = list(
+            pool.map(lambda k: ladm.score(mixed_rows, model=GOLDEN, output=tmp_path / f"run-{k}", **METHOD), range(3))
+        )
+        scorer = ladm.Scorer(GOLDEN, **METHOD)
+        ids = [golden["input_ids"][k % 2][:512] for k in range(6)]
+        found = list(pool.map(scorer.score, ids))
+    tables = [run.scores() for run in runs]
+    assert tables[0].num_rows == 3
+    assert tables[1] == tables[0] == tables[2]
+    assert found == [scorer.score(row) for row in ids]
+
+
+def test_a_run_in_every_state(mixed_rows: str, tmp_path: Path) -> None:
+    with pytest.raises(ladm.LadmError, match="stopped by --max-errors or --fail-fast"):
+        ladm.score(mixed_rows, model=GOLDEN, output=tmp_path / "run", fail_fast=True, **METHOD)
+    run = ladm.open_run(tmp_path / "run")
+    assert not run.is_finished
+    for ask in (run.scores, run.errors, run.summary):
+        with pytest.raises(ladm.LadmError, match="is not finished"):
+            ask()
+    again = ladm.score(mixed_rows, model=GOLDEN, output=tmp_path / "run", **METHOD)
+    assert again == run
+    assert run.is_finished
+    assert run.summary().scored == 3
+    assert sorted((row.position, row.error_type) for row in run.errors()) == [
+        (3, "too_short"),
+        (4, "outside_vocabulary"),
+    ]
+    assert run.scores(["score"]).column_names == ["score"]
+    assert run.identity().method.span_tokens == 16
+    with pytest.raises(ladm.LadmError, match=r"run has no column nothing \(it has rank, index, "):
+        run.scores(["nothing"])
+    with pytest.raises(ladm.LadmError):
+        ladm.open_run(tmp_path)
+
+
+def test_settings_that_do_not_exist_or_cannot_work(mixed_rows: str, tmp_path: Path) -> None:
+    faults: list[tuple[Callable[[], Any], str]] = [
+        (lambda: ladm.score(mixed_rows, model=GOLDEN, output=tmp_path / "o", span_token=16),
+         "ladm.score has no setting span_token; did you mean span_tokens?"),
+        (lambda: ladm.Scorer(GOLDEN, workers=2), "ladm.Scorer has no setting workers; it has "),
+        (lambda: ladm.Scorer(GOLDEN, reduce="max"), "--reduce 'max' is not mean or median or geometric"),
+        (lambda: ladm.prepare([], tokenizer=GOLDEN, output=tmp_path / "o", length=0), "--length must be at least 1"),
+        (lambda: ladm.select("run", rows="rows", tokens="many", output="o"), "'many' is not a number of tokens"),
+        (lambda: ladm.Scorer(tmp_path / "nothing"), f"no such model: {tmp_path}/nothing is neither a folder"),
+    ]  # fmt: skip
+    for fault, message in faults:
+        with pytest.raises(ladm.LadmError) as caught:
+            fault()
+        assert str(caught.value).startswith(message)
+    assert not (tmp_path / "o").exists()
+
+
+def write_corpus(folder: Path) -> None:
+    """`corpus/`: documents of the words of the tiny tokenizer, as the page's examples read them."""
+    import gzip
+    import json
+
+    draw = np.random.default_rng(0)
+    (folder / "corpus").mkdir()
+    lines = []
+    for k in range(8):
+        text = " ".join(f"w{word}" for word in draw.integers(2, 300, 50 if k == 7 else 600))
+        lines.append(json.dumps({"text": text, "meta": {"pile_set_name": f"domain {k % 2}"}}))
+    (folder / "corpus" / "a.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+
+
+def test_the_examples_of_the_page_run_in_order(
+    talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(tmp_path)
+    (tmp_path / "org").mkdir()
+    talking.rename(tmp_path / "org" / "model")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    printed = []
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), {"__name__": "__main__"})
+        printed.append(capsys.readouterr().out.splitlines())
+    assert printed[0][0] == "7 rows in rows, of 8 documents"
+    assert printed[0][2] == "3 documents, 1536 tokens"
+    assert printed[1][0].startswith("7 0 (")
+    assert printed[2][2] == "too_short: 2 tokens leave no span to score"
+    assert printed[2][3].startswith("600 [")
+    assert printed[3] == ["--reduce 'max' is not mean or median or geometric"]
+
+
+def run_example(*arguments: Any, **more: Any) -> str:
+    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=False, **more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_example_in_memory(talking: Path, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    files = [tmp_path / f"{k}.txt" for k in range(3)]
+    for file in files:
+        file.write_text(" ".join(f"w{word}" for word in draw.integers(2, 300, 600)))
+    out = run_example(sys.executable, ROOT / "examples" / "score_in_python.py", talking, *files).splitlines()
+    assert sorted(line.split("\t")[0] for line in out) == list(map(str, files))
+    scores = [float(line.split("\t")[1]) for line in out]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_example_of_a_signal(talking: Path, mixed_rows: str) -> None:
+    out = run_example(sys.executable, ROOT / "examples" / "own_signal.py", talking, mixed_rows).splitlines()
+    assert [line.split("\t")[0] for line in out] == ["0", "1", "2", "3", "4"]
+    assert all(0 < float(line.split("\t")[1]) < 1 for line in out[:3])
+    assert out[4].split("\t")[1].startswith("id 1000000 at token 300 is outside")
+
+
+def test_the_example_for_slurm(mixed_rows: str, tmp_path: Path) -> None:
+    """With an `srun` that starts the tasks of one node here: two share the run, one writes the results."""
+    (tmp_path / "srun").write_text(
+        '#!/bin/bash\n[ "$1" = --kill-on-bad-exit=0 ] || exit 9\nshift\n'
+        "export SLURM_STEP_ID=0 SLURM_NTASKS=2\n"
+        'SLURM_PROCID=0 SLURM_LOCALID=0 "$@" & SLURM_PROCID=1 SLURM_LOCALID=1 "$@" & wait -n && wait -n\n'
+    )
+    (tmp_path / "ladm").write_text(f'#!/bin/bash\nexec {sys.executable} -m ladm "$@"\n')
+    for name in ("srun", "ladm"):
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    out = run_example(
+        "bash", ROOT / "examples" / "slurm.sbatch", mixed_rows, GOLDEN, tmp_path / "run", *SMALL[2:], env=environment
+    )
+    assert out.count("3 documents scored") == 2
+    assert ladm.open_run(tmp_path / "run").is_finished
