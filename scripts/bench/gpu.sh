@@ -16,7 +16,7 @@ python=${PYTHON:-python3} device=${DEVICE:-cuda:0} shape=${SHAPE:-tinyllama} tok
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 export HF_HUB_DISABLE_PROGRESS_BARS=1 TQDM_DISABLE=1
 failed=0 total=${LIMIT:-420}
-limited() { # seconds command...: at most so many seconds, and no more than are left for all parts
+limited() { # seconds command...: at most this many seconds, and no more than are left for all parts
     local most=$1 left=$((total - SECONDS)); shift
     [ "$left" -ge 15 ] || { echo "no time left"; return 1; }
     timeout "$((left < most ? left : most))" "$@"
