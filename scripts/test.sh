@@ -21,6 +21,7 @@ ruff check .
 ruff format --check .
 mypy ladm
 lint-imports
+python scripts/check_prose.py
 # A file at a time on each of up to four cores, each with one thread: the tests' own processes share them.
 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
     "${select[@]}" "$@"

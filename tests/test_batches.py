@@ -12,14 +12,14 @@ from ladm.training.batches import cut_batches, memory_estimate
 
 
 def test_batches() -> None:
-    asked = TrainSettings(tokens=10**9, rows_at_once=2)
-    paper = cut_batches(asked, length=32_768, devices=8)
+    settings = TrainSettings(tokens=10**9, rows_at_once=2)
+    paper = cut_batches(settings, length=32_768, devices=8)
     assert (paper.rows_a_step, paper.accumulate, paper.tokens_a_step, paper.steps) == (32, 2, 2**20, 953)
     assert paper.tokens <= 10**9
     clipped = cut_batches(TrainSettings(tokens=100_000), length=32_768, devices=1)
     assert (clipped.rows_a_step, clipped.steps, clipped.tokens) == (3, 1, 98_304)
     with pytest.raises(LadmError, match=r"^a batch of 1,048,576 tokens holds 32 rows of 32,768, and there are 64 dev"):
-        cut_batches(asked, length=32_768, devices=64)
+        cut_batches(settings, length=32_768, devices=64)
 
 
 def test_memory(golden_lm: Path) -> None:

@@ -17,7 +17,7 @@ Command = Callable[..., Result]
 
 @pytest.fixture
 def proof_pile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """The Hub gives a file of eight texts, of 100 to 800 words; what is asked of it is kept."""
+    """The Hub gives a file of eight texts, of 100 to 800 words; requests are recorded."""
     import huggingface_hub
 
     draw = np.random.default_rng(0)
@@ -25,14 +25,14 @@ def proof_pile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[st
     lines = [json.dumps({"text": text, "meta": "{}"}) for text in texts]
     path = tmp_path / "test.jsonl.gz"
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
-    asked: list[tuple[str, ...]] = []
+    requests: list[tuple[str, ...]] = []
 
     def hf_hub_download(*names: str, **more: str) -> str:
-        asked.append((*names, *more.values()))
+        requests.append((*names, *more.values()))
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    return asked
+    return requests
 
 
 def test_perplexity_of_proof_pile_by_name(

@@ -24,14 +24,14 @@ def test_devices_of_a_machine_with_gpus() -> None:
     assert resolve_devices("auto") == resolve_devices("cuda") == everything
     assert resolve_devices("cuda:2,0") == ("cuda:2", "cuda:0")
     assert resolve_devices("cpu", workers=2) == ("cpu", "cpu")
-    # Of a launcher's processes each takes its own, and those it was told to.
+    # Each of a launcher's processes takes its own device, or the devices that were named.
     assert [resolve_devices("auto", rank=rank) for rank in (1, 6)] == [("cuda:1",), ("cuda:2",)]
     assert resolve_devices("cuda:3", rank=1) == ("cuda:3",)
 
 
 @pytest.mark.usefixtures("gpus")
 @pytest.mark.parametrize(
-    ("asked", "workers", "kind", "message"),
+    ("requested", "workers", "kind", "message"),
     [
         ("cuda:4", None, LadmError, "--device cuda:4: there are 4 CUDA devices here, cuda:0 to cuda:3"),
         ("cuda:1,1", None, UsageError, "--device cuda:1,1 names a device twice"),
@@ -39,9 +39,9 @@ def test_devices_of_a_machine_with_gpus() -> None:
         ("cuda", 2, UsageError, "--workers is for a CPU; on CUDA there is one process a device, as --device says"),
     ],
 )
-def test_devices_that_are_refused(asked: str, workers: int | None, kind: type[Exception], message: str) -> None:
+def test_devices_that_are_refused(requested: str, workers: int | None, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind) as refused:
-        resolve_devices(asked, workers=workers)
+        resolve_devices(requested, workers=workers)
     assert str(refused.value) == message
 
 

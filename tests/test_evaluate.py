@@ -211,9 +211,9 @@ def test_rulers_lengths_are_those_that_the_model_has(golden_lm: Path) -> None:
     assert tasks.ruler_lengths(TasksSettings(length=20_000), golden_lm) == [4096, 8192, 16384]
 
 
-def test_what_lm_eval_is_asked_for(talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_of_lm_eval(talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its --limit takes the first questions of all lengths together, and its mean is of 4,096 tokens alone."""
-    asked: list[list[int]] = []
+    lengths: list[list[int]] = []
     handed: list[dict[str, Any]] = []
 
     class Manager:
@@ -229,7 +229,7 @@ def test_what_lm_eval_is_asked_for(talking: Path, tmp_path: Path, monkeypatch: p
             if named["tasks"] == ["hellaswag"]:
                 raise ValueError("no such data")
             return {"results": {named["tasks"][0]: {"acc,none": 0.5}}}
-        asked.append(task_manager.lengths)
+        lengths.append(task_manager.lengths)
         length = task_manager.lengths[0]
         values = {f"{each},none": 0.5 if each == length else -1.0 for each in (4096, 8192)}
         return {"results": {"niah_single_1": values, "ruler_vt": values | {f"{length},none": 1.0}}}
@@ -241,7 +241,7 @@ def test_what_lm_eval_is_asked_for(talking: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", of_tasks)
     settings = TasksSettings(model=str(talking), tasks=("ruler",), device="cpu", dtype="float32")
     found = tasks.tasks(settings, echo=print)
-    assert asked == [[4096], [8192]]
+    assert lengths == [[4096], [8192]]
     assert [(mark["task"], mark["metric"], mark["value"]) for mark in found["marks"]] == [
         ("niah_single_1", "4096", 0.5), ("ruler_vt", "4096", 1.0), ("ruler", "4096", 0.75),
         ("niah_single_1", "8192", 0.5), ("ruler_vt", "8192", 1.0), ("ruler", "8192", 0.75),

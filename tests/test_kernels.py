@@ -81,7 +81,7 @@ TRITON_CASES = [
 ]
 
 
-@pytest.mark.usefixtures("poisoned")
+@pytest.mark.usefixtures("buffers_of_nan")
 @pytest.mark.parametrize(("variant", "T", "H", "G", "D", "l", "changed"), TRITON_CASES)
 def test_triton_equals_the_oracle(
     variant: str, T: int, H: int, G: int, D: int, l: int, changed: dict[str, Any]
@@ -100,7 +100,7 @@ def test_triton_equals_the_oracle(
 
 
 @pytest.fixture
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+def buffers_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tensor that is made empty is full of NaN, so that an element never written shows."""
     empty = torch.empty
 
@@ -111,7 +111,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", nan)
 
 
-@pytest.mark.usefixtures("poisoned")
+@pytest.mark.usefixtures("buffers_of_nan")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("variant", ["released", "paper"])
 def test_triton_error_budget_in_half_precision(dtype: torch.dtype, variant: str) -> None:

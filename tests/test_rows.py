@@ -122,17 +122,17 @@ def test_the_last_id_of_the_vocabulary_is_one_of_it() -> None:
     assert token_ids(row_of(np.array([0, 99], dtype=np.int16)), vocab_size=100).dtype == np.int64
 
 
-def test_a_hub_id_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_id_is_requested_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Hub is not at hand; that its data set would be read is."""
-    asked = []
+    requests = []
 
     def load_dataset(name: str) -> DatasetDict:
-        asked.append(name)
+        requests.append(name)
         return DatasetDict(train=Dataset.from_list(DATA))
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     assert len(open_rows("UltraRonin/pile-LlamaTokenizerFast-32k-truncated-toy")) == 9
-    assert asked == ["UltraRonin/pile-LlamaTokenizerFast-32k-truncated-toy"]
+    assert requests == ["UltraRonin/pile-LlamaTokenizerFast-32k-truncated-toy"]
 
 
 @pytest.mark.parametrize("kind", ["torch", "numpy", "pandas", "arrow"])

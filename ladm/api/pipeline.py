@@ -1,7 +1,7 @@
 """`ladm.prepare`, `ladm.score`, `ladm.select`, `ladm.open_run`: the commands as functions. Imports no torch.
 
 They write and resume the same files as the commands, take the flags as keyword arguments (`--span-tokens 64` is
-`span_tokens=64`), print nothing unless asked to, and raise `ladm.LadmError`. Any thread may call them.
+`span_tokens=64`), print nothing by default, and raise `ladm.LadmError`. Any thread may call them.
 """
 
 from __future__ import annotations

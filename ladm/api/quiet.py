@@ -16,7 +16,7 @@ _FOR_WORKERS = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""What a worker process, which imports the libraries anew, is started with."""
+"""The environment of a worker process, which imports the libraries itself."""
 
 _guard = threading.Lock()
 _running = 0

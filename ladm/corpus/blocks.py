@@ -38,7 +38,7 @@ Counts = Mapping[str, int]
 
 
 def seal_block(settings: PrepareSettings, documents: list[Document], tokenizer: Tokenizer, path: Path) -> Counts:
-    """Tokenise a group of documents and write what is kept of it to `path`; returns the counts.
+    """Tokenise a group of documents and write the rows that are kept to `path`; returns the counts.
 
     Raises LadmError for a document without a domain.
     """

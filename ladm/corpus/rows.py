@@ -84,7 +84,7 @@ class Rows:
             raise LadmError(f"row {position} of {self.name}: {error}") from None
 
     def sample(self) -> str:
-        """A digest of the number of rows and of a few of them, quick to take wherever they are opened anew."""
+        """A digest of the number of rows and of a few of them, quick to compute whenever they are opened."""
         digest = xxhash.xxh3_128(str(len(self)).encode())
         for position in sorted({len(self) * k // SAMPLED_ROWS for k in range(SAMPLED_ROWS)}):
             (row,) = self.read(position, position + 1)

@@ -1,4 +1,4 @@
-"""Texts -> the first so many token ids of each, and how much of the text they cover. Imports no torch."""
+"""Texts -> the first N token ids of each, and how much of the text they cover. Imports no torch."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def load_tokenizer(name: str, *, bos: bool | None) -> Tokenizer:
 
 
 def disagreement(rows: Rows, model_folder: str) -> str | None:
-    """What to say where texts stand beside the ids, and the model's tokenizer makes others of them; None otherwise.
+    """A warning if the rows have texts from which the model's tokenizer makes other ids; None otherwise.
 
-    A few rows are looked at, and of each the first tokens. Nothing is said of rows without texts, or
-    of a model whose folder has none that loads.
+    Compares the first tokens of a few rows. None also for rows without texts, and for a model whose folder has
+    no tokenizer that loads.
     """
     if TEXT_COLUMN not in rows.column_names or not (Path(model_folder) / "tokenizer.json").exists():
         return None

@@ -18,7 +18,7 @@ from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import first_token, plain_tokenizer
 from ladm.errors import LadmError, UsageError
 from ladm.evaluation.corpora import evaluation_rows, tell_disagreement
-from ladm.modeling.causal_lm import Language, load_language, require_positions
+from ladm.modeling.causal_lm import CausalLM, load_language, require_positions
 from ladm.modeling.facts import model_folder
 from ladm.progress import Echo, Progress
 from ladm.settings.evaluation import NeedleSettings
@@ -112,7 +112,7 @@ def make_haystack(
 
 
 @torch.inference_mode()
-def answers(language: Language, tokenizer: Any, prompt: Haystack) -> bool:
+def answers(language: CausalLM, tokenizer: Any, prompt: Haystack) -> bool:
     """Is the first number of the greedy continuation the one that was hidden?"""
     ids_BT = torch.from_numpy(prompt.ids).unsqueeze(0).to(language.device)
     # Without this, beams and penalties for repetition in the model's generation_config.json would be used.
@@ -125,7 +125,7 @@ def answers(language: Language, tokenizer: Any, prompt: Haystack) -> bool:
     return said is not None and said[0] == prompt.number
 
 
-def _hay(rows: Rows, wanted: int, language: Language, *, special: set[int]) -> npt.NDArray[np.int64]:
+def _hay(rows: Rows, wanted: int, language: CausalLM, *, special: set[int]) -> npt.NDArray[np.int64]:
     """Ids of the first rows, special ones left out, one row behind the other; some times as many as wanted."""
     parts: list[npt.NDArray[np.int64]] = []
     for position in range(len(rows)):

@@ -16,7 +16,7 @@ from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.evaluation.corpora import evaluation_rows, tell_disagreement
-from ladm.modeling.causal_lm import Language, load_language, require_positions, token_losses
+from ladm.modeling.causal_lm import CausalLM, load_language, require_positions, token_losses
 from ladm.modeling.facts import model_folder
 from ladm.progress import Echo, Progress
 from ladm.settings.evaluation import PerplexitySettings
@@ -76,9 +76,11 @@ def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Pr
     }
 
 
-def _one(language: Language, ids_T: npt.NDArray[np.int64], windows: tuple[int, ...]) -> tuple[Floats, list[float]]:
+def _one(language: CausalLM, ids_T: npt.NDArray[np.int64], windows: tuple[int, ...]) -> tuple[Floats, list[float]]:
     """Losses by position of the largest window, and the mean loss of every window."""
     ids = torch.from_numpy(ids_T).unsqueeze(0)
+    # A token's loss depends on the tokens before it alone, so one pass over the largest window holds those of every
+    # smaller one; not where the positions' encoding depends on the length of the row.
     if language.same_for_prefixes:
         losses = token_losses(language, ids)[0].double().numpy()
         return losses, [float(losses[: w - 1].mean()) for w in windows]

@@ -123,6 +123,9 @@ def span_grid(
     A span with a single earlier span has no sigma and is left out, unless sigma is not used.
     """
     N = T // l
+    # For T = 1,000 and l = 100 (so N = 10), with m = 1, n = 2, both strides 2:
+    #   paper, n0 = 4:    J = 6, 8               I_8 = 1, 3, 5      (from m upwards, at most j-n-1; I_4 = 1 is too few)
+    #   released, n0 = 4: J = 5, 7, 9            I_9 = 1, 3, 5, 7   (from j-n downwards, at least m)
     if variant == "paper":
         scored = range(n0 or 0, N, d_cds)
         earlier = {j: tuple(range(m, j - n, d_afs)) for j in scored}

@@ -1,4 +1,4 @@
-"""q, k and the log-sum-exp that attention already knows -> PFS, by the backend that was asked for.
+"""q, k and the log-sum-exp that attention already knows -> PFS, by the chosen backend.
 
 Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size, J scored spans, N spans.
 """

@@ -31,9 +31,9 @@ class Focus:
 
     pfs_BKJN: Tensor
     weighted_BKJN: Tensor | None = None
-    """PFS with each key's attention multiplied by its weight; None: not asked for."""
+    """PFS with each key's attention multiplied by its weight; None: not requested."""
     copied_BK: Tensor | None = None
-    """The part of the sum of all used PFS that falls on copy keys; None: not asked for."""
+    """The part of the sum of all used PFS that falls on copy keys; None: not requested."""
 
 
 class CopyKeys:

@@ -68,10 +68,12 @@ def measure_focus(
             PAPER=grid.variant == "paper",
             **shapes,
         )
-        # What is not asked for is neither computed nor stored; its pointers are never followed.
+        # What is not requested is neither computed nor stored; its pointers are never followed.
         focus, weighted, copied = (
-            torch.empty(B * H, parts, len(where.pairs), dtype=torch.float32, device=device) if asked else denominators
-            for asked in (True, key_weight_BGT is not None, ids_BT is not None)
+            torch.empty(B * H, parts, len(where.pairs), dtype=torch.float32, device=device)
+            if requested
+            else denominators
+            for requested in (True, key_weight_BGT is not None, ids_BT is not None)
         )
         weight = denominators if key_weight_BGT is None else key_weight_BGT.float().contiguous()
         ids = where.scored if ids_BT is None else ids_BT.to(device).contiguous()
@@ -270,7 +272,7 @@ def _focus_kernel(  # type: ignore[no-untyped-def]
 def _store(  # type: ignore[no-untyped-def]
     out, out_weighted, out_copied, at, focus_M, weighted_M, copied_M, WEIGHTED: tl.constexpr, COPIED: tl.constexpr
 ):  # fmt: skip
-    """The sums over a tile of query rows, where they were asked for."""
+    """The sums over a tile of query rows, where they were requested."""
     tl.store(out + at, tl.sum(focus_M, 0))
     if WEIGHTED:
         tl.store(out_weighted + at, tl.sum(weighted_M, 0))

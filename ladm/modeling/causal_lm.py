@@ -23,7 +23,7 @@ DEPENDS_ON_LENGTH = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Language:
+class CausalLM:
     """A causal language model on a device. `max_tokens` None: its configuration sets no limit."""
 
     name: str
@@ -37,14 +37,14 @@ class Language:
     """How many it has learned, with nothing for those behind them."""
 
 
-def load_language(name: str, *, device: str, dtype: str) -> Language:
+def load_language(name: str, *, device: str, dtype: str) -> CausalLM:
     """Load a model for evaluation. Raises LadmError for one that cannot be used."""
     where = torch.device(resolve_devices(device)[0])
     model = load_causal(name, dtype=resolve_dtype(dtype, str(where)), attention="sdpa").to(where).eval()
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = {rope.get("rope_type")} | {part.get("rope_type") for part in rope.values() if isinstance(part, dict)}
-    found = Language(
+    found = CausalLM(
         name=name,
         model=model,
         device=where,
@@ -57,7 +57,7 @@ def load_language(name: str, *, device: str, dtype: str) -> Language:
     return found
 
 
-def require_positions(language: Language, length: int, echo: Echo) -> None:
+def require_positions(language: CausalLM, length: int, echo: Echo) -> None:
     """Say that rows are longer than the model was made for. Raises LadmError where it has nothing for the rest."""
     if language.max_tokens is None or length <= language.max_tokens:
         return
@@ -96,7 +96,7 @@ def load_causal(name: str, *, dtype: torch.dtype, attention: str, config: Any = 
 
 
 @torch.inference_mode()
-def token_losses(language: Language, ids_BT: Tensor) -> Tensor:
+def token_losses(language: CausalLM, ids_BT: Tensor) -> Tensor:
     """-log p of every token but the first given all before it: (B, T) ids -> (B, T - 1) float32 on the CPU.
 
     The logits are made and used a chunk of tokens at a time, so that B x T x V numbers never exist.
@@ -104,6 +104,7 @@ def token_losses(language: Language, ids_BT: Tensor) -> Tensor:
     ids_BT = ids_BT.to(language.device)
     hidden_BTE = _hidden(language, ids_BT)
     losses = []
+    # The last hidden state predicts a token that is not in the row, so it gets no logits.
     for start in range(0, ids_BT.shape[1] - 1, CHUNK_TOKENS):
         stop = min(start + CHUNK_TOKENS, ids_BT.shape[1] - 1)
         logits_BCV = _logits(language, hidden_BTE[:, start:stop])
@@ -114,12 +115,12 @@ def token_losses(language: Language, ids_BT: Tensor) -> Tensor:
     return torch.cat(losses, dim=1).cpu()
 
 
-def _hidden(language: Language, ids_BT: Tensor) -> Tensor:
+def _hidden(language: CausalLM, ids_BT: Tensor) -> Tensor:
     hidden: Tensor = language.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
     return hidden
 
 
-def _logits(language: Language, hidden_BCE: Tensor) -> Tensor:
+def _logits(language: CausalLM, hidden_BCE: Tensor) -> Tensor:
     """What the model's own head makes of hidden states, in float32, with the cap that some families put on it."""
     logits: Tensor = language.model.get_output_embeddings()(hidden_BCE).float()
     cap = getattr(language.model.config.get_text_config(), "final_logit_softcapping", None)
@@ -127,7 +128,7 @@ def _logits(language: Language, hidden_BCE: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _check_head(language: Language) -> None:
+def _check_head(language: CausalLM) -> None:
     """Raise LadmError unless logits made piece by piece are the model's own: some families do more in their head."""
     ids_BT = torch.arange(CHECKED_TOKENS, device=language.device).unsqueeze(0) % language.vocab_size
     own = language.model(input_ids=ids_BT, use_cache=False).logits.float()
