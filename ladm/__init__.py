@@ -4,13 +4,11 @@
 `Scorer` scores token ids in memory. See docs/python.md.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
+# No module of the standard library is imported here: `python -m ladm` runs this file while the working folder is still
+# first on the path, and would run a `typing.py` in it.
 from ladm.version import __version__
 
+TYPE_CHECKING = False  # Type checkers take it for true.
 if TYPE_CHECKING:
     from ladm.api.memory import RowScore, Scorer
     from ladm.api.pipeline import ScoredRun, Subset, open_run, prepare, score, select
@@ -46,7 +44,9 @@ __all__ = [
 # Hidden from type checkers, to which a module with `__getattr__` has every name, misspelt ones too.
 if not TYPE_CHECKING:
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
+        import importlib
+
         if name not in _HOMES:
             raise AttributeError(f"module 'ladm' has no attribute {name!r}")
         return getattr(importlib.import_module(_HOMES[name]), name)
