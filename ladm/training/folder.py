@@ -19,15 +19,14 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from ladm.errors import LadmError, StorageError
+from ladm.errors import LadmError
 from ladm.modeling.facts import TOKENIZER_FILES, model_identity
-from ladm.storage.files import create_once, io_errors, sync_file, sync_folder, sync_tree, write_whole
-from ladm.storage.identity import require_same
+from ladm.storage.files import io_errors, sync_file, sync_folder, sync_tree, write_whole
+from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 from ladm.training.plan import TrainPlan
 
 IDENTITY_FILE, LOSSES_FILE, SEAL_FILE = "train.json", "losses.jsonl", "whole"
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
-_OWN = re.compile(r"train\.json\.|\.lock$|\.holder$")
 _FREE_TO_CHANGE = ("model", "rows", "output", "liger", "save_every")
 """Settings that a resume may have other values of: where things are, and how fast the same result is reached."""
 
@@ -41,12 +40,9 @@ class TrainResult:
     last_loss: float
 
 
-def refuse_foreign(output: Path) -> None:
-    """Raise LadmError when the folder holds anything but a training; nothing is put into it before."""
-    with io_errors(output, "use"):
-        others = sorted(p.name for p in output.iterdir() if not _OWN.match(p.name)) if output.exists() else []
-    if others and not (output / IDENTITY_FILE).exists():
-        raise LadmError(f"{output} belongs to something else (it holds {others[0]}); give --output an empty folder")
+def output_folder(output: Path) -> OutputFolder:
+    """The folder of a training, which is its own as soon as `train.json` is in it."""
+    return OutputFolder(output, record=IDENTITY_FILE, leftovers=rf"train\.json\..*|{LOCK_FILES}")
 
 
 def create_or_resume(plan: TrainPlan) -> None:
@@ -60,13 +56,7 @@ def create_or_resume(plan: TrainPlan) -> None:
         "settings": settings, "batches": dataclasses.asdict(plan.batches),
         "model": model_identity(str(plan.model_folder)), "data": plan.rows.identity(), "about": about,
     }  # fmt: skip
-    path = plan.output / IDENTITY_FILE
-    if not create_once(path, json.dumps(identity, indent=1).encode() + b"\n"):
-        try:
-            before = json.loads(path.read_bytes())
-        except ValueError:
-            raise StorageError(f"{path} is damaged: it should hold what the training was started with") from None
-        require_same(plan.output, before, json.loads(json.dumps(identity)))
+    output_folder(plan.output).start(identity)
 
 
 def newest_checkpoint(output: Path) -> str | None:

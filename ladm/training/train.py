@@ -17,8 +17,8 @@ from ladm.training.folder import (
     create_or_resume,
     finish,
     newest_checkpoint,
+    output_folder,
     read_result,
-    refuse_foreign,
     remove_incomplete,
 )
 from ladm.training.plan import TrainPlan, make_plan
@@ -34,7 +34,7 @@ def train(settings: TrainSettings, *, echo: Echo) -> TrainResult | None:
     and for a loss that is not finite.
     """
     plan = make_plan(settings)
-    refuse_foreign(plan.output)
+    output_folder(plan.output).require_own_or_empty()
     # Before the folder is locked: a model that is no language model is refused while these are made.
     lines = list(describe_plan(plan))
     arguments = training_arguments(plan)
