@@ -41,6 +41,7 @@ def assemble(output: Path, blocks: list[Path], *, rows: int) -> None:
             yield row | {"meta": row["meta"] if meta is None else json.loads(row["meta"]), "index": index}
 
     with io_errors(output, "write"):
+        # The rows go through a generator and a cache beside the blocks, so that memory does not grow with the corpus.
         cache = blocks[0].parent / "cache"
         shutil.rmtree(cache, ignore_errors=True)
         dataset = datasets.Dataset.from_generator(generate, features=features, cache_dir=str(cache))
@@ -66,6 +67,7 @@ def _meta_feature(blocks: list[Path]) -> Any:
         try:
             block = pa.array(metas).type if metas else pa.struct([])
             for field in block:
+                # A field that is null in every document so far takes the type of the first value.
                 before = fields.setdefault(field.name, field.type)
                 if pa.types.is_null(before):
                     fields[field.name] = field.type

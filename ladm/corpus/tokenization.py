@@ -93,6 +93,7 @@ def disagreement(rows: Rows, model_folder: str) -> str | None:
         tokenizer = plain_tokenizer(model_folder)
     except LadmError:
         return None
+    # The first, the middle and the last row: a mixed corpus is mixed by files, one behind the other.
     special = set(tokenizer.all_special_ids)
     worst, where = 1.0, 0
     for position in sorted({0, len(rows) // 2, len(rows) - 1}):
@@ -102,6 +103,7 @@ def disagreement(rows: Rows, model_folder: str) -> str | None:
             continue
         front = text[: COMPARED_TOKENS * 40]
         ours = tokenizer(front, add_special_tokens=False, verbose=False)["input_ids"][:COMPARED_TOKENS]
+        # Special tokens are left out, because rows may have been made with or without them.
         theirs = [int(k) for k in row.raw_ids[: COMPARED_TOKENS + 8] if k not in special][: len(ours)]
         if len(theirs) >= COMPARED_TOKENS // 4:
             agree = sum(a == b for a, b in zip(ours, theirs, strict=False)) / len(theirs)

@@ -53,8 +53,8 @@ def _fetched(name: str) -> str:
         ) from None
 
 
-def tell_disagreement(rows: Rows, folder: Path, echo: Echo) -> None:
-    """Say where texts stand beside the ids, and the model's tokenizer makes others of them."""
+def warn_of_disagreement(rows: Rows, folder: Path, echo: Echo) -> None:
+    """Print a warning where rows have texts too, and the model's tokenizer makes other ids of them."""
     problem = disagreement(rows, str(folder))
     if problem is not None:
         echo(f"warning   {problem}")

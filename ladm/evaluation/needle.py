@@ -17,7 +17,7 @@ from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import first_token, plain_tokenizer
 from ladm.errors import LadmError, UsageError
-from ladm.evaluation.corpora import evaluation_rows, tell_disagreement
+from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
 from ladm.modeling.causal_lm import CausalLM, load_language, require_positions
 from ladm.modeling.facts import model_folder
 from ladm.progress import Echo, Progress
@@ -59,7 +59,7 @@ def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparin
         settings.rows, model=folder, length=longest, documents=HAYSTACKS, echo=echo, preparing=preparing
     ) as rows:
         hay = _hay(rows, longest, language, special=set(tokenizer.all_special_ids))
-        tell_disagreement(rows, folder, echo)
+        warn_of_disagreement(rows, folder, echo)
     require_positions(language, longest, echo)
     depths = [k / (settings.depths - 1) if settings.depths > 1 else 0.5 for k in range(settings.depths)]
     draw = np.random.default_rng(settings.seed)
@@ -145,6 +145,7 @@ def _draw(record: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    # No display is needed, and none is opened.
     figure, axes = plt.subplots(figsize=(1.5 + 0.9 * len(record["lengths"]), 3.6), layout="constrained")
     image = axes.imshow(np.array(record["exact_match"]).T, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
     axes.set_xticks(range(len(record["lengths"])), [f"{length:,}" for length in record["lengths"]], rotation=45)

@@ -15,7 +15,7 @@ import torch
 from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
-from ladm.evaluation.corpora import evaluation_rows, tell_disagreement
+from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
 from ladm.modeling.causal_lm import CausalLM, load_language, require_positions, token_losses
 from ladm.modeling.facts import model_folder
 from ladm.progress import Echo, Progress
@@ -54,7 +54,7 @@ def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Pr
         raise LadmError(f"{rows.name}: no row has {windows[-1]:,} tokens; give smaller --windows")
     language = load_language(settings.model, device=settings.device, dtype=settings.dtype)
     require_positions(language, windows[-1], echo)
-    tell_disagreement(rows, model_folder(settings.model), echo)
+    warn_of_disagreement(rows, model_folder(settings.model), echo)
     echo(f"rows      {rows.name}: {len(positions):,} of at least {windows[-1]:,} tokens")
     progress.start(total=len(positions), done=0)
     by_window: list[list[float]] = []
@@ -98,6 +98,7 @@ def _perplexity(means: Floats) -> dict[str, float | None]:
     if len(means) < 2:
         return {"perplexity": math.exp(means.mean()), "low": None, "high": None}
     draw = np.random.default_rng(0)
+    # Whole rows are drawn again, not tokens: tokens of one row are far from independent.
     drawn = np.exp(means[draw.integers(0, len(means), (DRAWS, len(means)))].mean(axis=1))
     low, high = np.quantile(drawn, (0.025, 0.975))
     return {"perplexity": math.exp(means.mean()), "low": float(low), "high": float(high)}
