@@ -25,14 +25,14 @@ for part in $parts; do
     echo "== $part, after $SECONDS s"
     case $part in
         # Without the interpreter the Triton tests run their kernels on the device.
-        tests) TRITON_INTERPRET=0 limited 110 "$python" -m pytest -q -rf -m 'not slow' -n "${PYTEST_WORKERS:-6}" \
+        tests) TRITON_INTERPRET=0 limited 110 "$python" -m pytest -q -rf -p no:benchmark -m 'not slow' -n "${PYTEST_WORKERS:-6}" \
                    tests/test_fused.py tests/test_attention.py tests/test_kernels.py tests/test_focus_columns.py ;;
         forward) limited 230 "$python" scripts/bench/forward.py --shape "$shape" --tokens "$tokens" --device "$device" \
                    --dtype "$dtype" --output "$out/forward.jsonl" ${FORWARD_OPTIONS:-} ;;
         program) limited 130 "$python" scripts/bench/program.py --shape "$shape" --tokens "$tokens" --device "$device" \
                    --dtype "$dtype" --documents "${DOCUMENTS:-48}" --batch-size 1 --output "$out/program.json" ;;
-        short) limited 90 "$python" scripts/bench/program.py --shape "$shape" --tokens $((tokens / 8)) --device "$device" \
-                   --dtype "$dtype" --documents "${SHORT_DOCUMENTS:-192}" --record forms --output "$out/short.json" ;;
+        short) limited 130 "$python" scripts/bench/program.py --shape "$shape" --tokens $((tokens / 8)) --device "$device" \
+                   --dtype "$dtype" --documents "${SHORT_DOCUMENTS:-96}" --record forms --output "$out/short.json" ;;
         sweep) limited 100 "$python" scripts/bench/sweep.py --shape "$shape" --device "$device" --dtype "$dtype" \
                    --repeats 3 --lengths ${LENGTHS:-4096 8192 16384 65536} --stride-tokens "$tokens" --output "$out/sweep.jsonl" ;;
         score) limited 300 "$python" scripts/bench/score.py --shape "$shape" --tokens "$tokens" --device "$device" \

@@ -36,7 +36,7 @@ NAMES = {"a": "a plain forward", "b": "b ladm", "c": "c released way", "d": "d s
 GATE_TEXTS = 3
 GATE_TOKENS = {"cpu": 2048, "cuda": 32768}
 FLOAT32_BUDGET = 1e-5
-HALF_BUDGET = 1.2
+HALF_BUDGET = 2.0
 
 
 def relative(ours: Tensor, exact: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def gate(contenders: Contenders, ids: Tensor, *, span_tokens: int, strides: dict
     """Each layer of a few texts against the oracle on a float32 model, with the spans that are timed where they fit.
 
     float32: within 1e-5. Half precision: the root mean square of our relative errors, over layers and
-    texts, is at most 1.2 x that of the released way in the same precision.
+    texts, is at most twice that of the released way in the same precision: the error budget of the kernels' tests.
     """
     tokens = min(ids.shape[1], GATE_TOKENS[contenders.device.split(":")[0]])
     grid = grid_of(tokens, span_tokens=min(span_tokens, tokens // 64), **strides)
