@@ -41,6 +41,10 @@ from contenders import SHAPES, Contenders, document, grid_of, random_model
 from machine import facts, grown_by, measure, synchronised
 
 from ladm.method.attention import attention_kernel
+from ladm.method.focus import value_weights
+from ladm.method.pfs import measure_focus
+from ladm.method.pfs_torch import CopyKeys
+from ladm.method.sinks import far_key_mass, sink_mass
 from ladm.modeling.devices import resolve_backend, resolve_dtype
 from ladm.modeling.fused import resolve_fused
 from ladm.modeling.observer import load_observer
@@ -162,6 +166,35 @@ def fused(bench: Bench) -> dict[str, Any]:
         for name, run in runs.items():
             times[name]["grown_MiB"] = grown_by(run, bench.device) >> 20
     return {"tokens": bench.options.tokens, "times": times}
+
+
+def columns(bench: Bench) -> dict[str, Any]:
+    """What value-weighted PFS, attention to copy keys and the sink mass of every layer cost beside PFS alone."""
+    observer = bench.observer(bench.fused()[-1])
+    together: dict[str, Any] = {"copy_keys": CopyKeys(bench.ids, bench.grid)}
+
+    def run(*, weighted: bool, copied: bool, sinks: bool) -> Callable[[], Any]:
+        def visit(view: Any) -> None:
+            weights = value_weights(view.v_BGTD) if weighted else None
+            measure_focus(
+                view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=bench.grid, backend=bench.backend,
+                key_weight_BGT=weights, **(together if copied else {}),
+            )  # fmt: skip
+            if sinks:
+                skipped = bench.grid.start(0) + bench.grid.l
+                sink_mass(far_key_mass(view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=skipped))
+
+        return lambda: observer.observe(bench.ids, visit)
+
+    nothing = {"weighted": False, "copied": False, "sinks": False}
+    runs = {
+        "PFS": run(**nothing),
+        "and value-weighted": run(**nothing | {"weighted": True}),
+        "and copy keys": run(**nothing | {"copied": True}),
+        "and sink mass": run(**nothing | {"sinks": True}),
+        "and all three": run(weighted=True, copied=True, sinks=True),
+    }
+    return {"tokens": bench.options.tokens, "times": bench.times(runs)}
 
 
 def depth(bench: Bench) -> dict[str, Any]:
@@ -299,7 +332,8 @@ def error(bench: Bench) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
-    part.__name__: part for part in (gate, fused, depth, kernels, operations, attention, batches, compiled, error)
+    part.__name__: part
+    for part in (gate, fused, columns, depth, kernels, operations, attention, batches, compiled, error)
 }
 
 

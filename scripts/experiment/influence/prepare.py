@@ -17,6 +17,7 @@ Resumable: a held-out row that has its classes is not judged again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -54,14 +55,19 @@ def copyable(ids: np.ndarray, *, back: int) -> np.ndarray:
     return found
 
 
+def class_file(output: Path, row: dict[str, Any]) -> Path:
+    """Where the classes of a held-out row are kept; its id may hold anything, so a digest of it names the file."""
+    return output / "classes" / f"{hashlib.sha256(row['id'].encode()).hexdigest()[:16]}.npy"
+
+
 class Judge:
     """A causal language model that says how much a token's loss falls with distant context."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
     @torch.inference_mode()
     def _losses(self, ids: torch.Tensor, first: int) -> torch.Tensor:
@@ -111,7 +117,11 @@ def classes_of(row: dict[str, Any], judge: Judge, tokenizer: Any) -> np.ndarray:
 @click.option("--judge", "judge_folder", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--tokenizer", "tokenizer_folder", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
-def main(pool: Path, judge_folder: Path, tokenizer_folder: Path, output: Path) -> None:
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the judge.")
+@click.option("--held-out", "most_held_out", type=int, help="Judge only so many held-out rows, evenly spaced.")
+def main(
+    pool: Path, judge_folder: Path, tokenizer_folder: Path, output: Path, dtype: str, most_held_out: int | None
+) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
@@ -119,16 +129,21 @@ def main(pool: Path, judge_folder: Path, tokenizer_folder: Path, output: Path) -
     (output / "classes").mkdir(parents=True, exist_ok=True)
     ids_BT = np.array([row["input_ids"] for row in rows], dtype=np.uint16)
     held_out = np.array([row["split"] == "held_out" for row in rows])
+    if most_held_out is not None:
+        places = np.flatnonzero(held_out)
+        left_out = np.setdiff1d(places, places[:: -(-len(places) // most_held_out)])
+        rows = [row for k, row in enumerate(rows) if k not in set(left_out.tolist())]
+        ids_BT, held_out = np.delete(ids_BT, left_out, axis=0), np.delete(held_out, left_out)
     judge: Judge | None = None
     for k in np.flatnonzero(held_out):
-        path = output / "classes" / f"{k:05d}.npy"
+        path = class_file(output, rows[k])
         if not path.exists():
-            judge = judge or Judge(judge_folder)
+            judge = judge or Judge(judge_folder, getattr(torch, dtype))
             partial = path.with_suffix(".partial.npy")
             np.save(partial, classes_of(rows[k], judge, tokenizer))
             partial.rename(path)
             print(f"judged {k}", file=sys.stderr, flush=True)
-    classes = np.stack([np.load(output / "classes" / f"{k:05d}.npy") for k in np.flatnonzero(held_out)])
+    classes = np.stack([np.load(class_file(output, rows[k])) for k in np.flatnonzero(held_out)])
     unigrams = UnigramTable.count(ids_BT[held_out].astype(np.int64), vocab_size=int(ids_BT.max()) + 1)
     about = [
         {name: row[name] for name in ("id", "package", "kind", "domain", "split", "fault_kind")}
