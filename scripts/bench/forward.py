@@ -7,6 +7,7 @@ Parts, in order of worth. Each prints and writes one line of JSON as soon as it 
 the others.
 
     gate       correctness: CDS by layer of fused and unfused layers against the oracle on a float32 model
+    columns    what each column of a pass costs beside PFS: value-weighted PFS, copy keys, sink mass
     fused      stock forward, ladm with stock layers, ladm with each kind of fused layers, interleaved
     depth      the same with the layers of a profile that ends at 60 % of the depth
     kernels    time by kernel of a fused forward, from the profiler (CUDA)
@@ -170,7 +171,7 @@ def fused(bench: Bench) -> dict[str, Any]:
 
 def columns(bench: Bench) -> dict[str, Any]:
     """What value-weighted PFS, attention to copy keys and the sink mass of every layer cost beside PFS alone."""
-    observer = bench.observer(bench.fused()[-1])
+    observer = bench.observer("triton" if "triton" in bench.fused() else "none")
     together: dict[str, Any] = {"copy_keys": CopyKeys(bench.ids, bench.grid)}
 
     def run(*, weighted: bool, copied: bool, sinks: bool) -> Callable[[], Any]:
