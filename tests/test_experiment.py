@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts" / "experi
 
 import outcomes
 import selection
-from pool import plant
+from planted_pool import plant
 
 ROOT = Path(__file__).resolve().parents[1]
 

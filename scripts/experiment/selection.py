@@ -29,7 +29,7 @@ import click
 import numpy as np
 import yaml
 from outcomes import KINDS, as_markdown, report
-from pool import plant, read_documents, save, windows
+from planted_pool import plant, read_documents, save, windows
 
 from ladm import __version__
 from ladm.corpus.rows import open_rows

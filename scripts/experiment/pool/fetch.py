@@ -1,0 +1,100 @@
+"""A package's name -> its files in a temporary folder, its version and its licence. Nothing is installed."""
+
+from __future__ import annotations
+
+import email
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+ANY_PYTHON = ("--python-version", "3.13", "--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64")
+"""Wheels that are only read are the same whatever Python and machine read them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    root: Path
+    version: str
+    licence: str
+
+
+@contextmanager
+def unpacked(package: str, archives: Path) -> Iterator[Unpacked]:
+    """The files of a Debian package, or of a wheel if the name ends in `==version`, for as long as they are needed.
+
+    The archive stays in `archives` and is not fetched again.
+    """
+    archive = fetch_wheel(package, archives) if "==" in package else fetch_debian(package, archives)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        # Readable for the user whom dpkg and the converters may switch to.
+        root.chmod(0o755)
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                wheel.extractall(root)
+            licence = wheel_licence(root)
+        else:
+            subprocess.run(["dpkg", "-x", archive, root], check=True)
+            licence = debian_licence(root, package)
+        yield Unpacked(root=root, version=archive.name.split("_" if archive.suffix == ".deb" else "-")[1], licence=licence)
+
+
+def fetch_debian(package: str, archives: Path) -> Path:
+    if not list(archives.glob(f"{package}_*.deb")):
+        subprocess.run(["apt-get", "download", "-qq", package], cwd=archives, check=True, stderr=subprocess.DEVNULL)
+    (archive,) = archives.glob(f"{package}_*.deb")
+    return archive
+
+
+def fetch_wheel(requirement: str, archives: Path, *, platform: tuple[str, ...] = ANY_PYTHON) -> Path:
+    name, version = requirement.split("==")
+    pattern = f"{re.sub(r'[-_.]', '?', name)}-{version}-*.whl"
+    if not find_wheels(archives, pattern):
+        command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*command, "--only-binary", ":all:", *platform, "-d", str(archives), requirement], check=True)
+    (archive,) = find_wheels(archives, pattern)
+    return archive
+
+
+def find_wheels(archives: Path, pattern: str) -> list[Path]:
+    # Wheels spell a name in either case (`Scrapy`, `scrapy`).
+    return [path for path in archives.glob("*.whl") if path.match(pattern) or Path(path.name.lower()).match(pattern.lower())]
+
+
+def debian_licence(root: Path, package: str) -> str:
+    """The short name in the first stanza with a licence of a machine-readable copyright file, or the texts it names."""
+    found = root / "usr/share/doc" / package / "copyright"
+    if not found.is_file():
+        # Its documentation folder is a link into another package.
+        found = next((path for path in sorted(root.glob("usr/share/doc/*/copyright")) if path.is_file()), found)
+    if not found.is_file():
+        return "see the source package"
+    return licence_of(found.read_text(encoding="utf-8", errors="replace"))
+
+
+def licence_of(copyright_text: str) -> str:
+    """`License: GPL-2+` -> GPL-2+; without such a field, the common licences that the text refers to."""
+    fields = re.findall(r"(?m)^License: *(\S.*)$", copyright_text)
+    if fields:
+        return str(fields[0]).strip()[:60]
+    common = sorted(set(re.findall(r"common-licenses/([A-Za-z]+(?:-[\d.]*\d)?)", copyright_text)))
+    return ", ".join(common) or "free, own terms"
+
+
+def wheel_licence(root: Path) -> str:
+    """The licence in the metadata of a wheel: an SPDX expression, a short field, or a classifier."""
+    (path,) = root.glob("*.dist-info/METADATA")
+    metadata = email.message_from_string(path.read_text(encoding="utf-8", errors="replace"))
+    classifiers = [
+        line.split(" :: ")[-1] for line in metadata.get_all("Classifier", []) if line.startswith("License :: ")
+    ]
+    stated = [metadata.get("License-Expression"), metadata.get("License"), *classifiers]
+    short = [text for text in stated if text and "\n" not in text and len(text) <= 60]
+    return short[0] if short else "see the package"
