@@ -162,8 +162,13 @@ def test_pages_follow_their_index_and_lose_their_menus(tmp_path: Path) -> None:
 
 
 def test_info_files_split_into_chapters() -> None:
-    text = "Intro\n\x1f\nFile: x.info, Node: A\n\n1 First\n*******\n\ntext\n\x1f\nFile: x.info\n2 Second\n********\nmore\n"
-    assert formats.info_chapters(text) == [("1 First", "1 First\n*******\n\ntext\n"), ("2 Second", "2 Second\n********\nmore\n")]
+    text = (
+        "Intro\n\x1f\nFile: x.info, Node: A\n\n1 First\n*******\n\ntext\n\x1f\nFile: x.info\n2 Second\n********\nmore\n"
+    )
+    assert formats.info_chapters(text) == [
+        ("1 First", "1 First\n*******\n\ntext\n"),
+        ("2 Second", "2 Second\n********\nmore\n"),
+    ]
 
 
 def test_compressed_files_are_read_as_they_were(tmp_path: Path) -> None:
@@ -217,7 +222,13 @@ def test_pool_and_short_rows(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPat
         made = {"package": package, "split": split, "fault_kind": fault_kind, "text": text, "row_in_document": first}
         return made | {"document": "d" if first < 200 else "e", "id": f"{package}/{first}"}
 
-    given = [row("a", "pool", 0), row("a", "pool", 50), row("a", "pool", 100), row("b", "pool", 0), row("b", "pool", 200)]
+    given = [
+        row("a", "pool", 0),
+        row("a", "pool", 50),
+        row("a", "pool", 100),
+        row("b", "pool", 0),
+        row("b", "pool", 200),
+    ]
     given += [row("c", "held_out", 0), *(row("d", "fault", first, "logs") for first in (0, 100, 200))]
     chosen, largest = select_rows.long_rows(given)
     assert [each["id"] for each in chosen] == ["c/0", "a/0", "b/0", "b/200", "a/100", "d/0", "d/100"]

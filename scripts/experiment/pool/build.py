@@ -23,9 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-SCRIPTS = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(SCRIPTS / "experiment"), str(SCRIPTS), str(SCRIPTS / "toy")]
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "toy"))
 import fetch_model
 from pool.candidates import candidates
 from pool.extract import Source
@@ -109,9 +108,11 @@ def identified(source: Source, found: Iterator[dict[str, Any]], licence: str) ->
         key = hashlib.sha256(f"{row['fault_kind']} {row['document']}".encode()).hexdigest()[:8]
         row["id"] = f"{source.package}/{key}/{row['row_in_document']}"
         split = "fault" if row["fault_kind"] else source.split
-        yield row | {"package": source.package, "kind": source.kind, "domain": source.domain, "split": split} | {
-            "licence": licence
-        }
+        yield (
+            row
+            | {"package": source.package, "kind": source.kind, "domain": source.domain, "split": split}
+            | {"licence": licence}
+        )
 
 
 def write(path: Path, rows: list[dict[str, Any]], *, facts: dict[str, Any] | None = None) -> None:

@@ -145,7 +145,7 @@ def vignette_sections(source: Source, root: Path, tools: Any) -> Iterable[Sectio
     printed = {posixpath.splitext(name)[0] for name, _ in found if name.endswith(".pdf")}
     for name, path in found:
         folder = posixpath.dirname(name)
-        if name.endswith(".html") and posixpath.splitext(name)[0] in printed or not folder.endswith("/doc"):
+        if (name.endswith(".html") and posixpath.splitext(name)[0] in printed) or not folder.endswith("/doc"):
             continue
         chapters = [("", html_text(read_bytes(path)))] if name.endswith(".html") else pdf_of(path, name, tools)
         yield Section(name=name, text="\n".join(text for _, text in chapters), folder=folder)

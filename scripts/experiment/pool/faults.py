@@ -12,6 +12,8 @@ from pool.formats import Section, decode, read_bytes
 
 KINDS = ("changelogs", "registers", "logs", "pieces of one manual", "man pages end to end")
 PIECE_CHARACTERS = 1_500
+MOST_BYTES = 1_000_000
+"""Of a log or a register; some have 200 MB."""
 LEAST_PIECES = 400
 """A manual of fewer pieces would give the pool's own text back."""
 CHANGELOG = re.compile(r"(?i)(^|/)(changelog|changes|news|history|releasenotes)[^/]*$")
@@ -63,7 +65,7 @@ def cut_pieces(text: str) -> list[str]:
 def listed_files(source: Source, root: Path, _tools: Any) -> list[Document]:
     """The files of a package of registers or logs; each is a document."""
     return [
-        Document(name=name, text=decode(read_bytes(path)))
+        Document(name=name, text=decode(read_bytes(path)[:MOST_BYTES]))
         for name, path in paths(source, root, source.suffixes, left_out=None)
         if path.stat().st_size > 8_000
     ]

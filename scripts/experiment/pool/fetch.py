@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-
 ANY_PYTHON = ("--python-version", "3.13", "--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64")
 """Wheels that are only read are the same whatever Python and machine read them."""
 
@@ -43,7 +42,9 @@ def unpacked(package: str, archives: Path) -> Iterator[Unpacked]:
         else:
             subprocess.run(["dpkg", "-x", archive, root], check=True)
             licence = debian_licence(root, package)
-        yield Unpacked(root=root, version=archive.name.split("_" if archive.suffix == ".deb" else "-")[1], licence=licence)
+        yield Unpacked(
+            root=root, version=archive.name.split("_" if archive.suffix == ".deb" else "-")[1], licence=licence
+        )
 
 
 def fetch_debian(package: str, archives: Path) -> Path:
@@ -65,7 +66,9 @@ def fetch_wheel(requirement: str, archives: Path, *, platform: tuple[str, ...] =
 
 def find_wheels(archives: Path, pattern: str) -> list[Path]:
     # Wheels spell a name in either case (`Scrapy`, `scrapy`).
-    return [path for path in archives.glob("*.whl") if path.match(pattern) or Path(path.name.lower()).match(pattern.lower())]
+    return [
+        path for path in archives.glob("*.whl") if path.match(pattern) or Path(path.name.lower()).match(pattern.lower())
+    ]
 
 
 def debian_licence(root: Path, package: str) -> str:

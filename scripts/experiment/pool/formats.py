@@ -79,7 +79,9 @@ def info_chapters(text: str) -> list[tuple[str, str]]:
 
 def numbered_chapters(text: str) -> list[tuple[str, str]]:
     """A long plain text's chapters, where it numbers them; else the whole text."""
-    return split_at(text, r"(?m)^(?:\f ?|\s{0,12})((?:CHAPTER|Chapter|Part|PART|Appendix|APPENDIX) [\dIVXA-Z]+\b.{0,70})$")
+    return split_at(
+        text, r"(?m)^(?:\f ?|\s{0,12})((?:CHAPTER|Chapter|Part|PART|Appendix|APPENDIX) [\dIVXA-Z]+\b.{0,70})$"
+    )
 
 
 def split_at(text: str, heading: str) -> list[tuple[str, str]]:

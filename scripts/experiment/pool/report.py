@@ -58,7 +58,6 @@ def by_package(rows: list[dict[str, Any]], packages: dict[str, dict[str, Any]]) 
         if any(cells):
             licence = facts["licence"].replace("|", "/")
             name = package.partition("==")[0]
-            lines.append(
-                f"| {name} | {facts['version']} | {licence} | {facts['kind']} | {domain[package]} | {' | '.join(cells)} |"
-            )
+            facts_of = [name, facts["version"], licence, facts["kind"], domain[package]]
+            lines.append(f"| {' | '.join([*facts_of, *cells])} |")
     return lines

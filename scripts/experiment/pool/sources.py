@@ -38,7 +38,8 @@ def read_sources(path: Path) -> list[Source]:
 def source_of(entry: str | dict[str, Any], split: str, kind: str, domain: str) -> Source:
     options = {"package": entry} if isinstance(entry, str) else dict(entry)
     if "suffixes" in options:
-        options["suffixes"] = tuple(options["suffixes"].split())
+        # A dash stands for files without a suffix.
+        options["suffixes"] = tuple(each.replace("-", "") for each in options["suffixes"].split())
     options.setdefault("format", FORMATS.get(kind, "html"))
     options.setdefault("most", MOST_OF_KIND.get(kind, MOST))
     return Source(split=split, kind=kind, domain=domain, **options)
