@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "toy"))
 import fetch_model
 from pool.candidates import candidates
 from pool.extract import Source
-from pool.fetch import unpacked
+from pool.fetch import fetch_debian_packages, fetch_wheels, unpacked
 from pool.report import markdown
 from pool.select_rows import long_rows, short_rows
 from pool.sources import read_sources
@@ -54,6 +54,8 @@ def main(folder: Path, only: str | None) -> None:
     sources = read_sources(Path(__file__).with_name("sources.yaml"))
     if only:
         sources = [source for source in sources if source.package == only]
+    fetch_debian_packages([each.package for each in sources if "==" not in each.package], folder / "archives")
+    fetch_wheels([each.package for each in sources if "==" in each.package], folder / "archives")
     rows: list[dict[str, Any]] = []
     of_packages: dict[str, dict[str, Any]] = {}
     failed = []

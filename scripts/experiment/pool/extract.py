@@ -37,7 +37,7 @@ SUFFIXES = {
     "text": ("txt", "rst", "md", "texi", "tex", "adoc", "asciidoc", "sgml", "pod"),
     "source": ("py",),
 }
-MOST_CHARACTERS = 3_000_000
+MOST_CHARACTERS = {"pdf": 1_200_000, "vignettes": 1_200_000, "source": 30_000_000}
 """Of a package, in reading order: several times what its rows are cut from, and no more, for some hold 100 MB."""
 
 LEFT_OUT = re.compile(
@@ -73,7 +73,9 @@ class Document:
 
 def documents(source: Source, root: Path, tools: Any) -> list[Document]:
     """All documents of a package that are long enough to try, in a fixed order."""
-    sections = list(first(READERS[source.format](source, root, tools), characters=MOST_CHARACTERS))
+    sections = list(
+        first(READERS[source.format](source, root, tools), characters=MOST_CHARACTERS.get(source.format, 3_000_000))
+    )
     if source.format == "html":
         sections = drop_common_lines(sections)
     return join(sections, characters=VIGNETTE_CHARACTERS if source.format == "vignettes" else PART_CHARACTERS)

@@ -47,21 +47,49 @@ def unpacked(package: str, archives: Path) -> Iterator[Unpacked]:
         )
 
 
+def fetch_debian_packages(packages: list[str], archives: Path) -> None:
+    """Fetch those that are not there yet, many at a time: apt-get takes longer to start than to fetch one.
+
+    They become visible once they are complete.
+    """
+    missing = [package for package in packages if not list(archives.glob(f"{package}_*.deb"))]
+    for k in range(0, len(missing), 40):
+        print(f"fetching {', '.join(missing[k : k + 40])}", flush=True)
+        with tempfile.TemporaryDirectory(dir=archives) as partial:
+            command = ["apt-get", "download", "-qq", *missing[k : k + 40]]
+            done = subprocess.run(command, cwd=partial, check=False, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{done.stderr.strip()}\nDebian 12's package lists are needed; is `apt-get update` due?")
+            for path in Path(partial).glob("*.deb"):
+                path.rename(archives / path.name)
+
+
 def fetch_debian(package: str, archives: Path) -> Path:
-    if not list(archives.glob(f"{package}_*.deb")):
-        subprocess.run(["apt-get", "download", "-qq", package], cwd=archives, check=True, stderr=subprocess.DEVNULL)
+    fetch_debian_packages([package], archives)
     (archive,) = archives.glob(f"{package}_*.deb")
     return archive
 
 
-def fetch_wheel(requirement: str, archives: Path, *, platform: tuple[str, ...] = ANY_PYTHON) -> Path:
-    name, version = requirement.split("==")
-    pattern = f"{re.sub(r'[-_.]', '?', name)}-{version}-*.whl"
-    if not find_wheels(archives, pattern):
+def fetch_wheels(requirements: list[str], archives: Path, *, platform: tuple[str, ...] = ANY_PYTHON) -> None:
+    """Fetch those that are not there yet, with one start of pip."""
+    missing = [each for each in requirements if not find_wheels(archives, wheel_pattern(each))]
+    if missing:
+        print(f"fetching {', '.join(missing)}", flush=True)
         command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*command, "--only-binary", ":all:", *platform, "-d", str(archives), requirement], check=True)
-    (archive,) = find_wheels(archives, pattern)
+        command += ["--only-binary", ":all:", *platform, "-d", str(archives), *missing]
+        if subprocess.run(command, check=False).returncode:
+            sys.exit(f"{', '.join(missing)} could not be downloaded; is a package index within reach?")
+
+
+def fetch_wheel(requirement: str, archives: Path, *, platform: tuple[str, ...] = ANY_PYTHON) -> Path:
+    fetch_wheels([requirement], archives, platform=platform)
+    (archive,) = find_wheels(archives, wheel_pattern(requirement))
     return archive
+
+
+def wheel_pattern(requirement: str) -> str:
+    name, version = requirement.split("==")
+    return f"{re.sub(r'[-_.]', '?', name)}-{version}-*.whl"
 
 
 def find_wheels(archives: Path, pattern: str) -> list[Path]:
