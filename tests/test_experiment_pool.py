@@ -171,6 +171,27 @@ def test_info_files_split_into_chapters() -> None:
     ]
 
 
+class PdfPage:
+    """Stands for a page of pypdfium2, and for its text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def get_textpage(self) -> PdfPage:
+        return self
+
+    def get_text_range(self) -> str:
+        return self.text
+
+    def close(self) -> None:
+        pass
+
+
+def test_words_of_pdf_pages_are_whole() -> None:
+    page = PdfPage("de\x1cne, su\x0ecient, \ufb02ow\x07, hyphen\ufffe\r\nated\r\n")
+    assert formats.pdf_page_text(page) == "define, sufficient, flow, hyphenated\n\n"
+
+
 def test_compressed_files_are_read_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress("caf\u00e9\r\n".encode("latin-1")))
     assert formats.decode(formats.read_bytes(tmp_path / "a.txt.gz")) == "caf\u00e9\n"

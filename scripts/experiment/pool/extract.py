@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import gzip
 import posixpath
+import random
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ SUFFIXES = {
     "text": ("txt", "rst", "md", "texi", "tex", "adoc", "asciidoc", "sgml", "pod"),
     "source": ("py",),
 }
-MOST_CHARACTERS = {"pdf": 1_200_000, "vignettes": 1_200_000, "source": 30_000_000}
+MOST_CHARACTERS = 3_000_000
+MOST_CHARACTERS_OF_PDF = 1_200_000
 """Of a package, in reading order: several times what its rows are cut from, and no more, for some hold 100 MB."""
 
 LEFT_OUT = re.compile(
@@ -73,9 +75,8 @@ class Document:
 
 def documents(source: Source, root: Path, tools: Any) -> list[Document]:
     """All documents of a package that are long enough to try, in a fixed order."""
-    sections = list(
-        first(READERS[source.format](source, root, tools), characters=MOST_CHARACTERS.get(source.format, 3_000_000))
-    )
+    most = MOST_CHARACTERS_OF_PDF if source.format in ("pdf", "vignettes") else MOST_CHARACTERS
+    sections = list(first(READERS[source.format](source, root, tools), characters=most))
     if source.format == "html":
         sections = drop_common_lines(sections)
     return join(sections, characters=VIGNETTE_CHARACTERS if source.format == "vignettes" else PART_CHARACTERS)
@@ -190,15 +191,18 @@ def man_sections(
 
 def source_sections(source: Source, root: Path, _tools: Any) -> Iterable[Section]:
     """Source files by subpackage, in each those that are imported first; a comment names each file."""
-    groups: dict[str, dict[str, str]] = {}
+    groups: dict[str, list[tuple[str, Path]]] = {}
     for name, path in paths(source, root, source.suffixes or SUFFIXES["source"]):
-        text = decode(read_bytes(path))
-        if text.count("\n") > 20:
-            groups.setdefault(posixpath.dirname(name), {})[name] = text
-    for folder, files in groups.items():
+        groups.setdefault(posixpath.dirname(name), []).append((name, path))
+    folders = sorted(groups)
+    # Not all of a large tree is read, and what is should come from all over it.
+    random.Random(source.package).shuffle(folders)
+    for folder in folders:
+        files = {name: decode(read_bytes(path)) for name, path in groups[folder]}
+        files = {name: text for name, text in files.items() if text.count("\n") > 20}
         imports = {name: imported_names(name, text) - {stem(name)} for name, text in files.items()}
-        mark = "#" if next(iter(files)).endswith((".py", ".rb", ".pl", ".pm")) else "//"
         for name in import_order(imports):
+            mark = "#" if name.endswith((".py", ".rb", ".pl", ".pm")) else "//"
             yield Section(name=name, text=f"{mark} {name}\n{files[name]}\n", folder=folder)
 
 

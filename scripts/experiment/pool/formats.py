@@ -18,6 +18,16 @@ BOILERPLATE_SHARE = 0.3
 """A line in more than this share of a package's pages is navigation, not text."""
 
 
+LIGATURES = ("ff", "fi", "fl", "ffi", "ffl")
+TEX_CHARACTERS = {
+    # Fonts without a table of their characters give TeX's codes: ligatures in the encodings OT1 and T1, quotes, dashes.
+    **{0x0B + k: letters for k, letters in enumerate(LIGATURES)},
+    **{0x1B + k: letters for k, letters in enumerate(LIGATURES)},
+    **{0xFB00 + k: letters for k, letters in enumerate(LIGATURES)},
+    **{0x10: '"', 0x11: '"', 0x15: "-", 0x16: " - "},
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     name: str
@@ -25,7 +35,6 @@ class Section:
     text: str
     folder: str
     """Sections of one folder may be joined to one document."""
-    imports: frozenset[str] = frozenset()
 
 
 def read_bytes(path: Path) -> bytes:
@@ -116,7 +125,8 @@ def pdf_page_text(page: Any) -> str:
     text_page.close()
     page.close()
     # U+FFFE stands for the hyphen of a word that is divided at the end of its line.
-    return re.sub("[\ufffe\x02]\n?", "", text) + "\n"
+    text = re.sub("[\ufffe\x02]\n?", "", text).translate(TEX_CHARACTERS)
+    return re.sub(r"[\x00-\x08\x0b-\x1f]", "", text) + "\n"
 
 
 def without_common_lines(texts: list[str]) -> list[str]:
@@ -147,4 +157,6 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 def drop_common_lines(sections: list[Section]) -> list[Section]:
     texts = without_common_lines([section.text for section in sections])
-    return [replace(section, text=text) for section, text in zip(sections, texts, strict=True)]
+    return [
+        replace(section, text=re.sub(r"\n{3,}", "\n\n", text)) for section, text in zip(sections, texts, strict=True)
+    ]
