@@ -202,6 +202,8 @@ def test_compressed_files_are_read_as_they_were(tmp_path: Path) -> None:
     [
         ("Format: x\n\nFiles: *\nLicense: GPL-2+\n text\n\nFiles: debian/*\nLicense: MIT\n", "GPL-2+"),
         ("see /usr/share/common-licenses/LGPL-2.1 and /usr/share/common-licenses/GPL-3.", "GPL-3, LGPL-2.1"),
+        ("License: GPL-2 with OpenSSL exception\nLicense: MIT", "GPL-2 with OpenSSL exception"),
+        ("License: Redistribution and use in source and\n binary forms, with or without", "BSD"),
         ("Do what you like.", "free, own terms"),
     ],
 )

@@ -12,9 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 ANY_PYTHON = ("--python-version", "3.13", "--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64")
 """Wheels that are only read are the same whatever Python and machine read them."""
+
+
+PHRASES = {
+    "GNU General Public License": "GPL",
+    "GNU Free Documentation License": "GFDL",
+    "Creative Commons": "CC",
+    "Permission is hereby granted, free of charge": "MIT",
+    "Permission to use, copy, modify": "HPND",
+    "Redistribution and use in source and binary forms": "BSD",
+    "public domain": "public domain",
+}
+"""What copyright files without a short name say, and the family that it stands for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +55,8 @@ def unpacked(package: str, archives: Path) -> Iterator[Unpacked]:
         else:
             subprocess.run(["dpkg", "-x", archive, root], check=True)
             licence = debian_licence(root, package)
-        yield Unpacked(
-            root=root, version=archive.name.split("_" if archive.suffix == ".deb" else "-")[1], licence=licence
-        )
+        version = unquote(archive.name.split("_" if archive.suffix == ".deb" else "-")[1])
+        yield Unpacked(root=root, version=version, licence=licence)
 
 
 def fetch_debian_packages(packages: list[str], archives: Path) -> None:
@@ -111,12 +123,13 @@ def debian_licence(root: Path, package: str) -> str:
 
 
 def licence_of(copyright_text: str) -> str:
-    """`License: GPL-2+` -> GPL-2+; without such a field, the common licences that the text refers to."""
-    fields = re.findall(r"(?m)^License: *(\S.*)$", copyright_text)
+    """`License: GPL-2+` -> GPL-2+; without such a field, the common licences that the text refers to or begins like."""
+    fields = re.findall(r"(?m)^License: *([A-Za-z][\w.+-]*(?: (?:and|or|with) [\w.+ -]+)?)[ ,]*$", copyright_text)
     if fields:
-        return str(fields[0]).strip()[:60]
+        return str(fields[0])[:60]
     common = sorted(set(re.findall(r"common-licenses/([A-Za-z]+(?:-[\d.]*\d)?)", copyright_text)))
-    return ", ".join(common) or "free, own terms"
+    flat = " ".join(copyright_text.split())
+    return ", ".join(common or [name for phrase, name in PHRASES.items() if phrase in flat]) or "free, own terms"
 
 
 def wheel_licence(root: Path) -> str:

@@ -24,7 +24,10 @@ TEX_CHARACTERS = {
     **{0x0B + k: letters for k, letters in enumerate(LIGATURES)},
     **{0x1B + k: letters for k, letters in enumerate(LIGATURES)},
     **{0xFB00 + k: letters for k, letters in enumerate(LIGATURES)},
-    **{0x10: '"', 0x11: '"', 0x15: "-", 0x16: " - "},
+    0x10: '"',
+    0x11: '"',
+    0x15: "-",
+    0x16: " - ",
 }
 
 

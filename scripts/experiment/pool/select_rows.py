@@ -56,13 +56,14 @@ def admitted(rows: list[Row], index: SharedText, *, most: int) -> list[Row]:
 
 
 def short_rows(rows: list[Row], tokenizer: Any) -> list[Row]:
-    """Rows of 2,048 tokens out of the middle of long ones, one a document, packages in turn."""
+    """Rows of 2,048 tokens out of the middle of long ones, one a document, packages in turn, under the same rule."""
     most = {
         "pool": SHORT_POOL_ROWS,
         "fault": round(FAULT_SHARE * SHORT_POOL_ROWS),
         "held_out": SHORT_HELD_OUT_ROWS,
     }
     found: list[Row] = []
+    index = SharedText()
     documents: set[tuple[str, str, str]] = set()
     for row in rows:
         document = (row["package"], row["fault_kind"], row["document"])
@@ -71,6 +72,8 @@ def short_rows(rows: list[Row], tokenizer: Any) -> list[Row]:
         text = row["text"]
         start = text.find("\n", len(text) // 2) + 1
         for cut in cut_rows(text[start:], tokenizer, tokens=SHORT_TOKENS, most=1):
+            if not index.admit(grams(cut.text)):
+                continue
             documents.add(document)
             most[row["split"]] -= 1
             found.append(row | {"id": f"{row['id']}/2k", "text": cut.text, "input_ids": cut.ids})
