@@ -124,7 +124,10 @@ def debian_licence(root: Path, package: str) -> str:
 
 def licence_of(copyright_text: str) -> str:
     """`License: GPL-2+` -> GPL-2+; without such a field, the common licences that the text refers to or begins like."""
-    fields = re.findall(r"(?m)^License: *([A-Za-z][\w.+-]*(?: (?:and|or|with) [\w.+ -]+)?)[ ,]*$", copyright_text)
+    fields = re.findall(
+        r"(?m)^License: *(?!Redistribution|Permission)([A-Za-z][\w.+-]*(?: (?:and|or|with) [\w.+ -]+)?)[ ,]*$",
+        copyright_text,
+    )
     if fields:
         return str(fields[0])[:60]
     common = sorted(set(re.findall(r"common-licenses/([A-Za-z]+(?:-[\d.]*\d)?)", copyright_text)))
