@@ -47,7 +47,7 @@ LEFT_OUT = re.compile(
     r"py-modindex|search|toc|contents|license|licen[cs]es|copying|authors|thanks|todo|glossary|bibliography|"
     r"_vendor\w*|vendor|locale|bugfixes|updates|00index|migrations|_static|_modules|releases?|releasenotes|whatsnew|demos?|__init__)([-_./]|$)"
 )
-"""Paths of lists, of generated files, of tests and of what is kept for the faults."""
+"""Paths of lists, of generated files, of tests and of what the faults are made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
