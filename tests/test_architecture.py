@@ -65,7 +65,7 @@ def test_a_setting_that_changes_the_result_changes_the_identity() -> None:
         "variant": "paper", "span_tokens": 64, "m": 2, "n": 3, "n0": 5, "d_afs": 2, "d_cds": 2,
         "ablation": "no-std", "reduce": "median", "record": "heads",
     }  # fmt: skip
-    resolved_elsewhere = {"attention", "backend", "fused", "layers", "dtype", "profile"}
+    resolved_elsewhere = {"attention", "backend", "fused", "layers", "dtype", "profile", "score"}
     changing = {field.name for field in settings_of(ScoreSettings) if field.spec.changes_result}
     assert changing == set(other) | resolved_elsewhere
     for name, value in other.items():

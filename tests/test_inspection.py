@@ -18,6 +18,7 @@ from ladm.explain.inspected_document import read_inspected, write_inspected
 from ladm.method.attribution import column_weights, pair_parts, strongest, token_focus
 from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, wanted_JN
 from ladm.method.grid import span_grid
+from ladm.method.pfs_torch import Focus
 from ladm.method.reduction import Reduction, reduce_cds
 
 
@@ -78,8 +79,8 @@ def test_a_document_without_focus_is_decomposed(golden_observer: Any, monkeypatc
 
     ids = torch.arange(512).unsqueeze(0)
     grid = span_grid(512, variant="released", l=16, m=1, n=4, n0=None, d_afs=4, d_cds=4)
-    nothing = torch.zeros(1, len(grid.J), grid.N)
-    monkeypatch.setattr(decompose, "pairwise_focus", lambda *_, **__: nothing)
+    nothing = torch.zeros(1, 1, len(grid.J), grid.N)
+    monkeypatch.setattr(decompose, "measure_focus", lambda *_, **__: Focus(pfs_BKJN=nothing))
     for how in ("mean", "median", "geometric"):
         decomposer = decompose.Decomposer(
             observer=golden_observer, reduction=Reduction(how=how, layers=(0, 1, 2)), ablation="none", backend="torch",

@@ -193,8 +193,15 @@ def test_forms_are_those_of_the_ablation_and_can_be_rescored(ladm: Run, kept: tu
     assert {index: line["score"] for index, line in again.items()} == pytest.approx(
         {index: line["score"] for index, line in straight.items()}, rel=1e-6
     )
-    result = ladm("rescore", run, "--profile", profile, "--output", tmp_path / "x")
-    assert result.stderr == f"ladm: {profile} scores with ablation no-std, and {run} was scored with none\n"
+    # Any run stores both forms of its layers; those of its heads need --record forms.
+    assert ladm("rescore", run, "--profile", profile, "--output", tmp_path / "layers").exit_code == 0
+    assert by_index(tmp_path / "layers").keys() == again.keys()
+    of_heads = write_profile(tmp_path / "h.yaml", run, Reduction(layers=(1,), heads=((1, 0),)), ablation="no-std")
+    result = ladm("rescore", run, "--profile", of_heads, "--output", tmp_path / "x")
+    assert result.stderr == f"ladm: {run} did not store cds_per_head_no_std; score it again with --record forms\n"
+    other, ablated_run = write_profile(tmp_path / "o.yaml", run, Reduction(layers=(1,))), tmp_path / "no-std"
+    result = ladm("rescore", ablated_run, "--profile", other, "--output", tmp_path / "x")
+    assert result.stderr == f"ladm: {other} scores with ablation none, and {ablated_run} was scored with no-std\n"
 
 
 def test_a_profile_binds_the_settings_and_stops_early(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
@@ -287,7 +294,7 @@ def test_rescore_faults_in_full(ladm: Run, kept: tuple[str, Path], tmp_path: Pat
     (tmp_path / "full" / "x").write_text("")
     out = ("--output", tmp_path / "out")
     for arguments, code, message in (
-        ((run, *out), 2, "nothing to change: give --profile, --reduce or --layers"),
+        ((run, *out), 2, "nothing to change: give --score, --profile, --reduce or --layers"),
         ((run, *out, "--profile", heads, "--reduce", "mean"), 2,
          "--profile sets the layers and the reduction; leave --reduce and --layers out"),
         ((run, *out, "--layers", "5"), 1, "layer 5 is wanted, and the run kept layers [0, 1, 2]"),

@@ -56,8 +56,7 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
 
 def _cds_column(run: Run) -> str | None:
     """The column with the CDS behind the score; None where the run did not store them."""
-    identity = run.identity
-    column = identity.cds_column(identity.score_form, heads=identity.reduction.heads is not None)
+    column = run.identity.score_column
     return column if column in columns_of(run.folder) else None
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ladm.method.attribution import column_weights, pair_parts, strongest, token_focus
-from ladm.method.focus import aggregated_focus, contextual_dependency
+from ladm.method.focus import aggregated_focus, contextual_dependency, value_weights
 from ladm.method.grid import Ablation, Grid
-from ladm.method.pfs import pairwise_focus
+from ladm.method.pfs import measure_focus
 from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.modeling.observer import LayerView, Observer
 
@@ -84,15 +84,16 @@ class Decomposer:
 
     def _pairwise_focus(self, ids_BT: Tensor, grid: Grid, *, low_memory: bool) -> Tensor:
         """Equation 2 for every layer or head behind the score: (P, J, N) on the CPU."""
-        by_head = self.reduction.heads is not None
+        by_head, weighted = self.reduction.heads is not None, self.reduction.focus == "value"
         columns: list[Tensor] = []
 
         def visit(view: LayerView) -> None:
-            pfs = pairwise_focus(
+            focus = measure_focus(
                 view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=self.backend,
-                by_head=by_head, low_memory=low_memory,
-            )[0]  # fmt: skip
-            columns.append((pfs[self._heads_of(view.layer)] if by_head else pfs.unsqueeze(0)).cpu())
+                by_head=by_head, key_weight_BGT=value_weights(view.v_BGTD) if weighted else None, low_memory=low_memory,
+            )  # fmt: skip
+            pfs_BKJN = focus.pfs_BKJN if focus.weighted_BKJN is None else focus.weighted_BKJN
+            columns.append((pfs_BKJN[0, self._heads_of(view.layer)] if by_head else pfs_BKJN[0]).cpu())
 
         self.observer.observe(ids_BT, visit)
         return torch.cat(columns)
@@ -118,6 +119,9 @@ class Decomposer:
                 focus_Hll = token_focus(
                     view.q_BHTD[0], view.k_BGTD[0], scaling=view.scaling, grid=grid, j=grid.J[row], i=i
                 ).cpu()
+                if self.reduction.focus == "value":
+                    weight_Gl = value_weights(view.v_BGTD[0])[:, grid.tokens(i)].cpu()
+                    focus_Hll *= weight_Gl.repeat_interleave(len(focus_Hll) // len(weight_Gl), dim=0).unsqueeze(1)
                 focus_Pll = focus_Hll[heads] if by_head else focus_Hll.mean(dim=0, keepdim=True)
                 pfs_P, part_P = pfs_PJN[columns, row, i].tolist(), part_PJN[columns, row, i].tolist()
                 for focus_ll, pfs, part in zip(focus_Pll, pfs_P, part_P, strict=True):

@@ -12,12 +12,16 @@ N spans, l query rows of one span, K keys. `...` is any number of leading dimens
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from ladm.method.grid import Ablation, Grid
 
 
+# A constant of a grid is made once for each device: a copy to a GPU waits for everything that is queued there.
+@lru_cache(maxsize=256)
 def wanted_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
     """Boolean (J, N): is PFS(i, j) used?"""
     wanted = torch.zeros(len(grid.J), grid.N, dtype=torch.bool)
@@ -79,7 +83,8 @@ def value_weights(v_GTD: Tensor) -> Tensor:
     """
     norm_GT: Tensor = v_GTD.float().norm(dim=-1)
     median_G1: Tensor = norm_GT.median(dim=-1, keepdim=True).values
-    return norm_GT / median_G1
+    # A head with a median of 0 moves next to nothing; its attention counts 0 rather than making the row's numbers NaN.
+    return torch.where(median_G1 > 0, norm_GT / median_G1, 0.0)
 
 
 def copy_keys(ids_T: Tensor) -> Tensor:
@@ -121,8 +126,13 @@ def aggregated_focus(pfs_JN: Tensor, grid: Grid, *, ablation: Ablation = "none")
 
 def distance_JN(grid: Grid, like: Tensor, *, ablation: Ablation) -> Tensor:
     """The length weight of every pair, (J, N) of the type of `like`: j - i (paper), (j - i) l / T (released), or 1."""
-    j_J1 = torch.tensor(grid.J, device=like.device, dtype=like.dtype).unsqueeze(1)
-    spans_JN = j_J1 - torch.arange(grid.N, device=like.device, dtype=like.dtype)
+    return _distance_JN(grid, like.dtype, like.device, ablation)
+
+
+@lru_cache(maxsize=256)
+def _distance_JN(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
+    j_J1 = torch.tensor(grid.J, device=device, dtype=dtype).unsqueeze(1)
+    spans_JN = j_J1 - torch.arange(grid.N, device=device, dtype=dtype)
     if ablation == "no-length":
         return torch.ones_like(spans_JN)
     return spans_JN * (grid.l / grid.T) if grid.variant == "released" else spans_JN
@@ -136,11 +146,17 @@ def contextual_dependency(afs_J: Tensor, grid: Grid, *, ablation: Ablation = "no
 
     `no-length` drops the weight of j.
     """
+    weighted_J = afs_J * _where_J(grid, afs_J.dtype, afs_J.device, ablation)
+    return weighted_J.sum(dim=-1) if grid.variant == "paper" else weighted_J.mean(dim=-1)
+
+
+@lru_cache(maxsize=256)
+def _where_J(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
+    """The weight of every scored span: how late in the document it is."""
     if ablation == "no-length":
         where_J = [1.0] * len(grid.J)
     elif grid.variant == "paper":
         where_J = [j / grid.N for j in grid.J]
     else:
         where_J = [grid.start(j) / grid.T for j in grid.J]
-    weighted_J = afs_J * torch.tensor(where_J, device=afs_J.device, dtype=afs_J.dtype)
-    return weighted_J.sum(dim=-1) if grid.variant == "paper" else weighted_J.mean(dim=-1)
+    return torch.tensor(where_J, device=device, dtype=dtype)

@@ -6,7 +6,7 @@ Shape suffixes: B documents, P layers or heads that are used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,17 @@ HOW = ("mean", "median", "geometric")
 Floats = npt.NDArray[np.float64]
 
 
-def kept_column(*, heads: bool, second_form: bool) -> str:
-    """The column of a run's results with CDS by layer or head; `second_form`: without sigma, kept beside the other."""
-    return f"cds_per_{'head' if heads else 'layer'}{'_no_std' if second_form else ''}"
+FocusKind = Literal["plain", "value"]
+"""PFS as in equation 2; or with the attention to each key multiplied by the relative norm of its value vector."""
+
+
+def kept_column(*, heads: bool, second_form: bool, focus: FocusKind = "plain") -> str:
+    """The column of a run's results with CDS by layer or head.
+
+    `second_form`: without sigma, stored beside the other. `focus`: which PFS the CDS are made of.
+    """
+    prefix = "value_" if focus == "value" else ""
+    return f"{prefix}cds_per_{'head' if heads else 'layer'}{'_no_std' if second_form else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +39,14 @@ class Reduction:
     layers: tuple[int, ...]
     heads: tuple[tuple[int, int], ...] | None = None
     weights: tuple[float, ...] | None = None
+    focus: FocusKind = "plain"
 
     def __post_init__(self) -> None:
         parts = self.layers if self.heads is None else self.heads
         if self.how not in HOW:
             raise LadmError(f"no reduction {self.how!r}; there is {', '.join(HOW)}")
+        if self.focus not in ("plain", "value"):
+            raise LadmError(f"no focus {self.focus!r}; there is plain and value")
         if not parts:
             raise LadmError("a score needs at least one layer")
         if list(parts) != sorted(set(parts)) or min(self.layers) < 0:  # type: ignore[type-var]
@@ -48,13 +59,13 @@ class Reduction:
             raise LadmError("a median takes no weights")
 
     def identity(self) -> dict[str, Any]:
-        """As `run.json` keeps it."""
+        """As `run.json` keeps it. `focus` is left out where it is plain, as in runs from before there was a choice."""
         return {
             "reduce": self.how,
             "layers": list(self.layers),
             "heads": None if self.heads is None else [list(head) for head in self.heads],
             "weights": None if self.weights is None else list(self.weights),
-        }
+        } | ({} if self.focus == "plain" else {"focus": self.focus})
 
     def columns(self, kept_layers: tuple[int, ...], *, num_heads: int | None) -> list[int]:
         """Where the wanted numbers stand among those kept. Raises LadmError for a layer that was not kept."""

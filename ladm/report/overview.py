@@ -68,7 +68,7 @@ def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int
     Raises LadmError for a `domain_key` outside `meta`, which is all that a run stores of the data's columns.
     """
     overview, path = RunOverview(), _domain_path(domain_key)
-    column = run.identity.cds_column(run.identity.score_form, heads=False)
+    column = run.identity.cds_column(run.identity.score_form, heads=False, focus=run.identity.reduction.focus)
     layers = [column] if column in columns_of(run.folder) else []
     every = max(1, scored // LAYER_ROWS)
     for batch in score_batches(run.folder, [*_COLUMNS, *layers]):

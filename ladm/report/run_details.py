@@ -43,7 +43,8 @@ def run_details(identity: RunIdentity) -> list[tuple[str, str]]:
         parts = f"{parts}, weighted"
     backend, n0 = identity.backend, "as released" if method.n0 is None else method.n0
     return [
-        ("score", f"{reduction.how} over {parts}" + ("" if form == "none" else f", {form}")),
+        ("score", f"{reduction.how} over {parts}" + ("" if form == "none" else f", {form}")
+         + ("" if reduction.focus == "plain" else ", value-weighted")),
         ("method", f"{method.variant}, spans of {method.span_tokens} tokens, m {method.m}, n {method.n}, n0 {n0}, "
                    f"d_afs {method.d_afs}, d_cds {method.d_cds}"),
         ("model", f"{Path(identity.model_name).name}: {identity.model['type']}"),
@@ -60,8 +61,9 @@ def score_weighting(identity: RunIdentity) -> str:
     """By what the score weights the attention between two spans, in words."""
     place = "the distance between the two spans and by how late in the document the later one is"
     unevenness = "how unevenly the later span attends to earlier ones"
-    return {
+    words = {
         "none": f"{place}, and by {unevenness}",
         "no-std": place,
         "no-length": unevenness,
     }[identity.score_form]
+    return words if identity.reduction.focus == "plain" else f"{words}, and by the norms of the earlier span's values"

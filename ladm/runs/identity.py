@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ladm.method.grid import Ablation, Method
-from ladm.method.reduction import Reduction, kept_column
+from ladm.method.reduction import FocusKind, Reduction, kept_column
 from ladm.settings.common import DType
 
-FORMAT = 4
-"""4: the numbers of a row's columns are float32, in `scores.parquet` and in the digits of a unit's JSON. 3: float64."""
-READABLE_FORMATS = (3, 4)
+FORMAT = 5
+"""5: CDS with and without sigma, of plain and value-weighted PFS, copy share and sink mass of every layer are stored.
+4: one CDS of every layer. The numbers are float32, in `scores.parquet` and in the digits of a unit's JSON. 3: float64.
+"""
+READABLE_FORMATS = (3, 4, 5)
+FORMAT_WITH_BOTH_FORMS = 5
 MACHINE_FIELDS = ("model", "tokenizer", "versions")
 MANIFEST_FIELDS = ("settings", "layers", "score", "model", "data", "dtype")
 """The part of a run's identity that the manifest of a subset repeats."""
@@ -34,6 +37,7 @@ class RunIdentity:
         record: str,
         layers: tuple[int, ...],
         reduction: Reduction,
+        score_form: Ablation,
         machine: dict[str, Any],
         data: dict[str, Any],
         dtype: str,
@@ -44,13 +48,16 @@ class RunIdentity:
         unit_rows: int,
         about: dict[str, Any],
     ) -> RunIdentity:
-        """The identity of a new run. `machine`: model, tokenizer and versions, as every machine of the run has them."""
+        """The identity of a new run. `machine`: model, tokenizer and versions, as every machine of the run has them.
+
+        `score_form`: the ablation of the CDS that make the score, which may be stored beside that of the method.
+        """
         return cls(
             {
                 "format": FORMAT,
                 "settings": {"method": "ladm", **method.as_dict(), "reduce": reduction.how, "record": record},
                 "layers": list(layers),
-                "score": reduction.identity(),
+                "score": reduction.identity() | ({} if score_form == method.ablation else {"form": score_form}),
                 **machine,
                 "data": data,
                 # Precision and kernels change the last digits of a score, the versions of torch and transformers may.
@@ -108,22 +115,32 @@ class RunIdentity:
         score = self.content["score"]
         heads = score["heads"] and tuple((layer, head) for layer, head in score["heads"])
         weights = score["weights"] and tuple(score["weights"])
-        return Reduction(how=score["reduce"], layers=tuple(score["layers"]), heads=heads, weights=weights)
+        return Reduction(
+            how=score["reduce"], layers=tuple(score["layers"]), heads=heads, weights=weights,
+            focus=score.get("focus", "plain"),
+        )  # fmt: skip
 
     @property
     def score_form(self) -> Ablation:
-        """The ablation of the CDS that make the score; after rescoring it may not be that of the method."""
-        # Only a rescored run has the key, where its form differs from that of the settings.
+        """The ablation of the CDS that make the score, which may not be that of the method."""
+        # There is a key only where the form differs from that of the settings.
         return cast(Ablation, self.content["score"].get("form", self.content["settings"]["ablation"]))
 
-    def cds_column(self, form: str, *, heads: bool) -> str:
+    def cds_column(self, form: Ablation, *, heads: bool, focus: FocusKind = "plain") -> str:
         """The column of `scores.parquet` that holds the CDS of that form, if the run stored it."""
-        return kept_column(heads=heads, second_form=form != self.content["settings"]["ablation"])
+        return kept_column(heads=heads, second_form=form != self.content["settings"]["ablation"], focus=focus)
+
+    @property
+    def score_column(self) -> str:
+        """The column of the CDS that make the score."""
+        reduction = self.reduction
+        return self.cds_column(self.score_form, heads=reduction.heads is not None, focus=reduction.focus)
 
     @property
     def stores_both_forms(self) -> bool:
-        """Were CDS stored with sigma and without?"""
-        return self.record == "forms" and self.content["settings"]["ablation"] == "none"
+        """Were CDS of the layers stored with sigma and without?"""
+        always = self.format >= FORMAT_WITH_BOTH_FORMS
+        return (always or self.record == "forms") and self.content["settings"]["ablation"] == "none"
 
     @property
     def model(self) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def identity_of(plan: Plan, rows: Rows) -> RunIdentity:
         record=plan.settings.record,
         layers=plan.layers,
         reduction=plan.reduction,
+        score_form=plan.settings.score_form,
         machine=machine,
         data=rows.identity(),
         dtype=hardware.dtype,

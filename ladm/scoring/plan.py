@@ -101,7 +101,9 @@ def make_plan(settings: ScoreSettings, *, facts: ModelFacts | None = None) -> Pl
         settings=settings,
         facts=facts,
         layers=layers,
-        reduction=Reduction(how=settings.reduce, layers=layers) if profile is None else profile.reduction,
+        reduction=profile.reduction
+        if profile is not None
+        else Reduction(how=settings.reduce, layers=layers, focus=settings.focus),
         profile=profile,
         hardware=hardware,
         placement=placement,

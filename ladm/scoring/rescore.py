@@ -25,6 +25,7 @@ from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 from ladm.runs.results import columns_of, require_finished, summarise
 from ladm.scoring.result import ScoreResult
 from ladm.settings.layers import parse_layers
+from ladm.settings.named_scores import NamedScore, named_score
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.runs import RescoreSettings
 from ladm.storage.files import io_errors, write_whole
@@ -65,15 +66,29 @@ def rescore(settings: RescoreSettings) -> ScoreResult:
 def _requested(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation]:
     """The reduction of the profile or the flags, the rest as in the run; and the ablation that goes with it."""
     own, form = run.identity.reduction, run.identity.score_form
-    if settings.profile is not None:
-        profile = read_profile(settings.profile)
-        _require_same(profile, run, settings.profile)
+    if settings.profile_path is not None:
+        profile = read_profile(settings.profile_path)
+        _require_same(profile, run, settings.profile_path)
         return profile.reduction, profile.method.ablation
     layers = parse_layers(settings.layers)
+    if settings.score is not None:
+        named = _named(settings.score, run)
+        return Reduction(layers=layers or run.identity.layers, focus=named.focus), named.form
     if layers is not None:
-        return Reduction(how=settings.reduce or own.how, layers=layers), form
+        return Reduction(how=settings.reduce or own.how, layers=layers, focus=own.focus), form
     # The weights of a profile were fitted to its own reduction; with another one every layer or head counts the same.
-    return Reduction(how=settings.reduce or own.how, layers=own.layers, heads=own.heads), form
+    return Reduction(how=settings.reduce or own.how, layers=own.layers, heads=own.heads, focus=own.focus), form
+
+
+def _named(score: str, run: Run) -> NamedScore:
+    """The score of that name. Raises LadmError where the run was scored by another variant or ablation."""
+    named, method = named_score(score), run.identity.method
+    if named.variant not in (None, method.variant):
+        raise LadmError(f"--score {score} is of the variant {named.variant}, and {run.folder} of {method.variant}")
+    # Only beside `none` a second form is stored.
+    if method.ablation not in ("none", named.form):
+        raise LadmError(f"--score {score} cannot be made from {run.folder}, which was scored with {method.ablation}")
+    return named
 
 
 def _require_same(profile: Profile, run: Run, path: str) -> None:
@@ -88,11 +103,14 @@ def _require_same(profile: Profile, run: Run, path: str) -> None:
             raise LadmError(f"{path} scores with {name} {value}, and {run.folder} was scored with {had}")
 
 
-def _column(run: Run, reduction: Reduction, ablation: str) -> str:
+def _column(run: Run, reduction: Reduction, ablation: Ablation) -> str:
     """The column of `scores.parquet` that holds what is reduced. Raises LadmError where it was not stored."""
-    name = run.identity.cds_column(ablation, heads=reduction.heads is not None)
+    name = run.identity.cds_column(ablation, heads=reduction.heads is not None, focus=reduction.focus)
     if name not in columns_of(run.folder):
-        raise LadmError(f"{run.folder} did not store {name}; score it again with --record heads")
+        again = "this version of ladm"
+        if reduction.heads is not None:
+            again = "--record forms" if name.endswith("_no_std") else "--record heads"
+        raise LadmError(f"{run.folder} did not store {name}; score it again with {again}")
     return name
 
 

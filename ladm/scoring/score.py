@@ -28,6 +28,7 @@ from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.scoring.identity import absolute_name, checked_scorer, identity_of
 from ladm.scoring.plan import Plan, make_plan
 from ladm.scoring.result import ScoreResult
+from ladm.scoring.sink_warning import sink_warning
 from ladm.settings.layers import spell_layers
 from ladm.settings.score import ScoreSettings
 from ladm.storage.interrupts import StopSignal, stop_on_signals
@@ -62,7 +63,11 @@ def score(
                 _Scoring(
                     plan=plan, run=run, rows=rows, echo=echo, progress=progress or NoProgress(), signals=signals
                 ).finish_run()
-            return ScoreResult(run=run, summary=summarise(run), already_finished=already_finished)
+            summary = summarise(run)
+            warning = sink_warning(run, scored=summary.scored)
+            if warning is not None:
+                echo(f"warning   {warning}")
+            return ScoreResult(run=run, summary=summary, already_finished=already_finished)
 
 
 def _open_run(plan: Plan, rows: Rows, echo: Echo) -> Run:
@@ -211,6 +216,9 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
         f"d_afs {method.d_afs}, d_cds {method.d_cds}, ablation {method.ablation}, "
         f"{s.reduce} over layers {spell_layers(plan.layers)}"
     )
+    if s.score is not None:
+        made_of = "value-weighted, without sigma" if s.focus == "value" else "as published"
+        yield f"score     {s.score}: {made_of}"
     if plan.profile is not None:
         length = plan.profile.length_tokens
         yield f"profile   {s.profile}: calibrated at {length:,} tokens"

@@ -99,9 +99,9 @@ class CalibrateSettings(Settings):
     def passes_over(cls, key: str, value: Any) -> bool:
         """A YAML file of `ladm score` serves here too; calibration finds the form of the score itself.
 
-        Raises UsageError for a profile or an ablation, which contradict that.
+        Raises UsageError for a profile, a score or an ablation, which contradict that.
         """
-        if key == "profile" or (key == "ablation" and value != "none"):
+        if key in ("profile", "score") or (key == "ablation" and value != "none"):
             raise UsageError(f"remove {key}; calibration decides about it itself")
         return key in (field.key for field in settings_of(ScoreSettings))
 

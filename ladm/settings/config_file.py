@@ -13,6 +13,7 @@ import yaml
 from ladm.errors import UsageError, one_line
 from ladm.settings.fields import Setting, choices, describe, fits, flag, nearest, out_of_range, settings_of
 from ladm.settings.layers import parse_layers, spell_layers
+from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.profiles import read_profile
 from ladm.settings.score import ScoreSettings
 
@@ -35,7 +36,7 @@ def score_settings(config: str | None, flags: dict[str, Any]) -> ScoreSettings:
 
     Raises UsageError as `load_settings`, and for a setting that contradicts the profile.
     """
-    chosen = _merge(ScoreSettings, config, flags)
+    chosen = _with_score_name(_merge(ScoreSettings, config, flags))
     if "profile" in chosen:
         # Refuse what can never work before the profile's own values are compared with it.
         ScoreSettings(**chosen)
@@ -52,6 +53,19 @@ def _merge(kind: type, config: str | None, flags: dict[str, Any]) -> dict[str, A
             where = "here or in the file of --config"
             raise UsageError(f"{field.flag} is missing; give it {where}")
     return chosen
+
+
+def _with_score_name(chosen: dict[str, Any]) -> dict[str, Any]:
+    """`--score` as the settings that it stands for; contradictions are left for `ScoreSettings` to refuse."""
+    score = chosen.get("score")
+    if score is None:
+        return chosen
+    if is_profile(score):
+        if "profile" in chosen:
+            raise UsageError(f"--score {score} and --profile {chosen['profile']} are two scores; give one of them")
+        return {name: value for name, value in chosen.items() if name != "score"} | {"profile": score}
+    variant = named_score(score).variant
+    return chosen if variant is None else {"variant": variant} | chosen
 
 
 def _settings_of_profile(path: str, chosen: dict[str, Any]) -> dict[str, Any]:

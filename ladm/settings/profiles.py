@@ -70,6 +70,7 @@ def read_profile(path: str | Path) -> Profile:
                 layers=tuple(int(layer) for layer in score["layers"]),
                 heads=None if heads is None else tuple(_head(head) for head in heads),
                 weights=None if score["weights"] is None else tuple(float(w) for w in score["weights"]),
+                focus=score.get("focus", "plain"),
             ),
             found=dict(content.get("found") or {}),
         )

@@ -16,6 +16,7 @@ from ladm.settings.common import (
 )
 from ladm.settings.fields import Settings, setting
 from ladm.settings.layers import parse_layers
+from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.score import Reduce
 
 # Each inspected document costs a forward pass, and its text a place in the report.
@@ -50,16 +51,32 @@ class RescoreSettings(Settings):
 
     run: str = _run_setting()
     output: str = output_setting("Folder for the new run.", metavar="RUN2")
+    score: str | None = setting(
+        None, "released, paper or robust, as ladm score makes it; or a .yaml file, as --profile.", metavar="SCORE",
+        unset="none",
+    )  # fmt: skip
     profile: str | None = setting(None, "File written by ladm calibrate.", metavar="PROFILE", unset="none")
     reduce: Reduce | None = setting(None, "How the scores of the layers become one score.", unset="that of RUN")
     layers: str | None = setting(None, "Layers that count, such as 0-10,14.", metavar="LAYERS", unset="those of RUN")
 
     def check_together(self) -> None:
         parse_layers(self.layers)
-        if self.profile is not None and (self.reduce is not None or self.layers is not None):
-            raise UsageError("--profile sets the layers and the reduction; leave --reduce and --layers out")
-        if self.profile is None and self.reduce is None and self.layers is None:
-            raise UsageError("nothing to change: give --profile, --reduce or --layers")
+        if self.score is not None and self.profile is not None:
+            raise UsageError(f"--score {self.score} and --profile {self.profile} are two scores; give one of them")
+        if self.profile_path is not None and (self.reduce is not None or self.layers is not None):
+            flag = "--profile" if self.score is None else f"--score {self.score}"
+            raise UsageError(f"{flag} sets the layers and the reduction; leave --reduce and --layers out")
+        if self.score is not None and not is_profile(self.score):
+            named_score(self.score)
+            if self.reduce is not None:
+                raise UsageError(f"--score {self.score} is a mean over layers; leave --reduce out")
+        if self.score is None and self.profile is None and self.reduce is None and self.layers is None:
+            raise UsageError("nothing to change: give --score, --profile, --reduce or --layers")
+
+    @property
+    def profile_path(self) -> str | None:
+        """The file of the profile, whichever of the two flags gave it; None: there is none."""
+        return self.score if is_profile(self.score) else self.profile
 
 
 @dataclass(frozen=True, kw_only=True)

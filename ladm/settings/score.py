@@ -7,6 +7,7 @@ from typing import Literal
 
 from ladm.errors import UsageError
 from ladm.method.grid import PAPER_N0_SPANS, Ablation, Method, Variant
+from ladm.method.reduction import FocusKind
 from ladm.settings.common import (
     DType,
     device_setting,
@@ -17,6 +18,7 @@ from ladm.settings.common import (
 )
 from ladm.settings.fields import DEVICE, METHOD, Settings, setting
 from ladm.settings.layers import parse_layers
+from ladm.settings.named_scores import NamedScore, named_score
 
 Reduce = Literal["mean", "median", "geometric"]
 Recorded = Literal["layers", "heads", "range", "forms"]
@@ -122,6 +124,16 @@ class ScoreSettings(Settings):
         section=LAYERS,
         changes_result=True,
     )
+    # Not a choice of its own type, because it may also be the path of a profile.
+    score: str | None = setting(
+        None,
+        "released or paper, a mean of CDS in that variant; robust, a mean of value-weighted CDS without sigma, which "
+        "attention sinks do not disturb; or a .yaml file, as --profile.",
+        section=LAYERS,
+        metavar="SCORE",
+        unset="what the other flags say",
+        changes_result=True,
+    )
     profile: str | None = setting(
         None,
         "File written by ladm calibrate; it sets the method, the layers and the reduction.",
@@ -205,6 +217,30 @@ class ScoreSettings(Settings):
         if self.variant == "released" and self.n == 0:
             raise UsageError("--n must be at least 1 in the released variant, whose nearest span is j-n")
         parse_layers(self.layers)
+        if self.score is not None:
+            self._check_score(named_score(self.score))
+
+    def _check_score(self, named: NamedScore) -> None:
+        """Raise UsageError where another setting contradicts the score of that name."""
+        if self.profile is not None:
+            raise UsageError(f"--score {self.score} and --profile {self.profile} are two scores; give one of them")
+        for name, value in (("variant", named.variant), ("reduce", "mean"), ("ablation", "none")):
+            given = getattr(self, name)
+            if value is not None and given != value:
+                raise UsageError(
+                    f"--score {self.score} goes with --{name} {value}, and --{name} {given} was given; leave one of "
+                    "them out"
+                )
+
+    @property
+    def focus(self) -> FocusKind:
+        """Which PFS the score is made of."""
+        return "plain" if self.score is None else named_score(self.score).focus
+
+    @property
+    def score_form(self) -> Ablation:
+        """The ablation of the CDS that make the score."""
+        return self.ablation if self.score is None else named_score(self.score).form
 
     @property
     def method(self) -> Method:

@@ -12,7 +12,7 @@ import torch
 
 from ladm.corpus.rows import Ids, Row, token_ids
 from ladm.errors import RowError
-from ladm.method.reduction import Floats, Reduction, reduce_cds
+from ladm.method.reduction import Floats, Reduction, kept_column, reduce_cds
 from ladm.modeling.observer import Observer
 from ladm.settings.score import ScoreSettings
 from ladm.signals.layer_cds import Kept, forward, layer_cds
@@ -80,10 +80,8 @@ class LadmScorer:
 
     def _reduce(self, kept_BL: dict[str, Floats]) -> Floats:
         reduction, layers = self._reduction, self._observer.layers
-        if reduction.heads is None:
-            values_BL, num_heads = kept_BL["cds_per_layer"], None
-        else:
-            values_BL = kept_BL["cds_per_head"]
-            num_heads = values_BL.shape[1] // len(layers)
+        heads, second_form = reduction.heads is not None, self._settings.score_form != self._settings.ablation
+        values_BL = kept_BL[kept_column(heads=heads, second_form=second_form, focus=reduction.focus)]
+        num_heads = values_BL.shape[1] // len(layers) if heads else None
         columns = reduction.columns(layers, num_heads=num_heads)
         return reduce_cds(values_BL[:, columns], reduction.how, reduction.weights)

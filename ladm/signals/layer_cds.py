@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ladm.method.focus import aggregated_focus, contextual_dependency, wanted_JN
+from ladm.method.focus import aggregated_focus, contextual_dependency, value_weights, wanted_JN
 from ladm.method.grid import Ablation, Grid
-from ladm.method.pfs import pairwise_focus
-from ladm.method.reduction import kept_column
+from ladm.method.pfs import measure_focus
+from ladm.method.pfs_torch import CopyKeys
+from ladm.method.reduction import FocusKind, kept_column
+from ladm.method.sinks import far_key_mass, sink_mass
 from ladm.modeling.observer import LayerView, Observer
 
 Kept = dict[str, Tensor]
@@ -20,26 +22,37 @@ Kept = dict[str, Tensor]
 class Pass:
     """What a forward pass has left of rows of equal length, on the device where it ran or on its way to the host.
 
-    `pfs_BLJN` is equation 2 of every wanted layer; `heads` are columns that were finished as the model ran.
+    `pfs_BLJN` is equation 2 of every wanted layer, `value_BLJN` the same with value weights, `copied_BL` the part of
+    the sum of `pfs_BLJN` that falls on copy keys; `heads` are columns that were finished as the model ran.
     """
 
     grid: Grid
     ablation: Ablation
     record: str
     pfs_BLJN: Tensor
+    value_BLJN: Tensor
+    copied_BL: Tensor
+    sink_mass_BL: Tensor
     heads: Kept
 
-    def to_host(self) -> Pass:
-        """The same on the CPU. Does not wait: the copies are made when the device's queue reaches them."""
-        heads = {name: values.to("cpu", non_blocking=True) for name, values in self.heads.items()}
-        return replace(self, pfs_BLJN=self.pfs_BLJN.to("cpu", non_blocking=True), heads=heads)
+    def to_host(self, *, wait: bool = False) -> Pass:
+        """The same on the CPU. Without `wait` the copies are made when the device's queue reaches them."""
+        names = ("pfs_BLJN", "value_BLJN", "copied_BL", "sink_mass_BL")
+        tensors = {name: getattr(self, name).to("cpu", non_blocking=not wait) for name in names}
+        heads = {name: values.to("cpu", non_blocking=not wait) for name, values in self.heads.items()}
+        return replace(self, **tensors, heads=heads)
 
     def finish(self) -> Kept:
         """Equations 3-5: the stored columns, as in `layer_cds`."""
         kept = {
-            kept_column(heads=False, second_form=k == 1): _cds(self.pfs_BLJN, self.grid, form)
-            for k, form in enumerate(_forms(self.ablation, self.record))
+            kept_column(heads=False, second_form=k == 1, focus=focus): _cds(pfs_BLJN, self.grid, form)
+            for focus, pfs_BLJN in _by_kind(self.pfs_BLJN, self.value_BLJN)
+            for k, form in enumerate(_forms_of_layers(self.ablation, self.record))
         }
+        total_BL = self.pfs_BLJN.sum(dim=(-2, -1))
+        # Where nothing is paid to any span, nothing is copied: 0 and not NaN, which would cost the row its score.
+        kept["copy_share_per_layer"] = torch.where(total_BL > 0, self.copied_BL / total_BL, 0.0)
+        kept["sink_mass_per_layer"] = self.sink_mass_BL
         if self.record == "range":
             kept["range_per_layer"] = long_range_focus(self.pfs_BLJN, self.grid)
         return kept | self.heads
@@ -57,14 +70,15 @@ def layer_cds(
 ) -> Kept:
     """The stored columns of rows of equal length, from one forward pass; float32 on the CPU, by `observer.layers`.
 
-    `cds_per_layer` (B, L); with record "heads" also `cds_per_head` (B, L H), each head's CDS from its
-    own PFS, layer by layer; with "range" also `range_per_layer` (B, L), the median PFS of the used
-    pairs at least half the document apart; with "forms" heads too, and both also without sigma
-    (`cds_per_layer_no_std`, `cds_per_head_no_std`). `low_memory`: as of `pairwise_focus`.
+    `cds_per_layer` (B, L), beside an ablation of "none" the same without sigma, `cds_per_layer_no_std`; both also of
+    the value-weighted PFS, `value_cds_per_layer` and `value_cds_per_layer_no_std`; `copy_share_per_layer`, the share
+    of the used PFS that falls on copy keys; `sink_mass_per_layer`. With record "heads" also `cds_per_head` and
+    `value_cds_per_head` (B, L H), each head's CDS from its own PFS, layer by layer; with "range" also
+    `range_per_layer` (B, L), the median PFS of the used pairs at least half the document apart; with "forms" heads
+    too, and everything also without sigma. `low_memory`: as of `measure_focus`.
     """
     one = forward(observer, ids_BT, grid, ablation=ablation, backend=backend, record=record, low_memory=low_memory)
-    on_host = replace(one, pfs_BLJN=one.pfs_BLJN.cpu(), heads={name: x.cpu() for name, x in one.heads.items()})
-    return on_host.finish()
+    return one.to_host(wait=True).finish()
 
 
 def forward(
@@ -77,32 +91,53 @@ def forward(
     record: str,
     low_memory: bool = False,
 ) -> Pass:
-    """The part of `layer_cds` that the device does. A GPU is given its work and, but for heads, not waited for.
+    """The part of `layer_cds` that the device does. A GPU is given its work and, but for constants, not waited for.
 
     Equations 3-5 of whole layers are left to the host: a GPU would take longer to begin so little
     than to do it. Those of single heads are done as the model runs, because their PFS would be many
-    times as large; their constants are copied to the device in every layer, which waits for it.
+    times as large. Constants of a grid stay on the device, because a copy to it waits for it.
     """
-    by_layer: list[Tensor] = []
+    layers: dict[str, list[Tensor]] = {"pfs_BLJN": [], "value_BLJN": [], "copied_BL": [], "sink_mass_BL": []}
     heads: dict[str, list[Tensor]] = {}
     by_head = record in ("heads", "forms")
+    copy_keys = CopyKeys(ids_BT.to(observer.device), grid)
 
     def visit(view: LayerView) -> None:
-        pfs = pairwise_focus(
+        focus = measure_focus(
             view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head,
-            low_memory=low_memory,
+            key_weight_BGT=value_weights(view.v_BGTD), copy_keys=copy_keys, low_memory=low_memory,
         )  # fmt: skip
-        by_layer.append(pfs.mean(dim=1) if by_head else pfs)
-        for k, form in enumerate(_forms(ablation, record) if by_head else ()):
-            heads.setdefault(kept_column(heads=True, second_form=k == 1), []).append(_cds(pfs, grid, form))
+        assert focus.weighted_BKJN is not None
+        assert focus.copied_BK is not None
+        layers["pfs_BLJN"].append(focus.pfs_BKJN.mean(dim=1))
+        layers["value_BLJN"].append(focus.weighted_BKJN.mean(dim=1))
+        layers["copied_BL"].append(focus.copied_BK.mean(dim=1))
+        key_mass_BT = far_key_mass(
+            view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l
+        )
+        layers["sink_mass_BL"].append(sink_mass(key_mass_BT))
+        for kind, pfs in _by_kind(focus.pfs_BKJN, focus.weighted_BKJN) if by_head else ():
+            for k, form in enumerate(_forms_of_heads(ablation, record)):
+                name = kept_column(heads=True, second_form=k == 1, focus=kind)
+                heads.setdefault(name, []).append(_cds(pfs, grid, form))
 
     observer.observe(ids_BT, visit)
     columns = {name: torch.cat(parts, dim=1) for name, parts in heads.items()}
-    pfs_BLJN = torch.stack(by_layer, dim=1)
-    return Pass(grid=grid, ablation=ablation, record=record, pfs_BLJN=pfs_BLJN, heads=columns)
+    by_layer = {name: torch.stack(parts, dim=1) for name, parts in layers.items()}
+    return Pass(grid=grid, ablation=ablation, record=record, heads=columns, **by_layer)
 
 
-def _forms(ablation: Ablation, record: str) -> tuple[Ablation, ...]:
+def _by_kind(plain: Tensor, value: Tensor) -> tuple[tuple[FocusKind, Tensor], ...]:
+    return (("plain", plain), ("value", value))
+
+
+def _forms_of_layers(ablation: Ablation, record: str) -> tuple[Ablation, ...]:
+    # An ablation is one form on purpose: no-std is without sigma already, no-length belongs to no named score.
+    return (ablation, "no-std") if ablation == "none" or record == "forms" else (ablation,)
+
+
+def _forms_of_heads(ablation: Ablation, record: str) -> tuple[Ablation, ...]:
+    # Heads are many times as many numbers as layers, so a second form is stored on request only.
     return (ablation, "no-std") if record == "forms" else (ablation,)
 
 

@@ -1,0 +1,100 @@
+"""The columns that one forward pass stores of every layer, against the equations written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ladm.method import focus as oracle
+from ladm.method.grid import Grid, Method
+from ladm.method.pfs import pairwise_focus
+from ladm.method.sinks import far_key_mass, sink_mass
+from ladm.signals.layer_cds import layer_cds
+
+FOUR = ("cds_per_layer", "cds_per_layer_no_std", "value_cds_per_layer", "value_cds_per_layer_no_std")
+SIX = (*FOUR, "copy_share_per_layer", "sink_mass_per_layer")
+
+
+def cds(pfs: torch.Tensor, grid: Grid, form: Any) -> torch.Tensor:
+    return oracle.contextual_dependency(oracle.aggregated_focus(pfs, grid, ablation=form), grid, ablation=form)
+
+
+@pytest.fixture
+def ids(golden: dict[str, Any]) -> torch.Tensor:
+    return torch.tensor([golden["input_ids"][0][:512]])
+
+
+@pytest.mark.parametrize("variant", ["released", "paper"])
+def test_columns_of_layers_are_those_of_the_equations(golden_observer: Any, ids: torch.Tensor, variant: Any) -> None:
+    grid = Method(variant=variant, span_tokens=16, n0=4 if variant == "paper" else None).grid(512)
+    found = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch")
+    assert tuple(found) == SIX
+    views: list[Any] = []
+    golden_observer.observe(ids, views.append)
+    # The last wanted layer has no log-sum-exp, and yet all of its columns.
+    assert views[-1].lse_BHT is None
+    for k, view in enumerate(views):
+        weights = oracle.value_weights(view.v_BGTD[0])
+        q, k_ = view.q_BHTD[0], view.k_BGTD[0]
+        plain = oracle.pairwise_focus(q, k_, scaling=view.scaling, grid=grid)
+        value = oracle.pairwise_focus(q, k_, scaling=view.scaling, grid=grid, key_weight_GT=weights)
+        copied = oracle.pairwise_focus(q, k_, scaling=view.scaling, grid=grid, counted_TT=oracle.copy_keys(ids[0]))
+        mass = far_key_mass(view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(1))
+        expected = {
+            **dict(zip(FOUR, (cds(x, grid, form) for x in (plain, value) for form in ("none", "no-std")), strict=True)),
+            "copy_share_per_layer": oracle.copy_share(plain, copied, grid),
+            "sink_mass_per_layer": sink_mass(mass)[0],
+        }
+        for name, number in expected.items():
+            assert found[name][0, k].item() == pytest.approx(number.item(), rel=1e-5), (name, k)
+
+
+def test_what_was_stored_before_stays_the_same_to_the_last_bit(golden_observer: Any, ids: torch.Tensor) -> None:
+    grid = Method(span_tokens=16).grid(512)
+    whole, by_head = [], []
+
+    def visit(view: Any) -> None:
+        for kept, heads in ((whole, False), (by_head, True)):
+            pfs = pairwise_focus(
+                view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend="torch", by_head=heads
+            )
+            kept.append(pfs)
+
+    golden_observer.observe(ids, visit)
+    for record in ("layers", "heads", "range", "forms"):
+        found = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch", record=record)
+        of_layers = torch.stack([x.mean(dim=1) for x in by_head] if record in ("heads", "forms") else whole, dim=1)
+        assert torch.equal(found["cds_per_layer"], cds(of_layers, grid, "none"))
+        if record in ("heads", "forms"):
+            assert torch.equal(found["cds_per_head"], torch.cat([cds(x, grid, "none") for x in by_head], dim=1))
+
+
+def test_columns_of_heads_have_a_value_weighted_form_too(golden_observer: Any, ids: torch.Tensor) -> None:
+    grid = Method(span_tokens=16).grid(512)
+    heads = ("cds_per_head", "value_cds_per_head")
+    found = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch", record="heads")
+    assert tuple(found) == (*SIX, *heads)
+    forms = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch", record="forms")
+    assert set(forms) == {*SIX, *heads, *(f"{name}_no_std" for name in heads)}
+    for focus in ("", "value_"):
+        by_head = forms[f"{focus}cds_per_head_no_std"].view(1, len(golden_observer.layers), -1)
+        # Without sigma CDS is linear in PFS, so the layer's is the mean over its heads.
+        torch.testing.assert_close(by_head.mean(dim=-1), forms[f"{focus}cds_per_layer_no_std"])
+
+
+def test_an_ablation_has_one_form_of_each_focus(golden_observer: Any, ids: torch.Tensor) -> None:
+    both = layer_cds(golden_observer, ids, Method(span_tokens=16).grid(512), ablation="none", backend="torch")
+    for ablation in ("no-std", "no-length"):
+        grid = Method(span_tokens=16, ablation=ablation).grid(512)
+        found = layer_cds(golden_observer, ids, grid, ablation=ablation, backend="torch")
+        assert tuple(found) == (FOUR[0], FOUR[2], *SIX[4:])
+        if ablation == "no-std":
+            assert torch.equal(found[FOUR[2]], both[FOUR[3]])
+
+
+def test_a_head_whose_values_are_zero_weighs_nothing() -> None:
+    v_GTD = torch.zeros(1, 5, 3)
+    v_GTD[0, 0] = 1.0
+    assert oracle.value_weights(v_GTD).tolist() == [[0.0] * 5]

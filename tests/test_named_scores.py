@@ -1,0 +1,163 @@
+"""Scores by name: `--score` of `ladm score` and `ladm rescore`, and the warning that names the robust one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import Result
+from conftest import DATA, SMALL, read_lines, results, topical_rows
+
+from ladm.errors import UsageError
+from ladm.explain.decompose import Decomposer
+from ladm.method.grid import Method
+from ladm.method.reduction import Reduction
+from ladm.runs.folder import Run
+from ladm.scoring.sink_warning import sink_warning
+from ladm.settings.config_file import score_settings
+from ladm.settings.runs import RescoreSettings
+from ladm.signals.layer_cds import layer_cds
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def rows(save_rows: Any, golden: dict[str, Any]) -> str:
+    return str(save_rows(topical_rows(golden, [700, 512, 650, 600])))
+
+
+@pytest.fixture
+def run(ladm: Command, rows: str, tmp_path: Path) -> Path:
+    assert ladm("score", rows, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    return tmp_path / "run"
+
+
+def test_robust_is_the_mean_of_its_column_and_rescoring_gives_the_same(
+    ladm: Command, rows: str, run: Path, tmp_path: Path
+) -> None:
+    scored = ladm("score", rows, *SMALL, "--score", "robust", "--output", tmp_path / "robust")
+    assert scored.exit_code == 0, scored.output
+    assert "score     robust: value-weighted, without sigma\n" in scored.stderr
+    for line in read_lines(tmp_path / "robust" / "sorted_by_score.jsonl"):
+        stored = np.array(line["value_cds_per_layer_no_std"], dtype=np.float32).astype(float)
+        assert line["score"] == pytest.approx(stored.mean(), rel=1e-12)
+    identity = json.loads((tmp_path / "robust" / "run.json").read_text())
+    assert (identity["score"]["focus"], identity["score"]["form"]) == ("value", "no-std")
+    assert identity["settings"] == json.loads((run / "run.json").read_text())["settings"]
+    # From a run of another score, and back: the numbers are the same in each run.
+    assert ladm("rescore", run, "--score", "robust", "--output", tmp_path / "again").exit_code == 0
+    assert results(tmp_path / "again") == results(tmp_path / "robust")
+    assert ladm("rescore", tmp_path / "robust", "--score", "released", "--output", tmp_path / "back").exit_code == 0
+    assert results(tmp_path / "back") == results(run)
+    median = ladm("rescore", tmp_path / "again", "--reduce", "median", "--output", tmp_path / "median")
+    assert median.exit_code == 0
+    for line in read_lines(tmp_path / "median" / "sorted_by_score.jsonl"):
+        assert line["score"] == float(np.float32(sorted(line["value_cds_per_layer_no_std"])[1]))
+
+
+def test_released_is_the_default_and_paper_its_variant(ladm: Command, rows: str, run: Path) -> None:
+    again = ladm("score", rows, *SMALL, "--score", "released", "--output", run)
+    assert again.stdout.startswith("already finished: ")
+    given = {"rows": "rows", "output": "run"}
+    paper = score_settings(None, given | {"score": "paper"})
+    assert paper.method == score_settings(None, given | {"variant": "paper"}).method
+    profile = DATA.parents[1] / "configs" / "profiles" / "smollm2-135m.yaml"
+    assert score_settings(None, given | {"score": str(profile)}) == score_settings(
+        None, given | {"profile": str(profile)}
+    )
+
+
+def test_contradictions_of_a_named_score() -> None:
+    given: dict[str, Any] = {"rows": "rows", "output": "run"}
+    goes = "--score {} goes with --{} {}, and --{} {} was given; leave one of them out"
+    two = "--score {} and --profile p.yaml are two scores; give one of them"
+    for flags, message in (
+        ({"score": "best"},
+         "--score 'best' is neither released, paper, robust nor a .yaml file written by ladm calibrate"),
+        ({"score": "paper", "variant": "released"}, goes.format("paper", "variant", "paper", "variant", "released")),
+        ({"score": "robust", "reduce": "median"}, goes.format("robust", "reduce", "mean", "reduce", "median")),
+        ({"score": "robust", "ablation": "no-std"}, goes.format("robust", "ablation", "none", "ablation", "no-std")),
+        ({"score": "robust", "profile": "p.yaml"}, two.format("robust")),
+        ({"score": "q.yaml", "profile": "p.yaml"}, two.format("q.yaml")),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as caught:
+            score_settings(None, given | flags)
+        assert str(caught.value) == message
+    for flags, message in (
+        ({"score": "robust", "profile": "p.yaml"}, two.format("robust")),
+        ({"score": "robust", "reduce": "mean"}, "--score robust is a mean over layers; leave --reduce out"),
+        ({"score": "p.yaml", "layers": "1"},
+         "--score p.yaml sets the layers and the reduction; leave --reduce and --layers out"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as caught:
+            RescoreSettings(run="run", output="out", **flags)
+        assert str(caught.value) == message
+
+
+def test_a_run_that_cannot_give_a_named_score(ladm: Command, rows: str, run: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(DATA / "run_format_3", old)
+    out = ("--output", tmp_path / "out")
+    result = ladm("rescore", old, "--score", "robust", *out)
+    assert result.stderr == (
+        f"ladm: {old} did not store value_cds_per_layer_no_std; score it again with this version of ladm\n"
+    )
+    assert ladm("rescore", run, "--score", "paper", *out).stderr == (
+        f"ladm: --score paper is of the variant paper, and {run} of released\n"
+    )
+    ladm("score", rows, *SMALL, "--ablation", "no-length", "--output", tmp_path / "no-length")
+    assert ladm("rescore", tmp_path / "no-length", "--score", "robust", *out).stderr == (
+        f"ladm: --score robust cannot be made from {tmp_path / 'no-length'}, which was scored with no-length\n"
+    )
+    ladm("score", rows, *SMALL, "--ablation", "no-std", "--output", tmp_path / "no-std")
+    assert ladm("rescore", tmp_path / "no-std", "--score", "robust", *out).exit_code == 0
+
+
+def test_a_robust_score_is_decomposed(golden_observer: Any, golden: dict[str, Any]) -> None:
+    ids, grid = torch.tensor([golden["input_ids"][0][:512]]), Method(span_tokens=16).grid(512)
+    decomposer = Decomposer(
+        observer=golden_observer, reduction=Reduction(layers=golden_observer.layers, focus="value"), ablation="no-std",
+        backend="torch", most_pairs=4,
+    )  # fmt: skip
+    found = decomposer.decompose(ids, grid)
+    stored = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch")["value_cds_per_layer_no_std"]
+    assert found.score == pytest.approx(stored.mean().item(), rel=1e-5)
+    assert found.part_JN.sum().item() == pytest.approx(found.score, rel=1e-5)
+    for (row, i), part_ll in zip(found.pairs, found.token_parts, strict=True):
+        assert part_ll.sum().item() == pytest.approx(found.part_JN[row, i].item(), rel=1e-4)
+
+
+def test_a_robust_run_is_inspected_and_reported(ladm: Command, run: Path, tmp_path: Path) -> None:
+    robust = tmp_path / "robust"
+    assert ladm("rescore", run, "--score", "robust", "--output", robust).exit_code == 0
+    inspected = ladm("inspect", robust, "--device", "cpu", "--top", "1")
+    assert inspected.exit_code == 0, inspected.output
+    assert ladm("report", robust).exit_code == 0
+    page = (robust / "report.html").read_text()
+    assert "mean over layers 0-2, no-std, value-weighted" in page
+    assert "by the norms of the earlier span" in page
+
+
+def test_a_plain_mean_over_sink_layers_is_warned_of(run: Path) -> None:
+    assert sink_warning(Run.read(run), scored=4) is None
+    path = run / "scores.parquet"
+    table = pq.read_table(path)
+    place = table.schema.names.index("sink_mass_per_layer")
+    masses = pa.array([[0.1, 0.7, 0.6]] * 3 + [[0.9, 0.4, 0.6]], pa.list_(pa.float32()))
+    pq.write_table(table.set_column(place, "sink_mass_per_layer", masses), path, write_page_checksum=True)
+    assert sink_warning(Run.read(run), scored=4) == (
+        "in layers 1-2 a few tokens receive up to 70% of the distant attention, and a plain mean over layers "
+        f"depends on where they stand; try ladm rescore {run} --score robust"
+    )
+    identity = json.loads((run / "run.json").read_text())
+    for change in ({"layers": [0]}, {"reduce": "median"}, {"focus": "value"}):
+        (run / "run.json").write_text(json.dumps(identity | {"score": identity["score"] | change}))
+        assert sink_warning(Run.read(run), scored=4) is None
