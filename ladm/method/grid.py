@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 Variant = Literal["released", "paper"]
 Ablation = Literal["none", "no-std", "no-length"]
+FocusKind = Literal["plain", "value"]
+"""PFS as in equation 2; or with the attention to each key multiplied by the relative norm of its value vector."""
 
 PAPER_N0_SPANS = 16
 

@@ -6,20 +6,17 @@ Shape suffixes: B documents, P layers or heads that are used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError
+from ladm.method.grid import FocusKind
 
 HOW = ("mean", "median", "geometric")
 
 Floats = npt.NDArray[np.float64]
-
-
-FocusKind = Literal["plain", "value"]
-"""PFS as in equation 2; or with the attention to each key multiplied by the relative norm of its value vector."""
 
 
 def kept_column(*, heads: bool, second_form: bool, focus: FocusKind = "plain") -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ladm.method.grid import Ablation, Method
-from ladm.method.reduction import FocusKind, Reduction, kept_column
+from ladm.method.grid import Ablation, FocusKind, Method
+from ladm.method.reduction import Reduction, kept_column
 from ladm.settings.common import DType
 
 FORMAT = 5

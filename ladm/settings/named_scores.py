@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ladm.errors import UsageError
-from ladm.method.grid import Ablation, Variant
-from ladm.method.reduction import FocusKind
+from ladm.method.grid import Ablation, FocusKind, Variant
 
 PROFILE_ENDINGS = (".yaml", ".yml")
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ladm.errors import UsageError
-from ladm.method.grid import PAPER_N0_SPANS, Ablation, Method, Variant
-from ladm.method.reduction import FocusKind
+from ladm.method.grid import PAPER_N0_SPANS, Ablation, FocusKind, Method, Variant
 from ladm.settings.common import (
     DType,
     device_setting,

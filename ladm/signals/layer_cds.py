@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ladm.method.focus import aggregated_focus, contextual_dependency, value_weights, wanted_JN
-from ladm.method.grid import Ablation, Grid
+from ladm.method.grid import Ablation, FocusKind, Grid
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
-from ladm.method.reduction import FocusKind, kept_column
+from ladm.method.reduction import kept_column
 from ladm.method.sinks import far_key_mass, sink_mass
 from ladm.modeling.observer import LayerView, Observer
 
