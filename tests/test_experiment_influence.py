@@ -54,7 +54,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(folder: Path, *more: str) -> list[dict[str, Any]]:
     command = [sys.executable, SCRIPTS / "measure.py", folder, "--model", folder / "model", *more]
     subprocess.run(command, check=True, capture_output=True)
-    return [json.loads(line) for line in (folder / "measured.jsonl").read_text().splitlines()]
+    return report.read_rows(folder)
 
 
 def test_influence_is_the_preconditioned_inner_product(pack: Path) -> None:
@@ -85,7 +85,7 @@ def test_influence_is_the_preconditioned_inner_product(pack: Path) -> None:
 
 
 def test_a_stopped_measurement_continues_behind_its_last_whole_line(pack: Path) -> None:
-    path = pack / "measured.jsonl"
+    path = pack / "influence.jsonl"
     whole = measured(pack)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:40])

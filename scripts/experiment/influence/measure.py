@@ -7,7 +7,8 @@ The influence of row x on class c of held-out tokens (LESS, TracIn):
     u_c(x) = <P g_c, grad L(x)> / |P^(1/2) grad L(x)|
 
 with g_c the gradient of the held-out loss on class c, P = 1 / (sqrt(v) + eps) of Adam from 40 rows, L the mean loss
-of the row. Writes a line a row to measured.jsonl as it goes; started again, it continues behind the last whole line.
+of the row. Writes a line a row to influence.jsonl and to columns.jsonl as it goes; started again, it continues behind
+their last whole lines. The two parts need not run on one machine.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class Influence:
         return found | {"loss": float(mean.detach())}
 
 
-def cds_columns(observer: Any, ids_T: Tensor, method: Method) -> dict[str, list[float]]:
+def cds_columns(observer: Any, ids_T: Tensor, method: Method, *, backend: str) -> dict[str, list[float]]:
     """CDS of every layer in its four forms, the copy share and the sink mass, of one row."""
     grid = method.grid(len(ids_T))
     ids_BT = ids_T[None]
@@ -108,7 +109,7 @@ def cds_columns(observer: Any, ids_T: Tensor, method: Method) -> dict[str, list[
 
     def visit(view: Any) -> None:
         focus = measure_focus(
-            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend="torch",
+            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend,
             key_weight_BGT=value_weights(view.v_BGTD), copy_keys=copies,
         )  # fmt: skip
         for prefix, pfs in (("", focus.pfs_BKJN), ("value_", focus.weighted_BKJN)):
@@ -165,20 +166,44 @@ def whole_lines(path: Path) -> int:
     return content[:end].count(b"\n")
 
 
+def write_rows(path: Path, count: int, measure: Callable[[int], dict[str, Any]], *, until: float) -> None:
+    """Append a line for every row that has none yet, until the time is up; exits 3 when rows are left."""
+    done = whole_lines(path)
+    with path.open("ab") as file:
+        for k in range(done, count):
+            if time.monotonic() > until:
+                print(f"{path.name}: {k} of {count} rows; the same command continues", file=sys.stderr)
+                sys.exit(3)
+            file.write(json.dumps(measure(k)).encode() + b"\n")
+            file.flush()
+
+
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("pack", type=click.Path(path_type=Path, exists=True))
 @click.option("--model", "model_folder", required=True)
 @click.option("--device", default="cpu")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder of measured.jsonl; default: the pack's.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of what is measured; default: the pack's.")
 @click.option("--minutes", type=float, help="Stop after so long; started again, it continues.")
+@click.option("--parts", multiple=True, type=click.Choice(["influence", "columns"]), default=["influence", "columns"])
+@click.option("--backend", type=click.Choice(["torch", "triton"]), default="torch", help="Of equation 2.")
 @click.option("--state/--no-state", default=True, help="Keep the held-out gradients (1.5 GB for 135M parameters).")
-def main(pack: Path, model_folder: str, device: str, output: Path | None, minutes: float | None, state: bool) -> None:
+def main(
+    pack: Path,
+    model_folder: str,
+    device: str,
+    output: Path | None,
+    minutes: float | None,
+    parts: tuple[str, ...],
+    backend: str,
+    state: bool,
+) -> None:
     from transformers import AutoModelForCausalLM
 
     from ladm.modeling.facts import model_facts
     from ladm.modeling.observer import load_observer
 
     started = time.monotonic()
+    until = started + 60 * minutes if minutes is not None else float("inf")
     output = output or pack
     output.mkdir(parents=True, exist_ok=True)
     content = np.load(pack / "pack.npz")
@@ -191,24 +216,25 @@ def main(pack: Path, model_folder: str, device: str, output: Path | None, minute
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa")
     model = model.to(device).eval()
     facts = model_facts(model_folder)
-    observer = load_observer(
-        facts, layers=tuple(range(facts.num_layers)), dtype=torch.float32, device=torch.device(device)
-    )
-    method = Method(span_tokens=max(1, rows.shape[1] // 256))
-    path = output / "measured.jsonl"
-    done = whole_lines(path)
     bigrams = list(bigram_losses(all_ids[~held], all_ids[held], content["classes"] == CLASSES["D"]))
-    influence = Influence(model, rows, held_out, classes, state=output / "gradients.pt" if state else None)
-    print(f"held-out gradients after {time.monotonic() - started:.0f} s; {done} rows done", file=sys.stderr, flush=True)
-    with path.open("ab") as file:
-        for k in range(done, len(rows)):
-            if minutes is not None and time.monotonic() - started > 60 * minutes:
-                print(f"{k} of {len(rows)} rows; the same command continues", file=sys.stderr)
-                return
-            record = about[k] | influence.of(rows[k]) | gains(model, rows[k]) | {"bigram": -bigrams[k]}
-            record |= cds_columns(observer, rows[k], method)
-            file.write(json.dumps(record).encode() + b"\n")
-            file.flush()
+    if "influence" in parts:
+        influence = Influence(model, rows, held_out, classes, state=output / "gradients.pt" if state else None)
+        print(f"held-out gradients after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+        def measure_influence(k: int) -> dict[str, Any]:
+            return about[k] | influence.of(rows[k]) | gains(model, rows[k]) | {"bigram": -bigrams[k]}
+
+        write_rows(output / "influence.jsonl", len(rows), measure_influence, until=until)
+    if "columns" in parts:
+        observer = load_observer(
+            facts, layers=tuple(range(facts.num_layers)), dtype=torch.float32, device=torch.device(device)
+        )
+        method = Method(span_tokens=max(1, rows.shape[1] // 256))
+
+        def measure_columns(k: int) -> dict[str, Any]:
+            return {"id": about[k]["id"]} | cds_columns(observer, rows[k], method, backend=backend)
+
+        write_rows(output / "columns.jsonl", len(rows), measure_columns, until=until)
     print(json.dumps({"rows": len(rows), "seconds": round(time.monotonic() - started, 1), "device": device}))
 
 

@@ -1,4 +1,4 @@
-"""measured.jsonl -> which scores go with the influence of rows on distant-context tokens, as Markdown and JSON.
+"""What measure.py found -> which scores go with the influence of rows on distant-context tokens, Markdown and JSON.
 
     python scripts/experiment/influence/report.py runs/experiment/influence \
         --output scripts/experiment/results/influence
@@ -170,11 +170,20 @@ def as_markdown(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Spearman between the influences on the classes: {pairs}."]) + "\n"
 
 
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows that both parts have measured."""
+    influence, columns = (
+        {row["id"]: row for row in map(json.loads, (folder / f"{name}.jsonl").read_text().splitlines())}
+        for name in ("influence", "columns")
+    )
+    return [row | columns[name] for name, row in influence.items() if name in columns]
+
+
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 def main(folder: Path, output: Path) -> None:
-    rows = [json.loads(line) for line in (folder / "measured.jsonl").read_text().splitlines()]
+    rows = read_rows(folder)
     output.mkdir(parents=True, exist_ok=True)
     results = {"all rows": analyse(rows)}
     intact = [row for row in rows if row["split"] != "fault"]
