@@ -118,10 +118,8 @@ def classes_of(row: dict[str, Any], judge: Judge, tokenizer: Any) -> np.ndarray:
 @click.option("--tokenizer", "tokenizer_folder", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the judge.")
-@click.option("--held-out", "most_held_out", type=int, help="Judge only so many held-out rows, evenly spaced.")
-def main(
-    pool: Path, judge_folder: Path, tokenizer_folder: Path, output: Path, dtype: str, most_held_out: int | None
-) -> None:
+@click.option("--only-judged", is_flag=True, help="Judge no more; leave out the held-out rows without classes.")
+def main(pool: Path, judge_folder: Path, tokenizer_folder: Path, output: Path, dtype: str, only_judged: bool) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
@@ -129,10 +127,9 @@ def main(
     (output / "classes").mkdir(parents=True, exist_ok=True)
     ids_BT = np.array([row["input_ids"] for row in rows], dtype=np.uint16)
     held_out = np.array([row["split"] == "held_out" for row in rows])
-    if most_held_out is not None:
-        places = np.flatnonzero(held_out)
-        left_out = np.setdiff1d(places, places[:: -(-len(places) // most_held_out)])
-        rows = [row for k, row in enumerate(rows) if k not in set(left_out.tolist())]
+    if only_judged:
+        left_out = [k for k in np.flatnonzero(held_out) if not class_file(output, rows[k]).exists()]
+        rows = [row for k, row in enumerate(rows) if k not in set(left_out)]
         ids_BT, held_out = np.delete(ids_BT, left_out, axis=0), np.delete(held_out, left_out)
     judge: Judge | None = None
     for k in np.flatnonzero(held_out):
