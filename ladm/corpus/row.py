@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class Row:
     chunked_index: int | str | None
     meta: Any
     raw_ids: Any
+    names: Mapping[str, str | None] = field(default_factory=dict)
+    """`id`, `domain` and `source`, those of them that the data set has as columns."""
 
     @property
     def num_tokens(self) -> int | None:

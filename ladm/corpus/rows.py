@@ -20,7 +20,9 @@ import xxhash
 from ladm.corpus.data_set import load_train_split
 from ladm.corpus.meta import jsonable, look_up
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
+from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, RowError
+from ladm.settings.common import NAME_COLUMNS
 
 __all__ = ["Ids", "Row", "Rows", "commonest", "look_up", "open_rows", "token_ids"]
 
@@ -48,6 +50,8 @@ class Rows:
         }
         self._carried = dataset.select_columns(carried) if carried else None
         self._dataset = dataset
+        named = [column for column in NAME_COLUMNS if column in names and _is_name(dataset, column)]
+        self._named = dataset.select_columns(named) if named else None
         self._count = len(dataset) if limit is None else min(limit, len(dataset))
         if self._count == 0:
             raise LadmError(f"{name} has no rows")
@@ -63,6 +67,7 @@ class Rows:
         carried = {} if self._carried is None else self._carried[start:stop]
         absent = [None] * (stop - start)
         index, chunk, meta = (carried.get(column, absent) for column in _CARRIED)
+        named = self._names(start, stop)
         raw = split_ids(self._ids[start:stop]["input_ids"].combine_chunks())
         return [
             Row(
@@ -71,9 +76,25 @@ class Rows:
                 chunked_index=None if chunk[k] is None else self._label("chunked_index", chunk[k], 0),
                 meta=jsonable(meta[k]),
                 raw_ids=raw[k],
+                names=named[k],
             )
             for k in range(stop - start)
         ]
+
+    def _names(self, start: int, stop: int) -> list[dict[str, str | None]]:
+        """`id`, `domain` and `source` as text, whatever type they have in the data set."""
+        if self._named is None:
+            return [{} for _ in range(start, stop)]
+        columns = {name: self._labelled(name, values) for name, values in self._named[start:stop].items()}
+        return [
+            {name: None if values[k] is None else str(values[k]) for name, values in columns.items()}
+            for k in range(stop - start)
+        ]
+
+    def _labelled(self, name: str, values: list[Any]) -> list[Any]:
+        """The values; for a column of class labels the names of the classes."""
+        names = getattr(self._dataset.features[name], "names", None)
+        return values if names is None else [class_name(names, value) for value in values]
 
     def ids_at(self, position: int, *, vocab_size: int) -> Ids:
         """The ids of a row that has to be good. Raises LadmError, naming it, for one that is not."""
@@ -122,7 +143,7 @@ class Rows:
                 f"{self.name} has no column {name} (it has {', '.join(sorted(self._dataset.column_names))})"
             )
         values: list[Any] = self._dataset.select_columns([name])[start:stop][name]
-        return values
+        return self._labelled(name, values)
 
     def save_subset(self, positions: npt.NDArray[np.int64], folder: Path) -> None:
         """Save those rows, all their columns kept, as a DatasetDict with `train`."""
@@ -171,3 +192,11 @@ def open_rows(source: str, *, limit: int | None = None) -> Rows:
 def _is_whole_number(dataset: Any, column: str) -> bool:
     kind = dataset.select_columns([column]).with_format("arrow")[0:1][column].type
     return bool(pa.types.is_integer(kind) and kind != pa.uint64()) or pa.types.is_null(kind)
+
+
+def _is_name(dataset: Any, column: str) -> bool:
+    """Text or whole numbers; a column of objects by such a name is something else."""
+    kind = dataset.features[column]
+    arrow = dataset.select_columns([column]).with_format("arrow")[0:1][column].type if len(dataset) else pa.null()
+    named = pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_integer(arrow)
+    return bool(named and getattr(kind, "decode_example", None) is None)

@@ -40,6 +40,9 @@ class ResultRow:
     index: int | str
     chunked_index: int | str | None
     domain: str
+    id: str | None = None
+    """The document's own id, and where it comes from; None in runs on rows without them."""
+    source: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -71,8 +74,9 @@ def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int
     column = run.identity.cds_column(run.identity.score_form, heads=False, focus=run.identity.reduction.focus)
     layers = [column] if column in columns_of(run.folder) else []
     every = max(1, scored // LAYER_ROWS)
-    for batch in score_batches(run.folder, [*_COLUMNS, *layers]):
-        columns = [batch[name].to_pylist() for name in _COLUMNS]
+    shown_columns = [*_COLUMNS, *(name for name in ("id", "source") if name in columns_of(run.folder))]
+    for batch in score_batches(run.folder, [*shown_columns, *layers]):
+        columns = [batch[name].to_pylist() for name in shown_columns]
         cds = batch[layers[0]] if layers else None
         for k, values in enumerate(zip(*columns, strict=True)):
             rank, score, text, _, position, *_ = values
@@ -82,7 +86,7 @@ def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int
             overview.domains.setdefault(domain, array("d")).append(score)
             # Of all other rows only the score stays in memory.
             if rank <= BEST or rank > scored - WORST or position in inspected:
-                shown = dict(zip(_COLUMNS, values, strict=True)) | {"domain": domain, "meta": _readable(meta)}
+                shown = dict(zip(shown_columns, values, strict=True)) | {"domain": domain, "meta": _readable(meta)}
                 overview.rows[position] = ResultRow(**shown)
             # Lists of a thousand head values are costly to turn into Python objects, so only of the rows needed.
             if cds is not None and rank % every == 0:

@@ -24,6 +24,7 @@ from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 from ladm.runs.lines import StoredLine
 from ladm.runs.records import Column, ScoredRow
+from ladm.settings.common import NAME_COLUMNS
 from ladm.storage.files import SORTING_PREFIX, io_errors, replacing, write_whole
 
 ROWS_AT_A_TIME = 10_000
@@ -97,11 +98,13 @@ def _stage(run: Run, staged: Path) -> Iterator[bytes]:
 
 
 def _columns_of(scored: Sequence[StoredLine]) -> list[tuple[str, pa.DataType]]:
-    """Name and type of whatever the scorer stored besides the score: a number, or one for each layer or head."""
+    """Name and type of the columns that name a document, and of the scorer's: a number, or one a layer or head."""
     columns: dict[str, Column] = {}
+    names: list[str] = []
     if scored and isinstance(scored[0].record, ScoredRow):
         columns = dict(scored[0].record.columns)
-    return [
+        names = [name for name in NAME_COLUMNS if name in scored[0].record.names]
+    return [(name, pa.string()) for name in names] + [
         (name, pa.list_(pa.float32()) if isinstance(value, list) else pa.float32()) for name, value in columns.items()
     ]
 
@@ -130,6 +133,7 @@ def _staged_table(scored: Sequence[StoredLine], schema: pa.Schema) -> pa.Table:
         labels = [getattr(row, column) for row in rows]
         made[number] = [label if isinstance(label, int) else None for label in labels]
         made[text] = [label if isinstance(label, str) else None for label in labels]
+    made |= {name: [row.names.get(name) for row in rows] for name in NAME_COLUMNS}
     columns = {name: made[name] if name in made else [row.columns[name] for row in rows] for name in schema.names}
     return pa.table(columns, schema=schema)
 

@@ -10,14 +10,20 @@ becomes the same float32 again. Half the size of a float64's digits, and nothing
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ladm.settings.common import NAME_COLUMNS
+
 Column = float | list[float]
 """What a row has in one column: a number, or one for each layer or head."""
+
+
+Names = Mapping[str, str | None]
+"""What says which document a row is; a record has those of NAME_COLUMNS that its data set has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +37,7 @@ class ScoredRow:
     meta: Any
     num_tokens: int
     columns: Mapping[str, Column]
+    names: Names = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The object as units and results hold it; what a person reads first comes first."""
@@ -41,6 +48,7 @@ class ScoredRow:
             "chunked_index": self.chunked_index,
             "score": self.score,
             "meta": self.meta,
+            **self.names,
             "num_tokens": self.num_tokens,
             **self.columns,
         }
@@ -58,6 +66,7 @@ class ErrorRow:
     stage: str
     error_type: str
     message: str
+    names: Names = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The object as units and `errors.jsonl` hold it."""
@@ -67,6 +76,7 @@ class ErrorRow:
             "index": self.index,
             "chunked_index": self.chunked_index,
             "meta": self.meta,
+            **self.names,
             "num_tokens": self.num_tokens,
             "stage": self.stage,
             "error_type": self.error_type,
@@ -76,11 +86,12 @@ class ErrorRow:
 
 Record = ScoredRow | ErrorRow
 
-_OWN_KEYS = frozenset(("position", "status", "index", "chunked_index", "score", "meta", "num_tokens"))
+_OWN_KEYS = frozenset(("position", "status", "index", "chunked_index", "score", "meta", "num_tokens", *NAME_COLUMNS))
 
 
 def record_from_json(found: dict[str, Any]) -> Record:
     """The record of a decoded line. Raises KeyError or TypeError where it is not a row's."""
+    names = {name: found[name] for name in NAME_COLUMNS if name in found}
     if found["status"] == "ok":
         columns = {name: value for name, value in found.items() if name not in _OWN_KEYS}
         return ScoredRow(
@@ -91,8 +102,10 @@ def record_from_json(found: dict[str, Any]) -> Record:
             meta=found["meta"],
             num_tokens=found["num_tokens"],
             columns=columns,
+            names=names,
         )
-    return ErrorRow(**{name: value for name, value in found.items() if name != "status"})
+    fixed = {name: value for name, value in found.items() if name != "status" and name not in names}
+    return ErrorRow(**fixed, names=names)
 
 
 def float32_column(values: npt.ArrayLike) -> Column:

@@ -101,6 +101,7 @@ def _record(checked: CheckedRow, result: Scored) -> Record:
         chunked_index=row.chunked_index,
         score=result.score,
         meta=row.meta,
+        names=row.names,
         num_tokens=len(checked.ids),
         columns={name: float32_column(values) for name, values in result.extras.items()},
     )
@@ -122,6 +123,7 @@ def error_row(row: Row, error: RowError, *, stage: str) -> ErrorRow:
         index=row.index,
         chunked_index=row.chunked_index,
         meta=row.meta,
+        names=row.names,
         num_tokens=row.num_tokens,
         stage=stage,
         error_type=error.kind,

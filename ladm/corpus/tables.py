@@ -1,0 +1,66 @@
+"""Arrow tables -> one dictionary a row; a value that Python cannot hold costs that value alone. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+ClassNames = Mapping[str, Sequence[str]]
+"""For each column that stores the number of a class, the names of the classes."""
+
+
+def rows_of_table(table: pa.Table | pa.RecordBatch, class_names: ClassNames) -> list[dict[str, Any]]:
+    """The rows of a table; a class label becomes its name."""
+    columns = []
+    for name in table.schema.names:
+        values = _values(table[name])
+        names = class_names.get(name)
+        if names is not None:
+            values = [class_name(names, value) for value in values]
+        columns.append(values)
+    return [dict(zip(table.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def class_name(names: Sequence[str], value: Any) -> Any:
+    """The name of a class by its number; the value itself where it is no number of a class."""
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def class_names_of_schema(schema: pa.Schema) -> ClassNames:
+    """The class labels that the metadata of a Parquet file by `datasets` names."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Are there bytes at any depth, as an Image or Audio column stores them?"""
+    if isinstance(kind, pa.BaseExtensionType):
+        return holds_bytes(kind.storage_type)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return True
+    return any(holds_bytes(kind.field(k).type) for k in range(kind.num_fields))
+
+
+def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    # Broken UTF-8, a time beyond the year 9999: then each value for itself.
+    except (ValueError, OverflowError, pa.ArrowException):
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        pass
+    if pa.types.is_string(scalar.type) or pa.types.is_large_string(scalar.type):
+        # The broken bytes stay visible as lone surrogates, so that such a text is dropped with its reason.
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
+    return str(scalar.value) if hasattr(scalar, "value") and isinstance(scalar.value, int) else None
