@@ -56,4 +56,11 @@ def prepare(settings: PrepareSettings) -> None:
     for reason, meaning in REASONS.items():
         if counts.get(reason):
             click.echo(f"{reason:<10} {counts[reason]:>12,}  dropped: {meaning}")
+    for message in prepared.bad_files.values():
+        click.echo(f"{'bad_file':<10} {1:>12,}  left out: {message}")
+    tokens = prepared.tokens
+    if tokens is not None:
+        # Most of a book is beyond its first window, and nobody would look for it there.
+        cut_off = f"{tokens.cut_off:,} cut off" + ("; --windows all keeps them" if tokens.cut_off else "")
+        click.echo(f"{'tokens':<10} {tokens.read:>12,}  read in these documents: {tokens.kept:,} in rows, {cut_off}")
     click.echo(f"rows: {prepared.folder} ({prepared.rows:,} rows)")

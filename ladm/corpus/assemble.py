@@ -4,45 +4,80 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.storage.files import io_errors, sync_tree
 
-BLOCK_SCHEMA = pa.schema([("text", pa.string()), ("meta", pa.string()), ("input_ids", pa.list_(pa.int32()))])
-"""A block: `meta` is JSON text, because its shape is not known before every block is."""
+BLOCK_SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("meta", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("chunked_index", pa.int64()),
+        ("id", pa.string()),
+        ("domain", pa.string()),
+        ("source", pa.string()),
+        ("document", pa.int64()),
+        ("start_token", pa.int64()),
+        ("document_tokens", pa.int64()),
+        ("carried", pa.string()),
+        ("digest", pa.binary(16)),
+    ]
+)
+"""A block: `meta` and `carried` are JSON texts, because their shape is not known before every block is."""
 
 _ROWS_AT_A_TIME = 32
 
 
-def assemble(output: Path, blocks: list[Path], *, rows: int) -> None:
-    """Save the first `rows` rows of the blocks as a DatasetDict with `train`: text, meta, input_ids, index.
+@dataclass(frozen=True, kw_only=True)
+class BlockRows:
+    """A sealed block, and which of its rows are not copies of earlier ones: (rows,)."""
 
-    `meta` gets Arrow fields that hold every document's; where they disagree it stays JSON text.
-    What an earlier try left in `output` is replaced.
+    path: Path
+    is_new: npt.NDArray[np.bool_]
+
+
+def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool) -> None:
+    """Save the first `rows` new rows of the blocks as a DatasetDict with `train`, `index` counting them.
+
+    `meta` gets Arrow fields that hold every document's; where they disagree it stays JSON text. A carried column gets
+    the type that all its values have, else text. Without `windows` there is no `chunked_index`; without an id in
+    any row no `id`. What an earlier try left in `output` is replaced.
     """
     import datasets
 
-    meta = _meta_feature(blocks)
-    features = datasets.Features(
-        text=datasets.Value("string"),
-        meta=meta or datasets.Value("string"),
-        input_ids=datasets.List(datasets.Value("int32")),
-        index=datasets.Value("int64"),
-    )
+    paths = [block.path for block in blocks]
+    meta = _meta_feature(paths)
+    kinds = _carried_kinds(paths)
+    columns = ["text", "meta", "input_ids", "index"]
+    columns += ["chunked_index"] * windows + ["id"] * _has_ids(paths)
+    columns += ["domain", "source", "document", "start_token", "document_tokens"]
+    schema = {field.name: field.type for field in BLOCK_SCHEMA} | {"index": pa.int64()}
+    features = datasets.Features.from_arrow_schema(pa.schema([(name, schema[name]) for name in columns]))
+    features = datasets.Features(features | {name: datasets.Value(kind) for name, kind in kinds.items()})
+    if meta is not None:
+        features["meta"] = meta
 
     def generate() -> Iterator[dict[str, Any]]:
         for index, row in enumerate(islice(_rows(blocks), rows)):
-            yield row | {"meta": row["meta"] if meta is None else json.loads(row["meta"]), "index": index}
+            row |= {"meta": row["meta"] if meta is None else json.loads(row["meta"]), "index": index}
+            carried = json.loads(row["carried"])
+            yield {name: row[name] for name in columns} | {
+                name: _as_kind(carried.get(name), kind) for name, kind in kinds.items()
+            }
 
     with io_errors(output, "write"):
         # The rows go through a generator and a cache beside the blocks, so that memory does not grow with the corpus.
-        cache = blocks[0].parent / "cache"
+        cache = paths[0].parent / "cache"
         shutil.rmtree(cache, ignore_errors=True)
         dataset = datasets.Dataset.from_generator(generate, features=features, cache_dir=str(cache))
         shutil.rmtree(output / "train", ignore_errors=True)
@@ -51,10 +86,37 @@ def assemble(output: Path, blocks: list[Path], *, rows: int) -> None:
         sync_tree(output)
 
 
-def _rows(blocks: list[Path]) -> Iterator[dict[str, Any]]:
+def _rows(blocks: Sequence[BlockRows]) -> Iterator[dict[str, Any]]:
+    for block in blocks:
+        first = 0
+        for batch in pq.ParquetFile(block.path).iter_batches(batch_size=_ROWS_AT_A_TIME):
+            new = block.is_new[first : first + len(batch)]
+            first += len(batch)
+            yield from batch.filter(pa.array(new)).to_pylist()
+
+
+def _has_ids(blocks: list[Path]) -> bool:
+    columns = (pq.read_table(path, columns=["id"])["id"] for path in blocks)
+    return any(column.null_count < len(column) for column in columns)
+
+
+def _carried_kinds(blocks: list[Path]) -> dict[str, str]:
+    """The carried columns in the order of their first appearance, each with one type for all its values."""
+    kinds: dict[str, set[type]] = {}
     for path in blocks:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS_AT_A_TIME):
-            yield from batch.to_pylist()
+        for text in pq.read_table(path, columns=["carried"])["carried"].to_pylist():
+            for name, value in json.loads(text).items():
+                kinds.setdefault(name, set()).add(type(value))
+    names = {bool: "bool", int: "int64", float: "float64", str: "string"}
+    return {
+        # A column of 1 and 1.5 is one of numbers; any other mixture is text.
+        name: names[found.pop()] if len(found) == 1 else "float64" if found == {int, float} else "string"
+        for name, found in kinds.items()
+    }
+
+
+def _as_kind(value: Any, kind: str) -> Any:
+    return json.dumps(value) if kind == "string" and value is not None and not isinstance(value, str) else value
 
 
 def _meta_feature(blocks: list[Path]) -> Any:
@@ -73,6 +135,6 @@ def _meta_feature(blocks: list[Path]) -> Any:
                     fields[field.name] = field.type
                 elif before != field.type and not pa.types.is_null(field.type):
                     return None
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             return None
     return datasets.Features.from_arrow_schema(pa.schema([("meta", pa.struct(list(fields.items())))]))["meta"]

@@ -5,31 +5,34 @@ Imports no torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.corpus.assemble import BLOCK_SCHEMA
-from ladm.corpus.documents import Document
-from ladm.corpus.meta import jsonable
-from ladm.corpus.tokenization import Tokenizer
+from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta, whole_text
+from ladm.corpus.documents import Document, value_at
+from ladm.corpus.tokenization import TokenizedText, Tokenizer, Window
 from ladm.errors import LadmError
 from ladm.settings.data import PrepareSettings
 from ladm.storage.files import io_errors, replacing
 
 KEPT = "kept"
-DOMAIN_NAME = "pile_set_name"
-"""Where a row's meta holds its domain, as in the published data."""
+DUPLICATE = "duplicate"
 REASONS = {
     "too_short": "fewer tokens than --length",
     "no_text": "nothing under --text-key",
     "not_text": "the text is not a string",
     "not_json": "the line is not a JSON object",
+    "bad_text": "the text is not valid Unicode",
+    DUPLICATE: "every row has the ids of an earlier row",
 }
 _METADATA_KEY = b"ladm"
 
@@ -50,26 +53,36 @@ def seal_block(settings: PrepareSettings, documents: list[Document], tokenizer: 
         if reason is not None:
             counts[reason] += 1
             continue
-        meta = _meta(document, settings)
+        columns = _columns(document, settings)
         if tokenizer.surely_shorter(text, settings.length):
             counts["too_short"] += 1
         else:
-            candidates.append((text, meta))
-    rows = []
+            candidates.append((text, columns))
+    rows: list[dict[str, Any]] = []
     # All at once, because the tokenizer spreads a batch over all cores.
-    cut = tokenizer.cut([text for text, _ in candidates], settings.length)
-    for (text, meta), tokens in zip(candidates, cut, strict=True):
-        if tokens is None:
-            counts["too_short"] += 1
-        else:
-            counts[KEPT] += 1
-            rows.append({"text": text[: tokens.end], "meta": json.dumps(meta), "input_ids": tokens.ids})
+    cut = tokenizer.cut([text for text, _ in candidates], settings.length, most_windows=settings.most_windows)
+    for (text, columns), tokens in zip(candidates, cut, strict=True):
+        counts[KEPT if tokens.windows else "too_short"] += 1
+        rows += (_row(text, columns, window, k, tokens) for k, window in enumerate(tokens.windows))
     # The counts are in the file itself, so that the block and they become visible in the same instant.
     metadata = {_METADATA_KEY: json.dumps({"counts": dict(counts)}).encode()}
     table = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.with_metadata(metadata))
     with io_errors(path, "write"), replacing(path) as partial:
         pq.write_table(table, partial, compression="zstd")
     return counts
+
+
+def _row(text: str, columns: dict[str, Any], window: Window, number: int, tokens: TokenizedText) -> dict[str, Any]:
+    ids = np.asarray(window.ids, dtype="<i4").tobytes()
+    return columns | {
+        "text": text[window.start : window.end],
+        "input_ids": window.ids,
+        "chunked_index": number,
+        "start_token": window.start_token,
+        "document_tokens": tokens.num_tokens,
+        # 128 bits of a cryptographic hash: no two rows of a corpus have the same by chance, nor by intent.
+        "digest": hashlib.blake2b(ids, digest_size=16).digest(),
+    }
 
 
 def counts_of_block(path: Path) -> Counts:
@@ -89,32 +102,35 @@ def _drop_reason(document: Document, text: Any) -> str | None:
         return "not_json"
     if text is None:
         return "no_text"
-    return None if isinstance(text, str) else "not_text"
+    if not isinstance(text, str):
+        return "not_text"
+    return None if text.isascii() or text == whole_text(text) else "bad_text"
 
 
-def _meta(document: Document, settings: PrepareSettings) -> dict[str, Any]:
-    """The document's own meta, with its domain under `pile_set_name`."""
-    assert document.fields is not None
-    meta = document.fields.get("meta")
-    # In published corpora meta is often JSON in a text.
-    if isinstance(meta, str):
-        try:
-            meta = json.loads(meta)
-        except ValueError:
-            meta = None
-    meta = jsonable(meta) if isinstance(meta, dict) else {}
-    domain = value_at(document.fields | {"meta": meta}, settings.domain_key)
+def _columns(document: Document, settings: PrepareSettings) -> dict[str, Any]:
+    """What every row of a document has in common: meta with the domain under `pile_set_name`, id, source and the rest.
+
+    Raises LadmError for a document without a domain.
+    """
+    fields = document.fields
+    assert fields is not None
+    meta = parsed_meta(fields)
+    domain = domain_of(fields, meta, settings.domain_key)
     domain = settings.domain if domain is None else domain
     if domain is None:
         raise LadmError(
             f"{document.where} has no {settings.domain_key}; give --domain-key the key that it has, or --domain a name "
             "for all documents without one"
         )
-    return meta | {DOMAIN_NAME: str(domain)}
-
-
-def value_at(fields: Any, key: str) -> Any:
-    """What a dotted key such as `meta.title` leads to, or None."""
-    for part in key.split("."):
-        fields = fields.get(part) if isinstance(fields, dict) else None
-    return fields
+    own_id = id_of(fields, settings.id_key)
+    used = {settings.domain_key} | ({"meta"} if meta is not None else set())
+    used |= {settings.id_key} if own_id is not None else set()
+    others = other_columns(fields, text_key=settings.text_key, used=used)
+    return {
+        "meta": json.dumps((meta or {}) | {DOMAIN_NAME: domain}),
+        "id": own_id,
+        "domain": domain,
+        "source": whole_text(document.where),
+        "document": document.number,
+        "carried": json.dumps(others, ensure_ascii=False),
+    }

@@ -1,141 +1,95 @@
-"""Sources -> documents with text and meta, in order: JSONL (.gz, .zst), Parquet, text, a data set, a Hub id.
+"""A source -> its documents, in order: JSONL (.gz, .zst), Parquet, text, a data set, a Hub id.
 
 Every path may be anything fsspec opens. Imports no torch.
 """
 
 from __future__ import annotations
 
-import glob
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_train_split
+from ladm.corpus.packed import open_unpacked
+from ladm.corpus.sources import Source
+from ladm.corpus.tables import class_names_of_schema, holds_bytes, rows_of_table
 from ladm.errors import LadmError, StorageError, one_line
-from ladm.modeling.facts import HUB_ID
 
-_JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
-_PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _BATCH_ROWS = 256
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file, or one data set. `key` changes when its content does, as far as that is quick to see."""
-
-    name: str
-    kind: Literal["json", "parquet", "text", "dataset"]
-    key: str
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Document:
-    """A record of a source, and where it is for messages. `fields` is None for a line that is not a JSON object."""
+    """A record of a source, and where it is. `fields` is None for a line that is not a JSON object.
+
+    `number` counts all documents of all sources, from 0, whatever becomes of them.
+    """
 
     where: str
     fields: dict[str, Any] | None
+    number: int = 0
 
 
-def find_sources(names: list[str]) -> list[Source]:
-    """The files behind file names, folders, globs and Hub ids, in a fixed order.
-
-    Raises LadmError for a name that is none of these, or a folder without a file of a known kind.
-    """
-    sources: list[Source] = []
-    for name in names:
-        sources += _find(name)
-    return sources
-
-
-def _find(name: str) -> list[Source]:
-    path = Path(name)
-    if path.is_dir():
-        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-            return [Source(name, "dataset", "")]
-        files = [str(file) for file in sorted(path.rglob("*")) if file.is_file() and _kind(file.name)]
-        if not files:
-            raise LadmError(f"{name} holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk")
-        return [_file(file) for file in files]
-    if not path.exists() and _is_pattern(name):
-        found = _matching(name)
-        if not found:
-            raise LadmError(f"no such source: {name} matches no file")
-        return [source for each in found for source in ([_file(each)] if "://" in each else _find(each))]
-    if path.is_file() or "://" in name:
-        return [_file(name)]
-    if not path.exists() and HUB_ID.fullmatch(name) and not _kind(name):
-        return [Source(name, "dataset", "")]
-    raise LadmError(f"no such source: {name} is neither a file, a folder nor a Hub id such as org/name")
-
-
-def _is_pattern(name: str) -> bool:
-    # In an address `?` and `[` have meanings of their own.
-    return any(sign in name for sign in ("*" if "://" in name else "*?["))
-
-
-def _matching(pattern: str) -> list[str]:
-    """What a glob matches, in the order of the names."""
-    if "://" not in pattern:
-        return sorted(glob.glob(pattern, recursive=True))
-    try:
-        system, path = fsspec.url_to_fs(pattern)
-        return [str(system.unstrip_protocol(found)) for found in sorted(system.glob(path))]
-    except (OSError, ValueError, ImportError) as error:
-        raise LadmError(f"no such source: {pattern}: {one_line(error)}") from None
-
-
-def _file(name: str) -> Source:
-    kind = _kind(name)
-    if kind is None:
-        raise LadmError(f"{name}: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)")
-    try:
-        system, path = fsspec.url_to_fs(name)
-        info = system.info(path)
-        local = "mtime" in info and "ino" in info
-        return Source(name, kind, f"{info['size']} {info['mtime']}" if local else str(system.ukey(path)))
-    except (OSError, ValueError, ImportError) as error:
-        raise LadmError(f"no such source: {name}: {one_line(error)}") from None
-
-
-def _kind(name: str) -> Literal["json", "parquet", "text"] | None:
-    bare = name.lower()
-    for suffix in _PACKED_SUFFIXES:
-        bare = bare.removesuffix(suffix)
-    if bare.endswith(_JSON_SUFFIXES):
-        return "json"
-    if bare.endswith(".parquet"):
-        return "parquet"
-    return "text" if bare.endswith((".txt", ".md")) else None
-
-
-def read_documents(source: Source, *, text_key: str, domain_key: str) -> Iterator[Document]:
+def read_documents(source: Source, *, text_key: str) -> Iterator[Document]:
     """The documents of a source, in its order. A text file is one document, whose text is under `text_key`.
 
-    Of tables only the columns of text, domain and `meta` are read. Raises StorageError for a file that cannot be
-    read to its end.
+    Of tables, columns with bytes (images, sound) are not read, unless they hold the text or are `meta`. Raises
+    StorageError for a file that cannot be read to its end.
     """
-    columns = {key.split(".")[0] for key in (text_key, domain_key)} | {"meta"}
     try:
         if source.kind == "json":
             yield from _json(source.name)
         elif source.kind == "parquet":
-            yield from _parquet(source.name, columns)
+            yield from _parquet(source.name, text_key)
         elif source.kind == "text":
-            with fsspec.open(source.name, "rt", encoding="utf-8", compression="infer") as file:
-                yield Document(source.name, _nested(text_key, file.read()))
+            with open_unpacked(source.name) as file:
+                yield Document(source.name, _nested(text_key, file.read().decode("utf-8")))
         else:
-            yield from _dataset(source.name, columns)
+            yield from _dataset(source.name, text_key)
     except LadmError:
         raise
     except Exception as error:
         # Each of gzip, zstandard, Arrow and the file systems behind fsspec raises exceptions of its own.
         raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
+
+
+def require_whole(source: Source, *, text_key: str) -> None:
+    """Read a file that can be torn to its end. Raises StorageError where that fails.
+
+    A plain JSONL file is not read: a torn one has a torn last line, which is dropped with its reason.
+    """
+    if source.kind in ("parquet", "text"):
+        for _ in read_documents(source, text_key=text_key):
+            pass
+    elif source.kind == "json" and source.is_packed:
+        try:
+            with open_unpacked(source.name) as file:
+                while file.read(_CHUNK):
+                    pass
+        except Exception as error:
+            raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
+
+
+def value_at(fields: Any, key: str) -> Any:
+    """What a key such as `meta.title` leads to, or None; `meta.title` may also be the name of a column itself."""
+    if not isinstance(fields, dict):
+        return None
+    if key in fields:
+        return fields[key]
+    head, _, rest = key.partition(".")
+    while rest:
+        found = value_at(fields.get(head), rest)
+        if found is not None:
+            return found
+        more, _, rest = rest.partition(".")
+        head = f"{head}.{more}"
+    return None
 
 
 def _nested(key: str, value: str) -> dict[str, Any]:
@@ -145,10 +99,8 @@ def _nested(key: str, value: str) -> dict[str, Any]:
 
 
 def _json(name: str) -> Iterator[Document]:
-    with fsspec.open(name, "rb", compression="infer") as file:
-        # The zstandard reader has no lines of its own.
-        lines = io.BufferedReader(file) if name.lower().endswith(".zst") else file
-        for number, line in enumerate(lines, 1):
+    with open_unpacked(name) as file:
+        for number, line in enumerate(file, 1):
             if line.strip():
                 yield Document(f"{name} line {number}", _json_object(line))
 
@@ -156,24 +108,41 @@ def _json(name: str) -> Iterator[Document]:
 def _json_object(line: bytes) -> dict[str, Any] | None:
     try:
         fields = json.loads(line)
-    except ValueError:
+    # Objects nested thousands deep are a line's own fault too.
+    except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
 
 
-def _parquet(name: str, columns: set[str]) -> Iterator[Document]:
+def _parquet(name: str, text_key: str) -> Iterator[Document]:
     with fsspec.open(name, "rb") as file:
         table = pq.ParquetFile(file)
-        present = [column for column in table.schema_arrow.names if column in columns]
+        schema = table.schema_arrow
+        wanted = _wanted(schema, text_key)
+        labels = class_names_of_schema(schema)
         number = 0
-        for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=present):
-            for fields in batch.to_pylist():
+        for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
+            for fields in rows_of_table(batch, labels):
                 yield Document(f"{name} row {number}", fields)
                 number += 1
 
 
-def _dataset(name: str, columns: set[str]) -> Iterator[Document]:
-    dataset = load_train_split(name).with_format(None)
-    present = [column for column in dataset.column_names if column in columns]
-    for number, fields in enumerate(dataset.select_columns(present)):
-        yield Document(f"{name} row {number}", dict(fields))
+def _wanted(schema: pa.Schema, text_key: str) -> list[str]:
+    """All columns but those with bytes, of which only `meta` and the text's are read."""
+    needed = ("meta", text_key, text_key.split(".")[0])
+    return [field.name for field in schema if field.name in needed or not holds_bytes(field.type)]
+
+
+def _dataset(name: str, text_key: str) -> Iterator[Document]:
+    import datasets
+
+    dataset = load_train_split(name).with_format("arrow")
+    wanted = _wanted(dataset.features.arrow_schema, text_key)
+    labels = {
+        name: feature.names for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)
+    }
+    number = 0
+    for batch in dataset.select_columns(wanted).iter(batch_size=_BATCH_ROWS):
+        for fields in rows_of_table(batch, labels):
+            yield Document(f"{name} row {number}", fields)
+            number += 1

@@ -1,8 +1,9 @@
-"""Texts -> the first N token ids of each, and how much of the text they cover. Imports no torch."""
+"""Texts -> windows of N token ids of each, and the part of the text that each covers. Imports no torch."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,21 @@ token at the most, and no normaliser in use makes four bytes of one."""
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Ids of the front of a text; `end` is the number of characters they cover."""
+class Window:
+    """Ids of a part of a text: its first token, counted without BOS, and the characters `start` to `end - 1`."""
 
     ids: list[int]
+    start_token: int
+    start: int
     end: int
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """The tokens of a whole text, without BOS, and the windows that were cut from it; none where it is too short."""
+
+    num_tokens: int
+    windows: list[Window]
 
 
 class Tokenizer:
@@ -38,16 +49,19 @@ class Tokenizer:
         self._name = name
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
+        self._sha256 = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        # What a padded call before save_pretrained left in tokenizer.json would cut or fill every document.
+        self._backend.no_truncation()
+        self._backend.no_padding()
         self.bos = bool(first_token(tokenizer)) if bos is None else bos
         if self.bos and tokenizer.bos_token_id is None:
             raise UsageError(f"--bos: {name} has no such token")
 
     def record(self) -> dict[str, Any]:
         """What makes these ids what they are."""
-        content = self._backend.to_str().encode()
         return {
-            "name": self._name,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "name": os.path.abspath(self._name) if os.path.isdir(self._name) else self._name,
+            "sha256": self._sha256,
             "vocab_size": len(self._tokenizer),
             "bos": self.bos,
             "special_tokens": {key: str(value) for key, value in self._tokenizer.special_tokens_map.items()},
@@ -57,17 +71,42 @@ class Tokenizer:
         """Is the text too short for `length` tokens at a glance?"""
         return len(text.encode(errors="surrogatepass")) * MOST_TOKENS_PER_BYTE < length - self.bos
 
-    def cut(self, texts: list[str], length: int) -> list[Tokens | None]:
-        """The first `length` ids of each text, on all cores; None for a text that has fewer."""
-        body = length - self.bos
-        cut: list[Tokens | None] = []
-        for encoding in self._backend.encode_batch(texts, add_special_tokens=False):
-            if len(encoding.ids) < body:
-                cut.append(None)
-                continue
-            ids = [self._tokenizer.bos_token_id] * self.bos + encoding.ids[:body]
-            cut.append(Tokens(ids=ids, end=encoding.offsets[body - 1][1] if body else 0))
-        return cut
+    def cut(self, texts: list[str], length: int, *, most_windows: int | None) -> list[TokenizedText]:
+        """Windows of exactly `length` ids of each text, at most `most_windows` (None: all), on all cores."""
+        return [
+            self._windows(encoding, length, most_windows)
+            for encoding in self._backend.encode_batch(texts, add_special_tokens=False)
+        ]
+
+    def _windows(self, encoding: Any, length: int, most: int | None) -> TokenizedText:
+        # The properties of an encoding copy all its tokens at each access.
+        ids, offsets, body = encoding.ids, encoding.offsets, length - self.bos
+        windows = [
+            Window(
+                ids=[self._tokenizer.bos_token_id] * self.bos + ids[start : start + body],
+                start_token=start,
+                # A text begins with its first character, even where the tokenizer makes nothing of it.
+                start=offsets[start][0] if start else 0,
+                end=offsets[start + body - 1][1] if body else 0,
+            )
+            for start in window_starts(len(ids), body, most)
+        ]
+        return TokenizedText(num_tokens=len(ids), windows=windows)
+
+
+def window_starts(num_tokens: int, width: int, most: int | None) -> list[int]:
+    """First tokens of windows that cover a text; the last window ends with the text and may overlap the one before.
+
+    10 tokens in windows of 4 begin at 0, 4 and 6; no window where the text is shorter than one.
+    """
+    if num_tokens < width:
+        return []
+    if width == 0:
+        return [0]
+    starts = list(range(0, num_tokens - width + 1, width))
+    if starts[-1] + width < num_tokens:
+        starts.append(num_tokens - width)
+    return starts[:most]
 
 
 def first_token(tokenizer: Any) -> list[int]:

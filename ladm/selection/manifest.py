@@ -54,6 +54,8 @@ class Manifest:
     domains: dict[str, DomainManifest]
     run: dict[str, Any]
     """`RunIdentity.for_manifest` of the run that was selected from."""
+    max_per_document: int | None = None
+    """Rows of one document at most; None, and then not in the file, where all could be chosen."""
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Manifest:
@@ -83,6 +85,7 @@ class Manifest:
                 for name, domain in _field(content, "domains", dict).items()
             },
             run=_field(content, "run", dict),
+            max_per_document=_field({"max_per_document": None} | content, "max_per_document", *optional_number),
         )
 
 
@@ -98,7 +101,8 @@ def _field(content: Any, name: str, *kinds: type) -> Any:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of the subset in `folder`."""
     # Names of domains stay readable in any script.
-    content = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
+    fields = {name: value for name, value in asdict(manifest).items() if (name, value) != ("max_per_document", None)}
+    content = json.dumps(fields, indent=1, ensure_ascii=False)
     write_whole(folder / MANIFEST_FILE, [content.encode() + b"\n"])
 
 

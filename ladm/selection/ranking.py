@@ -21,15 +21,20 @@ from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
 from ladm.storage.files import io_errors
 
 ROWS_AT_A_TIME = 10_000
+DOCUMENT_COLUMN = "document"
+"""The number of the document that a row is a window of, in the rows of `ladm prepare`."""
 NO_CODE = -1
 """The number of a row that has no domain."""
 _COLUMNS = ["position", "num_tokens", "score"]
 _COLUMN_DTYPES = ("i8", "i8", "f8")
 
 
-def rank_by_domain(run: Run, rows: Rows, *, domain_key: str, work: Path) -> Domains:
+def rank_by_domain(
+    run: Run, rows: Rows, *, domain_key: str, work: Path, max_per_document: int | None = None
+) -> Domains:
     """The scored rows by domain, in the order of the domains' names, each domain best first.
 
+    Of the rows of one document only the best `max_per_document` are ranked; None: all.
     The columns are files in the folder `work`, 28 bytes a row, so that memory does not grow with the run.
 
     Raises LadmError for a row without a domain, StorageError for a score that is not finite or out of order.
@@ -42,11 +47,36 @@ def rank_by_domain(run: Run, rows: Rows, *, domain_key: str, work: Path) -> Doma
     stops = np.cumsum(counts).tolist()
     # [0, *stops] is one longer than stops: its last entry, the end of all, starts nothing.
     parts = {name: slice(start, stop) for name, start, stop in zip(names, [0, *stops], stops, strict=False)}
-    return {
-        name: DomainSelection(positions=positions[part], num_tokens=tokens[part], scores=scores[part])
-        for name, part in sorted(parts.items())
-        if part.stop > part.start
-    }
+    domains = {}
+    for name, part in sorted(parts.items()):
+        if part.stop > part.start:
+            columns = (positions[part], tokens[part], scores[part])
+            if max_per_document is not None:
+                kept = best_of_documents(_documents(rows, columns[0]), max_per_document)
+                columns = (columns[0][kept], columns[1][kept], columns[2][kept])
+            domains[name] = DomainSelection(positions=columns[0], num_tokens=columns[1], scores=columns[2])
+    return domains
+
+
+def best_of_documents(documents: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.bool_]:
+    """Of ranked rows the first `most` of each document: (n,). Documents 7, 7, 3, 7 and 2 rows: all but the last."""
+    order = np.argsort(documents, kind="stable")
+    grouped = documents[order]
+    starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
+    # The place of a row among the rows of its document: its place in the grouped order minus where the group starts.
+    places = np.arange(len(grouped)) - np.repeat(starts, np.diff(np.r_[starts, len(grouped)]))
+    kept = np.zeros(len(documents), dtype=np.bool_)
+    kept[order[places < most]] = True
+    return kept
+
+
+def _documents(rows: Rows, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers of the documents of those rows."""
+    numbers = [
+        rows.column(DOCUMENT_COLUMN, start, min(start + ROWS_AT_A_TIME, len(rows)))
+        for start in range(0, len(rows), ROWS_AT_A_TIME)
+    ]
+    return np.concatenate([np.asarray(part, dtype=np.int64) for part in numbers])[positions]
 
 
 def _count_by_domain(

@@ -17,9 +17,12 @@ from ladm.runs.results import require_finished, summarise
 from ladm.selection.budget import Domains, Shares, select_exact, select_percent, take_everything
 from ladm.selection.manifest import DomainManifest, Manifest, write_manifest
 from ladm.selection.quotas import domain_shares
-from ladm.selection.ranking import rank_by_domain
+from ladm.selection.ranking import DOCUMENT_COLUMN, rank_by_domain
 from ladm.settings.data import SelectSettings
 from ladm.storage.files import io_errors, sync_folder, sync_tree
+
+WINDOWS_PER_DOCUMENT = 2
+"""Rows of one document at most, where it was cut into windows and --max-per-document is not given."""
 
 
 def select(settings: SelectSettings) -> Manifest:
@@ -37,16 +40,27 @@ def select(settings: SelectSettings) -> Manifest:
     # By content: positions of other rows would select other documents without any error.
     if rows.identity() != run.identity.data:
         raise LadmError(f"{settings.rows} are not the rows that {settings.run} scored: their content differs")
+    most = _max_per_document(settings, rows)
     with _work_folder(output, dry_run=settings.dry_run) as work:
-        ranked = rank_by_domain(run, rows, domain_key=settings.domain_key, work=work)
+        ranked = rank_by_domain(run, rows, domain_key=settings.domain_key, work=work, max_per_document=most)
         shares = domain_shares(ranked, settings.quota)
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
         percent = _apply_rule(domains, {name: shares[name] for name in domains}, settings)
         left_out = [name for name in ranked if not shares[name]]
-        manifest = _manifest(settings, run, domains, left_out=left_out, percent=percent)
+        manifest = _manifest(settings, run, domains, left_out=left_out, percent=percent, max_per_document=most)
         if not settings.dry_run:
             _write(output, rows, domains, manifest)
     return manifest
+
+
+def _max_per_document(settings: SelectSettings, rows: Rows) -> int | None:
+    """How many rows of a document may be chosen; None where rows do not say which document they are of."""
+    has_windows = {DOCUMENT_COLUMN, "chunked_index"} <= set(rows.column_names)
+    if settings.max_per_document is None:
+        return WINDOWS_PER_DOCUMENT if has_windows else None
+    if DOCUMENT_COLUMN not in rows.column_names:
+        raise LadmError(f"{rows.name} has no column {DOCUMENT_COLUMN}, so --max-per-document has nothing to count")
+    return settings.max_per_document
 
 
 @contextlib.contextmanager
@@ -78,7 +92,13 @@ def _apply_rule(domains: Domains, shares: Shares, settings: SelectSettings) -> i
 
 
 def _manifest(
-    settings: SelectSettings, run: Run, domains: Domains, *, left_out: list[str], percent: int | None
+    settings: SelectSettings,
+    run: Run,
+    domains: Domains,
+    *,
+    left_out: list[str],
+    percent: int | None,
+    max_per_document: int | None,
 ) -> Manifest:
     return Manifest(
         rule=settings.rule,
@@ -104,6 +124,7 @@ def _manifest(
             for name, domain in domains.items()
         },
         run=run.identity.for_manifest(),
+        max_per_document=max_per_document,
     )
 
 

@@ -26,12 +26,32 @@ class PrepareSettings(Settings):
     text_key: str = setting("text", "Column or key that holds a document's text.", section=DOCUMENTS, metavar="KEY")
     # The Pile's name for its domains, which the published rows have.
     domain_key: str = domain_key_setting("Column or key that holds its domain.", section=DOCUMENTS)
+    id_key: str = setting("id", "Column or key that holds its name.", section=DOCUMENTS, metavar="KEY")
     domain: str | None = setting(
         None, "Domain of the documents that have none.", section=DOCUMENTS, metavar="NAME", unset="an error"
     )
     # Three values, because None must follow the tokenizer: a model was trained on what that does.
     bos: bool | None = setting(None, "Start every row with the tokenizer's BOS token.", unset="as the tokenizer does")
+    # The paper cuts every document to its first 32K tokens; a book has more to give than that.
+    windows: str = setting(
+        "first", "Rows of a long document: its first window, at most N windows, or all.", metavar="first|N|all"
+    )
+    # Exact copies only: they would be chosen together, having equal scores.
+    keep_duplicates: bool = setting(False, "Keep rows that have the ids of an earlier row.")
+    # A corpus of thousands of files has a torn one now and then; many mean that something else is wrong.
+    max_bad_files: int = setting(
+        10, "Leave out up to N files that cannot be read to their end.", metavar="N", at_least=0
+    )
     limit: int | None = setting(None, "Stop when N rows are written.", metavar="N", unset="no limit", at_least=1)
+
+    @property
+    def most_windows(self) -> int | None:
+        """Rows of a document at most; None: as many as there are."""
+        return {"first": 1, "all": None}[self.windows] if not self.windows.isdecimal() else int(self.windows)
+
+    def check_together(self) -> None:
+        if self.windows not in ("first", "all") and not (self.windows.isdecimal() and int(self.windows) > 0):
+            raise UsageError(f"--windows {self.windows!r} is neither first, all nor a number of at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +77,15 @@ class SelectSettings(Settings):
     )
     domain_key: str = domain_key_setting(
         "Column, or key inside a column, that holds a row's domain; none: one domain for all.", section=CHOICE
+    )
+    # Windows of one book often score alike, and a subset of one book teaches little.
+    max_per_document: int | None = setting(
+        None,
+        "Rows of one document at most.",
+        section=CHOICE,
+        metavar="K",
+        unset="2 where `ladm prepare` cut windows",
+        at_least=1,
     )
     # Without it a pool that is too small is an error, because taking everything is no selection.
     allow_small_pool: bool = setting(

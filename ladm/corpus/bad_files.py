@@ -1,0 +1,41 @@
+"""Files -> those that cannot be read to their end, found before any of their documents is used. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ladm.corpus.documents import require_whole
+from ladm.corpus.sources import Source
+from ladm.errors import StorageError
+from ladm.progress import Echo
+from ladm.storage.files import io_errors, write_whole
+from ladm.storage.json_object import read_json_object
+
+
+class BadFiles:
+    """The files that are left out, and why; stored at `path`, so that a resume leaves out the same ones."""
+
+    def __init__(self, path: Path, *, most: int, text_key: str, echo: Echo) -> None:
+        self._path, self._most, self._text_key, self._echo = path, most, text_key, echo
+        self.messages: dict[str, str] = dict(read_json_object(path)) if path.exists() else {}
+
+    def __contains__(self, source: Source) -> bool:
+        """Is it a file that cannot be read? Reads it to its end where that is the only way to know.
+
+        Half a torn file must never be taken for a whole one, hence before its first document is used. Raises
+        StorageError when there are more such files than allowed.
+        """
+        if source.name in self.messages:
+            return True
+        try:
+            require_whole(source, text_key=self._text_key)
+        except StorageError as error:
+            if len(self.messages) >= self._most:
+                raise
+            self.messages[source.name] = str(error)
+            self._echo(f"{error}; the file is left out")
+            with io_errors(self._path, "write"):
+                write_whole(self._path, [json.dumps(self.messages, indent=1, ensure_ascii=False).encode() + b"\n"])
+            return True
+        return False

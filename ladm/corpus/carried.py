@@ -1,0 +1,97 @@
+"""The fields of a document -> what its rows carry besides text and ids: id, domain, meta and the other columns.
+
+    {"body": "..", "id": 7, "url": "u/7", "tags": ["a"]}    with --text-key body
+    id "7", columns {"url": "u/7", "tags": '["a"]'}
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ladm.corpus.documents import value_at
+from ladm.corpus.meta import jsonable
+
+DOMAIN_NAME = "pile_set_name"
+"""Where a row's meta holds its domain, as in the published data."""
+ROW_COLUMNS = (
+    "text", "meta", "input_ids", "index", "chunked_index", "id", "domain", "source", "document", "start_token",
+    "document_tokens",
+)  # fmt: skip
+"""Columns that `prepare` makes; a document's own column of such a name gets `original_` in front."""
+_LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
+
+
+def plain(value: Any) -> Any:
+    """The value as Arrow and JSON can hold it: a number beyond 64 bits as text, U+FFFD for a half of a character."""
+    if isinstance(value, str):
+        return whole_text(value)
+    if isinstance(value, bool) or value is None or isinstance(value, float):
+        return value
+    if isinstance(value, int):
+        return value if _SMALLEST <= value <= _LARGEST else str(value)
+    if isinstance(value, dict):
+        return {whole_text(str(key)): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    return None if isinstance(value, (bytes, bytearray)) else str(value)
+
+
+def whole_text(text: str) -> str:
+    """The text with U+FFFD in place of what is no character: half of a surrogate pair, as in JSON's "\\ud83d"."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def parsed_meta(fields: dict[str, Any]) -> dict[str, Any] | None:
+    """The document's own meta, which in published corpora is often JSON in a text; None where it is no object."""
+    meta = fields.get("meta")
+    if isinstance(meta, str):
+        try:
+            meta = json.loads(meta)
+        except (ValueError, RecursionError):
+            return None
+    return jsonable(plain(meta)) if isinstance(meta, dict) else None
+
+
+def domain_of(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: str) -> str | None:
+    """The domain as text; None where the key leads to nothing, or to a list or object."""
+    found = value_at(fields if meta is None else fields | {"meta": meta}, domain_key)
+    return None if found is None or isinstance(found, (dict, list)) else whole_text(str(found))
+
+
+def id_of(fields: dict[str, Any], id_key: str) -> str | None:
+    """The document's own id as text, where it has one."""
+    found = value_at(fields, id_key)
+    return whole_text(str(found)) if isinstance(found, (str, int)) and not isinstance(found, bool) else None
+
+
+def other_columns(fields: dict[str, Any], *, text_key: str, used: set[str]) -> dict[str, Any]:
+    """Every other column of the document: scalars as they are, lists and objects as JSON text, nothing for null.
+
+    `used`: columns that are in the row already under a name of its own.
+    """
+    columns: dict[str, Any] = {}
+    for name, value in _without(fields, text_key).items():
+        # Ids of another tokenizer would be taken for those of this one.
+        if name in used or name == "input_ids" or value is None:
+            continue
+        column = whole_text(name)
+        while column in ROW_COLUMNS or (column != name and column in fields):
+            column = f"original_{column}"
+        value = jsonable(plain(value))
+        if value is not None:
+            columns[column] = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+    return columns
+
+
+def _without(fields: dict[str, Any], key: str) -> dict[str, Any]:
+    """The fields without the text, which the row holds as `text`."""
+    if key in fields:
+        return {name: value for name, value in fields.items() if name != key}
+    head, _, rest = key.partition(".")
+    inner = fields.get(head)
+    return fields | {head: _without(inner, rest)} if rest and isinstance(inner, dict) else fields

@@ -1,0 +1,71 @@
+"""The first documents -> an error with the keys there are, where --text-key or --domain-key fits none of them.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from ladm.corpus.carried import domain_of, parsed_meta
+from ladm.corpus.documents import read_documents, value_at
+from ladm.corpus.sources import Source
+from ladm.errors import LadmError, StorageError
+from ladm.settings.data import PrepareSettings
+
+DOCUMENTS_TRIED = 1000
+_KEYS_SHOWN = 30
+
+
+def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
+    """Read until a document with a text and one with a domain have been seen, most often one document.
+
+    Raises LadmError where the first 1,000 have no text under --text-key, or no domain under --domain-key.
+    """
+    text_found, domain_found = False, settings.domain is not None
+    keys: dict[str, None] = {}
+    seen = 0
+    for fields in islice(_objects(settings, sources), DOCUMENTS_TRIED):
+        seen += 1
+        keys |= dict.fromkeys(_keys(fields))
+        text_found = text_found or value_at(fields, settings.text_key) is not None
+        domain_found = domain_found or domain_of(fields, parsed_meta(fields), settings.domain_key) is not None
+        if text_found and domain_found:
+            return
+    if not seen:
+        return
+    which = "the only document has" if seen == 1 else f"none of the first {seen:,} documents has"
+    negation = "no " if seen == 1 else ""
+    there_are = ", ".join(list(keys)[:_KEYS_SHOWN]) or "none"
+    if not text_found:
+        raise LadmError(f"{which} {negation}{settings.text_key}; the keys are {there_are}: give --text-key one of them")
+    raise LadmError(
+        f"{which} {negation}{settings.domain_key}; the keys are {there_are}: give --domain-key one of them, or "
+        "--domain a name for all documents without one"
+    )
+
+
+def _objects(settings: PrepareSettings, sources: list[Source]) -> Iterator[dict[str, Any]]:
+    for source in sources:
+        documents = read_documents(source, text_key=settings.text_key)
+        while True:
+            try:
+                document = next(documents, None)
+            # A torn file is reported, and counted, where it is read for its rows.
+            except StorageError:
+                break
+            if document is None:
+                break
+            if document.fields is not None:
+                yield document.fields
+
+
+def _keys(fields: dict[str, Any]) -> Iterator[str]:
+    """`url` and, for what is in an object, `meta.title`."""
+    for name, value in fields.items():
+        if isinstance(value, dict) and value:
+            yield from (f"{name}.{inner}" for inner in value)
+        else:
+            yield name

@@ -1,0 +1,219 @@
+"""Where rows come from: ids, domains, sources and other columns from `prepare` to the subset; windows and copies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from click.testing import Result
+from conftest import SMALL, read_lines
+from datasets import load_from_disk
+from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
+
+from ladm.corpus.carried import plain
+from ladm.corpus.documents import value_at
+from ladm.corpus.tokenization import window_starts
+from ladm.selection.ranking import best_of_documents
+
+Command = Callable[..., Result]
+WORDS = "river stone garden market engine letter window copper valley signal harbour method".split()
+
+
+def text(seed: int, words: int = 120) -> str:
+    return " ".join(f"{WORDS[(seed * 7 + k) % len(WORDS)]} {k * k + seed}" for k in range(words))
+
+
+@pytest.fixture
+def prepare(ladm: Command, tokenizer: str, tmp_path: Path) -> Callable[..., Result]:  # noqa: F811
+    def run(*arguments: Any, output: str = "rows") -> Result:
+        flags = ("--tokenizer", tokenizer, "--length", "40", "--output", tmp_path / output)
+        return ladm("prepare", *flags, *arguments)
+
+    return run
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return list(load_from_disk(str(folder))["train"])
+
+
+def test_columns_of_a_document_are_carried(prepare: Callable[..., Result], tmp_path: Path) -> None:
+    own = {"id": 7, "lang": "en", "rank": 2, "ratio": 1, "tags": ["a"], "source": {"name": "web"}, "index": 9}
+    records = [own | {"body": {"text": text(0)}}, {"body": {"text": text(1), "n": 1}, "source": {"name": "b"}}]
+    records[1] |= {"ratio": 0.5, "big": 2**64 - 1}
+    source = write_jsonl(tmp_path / "d.jsonl", records)
+    result = prepare(source, "--text-key", "body.text", "--domain-key", "source.name")
+    assert result.exit_code == 0, result.output
+    rows = rows_of(tmp_path / "rows")
+    for row in rows:
+        assert len(row.pop("text")) < len(text(0))
+        assert len(row.pop("input_ids")) == 40 < row.pop("document_tokens")
+    nothing = dict.fromkeys(("lang", "rank", "tags", "original_index", "big"))
+    first = {"lang": "en", "rank": 2, "tags": '["a"]', "original_index": 9, "id": "7", "body": "{}", "ratio": 1.0}
+    fixed = {"index": 0, "document": 0, "start_token": 0, "domain": "web", "meta": {"pile_set_name": "web"}}
+    assert rows[0] == nothing | fixed | first | {"source": f"{source} line 1", "original_source": '{"name": "web"}'}
+    second = {"index": 1, "document": 1, "domain": "b", "meta": {"pile_set_name": "b"}, "id": None, "ratio": 0.5}
+    second |= {"body": '{"n": 1}', "source": f"{source} line 2", "original_source": '{"name": "b"}'}
+    assert rows[1] == nothing | fixed | second | {"big": str(2**64 - 1)}
+
+
+def test_a_score_can_be_joined_back_to_the_corpus(
+    ladm: Command, prepare: Callable[..., Result], tmp_path: Path
+) -> None:
+    records = [{"id": f"doc-{k}", "text": text(k, 400), "kind": "ab"[k % 2]} for k in range(4)]
+    source = write_jsonl(tmp_path / "d.jsonl", records)
+    assert prepare(source, "--domain-key", "kind", "--length", "512").exit_code == 0
+    result = ladm("score", tmp_path / "rows", *SMALL, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    named = {f"doc-{k}": ("ab"[k % 2], f"{source} line {k + 1}") for k in range(4)}
+    lines = read_lines(tmp_path / "run" / "sorted_by_score.jsonl")
+    assert {line["id"]: (line["domain"], line["source"]) for line in lines} == named
+    table = pq.read_table(tmp_path / "run" / "scores.parquet").to_pylist()
+    assert [(row["id"], row["score"]) for row in table] == [(line["id"], line["score"]) for line in lines]
+    result = ladm("select", tmp_path / "run", "--rows", tmp_path / "rows", "--tokens", 1024, "-o", tmp_path / "subset")
+    assert result.exit_code == 0, result.output
+    assert {row["id"] for row in rows_of(tmp_path / "subset")} <= set(named)
+    assert ladm("verify", tmp_path / "run").exit_code == 0
+    assert ladm("rescore", tmp_path / "run", "--reduce", "median", "-o", tmp_path / "again").exit_code == 0
+    assert {row["id"] for row in pq.read_table(tmp_path / "again" / "scores.parquet").to_pylist()} == set(named)
+    assert ladm("report", tmp_path / "run").exit_code == 0
+    assert "doc-3" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_windows_cover_a_whole_document(prepare: Callable[..., Result], tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "d.jsonl", [DOCUMENTS[0], {"text": text(3, 300), "meta": DOCUMENTS[0]["meta"]}])
+    assert prepare(source, "--windows", "all").exit_code == 0
+    rows = [row for row in rows_of(tmp_path / "rows") if row["document"] == 1]
+    assert [row["chunked_index"] for row in rows] == list(range(len(rows)))
+    seen = {row["start_token"] + k for row in rows for k in range(39)}
+    assert seen == set(range(rows[0]["document_tokens"]))
+    record = json.loads((tmp_path / "rows" / "prepare.json").read_text())
+    assert record["tokens"]["cut_off"] == 0 < record["tokens"]["read"] == record["tokens"]["kept"]
+    assert prepare(source, "--windows", "2", output="two").exit_code == 0
+    assert [row["chunked_index"] for row in rows_of(tmp_path / "two") if row["document"] == 1] == [0, 1]
+    result = prepare(source, "--windows", "none", output="three")
+    assert (result.exit_code, result.stderr) == (
+        2, "ladm: --windows 'none' is neither first, all nor a number of at least 1\n",
+    )  # fmt: skip
+
+
+def test_window_starts() -> None:
+    assert window_starts(10, 4, None) == [0, 4, 6]
+    assert window_starts(10, 4, 2) == [0, 4]
+    assert (window_starts(8, 4, None), window_starts(3, 4, None)) == ([0, 4], [])
+
+
+def test_best_of_documents() -> None:
+    assert best_of_documents(np.array([7, 7, 3, 7]), 2).tolist() == [True, True, True, False]
+    assert best_of_documents(np.array([1, 2, 1, 2, 1]), 1).tolist() == [True, True, False, False, False]
+
+
+def test_copies_are_dropped_and_counted(
+    prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.corpus.prepare.BLOCK_DOCUMENTS", 2)
+    source = write_jsonl(tmp_path / "d.jsonl", [DOCUMENTS[k] for k in (0, 1, 0, 2, 1)])
+    result = prepare(source)
+    assert "duplicate             2  dropped: every row has the ids of an earlier row" in result.stdout.splitlines()
+    assert [row["document"] for row in rows_of(tmp_path / "rows")] == [0, 1, 3]
+    assert prepare(source, "--limit", "3", output="three").exit_code == 0
+    assert [row["document"] for row in rows_of(tmp_path / "three")] == [0, 1, 3]
+    assert prepare(source, "--keep-duplicates", output="all").exit_code == 0
+    assert len(rows_of(tmp_path / "all")) == 5
+
+
+def test_a_missing_key_stops_early_and_lists_the_keys(prepare: Callable[..., Result], tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "d.jsonl", [{"body": text(k), "info": {"url": "u", "kind": "k"}} for k in range(3)])
+    for flags, message in [
+        ((), "none of the first 3 documents has text; the keys are body, info.url, info.kind: give --text-key one of "
+         "them"),
+        (("--text-key", "body"),
+         "none of the first 3 documents has meta.pile_set_name; the keys are body, info.url, info.kind: give "
+         "--domain-key one of them, or --domain a name for all documents without one"),
+    ]:  # fmt: skip
+        result = prepare(source, *flags)
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, f"ladm: {message}")
+    result = prepare(source, "--text-key", "body", "--domain-key", "info.kind")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_document_without_domain_is_mended_in_the_same_folder(
+    prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.corpus.prepare.BLOCK_DOCUMENTS", 2)
+    source = write_jsonl(tmp_path / "d.jsonl", [*DOCUMENTS[:3], {"text": DOCUMENTS[4]["text"]}])
+    result = prepare(source)
+    assert result.exit_code == 1
+    assert "line 4 has no meta.pile_set_name" in result.stderr
+    assert prepare(source, "--no-bos").exit_code == 1
+    assert prepare(source, "--domain", "other").exit_code == 0
+    assert [row["domain"] for row in rows_of(tmp_path / "rows")] == ["a", "b", "a", "other"]
+
+
+def test_a_preparation_without_a_block_binds_nothing(prepare: Callable[..., Result], tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "d.jsonl", [*DOCUMENTS[:1], {"text": DOCUMENTS[1]["text"]}])
+    assert prepare(source).exit_code == 1
+    assert prepare(source, "--domain-key", "meta.k", "--domain", "x", "--no-bos").exit_code == 0
+
+
+def test_torn_and_odd_files_are_left_out_whole(prepare: Callable[..., Result], tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", DOCUMENTS[:2])
+    noise = [{**DOCUMENTS[k % 6], "n": np.random.default_rng(k).bytes(200).hex()} for k in range(900)]
+    packed = zstandard.ZstdCompressor().compress(b"".join(json.dumps(r).encode() + b"\n" for r in noise))
+    (folder / "torn.jsonl.zst").write_bytes(packed[: len(packed) * 2 // 3])
+    (folder / "latin.txt").write_bytes(b"caf\xe9 " + text(1).encode())
+    result = prepare(folder)
+    assert result.exit_code == 0, result.output
+    assert len(rows_of(tmp_path / "rows")) == 2
+    left_out = [line for line in result.stdout.splitlines() if line.startswith("bad_file")]
+    assert len(left_out) == 2
+    for line, name in zip(left_out, ("latin.txt", "torn.jsonl.zst"), strict=True):
+        assert name in line
+    result = prepare(folder, "--max-bad-files", "0", output="strict")
+    assert result.exit_code == 74
+    assert "latin.txt" in result.stderr.splitlines()[-1]
+
+
+def test_what_is_beside_the_documents_is_not_one(prepare: Callable[..., Result], tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    for name in ("data", ".cache", ".ipynb_checkpoints"):
+        (folder / name).mkdir(parents=True)
+        write_jsonl(folder / name / "p.jsonl", DOCUMENTS[:2])
+    for name in ("README.md", "LICENSE.txt", "LICENSE-data.txt", "._p.jsonl"):
+        (folder / name).write_text(text(2))
+    for expected in ("rows: ", "is prepared already"):
+        result = prepare(folder, "--output", folder / "rows", "--keep-duplicates")
+        assert result.exit_code == 0, result.output
+        assert expected in result.output
+    assert len(rows_of(folder / "rows")) == 2
+
+
+def test_values_that_arrow_or_json_cannot_hold(prepare: Callable[..., Result], tmp_path: Path) -> None:
+    assert plain({"a": [2**64, b"x", "\ud83d", True]}) == {"a": [str(2**64), None, "\ufffd", True]}
+    broken = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9"] * 2, pa.binary()).buffers())
+    when = pa.array([1_200_000_000_000_000_000, 1], pa.timestamp("us"))
+    columns = {"text": [text(0), text(1)], "meta": [{"pile_set_name": "A"}] * 2, "title": broken, "when": when}
+    pq.write_table(pa.table(columns | {"raw": pa.array([b"1"] * 2)}), tmp_path / "d.parquet")
+    assert prepare(tmp_path / "d.parquet").exit_code == 0
+    rows = rows_of(tmp_path / "rows")
+    assert [row["title"] for row in rows] == ["caf\ufffd"] * 2
+    assert "raw" not in rows[0]
+    assert "1970" in rows[1]["when"]
+    source = write_jsonl(tmp_path / "d.jsonl", [DOCUMENTS[0], {**DOCUMENTS[1], "text": text(1) + " \ud83d"}])
+    result = prepare(source, output="surrogate")
+    assert "bad_text              1  dropped: the text is not valid Unicode" in result.stdout.splitlines()
+
+
+def test_keys_with_dots() -> None:
+    assert value_at({"meta.pile_set_name": "A"}, "meta.pile_set_name") == "A"
+    assert value_at({"a": {"b.c": {"d": 1}}}, "a.b.c.d") == 1
+    assert value_at({"a.b": {"c": 2}, "a": 5}, "a.b.c") == 2
+    assert value_at({"a": {"b": 1}}, "a.c") is None
