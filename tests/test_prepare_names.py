@@ -217,3 +217,21 @@ def test_keys_with_dots() -> None:
     assert value_at({"a": {"b.c": {"d": 1}}}, "a.b.c.d") == 1
     assert value_at({"a.b": {"c": 2}, "a": 5}, "a.b.c") == 2
     assert value_at({"a": {"b": 1}}, "a.c") is None
+
+
+def test_a_subset_takes_two_windows_of_a_document(
+    ladm: Command, prepare: Callable[..., Result], tmp_path: Path
+) -> None:
+    records = [{"text": text(k, 400 + 500 * k), "kind": "a"} for k in range(3)]
+    source = write_jsonl(tmp_path / "d.jsonl", records)
+    assert prepare(source, "--domain-key", "kind", "--length", "512", "--windows", "all").exit_code == 0
+    rows = rows_of(tmp_path / "rows")
+    assert ladm("score", tmp_path / "rows", *SMALL, "--output", tmp_path / "run").exit_code == 0
+    for flags, most in (((), 2), (("--max-per-document", "1"), 1), (("--max-per-document", "99"), 99)):
+        subset = tmp_path / f"subset{most}"
+        common = ("--rows", tmp_path / "rows", "--tokens", 10**6, "--allow-small-pool", "--output", subset)
+        result = ladm("select", tmp_path / "run", *common, *flags)
+        assert result.exit_code == 0, result.output
+        counts = [sum(row["document"] == k for row in rows_of(subset)) for k in range(3)]
+        assert counts == [min(most, sum(row["document"] == k for row in rows)) for k in range(3)]
+        assert json.loads((subset / "manifest.json").read_text())["max_per_document"] == most
