@@ -235,3 +235,7 @@ def test_a_subset_takes_two_windows_of_a_document(
         counts = [sum(row["document"] == k for row in rows_of(subset)) for k in range(3)]
         assert counts == [min(most, sum(row["document"] == k for row in rows)) for k in range(3)]
         assert json.loads((subset / "manifest.json").read_text())["max_per_document"] == most
+    result = ladm("select", tmp_path / "run", "--rows", tmp_path / "rows", "--tokens", "9", "-o", tmp_path / "none")
+    assert (result.exit_code, result.stderr) == (
+        1, "ladm: no document fits --tokens 9: the shortest has 512 tokens\n",
+    )  # fmt: skip

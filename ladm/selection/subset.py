@@ -29,7 +29,7 @@ def select(settings: SelectSettings) -> Manifest:
     """Choose documents and, unless it is a dry run, write them with their manifest; returns the manifest.
 
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller
-    than the budget; StorageError for a damaged run.
+    than the budget or without a document that fits it; StorageError for a damaged run.
     """
     run = Run.read(Path(settings.run))
     require_finished(run)
@@ -46,6 +46,9 @@ def select(settings: SelectSettings) -> Manifest:
         shares = domain_shares(ranked, settings.quota)
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
         percent = _apply_rule(domains, {name: shares[name] for name in domains}, settings)
+        if not any(domain.taken_documents for domain in domains.values()):
+            shortest = min(int(domain.num_tokens.min()) for domain in domains.values())
+            raise LadmError(f"no document fits --tokens {settings.tokens:,}: the shortest has {shortest:,} tokens")
         left_out = [name for name in ranked if not shares[name]]
         manifest = _manifest(settings, run, domains, left_out=left_out, percent=percent, max_per_document=most)
         if not settings.dry_run:
