@@ -1,12 +1,15 @@
-"""Progress bars on standard error. Imports no torch, and tqdm only when a bar is shown."""
+"""Progress on standard error: a bar on a terminal, a plain line a minute in a log. Imports no torch."""
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+LINE_SECONDS = 60.0
 
 
 class ScoringBar:
@@ -17,39 +20,80 @@ class ScoringBar:
     def __init__(self, what: str = "scoring") -> None:
         self._what = what
         self._bar: tqdm[Any] | None = None
-        self._tokens = 0
-        self._start = 0.0
+        self._tokens = self._rows = self._total = self._done = 0
+        self._start = self._printed = 0.0
 
     def start(self, *, total: int, done: int) -> None:
-        from tqdm import tqdm
+        self._start = self._printed = time.monotonic()
+        self._total, self._done = total, done
+        if sys.stderr.isatty():
+            from tqdm import tqdm
 
-        self._start = time.monotonic()
-        self._bar = tqdm(total=total, initial=done, unit="doc", desc=self._what, dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=done, unit="doc", desc=self._what, dynamic_ncols=True)
 
     def advance(self, *, rows: int, tokens: int) -> None:
-        assert self._bar is not None
         self._tokens += tokens
-        # Of this process alone: rows that a former run finished took no time in this one.
-        rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
-        self._bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
-        self._bar.update(rows)
+        self._rows += rows
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._rate(now):,.0f} tokens/s", refresh=False)
+            self._bar.update(rows)
+        elif now - self._printed >= LINE_SECONDS:
+            self._printed = now
+            self._print(now)
 
     def close(self) -> None:
-        assert self._bar is not None
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
+        elif self._rows:
+            self._print(time.monotonic())
+
+    def _rate(self, now: float) -> float:
+        # Of this process alone: rows that a former run finished took no time in this one.
+        return self._tokens / max(now - self._start, 1e-9)
+
+    def _print(self, now: float) -> None:
+        done = self._done + self._rows
+        left = (now - self._start) / max(self._rows, 1) * (self._total - done)
+        print(
+            f"{self._what}: {100 * done // max(self._total, 1)}% of {self._total:,} documents, "
+            f"{self._rate(now):,.0f} tokens/s, {left / 60:,.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 class PreparingBar:
     """Documents read and kept, on standard error."""
 
-    def start(self) -> None:
-        from tqdm import tqdm
+    def __init__(self, *, is_shown: bool = True) -> None:
+        self._is_shown = is_shown
+        self._bar: tqdm[Any] | None = None
+        self._documents = self._kept = 0
+        self._printed = 0.0
 
-        self._bar = tqdm(unit="doc", desc="preparing", dynamic_ncols=True)
+    def start(self) -> None:
+        self._printed = time.monotonic()
+        if self._is_shown and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(unit="doc", desc="preparing", dynamic_ncols=True)
 
     def advance(self, *, documents: int, kept: int) -> None:
-        self._bar.set_postfix_str(f"{kept:,} kept", refresh=False)
-        self._bar.update(documents)
+        self._documents, self._kept = self._documents + documents, kept
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{kept:,} kept", refresh=False)
+            self._bar.update(documents)
+        elif time.monotonic() - self._printed >= LINE_SECONDS:
+            self._printed = time.monotonic()
+            self._print()
 
     def close(self) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
+        elif self._documents:
+            self._print()
+
+    def _print(self) -> None:
+        if self._is_shown:
+            print(f"preparing: {self._documents:,} documents, {self._kept:,} kept", file=sys.stderr, flush=True)

@@ -44,7 +44,7 @@ def stderr(*words: str) -> str:
         ("score rows -o run --m -1", "--m must be at least 0, not -1"),
         ("score rows --batch-size many", "--batch-size 'many' is not a whole number or auto"),
         ("score rows --span-token 4", "no such option --span-token; did you mean --span-tokens?"),
-        ("score rows --verbose", "no such option --verbose"),
+        ("score rows --banana", "no such option --banana"),
         ("score rows more -o run", "got unexpected extra argument (more)"),
         ("score rows --output", "option '--output' requires an argument"),
         ("train --rope-base 1 --model a --rows b -o c --tokens 1k", "--rope-base must be above 1, not 1"),
@@ -95,8 +95,8 @@ def test_no_suggestion_deletes_anything(tmp_path: Path) -> None:
         (CalibrateSettings, "ablation: no-std",
          "remove ablation; calibration decides about it itself"),
         (CalibrateSettings, "fruit: apple", "unknown key 'fruit'; the keys are model, rows, output, work, documents, "
-         "exclude_domain, domain_key, seed, objective, max_cost, layers, heads, variant, span_tokens, m, n, n0, d_afs, "
-         "d_cds, device, dtype, attention, backend, batch_size"),
+         "exclude_domain, domain_key, seed, allow_other_tokenizer, objective, max_cost, layers, heads, variant, "
+         "span_tokens, m, n, n0, d_afs, d_cds, device, dtype, attention, backend, batch_size"),
     ],
 )  # fmt: skip
 def test_a_file_is_refused_by_file_and_key(tmp_path: Path, kind: type, text: str, message: str) -> None:

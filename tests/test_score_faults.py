@@ -106,8 +106,9 @@ def whole_input_faults(tmp_path: Path, save_rows: Any, golden: Any) -> dict[str,
         "quite unknown key": (
             (good, *model, *out, "--config", f"{t}/other.yaml"), 2,
             f"--config {t}/other.yaml: unknown key 'fruit'; the keys are rows, model, output, variant, span_tokens, "
-            "m, n, n0, d_afs, d_cds, ablation, reduce, layers, record, profile, dtype, backend, attention, device, "
-            "engine, workers, shard, batch_size, limit, max_errors, fail_fast, retry_errors",
+            "m, n, n0, d_afs, d_cds, ablation, reduce, layers, record, profile, dtype, backend, attention, fused, "
+            "device, engine, workers, shard, allow_other_tokenizer, batch_size, limit, dry_run, max_errors, fail_fast, "
+            "retry_errors",
         ),
         "wrong type": (
             (good, *model, *out, "--config", f"{t}/typed.yaml"), 2,
@@ -163,7 +164,10 @@ def test_a_device_that_is_not_there(ladm: Run, short_rows: str, tmp_path: Path) 
 
 
 def test_no_row_with_a_score_is_an_error(ladm: Run, save_rows: Any, golden: Any, tmp_path: Path) -> None:
-    result = ladm("score", save_rows(topical_rows(golden, [100, 90])), *SMALL, "--output", tmp_path / "run")
+    rows = topical_rows(golden, [512, 512])
+    for row in rows:
+        row["input_ids"] = [*row["input_ids"][:-1], 5000]
+    result = ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (
         f"ladm: no document has a score; {tmp_path / 'run'}/errors.jsonl says why"
@@ -202,7 +206,8 @@ def test_a_resume_with_something_else_is_refused(
     ]:
         result = ladm("score", *arguments, "--output", folder)
         assert result.exit_code == 1, field
-        assert f"{folder} was started with something else; give another --output" in result.stderr
+        assert f"{folder} was started with something else, namely other " in result.stderr
+        assert "; give them as they were, another --output, or --overwrite to delete the run" in result.stderr
         assert f"\n  {field}: " in result.stderr
     assert results(folder) == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ from conftest import GOLDEN, read_lines, topical_rows
 
 from ladm.cli.display import duration
 from ladm.runs.folder import Run as RunFolder
+from ladm.runs.heartbeat import Heartbeat
 from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.status import status
+from ladm.storage.locks import locked
 
 Run = Callable[..., Result]
 SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "16")
@@ -62,11 +65,38 @@ def test_status_of_a_finished_and_of_an_unfinished_run(ladm: Run, run: Path) -> 
     (run / "units" / "000001.open").write_bytes(b"".join(lines[:5]) + lines[5][:20])
     (run / "units" / "000001.claim-0").write_text('{"host": "node7", "process": 12, "shard": "0/2"}')
     printed = ladm("status", run).stdout
-    assert printed.startswith("unfinished: 29 of 40 rows\nunits: 2 of 3 sealed\n  empty: 1\n  too_short: 1\nrate: ")
+    head, running, *rest = printed.splitlines(keepends=True)
+    assert (head, running[:23]) == ("unfinished: 29 of 40 rows\n", "running: unknown, perha")
+    assert "".join(rest).startswith("units: 2 of 3 sealed\n  empty: 1\n  too_short: 1\nrate: ")
     assert printed.endswith(" left at that rate\nunit 1: process 12 on node7\n")
     found = json.loads(ladm("status", run, "--json").stdout)
     assert (found["done"], found["sealed"], found["errors"]) == (29, 2, {"empty": 1, "too_short": 1})
     assert found["seconds_left"] == pytest.approx(11 / found["rows_a_second"])
+
+
+def test_status_says_whether_a_run_is_alive_and_its_rate_from_the_first_batch(ladm: Run, run: Path) -> None:
+    for name in RESULTS:
+        (run / name).unlink()
+    for number in ("000001", "000002"):
+        (run / "units" / f"{number}.jsonl").unlink()
+    first = (run / "units" / "000000.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "units" / "000000.jsonl").unlink()
+    (run / "units" / "000000.open").write_bytes(b"".join(first[:6]))
+    dead = ladm("status", run).stdout
+    assert dead.splitlines()[1].startswith("running: no, latest rows ")
+    assert dead.splitlines()[1].endswith(" ago; the same ladm score goes on from here")
+    assert "rate: " not in dead
+    times = iter([100.0, 110.0, 114.0, 120.0])
+    heartbeat = Heartbeat(run, shard=0, clock=lambda: next(times))
+    with locked(run):
+        for rows in (2, 2, 2):
+            heartbeat.advance(rows)
+        alive = ladm("status", run).stdout
+        found = json.loads(ladm("status", run, "--json").stdout)
+    assert f"running: yes, process {os.getpid()} on " in alive
+    assert (found["running"], found["rows_a_second"], found["seconds_left"]) == (True, 0.4, 85.0)
+    heartbeat.close()
+    assert not list(run.glob(".progress*"))
 
 
 def test_status_of_a_rescored_run(ladm: Run, run: Path, tmp_path: Path) -> None:
@@ -266,8 +296,8 @@ def test_launches_that_share_a_run_reset_nothing(ladm: Run, made: tuple[str, Pat
     result = ladm("score", made[0], *SMALL, "--output", run, "--shard", "0/2", option)
     assert (result.exit_code, result.stderr) == (
         2,
-        "ladm: --overwrite and --retry-errors are for a run that nobody shares; run them once without --shard and "
-        "--engine ray\n",
+        "ladm: --overwrite and --retry-errors are for a run that no other launch shares; leave --shard and --engine "
+        "out\n",
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _OF_RUNS_ALONE = (
     "rows", "output", "engine", "workers", "shard", "limit", "max_errors", "fail_fast", "retry_errors", "overwrite",
+    "dry_run", "allow_other_tokenizer",
 )  # fmt: skip
 """Settings of `ladm score` that say where rows come from, where results go, or who computes them."""
 

@@ -142,7 +142,7 @@ def score(
     from ladm.settings.config_file import score_settings
     from ladm.settings.score import ScoreSettings
 
-    given = checked(ScoreSettings, "ladm.score", settings)
+    given = checked(ScoreSettings, "ladm.score", settings, without=("dry_run",))
     given |= {"rows": spell_path(rows), "model": spell_path(model), "output": spell_path(output)}
     wanted = score_settings(None if config is None else spell_path(config), given)
     with quiet_libraries():

@@ -15,9 +15,11 @@ from ladm.calibration.sample import DocumentSample, sample_documents
 from ladm.calibration.work_folder import CONTRAST, RUN, open_work_folder, save_contrast
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, UsageError
+from ladm.method.grid import default_span_tokens
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
+from ladm.scoring.row_checks import require_rows, require_tokenizer
 from ladm.scoring.score import score as run_score
 from ladm.settings.calibration import CalibrateSettings
 from ladm.settings.layers import parse_layers
@@ -25,8 +27,6 @@ from ladm.settings.profiles import Profile, profile_text
 from ladm.settings.score import ScoreSettings
 from ladm.storage.files import io_errors, write_whole
 
-TARGET_SPANS = 256
-"""Spans in a document, from which the default span length follows."""
 FEW_DOCUMENTS = 100
 """With fewer documents the intervals are so wide that a warning is printed."""
 
@@ -40,21 +40,24 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     if output.exists():
         raise LadmError(f"{output} exists already; give --output another name")
     folder = work_folder(settings)
-    facts = model_facts(settings.model)
-    _require_layer_within_cost(settings, facts)
+    require_rows(settings.rows)
+    facts, rows = model_facts(settings.model), open_rows(settings.rows)
+    require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
     sample = sample_documents(
-        open_rows(settings.rows),
+        rows,
         facts=facts,
         documents=settings.documents,
         seed=settings.seed,
         domain_key=settings.domain_key,
         exclude_domains=settings.exclude_domains,
     )
+    facts = facts.at_length(sample.length_tokens)
+    _require_layer_within_cost(settings, facts)
     # Checked before the folder is created, so that a mistake in the settings leaves nothing behind.
     scoring = _score_settings(settings, sample, folder=folder)
     open_work_folder(folder, rows=settings.rows)
     half_of = halves(sample.groups, seed=settings.seed)
-    contrast = contrast_set(sample.ids, half_of, span_tokens=scoring.span_tokens, seed=settings.seed)
+    contrast = contrast_set(sample.ids, half_of, span_tokens=scoring.method.span_tokens, seed=settings.seed)
     echo(
         f"contrast  {len(contrast):,} rows of {sample.length_tokens:,} tokens from {len(sample.ids):,} documents, "
         f"stored in {folder}"
@@ -98,7 +101,7 @@ def _score_settings(settings: CalibrateSettings, sample: DocumentSample, *, fold
         # One pass stores what every candidate needs: layers and heads, with sigma and without.
         "record": "forms",
     }
-    used.setdefault("span_tokens", max(1, sample.length_tokens // TARGET_SPANS))
+    used.setdefault("span_tokens", default_span_tokens(sample.length_tokens))
     scoring = ScoreSettings(**used)
     require_spans(scoring, sample.length_tokens)
     return scoring

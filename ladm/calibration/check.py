@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ladm.calibration.calibrate import TARGET_SPANS, require_spans
+from ladm.calibration.calibrate import require_spans
 from ladm.calibration.candidates import all_layers, judge
 from ladm.calibration.check_result import CheckResult, draw_check
 from ladm.calibration.contrast import INTACT, ContrastRow, contrast_set, halves
@@ -22,10 +22,12 @@ from ladm.corpus.prepare import Progress as PrepareProgress
 from ladm.corpus.prepare import prepare
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError
+from ladm.method.grid import default_span_tokens
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.runs.results import read_scores
+from ladm.scoring.row_checks import require_tokenizer
 from ladm.scoring.score import score as run_score
 from ladm.settings.calibration import CheckSettings
 from ladm.settings.data import PrepareSettings
@@ -49,15 +51,18 @@ def check(
     facts = model_facts(settings.model)
     open_work_folder(output, rows=settings.rows)
     rows_name = settings.rows or _prepare_packaged_documents(settings, facts, output, echo=echo, progress=preparing)
+    rows = open_rows(rows_name)
+    require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
     sample = sample_documents(
-        open_rows(rows_name),
+        rows,
         facts=facts,
         documents=settings.documents,
         seed=settings.seed,
         domain_key=settings.domain_key,
         min_documents=MIN_DOCUMENTS,
     )
-    span_tokens = settings.span_tokens or max(1, sample.length_tokens // TARGET_SPANS)
+    span_tokens = settings.span_tokens or default_span_tokens(sample.length_tokens)
+    facts = facts.at_length(sample.length_tokens)
     scoring = _score_settings(settings, facts, span_tokens, output)
     require_spans(scoring, sample.length_tokens)
     # Without the degraded rows, which figure 2 does not have.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import click
-
 from ladm.cli.display import calibration_report, check_report
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import note, quieten_libraries
-from ladm.progress_bars import PreparingBar, ScoringBar
+from ladm.cli.terminal import next_step, note, preparing_bar, print_result, quieten_libraries, scoring_bar
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
 
 
@@ -29,10 +26,10 @@ def calibrate(settings: CalibrateSettings) -> None:
     quieten_libraries()
     from ladm.calibration.calibrate import calibrate as run_calibrate
 
-    result = run_calibrate(settings, echo=note, progress=ScoringBar())
-    for line in calibration_report(result):
-        click.echo(line)
-    click.echo(f"profile: {settings.output}")
+    result = run_calibrate(settings, echo=note, progress=scoring_bar())
+    lines = [*calibration_report(result), f"profile: {settings.output}"]
+    print_result(lines, lambda: {"profile": settings.output, **result.summary()})
+    next_step("ladm", "score", "ROWS", "--model", settings.model, "--profile", settings.output, "-o", "run")
 
 
 @settings_command(
@@ -48,7 +45,7 @@ def check(settings: CheckSettings) -> None:
     quieten_libraries()
     from ladm.calibration.check import check as run_check
 
-    result, picture = run_check(settings, echo=note, progress=ScoringBar(), preparing=PreparingBar())
-    for line in check_report(result):
-        click.echo(line)
-    click.echo(f"picture: {picture}")
+    result, picture = run_check(settings, echo=note, progress=scoring_bar(), preparing=preparing_bar())
+    lines = [*check_report(result), f"picture: {picture}"]
+    print_result(lines, lambda: result.to_json() | {"picture": picture})
+    next_step("ladm", "calibrate", "--model", settings.model, "--rows", settings.rows or "ROWS", "-o", "profile.yaml")

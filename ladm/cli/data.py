@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import note, quieten_libraries
-from ladm.progress_bars import PreparingBar
+from ladm.cli.terminal import AS_JSON, is_set, next_step, note, preparing_bar, print_result, quieten_libraries
 from ladm.settings.data import PrepareSettings, SelectSettings
 
 
@@ -15,8 +16,8 @@ from ladm.settings.data import PrepareSettings, SelectSettings
     SelectSettings,
     short_help="Scores and a token budget to a subset",
     examples=(
-        "ladm select run --rows rows --tokens 1B -o subset",
-        "ladm select run --rows rows --tokens 500M -o subset --quota weights.yaml --dry-run",
+        "ladm select run --tokens 1B -o subset",
+        "ladm select run --tokens 500M -o subset --quota weights.yaml --dry-run",
     ),
 )
 def select(settings: SelectSettings) -> None:
@@ -25,10 +26,10 @@ def select(settings: SelectSettings) -> None:
     from ladm.selection.subset import select as run_select
 
     manifest = run_select(settings)
-    for line in selection_table(manifest):
-        click.echo(line)
+    subset = [] if settings.dry_run else [f"subset: {settings.output}"]
+    print_result([*selection_table(manifest), *subset], lambda: asdict(manifest) | {"subset": settings.output or None})
     if not settings.dry_run:
-        click.echo(f"subset: {settings.output}")
+        next_step("ladm", "report", settings.run, "--subset", settings.output)
 
 
 @settings_command(
@@ -49,8 +50,11 @@ def prepare(settings: PrepareSettings) -> None:
     from ladm.corpus.prepare import REASONS
     from ladm.corpus.prepare import prepare as run_prepare
 
-    prepared = run_prepare(settings, echo=note, progress=PreparingBar())
+    prepared = run_prepare(settings, echo=note, progress=preparing_bar())
     counts = prepared.counts
+    if is_set(AS_JSON):
+        print_result([], lambda: {"rows": prepared.folder, "count": prepared.rows, "documents": dict(counts)})
+        return
     click.echo(f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {settings.length:,} tokens")
     # In a fixed order, so that two reports can be compared line by line.
     for reason, meaning in REASONS.items():
@@ -64,3 +68,4 @@ def prepare(settings: PrepareSettings) -> None:
         cut_off = f"{tokens.cut_off:,} cut off" + ("; --windows all keeps them" if tokens.cut_off else "")
         click.echo(f"{'tokens':<10} {tokens.read:>12,}  read in these documents: {tokens.kept:,} in rows, {cut_off}")
     click.echo(f"rows: {prepared.folder} ({prepared.rows:,} rows)")
+    next_step("ladm", "score", prepared.folder, "--model", settings.tokenizer, "-o", "run")

@@ -60,15 +60,27 @@ def check_report(result: CheckResult) -> Iterator[str]:
 def status_report(found: Any) -> Iterator[str]:
     """The lines of a run's status."""
     yield f"{'finished' if found.finished else 'unfinished'}: {found.done:,} of {found.rows:,} rows"
+    if not found.finished:
+        yield f"running: {_running(found)}"
     yield f"units: {found.sealed:,} of {found.units:,} sealed"
     for kind, count in sorted(found.errors.items()):
         yield f"  {kind}: {count:,}"
-    # There is no rate before two units are sealed, and any guess at the time left would be wrong.
+    # There is no rate before the first batch is stored, and any guess at the time left would be wrong.
     if not found.finished and found.rows_a_second:
         left = found.seconds_left
         yield f"rate: {found.rows_a_second:,.3g} rows/s of late, {duration(left)} left at that rate"
     for unit, who in sorted(found.held.items()):
         yield f"unit {unit}: {who}"
+
+
+def _running(found: Any) -> str:
+    """Whether a launch is at work, and since when nothing has come of it."""
+    age = "" if found.seconds_since_rows is None else f", latest rows {duration(found.seconds_since_rows)} ago"
+    if found.running:
+        return f"yes{f', {found.who}' if found.who else ''}{age}"
+    if found.running is None:
+        return f"unknown, perhaps on another machine{age}"
+    return f"no{age}; the same ladm score goes on from here"
 
 
 def duration(seconds: float) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from ladm.cli.options import CommandGroup, settings_command, write_epilog
-from ladm.cli.terminal import note, quieten_libraries
-from ladm.progress_bars import PreparingBar, ScoringBar
+from ladm.cli.terminal import note, preparing_bar, print_result, quieten_libraries, scoring_bar
 from ladm.settings.evaluation import NeedleSettings, PerplexitySettings, TasksSettings
 
 
@@ -38,15 +37,19 @@ def perplexity(settings: PerplexitySettings) -> None:
     quieten_libraries()
     from ladm.evaluation.perplexity import perplexity as run
 
-    found = run(settings, echo=note, progress=ScoringBar("measuring"), preparing=PreparingBar())
-    click.echo(f"{'window':>8} {'perplexity':>11}  95 % interval; {found['documents']} documents")
+    found = run(settings, echo=note, progress=scoring_bar("measuring"), preparing=preparing_bar())
+    print_result(_windows(found), lambda: found)
+
+
+def _windows(found: dict[str, Any]) -> Iterator[str]:
+    yield f"{'window':>8} {'perplexity':>11}  95 % interval; {found['documents']} documents"
     for window, value in found["windows"].items():
         # One document has no spread to make an interval of.
         interval = "-" if value["low"] is None else f"{value['low']:.4f} to {value['high']:.4f}"
-        click.echo(f"{int(window):>8,} {value['perplexity']:>11.4f}  {interval}")
-    click.echo(f"\n{'positions':>17} {'loss':>8}")
+        yield f"{int(window):>8,} {value['perplexity']:>11.4f}  {interval}"
+    yield f"\n{'positions':>17} {'loss':>8}"
     for part in found["loss_by_position"]:
-        click.echo(f"{part['from']:>8,}-{part['to']:<8,} {part['loss']:>8.4f}")
+        yield f"{part['from']:>8,}-{part['to']:<8,} {part['loss']:>8.4f}"
 
 
 @settings_command(
@@ -62,11 +65,11 @@ def needle(settings: NeedleSettings) -> None:
     quieten_libraries()
     from ladm.evaluation.needle import needle as run
 
-    found = run(settings, echo=note, progress=ScoringBar("asking"), preparing=PreparingBar())
-    click.echo("  depth " + "".join(f"{length:>9,}" for length in found["lengths"]))
+    found = run(settings, echo=note, progress=scoring_bar("asking"), preparing=preparing_bar())
+    lines = ["  depth " + "".join(f"{length:>9,}" for length in found["lengths"])]
     for k, depth in enumerate(found["depths"]):
-        click.echo(f"{depth:>7.0%} " + "".join(f"{row[k]:>9.2f}" for row in found["exact_match"]))
-    click.echo(f"mean {found['mean']:.3f}; {settings.output}")
+        lines.append(f"{depth:>7.0%} " + "".join(f"{row[k]:>9.2f}" for row in found["exact_match"]))
+    print_result([*lines, f"mean {found['mean']:.3f}; {settings.output}"], lambda: found)
 
 
 @settings_command(
@@ -82,8 +85,8 @@ def tasks(settings: TasksSettings) -> None:
     quieten_libraries()
     from ladm.evaluation.tasks import tasks as run
 
-    for line in _marks(run(settings, echo=note)):
-        click.echo(line)
+    found = run(settings, echo=note)
+    print_result(_marks(found), lambda: found)
 
 
 for command in (perplexity, needle, tasks):

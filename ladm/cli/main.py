@@ -31,8 +31,8 @@ SECTIONS = {
 }
 EXAMPLES = (
     "ladm prepare corpus/*.jsonl.gz --tokenizer MODEL --length 4096 -o rows",
-    "ladm score rows --model MODEL --span-tokens 16 -o run",
-    "ladm select run --rows rows --tokens 10M -o subset",
+    "ladm score rows --model MODEL -o run",
+    "ladm select run --tokens 10M -o subset",
 )
 
 

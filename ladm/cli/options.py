@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ladm.cli.terminal import AS_JSON, QUIET, VERBOSE
 from ladm.errors import EXIT_USAGE, UsageError
 from ladm.settings.fields import Setting, alternatives, choices, describe, flag, nearest, settings_of
 
@@ -20,6 +21,8 @@ GENERAL = "General"
 WIDEST_FLAGS = 26
 """Characters of the column of flags; the help of a longer one starts on the next line."""
 CONFIG_HELP = "YAML file of these flags, such as span_tokens: 128; a flag beats it."
+
+JSON_HELP = "Print one JSON object instead of text."
 
 Example = tuple[str, ...]
 Loader = Callable[[type, str | None, dict[str, Any]], Any]
@@ -194,16 +197,32 @@ def settings_command(
     """Decorate a function of one settings object into a command with a flag for each field, and `--config`."""
 
     def decorate(function: Callable[[Any], None]) -> SettingsCommand:
-        def callback(config: str | None, **flags: Any) -> None:
+        def callback(
+            config: str | None, quiet: bool | None, verbose: bool | None, as_json: bool | None = None, **flags: Any
+        ) -> None:
+            if quiet and verbose:
+                raise UsageError("-q and -v contradict each other; give one of them")
+            click.get_current_context().meta.update({QUIET: quiet, VERBOSE: verbose, AS_JSON: as_json})
             # A repeated flag that was not given is an empty tuple to click.
             given = {key: value for key, value in flags.items() if value not in (None, ())}
             function(loader(kind, config, given))
 
         config = click.Option(["config", "--config"], metavar="FILE", help=CONFIG_HELP)
+        general = [
+            config,
+            click.Option(
+                ["quiet", "--quiet", "-q"], is_flag=True, default=None, help="Print results and errors alone."
+            ),
+            click.Option(
+                ["verbose", "--verbose", "-v"], is_flag=True, default=None, help="Also show what the libraries print."
+            ),
+        ]
+        if "json" not in (field.name for field in settings_of(kind)):
+            general.insert(1, click.Option(["as_json", "--json"], is_flag=True, default=None, help=JSON_HELP))
         return SettingsCommand(
             name=name or function.__name__,
             callback=callback,
-            params=[*map(parameter_of, settings_of(kind)), config],
+            params=[*map(parameter_of, settings_of(kind)), *general],
             help=function.__doc__,
             short_help=short_help,
             kind=kind,

@@ -10,9 +10,8 @@ import click
 from ladm.cli.display import status_report
 from ladm.cli.options import settings_command
 from ladm.cli.scoring import print_summary
-from ladm.cli.terminal import note, quieten_libraries
+from ladm.cli.terminal import AS_JSON, is_set, next_step, note, print_result, quieten_libraries, scoring_bar
 from ladm.errors import IncompleteError, LadmError
-from ladm.progress_bars import ScoringBar
 from ladm.settings.runs import InspectSettings, ReportSettings, RescoreSettings, StatusSettings, VerifySettings
 
 
@@ -49,13 +48,17 @@ def verify(settings: VerifySettings) -> None:
     found = Run.read(Path(run))
     # All of them are printed, because one damaged file often explains the others.
     problems = list(run_verify(found, deep=settings.deep))
-    for problem in problems:
-        click.echo(problem)
+    sound = (
+        []
+        if problems or not found.is_finished
+        else [f"{run} is sound: {found.num_rows:,} rows, {len(found.units):,} units"]
+    )
+    content = {"run": run, "finished": found.is_finished, "problems": problems, "rows": found.num_rows}
+    print_result(problems or sound, lambda: content)
     if problems:
         raise LadmError(f"{run} is not sound: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
     if not found.is_finished:
         raise IncompleteError(f"{run} shows no damage so far, but is not finished; run the same ladm score again")
-    click.echo(f"{run} is sound: {found.num_rows:,} rows, {len(found.units):,} units")
 
 
 @settings_command(
@@ -70,6 +73,7 @@ def rescore(settings: RescoreSettings) -> None:
     start = time.monotonic()
     result = run_rescore(settings)
     print_summary(f"rescored in {time.monotonic() - start:.1f} s", result.summary, settings.output)
+    next_step("ladm", "select", settings.output, "--tokens", "N", "-o", "subset")
 
 
 @settings_command(
@@ -86,7 +90,17 @@ def inspect(settings: InspectSettings) -> None:
     quieten_libraries()
     from ladm.explain.inspect_run import inspect as run_inspect
 
-    run_inspect(settings, echo=note, on_file=lambda path: click.echo(str(path)), progress=ScoringBar("inspecting"))
+    files: list[str] = []
+
+    def on_file(path: Path) -> None:
+        files.append(str(path))
+        # A file at a time, because each takes a while.
+        if not is_set(AS_JSON):
+            click.echo(str(path))
+
+    run_inspect(settings, echo=note, on_file=on_file, progress=scoring_bar("inspecting"))
+    print_result([], lambda: {"files": files})
+    next_step("ladm", "report", settings.run)
 
 
 @settings_command(
@@ -101,4 +115,5 @@ def report(settings: ReportSettings) -> None:
     """
     from ladm.report.page import write_report
 
-    click.echo(f"page: {write_report(settings, echo=note)}")
+    page = write_report(settings, echo=note)
+    print_result([f"page: {page}"], lambda: {"page": page})

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
-import click
-
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import note, quieten_libraries
+from ladm.cli.terminal import next_step, note, print_result, quieten_libraries, scoring_bar
 from ladm.errors import LadmError
-from ladm.progress_bars import ScoringBar
 from ladm.settings.score import ScoreSettings
 
 
@@ -37,22 +36,43 @@ def score(settings: ScoreSettings) -> None:
     Writes RUN/sorted_by_score.jsonl, best first, RUN/scores.parquet and RUN/errors.jsonl.
     """
     quieten_libraries()
+    if settings.dry_run:
+        from ladm.scoring.dry_run import describe, dry_run
+
+        estimate = dry_run(settings, echo=note)
+        print_result(describe(estimate), lambda: asdict(estimate) | {"hours": estimate.hours})
+        next_step("ladm", "score", settings.rows, "--model", settings.model, "-o", settings.output or "run")
+        return
     from ladm.scoring.score import score as run_score
 
     start = time.monotonic()
-    result = run_score(settings, echo=note, progress=ScoringBar())
+    result = run_score(settings, echo=note, progress=scoring_bar())
     head = "already finished" if result.already_finished else f"finished in {time.monotonic() - start:.1f} s"
     print_summary(head, result.summary, settings.output)
+    next_step("ladm", "select", settings.output, "--tokens", "N", "-o", "subset")
 
 
 def print_summary(head: str, summary: Any, output: str) -> None:
     """Print how many documents have a score, and the best and worst. Raises LadmError where none has one."""
-    click.echo(f"{head}: {summary.scored:,} documents scored, {summary.failed:,} without a score")
-    for kind, count in sorted(summary.errors.items()):
-        click.echo(f"  {kind}: {count:,}")
+    print_result(_lines(head, summary, output), lambda: _content(summary, output))
     # An error although the run is complete: a command after this one would have nothing to work on.
     if summary.scores is None:
         raise LadmError(f"no document has a score; {output}/errors.jsonl says why")
-    best, middle, worst = summary.scores
-    click.echo(f"score: best {best:.6g}, middle {middle:.6g}, worst {worst:.6g}")
-    click.echo(f"results: {output}/sorted_by_score.jsonl")
+
+
+def _lines(head: str, summary: Any, output: str) -> Iterator[str]:
+    yield f"{head}: {summary.scored:,} documents scored, {summary.failed:,} without a score"
+    for kind, count in sorted(summary.errors.items()):
+        yield f"  {kind}: {count:,}"
+    if summary.scores is not None:
+        best, middle, worst = summary.scores
+        yield f"score: best {best:.6g}, middle {middle:.6g}, worst {worst:.6g}"
+        yield f"results: {output}/sorted_by_score.jsonl"
+
+
+def _content(summary: Any, output: str) -> dict[str, Any]:
+    best, middle, worst = summary.scores or (None, None, None)
+    return {
+        "run": output, "scored": summary.scored, "errors": dict(summary.errors), "best": best, "middle": middle,
+        "worst": worst,
+    }  # fmt: skip

@@ -1,20 +1,63 @@
-"""Lines on standard error, and libraries kept quiet: what every command does before it works."""
+"""Where the command line prints: results on standard output, lines and progress on standard error. Imports no torch."""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from ladm.progress_bars import PreparingBar, ScoringBar
+
+if TYPE_CHECKING:
+    from ladm.progress import Progress
+
+QUIET, VERBOSE, AS_JSON = "ladm.quiet", "ladm.verbose", "ladm.json"
+"""Keys of what `-q`, `-v` and `--json` say, in the context of the command that runs."""
+
+
+def is_set(key: str) -> bool:
+    """Was the flag given to the command that runs?"""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(key))
 
 
 def note(line: str) -> None:
     """Print a line about the work. Standard output is for results alone."""
-    click.echo(line, err=True)
+    if not is_set(QUIET):
+        click.echo(line, err=True)
+
+
+def next_step(*words: Any) -> None:
+    """Print the command that usually follows."""
+    note(f"next: {shlex.join(map(str, words))}")
+
+
+def print_result(lines: Iterable[str], content: Callable[[], Any]) -> None:
+    """Print the lines of a result, or with `--json` its content as one object."""
+    for line in [json.dumps(content(), default=str)] if is_set(AS_JSON) else lines:
+        click.echo(line)
+
+
+def scoring_bar(what: str = "scoring") -> Progress:
+    """Progress over rows on standard error; none with `-q`."""
+    from ladm.progress import NoProgress
+
+    return NoProgress() if is_set(QUIET) else ScoringBar(what)
+
+
+def preparing_bar() -> PreparingBar:
+    """Progress over documents on standard error; none with `-q`."""
+    return PreparingBar(is_shown=not is_set(QUIET))
 
 
 def quieten_libraries() -> None:
-    """Keep warnings that are not for the user off the terminal; what the user sets in the environment wins."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    """Keep warnings that are not for the user off the terminal; `-v` and what is set in the environment win."""
     # The tokenizers library warns about its own threads whenever a process forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not is_set(VERBOSE):
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

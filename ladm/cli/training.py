@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
-import click
-
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import note, quieten_libraries
+from ladm.cli.terminal import next_step, note, print_result, quieten_libraries
 from ladm.errors import LadmError, install_hint
 from ladm.settings.training import TrainSettings
 
@@ -36,5 +34,10 @@ def train(settings: TrainSettings) -> None:
     # Under accelerate every process gets here, and only the main one has results to print.
     if result is None:
         return
-    click.echo(f"{result.steps:,} steps: loss {result.first_loss:.4f} at the first, {result.last_loss:.4f} at the last")
-    click.echo(f"model: {settings.output}")
+    lines = [
+        f"{result.steps:,} steps: loss {result.first_loss:.4f} at the first, {result.last_loss:.4f} at the last",
+        f"model: {settings.output}",
+    ]
+    content = {"model": settings.output, "steps": result.steps, "first_loss": result.first_loss}
+    print_result(lines, lambda: content | {"last_loss": result.last_loss})
+    next_step("ladm", "evaluate", "perplexity", "--model", settings.output, "--rows", "ROWS")

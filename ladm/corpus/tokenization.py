@@ -10,7 +10,7 @@ from typing import Any
 
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, UsageError, one_line
-from ladm.modeling.facts import HUB_ID
+from ladm.modeling.facts import HUB_ID, hub_name
 
 TEXT_COLUMN = "text"
 COMPARED_TOKENS = 64
@@ -182,12 +182,13 @@ def plain_tokenizer(name: str) -> Any:
 
     Raises LadmError when there is none, or only one that is not fast.
     """
-    if not Path(name).is_dir() and (Path(name).exists() or not HUB_ID.fullmatch(name)):
+    source, revision = (name, None) if Path(name).is_dir() else hub_name(name)
+    if not Path(name).is_dir() and (Path(name).exists() or not HUB_ID.fullmatch(source)):
         raise LadmError(f"no such tokenizer: {name} is neither a folder nor a Hub id such as org/name")
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:
         # The tokenizer classes and the Hub client raise many kinds of their own.
         if Path(name).is_dir() and not (Path(name) / "tokenizer.json").exists():

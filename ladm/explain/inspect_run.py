@@ -80,7 +80,9 @@ def _explainer(
 ) -> Explainer:
     """Load the model and prepare to explain `documents`."""
     identity, reduction = run.identity, run.identity.reduction
-    plan = make_plan(_score_settings(run, settings, reduction))
+    # Rows that fit a layer's window were scored in that layer too.
+    facts = facts.at_length(max(document.num_tokens for document in documents))
+    plan = make_plan(_score_settings(run, settings, reduction), facts=facts)
     used = plan.hardware
     echo(
         f"device    {used.devices[0]} in {used.dtype}, layers {spell_layers(plan.layers)} of {facts.num_layers}, twice "

@@ -99,6 +99,15 @@ class Method:
         )
 
 
+TARGET_SPANS = 256
+"""Spans in a document, from which the default span length follows: the published 128 tokens at 32,768."""
+
+
+def default_span_tokens(length_tokens: int) -> int:
+    """Tokens of a span for documents of that length, where none is given."""
+    return max(1, length_tokens // TARGET_SPANS)
+
+
 METHOD_FIELDS = tuple(field.name for field in fields(Method))
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,16 @@ from ladm.errors import LadmError, UsageError, one_line
 from ladm.settings.layers import spell_layers
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_REVISION = re.compile(rf"({HUB_ID.pattern})@([\w./-]+)")
+"""`org/name@revision`: a branch, a tag or a commit."""
+LFS_POINTER = b"version https://git-lfs"
+_ATTENTION_KINDS = ("full_attention", "sliding_attention", "chunked_attention")
 
 _REFUSED = {
     "falcon": "falcon computes attention by itself, out of the reach of transformers' attention interface",
     "bloom": "bloom adds an ALiBi bias to its logits, which the focus score does not model",
+    "gpt_neo": "gpt_neo computes attention by itself, out of the reach of transformers' attention interface",
+    "gptj": "gptj computes attention by itself, out of the reach of transformers' attention interface",
     "mpt": "mpt adds an ALiBi bias to its logits, which the focus score does not model",
     "gpt_oss": "gpt_oss has attention sinks, which the focus score does not model",
     "gemma2": "gemma2 caps its logits (softcap), which the focus score does not model",
@@ -32,8 +38,8 @@ _REFUSED = {
 class ModelFacts:
     """What the configuration of a model says.
 
-    `max_tokens` is None where the model sets no limit, `head_size` where it is not said; `windowed` are
-    the layers that do not see every earlier token.
+    `max_tokens`, which counts a scaling of the rotary angles, is None where the model sets no limit, `head_size` where
+    it is not said; `windowed` are the layers that do not see every earlier token, and `window` is how many they see.
     """
 
     name: str
@@ -44,6 +50,18 @@ class ModelFacts:
     max_tokens: int | None
     head_size: int | None
     windowed: tuple[int, ...]
+    window: int | None = None
+    longest_tokens: int | None = None
+    """The longest row that `windowed` holds for; None: any."""
+
+    def at_length(self, tokens: int) -> ModelFacts:
+        """The same for rows of at most `tokens`: a window that is no shorter hides nothing of them."""
+        is_open = self.window is not None and tokens <= self.window
+        return replace(self, longest_tokens=tokens, windowed=() if is_open else self.windowed)
+
+    def fits_window(self, window: int | None) -> bool:
+        """Does a window of that many tokens hide nothing of the rows?"""
+        return window is None or (self.longest_tokens is not None and window >= self.longest_tokens)
 
     def choose_layers(self, requested: tuple[int, ...] | None) -> tuple[int, ...]:
         """The layers to score: the requested ones, or all.
@@ -79,17 +97,49 @@ def model_facts(name: str) -> ModelFacts:
         raise LadmError(f"{name}: {config.model_type} is not a decoder of text; use another model") from None
     if num_layers < 1 or vocab_size < 1:
         raise LadmError(f"{name}: config.json gives {num_layers} layers and a vocabulary of {vocab_size}")
-    max_tokens = getattr(config, "max_position_embeddings", None)
-    return ModelFacts(
+    max_tokens, window = scaled_positions(config), _window(config)
+    facts = ModelFacts(
         name=name,
         folder=str(folder.absolute()),
         model_type=config.model_type,
         num_layers=num_layers,
         vocab_size=vocab_size,
-        max_tokens=max_tokens if isinstance(max_tokens, int) and max_tokens > 0 else None,
+        max_tokens=max_tokens,
         head_size=_head_size(config),
         windowed=windowed_layers(config),
+        window=window,
     )
+    # Such as Phi-3.5-mini: a window of 262,144 tokens and 131,072 positions.
+    return facts if max_tokens is None else facts.at_length(max_tokens)
+
+
+def scaled_positions(config: Any) -> int | None:
+    """How many positions a model is made for, a scaling of its rotary angles counted; None: it sets no limit.
+
+    Of yarn, llama3 and their like a configuration gives the positions before the scaling, and after it in only
+    some of them, so the greater of the two numbers counts.
+    """
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    rope = getattr(config, "rope_parameters", None) or {}
+    factor = rope.get("factor")
+    if not isinstance(factor, (int, float)) or rope.get("rope_type", "default") == "default":
+        return limit
+    original = rope.get("original_max_position_embeddings") or limit
+    return max(limit, int(original * factor))
+
+
+def _window(config: Any) -> int | None:
+    """Tokens that a windowed layer sees; None: there is no window, or its size is not said."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    # Without layer types every layer has the window.
+    sizes = [getattr(config, "sliding_window", None)] if not kinds or "sliding_attention" in kinds else []
+    if "chunked_attention" in kinds:
+        sizes.append(getattr(config, "attention_chunk_size", None))
+    if None in sizes:
+        return None
+    return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
 
 
 def _head_size(config: Any) -> int | None:
@@ -107,15 +157,29 @@ def read_config(name: str, folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         # Every configuration class checks its fields in its own way, and raises kinds of its own.
+        if _has_own_code(folder):
+            raise LadmError(
+                f"{name}: this model comes with code of its own (auto_map in config.json), and no code of a model is "
+                "ever run; use a model of a type that transformers has"
+            ) from None
         raise LadmError(f"{name}: config.json cannot be used: {one_line(error)}") from None
+
+
+def _has_own_code(folder: Path) -> bool:
+    try:
+        return "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _refuse(name: str, config: Any) -> None:
     reason = _REFUSED.get(config.model_type.removesuffix("_text"))
     if reason is None and getattr(config, "attn_logit_softcapping", None):
         reason = f"{config.model_type} caps its logits (softcap), which the focus score does not model"
-    if reason is None and "linear_attention" in (getattr(config, "layer_types", None) or ()):
-        reason = f"{config.model_type} has softmax attention in only some of its layers, the rest is linear attention"
+    others = [kind for kind in getattr(config, "layer_types", None) or () if kind not in _ATTENTION_KINDS]
+    if reason is None and others:
+        rest = str(others[0]).replace("_", " ")
+        reason = f"{config.model_type} has softmax attention in only some of its layers, the rest is {rest}"
     if reason is None and getattr(config, "is_encoder_decoder", False):
         reason = f"{config.model_type} is an encoder and a decoder, not a decoder alone"
     if reason is not None:
@@ -151,22 +215,43 @@ def model_folder(name: str) -> Path:
 def _found(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
-    if Path(name).exists() or not HUB_ID.fullmatch(name):
+    hub_id, revision = hub_name(name)
+    if Path(name).exists() or not HUB_ID.fullmatch(hub_id):
         raise LadmError(f"no such model: {name} is neither a folder nor a Hub id such as org/name")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", *TOKENIZER_FILES]))
+        return Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=["*.safetensors", "*.json", *TOKENIZER_FILES])
+        )
     except Exception as error:
         # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
         what = one_line(error)
         raise LadmError(f"no such model: {name} is not a folder, and the Hub did not give it: {what}") from None
 
 
+def hub_name(name: str) -> tuple[str, str | None]:
+    """`org/name@revision` -> (`org/name`, `revision`); without a revision None, which is the main branch."""
+    found = HUB_REVISION.fullmatch(name)
+    return (found[1], found[found.re.groups]) if found else (name, None)
+
+
 def _require_safetensors(name: str, folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise LadmError(
+            f"{name}: this is an adapter{_base_of_adapter(folder)}, not a whole model; merge it into its base model "
+            "and save that (merge_and_unload and save_pretrained of peft)"
+        )
     if not (folder / "config.json").is_file():
         raise LadmError(f"{name}: no config.json there; a model folder holds config.json and *.safetensors")
-    if any(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    for path in (folder / "config.json", *weights):
+        with path.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise LadmError(
+                    f"{name}: {path.name} is a Git LFS pointer, the file itself was not fetched; run git lfs pull there"
+                )
+    if weights:
         return
     pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(suffix))
     if pickles:
@@ -175,6 +260,14 @@ def _require_safetensors(name: str, folder: Path) -> None:
             "convert them to safetensors"
         )
     raise LadmError(f"{name}: no *.safetensors there")
+
+
+def _base_of_adapter(folder: Path) -> str:
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    return f" of {base}" if isinstance(base, str) else ""
 
 
 def model_identity(folder: str) -> dict[str, str]:

@@ -116,6 +116,8 @@ class Observer:
         try:
             ours = self._model(input_ids=ids, use_cache=False, ladm_watch=watch).last_hidden_state
         except (AttributeError, ImportError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            if _is_missing_in_table(error):
+                raise _no_interface(self.facts) from None
             what = f"{type(error).__name__}: {error}"
             other = "" if self.device.type == "cpu" else f", or another --attention than that of {self.attention}"
             raise LadmError(
@@ -155,7 +157,7 @@ class Observer:
     def _check_calls(self, seen: list[tuple[int, dict[str, Any]]]) -> None:
         name, kind = self.facts.name, self.facts.model_type
         if not seen:
-            raise LadmError(f"{name}: {kind} models never call transformers' attention interface; use another model")
+            raise _no_interface(self.facts)
         called = [layer for layer, _ in seen]
         if called != list(range(self.facts.num_layers)):
             raise LadmError(
@@ -164,7 +166,10 @@ class Observer:
             )
         for layer, extras in seen:
             for keyword, what in _NOT_COVERED.items():
-                if extras.get(keyword) is not None and (layer in self.layers or keyword != "sliding_window"):
+                found = extras.get(keyword)
+                if keyword == "sliding_window" and (layer not in self.layers or self.facts.fits_window(found)):
+                    continue
+                if found is not None:
                     raise LadmError(f"{name}: layer {layer} of this {kind} model {what}; use another model")
 
 
@@ -194,7 +199,7 @@ def load_observer(
     Raises LadmError when the weights do not fit the config or the checks fail.
     """
     AttentionInterface.register(IMPLEMENTATION, _attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+    AttentionMaskInterface.register(IMPLEMENTATION, _mask)
     try:
         # The config is read apart, so that an attention kernel named in it is overruled and never fetched.
         config = AutoConfig.from_pretrained(facts.folder, trust_remote_code=False)
@@ -205,14 +210,24 @@ def load_observer(
             attn_implementation=IMPLEMENTATION,
             trust_remote_code=False,
             use_safetensors=True,
+            # Reported below with both sizes, and refused.
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
         model = model.to(device).eval()
     except Exception as error:
         # Each model class, safetensors and the device raise kinds of their own.
+        if _is_missing_in_table(error):
+            raise _no_interface(facts) from None
         raise LadmError(f"{facts.name}: the model does not load: {type(error).__name__}: {one_line(error)}") from None
-    if loading["missing_keys"] or loading["mismatched_keys"]:
-        absent = sorted(str(key) for key in (loading["missing_keys"] or loading["mismatched_keys"]))
+    if loading["mismatched_keys"]:
+        key, stored, expected = min(loading["mismatched_keys"], key=str)
+        raise LadmError(
+            f"{facts.name}: the safetensors do not fit config.json: {key} is {_size(stored)} there, and "
+            f"{_size(expected)} by the configuration"
+        )
+    if loading["missing_keys"]:
+        absent = sorted(map(str, loading["missing_keys"]))
         raise LadmError(f"{facts.name}: the safetensors lack {len(absent)} weights of the model, such as {absent[0]}")
     beyond = [int(found[1]) for key in loading["unexpected_keys"] if (found := _LAYER_NUMBER.search(str(key)))]
     if max(beyond, default=-1) >= facts.num_layers:
@@ -224,6 +239,29 @@ def load_observer(
     if check:
         observer.check()
     return observer
+
+
+def _size(shape: Any) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _no_interface(facts: ModelFacts) -> LadmError:
+    return LadmError(
+        f"{facts.name}: {facts.model_type} models never call transformers' attention interface; use another model"
+    )
+
+
+def _is_missing_in_table(error: Exception) -> bool:
+    """Has the model looked for our attention function in a table of its own?"""
+    return isinstance(error, KeyError) and error.args == (IMPLEMENTATION,)
+
+
+def _mask(*args: Any, local_size: int | None = None, **more: Any) -> Tensor | None:
+    """transformers' mask, and None (plain causal attention) also for rows exactly as long as the window."""
+    if local_size is not None and more["kv_length"] <= local_size:
+        local_size = None
+    mask: Tensor | None = sdpa_mask(*args, local_size=local_size, **more)
+    return mask
 
 
 def _lse_error(view: LayerView) -> float:

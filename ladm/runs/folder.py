@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladm.errors import IncompleteError, LadmError, StorageError
-from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
+from ladm.errors import IncompleteError, LadmError, StorageError, UsageError
+from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity, flag_of_field
 from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SHARED_UNIT_FILES, UNIT_FILES, UNITS
 from ladm.runs.lines import StoredLine, encode_line, read_lines, read_records
 from ladm.runs.records import Record, ScoredRow
@@ -50,6 +50,10 @@ class Run:
         """Open a run for reading, of this format or of an older one. Raises LadmError where there is none."""
         path = folder / IDENTITY_FILE
         if not path.is_file():
+            if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+                raise UsageError(
+                    f"{folder} holds rows, not a run; score them first: ladm score {folder} --model MODEL -o run"
+                )
             raise LadmError(f"{folder} is not a run: it has no {IDENTITY_FILE}")
         with io_errors(path, "read"):
             content = path.read_bytes()
@@ -194,7 +198,13 @@ class Run:
 
 
 def _output_folder(folder: Path) -> OutputFolder:
-    return OutputFolder(folder, record=IDENTITY_FILE, leftovers=LEFTOVERS.pattern)
+    return OutputFolder(
+        folder,
+        record=IDENTITY_FILE,
+        leftovers=LEFTOVERS.pattern,
+        name_of_field=flag_of_field,
+        changed_remedy="give them as they were, another --output, or --overwrite to delete the run and start again",
+    )
 
 
 def require_own_or_empty(folder: Path) -> None:

@@ -6,7 +6,7 @@ units/000007.jsonl        a sealed unit: having this name is the commit
 units/000007.claim-0, 000007.open-0-5f3c    only while several launches share the run
 sorted_by_score.jsonl, scores.parquet, errors.jsonl    the results, present once the run is finished
 inspected/12.json, report.html    what `ladm inspect` and `ladm report` add
-.lock, .holder, .workers, .finishing-0, .sorting-abcd1234/    while a command runs
+.lock, .holder, .workers, .progress-0, .finishing-0, .sorting-abcd1234/    while a command runs
 """
 
 from __future__ import annotations
@@ -38,6 +38,6 @@ SHARED_UNIT_FILES = re.compile(r"\.(claim-|open-)|\.partial$")
 """Part of the name of a file that only launches that share a run write."""
 _PARTIAL_FILES = r"(run\.json|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.[0-9a-f]+\.partial"
 LEFTOVERS = re.compile(
-    rf"\.lock|\.workers|\.finishing-\d+(\.[0-9a-f]+\.partial)?|\.holder|{SORTING.pattern}|{_PARTIAL_FILES}|units"
+    rf"\.lock|\.workers|\.progress-\d+|\.finishing-\d+(\.[0-9a-f]+\.partial)?|\.holder|{SORTING.pattern}|{_PARTIAL_FILES}|units"
 )
 """What a command that was killed may leave in a run folder that has no run.json."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ladm.errors import LadmError
 from ladm.runs.folder import Run
+from ladm.runs.heartbeat import PROGRESS
 from ladm.runs.layout import (
     IDENTITY_FILE,
     INSPECTED,
@@ -73,7 +74,7 @@ def delete_run(folder: Path) -> None:
             f"{folder} holds more than a run ({sorted(others)[0]}); move that away, or give another --output"
         )
     # The results first and the identity last: stopped anywhere in between it is still a run.
-    _remove(folder, *results)
+    _remove(folder, *results, *(path.name for path in folder.glob(f"{PROGRESS}*")))
     with io_errors(folder, "remove from"):
         for path in [*(folder / UNITS).glob("*"), *folder.glob("*.partial")]:
             path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from typing import Any
 from ladm.errors import IncompleteError
 from ladm.runs.claims import units_held
 from ladm.runs.folder import Run
-from ladm.runs.layout import ERRORS_FILE
+from ladm.runs.heartbeat import holder_of, is_locked, pulses
+from ladm.runs.layout import ERRORS_FILE, UNITS
 
 RATE_OVER_UNITS = 64
 # Matched as text: decoding every line of every unit would make the status of a large run take minutes.
@@ -24,7 +26,11 @@ _ERROR_LINE = re.compile(rb'^\{"position": \d+, "status": "error", .*$', re.MULT
 
 @dataclass
 class Status:
-    """How far a run is. `rows_a_second` is over the units sealed last, None before two are sealed."""
+    """How far a run is.
+
+    `rows_a_second` is over the units sealed last, and before two are sealed what the launches at work report;
+    `running` is None where a launch on another machine may be at work, and `who` names it.
+    """
 
     finished: bool
     units: int
@@ -34,6 +40,9 @@ class Status:
     errors: Counter[str] = field(default_factory=Counter)
     rows_a_second: float | None = None
     held: dict[int, str] = field(default_factory=dict)
+    running: bool | None = False
+    who: str | None = None
+    seconds_since_rows: float | None = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -71,7 +80,24 @@ def status(run: Run) -> Status:
                 sealed_at.append((path.stat().st_mtime, unit.stop - unit.start))
                 found.errors.update(_error_types(path.read_bytes()))
     found.rows_a_second = _rate(sorted(sealed_at)[-RATE_OVER_UNITS:])
+    if not found.finished:
+        _add_signs_of_life(found, run)
     return found
+
+
+def _add_signs_of_life(found: Status, run: Run) -> None:
+    """Whether a launch is at work, its rate where no units give one, and how old the newest rows are."""
+    holder, at_work = holder_of(run.folder), pulses(run.folder)
+    elsewhere = bool(found.held) or (holder is not None and not holder[1])
+    found.who = holder[0] if holder is not None else None
+    locked = is_locked(run.folder)
+    found.running = True if locked else None if elsewhere or locked is None else False
+    if found.rows_a_second is None and found.running is not False:
+        rates = [rate for rate in (pulse.rows_a_second for pulse in at_work) if rate]
+        found.rows_a_second = sum(rates) if rates else None
+    with contextlib.suppress(OSError, ValueError):
+        newest = max(path.stat().st_mtime for path in (run.folder / UNITS).iterdir() if path.stat().st_size)
+        found.seconds_since_rows = max(0.0, time.time() - newest)
 
 
 def _count_open(paths: list[Path], errors: Counter[str]) -> int:
@@ -116,5 +142,6 @@ def describe(found: Status) -> dict[str, Any]:
     return {
         "finished": found.finished, "units": found.units, "sealed": found.sealed, "rows": found.rows,
         "done": found.done, "errors": dict(found.errors), "rows_a_second": found.rows_a_second,
-        "seconds_left": found.seconds_left, "held": found.held,
+        "seconds_left": found.seconds_left, "held": found.held, "running": found.running, "who": found.who,
+        "seconds_since_rows": found.seconds_since_rows,
     }  # fmt: skip

@@ -12,7 +12,7 @@ from ladm.errors import LadmError, UsageError, install_hint
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.scoring.engines.batches import BatchRule
-from ladm.scoring.engines.placement import Placement, Shard, parse_shard, placement_from
+from ladm.scoring.engines.placement import SHARING_VARIABLES, Placement, Shard, parse_shard, placement_from
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.score import ScoreSettings
@@ -87,10 +87,11 @@ def make_plan(settings: ScoreSettings, *, facts: ModelFacts | None = None) -> Pl
         # The driver of a Ray cluster claims units like any launch, so that several drivers may share a run.
         placement = placement or Placement(shard=Shard(0, 1))
     if placement is not None and (settings.overwrite or settings.retry_errors):
-        raise UsageError(
-            "--overwrite and --retry-errors are for a run that nobody shares; run them once without --shard and "
-            "--engine ray"
-        )
+        # Such as SLURM_ARRAY_TASK_ID of an array in which every task has a run of its own.
+        found = [name for name in SHARING_VARIABLES if name in os.environ]
+        shared_by = settings.shard is None and settings.engine != "ray" and found
+        remedy = f"here {found[0]} says so: unset {' '.join(found)}" if shared_by else "leave --shard and --engine out"
+        raise UsageError(f"--overwrite and --retry-errors are for a run that no other launch shares; {remedy}")
     if cluster is None:
         hardware = _hardware(settings, facts, rank=placement.rank if placement else None)
     else:

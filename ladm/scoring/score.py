@@ -12,10 +12,11 @@ from pathlib import Path
 from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.tokenization import disagreement
 from ladm.errors import LadmError
-from ladm.modeling.facts import ModelFacts
+from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, NoProgress, Progress, silent
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run, require_own_or_empty
+from ladm.runs.heartbeat import Heartbeat
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.runs.records import ErrorRow, Record
 from ladm.runs.reset import delete_run, forget_errors
@@ -26,8 +27,9 @@ from ladm.scoring.engines.job import ScoreJob, WorkerConfig
 from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.scoring.identity import absolute_name, checked_scorer, identity_of
-from ladm.scoring.plan import Plan, make_plan
+from ladm.scoring.plan import Plan
 from ladm.scoring.result import ScoreResult
+from ladm.scoring.row_checks import plan_for_rows, require_rows
 from ladm.scoring.sink_warning import sink_warning
 from ladm.settings.layers import spell_layers
 from ladm.settings.score import ScoreSettings
@@ -51,10 +53,13 @@ def score(
     """
     folder = Path(settings.output)
     with stop_on_signals(folder) as signals:
+        if rows is None:
+            require_rows(settings.rows)
         require_own_or_empty(folder)
         rows = rows or open_rows(settings.rows, limit=settings.limit)
-        plan = make_plan(settings, facts=facts)
-        for line in _resolved(plan, rows):
+        facts = facts or model_facts(settings.model)
+        plan, lines = plan_for_rows(settings, rows, facts)
+        for line in [*_resolved(plan, rows), *lines, f"output    {settings.output}"]:
             echo(line)
         with locked(folder, shared=plan.placement is not None):
             run = _open_run(plan, rows, echo)
@@ -117,10 +122,13 @@ class _Scoring:
         done, failed = _already_done(self.run)
         limit.add(failed, example=None)
         self.progress.start(total=len(self.rows), done=done)
+        shard = 0 if self.plan.placement is None else self.plan.placement.shard.index
+        heartbeat = Heartbeat(self.run.folder, shard=shard)
 
         def report(records: list[Record]) -> None:
             if self.signals:
                 raise StopSignal(self.signals[0])
+            heartbeat.advance(len(records))
             self.progress.advance(rows=len(records), tokens=sum(record.num_tokens or 0 for record in records))
             errors = [record for record in records if isinstance(record, ErrorRow)]
             limit.add(len(errors), example=errors[0] if errors else None)
@@ -128,6 +136,7 @@ class _Scoring:
         try:
             self._run_engine(self._job(source, report))
         finally:
+            heartbeat.close()
             self.progress.close()
 
     def _job(self, source: Source, report: Report) -> ScoreJob:
@@ -236,4 +245,3 @@ def _resolved(plan: Plan, rows: Rows) -> Iterator[str]:
     problem = disagreement(rows, plan.facts.folder)
     if problem is not None:
         yield f"warning   {problem}"
-    yield f"output    {s.output}"

@@ -36,10 +36,14 @@ def select(settings: SelectSettings) -> Manifest:
     output = Path(settings.output)
     if not settings.dry_run and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise LadmError(f"{output} exists already; give --output another folder")
-    rows = open_rows(settings.rows, limit=run.num_rows)
+    name = settings.rows or run.identity.rows_name
+    try:
+        rows = open_rows(name, limit=run.num_rows)
+    except LadmError as error:
+        raise LadmError(str(error) if settings.rows else f"{error}; give --rows where they are now") from None
     # By content: positions of other rows would select other documents without any error.
     if rows.identity() != run.identity.data:
-        raise LadmError(f"{settings.rows} are not the rows that {settings.run} scored: their content differs")
+        raise LadmError(f"{name} are not the rows that {settings.run} scored: their content differs")
     most = _max_per_document(settings, rows)
     with _work_folder(output, dry_run=settings.dry_run) as work:
         ranked = rank_by_domain(run, rows, domain_key=settings.domain_key, work=work, max_per_document=most)

@@ -13,6 +13,7 @@ from ladm.settings.common import (
     domain_key_setting,
     dtype_setting,
     model_setting,
+    other_tokenizer_setting,
     output_setting,
     seed_setting,
     span_tokens_setting,
@@ -58,6 +59,7 @@ class CalibrateSettings(Settings):
     )
     domain_key: str = domain_key_setting(section=DOCUMENTS)
     seed: int = seed_setting(section=DOCUMENTS)
+    allow_other_tokenizer: bool = other_tokenizer_setting(section=DOCUMENTS)
     # `auc` may use all layers; `cost` lets the model stop early, which makes the scoring of a corpus cheaper.
     objective: Literal["auc", "cost"] = setting(
         "auc", "The best separation, or the best within --max-cost.", section=SEARCH
@@ -137,5 +139,6 @@ class CheckSettings(Settings):
     documents: int = setting(24, "At most N documents, drawn at random.", section=DOCUMENTS, metavar="N", at_least=1)
     seed: int = seed_setting(section=DOCUMENTS)
     domain_key: str = domain_key_setting(section=DOCUMENTS)
+    allow_other_tokenizer: bool = other_tokenizer_setting(section=DOCUMENTS)
     device: str = device_setting("auto, cpu, cuda (all visible GPUs), or cuda:0,1.")
     dtype: DType = dtype_setting()

@@ -53,6 +53,11 @@ def domain_key_setting(
     return setting(DOMAIN_KEY, help_text, section=section, metavar="KEY")
 
 
+def other_tokenizer_setting(**more: Any) -> Any:
+    """Rows that were made with another tokenizer than the model's: what a model makes of them means nothing."""
+    return setting(False, "Accept rows that ladm prepare made with another tokenizer than the model's.", **more)
+
+
 def span_tokens_setting(default: int | None, **more: Any) -> Any:
     """The paper's l."""
     return setting(default, "l: tokens in a span.", section=METHOD, at_least=1, metavar="L", **more)

@@ -49,7 +49,9 @@ def _merge(kind: type, config: str | None, flags: dict[str, Any]) -> dict[str, A
     # None stands for a flag that was not given, so that a file's value survives it.
     chosen |= {name: value for name, value in flags.items() if value is not None}
     for field in settings_of(kind):
-        if field.spec.required and not chosen.get(field.name):
+        # What writes nothing needs no place to write to.
+        needless = field.name == "output" and chosen.get("dry_run")
+        if field.spec.required and not chosen.get(field.name) and not needless:
             where = "here or in the file of --config"
             raise UsageError(f"{field.flag} is missing; give it {where}")
     return chosen

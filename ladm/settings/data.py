@@ -59,7 +59,7 @@ class SelectSettings(Settings):
     """The settings of `ladm select`."""
 
     run: str = setting("", "", metavar="RUN", required=True, positional=True)
-    rows: str = setting("", "The rows that the run scored.", metavar="ROWS", required=True)
+    rows: str = setting("", "The rows that RUN scored.", metavar="ROWS", unset="their place at the time")
     output: str = output_setting("Folder for the subset.", metavar="SUBSET")
     # Required, although a share would be easier to give: results at one number of tokens can be compared.
     tokens: int = setting(0, "Token budget: 1B is 10^9; 500M, 250k.", metavar="N", required=True, parse=parse_tokens)

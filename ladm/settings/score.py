@@ -12,6 +12,7 @@ from ladm.settings.common import (
     device_setting,
     dtype_setting,
     model_setting,
+    other_tokenizer_setting,
     output_setting,
     span_tokens_setting,
 )
@@ -52,7 +53,10 @@ class ScoreSettings(Settings):
         section=METHOD,
         changes_result=True,
     )
-    span_tokens: int = span_tokens_setting(Method.span_tokens, changes_result=True)
+    # None rather than 128: that leaves no span to score in rows much shorter than the published 32,768 tokens.
+    span_tokens: int | None = span_tokens_setting(
+        None, unset="T/256 of the commonest length T: 128 at 32,768", changes_result=True
+    )
     m: int = setting(
         Method.m,
         "Spans at the start of a document that are never compared with.",
@@ -184,6 +188,7 @@ class ScoreSettings(Settings):
         unset="from Slurm or torchrun, else alone",
         changes_result=False,
     )
+    allow_other_tokenizer: bool = other_tokenizer_setting(changes_result=False)
     # Rows of a batch have equal length and are never padded, so its size changes a score by rounding at most.
     batch_size: int | Literal["auto"] = setting(
         "auto", "Rows of equal length in one step.", section=DEVICE, at_least=1, changes_result=False
@@ -191,6 +196,9 @@ class ScoreSettings(Settings):
     # Not marked as changing the result, because the identity of the data covers just the first N rows.
     limit: int | None = setting(
         None, "Score only the first N rows.", metavar="N", unset="all", at_least=1, changes_result=False
+    )
+    dry_run: bool = setting(
+        False, "Load the model, time three rows, show what the whole would take; write nothing.", changes_result=False
     )
     max_errors: int | None = setting(
         None,
@@ -203,7 +211,7 @@ class ScoreSettings(Settings):
     )
     fail_fast: bool = setting(False, "Stop at the first row without a score.", section=RESTARTS, changes_result=False)
     retry_errors: bool = setting(False, "Try every row without a score again.", section=RESTARTS, changes_result=False)
-    # The only flag that deletes scores. It is never suggested, and needs to be typed in full.
+    # The only flag that deletes scores. Only the refusal of changed settings names it, after the ways that keep them.
     overwrite: bool = setting(
         False,
         "Delete the run in RUN, with all its scores, and start again.",
@@ -243,10 +251,13 @@ class ScoreSettings(Settings):
 
     @property
     def method(self) -> Method:
-        """What is computed, with defaults filled in: n is d_afs, and in the paper's variant n0 is 16."""
+        """What is computed, with defaults filled in: n is d_afs, and in the paper's variant n0 is 16.
+
+        `ladm score` sets `span_tokens` by its rows; where there are none to see, as for `ladm.Scorer`, it is 128.
+        """
         return Method(
             variant=self.variant,
-            span_tokens=self.span_tokens,
+            span_tokens=Method.span_tokens if self.span_tokens is None else self.span_tokens,
             m=self.m,
             n=self.d_afs if self.n is None else self.n,
             n0=PAPER_N0_SPANS if self.n0 is None and self.variant == "paper" else self.n0,

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError
 
+CHANGED_REMEDY = "give another --output, or what it was started with"
 
-def require_same(folder: Path, had: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise LadmError with every field that differs; `about` is for people and not compared."""
+
+def require_same(
+    folder: Path,
+    had: dict[str, Any],
+    now: dict[str, Any],
+    *,
+    name_of_field: Callable[[str], str] | None = None,
+    remedy: str = CHANGED_REMEDY,
+) -> None:
+    """Raise LadmError with every field that differs; `about` is for people and not compared.
+
+    `name_of_field` gives a field as a person knows it, such as `--d-afs`; these names then lead the message.
+    """
     differing = list(differences(had, now))
     if differing:
+        fields = (line.partition(": ")[0] for line in differing)
+        # A dictionary, because many fields may stand for one flag, and the order is that of the identity.
+        names = dict.fromkeys(map(name_of_field, fields)) if name_of_field else {}
+        which = f", namely other {', '.join(names)}" if names else ""
         raise LadmError(
-            f"{folder} was started with something else; give another --output, or what it was started with:"
-            + "".join(f"\n  {line}" for line in differing)
+            f"{folder} was started with something else{which}; {remedy}:" + "".join(f"\n  {line}" for line in differing)
         )
 
 

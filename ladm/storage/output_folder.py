@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError, StorageError
 from ladm.storage.files import create_once, io_errors, sync_folder
-from ladm.storage.identity import require_same
+from ladm.storage.identity import CHANGED_REMEDY, require_same
 
 LOCK_FILES = r"\.lock|\.holder"
 """What a lock leaves, for the pattern of leftovers."""
@@ -25,16 +25,25 @@ class OutputFolder:
     """The folder `path`, which belongs to a command as soon as the file `record` is in it.
 
     `leftovers` matches the names that a command killed before that may leave. `remedy` ends the message
-    about a folder of somebody else.
+    about a folder of somebody else, `changed_remedy` that about work that was started with something else, in which
+    `name_of_field` gives the fields that differ as flags.
     """
 
     def __init__(
-        self, path: Path, *, record: str, leftovers: str, remedy: str = "give --output an empty folder"
+        self,
+        path: Path,
+        *,
+        record: str,
+        leftovers: str,
+        remedy: str = "give --output an empty folder",
+        name_of_field: Callable[[str], str] | None = None,
+        changed_remedy: str = CHANGED_REMEDY,
     ) -> None:
         self.path = path
         self.record = path / record
         self._leftovers = re.compile(leftovers)
         self._remedy = remedy
+        self._name_of_field, self._changed_remedy = name_of_field, changed_remedy
 
     @property
     def is_started(self) -> bool:
@@ -69,7 +78,13 @@ class OutputFolder:
         if self.claim(content.encode() + b"\n"):
             return True
         # Compared as JSON gives it back: a tuple is a list there.
-        require_same(self.path, self.started_with(), json.loads(content))
+        require_same(
+            self.path,
+            self.started_with(),
+            json.loads(content),
+            name_of_field=self._name_of_field,
+            remedy=self._changed_remedy,
+        )
         return False
 
     def claim(self, content: bytes) -> bool:

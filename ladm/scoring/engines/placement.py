@@ -21,6 +21,10 @@ class Shard:
             raise UsageError(f"--shard {self.index}/{self.count}: the first is 0/{self.count}")
 
 
+SHARING_VARIABLES = ("SLURM_ARRAY_TASK_ID", "WORLD_SIZE", "SLURM_STEP_ID")
+"""Variables without which `placement_from` finds a launch to be alone."""
+
+
 def parse_shard(text: str) -> Shard:
     """`2/8` -> the third of eight. Raises UsageError for anything else."""
     found = re.fullmatch(r"(\d+)/(\d+)", text)

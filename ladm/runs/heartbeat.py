@@ -1,0 +1,109 @@
+"""A process that scores -> a small file of how far it is, from which `ladm status` has a rate. Imports no torch.
+
+`RUN/.progress-3` is that of the launch with shard 3; the file goes when the launch ends, unless it is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ladm.storage.locks import HOLDER_FILE, LOCK_FILE
+
+PROGRESS = ".progress-"
+WRITE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulse:
+    """How far one launch is, in rows that it has scored itself; times are seconds since 1970."""
+
+    process: int
+    host: str
+    start: float
+    first_batch: float
+    first_rows: int
+    latest: float
+    rows: int
+
+    @property
+    def rows_a_second(self) -> float | None:
+        """Since the first batch, or, with a single batch, since the start, which then counts the loading too."""
+        if self.rows > self.first_rows and self.latest > self.first_batch:
+            return (self.rows - self.first_rows) / (self.latest - self.first_batch)
+        return self.rows / (self.first_batch - self.start) if self.first_batch > self.start else None
+
+
+class Heartbeat:
+    """Writes the file of one launch, at its first batch and then every few seconds."""
+
+    def __init__(self, folder: Path, *, shard: int, clock: Callable[[], float] = time.time) -> None:
+        self._path = folder / f"{PROGRESS}{shard}"
+        self._clock = clock
+        self._start = clock()
+        self._first: tuple[float, int] | None = None
+        self._rows, self._written = 0, 0.0
+
+    def advance(self, rows: int) -> None:
+        """Rows are durable. A file that cannot be written never stops a run."""
+        now = self._clock()
+        self._rows += rows
+        self._first = self._first or (now, rows)
+        if now - self._written < WRITE_SECONDS:
+            return
+        self._written = now
+        pulse = Pulse(
+            process=os.getpid(), host=socket.gethostname(), start=self._start, first_batch=self._first[0],
+            first_rows=self._first[1], latest=now, rows=self._rows,
+        )  # fmt: skip
+        with contextlib.suppress(OSError):
+            self._path.write_text(json.dumps(asdict(pulse)), encoding="utf-8")
+
+    def close(self) -> None:
+        """Remove the file."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def pulses(folder: Path) -> list[Pulse]:
+    """Those of all launches that share the run; what is half written counts as none."""
+    found = []
+    for path in sorted(folder.glob(f"{PROGRESS}*")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            found.append(Pulse(**json.loads(path.read_text(encoding="utf-8"))))
+    return found
+
+
+def is_locked(folder: Path) -> bool | None:
+    """Is a process of this machine at work in the folder? None where the system does not say.
+
+    Reads the kernel's list of locks: to try the lock would make a command fail that starts at this moment.
+    """
+    try:
+        found = (folder / LOCK_FILE).stat()
+        locks = Path("/proc/locks").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return False if Path("/proc/locks").exists() else None
+    except (OSError, ValueError):
+        return None
+    # Such as `1: FLOCK  ADVISORY  WRITE 708 00:2f:13 0 EOF`: the inode is the last part of the sixth word. A file
+    # system of layers shows another device number there than `stat` does, so the inode alone is compared.
+    inodes = {
+        line.split()[5].rpartition(":")[2] for line in locks.splitlines() if " FLOCK " in line and "->" not in line
+    }
+    return str(found.st_ino) in inodes
+
+
+def holder_of(folder: Path) -> tuple[str, bool] | None:
+    """Who works in the folder, or did so when it was killed, and whether that is on this machine."""
+    try:
+        who = (folder / HOLDER_FILE).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return (who, who.endswith(f" on {socket.gethostname()}")) if who else None

@@ -1,0 +1,218 @@
+"""Rows and a model -> the plan for them, and what can be said of them before the model loads. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.corpus.rows import Rows, commonest
+from ladm.corpus.tokenization import load_tokenizer
+from ladm.errors import LadmError, UsageError
+from ladm.method.grid import Method, default_span_tokens
+from ladm.modeling.facts import ModelFacts
+from ladm.runs.layout import IDENTITY_FILE
+from ladm.scoring.plan import Plan, make_plan
+from ladm.settings.score import ScoreSettings
+
+PREPARED = "prepare.json"
+_DOCUMENTS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".ndjson", ".parquet", ".txt", ".csv")
+LOOKED_AT_ROWS = 256
+"""Rows, evenly spread, in which padding and packed documents are looked for."""
+_PACKED_COLUMNS = ("seq_idx", "cu_seqlens", "seq_lengths", "document_ids")
+"""Columns that trainers write beside rows of several documents."""
+
+
+@dataclass(frozen=True)
+class RowLengths:
+    """Tokens of every row; 0 where a row is no list of ids."""
+
+    tokens: npt.NDArray[np.int64]
+
+    @cached_property
+    def counts(self) -> dict[int, int]:
+        """Rows by length, ascending, without those that have no ids."""
+        found, counts = np.unique(self.tokens[self.tokens > 0], return_counts=True)
+        return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+    @property
+    def common(self) -> int:
+        return commonest(self.tokens)
+
+    def refusals(self, method: Method, facts: ModelFacts) -> Counter[str]:
+        """How many rows will have no score, by the type of the error, as far as their lengths say."""
+        found: Counter[str] = Counter()
+        for length, count in self.counts.items():
+            if facts.max_tokens is not None and length > facts.max_tokens:
+                found["too_long"] += count
+            elif not method.grid(length).J:
+                found["too_short"] += count
+        return found
+
+
+def plan_for_rows(settings: ScoreSettings, rows: Rows, facts: ModelFacts) -> tuple[Plan, list[str]]:
+    """The plan of a score, its span length resolved, and lines for people about the rows.
+
+    Raises UsageError for rows of another tokenizer, and LadmError where no row can have a score, or the model or
+    the device cannot be used.
+    """
+    require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
+    lengths = RowLengths(rows.lengths())
+    lines = []
+    if settings.span_tokens is None:
+        settings = replace(settings, span_tokens=default_span_tokens(lengths.common))
+        lines.append(
+            f"spans     {settings.span_tokens} tokens: 1/256 of the commonest length, {lengths.common:,} tokens"
+        )
+    facts = facts.at_length(_longest_that_fits(lengths, facts))
+    lines += _differing_lengths(lengths)
+    lines += _refuse_or_count(settings, lengths, facts)
+    lines += [f"warning   {problem}" for problem in (_padding(rows), _packing(rows)) if problem is not None]
+    return make_plan(settings, facts=facts), lines
+
+
+def require_rows(name: str) -> None:
+    """Raise UsageError for what is no data set of rows, where it is plain which command was meant."""
+    path = Path(name)
+    if (path / IDENTITY_FILE).is_file() and not _is_data_set(path):
+        raise UsageError(f"{name} is a run of ladm score, not rows; choose its best documents with: ladm select {name}")
+    documents = path if path.is_file() and path.name.endswith(_DOCUMENTS) else None
+    if path.is_dir() and not _is_data_set(path):
+        documents = next((each for each in sorted(path.iterdir()) if each.name.endswith(_DOCUMENTS)), None)
+    if documents is not None:
+        raise UsageError(
+            f"{documents} holds documents, not rows of token ids; make rows of them first: ladm prepare {name} "
+            "--tokenizer MODEL -o rows"
+        )
+
+
+def _is_data_set(folder: Path) -> bool:
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def _longest_that_fits(lengths: RowLengths, facts: ModelFacts) -> int:
+    limit = facts.max_tokens
+    return max((length for length in lengths.counts if limit is None or length <= limit), default=0)
+
+
+def _differing_lengths(lengths: RowLengths) -> Iterator[str]:
+    if len(lengths.counts) > 1:
+        common, shortest, longest = lengths.common, min(lengths.counts), max(lengths.counts)
+        yield (
+            f"lengths   {shortest:,} to {longest:,} tokens, {lengths.counts[common]:,} rows have {common:,}; scores "
+            "can be compared among rows of one length"
+        )
+
+
+def _refuse_or_count(settings: ScoreSettings, lengths: RowLengths, facts: ModelFacts) -> Iterator[str]:
+    """A line with the number of rows that will have no score. Raises LadmError where that is all of them."""
+    refused = lengths.refusals(settings.method, facts)
+    if not refused:
+        return
+    if refused.total() == sum(lengths.counts.values()):
+        raise LadmError(_no_row_fits(settings, lengths, facts, refused))
+    reasons = ", ".join(f"{kind} {count:,}" for kind, count in sorted(refused.items()))
+    yield f"warning   {refused.total():,} of {len(lengths.tokens):,} rows will have no score: {reasons}"
+
+
+def _no_row_fits(settings: ScoreSettings, lengths: RowLengths, facts: ModelFacts, refused: Counter[str]) -> str:
+    shortest, longest = min(lengths.counts), max(lengths.counts)
+    if not refused["too_short"]:
+        return (
+            f"every row is longer than the {facts.max_tokens:,} positions of {facts.name} (the shortest has "
+            f"{shortest:,} tokens); make shorter rows, ladm prepare --length {facts.max_tokens}, or use another model"
+        )
+    # Of rows that are too short and rows that are too long only the former can be helped by a setting.
+    fitting = [length for length in lengths.counts if facts.max_tokens is None or length <= facts.max_tokens]
+    length = max(fitting, key=lambda each: (lengths.counts[each], each))
+    message = f"rows of {length:,} tokens" if shortest == longest else f"rows of {shortest:,} to {longest:,} tokens"
+    span = _working_span(settings.method, length)
+    if settings.profile is not None:
+        remedy = "give rows as long as those that the profile was calibrated on, or calibrate at this length"
+    elif span is None:
+        remedy = "make longer rows: ladm prepare --length"
+    else:
+        remedy = f"give --span-tokens {span}, or longer rows"
+    return f"{message} leave no span to score with spans of {settings.method.span_tokens} tokens; {remedy}"
+
+
+def _working_span(method: Method, length: int) -> int | None:
+    """The default span for rows of that length, or else the longest that leaves one to score; None: none does."""
+    spans: list[int] = [default_span_tokens(length), *range(method.span_tokens - 1, 0, -1)]
+    for span in spans:
+        if span < method.span_tokens and replace(method, span_tokens=span).grid(length).J:
+            return span
+    return None
+
+
+def _spread(rows: Rows) -> list[int]:
+    """Positions of a few rows, from all over the data."""
+    return sorted({len(rows) * k // LOOKED_AT_ROWS for k in range(LOOKED_AT_ROWS)})
+
+
+def _padding(rows: Rows) -> str | None:
+    """A warning where the rows' own `attention_mask` marks padding, which a score takes for text."""
+    if "attention_mask" not in rows.column_names:
+        return None
+    looked_at = _spread(rows)
+    masks = [rows.column("attention_mask", k, k + 1)[0] for k in looked_at]
+    padded = sum(bool(mask) and 0 in mask for mask in masks)
+    if not padded:
+        return None
+    return (
+        f"padding: attention_mask has zeros in {padded:,} of the {len(looked_at):,} rows looked at, and padding is "
+        "scored as if it were text; make rows without padding: ladm prepare"
+    )
+
+
+def _packing(rows: Rows) -> str | None:
+    """A warning where the rows show that each holds several documents."""
+    names = rows.column_names
+    packed = next((name for name in _PACKED_COLUMNS if name in names), None)
+    if packed is None and "position_ids" in names:
+        # Positions that start again are how trainers mark the next document of a row.
+        starts = [list(rows.column("position_ids", k, k + 1)[0] or ()).count(0) for k in _spread(rows)]
+        packed = "position_ids" if max(starts, default=0) > 1 else None
+    if packed is None:
+        return None
+    return (
+        f"packed rows: the column {packed} shows several documents in a row, which a score takes for one; give rows of "
+        "one document each: ladm prepare"
+    )
+
+
+def require_tokenizer(rows: Rows, facts: ModelFacts, *, allow_other: bool) -> None:
+    """Raise UsageError for rows that `ladm prepare` made with another tokenizer than the model's.
+
+    Rows without a `prepare.json` and models without a tokenizer pass.
+    """
+    made_with = _tokenizer_of_rows(rows)
+    if allow_other or made_with is None or not (Path(facts.folder) / "tokenizer.json").exists():
+        return
+    name, digest = made_with
+    try:
+        own = load_tokenizer(facts.folder, bos=False).record()["sha256"]
+    except LadmError:
+        # A model can be scored with whose tokenizer does not load; there is nothing to compare then.
+        return
+    if own != digest:
+        raise UsageError(
+            f"{rows.name} was made with the tokenizer of {name}, which is not that of {facts.name}; prepare the rows "
+            f"with --tokenizer {facts.name}, or, where both make the same ids, give --allow-other-tokenizer"
+        )
+
+
+def _tokenizer_of_rows(rows: Rows) -> tuple[str, str] | None:
+    """Name and SHA-256 of the tokenizer that made the rows, where `prepare.json` beside them says."""
+    try:
+        record = json.loads((Path(rows.name) / PREPARED).read_text(encoding="utf-8"))
+        tokenizer = record["asked"]["tokenizer"]
+        return str(tokenizer["name"]), str(tokenizer["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,237 @@
+"""What `ladm score` finds out about rows and a model before the model loads: in full, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ladm.modeling.facts import hub_name, model_facts
+from tests.conftest import GOLDEN, SMALL, topical_rows
+
+NO_SPAN = SMALL[:-2]
+SMALL_MODEL = {
+    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 1024, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def model(folder: Path, kind: str, *, edit: dict[str, Any] | None = None, **config: Any) -> Path:
+    """A small model with random weights; `edit` changes its config.json afterwards."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.for_model(kind, **{**SMALL_MODEL, **config})).save_pretrained(folder)
+    path = folder / "config.json"
+    content = {**json.loads(path.read_text()), **(edit or {})}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+    return folder
+
+
+def last(result: Any) -> str:
+    line: str = result.stderr.splitlines()[-1]
+    return line
+
+
+def test_the_default_span_follows_the_commonest_length(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = save_rows(topical_rows(golden, [512, 700, 512]))
+    result = ladm("score", rows, *NO_SPAN, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "\nspans     2 tokens: 1/256 of the commonest length, 512 tokens\n" in result.stderr
+    assert (
+        "\nlengths   512 to 700 tokens, 2 rows have 512; scores can be compared among rows of one length\n"
+    ) in result.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["span_tokens"] == 2
+
+
+def test_rows_too_short_for_any_span_are_refused_with_the_span_that_works(
+    ladm: Any, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    rows = save_rows(topical_rows(golden, [512, 512]))
+    result = ladm("score", rows, *NO_SPAN, "--span-tokens", "128", "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert last(result) == (
+        "ladm: rows of 512 tokens leave no span to score with spans of 128 tokens; give --span-tokens 2, or longer rows"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_some_rows_without_a_score_are_counted(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = save_rows(topical_rows(golden, [100, 512, 512]))
+    result = ladm("score", rows, *SMALL, "--output", tmp_path / "run")
+    assert "\nwarning   1 of 3 rows will have no score: too_short 1\n" in result.stderr
+
+
+def test_rows_longer_than_the_positions_are_refused(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows, small = (
+        save_rows(topical_rows(golden, [512, 600])),
+        model(tmp_path / "m", "llama", max_position_embeddings=256),
+    )
+    result = ladm("score", rows, *SMALL, "--model", small, "--output", tmp_path / "run")
+    assert last(result) == (
+        f"ladm: every row is longer than the 256 positions of {small} (the shortest has 512 tokens); make shorter "
+        "rows, ladm prepare --length 256, or use another model"
+    )
+
+
+@pytest.mark.parametrize("rope", ["yarn", "linear", "dynamic"])
+def test_positions_count_as_scaled(rope: str, tmp_path: Path) -> None:
+    scaling = {"rope_type": rope, "factor": 4.0, "original_max_position_embeddings": 256}
+    edit = {"rope_parameters": ..., "rope_theta": 10000.0, "rope_scaling": scaling}
+    made = model(tmp_path / "m", "llama", max_position_embeddings=256, edit=edit)
+    assert model_facts(str(made)).max_tokens == 1024
+
+
+def test_a_window_that_never_closes_is_none(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    """A window as long as the rows hides nothing of them; one that is shorter does."""
+    open_window = model(tmp_path / "open", "mistral", sliding_window=512)
+    result = ladm(
+        "score",
+        save_rows(topical_rows(golden, [512, 512])),
+        *SMALL,
+        "--model",
+        open_window,
+        "--output",
+        tmp_path / "run",
+    )
+    assert result.exit_code == 0, result.output
+    longer = save_rows(topical_rows(golden, [513, 512]), "longer")
+    result = ladm("score", longer, *SMALL, "--model", open_window, "--output", tmp_path / "run2")
+    assert last(result) == (
+        f"ladm: {open_window}: layers 0-2 of this mistral model see only a window, which the focus score does not "
+        "model; use another model"
+    )
+
+
+def test_padding_and_packed_rows_are_reported(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, [512, 512])
+    for row in rows:
+        row["attention_mask"] = [1] * 500 + [0] * 12
+        row["position_ids"] = [*range(300), *range(212)]
+    result = ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run")
+    assert (
+        "\nwarning   padding: attention_mask has zeros in 2 of the 2 rows looked at, and padding is " in result.stderr
+    )
+    assert "\nwarning   packed rows: the column position_ids shows several documents in a row, " in result.stderr
+
+
+def test_rows_of_another_tokenizer_are_refused(ladm: Any, talking: Path, tmp_path: Path) -> None:
+    documents, other = tmp_path / "d.jsonl", tmp_path / "other"
+    text = " ".join(f"w{k % 300}" for k in range(600))
+    documents.write_text(json.dumps({"text": text, "meta": {"pile_set_name": "A"}}) + "\n")
+    other.mkdir()
+    for path in talking.iterdir():
+        (other / path.name).write_bytes(path.read_bytes().replace(b'"w299"', b'"v299"'))
+    rows = tmp_path / "rows"
+    assert ladm("prepare", documents, "--tokenizer", talking, "--length", "512", "-o", rows).exit_code == 0
+    command = ("score", rows, *SMALL, "--model", other, "--output", tmp_path / "run")
+    result = ladm(*command)
+    assert result.exit_code == 2
+    assert last(result) == (
+        f"ladm: {rows} was made with the tokenizer of {talking}, which is not that of {other}; prepare the rows with "
+        f"--tokenizer {other}, or, where both make the same ids, give --allow-other-tokenizer"
+    )
+    assert ladm(*command, "--allow-other-tokenizer").exit_code == 0
+
+
+def test_models_that_cannot_be_used_have_a_line_each(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+    t = tmp_path
+    pointer, adapter = model(t / "pointer", "llama"), model(t / "adapter", "llama")
+    (pointer / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n")
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    code = {"model_type": "mine", "auto_map": {"AutoConfig": "configuration_x.X"}}
+    for made, message in [
+        (pointer, "model.safetensors is a Git LFS pointer, the file itself was not fetched; run git lfs pull there"),
+        (
+            adapter,
+            "this is an adapter of org/base, not a whole model; merge it into its base model and save that "
+            "(merge_and_unload and save_pretrained of peft)",
+        ),
+        (
+            model(t / "code", "llama", edit=code),
+            "this model comes with code of its own (auto_map in config.json), and no code of a model is ever run; use "
+            "a model of a type that transformers has",
+        ),
+        (
+            model(t / "sizes", "llama", edit={"vocab_size": 600}),
+            "the safetensors do not fit config.json: embed_tokens.weight is 512 x 32 there, and 600 x 32 by the "
+            "configuration",
+        ),
+        (
+            model(t / "neo", "gpt_neo", num_layers=3, attention_types=[[["global"], 3]], num_heads=2),
+            "gpt_neo computes attention by itself, out of the reach of transformers' attention interface; use another "
+            "model",
+        ),
+        (
+            model(t / "conv", "lfm2", layer_types=["conv", "full_attention", "conv"]),
+            "lfm2 has softmax attention in only some of its layers, the rest is conv; use another model",
+        ),
+    ]:
+        result = ladm("score", short_rows, *SMALL, "--model", made, "--output", t / "run")
+        assert (result.exit_code, last(result)) == (1, f"ladm: {made}: {message}")
+
+
+def test_a_task_of_an_array_learns_what_to_unset(
+    ladm: Any, short_rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    result = ladm("score", short_rows, *SMALL, "--overwrite", "--output", tmp_path / "run")
+    assert result.exit_code == 2
+    assert last(result) == (
+        "ladm: --overwrite and --retry-errors are for a run that no other launch shares; here SLURM_ARRAY_TASK_ID says "
+        "so: unset SLURM_ARRAY_TASK_ID"
+    )
+
+
+def test_a_hub_id_may_have_a_revision() -> None:
+    assert hub_name("org/name@refs/pr/1") == ("org/name", "refs/pr/1")
+    assert hub_name("name@v1.0") == ("name", "v1.0")
+    assert hub_name("org/name") == ("org/name", None)
+    assert model_facts(str(GOLDEN)).window is None
+
+
+def test_a_dry_run_times_three_rows_and_writes_nothing(
+    ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = save_rows(topical_rows(golden, [100, 512, 700, 512]))
+    before = sorted(tmp_path.rglob("*"))
+    result = ladm("score", rows, *SMALL, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "            512            2\n" in result.stdout
+    assert "no score: too_short 1\na row of 512 tokens: " in result.stdout
+    for words in (
+        "a row of 700 tokens: ",
+        "hours on 1 device: ",
+        "hours on 8 devices: ",
+        "memory: ",
+        "results: about ",
+    ):
+        assert words in result.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+    run, documents = tmp_path / "run", tmp_path / "d.jsonl"
+    documents.write_text('{"text": "a"}\n')
+    assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
+    for command, message in [
+        (
+            ("score", run, *SMALL, "--output", tmp_path / "run2"),
+            f"{run} is a run of ladm score, not rows; choose its best documents with: ladm select {run}",
+        ),
+        (
+            ("select", short_rows, "--rows", short_rows, "--tokens", "1", "--output", tmp_path / "s"),
+            f"{short_rows} holds rows, not a run; score them first: ladm score {short_rows} --model MODEL -o run",
+        ),
+        (
+            ("score", documents, *SMALL, "--output", tmp_path / "run2"),
+            f"{documents} holds documents, not rows of token ids; make rows of them first: ladm prepare {documents} "
+            "--tokenizer MODEL -o rows",
+        ),
+    ]:
+        result = ladm(*command)
+        assert (result.exit_code, last(result)) == (2, f"ladm: {message}")
