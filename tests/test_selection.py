@@ -431,7 +431,7 @@ def test_a_damaged_unfinished_or_missing_run_is_refused(
 def test_a_run_without_any_score_is_reported_before_the_pool(
     ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
-    rows = save_rows(topical_rows(golden, [50]))
+    rows = save_rows([row | {"input_ids": [5000] * 50} for row in topical_rows(golden, [50])])
     ladm("score", rows, "--model", GOLDEN, "--output", tmp_path / "run")
     result = ladm("select", tmp_path / "run", "--rows", rows, "--tokens", "1k", "--output", tmp_path / "out")
     assert (result.exit_code, result.stderr) == (1, f"ladm: {tmp_path / 'run'}: no document has a score\n")
