@@ -15,7 +15,7 @@ from ladm.method.focus import copy_keys, copy_share, pairwise_focus, value_weigh
 from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
-from ladm.method.sinks import far_key_mass, sink_mass
+from ladm.method.sinks import SAMPLED_QUERIES, far_key_mass, sink_mass
 
 DEVICE = "cuda" if torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1" else "cpu"
 """Where the Triton kernels run: in the interpreter, or with TRITON_INTERPRET=0 for real."""
@@ -138,7 +138,7 @@ def far_attention(q: Tensor, k: Tensor, scaling: float, rows: list[int], skipped
 
 def test_the_mass_of_far_keys_is_that_of_the_sampled_rows() -> None:
     q, k, _, _ = make(200, 4, 2, 16)
-    rows = [199 - (100 * n) // 32 for n in range(32)]
+    rows = [199 - (100 * n) // SAMPLED_QUERIES for n in range(SAMPLED_QUERIES)]
     found = far_key_mass(q, k, scaling=0.4, skipped_tokens=20)
     for b in range(2):
         torch.testing.assert_close(found[b], far_attention(q[b], k[b], 0.4, rows, 20), rtol=1e-4, atol=1e-6)

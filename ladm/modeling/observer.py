@@ -49,12 +49,13 @@ class LayerView:
 Visit = Callable[[LayerView], None]
 
 
-class _Enough(Exception):
+# An exception is the only way out of a stock model in the middle of its forward pass without a copy of its code.
+class _StopForward(Exception):
     """Unwinds the forward pass once the last wanted layer has been seen."""
 
 
 @dataclass
-class _Watch:
+class _ForwardContext:
     """The context of one forward pass, handed to every attention call in it."""
 
     kernel: str
@@ -92,10 +93,10 @@ class Observer:
         The pass ends at the last wanted layer's q and k: its attention output, its MLP and
         everything behind it are never computed.
         """
-        watch = _Watch(self.attention, frozenset(self.layers), visit)
+        context = _ForwardContext(self.attention, frozenset(self.layers), visit)
         try:
-            self._model(input_ids=ids_BT.to(self.device), use_cache=False, ladm_watch=watch)
-        except _Enough:
+            self._model(input_ids=ids_BT.to(self.device), use_cache=False, ladm_context=context)
+        except _StopForward:
             return
         raise LadmError(f"{self.facts.name}: the forward pass never reached layer {self.layers[-1]}")
 
@@ -110,11 +111,11 @@ class Observer:
         length = min(PROBE_TOKENS, self.facts.max_tokens or PROBE_TOKENS)
         ids = torch.arange(length, device=self.device).mul(37).remainder(self.facts.vocab_size).unsqueeze(0)
         lse_errors: list[float] = []
-        watch = _Watch(
+        context = _ForwardContext(
             self.attention, frozenset(self.layers[:1]), lambda view: lse_errors.append(_lse_error(view)), unwinds=False
         )
         try:
-            ours = self._model(input_ids=ids, use_cache=False, ladm_watch=watch).last_hidden_state
+            ours = self._model(input_ids=ids, use_cache=False, ladm_context=context).last_hidden_state
         except (AttributeError, ImportError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             if _is_missing_in_table(error):
                 raise _no_interface(self.facts) from None
@@ -124,7 +125,7 @@ class Observer:
                 f"{self.facts.name}: {self.facts.model_type} models cannot be observed, they fail with an attention "
                 f"function of ours ({what}); use another model{other}"
             ) from None
-        self._check_calls(watch.seen)
+        self._check_calls(context.seen)
         stock = self._stock_hidden_states(ids)
         if not stock.isfinite().all():
             raise LadmError(
@@ -281,29 +282,31 @@ def _attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    ladm_watch: _Watch,
+    ladm_context: _ForwardContext,
     **extras: Any,
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls: q (B,H,T,D), k and v (B,G,T,D) -> (B,T,H,D)."""
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    watch = ladm_watch
-    watch.seen.append((layer, extras))
-    wanted = watch.visit is not None and layer in watch.layers
-    last = wanted and watch.unwinds and layer == max(watch.layers)
+    context = ladm_context
+    context.seen.append((layer, extras))
+    wanted = context.visit is not None and layer in context.layers
+    last = wanted and context.unwinds and layer == max(context.layers)
+    # transformers passes a mask only where more than plain causal attention is meant: padding, or a sliding window.
     if attention_mask is not None:
-        if wanted and watch.unwinds:
+        if wanted and context.unwinds:
             raise LadmError(f"layer {layer} does not see every earlier token; leave it out with --layers")
         out = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
         )
         return out.transpose(1, 2), None
     lse = None
+    # Nobody reads the output of the last scored layer, so its attention, the dearest kernel of a layer, is skipped.
     if not last:
-        out, lse = causal_attention(query, key, value, scaling=scaling, kernel=watch.kernel)
-    if wanted and watch.visit is not None:
+        out, lse = causal_attention(query, key, value, scaling=scaling, kernel=context.kernel)
+    if wanted and context.visit is not None:
         view = LayerView(layer=layer, q_BHTD=query, k_BGTD=key, v_BGTD=value, scaling=scaling, lse_BHT=lse)
-        watch.visit(view)
+        context.visit(view)
     if last:
-        raise _Enough
+        raise _StopForward
     return out.transpose(1, 2), None

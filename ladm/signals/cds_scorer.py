@@ -15,7 +15,7 @@ from ladm.errors import RowError
 from ladm.method.reduction import Floats, Reduction, kept_column, reduce_cds
 from ladm.modeling.observer import Observer
 from ladm.settings.score import ScoreSettings
-from ladm.signals.layer_cds import Kept, forward, layer_cds
+from ladm.signals.layer_cds import Columns, forward, layer_cds
 from ladm.signals.scorer import Scored
 
 
@@ -55,8 +55,10 @@ class LadmScorer:
         grid = self._grid(ids.shape[1])
         if self.asynchronous:
             device = self._observer.device
+            # From ordinary memory the copy would wait for everything that is queued on the device before it.
             on_device = ids.pin_memory().to(device, non_blocking=True)
             started = forward(self._observer, on_device, grid, **self._how, low_memory=low_memory).to_host()
+            # To wait for this event is to wait for these rows; the next ones may be queued behind it already.
             there = torch.cuda.current_stream(device).record_event()
 
             def wait() -> list[Scored]:
@@ -69,7 +71,7 @@ class LadmScorer:
         together = {name: torch.cat([each[name] for each in kept]) for name in kept[0]}
         return lambda: self._scored(together)
 
-    def _scored(self, kept: Kept) -> list[Scored]:
+    def _scored(self, kept: Columns) -> list[Scored]:
         kept_BL = {name: values.double().numpy() for name, values in kept.items()}
         scores_B = self._reduce(kept_BL)
         extras = {name: values_BL.tolist() for name, values_BL in kept_BL.items()}

@@ -15,11 +15,11 @@ from ladm.method.reduction import kept_column
 from ladm.method.sinks import far_key_mass, sink_mass
 from ladm.modeling.observer import LayerView, Observer
 
-Kept = dict[str, Tensor]
+Columns = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pass:
+class ForwardResult:
     """What a forward pass has left of rows of equal length, on the device where it ran or on its way to the host.
 
     `pfs_BLJN` is equation 2 of every wanted layer, `value_BLJN` the same with value weights, `copied_BL` the part of
@@ -33,16 +33,16 @@ class Pass:
     value_BLJN: Tensor
     copied_BL: Tensor
     sink_mass_BL: Tensor
-    heads: Kept
+    heads: Columns
 
-    def to_host(self, *, wait: bool = False) -> Pass:
+    def to_host(self, *, wait: bool = False) -> ForwardResult:
         """The same on the CPU. Without `wait` the copies are made when the device's queue reaches them."""
         names = ("pfs_BLJN", "value_BLJN", "copied_BL", "sink_mass_BL")
         tensors = {name: getattr(self, name).to("cpu", non_blocking=not wait) for name in names}
         heads = {name: values.to("cpu", non_blocking=not wait) for name, values in self.heads.items()}
         return replace(self, **tensors, heads=heads)
 
-    def finish(self) -> Kept:
+    def finish(self) -> Columns:
         """Equations 3-5: the stored columns, as in `layer_cds`."""
         kept = {
             kept_column(heads=False, second_form=k == 1, focus=focus): _cds(pfs_BLJN, self.grid, form)
@@ -67,7 +67,7 @@ def layer_cds(
     backend: str,
     record: str = "layers",
     low_memory: bool = False,
-) -> Kept:
+) -> Columns:
     """The stored columns of rows of equal length, from one forward pass; float32 on the CPU, by `observer.layers`.
 
     `cds_per_layer` (B, L), beside an ablation of "none" the same without sigma, `cds_per_layer_no_std`; both also of
@@ -90,7 +90,7 @@ def forward(
     backend: str,
     record: str,
     low_memory: bool = False,
-) -> Pass:
+) -> ForwardResult:
     """The part of `layer_cds` that the device does. A GPU is given its work and, but for constants, not waited for.
 
     Equations 3-5 of whole layers are left to the host: a GPU would take longer to begin so little
@@ -100,6 +100,7 @@ def forward(
     layers: dict[str, list[Tensor]] = {"pfs_BLJN": [], "value_BLJN": [], "copied_BL": [], "sink_mass_BL": []}
     heads: dict[str, list[Tensor]] = {}
     by_head = record in ("heads", "forms")
+    # They depend on the ids alone: found once, used in every layer.
     copy_keys = CopyKeys(ids_BT.to(observer.device), grid)
 
     def visit(view: LayerView) -> None:
@@ -124,7 +125,7 @@ def forward(
     observer.observe(ids_BT, visit)
     columns = {name: torch.cat(parts, dim=1) for name, parts in heads.items()}
     by_layer = {name: torch.stack(parts, dim=1) for name, parts in layers.items()}
-    return Pass(grid=grid, ablation=ablation, record=record, heads=columns, **by_layer)
+    return ForwardResult(grid=grid, ablation=ablation, record=record, heads=columns, **by_layer)
 
 
 def _by_kind(plain: Tensor, value: Tensor) -> tuple[tuple[FocusKind, Tensor], ...]:
