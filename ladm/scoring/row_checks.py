@@ -1,4 +1,4 @@
-"""Rows and a model -> the plan for them, and what can be said of them before the model loads. Imports no torch."""
+"""Rows and a model -> the plan for them, and what is known about them before the model loads. Imports no torch."""
 
 from __future__ import annotations
 
