@@ -22,8 +22,8 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import crashes
 import test_torture
-import torture
 from fakes import fake_rows
 
 from ladm import __version__
@@ -41,39 +41,39 @@ def make_rows(folder: Path, count: int) -> Rows:
 
 def kills(root: Path) -> dict[str, Any]:
     """1,000 SIGKILLs of a run in one folder."""
-    found = torture.kill_again_and_again(root, make_rows(root, 4000), kills=1000, seed=SEED)
+    found = crashes.kill_again_and_again(root, make_rows(root, 4000), kills=1000, seed=SEED)
     return asdict(found)
 
 
 def pool_kills(root: Path) -> dict[str, Any]:
     """100 SIGKILLs of a supervisor with its two workers in one folder."""
     rows = make_rows(root, 4000)
-    return asdict(torture.kill_again_and_again(root, rows, kills=100, seed=SEED, workers=2))
+    return asdict(crashes.kill_again_and_again(root, rows, kills=100, seed=SEED, workers=2))
 
 
 def shared_runs(root: Path) -> dict[str, Any]:
     """100 SIGKILLs of one of 3 launches that share a run."""
-    return asdict(torture.kill_launches(root, make_rows(root, 20_000), kills=100, launches=3, seed=SEED))
+    return asdict(crashes.kill_launches(root, make_rows(root, 20_000), kills=100, launches=3, seed=SEED))
 
 
 def crash_points(root: Path) -> dict[str, Any]:
     """A stop before and after every disk operation of a run."""
-    return {"points": torture.every_crash_point(root, make_rows(root, 60))}
+    return {"points": crashes.every_crash_point(root, make_rows(root, 60))}
 
 
 def disk_failures(root: Path) -> dict[str, Any]:
     """A full disk at every operation of a run, once and from then on."""
-    return {"failures": torture.every_failure(root, make_rows(root, 60))}
+    return {"failures": crashes.every_failure(root, make_rows(root, 60))}
 
 
 def worker_kills(root: Path) -> dict[str, Any]:
     """100 SIGKILLs of one of 4 workers."""
-    return {"kills": torture.kill_workers(root, make_rows(root, 30_000), kills=100, workers=4, seed=SEED)}
+    return {"kills": crashes.kill_workers(root, make_rows(root, 30_000), kills=100, workers=4, seed=SEED)}
 
 
 def races(root: Path) -> dict[str, Any]:
     """8 processes at once for one folder, 100 times."""
-    return {"races": torture.race_for_the_lock(root, processes=8, races=100)}
+    return {"races": crashes.race_for_the_lock(root, processes=8, races=100)}
 
 
 def state_machine(root: Path) -> dict[str, Any]:

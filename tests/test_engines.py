@@ -16,8 +16,8 @@ from typing import Any
 
 import fakes
 import pytest
+from crashes import contents, identity, job_of
 from fakes import fake_rows
-from torture import contents, identity, job_of
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError, LockedError

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts" / "experiment"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts" / "experiment"))
 
 import outcomes
 import selection

@@ -14,7 +14,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 SCRIPTS = Path(__file__).parent.parent / "scripts" / "experiment" / "influence"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.append(str(SCRIPTS))
 
 import measure  # noqa: E402
 import prepare  # noqa: E402

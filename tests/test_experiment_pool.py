@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts" / "experiment"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts" / "experiment"))
 
 from pool import candidates, extract, faults, fetch, formats, select_rows, sources
 from pool.extract import Document, Source

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import crashes
 import fakes
 import pytest
-import torture
 from conftest import GOLDEN, topical_rows
 
 from ladm.corpus.rows import Rows, open_rows
@@ -69,15 +69,15 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 @pytest.fixture(scope="module")
 def plain(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("plain") / "run"
-    torture.complete(folder, rows)
-    return torture.contents(folder)
+    crashes.complete(folder, rows)
+    return crashes.contents(folder)
 
 
 def score_with_ray(folder: Path, rows: Rows, make_scorer: Any, *, report: Any = lambda _: None) -> None:
     with locked(folder, shared=True):
-        run = Run.create_or_resume(folder, torture.identity(rows))
+        run = Run.create_or_resume(folder, crashes.identity(rows))
         with SharedUnits(run, Shard(0, 1)) as source:
-            job = torture.job_of(run, rows, source, make_scorer=make_scorer, report=report)
+            job = crashes.job_of(run, rows, source, make_scorer=make_scorer, report=report)
             engine.run_units(job, cluster=ray_connection.connect("cpu", 2))
             source.finish(partial(finish, run), lambda: run.is_finished)
 
@@ -86,7 +86,7 @@ def score_with_ray(folder: Path, rows: Rows, make_scorer: Any, *, report: Any = 
 def test_the_same_bytes_from_two_nodes(rows: Rows, plain: dict[str, bytes], tmp_path: Path) -> None:
     heard: list[Any] = []
     score_with_ray(tmp_path / "run", rows, fakes.make_slow, report=heard.extend)
-    assert torture.contents(tmp_path / "run") == plain
+    assert crashes.contents(tmp_path / "run") == plain
     assert sorted(record.position for record in heard) == list(range(ROWS))
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2
 
@@ -131,7 +131,7 @@ def test_the_command_gives_the_bytes_of_one_process(ladm: Any, save_rows: Any, g
     result = ladm(*command, "--output", tmp_path / "ray", "--engine", "ray", "--workers", "2")
     assert result.exit_code == 0, result.output
     assert "2 actors of Ray in float32" in result.stderr
-    assert torture.contents(tmp_path / "ray") == torture.contents(tmp_path / "alone")
+    assert crashes.contents(tmp_path / "ray") == crashes.contents(tmp_path / "alone")
     assert ladm("verify", tmp_path / "ray", "--deep").exit_code == 0
 
 
@@ -193,7 +193,7 @@ def test_a_node_killed_in_the_middle_loses_nothing(
 
     score_with_ray(tmp_path / "run", rows, fakes.make_slow, report=report)
     assert not cluster.worker_nodes
-    assert torture.contents(tmp_path / "run") == plain
+    assert crashes.contents(tmp_path / "run") == plain
     counted = Counter(record.position for record in heard)
     assert len(counted) > ROWS // 2
     assert max(counted.values()) == 1, "a row that was reported as durable was scored again"

@@ -12,8 +12,8 @@ from typing import Any
 import fakes
 import numpy as np
 import pytest
+from crashes import complete, contents, identity
 from fakes import FakeScorer, fake_rows
-from torture import complete, contents, identity
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError

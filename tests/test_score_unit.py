@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashes import complete, contents, identity, job_of
 from fakes import FakeScorer, fake_rows
-from torture import complete, contents, identity, job_of
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import StorageError

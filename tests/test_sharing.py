@@ -12,8 +12,8 @@ from typing import Any
 
 import fakes
 import pytest
+from crashes import contents, identity, job_of
 from test_engines import complete
-from torture import contents, identity, job_of
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LockedError, StorageError, UsageError

@@ -10,12 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import fake_rows
-from forgetful import ForgetfulDisk
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from torture import (
+from crashes import (
     Stopped,
     complete,
     contents,
@@ -28,6 +23,11 @@ from torture import (
     race_for_the_lock,
     stop_at,
 )
+from fakes import fake_rows
+from forgetful import ForgetfulDisk
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import StorageError

@@ -42,8 +42,11 @@ def stop_on_signals(folder: Path) -> Iterator[list[int]]:
     before = {number: signal.signal(number, stop) for number in HANDLED}
     try:
         yield signals
-    except StopSignal as stopped:
-        number = signal.Signals(stopped.args[0])
+    except (StopSignal, SystemError):
+        # Compiled code that a handler's exception passes through may replace it by a SystemError, as Ray's does.
+        if not signals:
+            raise
+        number = signal.Signals(signals[0])
         raise InterruptedRunError(
             f"stopped by {number.name}; finished rows are safe in {folder}, and the same command goes on from there",
             signal_number=number,

@@ -174,7 +174,7 @@ def kill_again_and_again(folder: Path, rows: Rows, *, kills: int, seed: int, wor
 def _one_life(run: Path, rows: Rows, reported: Path, kill: str, *, workers: int) -> bool:
     """Work on the run in another process group until it ends (True) or kills itself (False)."""
     reported.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torture", str(run), rows.name, str(reported), str(workers), kill]
+    command = [sys.executable, "-m", "crashes", str(run), rows.name, str(reported), str(workers), kill]
     process = subprocess.Popen(command, cwd=Path(__file__).parent, start_new_session=True)
     code = process.wait()
     assert code in (0, -signal.SIGKILL), f"the run ended with {code} by itself"
@@ -194,7 +194,7 @@ def kill_launches(folder: Path, rows: Rows, *, kills: int, launches: int, seed: 
 
         def start(index: int, run: Path = run, reported: Path = reported) -> subprocess.Popen[bytes]:
             shard = f"{index}/{launches}"
-            command = [sys.executable, "-m", "torture", str(run), rows.name, str(reported), "1", "never", shard]
+            command = [sys.executable, "-m", "crashes", str(run), rows.name, str(reported), "1", "never", shard]
             return subprocess.Popen(command, cwd=Path(__file__).parent)
 
         lives = [start(index) for index in range(launches)]
