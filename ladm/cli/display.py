@@ -68,7 +68,7 @@ def status_report(found: Any) -> Iterator[str]:
     # There is no rate before the first batch is stored, and any guess at the time left would be wrong.
     if not found.finished and found.rows_a_second:
         left = found.seconds_left
-        yield f"rate: {found.rows_a_second:,.3g} rows/s of late, {duration(left)} left at that rate"
+        yield f"rate: {found.rows_a_second:,.3g} rows/s recently, {duration(left)} left at that rate"
     for unit, who in sorted(found.held.items()):
         yield f"unit {unit}: {who}"
 

@@ -139,6 +139,11 @@ class Observer:
             )
         apart = ((ours.float() - stock.float()).norm() / stock.float().norm()).item()
         if not apart <= HIDDEN_STATE_TOLERANCE[self.dtype]:
+            if self._fused is not None:
+                raise LadmError(
+                    f"{self.facts.name}: its fused layers do not reproduce the stock ones in {self.dtype} (hidden states "
+                    f"differ by {apart:.2g}); give --fused none"
+                )
             raise LadmError(
                 f"{self.facts.name}: causal attention does not reproduce this {self.facts.model_type} model (hidden "
                 f"states differ by {apart:.2g}), so scores from its q and k would be wrong; use another model"
