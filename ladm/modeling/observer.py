@@ -141,8 +141,8 @@ class Observer:
         if not apart <= HIDDEN_STATE_TOLERANCE[self.dtype]:
             if self._fused is not None:
                 raise LadmError(
-                    f"{self.facts.name}: its fused layers do not reproduce the stock ones in {self.dtype} (hidden states "
-                    f"differ by {apart:.2g}); give --fused none"
+                    f"{self.facts.name}: the fused layers do not reproduce the stock ones in {self.dtype} "
+                    f"(hidden states differ by {apart:.2g}); give --fused none"
                 )
             raise LadmError(
                 f"{self.facts.name}: causal attention does not reproduce this {self.facts.model_type} model (hidden "
