@@ -17,10 +17,16 @@ from ladm.method.attention import causal_attention
 from ladm.method.focus import aggregated_focus, contextual_dependency, wanted_JN
 from ladm.method.focus import pairwise_focus as oracle
 from ladm.method.grid import Grid, span_grid
-from ladm.method.pfs import pairwise_focus
+from ladm.method.pfs import measure_focus
 
 DEVICE = "cuda" if torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1" else "cpu"
 """Where the Triton kernels run: in the interpreter, or with TRITON_INTERPRET=0 for real."""
+
+
+def pairwise_focus(q: Tensor, k: Tensor, lse: Tensor | None, *, by_head: bool = False, **options: Any) -> Tensor:
+    """Equation 2 alone: (B, J, N), or (B, H, J, N) by head."""
+    pfs_BKJN = measure_focus(q, k, lse, by_head=by_head, **options).pfs_BKJN
+    return pfs_BKJN if by_head else pfs_BKJN.squeeze(1)
 
 
 def draw(B: int, H: int, G: int, T: int, D: int, *, sharp: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:

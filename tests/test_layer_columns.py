@@ -9,7 +9,7 @@ import torch
 
 from ladm.method import focus as oracle
 from ladm.method.grid import Grid, Method
-from ladm.method.pfs import pairwise_focus
+from ladm.method.pfs import measure_focus
 from ladm.method.sinks import far_key_mass, sink_mass
 from ladm.signals.layer_cds import layer_cds
 
@@ -57,10 +57,10 @@ def test_what_was_stored_before_stays_the_same_to_the_last_bit(golden_observer: 
 
     def visit(view: Any) -> None:
         for kept, heads in ((whole, False), (by_head, True)):
-            pfs = pairwise_focus(
+            focus = measure_focus(
                 view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend="torch", by_head=heads
             )
-            kept.append(pfs)
+            kept.append(focus.pfs_BKJN if heads else focus.pfs_BKJN.squeeze(1))
 
     golden_observer.observe(ids, visit)
     for record in ("layers", "heads", "range", "forms"):

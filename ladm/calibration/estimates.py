@@ -49,7 +49,7 @@ def wins(intact_A: Floats, pasted_B: Floats) -> Floats:
 class Wins:
     """Every intact document against every row of one kind, and the documents that both come from.
 
-    `wins_AB` is as of `wins`, or the difference of two such matrices; its mean is an AUC, or a gain in AUC.
+    `wins_AB` is a result of `wins`, or the difference of two such matrices; its mean is an AUC, or a gain in AUC.
     """
 
     wins_AB: Floats

@@ -58,7 +58,7 @@ class Decomposer:
         So the first pass computes PFS of whole spans and finds the strongest pairs, and the second pass computes the
         focus of single tokens for these alone.
 
-        `low_memory`: as of `pairwise_focus`.
+        `low_memory`: see `measure_focus`.
         """
         reduction, ablation = self.reduction, self.ablation
         pfs_PJN = self._pairwise_focus(ids_BT, grid, low_memory=low_memory)

@@ -36,7 +36,7 @@ def measure_focus(
         lse_BHT: float32 log-sum-exp of the causal logits of every query row; None: it is computed
             here for the scored rows.
         by_head: leave out the mean over heads.
-        key_weight_BGT: float32 factor on the attention to each key, as of `focus.value_weights`.
+        key_weight_BGT: float32 factor on the attention to each key, see `focus.value_weights`.
         copy_keys: the rows' copy keys, to add up the attention that falls on them.
         low_memory: hold as few logits at a time as possible; the Triton backend never holds any.
 
@@ -57,24 +57,6 @@ def measure_focus(
         )  # fmt: skip
         return by_head_focus if by_head else _mean_over_heads(by_head_focus)
     raise UsageError(f"no backend {backend!r}; there is {', '.join(BACKENDS)}")
-
-
-def pairwise_focus(
-    q_BHTD: Tensor,
-    k_BGTD: Tensor,
-    lse_BHT: Tensor | None,
-    *,
-    scaling: float,
-    grid: Grid,
-    backend: str,
-    by_head: bool = False,
-    low_memory: bool = False,
-) -> Tensor:
-    """Equation 2 alone, arguments as of `measure_focus`: (B, J, N) float32; (B, H, J, N) with `by_head`."""
-    focus = measure_focus(
-        q_BHTD, k_BGTD, lse_BHT, scaling=scaling, grid=grid, backend=backend, by_head=by_head, low_memory=low_memory
-    )
-    return focus.pfs_BKJN if by_head else focus.pfs_BKJN.squeeze(1)
 
 
 def _mean_over_heads(focus: Focus) -> Focus:

@@ -78,7 +78,7 @@ def measure_focus(
     copy_keys: CopyKeys | None = None,
     low_memory: bool = False,
 ) -> Focus:
-    """Equation 2 in plain torch operations, arguments and result as of `pfs.measure_focus`."""
+    """Equation 2 in plain torch operations, arguments and result as in `pfs.measure_focus`."""
     B, H, T, D = q_BHTD.shape
     G = k_BGTD.shape[1]
     q_ZRTD = q_BHTD.reshape(B * G, H // G, T, D)

@@ -199,7 +199,7 @@ def load_observer(
 ) -> Observer:
     """Load the weights of `facts.folder` and, unless `check` is False, check that they can be observed.
 
-    `attention` is the name of a kernel; None: the one that `attention_kernel` chooses. `fused`: as of `resolve_fused`.
+    `attention` is the name of a kernel; None: the one that `attention_kernel` chooses. `fused`: see `resolve_fused`.
 
     Only safetensors are read and no code of the model folder is run.
     Raises LadmError when the weights do not fit the config or the checks fail.

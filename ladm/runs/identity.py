@@ -169,7 +169,7 @@ class RunIdentity:
 
     @property
     def data(self) -> dict[str, Any]:
-        """Number and digest of the rows, as of `Rows.identity`."""
+        """Number and digest of the rows, as in `Rows.identity`."""
         return cast(dict[str, Any], self.content["data"])
 
     @property

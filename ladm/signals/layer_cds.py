@@ -75,7 +75,7 @@ def layer_cds(
     of the used PFS that falls on copy keys; `sink_mass_per_layer`. With record "heads" also `cds_per_head` and
     `value_cds_per_head` (B, L H), each head's CDS from its own PFS, layer by layer; with "range" also
     `range_per_layer` (B, L), the median PFS of the used pairs at least half the document apart; with "forms" heads
-    too, and everything also without sigma. `low_memory`: as of `measure_focus`.
+    too, and everything also without sigma. `low_memory`: see `measure_focus`.
     """
     one = forward(observer, ids_BT, grid, ablation=ablation, backend=backend, record=record, low_memory=low_memory)
     return one.to_host(wait=True).finish()

@@ -23,7 +23,7 @@ from ladm.calibration.contrast import ContrastRow, contrast_set
 from ladm.corpus.rows import open_rows
 from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.grid import Grid, span_grid
-from ladm.method.pfs import pairwise_focus
+from ladm.method.pfs import measure_focus
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import LayerView, Observer, load_observer
 from ladm.settings.layers import parse_layers
@@ -65,9 +65,9 @@ def measure(observer: Observer, ids: torch.Tensor, grids: dict[str, Grid]) -> di
 
     def visit(view: LayerView) -> None:
         for name, grid in grids.items():
-            pfs_BHJN = pairwise_focus(
+            pfs_BHJN = measure_focus(
                 view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend="torch", by_head=True
-            )
+            ).pfs_BKJN
             for form, ablation in (("", "none"), (" no-std", "no-std")):
                 afs_BJ = aggregated_focus(pfs_BHJN.mean(dim=1), grid, ablation=ablation)
                 out[name + form].append(round_to_6(contextual_dependency(afs_BJ, grid, ablation=ablation).item()))
