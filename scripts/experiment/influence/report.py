@@ -45,6 +45,10 @@ def residual(target: Array, given: Array) -> Array:
     return np.asarray(y - given @ fit)
 
 
+def standardised(values: Array) -> Array:
+    return (values - values.mean()) / max(float(values.std()), 1e-30)
+
+
 def correlation(x: Array, y: Array) -> float:
     x, y = x - x.mean(), y - y.mean()
     size = math.sqrt(float(x @ x) * float(y @ y))
@@ -103,7 +107,10 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, Array]:
         "gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy", "gzip_ratio", "far_rare",
         "unigram_entropy", "repeated_4grams", "repeated_13grams", "characters_per_token", "loss", "bigram",
     )  # fmt: skip
+    plain += tuple(name for name in ("prolong", "prolong_per_pair") if name in rows[0])
     found |= {name: np.array([row[name] for row in rows]) for name in plain}
+    spread, variance = (np.array([row[name] for row in rows]) for name in ("longattn_ds", "longattn_v"))
+    found["LongAttn"] = standardised(spread) - 0.5 * standardised(variance)
     return found | {"random": np.random.default_rng(0).random(len(rows))}
 
 
@@ -171,12 +178,18 @@ def as_markdown(found: dict[str, Any]) -> str:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows that both parts have measured."""
-    influence, columns = (
+    """The rows that every part has measured; ProLong's score is optional."""
+    parts = [
         {row["id"]: row for row in map(json.loads, (folder / f"{name}.jsonl").read_text().splitlines())}
-        for name in ("influence", "columns")
-    )
-    return [row | columns[name] for name, row in influence.items() if name in columns]
+        for name in ("influence", "columns", "prolong")
+        if name != "prolong" or (folder / "prolong.jsonl").exists()
+    ]
+    first, *others = parts
+    return [
+        row | {key: value for part in others for key, value in part[name].items()}
+        for name, row in first.items()
+        if all(name in part for part in others)
+    ]
 
 
 @click.command(help=__doc__.splitlines()[0])
