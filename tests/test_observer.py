@@ -15,8 +15,9 @@ from conftest import GOLDEN
 from ladm.errors import LadmError, UsageError
 from ladm.method.focus import pairwise_focus
 from ladm.method.grid import span_grid
+from ladm.modeling.attention_function import LayerView
 from ladm.modeling.facts import model_facts, spell_layers
-from ladm.modeling.observer import LayerView, Observer, load_observer
+from ladm.modeling.observer import Observer, load_observer
 
 SMALL = {
     "vocab_size": 96,

@@ -16,7 +16,8 @@ from ladm.method.focus import aggregated_focus, contextual_dependency, value_wei
 from ladm.method.grid import Ablation, Grid
 from ladm.method.pfs import measure_focus
 from ladm.method.reduction import Floats, Reduction, reduce_cds
-from ladm.modeling.observer import LayerView, Observer
+from ladm.modeling.attention_function import LayerView
+from ladm.modeling.observer import Observer
 
 
 @dataclass(frozen=True, kw_only=True)

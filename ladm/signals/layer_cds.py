@@ -13,7 +13,8 @@ from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
 from ladm.method.reduction import kept_column
 from ladm.method.sinks import far_key_mass, sink_mass
-from ladm.modeling.observer import LayerView, Observer
+from ladm.modeling.attention_function import LayerView
+from ladm.modeling.observer import Observer
 
 Columns = dict[str, Tensor]
 

@@ -17,9 +17,10 @@ from transformers import AutoModel, AutoTokenizer, LlamaConfig
 from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.focus import pairwise_focus as oracle
 from ladm.method.grid import Grid, span_grid
+from ladm.modeling.attention_function import LayerView
 from ladm.modeling.facts import model_facts
 from ladm.modeling.fused import resolve_fused
-from ladm.modeling.observer import LayerView, Observer, load_observer
+from ladm.modeling.observer import Observer, load_observer
 from ladm.settings.layers import parse_layers
 from ladm.signals.layer_cds import layer_cds
 

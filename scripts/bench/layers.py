@@ -24,8 +24,9 @@ from ladm.corpus.rows import open_rows
 from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import measure_focus
+from ladm.modeling.attention_function import LayerView
 from ladm.modeling.facts import model_facts
-from ladm.modeling.observer import LayerView, Observer, load_observer
+from ladm.modeling.observer import Observer, load_observer
 from ladm.settings.layers import parse_layers
 
 PAPER = {"variant": "released", "m": 1, "n": 4, "n0": None, "d_afs": 4, "d_cds": 4}

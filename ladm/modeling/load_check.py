@@ -1,0 +1,132 @@
+"""A loaded model, compared with the stock one on a short input before its first row is scored.
+
+Shape suffixes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ladm.errors import LadmError
+from ladm.modeling.attention_function import (
+    IMPLEMENTATION,
+    ForwardContext,
+    LayerView,
+    is_missing_in_table,
+    no_interface,
+)
+from ladm.modeling.facts import ModelFacts
+from ladm.modeling.fused import FusedLayers
+
+PROBE_TOKENS = 48
+LSE_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 5e-2}
+HIDDEN_STATE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+_NOT_COVERED = {
+    "softcap": "caps its logits (softcap), which the focus score does not model",
+    "s_aux": "has attention sinks, which the focus score does not model",
+    "position_bias": "adds a position bias to its logits, which the focus score does not model",
+    "sliding_window": "sees only a window (it can be left out with --layers)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadCheck:
+    """What is compared: the model with our attention function, and with its own."""
+
+    model: Any
+    facts: ModelFacts
+    layers: tuple[int, ...]
+    attention: str
+    fused: FusedLayers | None
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        """Compare with the stock model on a short input.
+
+        Raises LadmError unless our attention is called once in every layer, with no argument that the
+        formula does not cover, and returns the log-sum-exp of its logits, and unless the hidden states
+        are those of the stock model.
+        """
+        length = min(PROBE_TOKENS, self.facts.max_tokens or PROBE_TOKENS)
+        ids = torch.arange(length, device=self.model.device).mul(37).remainder(self.facts.vocab_size).unsqueeze(0)
+        lse_errors: list[float] = []
+        context = ForwardContext(
+            self.attention, frozenset(self.layers[:1]), lambda view: lse_errors.append(_lse_error(view)), unwinds=False
+        )
+        try:
+            ours = self.model(input_ids=ids, use_cache=False, ladm_context=context).last_hidden_state
+        except (AttributeError, ImportError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            if is_missing_in_table(error):
+                raise no_interface(self.facts) from None
+            what = f"{type(error).__name__}: {error}"
+            other = "" if self.model.device.type == "cpu" else f", or another --attention than that of {self.attention}"
+            other += "" if self.fused is None else ", or --fused none"
+            raise LadmError(
+                f"{self.facts.name}: {self.facts.model_type} models cannot be observed, they fail with an attention "
+                f"function of ours ({what}); use another model{other}"
+            ) from None
+        self._check_calls(context.seen)
+        stock = self._stock_hidden_states(ids)
+        if not stock.isfinite().all():
+            raise LadmError(
+                f"{self.facts.name}: the stock model's hidden states are NaN or infinite in {self.model.dtype}; its "
+                "weights hold NaN, or it needs --dtype float32"
+            )
+        if lse_errors and not max(lse_errors) <= LSE_TOLERANCE[self.model.dtype]:
+            raise LadmError(
+                f"{self.attention} gives a wrong log-sum-exp here (off by {max(lse_errors):.2g}); choose another "
+                "--attention"
+            )
+        apart = ((ours.float() - stock.float()).norm() / stock.float().norm()).item()
+        if not apart <= HIDDEN_STATE_TOLERANCE[self.model.dtype]:
+            if self.fused is not None:
+                raise LadmError(
+                    f"{self.facts.name}: the fused layers do not reproduce the stock ones in {self.model.dtype} "
+                    f"(hidden states differ by {apart:.2g}); give --fused none"
+                )
+            raise LadmError(
+                f"{self.facts.name}: causal attention does not reproduce this {self.facts.model_type} model (hidden "
+                f"states differ by {apart:.2g}), so scores from its q and k would be wrong; use another model"
+            )
+
+    def _stock_hidden_states(self, ids_BT: Tensor) -> Tensor:
+        """What the model computes as transformers made it: with its own layers and its own attention."""
+        if self.fused is not None:
+            self.fused.restore()
+        self.model.set_attn_implementation("eager")
+        hidden: Tensor = self.model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        self.model.set_attn_implementation(IMPLEMENTATION)
+        if self.fused is not None:
+            self.fused.apply()
+        return hidden
+
+    def _check_calls(self, seen: list[tuple[int, dict[str, Any]]]) -> None:
+        name, kind = self.facts.name, self.facts.model_type
+        if not seen:
+            raise no_interface(self.facts)
+        called = [layer for layer, _ in seen]
+        if called != list(range(self.facts.num_layers)):
+            raise LadmError(
+                f"{name}: {kind} calls softmax attention in layers {called} of {self.facts.num_layers}, not once "
+                "in each; use another model"
+            )
+        for layer, extras in seen:
+            for keyword, what in _NOT_COVERED.items():
+                found = extras.get(keyword)
+                if keyword == "sliding_window" and (layer not in self.layers or self.facts.fits_window(found)):
+                    continue
+                if found is not None:
+                    raise LadmError(f"{name}: layer {layer} of this {kind} model {what}; use another model")
+
+
+def _lse_error(view: LayerView) -> float:
+    """How far the log-sum-exp of a layer is from that of its logits."""
+    assert view.lse_BHT is not None
+    q, k = view.q_BHTD.float(), view.k_BGTD.float()
+    logits = view.scaling * q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).mT
+    later = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
+    return (logits.masked_fill(later, -torch.inf).logsumexp(dim=-1) - view.lse_BHT).abs().max().item()
