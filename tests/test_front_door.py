@@ -73,6 +73,21 @@ def mixed_rows(save_rows: Any, golden: Any) -> str:
     return str(save_rows(rows))
 
 
+def test_the_default_span_in_memory_is_that_of_the_command(ladm: Command, save_rows: Any, tmp_path: Path) -> None:
+    """A 256th of the rows' length, whatever a row before it had."""
+    import ladm as front
+
+    ids = np.random.default_rng(0).integers(0, 500, (2, 1024)).tolist()
+    rows = save_rows([{"input_ids": row} for row in ids])
+    command = ("score", rows, "--model", GOLDEN, "--dtype", "float32", "--output", tmp_path / "run")
+    assert ladm(*command).exit_code == 0
+    assert front.open_run(tmp_path / "run").identity().method.span_tokens == 4
+    stored = front.open_run(tmp_path / "run").scores().sort_by("position")["score"].to_pylist()
+    scorer = front.Scorer(GOLDEN, dtype="float32")
+    assert scorer.score([ids[0][:512], *ids])[1].score == stored[0]
+    assert [row.score for row in scorer.score(ids)] == stored
+
+
 @pytest.mark.parametrize("record", ["layers", "forms"])
 def test_scores_in_memory_are_those_of_the_command(ladm: Command, mixed_rows: str, tmp_path: Path, record: str) -> None:
     import ladm as front

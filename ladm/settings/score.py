@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 from ladm.errors import UsageError
-from ladm.method.grid import PAPER_N0_SPANS, Ablation, FocusKind, Method, Variant
+from ladm.method.grid import PAPER_N0_SPANS, Ablation, FocusKind, Method, Variant, default_span_tokens
 from ladm.settings.common import (
     DType,
     device_setting,
@@ -253,7 +254,7 @@ class ScoreSettings(Settings):
     def method(self) -> Method:
         """What is computed, with defaults filled in: n is d_afs, and in the paper's variant n0 is 16.
 
-        `ladm score` sets `span_tokens` by its rows; where there are none to see, as for `ladm.Scorer`, it is 128.
+        `ladm score` has set `span_tokens` by its rows; where it is still open, this is the method at 32,768 tokens.
         """
         return Method(
             variant=self.variant,
@@ -265,3 +266,9 @@ class ScoreSettings(Settings):
             d_cds=self.d_cds,
             ablation=self.ablation,
         )
+
+    def method_at(self, length_tokens: int) -> Method:
+        """The method for rows of that length: where `span_tokens` is open, spans of a 256th of it."""
+        if self.span_tokens is not None:
+            return self.method
+        return dataclasses.replace(self.method, span_tokens=default_span_tokens(length_tokens))

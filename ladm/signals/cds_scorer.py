@@ -27,7 +27,7 @@ class LadmScorer:
         self._settings = settings
         self._reduction = reduction
         self._how: dict[str, Any] = {"ablation": settings.ablation, "record": settings.record, "backend": backend}
-        self._grid = lru_cache(maxsize=64)(settings.method.grid)
+        self._grid = lru_cache(maxsize=64)(lambda T: settings.method_at(T).grid(T))
 
     def check(self, row: Row) -> Ids:
         """Ids of the vocabulary, no more than the model has positions for, enough for one scored span."""
