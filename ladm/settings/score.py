@@ -156,7 +156,7 @@ class ScoreSettings(Settings):
     )
     attention: Attention = setting(
         "auto",
-        "Fused attention kernel; auto: flash-attn where it is installed, else PyTorch's choice.",
+        "Fused attention kernel; auto: cuDNN's where PyTorch prefers it, else flash-attn if installed.",
         section=DEVICE,
         changes_result=True,
     )
