@@ -5,6 +5,7 @@ units/000007.open         rows of an unfinished unit, appended a batch at a time
 units/000007.jsonl        a sealed unit: having this name is the commit
 units/000007.claim-0, 000007.open-0-5f3c    only while several launches share the run
 sorted_by_score.jsonl, scores.parquet, errors.jsonl    the results, present once the run is finished
+signals/text/             a run folder of its own for each signal that was added later
 inspected/12.json, report.html    what `ladm inspect` and `ladm report` add
 .lock, .holder, .workers, .progress-0, .finishing-0, .sorting-abcd1234/    while a command runs
 """
@@ -22,6 +23,8 @@ PARQUET_FILE = "scores.parquet"
 ERRORS_FILE = "errors.jsonl"
 RESULT_FILES = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
 INSPECTED = "inspected"
+SIGNALS = "signals"
+"""Holds a run folder for each signal that was added to the finished run."""
 REPORT_FILE = "report.html"
 PAGE_MARK = '<meta name="generator" content="ladm report">'
 """What every page of `ladm report` has near its beginning: without it, a report.html is somebody else's."""

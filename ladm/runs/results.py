@@ -62,6 +62,20 @@ def columns_of(folder: Path) -> list[str]:
     return names
 
 
+def column_types(folder: Path) -> dict[str, pa.DataType]:
+    """The columns of `scores.parquet` with their types. Raises StorageError for a damaged file."""
+    path = folder / PARQUET_FILE
+    with _reading(path):
+        return {field.name: field.type for field in pq.read_schema(path)}
+
+
+def count_scored(folder: Path) -> int:
+    """The number of rows with a score. Raises StorageError for a damaged file."""
+    path = folder / PARQUET_FILE
+    with _reading(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
 def read_scores(folder: Path, columns: list[str]) -> pa.Table:
     """Some columns of `scores.parquet`, checksums verified. Raises StorageError for a damaged file."""
     path = folder / PARQUET_FILE

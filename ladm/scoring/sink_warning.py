@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pyarrow as pa
-
 from ladm.runs.folder import Run
-from ladm.runs.results import columns_of, score_batches
+from ladm.runs.results import columns_of
+from ladm.runs.sink_layers import HIGH_SINK_MASS, SINK_MASS_COLUMN, median_sink_mass
 from ladm.settings.layers import spell_layers
-
-HIGH_SINK_MASS = 0.5
-"""Above it most of a layer's distant attention falls on a handful of keys. Layers of text have 0.04 to 0.21, those with
-sinks 0.62 to 0.75 (SmolLM2-135M)."""
-MOST_ROWS = 10_000
-_COLUMN = "sink_mass_per_layer"
 
 
 def sink_warning(run: Run, *, scored: int) -> str | None:
@@ -23,17 +15,10 @@ def sink_warning(run: Run, *, scored: int) -> str | None:
     """
     reduction = run.identity.reduction
     is_plain_mean = reduction.how == "mean" and reduction.focus == "plain"
-    if not is_plain_mean or reduction.heads is not None or _COLUMN not in columns_of(run.folder):
+    if not is_plain_mean or reduction.heads is not None or SINK_MASS_COLUMN not in columns_of(run.folder):
         return None
-    every = max(1, scored // MOST_ROWS)
-    masses: list[list[float]] = []
-    for batch in score_batches(run.folder, ["rank", _COLUMN]):
-        chosen = pa.array(batch["rank"].to_numpy() % every == 0)
-        masses += batch[_COLUMN].filter(chosen).to_pylist()
-    if not masses:
-        return None
-    median_of = dict(zip(run.identity.layers, np.median(np.array(masses), axis=0).tolist(), strict=True))
-    sinks = [layer for layer in reduction.layers if median_of[layer] > HIGH_SINK_MASS]
+    median_of = median_sink_mass(run, scored=scored)
+    sinks = [layer for layer in reduction.layers if median_of.get(layer, 0.0) > HIGH_SINK_MASS]
     if not sinks:
         return None
     return (

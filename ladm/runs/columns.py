@@ -1,0 +1,229 @@
+"""A finished run -> scalar columns of its rows by name: stored with it, added by another signal, or derived.
+
+Everything that ranks, filters or compares documents reads its numbers here. A name is looked up in `scores.parquet`
+first, then in `signals/*/scores.parquet`, which are joined by `position`. Imports no torch.
+
+Shape suffixes: B rows of a batch, L layers, N rows with a score in the order of `scores.parquet`, T rows of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from ladm.errors import LadmError, StorageError, UsageError
+from ladm.method.reduction import reduce_cds
+from ladm.runs.folder import Run
+from ladm.runs.layout import IDENTITY_FILE, PARQUET_FILE, SIGNALS
+from ladm.runs.results import column_types, columns_of, count_scored, require_finished, score_batches
+from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
+from ladm.settings.fields import nearest
+from ladm.settings.named_scores import NAMED_SCORES
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+COPY_SHARE_COLUMN = "copy_share_per_layer"
+LONGATTN = ("longattn_ds", "longattn_v")
+"""What the score of LongAttn is made of, relative to the documents that are ranked together."""
+_NOT_SIGNALS = frozenset(("rank", "position", "num_tokens", "index", "chunked_index"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Derived:
+    """A column that is computed from others of `scores.parquet`, a batch at a time."""
+
+    sources: tuple[str, ...]
+    compute: Callable[[pa.RecordBatch], Floats]
+
+
+def column_names(run: Run) -> list[str]:
+    """The columns that `read_columns` can read: stored ones first, then those of added signals, then derived ones.
+
+    Raises IncompleteError for an unfinished run, and LadmError for a signal of other rows.
+    """
+    require_finished(run)
+    names = [*_stored(run.folder), *_added(run), *_derivations(run, seed=0)]
+    if set(LONGATTN) <= set(names):
+        names.append("longattn")
+    return list(dict.fromkeys(names))
+
+
+def read_columns(run: Run, names: Sequence[str], *, seed: int = 0) -> pa.Table:
+    """`position` and the named columns of every row with a score, as float64 in the order of `scores.parquet`.
+
+    NaN where a row has no value. `seed` is that of the column `random`. Memory: 8 bytes a row and column.
+    Raises UsageError for a name that is not one of `column_names`.
+    """
+    require_known(run, names)
+    count = count_scored(run.folder)
+    arrays = {name: np.empty(count) for name in names}
+    positions = np.empty(count, dtype=np.int64)
+    fill_columns(run, arrays, positions, seed=seed)
+    return pa.table({"position": positions, **arrays})
+
+
+def fill_columns(run: Run, arrays: Mapping[str, Floats], positions_N: Ints, *, seed: int = 0) -> None:
+    """`read_columns` into arrays of the caller, who decides whether they are in memory or on disk."""
+    require_known(run, arrays)
+    direct = [name for name in arrays if name != "longattn"]
+    relative = {name: np.empty(len(positions_N)) for name in LONGATTN if "longattn" in arrays}
+    start = 0
+    for positions_B, columns in _batches(run, [*direct, *(n for n in relative if n not in direct)], seed=seed):
+        part = slice(start, start + len(positions_B))
+        positions_N[part] = positions_B
+        for name, values_B in columns.items():
+            for target in (arrays, relative):
+                if name in target:
+                    target[name][part] = values_B
+        start += len(positions_B)
+    if relative:
+        arrays["longattn"][:] = longattn(*relative.values())
+
+
+def require_known(run: Run, names: Iterable[str]) -> None:
+    """Raise UsageError for a name that is not one of `column_names`, with those there are."""
+    known = column_names(run)
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known) or f"; it has {', '.join(known)}"
+            raise UsageError(f"{run.folder} has no column {name}{hint}")
+
+
+def longattn(ds_N: Floats, v_N: Floats) -> Floats:
+    """LongAttn's score of rows that are ranked together: z(DS) - 0.5 z(V)."""
+    return standardised(ds_N) - 0.5 * standardised(v_N)
+
+
+def standardised(values_N: Floats) -> Floats:
+    """Minus the mean, over the standard deviation; 0 where all values are equal. NaN stays NaN and does not count."""
+    if np.isnan(values_N).all():
+        return np.full_like(values_N, np.nan)
+    deviation = float(np.nanstd(values_N))
+    centred: Floats = values_N - np.nanmean(values_N)
+    return centred / deviation if deviation > 0 else centred
+
+
+def _batches(run: Run, names: Sequence[str], *, seed: int) -> Iterator[tuple[Ints, dict[str, Floats]]]:
+    """Positions and columns, a batch at a time in the order of `scores.parquet`."""
+    stored, added = _stored(run.folder), _added(run)
+    derivations = _derivations(run, seed=seed)
+    joined = {name: _by_position(added[name], name, run.num_rows) for name in names if name in added}
+    derived = {name: derivations[name] for name in names if name not in stored and name not in joined}
+    wanted = {"position", *(name for name in names if name in stored)}
+    wanted.update(source for each in derived.values() for source in each.sources)
+    for batch in score_batches(run.folder, sorted(wanted)):
+        positions_B = batch["position"].to_numpy()
+        columns = {name: _floats(batch[name]) for name in names if name in stored}
+        columns |= {name: values_T[positions_B] for name, values_T in joined.items()}
+        columns |= {name: each.compute(batch) for name, each in derived.items()}
+        yield positions_B, columns
+
+
+def _stored(folder: Path) -> list[str]:
+    """Numbers in `scores.parquet` that are not lists; `score` is one of them."""
+    types = column_types(folder)
+    return [name for name, kind in types.items() if pa.types.is_floating(kind) and name not in _NOT_SIGNALS]
+
+
+def _added(run: Run) -> dict[str, Path]:
+    """The columns of the finished signals that were added to a run, with the folder of each."""
+    own = set(_stored(run.folder))
+    found: dict[str, Path] = {}
+    for identity_file in sorted((run.folder / SIGNALS).glob(f"*/{IDENTITY_FILE}")):
+        folder = identity_file.parent
+        signal = Run.read(folder)
+        if not signal.is_finished:
+            continue
+        if signal.identity.data != run.identity.data:
+            raise LadmError(f"{folder} was made from other rows than {run.folder}; remove it")
+        found |= {name: folder for name in _stored(folder) if name not in own and name not in found}
+    return found
+
+
+def _by_position(folder: Path, name: str, num_rows: int) -> Floats:
+    """A column of an added signal, NaN where a row has none: (T,)."""
+    values_T = np.full(num_rows, np.nan)
+    for batch in score_batches(folder, ["position", name]):
+        positions_B = batch["position"].to_numpy()
+        if len(positions_B) and not 0 <= positions_B.min() <= positions_B.max() < num_rows:
+            raise StorageError(f"{folder / PARQUET_FILE} is damaged: it has rows that the run does not have")
+        values_T[positions_B] = _floats(batch[name])
+    return values_T
+
+
+def _derivations(run: Run, *, seed: int) -> dict[str, _Derived]:
+    """Every derived column that the run's own columns allow, by name."""
+    present = set(columns_of(run.folder))
+    made = {"length": _Derived(sources=("num_tokens",), compute=lambda batch: _floats(batch["num_tokens"]))}
+    labels = tuple(name for name in ("id", "index", "chunked_index") if name in present)
+    if labels:
+        made["random"] = _Derived(sources=labels, compute=lambda batch: random_numbers(batch, labels, seed=seed))
+    # Runs of a signal alone have no layers and no method.
+    if "cds_per_layer" not in present:
+        return made
+    for name, column, how in _scores(run):
+        if column in present:
+            made[name] = _over_layers(column, how)
+    if COPY_SHARE_COLUMN in present:
+        made["copy_share"] = _copy_share(run, has_sinks=SINK_MASS_COLUMN in present)
+    if SINK_MASS_COLUMN in present:
+        made["sink_mass"] = _over_layers(SINK_MASS_COLUMN, "mean")
+    return made
+
+
+def _scores(run: Run) -> Iterator[tuple[str, str, str]]:
+    """Name, column and reduction of the scores that any run of CDS has, over all the layers that it stored."""
+    method = run.identity.method
+    for name, score in NAMED_SCORES.items():
+        if score.variant in (None, method.variant):
+            yield name, run.identity.cds_column(score.form, heads=False, focus=score.focus), "mean"
+    yield "median", run.identity.cds_column(method.ablation, heads=False), "median"
+
+
+def _over_layers(column: str, how: str) -> _Derived:
+    return _Derived(sources=(column,), compute=lambda batch: reduce_cds(_matrix(batch[column]), how))
+
+
+def _copy_share(run: Run, *, has_sinks: bool) -> _Derived:
+    """The mean over the layers after the last sink layer: what a layer of sinks copies says nothing of the text."""
+    used: list[int] = []
+
+    def compute(batch: pa.RecordBatch) -> Floats:
+        # On the first batch only, so that listing the columns of a run does not read its sink masses.
+        if not used:
+            layers = run.identity.layers
+            clean = layers_after_sinks(run, scored=count_scored(run.folder)) if has_sinks else layers
+            used.extend(layers.index(layer) for layer in clean)
+        return reduce_cds(_matrix(batch[COPY_SHARE_COLUMN])[:, used], "mean")
+
+    return _Derived(sources=(COPY_SHARE_COLUMN,), compute=compute)
+
+
+def random_numbers(batch: pa.RecordBatch, labels: Sequence[str], *, seed: int) -> Floats:
+    """A number from 0 to 1 for each row, made of `seed` and of what names the row in the columns `labels`."""
+    columns = [batch[name].to_pylist() for name in labels]
+    # A hash rather than a generator: a document has its number whatever else is in the data, and in whatever order.
+    hashes = [xxhash.xxh3_64_intdigest(repr((seed, *names)).encode()) for names in zip(*columns, strict=True)]
+    return np.array([number / 2**64 for number in hashes])
+
+
+def _matrix(column: pa.Array) -> Floats:
+    """A column of equally long lists: (B, L)."""
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    if column.null_count or len(values) % max(len(column), 1):
+        raise StorageError(f"{PARQUET_FILE} is damaged: rows with different numbers of layers")
+    matrix_BL: Floats = values.astype(np.float64).reshape(len(column), -1)
+    return matrix_BL
+
+
+def _floats(column: pa.Array) -> Floats:
+    """A column of numbers as float64; NaN where there is none."""
+    values_B: Floats = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return values_B

@@ -1,0 +1,124 @@
+"""Columns of a run by name: stored, joined from an added signal, derived; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import SMALL, topical_rows
+
+from ladm.errors import LadmError, UsageError
+from ladm.runs.columns import column_names, longattn, read_columns, standardised
+from ladm.runs.folder import Run
+
+LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
+
+
+@pytest.fixture
+def run(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Run:
+    """A finished run of eight rows, the fourth of which is too short for a score."""
+    folder = save_rows(topical_rows(golden, LENGTHS))
+    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    return Run.read(tmp_path / "run")
+
+
+def add_signal(run: Run, name: str, columns: dict[str, dict[int, float]]) -> Path:
+    """A finished signal with these values by position, in an order that is not the run's."""
+    folder = run.folder / "signals" / name
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("signals"))
+    positions = sorted(set().union(*columns.values()), reverse=True)
+    values = {key: [found.get(k) for k in positions] for key, found in columns.items()}
+    pq.write_table(
+        pa.table({"position": positions, "score": [0.5] * len(positions), **values}), folder / "scores.parquet"
+    )
+    return folder
+
+
+def test_stored_and_derived_columns(run: Run) -> None:
+    table = read_columns(run, ["score", "released", "median", "robust", "length", "sink_mass", "copy_share"])
+    stored = pq.read_table(run.folder / "scores.parquet")
+    assert table["position"].to_pylist() == stored["position"].to_pylist()
+    assert table["score"].to_pylist() == table["released"].to_pylist() == stored["score"].to_pylist()
+    assert table["length"].to_pylist() == stored["num_tokens"].to_pylist()
+    cds = np.array(stored["cds_per_layer"].to_pylist(), dtype=np.float64)
+    assert table["median"].to_pylist() == np.median(cds, axis=1).tolist()
+    for name, column in (("robust", "value_cds_per_layer_no_std"), ("sink_mass", "sink_mass_per_layer")):
+        expected = np.array(stored[column].to_pylist(), dtype=np.float64).mean(axis=1)
+        np.testing.assert_allclose(table[name], expected, rtol=1e-12)
+    names = column_names(run)
+    assert {"score", "released", "median", "robust", "copy_share", "sink_mass", "length", "random"} <= set(names)
+    assert "paper" not in names
+    assert len(names) == len(set(names))
+
+
+def test_copy_share_counts_the_layers_after_the_last_sink_layer(run: Run) -> None:
+    path = run.folder / "scores.parquet"
+    table = pq.read_table(path)
+    rows = table.num_rows
+
+    def with_columns(**lists: list[float]) -> None:
+        changed = table
+        for name, values in lists.items():
+            column = pa.array([values] * rows, pa.list_(pa.float32()))
+            changed = changed.set_column(changed.schema.get_field_index(name), name, column)
+        pq.write_table(changed, path)
+
+    for masses, expected in (([0.1, 0.75, 0.25], 0.5), ([0.1, 0.2, 0.3], 0.25), ([0.9, 0.1, 0.75], 0.25)):
+        with_columns(sink_mass_per_layer=masses, copy_share_per_layer=[0.125, 0.125, 0.5])
+        assert read_columns(run, ["copy_share"])["copy_share"].to_pylist() == [expected] * rows
+
+
+def test_a_number_by_chance_belongs_to_a_document_and_a_seed(run: Run) -> None:
+    first, again = (read_columns(run, ["random"], seed=7)["random"].to_pylist() for _ in range(2))
+    other = read_columns(run, ["random"], seed=8)["random"].to_pylist()
+    assert first == again
+    assert len({*first, *other}) == 14
+    assert all(0 <= number < 1 for number in first)
+
+
+def test_an_added_signal_is_joined_by_position(run: Run) -> None:
+    add_signal(run, "context-gain", {"gain": {0: 0.5, 7: 0.25, 3: 9.0}, "key_tokens": {0: 1.0}})
+    add_signal(
+        run, "longattn", {"longattn_ds": {k: k / 8 for k in range(8)}, "longattn_v": dict.fromkeys(range(8), 1.0)}
+    )
+    assert {"gain", "key_tokens", "longattn"} <= set(column_names(run))
+    table = read_columns(run, ["gain", "longattn"])
+    positions = table["position"].to_pylist()
+    gain = dict(zip(positions, table["gain"].to_pylist(), strict=True))
+    assert (gain[0], gain[7]) == (0.5, 0.25)
+    assert 3 not in gain
+    assert sum(np.isnan(value) for value in gain.values()) == 5
+    np.testing.assert_allclose(table["longattn"], standardised(np.array(positions) / 8))
+    (run.folder / "signals" / "longattn" / "sorted_by_score.jsonl").unlink()
+    assert "longattn" not in column_names(run)
+
+
+def test_a_signal_of_other_rows_is_refused(run: Run) -> None:
+    folder = add_signal(run, "text", {"gzip_ratio": {0: 0.5}})
+    identity = json.loads((folder / "run.json").read_text())
+    identity["data"]["xxh3_128"] = "0" * 32
+    (folder / "run.json").write_text(json.dumps(identity))
+    with pytest.raises(LadmError) as error:
+        read_columns(run, ["gzip_ratio"])
+    assert str(error.value) == f"{folder} was made from other rows than {run.folder}; remove it"
+
+
+def test_an_unknown_column_is_named_with_those_there_are(run: Run) -> None:
+    with pytest.raises(UsageError) as error:
+        read_columns(run, ["score", "zzz"])
+    names = ", ".join(column_names(run))
+    assert str(error.value) == f"{run.folder} has no column zzz; it has {names}"
+    with pytest.raises(UsageError, match="has no column sink_mas; did you mean sink_mass"):
+        read_columns(run, ["sink_mas"])
+
+
+def test_longattn_by_hand() -> None:
+    ds, v = np.array([1.0, 3.0, np.nan]), np.array([5.0, 5.0, 5.0])
+    np.testing.assert_array_equal(longattn(ds, v), [-1.0, 1.0, np.nan])
+    assert np.isnan(standardised(np.full(2, np.nan))).all()
