@@ -70,3 +70,8 @@ def install_hint(extra: str) -> str:
 def one_line(error: BaseException) -> str:
     """The text of an error from a library on one line of at most 300 characters, or its type where it has no text."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 row`, `2,000 rows`; `plural` where it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from ladm.corpus import blocks as blocks_module
-from ladm.corpus import prepare as prepare_module
+from ladm.corpus import groups as groups_module
+from ladm.corpus import sealing as sealing_module
 
 Command = Callable[..., Result]
 WORDS = "the quick brown fox jumps over a lazy dog and then goes home to sleep until the next day é ".split()
@@ -190,7 +191,7 @@ def test_meta_that_fits_no_schema_stays_json_text(ladm: Command, tokenizer: str,
 def test_metas_with_different_keys_share_one_schema(
     ladm: Command, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare_module, "BLOCK_DOCUMENTS", 1)
+    monkeypatch.setattr(groups_module, "BLOCK_DOCUMENTS", 1)
     metas = [{"pile_set_name": "a", "x": None}, {"pile_set_name": "b", "x": 2}, {"pile_set_name": "b", "y": "z"}]
     records = [dict(d, meta=meta) for d, meta in zip(DOCUMENTS, metas, strict=False)]
     source = write_jsonl(tmp_path / "d.jsonl", records)
@@ -207,7 +208,7 @@ class _Killed(BaseException):
 def test_stopped_anywhere_the_same_command_resumes(
     ladm: Command, plain: Any, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
-    monkeypatch.setattr(prepare_module, "BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr(groups_module, "BLOCK_DOCUMENTS", 2)
     source, flags = tmp_path / "plain.jsonl", ("--tokenizer", tokenizer, "--length", "40")
     command = ("prepare", source, *flags, "--output", tmp_path / "rows")
     calls = {"n": 0}
@@ -226,7 +227,7 @@ def test_stopped_anywhere_the_same_command_resumes(
             with pytest.raises(_Killed):
                 ladm(*command)
     sealed = []
-    monkeypatch.setattr(prepare_module, "seal_block", lambda *a: sealed.append(1) or real_seal(*a))
+    monkeypatch.setattr(sealing_module, "seal_block", lambda *a: sealed.append(1) or real_seal(*a))
     result = ladm(*command)
     assert result.exit_code == 0, result.output
     assert len(sealed) == (3 - min(stop_at, 3) if stop_at < 4 else 3)
@@ -308,7 +309,7 @@ def test_bos_of_a_tokenizer_without_one(ladm: Command, tokenizer: str, tmp_path:
 def test_long_texts_are_cut_into_blocks_by_size(
     ladm: Command, plain: Any, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare_module, "BLOCK_CHARACTERS", 300)
+    monkeypatch.setattr(groups_module, "BLOCK_CHARACTERS", 300)
     flags = ("--tokenizer", tokenizer, "--output", tmp_path / "rows", "--length", "40")
     ladm("prepare", tmp_path / "plain.jsonl", *flags)
     assert rows_of(tmp_path / "rows") == plain

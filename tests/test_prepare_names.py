@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +16,13 @@ import pytest
 import zstandard
 from click.testing import Result
 from conftest import SMALL, read_lines
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
 
 from ladm.corpus.carried import plain
 from ladm.corpus.documents import value_at
-from ladm.corpus.tokenization import window_starts
+from ladm.corpus.duplicates import SHORT_ROW_TOKENS
+from ladm.corpus.tokenization import Tokenizer, window_starts
 from ladm.selection.ranking import best_of_documents
 
 Command = Callable[..., Result]
@@ -114,18 +117,102 @@ def test_best_of_documents() -> None:
     assert best_of_documents(np.array([1, 2, 1, 2, 1]), 1).tolist() == [True, True, False, False, False]
 
 
+def long_document(k: int) -> dict[str, Any]:
+    return {"text": text(k), "meta": {"pile_set_name": "ab"[k % 2]}}
+
+
 def test_copies_are_dropped_and_counted(
     prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.prepare.BLOCK_DOCUMENTS", 2)
-    source = write_jsonl(tmp_path / "d.jsonl", [DOCUMENTS[k] for k in (0, 1, 0, 2, 1)])
-    result = prepare(source)
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    source = write_jsonl(tmp_path / "d.jsonl", [long_document(k) for k in (0, 1, 0, 2, 1)])
+    long = ("--length", SHORT_ROW_TOKENS)
+    result = prepare(source, *long)
     assert "duplicate             2  dropped: every row has the ids of an earlier row" in result.stdout.splitlines()
     assert [row["document"] for row in rows_of(tmp_path / "rows")] == [0, 1, 3]
-    assert prepare(source, "--limit", "3", output="three").exit_code == 0
+    assert prepare(source, *long, "--limit", "3", output="three").exit_code == 0
     assert [row["document"] for row in rows_of(tmp_path / "three")] == [0, 1, 3]
-    assert prepare(source, "--keep-duplicates", output="all").exit_code == 0
+    assert prepare(source, *long, "--keep-duplicates", output="all").exit_code == 0
     assert len(rows_of(tmp_path / "all")) == 5
+
+
+def test_short_copies_are_marked_and_left_out_by_select(
+    ladm: Command, prepare: Callable[..., Result], tmp_path: Path
+) -> None:
+    records = [long_document(k) for k in (0, 1, 0, 2, 1)]
+    records[4]["meta"]["pile_set_name"] = "copies alone"
+    source = write_jsonl(tmp_path / "d.jsonl", records)
+    flags = ("--length", SHORT_ROW_TOKENS - 1)
+    result = prepare(source, *flags)
+    assert "copies                2  short rows that repeat another: kept here, left out by select" in result.stdout
+    assert [row["copy_of"] for row in rows_of(tmp_path / "rows")] == [None, None, 0, None, 1]
+    assert json.loads((tmp_path / "rows/prepare.json").read_text())["copies"] == 2
+    result = ladm("score", tmp_path / "rows", *SMALL, "--span-tokens", "4", "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    subset = ("select", tmp_path / "run", "--tokens", "10k", "--allow-small-pool", "--output", tmp_path / "subset")
+    result = ladm(*subset)
+    assert "left out as copies of another row: 2" in result.stdout.splitlines(), result.output
+    assert [row["document"] for row in rows_of(tmp_path / "subset")] == [0, 1, 3]
+    manifest = json.loads((tmp_path / "subset/manifest.json").read_text())
+    assert (manifest["copies"], list(manifest["domains"])) == (2, ["a", "b"])
+    assert prepare(source, *flags, "--keep-duplicates", output="all").exit_code == 0
+    assert "copy_of" not in rows_of(tmp_path / "all")[0]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet", "saved"])
+def test_a_greater_limit_adds_rows_without_reading_the_first_again(
+    prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 4)
+    monkeypatch.setattr("ladm.corpus.documents._BATCH_ROWS", 3)
+    records = [long_document(k) for k in range(10)]
+    source = tmp_path / f"d{suffix}"
+    if suffix == "saved":
+        Dataset.from_list(records).save_to_disk(str(source))
+    elif suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), source, row_group_size=3)
+    else:
+        write_jsonl(source, records)
+    texts: list[str] = []
+    cut = Tokenizer.cut
+    monkeypatch.setattr(Tokenizer, "cut", lambda self, these, *a, **k: texts.extend(these) or cut(self, these, *a, **k))
+    assert prepare(source, "--limit", 3).exit_code == 0
+    assert len(texts) == 4
+    for limit, total, documents in [("5", 5, 8), ("9", 9, 10), (None, 10, 10)]:
+        result = prepare(source, *(("--limit", limit) if limit else ()))
+        assert result.exit_code == 0, result.output
+        assert "adding to them" in result.stderr
+        assert (len(rows_of(tmp_path / "rows")), len(texts)) == (total, documents)
+        assert json.loads((tmp_path / "rows/prepare.json").read_text())["rows"] == total
+    assert not (tmp_path / "rows/.preparing").exists()
+    assert prepare(source, output="fresh").exit_code == 0
+    for name in ("prepare.json", "train/data-00000-of-00001.arrow", "dataset_dict.json", "train/dataset_info.json"):
+        assert (tmp_path / "rows" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes(), name
+    assert "is prepared already" in prepare(source, "--limit", 20).stderr
+    result = prepare(source, "--limit", 2)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"ladm: {tmp_path}/rows has 10 rows already, more than --limit 2; give another --output, or score the first of "
+        "them: ladm score --limit 2\n",
+    )
+
+
+def test_growth_that_stops_while_the_data_set_is_replaced(
+    prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    source = write_jsonl(tmp_path / "d.jsonl", [long_document(k) for k in range(5)])
+    assert prepare(source, "--limit", 1).exit_code == 0
+    with monkeypatch.context() as broken:
+        broken.setattr("ladm.corpus.assemble.sync_tree", Mock(side_effect=OSError("disk is gone")))
+        assert prepare(source, "--limit", 3).exit_code == 74
+    assert not (tmp_path / "rows/prepare.json").exists()
+    assert prepare(source, "--limit", 2).exit_code == 0
+    assert len(rows_of(tmp_path / "rows")) == 2
+    # Without the blocks of the first rows, all is read again.
+    shutil.rmtree(tmp_path / "rows/.preparing")
+    assert prepare(source).exit_code == 0
+    assert [row["index"] for row in rows_of(tmp_path / "rows")] == [0, 1, 2, 3, 4]
 
 
 def test_a_missing_key_stops_early_and_lists_the_keys(prepare: Callable[..., Result], tmp_path: Path) -> None:
@@ -146,7 +233,7 @@ def test_a_missing_key_stops_early_and_lists_the_keys(prepare: Callable[..., Res
 def test_a_document_without_domain_is_mended_in_the_same_folder(
     prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.prepare.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
     source = write_jsonl(tmp_path / "d.jsonl", [*DOCUMENTS[:3], {"text": DOCUMENTS[4]["text"]}])
     result = prepare(source)
     assert result.exit_code == 1

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import AS_JSON, is_set, next_step, note, preparing_bar, print_result, quieten_libraries
+from ladm.errors import count_of
 from ladm.settings.data import PrepareSettings, SelectSettings
+
+if TYPE_CHECKING:
+    from ladm.corpus.prepare import PreparedRows
 
 
 @settings_command(
@@ -53,7 +58,7 @@ def prepare(settings: PrepareSettings) -> None:
     prepared = run_prepare(settings, echo=note, progress=preparing_bar())
     counts = prepared.counts
     if is_set(AS_JSON):
-        print_result([], lambda: {"rows": prepared.folder, "count": prepared.rows, "documents": dict(counts)})
+        print_result([], lambda: _as_json(prepared))
         return
     click.echo(f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {settings.length:,} tokens")
     # In a fixed order, so that two reports can be compared line by line.
@@ -67,5 +72,21 @@ def prepare(settings: PrepareSettings) -> None:
         # Most of a book is beyond its first window, and nobody would look for it there.
         cut_off = f"{tokens.cut_off:,} cut off" + ("; --windows all keeps them" if tokens.cut_off else "")
         click.echo(f"{'tokens':<10} {tokens.read:>12,}  read in these documents: {tokens.kept:,} in rows, {cut_off}")
-    click.echo(f"rows: {prepared.folder} ({prepared.rows:,} rows)")
+    if prepared.copies:
+        click.echo(
+            f"{'copies':<10} {prepared.copies:>12,}  short rows that repeat another: kept here, left out by select"
+        )
+    click.echo(f"rows: {prepared.folder} ({count_of(prepared.rows, 'row')})")
     next_step("ladm", "score", prepared.folder, "--model", settings.tokenizer, "-o", "run")
+
+
+def _as_json(prepared: PreparedRows) -> dict[str, Any]:
+    tokens = prepared.tokens
+    return {
+        "rows": prepared.folder,
+        "count": prepared.rows,
+        "documents": dict(prepared.counts),
+        "tokens": tokens and {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off},
+        "copies": prepared.copies,
+        "bad_files": prepared.bad_files,
+    }

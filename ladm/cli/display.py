@@ -115,6 +115,8 @@ def selection_table(manifest: Manifest) -> Iterator[str]:
         yield f"the best {manifest.percent} % of every domain"
     if manifest.domains_left_out:
         yield f"left out by weight 0: {', '.join(map(_plain, manifest.domains_left_out))}"
+    if manifest.copies:
+        yield f"left out as copies of another row: {manifest.copies:,}"
     if manifest.without_score:
         reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest.without_score.items())
         yield f"not selectable without a score: {sum(manifest.without_score.values()):,} ({reasons})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ladm.corpus.rows import COPY_COLUMN
 from ladm.storage.files import io_errors, sync_tree
 
 BLOCK_SCHEMA = pa.schema(
@@ -35,23 +36,27 @@ BLOCK_SCHEMA = pa.schema(
 )
 """A block: `meta` and `carried` are JSON texts, because their shape is not known before every block is."""
 
+NO_COPY = -1
 _ROWS_AT_A_TIME = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRows:
-    """A sealed block, and which of its rows are not copies of earlier ones: (rows,)."""
+    """A sealed block, and what becomes of each of its rows: (rows,) both."""
 
     path: Path
-    is_new: npt.NDArray[np.bool_]
+    is_kept: npt.NDArray[np.bool_]
+    """False for a copy of an earlier row that is dropped."""
+    copy_of: npt.NDArray[np.int64]
+    """For a copy that is kept the `index` of the row that it repeats, else NO_COPY."""
 
 
 def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool) -> None:
-    """Save the first `rows` new rows of the blocks as a DatasetDict with `train`, `index` counting them.
+    """Save the first `rows` kept rows of the blocks as a DatasetDict with `train`, `index` counting them.
 
     `meta` gets Arrow fields that hold every document's; where they disagree it stays JSON text. A carried column gets
     the type that all its values have, else text. Without `windows` there is no `chunked_index`; without an id in
-    any row no `id`. What an earlier try left in `output` is replaced.
+    any row no `id`, without a copy no `copy_of`. What an earlier try left in `output` is replaced.
     """
     import datasets
 
@@ -61,7 +66,8 @@ def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool)
     columns = ["text", "meta", "input_ids", "index"]
     columns += ["chunked_index"] * windows + ["id"] * _has_ids(paths)
     columns += ["domain", "source", "document", "start_token", "document_tokens"]
-    schema = {field.name: field.type for field in BLOCK_SCHEMA} | {"index": pa.int64()}
+    columns += [COPY_COLUMN] * (count_copies(blocks, rows=rows) > 0)
+    schema = {field.name: field.type for field in BLOCK_SCHEMA} | {"index": pa.int64(), COPY_COLUMN: pa.int64()}
     features = datasets.Features.from_arrow_schema(pa.schema([(name, schema[name]) for name in columns]))
     features = datasets.Features(features | {name: datasets.Value(kind) for name, kind in kinds.items()})
     if meta is not None:
@@ -86,13 +92,21 @@ def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool)
         sync_tree(output)
 
 
+def count_copies(blocks: Iterable[BlockRows], *, rows: int) -> int:
+    """How many of the first `rows` kept rows are copies."""
+    kept = np.concatenate([block.copy_of[block.is_kept] for block in blocks])
+    return int((kept[:rows] != NO_COPY).sum())
+
+
 def _rows(blocks: Sequence[BlockRows]) -> Iterator[dict[str, Any]]:
     for block in blocks:
         first = 0
         for batch in pq.ParquetFile(block.path).iter_batches(batch_size=_ROWS_AT_A_TIME):
-            new = block.is_new[first : first + len(batch)]
+            part = slice(first, first + len(batch))
             first += len(batch)
-            yield from batch.filter(pa.array(new)).to_pylist()
+            copies = pa.array(block.copy_of[part], mask=block.copy_of[part] == NO_COPY)
+            batch = batch.append_column(COPY_COLUMN, copies)
+            yield from batch.filter(pa.array(block.is_kept[part])).to_pylist()
 
 
 def _has_ids(blocks: list[Path]) -> bool:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from ladm.corpus.assemble import BLOCK_SCHEMA
 from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta, whole_text
 from ladm.corpus.documents import Document, value_at
+from ladm.corpus.groups import Group, Place
 from ladm.corpus.tokenization import TokenizedText, Tokenizer, Window
 from ladm.errors import LadmError
 from ladm.settings.data import PrepareSettings
@@ -40,14 +42,23 @@ Counts = Mapping[str, int]
 """Documents by what became of them: `kept`, or one of REASONS."""
 
 
-def seal_block(settings: PrepareSettings, documents: list[Document], tokenizer: Tokenizer, path: Path) -> Counts:
-    """Tokenise a group of documents and write the rows that are kept to `path`; returns the counts.
+@dataclass(frozen=True, kw_only=True)
+class BlockRecord:
+    """What a sealed block says of itself."""
+
+    counts: Counts
+    end: Place
+    """Where its last document ends, so that a resume need not read what is in it again."""
+
+
+def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, path: Path) -> BlockRecord:
+    """Tokenise a group of documents and write the rows that are kept to `path`.
 
     Raises LadmError for a document without a domain.
     """
     counts: Counter[str] = Counter()
     candidates: list[tuple[str, dict[str, Any]]] = []
-    for document in documents:
+    for document in group.documents:
         text = value_at(document.fields, settings.text_key)
         reason = _drop_reason(document, text)
         if reason is not None:
@@ -64,12 +75,13 @@ def seal_block(settings: PrepareSettings, documents: list[Document], tokenizer: 
     for (text, columns), tokens in zip(candidates, cut, strict=True):
         counts[KEPT if tokens.windows else "too_short"] += 1
         rows += (_row(text, columns, window, k, tokens) for k, window in enumerate(tokens.windows))
-    # The counts are in the file itself, so that the block and they become visible in the same instant.
-    metadata = {_METADATA_KEY: json.dumps({"counts": dict(counts)}).encode()}
+    record = BlockRecord(counts=counts, end=group.end)
+    # The record is in the file itself, so that the block and it become visible in the same instant.
+    metadata = {_METADATA_KEY: json.dumps({"counts": dict(counts), "end": asdict(group.end)}).encode()}
     table = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.with_metadata(metadata))
     with io_errors(path, "write"), replacing(path) as partial:
         pq.write_table(table, partial, compression="zstd")
-    return counts
+    return record
 
 
 def _row(text: str, columns: dict[str, Any], window: Window, number: int, tokens: TokenizedText) -> dict[str, Any]:
@@ -85,11 +97,14 @@ def _row(text: str, columns: dict[str, Any], window: Window, number: int, tokens
     }
 
 
-def counts_of_block(path: Path) -> Counts:
-    """The counts of a sealed block."""
+def record_of_block(path: Path) -> BlockRecord | None:
+    """What the block at `path` says of itself; None where there is no block."""
+    if not path.exists():
+        return None
     with io_errors(path, "read"):
-        found: dict[str, dict[str, int]] = json.loads(pq.read_schema(path).metadata[_METADATA_KEY])
-    return found["counts"]
+        found = json.loads(pq.read_schema(path).metadata[_METADATA_KEY])
+    # Blocks of versions before 0.3 do not say where they end; they are made again.
+    return BlockRecord(counts=found["counts"], end=Place(**found["end"])) if "end" in found else None
 
 
 def describe_counts(counts: Counts) -> str:

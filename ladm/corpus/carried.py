@@ -18,7 +18,7 @@ DOMAIN_NAME = "pile_set_name"
 """Where a row's meta holds its domain, as in the published data."""
 ROW_COLUMNS = (
     "text", "meta", "input_ids", "index", "chunked_index", "id", "domain", "source", "document", "start_token",
-    "document_tokens",
+    "document_tokens", "copy_of",
 )  # fmt: skip
 """Columns that `prepare` makes; a document's own column of such a name gets `original_` in front."""
 _LARGEST, _SMALLEST = 2**63 - 1, -(2**63)

@@ -36,22 +36,22 @@ class Document:
     number: int = 0
 
 
-def read_documents(source: Source, *, text_key: str) -> Iterator[Document]:
-    """The documents of a source, in its order. A text file is one document, whose text is under `text_key`.
+def read_documents(source: Source, *, text_key: str, skip: int = 0) -> Iterator[Document]:
+    """The documents of a source, in its order, without the first `skip`, which are not parsed.
 
-    Of tables, columns with bytes (images, sound) are not read, unless they hold the text or are `meta`. Raises
-    StorageError for a file that cannot be read to its end.
+    A text file is one document, whose text is under `text_key`. Of tables, columns with bytes (images, sound) are not
+    read, unless they hold the text or are `meta`. Raises StorageError for a file that cannot be read to its end.
     """
     try:
         if source.kind == "json":
-            yield from _json(source.name)
+            yield from _json(source.name, skip)
         elif source.kind == "parquet":
-            yield from _parquet(source.name, text_key)
-        elif source.kind == "text":
+            yield from _parquet(source.name, text_key, skip)
+        elif source.kind == "dataset":
+            yield from _dataset(source.name, text_key, skip)
+        elif skip == 0:
             with open_unpacked(source.name) as file:
                 yield Document(source.name, _nested(text_key, file.read().decode("utf-8")))
-        else:
-            yield from _dataset(source.name, text_key)
     except LadmError:
         raise
     except Exception as error:
@@ -98,10 +98,14 @@ def _nested(key: str, value: str) -> dict[str, Any]:
     return value  # type: ignore[return-value]
 
 
-def _json(name: str) -> Iterator[Document]:
+def _json(name: str, skip: int) -> Iterator[Document]:
     with open_unpacked(name) as file:
         for number, line in enumerate(file, 1):
-            if line.strip():
+            if not line.strip():
+                continue
+            if skip:
+                skip -= 1
+            else:
                 yield Document(f"{name} line {number}", _json_object(line))
 
 
@@ -114,17 +118,30 @@ def _json_object(line: bytes) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
-def _parquet(name: str, text_key: str) -> Iterator[Document]:
+def _parquet(name: str, text_key: str, skip: int) -> Iterator[Document]:
     with fsspec.open(name, "rb") as file:
         table = pq.ParquetFile(file)
         schema = table.schema_arrow
         wanted = _wanted(schema, text_key)
         labels = class_names_of_schema(schema)
-        number = 0
-        for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-            for fields in rows_of_table(batch, labels):
+        groups, number = _row_groups_from(table.metadata, skip)
+        for batch in table.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=wanted):
+            before = min(max(skip - number, 0), len(batch))
+            number += before
+            for fields in rows_of_table(batch.slice(before), labels):
                 yield Document(f"{name} row {number}", fields)
                 number += 1
+
+
+def _row_groups_from(metadata: pq.FileMetaData, row: int) -> tuple[list[int], int]:
+    """The row groups from the one with that row on, and the number of the first row in them."""
+    first = 0
+    for group in range(metadata.num_row_groups):
+        after = first + metadata.row_group(group).num_rows
+        if row < after:
+            return list(range(group, metadata.num_row_groups)), first
+        first = after
+    return [], first
 
 
 def _wanted(schema: pa.Schema, text_key: str) -> list[str]:
@@ -133,7 +150,7 @@ def _wanted(schema: pa.Schema, text_key: str) -> list[str]:
     return [field.name for field in schema if field.name in needed or not holds_bytes(field.type)]
 
 
-def _dataset(name: str, text_key: str) -> Iterator[Document]:
+def _dataset(name: str, text_key: str, skip: int) -> Iterator[Document]:
     import datasets
 
     dataset = load_train_split(name).with_format("arrow")
@@ -141,8 +158,10 @@ def _dataset(name: str, text_key: str) -> Iterator[Document]:
     labels = {
         name: feature.names for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)
     }
-    number = 0
-    for batch in dataset.select_columns(wanted).iter(batch_size=_BATCH_ROWS):
+    number = skip
+    for batch in (
+        dataset.select_columns(wanted).select(range(min(skip, len(dataset)), len(dataset))).iter(batch_size=_BATCH_ROWS)
+    ):
         for fields in rows_of_table(batch, labels):
             yield Document(f"{name} row {number}", fields)
             number += 1

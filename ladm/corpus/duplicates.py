@@ -11,9 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from ladm.corpus.assemble import BlockRows
+from ladm.corpus.assemble import NO_COPY, BlockRows
 from ladm.corpus.blocks import DUPLICATE, KEPT, Counts
 from ladm.storage.files import io_errors
+
+# The paper's span. Two pages of text that agree in every token are copies; two notes that do may be a greeting.
+SHORT_ROW_TOKENS = 128
+"""Copies of rows shorter than this are not dropped by `ladm prepare` but marked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,39 +35,46 @@ class TokenCounts:
 class SeenRows:
     """Recognises rows with the ids of an earlier row.
 
-    Which rows of a block are new depends only on the blocks before it, in their order: a resumed preparation reads the
-    digests of the sealed blocks again and drops the same rows. About 100 bytes of memory a row.
+    A copy of at least SHORT_ROW_TOKENS is dropped. A shorter one is kept and marked, because a few words in common do
+    not make a copy of a document, and left out by `ladm select`. With `keep_duplicates` every row counts as new.
+
+    What becomes of the rows of a block depends only on the blocks before it, in their order: a resumed preparation
+    reads the digests of the sealed blocks again and drops the same rows. About 120 bytes of memory a row.
     """
 
-    def __init__(self, *, keep_duplicates: bool) -> None:
-        self._keep = keep_duplicates
-        self._digests: set[bytes] = set()
+    def __init__(self, *, length: int, keep_duplicates: bool) -> None:
+        self._keep_duplicates, self._keeps_copies = keep_duplicates, length < SHORT_ROW_TOKENS
+        self._index_of: dict[bytes, int] = {}
+        self._rows = 0
 
-    def new_rows(self, path: Path) -> BlockRows:
-        """The rows of the next block that are not copies."""
+    def judge(self, path: Path) -> BlockRows:
+        """What becomes of the rows of the next block."""
         with io_errors(path, "read"):
             digests = pq.read_table(path, columns=["digest"])["digest"].to_pylist()
-        is_new = np.ones(len(digests), dtype=np.bool_)
-        for k, digest in enumerate(digests if not self._keep else ()):
-            is_new[k] = digest not in self._digests
-            self._digests.add(digest)
-        return BlockRows(path=path, is_new=is_new)
+        is_kept = np.ones(len(digests), dtype=np.bool_)
+        copy_of = np.full(len(digests), NO_COPY, dtype=np.int64)
+        for k, digest in enumerate(digests if not self._keep_duplicates else ()):
+            first = self._index_of.setdefault(digest, self._rows)
+            if first != self._rows:
+                copy_of[k], is_kept[k] = first, self._keeps_copies
+            self._rows += int(is_kept[k])
+        return BlockRows(path=path, is_kept=is_kept, copy_of=copy_of)
 
 
 def counts_without_copies(counts: Counts, block: BlockRows) -> Counts:
-    """The counts of a block in which a document without a new row is a duplicate."""
+    """The counts of a block in which a document without a row is a duplicate."""
     documents = _column(block.path, "document")
-    lost = len(np.unique(documents)) - len(np.unique(documents[block.is_new]))
+    lost = len(np.unique(documents)) - len(np.unique(documents[block.is_kept]))
     return Counter(counts) - Counter({KEPT: lost}) + Counter({DUPLICATE: lost})
 
 
 def count_tokens(blocks: Iterable[BlockRows], *, rows: int, width: int) -> TokenCounts:
-    """The tokens of the first `rows` new rows, each of `width` tokens; where windows overlap, a token counts once."""
+    """The tokens of the first `rows` kept rows, each of `width` tokens; where windows overlap, a token counts once."""
     read = kept = 0
     left, last_document, last_stop = rows, -1, 0
     for block in blocks:
         columns = [
-            _column(block.path, name)[block.is_new][:left].tolist()
+            _column(block.path, name)[block.is_kept][:left].tolist()
             for name in ("document", "start_token", "document_tokens")
         ]
         for document, start, num_tokens in zip(*columns, strict=True):

@@ -14,24 +14,23 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ladm.corpus.assemble import BlockRows, assemble
+from ladm.corpus.assemble import assemble, count_copies
 from ladm.corpus.bad_files import BadFiles
-from ladm.corpus.blocks import REASONS, Counts, counts_of_block, describe_counts, seal_block
-from ladm.corpus.documents import Document, read_documents, value_at
-from ladm.corpus.duplicates import SeenRows, TokenCounts, count_tokens, counts_without_copies
+from ladm.corpus.blocks import REASONS, Counts, describe_counts
+from ladm.corpus.duplicates import TokenCounts, count_tokens
 from ladm.corpus.missing_keys import require_keys
+from ladm.corpus.sealing import NoProgress, Progress, SealedBlocks, seal_blocks
 from ladm.corpus.sources import Source, find_sources
 from ladm.corpus.tokenization import Tokenizer, load_tokenizer
-from ladm.errors import LadmError, StorageError
+from ladm.errors import LadmError, StorageError, count_of
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
 from ladm.storage.files import io_errors, write_whole
-from ladm.storage.identity import require_same
+from ladm.storage.identity import differences, require_same
 from ladm.storage.locks import locked
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 
@@ -39,30 +38,7 @@ __all__ = ["REASONS", "PreparedRows", "Progress", "prepare"]
 
 RECORD_FILE = "prepare.json"
 WORK_FOLDER = ".preparing"
-BLOCK_DOCUMENTS = 512
-BLOCK_CHARACTERS = 32_000_000
 BAD_FILES = "bad_files.json"
-
-
-class Progress(Protocol):
-    """Where the progress over documents is shown."""
-
-    def start(self) -> None: ...
-    def advance(self, *, documents: int, kept: int) -> None: ...
-    def close(self) -> None: ...
-
-
-class _NoProgress:
-    """Shows nothing."""
-
-    def start(self) -> None:
-        """Do nothing."""
-
-    def advance(self, *, documents: int, kept: int) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +53,17 @@ class PreparedRows:
     """None for rows of a version that did not count them."""
     bad_files: dict[str, str] = field(default_factory=dict)
     """Files that were left out, because they cannot be read to their end, each with its message."""
+    copies: int = 0
+    """Short rows with the ids of an earlier row, which are kept here and left out by `ladm select`."""
+    all_read: bool = True
+    """False where --limit stopped before the end of the sources: a greater one adds rows."""
 
     def __fspath__(self) -> str:
         return str(self.folder)
 
 
 def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None = None) -> PreparedRows:
-    """Write the rows, or resume, or only open them where they are finished.
+    """Write the rows, resume, open them where they are finished, or add what a greater `limit` allows.
 
     Raises LadmError for a source, tokenizer or output that cannot be used, and for a document
     without a domain.
@@ -93,22 +73,25 @@ def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None 
     tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos)
     identity = _identity(settings, sources, tokenizer)
     finished = _finished(output, identity)
-    if finished is not None:
+    if finished is not None and not _may_grow(finished, settings.limit):
         echo(f"{output} is prepared already")
         return finished
     # The record of what was started is in the work folder: a data set is ours as long as its preparation is unfinished.
     folder = OutputFolder(
         output, record=f"{WORK_FOLDER}/asked.json", leftovers=rf"{re.escape(WORK_FOLDER)}|{LOCK_FILES}"
     )
-    folder.require_own_or_empty()
+    if finished is None:
+        folder.require_own_or_empty()
+    else:
+        echo(f"{output} has {count_of(finished.rows, 'row')}; adding to them")
     require_keys(settings, sources)
     with locked(output):
         work = output / WORK_FOLDER
         _start(folder, work, identity)
         bad_files = BadFiles(work / BAD_FILES, most=settings.max_bad_files, text_key=settings.text_key, echo=echo)
-        blocks = _seal_blocks(settings, sources, tokenizer, work, bad_files, progress or _NoProgress())
+        sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, progress or NoProgress())
         width = settings.length - tokenizer.bos
-        return _finish(settings, output, blocks, identity, bad_files=bad_files.messages, width=width)
+        return _finish(settings, output, sealed, identity, bad_files=bad_files.messages, width=width)
 
 
 def _identity(settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -145,12 +128,20 @@ def _start(folder: OutputFolder, work: Path, identity: dict[str, Any]) -> None:
 
 
 def _finished(output: Path, identity: dict[str, Any]) -> PreparedRows | None:
+    """The rows that are there. Raises LadmError where they were made with something else, or are more than wanted."""
     path = output / RECORD_FILE
     if not path.is_file():
         return None
     with io_errors(path, "read"):
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    require_same(output, record["asked"], identity)
+    had, limit = record["asked"], identity["limit"]
+    if any(differences(had | {"limit": limit}, identity)):
+        require_same(output, had, identity)
+    if limit is not None and limit < record["rows"]:
+        raise LadmError(
+            f"{output} has {count_of(record['rows'], 'row')} already, more than --limit {limit:,}; give another "
+            f"--output, or score the first of them: ladm score --limit {limit}"
+        )
     tokens = record.get("tokens")
     return PreparedRows(
         folder=output,
@@ -158,61 +149,20 @@ def _finished(output: Path, identity: dict[str, Any]) -> PreparedRows | None:
         counts=record["counts"],
         tokens=tokens and TokenCounts(read=tokens["read"], kept=tokens["kept"]),
         bad_files=record.get("bad_files", {}),
+        copies=record.get("copies", 0),
+        all_read=record.get("all_read", had["limit"] is None),
     )
 
 
-def _seal_blocks(
-    settings: PrepareSettings,
-    sources: list[Source],
-    tokenizer: Tokenizer,
-    work: Path,
-    bad_files: BadFiles,
-    progress: Progress,
-) -> list[tuple[BlockRows, Counts]]:
-    """Seal every block that is not sealed yet; returns the new rows and the counts of all, in order."""
-    blocks: list[tuple[BlockRows, Counts]] = []
-    seen = SeenRows(keep_duplicates=settings.keep_duplicates)
-    rows = 0
-    progress.start()
-    try:
-        for number, documents in enumerate(_grouped(sources, settings, bad_files)):
-            path = work / f"{number:06d}.parquet"
-            counts = counts_of_block(path) if path.exists() else seal_block(settings, documents, tokenizer, path)
-            block = seen.new_rows(path)
-            blocks.append((block, counts_without_copies(counts, block)))
-            rows += int(block.is_new.sum())
-            progress.advance(documents=len(documents), kept=rows)
-            if settings.limit is not None and rows >= settings.limit:
-                break
-    finally:
-        progress.close()
-    return blocks
-
-
-def _grouped(sources: list[Source], settings: PrepareSettings, bad_files: BadFiles) -> Iterator[list[Document]]:
-    """Documents in groups of bounded number and size: the same groups whenever the sources are the same."""
-    group: list[Document] = []
-    characters = number = 0
-    for source in sources:
-        if source in bad_files:
-            continue
-        for document in read_documents(source, text_key=settings.text_key):
-            text = value_at(document.fields, settings.text_key)
-            group.append(Document(document.where, document.fields, number))
-            number += 1
-            characters += len(text) if isinstance(text, str) else 0
-            # Books fill memory long before there are 512 of them, hence the second bound.
-            if len(group) == BLOCK_DOCUMENTS or characters >= BLOCK_CHARACTERS:
-                yield group
-                group, characters = [], 0
-    if group:
-        yield group
+def _may_grow(finished: PreparedRows, limit: int | None) -> bool:
+    """May there be rows beyond those that are finished, within the limit?"""
+    return not finished.all_read and (limit is None or limit > finished.rows)
 
 
 def _finish(
     settings: PrepareSettings,
     output: Path,
-    blocks: list[tuple[BlockRows, Counts]],
+    sealed: SealedBlocks,
     identity: dict[str, Any],
     *,
     bad_files: dict[str, str],
@@ -220,26 +170,41 @@ def _finish(
 ) -> PreparedRows:
     """Assemble the blocks into the data set, and write the record that makes it finished."""
     counts: Counter[str] = Counter()
-    for _, of_block in blocks:
+    for _, of_block in sealed.blocks:
         counts.update(of_block)
-    new = [block for block, _ in blocks]
-    found = sum(int(block.is_new.sum()) for block in new)
+    blocks = [block for block, _ in sealed.blocks]
+    found = sum(int(block.is_kept.sum()) for block in blocks)
     rows = found if settings.limit is None else min(found, settings.limit)
     if rows == 0 and bad_files and not counts:
         raise StorageError("; ".join(bad_files.values()))
     if rows == 0:
         raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}")
-    assemble(output, new, rows=rows, windows=settings.most_windows != 1)
-    tokens = count_tokens(new, rows=rows, width=width)
+    with io_errors(output, "write"):
+        # First: until the new record is written, a folder whose data set is being replaced is not finished.
+        (output / RECORD_FILE).unlink(missing_ok=True)
+    assemble(output, blocks, rows=rows, windows=settings.most_windows != 1)
+    tokens, copies = count_tokens(blocks, rows=rows, width=width), count_copies(blocks, rows=rows)
     record = {
         "asked": identity,
         "rows": rows,
         "counts": dict(counts),
         "tokens": {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off},
         "bad_files": bad_files,
+        "copies": copies,
+        "all_read": sealed.all_read,
     }
     # The record last: it is what makes the folder finished, whenever a stop comes.
     with io_errors(output, "write"):
         write_whole(output / RECORD_FILE, [json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n"])
-        shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
-    return PreparedRows(folder=output, rows=rows, counts=counts, tokens=tokens, bad_files=bad_files)
+        # Blocks of a part of the corpus are what a greater --limit goes on from.
+        leftover = output / WORK_FOLDER / "cache" if not sealed.all_read else output / WORK_FOLDER
+        shutil.rmtree(leftover, ignore_errors=True)
+    return PreparedRows(
+        folder=output,
+        rows=rows,
+        counts=counts,
+        tokens=tokens,
+        bad_files=bad_files,
+        copies=copies,
+        all_read=sealed.all_read,
+    )

@@ -28,6 +28,8 @@ __all__ = ["Ids", "Row", "Rows", "commonest", "look_up", "open_rows", "token_ids
 
 IDENTITY_BLOCK_ROWS = 1024
 SAMPLED_ROWS = 64
+COPY_COLUMN = "copy_of"
+"""The column that names the earlier row with the same ids; only where there is such a row."""
 _CARRIED = ("index", "chunked_index", "meta")
 
 
@@ -144,6 +146,13 @@ class Rows:
             )
         values: list[Any] = self._dataset.select_columns([name])[start:stop][name]
         return self._labelled(name, values)
+
+    def copies(self) -> npt.NDArray[np.bool_] | None:
+        """Which rows `ladm prepare` marked as copies of an earlier one: (rows,); None where it marked none."""
+        if COPY_COLUMN not in self._dataset.column_names:
+            return None
+        column = self._dataset.select_columns([COPY_COLUMN]).with_format("arrow")[0 : self._count][COPY_COLUMN]
+        return np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False))
 
     def save_subset(self, positions: npt.NDArray[np.int64], folder: Path) -> None:
         """Save those rows, all their columns kept, as a DatasetDict with `train`."""

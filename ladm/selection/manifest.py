@@ -56,6 +56,8 @@ class Manifest:
     """`RunIdentity.for_manifest` of the run that was selected from."""
     max_per_document: int | None = None
     """Rows of one document at most; None, and then not in the file, where all could be chosen."""
+    copies: int | None = None
+    """Rows that could not be selected because they repeat another; None, and then not in the file, where none do."""
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Manifest:
@@ -86,6 +88,7 @@ class Manifest:
             },
             run=_field(content, "run", dict),
             max_per_document=_field({"max_per_document": None} | content, "max_per_document", *optional_number),
+            copies=_field({"copies": None} | content, "copies", *optional_number),
         )
 
 
@@ -101,7 +104,11 @@ def _field(content: Any, name: str, *kinds: type) -> Any:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of the subset in `folder`."""
     # Names of domains stay readable in any script.
-    fields = {name: value for name, value in asdict(manifest).items() if (name, value) != ("max_per_document", None)}
+    fields = {
+        name: value
+        for name, value in asdict(manifest).items()
+        if value is not None or name not in ("max_per_document", "copies")
+    }
     content = json.dumps(fields, indent=1, ensure_ascii=False)
     write_whole(folder / MANIFEST_FILE, [content.encode() + b"\n"])
 

@@ -34,7 +34,8 @@ def rank_by_domain(
 ) -> Domains:
     """The scored rows by domain, in the order of the domains' names, each domain best first.
 
-    Of the rows of one document only the best `max_per_document` are ranked; None: all.
+    Rows that `ladm prepare` marked as copies of another are not ranked, and of the rows of one document only the best
+    `max_per_document`; None: all.
     The columns are files in the folder `work`, 28 bytes a row, so that memory does not grow with the run.
 
     Raises LadmError for a row without a domain, StorageError for a score that is not finite or out of order.
@@ -47,14 +48,20 @@ def rank_by_domain(
     stops = np.cumsum(counts).tolist()
     # [0, *stops] is one longer than stops: its last entry, the end of all, starts nothing.
     parts = {name: slice(start, stop) for name, start, stop in zip(names, [0, *stops], stops, strict=False)}
+    is_copy_T = rows.copies()
     domains = {}
     for name, part in sorted(parts.items()):
         if part.stop > part.start:
             columns = (positions[part], tokens[part], scores[part])
+            if is_copy_T is not None:
+                kept = ~is_copy_T[columns[0]]
+                columns = (columns[0][kept], columns[1][kept], columns[2][kept])
             if max_per_document is not None:
                 kept = best_of_documents(_documents(rows, columns[0]), max_per_document)
                 columns = (columns[0][kept], columns[1][kept], columns[2][kept])
-            domains[name] = DomainSelection(positions=columns[0], num_tokens=columns[1], scores=columns[2])
+            # Every row of a domain may be a copy of one in another.
+            if len(columns[0]):
+                domains[name] = DomainSelection(positions=columns[0], num_tokens=columns[1], scores=columns[2])
     return domains
 
 

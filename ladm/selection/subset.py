@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,11 @@ def select(settings: SelectSettings) -> Manifest:
             shortest = min(int(domain.num_tokens.min()) for domain in domains.values())
             raise LadmError(f"no document fits --tokens {settings.tokens:,}: the shortest has {shortest:,} tokens")
         left_out = [name for name in ranked if not shares[name]]
-        manifest = _manifest(settings, run, domains, left_out=left_out, percent=percent, max_per_document=most)
+        is_copy_T = rows.copies()
+        manifest = replace(
+            _manifest(settings, run, domains, left_out=left_out, percent=percent, max_per_document=most),
+            copies=None if is_copy_T is None else int(is_copy_T.sum()),
+        )
         if not settings.dry_run:
             _write(output, rows, domains, manifest)
     return manifest

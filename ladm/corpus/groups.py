@@ -1,0 +1,56 @@
+"""Sources -> documents in groups of bounded size, from any place in the corpus on. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ladm.corpus.bad_files import BadFiles
+from ladm.corpus.documents import Document, read_documents, value_at
+from ladm.corpus.sources import Source
+
+BLOCK_DOCUMENTS = 512
+BLOCK_CHARACTERS = 32_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A place between two documents: where reading stopped, and where it goes on."""
+
+    source: int = 0
+    """The number of the source among all sources."""
+    in_source: int = 0
+    """Documents of that source that are before the place."""
+    documents: int = 0
+    """Documents of all sources that are before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Documents that become one block, and the place behind the last of them."""
+
+    documents: list[Document]
+    end: Place
+
+
+def read_groups(sources: list[Source], *, text_key: str, bad_files: BadFiles, start: Place) -> Iterator[Group]:
+    """Documents from `start` on: the same groups whenever the sources are the same and `start` ends one of them."""
+    group: list[Document] = []
+    characters, number = 0, start.documents
+    place = start
+    for k, source in enumerate(sources[start.source :], start.source):
+        if source in bad_files:
+            continue
+        skipped = start.in_source if k == start.source else 0
+        for in_source, document in enumerate(read_documents(source, text_key=text_key, skip=skipped), skipped + 1):
+            text = value_at(document.fields, text_key)
+            group.append(Document(document.where, document.fields, number))
+            number += 1
+            place = Place(source=k, in_source=in_source, documents=number)
+            characters += len(text) if isinstance(text, str) else 0
+            # Books fill memory long before there are 512 of them, hence the second bound.
+            if len(group) == BLOCK_DOCUMENTS or characters >= BLOCK_CHARACTERS:
+                yield Group(documents=group, end=place)
+                group, characters = [], 0
+    if group:
+        yield Group(documents=group, end=place)

@@ -1,0 +1,90 @@
+"""Documents -> sealed blocks of rows, as many as are wanted, going on behind those of an earlier start.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ladm.corpus.assemble import BlockRows
+from ladm.corpus.bad_files import BadFiles
+from ladm.corpus.blocks import BlockRecord, Counts, record_of_block, seal_block
+from ladm.corpus.duplicates import SeenRows, counts_without_copies
+from ladm.corpus.groups import Place, read_groups
+from ladm.corpus.sources import Source
+from ladm.corpus.tokenization import Tokenizer
+from ladm.settings.data import PrepareSettings
+
+
+class Progress(Protocol):
+    """Where the progress over documents is shown."""
+
+    def start(self) -> None: ...
+    def advance(self, *, documents: int, kept: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def advance(self, *, documents: int, kept: int) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedBlocks:
+    """The sealed blocks, in order, and whether they hold all documents of the sources."""
+
+    blocks: list[tuple[BlockRows, Counts]]
+    all_read: bool
+
+
+def seal_blocks(
+    settings: PrepareSettings,
+    sources: list[Source],
+    tokenizer: Tokenizer,
+    work: Path,
+    bad_files: BadFiles,
+    progress: Progress,
+) -> SealedBlocks:
+    """Seal every block that is not sealed yet, until there are as many rows as wanted."""
+    blocks: list[tuple[BlockRows, Counts]] = []
+    seen = SeenRows(length=settings.length, keep_duplicates=settings.keep_duplicates)
+    rows, end = 0, Place()
+    progress.start()
+    try:
+        for path, record in _sealed_then_new(settings, sources, tokenizer, work, bad_files):
+            block = seen.judge(path)
+            blocks.append((block, counts_without_copies(record.counts, block)))
+            rows += int(block.is_kept.sum())
+            progress.advance(documents=record.end.documents - end.documents, kept=rows)
+            end = record.end
+            if settings.limit is not None and rows >= settings.limit:
+                return SealedBlocks(blocks=blocks, all_read=False)
+    finally:
+        progress.close()
+    return SealedBlocks(blocks=blocks, all_read=True)
+
+
+def _sealed_then_new(
+    settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer, work: Path, bad_files: BadFiles
+) -> Iterator[tuple[Path, BlockRecord]]:
+    """The blocks of an earlier start, whose documents are not read again, then new ones."""
+    number, end = 0, Place()
+    while (record := record_of_block(path := work / f"{number:06d}.parquet")) is not None:
+        yield path, record
+        number, end = number + 1, record.end
+    for group in read_groups(sources, text_key=settings.text_key, bad_files=bad_files, start=end):
+        path = work / f"{number:06d}.parquet"
+        yield path, seal_block(settings, group, tokenizer, path)
+        number += 1
