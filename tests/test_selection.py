@@ -234,7 +234,7 @@ def test_the_manifest_is_read_as_it_was_written(ladm: Command, scored: tuple[str
         ).exit_code == 0  # fmt: skip
         manifest = read_manifest(subset)
         content = json.loads((subset / "manifest.json").read_text())
-        assert dataclasses.asdict(manifest) == {"max_per_document": None} | content
+        assert dataclasses.asdict(manifest) == {"max_per_document": None, "copies": None} | content
         assert (manifest.rule, manifest.quota) == (rule, quota)
         assert manifest.domains["domain 1"].pool_documents == 3
         assert manifest.run["dtype"] == "float32"

@@ -158,10 +158,10 @@ def _dataset(name: str, text_key: str, skip: int) -> Iterator[Document]:
     labels = {
         name: feature.names for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)
     }
+    if skip >= len(dataset):
+        return
     number = skip
-    for batch in (
-        dataset.select_columns(wanted).select(range(min(skip, len(dataset)), len(dataset))).iter(batch_size=_BATCH_ROWS)
-    ):
+    for batch in dataset.select_columns(wanted).select(range(skip, len(dataset))).iter(batch_size=_BATCH_ROWS):
         for fields in rows_of_table(batch, labels):
             yield Document(f"{name} row {number}", fields)
             number += 1

@@ -163,11 +163,15 @@ class Rows:
 
     def identity(self) -> dict[str, Any]:
         """Number of rows and a digest of their ids, indices and meta, in order."""
+        return self.identity_of_first(self._count)
+
+    def identity_of_first(self, count: int) -> dict[str, Any]:
+        """What `identity` would give if there were only the first `count` rows."""
         digest = xxhash.xxh3_128()
-        for start in range(0, self._count, IDENTITY_BLOCK_ROWS):
-            for content in self._content(start, min(start + IDENTITY_BLOCK_ROWS, self._count)):
+        for start in range(0, count, IDENTITY_BLOCK_ROWS):
+            for content in self._content(start, min(start + IDENTITY_BLOCK_ROWS, count)):
                 digest.update(content)
-        return {"rows": self._count, "xxh3_128": digest.hexdigest()}
+        return {"rows": count, "xxh3_128": digest.hexdigest()}
 
     def _content(self, start: int, stop: int) -> Iterator[bytes]:
         """Bytes that stand for the rows, the same however the data set is stored."""

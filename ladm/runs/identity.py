@@ -38,7 +38,7 @@ MANIFEST_FIELDS = ("settings", "layers", "score", "model", "data", "dtype")
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a run was made with, as `run.json` holds it: created once, never rewritten, compared on resume.
+    """What a run was made with, as `run.json` holds it: created once, compared on resume; only more rows change it.
 
     `about`, which is for people, is not compared. A property raises KeyError where a file lacks its key.
     """

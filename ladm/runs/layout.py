@@ -1,6 +1,6 @@
 """The names of a run folder's files, and which files are ladm's own to remove. Imports no torch.
 
-run.json                  what the run was started with: created once, never rewritten
+run.json                  what the run was started with: created once; only more rows change it
 units/000007.open         rows of an unfinished unit, appended a batch at a time, each batch fsynced
 units/000007.jsonl        a sealed unit: having this name is the commit
 units/000007.claim-0, 000007.open-0-5f3c    only while several launches share the run

@@ -16,6 +16,7 @@ from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, NoProgress, Progress, silent
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run, require_own_or_empty
+from ladm.runs.growth import resume_or_grow
 from ladm.runs.heartbeat import Heartbeat
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.runs.records import ErrorRow, Record
@@ -83,8 +84,9 @@ def _open_run(plan: Plan, rows: Rows, echo: Echo) -> Run:
     identity = identity_of(plan, rows)
     if plan.settings.overwrite and (folder / IDENTITY_FILE).exists():
         delete_run(folder)
-    run = Run.create_or_resume(folder, identity)
-    if plan.placement is None:
+    is_shared = plan.placement is not None
+    run = resume_or_grow(folder, identity, first_rows=rows.identity_of_first, is_shared=is_shared, echo=echo)
+    if not is_shared:
         run.adopt_shared()
     if plan.settings.retry_errors:
         echo(f"removing {forget_errors(run):,} rows without a score, to score them again")
