@@ -14,7 +14,7 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from ladm.method import pfs_triton
+from ladm.method import pfs_kernels, pfs_triton
 
 POINTERS = {"q": "*bf16", "k": "*bf16", "scored": "*i64", "items": "*i64", "ids": "*i64"}
 POINTERS |= {"scale": "fp32", "smallest_share": "fp32"}
@@ -25,11 +25,11 @@ COMPILE = (
     + """
 shapes = {"D": 64, "BLOCK_D": 64, "BLOCK_M": 128, "BLOCK_K": 128, "WIDEN": False}
 for kernel, more in (
-    (pfs_triton._denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
-    (pfs_triton._denominators_kernel, {"HAS_LSE": False, "PAPER": True}),
-    (pfs_triton._focus_kernel, {"ONE_TILE": True, "WEIGHTED": False, "COPIED": False}),
-    (pfs_triton._focus_kernel, {"ONE_TILE": False, "WEIGHTED": False, "COPIED": False}),
-    (pfs_triton._focus_kernel, {"ONE_TILE": True, "WEIGHTED": True, "COPIED": True}),
+    (pfs_kernels.denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
+    (pfs_kernels.denominators_kernel, {"HAS_LSE": False, "PAPER": True}),
+    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "WEIGHTED": False, "COPIED": False}),
+    (pfs_kernels.focus_kernel, {"ONE_TILE": False, "WEIGHTED": False, "COPIED": False}),
+    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "WEIGHTED": True, "COPIED": True}),
 ):
     fixed = shapes | more
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
@@ -56,8 +56,8 @@ tile = pfs_triton.largest_tile(D, getattr(torch, name))
 POINTERS |= dict.fromkeys(("q", "k"), {"float32": "*fp32", "bfloat16": "*bf16"}[name])
 shapes = {"D": D, "BLOCK_D": D, "BLOCK_M": tile, "BLOCK_K": tile, "WIDEN": False}
 for kernel, more in (
-    (pfs_triton._denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
-    (pfs_triton._focus_kernel, {"ONE_TILE": True, "WEIGHTED": True, "COPIED": True}),
+    (pfs_kernels.denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
+    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "WEIGHTED": True, "COPIED": True}),
 ):
     fixed = shapes | more
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ladm.modeling.facts import hub_name, model_facts
+from ladm.modeling.facts import model_facts
+from ladm.modeling.model_files import hub_name
 from tests.conftest import GOLDEN, SMALL, topical_rows
 
 NO_SPAN = SMALL[:-2]

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ladm.errors import LadmError, one_line
-from ladm.modeling.facts import HUB_ID
+from ladm.modeling.model_files import HUB_ID
 
 
 def load_train_split(name: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Literal
 import fsspec
 
 from ladm.errors import LadmError, one_line
-from ladm.modeling.facts import HUB_ID
+from ladm.modeling.model_files import HUB_ID
 
 _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, UsageError, one_line
-from ladm.modeling.facts import HUB_ID, hub_name
+from ladm.modeling.model_files import HUB_ID, hub_name
 
 TEXT_COLUMN = "text"
 COMPARED_TOKENS = 64

@@ -19,7 +19,7 @@ from ladm.corpus.tokenization import first_token, plain_tokenizer
 from ladm.errors import LadmError, UsageError
 from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
 from ladm.modeling.causal_lm import CausalLM, load_language, require_positions
-from ladm.modeling.facts import model_folder
+from ladm.modeling.model_files import model_folder
 from ladm.progress import Echo, Progress
 from ladm.settings.evaluation import NeedleSettings
 from ladm.storage.files import io_errors, require_place, write_whole

@@ -17,7 +17,7 @@ from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
 from ladm.modeling.causal_lm import CausalLM, load_language, require_positions, token_losses
-from ladm.modeling.facts import model_folder
+from ladm.modeling.model_files import model_folder
 from ladm.progress import Echo, Progress
 from ladm.settings.evaluation import PerplexitySettings
 from ladm.storage.files import require_place, write_whole

@@ -9,7 +9,8 @@ from typing import Any
 
 from ladm.errors import LadmError, install_hint, one_line
 from ladm.modeling.devices import resolve_devices, resolve_dtype
-from ladm.modeling.facts import model_folder, read_config
+from ladm.modeling.facts import read_config
+from ladm.modeling.model_files import model_folder
 from ladm.progress import Echo
 from ladm.settings.evaluation import TasksSettings
 from ladm.storage.files import require_place, write_whole

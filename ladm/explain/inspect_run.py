@@ -17,7 +17,8 @@ from ladm.explain.decompose import Decomposer
 from ladm.explain.explainer import Explainer, ScoredDocument
 from ladm.explain.inspected_document import write_inspected
 from ladm.method.reduction import Reduction
-from ladm.modeling.facts import ModelFacts, model_facts, model_identity
+from ladm.modeling.facts import ModelFacts, model_facts
+from ladm.modeling.model_files import model_identity
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.runs.layout import INSPECTED

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ladm.errors import LadmError, one_line
 from ladm.modeling.devices import resolve_devices, resolve_dtype
-from ladm.modeling.facts import learned_positions, model_folder
+from ladm.modeling.facts import learned_positions
+from ladm.modeling.model_files import model_folder
 from ladm.progress import Echo
 
 CHUNK_TOKENS = 1024

@@ -124,7 +124,8 @@ def _is_of_unit(line: bytes, rank: int, expected: int | None) -> bool:
 
 
 def _verify_identity(run: Run) -> Iterator[str]:
-    from ladm.modeling.facts import model_facts, model_identity
+    from ladm.modeling.facts import model_facts
+    from ladm.modeling.model_files import model_identity
 
     try:
         if model_identity(model_facts(run.identity.model_name).folder) != run.identity.model_sha256:

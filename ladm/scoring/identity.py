@@ -9,7 +9,8 @@ from typing import Any
 
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
-from ladm.modeling.facts import ModelFacts, model_identity, tokenizer_identity
+from ladm.modeling.facts import ModelFacts
+from ladm.modeling.model_files import model_identity, tokenizer_identity
 from ladm.runs.folder import unit_rows_for
 from ladm.runs.identity import RunIdentity
 from ladm.scoring.engines.job import MakeScorer

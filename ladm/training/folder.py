@@ -20,7 +20,7 @@ import torch
 from transformers import TrainerCallback
 
 from ladm.errors import LadmError
-from ladm.modeling.facts import TOKENIZER_FILES, model_identity
+from ladm.modeling.model_files import TOKENIZER_FILES, model_identity
 from ladm.storage.files import io_errors, sync_file, sync_folder, sync_tree, write_whole
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 from ladm.training.plan import TrainPlan

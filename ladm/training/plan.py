@@ -15,7 +15,8 @@ from transformers.utils import is_flash_attn_2_available, is_liger_kernel_availa
 from ladm.corpus.rows import Rows, commonest, open_rows
 from ladm.errors import LadmError
 from ladm.modeling.devices import resolve_dtype
-from ladm.modeling.facts import learned_positions, model_folder, read_config
+from ladm.modeling.facts import learned_positions, read_config
+from ladm.modeling.model_files import model_folder
 from ladm.settings.training import TrainSettings
 from ladm.training.batches import Batches, cut_batches
 

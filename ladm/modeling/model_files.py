@@ -1,0 +1,111 @@
+"""A model folder or Hub id -> its folder, checked, and the SHA-256 of what decides a score. Imports no torch.
+
+Weights are read from safetensors alone: a pickle could run any code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ladm.errors import LadmError, one_line
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_REVISION = re.compile(rf"({HUB_ID.pattern})@([\w./-]+)")
+"""`org/name@revision`: a branch, a tag or a commit."""
+LFS_POINTER = b"version https://git-lfs"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model, fetched if it is a Hub id. Raises LadmError unless it has a config and safetensors."""
+    folder = _found(name)
+    _require_safetensors(name, folder)
+    return folder
+
+
+def _found(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    hub_id, revision = hub_name(name)
+    if Path(name).exists() or not HUB_ID.fullmatch(hub_id):
+        raise LadmError(f"no such model: {name} is neither a folder nor a Hub id such as org/name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=["*.safetensors", "*.json", *TOKENIZER_FILES])
+        )
+    except Exception as error:
+        # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
+        what = one_line(error)
+        raise LadmError(f"no such model: {name} is not a folder, and the Hub did not give it: {what}") from None
+
+
+def hub_name(name: str) -> tuple[str, str | None]:
+    """`org/name@revision` -> (`org/name`, `revision`); without a revision None, which is the main branch."""
+    found = HUB_REVISION.fullmatch(name)
+    return (found[1], found[found.re.groups]) if found else (name, None)
+
+
+def _require_safetensors(name: str, folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise LadmError(
+            f"{name}: this is an adapter{_base_of_adapter(folder)}, not a whole model; merge it into its base model "
+            "and save that (merge_and_unload and save_pretrained of peft)"
+        )
+    if not (folder / "config.json").is_file():
+        raise LadmError(f"{name}: no config.json there; a model folder holds config.json and *.safetensors")
+    weights = sorted(folder.glob("*.safetensors"))
+    for path in (folder / "config.json", *weights):
+        with path.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise LadmError(
+                    f"{name}: {path.name} is a Git LFS pointer, the file itself was not fetched; run git lfs pull there"
+                )
+    if weights:
+        return
+    pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(suffix))
+    if pickles:
+        raise LadmError(
+            f"{name}: only pickled weights there ({pickles[0]}), which could run any code and are never opened; "
+            "convert them to safetensors"
+        )
+    raise LadmError(f"{name}: no *.safetensors there")
+
+
+def _base_of_adapter(folder: Path) -> str:
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    return f" of {base}" if isinstance(base, str) else ""
+
+
+def model_identity(folder: str) -> dict[str, str]:
+    """SHA-256 of `config.json` and of every safetensors file, by file name."""
+    root = Path(folder)
+    paths = [root / "config.json", *sorted(root.glob("*.safetensors"))]
+    with ThreadPoolExecutor(4) as pool:
+        digests = pool.map(_sha256, paths)
+    return {path.name: digest for path, digest in zip(paths, digests, strict=True)}
+
+
+def tokenizer_identity(folder: str) -> dict[str, str]:
+    """SHA-256 of what a tokenizer is made of, by file name; empty for a model that comes without one."""
+    paths = [Path(folder) / name for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")]
+    return {path.name: _sha256(path) for path in paths if path.exists()}
+
+
+def _sha256(path: Path) -> str:
+    if path.name == "config.json":
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
