@@ -9,9 +9,11 @@ import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from ladm.errors import LadmError, one_line
+from ladm.storage.digests import file_sha256
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_REVISION = re.compile(rf"({HUB_ID.pattern})@([\w./-]+)")
@@ -88,24 +90,23 @@ def _base_of_adapter(folder: Path) -> str:
     return f" of {base}" if isinstance(base, str) else ""
 
 
-def model_identity(folder: str) -> dict[str, str]:
-    """SHA-256 of `config.json` and of every safetensors file, by file name."""
+def model_identity(folder: str, *, remember: bool = True) -> dict[str, str]:
+    """SHA-256 of `config.json` and of every safetensors file, by file name; `remember` as for `file_sha256`."""
     root = Path(folder)
     paths = [root / "config.json", *sorted(root.glob("*.safetensors"))]
     with ThreadPoolExecutor(4) as pool:
-        digests = pool.map(_sha256, paths)
+        digests = pool.map(partial(_sha256, remember=remember), paths)
     return {path.name: digest for path, digest in zip(paths, digests, strict=True)}
 
 
 def tokenizer_identity(folder: str) -> dict[str, str]:
     """SHA-256 of what a tokenizer is made of, by file name; empty for a model that comes without one."""
     paths = [Path(folder) / name for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")]
-    return {path.name: _sha256(path) for path in paths if path.exists()}
+    return {path.name: _sha256(path, remember=True) for path in paths if path.exists()}
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, *, remember: bool) -> str:
     if path.name == "config.json":
         content = json.loads(path.read_text(encoding="utf-8"))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path, remember=remember)

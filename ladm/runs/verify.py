@@ -128,7 +128,9 @@ def _verify_identity(run: Run) -> Iterator[str]:
     from ladm.modeling.model_files import model_identity
 
     try:
-        if model_identity(model_facts(run.identity.model_name).folder) != run.identity.model_sha256:
+        # Read in full: a disk that returns other bytes than were written changes no date.
+        found = model_identity(model_facts(run.identity.model_name).folder, remember=False)
+        if found != run.identity.model_sha256:
             yield f"the model {run.identity.model_name} is no longer the one that scored"
     except LadmError as error:
         yield f"the model cannot be compared: {error}"

@@ -1,0 +1,80 @@
+"""A large file -> its SHA-256, read once: the digest of a file that has not changed is remembered. Imports no torch.
+
+Hashing the weights of a model takes seconds of every start. A file counts as unchanged when its path, size, inode, time
+of modification and time of change are those of the last time. The time of change (ctime) is set by the kernel at every
+write, rename or copy, and cannot be set by a program, so that weights replaced by others with an old date are noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+from ladm.storage.files import PARTIAL_SUFFIX
+
+CACHE_VARIABLE = "LADM_CACHE"
+SMALLEST_BYTES = 1 << 20
+"""A smaller file is hashed faster than its digest is looked up."""
+SETTLED_SECONDS = 3.0
+"""A file changed within this time may change again within the same tick of the file system's clock."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def file_sha256(path: Path, *, remember: bool = True) -> str:
+    """SHA-256 of a file in hexadecimal; with `remember` from memory where the file has not changed. Raises OSError."""
+    before = path.stat()
+    note = _note_of(path) if remember and before.st_size >= SMALLEST_BYTES else None
+    known = None if note is None else _read(note, path, before)
+    if known is not None:
+        return known
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    after = path.stat()
+    if note is not None and _signs(before) == _signs(after) and time.time() - after.st_ctime > SETTLED_SECONDS:
+        _write(note, {"path": str(path.resolve()), **_signs(after), "sha256": digest})
+    return digest
+
+
+def _signs(found: os.stat_result) -> dict[str, int]:
+    """What differs after any change of a file."""
+    return {
+        "size": found.st_size, "mtime_ns": found.st_mtime_ns, "ctime_ns": found.st_ctime_ns, "inode": found.st_ino,
+        "device": found.st_dev,
+    }  # fmt: skip
+
+
+def _note_of(path: Path) -> Path | None:
+    """Where the digest of a file is remembered; None without a home."""
+    root = os.environ.get(CACHE_VARIABLE)
+    try:
+        folder = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ladm"
+        name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    except (RuntimeError, OSError):
+        return None
+    return folder / "digests" / f"{name}.json"
+
+
+def _read(note: Path, path: Path, found: os.stat_result) -> str | None:
+    """The digest that a note holds for exactly this file; None for a note that is absent, old or damaged."""
+    try:
+        content = json.loads(note.read_text(encoding="utf-8"))
+        digest = content.pop("sha256")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    same = content == {"path": str(path.resolve()), **_signs(found)}
+    return digest if same and isinstance(digest, str) and _SHA256.fullmatch(digest) else None
+
+
+def _write(note: Path, content: dict[str, str | int]) -> None:
+    """Leave a note. Without a place to write to, the file is hashed again the next time."""
+    # Not synced: a lost note costs a few seconds, and what a power loss leaves of one is no JSON or the whole.
+    partial = note.with_name(f"{note.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(partial, note)
