@@ -64,6 +64,7 @@ def job_of(
     devices: int = 1,
     report: Callable[[list[Any]], None] = lambda _: None,
     warn: Callable[[str], None] = print,
+    take_early: Callable[..., Any] = lambda *_: None,
     **config: Any,
 ) -> ScoreJob:
     """The units of a source on fake devices; `config` goes to every worker."""
@@ -73,7 +74,7 @@ def job_of(
     names = tuple(f"fake:{k}" for k in range(devices))
     return ScoreJob(
         run=run, rows=rows, source=source, worker=worker, devices=names, report=report, warn=warn,
-        supervised=devices > 1,
+        supervised=devices > 1, take_early=take_early,
     )  # fmt: skip
 
 

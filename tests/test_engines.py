@@ -25,10 +25,11 @@ from ladm.runs.finish import finish
 from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, SORTED_FILE
 from ladm.runs.records import Record
-from ladm.scoring.engines import local
+from ladm.scoring.engines import local, processes
 from ladm.scoring.engines.assignments import OwnUnits
 from ladm.scoring.engines.events import RowsStored
 from ladm.scoring.engines.failures import FailureTracker
+from ladm.scoring.engines.job import WorkerConfig, WorkerProcess
 from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.tracker import WorkerTracker
 from ladm.storage import locks
@@ -152,7 +153,8 @@ def test_a_worker_that_cannot_be_killed_ends_the_run(
     tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a call of a driver that does not return: SIGKILL is sent and nothing happens."""
-    monkeypatch.setattr(local, "END_SECONDS", 0.5)
+    for module in (local, processes):
+        monkeypatch.setattr(module, "END_SECONDS", 0.5)
     monkeypatch.setattr(SpawnProcess, "kill", lambda _: None)
     try:
         with pytest.raises(LadmError, match=r"^the worker on fake:\d hung for 8 s and does not end even when it is"):
@@ -168,6 +170,54 @@ def test_a_worker_that_sees_other_rows_ends_the_run(tmp_path: Path, rows: Rows, 
     with pytest.raises(LadmError, match=r"has other rows on .* than the run was started with$"):
         complete(tmp_path / "run", rows, devices=2, rows_sample=other.sample())
     complete(tmp_path / "run", rows, devices=2, rows_sample=rows.sample())
+
+
+def refuse() -> None:
+    raise LadmError("no such device")
+
+
+def test_a_process_that_was_started_early_answers_and_becomes_the_first_worker(
+    tmp_path: Path, rows: Rows, whole: Any
+) -> None:
+    with processes.early_worker(device="cpu", threads=1) as early:
+        assert early is not None
+        there = early.call(os.getpid)
+        assert there != os.getpid()
+        with pytest.raises(LadmError, match="^no such device$"):
+            early.call(refuse)
+        taken: list[int | None] = []
+
+        def take(config: WorkerConfig, device: str) -> WorkerProcess | None:
+            worker = early.take(config, device)
+            taken.append(worker and worker[0].pid)
+            return worker
+
+        complete(tmp_path / "run", rows, devices=2, take_early=take)
+    assert taken == [there, None]
+    assert contents(tmp_path / "run") == whole
+
+
+def test_an_early_process_that_is_gone_is_replaced(tmp_path: Path, rows: Rows, whole: Any) -> None:
+    with processes.early_worker(device="cpu", threads=1) as early:
+        assert early is not None
+        os.kill(early.call(os.getpid), signal.SIGKILL)
+        assert early.call(os.getpid) == os.getpid()
+        complete(tmp_path / "run", rows, devices=2, take_early=early.take)
+    assert contents(tmp_path / "run") == whole
+
+
+def test_an_early_process_without_work_ends_with_its_block() -> None:
+    with processes.early_worker(device="cpu", threads=1) as early:
+        assert early is not None
+        there = early.call(os.getpid)
+    assert not Path(f"/proc/{there}").exists()
+
+
+def test_on_a_machine_without_a_gpu_no_process_is_started_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "GPU_DRIVERS", ("/nowhere",))
+    for device in ("auto", "cpu"):
+        with processes.early_worker(device=device, threads=None) as early:
+            assert early is None
 
 
 def test_a_death_is_noticed_without_a_timeout(

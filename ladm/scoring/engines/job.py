@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from ladm.corpus.rows import Rows, open_rows
@@ -47,6 +49,13 @@ class WorkerConfig:
         return rows
 
 
+WorkerProcess = tuple[SpawnProcess, Connection]
+
+
+def _nothing_early(_config: WorkerConfig, _device: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoreJob:
     """The units of a run to be scored on some devices. `report` is called in this process, for each durable batch."""
@@ -62,3 +71,5 @@ class ScoreJob:
     """Called with a line for people, such as that a device is given up."""
     supervised: bool = False
     """Start a process even for a single device, so that its loss does not end the run."""
+    take_early: Callable[[WorkerConfig, str], WorkerProcess | None] = _nothing_early
+    """Gives a process that has imported the libraries already to the first worker that is started."""

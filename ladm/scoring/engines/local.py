@@ -7,10 +7,6 @@ replaced; a row that takes workers with it is found by scoring its batch row by 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import multiprocessing.process
-import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -31,13 +27,11 @@ from ladm.scoring.engines.events import (
 )
 from ladm.scoring.engines.in_process import run_in_process
 from ladm.scoring.engines.job import ScoreJob
+from ladm.scoring.engines.processes import END_SECONDS, end_process, start_worker
 from ladm.scoring.engines.tracker import TrackedWorker, WorkerTracker
-from ladm.scoring.engines.worker import worker_main
 
 TICK_SECONDS = 0.5
 MAX_FAILED_STARTS = 2
-END_SECONDS = 10.0
-"""How long a process may take to end."""
 
 
 def run_units(job: ScoreJob) -> None:
@@ -77,8 +71,6 @@ class _Supervisor:
     def __init__(self, job: ScoreJob) -> None:
         self._job = job
         self._tracker = WorkerTracker(job)
-        # Not fork: CUDA cannot be used in a forked process.
-        self._context = multiprocessing.get_context("spawn")
         # Places by number, because several workers of a CPU have the same name; one that is given up goes.
         self._devices = dict(enumerate(job.devices))
         self._slots: dict[int, _Worker | None] = dict.fromkeys(self._devices)
@@ -106,7 +98,7 @@ class _Supervisor:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
             worker.process.kill()
         for worker in self._workers():
-            _end(worker.process)
+            end_process(worker.process)
 
     def _workers(self) -> list[_Worker]:
         return [worker for worker in self._slots.values() if worker is not None]
@@ -127,21 +119,9 @@ class _Supervisor:
                     worker.send(assignment)
 
     def _start(self, place: int) -> _Worker:
-        device = self._devices[place]
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=worker_main, args=(self._job.worker, device, theirs, os.getpid()), daemon=True, name=f"ladm {device}"
-        )
-        # A terminal sends Ctrl-C to every process. The child inherits the blocked signal, and ignores it before it
-        # unblocks it, so that only the supervisor acts on it.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        # With our copy of its end closed, the pipe reports the end of the process.
-        theirs.close()
-        return _Worker(place=place, last_sign=self._tracker.clock(), device=device, process=process, pipe=ours)
+        device, config = self._devices[place], self._job.worker
+        process, pipe = self._job.take_early(config, device) or start_worker(config, device)
+        return _Worker(place=place, last_sign=self._tracker.clock(), device=device, process=process, pipe=pipe)
 
     def _listen(self) -> None:
         """Receive events, and notice which processes are gone; returns after a tick without either."""
@@ -211,7 +191,7 @@ class _Supervisor:
 
         Raises LadmError for a process that cannot be ended: two processes must never write one file.
         """
-        if not _end(worker.process):
+        if not end_process(worker.process):
             raise LadmError(
                 f"the worker on {worker.device} {worker.reason or 'is lost'} and does not end even when it is killed: "
                 "its driver or file system hangs; the rows that were finished are safe, and once it is gone the same "
@@ -235,14 +215,3 @@ class _Supervisor:
             if limit is not None:
                 worker.reason = f"hung for {limit:.0f} s"
                 self._lost(worker)
-
-
-def _end(process: SpawnProcess) -> bool:
-    """Kill a process and wait for its end. False for one in a system call that does not return."""
-    process.kill()
-    process.join(END_SECONDS)
-    if process.is_alive():
-        # Or the interpreter would wait for it at its own exit.
-        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
-        return False
-    return True

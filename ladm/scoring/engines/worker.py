@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -22,20 +23,54 @@ def worker_main(config: WorkerConfig, device: str, pipe: Connection, parent: int
 
     Its last event is `WorkerFailed`, which ends the run, or `WorkerBroken`, after which another takes over.
     """
+    _begin(parent)
+    _serve(config, device, pipe)
+
+
+def early_main(threads: int | None, pipe: Connection, parent: int) -> None:
+    """A process that imports the libraries first. It answers each function with (result, None) or (None, the error).
+
+    What it is sent last is a `WorkerConfig` and a device: from then on it is a worker like any other.
+    """
+    _begin(parent)
+    _limit_threads(threads)
+    # For their side effect: by the time the supervisor has read the rows, they are there.
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while callable(message := pipe.recv()):
+            answer, problem = None, None
+            try:
+                answer = message()
+            except LadmError as error:
+                problem = error
+            pipe.send((answer, problem))
+        config, device = message
+        _serve(config, device, pipe)
+
+
+def _begin(parent: int) -> None:
     _die_with_parent(parent)
     # Ctrl-C is for the supervisor, which stops its workers; SIGTERM ends this process at once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
+
+def _limit_threads(threads: int | None) -> None:
+    if threads is not None:
+        # Read by the libraries when they are first imported, which is later than this.
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+
+
+def _serve(config: WorkerConfig, device: str, pipe: Connection) -> None:
     def send(event: WorkerEvent) -> None:
         pipe.send(event)
 
     scoring = False
     try:
-        if config.threads is not None:
-            # Read by the libraries when they are first imported, which is later than this.
-            os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(config.threads)
+        _limit_threads(config.threads)
         hold_as_worker(config.folder)
         run, rows = Run.read(config.folder), config.open_rows()
         scorer = config.make_scorer(device)

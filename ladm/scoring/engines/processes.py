@@ -1,0 +1,112 @@
+"""A worker process and the pipe to it: started with what it has to do, or earlier. Imports no torch.
+
+Importing torch and transformers takes a worker seconds, in which the supervisor reads the rows and hashes the model. So
+a process that imports them is started first, and is given its work once there is a plan. It also answers what only
+torch knows, such as the devices there are, so that the supervisor needs no torch of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ladm.scoring.engines.job import WorkerConfig, WorkerProcess
+from ladm.scoring.engines.worker import early_main, worker_main
+
+END_SECONDS = 10.0
+"""How long a process may take to end."""
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Where a GPU can be used one of these exists: NVIDIA's driver, Windows' to Linux, AMD's."""
+T = TypeVar("T")
+
+
+class EarlyWorker:
+    """A worker process without a plan: it imports the libraries, answers questions, then becomes a worker once."""
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        self._process, self._pipe = _spawn(early_main, threads, name="ladm worker")
+        self._taken = False
+
+    def call(self, function: Callable[[], T]) -> T:
+        """The result of a picklable function there, or what it raises; here, should the process be gone."""
+        try:
+            self._pipe.send(function)
+            result, error = self._pipe.recv()
+        except (OSError, EOFError):
+            return function()
+        if error is not None:
+            raise error
+        answer: T = result
+        return answer
+
+    def take(self, config: WorkerConfig, device: str) -> WorkerProcess | None:
+        """Make it the worker of a device. None when it is one already, or is gone."""
+        if self._taken or not self._process.is_alive():
+            return None
+        try:
+            self._pipe.send((config, device))
+        except OSError:
+            return None
+        self._taken = True
+        return self._process, self._pipe
+
+    def close(self) -> None:
+        """End a process that never became a worker."""
+        if not self._taken:
+            end_process(self._process)
+            self._pipe.close()
+
+
+@contextlib.contextmanager
+def early_worker(*, device: str, threads: int | None) -> Iterator[EarlyWorker | None]:
+    """An early worker for `--device`, ended with the block unless it became a worker; None where nothing is gained.
+
+    On a CPU alone the libraries are needed in this process anyway.
+    """
+    wanted = threads is not None or (device != "cpu" and any(Path(driver).exists() for driver in GPU_DRIVERS))
+    worker = EarlyWorker(threads=threads) if wanted else None
+    try:
+        yield worker
+    finally:
+        if worker is not None:
+            worker.close()
+
+
+def start_worker(config: WorkerConfig, device: str) -> WorkerProcess:
+    """Start a process that scores units on a device."""
+    return _spawn(worker_main, config, device, name=f"ladm {device}")
+
+
+def _spawn(target: Callable[..., None], *words: Any, name: str) -> WorkerProcess:
+    # Not fork: CUDA cannot be used in a forked process.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(*words, theirs, os.getpid()), daemon=True, name=name)
+    # A terminal sends Ctrl-C to every process. The child inherits the blocked signal, and ignores it before it
+    # unblocks it, so that only the supervisor acts on it.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    # With our copy of its end closed, the pipe reports the end of the process.
+    theirs.close()
+    return process, ours
+
+
+def end_process(process: SpawnProcess) -> bool:
+    """Kill a process and wait for its end. False for one in a system call that does not return."""
+    process.kill()
+    process.join(END_SECONDS)
+    if process.is_alive():
+        # Or the interpreter would wait for it at its own exit.
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+        return False
+    return True
