@@ -19,10 +19,11 @@ from ladm.cli.main import main
 from ladm.errors import UsageError
 from ladm.settings.calibration import CalibrateSettings
 from ladm.settings.config_file import load_settings, score_settings
-from ladm.settings.data import PrepareSettings, SelectSettings
+from ladm.settings.data import PrepareSettings
 from ladm.settings.evaluation import PerplexitySettings, TasksSettings
 from ladm.settings.fields import settings_of
 from ladm.settings.score import ScoreSettings
+from ladm.settings.selection import SelectSettings
 from ladm.settings.training import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,8 +87,8 @@ def test_no_suggestion_deletes_anything(tmp_path: Path) -> None:
         (PrepareSettings, "bos: 1", "bos: 1 is not true or false or null"),
         (SelectSettings, "rule: percnt", 'rule: "percnt" is not exact or percent; did you mean percent?'),
         (SelectSettings, "tokens: 1x", "tokens: '1x' is not a number of tokens such as 1B, 500M, 250k or 1073741824"),
-        (SelectSettings, "tokens: [1]", "tokens: a nested value is not a whole number"),
-        (SelectSettings, "tokens: {a: 1}", "tokens: a nested value is not a whole number"),
+        (SelectSettings, "tokens: [1]", "tokens: a nested value is not a whole number or text or null"),
+        (SelectSettings, "tokens: {a: 1}", "tokens: a nested value is not a whole number or text or null"),
         (TrainSettings, "rope_base: .inf", "rope_base must be above 1, not inf"),
         (TrainSettings, "learning_rate: -1", "learning_rate must be above 0 and below 10, not -1"),
         (TasksSettings, "task: [1]", "task: [1] is not a list of texts"),

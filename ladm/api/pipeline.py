@@ -111,10 +111,9 @@ def prepare(
     """
     from ladm.settings.data import PrepareSettings
 
-    names = [sources] if isinstance(sources, (str, os.PathLike)) else sources
     given = checked(PrepareSettings, "ladm.prepare", settings)
     wanted = PrepareSettings(
-        sources=tuple(map(spell_path, names)), tokenizer=spell_path(tokenizer), output=spell_path(output), **given
+        sources=_paths(sources), tokenizer=spell_path(tokenizer), output=spell_path(output), **given
     )
     with quiet_libraries():
         from ladm.corpus.prepare import prepare as run_prepare
@@ -154,20 +153,34 @@ def score(
     return ScoredRun(Path(wanted.output))
 
 
-def select(run: AnyPath, *, rows: AnyPath, tokens: int | str, output: AnyPath, **settings: Any) -> Subset:
-    """Select the best documents of every domain for a budget of tokens, as `ladm select` does.
+def select(
+    run: AnyPath | Sequence[AnyPath],
+    *,
+    output: AnyPath,
+    rows: AnyPath | Sequence[AnyPath] | None = None,
+    tokens: int | str | None = None,
+    **settings: Any,
+) -> Subset:
+    """Select the best documents of every domain for a budget, as `ladm select` does.
 
-    `tokens`: a number, or a text such as `"1B"` or `"500M"`. `settings`: the flags of the command.
+    `run`: a run, or several of one model and method. `rows`: those of the run, or of each of the runs; None: where the
+    run found them. The budget is one of `tokens` (a number, or a text such as `"1B"` or `"50%"`), `documents`, `top`
+    (`"20%"`) and `min_score`. `settings`: the flags of the command, such as `by="rank(gain) + rank(robust)"` or
+    `within=["gzip_ratio:20%-80%"]`.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller than the budget.
     """
-    from ladm.settings.data import SelectSettings
-    from ladm.settings.quantities import parse_tokens
+    from ladm.settings.quantities import parse_percent, parse_token_budget
+    from ladm.settings.selection import SelectSettings
 
     given = checked(SelectSettings, "ladm.select", settings)
+    if isinstance(given.get("top"), str):
+        given["top"] = parse_percent(given["top"])
+    if isinstance(given.get("within"), str):
+        given["within"] = (given["within"],)
     wanted = SelectSettings(
-        run=spell_path(run),
-        rows=spell_path(rows),
-        tokens=parse_tokens(tokens) if isinstance(tokens, str) else tokens,
+        runs=_paths(run),
+        rows=() if rows is None else _paths(rows),
+        tokens=parse_token_budget(tokens) if isinstance(tokens, str) else tokens,
         output=spell_path(output),
         **given,
     )
@@ -175,6 +188,11 @@ def select(run: AnyPath, *, rows: AnyPath, tokens: int | str, output: AnyPath, *
         from ladm.selection.subset import select as run_select
 
         return Subset(folder=Path(wanted.output), manifest=run_select(wanted))
+
+
+def _paths(given: AnyPath | Sequence[AnyPath]) -> tuple[str, ...]:
+    """One path or several, as the settings hold them."""
+    return tuple(map(spell_path, [given] if isinstance(given, (str, os.PathLike)) else given))
 
 
 def open_run(folder: AnyPath) -> ScoredRun:

@@ -1,40 +1,18 @@
-"""The commands that make rows and choose among them: prepare, select."""
+"""The command that makes rows: prepare."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import AS_JSON, is_set, next_step, note, preparing_bar, print_result, quieten_libraries
 from ladm.errors import count_of
-from ladm.settings.data import PrepareSettings, SelectSettings
+from ladm.settings.data import PrepareSettings
 
 if TYPE_CHECKING:
     from ladm.corpus.prepare import PreparedRows
-
-
-@settings_command(
-    SelectSettings,
-    short_help="Scores and a token budget to a subset",
-    examples=(
-        "ladm select run --tokens 1B -o subset",
-        "ladm select run --tokens 500M -o subset --quota weights.yaml --dry-run",
-    ),
-)
-def select(settings: SelectSettings) -> None:
-    """Select the best documents of every domain of RUN for a budget of tokens."""
-    quieten_libraries()
-    from ladm.selection.subset import select as run_select
-
-    manifest = run_select(settings)
-    subset = [] if settings.dry_run else [f"subset: {settings.output}"]
-    print_result([*selection_table(manifest), *subset], lambda: asdict(manifest) | {"subset": settings.output or None})
-    if not settings.dry_run:
-        next_step("ladm", "report", settings.run, "--subset", settings.output)
 
 
 @settings_command(

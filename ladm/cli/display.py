@@ -95,31 +95,64 @@ def duration(seconds: float) -> str:
 
 
 def selection_table(manifest: Manifest) -> Iterator[str]:
-    """The lines of a manifest's table, a domain a line."""
+    """The lines of a manifest's table, a domain a line; then what could not be selected, and why."""
     names = [*manifest.domains, "total"]
     # Names come from the data, so the column is as wide as the longest of them, but never more than 40 characters.
     width = max(len(_plain(name)) for name in names)
-    yield f"{'domain':<{width}} {'pool':>9} {'taken':>9} {'quota tokens':>14} {'taken tokens':>14} {'lowest score':>13}"
+    unit = "tokens" if manifest.budget_documents is None else "documents"
+    lowest_of = "score" if manifest.by == "score" else "value"
+    yield (
+        f"{'domain':<{width}} {'pool':>9} {'taken':>9} {f'quota {unit}':>15} {'taken tokens':>14} "
+        f"{f'lowest {lowest_of}':>13}"
+    )
     for name, domain in manifest.domains.items():
-        quota = "-" if domain.quota_tokens is None else f"{domain.quota_tokens:,}"
+        quota = domain.quota_tokens if manifest.budget_documents is None else domain.quota_documents
         lowest = "-" if domain.lowest_score_taken is None else f"{domain.lowest_score_taken:.6g}"
         yield (
-            f"{_plain(name):<{width}} {domain.pool_documents:>9,} {domain.taken_documents:>9,} {quota:>14} "
+            f"{_plain(name):<{width}} {domain.pool_documents:>9,} {domain.taken_documents:>9,} {_count(quota):>15} "
             f"{domain.taken_tokens:>14,} {lowest:>13}"
         )
+    budget = manifest.budget_tokens if manifest.budget_documents is None else manifest.budget_documents
     yield (
         f"{'total':<{width}} {manifest.pool_documents:>9,} {manifest.taken_documents:>9,} "
-        f"{manifest.budget_tokens:>14,} {manifest.taken_tokens:>14,}"
+        f"{_count(budget):>15} {manifest.taken_tokens:>14,}"
     )
+    yield from _guard_table(manifest)
+    if manifest.by != "score":
+        yield f"ranked by: {manifest.by}"
+    if manifest.sample is not None:
+        yield f"drawn by chance: temperature {manifest.sample['temperature']:g}, seed {manifest.sample['seed']}"
     if manifest.percent is not None:
         yield f"the best {manifest.percent} % of every domain"
     if manifest.domains_left_out:
         yield f"left out by weight 0: {', '.join(map(_plain, manifest.domains_left_out))}"
     if manifest.copies:
         yield f"left out as copies of another row: {manifest.copies:,}"
+    if manifest.without_value:
+        yield f"not selectable without a value of {manifest.by}: {manifest.without_value:,}"
     if manifest.without_score:
         reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest.without_score.items())
         yield f"not selectable without a score: {sum(manifest.without_score.values()):,} ({reasons})"
+
+
+def _guard_table(manifest: Manifest) -> Iterator[str]:
+    """What each guard dropped, by domain; the domains of which one dropped nothing are left out."""
+    for guard in manifest.guards:
+        low, high = ("" if limit is None else f"{limit:.6g}" for limit in (guard.low, guard.high))
+        total = sum(guard.dropped.values())
+        # A guard with quantiles or a band says which values these were.
+        if low and high:
+            limits = f"{guard.column} from {low} to {high}"
+        else:
+            limits = f"{guard.column} of at least {low}" if low else f"{guard.column} of at most {high}"
+        by_domain = ", ".join(f"{_plain(name)} {count:,}" for name, count in guard.dropped.items())
+        yield f"dropped by --within {guard.given}: {total:,}, keeping {limits}{f' ({by_domain})' if by_domain else ''}"
+        if guard.without_value:
+            yield f"dropped without a value of {guard.column}: {guard.without_value:,}"
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
 
 
 def _plain(name: str) -> str:

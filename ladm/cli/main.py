@@ -13,11 +13,12 @@ from typing import Any
 import click
 
 from ladm.cli.calibration import calibrate, check
-from ladm.cli.data import prepare, select
+from ladm.cli.data import prepare
 from ladm.cli.evaluation import evaluate
 from ladm.cli.options import CommandGroup, fail_usage, usage_message, write_epilog
 from ladm.cli.runs import inspect, report, rescore, status, verify
 from ladm.cli.scoring import score
+from ladm.cli.selection import select
 from ladm.cli.training import train
 from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, EXIT_PIPE, LadmError, one_line
 from ladm.version import __version__

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,12 +153,9 @@ class Rows:
         column = self._dataset.select_columns([COPY_COLUMN]).with_format("arrow")[0 : self._count][COPY_COLUMN]
         return np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False))
 
-    def save_subset(self, positions: npt.NDArray[np.int64], folder: Path) -> None:
-        """Save those rows, all their columns kept, as a DatasetDict with `train`."""
-        import datasets
-
-        subset = self._dataset.with_format(None).select(positions)
-        datasets.DatasetDict(train=subset).save_to_disk(str(folder))
+    def select(self, positions: npt.NDArray[np.int64]) -> Any:
+        """Those rows as a `datasets.Dataset`, all their columns kept."""
+        return self._dataset.with_format(None).select(positions)
 
     def identity(self) -> dict[str, Any]:
         """Number of rows and a digest of their ids, indices and meta, in order."""

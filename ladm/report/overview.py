@@ -153,7 +153,9 @@ def domain_rows(overview: RunOverview, line: Scale, manifest: Manifest | None) -
         # Evenly spaced ranks; the set removes the repeats of a domain with fewer documents than dots.
         shown = sorted({round(k * (len(scores) - 1) / (MOST_DOTS - 1)) for k in range(MOST_DOTS)})
         selected = None if manifest is None else manifest.domains.get(name)
-        lowest = None if selected is None else selected.lowest_score_taken
+        # Ranked by another column, or with guards, what was taken is no cut of the scores that the page shows.
+        is_cut = manifest is not None and manifest.is_cut_of_scores
+        lowest = selected.lowest_score_taken if selected is not None and is_cut else None
         median = float(np.median(scores))
         rows.append(
             DomainRow(

@@ -138,7 +138,11 @@ def tight(value: str, most: int) -> str:
 def _read_manifest(settings: ReportSettings, run: Run) -> Manifest:
     """What was selected. Raises LadmError where there is none, or where it was selected from another run."""
     manifest = read_manifest(Path(settings.subset or ""))
-    if any(manifest.run.get(name) != value for name, value in run.identity.for_manifest().items()):
+    own = run.identity.for_manifest()
+    # A subset may be of several runs, of which this page shows one.
+    if not any(
+        all(each.get(name) == value for name, value in own.items()) for each in (manifest.run, *manifest.other_runs)
+    ):
         raise LadmError(f"{settings.subset} was not selected from {run.folder}")
     if manifest.domain_key != settings.domain_key:
         raise LadmError(

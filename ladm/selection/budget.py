@@ -29,13 +29,14 @@ class DomainSelection:
     """The documents of a domain, best first, as columns (n,), and which of them are taken.
 
     Taken are the first `prefix`, then those at the places `extra`. `positions` are row numbers of the data set that
-    was scored. `quota_tokens` is None under the percent rule.
+    was scored. At most one of the quotas is set: that of the unit in which the budget is counted.
     """
 
     positions: Ints
     num_tokens: Ints
     scores: Floats
     quota_tokens: int | None = None
+    quota_documents: int | None = None
     prefix: int = 0
     extra: list[int] = field(default_factory=list)
     taken_tokens: int = 0
@@ -58,9 +59,9 @@ class DomainSelection:
 
     @property
     def lowest_score_taken(self) -> float | None:
-        # Documents are ranked, and extras come after the prefix in rising order: the last one has the lowest score.
-        last = max([self.prefix - 1, *self.extra[-1:]])
-        return float(self.scores[last]) if last >= 0 else None
+        # Not that of the last one, because a sample is not in the order of the scores.
+        lowest = [float(self.scores[: self.prefix].min())] if self.prefix else []
+        return min([*lowest, *(float(self.scores[place]) for place in self.extra)], default=None)
 
     def take_first(self, count: int) -> None:
         """Change `prefix` to `count`, up or down."""
@@ -178,6 +179,41 @@ def select_percent(domains: Domains, *, budget_tokens: int, allow_small_pool: bo
     if tokens < budget_tokens and not allow_small_pool:
         raise _small_pool(tokens, budget_tokens)
     return 100
+
+
+def select_documents(domains: Domains, *, budget_documents: int, shares: Shares, allow_small_pool: bool) -> None:
+    """`select_exact` with a budget in documents: each domain's quota, then what is left to those that have more.
+
+    Raises LadmError when there are fewer documents than the budget, unless `allow_small_pool`.
+    """
+    pool = sum(map(len, domains.values()))
+    if pool < budget_documents and not allow_small_pool:
+        raise LadmError(
+            f"the pool has {pool:,} documents, fewer than the budget of {budget_documents:,}; give a smaller "
+            "--documents, or take all of it with --allow-small-pool"
+        )
+    for name, quota in round_quotas(budget_documents, shares).items():
+        domains[name].quota_documents = quota
+        domains[name].take_first(min(quota, len(domains[name])))
+    left = min(budget_documents, pool) - sum(domain.prefix for domain in domains.values())
+    # As in `_fill`: the domain furthest below its quota comes first, ties by name. Those with documents left have
+    # taken their quota, so that they take turns.
+    heap = [(0, name) for name, domain in domains.items() if domain.prefix < len(domain)]
+    heapq.heapify(heap)
+    while left:
+        surplus, name = heapq.heappop(heap)
+        domains[name].take_first(domains[name].prefix + 1)
+        left -= 1
+        if domains[name].prefix < len(domains[name]):
+            heapq.heappush(heap, (surplus + 1, name))
+
+
+def take_above(domains: Domains, *, least: float) -> None:
+    """Take every document whose value is at least `least`. The domains are ranked by value."""
+    for domain in domains.values():
+        # Ascending for the binary search; a view, because the column may be larger than memory.
+        ascending = domain.scores[::-1]
+        domain.take_first(len(domain) - int(np.searchsorted(ascending, least, side="left")))
 
 
 def _small_pool(pool_tokens: int, budget_tokens: int) -> LadmError:

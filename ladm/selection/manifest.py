@@ -6,15 +6,44 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError, one_line
+from ladm.selection.guarding import GuardManifest
 from ladm.storage.files import write_whole
 from ladm.storage.json_object import read_json_object
 
 MANIFEST_FILE = "manifest.json"
+_NOTHING = type(None)
+_LATER: dict[str, tuple[Any, tuple[type, ...]]] = {
+    "max_per_document": (None, (int, _NOTHING)),
+    "copies": (None, (int, _NOTHING)),
+    "budget_documents": (None, (int, _NOTHING)),
+    "min_score": (None, (float, int, _NOTHING)),
+    "by": ("score", (str,)),
+    "without_value": (0, (int,)),
+    "guards": ([], (list,)),
+    "sample": (None, (dict, _NOTHING)),
+    "other_runs": ([], (list,)),
+    "command": ("", (str,)),
+}
+"""Fields that older manifests lack, with their values there and their types. Written only where they differ."""
+_ALWAYS = ("by", "command")
+"""Those of them that are always written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The rows chosen from one run, in the order of the subset, in batches."""
+
+    data: dict[str, Any]
+    """Number and digest of the rows that the run scored."""
+    positions: Iterable[list[int]]
+    ids: Iterable[list[Any]]
+    """Their `id`, or `index` where they have none, or position."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +53,13 @@ class DomainManifest:
     pool_documents: int
     pool_tokens: int
     quota_tokens: int | None
-    """None under the percent rule, which has no quotas."""
+    """None where the budget is not counted in tokens, and under the percent rule, which has no quotas."""
     taken_documents: int
     taken_tokens: int
     lowest_score_taken: float | None
-    """None where nothing was taken."""
+    """The lowest value of `by` among what was taken; None where nothing was."""
+    quota_documents: int | None = None
+    """Where the budget is a number of documents, or a share of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +69,12 @@ class Manifest:
     rule: str
     """`exact` or `percent`."""
     quota: str | None
-    """`tokens`, `documents` or the file of weights; None under the percent rule."""
+    """`tokens`, `documents` or the file of weights; None where there are no quotas."""
     percent: int | None
     """Under the percent rule, how many percent of every domain were taken."""
     domain_key: str
-    budget_tokens: int
+    budget_tokens: int | None
+    """None where the budget is another: a number of documents, a share of them, or a threshold."""
     taken_tokens: int
     taken_documents: int
     pool_tokens: int
@@ -58,6 +90,32 @@ class Manifest:
     """Rows of one document at most; None, and then not in the file, where all could be chosen."""
     copies: int | None = None
     """Rows that could not be selected because they repeat another; None, and then not in the file, where none do."""
+    budget_documents: int | None = None
+    min_score: float | None = None
+    by: str = "score"
+    """The column or expression that documents were ranked by."""
+    without_value: int = 0
+    """Documents with a score and without a value of `by`, which could not be selected."""
+    guards: list[GuardManifest] = field(default_factory=list)
+    sample: dict[str, Any] | None = None
+    """`temperature` and `seed`, where documents were drawn by chance."""
+    other_runs: list[dict[str, Any]] = field(default_factory=list)
+    """As `run`, of the second run and those after it."""
+    command: str = ""
+
+    @property
+    def is_cut_of_scores(self) -> bool:
+        """Is what was taken of a domain everything from some score on, but for a last gap?"""
+        return self.by == "score" and not self.guards and self.sample is None
+
+    @property
+    def budget_text(self) -> str:
+        """How much was to be selected, in words."""
+        if self.min_score is not None:
+            return f"everything of at least {self.min_score:g}"
+        if self.budget_documents is not None:
+            return f"a budget of {self.budget_documents:,} documents"
+        return f"a budget of {self.budget_tokens:,} tokens"
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Manifest:
@@ -68,7 +126,7 @@ class Manifest:
             quota=_field(content, "quota", str, type(None)),
             percent=_field(content, "percent", *optional_number),
             domain_key=_field(content, "domain_key", str),
-            budget_tokens=_field(content, "budget_tokens", *number),
+            budget_tokens=_field(content, "budget_tokens", *optional_number),
             taken_tokens=_field(content, "taken_tokens", *number),
             taken_documents=_field(content, "taken_documents", *number),
             pool_tokens=_field(content, "pool_tokens", *number),
@@ -83,13 +141,32 @@ class Manifest:
                     taken_documents=_field(domain, "taken_documents", *number),
                     taken_tokens=_field(domain, "taken_tokens", *number),
                     lowest_score_taken=_field(domain, "lowest_score_taken", float, *optional_number),
+                    quota_documents=_field({"quota_documents": None} | domain, "quota_documents", *optional_number),
                 )
                 for name, domain in _field(content, "domains", dict).items()
             },
             run=_field(content, "run", dict),
-            max_per_document=_field({"max_per_document": None} | content, "max_per_document", *optional_number),
-            copies=_field({"copies": None} | content, "copies", *optional_number),
+            **_later_fields(content),
         )
+
+
+def _later_fields(content: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are in a file only where they say something."""
+    whole = {name: default for name, (default, _) in _LATER.items()} | content
+    found = {name: _field(whole, name, *kinds) for name, (_, kinds) in _LATER.items()}
+    return found | {"guards": [_guard(guard) for guard in found["guards"]]}
+
+
+def _guard(content: Any) -> GuardManifest:
+    limit = (float, int, type(None))
+    return GuardManifest(
+        given=_field(content, "given", str),
+        column=_field(content, "column", str),
+        low=_field(content, "low", *limit),
+        high=_field(content, "high", *limit),
+        dropped=_field(content, "dropped", dict),
+        without_value=_field(content, "without_value", int),
+    )
 
 
 def _field(content: Any, name: str, *kinds: type) -> Any:
@@ -101,16 +178,34 @@ def _field(content: Any, name: str, *kinds: type) -> Any:
     return content[name]
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of the subset in `folder`."""
+def write_manifest(folder: Path, manifest: Manifest, chosen: Iterable[Chosen] = ()) -> None:
+    """Write the manifest of the subset in `folder`, with what was chosen from each run."""
+    write_whole(folder / MANIFEST_FILE, _json(manifest, chosen))
+
+
+def _json(manifest: Manifest, chosen: Iterable[Chosen]) -> Iterator[bytes]:
+    content = asdict(manifest)
+    for name, (default, _) in _LATER.items():
+        if content[name] == default and name not in _ALWAYS:
+            del content[name]
+    for domain in content["domains"].values():
+        if domain["quota_documents"] is None:
+            del domain["quota_documents"]
     # Names of domains stay readable in any script.
-    fields = {
-        name: value
-        for name, value in asdict(manifest).items()
-        if value is not None or name not in ("max_per_document", "copies")
-    }
-    content = json.dumps(fields, indent=1, ensure_ascii=False)
-    write_whole(folder / MANIFEST_FILE, [content.encode() + b"\n"])
+    yield json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}").encode()
+    yield b',\n "chosen": ['
+    for k, each in enumerate(chosen):
+        yield b',\n  {"data": ' if k else b'\n  {"data": '
+        yield json.dumps(each.data).encode()
+        for name, parts in (("positions", each.positions), ("ids", each.ids)):
+            yield f', "{name}": ['.encode()
+            # A batch at a time, because a subset may have tens of millions of rows.
+            for number, part in enumerate(parts):
+                text = json.dumps(part, ensure_ascii=False)[1:-1]
+                yield (", " if number else "").encode() + text.encode(errors="replace")
+            yield b"]"
+        yield b"}"
+    yield b"\n ]\n}\n"
 
 
 def read_manifest(folder: Path) -> Manifest:

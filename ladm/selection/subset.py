@@ -1,26 +1,29 @@
-"""A finished run and the rows it scored -> a subset of those rows and its manifest. Imports no torch."""
+"""Finished runs and the rows they scored -> a subset of those rows and its manifest. Imports no torch."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError
-from ladm.runs.folder import Run
-from ladm.runs.results import require_finished, summarise
-from ladm.selection.budget import Domains, Shares, select_exact, select_percent, take_everything
-from ladm.selection.manifest import DomainManifest, Manifest, write_manifest
+from ladm.runs.results import summarise
+from ladm.selection.applying import apply_budget
+from ladm.selection.budget import Domains
+from ladm.selection.candidates import Candidates, find_candidates
+from ladm.selection.domain_codes import read_domains
+from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.quotas import domain_shares
-from ladm.selection.ranking import DOCUMENT_COLUMN, rank_by_domain
-from ladm.settings.data import SelectSettings
-from ladm.storage.files import io_errors, sync_folder, sync_tree
+from ladm.selection.ranking import DOCUMENT_COLUMN, rank_by_domain, read_documents
+from ladm.selection.sources import Source, open_sources
+from ladm.selection.writing import write_subset
+from ladm.settings.selection import DEFAULT_TEMPERATURE, SelectSettings
+from ladm.settings.spelling import spell_command
+from ladm.storage.files import io_errors
 
 WINDOWS_PER_DOCUMENT = 2
 """Rows of one document at most, where it was cut into windows and --max-per-document is not given."""
@@ -32,46 +35,54 @@ def select(settings: SelectSettings) -> Manifest:
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller
     than the budget or without a document that fits it; StorageError for a damaged run.
     """
-    run = Run.read(Path(settings.run))
-    require_finished(run)
     output = Path(settings.output)
     if not settings.dry_run and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise LadmError(f"{output} exists already; give --output another folder")
-    name = settings.rows or run.identity.rows_name
-    try:
-        rows = open_rows(name, limit=run.num_rows)
-    except LadmError as error:
-        raise LadmError(str(error) if settings.rows else f"{error}; give --rows where they are now") from None
-    # By content: positions of other rows would select other documents without any error.
-    if rows.identity() != run.identity.data:
-        raise LadmError(f"{name} are not the rows that {settings.run} scored: their content differs")
-    most = _max_per_document(settings, rows)
+    sources = open_sources(settings)
+    most = _max_per_document(settings, sources)
     with _work_folder(output, dry_run=settings.dry_run) as work:
-        ranked = rank_by_domain(run, rows, domain_key=settings.domain_key, work=work, max_per_document=most)
-        shares = domain_shares(ranked, settings.quota)
+        data = [source.rows for source in sources]
+        codes = read_domains(data, domain_key=settings.domain_key, work=work)
+        candidates = find_candidates(sources, settings, codes, work=work)
+        documents_T = None if most is None else read_documents(data)
+        ranked = rank_by_domain(candidates, codes, work=work, documents_T=documents_T, most=most or 0)
+        shares = domain_shares(ranked, _quota(settings))
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
-        percent = _apply_rule(domains, {name: shares[name] for name in domains}, settings)
-        if not any(domain.taken_documents for domain in domains.values()):
-            shortest = min(int(domain.num_tokens.min()) for domain in domains.values())
-            raise LadmError(f"no document fits --tokens {settings.tokens:,}: the shortest has {shortest:,} tokens")
-        left_out = [name for name in ranked if not shares[name]]
-        is_copy_T = rows.copies()
-        manifest = replace(
-            _manifest(settings, run, domains, left_out=left_out, percent=percent, max_per_document=most),
-            copies=None if is_copy_T is None else int(is_copy_T.sum()),
+        budget = apply_budget(domains, {name: shares[name] for name in domains}, settings)
+        manifest = Manifest(
+            rule=settings.rule,
+            quota=_quota(settings) if settings.rule == "exact" and settings.min_score is None else None,
+            percent=budget.percent,
+            domain_key=settings.domain_key,
+            budget_tokens=budget.tokens,
+            budget_documents=budget.documents,
+            min_score=settings.min_score,
+            domains_left_out=[name for name in ranked if not shares[name]],
+            max_per_document=most,
+            **_counts(domains),
+            **_provenance(settings, sources, candidates),
         )
         if not settings.dry_run:
-            _write(output, rows, domains, manifest)
+            write_subset(output, sources, domains, manifest)
     return manifest
 
 
-def _max_per_document(settings: SelectSettings, rows: Rows) -> int | None:
+def _quota(settings: SelectSettings) -> str:
+    """How the budget is shared: as it is counted, unless --quota says otherwise."""
+    return settings.quota or ("tokens" if settings.tokens is not None else "documents")
+
+
+def _max_per_document(settings: SelectSettings, sources: Sequence[Source]) -> int | None:
     """How many rows of a document may be chosen; None where rows do not say which document they are of."""
-    has_windows = {DOCUMENT_COLUMN, "chunked_index"} <= set(rows.column_names)
+    columns = [set(source.rows.column_names) for source in sources]
     if settings.max_per_document is None:
+        has_windows = all({DOCUMENT_COLUMN, "chunked_index"} <= names for names in columns)
         return WINDOWS_PER_DOCUMENT if has_windows else None
-    if DOCUMENT_COLUMN not in rows.column_names:
-        raise LadmError(f"{rows.name} has no column {DOCUMENT_COLUMN}, so --max-per-document has nothing to count")
+    for source, names in zip(sources, columns, strict=True):
+        if DOCUMENT_COLUMN not in names:
+            raise LadmError(
+                f"{source.rows.name} has no column {DOCUMENT_COLUMN}, so --max-per-document has nothing to count"
+            )
     return settings.max_per_document
 
 
@@ -86,73 +97,50 @@ def _work_folder(output: Path, *, dry_run: bool) -> Iterator[Path]:
     # room for its ranking.
     with io_errors(output.parent, "write in"):
         output.parent.mkdir(parents=True, exist_ok=True)
-        work = tempfile.mkdtemp(prefix=f".{output.name}.ranking-", dir=output.parent)
+        made = tempfile.mkdtemp(prefix=f".{output.name}.ranking-", dir=output.parent)
     try:
-        yield Path(work)
+        yield Path(made)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
 
 
-def _apply_rule(domains: Domains, shares: Shares, settings: SelectSettings) -> int | None:
-    """Take documents of `domains` by the rule of `settings`; returns the percentage of the percent rule."""
-    if settings.rule == "percent":
-        return select_percent(domains, budget_tokens=settings.tokens, allow_small_pool=settings.allow_small_pool)
-    pool = sum(domain.pool_tokens for domain in domains.values())
-    rule = take_everything if settings.allow_small_pool and pool < settings.tokens else select_exact
-    rule(domains, budget_tokens=settings.tokens, shares=shares)
-    return None
-
-
-def _manifest(
-    settings: SelectSettings,
-    run: Run,
-    domains: Domains,
-    *,
-    left_out: list[str],
-    percent: int | None,
-    max_per_document: int | None,
-) -> Manifest:
-    return Manifest(
-        rule=settings.rule,
-        quota=settings.quota if settings.rule == "exact" else None,
-        percent=percent,
-        domain_key=settings.domain_key,
-        budget_tokens=settings.tokens,
-        taken_tokens=sum(domain.taken_tokens for domain in domains.values()),
-        taken_documents=sum(domain.taken_documents for domain in domains.values()),
-        pool_tokens=sum(domain.pool_tokens for domain in domains.values()),
-        pool_documents=sum(len(domain) for domain in domains.values()),
-        without_score=dict(sorted(summarise(run).errors.items())),
-        domains_left_out=left_out,
-        domains={
+def _counts(domains: Domains) -> dict[str, Any]:
+    """The numbers of a manifest, in all and by domain."""
+    return {
+        "taken_tokens": sum(domain.taken_tokens for domain in domains.values()),
+        "taken_documents": sum(domain.taken_documents for domain in domains.values()),
+        "pool_tokens": sum(domain.pool_tokens for domain in domains.values()),
+        "pool_documents": sum(len(domain) for domain in domains.values()),
+        "domains": {
             name: DomainManifest(
                 pool_documents=len(domain),
                 pool_tokens=domain.pool_tokens,
                 quota_tokens=domain.quota_tokens,
+                quota_documents=domain.quota_documents,
                 taken_documents=domain.taken_documents,
                 taken_tokens=domain.taken_tokens,
                 lowest_score_taken=domain.lowest_score_taken,
             )
             for name, domain in domains.items()
         },
-        run=run.identity.for_manifest(),
-        max_per_document=max_per_document,
-    )
+    }
 
 
-def _write(output: Path, rows: Rows, domains: Domains, manifest: Manifest) -> None:
-    """The chosen rows in the order of the data, all columns kept; whole or not at all."""
-    positions = np.sort(np.concatenate([domain.taken_positions for domain in domains.values()]))
-    partial = output.with_name(output.name + ".partial")
-    with io_errors(output, "write"):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        rows.save_subset(positions, partial)
-        # The rename is the commit, so everything under the name has to be durable before it.
-        sync_tree(partial)
-        write_manifest(partial, manifest)
-        # `select` has made sure that it is an empty folder.
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
-        sync_folder(output.parent)
+def _provenance(settings: SelectSettings, sources: Sequence[Source], candidates: Candidates) -> dict[str, Any]:
+    """What a manifest repeats of the command, the runs, and why documents could not be selected."""
+    errors: Counter[str] = Counter()
+    for source in sources:
+        errors += summarise(source.run).errors
+    first, *others = (source.run.identity.for_manifest() for source in sources)
+    temperature = settings.temperature or DEFAULT_TEMPERATURE
+    return {
+        "by": settings.ranking.text,
+        "guards": candidates.guards,
+        "sample": {"temperature": temperature, "seed": settings.seed or 0} if settings.sample else None,
+        "without_score": dict(sorted(errors.items())),
+        "without_value": candidates.without_value,
+        "copies": candidates.copies,
+        "run": first,
+        "other_runs": others,
+        "command": spell_command("select", settings),
+    }

@@ -1,17 +1,14 @@
-"""What `ladm prepare` and `ladm select` do: their flags with defaults, types, ranges and help."""
+"""What `ladm prepare` does: its flags with defaults, types, ranges and help."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ladm.errors import UsageError
 from ladm.settings.common import domain_key_setting, output_setting
 from ladm.settings.fields import Settings, setting
-from ladm.settings.quantities import parse_tokens
 
 DOCUMENTS = "Where the parts of a document are"
-CHOICE = "How documents are chosen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,47 +49,3 @@ class PrepareSettings(Settings):
     def check_together(self) -> None:
         if self.windows not in ("first", "all") and not (self.windows.isdecimal() and int(self.windows) > 0):
             raise UsageError(f"--windows {self.windows!r} is neither first, all nor a number of at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelectSettings(Settings):
-    """The settings of `ladm select`."""
-
-    run: str = setting("", "", metavar="RUN", required=True, positional=True)
-    rows: str = setting("", "The rows that RUN scored.", metavar="ROWS", unset="their place at the time")
-    output: str = output_setting("Folder for the subset.", metavar="SUBSET")
-    # Required, although a share would be easier to give: results at one number of tokens can be compared.
-    tokens: int = setting(0, "Token budget: 1B is 10^9; 500M, 250k.", metavar="N", required=True, parse=parse_tokens)
-    # The published code takes a whole percentage of every domain, and exceeds the budget by up to 1 % of the pool.
-    rule: Literal["exact", "percent"] = setting(
-        "exact",
-        "Fill the budget exactly, or take the same percentage of every domain as the published code does.",
-        section=CHOICE,
-    )
-    quota: str = setting(
-        "tokens",
-        "Share of a domain: in proportion to its tokens or its documents, or weights from a YAML file.",
-        section=CHOICE,
-        metavar="tokens|documents|FILE",
-    )
-    domain_key: str = domain_key_setting(
-        "Column, or key inside a column, that holds a row's domain; none: one domain for all.", section=CHOICE
-    )
-    # Windows of one book often score alike, and a subset of one book teaches little.
-    max_per_document: int | None = setting(
-        None,
-        "Rows of one document at most.",
-        section=CHOICE,
-        metavar="K",
-        unset="2 where `ladm prepare` cut windows",
-        at_least=1,
-    )
-    # Without it a pool that is too small is an error, because taking everything is no selection.
-    allow_small_pool: bool = setting(
-        False, "Take everything when there are fewer tokens than the budget.", section=CHOICE
-    )
-    dry_run: bool = setting(False, "Show what would be selected; write nothing.")
-
-    def check_together(self) -> None:
-        if self.rule == "percent" and self.quota != "tokens":
-            raise UsageError("--quota does not go with --rule percent, which takes the same share of every domain")

@@ -44,6 +44,8 @@ class FieldSpec:
     flag: str | None = None
     """The flag's name where it is not the field's, such as `task` for one of the `tasks`."""
     short: str | None = None
+    several: bool = False
+    """May several values follow the flag at once, as in `--rows A B`?"""
     destructive: bool = False
     """It removes what exists, so that no hint may ever suggest it."""
     parse: Callable[[str], Any] | None = None

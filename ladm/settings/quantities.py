@@ -26,6 +26,25 @@ def parse_tokens(text: str) -> int:
     return int(tokens)
 
 
+def parse_percent(text: str) -> float:
+    """`20%` -> 20.0. Raises UsageError for anything but a percentage above 0 and up to 100."""
+    bare = text.strip().removesuffix("%").strip()
+    try:
+        percent = float(bare)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a percentage such as 20%") from None
+    if not 0 < percent <= 100:
+        raise UsageError(f"{text!r} must be above 0% and at most 100%")
+    return percent
+
+
+def parse_token_budget(text: str) -> int | str:
+    """`1B` -> 1,000,000,000; `50 %` -> `50%`, which stands for half of the tokens there are. Raises UsageError."""
+    if not text.strip().endswith("%"):
+        return parse_tokens(text)
+    return f"{parse_percent(text):g}%"
+
+
 def parse_windows(text: str) -> tuple[int, ...]:
     """`4096,2048` -> (2048, 4096): numbers of tokens above 1, each once, ascending. Raises UsageError otherwise."""
     parts = text.split(",")

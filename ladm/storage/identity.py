@@ -35,16 +35,16 @@ def require_same(
         )
 
 
-def differences(had: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Lines such as `settings.d_afs: 4 before, 2 now` for every leaf that differs."""
+def differences(had: Any, now: Any, path: str = "", *, words: tuple[str, str] = ("before", "now")) -> Iterator[str]:
+    """Lines such as `settings.d_afs: 4 before, 2 now` for every leaf that differs; `words` end the two values."""
     if isinstance(had, dict) and isinstance(now, dict):
         for key in [*had, *(key for key in now if key not in had)]:
             inner = f"{path}.{key}" if path else str(key)
             # A run may be resumed from another path, or with the rows and the model in another place.
             if inner != "about":
-                yield from differences(had.get(key), now.get(key), inner)
+                yield from differences(had.get(key), now.get(key), inner, words=words)
     elif had != now:
-        yield f"{path}: {_short(had)} before, {_short(now)} now"
+        yield f"{path}: {_short(had)} {words[0]}, {_short(now)} {words[1]}"
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,35 @@
+"""The command that chooses among scored rows: select."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from ladm.cli.display import selection_table
+from ladm.cli.options import settings_command
+from ladm.cli.terminal import next_step, print_result, quieten_libraries
+from ladm.settings.selection import SelectSettings
+
+
+@settings_command(
+    SelectSettings,
+    short_help="Scores and a budget to a subset",
+    examples=(
+        "ladm select run --tokens 1B -o subset",
+        "ladm select run --top 20% --within gzip_ratio:20%-80% --within copy_share:-95% -o subset",
+        "ladm select run --documents 5000 --by 'rank(gain) + rank(robust)' -o subset",
+        "ladm select run run2 --rows rows rows2 --tokens 500M --quota weights.yaml -o subset --dry-run",
+    ),
+)
+def select(settings: SelectSettings) -> None:
+    """Select the best documents of every domain of RUN for a budget of tokens or documents.
+
+    Several RUNs of one model and method are ranked together.
+    """
+    quieten_libraries()
+    from ladm.selection.subset import select as run_select
+
+    manifest = run_select(settings)
+    subset = [] if settings.dry_run else [f"subset: {settings.output}"]
+    print_result([*selection_table(manifest), *subset], lambda: asdict(manifest) | {"subset": settings.output or None})
+    if not settings.dry_run and len(settings.runs) == 1:
+        next_step("ladm", "report", settings.runs[0], "--subset", settings.output)

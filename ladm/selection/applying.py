@@ -1,0 +1,71 @@
+"""Ranked domains and the settings of a selection -> the documents taken, by whichever budget was given. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ladm.errors import LadmError
+from ladm.selection.budget import (
+    Domains,
+    Shares,
+    select_documents,
+    select_exact,
+    select_percent,
+    take_above,
+    take_everything,
+)
+from ladm.settings.selection import SelectSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppliedBudget:
+    """What a budget came to."""
+
+    tokens: int | None = None
+    documents: int | None = None
+    percent: int | None = None
+    """Of every domain, under the percent rule."""
+
+
+def apply_budget(domains: Domains, shares: Shares, settings: SelectSettings) -> AppliedBudget:
+    """Take documents of `domains`. Raises LadmError for a pool that is too small, and where nothing would be taken."""
+    if settings.min_score is not None:
+        take_above(domains, least=settings.min_score)
+        if not _has_taken(domains):
+            raise LadmError(f"no document has at least --min-score {settings.min_score:g} of {settings.by}")
+        return AppliedBudget()
+    if settings.tokens is None:
+        return _apply_documents(domains, shares, settings)
+    return _apply_tokens(domains, shares, settings)
+
+
+def _apply_documents(domains: Domains, shares: Shares, settings: SelectSettings) -> AppliedBudget:
+    budget = settings.documents
+    if budget is None:
+        # Rounded down, but never to nothing: the best 1 % of 50 documents is one document.
+        pool = sum(map(len, domains.values()))
+        budget = max(1, int(Fraction(str(settings.top)) / 100 * pool))
+    select_documents(domains, budget_documents=budget, shares=shares, allow_small_pool=settings.allow_small_pool)
+    return AppliedBudget(documents=budget)
+
+
+def _apply_tokens(domains: Domains, shares: Shares, settings: SelectSettings) -> AppliedBudget:
+    pool = sum(domain.pool_tokens for domain in domains.values())
+    share = settings.token_share
+    budget = int(settings.tokens or 0) if share is None else int(share * pool)
+    percent = None
+    if settings.rule == "percent":
+        percent = select_percent(domains, budget_tokens=budget, allow_small_pool=settings.allow_small_pool)
+    else:
+        rule = take_everything if settings.allow_small_pool and pool < budget else select_exact
+        rule(domains, budget_tokens=budget, shares=shares)
+    if not _has_taken(domains):
+        shortest = min(int(domain.num_tokens.min()) for domain in domains.values())
+        given = f"{settings.tokens:,}" if share is None else str(settings.tokens)
+        raise LadmError(f"no document fits --tokens {given}: the shortest has {shortest:,} tokens")
+    return AppliedBudget(tokens=budget, percent=percent)
+
+
+def _has_taken(domains: Domains) -> bool:
+    return any(domain.taken_documents for domain in domains.values())

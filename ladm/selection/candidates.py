@@ -1,0 +1,188 @@
+"""Runs with their rows -> the documents that may be selected, best first, and why the others may not. No torch.
+
+Columns are files of 8 bytes a document, so that what stays in memory is a few arrays of that size at most.
+Shape suffixes: N documents with a score, T rows of all runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.errors import LadmError, StorageError
+from ladm.runs.columns import LONGATTN, fill_columns, longattn
+from ladm.runs.results import count_scored
+from ladm.selection.disk_arrays import array_on_disk
+from ladm.selection.domain_codes import NO_CODE, DomainCodes
+from ladm.selection.evaluation import evaluate
+from ladm.selection.guarding import GuardManifest, apply_guards, resolve_guards
+from ladm.selection.sampling import gumbel_keys
+from ladm.selection.sources import Source
+from ladm.settings.common import NO_DOMAINS
+from ladm.settings.selection import DEFAULT_TEMPERATURE, SelectSettings
+
+BATCH_DOCUMENTS = 65_536
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Batch = tuple[Ints, Ints, Floats]
+"""Row numbers, tokens and values of some documents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The documents that may be selected. `order` has their places in the arrays, best first."""
+
+    rows_N: Ints
+    """The number of each document's row, the rows of all runs numbered through."""
+    tokens_N: Floats
+    values_N: Floats
+    """What documents are ranked by; NaN where there is no value."""
+    order: Ints
+    guards: list[GuardManifest]
+    without_value: int
+    """Documents with a score that have no value to be ranked by."""
+    copies: int | None
+    """Rows that `ladm prepare` marked as copies of another; None where it marked none."""
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def batches(self) -> Iterator[Batch]:
+        """The candidates, best first, some at a time."""
+        for start in range(0, len(self.order), BATCH_DOCUMENTS):
+            part = self.order[start : start + BATCH_DOCUMENTS]
+            yield self.rows_N[part], self.tokens_N[part].astype(np.int64), self.values_N[part]
+
+
+def find_candidates(
+    sources: Sequence[Source], settings: SelectSettings, domains: DomainCodes, *, work: Path
+) -> Candidates:
+    """Rank the documents of the runs by what `settings` say, without those that a guard drops.
+
+    Equal values are ranked by score, then by the order of their run: that of ids. The columns are files in `work`.
+    Raises LadmError where no document has a score, a domain or a value, or is left by the guards; UsageError for a
+    column that a run does not have; StorageError for a score that is not finite or out of order.
+    """
+    expression = settings.ranking
+    guards = resolve_guards(settings, _profile_of(sources))
+    names = dict.fromkeys(["length", *expression.names, *(guard.column for guard in guards)])
+    columns, rows_N = _read(sources, names, seed=settings.seed or 0, work=work)
+    if not len(rows_N):
+        raise LadmError(f"{_folders(sources)}: no document has a score")
+    if "score" in columns:
+        _require_sound(sources, columns["score"], rows_N)
+    codes_N = domains.codes_T[rows_N]
+    _require_domains(sources, codes_N, rows_N, settings.domain_key)
+    values_N = evaluate(expression, columns)
+    kept_N = ~np.isnan(values_N)
+    without_value = int(np.count_nonzero(~kept_N))
+    is_copy_T = _copies(sources)
+    if is_copy_T is not None:
+        kept_N &= ~is_copy_T[rows_N]
+    if not kept_N.any():
+        raise LadmError(f"no document has a value of {settings.by}")
+    dropped = apply_guards(guards, columns, kept_N, codes_N=codes_N, names=domains.names)
+    order = np.flatnonzero(kept_N)
+    keys = values_N
+    if settings.sample:
+        uniform_N = _read_sampling(sources, len(rows_N), seed=settings.seed or 0, work=work)
+        keys = np.empty(len(rows_N))
+        temperature = settings.temperature or DEFAULT_TEMPERATURE
+        keys[order] = gumbel_keys(values_N[order], uniform_N[order], codes_N[order], temperature=temperature)
+    # A run's file is in the order of its scores already.
+    if settings.sample or settings.by != "score" or len(sources) > 1:
+        order = order[np.argsort(-keys[order], kind="stable")]
+    return Candidates(
+        rows_N=rows_N,
+        tokens_N=columns["length"],
+        values_N=values_N,
+        order=order,
+        guards=dropped,
+        without_value=without_value,
+        copies=None if is_copy_T is None else int(is_copy_T.sum()),
+    )
+
+
+def _copies(sources: Sequence[Source]) -> npt.NDArray[np.bool_] | None:
+    """Which of all rows are copies of another row of their data set: (T,)."""
+    found = [source.rows.copies() for source in sources]
+    if all(part is None for part in found):
+        return None
+    parts = [np.zeros(len(s.rows), dtype=np.bool_) if p is None else p for s, p in zip(sources, found, strict=True)]
+    return np.concatenate(parts)
+
+
+def _profile_of(sources: Sequence[Source]) -> str | None:
+    """The profile that the runs were scored with, where they remember one."""
+    found = sources[0].run.identity.about.get("profile")
+    return None if found is None else str(found)
+
+
+def _read(
+    sources: Sequence[Source], names: Iterable[str], *, seed: int, work: Path
+) -> tuple[Mapping[str, Floats], Ints]:
+    """Columns of all documents with a score, and the numbers of their rows, run after run."""
+    parts = _parts(sources)
+    count = parts[-1].stop
+    wanted = list(names)
+    # Relative to the documents that are ranked together, so it is made of the columns of all runs.
+    relative = "longattn" in wanted
+    stored = [name for name in wanted if name != "longattn"] + [n for n in LONGATTN if relative and n not in wanted]
+    columns: dict[str, Floats] = {
+        name: array_on_disk(work / f"column-{k}", "f8", count) for k, name in enumerate(stored)
+    }
+    rows_N: Ints = array_on_disk(work / "rows", "i8", count)
+    for source, part in zip(sources, parts, strict=True):
+        fill_columns(source.run, {name: column[part] for name, column in columns.items()}, rows_N[part], seed=seed)
+        rows_N[part] += source.first
+    if relative:
+        columns["longattn"] = longattn(*(columns[name] for name in LONGATTN))
+    return columns, rows_N
+
+
+def _read_sampling(sources: Sequence[Source], count: int, *, seed: int, work: Path) -> Floats:
+    """A random number of each document for the draw, others than those of the column `random` with the same seed."""
+    uniform_N: Floats = array_on_disk(work / "uniform", "f8", count)
+    positions_N: Ints = array_on_disk(work / "sampled", "i8", count)
+    for source, part in zip(sources, _parts(sources), strict=True):
+        fill_columns(source.run, {"random": uniform_N[part]}, positions_N[part], seed=-1 - seed)
+    return uniform_N
+
+
+def _parts(sources: Sequence[Source]) -> list[slice]:
+    """Where the documents of each run stand among those of all."""
+    counts = [count_scored(source.run.folder) for source in sources]
+    stops = np.cumsum(counts).tolist()
+    return [slice(stop - count, stop) for count, stop in zip(counts, stops, strict=True)]
+
+
+def _require_sound(sources: Sequence[Source], scores_N: Floats, rows_N: Ints) -> None:
+    """Raise StorageError for a score that is not finite, or not in the order of the file."""
+    for source, part in zip(sources, _parts(sources), strict=True):
+        scores, folder = scores_N[part], source.run.folder
+        not_finite = np.flatnonzero(~np.isfinite(scores))
+        if len(not_finite):
+            position = int(rows_N[part][not_finite[0]]) - source.first
+            raise StorageError(f"{folder} is damaged: row {position} has the score {scores[not_finite[0]]}")
+        if (scores[1:] > scores[:-1]).any():
+            raise StorageError(f"{folder} is damaged: its scores are not in order")
+
+
+def _require_domains(sources: Sequence[Source], codes_N: npt.NDArray[np.int32], rows_N: Ints, domain_key: str) -> None:
+    """Raise LadmError for a document without a domain: the first in the order of the data, to be looked at."""
+    row = int(rows_N[codes_N == NO_CODE].min(initial=sys.maxsize))
+    if row < sys.maxsize:
+        source = next(source for source in reversed(sources) if source.first <= row)
+        raise LadmError(
+            f"row {row - source.first} of {source.rows.name} has no {domain_key}; give --domain-key the key that it "
+            f"has, or {NO_DOMAINS} to rank all documents together"
+        )
+
+
+def _folders(sources: Sequence[Source]) -> str:
+    return ", ".join(str(source.run.folder) for source in sources)

@@ -1,0 +1,54 @@
+"""Rows -> the domain of each, as a number. Imports no torch.
+
+Shape suffix: T rows of all data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.corpus.rows import Rows, look_up
+from ladm.selection.disk_arrays import array_on_disk
+from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
+
+ROWS_AT_A_TIME = 10_000
+NO_CODE = -1
+"""The number of a row that has no domain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainCodes:
+    """The names of the domains, and for every row the number of its domain in that list, or NO_CODE."""
+
+    names: list[str]
+    codes_T: npt.NDArray[np.int32]
+
+
+def read_domains(data: Sequence[Rows], *, domain_key: str, work: Path) -> DomainCodes:
+    """The domains of the rows of all data sets, one after the other; the numbers are a file in `work`.
+
+    Raises LadmError where a data set has no such column.
+    """
+    numbers: dict[str, int] = {}
+    codes_T = array_on_disk(work / "domains", "i4", sum(map(len, data)))
+    first = 0
+    for rows in data:
+        for start in range(0, len(rows), ROWS_AT_A_TIME):
+            stop = min(start + ROWS_AT_A_TIME, len(rows))
+            found = _domains(rows, domain_key, start, stop)
+            codes = [NO_CODE if d is None else numbers.setdefault(d, len(numbers)) for d in found]
+            codes_T[first + start : first + stop] = codes
+        first += len(rows)
+    return DomainCodes(names=list(numbers), codes_T=codes_T)
+
+
+def _domains(rows: Rows, domain_key: str, start: int, stop: int) -> list[str | None]:
+    if domain_key == NO_DOMAINS:
+        return [ONE_DOMAIN] * (stop - start)
+    column, *path = domain_key.split(".")
+    return [look_up(value, path) for value in rows.column(column, start, stop)]

@@ -1,0 +1,105 @@
+"""Guards and the columns they look at -> which documents are left, and what each guard dropped. Imports no torch.
+
+Shape suffix: N documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.errors import LadmError, UsageError
+from ladm.settings.bands import read_band
+from ladm.settings.guards import BandGuard, Guard, Limit, band_guards
+from ladm.settings.selection import SelectSettings
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardManifest:
+    """A guard as the manifest repeats it, with the values that its quantiles were."""
+
+    given: str
+    column: str
+    low: float | None
+    high: float | None
+    dropped: dict[str, int]
+    """Documents outside of the limits that no earlier guard had dropped, by domain."""
+    without_value: int
+    """Documents, left by the earlier guards, that have no number in this column."""
+
+
+def resolve_guards(settings: SelectSettings, profile: str | None) -> list[Guard]:
+    """The guards of `settings`, those of a profile's band with its limits. `profile`: that of the run, if any.
+
+    Raises UsageError for a band where there is no profile, or one that lacks a column.
+    """
+    found: list[Guard] = []
+    for guard in settings.guards:
+        if isinstance(guard, Guard):
+            found.append(guard)
+            continue
+        path = settings.profile or profile
+        if path is None:
+            raise UsageError(f"--within {guard.text} needs --profile, because RUN was not scored with one")
+        found += _of_band(guard, path, settings)
+    return found
+
+
+def _of_band(guard: BandGuard, path: str, settings: SelectSettings) -> list[Guard]:
+    if guard.column is None and not settings.ranking.is_column:
+        raise UsageError(
+            f"--within profile guards the column ranked by, and --by {settings.by} is none; give COLUMN:profile"
+        )
+    return band_guards(guard, read_band(path), ranked_by=settings.ranking.text, profile=path)
+
+
+def apply_guards(
+    guards: Sequence[Guard],
+    columns: Mapping[str, Floats],
+    kept_N: npt.NDArray[np.bool_],
+    *,
+    codes_N: npt.NDArray[np.int32],
+    names: Sequence[str],
+) -> list[GuardManifest]:
+    """Clear `kept_N` where a guard drops a document; returns what each dropped.
+
+    Quantiles are those of all documents in `columns`, whatever other guards drop. `names` are the domains, `codes_N`
+    the number of each document's domain. Raises LadmError where no document is left.
+    """
+    found = []
+    for guard in guards:
+        values_N = columns[guard.column]
+        low, high = (_value(limit, values_N) for limit in (guard.low, guard.high))
+        has_value_N = ~np.isnan(values_N)
+        inside_N = has_value_N.copy()
+        if low is not None:
+            inside_N &= values_N >= low
+        if high is not None:
+            inside_N &= values_N <= high
+        dropped = np.bincount(codes_N[kept_N & has_value_N & ~inside_N], minlength=len(names))
+        found.append(
+            GuardManifest(
+                given=guard.text,
+                column=guard.column,
+                low=low,
+                high=high,
+                dropped={name: int(count) for name, count in sorted(zip(names, dropped, strict=True)) if count},
+                without_value=int(np.count_nonzero(kept_N & ~has_value_N)),
+            )
+        )
+        kept_N &= inside_N
+        if not kept_N.any():
+            raise LadmError(f"--within {guard.text} leaves no document; give it wider limits")
+    return found
+
+
+def _value(limit: Limit | None, values_N: Floats) -> float | None:
+    if limit is None or not limit.is_quantile:
+        return None if limit is None else limit.value
+    known = values_N[~np.isnan(values_N)]
+    return float(np.quantile(known, limit.value)) if len(known) else float("nan")

@@ -1,0 +1,90 @@
+"""The runs and rows of a selection, opened and checked: the right rows of each run, and runs that were made alike.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ladm.corpus.rows import Rows, open_rows
+from ladm.errors import LadmError
+from ladm.runs.folder import Run
+from ladm.runs.results import require_finished
+from ladm.settings.selection import SelectSettings
+from ladm.storage.identity import differences
+
+NOT_COMPARED = ("record", "signals")
+"""Settings of a run that add columns and change no score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A finished run with the rows that it scored."""
+
+    run: Run
+    rows: Rows
+    first: int
+    """The number of its first row when the rows of all runs are numbered through."""
+
+
+def open_sources(settings: SelectSettings) -> list[Source]:
+    """The runs of `settings` with their rows, in that order.
+
+    Raises IncompleteError for an unfinished run, and LadmError for rows that are not a run's, and for several runs of
+    different models, methods or scores, or of the same rows.
+    """
+    runs = [Run.read(Path(name)) for name in settings.runs]
+    for run in runs:
+        require_finished(run)
+    _require_alike(runs)
+    sources: list[Source] = []
+    first = 0
+    for run, name in zip(runs, settings.rows or [None] * len(runs), strict=True):
+        sources.append(Source(run=run, rows=open_rows_of(run, name), first=first))
+        first += run.num_rows
+    return sources
+
+
+def open_rows_of(run: Run, name: str | None) -> Rows:
+    """The rows of a run: those called `name`, or None, those at the place where the run found them.
+
+    Raises LadmError where there are none, or others.
+    """
+    place = name or run.identity.rows_name
+    try:
+        rows = open_rows(place, limit=run.num_rows)
+    except LadmError as error:
+        raise LadmError(str(error) if name else f"{error}; give --rows where they are now") from None
+    # By content: positions of other rows would select other documents without any error.
+    if rows.identity() != run.identity.data:
+        raise LadmError(f"{place} are not the rows that {run.folder} scored: their content differs")
+    return rows
+
+
+def _require_alike(runs: Sequence[Run]) -> None:
+    """Raise LadmError unless the scores of all runs can be compared with each other."""
+    first = runs[0]
+    seen: dict[str, Run] = {}
+    for run in runs:
+        digest = str(run.identity.data)
+        if digest in seen:
+            raise LadmError(f"{run.folder} scored the same rows as {seen[digest].folder}; give them once")
+        seen[digest] = run
+        words = (f"in {first.folder}", f"in {run.folder}")
+        found = list(differences(_compared(first), _compared(run), words=words))
+        if found:
+            raise LadmError(
+                f"{run.folder} was not scored as {first.folder} was, so that their scores cannot be ranked together:"
+                + "".join(f"\n  {line}" for line in found)
+            )
+
+
+def _compared(run: Run) -> dict[str, Any]:
+    """What two runs must have in common: all that a manifest repeats but the data."""
+    content = {name: value for name, value in run.identity.for_manifest().items() if name != "data"}
+    settings = {name: value for name, value in content["settings"].items() if name not in NOT_COMPARED}
+    return content | {"settings": settings}

@@ -1,0 +1,83 @@
+"""The text of `--by` -> an expression over columns, checked against a short list of what it may hold. Imports no numpy.
+
+rank(gain) + rank(robust)        score / length        -far_rare        z(longattn_ds) - 0.5 * z(longattn_v)
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from dataclasses import dataclass
+
+from ladm.errors import UsageError
+
+FUNCTIONS = ("rank", "z", "log")
+MOST_CHARACTERS = 1000
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.USub, ast.UAdd)
+_ALLOWED = "columns, numbers, + - * /, parentheses, rank(x), z(x) and log(x)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expression:
+    """What documents are ranked by. `tree` holds only what `parse_expression` allows."""
+
+    text: str
+    names: tuple[str, ...]
+    """The columns in it, each once."""
+    tree: ast.expr
+
+    @property
+    def is_column(self) -> bool:
+        """Is it a single column, as it is?"""
+        return isinstance(self.tree, ast.Name)
+
+
+def parse_expression(text: str, *, flag: str = "--by") -> Expression:
+    """Parse an expression such as `rank(gain)+rank(robust)`. Nothing of it is ever run as Python.
+
+    Raises UsageError for anything but columns, numbers, + - * /, parentheses, rank, z and log.
+    """
+    try:
+        if len(text) > MOST_CHARACTERS:
+            raise UsageError(f"{flag} has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read")
+        tree = ast.parse(text.strip(), mode="eval").body
+        names: dict[str, None] = {}
+        _check(tree, names)
+    # Python's parser gives up on deep nesting with a MemoryError, and on NUL characters with a ValueError.
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UsageError(f"{flag} {text[:80]!r} is not an expression of {_ALLOWED}") from None
+    except _NotAllowedError as error:
+        raise UsageError(f"{flag} {text!r}: {error} is not allowed; an expression has {_ALLOWED}") from None
+    if not names:
+        raise UsageError(f"{flag} {text!r} has no column in it")
+    return Expression(text=text.strip(), names=tuple(names), tree=tree)
+
+
+class _NotAllowedError(Exception):
+    pass
+
+
+def _check(node: ast.expr, names: dict[str, None]) -> None:
+    """Collect the names of columns; raise _NotAllowedError with the first part that is not on the list."""
+    match node:
+        case ast.Name(id=name):
+            names[name] = None
+        # A bool is an int to Python, and 1e999 is infinite.
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and _is_finite(number):
+            pass
+        case ast.UnaryOp(op=operator, operand=operand) if isinstance(operator, _OPERATORS):
+            _check(operand, names)
+        case ast.BinOp(left=left, op=operator, right=right) if isinstance(operator, _OPERATORS):
+            _check(left, names)
+            _check(right, names)
+        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
+            _check(argument, names)
+        case _:
+            raise _NotAllowedError(ast.unparse(node))
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False

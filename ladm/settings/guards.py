@@ -1,0 +1,94 @@
+"""The text of `--within` -> a guard: the values of a column outside of which no document is selected.
+
+gzip_ratio:20%-80%    copy_share:-0.2    gain:0-    score:-1.5--0.5    digits:profile    profile
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ladm.errors import UsageError
+
+PROFILE = "profile"
+_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?%?"
+# Whichever part is absent, one dash stands between the two: `-0.2` is everything up to 0.2, `-0.5-` from -0.5 on.
+_RANGE = re.compile(rf"(?P<low>{_NUMBER})?-(?P<high>{_NUMBER})?")
+
+Band = dict[str, tuple[float, float, float]]
+"""Of each column the 5th, 50th and 95th percentile of intact documents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """One end of a guard: a value, or a quantile of the pool from 0 to 1."""
+
+    value: float
+    is_quantile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """Documents whose `column` lies outside of the limits, which are inclusive, are not selected. None: no limit."""
+
+    text: str
+    """As it was given."""
+    column: str
+    low: Limit | None = None
+    high: Limit | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandGuard:
+    """A guard whose limits are in a profile. `column` None: the column ranked by, and the copy share."""
+
+    text: str
+    column: str | None
+
+
+def parse_guard(text: str) -> Guard | BandGuard:
+    """Parse `COLUMN:LOW-HIGH`, `COLUMN:profile` or `profile`. Raises UsageError for anything else."""
+    if text == PROFILE:
+        return BandGuard(text=text, column=None)
+    column, colon, limits = text.rpartition(":")
+    if not colon or not column:
+        raise UsageError(f"--within {text!r} is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor profile")
+    if limits == PROFILE:
+        return BandGuard(text=text, column=column)
+    found = _RANGE.fullmatch(limits)
+    if found is None or limits == "-":
+        raise UsageError(f"--within {text!r}: {limits!r} is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-")
+    low, high = (_limit(found[name], text) for name in ("low", "high"))
+    if low and high and low.is_quantile == high.is_quantile and low.value > high.value:
+        raise UsageError(f"--within {text!r}: {found['low']} is above {found['high']}")
+    return Guard(text=text, column=column, low=low, high=high)
+
+
+def _limit(text: str | None, guard: str) -> Limit | None:
+    if text is None:
+        return None
+    number = float(text.removesuffix("%"))
+    if not text.endswith("%"):
+        return Limit(value=number)
+    if not 0 <= number <= 100:
+        raise UsageError(f"--within {guard!r}: {text} is not a quantile from 0% to 100%")
+    return Limit(value=number / 100, is_quantile=True)
+
+
+def band_guards(guard: BandGuard, band: Band, *, ranked_by: str, profile: str) -> list[Guard]:
+    """The guards that a profile's band stands for.
+
+    Of the column ranked by: from the 50th to the 95th percentile, because intact documents below the middle are not
+    wanted and those above the 95th are mostly lists and repetition. Of the copy share: up to the 95th percentile. Of a
+    column given by name: from the 5th to the 95th.
+    Raises UsageError where the band does not have the column.
+    """
+    column = ranked_by if guard.column is None else guard.column
+    if column not in band:
+        raise UsageError(f"--within {guard.text}: the band of {profile} has no {column} (it has {', '.join(band)})")
+    q05, q50, q95 = band[column]
+    lowest = q50 if guard.column is None else q05
+    found = [Guard(text=guard.text, column=column, low=Limit(value=lowest), high=Limit(value=q95))]
+    if guard.column is None and column != "copy_share" and "copy_share" in band:
+        found.append(Guard(text=guard.text, column="copy_share", high=Limit(value=band["copy_share"][2])))
+    return found

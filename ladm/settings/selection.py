@@ -1,0 +1,172 @@
+"""What `ladm select` does: its flags with defaults, types, ranges and help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from ladm.errors import UsageError
+from ladm.settings.common import domain_key_setting, output_setting
+from ladm.settings.expressions import Expression, parse_expression
+from ladm.settings.fields import Settings, flag, setting
+from ladm.settings.guards import BandGuard, Guard, parse_guard
+from ladm.settings.quantities import parse_percent, parse_token_budget
+
+BUDGET = "How much: one of these"
+ORDER = "Which documents come first, and which are out of the question"
+CHOICE = "How the budget is shared among domains"
+BUDGETS = ("tokens", "documents", "top", "min_score")
+DEFAULT_TEMPERATURE = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSettings(Settings):
+    """The settings of `ladm select`. `rows` empty: where the runs found them."""
+
+    runs: tuple[str, ...] = setting((), "", metavar="RUN", required=True, positional=True, flag="run")
+    rows: tuple[str, ...] = setting(
+        (),
+        "The rows that RUN scored; one for each RUN.",
+        metavar="ROWS...",
+        unset="their place at the time",
+        several=True,
+    )
+    output: str = output_setting("Folder for the subset.", metavar="SUBSET")
+    tokens: int | str | None = setting(
+        None,
+        "N tokens at most (1B is 10^9; 500M, 250k), or that share of the tokens there are.",
+        section=BUDGET,
+        metavar="N|P%",
+        unset="no token budget",
+        parse=parse_token_budget,
+        at_least=1,
+    )
+    documents: int | None = setting(
+        None, "N documents.", section=BUDGET, metavar="N", unset="no document budget", at_least=1
+    )
+    top: float | None = setting(
+        None,
+        "The best P % of the documents of every domain.",
+        section=BUDGET,
+        metavar="P%",
+        unset="no share",
+        parse=parse_percent,
+        above=0,
+        at_most=100,
+    )
+    min_score: float | None = setting(
+        None, "Every document with at least X.", section=BUDGET, metavar="X", unset="no threshold"
+    )
+    by: str = setting(
+        "score",
+        "What to rank by, the highest first: a column, or columns with numbers, + - * / ( ), rank(x), z(x), log(x).",
+        section=ORDER,
+        metavar="COLUMN|EXPRESSION",
+    )
+    within: tuple[str, ...] = setting(
+        (),
+        "Only documents with COLUMN from LOW to HIGH: values, quantiles such as 20%-80%, or the band of a profile; "
+        "may be repeated.",
+        section=ORDER,
+        metavar="COLUMN:LOW-HIGH|profile",
+    )
+    profile: str | None = setting(
+        None, "Profile with the band for --within.", section=ORDER, metavar="PROFILE", unset="that of RUN"
+    )
+    sample: bool = setting(
+        False, "Draw by chance, the better a document the likelier, instead of the best.", section=ORDER
+    )
+    temperature: float | None = setting(
+        None,
+        "Of --sample, in standard deviations of a domain: near 0 takes the best, high ones any.",
+        section=ORDER,
+        metavar="T",
+        unset="1",
+        above=0,
+    )
+    seed: int | None = setting(
+        None, "Seed of --sample, and of the column random.", section=ORDER, metavar="N", unset="0", at_least=0
+    )
+    # Windows of one book often score alike, and a subset of one book teaches little.
+    max_per_document: int | None = setting(
+        None,
+        "Rows of one document at most.",
+        section=ORDER,
+        metavar="K",
+        unset="2 where `ladm prepare` cut windows",
+        at_least=1,
+    )
+    # The published code takes a whole percentage of every domain, and exceeds the budget by up to 1 % of the pool.
+    rule: Literal["exact", "percent"] = setting(
+        "exact",
+        "Fill the budget exactly, or take the same percentage of every domain as the published code does.",
+        section=CHOICE,
+    )
+    quota: str | None = setting(
+        None,
+        "Share of a domain: in proportion to its tokens or its documents, or weights from a YAML file.",
+        section=CHOICE,
+        metavar="tokens|documents|FILE",
+        unset="as the budget is counted",
+    )
+    domain_key: str = domain_key_setting(
+        "Column, or key inside a column, that holds a row's domain; none: one domain for all.", section=CHOICE
+    )
+    # Without it a pool that is too small is an error, because taking everything is no selection.
+    allow_small_pool: bool = setting(False, "Take everything when there is less than the budget.", section=CHOICE)
+    dry_run: bool = setting(False, "Show what would be selected; write nothing.")
+
+    def check_together(self) -> None:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if not given:
+            raise UsageError("how much to select is missing; give --tokens, --documents, --top or --min-score")
+        if len(given) > 1:
+            raise UsageError(f"{flag(given[0])} and {flag(given[1])} are two budgets; give one of them")
+        if self.tokens is not None and isinstance(self.tokens, str):
+            # Python callers may write it with spaces, as the command line may.
+            parse_percent(self.tokens)
+        self._check_rule(given[0])
+        self._check_sampling()
+        if self.rows and len(self.rows) != len(self.runs):
+            raise UsageError(
+                f"{len(self.runs)} RUN and {len(self.rows)} --rows; give the rows of every RUN, in that order"
+            )
+        guards = self.guards
+        if self.profile is not None and not any(isinstance(guard, BandGuard) for guard in guards):
+            raise UsageError("--profile has no effect without --within profile")
+
+    def _check_rule(self, budget: str) -> None:
+        counted = self.documents is not None or isinstance(self.tokens, int)
+        if self.rule == "percent" and not isinstance(self.tokens, int):
+            raise UsageError(f"--rule percent needs a number of --tokens, not {flag(budget)}")
+        if self.rule == "percent" and self.quota not in (None, "tokens"):
+            raise UsageError("--quota does not go with --rule percent, which takes the same share of every domain")
+        if self.quota is not None and budget in ("top", "min_score"):
+            raise UsageError(f"--quota does not go with {flag(budget)}, which shares nothing out among domains")
+        if self.allow_small_pool and not counted:
+            raise UsageError("--allow-small-pool needs a number of --tokens or --documents")
+
+    def _check_sampling(self) -> None:
+        if self.temperature is not None and not self.sample:
+            raise UsageError("--temperature has no effect without --sample")
+        columns = {*self.ranking.names, *(guard.column for guard in self.guards)}
+        if self.seed is not None and not self.sample and "random" not in columns:
+            raise UsageError("--seed has no effect without --sample or the column random")
+        if self.sample and self.min_score is not None:
+            raise UsageError("--sample does not go with --min-score, which takes every document above it")
+
+    @property
+    def ranking(self) -> Expression:
+        """What documents are ranked by."""
+        return parse_expression(self.by)
+
+    @property
+    def guards(self) -> list[Guard | BandGuard]:
+        """The guards, in their order."""
+        return [parse_guard(text) for text in self.within]
+
+    @property
+    def token_share(self) -> Fraction | None:
+        """The share of the pool's tokens, where `tokens` is one."""
+        return Fraction(str(parse_percent(self.tokens))) / 100 if isinstance(self.tokens, str) else None

@@ -1,0 +1,463 @@
+"""What `ladm select` ranks by, what it keeps within, how much it takes; several runs; and the errors of all that."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from conftest import SMALL, topical_rows
+from hypothesis import given
+from hypothesis import strategies as st
+from test_columns import add_signal
+
+from ladm.errors import LadmError, UsageError
+from ladm.runs.columns import read_columns
+from ladm.runs.folder import Run
+from ladm.selection.budget import select_documents, take_above
+from ladm.selection.evaluation import evaluate
+from ladm.selection.ranks import average_ranks
+from ladm.selection.sampling import gumbel_keys
+from ladm.settings.expressions import parse_expression
+from ladm.settings.guards import BandGuard, Guard, Limit, parse_guard
+from ladm.settings.selection import SelectSettings
+
+Command = Callable[..., Result]
+LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
+"""The fourth row is too short for a score. Even rows are of domain 0, odd ones of domain 1."""
+
+
+@pytest.fixture
+def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
+    folder = save_rows(topical_rows(golden, LENGTHS))
+    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    return folder, tmp_path / "run"
+
+
+def selected(ladm: Command, run: Path, *flags: Any) -> dict[str, Any]:
+    """The manifest of a selection; the chosen positions of its only run are under `positions`."""
+    output = run.parent / "subset"
+    shutil.rmtree(output, ignore_errors=True)
+    result = ladm("select", run, *flags, "--output", output)
+    assert result.exit_code == 0, result.output
+    manifest: dict[str, Any] = json.loads((output / "manifest.json").read_text())
+    return manifest | {"positions": manifest["chosen"][0]["positions"], "table": result.stdout.splitlines()}
+
+
+# Expressions
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a", [4, 1, np.nan, 2]),
+        ("-a + 2 * b", [-4 + 2, -1 + 4, np.nan, -2 + 6]),
+        ("(a - b) / b", [3, -0.5, np.nan, -1 / 3]),
+        ("rank(a)", [1, 1 / 3, np.nan, 2 / 3]),
+        ("rank(a) + rank(b)", [1 + 1 / 4, 1 / 3 + 2 / 4, np.nan, 2 / 3 + 3 / 4]),
+        ("rank(-a)", [1 / 3, 1, np.nan, 2 / 3]),
+        ("log(a) * 1", [np.log(4), 0, np.nan, np.log(2)]),
+        ("1 / (a - 1)", [1 / 3, np.nan, np.nan, 1]),
+        ("log(a - 4)", [np.nan] * 4),
+        ("b + log(1) + z(3)", [1, 2, 9, 3]),
+    ],
+)
+def test_an_expression_by_hand(text: str, expected: list[float]) -> None:
+    columns = {"a": np.array([4, 1, np.nan, 2]), "b": np.array([1.0, 2.0, 9.0, 3.0])}
+    if text == "b + log(1) + z(3)":
+        expected = columns["b"].tolist()
+    np.testing.assert_allclose(evaluate(parse_expression(text), columns), expected)
+
+
+@given(values=st.lists(st.integers(0, 5), max_size=30))
+def test_ranks_agree_with_counting(values: list[int]) -> None:
+    expected = [sum(v < x for v in values) + (sum(v == x for v in values) + 1) / 2 for x in values]
+    assert average_ranks(np.array(values, dtype=np.float64)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["__import__('os')", "a.b", "a ** 2", "a if b else a", "lambda: a", "a[0]", "f(a)", "rank(a, b)", "rank()", "'a'",
+     "True + a", "a < b", "[a]", "rank(x=a)", "1e999 * a", "a // b", "a @ b", "~a", "not a", "(b := a)", "a and b",
+     "1j * a", "rank(*a)"],
+)  # fmt: skip
+def test_an_expression_allows_nothing_else(text: str) -> None:
+    with pytest.raises(UsageError, match=r"is not allowed; an expression has columns, numbers"):
+        parse_expression(text)
+
+
+@pytest.mark.parametrize("text", ["", "a +", "a b", "(" * 400 + "a" + ")" * 400, "a\0", "-" * 999 + "a"])
+def test_what_is_no_expression(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--by .* is not an expression of columns, numbers"):
+        parse_expression(text)
+
+
+def test_an_expression_without_a_column_or_too_long() -> None:
+    with pytest.raises(UsageError, match="--by '1 \\+ 2' has no column in it"):
+        parse_expression("1 + 2")
+    with pytest.raises(UsageError, match="--by has 1,001 characters; at most 1,000 are read"):
+        parse_expression("a" * 1001)
+
+
+# Guards
+
+
+@pytest.mark.parametrize(
+    ("limits", "low", "high"),
+    [
+        ("0.2-0.5", 0.2, 0.5), ("-0.2", None, 0.2), ("0.2-", 0.2, None), ("-1.5--0.5", -1.5, -0.5), ("-1-", -1, None),
+        ("--2", None, -2), ("-1-1", -1, 1), ("1e-3-2E-3", 1e-3, 2e-3), (".5-1.", 0.5, 1), ("3-3", 3, 3),
+    ],
+)  # fmt: skip
+def test_limits_are_values(limits: str, low: float | None, high: float | None) -> None:
+    guard = parse_guard(f"a:b:{limits}")
+    assert isinstance(guard, Guard)
+    expected = [None if value is None else Limit(value=value) for value in (low, high)]
+    assert (guard.column, [guard.low, guard.high]) == ("a:b", expected)
+
+
+def test_limits_are_quantiles_or_a_band() -> None:
+    guard = parse_guard("a:20%-97.5%")
+    low, high = Limit(value=0.2, is_quantile=True), Limit(value=0.975, is_quantile=True)
+    assert guard == Guard(text="a:20%-97.5%", column="a", low=low, high=high)
+    assert parse_guard("profile") == BandGuard(text="profile", column=None)
+    assert parse_guard("a:profile") == BandGuard(text="a:profile", column="a")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a", "--within 'a' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor profile"),
+        (":1-2", "--within ':1-2' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor profile"),
+        ("a:", "--within 'a:': '' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
+        ("a:-", "--within 'a:-': '-' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
+        ("a:5", "--within 'a:5': '5' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
+        ("a:x-2", "--within 'a:x-2': 'x-2' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
+        ("a:nan-1", "--within 'a:nan-1': 'nan-1' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
+        ("a:2-1", "--within 'a:2-1': 2 is above 1"),
+        ("a:80%-20%", "--within 'a:80%-20%': 80% is above 20%"),
+        ("a:20%-101%", "--within 'a:20%-101%': 101% is not a quantile from 0% to 100%"),
+        ("a:-5%-20%", "--within 'a:-5%-20%': -5% is not a quantile from 0% to 100%"),
+    ],
+)
+def test_invalid_guards(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_guard(text)
+    assert str(error.value) == message
+
+
+# Budgets
+
+
+def test_documents_are_shared_out_and_what_a_small_domain_leaves_goes_to_the_others() -> None:
+    from test_selection import pool, taken
+
+    documents = [("a", 9.0, 5), ("b", 3.0, 1), ("b", 2.0, 1), ("b", 1.0, 1), ("c", 7.0, 1), ("c", 6.0, 9)]
+    domains = pool(*documents)
+    select_documents(domains, budget_documents=5, shares={"a": 3, "b": 1, "c": 1}, allow_small_pool=False)
+    # Quotas 3, 1, 1; a has one document, and its other two go to b and c by name.
+    assert taken(domains) == {"a": [0], "b": [1, 2], "c": [4, 5]}
+    assert [domain.quota_documents for domain in domains.values()] == [3, 1, 1]
+    with pytest.raises(LadmError, match="the pool has 6 documents, fewer than the budget of 7; give a smaller"):
+        select_documents(domains, budget_documents=7, shares={"a": 1, "b": 1, "c": 1}, allow_small_pool=False)
+    select_documents(domains, budget_documents=7, shares={"a": 1, "b": 1, "c": 1}, allow_small_pool=True)
+    assert sum(map(len, taken(domains).values())) == 6
+    domains = pool(*documents)
+    take_above(domains, least=3.0)
+    assert taken(domains) == {"a": [0], "b": [1], "c": [4, 5]}
+
+
+def test_every_budget(ladm: Command, scored: tuple[str, Path]) -> None:
+    _, run = scored
+    scores = read_columns(Run.read(run), ["score"])
+    ranked = scores["position"].to_pylist()
+    even, odd = ([p for p in ranked if p % 2 == k] for k in (0, 1))
+    found = selected(ladm, run, "--documents", "3")
+    assert found["positions"] == sorted([*even[:2], odd[0]])
+    assert (found["budget_documents"], found["budget_tokens"], found["quota"]) == (3, None, "documents")
+    assert found["domains"]["domain 0"]["quota_documents"] == 2
+    assert found["table"][0].split()[3:5] == ["quota", "documents"]
+    assert found["table"][-2].split()[:4] == ["not", "selectable", "without", "a"]
+    assert selected(ladm, run, "--top", "43%")["positions"] == found["positions"]
+    least = scores["score"].to_pylist()[3]
+    found = selected(ladm, run, "--min-score", str(least))
+    assert (found["positions"], found["min_score"]) == (sorted(ranked[:4]), least)
+    assert (found["quota"], found["budget_tokens"]) == (None, None)
+    half = selected(ladm, run, "--tokens", "50%")
+    assert half["budget_tokens"] == 3544 // 2
+    assert half["positions"] == selected(ladm, run, "--tokens", "1772")["positions"]
+    few = selected(ladm, run, "--documents", "3", "--quota", "tokens")
+    assert few["domains"]["domain 0"]["quota_documents"] == 2
+    assert selected(ladm, run, "--documents", "100", "--allow-small-pool")["taken_documents"] == 7
+
+
+# Order, guards, samples
+
+
+def test_ranking_by_an_expression(ladm: Command, scored: tuple[str, Path]) -> None:
+    _, run = scored
+    gain = {0: 0.1, 1: 0.9, 2: 0.3, 4: 0.2, 6: 0.4, 7: 0.5}
+    add_signal(Run.read(run), "context-gain", {"gain": gain})
+    found = selected(ladm, run, "--documents", "2", "--by", "gain", "--domain-key", "none")
+    assert (found["positions"], found["by"], found["without_value"]) == ([1, 7], "gain", 1)
+    assert "not selectable without a value of gain: 1" in found["table"]
+    assert found["domains"]["all"]["lowest_score_taken"] == 0.5
+    assert selected(ladm, run, "--documents", "2", "--by", "-gain", "--domain-key", "none")["positions"] == [0, 4]
+    found = selected(ladm, run, "--documents", "1", "--by", "rank(length) + 0 * gain", "--domain-key", "none")
+    assert found["positions"] == [4]
+    # Equal values are ranked by score.
+    best = read_columns(Run.read(run), ["score"])["position"].to_pylist()[:3]
+    assert selected(ladm, run, "--documents", "3", "--by", "0 * score", "--domain-key", "none")["positions"] == sorted(
+        best
+    )
+
+
+def test_guards_are_counted_by_domain(ladm: Command, scored: tuple[str, Path]) -> None:
+    _, run = scored
+    gzip = {0: 0.1, 1: 0.2, 2: 0.3, 4: 0.4, 5: 0.5, 6: 0.6}
+    add_signal(Run.read(run), "text", {"gzip_ratio": gzip})
+    flags = ("--within", "gzip_ratio:20%-0.5", "--within", "length:-500")
+    found = selected(ladm, run, "--top", "100%", *flags)
+    # The 20 % quantile of six values is the second; row 7 has no value, and row 4 has 700 tokens.
+    assert found["positions"] == [1, 2, 5]
+    assert found["guards"] == [
+        {"given": "gzip_ratio:20%-0.5", "column": "gzip_ratio", "low": pytest.approx(0.2), "high": 0.5,
+         "dropped": {"domain 0": 2}, "without_value": 1},
+        {"given": "length:-500", "column": "length", "low": None, "high": 500.0, "dropped": {"domain 0": 1},
+         "without_value": 0},
+    ]  # fmt: skip
+    assert found["pool_documents"] == 3
+    assert found["table"][4:7] == [
+        "dropped by --within gzip_ratio:20%-0.5: 2, keeping gzip_ratio from 0.2 to 0.5 (domain 0 2)",
+        "dropped without a value of gzip_ratio: 1",
+        "dropped by --within length:-500: 1, keeping length of at most 500 (domain 0 1)",
+    ]
+    result = ladm("select", run, "--top", "9%", "--within", "length:900-", "--output", run.parent / "none")
+    assert (result.exit_code, result.stderr) == (
+        1, "ladm: --within length:900- leaves no document; give it wider limits\n",
+    )  # fmt: skip
+
+
+def test_the_band_of_a_profile(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    _, run = scored
+    table = read_columns(Run.read(run), ["score", "copy_share"])
+    scores, shares = table["score"].to_pylist(), table["copy_share"].to_pylist()
+    profile = tmp_path / "profile.yaml"
+    low, high = sorted(scores)[1], sorted(scores)[5]
+    most = sorted(shares)[5]
+    profile.write_text(
+        json.dumps({"band": {"score": [0, low, high], "copy_share": [0, 0, most], "length": [0, 1, 500]}})
+    )
+    found = selected(ladm, run, "--top", "100%", "--within", "profile", "--profile", profile)
+    rows = zip(table["position"].to_pylist(), scores, shares, strict=True)
+    expected = [position for position, score, share in rows if low <= score <= high and share <= most]
+    assert found["positions"] == sorted(expected)
+    assert [guard["column"] for guard in found["guards"]] == ["score", "copy_share"]
+    found = selected(ladm, run, "--top", "100%", "--within", "length:profile", "--profile", profile)
+    assert found["positions"] == [1, 2, 5, 7]
+    profile.write_text(json.dumps({"band": {"score": [0, 1]}}))
+    out = ("--top", "9%", "--output", tmp_path / "none", "--within", "profile")
+    (tmp_path / "no_band.yaml").write_text("a: 1\n")
+    for flags, message in (
+        ((), "--within profile needs --profile, because RUN was not scored with one"),
+        (("--profile", profile), f"--profile {profile}: the band of score is [0, 1], not three numbers"),
+        (("--profile", tmp_path / "no_band.yaml"),
+         f"--profile {tmp_path}/no_band.yaml has no band; ladm calibrate of this version writes one"),
+        (("--profile", tmp_path / "nowhere"), f"--profile {tmp_path}/nowhere: No such file or directory"),
+        (("--profile", profile, "--by", "score + 1"),
+         "--within profile guards the column ranked by, and --by score + 1 is none; give COLUMN:profile"),
+    ):  # fmt: skip
+        result = ladm("select", run, *out, *flags)
+        assert (result.exit_code, result.stderr) == (2, f"ladm: {message}\n")
+
+
+def test_a_sample_is_drawn_in_proportion() -> None:
+    """Two documents one standard deviation from the mean: odds of exp(2 / temperature) to 1."""
+    draws, temperature = 20_000, 1.5
+    uniform = np.random.default_rng(0).random((draws, 2))
+    codes = np.repeat(np.arange(draws, dtype=np.int32), 2)
+    keys = gumbel_keys(np.tile([0.0, 5.0], draws), uniform.ravel(), codes, temperature=temperature).reshape(draws, 2)
+    expected = np.exp(2 / temperature) / (1 + np.exp(2 / temperature))
+    assert (keys[:, 1] > keys[:, 0]).mean() == pytest.approx(expected, abs=0.015)
+    assert np.isfinite(gumbel_keys(np.ones(2), np.array([0.0, 1.0]), np.zeros(2, dtype=np.int32), temperature=1)).all()
+
+
+def test_a_sample_belongs_to_its_seed(ladm: Command, scored: tuple[str, Path]) -> None:
+    _, run = scored
+    flags = ("--documents", "3", "--sample", "--domain-key", "none")
+    first, again = (selected(ladm, run, *flags, "--seed", "3", "--temperature", "9") for _ in range(2))
+    assert first["positions"] == again["positions"]
+    assert first["sample"] == {"temperature": 9.0, "seed": 3}
+    drawn = {tuple(selected(ladm, run, *flags, "--seed", str(k), "--temperature", "9")["positions"]) for k in range(6)}
+    assert len(drawn) > 1
+    cold = selected(ladm, run, *flags, "--temperature", "0.001")["positions"]
+    assert cold == selected(ladm, run, "--documents", "3", "--domain-key", "none")["positions"]
+    by_chance = selected(ladm, run, "--documents", "3", "--by", "random", "--seed", "1", "--domain-key", "none")
+    assert by_chance["by"] == "random"
+
+
+# The manifest's command and ids
+
+
+def test_the_manifest_names_the_chosen_and_its_command_repeats_it(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path
+) -> None:
+    rows, run = scored
+    flags = ("--rows", rows, "--top", "50%", "--by", "rank(score) + rank(length)", "--within", "length:-600")
+    found = selected(ladm, run, *flags)
+    (chosen,) = found["chosen"]
+    assert chosen["ids"] == chosen["positions"] == found["positions"]
+    assert chosen["data"] == found["run"]["data"]
+    words = shlex.split(found["command"])
+    assert words[:3] == ["ladm", "select", str(run)]
+    shutil.rmtree(tmp_path / "subset")
+    assert ladm(*words[1:]).exit_code == 0
+    assert json.loads((tmp_path / "subset" / "manifest.json").read_text())["chosen"] == found["chosen"]
+
+
+# Several runs
+
+
+@pytest.fixture
+def two(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> list[tuple[str, Path]]:
+    """Two runs of four rows each, of one model and method."""
+    made = []
+    for name, lengths in (("a", [512, 400, 450, 480]), ("b", [700, 490, 512, 300])):
+        rows = save_rows(
+            [row | {"id": f"{name}{row['index']}"} for row in topical_rows(golden, lengths)], f"rows-{name}"
+        )
+        assert ladm("score", rows, *SMALL, "--output", tmp_path / name).exit_code == 0
+        made.append((rows, tmp_path / name))
+    return made
+
+
+def test_several_runs_are_ranked_together(ladm: Command, two: list[tuple[str, Path]], tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    (rows, run), (rows2, run2) = two
+    both: list[tuple[float, str]] = []
+    for name, folder in (("a", run), ("b", run2)):
+        table = read_columns(Run.read(folder), ["score"])
+        names = [f"{name}{position}" for position in table["position"].to_pylist()]
+        both += zip(table["score"].to_pylist(), names, strict=True)
+    best = sorted(name for _, name in sorted(both, reverse=True)[:5])
+    command = ("select", run, run2, "--rows", rows, rows2, "--documents", "5", "--domain-key", "none")
+    result = ladm(*command, "--output", tmp_path / "subset")
+    assert result.exit_code == 0, result.output
+    assert load_from_disk(str(tmp_path / "subset"))["train"]["id"] == best
+    manifest = json.loads((tmp_path / "subset" / "manifest.json").read_text())
+    assert [name for part in manifest["chosen"] for name in part["ids"]] == best
+    assert [part["data"]["rows"] for part in manifest["chosen"]] == [4, 4]
+    assert manifest["other_runs"][0]["data"] == manifest["chosen"][1]["data"]
+    # The rows may come first, each with its own flag, and are where they were without one.
+    again = ("select", "--rows", rows, run, "--rows", rows2, run2, "--documents", "5", "--domain-key", "none")
+    assert ladm(*again, "--output", tmp_path / "again").exit_code == 0
+    assert ladm("select", run, run2, *command[-4:], "--output", tmp_path / "third").exit_code == 0
+    for name in ("again", "third"):
+        assert load_from_disk(str(tmp_path / name))["train"]["id"] == best
+    assert ladm("report", run2, "--subset", tmp_path / "subset", "--domain-key", "none").exit_code == 0
+
+
+def test_runs_that_were_not_made_alike_are_refused(ladm: Command, two: list[tuple[str, Path]], tmp_path: Path) -> None:
+    (rows, run), (rows2, run2) = two
+    other = tmp_path / "other"
+    assert ladm("score", rows2, *SMALL[:-1], "32", "--reduce", "median", "--output", other).exit_code == 0
+    out = ("--documents", "5", "--output", tmp_path / "none")
+    result = ladm("select", run, other, *out)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"ladm: {other} was not scored as {run} was, so that their scores cannot be ranked together:\n"
+        f"  settings.span_tokens: 16 in {run}, 32 in {other}\n"
+        f'  settings.reduce: "mean" in {run}, "median" in {other}\n'
+        f'  score.reduce: "mean" in {run}, "median" in {other}\n',
+    )
+    result = ladm("select", run, run, *out)
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {run} scored the same rows as {run}; give them once\n")
+    result = ladm("select", run, run2, "--rows", rows, *out)
+    assert (result.exit_code, result.stderr) == (
+        2, "ladm: 2 RUN and 1 --rows; give the rows of every RUN, in that order\n",
+    )  # fmt: skip
+    result = ladm("select", run, run2, "--rows", rows2, rows, *out)
+    assert (result.exit_code, result.stderr) == (
+        1, f"ladm: {rows2} are not the rows that {run} scored: their content differs\n",
+    )  # fmt: skip
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("", "how much to select is missing; give --tokens, --documents, --top or --min-score"),
+        ("--tokens 1k --top 5%", "--tokens and --top are two budgets; give one of them"),
+        ("--documents 3 --min-score 1", "--documents and --min-score are two budgets; give one of them"),
+        ("--tokens 0%", "--tokens '0%' must be above 0% and at most 100%"),
+        ("--tokens x%", "--tokens 'x%' is not a percentage such as 20%"),
+        ("--top many", "--top 'many' is not a percentage such as 20%"),
+        ("--top 101%", "--top '101%' must be above 0% and at most 100%"),
+        ("--documents 0", "--documents must be at least 1, not 0"),
+        ("--min-score nan", "--min-score must be finite, not nan"),
+        ("--top 5% --rule percent", "--rule percent needs a number of --tokens, not --top"),
+        ("--top 5% --quota tokens", "--quota does not go with --top, which shares nothing out among domains"),
+        ("--min-score 1 --quota f", "--quota does not go with --min-score, which shares nothing out among domains"),
+        ("--top 5% --allow-small-pool", "--allow-small-pool needs a number of --tokens or --documents"),
+        ("--tokens 5% --allow-small-pool", "--allow-small-pool needs a number of --tokens or --documents"),
+        ("--top 5% --temperature 2", "--temperature has no effect without --sample"),
+        ("--top 5% --seed 2", "--seed has no effect without --sample or the column random"),
+        ("--min-score 5 --sample", "--sample does not go with --min-score, which takes every document above it"),
+        ("--top 5% --sample --temperature 0", "--temperature must be above 0, not 0"),
+        ("--top 5% --profile p.yaml", "--profile has no effect without --within profile"),
+        ("--top 5% --within gzip", "--within 'gzip' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor profile"),
+        ("--top 5% --by a.b",
+         "--by 'a.b': a.b is not allowed; an expression has columns, numbers, + - * /, parentheses, rank(x), z(x) "
+         "and log(x)"),
+    ],
+)  # fmt: skip
+def test_flags_that_are_refused(ladm: Command, flags: str, message: str) -> None:
+    result = ladm("select", "run", "-o", "out", *flags.split())
+    assert (result.exit_code, result.stderr) == (2, f"ladm: {message}\n")
+
+
+def test_an_unknown_column_is_an_error_of_usage(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    _, run = scored
+    for flags in (("--by", "zzz"), ("--within", "zzz:1-2"), ("--by", "rank(score) + zzz")):
+        result = ladm("select", run, "--top", "5%", *flags, "-o", tmp_path / "none")
+        assert (result.exit_code, result.stderr.startswith(f"ladm: {run} has no column zzz; it has score, ")) == (
+            2,
+            True,
+        )
+
+
+def test_selection_from_python(scored: tuple[str, Path], tmp_path: Path) -> None:
+    import ladm
+
+    rows, run = scored
+    made = ladm.select(
+        run, rows=rows, top="50%", by="rank(score) + rank(length)", within="length:-600", output=tmp_path / "s"
+    )
+    assert (made.manifest.by, made.manifest.taken_documents) == ("rank(score) + rank(length)", 3)
+    assert made.manifest.guards[0].dropped == {"domain 0": 1}
+    made = ladm.select([run], documents=2, sample=True, seed=1, output=tmp_path / "t")
+    assert made.manifest.taken_documents == 2
+    assert ladm.select(run, tokens="50 %", output=tmp_path / "u").manifest.budget_tokens == 1772
+    with pytest.raises(ladm.LadmError, match="how much to select is missing"):
+        ladm.select(run, output=tmp_path / "v")
+
+
+def test_a_config_file_may_hold_all_of_it(tmp_path: Path) -> None:
+    from ladm.settings.config_file import load_settings
+
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "run: [a, b]\nrows: [c, d]\noutput: s\ntop: 20%\nwithin: profile\nprofile: p.yaml\nby: rank(gain)\n"
+    )
+    settings = load_settings(SelectSettings, str(file), {})
+    assert (settings.runs, settings.rows) == (("a", "b"), ("c", "d"))
+    assert (settings.top, settings.within) == (20.0, ("profile",))
