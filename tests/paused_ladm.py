@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ladm.signals.cds_scorer import LadmScorer
+from ladm.signals.row_scorer import RowScorer
 from ladm.signals.scorer import Scored
 
-_score = LadmScorer.score
+_score = RowScorer.score
 _left = int(os.environ["LADM_TEST_PAUSE_AFTER"])
 
 
-def score_and_pause(self: LadmScorer, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+def score_and_pause(self: RowScorer, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
     global _left
     while _left <= 0:
         time.sleep(0.01)
@@ -26,7 +26,7 @@ def score_and_pause(self: LadmScorer, ids_BT: Any, *, low_memory: bool = False) 
     return _score(self, ids_BT, low_memory=low_memory)
 
 
-LadmScorer.score = score_and_pause  # type: ignore[method-assign]
+RowScorer.score = score_and_pause  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     from ladm.__main__ import main

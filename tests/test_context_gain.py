@@ -23,18 +23,18 @@ def test_the_suffix_at_32k_is_8192_tokens_after_4096() -> None:
     assert windows(32768, "suffix") == [Window(start=20480, first=24576, stop=32768)]
 
 
-@pytest.mark.parametrize("T", [2, 9, 31, 64, 1000, 4096, 4099])
+@pytest.mark.parametrize("T", [16, 31, 64, 1000, 4096, 4099])
 @pytest.mark.parametrize("scheme", ["suffix", "blocks"])
 def test_windows_score_one_stretch_to_the_end_each_token_once(T: int, scheme: str) -> None:
     found = windows(T, scheme)  # type: ignore[arg-type]
     S = short_context_tokens(T)
     scored = [t for window in found for t in range(window.first, window.stop)]
     assert scored == list(range(scored_from(T, scheme), T))  # type: ignore[arg-type]
-    assert all(0 <= window.start < window.first < window.stop <= T for window in found)
+    assert all(0 < window.start < window.first < window.stop <= T for window in found)
     if scheme == "blocks":
-        assert all(window.stop - window.start <= 2 * S for window in found)
-        assert scored[0] <= max(1, S)
-        assert all(window.first - window.start == S for window in found[1:])
+        assert all(window.stop - window.start == 2 * S for window in found)
+        assert all(window.first - window.start == S for window in found)
+        assert S < scored[0] <= 2 * S
 
 
 def test_a_token_continues_an_earlier_bigram() -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from ladm.errors import LadmError
 from ladm.evaluation import needle, tasks
 from ladm.modeling import causal_lm as language
+from ladm.modeling.language_head import CHUNK_LOGITS
 from ladm.settings.evaluation import TasksSettings
 
 Command = Callable[..., Result]
@@ -39,7 +40,7 @@ def plain_losses(folder: Path, ids: list[int]) -> torch.Tensor:
 def test_perplexity_is_that_of_a_plain_computation(
     ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(language, "CHUNK_TOKENS", 100)
+    monkeypatch.setitem(CHUNK_LOGITS, "cpu", 100 * 512)
     data = topical_rows(golden, [700, 500, 650, 120])
     rows = save_rows(data)
     result = ladm(

@@ -92,7 +92,12 @@ def test_the_default_span_in_memory_is_that_of_the_command(ladm: Command, save_r
 def test_scores_in_memory_are_those_of_the_command(ladm: Command, mixed_rows: str, tmp_path: Path, record: str) -> None:
     import ladm as front
 
-    assert ladm("score", mixed_rows, *SMALL, "--record", record, "--output", tmp_path / "run").exit_code == 0
+    assert (
+        ladm(
+            "score", mixed_rows, *SMALL, "--signals", "cds", "--record", record, "--output", tmp_path / "run"
+        ).exit_code
+        == 0
+    )
     table = front.open_run(tmp_path / "run").scores().sort_by("position").to_pylist()
     from datasets import load_from_disk
 

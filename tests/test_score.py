@@ -44,11 +44,12 @@ def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) ->
     folder = tmp_path / "a run, named é"
     result = ladm("score", short_rows, *SMALL, "--output", folder, "--limit", "5")
     assert result.exit_code == 0
-    assert result.stderr.splitlines()[:7] == [
+    assert result.stderr.splitlines()[:8] == [
         f"rows      {short_rows}: 5 documents",
         f"model     {GOLDEN}: llama, 3 layers",
         "method    released, spans of 16 tokens, m 1, n 4, n0 where the released code starts, d_afs 4, d_cds 4, "
         "ablation none, mean over layers 0-2",
+        "signals   cds, text",
         "device    cpu in float32, attention aten-flash-cpu, focus torch, fused none",
         "lengths   512 to 700 tokens, 2 rows have 700; scores can be compared among rows of one length",
         f"output    {folder}",
@@ -255,7 +256,7 @@ def test_a_fault_of_ours_is_one_line_too(
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("division by zero\nand more")
 
-    monkeypatch.setattr("ladm.scoring.score.finish", broken)
+    monkeypatch.setattr("ladm.scoring.scoring_pass.finish", broken)
     result = ladm("score", short_rows, *SMALL, "--output", tmp_path / "run")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (

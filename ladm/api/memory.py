@@ -53,10 +53,12 @@ class Scorer:
     def __init__(self, model: Path, *, config: Path | None = None, **settings: Any) -> None:
         from ladm.settings.config_file import score_settings
         from ladm.settings.score import ScoreSettings
+        from ladm.settings.signals import CDS
 
         given = checked(ScoreSettings, "ladm.Scorer", settings, without=_OF_RUNS_ALONE)
         # The settings of a run cannot do without these two; nothing here reads or writes them.
-        given |= {"model": spell_path(model), "rows": "-", "output": "-"}
+        # Rows in memory have no text, and the table of how common a token is would have to be given.
+        given = {"signals": CDS} | given | {"model": spell_path(model), "rows": "-", "output": "-"}
         wanted = score_settings(None if config is None else spell_path(config), given)
         with quiet_libraries():
             from ladm.scoring.plan import make_plan
@@ -89,17 +91,17 @@ class Scorer:
         its `error` says why. Raises LadmError for `ids` that are neither.
         """
         from ladm.errors import RowError
-        from ladm.scoring.engines.batches import CheckedRow, error_row
+        from ladm.scoring.engines.batches import checked_row, error_row
 
         records: dict[int, Record] = {}
         by_length: dict[int, list[CheckedRow]] = {}
         for row in _rows(ids):
             try:
-                found = self._signal.check(row)
+                one = checked_row(row, self._signal, text=None)
             except RowError as error:
                 records[row.position] = error_row(row, error, stage="check")
             else:
-                by_length.setdefault(len(found), []).append(CheckedRow(row, found))
+                by_length.setdefault(len(one.ids), []).append(one)
         with self._turn:
             for rows in by_length.values():
                 records |= {record.position: record for record in self._score_equal(rows)}

@@ -30,7 +30,7 @@ class LayerView:
     """What one attention layer works with.
 
     `lse_BHT` is the float32 log-sum-exp of the causal logits. It is None for the last layer that
-    is wanted, because nothing of its attention is computed.
+    is wanted of a pass that ends there, because nothing of its attention is computed.
     """
 
     layer: int
@@ -57,7 +57,9 @@ class ForwardContext:
     layers: frozenset[int] = frozenset()
     visit: Visit | None = None
     unwinds: bool = True
-    """Does the pass end at the last wanted layer?"""
+    """Does the pass end at the last wanted layer, and is a wanted layer with a mask refused?"""
+    to_end: bool = False
+    """Run on to the last hidden states all the same: somebody wants the model's losses."""
     seen: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
 
@@ -84,7 +86,7 @@ def attention(
     context = ladm_context
     context.seen.append((layer, extras))
     wanted = context.visit is not None and layer in context.layers
-    last = wanted and context.unwinds and layer == max(context.layers)
+    last = wanted and context.unwinds and not context.to_end and layer == max(context.layers)
     # transformers passes a mask only where more than plain causal attention is meant: padding, or a sliding window.
     if attention_mask is not None:
         if wanted and context.unwinds:

@@ -1,10 +1,11 @@
 """A model folder -> a causal language model with all its weights, and the loss of every token.
 
-Shape suffixes: B rows, T tokens, C tokens of a chunk, E width, V vocabulary.
+Shape suffixes: B rows, T tokens, E width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,10 @@ from torch import Tensor
 from ladm.errors import LadmError, one_line
 from ladm.modeling.devices import resolve_devices, resolve_dtype
 from ladm.modeling.facts import learned_positions
+from ladm.modeling.language_head import LanguageHead, head_of
 from ladm.modeling.model_files import model_folder
 from ladm.progress import Echo
 
-CHUNK_TOKENS = 1024
-CHECKED_TOKENS = 48
 DEPENDS_ON_LENGTH = ("dynamic", "longrope")
 """Kinds of RoPE whose angles depend on how long the row is."""
 
@@ -36,6 +36,7 @@ class CausalLM:
     """Are the losses of a row's first tokens those of the row cut there?"""
     learned_positions: int | None
     """How many it has learned, with nothing for those behind them."""
+    head: LanguageHead
 
 
 def load_language(name: str, *, device: str, dtype: str) -> CausalLM:
@@ -53,8 +54,9 @@ def load_language(name: str, *, device: str, dtype: str) -> CausalLM:
         max_tokens=getattr(config, "max_position_embeddings", None),
         same_for_prefixes=not kinds & set(DEPENDS_ON_LENGTH),
         learned_positions=learned_positions(config),
+        head=head_of(model),
     )
-    _check_head(found)
+    found.head.check(name, model_type=config.model_type, vocab_size=found.vocab_size, both_logits=_both_logits(found))
     return found
 
 
@@ -104,16 +106,8 @@ def token_losses(language: CausalLM, ids_BT: Tensor) -> Tensor:
     """
     ids_BT = ids_BT.to(language.device)
     hidden_BTE = _hidden(language, ids_BT)
-    losses = []
     # The last hidden state predicts a token that is not in the row, so it gets no logits.
-    for start in range(0, ids_BT.shape[1] - 1, CHUNK_TOKENS):
-        stop = min(start + CHUNK_TOKENS, ids_BT.shape[1] - 1)
-        logits_BCV = _logits(language, hidden_BTE[:, start:stop])
-        targets_BC = ids_BT[:, start + 1 : stop + 1]
-        # The vocabulary last: along another dimension torch adds it up one by one, off by 1e-4 for 50,000 of float32.
-        of_each = torch.nn.functional.cross_entropy(logits_BCV.flatten(0, 1), targets_BC.flatten(), reduction="none")
-        losses.append(of_each.view_as(targets_BC))
-    return torch.cat(losses, dim=1).cpu()
+    return language.head.losses(hidden_BTE[:, :-1], ids_BT[:, 1:]).cpu()
 
 
 def _hidden(language: CausalLM, ids_BT: Tensor) -> Tensor:
@@ -121,18 +115,11 @@ def _hidden(language: CausalLM, ids_BT: Tensor) -> Tensor:
     return hidden
 
 
-def _logits(language: CausalLM, hidden_BCE: Tensor) -> Tensor:
-    """What the model's own head makes of hidden states, in float32, with the cap that some families put on it."""
-    logits: Tensor = language.model.get_output_embeddings()(hidden_BCE).float()
-    cap = getattr(language.model.config.get_text_config(), "final_logit_softcapping", None)
-    return logits if cap is None else cap * torch.tanh(logits / cap)
+def _both_logits(language: CausalLM) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    @torch.inference_mode()
+    def both(ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+        ids_BT = ids_BT.to(language.device)
+        own = language.model(input_ids=ids_BT, use_cache=False).logits.float()
+        return own, language.head.logits(_hidden(language, ids_BT))
 
-
-@torch.inference_mode()
-def _check_head(language: CausalLM) -> None:
-    """Raise LadmError unless logits made piece by piece are the model's own: some families do more in their head."""
-    ids_BT = torch.arange(CHECKED_TOKENS, device=language.device).unsqueeze(0) % language.vocab_size
-    own = language.model(input_ids=ids_BT, use_cache=False).logits.float()
-    ours = _logits(language, _hidden(language, ids_BT))
-    if not torch.allclose(ours, own, rtol=1e-2, atol=1e-2 * float(own.abs().max())):
-        raise LadmError(f"{language.name}: the head of this {language.model.config.model_type} is not a linear one")
+    return both

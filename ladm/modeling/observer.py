@@ -1,4 +1,4 @@
-"""A Hugging Face decoder and token ids -> each layer's q, k, scaling and log-sum-exp, as the model runs.
+"""A Hugging Face decoder and token ids -> each layer's q, k, scaling and log-sum-exp, and losses, as the model runs.
 
 The model is the stock one. Only its attention function is ours: see `attention_function.py`.
 
@@ -8,11 +8,12 @@ Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from ladm.errors import LadmError, one_line
 from ladm.method.attention import attention_kernel
@@ -28,6 +29,7 @@ from ladm.modeling.attention_function import (
 from ladm.modeling.attention_function import attention as attention_function
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.fused import FusedLayers
+from ladm.modeling.language_head import LanguageHead, head_of
 from ladm.modeling.load_check import LoadCheck
 
 _LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
@@ -44,34 +46,50 @@ class Observer:
         layers: tuple[int, ...],
         attention: str,
         fused: str = "none",
+        also: tuple[int, ...] = (),
+        head: LanguageHead | None = None,
     ) -> None:
         self.facts = facts
         self.layers = layers
+        self.also = also
         self.device = model.device
         self.dtype = model.dtype
         self.attention = attention
         self._model = model
+        self._head = head
         self._fused = None if fused == "none" else FusedLayers(model, kernels=fused, attention=attention_function)
 
     @torch.inference_mode()
-    def observe(self, ids_BT: Tensor, visit: Visit) -> None:
+    def observe(self, ids_BT: Tensor, visit: Visit | None, *, to_end: bool = False) -> Tensor | None:
         """Run the model on int64 `ids_BT` and call `visit` at each wanted layer, in their order.
 
-        The pass ends at the last wanted layer's q and k: its attention output, its MLP and
-        everything behind it are never computed.
+        The wanted layers are `self.layers` and `self.also`. The pass ends at the last wanted layer's q and k: its
+        attention output, its MLP and everything behind it are never computed. With `to_end` it goes on, and the last
+        hidden states, those that the head reads, are returned: (B, T, E).
         """
-        context = ForwardContext(self.attention, frozenset(self.layers), visit)
+        wanted = frozenset((*self.layers, *self.also)) if visit is not None else frozenset()
+        context = ForwardContext(self.attention, wanted, visit, to_end=to_end)
         try:
-            self._model(input_ids=ids_BT.to(self.device), use_cache=False, ladm_context=context)
+            out = self._model(input_ids=ids_BT.to(self.device), use_cache=False, ladm_context=context)
         except StopForward:
-            return
-        raise LadmError(f"{self.facts.name}: the forward pass never reached layer {self.layers[-1]}")
+            return None
+        if not to_end:
+            raise LadmError(f"{self.facts.name}: the forward pass never reached layer {max(wanted)}")
+        hidden_BTE: Tensor = out.last_hidden_state
+        return hidden_BTE
+
+    @property
+    def head(self) -> LanguageHead:
+        """The head of a model that was loaded with one."""
+        assert self._head is not None
+        return self._head
 
     def check(self) -> None:
         """Compare with the stock model on a short input. Raises LadmError for a model whose scores would be wrong."""
         LoadCheck(
-            model=self._model, facts=self.facts, layers=self.layers, attention=self.attention, fused=self._fused
-        ).run()
+            model=self._model, facts=self.facts, layers=tuple(sorted({*self.layers, *self.also})),
+            attention=self.attention, fused=self._fused,
+        ).run()  # fmt: skip
 
 
 def load_observer(
@@ -82,11 +100,14 @@ def load_observer(
     device: torch.device,
     attention: str | None = None,
     fused: str = "none",
+    also: tuple[int, ...] = (),
+    head: bool = False,
     check: bool = True,
 ) -> Observer:
     """Load the weights of `facts.folder` and, unless `check` is False, check that they can be observed.
 
     `attention` is the name of a kernel; None: the one that `attention_kernel` chooses. `fused`: see `resolve_fused`.
+    `also`: layers that are observed beside `layers`, and whose CDS is not wanted. `head`: load the head too.
 
     Only safetensors are read and no code of the model folder is run.
     Raises LadmError when the weights do not fit the config or the checks fail.
@@ -95,7 +116,8 @@ def load_observer(
     try:
         # The config is read apart, so that an attention kernel named in it is overruled and never fetched.
         config = AutoConfig.from_pretrained(facts.folder, trust_remote_code=False)
-        model, loading = AutoModel.from_pretrained(
+        # Without a use for the head its weights, a tenth of a small model, are not even read.
+        model, loading = (AutoModelForCausalLM if head else AutoModel).from_pretrained(
             facts.folder,
             config=config,
             dtype=dtype,
@@ -120,17 +142,36 @@ def load_observer(
         )
     if loading["missing_keys"]:
         absent = sorted(map(str, loading["missing_keys"]))
-        raise LadmError(f"{facts.name}: the safetensors lack {len(absent)} weights of the model, such as {absent[0]}")
+        what = "a language model" if head else "the model"
+        raise LadmError(f"{facts.name}: the safetensors lack {len(absent)} weights of {what}, such as {absent[0]}")
     beyond = [int(found[1]) for key in loading["unexpected_keys"] if (found := _LAYER_NUMBER.search(str(key)))]
     if max(beyond, default=-1) >= facts.num_layers:
         raise LadmError(
             f"{facts.name}: the safetensors have a layer {max(beyond)}, and config.json says {facts.num_layers} layers"
         )
     attention = attention or attention_kernel(str(device), dtype, head_size=facts.head_size)
-    observer = Observer(model, facts, layers=layers, attention=attention, fused=fused)
+    body = model.base_model if head else model
+    observer = Observer(
+        body, facts, layers=layers, attention=attention, fused=fused, also=also, head=head_of(model) if head else None
+    )
     if check:
         observer.check()
+        if head:
+            observer.head.check(
+                facts.name, model_type=facts.model_type, vocab_size=facts.vocab_size,
+                both_logits=partial(_both_logits, observer, model),
+            )  # fmt: skip
     return observer
+
+
+@torch.inference_mode()
+def _both_logits(observer: Observer, model: PreTrainedModel, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of a short input as the whole model makes them, and as the head makes them of hidden states."""
+    context = ForwardContext(observer.attention, to_end=True)
+    own = model(input_ids=ids_BT.to(observer.device), use_cache=False, ladm_context=context).logits.float()
+    hidden = observer.observe(ids_BT, None, to_end=True)
+    assert hidden is not None
+    return own, observer.head.logits(hidden)
 
 
 def _size(shape: Any) -> str:

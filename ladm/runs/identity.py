@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
+from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind, Method
 from ladm.method.reduction import Reduction, kept_column
 from ladm.settings.common import DType
+from ladm.settings.signals import CDS
 
 FORMAT = 5
 """5: CDS with and without sigma, of plain and value-weighted PFS, copy share and sink mass of every layer are stored.
@@ -15,11 +17,13 @@ FORMAT = 5
 """
 READABLE_FORMATS = (3, 4, 5)
 FORMAT_WITH_BOTH_FORMS = 5
+Signals = dict[str, dict[str, str]]
 _FIELD_NAMES = {
     "layers": "--layers", "score": "--layers, --reduce or --profile", "dtype": "--dtype", "data": "the rows",
     "model": "--model", "tokenizer": "the tokenizer of --model", "versions": "the installed versions",
     "backend.device": "--device", "backend.attention": "--attention", "backend.focus": "--backend",
-    "backend.fused": "--fused", "format": "the version of ladm",
+    "backend.fused": "--fused", "format": "the version of ladm", "signals.context-gain.scheme": "--context-gain",
+    "signals.text.unigrams": "--unigrams", "signals.text.of": "the rows", "signals": "--signals",
 }  # fmt: skip
 
 
@@ -27,6 +31,7 @@ def flag_of_field(field: str) -> str:
     """What a person changed to change a field of the identity: `settings.d_afs` -> `--d-afs`."""
     if field.startswith("settings."):
         return "--" + field.removeprefix("settings.").replace("_", "-")
+    # The longest key first in the table, so that a part of `signals` is not named by the whole.
     found = [name for key, name in _FIELD_NAMES.items() if field == key or field.startswith(f"{key}.")]
     return found[0] if found else field
 
@@ -61,19 +66,28 @@ class RunIdentity:
         attention: str,
         focus_backend: str,
         fused: str = "none",
+        signals: Signals,
         unit_rows: int,
         about: dict[str, Any],
     ) -> RunIdentity:
         """The identity of a new run. `machine`: model, tokenizer and versions, as every machine of the run has them.
 
         `score_form`: the ablation of the CDS that make the score, which may be stored beside that of the method.
+        `signals`: what is computed of a row; without `cds` neither method nor layers nor reduction matter.
         """
+        made_of = {
+            "settings": {"method": "ladm", **method.as_dict(), "reduce": reduction.how, "record": record},
+            "layers": list(layers),
+            "score": reduction.identity() | ({} if score_form == method.ablation else {"form": score_form}),
+        }
+        if CDS not in signals:
+            made_of = {"settings": {"method": next(iter(signals))}, "layers": [], "score": {}}
         return cls(
             {
                 "format": FORMAT,
-                "settings": {"method": "ladm", **method.as_dict(), "reduce": reduction.how, "record": record},
-                "layers": list(layers),
-                "score": reduction.identity() | ({} if score_form == method.ablation else {"form": score_form}),
+                **made_of,
+                # Left out where CDS is all, as in runs from before there was a choice.
+                **({} if tuple(signals) == (CDS,) else {"signals": signals}),
                 **machine,
                 "data": data,
                 # Precision and kernels change the last digits of a score, the versions of torch and transformers may.
@@ -111,9 +125,19 @@ class RunIdentity:
         return int(self.content["unit_rows"])
 
     @property
+    def signals(self) -> Signals:
+        """What was computed of a row in the run's own pass: by name, how. Signals added later are not among them."""
+        return cast(Signals, self.content.get("signals", {CDS: {}}))
+
+    @property
     def method(self) -> Method:
-        """The eight values that the rows were scored with."""
+        """The eight values that the rows were scored with. Raises LadmError for a run without CDS."""
+        self._require_cds()
         return Method.from_dict(self.content["settings"])
+
+    def _require_cds(self) -> None:
+        if CDS not in self.signals:
+            raise LadmError(f"a run of {', '.join(self.signals)} alone has no CDS; score its rows with --signals cds")
 
     @property
     def record(self) -> str:
@@ -127,7 +151,8 @@ class RunIdentity:
 
     @property
     def reduction(self) -> Reduction:
-        """How the score was made from the stored CDS."""
+        """How the score was made from the stored CDS. Raises LadmError for a run without CDS."""
+        self._require_cds()
         score = self.content["score"]
         heads = score["heads"] and tuple((layer, head) for layer, head in score["heads"])
         weights = score["weights"] and tuple(score["weights"])

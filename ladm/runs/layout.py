@@ -5,6 +5,7 @@ units/000007.open         rows of an unfinished unit, appended a batch at a time
 units/000007.jsonl        a sealed unit: having this name is the commit
 units/000007.claim-0, 000007.open-0-5f3c    only while several launches share the run
 sorted_by_score.jsonl, scores.parquet, errors.jsonl    the results, present once the run is finished
+unigrams.npy              how common every token is, where statistics of the texts are among the signals
 signals/text/             a run folder of its own for each signal that was added later
 inspected/12.json, report.html    what `ladm inspect` and `ladm report` add
 .lock, .holder, .workers, .progress-0, .finishing-0, .sorting-abcd1234/    while a command runs
@@ -22,6 +23,7 @@ SORTED_FILE = "sorted_by_score.jsonl"
 PARQUET_FILE = "scores.parquet"
 ERRORS_FILE = "errors.jsonl"
 RESULT_FILES = (SORTED_FILE, PARQUET_FILE, ERRORS_FILE)
+UNIGRAMS_FILE = "unigrams.npy"
 INSPECTED = "inspected"
 SIGNALS = "signals"
 """Holds a run folder for each signal that was added to the finished run."""

@@ -16,6 +16,8 @@ from ladm.runs.layout import (
     PAGE_MARK,
     REPORT_FILE,
     RESULT_FILES,
+    SIGNALS,
+    UNIGRAMS_FILE,
     UNIT_FILES,
     UNITS,
 )
@@ -23,7 +25,9 @@ from ladm.runs.lines import encode_line, read_records
 from ladm.runs.records import ScoredRow
 from ladm.storage.files import MARKED_BYTES, SORTING, io_errors, sync_folder, write_whole
 
-_OWN = re.compile(rf"run\.json|{LEFTOVERS.pattern}|report\.html\.[0-9a-f]+\.partial")
+_OWN = re.compile(
+    rf"run\.json|unigrams\.npy(\.[0-9a-f]+\.partial)?|{LEFTOVERS.pattern}|report\.html\.[0-9a-f]+\.partial"
+)
 _OF_INSPECT = re.compile(r"\d+\.json(\.[0-9a-f]+\.partial)?")
 
 
@@ -56,25 +60,43 @@ def forget_errors(run: Run) -> int:
 
 
 def delete_run(folder: Path) -> None:
-    """Remove a run: the files that a run is made of, and nothing else.
+    """Remove a run with the signals that were added to it: the files that a run is made of, and nothing else.
 
     Raises LadmError where there is no run, or where its folder holds something else besides.
     """
     Run.read(folder)
-    results = set(RESULT_FILES)
-    if _is_page(folder / REPORT_FILE):
-        results.add(REPORT_FILE)
-    own = {*results, INSPECTED}
-    others = [p.name for p in folder.iterdir() if p.name not in own and not _OWN.fullmatch(p.name)]
-    others += [f"{UNITS}/{p.name}" for p in (folder / UNITS).glob("*") if not UNIT_FILES.fullmatch(p.name)]
-    others += [f"{INSPECTED}/{p.name}" for p in (folder / INSPECTED).glob("*") if not _OF_INSPECT.fullmatch(p.name)]
+    # Added signals are run folders themselves; one whose removal was interrupted has lost its identity already.
+    added = sorted(path for path in (folder / SIGNALS).glob("*") if path.is_dir())
+    others = [name for each in (folder, *added) for name in _not_of_a_run(each)]
+    others += [f"{SIGNALS}/{path.name}" for path in (folder / SIGNALS).glob("*") if path not in added]
     # Nothing is removed unless everything may be: half a folder of somebody's files would be worse than a refusal.
     if others:
         raise LadmError(
             f"{folder} holds more than a run ({sorted(others)[0]}); move that away, or give another --output"
         )
+    # The results first: without them nobody takes it for a finished run that lacks a signal.
+    _remove(folder, *_results(folder))
+    for each in added:
+        _delete_files(each)
+    with io_errors(folder, "remove from"):
+        if (folder / SIGNALS).exists():
+            shutil.rmtree(folder / SIGNALS)
+    _delete_files(folder)
+
+
+def _not_of_a_run(folder: Path) -> list[str]:
+    """What a folder holds besides a run."""
+    own = {*_results(folder), INSPECTED, SIGNALS}
+    others = [p.name for p in folder.iterdir() if p.name not in own and not _OWN.fullmatch(p.name)]
+    others += [f"{UNITS}/{p.name}" for p in (folder / UNITS).glob("*") if not UNIT_FILES.fullmatch(p.name)]
+    return others + [
+        f"{INSPECTED}/{p.name}" for p in (folder / INSPECTED).glob("*") if not _OF_INSPECT.fullmatch(p.name)
+    ]
+
+
+def _delete_files(folder: Path) -> None:
     # The results first and the identity last: stopped anywhere in between it is still a run.
-    _remove(folder, *results, *(path.name for path in folder.glob(f"{PROGRESS}*")))
+    _remove(folder, *_results(folder), UNIGRAMS_FILE, *(path.name for path in folder.glob(f"{PROGRESS}*")))
     with io_errors(folder, "remove from"):
         for path in [*(folder / UNITS).glob("*"), *folder.glob("*.partial")]:
             path.unlink(missing_ok=True)
@@ -86,6 +108,10 @@ def delete_run(folder: Path) -> None:
             if SORTING.fullmatch(left.name):
                 shutil.rmtree(left)
     _remove(folder, IDENTITY_FILE)
+
+
+def _results(folder: Path) -> set[str]:
+    return {*RESULT_FILES, REPORT_FILE} if _is_page(folder / REPORT_FILE) else set(RESULT_FILES)
 
 
 def _is_page(path: Path) -> bool:

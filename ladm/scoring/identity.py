@@ -15,6 +15,7 @@ from ladm.runs.folder import unit_rows_for
 from ladm.runs.identity import RunIdentity
 from ladm.scoring.engines.job import MakeScorer
 from ladm.scoring.plan import Plan
+from ladm.settings.signals import CONTEXT_GAIN, TEXT
 from ladm.signals.scorer import Scorer
 from ladm.storage.identity import differences
 from ladm.version import __version__
@@ -46,6 +47,7 @@ def identity_of(plan: Plan, rows: Rows) -> RunIdentity:
         attention=hardware.attention,
         focus_backend=hardware.backend,
         fused=hardware.fused,
+        signals={name: _how(plan, name) for name in plan.signals},
         unit_rows=unit_rows_for(len(rows)),
         about={
             "rows": absolute_name(rows.name),
@@ -53,6 +55,20 @@ def identity_of(plan: Plan, rows: Rows) -> RunIdentity:
             "batch_size": plan.settings.batch_size,
         },
     )
+
+
+def _how(plan: Plan, signal: str) -> dict[str, str]:
+    """What changes the numbers of a signal, beside the rows and the model; that of CDS is the method."""
+    if signal == CONTEXT_GAIN:
+        return {"scheme": plan.settings.context_gain}
+    if signal == TEXT and plan.text is not None:
+        unigrams = plan.text.unigrams
+        return {
+            "unigrams": "none" if unigrams is None else unigrams.digest(),
+            # The digest of the rows is one of their ids alone.
+            "of": "text" if plan.text.has_text else "ids",
+        }
+    return {}
 
 
 def machine_identity(facts: ModelFacts) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from ladm.scoring.engines.placement import SHARING_VARIABLES, Placement, Shard, 
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.score import ScoreSettings
+from ladm.settings.signals import CDS, CONTEXT_GAIN, LONGATTN, TEXT
 from ladm.signals.scorer import Scorer
+from ladm.signals.text_columns import TextColumns
 
 if TYPE_CHECKING:
     from ladm.modeling.observer import Observer
@@ -52,6 +54,13 @@ class Plan:
     """Where this launch stands among those that share the run; None: it has the run to itself."""
     cluster: Cluster | None
     """The Ray cluster and how much of it is used; None: this machine."""
+    text: TextColumns | None = None
+    """How the statistics of texts are taken; None: they are not wanted, or there are no rows yet."""
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """What is computed of a row."""
+        return self.settings.signal_names
 
     def make_scorer(self) -> Callable[[str], Scorer]:
         """A function that loads the model on the device that it is given; it can be pickled."""
@@ -140,29 +149,44 @@ def _hardware(settings: ScoreSettings, facts: ModelFacts, *, rank: int | None) -
 
 
 def load_planned(plan: Plan, device: str) -> Observer:
-    """The model on a device, with the layers, precision and attention of the plan."""
+    """The model on a device, with the layers, precision and attention of the plan, and what its signals need of it."""
     import torch
     from transformers.utils import logging
 
     from ladm.modeling.observer import load_observer
+    from ladm.signals.forward_pass import FIRST_LAYER
 
     logging.disable_progress_bar()
     dtype = getattr(torch, plan.hardware.dtype)
     return load_observer(
         plan.facts,
-        layers=plan.layers,
+        layers=plan.layers if CDS in plan.signals else (),
         dtype=dtype,
         device=torch.device(device),
         attention=plan.hardware.attention,
         fused=plan.hardware.fused,
+        also=(FIRST_LAYER,) if LONGATTN in plan.signals else (),
+        head=CONTEXT_GAIN in plan.signals,
     )
 
 
 def _load_scorer(plan: Plan, device: str) -> Scorer:
-    from ladm.signals.cds_scorer import LadmScorer
+    from ladm.signals.forward_pass import PassSignals
+    from ladm.signals.row_scorer import RowScorer
 
-    observer = load_planned(plan, device)
-    return LadmScorer(observer, plan.settings, reduction=plan.reduction, backend=plan.hardware.backend)
+    settings, names = plan.settings, plan.signals
+    signals = PassSignals(
+        cds=CDS in names,
+        gain=settings.context_gain if CONTEXT_GAIN in names else None,
+        longattn=LONGATTN in names,
+        ablation=settings.ablation,
+        record=settings.record,
+        backend=plan.hardware.backend,
+    )
+    # Statistics of texts alone need no model, and must not wait for one to load.
+    observer = None if names == (TEXT,) else load_planned(plan, device)
+    text = (plan.text or TextColumns(unigrams=None, has_text=False)) if TEXT in names else None
+    return RowScorer(plan.facts, observer, settings, signals=signals, reduction=plan.reduction, text=text)
 
 
 def _batch_rows(size: int | None, tokens: int, num_tokens: int) -> int:

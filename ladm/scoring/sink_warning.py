@@ -6,6 +6,7 @@ from ladm.runs.folder import Run
 from ladm.runs.results import columns_of
 from ladm.runs.sink_layers import HIGH_SINK_MASS, SINK_MASS_COLUMN, median_sink_mass
 from ladm.settings.layers import spell_layers
+from ladm.settings.signals import CDS
 
 
 def sink_warning(run: Run, *, scored: int) -> str | None:
@@ -13,6 +14,8 @@ def sink_warning(run: Run, *, scored: int) -> str | None:
 
     `scored`: rows with a score. Of many rows evenly spaced ones are read.
     """
+    if CDS not in run.identity.signals:
+        return None
     reduction = run.identity.reduction
     is_plain_mean = reduction.how == "mean" and reduction.focus == "plain"
     if not is_plain_mean or reduction.heads is not None or SINK_MASS_COLUMN not in columns_of(run.folder):

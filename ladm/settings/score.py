@@ -20,6 +20,7 @@ from ladm.settings.common import (
 from ladm.settings.fields import DEVICE, METHOD, Settings, setting
 from ladm.settings.layers import parse_layers
 from ladm.settings.named_scores import NamedScore, named_score
+from ladm.settings.signals import DEFAULT_SIGNALS, parse_signals
 
 Reduce = Literal["mean", "median", "geometric"]
 Recorded = Literal["layers", "heads", "range", "forms"]
@@ -27,8 +28,10 @@ Backend = Literal["auto", "torch", "triton"]
 Attention = Literal["auto", "flash", "cudnn", "flash-attn", "fa3", "fa4", "efficient"]
 Fused = Literal["auto", "none", "triton", "liger"]
 Engine = Literal["local", "ray"]
+GainScheme = Literal["suffix", "blocks"]
 
 LAYERS = "Layers, and what is recorded"
+SIGNALS_SECTION = "Signals: what is computed of a row"
 MACHINES = "Several processes, several machines"
 RESTARTS = "Errors and restarts"
 
@@ -146,6 +149,30 @@ class ScoreSettings(Settings):
         unset="none",
         changes_result=True,
     )
+    # Not a tuple: the flag is one word, like --layers, and None has a meaning of its own.
+    signals: str | None = setting(
+        None,
+        "Any of cds, context-gain, longattn, text. Those that a finished run lacks are added to it. The score "
+        "is that of cds; without cds it is the first column.",
+        section=SIGNALS_SECTION,
+        metavar="SIGNALS",
+        unset="cds,text, or what RUN has",
+        changes_result=True,
+    )
+    context_gain: GainScheme = setting(
+        "suffix",
+        "Tokens that context-gain compares: the last quarter of a row, or all but the first quarter.",
+        section=SIGNALS_SECTION,
+        changes_result=True,
+    )
+    unigrams: str | None = setting(
+        None,
+        "How common every token is, for text: a unigrams.npy of another run.",
+        section=SIGNALS_SECTION,
+        metavar="FILE",
+        unset="counted on ROWS",
+        changes_result=True,
+    )
     # dtype, backend and attention change the last digits of a score, so a run is never mixed of two.
     dtype: DType = dtype_setting(changes_result=True)
     backend: Backend = setting(
@@ -225,6 +252,7 @@ class ScoreSettings(Settings):
         if self.variant == "released" and self.n == 0:
             raise UsageError("--n must be at least 1 in the released variant, whose nearest span is j-n")
         parse_layers(self.layers)
+        parse_signals(self.signals)
         if self.score is not None:
             self._check_score(named_score(self.score))
 
@@ -239,6 +267,11 @@ class ScoreSettings(Settings):
                     f"--score {self.score} goes with --{name} {value}, and --{name} {given} was given; leave one of "
                     "them out"
                 )
+
+    @property
+    def signal_names(self) -> tuple[str, ...]:
+        """The signals of a new run, in the order of their columns."""
+        return parse_signals(self.signals) or DEFAULT_SIGNALS
 
     @property
     def focus(self) -> FocusKind:

@@ -42,18 +42,19 @@ def short_context_tokens(T: int) -> int:
 
 
 def windows(T: int, scheme: Scheme) -> list[Window]:
-    """The short inputs of a row of T tokens; the scored tokens of all of them are one stretch to the row's end.
+    """The short inputs of a row of at least 16 tokens; the scored tokens of all are one stretch to the row's end.
 
     suffix: one input of the last T/4 tokens with S before them, about 1.25 x the cost of the row alone in all.
-    blocks: inputs of 2S tokens, each scoring its second half, which cover everything but the first S tokens.
+    blocks: inputs of 2S tokens, each scoring its second half, which cover everything but the first 2S tokens: the
+    short context of those would be all that there is before them, and their gain nothing but rounding.
     """
     S = short_context_tokens(T)
     if scheme == "suffix":
         first = T - max(1, T // 4)
         return [Window(start=max(0, first - S), first=first, stop=T)]
-    # Counted from the row's end, so that every block but the foremost has its full length and can share a batch.
-    starts = range(T - 2 * S, -S, -S)
-    return [Window(start=max(0, start), first=max(1, start + S), stop=start + 2 * S) for start in reversed(starts)]
+    # Counted from the row's end, so that every block has its full length and all of a row can share a batch.
+    starts = range(T - 2 * S, 0, -S)
+    return [Window(start=start, first=start + S, stop=start + 2 * S) for start in reversed(starts)]
 
 
 def scored_from(T: int, scheme: Scheme) -> int:

@@ -92,41 +92,74 @@ def forward(
     record: str,
     low_memory: bool = False,
 ) -> ForwardResult:
-    """The part of `layer_cds` that the device does. A GPU is given its work and, but for constants, not waited for.
+    """The part of `layer_cds` that the device does. A GPU is given its work and, but for constants, not waited for."""
+    measurement = FocusMeasurement(
+        ids_BT.to(observer.device), grid, layers=observer.layers, ablation=ablation, backend=backend, record=record,
+        low_memory=low_memory,
+    )  # fmt: skip
+    observer.observe(ids_BT, measurement.visit)
+    return measurement.result()
 
-    Equations 3-5 of whole layers are left to the host: a GPU would take longer to begin so little
-    than to do it. Those of single heads are done as the model runs, because their PFS would be many
-    times as large. Constants of a grid stay on the device, because a copy to it waits for it.
+
+class FocusMeasurement:
+    """Takes equation 2 and what goes with it from each layer that it visits in one forward pass, `layers` in order.
+
+    Equations 3-5 of whole layers are left to the host: a GPU would take longer to begin so little than to do it. Those
+    of single heads are done as the model runs, because their PFS would be many times as large. Constants of a grid
+    stay on the device, because a copy to it waits for it.
     """
-    layers: dict[str, list[Tensor]] = {"pfs_BLJN": [], "value_BLJN": [], "copied_BL": [], "sink_mass_BL": []}
-    heads: dict[str, list[Tensor]] = {}
-    by_head = record in ("heads", "forms")
-    # They depend on the ids alone: found once, used in every layer.
-    copy_keys = CopyKeys(ids_BT.to(observer.device), grid)
 
-    def visit(view: LayerView) -> None:
+    def __init__(
+        self,
+        ids_BT: Tensor,
+        grid: Grid,
+        *,
+        layers: tuple[int, ...],
+        ablation: Ablation,
+        backend: str,
+        record: str,
+        low_memory: bool = False,
+    ) -> None:
+        self._grid, self._last = grid, layers[-1]
+        self._ablation, self._record = ablation, record
+        self._backend, self._low_memory = backend, low_memory
+        # They depend on the ids alone: found once, used in every layer.
+        self._copy_keys = CopyKeys(ids_BT, grid)
+        self._layers: dict[str, list[Tensor]] = {
+            "pfs_BLJN": [], "value_BLJN": [], "copied_BL": [], "sink_mass_BL": [],
+        }  # fmt: skip
+        self._heads: dict[str, list[Tensor]] = {}
+
+    def visit(self, view: LayerView) -> None:
+        """Measure a layer."""
+        by_head = self._record in ("heads", "forms")
+        grid = self._grid
+        # Never that of the last layer, which a pass has only if it goes on for another signal: the same numbers to the
+        # last bit, whatever else is measured in the pass.
+        lse_BHT = None if view.layer == self._last else view.lse_BHT
         focus = measure_focus(
-            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend, by_head=by_head,
-            key_weight_BGT=value_weights(view.v_BGTD), copy_keys=copy_keys, low_memory=low_memory,
+            view.q_BHTD, view.k_BGTD, lse_BHT, scaling=view.scaling, grid=grid, backend=self._backend, by_head=by_head,
+            key_weight_BGT=value_weights(view.v_BGTD), copy_keys=self._copy_keys, low_memory=self._low_memory,
         )  # fmt: skip
         assert focus.weighted_BKJN is not None
         assert focus.copied_BK is not None
-        layers["pfs_BLJN"].append(focus.pfs_BKJN.mean(dim=1))
-        layers["value_BLJN"].append(focus.weighted_BKJN.mean(dim=1))
-        layers["copied_BL"].append(focus.copied_BK.mean(dim=1))
+        self._layers["pfs_BLJN"].append(focus.pfs_BKJN.mean(dim=1))
+        self._layers["value_BLJN"].append(focus.weighted_BKJN.mean(dim=1))
+        self._layers["copied_BL"].append(focus.copied_BK.mean(dim=1))
         key_mass_BT = far_key_mass(
             view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l
         )
-        layers["sink_mass_BL"].append(sink_mass(key_mass_BT))
+        self._layers["sink_mass_BL"].append(sink_mass(key_mass_BT))
         for kind, pfs in _by_kind(focus.pfs_BKJN, focus.weighted_BKJN) if by_head else ():
-            for k, form in enumerate(_forms_of_heads(ablation, record)):
+            for k, form in enumerate(_forms_of_heads(self._ablation, self._record)):
                 name = kept_column(heads=True, second_form=k == 1, focus=kind)
-                heads.setdefault(name, []).append(_cds(pfs, grid, form))
+                self._heads.setdefault(name, []).append(_cds(pfs, grid, form))
 
-    observer.observe(ids_BT, visit)
-    columns = {name: torch.cat(parts, dim=1) for name, parts in heads.items()}
-    by_layer = {name: torch.stack(parts, dim=1) for name, parts in layers.items()}
-    return ForwardResult(grid=grid, ablation=ablation, record=record, heads=columns, **by_layer)
+    def result(self) -> ForwardResult:
+        """What the visited layers have given."""
+        heads = {name: torch.cat(parts, dim=1) for name, parts in self._heads.items()}
+        by_layer = {name: torch.stack(parts, dim=1) for name, parts in self._layers.items()}
+        return ForwardResult(grid=self._grid, ablation=self._ablation, record=self._record, heads=heads, **by_layer)
 
 
 def _by_kind(plain: Tensor, value: Tensor) -> tuple[tuple[FocusKind, Tensor], ...]:

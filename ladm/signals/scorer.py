@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,8 @@ class Scored:
     them as float32, and rescoring must find the numbers that the score was made of.
     """
 
-    score: float
+    score: float | None
+    """None: the score is the first column of the row."""
     extras: dict[str, float | list[float]] = field(default_factory=dict)
 
 
@@ -46,4 +47,16 @@ class Scorer(Protocol):
 
         `low_memory`: use less memory, whatever it costs in time, because a row alone did not fit.
         """
+        ...
+
+
+@runtime_checkable
+class DescribesRows(Protocol):
+    """A scorer with columns that need no forward pass: the thread that reads rows computes them beside it."""
+
+    @property
+    def wants_text(self) -> bool: ...
+
+    def row_columns(self, ids: Ids, text: str | None) -> dict[str, float]:
+        """Columns of a checked row, made from its ids and its text; `text` None where the data has none."""
         ...

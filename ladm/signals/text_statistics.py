@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from io import BytesIO
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +33,10 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True, kw_only=True)
 class TextStatistics:
-    """The statistics of one row. `nan` where there is no text to take them from."""
+    """The statistics of one row. `nan` where there is no text, or no table of unigrams, to take them from."""
 
+    OF_TEXT: ClassVar[tuple[str, ...]] = ("characters_per_token", "digits")
+    """Those that need a text."""
     gzip_ratio: float
     """Compressed bytes over bytes, of the text, or of the ids where there is none; low means repetitive."""
     far_rare: float
@@ -53,7 +57,7 @@ class TextStatistics:
         return {name: value for name, value in asdict(self).items() if not np.isnan(value)}
 
 
-COLUMNS = tuple(TextStatistics.__dataclass_fields__)
+COLUMNS = tuple(field.name for field in fields(TextStatistics))
 
 
 class UnigramTable:
@@ -71,27 +75,38 @@ class UnigramTable:
             counts_V += np.bincount(ids_T, minlength=vocab_size)
         return cls(counts_V)
 
+    def file_content(self) -> bytes:
+        """The counts as a file of numpy."""
+        file = BytesIO()
+        np.save(file, self._counts_V, allow_pickle=False)
+        return file.getvalue()
+
     def digest(self) -> str:
         """XXH3 of the counts: part of the identity of whatever is made with them."""
         return xxhash.xxh3_128_hexdigest(self._counts_V.tobytes())
 
 
-def text_statistics(ids_T: Ids, text: str | None, *, unigrams: UnigramTable) -> TextStatistics:
+def text_statistics(ids_T: Ids, text: str | None, *, unigrams: UnigramTable | None) -> TextStatistics:
     """The statistics of a row of at least one token; `text` None where the data has none."""
     T = len(ids_T)
     raw = ids_T.astype("<u4").tobytes() if text is None else text.encode("utf-8", errors="replace")
     counts = np.unique(ids_T, return_counts=True)[1]
     share = counts / T
-    rare_T = unigrams.log_probability_V[ids_T] < RARE_LOG_PROBABILITY
     return TextStatistics(
         gzip_ratio=len(zlib.compress(raw, GZIP_LEVEL)) / max(len(raw), 1),
-        far_rare=float((rare_T & (distance_to_last(ids_T) >= T / FAR_SHARE)).mean()),
+        far_rare=np.nan if unigrams is None else far_rare(ids_T, unigrams),
         unigram_entropy=float(-(share * np.log(share)).sum()),
         repeated_4grams=repeated_ngrams(ids_T, SHORT_NGRAM),
         repeated_13grams=repeated_ngrams(ids_T, LONG_NGRAM),
         characters_per_token=np.nan if text is None else len(text) / T,
         digits=np.nan if text is None else sum(map(text.count, "0123456789")) / max(len(text), 1),
     )
+
+
+def far_rare(ids_T: Ids, unigrams: UnigramTable) -> float:
+    """Share of the tokens that are rare in the corpus and whose last occurrence lies at least T / 8 tokens back."""
+    rare_T = unigrams.log_probability_V[ids_T] < RARE_LOG_PROBABILITY
+    return float((rare_T & (distance_to_last(ids_T) >= len(ids_T) / FAR_SHARE)).mean())
 
 
 def distance_to_last(ids_T: Ids) -> npt.NDArray[np.int64]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from ladm.corpus.rows import Ids, Row
 from ladm.errors import RowError
-from ladm.runs.records import ErrorRow, Record, ScoredRow, float32_column
-from ladm.signals.scorer import Scored, Scorer
+from ladm.runs.records import Column, ErrorRow, Record, ScoredRow, float32_column
+from ladm.signals.scorer import DescribesRows, Scored, Scorer
 
 BatchRule = Callable[[int], int]
 """Number of tokens of a row -> how many such rows go into one batch."""
@@ -27,10 +27,17 @@ _OUT_OF_MEMORY = (
 
 @dataclass(frozen=True, slots=True)
 class CheckedRow:
-    """A row that can be scored, and its token ids."""
+    """A row that can be scored, its token ids, and what is known of it without a forward pass."""
 
     row: Row
     ids: Ids
+    columns: Mapping[str, float] = field(default_factory=dict)
+
+
+def checked_row(row: Row, scorer: Scorer, *, text: str | None) -> CheckedRow:
+    """The row as the scorer takes it. Raises RowError for one that cannot be scored."""
+    ids = scorer.check(row)
+    return CheckedRow(row, ids, scorer.row_columns(ids, text) if isinstance(scorer, DescribesRows) else {})
 
 
 Pending = Callable[[], list[Record]]
@@ -92,24 +99,29 @@ def _records(batch: Sequence[CheckedRow], scored: Callable[[], list[Scored]]) ->
 
 def _record(checked: CheckedRow, result: Scored) -> Record:
     row = checked.row
-    wrong = _first_not_finite(result)
+    found = {**result.extras, **checked.columns}
+    columns = {name: float32_column(values) for name, values in found.items()}
+    # A run without CDS is ordered by the first number that it has of a row.
+    score = next(iter(columns.values())) if result.score is None else result.score
+    assert isinstance(score, float)
+    wrong = _first_not_finite(found, score)
     if wrong is not None:
         return error_row(row, RowError("not_finite", f"{wrong} is NaN or infinite"), stage="score")
     return ScoredRow(
         position=row.position,
         index=row.index,
         chunked_index=row.chunked_index,
-        score=result.score,
+        score=score,
         meta=row.meta,
         names=row.names,
         num_tokens=len(checked.ids),
-        columns={name: float32_column(values) for name, values in result.extras.items()},
+        columns=columns,
     )
 
 
-def _first_not_finite(result: Scored) -> str | None:
+def _first_not_finite(columns: Mapping[str, Column], score: float) -> str | None:
     """The name of the first number that is NaN or infinite; those of a layer come before the score made of them."""
-    for name, values in [*result.extras.items(), ("score", result.score)]:
+    for name, values in [*columns.items(), ("score", score)]:
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
             return f"{name}[{wrong[0]}]" if isinstance(values, list) else name

@@ -6,15 +6,16 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ladm.corpus.rows import Rows
+from ladm.corpus.rows import Row, Rows
 from ladm.errors import RowError, StorageError
 from ladm.runs.folder import Run
 from ladm.runs.records import Record
 from ladm.runs.unit_writer import UnitWriter
 from ladm.scoring.engines.assignments import Assignment
-from ladm.scoring.engines.batches import BatchRule, BatchSizes, CheckedRow, Pending, error_row, start_batch
+from ladm.scoring.engines.batches import BatchRule, BatchSizes, CheckedRow, Pending, checked_row, error_row, start_batch
 from ladm.scoring.engines.events import BatchStarted, RowsStored, UnitEvent
-from ladm.signals.scorer import Scorer
+from ladm.signals.scorer import DescribesRows, Scorer
+from ladm.signals.text_columns import TEXT
 
 # A read of a data set costs a fixed time, which short rows in small batches would pay for each batch.
 READ_TOKENS = 1 << 18
@@ -178,9 +179,9 @@ class _Reader:
     def _read(self, positions: Sequence[int]) -> _Part:
         checked: list[CheckedRow] = []
         failed: list[Record] = []
-        for row in (row for start, stop in _stretches(positions) for row in self._rows.read(start, stop)):
+        for row, text in self._rows_with_text(positions):
             try:
-                ids = self._scorer.check(row)
+                one = checked_row(row, self._scorer, text=text)
             except RowError as error:
                 failed.append(error_row(row, error, stage="check"))
                 continue
@@ -188,8 +189,17 @@ class _Reader:
                 problem = RowError("worker_lost", self._assignment.quarantined[row.position])
                 failed.append(error_row(row, problem, stage="score"))
             else:
-                checked.append(CheckedRow(row, ids))
+                checked.append(one)
         return _Part(checked, failed)
+
+    def _rows_with_text(self, positions: Sequence[int]) -> Iterator[tuple[Row, str | None]]:
+        """The rows and their texts, where the scorer has a use for them and the data has any."""
+        wants_text = isinstance(self._scorer, DescribesRows) and self._scorer.wants_text
+        has_text = wants_text and TEXT in self._rows.column_names
+        for start, stop in _stretches(positions):
+            texts = self._rows.column(TEXT, start, stop) if has_text else [None] * (stop - start)
+            for row, text in zip(self._rows.read(start, stop), texts, strict=True):
+                yield row, text if isinstance(text, str) else None
 
 
 def _batches(checked: list[CheckedRow], length: int, sizes: BatchSizes) -> Iterator[list[CheckedRow]]:

@@ -1,0 +1,53 @@
+"""A plan and its rows -> the lines that `ladm score` prints before it starts. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ladm.corpus.rows import Rows
+from ladm.corpus.tokenization import disagreement
+from ladm.scoring.plan import Plan
+from ladm.settings.layers import spell_layers
+from ladm.settings.signals import CDS, CONTEXT_GAIN
+
+
+def describe_plan(plan: Plan, rows: Rows) -> Iterator[str]:
+    """The settings as they will be used, for people."""
+    yield f"rows      {rows.name}: {len(rows):,} documents"
+    yield f"model     {plan.facts.name}: {plan.facts.model_type}, {plan.facts.num_layers} layers"
+    if CDS in plan.signals:
+        yield from _method(plan, rows)
+    if plan.signals != (CDS,):
+        scheme = f" (context-gain over {plan.settings.context_gain})" if CONTEXT_GAIN in plan.signals else ""
+        yield f"signals   {', '.join(plan.signals)}{scheme}"
+    used = plan.hardware
+    devices = ", ".join(used.devices) if plan.cluster is None else f"{plan.cluster.actors} actors of Ray"
+    yield f"device    {devices} in {used.dtype}, attention {used.attention}, focus {used.backend}, fused {used.fused}"
+    if plan.placement is not None and plan.cluster is None:
+        yield f"shard     {plan.placement.shard.index} of {plan.placement.shard.count} that share the run"
+    problem = disagreement(rows, plan.facts.folder)
+    if problem is not None:
+        yield f"warning   {problem}"
+
+
+def _method(plan: Plan, rows: Rows) -> Iterator[str]:
+    s = plan.settings
+    method = s.method
+    n0 = "where the released code starts" if method.n0 is None else method.n0
+    yield (
+        f"method    {method.variant}, spans of {method.span_tokens} tokens, m {method.m}, n {method.n}, n0 {n0}, "
+        f"d_afs {method.d_afs}, d_cds {method.d_cds}, ablation {method.ablation}, "
+        f"{s.reduce} over layers {spell_layers(plan.layers)}"
+    )
+    if s.score is not None:
+        made_of = "value-weighted, without sigma" if s.focus == "value" else "as published"
+        yield f"score     {s.score}: {made_of}"
+    if plan.profile is not None:
+        length = plan.profile.length_tokens
+        yield f"profile   {s.profile}: calibrated at {length:,} tokens"
+        (first,) = rows.read(0, 1)
+        if first.num_tokens != length:
+            yield (
+                f"warning   the first row has {first.num_tokens or 0:,} tokens; the profile was not evaluated at that "
+                "length"
+            )

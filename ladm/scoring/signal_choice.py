@@ -1,0 +1,57 @@
+"""The signals that were asked for and a run folder -> which the run computes itself, and which are added to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ladm.errors import LadmError
+from ladm.runs.folder import Run
+from ladm.runs.layout import IDENTITY_FILE, SIGNALS
+from ladm.settings.score import ScoreSettings
+from ladm.settings.signals import CDS, DEFAULT_SIGNALS, PROLONG, parse_signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalChoice:
+    """What a command has to compute. Every added signal is a run of its own in `RUN/signals`."""
+
+    own: tuple[str, ...]
+    """The signals of the run itself."""
+    added: tuple[str, ...]
+    only_adds: bool
+    """The command says nothing about the run itself, which must be finished."""
+
+    def of_run(self, settings: ScoreSettings) -> ScoreSettings:
+        """The settings of the run itself."""
+        return replace(settings, signals=",".join(self.own))
+
+    def of_added(self, settings: ScoreSettings, name: str) -> ScoreSettings:
+        """The settings of the run that adds a signal."""
+        return replace(settings, signals=name, output=str(Path(settings.output) / SIGNALS / name), overwrite=False)
+
+
+def choose_signals(settings: ScoreSettings) -> SignalChoice:
+    """Decide by what is in the run folder. Raises LadmError for signals that cannot be added to that run."""
+    requested = parse_signals(settings.signals)
+    folder = Path(settings.output)
+    if settings.overwrite or not (folder / IDENTITY_FILE).is_file():
+        requested = requested or DEFAULT_SIGNALS
+        # Every pair of segments is a pass of its own: nothing of it can be shared, and it takes many times as long.
+        own = tuple(name for name in requested if name != PROLONG) or requested
+        return SignalChoice(own=own, added=_without(requested, own), only_adds=False)
+    run = Run.read(folder)
+    has = tuple(run.identity.signals)
+    if requested is None:
+        return SignalChoice(own=has, added=(), only_adds=False)
+    if not run.is_finished:
+        own = tuple(name for name in requested if name != PROLONG or has == (PROLONG,)) or requested
+        return SignalChoice(own=own, added=_without(requested, own), only_adds=False)
+    added = _without(requested, has)
+    if CDS in added:
+        raise LadmError(f"{folder} was scored without cds, which cannot be added to a run; give another --output")
+    return SignalChoice(own=has, added=added, only_adds=CDS in has and CDS not in requested)
+
+
+def _without(names: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in others)

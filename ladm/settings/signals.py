@@ -1,0 +1,27 @@
+"""The names of the signals that `ladm score` computes, and the spelling of several of them. Imports no torch."""
+
+from __future__ import annotations
+
+from ladm.errors import UsageError
+from ladm.settings.fields import nearest
+
+CDS, CONTEXT_GAIN, LONGATTN, TEXT, PROLONG = "cds", "context-gain", "longattn", "text", "prolong"
+SIGNALS = (CDS, CONTEXT_GAIN, LONGATTN, TEXT)
+"""In the order of their columns; the first column of the first signal is the score of a run without cds."""
+DEFAULT_SIGNALS = (CDS, TEXT)
+
+
+def parse_signals(text: str | None) -> tuple[str, ...] | None:
+    """`cds,context-gain` as names in the order of `SIGNALS`, each once; None stays None.
+
+    Raises UsageError for an unknown name, and where there is none.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in SIGNALS:
+            raise UsageError(f"--signals {name!r} is not one of {', '.join(SIGNALS)}{nearest(name, SIGNALS)}")
+    if not names:
+        raise UsageError(f"--signals names none; there are {', '.join(SIGNALS)}")
+    return tuple(name for name in SIGNALS if name in names)

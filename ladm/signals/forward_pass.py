@@ -1,0 +1,91 @@
+"""Token ids and an observed model -> the numbers of every signal that can be had from a row's own forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ladm.method.attention import causal_attention
+from ladm.method.grid import Ablation, Grid
+from ladm.modeling.attention_function import LayerView
+from ladm.modeling.observer import Observer
+from ladm.signals.context_gain import Scheme
+from ladm.signals.gain_losses import GainLosses, gain_losses
+from ladm.signals.layer_cds import Columns, FocusMeasurement, ForwardResult
+from ladm.signals.longattn import distant_attention
+
+FIRST_LAYER = 0
+"""The one that LongAttn looks at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassSignals:
+    """Which signals a pass is made for, and how each is measured."""
+
+    cds: bool
+    gain: Scheme | None
+    longattn: bool
+    ablation: Ablation = "none"
+    record: str = "layers"
+    backend: str = "torch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassResult:
+    """What a forward pass has left of rows of equal length, on the device or on its way to the host."""
+
+    focus: ForwardResult | None
+    gain: GainLosses | None
+    longattn: Columns
+
+    def to_host(self, *, wait: bool = False) -> PassResult:
+        """The same on the CPU. Without `wait` the copies are made when the device's queue reaches them."""
+        return replace(
+            self,
+            focus=self.focus and self.focus.to_host(wait=wait),
+            gain=self.gain and self.gain.to_host(wait=wait),
+            longattn={name: x_B.to("cpu", non_blocking=not wait) for name, x_B in self.longattn.items()},
+        )
+
+    def finish(self) -> Columns:
+        """The stored columns: (B,), or (B, L) where there is a number a layer or head."""
+        columns = {} if self.focus is None else self.focus.finish()
+        return columns | ({} if self.gain is None else self.gain.finish()) | self.longattn
+
+
+def forward_pass(
+    observer: Observer, ids_BT: Tensor, on_device_BT: Tensor, grid: Grid, signals: PassSignals, *, low_memory: bool
+) -> PassResult:
+    """One pass over rows of equal length for all of `signals`, and for a context gain the short inputs as well.
+
+    `ids_BT` is on the CPU, `on_device_BT` the same on the device. A GPU is given its work and not waited for.
+    """
+    focus = None
+    if signals.cds:
+        focus = FocusMeasurement(
+            on_device_BT, grid, layers=observer.layers, ablation=signals.ablation, backend=signals.backend,
+            record=signals.record, low_memory=low_memory,
+        )  # fmt: skip
+    longattn: Columns = {}
+
+    def visit(view: LayerView) -> None:
+        if focus is not None and view.layer in observer.layers:
+            focus.visit(view)
+        if signals.longattn and view.layer == FIRST_LAYER:
+            longattn.update(_distant_attention(view, kernel=observer.attention))
+
+    hidden_BTE = observer.observe(on_device_BT, visit, to_end=signals.gain is not None)
+    gain = None
+    if signals.gain is not None:
+        assert hidden_BTE is not None
+        gain = gain_losses(observer, ids_BT, hidden_BTE, scheme=signals.gain, low_memory=low_memory)
+    return PassResult(focus=None if focus is None else focus.result(), gain=gain, longattn=longattn)
+
+
+def _distant_attention(view: LayerView, *, kernel: str) -> Columns:
+    q_BHTD, k_BGTD, lse_BHT = view.q_BHTD, view.k_BGTD, view.lse_BHT
+    if lse_BHT is None:
+        # The pass ends at this layer, whose attention the model therefore leaves out.
+        _, lse_BHT = causal_attention(q_BHTD, k_BGTD, view.v_BGTD, scaling=view.scaling, kernel=kernel)
+    return distant_attention(q_BHTD, k_BGTD, lse_BHT, scaling=view.scaling)
