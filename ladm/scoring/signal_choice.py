@@ -1,4 +1,4 @@
-"""The signals that were asked for and a run folder -> which the run computes itself, and which are added to it."""
+"""The signals that are requested and a run folder -> which the run computes itself, and which are added to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token ids and an observed model -> the numbers of every signal that can be had from a row's own forward pass."""
+"""Token ids and an observed model -> the numbers of every signal that comes from a row's own forward pass."""
 
 from __future__ import annotations
 
