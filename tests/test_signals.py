@@ -245,3 +245,16 @@ def test_signals_in_memory(golden: Any, golden_lm: Path, ladm: Command, rows: st
     # How common a token is, is not known of rows in memory.
     assert "far_rare" not in text.columns
     assert text.score == text.columns["gzip_ratio"]
+
+
+def test_a_run_that_gets_more_rows_keeps_its_table_of_unigrams(
+    ladm: Command, rows: str, small: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert ladm("score", rows, *small, "--signals", "text", "--limit", "2", "--output", run).exit_code == 0
+    table, before = (run / "unigrams.npy").read_bytes(), by_index(run)
+    assert ladm("score", rows, *small, "--signals", "text", "--output", run).exit_code == 0
+    after = by_index(run)
+    assert (run / "unigrams.npy").read_bytes() == table
+    assert sorted(after) == [0, 1, 2, 3]
+    assert all(after[k]["far_rare"] == line["far_rare"] for k, line in before.items())
