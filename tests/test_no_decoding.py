@@ -15,7 +15,7 @@ from click.testing import Result
 from conftest import SMALL, topical_rows
 from datasets import Audio, Dataset, Features, Image, Json, LargeList, List, Value
 
-from ladm.corpus.data_set import load_train_split
+from ladm.corpus.data_set import load_split
 from ladm.corpus.rows import open_rows
 
 Command = Callable[..., Result]
@@ -140,4 +140,4 @@ def test_other_features_stay_what_they_are(tmp_path: Path) -> None:
 
     features = Features({"input_ids": List(Value("int32")), "kind": ClassLabel(names=["x", "y"])})
     Dataset.from_dict({"input_ids": [[1]], "kind": [1]}, features=features).save_to_disk(str(tmp_path / "rows"))
-    assert load_train_split(str(tmp_path / "rows")).features == features
+    assert load_split(str(tmp_path / "rows")).features == features

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     examples=(
         "ladm prepare corpus/*.jsonl.gz --tokenizer org/model -o rows",
         "ladm prepare notes.txt books/ --tokenizer model --length 4096 --domain mine -o rows",
+        "ladm prepare org/corpus@v1 --split train --limit 10000 --domain web --tokenizer model -o rows",
     ),
 )
 def prepare(settings: PrepareSettings) -> None:
     """Turn documents into rows of exactly --length tokens, as `ladm score` reads them.
 
-    SOURCE is a JSONL (.gz, .zst), Parquet or text file, a folder of them, a data set saved by save_to_disk, or a
-    Hub id.
+    SOURCE is a JSONL (.gz, .zst, .bz2, .xz), Parquet or text file, a folder or a glob of them, here or at an address such
+    as s3://bucket/folder; a data set saved by save_to_disk; a Hub id, perhaps with @revision; or - for standard input.
     """
     quieten_libraries()
     from ladm.corpus.prepare import REASONS

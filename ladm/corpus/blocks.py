@@ -113,6 +113,8 @@ def describe_counts(counts: Counts) -> str:
 
 
 def _drop_reason(document: Document, text: Any) -> str | None:
+    if document.is_short:
+        return "too_short"
     if document.fields is None:
         return "not_json"
     if text is None:

@@ -1,4 +1,4 @@
-"""A folder written by `save_to_disk`, or a Hub id -> its split `train`, which never opens a file that a row names.
+"""A folder written by `save_to_disk`, or a Hub id -> one of its splits, which never opens a file that a row names.
 
 Imports no torch.
 """
@@ -10,12 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from ladm.corpus.hub import TRAIN
 from ladm.errors import LadmError, one_line
-from ladm.modeling.model_files import HUB_ID
+from ladm.modeling.model_files import HUB_ID, hub_name
 
 
-def load_train_split(name: str) -> Any:
-    """The `datasets.Dataset` of a folder or Hub id; of several splits, `train`.
+def load_split(name: str, *, split: str | None = None, config: str | None = None) -> Any:
+    """The `datasets.Dataset` of a folder or Hub id, perhaps with `@revision`; of several splits, `split` or `train`.
 
     Values of Image, Audio and the like come as stored: a struct of bytes and path.
     Raises LadmError with one line when it is neither, or has no such split.
@@ -26,8 +27,10 @@ def load_train_split(name: str) -> Any:
     try:
         if path.is_dir():
             loaded = datasets.load_from_disk(name)
-        elif not path.exists() and HUB_ID.fullmatch(name):
-            loaded = datasets.load_dataset(name)
+        elif not path.exists() and HUB_ID.fullmatch(hub_name(name)[0]):
+            base, revision = hub_name(name)
+            chosen = {"name": config, "revision": revision}
+            loaded = datasets.load_dataset(base, **{key: value for key, value in chosen.items() if value is not None})
         else:
             raise LadmError(f"no such data set: {name} is neither a folder nor a Hub id such as org/name")
     except LadmError:
@@ -40,9 +43,12 @@ def load_train_split(name: str) -> Any:
         where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
         raise LadmError(f"no such data set: {name} {where}: {one_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):
-        if "train" not in loaded:
-            raise LadmError(f"{name} has no split train (it has {', '.join(map(str, loaded)) or 'none'})")
-        loaded = loaded["train"]
+        wanted = split or TRAIN
+        if wanted not in loaded:
+            raise LadmError(f"{name} has no split {wanted} (it has {', '.join(map(str, loaded)) or 'none'})")
+        loaded = loaded[wanted]
+    elif split is not None and str(loaded.split or TRAIN) != split:
+        raise LadmError(f"{name} has no split {split}: it is a single data set, not several")
     return _without_files(loaded)
 
 

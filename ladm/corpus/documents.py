@@ -5,19 +5,29 @@ Every path may be anything fsspec opens. Imports no torch.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, repeat
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ladm.corpus.data_set import load_train_split
+from ladm.corpus.data_set import load_split
+from ladm.corpus.hub import open_stream
 from ladm.corpus.packed import open_unpacked
 from ladm.corpus.sources import Source
-from ladm.corpus.tables import class_names_of_schema, holds_bytes, rows_of_table
+from ladm.corpus.tables import (
+    ClassNames,
+    class_names_of_features,
+    class_names_of_schema,
+    holds_bytes,
+    rows_of_table,
+)
 from ladm.errors import LadmError, StorageError, one_line
 
 _BATCH_ROWS = 256
@@ -34,21 +44,34 @@ class Document:
     where: str
     fields: dict[str, Any] | None
     number: int = 0
+    is_short: bool = False
+    """Is it known to be too short without its text? Then there is none in `fields`."""
 
 
-def read_documents(source: Source, *, text_key: str, skip: int = 0) -> Iterator[Document]:
+@dataclass(frozen=True, kw_only=True)
+class ShortRule:
+    """Documents of Parquet whose column `key`, a count of tokens, is below `length`: their texts are not read."""
+
+    key: str
+    length: int
+
+
+def read_documents(
+    source: Source, *, text_key: str, skip: int = 0, short: ShortRule | None = None
+) -> Iterator[Document]:
     """The documents of a source, in its order, without the first `skip`, which are not parsed.
 
-    A text file is one document, whose text is under `text_key`. Of tables, columns with bytes (images, sound) are not
-    read, unless they hold the text or are `meta`. Raises StorageError for a file that cannot be read to its end.
+    Of Parquet, texts of documents that are `short` are not read; they come as documents that say so. A text file is one
+    document, whose text is under `text_key`. Of tables, columns with bytes (images, sound) are not read, unless they
+    hold the text or are `meta`. Raises StorageError for a file that cannot be read to its end.
     """
     try:
         if source.kind == "json":
-            yield from _json(source.name, skip)
+            yield from _json(source, skip)
         elif source.kind == "parquet":
-            yield from _parquet(source.name, text_key, skip)
+            yield from _parquet(source.name, text_key, skip, short)
         elif source.kind == "dataset":
-            yield from _dataset(source.name, text_key, skip)
+            yield from _dataset(source, text_key, skip)
         elif skip == 0:
             with open_unpacked(source.name) as file:
                 yield Document(source.name, _nested(text_key, file.read().decode("utf-8")))
@@ -64,16 +87,25 @@ def require_whole(source: Source, *, text_key: str) -> None:
 
     A plain JSONL file is not read: a torn one has a torn last line, which is dropped with its reason.
     """
-    if source.kind in ("parquet", "text"):
-        for _ in read_documents(source, text_key=text_key):
-            pass
-    elif source.kind == "json" and source.is_packed:
-        try:
+    try:
+        if source.kind == "parquet":
+            _require_whole_parquet(source, text_key)
+        elif source.kind == "text" or (source.kind == "json" and source.is_packed):
             with open_unpacked(source.name) as file:
-                while file.read(_CHUNK):
-                    pass
-        except Exception as error:
-            raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
+                while chunk := file.read(_CHUNK if source.kind == "json" else -1):
+                    if source.kind == "text":
+                        chunk.decode("utf-8")
+    except Exception as error:
+        raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
+
+
+def _require_whole_parquet(source: Source, text_key: str) -> None:
+    with fsspec.open(source.name, "rb") as file:
+        # Its end says where everything is: a file that was cut off does not even open.
+        table = pq.ParquetFile(file)
+        if not source.is_remote:
+            for _ in table.iter_batches(batch_size=_BATCH_ROWS, columns=_wanted(table.schema_arrow, text_key)):
+                pass
 
 
 def value_at(fields: Any, key: str) -> Any:
@@ -98,15 +130,19 @@ def _nested(key: str, value: str) -> dict[str, Any]:
     return value  # type: ignore[return-value]
 
 
-def _json(name: str, skip: int) -> Iterator[Document]:
+def _json(source: Source, skip: int) -> Iterator[Document]:
+    lines = contextlib.nullcontext(source.lines) if source.lines is not None else _lines_of_file(source.name)
+    name = source.name if source.lines is None else "standard input"
+    with lines as numbered:
+        for number, line in islice(numbered, skip, None):
+            yield Document(f"{name} line {number}", _json_object(line))
+
+
+@contextlib.contextmanager
+def _lines_of_file(name: str) -> Iterator[Iterator[tuple[int, bytes]]]:
+    """The lines that are not blank, each with its number from 1."""
     with open_unpacked(name) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            if skip:
-                skip -= 1
-            else:
-                yield Document(f"{name} line {number}", _json_object(line))
+        yield ((number, line) for number, line in enumerate(file, 1) if line.strip())
 
 
 def _json_object(line: bytes) -> dict[str, Any] | None:
@@ -118,19 +154,40 @@ def _json_object(line: bytes) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
-def _parquet(name: str, text_key: str, skip: int) -> Iterator[Document]:
+def _parquet(name: str, text_key: str, skip: int, short: ShortRule | None) -> Iterator[Document]:
     with fsspec.open(name, "rb") as file:
         table = pq.ParquetFile(file)
         schema = table.schema_arrow
         wanted = _wanted(schema, text_key)
         labels = class_names_of_schema(schema)
+        if short is not None and not (short.key in schema.names and pa.types.is_integer(schema.field(short.key).type)):
+            short = None
         groups, number = _row_groups_from(table.metadata, skip)
-        for batch in table.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=wanted):
-            before = min(max(skip - number, 0), len(batch))
-            number += before
-            for fields in rows_of_table(batch.slice(before), labels):
-                yield Document(f"{name} row {number}", fields)
+        for group in groups:
+            is_short = None if short is None else _short_rows(table, group, short)
+            rows = (
+                repeat(None, len(is_short))
+                if is_short is not None and all(is_short)
+                else _rows_of_group(table, group, wanted, labels)
+            )
+            for k, fields in enumerate(rows):
+                if number >= skip:
+                    known = is_short is not None and is_short[k]
+                    yield Document(f"{name} row {number}", {} if known else fields, is_short=known)
                 number += 1
+
+
+def _short_rows(table: pq.ParquetFile, group: int, short: ShortRule) -> list[bool]:
+    """Of each row of a row group, whether its count of tokens is below the length; False where there is none."""
+    counts = table.read_row_group(group, columns=[short.key])[short.key].to_pylist()
+    return [count is not None and count < short.length for count in counts]
+
+
+def _rows_of_group(
+    table: pq.ParquetFile, group: int, wanted: list[str], labels: ClassNames
+) -> Iterator[dict[str, Any]]:
+    for batch in table.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=wanted):
+        yield from rows_of_table(batch, labels)
 
 
 def _row_groups_from(metadata: pq.FileMetaData, row: int) -> tuple[list[int], int]:
@@ -145,23 +202,30 @@ def _row_groups_from(metadata: pq.FileMetaData, row: int) -> tuple[list[int], in
 
 
 def _wanted(schema: pa.Schema, text_key: str) -> list[str]:
-    """All columns but those with bytes, of which only `meta` and the text's are read."""
+    """All columns but those with bytes, of which only `meta` and the text's are read, and ids that are not carried."""
     needed = ("meta", text_key, text_key.split(".")[0])
-    return [field.name for field in schema if field.name in needed or not holds_bytes(field.type)]
+    return [
+        field.name
+        for field in schema
+        if field.name in needed or not (field.name == "input_ids" or holds_bytes(field.type))
+    ]
 
 
-def _dataset(name: str, text_key: str, skip: int) -> Iterator[Document]:
-    import datasets
-
-    dataset = load_train_split(name).with_format("arrow")
-    wanted = _wanted(dataset.features.arrow_schema, text_key)
-    labels = {
-        name: feature.names for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)
-    }
-    if skip >= len(dataset):
-        return
+def _dataset(source: Source, text_key: str, skip: int) -> Iterator[Document]:
+    is_local = os.path.isdir(source.name)
+    stream = None if is_local else open_stream(source.name, config=source.config, split=source.split)
+    if stream is not None:
+        features, tables = stream.features, stream.skip(skip).iter(batch_size=_BATCH_ROWS)
+    else:
+        dataset = load_split(source.name, split=source.split, config=source.config).with_format("arrow")
+        if skip >= len(dataset):
+            return
+        features = dataset.features
+        wanted = _wanted(features.arrow_schema, text_key)
+        tables = dataset.select_columns(wanted).select(range(skip, len(dataset))).iter(batch_size=_BATCH_ROWS)
+    labels = class_names_of_features(features)
     number = skip
-    for batch in dataset.select_columns(wanted).select(range(skip, len(dataset))).iter(batch_size=_BATCH_ROWS):
-        for fields in rows_of_table(batch, labels):
-            yield Document(f"{name} row {number}", fields)
+    for table in tables:
+        for fields in rows_of_table(table.select(_wanted(table.schema, text_key)), labels):
+            yield Document(f"{source.name} row {number}", fields)
             number += 1

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ladm.corpus.bad_files import BadFiles
-from ladm.corpus.documents import Document, read_documents, value_at
+from ladm.corpus.documents import Document, ShortRule, read_documents, value_at
 from ladm.corpus.sources import Source
 
 BLOCK_DOCUMENTS = 512
@@ -33,7 +33,9 @@ class Group:
     end: Place
 
 
-def read_groups(sources: list[Source], *, text_key: str, bad_files: BadFiles, start: Place) -> Iterator[Group]:
+def read_groups(
+    sources: list[Source], *, text_key: str, short: ShortRule | None, bad_files: BadFiles, start: Place
+) -> Iterator[Group]:
     """Documents from `start` on: the same groups whenever the sources are the same and `start` ends one of them."""
     group: list[Document] = []
     characters, number = 0, start.documents
@@ -42,9 +44,10 @@ def read_groups(sources: list[Source], *, text_key: str, bad_files: BadFiles, st
         if source in bad_files:
             continue
         skipped = start.in_source if k == start.source else 0
-        for in_source, document in enumerate(read_documents(source, text_key=text_key, skip=skipped), skipped + 1):
+        documents = read_documents(source, text_key=text_key, skip=skipped, short=short)
+        for in_source, document in enumerate(documents, skipped + 1):
             text = value_at(document.fields, text_key)
-            group.append(Document(document.where, document.fields, number))
+            group.append(replace(document, number=number))
             number += 1
             place = Place(source=k, in_source=in_source, documents=number)
             characters += len(text) if isinstance(text, str) else 0

@@ -22,8 +22,13 @@ def open_unpacked(name: str) -> Iterator[BinaryIO]:
             yield file
         return
     with fsspec.open(name, "rb") as packed:
-        # The stream reader of zstandard takes a torn frame for the end of the file, without a word.
-        yield io.BufferedReader(_ZstdReader(packed), _CHUNK)
+        yield unpacked_zstd(packed)
+
+
+def unpacked_zstd(packed: Any) -> BinaryIO:
+    """The unpacked bytes of a stream of Zstandard frames."""
+    # The stream reader of zstandard takes a torn frame for the end of the file, without a word.
+    return io.BufferedReader(_ZstdReader(packed), _CHUNK)
 
 
 class _ZstdReader(io.RawIOBase):

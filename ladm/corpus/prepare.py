@@ -69,8 +69,8 @@ def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None 
     without a domain.
     """
     output = Path(settings.output)
-    sources = find_sources(list(settings.sources), output=output)
-    tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos)
+    sources = find_sources(list(settings.sources), output=output, config=settings.hub_config, split=settings.split)
+    tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos, threads=settings.num_proc)
     identity = _identity(settings, sources, tokenizer)
     finished = _finished(output, identity)
     if finished is not None and not _may_grow(finished, settings.limit):
@@ -98,11 +98,15 @@ def _identity(settings: PrepareSettings, sources: list[Source], tokenizer: Token
     """What the rows are made with, as JSON gives it back; a resume must be the same."""
     content = asdict(settings) | {
         "output": None,
-        # How many torn files are too many does not change a row.
+        # How many torn files are too many does not change a row, nor does the number of threads.
         "max_bad_files": None,
-        "sources": [asdict(source) | {"name": source.place} for source in sources],
+        "sources": [source.record() for source in sources],
         "tokenizer": tokenizer.record(),
     }
+    # Left out at their defaults, as in the records of versions that did not have them.
+    for name in ("hub_config", "split", "token_count_key", "num_proc"):
+        if getattr(settings, name) == getattr(PrepareSettings, name) or name == "num_proc":
+            del content[name]
     loaded: dict[str, Any] = json.loads(json.dumps(content))
     return loaded
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ladm.corpus.data_set import load_train_split
+from ladm.corpus.data_set import load_split
 from ladm.corpus.meta import jsonable, look_up
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
 from ladm.corpus.tables import class_name
@@ -195,7 +195,7 @@ def open_rows(source: str, *, limit: int | None = None) -> Rows:
 
     Raises LadmError with one line when it is neither, or holds no token ids.
     """
-    return Rows(load_train_split(source), name=source, limit=limit)
+    return Rows(load_split(source), name=source, limit=limit)
 
 
 def _is_whole_number(dataset: Any, column: str) -> bool:

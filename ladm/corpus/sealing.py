@@ -13,11 +13,12 @@ from typing import Protocol
 from ladm.corpus.assemble import BlockRows
 from ladm.corpus.bad_files import BadFiles
 from ladm.corpus.blocks import BlockRecord, Counts, record_of_block, seal_block
+from ladm.corpus.documents import ShortRule
 from ladm.corpus.duplicates import SeenRows, counts_without_copies
 from ladm.corpus.groups import Place, read_groups
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
-from ladm.settings.data import PrepareSettings
+from ladm.settings.data import NO_TOKEN_COUNT, PrepareSettings
 
 
 class Progress(Protocol):
@@ -84,7 +85,9 @@ def _sealed_then_new(
     while (record := record_of_block(path := work / f"{number:06d}.parquet")) is not None:
         yield path, record
         number, end = number + 1, record.end
-    for group in read_groups(sources, text_key=settings.text_key, bad_files=bad_files, start=end):
+    key = settings.token_count_key
+    short = None if key == NO_TOKEN_COUNT else ShortRule(key=key, length=settings.length)
+    for group in read_groups(sources, text_key=settings.text_key, short=short, bad_files=bad_files, start=end):
         path = work / f"{number:06d}.parquet"
         yield path, seal_block(settings, group, tokenizer, path)
         number += 1

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import glob
 import os
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
 import fsspec
 
-from ladm.errors import LadmError, one_line
-from ladm.modeling.model_files import HUB_ID
+from ladm.corpus.hub import parquet_files_of
+from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
+from ladm.errors import LadmError, UsageError, one_line
+from ladm.modeling.model_files import HUB_ID, hub_name
 
 _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
@@ -34,6 +36,17 @@ class Source:
     name: str
     kind: Literal["json", "parquet", "text", "dataset"]
     key: str
+    config: str | None = None
+    split: str | None = None
+    """Which part of a data set, where one was named."""
+    lines: StandardInput | None = field(default=None, compare=False)
+    """What is piped in; None for everything that has a place."""
+
+    def record(self) -> dict[str, str]:
+        """What makes it this source and no other, whatever the spelling of its name."""
+        parts = {"config": self.config, "split": self.split}
+        named = {key: value for key, value in parts.items() if value is not None}
+        return {"name": self.place, "kind": self.kind, "key": self.key} | named
 
     @property
     def place(self) -> str:
@@ -45,18 +58,48 @@ class Source:
         """Is the file compressed?"""
         return self.name.lower().endswith(_PACKED_SUFFIXES)
 
+    @property
+    def is_remote(self) -> bool:
+        """Does every byte that is read come over a network?"""
+        return "://" in self.name and not self.name.startswith(("file://", "memory://"))
 
-def find_sources(names: list[str], *, output: Path | None = None) -> list[Source]:
+
+def find_sources(
+    names: list[str], *, output: Path | None = None, config: str | None = None, split: str | None = None
+) -> list[Source]:
     """The files behind file names, folders, globs and Hub ids, in a fixed order; nothing inside `output`.
 
-    Of a folder, hidden files, saved data sets below it, and the cards and licences beside data are left out.
-    Raises LadmError for a name that is none of these, or a folder without a file of a known kind.
+    `-` is standard input. Of a folder, hidden files, saved data sets below it, and the cards and licences beside data
+    are left out. `config` and `split` are for data sets. Raises LadmError for a name that is none of these, or a folder
+    without a file of a known kind.
     """
     own = None if output is None else output.absolute()
-    return [source for name in names for source in _find(name, own)]
+    if names.count(STANDARD_INPUT) > 1:
+        raise UsageError(f"{STANDARD_INPUT} is given twice, and standard input can be read once")
+    found = []
+    for name in names:
+        sources = _hub(name, config, split) if _is_hub_id(name) else _find(name, own)
+        found += [replace(s, split=split) if s.kind == "dataset" else s for s in sources]
+    has_data_set = any(map(_is_hub_id, names)) or any(source.kind == "dataset" for source in found)
+    if (config or split) and not has_data_set:
+        raise UsageError("--hub-config and --split are for data sets, and no SOURCE is one")
+    return found
+
+
+def _is_hub_id(name: str) -> bool:
+    return not os.path.exists(name) and bool(HUB_ID.fullmatch(hub_name(name)[0])) and not _kind(name) and name != "-"
+
+
+def _hub(name: str, config: str | None, split: str | None) -> list[Source]:
+    """A data set on the Hub: its Parquet files where it has such, so that only what is wanted of them is fetched."""
+    files = parquet_files_of(name, config=config, split=split)
+    return [_file(file) for file in files] or [Source(name, "dataset", "", config, split)]
 
 
 def _find(name: str, own: Path | None) -> list[Source]:
+    if name == STANDARD_INPUT:
+        lines = open_standard_input()
+        return [Source(name, "json", lines.digest(), lines=lines)]
     path = Path(name)
     if path.is_dir():
         if any((path / mark).exists() for mark in _SAVED_MARKS) and path.absolute() != own:
@@ -70,10 +113,12 @@ def _find(name: str, own: Path | None) -> list[Source]:
         if not found:
             raise LadmError(f"no such source: {name} matches no file")
         return [source for each in found for source in ([_file(each)] if "://" in each else _find(each, own))]
+    if "://" in name and _kind(name) is None:
+        addresses = _remote_documents_below(name)
+        if addresses:
+            return [_file(address) for address in addresses]
     if path.is_file() or "://" in name:
         return [_file(name)]
-    if not path.exists() and HUB_ID.fullmatch(name) and not _kind(name):
-        return [Source(name, "dataset", "")]
     raise LadmError(f"no such source: {name} is neither a file, a folder nor a Hub id such as org/name")
 
 
@@ -100,7 +145,26 @@ def _documents_below(folder: Path, own: Path | None) -> list[Path]:
     return [path for path in found if not _is_card(path)] or found
 
 
-def _is_card(path: Path) -> bool:
+def _remote_documents_below(address: str) -> list[str]:
+    """The addresses of the documents below a folder in a store such as S3, in the order of their names."""
+    try:
+        system, folder = fsspec.url_to_fs(address)
+        below = sorted(system.find(folder)) if system.isdir(folder) else []
+        paths = [PurePosixPath(path) for path in below]
+        inside = len(PurePosixPath(folder).parts)
+        found = [
+            path
+            for path in paths
+            if _kind(path.name)
+            and path.name not in _ABOUT_DATA
+            and not any(part.startswith(".") for part in path.parts[inside:])
+        ]
+        return [str(system.unstrip_protocol(str(p))) for p in [p for p in found if not _is_card(p)] or found]
+    except (OSError, ValueError, ImportError) as error:
+        raise LadmError(f"no such source: {address}: {one_line(error)}") from None
+
+
+def _is_card(path: PurePath) -> bool:
     return _kind(path.name) == "text" and path.name.split(".")[0].split("-")[0].lower() in _CARDS
 
 

@@ -38,6 +38,13 @@ def class_names_of_schema(schema: pa.Schema) -> ClassNames:
         return {}
 
 
+def class_names_of_features(features: Any) -> ClassNames:
+    """The class labels among the features of a data set, which may be None."""
+    import datasets
+
+    return {name: kind.names for name, kind in (features or {}).items() if isinstance(kind, datasets.ClassLabel)}
+
+
 def holds_bytes(kind: pa.DataType) -> bool:
     """Are there bytes at any depth, as an Image or Audio column stores them?"""
     if isinstance(kind, pa.BaseExtensionType):

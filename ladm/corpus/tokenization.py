@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ BROKEN = "\ufffd"
 """What stands for bytes that are no character."""
 MOST_OF_A_CHARACTER = 4
 """Tokens, of which each is a byte."""
+_PARALLEL = "TOKENIZERS_PARALLELISM"
 MOST_TOKENS_PER_BYTE = 4
 """A text with fewer bytes than a quarter of the tokens wanted is not tokenised at all: a byte makes one
 token at the most, and no normaliser in use makes four bytes of one."""
@@ -45,8 +48,9 @@ class TokenizedText:
 class Tokenizer:
     """A fast Hugging Face tokenizer, with or without a first token of its own; made by `load_tokenizer`."""
 
-    def __init__(self, tokenizer: Any, name: str, *, bos: bool | None) -> None:
+    def __init__(self, tokenizer: Any, name: str, *, bos: bool | None, threads: int | None = None) -> None:
         self._name = name
+        self._threads = threads or os.cpu_count() or 1
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._sha256 = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
@@ -72,11 +76,10 @@ class Tokenizer:
         return len(text.encode(errors="surrogatepass")) * MOST_TOKENS_PER_BYTE < length - self.bos
 
     def cut(self, texts: list[str], length: int, *, most_windows: int | None) -> list[TokenizedText]:
-        """Windows of exactly `length` ids of each text, at most `most_windows` (None: all), on all cores."""
-        return [
-            self._windows(encoding, length, most_windows)
-            for encoding in self._backend.encode_batch(texts, add_special_tokens=False)
-        ]
+        """Windows of exactly `length` ids of each text, at most `most_windows` (None: all)."""
+        with _tokenizer_threads(self._threads):
+            encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [self._windows(encoding, length, most_windows) for encoding in encodings]
 
     def _windows(self, encoding: Any, length: int, most: int | None) -> TokenizedText:
         # The properties of an encoding copy all its tokens at each access.
@@ -92,6 +95,22 @@ class Tokenizer:
             for start in window_starts(len(ids), body, most)
         ]
         return TokenizedText(num_tokens=len(ids), windows=windows)
+
+
+@contextlib.contextmanager
+def _tokenizer_threads(count: int) -> Iterator[None]:
+    """Let the tokenizers library use that number of threads; elsewhere it has one, because it warns after a fork."""
+    before = os.environ.get(_PARALLEL)
+    # Its pool of threads is made at the first use, so that the number counts once in a process.
+    os.environ.setdefault("RAYON_NUM_THREADS", str(count))
+    os.environ[_PARALLEL] = "true" if count > 1 else "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PARALLEL]
+        else:
+            os.environ[_PARALLEL] = before
 
 
 def window_starts(num_tokens: int, width: int, most: int | None) -> list[int]:
@@ -115,9 +134,9 @@ def first_token(tokenizer: Any) -> list[int]:
     return own if own == [tokenizer.bos_token_id] else []
 
 
-def load_tokenizer(name: str, *, bos: bool | None) -> Tokenizer:
-    """Load a tokenizer to cut texts with. Raises as `plain_tokenizer`."""
-    return Tokenizer(plain_tokenizer(name), name, bos=bos)
+def load_tokenizer(name: str, *, bos: bool | None, threads: int | None = None) -> Tokenizer:
+    """Load a tokenizer to cut texts with, on `threads` threads; None: one a core. Raises as `plain_tokenizer`."""
+    return Tokenizer(plain_tokenizer(name), name, bos=bos, threads=threads)
 
 
 def disagreement(rows: Rows, model_folder: str) -> str | None:

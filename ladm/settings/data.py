@@ -9,6 +9,8 @@ from ladm.settings.common import domain_key_setting, output_setting
 from ladm.settings.fields import Settings, setting
 
 DOCUMENTS = "Where the parts of a document are"
+NO_TOKEN_COUNT = "none"
+"""As a `--token-count-key`: read every document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,17 @@ class PrepareSettings(Settings):
     domain: str | None = setting(
         None, "Domain of the documents that have none.", section=DOCUMENTS, metavar="NAME", unset="an error"
     )
+    hub_config: str | None = setting(
+        None, "Configuration of a data set on the Hub.", section=DOCUMENTS, metavar="NAME", unset="its default"
+    )
+    split: str | None = setting(None, "Split of a data set.", section=DOCUMENTS, metavar="NAME", unset="train")
+    # The published corpora count with GPT-2's tokenizer, which needs a little more tokens than those of today.
+    token_count_key: str = setting(
+        "token_count",
+        "Column of Parquet with a count of tokens: texts of documents below --length are not read; none: read all.",
+        section=DOCUMENTS,
+        metavar="KEY",
+    )
     # Three values, because None must follow the tokenizer: a model was trained on what that does.
     bos: bool | None = setting(None, "Start every row with the tokenizer's BOS token.", unset="as the tokenizer does")
     # The paper cuts every document to its first 32K tokens; a book has more to give than that.
@@ -39,6 +52,7 @@ class PrepareSettings(Settings):
     max_bad_files: int = setting(
         10, "Leave out up to N files that cannot be read to their end.", metavar="N", at_least=0
     )
+    num_proc: int | None = setting(None, "Threads of the tokenizer.", metavar="N", unset="all cores", at_least=1)
     limit: int | None = setting(None, "Stop when N rows are written.", metavar="N", unset="no limit", at_least=1)
 
     @property

@@ -1,0 +1,44 @@
+"""A data set on the Hub -> its Parquet files, or its rows as a stream: no more is fetched than is read. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ladm.errors import LadmError
+from ladm.modeling.model_files import hub_name
+
+TRAIN = "train"
+
+
+def parquet_files_of(name: str, *, config: str | None, split: str | None) -> list[str]:
+    """The addresses of the Parquet files that a data set on the Hub consists of; none where it is of another kind.
+
+    Raises LadmError where it has no such split.
+    """
+    import datasets
+    from datasets.packaged_modules.parquet.parquet import ParquetConfig
+
+    base, revision = hub_name(name)
+    try:
+        builder = datasets.load_dataset_builder(base, config, revision=revision)
+    except Exception:
+        # No such data set, no network, one in the cache alone: opening it will show, with its own message.
+        return []
+    files = getattr(builder.config, "data_files", None)
+    if not isinstance(builder.config, ParquetConfig) or not files:
+        return []
+    if (split or TRAIN) not in files:
+        raise LadmError(f"{name} has no split {split or TRAIN} (it has {', '.join(map(str, files))})")
+    return [str(file) for file in files[split or TRAIN]]
+
+
+def open_stream(name: str, *, config: str | None, split: str | None) -> Any | None:
+    """The rows of a data set on the Hub as an iterable data set of Arrow tables; None where it cannot be streamed."""
+    import datasets
+
+    base, revision = hub_name(name)
+    try:
+        stream = datasets.load_dataset(base, config, split=split or TRAIN, revision=revision, streaming=True)
+    except Exception:
+        return None
+    return stream.with_format("arrow")

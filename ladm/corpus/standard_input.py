@@ -1,0 +1,86 @@
+"""Standard input, compressed or not -> its lines, the first of them as often as wanted. Imports no torch.
+
+    zcat corpus.gz | ladm prepare - ...
+
+A pipe can be read once, and what its documents look like has to be known before any is used.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+import xxhash
+
+from ladm.corpus.packed import unpacked_zstd
+from ladm.errors import LadmError, StorageError, UsageError, one_line
+
+REPLAYED_LINES = 1000
+STANDARD_INPUT = "-"
+_MOST_MAGIC_BYTES = 6
+
+
+class StandardInput:
+    """The lines of standard input that are not blank; the first 1,000 are stored and can be read again."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._lines = ((number, line) for number, line in enumerate(_unpacked(stream), 1) if line.strip())
+        self._first: list[tuple[int, bytes]] = []
+
+    def digest(self) -> str:
+        """A digest of the lines that are stored, to recognise the same input by."""
+        digest = xxhash.xxh3_128()
+        for _, line in self._stored():
+            digest.update(line)
+        return digest.hexdigest()
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Number and content of each line, from the first; complete only once."""
+        yield from self._stored()
+        while (line := self._next()) is not None:
+            yield line
+
+    def _next(self) -> tuple[int, bytes] | None:
+        try:
+            return next(self._lines, None)
+        except Exception as error:
+            # Each kind of compression raises exceptions of its own.
+            raise StorageError(f"cannot read standard input: {one_line(error)}") from None
+
+    def _stored(self) -> Iterator[tuple[int, bytes]]:
+        for k in range(REPLAYED_LINES):
+            if k == len(self._first):
+                line = self._next()
+                if line is None:
+                    return
+                self._first.append(line)
+            yield self._first[k]
+
+
+def open_standard_input() -> StandardInput:
+    """The standard input of this process. Raises UsageError where it is a terminal."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("- stands for standard input, and nothing is piped into it")
+    return StandardInput(cast(BinaryIO, getattr(sys.stdin, "buffer", sys.stdin)))
+
+
+def _unpacked(stream: Any) -> Any:
+    """The stream without its compression, which its first bytes show."""
+    buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)
+    magic = buffered.peek(_MOST_MAGIC_BYTES)[:_MOST_MAGIC_BYTES]
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=buffered)
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return unpacked_zstd(buffered)
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(buffered)
+    if magic.startswith(b"\xfd7zXZ\x00"):
+        return lzma.LZMAFile(buffered)
+    if magic.startswith(b"PAR1"):
+        raise LadmError("Parquet cannot be read from standard input, because it is read from its end; give the file")
+    return buffered

@@ -1,0 +1,199 @@
+# ruff: noqa: F811
+"""Where documents come from: pipes, remote folders and globs, data sets on the Hub, Parquet by row group."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import datasets
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from click.testing import CliRunner, Result
+from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
+from test_prepare_names import long_document, prepare, rows_of  # noqa: F401
+
+from ladm.cli.main import main
+
+Prepare = Callable[..., Result]
+LINES = b"".join(json.dumps(long_document(k)).encode() + b"\n" for k in range(5))
+
+
+@pytest.fixture
+def piped(tokenizer: str, tmp_path: Path) -> Callable[..., Result]:
+    def run(content: bytes, *arguments: Any, output: str = "rows") -> Result:
+        flags = ["--tokenizer", tokenizer, "--length", "40", "--output", str(tmp_path / output), *map(str, arguments)]
+        return CliRunner().invoke(main, ["prepare", "-", *flags], input=content)
+
+    return run
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
+def test_standard_input(piped: Callable[..., Result], tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    result = piped(pack(b"\n" + LINES))
+    assert result.exit_code == 0, result.output
+    assert [row["source"] for row in rows_of(tmp_path / "rows")] == [f"standard input line {k}" for k in range(2, 7)]
+
+
+def test_standard_input_again(piped: Callable[..., Result], tmp_path: Path) -> None:
+    assert piped(LINES, "--limit", 2).exit_code == 0
+    assert "is prepared already" in piped(LINES, "--limit", 2).stderr
+    assert piped(LINES).exit_code == 0
+    assert len(rows_of(tmp_path / "rows")) == 5
+    other = piped(LINES[LINES.index(b"\n") + 1 :])
+    assert (other.exit_code, other.stderr.splitlines()[-1].startswith("  sources: ")) == (1, True)
+
+
+def test_faults_of_standard_input(piped: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a"]}), buffer)
+    for content, arguments, code, message in [
+        (LINES, ("-",), 2, "- is given twice, and standard input can be read once"),
+        (buffer.getvalue(), (), 1,
+         "Parquet cannot be read from standard input, because it is read from its end; give the file"),
+        (gzip.compress(LINES)[:-20], (), 74, "cannot read standard input: "),
+    ]:  # fmt: skip
+        result = piped(content, *arguments)
+        assert (result.exit_code, result.stderr.splitlines()[0].startswith(f"ladm: {message}")) == (code, True)
+    monkeypatch.setattr("ladm.corpus.standard_input.sys.stdin", type("Terminal", (), {"isatty": lambda _: True})())
+    from ladm.corpus.standard_input import open_standard_input
+    from ladm.errors import UsageError
+
+    with pytest.raises(UsageError, match="^- stands for standard input, and nothing is piped into it$"):
+        open_standard_input()
+
+
+def test_remote_folders_and_globs(prepare: Prepare, tmp_path: Path) -> None:
+    system = fsspec.filesystem("memory")
+    names = ["a.jsonl", "sub/b.jsonl.gz", ".cache/c.jsonl", "README.md", "dataset_info.json"]
+    for k, name in enumerate(names):
+        line = json.dumps(long_document(k)).encode() + b"\n"
+        system.pipe(f"/corpus/{name}", gzip.compress(line) if name.endswith(".gz") else line)
+    try:
+        assert prepare("memory://corpus").exit_code == 0
+        places = [row["source"] for row in rows_of(tmp_path / "rows")]
+        assert places == ["memory:///corpus/a.jsonl line 1", "memory:///corpus/sub/b.jsonl.gz line 1"]
+        assert prepare("memory://corpus/*.jsonl", output="glob").exit_code == 0
+        assert len(rows_of(tmp_path / "glob")) == 1
+        result = prepare("memory://nowhere", output="none")
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    finally:
+        system.rm("/corpus", recursive=True)
+    write_jsonl(tmp_path / "d.jsonl", DOCUMENTS[:2])
+    assert prepare(f"file://{tmp_path}/d.jsonl", output="file").exit_code == 0
+    assert prepare(str(tmp_path / "d*.jsonl"), output="quoted").exit_code == 0
+
+
+def test_texts_of_documents_known_to_be_short_are_not_read(
+    prepare: Prepare,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = [10, 20, 50, None, 39, 40, 5, 6]
+    records = [long_document(k) | {"token_count": count, "image": b"x"} for k, count in enumerate(counts)]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "d.parquet", row_group_size=2)
+    read: list[tuple[Any, Any]] = []
+    batches = pq.ParquetFile.iter_batches
+    monkeypatch.setattr("ladm.corpus.bad_files.require_whole", Mock())
+
+    def iter_batches(self: pq.ParquetFile, **options: Any) -> Any:
+        if "row_groups" in options:
+            read.append((options["row_groups"], options["columns"]))
+        return batches(self, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
+    result = prepare(tmp_path / "d.parquet")
+    assert result.exit_code == 0, result.output
+    assert "too_short             5  dropped: fewer tokens than --length" in result.stdout
+    assert [row["document"] for row in rows_of(tmp_path / "rows")] == [2, 3, 5]
+    assert [row["source"].split()[-1] for row in rows_of(tmp_path / "rows")] == ["2", "3", "5"]
+    # The first group is read once, to see that the keys are there.
+    assert read == [(group, ["text", "meta", "token_count"]) for group in ([0], [1], [2])]
+    assert prepare(tmp_path / "d.parquet", "--token-count-key", "none", output="all").exit_code == 0
+    assert len(rows_of(tmp_path / "all")) == 8
+
+
+class TestHub:
+    """The Hub is a folder here: the calls to it are recorded, and answered by the builders of `datasets` itself."""
+
+    @pytest.fixture
+    def calls(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+        folder = tmp_path / "hub"
+        folder.mkdir()
+        for split in ("train", "test"):
+            table = pa.Table.from_pylist([long_document(k) | {"kind": split} for k in range(4)])
+            pq.write_table(table, folder / f"{split}.parquet")
+            write_jsonl(folder / f"{split}.jsonl", table.to_pylist())
+        calls: list[tuple[Any, ...]] = []
+        real_builder, real_load = datasets.load_dataset_builder, datasets.load_dataset
+
+        def files(name: str) -> dict[str, Any]:
+            suffix = "parquet" if name.endswith("parquet") else "jsonl"
+            return {split: str(folder / f"{split}.{suffix}") for split in ("train", "test")}
+
+        def builder(name: str, config: str | None, *, revision: str | None) -> Any:
+            calls.append(("builder", name, config, revision))
+            return real_builder("parquet" if name.endswith("parquet") else "json", data_files=files(name))
+
+        def load(name: str, config: str | None, *, split: str, revision: str | None, streaming: bool) -> Any:
+            calls.append(("load", name, config, split, revision, streaming))
+            return real_load("json", data_files=files(name), split=split, streaming=streaming)
+
+        monkeypatch.setattr("datasets.load_dataset_builder", builder)
+        monkeypatch.setattr("datasets.load_dataset", load)
+        return calls
+
+    def test_parquet_is_read_by_its_files(self, prepare: Prepare, tmp_path: Path, calls: Any) -> None:
+        result = prepare("org/parquet@v2", "--hub-config", "small", "--split", "test", "--limit", 2)
+        assert result.exit_code == 0, result.output
+        assert calls == [("builder", "org/parquet", "small", "v2")]
+        rows = rows_of(tmp_path / "rows")
+        assert [row["source"] for row in rows] == [f"{tmp_path}/hub/test.parquet row {k}" for k in range(2)]
+        assert rows[0]["kind"] == "test"
+        result = prepare("org/parquet", "--split", "validation", output="other")
+        assert (result.exit_code, result.stderr) == (
+            1,
+            "ladm: org/parquet has no split validation (it has train, test)\n",
+        )
+
+    def test_other_kinds_are_streamed(self, prepare: Prepare, tmp_path: Path, calls: Any) -> None:
+        assert prepare("org/lines@v2", "--split", "test", "--limit", 2).exit_code == 0
+        assert calls[1] == ("load", "org/lines", None, "test", "v2", True)
+        assert [row["source"] for row in rows_of(tmp_path / "rows")] == ["org/lines@v2 row 0", "org/lines@v2 row 1"]
+        assert prepare("org/lines@v2", "--split", "test").exit_code == 0
+        assert [row["document"] for row in rows_of(tmp_path / "rows")] == [0, 1, 2, 3]
+
+
+def test_a_split_of_a_saved_data_set(prepare: Prepare, tmp_path: Path) -> None:
+    parts = {name: datasets.Dataset.from_list([long_document(k)]) for k, name in enumerate(("a", "b"))}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    result = prepare(tmp_path / "saved")
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {tmp_path}/saved has no split train (it has a, b)\n")
+    assert prepare(tmp_path / "saved", "--split", "b").exit_code == 0
+    assert rows_of(tmp_path / "rows")[0]["text"] in long_document(1)["text"]
+    result = prepare(write_jsonl(tmp_path / "d.jsonl", DOCUMENTS), "--split", "b", output="other")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (
+        2, "ladm: --hub-config and --split are for data sets, and no SOURCE is one"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_number_of_threads_changes_nothing(prepare: Prepare, tmp_path: Path, threads: int) -> None:
+    source = write_jsonl(tmp_path / "d.jsonl", [long_document(k) for k in range(5)])
+    assert prepare(source, output="default").exit_code == 0
+    assert prepare(source, "--num-proc", threads, output="rows").exit_code == 0
+    for name in ("prepare.json", "train/data-00000-of-00001.arrow"):
+        assert (tmp_path / "rows" / name).read_bytes() == (tmp_path / "default" / name).read_bytes()
+    assert prepare(source, "--num-proc", 2, output="rows").exit_code == 0
+    result = prepare(source, "--num-proc", 0, output="zero")
+    assert (result.exit_code, "--num-proc must be at least 1, not 0" in result.stderr) == (2, True)
