@@ -28,7 +28,8 @@ def prepare(settings: PrepareSettings) -> None:
     """Turn documents into rows of exactly --length tokens, as `ladm score` reads them.
 
     SOURCE is a JSONL (.gz, .zst, .bz2, .xz), Parquet or text file, a folder or a glob of them, here or at an address
-    such as s3://bucket/folder; a data set saved by save_to_disk; a Hub id, perhaps with @revision; or - for standard input.
+    such as s3://bucket/folder; a data set saved by save_to_disk; a Hub id, perhaps with @revision; or - for standard
+    input.
     """
     quieten_libraries()
     from ladm.corpus.prepare import REASONS
