@@ -14,17 +14,17 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 SCRIPTS = Path(__file__).parent.parent / "scripts" / "experiment" / "influence"
-sys.path.append(str(SCRIPTS))
+sys.path += [str(SCRIPTS), str(SCRIPTS.parent)]
 
+import judge  # noqa: E402
 import measure  # noqa: E402
-import prepare  # noqa: E402
 import report  # noqa: E402
 
 
 def test_a_token_is_copyable_when_its_trigram_stood_far_enough_before() -> None:
     ids = np.array([1, 2, 3, 9, 1, 2, 3, 8, 1, 2, 3])
-    assert np.flatnonzero(prepare.copyable(ids, back=4)).tolist() == [6, 10]
-    assert np.flatnonzero(prepare.copyable(ids, back=5)).tolist() == [10]
+    assert np.flatnonzero(judge.copyable(ids, back=4)).tolist() == [6, 10]
+    assert np.flatnonzero(judge.copyable(ids, back=5)).tolist() == [10]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,8 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     held_out = np.array([False] * 6 + [True] * 2)
     classes = np.zeros((2, 256), dtype=np.uint8)
     classes[:, 128:] = draw.integers(1, 4, (2, 128))
-    np.savez(folder / "pack.npz", ids=ids, held_out=held_out, classes=classes)
+    np.savez(folder / "pack.npz", ids=ids, held_out=held_out)
+    judge.save_classes(folder / "classes.npz", classes, np.array([True, True]))
     rows = [
         {"id": str(k), "package": f"p{k % 3}", "kind": "k", "domain": f"d{k % 2}", "fault_kind": None,
          "split": "held_out" if k >= 6 else "pool", "gzip_ratio": 0.1 * k}
@@ -75,7 +76,7 @@ def test_influence_is_the_preconditioned_inner_product(pack: Path) -> None:
 
     v = torch.stack([flat(losses(row).mean()).square() for row in ids[:6]]).mean(0)
     p = 1 / (v.sqrt() + 1e-8)
-    at = torch.from_numpy(content["classes"]) == 1
+    at = torch.from_numpy(np.load(pack / "classes.npz")["classes"]) == 1
     held = torch.stack([losses(row) for row in ids[6:]])
     g_c = flat(held[at[:, 1:]].mean())
     g = flat(losses(ids[2]).mean())

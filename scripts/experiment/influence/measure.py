@@ -7,8 +7,9 @@ The influence of row x on class c of held-out tokens (LESS, TracIn):
     u_c(x) = <P g_c, grad L(x)> / |P^(1/2) grad L(x)|
 
 with g_c the gradient of the held-out loss on class c, P = 1 / (sqrt(v) + eps) of Adam from 40 rows, L the mean loss
-of the row. Writes a line a row to influence.jsonl, columns.jsonl and prolong.jsonl as it goes; started again, it
-continues after their last whole lines. The parts need not run on one machine.
+of the row. The pack's folder has pack.npz and rows.json of prepare.py, and classes.npz of scripts/experiment/judge.py.
+Writes a line a row to influence.jsonl, columns.jsonl and prolong.jsonl as it goes; started again, it continues after
+their last whole lines. The parts need not run on one machine.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ladm.method.focus import aggregated_focus, contextual_dependency, value_weights
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from judge import read_classes
+
 from ladm.method.grid import Method
-from ladm.method.pfs import measure_focus
-from ladm.method.pfs_torch import CopyKeys
-from ladm.method.sinks import far_key_mass, sink_mass
 from ladm.signals.context_gain import continues_earlier_bigram, gain_columns, windows
+from ladm.signals.layer_cds import layer_cds
 from ladm.signals.longattn import distant_attention
 from ladm.signals.prolong import SEGMENT_TOKENS, score_row
 
@@ -40,6 +41,7 @@ EPS = 1e-8
 CLASSES = {"D": 1, "C": 2, "S": 3}
 HEAD_TOKENS = 512
 SEGMENT_ROWS = 32
+GPU_ROWS = 8
 BIGRAM_SHARE = 0.5
 
 
@@ -96,41 +98,33 @@ class Influence:
         losses = token_losses(self._model, ids_T)
         mean = losses.mean()
         g = gradient(self._model, mean)
-        norm = sum((p * x.square()).sum() for p, x in zip(self._p, g, strict=True)).sqrt()
+        norm = torch.stack([(p * x.square()).sum() for p, x in zip(self._p, g, strict=True)]).sum().sqrt()
         found = {
-            f"u_{name}": float(sum((pg * x).sum() for pg, x in zip(self._pg[name], g, strict=True)) / norm)
+            f"u_{name}": torch.stack([(pg * x).sum() for pg, x in zip(self._pg[name], g, strict=True)]).sum() / norm
             for name in CLASSES
-        }
-        return found | {"loss": float(mean.detach())}
+        } | {"loss": mean.detach()}
+        # One wait for the device instead of four.
+        return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
 
 
-def cds_columns(observer: Any, ids_T: Tensor, method: Method, *, backend: str) -> dict[str, Any]:
-    """CDS of every layer in its four forms, the copy share, the sink mass, and LongAttn's two numbers, of one row."""
-    grid = method.grid(len(ids_T))
-    ids_BT = ids_T[None]
-    copies = CopyKeys(ids_BT, grid)
-    found: dict[str, list[float]] = {}
-    scalars: dict[str, float] = {}
+def cds_columns(
+    observer: Any, first_layers: Any, ids_BT: Tensor, method: Method, *, backend: str
+) -> list[dict[str, Any]]:
+    """CDS of every layer in its four forms, the copy share, the sink mass, and LongAttn's two numbers, of each row."""
+    columns_BL = layer_cds(
+        observer, ids_BT, method.grid(ids_BT.shape[1]), ablation="none", backend=backend, record="layers"
+    )
+    longattn: dict[str, Tensor] = {}
 
     def visit(view: Any) -> None:
-        focus = measure_focus(
-            view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=grid, backend=backend,
-            key_weight_BGT=value_weights(view.v_BGTD), copy_keys=copies,
-        )  # fmt: skip
-        for prefix, pfs in (("", focus.pfs_BKJN), ("value_", focus.weighted_BKJN)):
-            for suffix, ablation in (("", "none"), ("_no_std", "no-std")):
-                afs = aggregated_focus(pfs[0, 0], grid, ablation=ablation)
-                cds = contextual_dependency(afs, grid, ablation=ablation)
-                found.setdefault(f"{prefix}cds{suffix}", []).append(float(cds))
         if view.layer == 0:
-            longattn = distant_attention(view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling)
-            scalars.update({name: float(value[0]) for name, value in longattn.items()})
-        found.setdefault("copy_share", []).append(float(focus.copied_BK[0, 0] / focus.pfs_BKJN.sum()))
-        mass = far_key_mass(view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l)
-        found.setdefault("sink_mass", []).append(float(sink_mass(mass)))
+            longattn.update(distant_attention(view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling))
 
-    observer.observe(ids_BT, visit)
-    return found | scalars
+    # LongAttn is of the first layer alone, so this second pass is a short one.
+    first_layers.observe(ids_BT, visit)
+    by_layer = {name.replace("_per_layer", ""): values.tolist() for name, values in columns_BL.items()}
+    scalars = {name: values.tolist() for name, values in longattn.items()}
+    return [{name: values[k] for name, values in (by_layer | scalars).items()} for k in range(len(ids_BT))]
 
 
 @torch.inference_mode()
@@ -188,16 +182,23 @@ def whole_lines(path: Path) -> int:
     return content[:end].count(b"\n")
 
 
-def write_rows(path: Path, count: int, measure: Callable[[int], dict[str, Any]], *, until: float) -> None:
+def write_rows(
+    path: Path, count: int, measure: Callable[[slice], list[dict[str, Any]]], *, until: float, at_once: int = 1
+) -> None:
     """Append a line for every row that has none yet, until the time is up; exits 3 when rows are left."""
     done = whole_lines(path)
+    started = time.monotonic()
     with path.open("ab") as file:
-        for k in range(done, count):
+        for k in range(done, count, at_once):
             if time.monotonic() > until:
                 print(f"{path.name}: {k} of {count} rows; the same command continues", file=sys.stderr)
                 sys.exit(3)
-            file.write(json.dumps(measure(k)).encode() + b"\n")
+            found = measure(slice(k, min(k + at_once, count)))
+            file.write(b"".join(json.dumps(row).encode() + b"\n" for row in found))
             file.flush()
+    if done < count:
+        seconds = time.monotonic() - started
+        print(f"{path.name}: {count - done} rows in {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 @click.command(help=__doc__.splitlines()[0])
@@ -234,37 +235,50 @@ def main(
     content = np.load(pack / "pack.npz")
     held = content["held_out"]
     all_ids = content["ids"].astype(np.int64)
-    rows, held_out = torch.from_numpy(all_ids[~held]).to(device), torch.from_numpy(all_ids[held]).to(device)
-    classes = torch.from_numpy(content["classes"]).to(device)
+    rows = torch.from_numpy(all_ids[~held]).to(device)
+    held_out_ids = all_ids[held]
+    classes_HT, judged_H = read_classes(pack / "classes.npz", held_out_ids.shape)
+    if not judged_H.any():
+        sys.exit(f"{pack}: no held-out row has its classes yet; run scripts/experiment/judge.py first")
+    held_out_ids, classes_HT = held_out_ids[judged_H], classes_HT[judged_H]
+    held_out, classes = torch.from_numpy(held_out_ids).to(device), torch.from_numpy(classes_HT).to(device)
     about = [row for row in json.loads((pack / "rows.json").read_text()) if row["split"] != "held_out"]
     torch.backends.cuda.matmul.allow_tf32 = False
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa")
     model = model.to(device).eval()
     facts = model_facts(model_folder)
-    bigrams = list(bigram_losses(all_ids[~held], all_ids[held], content["classes"] == CLASSES["D"]))
+    bigrams = list(bigram_losses(all_ids[~held], held_out_ids, classes_HT == CLASSES["D"]))
     if "influence" in parts:
         influence = Influence(model, rows, held_out, classes, state=output / "gradients.pt" if state else None)
         print(f"held-out gradients after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
-        def measure_influence(k: int) -> dict[str, Any]:
-            return about[k] | influence.of(rows[k]) | gains(model, rows[k]) | {"bigram": -bigrams[k]}
+        def measure_influence(of: slice) -> list[dict[str, Any]]:
+            return [
+                about[k] | influence.of(rows[k]) | gains(model, rows[k]) | {"bigram": -bigrams[k]}
+                for k in range(of.start, of.stop)
+            ]
 
         write_rows(output / "influence.jsonl", len(rows), measure_influence, until=until)
     if "columns" in parts:
-        observer = load_observer(
-            facts, layers=tuple(range(facts.num_layers)), dtype=torch.float32, device=torch.device(device)
-        )
+        how: dict[str, Any] = {"dtype": torch.float32, "device": torch.device(device)}
+        observer = load_observer(facts, layers=tuple(range(facts.num_layers)), **how)
+        # Two, because a pass ends before the attention of its last layer, and with it the log-sum-exp, is computed.
+        first_layers = load_observer(facts, layers=(0, 1), check=False, **how)
         method = Method(span_tokens=max(1, rows.shape[1] // 256))
 
-        def measure_columns(k: int) -> dict[str, Any]:
-            return {"id": about[k]["id"]} | cds_columns(observer, rows[k], method, backend=backend)
+        def measure_columns(of: slice) -> list[dict[str, Any]]:
+            found = cds_columns(observer, first_layers, rows[of], method, backend=backend)
+            return [{"id": row["id"]} | columns for row, columns in zip(about[of], found, strict=True)]
 
-        write_rows(output / "columns.jsonl", len(rows), measure_columns, until=until)
+        at_once = GPU_ROWS if device.startswith("cuda") else 1
+        write_rows(output / "columns.jsonl", len(rows), measure_columns, until=until, at_once=at_once)
     if "prolong" in parts:
 
-        def measure_prolong(k: int) -> dict[str, Any]:
-            found = score_row(all_ids[~held][k], partial(segment_perplexities, model), most_pairs=None, seed=0)
-            return {"id": about[k]["id"]} | found.columns()
+        def measure_prolong(of: slice) -> list[dict[str, Any]]:
+            perplexities = partial(segment_perplexities, model)
+            ids_BT = all_ids[~held][of]
+            found = [score_row(ids_T, perplexities, most_pairs=None, seed=0).columns() for ids_T in ids_BT]
+            return [{"id": row["id"]} | columns for row, columns in zip(about[of], found, strict=True)]
 
         write_rows(output / "prolong.jsonl", len(rows), measure_prolong, until=until)
     print(json.dumps({"rows": len(rows), "seconds": round(time.monotonic() - started, 1), "device": device}))

@@ -107,7 +107,7 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, Array]:
         "gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy", "gzip_ratio", "far_rare",
         "unigram_entropy", "repeated_4grams", "repeated_13grams", "characters_per_token", "loss", "bigram",
     )  # fmt: skip
-    plain += tuple(name for name in ("prolong", "prolong_per_pair") if name in rows[0])
+    plain += tuple(name for name in ("characters", "prolong", "prolong_per_pair") if name in rows[0])
     found |= {name: np.array([row[name] for row in rows]) for name in plain}
     spread, variance = (np.array([row[name] for row in rows]) for name in ("longattn_ds", "longattn_v"))
     found["LongAttn"] = standardised(spread) - 0.5 * standardised(variance)

@@ -1,0 +1,264 @@
+"""The tables of tables.py -> which arms train better students: report.json and report.md.
+
+    python scripts/experiment/pretraining/report.py scripts/experiment/results/pretraining
+
+Differences are paired by token: both arms are judged on the same held-out tokens. Their variance is the sum of three:
+of the seeds (pooled over all arms), of the random selections, and of the documents (clusters are packages). p is from
+Student's t with the freedom of the seeds' variance, and corrected by Holm over the four contrasts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from arms import CONTRASTS, CONTRASTS_B
+from outcomes import student_t
+
+quantile = cache(student_t)
+
+Array = np.ndarray[Any, Any]
+Runs = dict[tuple[str, int, int], Array]
+
+OUTCOMES = {
+    "D": "loss on D", "needles": "loss on needles", "C": "loss on C", "S": "loss on S",
+    "short": "loss at 1K of context", "gain": "gain from context",
+}  # fmt: skip
+POWER = 2.8
+"""Standard errors that a true difference needs to be found four times in five at level .05."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Sums of every student by document, and what they are divided by. `clusters` names each document's package."""
+
+    sums: Runs
+    weights: Array
+    clusters: Array
+
+    def value(self, key: tuple[str, int, int]) -> float:
+        return float(self.sums[key].sum() / self.weights.sum())
+
+    def keys(self, arm: str) -> list[tuple[str, int, int]]:
+        return [key for key in self.sums if key[0] == arm]
+
+
+def read_outcomes(folder: Path) -> dict[str, Outcome]:
+    losses = pq.read_table(folder / "losses.parquet").to_pydict()
+    of_document = dict(zip(losses["document"], losses["package"], strict=True))
+    place = {document: k for k, document in enumerate(of_document)}
+    shape = (len(place),)
+    clusters = np.array(list(of_document.values()))
+    sums: dict[str, Runs] = {name: defaultdict(lambda: np.zeros(shape)) for name in OUTCOMES}
+    weights: dict[str, Array] = {name: np.zeros(shape) for name in OUTCOMES}
+    first = None
+    for arm, draw, seed, document, of_class, tokens, long, short in zip(
+        *(losses[name] for name in ("arm", "draw", "seed", "document", "class", "tokens", "long", "short")), strict=True
+    ):
+        key, k = (arm, draw, seed), place[document]
+        first = first or key
+        for name, value in ((of_class, long), ("short", short), ("gain", short - long)):
+            sums[name][key][k] += value
+            weights[name][k] += tokens * (key == first)
+    found = {
+        name: Outcome(sums=dict(sums[name]), weights=weights[name], clusters=clusters)
+        for name in OUTCOMES if name != "needles"
+    }  # fmt: skip
+    needles = pq.read_table(folder / "needles.parquet").to_pydict()
+    rows = max(needles["row"]) + 1
+    by_row: Runs = defaultdict(lambda: np.zeros(rows))
+    counts = len(needles["row"]) / rows / len(set(zip(needles["arm"], needles["draw"], needles["seed"], strict=True)))
+    for arm, draw, seed, row, loss in zip(*(needles[n] for n in ("arm", "draw", "seed", "row", "loss")), strict=True):
+        by_row[arm, draw, seed][row] += loss
+    return found | {"needles": Outcome(sums=dict(by_row), weights=np.full(rows, counts), clusters=np.arange(rows))}
+
+
+def seed_variance(outcome: Outcome) -> tuple[float, int]:
+    """Variance between students of one selection, pooled over all selections, and its degrees of freedom."""
+    cells: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for arm, draw, seed in outcome.sums:
+        cells[arm, draw].append(outcome.value((arm, draw, seed)))
+    squares = sum(float(np.square(np.array(values) - np.mean(values)).sum()) for values in cells.values())
+    freedom = sum(len(values) - 1 for values in cells.values())
+    return (squares / freedom if freedom else math.nan), freedom
+
+
+def draw_variance(outcome: Outcome, of_seeds: float) -> float:
+    """Variance between random selections beyond that of their seeds; 0 where it cannot be told from none."""
+    cells: dict[int, list[float]] = defaultdict(list)
+    for _, draw, seed in outcome.keys("random"):
+        cells[draw].append(outcome.value(("random", draw, seed)))
+    if len(cells) < 2:
+        return 0.0
+    means = np.array([np.mean(values) for values in cells.values()])
+    of_means = float(np.mean([of_seeds / len(values) for values in cells.values()]))
+    return max(0.0, float(means.var(ddof=1)) - of_means)
+
+
+def document_error(outcome: Outcome, difference: Array) -> float:
+    """Standard error of a ratio of sums, from packages as clusters."""
+    mean = difference.sum() / outcome.weights.sum()
+    left = difference - mean * outcome.weights
+    by_cluster = np.array([left[outcome.clusters == name].sum() for name in np.unique(outcome.clusters)])
+    count = len(by_cluster)
+    if count < 2:
+        return math.nan
+    return float(math.sqrt(np.square(by_cluster).sum() * count / (count - 1)) / outcome.weights.sum())
+
+
+def p_value(t: float, freedom: float) -> float:
+    """Two-sided, by integrating the density of Student's t beyond `t`."""
+    x = np.sinh(np.linspace(math.asinh(abs(t)), 12.0, 20_001))
+    log = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
+    density = np.exp(log - (freedom + 1) / 2 * np.log1p(x**2 / freedom))
+    return float(min(1.0, 2 * np.sum((density[1:] + density[:-1]) / 2 * np.diff(x))))
+
+
+def compare(outcome: Outcome, arm: str, other: str) -> dict[str, Any] | None:
+    """The difference in loss of two arms; None where one of them has no student yet."""
+    keys = [outcome.keys(arm), outcome.keys(other)]
+    of_seeds, freedom = seed_variance(outcome)
+    if not all(keys) or not freedom:
+        return None
+    means = [np.mean([outcome.sums[key] for key in of_arm], axis=0) for of_arm in keys]
+    difference = means[0] - means[1]
+    value = float(difference.sum() / outcome.weights.sum())
+    draws = [len({draw for _, draw, _ in of_arm}) for of_arm in keys]
+    parts = {
+        "seeds": of_seeds * sum(1 / len(of_arm) for of_arm in keys),
+        "selections": draw_variance(outcome, of_seeds) * sum(1 / count for count in draws),
+        "documents": document_error(outcome, difference) ** 2,
+    }
+    error = math.sqrt(sum(parts.values()))
+    half = quantile(0.975, freedom) * error
+    return {
+        "difference": value, "interval": [value - half, value + half], "error": error, "detectable": POWER * error,
+        "p": p_value(value / error, freedom), "students": [len(of_arm) for of_arm in keys],
+        "variances": parts, "freedom": freedom,
+    }  # fmt: skip
+
+
+def holm(found: list[dict[str, Any]]) -> None:
+    """Add `p_holm` to every comparison of a family of four, of which some may still be missing."""
+    largest = 0.0
+    for k, each in enumerate(sorted(found, key=lambda each: float(each["p"]))):
+        largest = max(largest, min(1.0, (len(CONTRASTS) - k) * each["p"]))
+        each["p_holm"] = largest
+
+
+def analyse(folder: Path) -> dict[str, Any]:
+    outcomes = read_outcomes(folder)
+    students = pq.read_table(folder / "students.parquet").to_pylist()
+    names = list(dict.fromkeys(student["arm"] for student in students))
+    arms: dict[str, Any] = {}
+    for arm in names:
+        of_arm = [student for student in students if student["arm"] == arm]
+        arms[arm] = {
+            "students": len(of_arm),
+            "seconds": float(np.median([student["training_seconds"] for student in of_arm])),
+            "bigram": {name: of_arm[0][f"bigram_{name}"] for name in ("D", "C", "S")},
+        }
+        for name, outcome in outcomes.items():
+            values = [outcome.value(key) for key in outcome.keys(arm)]
+            arms[arm][name] = {"mean": float(np.mean(values)), "by_student": values}
+    contrasts: dict[str, Any] = {}
+    pairs = (*CONTRASTS, ("random x2", "random"), *CONTRASTS_B)
+    for name, outcome in outcomes.items():
+        found = {f"{arm} - {other}": compare(outcome, arm, other) for arm, other in pairs}
+        holm([each for (arm, other) in CONTRASTS if (each := found[f"{arm} - {other}"]) is not None])
+        contrasts[name] = found
+    seeds = {
+        name: {"sd": math.sqrt(seed_variance(outcome)[0]), "freedom": seed_variance(outcome)[1],
+               "selection_sd": math.sqrt(draw_variance(outcome, seed_variance(outcome)[0]))}
+        for name, outcome in outcomes.items() if seed_variance(outcome)[1]
+    }  # fmt: skip
+    double = contrasts["D"]["random x2 - random"]
+    gate = None
+    if double is not None:
+        gate = {"detectable": double["detectable"], "difference": double["difference"],
+                "passed": double["detectable"] < -double["difference"]}  # fmt: skip
+    tokens = {name: int(outcome.weights.sum()) for name, outcome in outcomes.items()}
+    return {
+        "documents": len(outcomes["D"].weights), "packages": len(np.unique(outcomes["D"].clusters)), "tokens": tokens,
+        "arms": arms, "contrasts": contrasts, "seeds": seeds, "gate_2": gate, "needles": by_distance(folder),
+    }  # fmt: skip
+
+
+def by_distance(folder: Path) -> dict[str, list[list[float]]]:
+    """Of every arm (median distance, mean loss) from the nearest to the farthest needle."""
+    table = pq.read_table(folder / "needles.parquet").to_pydict()
+    found: dict[str, list[list[float]]] = {}
+    arm, distance, loss = (np.array(table[name]) for name in ("arm", "distance", "loss"))
+    edges = np.quantile(distance, np.linspace(0, 1, 17))
+    group = np.searchsorted(edges, distance, side="right").clip(1, 16)
+    for name in dict.fromkeys(table["arm"]):
+        found[name] = [
+            [float(np.median(distance[at])), float(loss[at].mean())]
+            for k in range(1, 17)
+            if (at := (arm == name) & (group == k)).any()
+        ]
+    return found
+
+
+def as_markdown(found: dict[str, Any]) -> str:
+    tokens = found["tokens"]
+    lines = [
+        f"{found['documents']} held-out rows of {found['packages']} packages; their far halves have {tokens['D']:,} "
+        f"tokens of class D, {tokens['C']:,} of C, {tokens['S']:,} of S.",
+        "",
+    ]
+    if found["gate_2"]:
+        gate = found["gate_2"]
+        verdict = "passed" if gate["passed"] else "not passed: train longer"
+        lines += [f"Gate 2: twice the tokens change the loss on D by {gate['difference']:+.4f}; a difference of "
+                  f"{gate['detectable']:.4f} would be found four times in five: {verdict}.", ""]  # fmt: skip
+    lines += [f"| arm | students | {' | '.join(OUTCOMES.values())} | bigram table on D | seconds |"]
+    lines += ["|---|---:|" + "---:|" * (len(OUTCOMES) + 2)]
+    for name, arm in found["arms"].items():
+        cells = [f"{arm[outcome]['mean']:.4f}" for outcome in OUTCOMES]
+        bigram = "-" if arm["bigram"]["D"] is None else f"{arm['bigram']['D']:.3f}"
+        lines.append(f"| {name} | {arm['students']} | {' | '.join(cells)} | {bigram} | {arm['seconds']:.0f} |")
+    lines += ["", "| contrast | outcome | difference | 95 % interval | detectable | p | p, Holm |"]
+    lines += ["|---|---|---:|---:|---:|---:|---:|"]
+    for outcome, contrasts in found["contrasts"].items():
+        for name, each in contrasts.items():
+            if each is None:
+                continue
+            low, high = each["interval"]
+            adjusted = f"{each['p_holm']:.3f}" if "p_holm" in each else ""
+            lines.append(f"| {name} | {OUTCOMES[outcome]} | {each['difference']:+.4f} | {low:+.4f} to {high:+.4f} | "
+                         f"{each['detectable']:.4f} | {each['p']:.3f} | {adjusted} |")  # fmt: skip
+    lines += ["", "| outcome | standard deviation of seeds | of random selections |", "|---|---:|---:|"]
+    for outcome, each in found["seeds"].items():
+        lines.append(f"| {OUTCOMES[outcome]} | {each['sd']:.4f} | {each['selection_sd']:.4f} |")
+    far = next(iter(found["needles"].values()))
+    lines += ["", f"| needles at a distance of | {' | '.join(f'{each[0]:,.0f}' for each in far)} |"]
+    lines += ["|---|" + "---:|" * len(far)]
+    for name, points in found["needles"].items():
+        lines.append(f"| {name} | {' | '.join(f'{loss:.2f}' for _, loss in points)} |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+def main(folder: Path) -> None:
+    found = analyse(folder)
+    (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "report.md").write_text(as_markdown(found))
+    print(as_markdown(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Continual pretraining in miniature: pack, judge, run with a kill and a resume, tables and report, on the CPU."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "experiment"
+sys.path.append(str(SCRIPTS))
+sys.path.append(str(SCRIPTS / "pretraining"))
+
+import arms  # noqa: E402
+import judge  # noqa: E402
+from pretraining import pack as packing  # noqa: E402
+from pretraining import report  # noqa: E402
+
+TOKENS, STUDENT_ROWS, HELD_OUT = 1024, 8, 4
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pool of invented text, a tiny model and its tokenizer."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("pretraining")
+    draw = np.random.default_rng(0)
+    words = ["".join(map(chr, draw.integers(97, 123, 4))) for _ in range(300)]
+    texts = [" ".join(words[k] for k in draw.integers(0, 300, 1200)) for _ in range(44)]
+    trained = ByteLevelBPETokenizer()
+    # With the words of the needles, whose 16 facts and questions would not fit into a row otherwise.
+    needle_words = [f"The number of the {colour} {animal} is 0 1 2 3 4 5 6 7 8 9"
+                    for colour in packing.COLOURS for animal in packing.ANIMALS]  # fmt: skip
+    trained.train_from_iterator(texts + 20 * needle_words, vocab_size=900, show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token=None)
+    splits = ["held_out"] * HELD_OUT + ["pool"] * 4 * STUDENT_ROWS + ["fault"] * 8
+    rows = [
+        {"id": f"row {k}", "package": f"package {k % 9}", "kind": "manuals", "domain": f"domain {k % 2}",
+         "split": split, "fault_kind": "logs" if split == "fault" else "", "text": text,
+         "input_ids": tokenizer.encode(text)[:TOKENS]}
+        for k, (split, text) in enumerate(zip(splits, texts, strict=True))
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), folder / "pool.parquet")
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=512, bos_token_id=None, eos_token_id=None,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    import torch
+
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+def script(name: str, *arguments: Any) -> list[str]:
+    return [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
+
+
+def run_command(folder: Path) -> list[str]:
+    return script("pretraining/run.py", "--model", folder / "model", "--pack", folder / "pack.npz", "--state",
+                  folder / "state.json.gz", "--only", "random", "--only", "guarded", "--seeds", 2)  # fmt: skip
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(gzip.decompress((folder / "state.json.gz").read_bytes()))
+    return found
+
+
+def test_the_whole_path_survives_a_kill_and_ends_in_a_report(inputs: Path) -> None:
+    subprocess.run(
+        script("pretraining/pack.py", inputs / "pool.parquet", "--tokenizer", inputs / "model", "--output",
+               inputs / "pack.npz", "--student-rows", STUDENT_ROWS, "--needle-rows", 2),
+        check=True,
+    )  # fmt: skip
+    subprocess.run(
+        script("judge.py", inputs / "pack.npz", "--judge", inputs / "model", "--tokenizer", inputs / "model"),
+        check=True,
+    )
+    # A tiny random judge finds no dependent tokens, and the report wants some.
+    classes, judged = judge.read_classes(inputs / "classes.npz", (HELD_OUT, TOKENS))
+    assert judged.all()
+    assert set(np.unique(classes[:, TOKENS // 2 :])) <= {1, 2, 3}
+    classes[:, TOKENS // 2 :: 5] = judge.CLASSES["D"]
+    judge.save_classes(inputs / "classes.npz", classes, judged)
+    first = subprocess.Popen(run_command(inputs))
+    while first.poll() is None and not ((inputs / "state.json.gz").exists() and read_state(inputs)["students"]):
+        time.sleep(0.05)
+    if first.poll() is None:
+        os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    before = read_state(inputs)
+    assert before["students"]
+    subprocess.run(run_command(inputs), check=True)
+    after = read_state(inputs)
+    for name, student in before["students"].items():
+        assert after["students"][name] == student
+    assert after["scores"] == before["scores"]
+    assert set(after["students"]) == {
+        "random/0/0", "random/1/1", "random/0/1", "random/1/0", "guarded/0/0", "guarded/0/1",
+    }  # fmt: skip
+    assert len(after["scores"]) == 4 * STUDENT_ROWS
+    student = after["students"]["random/0/0"]
+    assert len(set(student["rows"])) == STUDENT_ROWS
+    assert student["rows"] == after["students"]["random/0/1"]["rows"]
+    # One pass at a small rate teaches the unigrams: the loss falls, and by far more than seeds differ.
+    assert student["training_losses"][-1] < student["training_losses"][0]
+    output = inputs / "results"
+    common = ("--state", inputs / "state.json.gz", "--pack", inputs / "pack.npz", "--output", output)
+    subprocess.run(script("pretraining/tables.py", *common), check=True)
+    found = report.analyse(output)
+    assert found["arms"]["random"]["students"] == 4
+    contrast = found["contrasts"]["D"]["guarded - random"]
+    assert contrast["students"] == [2, 4]
+    means = [found["arms"][arm]["D"]["mean"] for arm in ("guarded", "random")]
+    assert contrast["difference"] == pytest.approx(means[0] - means[1], abs=1e-6)
+    assert "| guarded - random | loss on D |" in report.as_markdown(found)
+
+
+def test_a_state_of_another_pack_is_refused(inputs: Path) -> None:
+    state = read_state(inputs)
+    state["identity"]["pack"] = "another"
+    (inputs / "other.json.gz").write_bytes(gzip.compress(json.dumps(state).encode()))
+    command = [*run_command(inputs), "--state", str(inputs / "other.json.gz")]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "was started with another pack" in refused.stderr
+
+
+def test_every_arm_takes_its_quarter_of_each_domain() -> None:
+    draw = np.random.default_rng(0)
+    domains = ["a"] * 40 + ["b"] * 24 + ["c"] * 16
+    scores = {name: draw.random(80) for name in ("robust", "gain", "far_rare", "gzip_ratio")}
+    for job in arms.jobs():
+        taken = arms.rows_of(job, scores, domains, 20)
+        if job.arm == arms.UNTRAINED:
+            assert taken == []
+            continue
+        times = 2 if job.arm == "random x2" else 1
+        assert len(set(taken)) == 20 * times
+        assert sum(domains[row] == "a" for row in taken) == 10 * times
+    guarded = arms.rows_of(arms.Job(arm="guarded"), scores, domains, 20)
+    assert int(np.argmax(scores["robust"])) not in guarded
+    once = arms.rows_of(arms.Job(arm="random"), scores, domains, 20)
+    assert set(once) < set(arms.rows_of(arms.Job(arm="random x2"), scores, domains, 20))
+
+
+def test_needles_ask_for_what_stands_at_their_distances(inputs: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(inputs / "model")
+    haystack = np.array(tokenizer.encode("abcd " * 2000)[: 2 * TOKENS], np.uint16)
+    ids, places, distances = packing.needles(haystack, tokenizer, np.random.default_rng(0))
+    assert len(ids) == len(haystack)
+    assert (np.diff(distances) != 0).all()
+    for place, distance in zip(places, distances, strict=True):
+        assert (ids[place] == ids[place - distance]).all()
+        assert tokenizer.decode(ids[place]).isdigit()
+    assert distances.max() > 0.4 * len(ids)
+
+
+def test_a_bfloat16_student_keeps_rope_and_masters_in_float32(inputs: Path, tmp_path: Path) -> None:
+    import torch
+    from student import Students, write_long_config
+
+    write_long_config(inputs / "model", tmp_path, 2 * TOKENS)
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        students = Students(tmp_path, device="cpu", dtype=dtype)
+        assert students.model.dtype == dtype
+        assert students.model.model.rotary_emb.inv_freq.dtype == torch.float32
+        assert students.model.config.rope_parameters["rope_theta"] == 500_000
+        rows = np.random.default_rng(0).integers(0, 500, (4, 256)).astype(np.uint16)
+        losses.append(students.train(rows, seed=0)["training_losses"])
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+
+
+@pytest.mark.parametrize(("t", "freedom", "p"), [(2.2281, 10, 0.05), (12.706, 1, 0.05), (1.3722, 10, 0.2)])
+def test_p_equals_published_tables(t: float, freedom: float, p: float) -> None:
+    assert report.p_value(t, freedom) == pytest.approx(p, rel=1e-3)
+
+
+def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
+    found: list[dict[str, Any]] = [{"p": 0.04}, {"p": 0.01}, {"p": 0.03}, {"p": 0.5}]
+    report.holm(found)
+    assert [each["p_holm"] for each in found] == pytest.approx([0.09, 0.04, 0.09, 0.5])
