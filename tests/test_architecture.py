@@ -29,7 +29,7 @@ WITHOUT_TORCH = (
     "ladm.cli.main ladm.settings.config_file ladm.method.grid ladm.method.reduction ladm.modeling.facts "
     "ladm.storage.locks ladm.corpus.prepare ladm.runs.folder ladm.runs.results ladm.runs.status ladm.runs.verify "
     "ladm.scoring.engines.local ladm.scoring.rescore ladm.selection.subset "
-    "ladm.calibration.calibrate ladm.calibration.check ladm.report.page"
+    "ladm.calibration.calibrate ladm.calibration.check ladm.report.page ladm.comparison.page ladm.comparison.top"
 ).split()
 
 

@@ -98,7 +98,7 @@ def selection_table(manifest: Manifest) -> Iterator[str]:
     """The lines of a manifest's table, a domain a line; then what could not be selected, and why."""
     names = [*manifest.domains, "total"]
     # Names come from the data, so the column is as wide as the longest of them, but never more than 40 characters.
-    width = max(len(_plain(name)) for name in names)
+    width = max(len(plain(name)) for name in names)
     unit = "tokens" if manifest.budget_documents is None else "documents"
     lowest_of = "score" if manifest.by == "score" else "value"
     yield (
@@ -109,7 +109,7 @@ def selection_table(manifest: Manifest) -> Iterator[str]:
         quota = domain.quota_tokens if manifest.budget_documents is None else domain.quota_documents
         lowest = "-" if domain.lowest_score_taken is None else f"{domain.lowest_score_taken:.6g}"
         yield (
-            f"{_plain(name):<{width}} {domain.pool_documents:>9,} {domain.taken_documents:>9,} {_count(quota):>15} "
+            f"{plain(name):<{width}} {domain.pool_documents:>9,} {domain.taken_documents:>9,} {_count(quota):>15} "
             f"{domain.taken_tokens:>14,} {lowest:>13}"
         )
     budget = manifest.budget_tokens if manifest.budget_documents is None else manifest.budget_documents
@@ -125,7 +125,7 @@ def selection_table(manifest: Manifest) -> Iterator[str]:
     if manifest.percent is not None:
         yield f"the best {manifest.percent} % of every domain"
     if manifest.domains_left_out:
-        yield f"left out by weight 0: {', '.join(map(_plain, manifest.domains_left_out))}"
+        yield f"left out by weight 0: {', '.join(map(plain, manifest.domains_left_out))}"
     if manifest.copies:
         yield f"left out as copies of another row: {manifest.copies:,}"
     if manifest.without_value:
@@ -145,7 +145,7 @@ def _guard_table(manifest: Manifest) -> Iterator[str]:
             limits = f"{guard.column} from {low} to {high}"
         else:
             limits = f"{guard.column} of at least {low}" if low else f"{guard.column} of at most {high}"
-        by_domain = ", ".join(f"{_plain(name)} {count:,}" for name, count in guard.dropped.items())
+        by_domain = ", ".join(f"{plain(name)} {count:,}" for name, count in guard.dropped.items())
         yield f"dropped by --within {guard.given}: {total:,}, keeping {limits}{f' ({by_domain})' if by_domain else ''}"
         if guard.without_value:
             yield f"dropped without a value of {guard.column}: {guard.without_value:,}"
@@ -155,8 +155,8 @@ def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-def _plain(name: str) -> str:
-    """A name from the data as one line of at most 40 printable characters."""
+def plain(name: str, *, most: int = 40) -> str:
+    """A text from the data as one line of at most `most` printable characters."""
     # Control characters could rewrite what is on the terminal, and a right-to-left mark the order of the table.
     text = "".join(c if c.isprintable() else "?" for c in name)
-    return text if len(text) <= 40 else text[:39] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ladm.cli.calibration import calibrate, check
+from ladm.cli.comparison import compare, top
 from ladm.cli.data import prepare
 from ladm.cli.evaluation import evaluate
 from ladm.cli.options import CommandGroup, fail_usage, usage_message, write_epilog
@@ -26,7 +27,7 @@ from ladm.version import __version__
 SECTIONS = {
     # A test compares this table with the commands that are added below, so that none is missing in the help.
     "From documents to a subset, in this order": ("prepare", "score", "select"),
-    "What came out, and why": ("inspect", "report", "status", "verify"),
+    "What came out, and why": ("top", "inspect", "report", "compare", "status", "verify"),
     "A score to trust": ("check", "calibrate", "rescore"),
     "Models": ("train", "evaluate"),
 }
@@ -105,7 +106,22 @@ def main() -> None:
     """Pick the long documents worth training a long-context language model on."""
 
 
-for command in (prepare, score, select, inspect, report, status, verify, check, calibrate, rescore, train, evaluate):
+for command in (
+    prepare,
+    score,
+    select,
+    top,
+    inspect,
+    report,
+    compare,
+    status,
+    verify,
+    check,
+    calibrate,
+    rescore,
+    train,
+    evaluate,
+):
     main.add_command(command)
 
 

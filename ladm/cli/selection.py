@@ -16,7 +16,7 @@ from ladm.settings.selection import SelectSettings
     examples=(
         "ladm select run --tokens 1B -o subset",
         "ladm select run --top 20% --within gzip_ratio:20%-80% --within copy_share:-95% -o subset",
-        "ladm select run --documents 5000 --by 'rank(gain) + rank(robust)' -o subset",
+        "ladm select run --documents 5000 --by 'rank(gain)+rank(robust)' -o subset",
         "ladm select run run2 --rows rows rows2 --tokens 500M --quota weights.yaml -o subset --dry-run",
     ),
 )

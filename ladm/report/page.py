@@ -5,15 +5,14 @@ Whatever comes from the data is text: the template escapes all of it, and the pa
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 from ladm.errors import LadmError
 from ladm.explain.inspected_document import InspectedDocument
 from ladm.progress import Echo
 from ladm.report.charts import scale
+from ladm.report.environment import page_environment
 from ladm.report.overview import (
     MOST_DOMAINS,
     MOST_DOTS,
@@ -33,10 +32,6 @@ from ladm.storage.files import require_place, write_whole
 from ladm.version import __version__
 
 STRIP_WIDTH = 440
-_BLANK_LINES = re.compile(r"\n\s*\n")
-_CONTROL = {k: " " for k in (*range(32), *range(127, 160)) if k not in (9, 10)}
-_DIRECTION = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), None)
-"""Characters that change the direction of all text after them, so that a title could disguise what follows it."""
 
 
 def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
@@ -79,7 +74,7 @@ def _render(
     line = scale([best, worst], STRIP_WIDTH)
     identity = run.identity
     page: str = (
-        _environment()
+        page_environment()
         .get_template("report.html")
         .render(
             version=__version__,
@@ -106,33 +101,6 @@ def _render(
         )
     )
     return page
-
-
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(
-        loader=PackageLoader("ladm", "report/templates"),
-        autoescape=True,
-        # A misspelt name fails here instead of leaving a gap on the page.
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"number": lambda x: f"{x:,}", "short": lambda x: f"{x:.4g}", "clean": clean, "tight": tight}
-    made.filters["percent"] = lambda x: f"{100 * x:.0f} %" if x >= 0.095 else f"{100 * x:.2g} %"
-    return made
-
-
-def clean(value: Any, most: int = 160) -> str:
-    """Text without control characters, cut to `most` characters."""
-    text = str(value).translate(_CONTROL | _DIRECTION)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def tight(value: str, most: int) -> str:
-    """The same without blank lines."""
-    return clean(_BLANK_LINES.sub("\n", value), most)
 
 
 def _read_manifest(settings: ReportSettings, run: Run) -> Manifest:

@@ -1,0 +1,150 @@
+"""The commands that look at columns of a run: top, compare."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ladm.cli.display import plain
+from ladm.cli.options import settings_command
+from ladm.cli.terminal import AS_JSON, is_set, note, quieten_libraries
+from ladm.settings.comparison import CompareSettings, TopSettings
+
+if TYPE_CHECKING:
+    from ladm.comparison.compare import Comparison, DifferentDocument
+    from ladm.comparison.top import TopList
+
+
+@settings_command(
+    TopSettings,
+    short_help="The best or worst documents, a line each",
+    examples=(
+        "ladm top run",
+        "ladm top run -n 20 --worst --domain ArXiv",
+        "ladm top run --by 'rank(gain)+rank(robust)'",
+    ),
+)
+def top(settings: TopSettings) -> None:
+    """List the documents of RUN with the highest scores: rank, score, domain, id and the first line of the text."""
+    quieten_libraries()
+    from ladm.comparison.top import top_documents
+
+    found = top_documents(settings)
+    if found.note is not None:
+        note(f"note      {found.note}")
+    for line in [json.dumps(found.as_json())] if is_set(AS_JSON) else _top_table(found):
+        click.echo(line)
+
+
+def _top_table(found: TopList) -> Iterator[str]:
+    domains = [plain(document.domain) for document in found.documents]
+    ids = [plain(document.id) for document in found.documents]
+    by = "score" if found.by == "score" else "value"
+    domain_width, id_width = (max(map(len, [title, *texts])) for title, texts in (("domain", domains), ("id", ids)))
+    yield f"{'rank':>8}  {by:>11}  {'domain':<{domain_width}}  {'id':<{id_width}}  text"
+    for document, domain, name in zip(found.documents, domains, ids, strict=True):
+        line = f"{document.rank:>8,}  {document.value:>11.5g}  {domain:<{domain_width}}  {name:<{id_width}}  "
+        yield (line + plain(document.first_line, most=80)).rstrip()
+
+
+@settings_command(
+    CompareSettings,
+    short_help="How columns of a run, or of two, agree",
+    examples=(
+        "ladm compare run --columns robust,gain,gzip_ratio",
+        "ladm compare run run2 --columns score -o compare.html",
+        "ladm compare run --rows rows --kinds kind --cluster package",
+    ),
+)
+def compare(settings: CompareSettings) -> None:
+    """Compare columns of RUN, or of two RUNs of the same rows.
+
+    Rank correlations overall and inside domains, the overlap of what a selection would take, and the documents that the
+    first two columns rank most differently. With --kinds, how well each column tells intact documents from other kinds.
+    """
+    quieten_libraries()
+    from ladm.comparison.compare import compare as run_compare
+    from ladm.comparison.page import PAGE_MARK, write_page
+    from ladm.storage.files import require_place
+
+    require_place(settings.output, mark=PAGE_MARK)
+    found = run_compare(settings)
+    if found.note is not None:
+        note(f"note      {found.note}")
+    page = None if settings.output is None else str(write_page(found, Path(settings.output)))
+    content = _without_nan(asdict(found)) | {"page": page}
+    for line in [json.dumps(content)] if is_set(AS_JSON) else _compare_lines(found):
+        click.echo(line)
+    if page is not None and not is_set(AS_JSON):
+        click.echo(f"page: {page}")
+
+
+def _without_nan(value: Any) -> Any:
+    """NaN as null, because JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _compare_lines(found: Comparison) -> Iterator[str]:
+    """The tables of a comparison."""
+    width = max(len(plain(column.name)) for column in found.columns)
+    yield f"{'column':<{width}} {'documents':>10} {'25 %':>11} {'median':>11} {'75 %':>11}"
+    for column in found.columns:
+        numbers = " ".join(f"{value:>11.5g}" for value in column.quartiles)
+        yield f"{plain(column.name):<{width}} {column.documents:>10,} {numbers}"
+    if found.pairs:
+        yield ""
+        head = f"{'a':<{width}} {'b':<{width}}"
+        overlap = f"overlap of the best {found.top_percent:g} %"
+        yield f"{head} {'inside domains':>15} {'overall':>8} {overlap:>{len(overlap)}}"
+    for pair in found.pairs:
+        names = f"{plain(pair.a):<{width}} {plain(pair.b):<{width}}"
+        overlap_text = f"{pair.overlap:.0%}" if not math.isnan(pair.overlap) else "-"
+        yield f"{names} {_rho(pair.inside_domains):>15} {_rho(pair.spearman):>8} {overlap_text:>{len(overlap)}}"
+    if found.correlated < found.documents:
+        yield f"correlations on {found.correlated:,} of {found.documents:,} documents, evenly spaced"
+    yield from _kind_lines(found, width)
+    for column, documents in zip(found.columns[:2], (found.higher_by_a, found.higher_by_b), strict=False):
+        yield from _different_lines(plain(column.name), documents)
+
+
+def _kind_lines(found: Comparison, width: int) -> Iterator[str]:
+    if found.kinds is None:
+        return
+    kinds = found.kinds
+    yield ""
+    yield (
+        f"AUC of {plain(kinds.intact)} ({kinds.intact_rows:,} rows) over each kind; 95 % intervals over "
+        f"{kinds.clusters:,} clusters"
+    )
+    titles = [f"{plain(kind.kind)} ({kind.rows:,})" for kind in kinds.kinds]
+    widths = [max(24, len(title)) for title in titles]
+    yield f"{'column':<{width}}" + "".join(f" {title:>{w}}" for title, w in zip(titles, widths, strict=True))
+    for column in found.columns:
+        cells = [kind.by_column[column.name] for kind in kinds.kinds]
+        texts = ["-" if cell is None else str(cell) for cell in cells]
+        yield f"{plain(column.name):<{width}}" + "".join(f" {t:>{w}}" for t, w in zip(texts, widths, strict=True))
+
+
+def _different_lines(name: str, documents: list[DifferentDocument]) -> Iterator[str]:
+    if not documents:
+        return
+    yield ""
+    yield f"ranked higher by {name} (rank in the domain by the first and by the second column; 1 is the highest)"
+    for document in documents:
+        ranks = f"{document.rank_a:.2f} {document.rank_b:.2f}"
+        name = f"{plain(document.domain)}  {plain(document.id)}"
+        yield f"  {ranks}  {name}  {plain(document.beginning, most=80)}".rstrip()
+
+
+def _rho(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,80 @@
+"""Two columns -> how far they agree: rank correlation, overall and inside domains, and the overlap of what they take.
+
+Imports no torch. Shape suffixes: N documents, D domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.selection.ranks import average_ranks
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int32]
+LEAST_DOCUMENTS = 3
+"""A correlation of two documents is always 1 or -1."""
+
+
+def spearman(a_N: Floats, b_N: Floats) -> float:
+    """Spearman's rank correlation over the documents that have both values; NaN where there is none to compute."""
+    both_N = ~(np.isnan(a_N) | np.isnan(b_N))
+    return _correlation(average_ranks(a_N[both_N]), average_ranks(b_N[both_N]))
+
+
+def spearman_inside_domains(a_N: Floats, b_N: Floats, codes_N: Codes) -> float:
+    """The mean of the domains' own Spearman correlations, weighted by their documents.
+
+    Selection ranks inside domains, so that a correlation which only reflects differences between domains is of no use
+    to it. Domains of fewer than three documents, and those where a column is constant, are left out.
+    """
+    total = weight = 0.0
+    for part in _parts(codes_N):
+        both = part[~(np.isnan(a_N[part]) | np.isnan(b_N[part]))]
+        found = _correlation(average_ranks(a_N[both]), average_ranks(b_N[both]))
+        if not np.isnan(found):
+            total, weight = total + found * len(both), weight + len(both)
+    return total / weight if weight else float("nan")
+
+
+def ranks_inside_domains(values_N: Floats, codes_N: Codes) -> Floats:
+    """The rank of each document in its domain, as a share from 0 (the lowest) to 1; NaN where it has no value."""
+    shares_N = np.full(len(values_N), np.nan)
+    for part in _parts(codes_N):
+        ranks = average_ranks(values_N[part])
+        count = np.count_nonzero(~np.isnan(ranks))
+        shares_N[part] = (ranks - 1) / (count - 1) if count > 1 else np.where(np.isnan(ranks), np.nan, 0.5)
+    return shares_N
+
+
+def best_inside_domains(values_N: Floats, codes_N: Codes, *, share: float) -> npt.NDArray[np.bool_]:
+    """The documents that a selection of this share of every domain takes, ties in the order of the documents: (N,)."""
+    taken_N = np.zeros(len(values_N), dtype=np.bool_)
+    for part in _parts(codes_N):
+        known = part[~np.isnan(values_N[part])]
+        count = min(round(share * len(part)), len(known))
+        taken_N[known[np.argsort(-values_N[known], kind="stable")[:count]]] = True
+    return taken_N
+
+
+def overlap(taken_N: npt.NDArray[np.bool_], other_N: npt.NDArray[np.bool_]) -> float:
+    """The share of what one takes that the other takes too; of the larger one where their numbers differ."""
+    most = max(int(taken_N.sum()), int(other_N.sum()))
+    return int((taken_N & other_N).sum()) / most if most else float("nan")
+
+
+def _correlation(a_N: Floats, b_N: Floats) -> float:
+    """Pearson's correlation; NaN for fewer than three documents, or where one of the two is constant."""
+    if len(a_N) < LEAST_DOCUMENTS:
+        return float("nan")
+    a_N, b_N = a_N - a_N.mean(), b_N - b_N.mean()
+    scale = float(np.sqrt((a_N @ a_N) * (b_N @ b_N)))
+    return float(a_N @ b_N) / scale if scale > 0 else float("nan")
+
+
+def _parts(codes_N: Codes) -> Sequence[npt.NDArray[np.int64]]:
+    """The places of the documents of each domain."""
+    order = np.argsort(codes_N, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(codes_N[order])) + 1)

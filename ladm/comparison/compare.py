@@ -1,0 +1,254 @@
+"""One run or two of the same rows, and columns -> where they agree and where not. Imports no torch.
+
+Shape suffixes: N documents with a score in the first run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.comparison.agreement import (
+    best_inside_domains,
+    overlap,
+    ranks_inside_domains,
+    spearman,
+    spearman_inside_domains,
+)
+from ladm.comparison.kinds import KindTable, kind_table, read_row_column
+from ladm.comparison.labels import Beginnings, domain_batches, read_labels, run_of
+from ladm.errors import LadmError
+from ladm.runs.columns import column_names, fill_columns, require_known
+from ladm.runs.folder import Run
+from ladm.runs.results import count_scored
+from ladm.selection.evaluation import evaluate
+from ladm.selection.sources import open_rows_of
+from ladm.settings.comparison import MOST_COLUMNS, CompareSettings
+from ladm.settings.expressions import Expression, parse_expression
+
+MOST_CORRELATED = 200_000
+"""Documents that correlations are computed on; of more, evenly spaced ones."""
+BEGINNING_CHARACTERS = 240
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two columns. NaN where no document has both values, or one of the columns is constant."""
+
+    a: str
+    b: str
+    spearman: float
+    inside_domains: float
+    overlap: float
+    """Share of what a selection by `a` takes that one by `b` takes too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferentDocument:
+    """A document that two columns rank differently in its domain: 1 is the highest rank, 0 the lowest."""
+
+    domain: str
+    id: str
+    rank_a: float
+    rank_b: float
+    beginning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnSummary:
+    """How many documents have a value, and their quartiles."""
+
+    name: str
+    documents: int
+    quartiles: tuple[float, float, float]
+    by_domain: dict[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What `ladm compare` found."""
+
+    runs: list[str]
+    documents: int
+    correlated: int
+    domains: int
+    top_percent: float
+    columns: list[ColumnSummary]
+    pairs: list[Pair]
+    higher_by_a: list[DifferentDocument]
+    """Documents that the first column ranks high and the second low; then the other way round."""
+    higher_by_b: list[DifferentDocument]
+    kinds: KindTable | None
+    note: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Columns:
+    """Columns of the documents of the first run."""
+
+    positions_N: npt.NDArray[np.int64]
+    values: dict[str, Floats]
+    domain_names: list[str]
+    codes_N: Codes
+
+
+def compare(settings: CompareSettings) -> Comparison:
+    """Compare columns of `settings.runs`.
+
+    Raises LadmError for an unfinished run, runs of different rows, and rows that are not theirs; UsageError for a
+    column that a run does not have.
+    """
+    runs = [run_of(name) for name in settings.runs]
+    if len({str(run.identity.data) for run in runs}) > 1:
+        raise LadmError(f"{runs[1].folder} scored other rows than {runs[0].folder}; only runs of the same rows compare")
+    columns = _read(runs, settings)
+    taken = {
+        name: best_inside_domains(values_N, columns.codes_N, share=settings.top / 100)
+        for name, values_N in columns.values.items()
+    }
+    every = max(1, -(-len(columns.positions_N) // MOST_CORRELATED))
+    sampled = slice(None, None, every)
+    codes_S = columns.codes_N[sampled]
+    pairs = [
+        Pair(
+            a=a,
+            b=b,
+            spearman=spearman(columns.values[a][sampled], columns.values[b][sampled]),
+            inside_domains=spearman_inside_domains(columns.values[a][sampled], columns.values[b][sampled], codes_S),
+            overlap=overlap(taken[a], taken[b]),
+        )
+        for a, b in combinations(columns.values, 2)
+    ]
+    higher_by_a, higher_by_b, note = _different(runs[0], columns, settings)
+    return Comparison(
+        runs=[str(run.folder) for run in runs],
+        documents=len(columns.positions_N),
+        correlated=len(codes_S),
+        domains=len(columns.domain_names),
+        top_percent=settings.top,
+        columns=[_summary(name, values_N, columns) for name, values_N in columns.values.items()],
+        pairs=pairs,
+        higher_by_a=higher_by_a,
+        higher_by_b=higher_by_b,
+        kinds=_kinds(runs[0], columns, settings),
+        note=note,
+    )
+
+
+def _read(runs: Sequence[Run], settings: CompareSettings) -> _Columns:
+    """The columns of both runs for the documents of the first one, NaN where the second has none."""
+    positions_N = np.empty(0, dtype=np.int64)
+    values: dict[str, Floats] = {}
+    for k, run in enumerate(runs):
+        expressions = settings.expressions or _default_columns(run, alone=len(runs) == 1)
+        # A column that both runs have is compared with itself; which run it is of is part of its name.
+        prefix = f"{run.folder.name}: " if len(runs) > 1 else ""
+        if prefix and any(name.startswith(prefix) for name in values):
+            prefix = f"{run.folder.name} {k + 1}: "
+        positions, found = _evaluated(run, expressions, seed=settings.seed)
+        if k == 0:
+            positions_N = positions
+        else:
+            found = {name: _joined(values_M, positions, positions_N, run.num_rows) for name, values_M in found.items()}
+        values |= {f"{prefix}{name}": values_N for name, values_N in found.items()}
+    if len(values) < 2 and settings.kinds is None:
+        raise LadmError("one column has nothing to be compared with; give --columns A,B or another RUN")
+    numbers: dict[str, int] = {}
+    domains = chain.from_iterable(domain_batches(runs[0], settings.domain_key))
+    codes_N = np.fromiter((numbers.setdefault(d, len(numbers)) for d in domains), dtype=np.int32)
+    return _Columns(positions_N=positions_N, values=values, domain_names=list(numbers), codes_N=codes_N)
+
+
+def _default_columns(run: Run, *, alone: bool) -> list[Expression]:
+    names = column_names(run) if alone else ["score"]
+    # Stored names of somebody else's signals may be no words of an expression.
+    return [parse_expression(name) for name in names if name.isidentifier()][:MOST_COLUMNS]
+
+
+def _evaluated(
+    run: Run, expressions: Sequence[Expression], *, seed: int
+) -> tuple[npt.NDArray[np.int64], dict[str, Floats]]:
+    names = dict.fromkeys(name for expression in expressions for name in expression.names)
+    require_known(run, names)
+    count = count_scored(run.folder)
+    arrays = {name: np.empty(count) for name in names}
+    positions_N = np.empty(count, dtype=np.int64)
+    fill_columns(run, arrays, positions_N, seed=seed)
+    return positions_N, {expression.text: evaluate(expression, arrays) for expression in expressions}
+
+
+def _joined(
+    values_M: Floats, positions_M: npt.NDArray[np.int64], positions_N: npt.NDArray[np.int64], num_rows: int
+) -> Floats:
+    values_T = np.full(num_rows, np.nan)
+    values_T[positions_M] = values_M
+    joined_N: Floats = values_T[positions_N]
+    return joined_N
+
+
+def _summary(name: str, values_N: Floats, columns: _Columns) -> ColumnSummary:
+    """Medians and quartiles, as in figure 4 of the paper."""
+    by_domain = {
+        domain: _quartiles(values_N[columns.codes_N == code]) for code, domain in enumerate(columns.domain_names[:100])
+    }
+    count = int(np.count_nonzero(~np.isnan(values_N)))
+    return ColumnSummary(name=name, documents=count, quartiles=_quartiles(values_N), by_domain=by_domain)
+
+
+def _quartiles(values: Floats) -> tuple[float, float, float]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return (float("nan"),) * 3
+    low, middle, high = np.quantile(known, (0.25, 0.5, 0.75))
+    return float(low), float(middle), float(high)
+
+
+def _different(
+    run: Run, columns: _Columns, settings: CompareSettings
+) -> tuple[list[DifferentDocument], list[DifferentDocument], str | None]:
+    """The documents whose ranks in their domain differ most between the first two columns, each way."""
+    if settings.show == 0 or len(columns.values) < 2:
+        return [], [], None
+    a_N, b_N = (ranks_inside_domains(values_N, columns.codes_N) for values_N in list(columns.values.values())[:2])
+    difference_N = a_N - b_N
+    order = np.argsort(difference_N, kind="stable")
+    order = order[: np.count_nonzero(~np.isnan(difference_N))]
+    ends = [order[::-1][: settings.show], order[: settings.show]]
+    labels = read_labels(run, columns.positions_N[np.concatenate(ends)].tolist(), settings.domain_key)
+    beginnings = Beginnings(run, settings.rows)
+    found: list[list[DifferentDocument]] = []
+    for sign, places in zip((1, -1), ends, strict=True):
+        # In a small set the same document may stand at both ends, or the columns may agree.
+        shown = [k for k in places.tolist() if sign * difference_N[k] > 0]
+        named = [labels[int(columns.positions_N[k])] for k in shown]
+        found.append(
+            [
+                DifferentDocument(
+                    domain=label.domain,
+                    id=label.id,
+                    rank_a=float(a_N[k]),
+                    rank_b=float(b_N[k]),
+                    beginning=beginnings.of(label, most=BEGINNING_CHARACTERS),
+                )
+                for k, label in zip(shown, named, strict=True)
+            ]
+        )
+    return found[0], found[1], beginnings.missing
+
+
+def _kinds(run: Run, columns: _Columns, settings: CompareSettings) -> KindTable | None:
+    if settings.kinds is None:
+        return None
+    rows = open_rows_of(run, settings.rows)
+    kinds = read_row_column(rows, settings.kinds, columns.positions_N)
+    clusters: Sequence[object] = range(len(kinds))
+    if settings.cluster is not None:
+        clusters = read_row_column(rows, settings.cluster, columns.positions_N)
+    return kind_table(columns.values, kinds, list(clusters), intact=settings.intact, seed=settings.seed)

@@ -1,0 +1,98 @@
+"""Documents of known kinds and their columns -> the AUC of the intact ones over each other kind. Imports no torch.
+
+Shape suffixes: A intact documents, B rows of another kind, N documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.calibration.estimates import Estimate, Wins, estimate_auc, wins
+from ladm.corpus.rows import Rows
+from ladm.errors import LadmError
+
+ROWS_AT_A_TIME = 10_000
+MOST_PAIRS = 50_000_000
+"""Intact documents times rows of a kind: eight bytes each in memory."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindAUC:
+    """One kind: its rows, and for every column the AUC of intact documents over them, with the interval."""
+
+    kind: str
+    rows: int
+    by_column: dict[str, Estimate | None]
+    """None where no row of the kind, or no intact document, has a value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindTable:
+    """The AUC of every kind and column."""
+
+    intact: str
+    intact_rows: int
+    clusters: int
+    kinds: list[KindAUC]
+
+
+def kind_table(
+    columns: Mapping[str, Floats], kinds: list[str | None], clusters: list[Any], *, intact: str, seed: int
+) -> KindTable:
+    """The AUC of `intact` over every other kind, for each column: 0.5 is chance, 1 ranks every intact document higher.
+
+    `kinds` and `clusters` are of the documents in `columns`; documents without a kind are left out. Intervals are 95 %
+    percentiles of a bootstrap that draws clusters with all their rows.
+    Raises LadmError where there is no intact document, no other kind, or too many of both.
+    """
+    names = np.array([kind or "" for kind in kinds], dtype=object)
+    numbers: dict[Any, int] = {}
+    codes_N = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
+    others = sorted({kind for kind in kinds if kind not in (None, intact)})
+    is_intact_N = names == intact
+    if not is_intact_N.any() or not others:
+        found = ", ".join(sorted({kind for kind in kinds if kind})) or "none"
+        raise LadmError(f"the kinds are {found}; an AUC needs {intact} and another one (--intact)")
+    made = []
+    for kind in others:
+        is_kind_N = names == kind
+        if int(is_intact_N.sum()) * int(is_kind_N.sum()) > MOST_PAIRS:
+            raise LadmError(
+                f"{is_intact_N.sum():,} x {is_kind_N.sum():,} rows of {intact} and {kind} are too many pairs"
+            )
+        by_column = {
+            name: _estimate(values_N, is_intact_N, is_kind_N, codes_N, seed=seed) for name, values_N in columns.items()
+        }
+        made.append(KindAUC(kind=str(kind), rows=int(is_kind_N.sum()), by_column=by_column))
+    return KindTable(intact=intact, intact_rows=int(is_intact_N.sum()), clusters=len(numbers), kinds=made)
+
+
+def _estimate(
+    values_N: Floats,
+    is_intact_N: npt.NDArray[np.bool_],
+    is_kind_N: npt.NDArray[np.bool_],
+    codes_N: npt.NDArray[np.int64],
+    *,
+    seed: int,
+) -> Estimate | None:
+    known_N = ~np.isnan(values_N)
+    intact, bad = known_N & is_intact_N, known_N & is_kind_N
+    if not intact.any() or not bad.any():
+        return None
+    pairs = Wins(wins_AB=wins(values_N[intact], values_N[bad]), intact_A=codes_N[intact], rows_B=codes_N[bad])
+    return estimate_auc([pairs], seed=seed)
+
+
+def read_row_column(rows: Rows, name: str, positions_N: npt.NDArray[np.int64]) -> list[str | None]:
+    """A column of the rows at these positions, as text. Raises LadmError where the rows have no such column."""
+    values: list[Any] = []
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        values += rows.column(name, start, min(start + ROWS_AT_A_TIME, len(rows)))
+    return [None if values[k] is None else str(values[k]) for k in positions_N.tolist()]

@@ -1,0 +1,141 @@
+"""Rows of a run -> what a person recognises them by: domain, id, the beginning of the text. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ladm.corpus.meta import look_up
+from ladm.corpus.rows import Rows, open_rows
+from ladm.errors import LadmError, UsageError
+from ladm.runs.folder import Run
+from ladm.runs.results import columns_of, score_batches
+from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
+
+NO_DOMAIN = "(none)"
+TEXT = "text"
+MOST_CHARACTERS = 2000
+"""Of a text that are looked at for its beginning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What a document is called. `id` is its own id, or its index where it has none."""
+
+    position: int
+    domain: str
+    id: str
+    num_tokens: int
+
+
+def domain_batches(run: Run, domain_key: str) -> Iterator[list[str]]:
+    """The domain of every row with a score, a batch at a time, in the order of `scores.parquet`."""
+    reader = _DomainReader(run, domain_key)
+    for batch in score_batches(run.folder, ["position", *reader.columns]):
+        yield reader.read(batch)
+
+
+def read_labels(run: Run, positions: Collection[int], domain_key: str) -> dict[int, Label]:
+    """The labels of some rows, by position."""
+    reader = _DomainReader(run, domain_key)
+    present = columns_of(run.folder)
+    names = [name for name in ("id", "index", "chunked_index") if name in present]
+    wanted = pa.array(sorted(positions), pa.int64())
+    found: dict[int, Label] = {}
+    for whole in score_batches(run.folder, sorted({"position", "num_tokens", *names, *reader.columns})):
+        batch = whole.filter(pa.compute.is_in(whole["position"], value_set=wanted))
+        parts = zip(*(batch[name].to_pylist() for name in ("position", "num_tokens")), reader.read(batch), strict=True)
+        ids: list[dict[str, Any]] = [{name: batch[name][k].as_py() for name in names} for k in range(len(batch))]
+        for (position, num_tokens, domain), named in zip(parts, ids, strict=True):
+            label = Label(position=position, domain=domain, id=_id(named, position), num_tokens=num_tokens)
+            found[position] = label
+    return found
+
+
+def _id(named: Mapping[str, Any], position: int) -> str:
+    own = named.get("id")
+    if own is None:
+        own = named.get("index", position)
+    chunk = named.get("chunked_index")
+    return str(own) if chunk is None else f"{own}/{chunk}"
+
+
+class _DomainReader:
+    """Reads the domain of rows from their `meta`, or from a column that the run repeats."""
+
+    def __init__(self, run: Run, domain_key: str) -> None:
+        column, *self._path = domain_key.split(".")
+        self.columns: list[str] = []
+        self._is_one = domain_key == NO_DOMAINS
+        if self._is_one:
+            return
+        if column not in columns_of(run.folder):
+            raise UsageError(
+                f"--domain-key {domain_key}: {run.folder} repeats meta, id, domain and source of the rows; give one of "
+                f"them, or {NO_DOMAINS}"
+            )
+        self.columns = [column]
+        self._column = column
+
+    def read(self, batch: pa.RecordBatch) -> list[str]:
+        if self._is_one:
+            return [ONE_DOMAIN] * len(batch)
+        values = batch[self._column].to_pylist()
+        if self._column == "meta":
+            values = [json.loads(value) for value in values]
+        found = [look_up(value, self._path) for value in values]
+        return [NO_DOMAIN if domain is None else domain for domain in found]
+
+
+class Beginnings:
+    """The beginnings of some rows' texts, from the data set called `name`, or the one that the run found.
+
+    `missing` says why there are none: the data set is gone, or has no texts. Raises LadmError for a data set that was
+    given and cannot be read.
+    """
+
+    def __init__(self, run: Run, name: str | None) -> None:
+        self.missing: str | None = None
+        self._rows: Rows | None = None
+        place = name or run.identity.about.get("rows", "")
+        try:
+            rows = open_rows(str(place), limit=run.num_rows)
+        except LadmError as error:
+            if name is not None:
+                raise
+            self.missing = f"{error}; give --rows where they are now, for the texts"
+            return
+        if TEXT not in rows.column_names:
+            self.missing = f"{rows.name} has no column {TEXT}, so no texts are shown"
+            return
+        self._rows = rows
+
+    def of(self, label: Label, *, most: int) -> str:
+        """The first `most` characters of a text, as one line. Raises LadmError for other rows than the run's."""
+        if self._rows is None:
+            return ""
+        k = label.position
+        # The digest of all rows would be certain and takes minutes; other rows are nearly always of another length.
+        if k >= len(self._rows) or int(self._rows.lengths(k, k + 1)[0]) != label.num_tokens:
+            raise LadmError(f"{self._rows.name} are not the rows of this run: row {k} has another length")
+        (text,) = self._rows.column(TEXT, k, k + 1)
+        return " ".join(str(text or "")[:MOST_CHARACTERS].split())[:most]
+
+    def first_line(self, label: Label, *, most: int) -> str:
+        """The first line of a text that is not blank, cut to `most` characters."""
+        if self._rows is None:
+            return ""
+        self.of(label, most=0)
+        (text,) = self._rows.column(TEXT, label.position, label.position + 1)
+        lines = (line.strip() for line in str(text or "")[:MOST_CHARACTERS].splitlines())
+        return next((line for line in lines if line), "")[:most]
+
+
+def run_of(name: str) -> Run:
+    """A run by its folder."""
+    return Run.read(Path(name))

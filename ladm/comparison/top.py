@@ -1,0 +1,98 @@
+"""A run and a column -> the documents at the top of it, or at the bottom, as a person recognises them. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.comparison.labels import Beginnings, domain_batches, read_labels, run_of
+from ladm.errors import LadmError
+from ladm.runs.columns import read_columns
+from ladm.selection.evaluation import evaluate
+from ladm.settings.comparison import TopSettings
+
+LINE_CHARACTERS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopDocument:
+    """A document of the list. `rank` is its place among all documents with a value, 1 for the highest."""
+
+    rank: int
+    value: float
+    domain: str
+    id: str
+    position: int
+    first_line: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopList:
+    """The documents, from the end that was requested; `note` says why there are no texts."""
+
+    by: str
+    documents: list[TopDocument]
+    note: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"by": self.by, "documents": [vars(document) for document in self.documents]}
+
+
+def top_documents(settings: TopSettings) -> TopList:
+    """The documents with the highest values, or the lowest.
+
+    Raises LadmError for an unfinished run, one without a value, and a domain that no document has; UsageError for a
+    column that the run does not have.
+    """
+    run, expression = run_of(settings.run), settings.ranking
+    table = read_columns(run, expression.names)
+    positions_N = table["position"].to_numpy()
+    values_N = evaluate(expression, {name: table[name].to_numpy() for name in expression.names})
+    # Stable, so that equal values keep the order of the run: by score, then by id.
+    order = np.argsort(-values_N, kind="stable")
+    order = order[: np.count_nonzero(~np.isnan(values_N))]
+    ranks = np.arange(1, len(order) + 1)
+    if settings.domain is not None:
+        inside_N = _in_domain(run, settings)
+        ranks, order = ranks[inside_N[order]], order[inside_N[order]]
+    if not len(order):
+        raise LadmError(f"{run.folder}: no document has a value of {settings.by}")
+    shown = slice(-1, -settings.number - 1, -1) if settings.worst else slice(0, settings.number)
+    labels = read_labels(run, positions_N[order[shown]].tolist(), settings.domain_key)
+    beginnings = Beginnings(run, settings.rows)
+    documents = []
+    for rank, k in zip(ranks[shown].tolist(), order[shown].tolist(), strict=True):
+        label = labels[int(positions_N[k])]
+        documents.append(
+            TopDocument(
+                rank=rank,
+                value=float(values_N[k]),
+                domain=label.domain,
+                id=label.id,
+                position=label.position,
+                first_line=beginnings.first_line(label, most=LINE_CHARACTERS),
+            )
+        )
+    return TopList(by=expression.text, documents=documents, note=beginnings.missing)
+
+
+def _in_domain(run: Any, settings: TopSettings) -> npt.NDArray[np.bool_]:
+    """Which documents are of the domain, in the order of `scores.parquet`."""
+    domains = list(
+        chain.from_iterable(_is_domain(batch, settings.domain) for batch in domain_batches(run, settings.domain_key))
+    )
+    if not any(domains):
+        found = sorted({domain for batch in domain_batches(run, settings.domain_key) for domain in batch})
+        raise LadmError(
+            f"no document of {run.folder} has the domain {settings.domain}; there are {', '.join(found[:20])}"
+        )
+    return np.array(domains, dtype=np.bool_)
+
+
+def _is_domain(batch: list[str], domain: str | None) -> Iterator[bool]:
+    return (each == domain for each in batch)

@@ -1,0 +1,39 @@
+"""The templates of pages -> an environment in which whatever comes from the data is text. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_BLANK_LINES = re.compile(r"\n\s*\n")
+_CONTROL = {k: " " for k in (*range(32), *range(127, 160)) if k not in (9, 10)}
+_DIRECTION = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), None)
+"""Characters that change the direction of all text after them, so that a title could disguise what follows it."""
+
+
+def page_environment(*folders: str) -> Any:
+    """The templates of `ladm/report`, and those of other folders of the package, with the filters that they use."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader("ladm", folder) for folder in (*folders, "report/templates")]),
+        autoescape=True,
+        # A misspelt name fails here instead of leaving a gap on the page.
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"number": lambda x: f"{x:,}", "short": lambda x: f"{x:.4g}", "clean": clean, "tight": tight}
+    made.filters["percent"] = lambda x: f"{100 * x:.0f} %" if x >= 0.095 else f"{100 * x:.2g} %"
+    return made
+
+
+def clean(value: Any, most: int = 160) -> str:
+    """Text without control characters, cut to `most` characters."""
+    text = str(value).translate(_CONTROL | _DIRECTION)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def tight(value: str, most: int) -> str:
+    """The same without blank lines."""
+    return clean(_BLANK_LINES.sub("\n", value), most)

@@ -1,0 +1,106 @@
+"""What `ladm top`, `ladm compare` and `ladm annotate` do: their flags with defaults, types, ranges and help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ladm.errors import UsageError
+from ladm.settings.common import domain_key_setting, output_setting
+from ladm.settings.expressions import Expression, parse_expression
+from ladm.settings.fields import Settings, setting
+from ladm.settings.quantities import parse_percent
+
+KINDS = "Documents of known kinds"
+MOST_RUNS = 2
+MOST_COLUMNS = 40
+INTACT = "intact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopSettings(Settings):
+    """The settings of `ladm top`. `rows` None: where the run found them."""
+
+    run: str = setting("", "", metavar="RUN", required=True, positional=True)
+    number: int = setting(10, "How many documents.", short="-n", metavar="N", at_least=1)
+    by: str = setting("score", "Column or expression to rank by, as in ladm select.", metavar="COLUMN|EXPRESSION")
+    worst: bool = setting(False, "The lowest instead of the highest.")
+    domain: str | None = setting(None, "Only documents of this domain.", metavar="D", unset="all")
+    domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")
+    rows: str | None = setting(
+        None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="their place at the time"
+    )
+
+    def check_together(self) -> None:
+        parse_expression(self.by)
+
+    @property
+    def ranking(self) -> Expression:
+        """What documents are ranked by."""
+        return parse_expression(self.by)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(Settings):
+    """The settings of `ladm compare`. `columns` None: all of one run, the score of two. `output` None: no page."""
+
+    runs: tuple[str, ...] = setting((), "", metavar="RUN", required=True, positional=True, flag="run")
+    columns: str | None = setting(
+        None,
+        "Columns or expressions to compare, with commas between them.",
+        metavar="A,B,C",
+        unset="all of one RUN; the score of two",
+    )
+    top: float = setting(
+        20.0,
+        "Share of every domain that a selection would take, for the overlap.",
+        metavar="P%",
+        parse=parse_percent,
+        above=0,
+        at_most=100,
+    )
+    show: int = setting(
+        3, "Documents to show that the first two columns rank most differently, each way.", metavar="N", at_least=0
+    )
+    domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")
+    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="their place at the time")
+    output: str | None = output_setting(
+        "A page for a browser.", metavar="FILE", default=None, required=False, unset="none"
+    )
+    kinds: str | None = setting(
+        None, "Column of the rows with the kind of each; then the AUC of intact over every other kind.",
+        section=KINDS, metavar="COLUMN", unset="none",
+    )  # fmt: skip
+    intact: str = setting(INTACT, "The kind that should rank highest.", section=KINDS, metavar="KIND")
+    cluster: str | None = setting(
+        None, "Column of the rows whose values are drawn together for the intervals, such as the package.",
+        section=KINDS, metavar="COLUMN", unset="every row for itself",
+    )  # fmt: skip
+    seed: int = setting(0, "Seed of the intervals and of the column random.", section=KINDS, metavar="N", at_least=0)
+
+    def check_together(self) -> None:
+        if len(self.runs) > MOST_RUNS:
+            raise UsageError(f"{len(self.runs)} RUN; at most {MOST_RUNS} can be compared")
+        if self.columns is not None and len(self.expressions) > MOST_COLUMNS:
+            raise UsageError(f"--columns has {len(self.expressions)} columns; at most {MOST_COLUMNS} can be compared")
+        if self.cluster is not None and self.kinds is None:
+            raise UsageError("--cluster has no effect without --kinds")
+        if self.intact != INTACT and self.kinds is None:
+            raise UsageError("--intact has no effect without --kinds")
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """The columns to compare; empty where the run's are to be taken."""
+        texts = [] if self.columns is None else self.columns.split(",")
+        return list({e.text: e for e in (parse_expression(text, flag="--columns") for text in texts)}.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotateSettings(Settings):
+    """The settings of `ladm annotate`. `rows` None: where the run found them."""
+
+    run: str = setting("", "", metavar="RUN", required=True, positional=True)
+    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="their place at the time")
+    unigrams: str | None = setting(
+        None, "Token counts of a corpus, as in a run's unigrams.npy.", metavar="FILE", unset="counted on the rows"
+    )
+    num_proc: int | None = setting(None, "Processes.", metavar="N", unset="one for each core", at_least=1)

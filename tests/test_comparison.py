@@ -1,0 +1,227 @@
+"""`ladm top` and `ladm compare`: agreement by hand, kinds, both tables, the page, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from conftest import SMALL, topical_rows
+from test_columns import add_signal
+
+from ladm.calibration.estimates import auc
+from ladm.comparison.agreement import (
+    best_inside_domains,
+    overlap,
+    ranks_inside_domains,
+    spearman,
+    spearman_inside_domains,
+)
+from ladm.comparison.kinds import kind_table
+from ladm.errors import LadmError
+from ladm.runs.columns import read_columns
+from ladm.runs.folder import Run
+
+Command = Callable[..., Result]
+LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
+NAN = float("nan")
+
+
+@pytest.fixture
+def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
+    """A run of eight rows with texts, kinds and packages; the fourth is too short for a score."""
+    rows = topical_rows(golden, LENGTHS)
+    for k, row in enumerate(rows):
+        row["text"] = f"\n  <b>Title {k}</b>\x1b \nand more"
+        row["kind"] = "intact" if k < 5 else "shuffled" if k < 7 else None
+        row["package"] = f"p{k // 2}"
+    folder = save_rows(rows)
+    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    run = Run.read(tmp_path / "run")
+    gain = {0: 0.1, 1: 0.9, 2: 0.3, 4: 0.2, 5: 0.05, 6: 0.4}
+    add_signal(run, "context-gain", {"gain": gain})
+    return folder, run.folder
+
+
+def test_agreement_by_hand() -> None:
+    a = np.array([1.0, 2.0, 3.0, 10.0, 20.0, 30.0])
+    b = np.array([3.0, 2.0, 1.0, 30.0, 20.0, 10.0])
+    codes = np.array([0, 0, 0, 1, 1, 1], dtype=np.int32)
+    # Opposite orders inside both domains; over all, the domains lie apart: 1 - 6 x 16 / 210.
+    assert spearman_inside_domains(a, b, codes) == pytest.approx(-1)
+    assert spearman(a, b) == pytest.approx(1 - 6 * 16 / 210)
+    assert spearman(a, np.array([1.0, NAN, NAN, NAN, NAN, 2.0])) != spearman(a, a)
+    assert np.isnan(spearman(a, np.ones(6)))
+    assert ranks_inside_domains(a, codes).tolist() == [0, 0.5, 1, 0, 0.5, 1]
+    best_a, best_b = (best_inside_domains(values, codes, share=0.67) for values in (a, b))
+    assert best_a.tolist() == [False, True, True, False, True, True]
+    assert overlap(best_a, best_b) == 0.5
+    with_nan = np.array([NAN, 2.0, NAN, NAN, NAN, NAN])
+    assert best_inside_domains(with_nan, codes, share=1.0).tolist() == [False, True, False, False, False, False]
+
+
+def test_kinds_by_hand() -> None:
+    values = np.array([5.0, 3.0, 1.0, 2.0, 4.0, 9.0, NAN])
+    kinds = ["intact", "intact", "bad", "bad", "worse", None, "worse"]
+    table = kind_table({"x": values}, kinds, list(range(7)), intact="intact", seed=0)
+    assert [(kind.kind, kind.rows) for kind in table.kinds] == [("bad", 2), ("worse", 2)]
+    found = [kind.by_column["x"] for kind in table.kinds]
+    assert [each.value for each in found if each] == [auc(values[:2], values[2:4]), 0.5]
+    assert kind_table({"x": np.full(7, NAN)}, kinds, [0] * 7, intact="intact", seed=0).kinds[0].by_column == {"x": None}
+    with pytest.raises(LadmError, match="the kinds are bad, intact, worse; an AUC needs good and another one"):
+        kind_table({"x": values}, kinds, [0] * 7, intact="good", seed=0)
+
+
+def test_clusters_widen_an_interval() -> None:
+    """Ten copies of each row say nothing new: drawn as one cluster they leave the interval that it has alone."""
+    draw = np.random.default_rng(0)
+    intact, bad = draw.normal(0.5, 1, 30), draw.normal(0, 1, 30)
+    values, kinds = np.r_[intact, bad], ["intact"] * 30 + ["bad"] * 30
+    alone = kind_table({"x": values}, kinds, list(range(60)), intact="intact", seed=0).kinds[0].by_column["x"]
+    copies, clusters = np.repeat(values, 10), np.repeat(np.arange(60), 10).tolist()
+    repeated = [kind for kind in kinds for _ in range(10)]
+    together = kind_table({"x": copies}, repeated, clusters, intact="intact", seed=0).kinds[0].by_column["x"]
+    assert alone is not None
+    assert together is not None
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_top_lists_documents(ladm: Command, scored: tuple[str, Path]) -> None:
+    _, run = scored
+    table = read_columns(Run.read(run), ["score"])
+    positions, scores = table["position"].to_pylist(), table["score"].to_pylist()
+    lines = ladm("top", run, "-n", "3").stdout.splitlines()
+    assert lines[0].split() == ["rank", "score", "domain", "id", "text"]
+    assert len(lines) == 4
+    for k, line in enumerate(lines[1:]):
+        p = positions[k]
+        text = f"{k + 1:>8,}  {scores[k]:>11.5g}  domain {p % 2}  {p}   <b>Title {p}</b>?"
+        assert line == text
+    worst = json.loads(ladm("top", run, "-n", "2", "--worst", "--json").stdout)["documents"]
+    assert [(each["rank"], each["position"]) for each in worst] == [(7, positions[-1]), (6, positions[-2])]
+    found = json.loads(ladm("top", run, "--by", "-gain", "--domain", "domain 1", "--json").stdout)
+    assert found["by"] == "-gain"
+    assert [(each["rank"], each["id"], each["value"]) for each in found["documents"]] == [
+        (1, "5", pytest.approx(-0.05)), (6, "1", pytest.approx(-0.9)),
+    ]  # fmt: skip
+
+
+def test_top_without_the_rows_and_with_others(
+    ladm: Command, scored: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    rows, run = scored
+    other = save_rows(topical_rows(golden, [9] * 8), "other")
+    result = ladm("top", run, "--rows", other)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"ladm: {other} are not the rows of this run: row ")
+    Path(rows).rename(tmp_path / "moved")
+    result = ladm("top", run, "-n", "1")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
+    assert f"no such data set: {rows} is neither a folder nor a Hub id such as org/name; give --rows" in result.stderr
+    assert "<b>Title" in ladm("top", run, "-n", "1", "--rows", tmp_path / "moved").stdout
+    result = ladm("top", run, "--domain", "zzz")
+    message = f"no document of {run} has the domain zzz; there are domain 0, domain 1"
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+    assert ladm("top", run, "--by", "zzz").exit_code == 2
+    result = ladm("top", run, "--domain-key", "kind")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"ladm: --domain-key kind: {run} repeats meta, id, domain and source of the rows; give one of them, or none\n",
+    )
+
+
+def test_compare_columns_of_a_run(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    _, run = scored
+    page = tmp_path / "compare.html"
+    result = ladm("compare", run, "--columns", "score,gain,rank(gain)", "--top", "50%", "-o", page, "--show", "1")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:2] == ["column", "documents"]
+    assert lines[2].split()[:2] == ["gain", "6"]
+    assert lines[-1] == f"page: {page}"
+    found = json.loads(ladm("compare", run, "--columns", "score,gain,rank(gain)", "--top", "50%", "--json").stdout)
+    pairs = {(pair["a"], pair["b"]): pair for pair in found["pairs"]}
+    assert pairs["gain", "rank(gain)"]["spearman"] == pytest.approx(1)
+    assert pairs["gain", "rank(gain)"]["overlap"] == 1
+    table = read_columns(Run.read(run), ["score", "gain"])
+    expected = spearman(table["score"].to_numpy(), table["gain"].to_numpy())
+    assert pairs["score", "gain"]["spearman"] == pytest.approx(expected)
+    for document in found["higher_by_a"]:
+        assert document["rank_a"] > document["rank_b"]
+        assert document["beginning"].startswith("<b>Title")
+    text = page.read_text()
+    assert "default-src 'none'" in text
+    assert "<script" not in text
+    assert "&lt;b&gt;Title" in text
+    assert "<b>Title" not in text
+    # Written again by its own command, and never over a file of somebody else.
+    assert ladm("compare", run, "--columns", "score,gain", "-o", page).exit_code == 0
+    page.write_text("mine")
+    result = ladm("compare", run, "--columns", "score,gain", "-o", page)
+    message = f"--output {page} exists already and was not written by this command; give another"
+    assert (result.exit_code, result.stderr, page.read_text()) == (2, f"ladm: {message}\n", "mine")
+
+
+def test_compare_all_columns_and_kinds(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    _, run = scored
+    result = ladm("compare", run, "--kinds", "kind", "--cluster", "package", "--json", "-o", tmp_path / "c.html")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    names = [column["name"] for column in found["columns"]]
+    assert {"score", "gain", "robust", "copy_share", "length", "random"} <= set(names)
+    kinds = found["kinds"]
+    assert (kinds["intact_rows"], kinds["clusters"]) == (4, 4)
+    assert [(kind["kind"], kind["rows"]) for kind in kinds["kinds"]] == [("shuffled", 2)]
+    table = read_columns(Run.read(run), ["score"])
+    score = dict(zip(table["position"].to_pylist(), table["score"].to_pylist(), strict=True))
+    intact, bad = (np.array([score[k] for k in places]) for places in ((0, 1, 2, 4), (5, 6)))
+    assert kinds["kinds"][0]["by_column"]["score"]["value"] == auc(intact, bad)
+    lines = ladm("compare", run, "--kinds", "kind", "--columns", "score").stdout.splitlines()
+    assert "AUC of intact (4 rows) over each kind; 95 % intervals over 7 clusters" in lines
+    assert "AUC by kind" in (tmp_path / "c.html").read_text()
+
+
+def test_compare_two_runs(ladm: Command, scored: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    _, run = scored
+    assert ladm("rescore", run, "--reduce", "median", "--output", tmp_path / "run2").exit_code == 0
+    found = json.loads(ladm("compare", run, tmp_path / "run2", "--json").stdout)
+    (pair,) = found["pairs"]
+    assert (pair["a"], pair["b"]) == ("run: score", "run2: score")
+    both = read_columns(Run.read(run), ["score", "median"])
+    assert pair["spearman"] == pytest.approx(spearman(both["score"].to_numpy(), both["median"].to_numpy()))
+    other = save_rows(topical_rows(golden, [512, 400]), "other")
+    assert ladm("score", other, *SMALL, "--output", tmp_path / "other-run").exit_code == 0
+    result = ladm("compare", run, tmp_path / "other-run")
+    message = f"{tmp_path}/other-run scored other rows than {run}; only runs of the same rows compare"
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("b c", "3 RUN; at most 2 can be compared"),
+        ("--cluster p", "--cluster has no effect without --kinds"),
+        ("--intact p", "--intact has no effect without --kinds"),
+        ("--columns a,,b",
+         "--columns '' is not an expression of columns, numbers, + - * /, parentheses, rank(x), z(x) and log(x)"),
+        ("--top 0%", "--top '0%' must be above 0% and at most 100%"),
+        ("--show -1", "--show must be at least 0, not -1"),
+    ],
+)  # fmt: skip
+def test_flags_that_compare_refuses(ladm: Command, flags: str, message: str) -> None:
+    result = ladm("compare", "a", *flags.split())
+    assert (result.exit_code, result.stderr) == (2, f"ladm: {message}\n")
+
+
+def test_too_many_columns_and_one_alone(ladm: Command, scored: tuple[str, Path]) -> None:
+    _, run = scored
+    result = ladm("compare", run, "--columns", ",".join(f"c{k}" for k in range(41)))
+    assert (result.exit_code, result.stderr) == (2, "ladm: --columns has 41 columns; at most 40 can be compared\n")
+    result = ladm("compare", run, "--columns", "score")
+    message = "one column has nothing to be compared with; give --columns A,B or another RUN"
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+    assert ladm("top", run, "-n", "0").stderr == "ladm: --number must be at least 1, not 0\n"
