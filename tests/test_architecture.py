@@ -63,7 +63,8 @@ def test_every_option_says_whether_it_changes_the_result() -> None:
 def test_a_setting_that_changes_the_result_changes_the_identity() -> None:
     other = {
         "variant": "paper", "span_tokens": 64, "m": 2, "n": 3, "n0": 5, "d_afs": 2, "d_cds": 2,
-        "ablation": "no-std", "reduce": "median", "record": "heads", "signals": "cds", "context_gain": "blocks",
+        "ablation": "no-std", "reduce": "median", "record": "heads", "signals": "cds",
+        "context_gain": "blocks", "prolong_pairs": 9,
     }  # fmt: skip
     resolved_elsewhere = {"attention", "backend", "fused", "layers", "dtype", "profile", "score", "unigrams"}
     changing = {field.name for field in settings_of(ScoreSettings) if field.spec.changes_result}
@@ -74,7 +75,14 @@ def test_a_setting_that_changes_the_result_changes_the_identity() -> None:
 
 def _computed(settings: ScoreSettings) -> Any:
     """What of the settings alone is in a run's identity."""
-    return settings.method, settings.reduce, settings.record, settings.signal_names, settings.context_gain
+    return (
+        settings.method,
+        settings.reduce,
+        settings.record,
+        settings.signal_names,
+        settings.context_gain,
+        settings.prolong_pairs,
+    )
 
 
 COMMANDS = {**main.commands, **{f"evaluate {name}": command for name, command in evaluate.commands.items()}}

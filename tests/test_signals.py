@@ -196,9 +196,9 @@ def test_a_resume_with_other_signals_is_refused(ladm: Command, rows: str, small:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("cds,gain", "--signals 'gain' is not one of cds, context-gain, longattn, text"),
-        ("cds,longatn", "--signals 'longatn' is not one of cds, context-gain, longattn, text; did you mean"),
-        (",", "--signals names none; there are cds, context-gain, longattn, text"),
+        ("cds,gain", "--signals 'gain' is not one of cds, context-gain, longattn, text, prolong"),
+        ("cds,longatn", "--signals 'longatn' is not one of cds, context-gain, longattn, text, prolong; did you mean"),
+        (",", "--signals names none; there are cds, context-gain, longattn, text, prolong"),
     ],
 )
 def test_signals_that_do_not_exist(

@@ -23,7 +23,8 @@ _FIELD_NAMES = {
     "model": "--model", "tokenizer": "the tokenizer of --model", "versions": "the installed versions",
     "backend.device": "--device", "backend.attention": "--attention", "backend.focus": "--backend",
     "backend.fused": "--fused", "format": "the version of ladm", "signals.context-gain.scheme": "--context-gain",
-    "signals.text.unigrams": "--unigrams", "signals.text.of": "the rows", "signals": "--signals",
+    "signals.text.unigrams": "--unigrams", "signals.text.of": "the rows", "signals.prolong.pairs": "--prolong-pairs",
+    "signals": "--signals",
 }  # fmt: skip
 
 
@@ -132,8 +133,13 @@ class RunIdentity:
     @property
     def method(self) -> Method:
         """The eight values that the rows were scored with. Raises LadmError for a run without CDS."""
+        return Method.from_dict(self._settings)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What CDS was computed with."""
         self._require_cds()
-        return Method.from_dict(self.content["settings"])
+        return cast(dict[str, Any], self.content["settings"])
 
     def _require_cds(self) -> None:
         if CDS not in self.signals:
@@ -142,7 +148,7 @@ class RunIdentity:
     @property
     def record(self) -> str:
         """What was stored of each row besides its score: `layers`, `heads`, `range` or `forms`."""
-        return str(self.content["settings"]["record"])
+        return str(self._settings["record"])
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -164,12 +170,13 @@ class RunIdentity:
     @property
     def score_form(self) -> Ablation:
         """The ablation of the CDS that make the score, which may not be that of the method."""
+        self._require_cds()
         # There is a key only where the form differs from that of the settings.
-        return cast(Ablation, self.content["score"].get("form", self.content["settings"]["ablation"]))
+        return cast(Ablation, self.content["score"].get("form", self._settings["ablation"]))
 
     def cds_column(self, form: Ablation, *, heads: bool, focus: FocusKind = "plain") -> str:
         """The column of `scores.parquet` that holds the CDS of that form, if the run stored it."""
-        return kept_column(heads=heads, second_form=form != self.content["settings"]["ablation"], focus=focus)
+        return kept_column(heads=heads, second_form=form != self._settings["ablation"], focus=focus)
 
     @property
     def score_column(self) -> str:
@@ -181,7 +188,7 @@ class RunIdentity:
     def stores_both_forms(self) -> bool:
         """Were CDS of the layers stored with sigma and without?"""
         always = self.format >= FORMAT_WITH_BOTH_FORMS
-        return (always or self.record == "forms") and self.content["settings"]["ablation"] == "none"
+        return (always or self.record == "forms") and self._settings["ablation"] == "none"
 
     @property
     def model(self) -> dict[str, Any]:
@@ -233,8 +240,8 @@ class RunIdentity:
 
     def rescored(self, reduction: Reduction, form: Ablation, *, source: str) -> RunIdentity:
         """The identity of the run that another reduction makes from this one."""
-        settings = self.content["settings"] | {"reduce": reduction.how}
-        other_form = {} if form == self.content["settings"]["ablation"] else {"form": form}
+        settings = self._settings | {"reduce": reduction.how}
+        other_form = {} if form == self._settings["ablation"] else {"form": form}
         return RunIdentity(
             self.content
             | {

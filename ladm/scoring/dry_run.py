@@ -17,7 +17,7 @@ from ladm.modeling.facts import model_facts
 from ladm.progress import Echo
 from ladm.runs.lines import encode_line
 from ladm.runs.records import ScoredRow
-from ladm.scoring.engines.batches import BatchSizes, CheckedRow, start_batch
+from ladm.scoring.engines.batches import BatchSizes, CheckedRow, checked_row, start_batch
 from ladm.scoring.plan import Plan
 from ladm.scoring.row_checks import RowLengths, plan_for_rows, require_rows
 from ladm.settings.score import ScoreSettings
@@ -117,7 +117,7 @@ def _timed_rows(rows: Rows, scorer: Scorer, lengths: RowLengths) -> list[Checked
             if position not in chosen:
                 (row,) = rows.read(position, position + 1)
                 try:
-                    chosen[position] = CheckedRow(row, scorer.check(row))
+                    chosen[position] = checked_row(row, scorer, text=None)
                 except RowError:
                     continue
                 break

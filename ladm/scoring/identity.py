@@ -15,7 +15,7 @@ from ladm.runs.folder import unit_rows_for
 from ladm.runs.identity import RunIdentity
 from ladm.scoring.engines.job import MakeScorer
 from ladm.scoring.plan import Plan
-from ladm.settings.signals import CONTEXT_GAIN, TEXT
+from ladm.settings.signals import CONTEXT_GAIN, PROLONG, TEXT
 from ladm.signals.scorer import Scorer
 from ladm.storage.identity import differences
 from ladm.version import __version__
@@ -61,6 +61,9 @@ def _how(plan: Plan, signal: str) -> dict[str, str]:
     """What changes the numbers of a signal, beside the rows and the model; that of CDS is the method."""
     if signal == CONTEXT_GAIN:
         return {"scheme": plan.settings.context_gain}
+    if signal == PROLONG:
+        most = plan.settings.prolong_pairs
+        return {"pairs": "all" if most is None else str(most)}
     if signal == TEXT and plan.text is not None:
         unigrams = plan.text.unigrams
         return {

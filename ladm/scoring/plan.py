@@ -16,9 +16,9 @@ from ladm.scoring.engines.placement import SHARING_VARIABLES, Placement, Shard, 
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.score import ScoreSettings
-from ladm.settings.signals import CDS, CONTEXT_GAIN, LONGATTN, TEXT
+from ladm.settings.signals import CDS, CONTEXT_GAIN, LONGATTN, PROLONG, TEXT
 from ladm.signals.scorer import Scorer
-from ladm.signals.text_columns import TextColumns
+from ladm.signals.text_columns import TextColumns, read_unigrams
 
 if TYPE_CHECKING:
     from ladm.modeling.observer import Observer
@@ -54,8 +54,8 @@ class Plan:
     """Where this launch stands among those that share the run; None: it has the run to itself."""
     cluster: Cluster | None
     """The Ray cluster and how much of it is used; None: this machine."""
-    text: TextColumns | None = None
-    """How the statistics of texts are taken; None: they are not wanted, or there are no rows yet."""
+    text: TextColumns | None
+    """How the statistics of texts are taken; None: they are not wanted."""
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -108,6 +108,7 @@ def make_plan(settings: ScoreSettings, *, facts: ModelFacts | None = None) -> Pl
         on_node = replace(settings, device="cuda" if cluster.cuda else "cpu", workers=None)
         hardware = cluster.on_a_device(partial(_hardware, on_node, facts, rank=0))
     return Plan(
+        text=_text_columns(settings, facts),
         settings=settings,
         facts=facts,
         layers=layers,
@@ -119,6 +120,15 @@ def make_plan(settings: ScoreSettings, *, facts: ModelFacts | None = None) -> Pl
         placement=placement,
         cluster=cluster,
     )
+
+
+def _text_columns(settings: ScoreSettings, facts: ModelFacts) -> TextColumns | None:
+    """As for rows without a text, with a table of unigrams if one is given: all that is known without the rows."""
+    if TEXT not in settings.signal_names:
+        return None
+    given = settings.unigrams
+    unigrams = None if given is None else read_unigrams(given, vocab_size=facts.vocab_size)
+    return TextColumns(unigrams=unigrams, has_text=False)
 
 
 def _join_cluster(settings: ScoreSettings) -> Cluster:
@@ -166,15 +176,20 @@ def load_planned(plan: Plan, device: str) -> Observer:
         attention=plan.hardware.attention,
         fused=plan.hardware.fused,
         also=(FIRST_LAYER,) if LONGATTN in plan.signals else (),
-        head=CONTEXT_GAIN in plan.signals,
+        head=CONTEXT_GAIN in plan.signals or PROLONG in plan.signals,
     )
 
 
 def _load_scorer(plan: Plan, device: str) -> Scorer:
     from ladm.signals.forward_pass import PassSignals
+    from ladm.signals.prolong_scorer import ProlongScorer
     from ladm.signals.row_scorer import RowScorer
 
     settings, names = plan.settings, plan.signals
+    if names == (PROLONG,):
+        return ProlongScorer(load_planned(plan, device), most_pairs=settings.prolong_pairs)
+    if PROLONG in names:
+        raise UsageError("prolong shares no pass with other signals; in memory it is a scorer of its own")
     signals = PassSignals(
         cds=CDS in names,
         gain=settings.context_gain if CONTEXT_GAIN in names else None,
@@ -185,8 +200,7 @@ def _load_scorer(plan: Plan, device: str) -> Scorer:
     )
     # Statistics of texts alone need no model, and must not wait for one to load.
     observer = None if names == (TEXT,) else load_planned(plan, device)
-    text = (plan.text or TextColumns(unigrams=None, has_text=False)) if TEXT in names else None
-    return RowScorer(plan.facts, observer, settings, signals=signals, reduction=plan.reduction, text=text)
+    return RowScorer(plan.facts, observer, settings, signals=signals, reduction=plan.reduction, text=plan.text)
 
 
 def _batch_rows(size: int | None, tokens: int, num_tokens: int) -> int:

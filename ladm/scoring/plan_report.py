@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import disagreement
 from ladm.scoring.plan import Plan
 from ladm.settings.layers import spell_layers
 from ladm.settings.signals import CDS, CONTEXT_GAIN
+from ladm.signals.prolong import forward_tokens, number_of_pairs, number_of_segments
 
 
 def describe_plan(plan: Plan, rows: Rows) -> Iterator[str]:
@@ -51,3 +54,19 @@ def _method(plan: Plan, rows: Rows) -> Iterator[str]:
                 f"warning   the first row has {first.num_tokens or 0:,} tokens; the profile was not evaluated at that "
                 "length"
             )
+
+
+def prolong_cost(rows: Rows, *, most_pairs: int | None) -> str:
+    """What the long-dependency score will cost beside a plain forward pass over the rows: a line for people."""
+    lengths, counts = np.unique(rows.lengths(), return_counts=True)
+    plain = int((lengths * counts).sum())
+    segments = pairs = tokens = 0
+    for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
+        segments += count * number_of_segments(length)
+        pairs += count * number_of_pairs(length, most=most_pairs)
+        tokens += count * forward_tokens(length, most=most_pairs)
+    fewer = "" if most_pairs is not None else "; --prolong-pairs N samples"
+    return (
+        f"prolong   {segments:,} segments and {pairs:,} pairs of them: {tokens / max(plain, 1):,.1f} times the tokens "
+        f"of the rows go through the model{fewer}"
+    )

@@ -20,6 +20,7 @@ from ladm.modeling.facts import ModelFacts
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.scoring.plan import Plan, make_plan
 from ladm.settings.score import ScoreSettings
+from ladm.settings.signals import CDS
 
 PREPARED = "prepare.json"
 _DOCUMENTS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".ndjson", ".parquet", ".txt", ".csv")
@@ -65,14 +66,15 @@ def plan_for_rows(settings: ScoreSettings, rows: Rows, facts: ModelFacts) -> tup
     require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
     lengths = RowLengths(rows.lengths())
     lines = []
+    has_cds = CDS in settings.signal_names
     if settings.span_tokens is None:
         settings = replace(settings, span_tokens=default_span_tokens(lengths.common))
-        lines.append(
-            f"spans     {settings.span_tokens} tokens: 1/256 of the commonest length, {lengths.common:,} tokens"
-        )
+        span = f"{settings.span_tokens} tokens: 1/256 of the commonest length, {lengths.common:,} tokens"
+        lines += [f"spans     {span}"] if has_cds else []
     facts = facts.at_length(_longest_that_fits(lengths, facts))
     lines += _differing_lengths(lengths)
-    lines += _refuse_or_count(settings, lengths, facts)
+    # Only CDS has a least length that depends on the settings, and a row of any length may have statistics.
+    lines += _refuse_or_count(settings, lengths, facts) if has_cds else ()
     lines += [f"warning   {problem}" for problem in (_padding(rows), _packing(rows)) if problem is not None]
     return make_plan(settings, facts=facts), lines
 

@@ -17,15 +17,16 @@ from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.results import summarise
 from ladm.scoring.identity import identity_of
 from ladm.scoring.plan import Plan
-from ladm.scoring.plan_report import describe_plan
+from ladm.scoring.plan_report import describe_plan, prolong_cost
 from ladm.scoring.result import ScoreResult
 from ladm.scoring.row_checks import plan_for_rows, require_rows
 from ladm.scoring.scoring_pass import ScoringPass
 from ladm.scoring.signal_choice import SignalChoice, choose_signals
 from ladm.scoring.sink_warning import sink_warning
 from ladm.settings.score import ScoreSettings
-from ladm.settings.signals import TEXT
-from ladm.signals import text_columns
+from ladm.settings.signals import PROLONG
+from ladm.signals.text_columns import TEXT as TEXT_COLUMN
+from ladm.signals.text_columns import TextColumns, count_unigrams, read_unigrams
 from ladm.storage.files import write_whole
 from ladm.storage.identity import differences
 from ladm.storage.interrupts import stop_on_signals
@@ -110,22 +111,22 @@ class _Command:
 
     def _plan(self, settings: ScoreSettings) -> Plan:
         plan, lines = plan_for_rows(settings, self.rows, self.facts)
+        if PROLONG in plan.signals:
+            lines.append(prolong_cost(self.rows, most_pairs=settings.prolong_pairs))
         for line in [*describe_plan(plan, self.rows), *lines, f"output    {settings.output}"]:
             self.echo(line)
-        return plan if TEXT not in plan.signals else replace(plan, text=self._text_columns(plan))
+        return plan if plan.text is None else replace(plan, text=self._text_columns(plan, plan.text))
 
-    def _text_columns(self, plan: Plan) -> text_columns.TextColumns:
-        folder, given = Path(plan.settings.output), self.settings.unigrams
-        own = folder / UNIGRAMS_FILE
-        if given is None and own.exists() and not plan.settings.overwrite:
+    def _text_columns(self, plan: Plan, planned: TextColumns) -> TextColumns:
+        """The statistics as planned, with what the rows add: their text, and unless it was given the unigrams."""
+        own, vocab_size = Path(plan.settings.output) / UNIGRAMS_FILE, plan.facts.vocab_size
+        unigrams = planned.unigrams
+        if unigrams is None and own.exists() and not plan.settings.overwrite:
             # That of the rows when the run was started: a run that gets more rows must not change those it has.
-            given = str(own)
-        vocab_size = plan.facts.vocab_size
-        return text_columns.TextColumns(
-            unigrams=text_columns.count_unigrams(self.rows, vocab_size=vocab_size)
-            if given is None
-            else text_columns.read_unigrams(given, vocab_size=vocab_size),
-            has_text=text_columns.TEXT in self.rows.column_names,
+            unigrams = read_unigrams(str(own), vocab_size=vocab_size)
+        return TextColumns(
+            unigrams=unigrams or count_unigrams(self.rows, vocab_size=vocab_size),
+            has_text=TEXT_COLUMN in self.rows.column_names,
         )
 
     def _open(self, plan: Plan, *, beside: RunIdentity | None = None) -> Run:

@@ -152,7 +152,7 @@ class ScoreSettings(Settings):
     # Not a tuple: the flag is one word, like --layers, and None has a meaning of its own.
     signals: str | None = setting(
         None,
-        "Any of cds, context-gain, longattn, text. Those that a finished run lacks are added to it. The score "
+        "Any of cds, context-gain, longattn, text, prolong. Those that a finished run lacks are added to it. The score "
         "is that of cds; without cds it is the first column.",
         section=SIGNALS_SECTION,
         metavar="SIGNALS",
@@ -171,6 +171,15 @@ class ScoreSettings(Settings):
         section=SIGNALS_SECTION,
         metavar="FILE",
         unset="counted on ROWS",
+        changes_result=True,
+    )
+    prolong_pairs: int | None = setting(
+        None,
+        "Pairs of segments that prolong samples of a row, each a pass of its own over 256 tokens.",
+        section=SIGNALS_SECTION,
+        metavar="N",
+        unset="all",
+        at_least=1,
         changes_result=True,
     )
     # dtype, backend and attention change the last digits of a score, so a run is never mixed of two.

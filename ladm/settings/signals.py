@@ -6,7 +6,7 @@ from ladm.errors import UsageError
 from ladm.settings.fields import nearest
 
 CDS, CONTEXT_GAIN, LONGATTN, TEXT, PROLONG = "cds", "context-gain", "longattn", "text", "prolong"
-SIGNALS = (CDS, CONTEXT_GAIN, LONGATTN, TEXT)
+SIGNALS = (CDS, CONTEXT_GAIN, LONGATTN, TEXT, PROLONG)
 """In the order of their columns; the first column of the first signal is the score of a run without cds."""
 DEFAULT_SIGNALS = (CDS, TEXT)
 

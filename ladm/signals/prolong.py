@@ -65,11 +65,25 @@ def choose_pairs(N: int, *, most: int | None, seed: int) -> Ints:
     return pairs_P2[np.sort(chosen)]
 
 
-def forward_tokens(T: int, *, most: int | None) -> int:
-    """Tokens that go through the model for a row of T tokens: what the score costs, a row's own pass is T."""
-    N = min(T // SEGMENT_TOKENS, MOST_SEGMENTS)
+def number_of_segments(T: int) -> int:
+    """Segments of a row of T tokens."""
+    return min(T // SEGMENT_TOKENS, MOST_SEGMENTS)
+
+
+def number_of_pairs(T: int, *, most: int | None) -> int:
+    """Pairs of segments that are scored of a row of T tokens: all, or at most `most`."""
+    N = number_of_segments(T)
     pairs = N * (N - 1) // 2
-    return N * SEGMENT_TOKENS + (pairs if most is None else min(pairs, most)) * 2 * SEGMENT_TOKENS
+    return pairs if most is None else min(pairs, most)
+
+
+def forward_tokens(T: int, *, most: int | None) -> int:
+    """Tokens that go through the model for a row of T tokens: what the score costs, a row's own pass is T.
+
+    None for fewer than two segments, which have no score.
+    """
+    pairs = number_of_pairs(T, most=most)
+    return (number_of_segments(T) * SEGMENT_TOKENS + pairs * 2 * SEGMENT_TOKENS) if pairs else 0
 
 
 def score_row(ids_T: Ints, perplexities: Perplexities, *, most_pairs: int | None, seed: int) -> LongDependency:

@@ -1,0 +1,219 @@
+"""Signals that are added to a finished run, and ProLong's score, which is always a run of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from conftest import read_lines, results, topical_rows
+
+import ladm as front
+from ladm.runs.columns import read_columns
+from ladm.runs.folder import Run
+from ladm.signals.prolong import SEGMENT_TOKENS, choose_pairs, long_dependency
+
+Command = Callable[..., Result]
+LENGTHS = [700, 512, 600]
+
+
+@pytest.fixture
+def small(golden_lm: Path) -> tuple[str, ...]:
+    return ("--model", str(golden_lm), "--dtype", "float32", "--device", "cpu")
+
+
+@pytest.fixture
+def rows(save_rows: Any, golden: Any) -> str:
+    return str(save_rows(topical_rows(golden, LENGTHS)))
+
+
+def by_index(folder: Path) -> dict[int, dict[str, Any]]:
+    return {line["index"]: line for line in read_lines(folder / "sorted_by_score.jsonl")}
+
+
+@pytest.fixture
+def run(ladm: Command, rows: str, small: Any, tmp_path: Path) -> Path:
+    """A finished run of CDS alone, in spans that are not the default."""
+    folder = tmp_path / "run"
+    command = ("score", rows, *small, "--span-tokens", "16", "--signals", "cds", "--output", folder)
+    assert ladm(*command).exit_code == 0
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a run folder holds, without its added signals."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "signals" not in path.relative_to(folder).parts and not path.name.startswith(".")
+    }
+
+
+def test_signals_are_added_without_scoring_again(
+    ladm: Command, rows: str, small: Any, run: Path, tmp_path: Path
+) -> None:
+    before = files(run)
+    command = ("score", rows, *small, "--span-tokens", "16", "--output")
+    assert ladm(*command, tmp_path / "once", "--signals", "cds,context-gain,longattn,text").exit_code == 0
+    added = ladm(*command, run, "--signals", "cds,context-gain,longattn,text")
+    assert added.exit_code == 0, added.stderr
+    assert f"signal    context-gain, added to {run}" in added.stderr
+    assert files(run) == before
+    assert sorted(path.name for path in (run / "signals").iterdir()) == ["context-gain", "longattn", "text"]
+    expected = by_index(tmp_path / "once")
+    for name, columns in (("context-gain", 5), ("longattn", 2), ("text", 7)):
+        found = by_index(run / "signals" / name)
+        assert len(found) == 3
+        for index, line in found.items():
+            own = {key: line[key] for key in list(line)[-columns:]}
+            assert own == {key: expected[index][key] for key in own}
+            assert line["score"] == next(iter(own.values()))
+    once = read_columns(Run.read(tmp_path / "once"), ["gain", "longattn", "digits"]).to_pylist()
+    joined = read_columns(Run.read(run), ["gain", "longattn", "digits"]).to_pylist()
+    assert joined == once
+    for folder in (run, run / "signals" / "text"):
+        assert ladm("verify", folder, "--deep").exit_code == 0
+        assert ladm("status", folder).exit_code == 0
+    again = ladm(*command, run, "--signals", "cds,context-gain,longattn,text")
+    assert again.stdout.startswith("already finished")
+    assert results(run / "signals" / "text") == results(run / "signals" / "text")
+
+
+def test_a_command_that_adds_says_nothing_of_the_method(ladm: Command, rows: str, small: Any, run: Path) -> None:
+    """Without `cds` among its signals the run's own settings are not compared; with it they are."""
+    refused = ladm("score", rows, *small, "--signals", "cds,longattn", "--output", run)
+    assert refused.exit_code == 1
+    assert "namely other --span-tokens;" in refused.stderr
+    assert not (run / "signals").exists()
+    assert ladm("score", rows, *small, "--signals", "longattn", "--output", run).exit_code == 0
+    assert (run / "signals" / "longattn" / "scores.parquet").exists()
+    other = ladm("score", rows, *small, "--signals", "context-gain", "--limit", "2", "--output", run)
+    assert other.exit_code == 1
+    assert f"{run} was scored with something else than is given now:\n  the rows.rows: 3 before, 2 now" in other.stderr
+
+
+def test_an_added_signal_that_was_stopped_goes_on(ladm: Command, rows: str, small: Any, run: Path) -> None:
+    command = ("score", rows, *small, "--signals", "text", "--output", run)
+    assert ladm(*command).exit_code == 0
+    folder = run / "signals" / "text"
+    whole = results(folder)
+    sealed = folder / "units" / "000000.jsonl"
+    first = sealed.read_bytes().splitlines(keepends=True)[0]
+    sealed.unlink()
+    (folder / "sorted_by_score.jsonl").unlink()
+    (folder / "units" / "000000.open").write_bytes(first + b'{"position": 1, "sta')
+    assert json.loads(ladm("status", folder, "--json").stdout)["done"] == 1
+    assert ladm(*command).exit_code == 0
+    assert results(folder) == whole
+
+
+def test_cds_cannot_be_added(ladm: Command, rows: str, small: Any, tmp_path: Path) -> None:
+    run = tmp_path / "text"
+    assert ladm("score", rows, *small, "--signals", "text", "--output", run).exit_code == 0
+    result = ladm("score", rows, *small, "--signals", "cds,text", "--output", run)
+    assert result.exit_code == 1
+    assert f"{run} was scored without cds, which cannot be added to a run; give another --output" in result.stderr
+
+
+def test_overwrite_removes_added_signals_and_nothing_else(ladm: Command, rows: str, small: Any, run: Path) -> None:
+    assert ladm("score", rows, *small, "--signals", "text", "--output", run).exit_code == 0
+    command = ("score", rows, *small, "--span-tokens", "16", "--signals", "cds", "--overwrite", "--output", run)
+    mine = run / "signals" / "text" / "mine.txt"
+    mine.write_text("kept")
+    refused = ladm(*command)
+    assert refused.exit_code == 1
+    assert f"{run} holds more than a run (mine.txt); move that away" in refused.stderr
+    mine.unlink()
+    (run / "signals" / "notes").write_text("kept")
+    assert f"{run} holds more than a run (signals/notes)" in ladm(*command).stderr
+    (run / "signals" / "notes").unlink()
+    # What a removal that was stopped leaves behind: a folder of a signal without its identity.
+    (run / "signals" / "text" / "run.json").unlink()
+    assert ladm(*command).exit_code == 0
+    assert not (run / "signals").exists()
+    assert (run / "scores.parquet").exists()
+
+
+def test_prolong_is_that_of_plain_perplexities(
+    ladm: Command, rows: str, small: Any, golden: Any, golden_lm: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    run = tmp_path / "run"
+    result = ladm("score", rows, *small, "--signals", "prolong", "--output", run)
+    assert result.exit_code == 0, result.stderr
+    # Segments 5 + 4 + 4, pairs 10 + 6 + 6, each of 256 tokens, beside 1,812 tokens of the rows.
+    assert (
+        "prolong   13 segments and 22 pairs of them: 4.0 times the tokens of the rows go through the model; "
+        "--prolong-pairs N samples"
+    ) in result.stderr
+    model = AutoModelForCausalLM.from_pretrained(golden_lm, dtype=torch.float32, attn_implementation="eager").eval()
+
+    def perplexity(ids: list[int]) -> float:
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids])).logits[0, -SEGMENT_TOKENS:-1]
+        return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1 - SEGMENT_TOKENS :])).exp().item()
+
+    for index, line in by_index(run).items():
+        ids = topical_rows(golden, LENGTHS)[index]["input_ids"]
+        parts = [ids[k : k + SEGMENT_TOKENS] for k in range(0, len(ids) - SEGMENT_TOKENS + 1, SEGMENT_TOKENS)]
+        pairs = choose_pairs(len(parts), most=None, seed=0)
+        alone = np.array([perplexity(part) for part in parts])
+        given = np.array([perplexity(parts[j] + parts[i]) for j, i in pairs])
+        expected = long_dependency(alone, pairs, given)
+        assert (line["prolong"], line["prolong_pairs"]) == (pytest.approx(expected.score, rel=1e-3), len(pairs))
+        assert line["prolong_per_pair"] == pytest.approx(expected.per_pair, rel=1e-3)
+        assert line["score"] == line["prolong"]
+
+
+def test_prolong_beside_other_signals_is_a_run_of_its_own(ladm: Command, rows: str, small: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ("score", rows, *small, "--signals", "prolong,text", "--prolong-pairs", "3", "--output", run)
+    assert ladm(*command).exit_code == 0
+    assert "prolong" not in by_index(run)[0]
+    assert by_index(run / "signals" / "prolong")[0]["prolong_pairs"] == 3
+    stored = json.loads((run / "signals" / "prolong" / "run.json").read_text())
+    assert stored["signals"] == {"prolong": {"pairs": "3"}}
+    other = ladm(*command[:-4], "--prolong-pairs", "4", "--output", run)
+    assert "namely other --prolong-pairs;" in other.stderr
+
+
+def test_rows_of_less_than_two_segments_have_no_prolong(
+    ladm: Command, save_rows: Any, golden: Any, small: Any, tmp_path: Path
+) -> None:
+    rows = save_rows(topical_rows(golden, [255, 256]))
+    assert ladm("score", rows, *small, "--signals", "prolong", "--output", tmp_path / "run").exit_code == 0
+    (error,) = read_lines(tmp_path / "run" / "errors.jsonl")
+    assert (error["error_type"], error["message"]) == ("too_short", "255 tokens are fewer than two segments of 128")
+
+
+def test_commands_that_need_cds_refuse_a_run_without(ladm: Command, rows: str, small: Any, tmp_path: Path) -> None:
+    run = tmp_path / "text"
+    assert ladm("score", rows, *small, "--signals", "text", "--output", run).exit_code == 0
+    for command in (
+        ("rescore", run, "--reduce", "median", "--output", tmp_path / "other"),
+        ("inspect", run, "--index", "0"),
+        ("report", run),
+    ):
+        result = ladm(*command)
+        assert result.exit_code == 1, command
+        assert "a run of text alone has no CDS; score its rows with --signals cds" in result.stderr
+    assert ladm("select", run, "--rows", rows, "--tokens", "600", "--output", tmp_path / "subset").exit_code == 0
+
+
+def test_a_dry_run_of_any_signals(ladm: Command, rows: str, small: Any) -> None:
+    for signals in ("text", "cds,context-gain", "prolong"):
+        result = ladm("score", rows, *small, "--signals", signals, "--dry-run")
+        assert result.exit_code == 0, result.stderr
+        assert "results: about" in result.stdout
+
+
+def test_signals_are_added_from_python(rows: str, golden_lm: Path, run: Path) -> None:
+    scored = front.score(rows, model=golden_lm, output=run, dtype="float32", device="cpu", signals="text")
+    assert scored.folder == run
+    assert (run / "signals" / "text" / "scores.parquet").exists()
