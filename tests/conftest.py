@@ -135,6 +135,13 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object without its checksum: written again, it counts as a file from before there were any."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content.pop("crc32", None)
+    return content
+
+
 def results(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("sorted_by_score.jsonl", "scores.parquet", "errors.jsonl")}
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import SMALL, topical_rows
+from conftest import SMALL, read_object, topical_rows
 
 from ladm.errors import LadmError, UsageError
 from ladm.runs.columns import column_names, longattn, read_columns, standardised
@@ -101,7 +101,7 @@ def test_an_added_signal_is_joined_by_position(run: Run) -> None:
 
 def test_a_signal_of_other_rows_is_refused(run: Run) -> None:
     folder = add_signal(run, "text", {"gzip_ratio": {0: 0.5}})
-    identity = json.loads((folder / "run.json").read_text())
+    identity = read_object(folder / "run.json")
     identity["data"]["xxh3_128"] = "0" * 32
     (folder / "run.json").write_text(json.dumps(identity))
     with pytest.raises(LadmError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, read_lines, topical_rows
+from conftest import SMALL, read_lines, read_object, topical_rows
 
 from ladm.corpus.rows import open_rows
 from ladm.corpus.tokenization import plain_tokenizer, spell
@@ -119,7 +119,7 @@ def scored(ladm: Any, talking: Path, save_rows: Any, golden: Any, tmp_path: Path
 
 
 def inspected(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted((run / "inspected").iterdir())]
+    return [read_object(path) for path in sorted((run / "inspected").iterdir())]
 
 
 def test_the_best_and_the_worst_are_decomposed(ladm: Any, scored: Path, talking: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_best_and_the_worst_are_decomposed(ladm: Any, scored: Path, talking:
     assert result.exit_code == 0, result.output
     assert "device    cpu in float32, layers 0-2 of 3, twice over 3 documents\n" in result.stderr
     paths = [Path(line) for line in result.stdout.splitlines()]
-    found = [json.loads(path.read_text()) for path in paths]
+    found = [read_object(path) for path in paths]
     assert [one["index"] for one in found] == [ranked[k]["index"] for k in (0, 1, -1)]
     tokenizer = plain_tokenizer(str(talking))
     rows = open_rows(str(scored.parent / "rows"))
@@ -157,7 +157,7 @@ def test_a_file_is_read_as_it_was_written(ladm: Any, scored: Path, tmp_path: Pat
     assert ladm("inspect", scored, "--top", "1").exit_code == 0
     (path,) = (scored / "inspected").iterdir()
     document = read_inspected(path)
-    assert document.to_json() == json.loads(path.read_text())
+    assert document.to_json() == read_object(path)
     write_inspected(tmp_path / "again.json", document)
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
 
@@ -239,7 +239,7 @@ def test_the_number_of_documents_is_limited(ladm: Any, scored: Path, monkeypatch
 def test_scores_of_profiles_are_decomposed(
     ladm: Any, scored: Path, talking: Path, tmp_path: Path, score: dict[str, Any]
 ) -> None:
-    identity = json.loads((scored / "run.json").read_text())
+    identity = read_object(scored / "run.json")
     settings = identity["settings"] | {"ablation": "no-std", "n": 6}
     profile = {"format": 1, "model": identity["model"], "settings": settings, "length_tokens": 700, "score": score}
     (tmp_path / "p.yaml").write_text(json.dumps(profile))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import Result
-from conftest import DATA, SMALL, read_lines, results, topical_rows
+from conftest import DATA, SMALL, read_lines, read_object, results, topical_rows
 
 from ladm.errors import UsageError
 from ladm.explain.decompose import Decomposer
@@ -49,9 +49,9 @@ def test_robust_is_the_mean_of_its_column_and_rescoring_gives_the_same(
     for line in read_lines(tmp_path / "robust" / "sorted_by_score.jsonl"):
         stored = np.array(line["value_cds_per_layer_no_std"], dtype=np.float32).astype(float)
         assert line["score"] == pytest.approx(stored.mean(), rel=1e-12)
-    identity = json.loads((tmp_path / "robust" / "run.json").read_text())
+    identity = read_object(tmp_path / "robust" / "run.json")
     assert (identity["score"]["focus"], identity["score"]["form"]) == ("value", "no-std")
-    assert identity["settings"] == json.loads((run / "run.json").read_text())["settings"]
+    assert identity["settings"] == read_object(run / "run.json")["settings"]
     # From a run of another score, and back: the numbers are the same in each run.
     assert ladm("rescore", run, "--score", "robust", "--output", tmp_path / "again").exit_code == 0
     assert results(tmp_path / "again") == results(tmp_path / "robust")
@@ -157,7 +157,7 @@ def test_a_plain_mean_over_sink_layers_is_warned_of(run: Path) -> None:
         "in layers 1-2 a few tokens receive up to 70% of the distant attention, and a plain mean over layers "
         f"depends on where they stand; try ladm rescore {run} --score robust"
     )
-    identity = json.loads((run / "run.json").read_text())
+    identity = read_object(run / "run.json")
     for change in ({"layers": [0]}, {"reduce": "median"}, {"focus": "value"}):
         (run / "run.json").write_text(json.dumps(identity | {"score": identity["score"] | change}))
         assert sink_warning(Run.read(run), scored=4) is None

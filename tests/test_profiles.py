@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import Result
-from conftest import GOLDEN, read_lines, topical_rows
+from conftest import GOLDEN, read_lines, read_object, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -143,7 +143,7 @@ def test_rescoring_gives_what_scoring_gives(ladm: Run, kept: tuple[str, Path], t
         assert "5 documents scored, 1 without a score" in result.output
         for name in ("sorted_by_score.jsonl", "scores.parquet", "errors.jsonl"):
             assert (direct / name).read_bytes() == (again / name).read_bytes(), name
-        identities = [json.loads((folder / "run.json").read_text()) for folder in (direct, again)]
+        identities = [read_object(folder / "run.json") for folder in (direct, again)]
         assert identities[1]["about"].pop("rescored_from") == str(run)
         assert [identity.pop("about") and identity for identity in identities] == [identities[0]] * 2
     result = ladm("select", tmp_path / "again median", "--rows", rows, "--tokens", "1k", "--output", tmp_path / "s")

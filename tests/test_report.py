@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GOLDEN, SMALL, read_lines, topical_rows
+from conftest import GOLDEN, SMALL, read_lines, read_object, topical_rows
 
 from ladm.explain.inspected_document import InspectedDocument, SpanPair, SpanText
 from ladm.report.charts import brightest, heat_map, scale, shares_by_distance
@@ -114,7 +114,7 @@ def test_the_page_shows_what_the_run_holds(ladm: Any, make_run: Any, talking: Pa
     for token in found["pairs"][0]["later"]["tokens"]:
         assert token.strip() in page.text
     assert page.text.count("% of the score, from ") == sum(
-        len(json.loads(path.read_text())["pairs"]) for path in (run / "inspected").iterdir()
+        len(read_object(path)["pairs"]) for path in (run / "inspected").iterdir()
     )
     shown = [float(x) for x in re.findall(r"(?:under [\d,]+|to [\d,]+|or more) ([\d.]+) %", page.text)]
     assert sum(shown) == pytest.approx(200, abs=3)
@@ -139,7 +139,7 @@ def test_hostile_data_is_only_shown_as_text(ladm: Any, make_run: Any, talking: P
     run = make_run(["plain", *HOSTILE], model=talking)
     assert ladm("inspect", run).exit_code == 0
     for path in sorted((run / "inspected").iterdir()):
-        found = json.loads(path.read_text())
+        found = read_object(path)
         found["excerpt"] = HOSTILE[0]
         for pair in found["pairs"]:
             for side in ("earlier", "later"):
@@ -205,7 +205,7 @@ def test_a_subset_is_shown_with_its_lowest_score(ladm: Any, make_run: Any, tmp_p
     assert ladm(*selected, "--output", subset).exit_code == 0
     result = ladm("report", run, "--subset", subset)
     assert result.exit_code == 0, result.output
-    manifest = json.loads((subset / "manifest.json").read_text())
+    manifest = read_object(subset / "manifest.json")
     page = Page((run / "report.html").read_text())
     assert f"{manifest['taken_documents']} selected, {manifest['taken_tokens']:,} tokens" in page.text
     for domain in manifest["domains"].values():
@@ -251,7 +251,7 @@ def test_error_messages_of_report(ladm: Any, make_run: Any, tmp_path: Path) -> N
     )  # fmt: skip
     assert ladm("inspect", run, "--top", "1").exit_code == 0
     (path,) = (run / "inspected").iterdir()
-    whole = json.loads(path.read_text())
+    whole = read_object(path)
     cases: list[tuple[Any, int, str]] = [
         (whole | {"format": 0}, 1, f"{path} was made by another version of ladm; remove it, or run ladm inspect again"),
         (whole | {"score": 1.0}, 1, f"{run}/inspected explains row {whole['position']}, but the run has another "

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, read_lines, topical_rows
+from conftest import GOLDEN, read_lines, read_object, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,7 +202,7 @@ def test_the_subset_and_its_manifest(ladm: Command, scored: tuple[str, Path], tm
     subset = load_from_disk(str(tmp_path / "subset"))["train"]
     lines = read_lines(run / "sorted_by_score.jsonl")
     even = [line for line in lines if line["index"] % 2 == 0]
-    manifest = json.loads((tmp_path / "subset" / "manifest.json").read_text())
+    manifest = read_object(tmp_path / "subset" / "manifest.json")
     assert subset["index"] == sorted(subset["index"])
     assert subset.column_names == ["text", "meta", "input_ids", "index"]
     assert sum(map(len, subset["input_ids"])) == manifest["taken_tokens"] <= 2000
@@ -233,7 +233,7 @@ def test_the_manifest_is_read_as_it_was_written(ladm: Command, scored: tuple[str
             "select", run, "--rows", rows, "--tokens", "1000", "--output", subset, "--rule", rule
         ).exit_code == 0  # fmt: skip
         manifest = read_manifest(subset)
-        content = json.loads((subset / "manifest.json").read_text())
+        content = read_object(subset / "manifest.json")
         whole = json.loads(json.dumps(dataclasses.asdict(manifest)))
         assert whole | content | {"domains": whole["domains"]} == whole | {"chosen": content["chosen"]}
         assert {name: whole["domains"][name] | domain for name, domain in content["domains"].items()} == whole[
@@ -248,7 +248,7 @@ def test_a_damaged_manifest_is_refused(ladm: Command, scored: tuple[str, Path], 
     rows, run = scored
     assert ladm("select", run, "--rows", rows, "--tokens", "1000", "--output", tmp_path / "s").exit_code == 0
     path = tmp_path / "s" / "manifest.json"
-    whole = json.loads(path.read_text())
+    whole = read_object(path)
     domain = whole["domains"]["domain 0"]
     for content, message in (
         (whole | {"taken_tokens": "many"}, "taken_tokens is 'many'"),
@@ -275,7 +275,7 @@ def test_quotas_from_a_file_and_by_documents(ladm: Command, scored: tuple[str, P
         "select", run, "--rows", rows, "--tokens", "900", "--output", tmp_path / "s", "--quota", tmp_path / "w.yaml"
     )
     assert result.exit_code == 0, result.output
-    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    manifest = read_object(tmp_path / "s" / "manifest.json")
     assert list(manifest["domains"]) == ["domain 1"]
     assert manifest["domains_left_out"] == ["domain 0"]
     assert "left out by weight 0: domain 0" in result.stdout
@@ -301,13 +301,13 @@ def test_the_percent_rule_and_a_small_pool(ladm: Command, scored: tuple[str, Pat
     rows, run = scored
     result = ladm("select", run, "--rows", rows, "--tokens", "1000", "--output", tmp_path / "p", "--rule", "percent")
     assert result.exit_code == 0
-    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    manifest = read_object(tmp_path / "p" / "manifest.json")
     assert f"the best {manifest['percent']} % of every domain" in result.stdout
     assert manifest["taken_tokens"] > 1000
     assert manifest["percent"] == 34
     small = ("select", run, "--rows", rows, "--tokens", "1M", "--output", tmp_path / "all", "--allow-small-pool")
     assert ladm(*small).exit_code == 0
-    assert json.loads((tmp_path / "all" / "manifest.json").read_text())["taken_documents"] == 7
+    assert read_object(tmp_path / "all" / "manifest.json")["taken_documents"] == 7
     result = ladm("select", run, "--rows", rows, "--tokens", "1M", "--output", tmp_path / "q", "--rule", "percent")
     assert result.exit_code == 1
 
@@ -315,7 +315,7 @@ def test_the_percent_rule_and_a_small_pool(ladm: Command, scored: tuple[str, Pat
 def test_all_documents_as_one_domain(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = scored
     ladm("select", run, "--rows", rows, "--tokens", "1000", "--output", tmp_path / "s", "--domain-key", "none")
-    assert list(json.loads((tmp_path / "s" / "manifest.json").read_text())["domains"]) == ["all"]
+    assert list(read_object(tmp_path / "s" / "manifest.json")["domains"]) == ["all"]
 
 
 def change_last_line(run: Path, change: Callable[[dict[str, Any]], bytes]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, read_lines, topical_rows
+from conftest import GOLDEN, read_lines, read_object, topical_rows
 
 from ladm.cli.display import duration
 from ladm.runs.folder import Run as RunFolder
@@ -174,7 +174,7 @@ def test_an_unfinished_run_is_looked_at_as_far_as_it_is(ladm: Run, run: Path) ->
 
 
 def test_verify_deep_sees_other_rows_and_models(ladm: Run, made: tuple[str, Path], run: Path, save_rows: Any) -> None:
-    identity = json.loads((run / "run.json").read_text())
+    identity = read_object(run / "run.json")
     other = save_rows([{"input_ids": [1, 2, 3]}] * 40)
     identity["about"] |= {"rows": other}
     identity["model"]["sha256"]["config.json"] = "0" * 64
@@ -210,7 +210,7 @@ def test_errors_are_tried_again(ladm: Run, made: tuple[str, Path], run: Path) ->
 def test_overwrite_removes_nothing_when_the_command_cannot_work(ladm: Run, made: tuple[str, Path], run: Path) -> None:
     profile = {
         "format": 1, "model": {"type": "llama", "sha256": {"config.json": "0"}}, "length_tokens": 1,
-        "settings": json.loads((run / "run.json").read_text())["settings"],
+        "settings": read_object(run / "run.json")["settings"],
         "score": {"reduce": "mean", "layers": [0], "heads": None, "weights": None},
     }  # fmt: skip
     (run.parent / "p.yaml").write_text(json.dumps(profile))
@@ -282,7 +282,7 @@ def test_overwrite_removes_the_run_and_nothing_else(ladm: Run, made: tuple[str, 
     assert "holds more than a run (units/mine)" in ladm("score", made[0], *other, "--overwrite").stderr
     (run / "units" / "mine").unlink()
     assert ladm("score", made[0], *other, "--overwrite").exit_code == 0
-    assert json.loads((run / "run.json").read_text())["settings"]["span_tokens"] == 8
+    assert read_object(run / "run.json")["settings"]["span_tokens"] == 8
     assert ladm("verify", run).exit_code == 0
 
 

@@ -6,7 +6,6 @@ They write and resume the same files as the commands, take the flags as keyword 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,13 +74,11 @@ class ScoredRun:
     def errors(self) -> list[ErrorRow]:
         """The rows without a score, each with the reason. Raises LadmError for an unfinished run."""
         from ladm.runs.folder import Run
-        from ladm.runs.layout import ERRORS_FILE
         from ladm.runs.records import ErrorRow, record_from_json
-        from ladm.runs.results import require_finished
+        from ladm.runs.results import error_lines, require_finished
 
         require_finished(Run.read(self.folder))
-        with (self.folder / ERRORS_FILE).open(encoding="utf-8") as lines:
-            found = [record_from_json(json.loads(line)) for line in lines]
+        found = [record_from_json(line) for line in error_lines(self.folder)]
         return [record for record in found if isinstance(record, ErrorRow)]
 
 

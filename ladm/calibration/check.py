@@ -33,6 +33,7 @@ from ladm.settings.calibration import CheckSettings
 from ladm.settings.data import PrepareSettings
 from ladm.settings.score import ScoreSettings
 from ladm.storage.files import io_errors, write_whole
+from ladm.storage.json_object import json_with_checksum
 
 PIECES = (2, 4, 8)
 """Figure 2 of the paper concatenates documents of 1/2, 1/4 and 1/8 of the length."""
@@ -91,7 +92,7 @@ def check(
         score_names=calibrated.names,
     )
     draw_check(result, output / PICTURE_FILE)
-    write_whole(output / JSON_FILE, [json.dumps(result.to_json(), indent=1).encode() + b"\n"])
+    write_whole(output / JSON_FILE, [json_with_checksum(result.to_json())])
     return result, output / PICTURE_FILE
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ladm.corpus.documents import require_whole
@@ -10,7 +9,7 @@ from ladm.corpus.sources import Source
 from ladm.errors import StorageError
 from ladm.progress import Echo
 from ladm.storage.files import io_errors, write_whole
-from ladm.storage.json_object import read_json_object
+from ladm.storage.json_object import json_with_checksum, read_json_object
 
 
 class BadFiles:
@@ -36,6 +35,6 @@ class BadFiles:
             self.messages[source.name] = str(error)
             self._echo(f"{error}; the file is left out")
             with io_errors(self._path, "write"):
-                write_whole(self._path, [json.dumps(self.messages, indent=1, ensure_ascii=False).encode() + b"\n"])
+                write_whole(self._path, [json_with_checksum(self.messages)])
             return True
         return False

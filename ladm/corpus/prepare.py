@@ -31,6 +31,7 @@ from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
 from ladm.storage.files import io_errors, write_whole
 from ladm.storage.identity import differences, require_same
+from ladm.storage.json_object import json_with_checksum, read_json_object
 from ladm.storage.locks import locked
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 
@@ -124,7 +125,7 @@ def _start(folder: OutputFolder, work: Path, identity: dict[str, Any]) -> None:
             free = {"limit"} | ({"domain"} if had.get("domain") is None else set())
             require_same(folder.path, had | {name: identity[name] for name in free}, identity)
             with io_errors(folder.record, "write"):
-                write_whole(folder.record, [json.dumps(identity, indent=1, ensure_ascii=False).encode() + b"\n"])
+                write_whole(folder.record, [json_with_checksum(identity)])
             return
         with io_errors(work, "write in"):
             shutil.rmtree(work)
@@ -136,8 +137,15 @@ def _finished(output: Path, identity: dict[str, Any]) -> PreparedRows | None:
     path = output / RECORD_FILE
     if not path.is_file():
         return None
-    with io_errors(path, "read"):
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json_object(path)
+    try:
+        return _opened(output, record, identity)
+    except (KeyError, TypeError, AttributeError):
+        raise StorageError(f"{path} is damaged: it does not describe prepared rows") from None
+
+
+def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any]) -> PreparedRows:
+    """The rows that a record describes. Raises as `_finished`."""
     had, limit = record["asked"], identity["limit"]
     if any(differences(had | {"limit": limit}, identity)):
         require_same(output, had, identity)
@@ -199,7 +207,7 @@ def _finish(
     }
     # The record last: it is what makes the folder finished, whenever a stop comes.
     with io_errors(output, "write"):
-        write_whole(output / RECORD_FILE, [json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n"])
+        write_whole(output / RECORD_FILE, [json_with_checksum(record)])
         # Blocks of a part of the corpus are what a greater --limit goes on from.
         leftover = output / WORK_FOLDER / "cache" if not sealed.all_read else output / WORK_FOLDER
         shutil.rmtree(leftover, ignore_errors=True)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from ladm.errors import LadmError, StorageError, one_line
 from ladm.storage.files import write_whole
-from ladm.storage.json_object import read_json_object
+from ladm.storage.json_object import json_with_checksum, read_json_object
 
 FORMAT = 1
 
@@ -166,7 +165,7 @@ def _numbers(lists: list[list[Any]]) -> list[list[float]]:
 def write_inspected(path: Path, document: InspectedDocument) -> None:
     """Write the file, whole or not at all."""
     # NaN is not JSON, and here it would be a bug.
-    write_whole(path, [json.dumps(document.to_json(), allow_nan=False).encode() + b"\n"])
+    write_whole(path, [json_with_checksum(document.to_json())])
 
 
 def read_inspected(path: Path) -> InspectedDocument:

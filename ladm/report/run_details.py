@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
-from ladm.runs.layout import ERRORS_FILE
+from ladm.runs.results import error_lines
 from ladm.settings.layers import spell_layers
 
 
@@ -24,12 +23,9 @@ class ErrorKind:
 def error_kinds(run: Run) -> dict[str, ErrorKind]:
     """The rows without a score by kind of error, the most frequent kind first."""
     kinds: dict[str, ErrorKind] = {}
-    with (run.folder / ERRORS_FILE).open(encoding="utf-8") as lines:
-        for line in lines:
-            # One line in memory at a time: a run may have millions of rows without a score.
-            record = json.loads(line)
-            first = ErrorKind(position=record["position"], message=record["message"])
-            kinds.setdefault(record["error_type"], first).count += 1
+    for record in error_lines(run.folder):
+        first = ErrorKind(position=record["position"], message=record["message"])
+        kinds.setdefault(record["error_type"], first).count += 1
     return dict(sorted(kinds.items(), key=lambda item: -item[1].count))
 
 

@@ -18,13 +18,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
 from ladm.errors import StorageError, one_line
 from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 from ladm.runs.lines import StoredLine
 from ladm.runs.records import Column, ScoredRow
+from ladm.runs.results import digest_of_file, digests_in_metadata
 from ladm.settings.common import NAME_COLUMNS
+from ladm.storage.checked_parquet import add_footer_checksum
 from ladm.storage.files import SORTING_PREFIX, io_errors, replacing, write_whole
 
 ROWS_AT_A_TIME = 10_000
@@ -152,12 +155,20 @@ def write_sorted(folder: Path, staged: Path) -> None:
             lines_path.open("wb") as lines,
             pq.ParquetWriter(parquet_path, schema, write_page_checksum=True) as parquet,
         ):
-            rank = 0
+            rank, digest = 0, xxhash.xxh3_128()
             for batch in engine.sql(_SORT, params={"staged": str(staged)}).to_arrow_reader(ROWS_AT_A_TIME):
                 texts = batch["line"].to_pylist()
-                lines.write("".join(f'{{"rank": {rank + k}, {text}\n' for k, text in enumerate(texts, 1)).encode())
+                block = "".join(f'{{"rank": {rank + k}, {text}\n' for k, text in enumerate(texts, 1)).encode()
+                lines.write(block)
+                digest.update(block)
                 parquet.write_batch(_result_batch(batch, rank, schema))
                 rank += len(texts)
+            # Of the files without checksums of their own, so that none of the three is damaged in silence.
+            errors_digest = digest_of_file(folder / ERRORS_FILE)
+            digests = {SORTED_FILE: digest.hexdigest(), ERRORS_FILE: errors_digest}
+            parquet.add_key_value_metadata(digests_in_metadata(digests))
+            parquet.close()
+            add_footer_checksum(parquet_path)
 
 
 def _result_batch(batch: pa.RecordBatch, rank: int, schema: pa.Schema) -> pa.RecordBatch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SHARED_UNIT
 from ladm.runs.lines import StoredLine, encode_line, read_lines, read_records
 from ladm.runs.records import Record, ScoredRow
 from ladm.storage.files import PARTIAL_SUFFIX, io_errors, write_whole
+from ladm.storage.json_object import read_json_object
 from ladm.storage.output_folder import OutputFolder
 
 TARGET_UNITS = 4096
@@ -55,10 +55,9 @@ class Run:
                     f"{folder} holds rows, not a run; score them first: ladm score {folder} --model MODEL -o run"
                 )
             raise LadmError(f"{folder} is not a run: it has no {IDENTITY_FILE}")
-        with io_errors(path, "read"):
-            content = path.read_bytes()
+        content = read_json_object(path)
         try:
-            identity = RunIdentity(json.loads(content))
+            identity = RunIdentity(content)
             if identity.format not in READABLE_FORMATS:
                 raise LadmError(
                     f"{path}: format {identity.format}, and this version reads {min(READABLE_FORMATS)} to {FORMAT}"

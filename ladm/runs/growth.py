@@ -7,7 +7,6 @@ The first 1,000 rows of the second command must be, by their digest, those of th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, RESULT_FILES
 from ladm.storage.files import io_errors, sync_folder, write_whole
+from ladm.storage.json_object import json_with_checksum
 
 DataOf = Callable[[int], dict[str, Any]]
 """The identity of the first N rows, as `Rows.identity` gives it."""
@@ -67,6 +67,5 @@ def _grow(run: Run, wanted: RunIdentity) -> Run:
         if last.stop - last.start < run.unit_rows and run.sealed_path(last).exists():
             run.sealed_path(last).replace(run.open_path(last))
             sync_folder(run.open_path(last).parent)
-        content = json.dumps(run.identity.content | {"data": wanted.data}, indent=1, ensure_ascii=False)
-        write_whole(run.folder / IDENTITY_FILE, [content.encode() + b"\n"])
+        write_whole(run.folder / IDENTITY_FILE, [json_with_checksum(run.identity.content | {"data": wanted.data})])
     return Run.read(run.folder)

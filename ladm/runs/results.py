@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
-from ladm.errors import IncompleteError, StorageError, one_line
+from ladm.errors import IncompleteError, StorageError
 from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES
+from ladm.storage.checked_parquet import open_parquet, reading_parquet
+from ladm.storage.files import io_errors
 
 BATCH_ROWS = 65_536
 
@@ -44,54 +47,95 @@ def require_finished(run: Run) -> None:
         raise IncompleteError(f"{run.folder} is not finished: {what}; run its {command} again")
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what Arrow finds wrong with `scores.parquet` into a StorageError that names it."""
-    try:
-        yield
-    # A flipped byte of the footer may ask for anything: an unknown type, a name that is no UTF-8, an absurd size.
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise StorageError(f"{path} is damaged: {one_line(error)}; remove it, and ladm score writes it again") from None
+REMEDY = "remove it, and ladm score writes it again"
+_METADATA_KEY = b"ladm"
+_CHUNK_BYTES = 1 << 20
+
+
+def open_scores(folder: Path) -> pq.ParquetFile:
+    """`scores.parquet`, its checksums verified whenever it is read. Raises StorageError for a damaged file."""
+    return open_parquet(folder / PARQUET_FILE, remedy=REMEDY)
 
 
 def columns_of(folder: Path) -> list[str]:
     """Names of the columns of `scores.parquet`. Raises StorageError for a damaged file."""
-    path = folder / PARQUET_FILE
-    with _reading(path):
-        names: list[str] = pq.read_schema(path).names
+    names: list[str] = open_scores(folder).schema_arrow.names
     return names
 
 
 def column_types(folder: Path) -> dict[str, pa.DataType]:
     """The columns of `scores.parquet` with their types. Raises StorageError for a damaged file."""
-    path = folder / PARQUET_FILE
-    with _reading(path):
-        return {field.name: field.type for field in pq.read_schema(path)}
+    return {field.name: field.type for field in open_scores(folder).schema_arrow}
 
 
 def count_scored(folder: Path) -> int:
     """The number of rows with a score. Raises StorageError for a damaged file."""
-    path = folder / PARQUET_FILE
-    with _reading(path):
-        return int(pq.read_metadata(path).num_rows)
+    return int(open_scores(folder).metadata.num_rows)
 
 
 def read_scores(folder: Path, columns: list[str]) -> pa.Table:
     """Some columns of `scores.parquet`, checksums verified. Raises StorageError for a damaged file."""
-    path = folder / PARQUET_FILE
-    with _reading(path):
-        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+    file = open_scores(folder)
+    with reading_parquet(folder / PARQUET_FILE, remedy=REMEDY):
+        return file.read(columns=columns)
+
+
+def digests_in_metadata(digests: dict[str, str]) -> dict[str, str]:
+    """The metadata of `scores.parquet`: the XXH3 of each of the other two result files by its name."""
+    return {_METADATA_KEY.decode(): json.dumps({"xxh3_128": digests})}
+
+
+def digest_of_file(path: Path) -> str:
+    """XXH3 of a file. Raises StorageError where it cannot be read."""
+    digest = xxhash.xxh3_128()
+    with io_errors(path, "read"), path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def stored_digest(folder: Path, name: str) -> str | None:
+    """The XXH3 that `scores.parquet` has of another result file; None in runs from before it had any."""
+    metadata = open_scores(folder).schema_arrow.metadata or {}
+    try:
+        return str(json.loads(metadata[_METADATA_KEY])["xxh3_128"][name])
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def require_digest(folder: Path, name: str, found: str) -> None:
+    """Raise StorageError where a result file with the digest `found` is not the one that was written."""
+    if stored_digest(folder, name) not in (None, found):
+        raise StorageError(
+            f"{folder / name} is damaged: its content does not match the digest in {PARQUET_FILE}; remove both, and "
+            "ladm score writes them again"
+        )
+
+
+def error_lines(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows without a score as `errors.jsonl` has them. Raises StorageError for a damaged file."""
+    path = folder / ERRORS_FILE
+    # Read twice rather than held: a run may have millions of rows without a score.
+    require_digest(folder, ERRORS_FILE, digest_of_file(path))
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                found = json.loads(line)
+                # What each reader uses, checked here once.
+                yield found | {"error_type": str(found["error_type"]), "message": str(found["message"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise StorageError(f"{path} is damaged; remove it, and ladm score writes it again from the units") from None
 
 
 def score_batches(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The same in batches, in the order of the file: best first."""
     path = folder / PARQUET_FILE
-    with _reading(path):
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+    file = open_scores(folder)
+    with reading_parquet(path, remedy=REMEDY):
         batches = file.iter_batches(BATCH_ROWS, columns=columns)
     while True:
         # Not around the yield: an error of whoever uses the batch is no damage of the file.
-        with _reading(path):
+        with reading_parquet(path, remedy=REMEDY):
             batch = next(batches, None)
         if batch is None:
             return
@@ -111,17 +155,11 @@ def _score_at(file: pq.ParquetFile, rank: int) -> float:
 def summarise(run: Run) -> Summary:
     """Counts and the range of the scores of a finished run. Raises IncompleteError for an unfinished one."""
     require_finished(run)
-    parquet = run.folder / PARQUET_FILE
-    with _reading(parquet):
-        file = pq.ParquetFile(parquet, page_checksum_verification=True)
+    file = open_scores(run.folder)
+    with reading_parquet(run.folder / PARQUET_FILE, remedy=REMEDY):
         summary = Summary(scored=file.metadata.num_rows)
         if summary.scored:
             best, middle, worst = (_score_at(file, rank) for rank in (0, summary.scored // 2, summary.scored - 1))
             summary.scores = (best, middle, worst)
-    path = run.folder / ERRORS_FILE
-    try:
-        with path.open(encoding="utf-8") as lines:
-            summary.errors.update(json.loads(line)["error_type"] for line in lines)
-    except (ValueError, KeyError, TypeError):
-        raise StorageError(f"{path} is damaged; remove it, and ladm score writes it again from the units") from None
+    summary.errors.update(line["error_type"] for line in error_lines(run.folder))
     return summary

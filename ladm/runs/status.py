@@ -17,7 +17,8 @@ from ladm.errors import IncompleteError
 from ladm.runs.claims import units_held
 from ladm.runs.folder import Run
 from ladm.runs.heartbeat import holder_of, is_locked, pulses
-from ladm.runs.layout import ERRORS_FILE, UNITS
+from ladm.runs.layout import UNITS
+from ladm.runs.results import error_lines
 
 RATE_OVER_UNITS = 64
 # Matched as text: decoding every line of every unit would make the status of a large run take minutes.
@@ -64,8 +65,7 @@ def status(run: Run) -> Status:
     )
     if run.identity.is_rescored:
         found.sealed, found.done = found.units, run.num_rows
-        with (run.folder / ERRORS_FILE).open("rb") as lines:
-            found.errors.update(json.loads(line)["error_type"] for line in lines)
+        found.errors.update(line["error_type"] for line in error_lines(run.folder))
         return found
     # The times at which units were sealed are those of their files: nothing else has to be written for the rate.
     sealed_at: list[tuple[float, int]] = []

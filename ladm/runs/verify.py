@@ -17,7 +17,7 @@ from ladm.errors import LadmError
 from ladm.runs.folder import Run, Unit, read_if_there
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 from ladm.runs.records import ScoredRow
-from ladm.runs.results import columns_of, read_scores
+from ladm.runs.results import columns_of, digest_of_file, read_scores, require_digest
 from ladm.runs.status import require_whole_if_rescored
 
 ROWS_AT_A_TIME = 10_000
@@ -72,6 +72,8 @@ def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | Non
     try:
         table = read_scores(run.folder, columns_of(run.folder))
         error_lines = (run.folder / ERRORS_FILE).read_bytes().splitlines(keepends=True)
+        for name in (SORTED_FILE, ERRORS_FILE):
+            require_digest(run.folder, name, digest_of_file(run.folder / name))
     except LadmError as error:
         yield str(error)
         return

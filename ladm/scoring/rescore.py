@@ -7,14 +7,14 @@ numbers, so that the run's own reduction gives its own scores to the last bit.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import xxhash
 
 from ladm.errors import LadmError, StorageError, one_line
 from ladm.method.grid import Ablation
@@ -22,7 +22,7 @@ from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.runs.finish import LABELS, RESULT_FIELDS, sorting, staged_schema, staging, write_sorted
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
-from ladm.runs.results import columns_of, require_finished, summarise
+from ladm.runs.results import columns_of, open_scores, require_digest, require_finished, summarise
 from ladm.scoring.result import ScoreResult
 from ladm.settings.layers import parse_layers
 from ladm.settings.named_scores import NamedScore, named_score
@@ -53,7 +53,7 @@ def rescore(settings: RescoreSettings) -> ScoreResult:
         try:
             with sorting(output) as staged, io_errors(run.folder / PARQUET_FILE, "read"):
                 _stage(run, reduction, _column(run, reduction, ablation), staged)
-                write_whole(output / ERRORS_FILE, [(run.folder / ERRORS_FILE).read_bytes()])
+                write_whole(output / ERRORS_FILE, [_errors_of(run.folder)])
                 write_sorted(output, staged)
         except Exception:
             # Without results the identity would only stand in the way of the next attempt.
@@ -117,19 +117,43 @@ def _column(run: Run, reduction: Reduction, ablation: Ablation) -> str:
 def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
     """The rows of the run with their new scores, ready to be sorted."""
     stored_layers = run.identity.layers
-    source = pq.ParquetFile(run.folder / PARQUET_FILE, page_checksum_verification=True)
+    source, digest = open_scores(run.folder), xxhash.xxh3_128()
     columns = [(field.name, field.type) for field in source.schema_arrow if field.name not in RESULT_FIELDS]
     schema = staged_schema(columns)
     try:
-        with staging(staged, schema) as writer, (run.folder / SORTED_FILE).open(encoding="utf-8") as lines:
+        with staging(staged, schema) as writer, (run.folder / SORTED_FILE).open("rb") as file:
+            lines = _decoded(file, digest, run)
             for batch in source.iter_batches(ROWS_AT_A_TIME):
                 cds_BL = _matrix(batch[name], run)
                 num_heads = None if reduction.heads is None else cds_BL.shape[1] // len(stored_layers)
                 used = reduction.columns(stored_layers, num_heads=num_heads)
                 scores_B = reduce_cds(cds_BL[:, used], reduction.how, reduction.weights)
                 writer.write_batch(_staged_batch(batch, scores_B, lines, schema, run))
+            if next(lines, None) is not None:
+                raise StorageError(
+                    f"{run.folder / SORTED_FILE} is damaged: it has more lines than {PARQUET_FILE} has rows"
+                )
     except pa.ArrowException as error:
         raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: {one_line(error)}") from None
+    # The lines are copied without being decoded, so nothing else would notice one that was damaged.
+    require_digest(run.folder, SORTED_FILE, digest.hexdigest())
+
+
+def _decoded(file: Iterable[bytes], digest: xxhash.xxh3_128, run: Run) -> Iterator[str]:
+    """The lines as text, each added to the digest first."""
+    for line in file:
+        digest.update(line)
+        try:
+            yield line.decode()
+        except UnicodeDecodeError:
+            raise StorageError(f"{run.folder / SORTED_FILE} is damaged: a line is not UTF-8") from None
+
+
+def _errors_of(folder: Path) -> bytes:
+    """The content of `errors.jsonl`. Raises StorageError for a damaged one."""
+    content = (folder / ERRORS_FILE).read_bytes()
+    require_digest(folder, ERRORS_FILE, xxhash.xxh3_128(content).hexdigest())
+    return content
 
 
 def _matrix(column: pa.Array, run: Run) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from ladm.runs.layout import IDENTITY_FILE
 from ladm.scoring.plan import Plan, make_plan
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import CDS
+from ladm.storage.json_object import read_json_object
 
 PREPARED = "prepare.json"
 _DOCUMENTS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".ndjson", ".parquet", ".txt", ".csv")
@@ -212,9 +212,12 @@ def require_tokenizer(rows: Rows, facts: ModelFacts, *, allow_other: bool) -> No
 
 def _tokenizer_of_rows(rows: Rows) -> tuple[str, str] | None:
     """Name and SHA-256 of the tokenizer that made the rows, where `prepare.json` beside them says."""
+    path = Path(rows.name) / PREPARED
+    if not path.is_file():
+        return None
+    record = read_json_object(path)
     try:
-        record = json.loads((Path(rows.name) / PREPARED).read_text(encoding="utf-8"))
         tokenizer = record["asked"]["tokenizer"]
         return str(tokenizer["name"]), str(tokenizer["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None

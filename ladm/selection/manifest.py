@@ -14,9 +14,11 @@ from typing import Any
 from ladm.errors import LadmError, one_line
 from ladm.selection.guarding import GuardManifest
 from ladm.storage.files import write_whole
-from ladm.storage.json_object import read_json_object
+from ladm.storage.json_object import chunks_with_checksum, read_json_object
 
 MANIFEST_FILE = "manifest.json"
+MOST_BYTES = 1 << 34
+"""A manifest names every chosen row."""
 _NOTHING = type(None)
 _LATER: dict[str, tuple[Any, tuple[type, ...]]] = {
     "max_per_document": (None, (int, _NOTHING)),
@@ -180,10 +182,11 @@ def _field(content: Any, name: str, *kinds: type) -> Any:
 
 def write_manifest(folder: Path, manifest: Manifest, chosen: Iterable[Chosen] = ()) -> None:
     """Write the manifest of the subset in `folder`, with what was chosen from each run."""
-    write_whole(folder / MANIFEST_FILE, _json(manifest, chosen))
+    write_whole(folder / MANIFEST_FILE, chunks_with_checksum(_json(manifest, chosen)))
 
 
 def _json(manifest: Manifest, chosen: Iterable[Chosen]) -> Iterator[bytes]:
+    """The file without its end, which has the checksum."""
     content = asdict(manifest)
     for name, (default, _) in _LATER.items():
         if content[name] == default and name not in _ALWAYS:
@@ -205,7 +208,7 @@ def _json(manifest: Manifest, chosen: Iterable[Chosen]) -> Iterator[bytes]:
                 yield (", " if number else "").encode() + text.encode(errors="replace")
             yield b"]"
         yield b"}"
-    yield b"\n ]\n}\n"
+    yield b"\n ]"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -217,6 +220,6 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists():
         raise LadmError(f"{folder} is not a subset of ladm select: it has no {MANIFEST_FILE}")
     try:
-        return Manifest.from_json(read_json_object(path))
+        return Manifest.from_json(read_json_object(path, most_bytes=MOST_BYTES))
     except ValueError as error:
         raise LadmError(f"{path} is not a manifest of ladm select: {one_line(error)}") from None

@@ -6,7 +6,6 @@ once what the work is started with, and compare on every later start.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from ladm.errors import LadmError, StorageError
 from ladm.storage.files import create_once, io_errors, sync_folder
 from ladm.storage.identity import CHANGED_REMEDY, require_same
+from ladm.storage.json_object import json_with_checksum, parse_json_object, read_json_object
 
 LOCK_FILES = r"\.lock|\.holder"
 """What a lock leaves, for the pattern of leftovers."""
@@ -74,14 +74,14 @@ class OutputFolder:
 
         `about`, which is for people, is not compared. Raises LadmError with every field that differs.
         """
-        content = json.dumps(identity, indent=1, ensure_ascii=False, allow_nan=False)
-        if self.claim(content.encode() + b"\n"):
+        content = json_with_checksum(identity)
+        if self.claim(content):
             return True
         # Compared as JSON gives it back: a tuple is a list there.
         require_same(
             self.path,
             self.started_with(),
-            json.loads(content),
+            parse_json_object(content, path=self.record),
             name_of_field=self._name_of_field,
             remedy=self._changed_remedy,
         )
@@ -97,15 +97,7 @@ class OutputFolder:
 
     def started_with(self) -> dict[str, Any]:
         """What the work was started with. Raises StorageError for a damaged record."""
-        with io_errors(self.record, "read"):
-            content = self.record.read_bytes()
-        try:
-            found = json.loads(content)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise StorageError(f"{self.record} is damaged: it does not say what the work was started with")
-        return found
+        return read_json_object(self.record)
 
 
 def _require_writable(nearest: Path, folder: Path) -> None:
