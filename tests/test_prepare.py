@@ -257,8 +257,8 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
         ((f"{t}/book.pdf", *good, *out), 1,
          f"{t}/book.pdf: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)"),
         ((bare, *good, *out), 1,
-         f"{bare} line 3 has no meta.pile_set_name; give --domain-key the key that it has, or --domain a name for all "
-         "documents without one"),
+         f"{bare} line 3 has no meta.pile_set_name; its keys are text: give --domain-key the key that it has, or "
+         "--domain a name for all documents without one"),
         ((source, "--length", "40", "--tokenizer", f"{t}/no/x", "--output", f"{t}/out2"), 1,
          f"no such tokenizer: {t}/no/x is neither a folder nor a Hub id such as org/name"),
         ((source, *good, "--output", f"{t}/taken"), 1,

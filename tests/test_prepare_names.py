@@ -326,3 +326,23 @@ def test_a_subset_takes_two_windows_of_a_document(
     assert (result.exit_code, result.stderr) == (
         1, "ladm: no document fits --tokens 9: the shortest has 512 tokens\n",
     )  # fmt: skip
+
+
+def test_a_domain_column_of_foreign_rows_is_found(ladm: Command, tmp_path: Path) -> None:
+    ids = [[(k * k * (3 + row) + 7 * k + row) % 500 for k in range(512)] for row in range(4)]
+    data = {"input_ids": ids, "domain": ["web", "code", "web", "code"], "n": list(range(4))}
+    for name, meta, expected in [
+        ("alone", {}, ["code", "web"]),
+        ("beside", {"meta": [{"k": k} for k in range(4)]}, ["code", "web"]),
+        ("below", {"meta": [{"pile_set_name": "A" if k else None} for k in range(4)]}, ["A", "web"]),
+    ]:
+        Dataset.from_dict(data | meta).save_to_disk(str(tmp_path / name))
+        assert ladm("score", tmp_path / name, *SMALL, "-o", tmp_path / f"run-{name}").exit_code == 0
+        result = ladm("select", tmp_path / f"run-{name}", "--tokens", "1024", "-o", tmp_path / f"subset-{name}")
+        assert result.exit_code == 0, result.output
+        manifest = json.loads((tmp_path / f"subset-{name}/manifest.json").read_text())
+        assert list(manifest["domains"]) == expected
+        assert ladm("report", tmp_path / f"run-{name}").exit_code == 0
+        assert f">{expected[-1]}<" in (tmp_path / f"run-{name}/report.html").read_text()
+    assert ladm("report", tmp_path / "run-below", "--domain-key", "domain").exit_code == 0
+    assert ">code<" in (tmp_path / "run-below/report.html").read_text()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ladm.corpus.documents import require_whole
 from ladm.corpus.sources import Source
+from ladm.corpus.whole_files import require_whole
 from ladm.errors import StorageError
 from ladm.progress import Echo
 from ladm.storage.files import io_errors, write_whole

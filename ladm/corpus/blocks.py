@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.assemble import BLOCK_SCHEMA
 from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta, whole_text
-from ladm.corpus.documents import Document, value_at
+from ladm.corpus.documents import Document, text_at
 from ladm.corpus.groups import Group, Place
+from ladm.corpus.missing_keys import keys_of, list_keys
 from ladm.corpus.tokenization import TokenizedText, Tokenizer, Window
 from ladm.errors import LadmError
 from ladm.settings.data import PrepareSettings
@@ -33,6 +34,7 @@ REASONS = {
     "no_text": "nothing under --text-key",
     "not_text": "the text is not a string",
     "not_json": "the line is not a JSON object",
+    "too_deep": "a column is nested hundreds of levels deep",
     "bad_text": "the text is not valid Unicode",
     DUPLICATE: "every row has the ids of an earlier row",
 }
@@ -59,12 +61,16 @@ def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, pa
     counts: Counter[str] = Counter()
     candidates: list[tuple[str, dict[str, Any]]] = []
     for document in group.documents:
-        text = value_at(document.fields, settings.text_key)
+        text = text_at(document.fields, settings.text_key)
         reason = _drop_reason(document, text)
         if reason is not None:
             counts[reason] += 1
             continue
-        columns = _columns(document, settings)
+        try:
+            columns = _columns(document, settings)
+        except RecursionError:
+            counts["too_deep"] += 1
+            continue
         if tokenizer.surely_shorter(text, settings.length):
             counts["too_short"] += 1
         else:
@@ -136,8 +142,8 @@ def _columns(document: Document, settings: PrepareSettings) -> dict[str, Any]:
     domain = settings.domain if domain is None else domain
     if domain is None:
         raise LadmError(
-            f"{document.where} has no {settings.domain_key}; give --domain-key the key that it has, or --domain a name "
-            "for all documents without one"
+            f"{document.where} has no {settings.domain_key}; its keys are {list_keys(keys_of(fields))}: give "
+            "--domain-key the key that it has, or --domain a name for all documents without one"
         )
     own_id = id_of(fields, settings.id_key)
     used = {settings.domain_key} | ({"meta"} if meta is not None else set())

@@ -31,7 +31,6 @@ from ladm.corpus.tables import (
 from ladm.errors import LadmError, StorageError, one_line
 
 _BATCH_ROWS = 256
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -74,38 +73,13 @@ def read_documents(
             yield from _dataset(source, text_key, skip)
         elif skip == 0:
             with open_unpacked(source.name) as file:
-                yield Document(source.name, _nested(text_key, file.read().decode("utf-8")))
+                # With -sig: the mark that Windows puts in front of UTF-8 is no part of the text.
+                yield Document(source.name, _nested(text_key, file.read().decode("utf-8-sig")))
     except LadmError:
         raise
     except Exception as error:
         # Each of gzip, zstandard, Arrow and the file systems behind fsspec raises exceptions of its own.
         raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
-
-
-def require_whole(source: Source, *, text_key: str) -> None:
-    """Read a file that can be torn to its end. Raises StorageError where that fails.
-
-    A plain JSONL file is not read: a torn one has a torn last line, which is dropped with its reason.
-    """
-    try:
-        if source.kind == "parquet":
-            _require_whole_parquet(source, text_key)
-        elif source.kind == "text" or (source.kind == "json" and source.is_packed):
-            with open_unpacked(source.name) as file:
-                while chunk := file.read(_CHUNK if source.kind == "json" else -1):
-                    if source.kind == "text":
-                        chunk.decode("utf-8")
-    except Exception as error:
-        raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
-
-
-def _require_whole_parquet(source: Source, text_key: str) -> None:
-    with fsspec.open(source.name, "rb") as file:
-        # Its end says where everything is: a file that was cut off does not even open.
-        table = pq.ParquetFile(file)
-        if not source.is_remote:
-            for _ in table.iter_batches(batch_size=_BATCH_ROWS, columns=_wanted(table.schema_arrow, text_key)):
-                pass
 
 
 def value_at(fields: Any, key: str) -> Any:
@@ -122,6 +96,12 @@ def value_at(fields: Any, key: str) -> Any:
         more, _, rest = rest.partition(".")
         head = f"{head}.{more}"
     return None
+
+
+def text_at(fields: Any, key: str) -> Any:
+    """The text of a document. Parquet by older writers has texts as bytes, which are decoded."""
+    found = value_at(fields, key)
+    return found.decode("utf-8", "surrogateescape") if isinstance(found, bytes) else found
 
 
 def _nested(key: str, value: str) -> dict[str, Any]:
@@ -147,7 +127,8 @@ def _lines_of_file(name: str) -> Iterator[Iterator[tuple[int, bytes]]]:
 
 def _json_object(line: bytes) -> dict[str, Any] | None:
     try:
-        fields = json.loads(line)
+        # From bytes, json would take two lines of UTF-16 for two encodings.
+        fields = json.loads(line.decode("utf-8-sig"))
     # Objects nested thousands deep are a line's own fault too.
     except (ValueError, RecursionError):
         return None
@@ -158,7 +139,9 @@ def _parquet(name: str, text_key: str, skip: int, short: ShortRule | None) -> It
     with fsspec.open(name, "rb") as file:
         table = pq.ParquetFile(file)
         schema = table.schema_arrow
-        wanted = _wanted(schema, text_key)
+        if schema.names.count(text_key) > 1:
+            raise StorageError(f"cannot read {name}: it has {schema.names.count(text_key)} columns {text_key}")
+        wanted = wanted_columns(schema, text_key)
         labels = class_names_of_schema(schema)
         if short is not None and not (short.key in schema.names and pa.types.is_integer(schema.field(short.key).type)):
             short = None
@@ -201,7 +184,7 @@ def _row_groups_from(metadata: pq.FileMetaData, row: int) -> tuple[list[int], in
     return [], first
 
 
-def _wanted(schema: pa.Schema, text_key: str) -> list[str]:
+def wanted_columns(schema: pa.Schema, text_key: str) -> list[str]:
     """All columns but those with bytes, of which only `meta` and the text's are read, and ids that are not carried."""
     needed = ("meta", text_key, text_key.split(".")[0])
     return [
@@ -221,11 +204,11 @@ def _dataset(source: Source, text_key: str, skip: int) -> Iterator[Document]:
         if skip >= len(dataset):
             return
         features = dataset.features
-        wanted = _wanted(features.arrow_schema, text_key)
+        wanted = wanted_columns(features.arrow_schema, text_key)
         tables = dataset.select_columns(wanted).select(range(skip, len(dataset))).iter(batch_size=_BATCH_ROWS)
     labels = class_names_of_features(features)
     number = skip
     for table in tables:
-        for fields in rows_of_table(table.select(_wanted(table.schema, text_key)), labels):
+        for fields in rows_of_table(table.select(wanted_columns(table.schema, text_key)), labels):
             yield Document(f"{source.name} row {number}", fields)
             number += 1

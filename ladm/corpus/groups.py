@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ladm.corpus.bad_files import BadFiles
-from ladm.corpus.documents import Document, ShortRule, read_documents, value_at
+from ladm.corpus.documents import Document, ShortRule, read_documents, text_at
 from ladm.corpus.sources import Source
 
 BLOCK_DOCUMENTS = 512
@@ -46,7 +46,7 @@ def read_groups(
         skipped = start.in_source if k == start.source else 0
         documents = read_documents(source, text_key=text_key, skip=skipped, short=short)
         for in_source, document in enumerate(documents, skipped + 1):
-            text = value_at(document.fields, text_key)
+            text = text_at(document.fields, text_key)
             group.append(replace(document, number=number))
             number += 1
             place = Place(source=k, in_source=in_source, documents=number)

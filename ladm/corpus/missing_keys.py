@@ -5,7 +5,8 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -29,16 +30,18 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
     seen = 0
     for fields in islice(_objects(settings, sources), DOCUMENTS_TRIED):
         seen += 1
-        keys |= dict.fromkeys(_keys(fields))
+        keys |= dict.fromkeys(keys_of(fields))
         text_found = text_found or value_at(fields, settings.text_key) is not None
-        domain_found = domain_found or domain_of(fields, parsed_meta(fields), settings.domain_key) is not None
+        # A meta that is nested too deep is dropped where rows are made.
+        with contextlib.suppress(RecursionError):
+            domain_found = domain_found or domain_of(fields, parsed_meta(fields), settings.domain_key) is not None
         if text_found and domain_found:
             return
     if not seen:
         return
     which = "the only document has" if seen == 1 else f"none of the first {seen:,} documents has"
     negation = "no " if seen == 1 else ""
-    there_are = ", ".join(list(keys)[:_KEYS_SHOWN]) or "none"
+    there_are = list_keys(keys)
     if not text_found:
         raise LadmError(f"{which} {negation}{settings.text_key}; the keys are {there_are}: give --text-key one of them")
     raise LadmError(
@@ -62,7 +65,12 @@ def _objects(settings: PrepareSettings, sources: list[Source]) -> Iterator[dict[
                 yield document.fields
 
 
-def _keys(fields: dict[str, Any]) -> Iterator[str]:
+def list_keys(keys: Iterable[str]) -> str:
+    """The first of the keys, for an error; `none` where there are none."""
+    return ", ".join(islice(dict.fromkeys(keys), _KEYS_SHOWN)) or "none"
+
+
+def keys_of(fields: dict[str, Any]) -> Iterator[str]:
     """`url` and, for what is in an object, `meta.title`."""
     for name, value in fields.items():
         if isinstance(value, dict) and value:

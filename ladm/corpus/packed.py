@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import io
+import lzma
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import fsspec
 
 _CHUNK = 1 << 20
+_MAGIC = {"gz": b"\x1f\x8b", "zst": b"\x28\xb5\x2f\xfd", "bz2": b"BZh", "xz": b"\xfd7zXZ\x00"}
+_MAGIC_BYTES = 6
 _LARGEST_WINDOW = 2**31
 """What `zstd --long=31` needs; the library refuses more than 128 MiB unless it is allowed to."""
 
@@ -17,18 +22,29 @@ _LARGEST_WINDOW = 2**31
 @contextlib.contextmanager
 def open_unpacked(name: str) -> Iterator[BinaryIO]:
     """The unpacked bytes of a file or address. Raises EOFError and the like at the place where a file is torn."""
-    if not name.lower().endswith(".zst"):
-        with fsspec.open(name, "rb", compression="infer") as file:
-            yield file
-        return
-    with fsspec.open(name, "rb") as packed:
-        yield unpacked_zstd(packed)
+    with fsspec.open(name, "rb") as file:
+        yield unpacked(file)
 
 
-def unpacked_zstd(packed: Any) -> BinaryIO:
-    """The unpacked bytes of a stream of Zstandard frames."""
-    # The stream reader of zstandard takes a torn frame for the end of the file, without a word.
-    return io.BufferedReader(_ZstdReader(packed), _CHUNK)
+def packing_of(name: str) -> str | None:
+    """How a file is compressed; None where it is not."""
+    with fsspec.open(name, "rb") as file:
+        return _packing(file.read(_MAGIC_BYTES))
+
+
+def unpacked(stream: Any) -> BinaryIO:
+    """The bytes of a stream without its compression, which its first bytes show, whatever its name says."""
+    buffered: Any = stream if hasattr(stream, "peek") else io.BufferedReader(stream)
+    packing = _packing(buffered.peek(_MAGIC_BYTES)[:_MAGIC_BYTES])
+    if packing == "zst":
+        # The stream reader of zstandard takes a torn frame for the end of the file, without a word.
+        return io.BufferedReader(_ZstdReader(buffered), _CHUNK)
+    openers: dict[str, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+    return cast(BinaryIO, openers[packing](buffered) if packing else buffered)
+
+
+def _packing(first_bytes: bytes) -> str | None:
+    return next((name for name, magic in _MAGIC.items() if first_bytes.startswith(magic)), None)
 
 
 class _ZstdReader(io.RawIOBase):

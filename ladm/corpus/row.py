@@ -81,10 +81,17 @@ def is_integer_list(kind: pa.DataType) -> bool:
 
 def may_hold_ids(kind: pa.DataType) -> bool:
     """Lists of integers; or a column of nulls or of mixed JSON, whose rows are judged one by one."""
-    if is_integer_list(kind) or pa.types.is_null(kind) or isinstance(kind, pa.BaseExtensionType):
+    if is_integer_list(kind) or pa.types.is_null(kind) or _is_json(kind):
         return True
     inner = getattr(kind, "value_type", None)
-    return inner is not None and (pa.types.is_null(inner) or isinstance(inner, pa.BaseExtensionType))
+    return inner is not None and (pa.types.is_null(inner) or _is_json(inner))
+
+
+def _is_json(kind: pa.DataType) -> bool:
+    """Is it Arrow's JSON? The arrays of several dimensions by `datasets` are extension types too."""
+    return isinstance(kind, pa.BaseExtensionType) and (
+        pa.types.is_string(kind.storage_type) or pa.types.is_large_string(kind.storage_type)
+    )
 
 
 def split_ids(ids: pa.Array) -> list[Any]:

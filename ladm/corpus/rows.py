@@ -21,7 +21,7 @@ from ladm.corpus.meta import jsonable, look_up
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
 from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, RowError
-from ladm.settings.common import NAME_COLUMNS
+from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NAME_COLUMNS
 
 __all__ = ["Ids", "Row", "Rows", "commonest", "look_up", "open_rows", "token_ids"]
 
@@ -58,6 +58,8 @@ class Rows:
             raise LadmError(f"{name} has no rows")
         kind = self._ids[0:1]["input_ids"].type
         if not may_hold_ids(kind):
+            # The name of an extension type of `datasets` cannot be printed.
+            kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
             raise LadmError(f"{name}: input_ids holds {kind}, not lists of token ids; tokenise it first: ladm prepare")
 
     def __len__(self) -> int:
@@ -145,6 +147,24 @@ class Rows:
             )
         values: list[Any] = self._dataset.select_columns([name])[start:stop][name]
         return self._labelled(name, values)
+
+    def domains(self, key: str, start: int, stop: int) -> list[str | None]:
+        """The domains of rows `start` to `stop - 1`, by a column or a key inside one; None where a row has none.
+
+        With the default key, rows whose `meta` has no domain have that of their column `domain`, if there is one.
+        Raises LadmError where there is no such column.
+        """
+        column, *path = key.split(".")
+        names = self._dataset.column_names
+        has_own = key == DOMAIN_KEY and DOMAIN_COLUMN in names
+        if has_own and column not in names:
+            found: list[str | None] = [None] * (stop - start)
+        else:
+            found = [look_up(value, path) for value in self.column(column, start, stop)]
+        if has_own and None in found:
+            own = self.column(DOMAIN_COLUMN, start, stop)
+            found = [look_up(own[k], []) if domain is None else domain for k, domain in enumerate(found)]
+        return found
 
     def copies(self) -> npt.NDArray[np.bool_] | None:
         """Which rows `ladm prepare` marked as copies of an earlier one: (rows,); None where it marked none."""

@@ -54,11 +54,6 @@ class Source:
         return os.path.abspath(self.name) if os.path.exists(self.name) else self.name
 
     @property
-    def is_packed(self) -> bool:
-        """Is the file compressed?"""
-        return self.name.lower().endswith(_PACKED_SUFFIXES)
-
-    @property
     def is_remote(self) -> bool:
         """Does every byte that is read come over a network?"""
         return "://" in self.name and not self.name.startswith(("file://", "memory://"))

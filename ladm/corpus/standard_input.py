@@ -7,22 +7,19 @@ A pipe can be read once, and what its documents look like has to be known before
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
 import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 import xxhash
 
-from ladm.corpus.packed import unpacked_zstd
+from ladm.corpus.packed import unpacked
 from ladm.errors import LadmError, StorageError, UsageError, one_line
 
 REPLAYED_LINES = 1000
 STANDARD_INPUT = "-"
-_MOST_MAGIC_BYTES = 6
+_PARQUET = b"PAR1"
 
 
 class StandardInput:
@@ -69,18 +66,8 @@ def open_standard_input() -> StandardInput:
     return StandardInput(cast(BinaryIO, getattr(sys.stdin, "buffer", sys.stdin)))
 
 
-def _unpacked(stream: Any) -> Any:
-    """The stream without its compression, which its first bytes show."""
+def _unpacked(stream: Any) -> BinaryIO:
     buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)
-    magic = buffered.peek(_MOST_MAGIC_BYTES)[:_MOST_MAGIC_BYTES]
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=buffered)
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        return unpacked_zstd(buffered)
-    if magic.startswith(b"BZh"):
-        return bz2.BZ2File(buffered)
-    if magic.startswith(b"\xfd7zXZ\x00"):
-        return lzma.LZMAFile(buffered)
-    if magic.startswith(b"PAR1"):
+    if buffered.peek(len(_PARQUET))[: len(_PARQUET)] == _PARQUET:
         raise LadmError("Parquet cannot be read from standard input, because it is read from its end; give the file")
-    return buffered
+    return unpacked(buffered)

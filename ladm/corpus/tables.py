@@ -13,15 +13,17 @@ ClassNames = Mapping[str, Sequence[str]]
 
 
 def rows_of_table(table: pa.Table | pa.RecordBatch, class_names: ClassNames) -> list[dict[str, Any]]:
-    """The rows of a table; a class label becomes its name."""
-    columns = []
-    for name in table.schema.names:
-        values = _values(table[name])
+    """The rows of a table; a class label becomes its name, and of columns of one name the first counts."""
+    columns: dict[str, list[Any]] = {}
+    for number, name in enumerate(table.schema.names):
+        if name in columns:
+            continue
+        values = _values(table.column(number))
         names = class_names.get(name)
         if names is not None:
             values = [class_name(names, value) for value in values]
-        columns.append(values)
-    return [dict(zip(table.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+        columns[name] = values
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def class_name(names: Sequence[str], value: Any) -> Any:

@@ -16,7 +16,7 @@ from ladm.report.charts import Scale
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, score_batches
 from ladm.selection.manifest import DomainManifest, Manifest
-from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
+from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NO_DOMAINS, ONE_DOMAIN
 
 MOST_DOMAINS, MOST_DOTS = 40, 150
 MOST_DOMAINS_COUNTED = 100_000
@@ -70,18 +70,23 @@ def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int
 
     Raises LadmError for a `domain_key` outside `meta`, which is all that a run stores of the data's columns.
     """
-    overview, path = RunOverview(), _domain_path(domain_key)
+    overview = RunOverview()
+    own = [DOMAIN_COLUMN] * (domain_key in (DOMAIN_KEY, DOMAIN_COLUMN) and DOMAIN_COLUMN in columns_of(run.folder))
+    path = [] if own and domain_key == DOMAIN_COLUMN else _domain_path(domain_key)
     column = run.identity.cds_column(run.identity.score_form, heads=False, focus=run.identity.reduction.focus)
     layers = [column] if column in columns_of(run.folder) else []
     every = max(1, scored // LAYER_ROWS)
     shown_columns = [*_COLUMNS, *(name for name in ("id", "source") if name in columns_of(run.folder))]
-    for batch in score_batches(run.folder, [*shown_columns, *layers]):
+    for batch in score_batches(run.folder, [*shown_columns, *own, *layers]):
         columns = [batch[name].to_pylist() for name in shown_columns]
         cds = batch[layers[0]] if layers else None
+        own_domains = batch[DOMAIN_COLUMN].to_pylist() if own else [None] * len(batch)
         for k, values in enumerate(zip(*columns, strict=True)):
             rank, score, text, _, position, *_ = values
             meta = json.loads(text)
-            domain = ONE_DOMAIN if path is None else look_up(meta, path)
+            domain = ONE_DOMAIN if path is None else look_up(meta, path) if path else None
+            # As `Rows.domains` does.
+            domain = own_domains[k] if domain is None else domain
             domain = NO_DOMAIN if domain is None else domain
             overview.domains.setdefault(domain, array("d")).append(score)
             # Of all other rows only the score stays in memory.

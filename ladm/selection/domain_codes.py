@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.rows import Rows, look_up
+from ladm.corpus.rows import Rows
 from ladm.selection.disk_arrays import array_on_disk
 from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
 
@@ -50,5 +50,4 @@ def read_domains(data: Sequence[Rows], *, domain_key: str, work: Path) -> Domain
 def _domains(rows: Rows, domain_key: str, start: int, stop: int) -> list[str | None]:
     if domain_key == NO_DOMAINS:
         return [ONE_DOMAIN] * (stop - start)
-    column, *path = domain_key.split(".")
-    return [look_up(value, path) for value in rows.column(column, start, stop)]
+    return rows.domains(domain_key, start, stop)

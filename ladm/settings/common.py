@@ -9,6 +9,8 @@ from ladm.settings.fields import DEVICE, INPUT_AND_OUTPUT, METHOD, setting
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 DOMAIN_KEY = "meta.pile_set_name"
+DOMAIN_COLUMN = "domain"
+"""The column that holds the domain of a row without one under DOMAIN_KEY."""
 NAME_COLUMNS = ("id", "domain", "source")
 """Columns that say which document a row is; the results of a run repeat them."""
 # A word rather than an empty text, which shells and YAML files lose easily.

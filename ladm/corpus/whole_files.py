@@ -1,0 +1,60 @@
+"""A file -> an error where it cannot be read to its end, or is not what its name says. Imports no torch."""
+
+from __future__ import annotations
+
+import fsspec
+import pyarrow.parquet as pq
+
+from ladm.corpus.documents import read_documents, wanted_columns
+from ladm.corpus.packed import open_unpacked, packing_of
+from ladm.corpus.sources import Source
+from ladm.errors import LadmError, StorageError, one_line
+
+_CHUNK = 1 << 20
+_BATCH_ROWS = 256
+
+
+def require_whole(source: Source, *, text_key: str) -> None:
+    """Read a file that can be torn to its end. Raises StorageError where that fails.
+
+    A plain JSONL file is not read: a torn one has a torn last line, which is dropped with its reason.
+    """
+    try:
+        if source.kind == "parquet":
+            _require_whole_parquet(source, text_key)
+        elif source.kind == "text":
+            for _ in read_documents(source, text_key=text_key):
+                pass
+        elif source.kind == "json" and source.lines is None:
+            is_packed = packing_of(source.name) is not None
+            with open_unpacked(source.name) as file:
+                _require_lines(source.name, file.readline(_CHUNK))
+                # A plain file is whole as far as it goes: where it is torn, its last line is no JSON object.
+                while is_packed and file.read(_CHUNK):
+                    pass
+    except LadmError:
+        raise
+    except Exception as error:
+        raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
+
+
+def _require_lines(name: str, first_line: bytes) -> None:
+    """Raise StorageError where the first line of a JSONL file shows that it is something else."""
+    if first_line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise StorageError(f"cannot read {name}: it is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8")
+    first = first_line.strip().removeprefix(b"\xef\xbb\xbf")
+    # Of an array the first line is a bracket, or all of it; of an object over several lines a brace alone.
+    if first in (b"[", b"{") or (first.startswith(b"[") and b"{" in first):
+        raise StorageError(
+            f"cannot read {name}: it is one JSON value over several lines or an array, not an object a line; make it "
+            "JSONL: jq -c 'if type == \"array\" then .[] else . end'"
+        )
+
+
+def _require_whole_parquet(source: Source, text_key: str) -> None:
+    with fsspec.open(source.name, "rb") as file:
+        # Its end says where everything is: a file that was cut off does not even open.
+        table = pq.ParquetFile(file)
+        if not source.is_remote:
+            for _ in table.iter_batches(batch_size=_BATCH_ROWS, columns=wanted_columns(table.schema_arrow, text_key)):
+                pass

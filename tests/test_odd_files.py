@@ -1,0 +1,120 @@
+"""Files and values that are not what they seem: each has its own line, and costs no other document anything."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from click.testing import Result
+from conftest import SMALL
+from datasets import Array2D, Dataset, Features, Value
+from test_prepare import tokenizer  # noqa: F401
+from test_prepare_names import long_document, prepare, rows_of  # noqa: F401
+
+Command = Callable[..., Result]
+TWO = b"".join(json.dumps(long_document(k)).encode() + b"\n" for k in range(2))
+ARRAY = json.dumps([long_document(0), long_document(1)]).encode()
+PRETTY = json.dumps(long_document(0), indent=1).encode()
+SEVERAL_LINES = "it is one JSON value over several lines or an array, not an object a line; make it JSONL: jq -c "
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mark.jsonl", b"\xef\xbb\xbf" + TWO),
+        ("windows.jsonl", TWO.replace(b"\n", b"\r\n")),
+        ("zeros.jsonl", TWO[: TWO.index(b"\n") + 1] + b"\0" * 500 + b"\n" + TWO[TWO.index(b"\n") + 1 :]),
+        ("UPPER.JSONL.GZ", gzip.compress(TWO)),
+        ("plain.jsonl.gz", TWO),
+        ("packed.jsonl", gzip.compress(TWO)),
+        ("other.jsonl.gz", zstandard.compress(TWO)),
+        ("two frames.jsonl.gz", gzip.compress(TWO[:700]) + gzip.compress(TWO[700:])),
+        ("empty lines.ndjson", b"\n \n" + TWO + b"\n\n"),
+        ("no newline.json", TWO.rstrip()),
+    ],
+)
+def test_files_that_are_read(prepare: Command, tmp_path: Path, name: str, content: bytes) -> None:  # noqa: F811
+    (tmp_path / name).write_bytes(content)
+    result = prepare(tmp_path / name)
+    assert result.exit_code == 0, result.output
+    assert len(rows_of(tmp_path / "rows")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("wide.jsonl", TWO.decode().encode("utf-16"), "it is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8"),
+        ("array.json", ARRAY, SEVERAL_LINES),
+        ("pretty.json", PRETTY, SEVERAL_LINES),
+        ("pretty array.json", json.dumps([long_document(0)], indent=1).encode(), SEVERAL_LINES),
+        ("torn.jsonl", gzip.compress(TWO)[:-9], "Compressed file ended before the end-of-stream marker was reached"),
+        ("zero.parquet", b"", "Parquet file size is 0 bytes"),
+        ("latin.txt", b"caf\xe9", "'utf-8' codec can't decode byte 0xe9 in position 3"),
+    ],
+)
+def test_files_that_are_left_out(
+    prepare: Command, tmp_path: Path, name: str, content: bytes, message: str  # noqa: F811
+) -> None:  # fmt: skip
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    result = prepare(folder, "--domain", "x")
+    assert result.exit_code == 74, result.output
+    assert result.stderr.splitlines()[-1].startswith(f"ladm: cannot read {folder / name}: {message}")
+    (folder / "z.jsonl").write_bytes(TWO)
+    result = prepare(folder, "--domain", "x", output="others")
+    assert result.exit_code == 0, result.output
+    assert len(rows_of(tmp_path / "others")) == 2
+    assert f"bad_file              1  left out: cannot read {folder / name}: {message}" in result.stdout
+
+
+def test_a_document_nested_too_deep_is_dropped(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+    deep = TWO.splitlines()[0][:-1] + b', "d": ' + b"[" * 900 + b"]" * 900 + b"}\n"
+    meta = b'{"text": "a", "meta": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}\n"
+    (tmp_path / "d.jsonl").write_bytes(meta + deep + TWO)
+    result = prepare(tmp_path / "d.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "too_deep              2  dropped: a column is nested hundreds of levels deep" in result.stdout
+    assert len(rows_of(tmp_path / "rows")) == 2
+
+
+def test_a_mark_in_front_of_a_text_is_no_part_of_it(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + long_document(0)["text"].encode())
+    assert prepare(tmp_path / "a.txt", "--domain", "x").exit_code == 0
+    assert rows_of(tmp_path / "rows")[0]["text"].startswith(long_document(0)["text"][:10])
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.large_string(), pa.string_view(), "dictionary"])
+def test_types_of_text_in_parquet(prepare: Command, tmp_path: Path, kind: Any) -> None:  # noqa: F811
+    texts = pa.array([long_document(0)["text"]])
+    texts = texts.dictionary_encode() if kind == "dictionary" else texts.cast(kind)
+    pq.write_table(pa.table({"text": texts, "kind": ["a"]}), tmp_path / "d.parquet")
+    result = prepare(tmp_path / "d.parquet", "--domain-key", "kind")
+    assert result.exit_code == 0, result.output
+    assert len(rows_of(tmp_path / "rows")) == 1
+
+
+def test_columns_of_one_name(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+    texts = pa.array([long_document(0)["text"]])
+    one, two = pa.array(["a"]), pa.array(["b"])
+    pq.write_table(pa.Table.from_arrays([texts, one, two], names=["text", "k", "k"]), tmp_path / "d.parquet")
+    assert prepare(tmp_path / "d.parquet", "--domain", "x").exit_code == 0
+    assert rows_of(tmp_path / "rows")[0]["k"] == "a"
+    pq.write_table(pa.Table.from_arrays([texts, texts], names=["text", "text"]), tmp_path / "e.parquet")
+    result = prepare(tmp_path / "e.parquet", "--domain", "x", output="two")
+    assert (result.exit_code, "text" in result.stderr.splitlines()[-1]) == (74, True)
+
+
+def test_ids_in_several_dimensions_are_refused(ladm: Command, tmp_path: Path) -> None:
+    features = Features(input_ids=Array2D(shape=(1, 8), dtype="int32"), n=Value("int64"))
+    Dataset.from_dict({"input_ids": [[list(range(8))]], "n": [1]}, features=features).save_to_disk(str(tmp_path / "d"))
+    result = ladm("score", tmp_path / "d", *SMALL, "-o", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "not lists of token ids; tokenise it first: ladm prepare" in result.stderr
