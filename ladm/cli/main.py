@@ -17,7 +17,7 @@ from ladm.cli.comparison import compare, top
 from ladm.cli.data import prepare
 from ladm.cli.evaluation import evaluate
 from ladm.cli.options import CommandGroup, fail_usage, usage_message, write_epilog
-from ladm.cli.runs import inspect, report, rescore, status, verify
+from ladm.cli.runs import annotate, inspect, report, rescore, status, verify
 from ladm.cli.scoring import score
 from ladm.cli.selection import select
 from ladm.cli.training import train
@@ -28,7 +28,7 @@ SECTIONS = {
     # A test compares this table with the commands that are added below, so that none is missing in the help.
     "From documents to a subset, in this order": ("prepare", "score", "select"),
     "What came out, and why": ("top", "inspect", "report", "compare", "status", "verify"),
-    "A score to trust": ("check", "calibrate", "rescore"),
+    "A score to trust": ("check", "calibrate", "rescore", "annotate"),
     "Models": ("train", "evaluate"),
 }
 EXAMPLES = (
@@ -110,6 +110,7 @@ for command in (
     prepare,
     score,
     select,
+    annotate,
     top,
     inspect,
     report,

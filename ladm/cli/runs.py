@@ -1,4 +1,4 @@
-"""The commands that look at a run or make another of it: status, verify, rescore, inspect, report."""
+"""The commands that look at a run or add to it: status, verify, rescore, annotate, inspect, report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ladm.cli.options import settings_command
 from ladm.cli.scoring import print_summary
 from ladm.cli.terminal import AS_JSON, is_set, next_step, note, print_result, quieten_libraries, scoring_bar
 from ladm.errors import IncompleteError, LadmError
+from ladm.settings.comparison import AnnotateSettings
 from ladm.settings.runs import InspectSettings, ReportSettings, RescoreSettings, StatusSettings, VerifySettings
 
 
@@ -74,6 +75,34 @@ def rescore(settings: RescoreSettings) -> None:
     result = run_rescore(settings)
     print_summary(f"rescored in {time.monotonic() - start:.1f} s", result.summary, settings.output)
     next_step("ladm", "select", settings.output, "--tokens", "N", "-o", "subset")
+
+
+@settings_command(
+    AnnotateSettings,
+    short_help="Statistics of the texts for a finished run",
+    examples=("ladm annotate run", "ladm annotate run --rows rows --num-proc 8"),
+)
+def annotate(settings: AnnotateSettings) -> None:
+    """Add statistics of every row's text to a finished RUN, on the CPU and without a model.
+
+    They are columns for ladm select, top and compare: gzip_ratio, far_rare, unigram_entropy, repeated_4grams,
+    repeated_13grams, characters_per_token, digits. Stopped at any moment, the same command goes on.
+    """
+    quieten_libraries()
+    from ladm.annotation.annotate import annotate as run_annotate
+    from ladm.runs.columns import added_columns
+
+    start = time.monotonic()
+    result = run_annotate(settings, echo=note, progress=scoring_bar("annotating"))
+    done = "annotated already" if result.already_finished else f"annotated in {time.monotonic() - start:.1f} s"
+    summary, folder, columns = result.summary, str(result.run.folder), added_columns(result.run)
+    lines = [
+        f"{done}: {summary.scored:,} rows, {summary.failed:,} without token ids",
+        f"columns: {', '.join(columns)}",
+        f"results: {folder}",
+    ]
+    print_result(lines, lambda: {"run": folder, "rows": summary.scored, "failed": summary.failed, "columns": columns})
+    next_step("ladm", "compare", settings.run, "--columns", "score,gzip_ratio,far_rare")
 
 
 @settings_command(

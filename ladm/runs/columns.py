@@ -126,6 +126,11 @@ def _batches(run: Run, names: Sequence[str], *, seed: int) -> Iterator[tuple[Int
         yield positions_B, columns
 
 
+def added_columns(run: Run) -> list[str]:
+    """The columns that a run of an added signal has beside its score."""
+    return [name for name in _stored(run.folder) if name != "score"]
+
+
 def _stored(folder: Path) -> list[str]:
     """Numbers in `scores.parquet` that are not lists; `score` is one of them."""
     types = column_types(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from ladm.errors import LadmError
@@ -238,8 +239,8 @@ class RunIdentity:
         """Was the run made by `ladm rescore`? Then it has results and no units."""
         return "rescored_from" in self.about
 
-    def rescored(self, reduction: Reduction, form: Ablation, *, source: str) -> RunIdentity:
-        """The identity of the run that another reduction makes from this one."""
+    def rescored(self, reduction: Reduction, form: Ablation, *, source: str, profile: str | None = None) -> RunIdentity:
+        """The identity of the run that another reduction makes from this one; `profile`: its file, if it has one."""
         settings = self._settings | {"reduce": reduction.how}
         other_form = {} if form == self._settings["ablation"] else {"form": form}
         return RunIdentity(
@@ -247,7 +248,9 @@ class RunIdentity:
             | {
                 "settings": settings,
                 "score": reduction.identity() | other_form,
-                "about": self.about | {"rescored_from": source},
+                "about": {key: value for key, value in self.about.items() if key != "profile"}
+                | {"rescored_from": source}
+                | ({} if profile is None else {"profile": str(Path(profile).absolute())}),
             }
         )
 

@@ -53,6 +53,8 @@ def identity_of(plan: Plan, rows: Rows) -> RunIdentity:
             "rows": absolute_name(rows.name),
             "model": absolute_name(plan.facts.name),
             "batch_size": plan.settings.batch_size,
+            # For `ladm select --within profile`, which looks for the band there.
+            **({} if plan.profile is None else {"profile": str(Path(str(plan.settings.profile)).absolute())}),
         },
     )
 

@@ -46,7 +46,7 @@ def rescore(settings: RescoreSettings) -> ScoreResult:
     require_finished(run)
     require_own_or_empty(output)
     reduction, ablation = _requested(settings, run)
-    identity = run.identity.rescored(reduction, ablation, source=str(run.folder))
+    identity = run.identity.rescored(reduction, ablation, source=str(run.folder), profile=settings.profile_path)
     with locked(output):
         rescored = Run.create_or_resume(output, identity)
         already_finished = rescored.is_finished

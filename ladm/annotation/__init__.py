@@ -1,0 +1,1 @@
+"""Columns that need no model, added to a finished run."""

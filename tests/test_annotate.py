@@ -1,0 +1,136 @@
+"""`ladm annotate`: the statistics of a run's rows, the same for any number of processes, resumed, joined by name."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from conftest import SMALL, results, topical_rows
+
+from ladm.annotation import annotate as module
+from ladm.runs.columns import column_names, read_columns
+from ladm.runs.folder import Run
+from ladm.settings.comparison import AnnotateSettings
+from ladm.signals.text_statistics import COLUMNS, UnigramTable, text_statistics
+
+Command = Callable[..., Result]
+LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490] * 5
+
+
+@pytest.fixture
+def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[list[dict[str, Any]], str, Path]:
+    """Rows in three units, one of them without ids, and their run, in which rows of 90 tokens have no score."""
+    rows = topical_rows(golden, LENGTHS)
+    rows[9]["input_ids"] = []
+    folder = save_rows(rows)
+    run = tmp_path / "run"
+    assert ladm("score", folder, *SMALL, "--signals", "cds", "--output", run).exit_code == 0
+    return rows, folder, run
+
+
+def test_the_statistics_are_columns_of_the_run(ladm: Command, scored: tuple[list[dict[str, Any]], str, Path]) -> None:
+    rows, _, run = scored
+    before = results(run)
+    assert "gzip_ratio" not in column_names(Run.read(run))
+    result = ladm("annotate", run, "--num-proc", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].endswith(": 39 rows, 1 without token ids")
+    assert set(COLUMNS) <= set(column_names(Run.read(run)))
+    assert results(run) == before
+    ids = [np.array(row["input_ids"], dtype=np.int64) for row in rows]
+    table = UnigramTable.count(
+        [each for each in ids if len(each)], vocab_size=1 + max(int(e.max()) for e in ids if len(e))
+    )
+    found = read_columns(Run.read(run), COLUMNS)
+    for k, position in enumerate(found["position"].to_pylist()):
+        expected = text_statistics(ids[position], rows[position]["text"], unigrams=table)
+        for name in COLUMNS:
+            assert found[name][k].as_py() == pytest.approx(getattr(expected, name), rel=1e-6), name
+    again = ladm("annotate", run)
+    assert again.stdout.splitlines()[0] == "annotated already: 39 rows, 1 without token ids"
+    for command in (("verify", run / "signals" / "text"), ("status", run / "signals" / "text"), ("verify", run)):
+        assert ladm(*command).exit_code == 0
+    subset = ladm("select", run, "--top", "50%", "--by", "gzip_ratio", "--output", run.parent / "subset")
+    assert subset.exit_code == 0, subset.output
+
+
+def test_any_number_of_processes_gives_the_same_bytes(
+    ladm: Command, scored: tuple[list[dict[str, Any]], str, Path]
+) -> None:
+    _, _, run = scored
+    made = []
+    for count in ("1", "2"):
+        result = ladm("annotate", run, "--num-proc", count)
+        assert result.exit_code == 0, result.output
+        made.append(results(run / "signals" / "text"))
+        shutil.rmtree(run / "signals")
+    assert made[0] == made[1]
+
+
+def test_a_stopped_annotation_goes_on(ladm: Command, scored: tuple[list[dict[str, Any]], str, Path]) -> None:
+    _, _, run = scored
+    assert ladm("annotate", run, "--num-proc", "1").exit_code == 0
+    whole = results(run / "signals" / "text")
+    shutil.rmtree(run / "signals")
+    batches = []
+
+    class Stop:
+        def start(self, *, total: int, done: int) -> None:
+            batches.append((total, done))
+
+        def advance(self, **_: int) -> None:
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            pass
+
+    settings = AnnotateSettings(run=str(run), num_proc=1)
+    with pytest.raises(KeyboardInterrupt):
+        module.annotate(settings, echo=lambda _: None, progress=Stop())
+    assert batches == [(40, 0)]
+    folder = run / "signals" / "text"
+    assert not Run.read(folder).is_finished
+    # What is unfinished is no column yet, and the run itself stays as it was.
+    assert "gzip_ratio" not in column_names(Run.read(run))
+    assert ladm("annotate", run, "--num-proc", "1").exit_code == 0
+    assert results(folder) == whole
+
+
+def test_another_table_and_other_rows(
+    ladm: Command, scored: tuple[list[dict[str, Any]], str, Path], save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    _, rows, run = scored
+    np.save(tmp_path / "few.npy", np.ones(5, dtype=np.int64))
+    np.save(tmp_path / "many.npy", np.ones(5000, dtype=np.int64))
+    (tmp_path / "text.npy").write_text("no")
+    other = save_rows(topical_rows(golden, LENGTHS[:-1]), "other")
+    faults = [
+        (("--rows", other), 1, f"{other} are not the rows that {run} scored: their content differs"),
+        (("--unigrams", tmp_path / "nowhere.npy"), 2, f"--unigrams {tmp_path}/nowhere.npy does not exist"),
+        (("--unigrams", tmp_path / "text.npy"), 1,
+         f"{tmp_path}/text.npy is not a file of token counts, such as the unigrams.npy of a run"),
+        (("--num-proc", "0"), 2, "--num-proc must be at least 1, not 0"),
+    ]  # fmt: skip
+    for flags, code, message in faults:
+        result = ladm("annotate", run, *flags)
+        assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
+    few = ladm("annotate", run, "--unigrams", tmp_path / "few.npy")
+    assert few.exit_code == 2
+    assert few.stderr.startswith(f"ladm: --unigrams {tmp_path}/few.npy counts 5 tokens, and the rows have ids up to ")
+    assert ladm("annotate", run, "--unigrams", tmp_path / "many.npy", "--num-proc", "1").exit_code == 0
+    # 1 of 5,000 is rarer than exp(-8), so every token that comes back from afar counts.
+    assert read_columns(Run.read(run), ["far_rare"])["far_rare"].to_numpy().max() > 0
+    result = ladm("annotate", run, "--unigrams", run / "signals" / "text" / "unigrams.npy")
+    assert result.stdout.startswith("annotated already")
+    full = tmp_path / "full"
+    assert ladm("score", rows, *SMALL, "--signals", "cds,text", "--output", full).exit_code == 0
+    result = ladm("annotate", full)
+    message = f"{full} was scored with --signals text: its scores.parquet has these columns already"
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+    (full / "scores.parquet").unlink()
+    assert ladm("annotate", full).exit_code == 3
