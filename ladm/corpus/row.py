@@ -83,7 +83,8 @@ def may_hold_ids(kind: pa.DataType) -> bool:
     """Lists of integers; or a column of nulls or of mixed JSON, whose rows are judged one by one."""
     if is_integer_list(kind) or pa.types.is_null(kind) or _is_json(kind):
         return True
-    inner = getattr(kind, "value_type", None)
+    # The extension types of `datasets` have a `value_type` too, which is a text.
+    inner = None if isinstance(kind, pa.BaseExtensionType) else getattr(kind, "value_type", None)
     return inner is not None and (pa.types.is_null(inner) or _is_json(inner))
 
 
