@@ -14,6 +14,7 @@ from click.testing import Result
 from conftest import GOLDEN, read_lines, topical_rows
 
 import ladm as front
+from ladm.errors import UsageError
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import load_observer
 from ladm.signals.context_gain import COLUMNS as GAIN_COLUMNS
@@ -60,7 +61,7 @@ def test_losses_are_those_of_transformers(golden: Any, golden_lm: Path, scheme: 
     ids_BT = torch.tensor([ids, ids[::-1]])
     hidden = observer.observe(ids_BT, None, to_end=True)
     assert hidden is not None
-    found = gain_losses(observer, ids_BT, hidden, scheme=scheme)
+    found = gain_losses(observer, ids_BT, ids_BT, hidden, scheme=scheme)
     for row, long, short in zip(ids_BT.tolist(), found.long_BW, found.short_BW, strict=True):
         expected = [
             plain_losses(golden_lm, row[w.start : w.stop])[w.first - w.start - 1 :] for w in windows(700, scheme)
@@ -242,6 +243,8 @@ def test_signals_in_memory(golden: Any, golden_lm: Path, ladm: Command, rows: st
     assert set(GAIN_COLUMNS) <= set(found.columns)
     scorer = front.Scorer(golden_lm, dtype="float32", device="cpu", span_tokens=16, signals="text")
     (text,) = scorer.score(topical_rows(golden, LENGTHS)[1]["input_ids"])
+    with pytest.raises(UsageError, match="prolong shares no pass with other signals"):
+        front.Scorer(golden_lm, signals=["cds", "prolong"])
     # How common a token is, is not known of rows in memory.
     assert "far_rare" not in text.columns
     assert text.score == text.columns["gzip_ratio"]
@@ -258,3 +261,16 @@ def test_a_run_that_gets_more_rows_keeps_its_table_of_unigrams(
     assert (run / "unigrams.npy").read_bytes() == table
     assert sorted(after) == [0, 1, 2, 3]
     assert all(after[k]["far_rare"] == line["far_rare"] for k, line in before.items())
+
+
+def test_a_start_that_failed_leaves_no_table_behind_for_other_rows(
+    ladm: Command, rows: str, save_rows: Any, golden: Any, small: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    # The head is missing, which shows only when the model loads: after the table is written.
+    failed = ladm("score", rows, "--model", GOLDEN, "--signals", "context-gain,text", "--output", run)
+    assert failed.exit_code == 1
+    assert not (run / "run.json").exists()
+    other = topical_rows(golden, [512])
+    assert ladm("score", save_rows(other, "other"), *small, "--output", run).exit_code == 0
+    assert np.load(run / "unigrams.npy").sum() == 512

@@ -33,7 +33,11 @@ def checked(kind: type, call: str, given: Mapping[str, Any], *, without: Iterabl
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
             raise UsageError(f"{call} has no setting {name}{hint}")
-    return {name: _value(value) for name, value in given.items() if value is not None}
+    found = {name: _value(value) for name, value in given.items() if value is not None}
+    # What is one word on the command line may be a list of words here.
+    if isinstance(found.get("signals"), tuple):
+        found["signals"] = ",".join(map(str, found["signals"]))
+    return found
 
 
 def _value(value: Any) -> Any:

@@ -41,8 +41,9 @@ UNIT_FILES = re.compile(
 """What ladm may leave in `units`. NFS renames a file that is removed while it is open to `.nfs...`."""
 SHARED_UNIT_FILES = re.compile(r"\.(claim-|open-)|\.partial$")
 """Part of the name of a file that only launches that share a run write."""
-_PARTIAL_FILES = r"(run\.json|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.[0-9a-f]+\.partial"
+_PARTIAL_FILES = r"(run\.json|unigrams\.npy|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.[0-9a-f]+\.partial"
 LEFTOVERS = re.compile(
     rf"\.lock|\.workers|\.progress-\d+|\.finishing-\d+(\.[0-9a-f]+\.partial)?|\.holder|{SORTING.pattern}|{_PARTIAL_FILES}|units"
+    r"|unigrams\.npy"
 )
 """What a command that was killed may leave in a run folder that has no run.json."""

@@ -189,7 +189,7 @@ def _load_scorer(plan: Plan, device: str) -> Scorer:
     if names == (PROLONG,):
         return ProlongScorer(load_planned(plan, device), most_pairs=settings.prolong_pairs)
     if PROLONG in names:
-        raise UsageError("prolong shares no pass with other signals; in memory it is a scorer of its own")
+        raise UsageError("prolong shares no pass with other signals; give --signals prolong alone")
     signals = PassSignals(
         cds=CDS in names,
         gain=settings.context_gain if CONTEXT_GAIN in names else None,

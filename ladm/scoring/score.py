@@ -119,11 +119,12 @@ class _Command:
 
     def _text_columns(self, plan: Plan, planned: TextColumns) -> TextColumns:
         """The statistics as planned, with what the rows add: their text, and unless it was given the unigrams."""
-        own, vocab_size = Path(plan.settings.output) / UNIGRAMS_FILE, plan.facts.vocab_size
-        unigrams = planned.unigrams
-        if unigrams is None and own.exists() and not plan.settings.overwrite:
+        folder, vocab_size, unigrams = Path(plan.settings.output), plan.facts.vocab_size, planned.unigrams
+        # A start that failed may have left a table without a run.
+        is_resumed = all((folder / name).exists() for name in (IDENTITY_FILE, UNIGRAMS_FILE))
+        if unigrams is None and is_resumed and not plan.settings.overwrite:
             # That of the rows when the run was started: a run that gets more rows must not change those it has.
-            unigrams = read_unigrams(str(own), vocab_size=vocab_size)
+            unigrams = read_unigrams(str(folder / UNIGRAMS_FILE), vocab_size=vocab_size)
         return TextColumns(
             unigrams=unigrams or count_unigrams(self.rows, vocab_size=vocab_size),
             has_text=TEXT_COLUMN in self.rows.column_names,
@@ -146,8 +147,8 @@ class _Command:
         run = resume_or_grow(
             folder, identity, first_rows=self.rows.identity_of_first, is_shared=is_shared, echo=self.echo
         )
-        if plan.text is not None and plan.text.unigrams is not None and not (folder / UNIGRAMS_FILE).exists():
-            write_whole(folder / UNIGRAMS_FILE, [plan.text.unigrams.file_content()])
+        if plan.text is not None and plan.text.unigrams is not None:
+            _write_unigrams(folder / UNIGRAMS_FILE, plan.text.unigrams.file_content())
         if not is_shared:
             run.adopt_shared()
         if plan.settings.retry_errors:
@@ -159,6 +160,12 @@ class _Command:
             ScoringPass(
                 plan=plan, run=run, rows=self.rows, echo=self.echo, progress=self.progress, signals=self.signals
             ).finish_run()
+
+
+def _write_unigrams(path: Path, content: bytes) -> None:
+    """Store a table with the run, unless it is there: launches that share the run all have the same."""
+    if not path.exists() or path.read_bytes() != content:
+        write_whole(path, [content])
 
 
 def _require_same_rows_and_model(folder: Path, run: RunIdentity, signal: RunIdentity) -> None:

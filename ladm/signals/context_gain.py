@@ -70,8 +70,10 @@ def continues_earlier_bigram(ids_T: Tensor) -> Tensor:
     copies_T = torch.zeros(len(ids_T), dtype=torch.bool)
     if len(ids_T) < 3:
         return copies_T
-    trigrams = torch.stack([ids_T[:-2], ids_T[1:-1], ids_T[2:]], dim=1)
-    _, kind = torch.unique(trigrams, dim=0, return_inverse=True)
+    # Three ids as one number: rows of a matrix take 20 times as long to sort. It fits 64 bits up to 2 million ids.
+    V = int(ids_T.max()) + 1
+    trigrams = (ids_T[:-2] * V + ids_T[1:-1]) * V + ids_T[2:]
+    _, kind = torch.unique(trigrams, return_inverse=True)
     first = torch.full((int(kind.max()) + 1,), len(ids_T), dtype=torch.int64)
     place = torch.arange(len(kind))
     first.scatter_reduce_(0, kind, place, reduce="amin")

@@ -79,7 +79,7 @@ def forward_pass(
     gain = None
     if signals.gain is not None:
         assert hidden_BTE is not None
-        gain = gain_losses(observer, ids_BT, hidden_BTE, scheme=signals.gain, low_memory=low_memory)
+        gain = gain_losses(observer, ids_BT, on_device_BT, hidden_BTE, scheme=signals.gain, low_memory=low_memory)
     return PassResult(focus=None if focus is None else focus.result(), gain=gain, longattn=longattn)
 
 

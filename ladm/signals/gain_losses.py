@@ -43,18 +43,24 @@ class GainLosses:
 
 
 def gain_losses(
-    observer: Observer, ids_BT: Tensor, hidden_BTE: Tensor, *, scheme: Scheme, low_memory: bool = False
+    observer: Observer,
+    ids_BT: Tensor,
+    on_device_BT: Tensor,
+    hidden_BTE: Tensor,
+    *,
+    scheme: Scheme,
+    low_memory: bool = False,
 ) -> GainLosses:
     """Losses with the whole row before each token, from the hidden states of its own pass, and with a short context.
 
-    `ids_BT` on the CPU. The short inputs are one more pass, in batches of no more tokens than the rows themselves.
+    `ids_BT` on the CPU, `on_device_BT` the same on the device. The short inputs are one more pass, in batches of no
+    more tokens than the rows themselves.
     """
     T = ids_BT.shape[1]
     first = scored_from(T, scheme)
-    on_device = ids_BT.to(observer.device, non_blocking=True)
     # The state of token t predicts token t + 1, so those from `first - 1` on are needed, and the last one is not.
-    long_BW = observer.head.losses(hidden_BTE[:, first - 1 : T - 1], on_device[:, first:], low_memory=low_memory)
-    short_BW = _short_losses(observer, on_device, windows(T, scheme), low_memory=low_memory)
+    long_BW = observer.head.losses(hidden_BTE[:, first - 1 : T - 1], on_device_BT[:, first:], low_memory=low_memory)
+    short_BW = _short_losses(observer, on_device_BT, windows(T, scheme), low_memory=low_memory)
     return GainLosses(ids_BT=ids_BT, first=first, long_BW=long_BW, short_BW=short_BW)
 
 
