@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The full run of the paper: score a data set of 32,768-token rows on all visible GPUs, then select.
+# The full run of the paper: score a data set of 32,768-token rows on all visible GPUs, then select, with a page about it.
 #
 #   ./launch.sh ROWS OUTPUT [MODEL] [TOKENS]        or ROWS=... OUTPUT=... MODEL=... TOKENS=... ./launch.sh
 #
 #   ROWS    folder written by save_to_disk (ladm prepare makes one), or a Hub id
-#   OUTPUT  folder for scores/ and subset/
+#   OUTPUT  folder for scores/, subset/, report.html and job.yaml
 #   MODEL   the calculator                             default UltraRonin/Long-Attn-Calculator
 #   TOKENS  budget of the selection                    default 1B
 #   RULE    exact, or percent as released              default exact
@@ -12,7 +12,7 @@
 #   CONFIG  settings of the score                      default configs/paper.yaml
 #
 # RULE=percent TOKENS=1073741824 reproduces the authors' cut. The run may be stopped at any moment; the same command resumes
-# it. Where ladm is installed already (a container, a cluster), VENV=none uses that instead of making an environment.
+# it. For another budget from the same scores: ladm select OUTPUT/scores --tokens N -o SUBSET. Where ladm is installed already (a container, a cluster), VENV=none uses that instead of making an environment.
 set -euo pipefail
 usage() {
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
@@ -29,11 +29,5 @@ OUTPUT=$(realpath -m "$OUTPUT")
 cd "$(dirname "$0")"
 . scripts/env.sh
 
-ladm score "$ROWS" --model "$MODEL" --config "${CONFIG:-configs/paper.yaml}" --device "${DEVICE:-cuda}" \
-    --output "$OUTPUT/scores"
-if [ -f "$OUTPUT/subset/manifest.json" ]; then
-    field() { sed -n "s/^ \"$1\": \"\{0,1\}\([a-z0-9]*\)\"\{0,1\},\$/\1/p" "$OUTPUT/subset/manifest.json"; }
-    echo "$OUTPUT/subset exists already ($(field budget_tokens) tokens, rule $(field rule)); remove it to select again"
-else
-    ladm select "$OUTPUT/scores" --rows "$ROWS" --tokens "$TOKENS" --rule "${RULE:-exact}" --output "$OUTPUT/subset"
-fi
+ladm run "$ROWS" --model "$MODEL" --config "${CONFIG:-configs/paper.yaml}" --device "${DEVICE:-cuda}" \
+    --tokens "$TOKENS" --rule "${RULE:-exact}" --output "$OUTPUT"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The whole pipeline on a laptop, in minutes: 32 real documents, a 135M-parameter model, no GPU and no Hub.
 #
-#   ./launch_toy.sh              prepare, score, select, compare with toy_scores.json, and an HTML page of the run
+#   ./launch_toy.sh              ladm run, compare with toy_scores.json, and an HTML page of the run
 #   ./launch_toy.sh --published  the authors' toy data and calculator from the Hub, compared with the
 #                                scores they publish (a GPU and about 5 GB of downloads)
 #
-# Leaves runs/toy/{model,rows,scores,rescored,subset,report.html}. It may be stopped at any moment; the same command resumes it.
+# Leaves runs/toy/{model,rows,scores,rescored,subset,report.html,job.yaml}. It may be stopped at any moment; the same command resumes it.
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/env.sh
@@ -27,25 +27,20 @@ mkdir -p $toy
 export HF_HUB_OFFLINE=1
 python scripts/toy/fetch_model.py $toy/model
 
-# documents -> rows of 4,096 tokens
-ladm prepare ladm/data/documents.jsonl.gz --tokenizer $toy/model --length 4096 --output $toy/rows
-
-# rows -> scores; a finished run is removed and made again, a stopped one is resumed (and not timed)
-if [ -f $toy/scores/sorted_by_score.jsonl ]; then rm -r $toy/scores; fi
-if [ ! -d $toy/scores ]; then timed=yes; fi
+# documents -> rows of 4,096 tokens -> scores -> the best of every domain, 64,000 tokens of 131,072; a finished job is
+# removed and made again, a stopped one is resumed (and not timed)
+if [ -f $toy/subset/manifest.json ]; then rm -r $toy/rows $toy/scores $toy/subset $toy/job.yaml; rm -f $toy/report.html; fi
+if [ ! -f $toy/job.yaml ]; then timed=yes; fi
 started=$SECONDS
 exec 3>&2
 TIMEFORMAT='%U %S'
-{ time ladm score $toy/rows --model $toy/model --config configs/toy.yaml --output $toy/scores 2>&3; } 2> $toy/cpu-seconds
+{ time ladm run ladm/data/documents.jsonl.gz --model $toy/model --length 4096 --tokens 64k --config configs/toy.yaml \
+    --output $toy 2>&3; } 2> $toy/cpu-seconds
 if [ "${timed-}" ]; then set -- --seconds $((SECONDS - started)) --cpu-seconds "$(cat $toy/cpu-seconds)"; fi
 
 # another score from the stored layers, those that `ladm calibrate` chose on other documents; no model runs
 rm -rf $toy/rescored
 ladm rescore $toy/scores --profile configs/profiles/smollm2-135m.yaml --output $toy/rescored
-
-# scores -> the best of every domain, 64,000 tokens of 131,072
-rm -rf $toy/subset
-ladm select $toy/scores --rows $toy/rows --tokens 64k --output $toy/subset
 
 # where the scores of the best three documents and of the worst come from: an HTML page
 ladm inspect $toy/rescored > /dev/null

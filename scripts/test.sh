@@ -12,9 +12,9 @@ select=(-m 'not slow')
 if [ "${1-}" = --all ]; then
     select=()
     shift
-    python -c 'import lm_eval' 2>/dev/null || {
-        echo "installing what ladm evaluate tasks needs (once)" >&2
-        python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[eval]'
+    python -c 'import lm_eval, tensorboard' 2>/dev/null || {
+        echo "installing what ladm evaluate tasks and --report-to need (once)" >&2
+        python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[eval,tensorboard]'
     }
 fi
 ruff check .

@@ -175,7 +175,7 @@ def test_every_help_has_examples_that_the_command_line_accepts(words: tuple[str,
         assert command is not None
         parsed = command.make_context(command.name, list(rest), parent=context).params
         for field in settings_of(command.kind):  # type: ignore[attr-defined]
-            in_file = parsed["config"] and field.name in ("model", "rows")
+            in_file = parsed["config"] and field.name in ("model", "rows", "sources")
             assert not field.spec.required or parsed[field.name] or in_file, (line, field.name)
 
 

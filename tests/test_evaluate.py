@@ -87,6 +87,33 @@ def test_a_rope_that_depends_on_the_length_is_run_for_every_window(
     assert abs(cut.mean() - whole[:127].mean()) > 1e-3
 
 
+def test_the_ladder_scores_the_same_tokens_with_more_context(
+    ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    data = topical_rows(golden, [512, 400, 512])
+    words = ["evaluate", "perplexity", "--model", golden_lm, "--rows", save_rows(data), "--dtype", "float32"]
+    result = ladm(*words, "--windows", "64,256,512", "--ladder", "--output", tmp_path / "p.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "p.json").read_text())["ladder"]
+    assert found["tokens"] == 32
+    assert [step["context"] for step in found["steps"]] == [32, 224, 480]
+    expected = [
+        [plain_losses(golden_lm, row["input_ids"][512 - w : 512])[-32:].mean().item() for w in (64, 256, 512)]
+        for row in (data[0], data[2])
+    ]
+    for k, step in enumerate(found["steps"]):
+        assert step["loss"] == pytest.approx((expected[0][k] + expected[1][k]) / 2, rel=1e-5)
+        gains = [row[0] - row[k] for row in expected]
+        assert step["gain"] == pytest.approx(sum(gains) / 2, abs=1e-5)
+        assert step["gain_low"] <= step["gain"] <= step["gain_high"]
+    assert "the same last 32 tokens" in result.stdout
+    result = ladm(*words, "--windows", "512", "--ladder")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "ladm: --ladder compares contexts; give at least two --windows\n",
+    )
+
+
 def test_a_haystack_is_of_its_length_and_holds_the_fact_at_its_depth(talking: Path) -> None:
     from ladm.corpus.tokenization import plain_tokenizer
 

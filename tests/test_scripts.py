@@ -144,10 +144,11 @@ def test_full_run_scores_and_selects(stand_in: dict[str, Any]) -> None:
     assert manifest["taken_tokens"] <= 4000
     again = shell("launch.sh", **stand_in, TOKENS="4k", DEVICE="cpu")
     assert again.returncode == 0
-    assert "4 documents scored" in again.stdout
-    assert again.stdout.splitlines()[-1] == (
-        f"{stand_in['OUTPUT']}/subset exists already (4000 tokens, rule exact); remove it to select again"
-    )
+    assert f"{stand_in['OUTPUT']} was started before; going on with it" in again.stderr
+    assert again.stdout == done.stdout
+    other = shell("launch.sh", **stand_in, TOKENS="5k", DEVICE="cpu")
+    assert other.returncode == 1
+    assert other.stderr.endswith("  --tokens: 4000 before, 5000 now\n")
 
 
 def test_launchers_print_their_usage() -> None:

@@ -204,7 +204,7 @@ def test_the_subset_and_its_manifest(ladm: Command, scored: tuple[str, Path], tm
     even = [line for line in lines if line["index"] % 2 == 0]
     manifest = read_object(tmp_path / "subset" / "manifest.json")
     assert subset["index"] == sorted(subset["index"])
-    assert subset.column_names == ["text", "meta", "input_ids", "index"]
+    assert subset.column_names == ["text", "meta", "input_ids", "index", "id", "domain", "score", "rank"]
     assert sum(map(len, subset["input_ids"])) == manifest["taken_tokens"] <= 2000
     assert manifest["pool_tokens"] == 512 + 400 + 450 + 700 + 480 + 512 + 490
     assert manifest["without_score"] == {"too_short": 1}

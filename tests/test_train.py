@@ -345,6 +345,41 @@ def test_faults_in_full(
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["x"]
 
 
+@pytest.mark.slow
+def test_losses_are_sent_to_tensorboard(
+    ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "out"
+    result = ladm(*settings_of(golden_lm, rows, config, out, "--report-to", "tensorboard"))
+    assert result.exit_code == 0, result.output
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    sent = [event.value for event in events.Scalars("train/loss")]
+    assert sent == pytest.approx([line["loss"] for line in read_lines(out / "losses.jsonl")], rel=1e-6)
+
+
+def test_a_tracker_that_is_not_installed_is_reported_first(
+    ladm: Command, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib import util
+
+    find = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name, *more: None if name == "wandb" else find(name, *more))
+    result = ladm(*settings_of(Path("no-model"), rows, config, tmp_path / "o", "--report-to", "wandb"))
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "ladm: --report-to wandb: wandb is not installed; run pip install wandb\n",
+    )
+    result = ladm(*settings_of(Path("no-model"), rows, config, tmp_path / "o", "--report-to", "mlflow"))
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "ladm: --report-to 'mlflow' is not trackio or wandb or tensorboard\n",
+    )
+
+
 def test_a_model_without_a_rope_base_is_refused(tmp_path: Path) -> None:
     from transformers import GPT2Config
 

@@ -50,6 +50,15 @@ def _windows(found: dict[str, Any]) -> Iterator[str]:
     yield f"\n{'positions':>17} {'loss':>8}"
     for part in found["loss_by_position"]:
         yield f"{part['from']:>8,}-{part['to']:<8,} {part['loss']:>8.4f}"
+    if "ladder" in found:
+        yield from _ladder(found["ladder"])
+
+
+def _ladder(ladder: dict[str, Any]) -> Iterator[str]:
+    yield f"\n{'context':>8} {'loss':>8} {'gain':>8}  95 % interval; the same last {ladder['tokens']:,} tokens"
+    for step in ladder["steps"]:
+        interval = "-" if step["gain_low"] is None else f"{step['gain_low']:.4f} to {step['gain_high']:.4f}"
+        yield f"{step['context']:>8,} {step['loss']:>8.4f} {step['gain']:>8.4f}  {interval}"
 
 
 @settings_command(

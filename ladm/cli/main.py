@@ -17,6 +17,7 @@ from ladm.cli.comparison import compare, top
 from ladm.cli.data import prepare
 from ladm.cli.evaluation import evaluate
 from ladm.cli.options import CommandGroup, fail_usage, usage_message, write_epilog
+from ladm.cli.pipeline import run as run_job
 from ladm.cli.runs import annotate, inspect, report, rescore, status, verify
 from ladm.cli.scoring import score
 from ladm.cli.selection import select
@@ -26,12 +27,14 @@ from ladm.version import __version__
 
 SECTIONS = {
     # A test compares this table with the commands that are added below, so that none is missing in the help.
+    "From documents to a subset, in one": ("run",),
     "From documents to a subset, in this order": ("prepare", "score", "select"),
     "What came out, and why": ("top", "inspect", "report", "compare", "status", "verify"),
     "A score to trust": ("check", "calibrate", "rescore", "annotate"),
     "Models": ("train", "evaluate"),
 }
 EXAMPLES = (
+    "ladm run corpus/*.jsonl.gz --model MODEL --tokens 10M -o job",
     "ladm prepare corpus/*.jsonl.gz --tokenizer MODEL --length 4096 -o rows",
     "ladm score rows --model MODEL -o run",
     "ladm select run --tokens 10M -o subset",
@@ -107,6 +110,7 @@ def main() -> None:
 
 
 for command in (
+    run_job,
     prepare,
     score,
     select,

@@ -22,7 +22,9 @@ _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files that make a folder a data set saved by `save_to_disk`."""
-_ABOUT_DATA = frozenset(("dataset_dict.json", "state.json", "dataset_info.json", "dataset_infos.json", "prepare.json"))
+_ABOUT_DATA = frozenset(
+    ("dataset_dict.json", "state.json", "dataset_info.json", "dataset_infos.json", "prepare.json", "manifest.json")
+)
 _CARDS = frozenset(
     "readme license licence licenses copying copyright notice authors citation contributing changelog changes "
     "code_of_conduct security checksums sha256sums md5sums".split()

@@ -16,6 +16,7 @@ from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
+from ladm.evaluation.ladder import ladder_losses, ladder_summary
 from ladm.modeling.causal_lm import CausalLM, load_language, require_positions, token_losses
 from ladm.modeling.model_files import model_folder
 from ladm.progress import Echo, Progress
@@ -58,12 +59,15 @@ def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Pr
     echo(f"rows      {rows.name}: {len(positions):,} of at least {windows[-1]:,} tokens")
     progress.start(total=len(positions), done=0)
     by_window: list[list[float]] = []
+    ladders: list[list[float]] = []
     by_position = np.zeros(windows[-1] - 1)
     for position in positions:
         ids_T = rows.ids_at(int(position), vocab_size=language.vocab_size)[: windows[-1]]
         losses, means = _one(language, ids_T, windows)
         by_position += losses / len(positions)
         by_window.append(means)
+        if settings.ladder:
+            ladders.append(ladder_losses(language, ids_T, windows))
         progress.advance(rows=1, tokens=len(ids_T))
     progress.close()
     return {
@@ -73,7 +77,7 @@ def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Pr
         "windows": {str(w): _perplexity(means) for w, means in zip(windows, np.array(by_window).T, strict=True)},
         "loss_by_position": _binned(by_position),
         "dtype": str(language.model.dtype).removeprefix("torch."),
-    }
+    } | ({"ladder": ladder_summary(ladders, windows)} if settings.ladder else {})
 
 
 def _one(language: CausalLM, ids_T: npt.NDArray[np.int64], windows: tuple[int, ...]) -> tuple[Floats, list[float]]:

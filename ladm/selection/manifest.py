@@ -31,9 +31,10 @@ _LATER: dict[str, tuple[Any, tuple[type, ...]]] = {
     "sample": (None, (dict, _NOTHING)),
     "other_runs": ([], (list,)),
     "command": ("", (str,)),
+    "format": ("arrow", (str,)),
 }
 """Fields that older manifests lack, with their values there and their types. Written only where they differ."""
-_ALWAYS = ("by", "command")
+_ALWAYS = ("by", "command", "format")
 """Those of them that are always written."""
 
 
@@ -92,6 +93,8 @@ class Manifest:
     """Rows of one document at most; None, and then not in the file, where all could be chosen."""
     copies: int | None = None
     """Rows that could not be selected because they repeat another; None, and then not in the file, where none do."""
+    format: str = "arrow"
+    """How the rows are stored: `arrow`, `parquet`, `jsonl`, `megatron` or `npy`."""
     budget_documents: int | None = None
     min_score: float | None = None
     by: str = "score"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from ladm.selection.applying import apply_budget
 from ladm.selection.budget import Domains
 from ladm.selection.candidates import Candidates, find_candidates
 from ladm.selection.domain_codes import read_domains
+from ladm.selection.formats.destination import Destination, destination
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.quotas import domain_shares
 from ladm.selection.ranking import DOCUMENT_COLUMN, rank_by_domain, read_documents
@@ -23,7 +23,7 @@ from ladm.selection.sources import Source, open_sources
 from ladm.selection.writing import write_subset
 from ladm.settings.selection import DEFAULT_TEMPERATURE, SelectSettings
 from ladm.settings.spelling import spell_command
-from ladm.storage.files import io_errors
+from ladm.settings.subset import resolve_format
 
 WINDOWS_PER_DOCUMENT = 2
 """Rows of one document at most, where it was cut into windows and --max-per-document is not given."""
@@ -35,12 +35,12 @@ def select(settings: SelectSettings) -> Manifest:
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller
     than the budget or without a document that fits it; StorageError for a damaged run.
     """
-    output = Path(settings.output)
-    if not settings.dry_run and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise LadmError(f"{output} exists already; give --output another folder")
+    place = None if settings.dry_run else destination(settings.output)
+    if place is not None:
+        place.require_free()
     sources = open_sources(settings)
     most = _max_per_document(settings, sources)
-    with _work_folder(output, dry_run=settings.dry_run) as work:
+    with _work_folder(place) as work:
         data = [source.rows for source in sources]
         codes = read_domains(data, domain_key=settings.domain_key, work=work)
         candidates = find_candidates(sources, settings, codes, work=work)
@@ -62,8 +62,8 @@ def select(settings: SelectSettings) -> Manifest:
             **_counts(domains),
             **_provenance(settings, sources, candidates),
         )
-        if not settings.dry_run:
-            write_subset(output, sources, domains, manifest)
+        if place is not None:
+            write_subset(place, sources, domains, manifest, keep_all=settings.keep_all, push=settings.push)
     return manifest
 
 
@@ -87,21 +87,14 @@ def _max_per_document(settings: SelectSettings, sources: Sequence[Source]) -> in
 
 
 @contextlib.contextmanager
-def _work_folder(output: Path, *, dry_run: bool) -> Iterator[Path]:
-    """A folder for the ranking, removed at the end."""
-    if dry_run:
+def _work_folder(place: Destination | None) -> Iterator[Path]:
+    """A folder for the ranking, removed at the end; `place` is None for a dry run."""
+    if place is None:
         with tempfile.TemporaryDirectory(prefix="ladm-select-") as work:
             yield Path(work)
         return
-    # Beside the subset rather than in /tmp, which is often small and in memory: a disk with room for the subset has
-    # room for its ranking.
-    with io_errors(output.parent, "write in"):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.mkdtemp(prefix=f".{output.name}.ranking-", dir=output.parent)
-    try:
-        yield Path(made)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    with place.work_folder() as folder:
+        yield folder
 
 
 def _counts(domains: Domains) -> dict[str, Any]:
@@ -142,5 +135,6 @@ def _provenance(settings: SelectSettings, sources: Sequence[Source], candidates:
         "copies": candidates.copies,
         "run": first,
         "other_runs": others,
+        "format": resolve_format(settings.format, push=settings.push),
         "command": spell_command("select", settings),
     }

@@ -2,71 +2,80 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ladm.errors import LadmError, one_line
 from ladm.selection.budget import Domains
+from ladm.selection.formats.card import CARD_FILE, card_text
+from ladm.selection.formats.content import SubsetContent, subset_content
+from ladm.selection.formats.destination import Destination
+from ladm.selection.formats.hub_push import push_subset
+from ladm.selection.formats.tables import write_arrow, write_shards
+from ladm.selection.formats.token_files import write_megatron, write_npy
 from ladm.selection.manifest import Chosen, Manifest, write_manifest
 from ladm.selection.sources import Source
-from ladm.storage.files import io_errors, sync_folder, sync_tree
+from ladm.storage.files import write_whole
 
 ROWS_AT_A_TIME = 10_000
 
 
-def write_subset(output: Path, sources: Sequence[Source], domains: Domains, manifest: Manifest) -> None:
-    """Write the taken rows in the order of the data, run after run, with the manifest; whole or not at all.
+_WRITERS: dict[str, Callable[[SubsetContent, Path], object]] = {
+    "arrow": write_arrow,
+    "parquet": partial(write_shards, kind="parquet"),
+    "jsonl": partial(write_shards, kind="jsonl"),
+    "megatron": write_megatron,
+    "npy": write_npy,
+}
 
-    Raises LadmError where the rows of several runs have columns of different types.
+
+def write_subset(
+    place: Destination,
+    sources: Sequence[Source],
+    domains: Domains,
+    manifest: Manifest,
+    *,
+    keep_all: bool,
+    push: str | None,
+) -> None:
+    """Write the taken rows in the order of the data, run after run, with card and manifest; whole or not at all.
+
+    With `push`, to the Hub as well. Raises LadmError where the rows of several runs have columns of different types.
     """
+    content = subset_content(sources, domains, keep_all=keep_all, by_score=manifest.by == "score")
     taken = np.sort(np.concatenate([domain.taken_positions for domain in domains.values()]))
-    parts = [taken_of(source, taken) for source in sources]
-    subsets = [source.rows.select(positions) for source, positions in zip(sources, parts, strict=True)]
-    partial = output.with_name(output.name + ".partial")
-    with io_errors(output, "write"):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        _save(subsets, sources, partial)
-        # The rename is the commit, so everything under the name has to be durable before it.
-        sync_tree(partial)
-        chosen = (
-            Chosen(data=source.run.identity.data, positions=_in_batches(positions), ids=_ids(subset, positions))
-            for source, positions, subset in zip(sources, parts, subsets, strict=True)
-        )
-        write_manifest(partial, manifest, chosen)
-        # `select` has made sure that it is an empty folder.
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
-        sync_folder(output.parent)
+
+    def fill(folder: Path) -> None:
+        _WRITERS[manifest.format](content, folder)
+        card = card_text(manifest, rows=len(content), folder=push or place.name)
+        write_whole(folder / CARD_FILE, [card.encode()])
+        # The manifest last: it is what makes a folder a subset.
+        write_manifest(folder, manifest, _chosen(sources, taken))
+
+    place.write(fill, after=None if push is None else partial(_push, place.name, push))
+
+
+def _push(name: str, repository: str, folder: Path) -> None:
+    remedy = f"the subset is in {name}: hf upload {repository} {name} --repo-type dataset"
+    push_subset(folder, repository, remedy=remedy)
+
+
+def _chosen(sources: Sequence[Source], taken: npt.NDArray[np.int64]) -> Iterator[Chosen]:
+    """The taken rows by run, for the manifest."""
+    for source in sources:
+        positions = taken_of(source, taken)
+        ids = _ids(source.rows.select(positions), positions)
+        yield Chosen(data=source.run.identity.data, positions=_in_batches(positions), ids=ids)
 
 
 def taken_of(source: Source, taken: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The positions in the data of one run of those among `taken`, sorted row numbers over all runs."""
     first, last = np.searchsorted(taken, (source.first, source.first + len(source.rows)))
     return taken[first:last] - source.first
-
-
-def _save(subsets: Sequence[Any], sources: Sequence[Source], folder: Path) -> None:
-    """Save the rows as a DatasetDict with `train`; a column that one data set lacks is null there."""
-    import datasets
-
-    if len(subsets) == 1:
-        whole = subsets[0]
-    else:
-        try:
-            # Of an empty part only the columns would count, and they may be of types that nothing can be merged with.
-            whole = datasets.concatenate_datasets([subset for subset in subsets if len(subset)])
-        # What Arrow and `datasets` raise for types that cannot be merged.
-        except (ValueError, TypeError) as error:
-            names = " and ".join(source.rows.name for source in sources)
-            raise LadmError(f"the columns of {names} cannot be joined: {one_line(error)}") from None
-    datasets.DatasetDict(train=whole).save_to_disk(str(folder))
 
 
 def _in_batches(positions: npt.NDArray[np.int64]) -> Iterator[list[int]]:

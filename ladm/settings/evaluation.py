@@ -33,9 +33,19 @@ class PerplexitySettings(Settings):
         at_least=2,
         parse=parse_windows,
     )
+    # Perplexity by window compares other tokens at each window; the ladder compares the same ones.
+    ladder: bool = setting(
+        False,
+        "Also the loss of the same last tokens, with the context of each window before them.",
+        section=MEASUREMENT,
+    )
     documents: int = setting(100, "At most N rows.", section=MEASUREMENT, metavar="N", at_least=1)
     device: str = device_setting()
     dtype: DType = dtype_setting()
+
+    def check_together(self) -> None:
+        if self.ladder and len(self.windows) < 2:
+            raise UsageError("--ladder compares contexts; give at least two --windows")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import Settings, flag, setting
 from ladm.settings.guards import BandGuard, Guard, parse_guard
 from ladm.settings.quantities import parse_percent, parse_token_budget
+from ladm.settings.subset import SubsetFormat, check_subset, format_setting, keep_all_setting, push_setting
 
 BUDGET = "How much: one of these"
 ORDER = "Which documents come first, and which are out of the question"
@@ -115,6 +116,9 @@ class SelectSettings(Settings):
     )
     # Without it a pool that is too small is an error, because taking everything is no selection.
     allow_small_pool: bool = setting(False, "Take everything when there is less than the budget.", section=CHOICE)
+    format: SubsetFormat | None = format_setting()
+    keep_all: bool = keep_all_setting()
+    push: str | None = push_setting()
     dry_run: bool = setting(False, "Show what would be selected; write nothing.")
 
     def check_together(self) -> None:
@@ -126,6 +130,7 @@ class SelectSettings(Settings):
         if self.tokens is not None and isinstance(self.tokens, str):
             # Python callers may write it with spaces, as the command line may.
             parse_percent(self.tokens)
+        check_subset(self.format, keep_all=self.keep_all, push=self.push)
         self._check_rule(given[0])
         self._check_sampling()
         if self.rows and len(self.rows) != len(self.runs):

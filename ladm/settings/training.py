@@ -71,3 +71,6 @@ class TrainSettings(Settings):
     liger: bool = setting(True, "Use liger kernels on CUDA where they are installed.", section=DEVICE)
     save_every: int = setting(50, "Steps between checkpoints; the two newest are kept.", metavar="STEPS", at_least=1)
     seed: int = seed_setting()
+    report_to: Literal["trackio", "wandb", "tensorboard"] | None = setting(
+        None, "Also send loss and learning rate to this tracker.", unset="none"
+    )

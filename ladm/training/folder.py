@@ -27,7 +27,7 @@ from ladm.training.plan import TrainPlan
 
 IDENTITY_FILE, LOSSES_FILE, SEAL_FILE = "train.json", "losses.jsonl", "whole"
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
-_FREE_TO_CHANGE = ("model", "rows", "output", "liger", "save_every")
+_FREE_TO_CHANGE = ("model", "rows", "output", "liger", "save_every", "report_to")
 """Settings that a resume may have other values of: where things are, and how fast the same result is reached."""
 
 

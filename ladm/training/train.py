@@ -23,6 +23,7 @@ from ladm.training.folder import (
 )
 from ladm.training.plan import TrainPlan, make_plan
 from ladm.training.plan_report import describe_plan
+from ladm.training.trackers import require_tracker
 from ladm.training.trainer import make_trainer, training_arguments
 
 
@@ -33,6 +34,7 @@ def train(settings: TrainSettings, *, echo: Echo) -> TrainResult | None:
     Raises LadmError for a model or rows that cannot be used, for a folder that was started with something else,
     and for a loss that is not finite.
     """
+    require_tracker(settings)
     plan = make_plan(settings)
     output_folder(plan.output).require_own_or_empty()
     # Before the folder is locked: a model that is no language model is refused while these are made.

@@ -15,6 +15,7 @@ from ladm.errors import LadmError
 from ladm.progress import Echo
 from ladm.training.folder import CheckpointSeal
 from ladm.training.plan import Positions, TrainPlan
+from ladm.training.trackers import tracker_arguments
 
 Batch = dict[str, torch.Tensor]
 
@@ -57,7 +58,7 @@ def training_arguments(plan: TrainPlan) -> TrainingArguments:
         logging_steps=1,
         save_steps=settings.save_every,
         save_total_limit=2,
-        report_to=[],
+        **tracker_arguments(settings),
         disable_tqdm=True,
         remove_unused_columns=False,
         # The filter would print the mean of the finite losses in place of NaN.

@@ -77,7 +77,7 @@ def plain_seconds(rows: str, model_folder: str) -> tuple[float, float]:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--rescored", required=True, type=click.Path(path_type=Path))
 @click.option("--model", required=True)
-@click.option("--seconds", type=float, help="Seconds that `ladm score` took.")
+@click.option("--seconds", type=float, help="Seconds that `ladm run` took.")
 @click.option("--cpu-seconds", help="Its CPU time: user and system.")
 def main(rows: str, run: Path, rescored: Path, model: str, seconds: float | None, cpu_seconds: str | None) -> None:
     print_classes(rows, run, rescored)
@@ -86,7 +86,7 @@ def main(rows: str, run: Path, rescored: Path, model: str, seconds: float | None
     plain, cpu_plain = plain_seconds(rows, model)
     cpu_ratio = sum(map(float, cpu_seconds.split())) / cpu_plain
     print(
-        f"cost: {seconds:.0f} s, loading and writing included; plain forward passes alone {plain:.0f} s "
+        f"cost: {seconds:.0f} s, from documents to the page; plain forward passes alone {plain:.0f} s "
         f"(median of {PASSES}, times {len(load_from_disk(rows)['train'])}): {seconds / plain:.2f} x; "
         f"in CPU time {cpu_ratio:.2f} x"
     )

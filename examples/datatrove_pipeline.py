@@ -1,0 +1,36 @@
+"""Score JSONL documents in datatrove's local executor, and keep those that ladm could score.
+
+    python examples/datatrove_pipeline.py MODEL FOLDER OUTPUT [LENGTH]
+
+MODEL is a folder or Hub id of a causal language model with a tokenizer; FOLDER holds JSONL files with `text`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.filters import LambdaFilter
+from datatrove.pipeline.readers import JsonlReader
+from datatrove.pipeline.writers import JsonlWriter
+
+from ladm.integrations.datatrove import LadmScore
+
+
+def main(model: str, folder: str, output: str, length: int) -> None:
+    pipeline = [
+        JsonlReader(folder),
+        LadmScore(model, length=length),
+        LambdaFilter(has_score),
+        JsonlWriter(f"{output}/scored", compression=None),
+    ]
+    # One task for each GPU or machine; datatrove gives each its files, and skips those that are finished.
+    LocalPipelineExecutor(pipeline, tasks=1, logging_dir=f"{output}/logs").run()
+
+
+def has_score(document: object) -> bool:
+    return document.metadata["ladm_score"] is not None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], int(sys.argv[4]) if len(sys.argv) > 4 else 32_768)

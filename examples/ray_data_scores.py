@@ -1,0 +1,35 @@
+"""Score a Parquet or JSONL data set with Ray Data, one model on each GPU of the cluster, or on each of N CPU actors.
+
+    python examples/ray_data_scores.py MODEL FILES OUTPUT [LENGTH] [ACTORS]
+
+Needs Ray Data: `pip install 'ray[data]'`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import ray
+
+from ladm.integrations.ray_data import LadmScore
+
+
+def main(model: str, files: str, output: str, length: int, actors: int) -> None:
+    read = ray.data.read_parquet if files.endswith(".parquet") else ray.data.read_json
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    scored = read(files).map_batches(
+        LadmScore,
+        fn_constructor_args=(model,),
+        fn_constructor_kwargs={"length": length},
+        compute=ray.data.ActorPoolStrategy(size=gpus or actors),
+        num_gpus=1 if gpus else None,
+        batch_size=64,
+        batch_format="pyarrow",
+    )
+    scored.write_parquet(output)
+
+
+if __name__ == "__main__":
+    ray.init()
+    length, actors = [*map(int, sys.argv[4:]), *(32_768, 1)[len(sys.argv) - 4 :]]
+    main(*sys.argv[1:4], length, actors)

@@ -1,0 +1,58 @@
+"""The command `ladm run`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ladm.cli.display import selection_table
+from ladm.cli.options import settings_command
+from ladm.cli.terminal import next_step, note, preparing_bar, print_result, quieten_libraries, scoring_bar
+from ladm.settings.pipeline import RunSettings
+
+if TYPE_CHECKING:
+    from ladm.progress import Progress
+    from ladm.progress_bars import PreparingBar
+
+
+class _Bars:
+    """Bars on standard error."""
+
+    def preparing(self) -> PreparingBar:
+        """For documents."""
+        return preparing_bar()
+
+    def scoring(self) -> Progress:
+        """For rows."""
+        return scoring_bar()
+
+
+@settings_command(
+    RunSettings,
+    short_help="Documents to a subset, all in one",
+    examples=(
+        "ladm run corpus/*.jsonl.zst --model org/model --tokens 1B -o job",
+        "ladm run corpus/ --model org/model --tokens 500M --format megatron -o job",
+        "ladm run --config job/job.yaml -o job2",
+    ),
+)
+def run(settings: RunSettings) -> None:
+    """Prepare, score, select and report in one: the best documents of SOURCE for a budget of tokens, and why.
+
+    SOURCE is what ladm prepare reads, or a data set of token ids, which is scored as it is. Writes
+    FOLDER/{rows,scores,subset,report.html} and job.yaml, which repeats the job. It may be stopped at any moment.
+    """
+    quieten_libraries()
+    from ladm.pipeline.run import run as run_job
+    from ladm.pipeline.run import summary_lines
+
+    result = run_job(settings, echo=note, bars=_Bars())
+    content = {"rows": result.rows, "scores": f"{result.folder}/scores", "subset": f"{result.folder}/subset"}
+    more = {"page": result.page, "seconds": result.seconds, "cpu_seconds": result.cpu_seconds}
+    print_result(
+        [*selection_table(result.manifest), *summary_lines(result)],
+        lambda: content | more | {"manifest": asdict(result.manifest)},
+    )
+    next_step(
+        "ladm", "train", "--model", "MODEL", "--rows", f"{result.folder}/subset", "--tokens", "N", "-o", "trained"
+    )

@@ -1,0 +1,66 @@
+"""A language model and a row -> the loss of the same last tokens by growing context: does more context help?
+
+Of a row's first W tokens, W the largest window, the last S are scored: with the window w, given the w - S tokens before
+them. S is half of the smallest window. Windows of 8, 16 and 32 tokens: tokens 28-31 after 4, 12 and 28 tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ladm.modeling.causal_lm import CausalLM, token_losses
+
+DRAWS = 2000
+
+Floats = npt.NDArray[np.float64]
+
+
+def suffix_tokens(windows: tuple[int, ...]) -> int:
+    """S: the tokens that are scored in every window."""
+    return max(1, windows[0] // 2)
+
+
+def ladder_losses(language: CausalLM, ids_T: npt.NDArray[np.int64], windows: tuple[int, ...]) -> list[float]:
+    """The mean loss of the last tokens of the row in every window."""
+    count = suffix_tokens(windows)
+    means = []
+    for window in windows:
+        ids = torch.from_numpy(ids_T[len(ids_T) - window :]).unsqueeze(0)
+        if not language.same_for_prefixes:
+            # A RoPE that depends on the length remembers the longest row that it has seen; a very short one makes it
+            # forget.
+            token_losses(language, ids[:, :2])
+        means.append(float(token_losses(language, ids)[0, -count:].double().mean()))
+    return means
+
+
+def ladder_summary(losses_by_row: list[list[float]], windows: tuple[int, ...]) -> dict[str, Any]:
+    """Mean loss by context, and how much lower than with the shortest context, with 95 % intervals over rows."""
+    losses_RW = np.array(losses_by_row)
+    count = suffix_tokens(windows)
+    # Paired by row: rows differ far more from each other than a row does between two contexts.
+    gains_RW = losses_RW[:, :1] - losses_RW
+    draw = np.random.default_rng(0)
+    drawn = draw.integers(0, len(losses_RW), (DRAWS, len(losses_RW)))
+    steps = []
+    for k, window in enumerate(windows):
+        low, high = _interval(gains_RW[:, k], drawn)
+        steps.append(
+            {
+                "window": window, "context": window - count, "loss": float(losses_RW[:, k].mean()),
+                "gain": float(gains_RW[:, k].mean()), "gain_low": low, "gain_high": high,
+            }
+        )  # fmt: skip
+    return {"tokens": count, "steps": steps}
+
+
+def _interval(values: Floats, drawn: npt.NDArray[np.int64]) -> tuple[float | None, float | None]:
+    """95 % by bootstrap over rows; a single row has none."""
+    if len(values) < 2:
+        return None, None
+    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)

@@ -1,0 +1,43 @@
+"""datatrove's documents -> the same documents with their LADM score in `metadata`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datatrove.data import DocumentsPipeline
+from datatrove.pipeline.base import PipelineStep
+
+from ladm.integrations.scoring import LazyScorer, in_groups
+
+BATCH_DOCUMENTS = 64
+
+
+class LadmScore(PipelineStep):  # type: ignore[misc]
+    """Writes `ladm_score`, `ladm_tokens` and `ladm_error` into the metadata of every document; none is dropped.
+
+        pipeline = [JsonlReader("documents"), LadmScore("org/model", length=32768), JsonlWriter("scored")]
+
+    The first `length` tokens of a text are scored; a shorter one gets the score None and the reason `too_short`. The
+    model loads at the first document, once in each process. `batch_documents` are read at a time; how many rows the
+    device gets at once is the setting `batch_size`. `settings`: those of `ladm.Scorer`, such as `device`.
+    """
+
+    name = "LADM"
+    type = "SCORE"
+
+    def __init__(self, model: str, *, length: int, batch_documents: int = BATCH_DOCUMENTS, **settings: Any) -> None:
+        super().__init__()
+        self.batch_documents = batch_documents
+        self.scorer = LazyScorer(model, length=length, settings=settings)
+
+    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:  # noqa: ARG002
+        """The documents, in their order."""
+        for documents in in_groups(data, self.batch_documents):
+            with self.track_time("batch"):
+                scored = self.scorer.score([document.text for document in documents])
+            for document, found in zip(documents, scored, strict=True):
+                document.metadata |= found.columns()
+                self.stat_update("scored" if found.score is not None else "without score")
+                if found.score is not None:
+                    self.stat_update("score", value=found.score)
+                yield document

@@ -1,0 +1,45 @@
+"""`LadmScore` for `map_batches` of Ray Data: tables of texts -> the same tables with LADM scores. Imports no Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ladm.integrations.scoring import COLUMNS, LazyScorer, ScoredText
+
+_TYPES = dict(zip(COLUMNS, (pa.float64(), pa.int64(), pa.string()), strict=True))
+
+
+class LadmScore:
+    """Adds `ladm_score`, `ladm_tokens` and `ladm_error` to every batch. Each actor loads the model once.
+
+        documents.map_batches(LadmScore, fn_constructor_args=("org/model",), fn_constructor_kwargs={"length": 32768},
+                              compute=ActorPoolStrategy(size=8), num_gpus=1, batch_size=64, batch_format="pyarrow")
+
+    The first `length` tokens of `text_column` are scored; a shorter text has no score. With `batch_format="pyarrow"`
+    what is missing is null; with NumPy's a missing number is NaN, and a missing error an empty text.
+    `settings`: those of `ladm.Scorer`, such as `device`.
+    """
+
+    def __init__(self, model: str, *, length: int, text_column: str = "text", **settings: Any) -> None:
+        self._text_column = text_column
+        self._scorer = LazyScorer(model, length=length, settings=settings)
+
+    def __call__(self, batch: Any) -> Any:
+        """The batch, a pyarrow Table or a dictionary of arrays, with the three columns."""
+        if isinstance(batch, pa.Table):
+            for name, values in self._columns(batch[self._text_column].to_pylist()).items():
+                batch = batch.append_column(name, pa.array(values, _TYPES[name]))
+            return batch
+        columns = self._columns(list(batch[self._text_column]))
+        score, tokens, error = columns.values()
+        numbers = {
+            name: np.array(column, dtype=np.float64) for name, column in zip(COLUMNS, (score, tokens), strict=False)
+        }
+        return batch | numbers | {COLUMNS[2]: np.array([text or "" for text in error], dtype=object)}
+
+    def _columns(self, texts: list[Any]) -> dict[str, list[Any]]:
+        found: list[ScoredText] = self._scorer.score(texts)
+        return {name: [row.columns()[name] for row in found] for name in COLUMNS}

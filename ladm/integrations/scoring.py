@@ -1,0 +1,85 @@
+"""Documents of another pipeline -> scores, the model loaded when the first is scored. What the integrations share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ladm.api.memory import RowScore, Scorer
+from ladm.errors import LadmError
+
+COLUMNS = ("ladm_score", "ladm_tokens", "ladm_error")
+"""What a document gets: the score, how many tokens it is the score of, and where it has none, why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredText:
+    """What the three columns hold."""
+
+    score: float | None
+    tokens: int | None
+    error: str | None
+
+    def columns(self) -> dict[str, Any]:
+        """The values by the names of `COLUMNS`."""
+        return dict(zip(COLUMNS, (self.score, self.tokens, self.error), strict=True))
+
+
+class LazyScorer:
+    """Settings of `ladm.Scorer`, which become a loaded model at the first document.
+
+    It can be pickled before that, so that a pipeline can send it to its workers. `length`: texts are cut to that number
+    of tokens, and shorter ones have no score; scores of different lengths are hard to compare. `settings` are those of
+    `ladm.Scorer`, such as `span_tokens`, `device` or `profile`; spans are a 256th of the length by default.
+    Raises LadmError for a length that is no positive number; the rest is checked when the model loads.
+    """
+
+    def __init__(self, model: str, *, length: int, settings: dict[str, Any]) -> None:
+        if length < 1:
+            raise LadmError(f"length must be at least 1, not {length}")
+        self.model, self.length, self.settings = str(model), length, settings
+        self._scorer: Scorer | None = None
+        self._tokenizer: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A loaded model stays where it is; a copy of this object loads its own.
+        return self.__dict__ | {"_scorer": None, "_tokenizer": None}
+
+    def score(self, texts: Sequence[Any]) -> list[ScoredText]:
+        """The scores of the texts, in their order. All rows have one length, so that they are scored in batches."""
+        scorer, tokenizer = self._load()
+        plain = [text if isinstance(text, str) else "" for text in texts]
+        rows: dict[int, list[int]] = {}
+        found: dict[int, ScoredText] = {}
+        for k, cut in enumerate(tokenizer.cut(plain, self.length, most_windows=1)):
+            if cut.windows:
+                rows[k] = cut.windows[0].ids
+            else:
+                short = f"too_short: {cut.num_tokens} of {self.length} tokens"
+                found[k] = ScoredText(score=None, tokens=cut.num_tokens, error=short)
+        scores: Iterable[RowScore] = scorer.score(list(rows.values())) if rows else ()
+        for k, row in zip(rows, scores, strict=True):
+            error = None if row.error is None else f"{row.error_type}: {row.error}"
+            found[k] = ScoredText(score=row.score, tokens=row.num_tokens, error=error)
+        return [found[k] for k in range(len(plain))]
+
+    def _load(self) -> tuple[Scorer, Any]:
+        if self._scorer is None:
+            from ladm.corpus.tokenization import load_tokenizer
+
+            self._tokenizer = load_tokenizer(self.model, bos=None)
+            self._scorer = Scorer(self.model, **self.settings)
+        return self._scorer, self._tokenizer
+
+
+def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items, the last one shorter."""
+    group: list[Any] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

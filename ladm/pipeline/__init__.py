@@ -1,0 +1,1 @@
+"""`ladm run`: from documents to a subset and a page about it, in one command."""

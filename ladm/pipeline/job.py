@@ -1,0 +1,84 @@
+"""`OUT/job.yaml`: a job as a file of flags, everything that was found out written down. Imports no torch.
+
+The file is written before the first row is, so that a resume uses what was found the first time; with
+`ladm run --config OUT/job.yaml -o OTHER` it repeats the job.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ladm.errors import LadmError
+from ladm.settings.config_file import read_config
+from ladm.settings.fields import settings_of
+from ladm.settings.pipeline import PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values
+from ladm.storage.files import create_once, io_errors
+from ladm.storage.identity import require_same
+
+JOB_FILE = "job.yaml"
+_FREE_TO_CHANGE = ("output", "device", "workers", "batch_size", "max_errors", "fail_fast", "max_bad_files", "num_proc")
+"""Flags that a resume may have other values of: they change no row, score or choice."""
+_PLACES = ("sources", "model", "tokenizer", "profile", "quota")
+
+
+class JobFolder:
+    """The folder of a job."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows, self.scores, self.subset = (str(path / name) for name in (ROWS, SCORES, SUBSET))
+        self.page = str(path / PAGE)
+        self._job = path / JOB_FILE
+
+    @property
+    def is_started(self) -> bool:
+        """Is there a job already?"""
+        return self._job.is_file()
+
+    def require_free(self) -> None:
+        """Raise LadmError where something of another command is in the way; other files may be in the folder."""
+        for name in (ROWS, SCORES, SUBSET, PAGE):
+            if (self.path / name).exists():
+                raise LadmError(
+                    f"{self.path} holds {name} and no {JOB_FILE}, so it is not a job of ladm run; give --output "
+                    "another folder"
+                )
+
+    def start(self, job: Any) -> None:
+        """Write the job down."""
+        with io_errors(self.path, "create"):
+            self.path.mkdir(parents=True, exist_ok=True)
+        values = {name: _plain(name, value) for name, value in changed_values(job).items()}
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        create_once(self._job, f"# ladm run --config {JOB_FILE}\n{text}".encode())
+
+    def resume(self, job: Any) -> Any:
+        """The job as it was started, with what may change taken from `job`.
+
+        Raises LadmError with the flags that differ; what `job` leaves open is as it was found.
+        """
+        had = RunSettings(**read_config(self._job, RunSettings))
+        fixed = [field for field in settings_of(RunSettings) if field.name not in _FREE_TO_CHANGE]
+        now, before = {}, {}
+        for field in fixed:
+            mine, old = (_plain(field.name, getattr(each, field.name)) for each in (job, had))
+            # None, of a field that the first start has filled in, asks for nothing else.
+            if mine is not None:
+                now[field.flag], before[field.flag] = mine, old
+        require_same(self.path, before, now)
+        free = {name: getattr(job, name) for name in _FREE_TO_CHANGE if hasattr(job, name)}
+        kept = {field.name: getattr(had, field.name) for field in fixed}
+        return RunSettings(**kept | free)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as YAML has it; what is on this machine as an absolute path, to be found from any folder."""
+    if isinstance(value, tuple):
+        return [_plain(name, each) for each in value]
+    if name in _PLACES and isinstance(value, str) and value != "-" and os.path.exists(value):
+        return os.path.abspath(value)
+    return value

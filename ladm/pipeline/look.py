@@ -1,0 +1,126 @@
+"""A few documents of every source, and a model -> the length of rows and the key of the domain. Imports no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from ladm.corpus.carried import domain_of, parsed_meta
+from ladm.corpus.documents import read_documents, value_at
+from ladm.corpus.sources import Source
+from ladm.corpus.tokenization import Tokenizer
+from ladm.errors import LadmError, StorageError
+from ladm.settings.common import DOMAIN_KEY
+
+MOST_DOCUMENTS, MOST_SOURCES = 1000, 64
+"""No more documents than standard input stores to be read again."""
+MOST_CHARACTERS = 1 << 20
+"""Of one document; a longer text is taken to have as many tokens for each character as its beginning."""
+ALL_CHARACTERS = 1 << 25
+SHORTEST, LONGEST = 256, 32_768
+"""Of the lengths that are chosen; the longest is the paper's."""
+LEAST_TOKENS = 0.5
+"""Share of the tokens that must be in documents of at least the chosen length."""
+MOST_DOMAINS = 200
+DOMAIN_KEYS = (
+    DOMAIN_KEY, "domain", "meta.domain", "source", "meta.source", "subset", "dataset", "corpus", "collection",
+    "category", "topic", "genre", "type", "kind", "language", "lang", "dump",
+)  # fmt: skip
+"""Names under which corpora have the domain, the likeliest first."""
+UNKNOWN = "unknown"
+"""The domain of documents that have none, where the key was found rather than given."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Fields of documents from all over the sources."""
+
+    documents: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class FoundDomains:
+    """A key and how many values it has among the documents of the sample; `key` None: there is none."""
+
+    key: str | None
+    values: int
+
+
+def look_at(sources: list[Source], *, text_key: str) -> Sample:
+    """Read the first documents of up to 64 sources, spread evenly.
+
+    Raises LadmError where no document can be read.
+    """
+    count = min(len(sources), MOST_SOURCES)
+    chosen = [sources[len(sources) * k // count] for k in range(count)]
+    each = MOST_DOCUMENTS // max(count, 1)
+    found = [fields for source in chosen for fields in islice(_objects(source, text_key), each)]
+    if not found:
+        raise LadmError("no document could be read; ladm prepare says why")
+    return Sample(found)
+
+
+def _objects(source: Source, text_key: str) -> Iterator[dict[str, Any]]:
+    try:
+        for document in read_documents(source, text_key=text_key):
+            if document.fields is not None:
+                yield document.fields
+    except StorageError:
+        # A torn file is counted, or refused, when its rows are made.
+        return
+
+
+def choose_length(sample: Sample, tokenizer: Tokenizer, *, text_key: str, most: int | None) -> tuple[int, float]:
+    """The longest power of two whose rows would use at least half of the tokens; and the share that they use.
+
+    By tokens rather than documents: of a corpus with few long documents among many short ones, the long ones count.
+    `most`: positions of the model. Documents of 300, 5,000 and 9,000 tokens: 8,192, which 9,000 of 14,300 reach.
+    Raises LadmError where the documents are too short for any row.
+    """
+    lengths = _lengths(sample, tokenizer, text_key)
+    total = sum(lengths)
+    limit = LONGEST if most is None else min(most, LONGEST)
+    length = 1 << (limit.bit_length() - 1)
+    while length >= SHORTEST:
+        share = sum(tokens for tokens in lengths if tokens >= length - tokenizer.bos) / max(total, 1)
+        if share >= LEAST_TOKENS:
+            return length, share
+        length //= 2
+    longest = max(lengths, default=0)
+    raise LadmError(
+        f"the documents are short (the longest of {len(lengths):,} has {longest:,} tokens): half of the tokens are in "
+        f"documents of fewer than {SHORTEST} tokens; give --length, or longer documents"
+    )
+
+
+def _lengths(sample: Sample, tokenizer: Tokenizer, text_key: str) -> list[int]:
+    starts, parts, characters = [], [], 0
+    for fields in sample.documents:
+        text = value_at(fields, text_key)
+        if isinstance(text, str) and text:
+            starts.append(text[:MOST_CHARACTERS])
+            parts.append(len(text) / len(starts[-1]))
+            characters += len(starts[-1])
+            if characters > ALL_CHARACTERS:
+                break
+    # The length of the windows does not matter, only the count of all tokens.
+    counted = tokenizer.cut(starts, 2, most_windows=1)
+    return [int(text.num_tokens * part) for text, part in zip(counted, parts, strict=True)]
+
+
+def find_domains(sample: Sample) -> FoundDomains:
+    """The likeliest key that every document of the sample has, with more than one value and not one for each."""
+    most = max(2, min(MOST_DOMAINS, len(sample.documents) // 2))
+    single = FoundDomains(None, 0)
+    for key in DOMAIN_KEYS:
+        values = Counter(domain_of(fields, parsed_meta(fields), key) for fields in sample.documents)
+        if None in values:
+            continue
+        if 1 < len(values) <= most:
+            return FoundDomains(key, len(values))
+        if len(values) == 1 and single.key is None:
+            single = FoundDomains(key, 1)
+    return single

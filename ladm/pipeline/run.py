@@ -1,0 +1,230 @@
+"""Documents, a model and a budget -> rows, scores, a subset and a page about them. Each part resumes by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+import pyarrow.parquet as pq
+
+from ladm.corpus.data_set import load_split
+from ladm.corpus.prepare import PreparedRows, prepare
+from ladm.corpus.prepare import Progress as Preparing
+from ladm.corpus.rows import open_rows
+from ladm.corpus.sources import Source, find_sources
+from ladm.corpus.tokenization import load_tokenizer
+from ladm.errors import LadmError
+from ladm.modeling.facts import ModelFacts, model_facts
+from ladm.modeling.model_files import HUB_ID, hub_name
+from ladm.pipeline.job import JobFolder
+from ladm.pipeline.look import UNKNOWN, choose_length, find_domains, look_at
+from ladm.progress import Echo, Progress
+from ladm.report.page import write_report
+from ladm.runs.results import Summary
+from ladm.scoring.score import score
+from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest
+from ladm.selection.subset import select
+from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
+from ladm.settings.pipeline import prepare_settings, score_settings, select_settings
+from ladm.settings.runs import ReportSettings
+from ladm.storage.locks import locked
+
+ID_COLUMN = "input_ids"
+
+
+class Bars(Protocol):
+    """Where progress is shown."""
+
+    def preparing(self) -> Preparing: ...
+    def scoring(self) -> Progress: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """What a job wrote."""
+
+    folder: Path
+    rows: str
+    """The rows that were scored: those that it made, or the source."""
+    prepared: PreparedRows | None
+    summary: Summary
+    manifest: Manifest
+    page: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of each part, in this call."""
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    """The same of this process's CPU time."""
+
+
+def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
+    """Do the job, or what is left of it.
+
+    Raises LadmError for documents, a model or settings that cannot be used, before anything is written where that is
+    possible; for a folder that holds something else; and for a budget beyond the rows, before they are scored.
+    """
+    folder = JobFolder(Path(settings.output))
+    if folder.is_started:
+        job = folder.resume(settings)
+        echo(f"{folder.path} was started before; going on with it")
+    else:
+        folder.require_free()
+        job = _resolve(settings, model_facts(settings.model), echo)
+        folder.start(job)
+    with locked(folder.path):
+        return _Parts(job=job, folder=folder, echo=echo, bars=bars).run()
+
+
+def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
+    """The settings with everything that was left open."""
+    if is_rows(settings):
+        echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")
+        return settings
+    sources = _sources(settings)
+    echo(f"sources   {len(sources):,} file{'s' if len(sources) > 1 else ''} or data sets, in {_kinds(sources)}")
+    tokenizer = load_tokenizer(settings.tokenizer or settings.model, bos=settings.bos)
+    echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
+    if settings.length is not None and (settings.domain_key is not None or settings.domain is not None):
+        return settings
+    sample = look_at(sources, text_key=settings.text_key)
+    found: dict[str, Any] = {}
+    if settings.length is None:
+        length, share = choose_length(sample, tokenizer, text_key=settings.text_key, most=facts.max_tokens)
+        found["length"] = length
+        echo(
+            f"length    {length:,} tokens: documents of at least that many have {share:.0%} of the tokens "
+            f"(of {len(sample.documents):,} documents looked at)"
+        )
+    if settings.domain_key is None and settings.domain is None:
+        domains = find_domains(sample)
+        found["domain_key"] = domains.key or NO_DOMAINS
+        values = f"{domains.key}: {domains.values:,} value{'s' if domains.values > 1 else ''}"
+        echo(f"domains   {values if domains.key else 'none found: all documents are one'}")
+    return dataclasses.replace(settings, **found)
+
+
+def _kinds(sources: list[Source]) -> str:
+    return " and ".join(sorted({source.kind for source in sources}))
+
+
+def is_rows(settings: Any) -> bool:
+    """Is the source a data set of token ids, to be scored without another tokenisation? --length says no."""
+    if len(settings.sources) != 1 or settings.length is not None:
+        return False
+    (name,) = settings.sources
+    is_local = Path(name).is_dir()
+    if not is_local and (Path(name).exists() or not HUB_ID.fullmatch(hub_name(name)[0])):
+        return False
+    sources = _sources(settings)
+    if is_local:
+        return sources[0].kind == "dataset" and ID_COLUMN in load_split(name, split=settings.split).column_names
+    if sources[0].kind != "parquet":
+        return False
+    # Of the Hub the columns alone: a whole data set may be terabytes.
+    with fsspec.open(sources[0].name, "rb") as file:
+        return ID_COLUMN in pq.read_schema(file).names
+
+
+def _sources(settings: Any) -> list[Source]:
+    return find_sources(
+        list(settings.sources), output=Path(settings.output), config=settings.hub_config, split=settings.split
+    )
+
+
+@dataclass(kw_only=True)
+class _Parts:
+    """The parts of a job, one after the other."""
+
+    job: Any
+    folder: JobFolder
+    echo: Echo
+    bars: Bars
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> JobResult:
+        """Everything that is left to do."""
+        with self._timed("prepare"):
+            prepared = self._prepare()
+        rows = self.job.sources[0] if prepared is None else self.folder.rows
+        self._require_budget(rows)
+        scoring = score_settings(self.job, rows=rows, output=self.folder.scores)
+        with self._timed("score"):
+            scored = score(scoring, echo=self.echo, progress=self.bars.scoring())
+        if scored.summary.scores is None:
+            raise LadmError(f"no document has a score; {self.folder.scores}/errors.jsonl says why")
+        # Rows of ladm prepare have the domain there, whatever it was called in the corpus.
+        key = self._domain_key(prepared)
+        with self._timed("select"):
+            manifest = self._select(rows, key)
+        with self._timed("report"):
+            page = ReportSettings(
+                run=self.folder.scores, output=self.folder.page, subset=self.folder.subset, domain_key=key
+            )
+            write_report(page, echo=self.echo)
+        return JobResult(
+            folder=self.folder.path, rows=rows, prepared=prepared, summary=scored.summary, manifest=manifest,
+            page=self.folder.page, seconds=self.seconds, cpu_seconds=self.cpu_seconds,
+        )  # fmt: skip
+
+    def _domain_key(self, prepared: PreparedRows | None) -> str:
+        if self.job.domain_key == NO_DOMAINS or prepared is not None:
+            return NO_DOMAINS if self.job.domain_key == NO_DOMAINS else DOMAIN_KEY
+        return self.job.domain_key or DOMAIN_KEY
+
+    def _prepare(self) -> PreparedRows | None:
+        job = self.job
+        if is_rows(job):
+            return None
+        key = DOMAIN_KEY if job.domain_key in (None, NO_DOMAINS) else job.domain_key
+        # Of a key that was found in a part of the documents, one without it must not stop the job.
+        wanted = prepare_settings(job, rows=self.folder.rows, length=job.length, domain_key=key, domain=UNKNOWN)
+        return prepare(wanted, echo=self.echo, progress=self.bars.preparing())
+
+    def _require_budget(self, rows: str) -> None:
+        """Raise LadmError for a budget beyond all rows: scoring them would cost hours that end in the same error."""
+        tokens = self.job.tokens
+        if not isinstance(tokens, int) or self.job.allow_small_pool:
+            return
+        pool = int(open_rows(rows).lengths().sum())
+        if pool < tokens:
+            raise LadmError(
+                f"the rows have {pool:,} tokens, fewer than --tokens {tokens:,}; give a smaller budget or more "
+                "documents, or take all of it with --allow-small-pool"
+            )
+
+    def _select(self, rows: str, key: str) -> Manifest:
+        subset = Path(self.folder.subset)
+        # A subset is in place whole or not at all, and this job's settings are fixed: it is the same.
+        if not (subset / MANIFEST_FILE).is_file():
+            select(select_settings(self.job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key))
+        return read_manifest(subset)
+
+    def _timed(self, part: str) -> _Timed:
+        return _Timed(part, self.seconds, self.cpu_seconds)
+
+
+class _Timed:
+    """Measures a part of the job."""
+
+    def __init__(self, part: str, seconds: dict[str, float], cpu_seconds: dict[str, float]) -> None:
+        self._part, self._seconds, self._cpu_seconds = part, seconds, cpu_seconds
+
+    def __enter__(self) -> None:
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._part] = time.perf_counter() - self._started
+        self._cpu_seconds[self._part] = time.process_time() - self._cpu_started
+
+
+def summary_lines(result: JobResult) -> Iterator[str]:
+    """Where everything is."""
+    yield f"rows: {result.rows}"
+    yield f"scores: {result.folder}/scores"
+    yield f"subset: {result.folder}/subset"
+    yield f"page: {result.page}"

@@ -1,0 +1,83 @@
+"""A manifest -> the README.md of a subset: a dataset card as the Hub reads it. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import yaml
+
+from ladm.selection.manifest import Manifest
+from ladm.version import __version__
+
+CARD_FILE = "README.md"
+_LICENCE = "# license: that of the documents, which ladm does not know; name it here before you share this data set"
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+          (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))  # fmt: skip
+_LOADING = {
+    "arrow": 'from datasets import load_from_disk\n\nrows = load_from_disk("{folder}")["train"]',
+    "parquet": 'from datasets import load_dataset\n\nrows = load_dataset("{folder}", split="train")',
+    "jsonl": 'from datasets import load_dataset\n\nrows = load_dataset("{folder}", split="train")',
+    "megatron": (
+        "from megatron.core.datasets.indexed_dataset import IndexedDataset\n\n"
+        'rows = IndexedDataset("{folder}/train")  # or --data-path {folder}/train'
+    ),
+    "npy": (
+        "import numpy as np\n\n"
+        'tokens = np.load("{folder}/tokens.npy", mmap_mode="r")\n'
+        'offsets = np.load("{folder}/offsets.npy", mmap_mode="r")\n'
+        "first = tokens[offsets[0] : offsets[1]]"
+    ),
+}
+"""How each format is opened."""
+
+
+def card_text(manifest: Manifest, *, rows: int, folder: str) -> str:
+    """The card: front matter, what is in the data set, a table by domain, the settings, how to load it."""
+    return "\n".join([*_front_matter(manifest, rows), *_body(manifest, rows, folder)]) + "\n"
+
+
+def _front_matter(manifest: Manifest, rows: int) -> Iterator[str]:
+    content: dict[str, object] = {"tags": ["ladm", "long-context"], "task_categories": ["text-generation"]}
+    content["size_categories"] = [next((name for most, name in _SIZES if rows < most), "n>1B")]
+    if manifest.format in ("parquet", "jsonl"):
+        files = [{"split": "train", "path": f"data/train-*.{manifest.format}"}]
+        content["configs"] = [{"config_name": "default", "data_files": files}]
+    yield "---"
+    yield _LICENCE
+    yield yaml.safe_dump(content, sort_keys=False).rstrip("\n")
+    yield "---"
+
+
+def _body(manifest: Manifest, rows: int, folder: str) -> Iterator[str]:
+    yield "\n# Long documents selected with LADM\n"
+    what = f"{manifest.taken_documents:,} rows with {manifest.taken_tokens:,} tokens, chosen by their score"
+    pool = f"{manifest.pool_documents:,} rows with {manifest.pool_tokens:,} tokens"
+    yield f"{what} from {pool} by [LADM](https://arxiv.org/abs/2503.02502), ladm {__version__}."
+    if rows != manifest.taken_documents:
+        yield f"All {rows:,} rows are in the data set; `taken` says which were chosen."
+    yield "`score` is higher where a document depends more on its distant parts; `rank` is its place in its domain."
+    yield "\n| domain | rows in the pool | rows taken | tokens taken | lowest score taken |\n|---|---:|---:|---:|---:|"
+    for name, domain in manifest.domains.items():
+        lowest = "" if domain.lowest_score_taken is None else f"{domain.lowest_score_taken:.6g}"
+        counts = f"{domain.pool_documents:,} | {domain.taken_documents:,} | {domain.taken_tokens:,}"
+        yield f"| {_cell(name)} | {counts} | {lowest} |"
+    yield "\n## Settings\n"
+    yield "```yaml"
+    yield yaml.safe_dump(_settings(manifest), sort_keys=False, allow_unicode=True).rstrip("\n")
+    yield "```"
+    yield "\n`manifest.json` has the rest: the identity of the run, the model with its hashes, the rows."
+    yield "\n## Loading\n"
+    yield f"```python\n{_LOADING[manifest.format].format(folder=folder)}\n```"
+
+
+def _settings(manifest: Manifest) -> dict[str, object]:
+    budget = {"budget_tokens": manifest.budget_tokens, "rule": manifest.rule, "domain_key": manifest.domain_key}
+    return budget | {name: manifest.run[name] for name in ("settings", "score", "layers") if name in manifest.run}
+
+
+def _cell(name: str) -> str:
+    """A name from the data inside a table: one line, and nothing that Markdown or HTML would act on."""
+    plain = "".join(c if c.isprintable() else " " for c in name)
+    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "&#96;"), ("[", "&#91;")):
+        plain = plain.replace(sign, entity)
+    return plain

@@ -1,0 +1,204 @@
+"""Rows and a selection -> Arrow tables of the chosen rows, with their score, rank, domain and id. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ladm.errors import LadmError, one_line
+from ladm.runs.results import score_batches
+from ladm.selection.budget import Domains, Floats, Ints
+from ladm.selection.sources import Source
+
+BATCH_TOKENS = 1 << 21
+"""Token ids of one table: 8 MB of int32, and about as much text again."""
+MOST_ROWS = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetContent:
+    """What is written: rows in the order of the data, and what the selection knows of each. Arrays are (n,).
+
+    The selection adds `id` and `domain` where the rows have none, `score`, `rank`, and with `keep_all` `taken`. A
+    column of the rows by such a name gets `original_` in front.
+    """
+
+    data: Any
+    """The `datasets.Dataset` of all rows."""
+    positions: Ints
+    num_tokens: Ints
+    scores: Floats
+    """What was ranked by; NaN for a row without, which `keep_all` alone has."""
+    ranks: Ints
+    """The place among the ranked rows of the domain, best first, from 1; 0 for a row that was not ranked."""
+    domains: npt.NDArray[np.int32]
+    """Numbers into `domain_names`; -1 for a row that was not ranked."""
+    domain_names: list[str]
+    taken: npt.NDArray[np.bool_]
+    keep_all: bool
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def total_tokens(self) -> int:
+        return int(self.num_tokens.sum(dtype=np.int64))
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns of the rows."""
+        names: list[str] = self.data.column_names
+        return names
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The columns of the rows, and what each is called in the subset, where the selection adds columns."""
+        names = {}
+        for name in self.column_names:
+            new = name
+            while new in self._added_names or (new != name and new in self.column_names):
+                new = f"original_{new}"
+            names[name] = new
+        return names
+
+    @property
+    def _added_names(self) -> list[str]:
+        # What prepare wrote about a row stays as it is.
+        own = [name for name in ("id", "domain") if name not in self.column_names]
+        return [*own, "score", "rank", *(["taken"] if self.keep_all else [])]
+
+    def features(self) -> dict[str, Any]:
+        """The features of `datasets` for all columns; those that Arrow cannot express, as class labels, stay."""
+        import datasets
+
+        kinds = {"id": "string", "domain": "string", "score": "float64", "rank": "int64", "taken": "bool"}
+        own = self.data.features
+        return {new: own[name] for name, new in self.names.items()} | {
+            name: datasets.Value(kinds[name]) for name in self._added_names
+        }
+
+    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """All rows, a bounded number of tokens at a time; `columns` of the data set alone, or all of them."""
+        chosen = self.column_names if columns is None else columns
+        names = self.names
+        for start, stop in self.batches():
+            # Without a column `datasets` has no rows either.
+            own = self._stored(slice(start, stop), chosen) if chosen else {}
+            added = self._added(slice(start, stop))
+            stored = {names[name]: own[name] for name in chosen}
+            yield pa.table(stored | {name: added[name] for name in self._added_names})
+
+    def token_batches(self) -> Iterator[npt.NDArray[Any]]:
+        """The token ids of the rows, joined, a bounded number at a time."""
+        for start, stop in self.batches():
+            ids = self._stored(slice(start, stop), ["input_ids"])["input_ids"].combine_chunks()
+            yield ids.flatten().to_numpy(zero_copy_only=False)
+
+    def _stored(self, part: slice, columns: list[str]) -> pa.Table:
+        positions = self.positions[part].tolist()
+        table: pa.Table = self.data.select_columns(columns).with_format("arrow")[positions]
+        return table
+
+    def batches(self) -> Iterator[tuple[int, int]]:
+        """First row, and the row after the last, of each table."""
+        start = 0
+        while start < len(self):
+            upto = np.cumsum(self.num_tokens[start : start + MOST_ROWS])
+            # At least one row, however long it is.
+            stop = start + max(1, int(np.searchsorted(upto, BATCH_TOKENS)))
+            yield start, min(stop, len(self))
+            start = stop
+
+    def _added(self, part: slice) -> dict[str, pa.Array]:
+        ranked = self.ranks[part] > 0
+        scores = self.scores[part]
+        names = [self.domain_names[code] if code >= 0 else None for code in self.domains[part].tolist()]
+        return {
+            "id": self._labels(part),
+            "domain": pa.array(names, pa.string()),
+            "score": pa.array(scores, mask=np.isnan(scores)),
+            "rank": pa.array(self.ranks[part], mask=~ranked),
+            "taken": pa.array(self.taken[part]),
+        }
+
+    def _labels(self, part: slice) -> pa.Array:
+        """The index of each row as text, which names it in the results of a run too."""
+        positions = self.positions[part]
+        if "index" not in self.column_names:
+            return pa.array(map(str, positions.tolist()), pa.string())
+        return self._stored(part, ["index"])["index"].combine_chunks().cast(pa.string())
+
+
+def subset_content(sources: Sequence[Source], domains: Domains, *, keep_all: bool, by_score: bool) -> SubsetContent:
+    """The rows that were taken, or with `keep_all` every row, in the order of the data, run after run.
+
+    `by_score`: documents were ranked by their score, which rows outside of the ranking have too.
+    Raises LadmError where the rows of several runs have columns of different types.
+    """
+    if keep_all:
+        positions = np.arange(sum(len(source.rows) for source in sources), dtype=np.int64)
+        parts = [(domain, np.arange(len(domain))) for domain in domains.values()]
+    else:
+        parts = [
+            (domain, np.r_[np.arange(domain.prefix), np.array(domain.extra, dtype=np.int64)].astype(np.int64))
+            for domain in domains.values()
+        ]
+        positions = np.sort(np.concatenate([domain.positions[places] for domain, places in parts]))
+    count = len(positions)
+    scores, ranks = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
+    codes, taken = np.full(count, -1, dtype=np.int32), np.zeros(count, dtype=np.bool_)
+    lengths = np.zeros(count, dtype=np.int64)
+    if keep_all:
+        lengths = np.concatenate([source.rows.lengths() for source in sources])
+        if by_score:
+            _read_scores(sources, scores)
+    for code, (domain, places) in enumerate(parts):
+        at = np.searchsorted(positions, domain.positions[places])
+        scores[at], ranks[at], codes[at] = domain.scores[places], places + 1, code
+        lengths[at] = domain.num_tokens[places]
+        taken[np.searchsorted(positions, domain.taken_positions)] = True
+    data, positions = _joined(sources, positions)
+    return SubsetContent(
+        data=data, positions=positions, num_tokens=lengths, scores=scores, ranks=ranks, domains=codes,
+        domain_names=list(domains), taken=taken, keep_all=keep_all,
+    )  # fmt: skip
+
+
+def _read_scores(sources: Sequence[Source], scores: Floats) -> None:
+    """Put the score of every scored row at its number over all runs."""
+    for source in sources:
+        for batch in score_batches(source.run.folder, ["position", "score"]):
+            columns = (batch[name].to_numpy(zero_copy_only=False) for name in ("position", "score"))
+            positions, values = columns
+            scores[source.first + positions] = values
+
+
+def _joined(sources: Sequence[Source], positions: Ints) -> tuple[Any, Ints]:
+    """One data set of the rows of all runs, and the positions there; a column that one data set lacks is null."""
+    import datasets
+
+    stops = [source.first + len(source.rows) for source in sources]
+    firsts = np.searchsorted(positions, [source.first for source in sources]).tolist()
+    lasts = np.searchsorted(positions, stops).tolist()
+    # Of a part without chosen rows only the columns would count, and they may be of types that nothing can be joined
+    # with.
+    parts = [(source, a, b) for source, a, b in zip(sources, firsts, lasts, strict=True) if b > a]
+    joined, first = [], 0
+    shifted = positions.copy()
+    for source, a, b in parts:
+        shifted[a:b] += first - source.first
+        first += len(source.rows)
+        joined.append(source.rows.select(np.arange(len(source.rows))))
+    if len(joined) == 1:
+        return joined[0], shifted
+    try:
+        return datasets.concatenate_datasets(joined), shifted
+    # What Arrow and `datasets` raise for types that cannot be merged.
+    except (ValueError, TypeError) as error:
+        names = " and ".join(source.rows.name for source, _, _ in parts)
+        raise LadmError(f"the columns of {names} cannot be joined: {one_line(error)}") from None

@@ -1,0 +1,164 @@
+"""Where a subset goes: a folder of this machine, or an address such as s3://bucket/subset. Imports no torch.
+
+A subset is written into a staging folder and is at its destination whole or not at all, as far as the destination
+allows: a folder is renamed; of an address `manifest.json` arrives last, and nothing without it is a subset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+
+from ladm.errors import LadmError, StorageError, one_line
+from ladm.selection.manifest import MANIFEST_FILE
+from ladm.storage.files import io_errors, sync_folder, sync_tree
+
+UPLOADING = ".ladm-uploading.json"
+"""The names of the files of an upload that is not finished."""
+
+
+class Destination(Protocol):
+    """A place for a subset."""
+
+    name: str
+
+    def require_free(self) -> None:
+        """Raise LadmError where something exists already."""
+
+    def work_folder(self) -> contextlib.AbstractContextManager[Path]:
+        """A folder of this machine for files that are not part of the subset, removed at the end."""
+
+    def write(self, fill: Callable[[Path], None], *, after: Callable[[Path], None] | None = None) -> None:
+        """Write what `fill` puts into the empty folder that it is given; `after` gets a folder that holds it."""
+
+
+def destination(name: str) -> Destination:
+    """The folder or the address of that name. Raises LadmError for an address that nothing here can open."""
+    if "://" not in name:
+        return LocalFolder(Path(name))
+    try:
+        system, path = fsspec.url_to_fs(name)
+    except (ValueError, ImportError, OSError) as error:
+        raise LadmError(f"--output {name}: {one_line(error)}") from None
+    protocols = (system.protocol,) if isinstance(system.protocol, str) else system.protocol
+    return LocalFolder(Path(path)) if "file" in protocols else RemoteFolder(name, system, path)
+
+
+class LocalFolder:
+    """A folder of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, str(path)
+
+    def require_free(self) -> None:
+        """Raise LadmError for anything but an empty folder."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise LadmError(f"{self.path} exists already; give --output another folder")
+
+    @contextlib.contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        """A folder beside the subset."""
+        # Rather than in /tmp, which is often small and in memory: a disk with room for the subset has room for its
+        # ranking.
+        with io_errors(self.path.parent, "write in"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            work = tempfile.mkdtemp(prefix=f".{self.path.name}.ranking-", dir=self.path.parent)
+        try:
+            yield Path(work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def write(self, fill: Callable[[Path], None], *, after: Callable[[Path], None] | None = None) -> None:
+        """Fill a folder beside it, and rename that."""
+        partial = self.path.with_name(self.path.name + ".partial")
+        with io_errors(self.path, "write"):
+            # What a killed command left is incomplete, and starting again costs one pass over the chosen rows.
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            fill(partial)
+            # The rename is the commit, so everything under the name has to be durable before it.
+            sync_tree(partial)
+            # `require_free` has made sure that it is an empty folder.
+            if self.path.exists():
+                self.path.rmdir()
+            partial.rename(self.path)
+            sync_folder(self.path.parent)
+        if after is not None:
+            after(self.path)
+
+
+class RemoteFolder:
+    """A folder of a store behind fsspec, which has no rename of folders."""
+
+    def __init__(self, name: str, system: Any, path: str) -> None:
+        self.name = name.rstrip("/")
+        self._system, self._path = system, path.rstrip("/")
+
+    def require_free(self) -> None:
+        """Raise LadmError where a subset is, or files that no unfinished upload of ours lists."""
+        with self._errors("read"):
+            self._system.invalidate_cache()
+            if self._system.exists(f"{self._path}/{MANIFEST_FILE}"):
+                raise LadmError(f"{self.name} exists already; give --output another folder")
+            found = self._system.find(self._path) if self._system.exists(self._path) else []
+        own = {f"{self._path}/{name}" for name in (UPLOADING, *self._unfinished())}
+        others = sorted(path for path in map(str, found) if path not in own)
+        if others:
+            raise LadmError(f"{self.name} exists already (it holds {others[0]}); give --output another folder")
+
+    @contextlib.contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        """A folder for temporary files (TMPDIR)."""
+        with tempfile.TemporaryDirectory(prefix="ladm-select-") as work:
+            yield Path(work)
+
+    def write(self, fill: Callable[[Path], None], *, after: Callable[[Path], None] | None = None) -> None:
+        """Fill a temporary folder, and upload its files, the manifest last."""
+        with tempfile.TemporaryDirectory(prefix="ladm-select-") as folder:
+            staging = Path(folder) / "subset"
+            staging.mkdir()
+            fill(staging)
+            names = sorted(str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file())
+            with self._errors("write"):
+                for old in self._unfinished():
+                    if self._system.exists(f"{self._path}/{old}"):
+                        self._system.rm_file(f"{self._path}/{old}")
+                self._system.makedirs(self._path, exist_ok=True)
+                self._system.pipe_file(f"{self._path}/{UPLOADING}", json.dumps(names).encode())
+                for name in sorted(names, key=lambda name: name == MANIFEST_FILE):
+                    place = f"{self._path}/{name}"
+                    self._system.makedirs(place.rpartition("/")[0], exist_ok=True)
+                    self._system.put_file(str(staging / name), place)
+                self._system.rm_file(f"{self._path}/{UPLOADING}")
+            if after is not None:
+                after(staging)
+
+    def _unfinished(self) -> list[str]:
+        """The files of an upload that was stopped."""
+        path = f"{self._path}/{UPLOADING}"
+        with self._errors("read"):
+            if not self._system.exists(path):
+                return []
+            content = self._system.cat_file(path)
+        try:
+            return [str(name) for name in json.loads(content)]
+        except ValueError:
+            # Stopped while that list itself was written: no other file can be there yet.
+            return []
+
+    @contextlib.contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except LadmError:
+            raise
+        except Exception as error:
+            # Each store behind fsspec raises exceptions of its own.
+            raise StorageError(f"cannot {action} {self.name}: {one_line(error)}") from None

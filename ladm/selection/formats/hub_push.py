@@ -1,0 +1,27 @@
+"""A written subset -> a data set on the Hugging Face Hub, in one commit. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ladm.errors import LadmError, one_line
+
+
+def push_subset(folder: Path, repository: str, *, remedy: str) -> str:
+    """Upload the folder as the data set `repository`; returns the address of the commit.
+
+    A repository that does not exist is made, private: whoever owns the documents decides whether to publish them.
+    Raises LadmError, ending with `remedy`, where the Hub refuses.
+    """
+    from huggingface_hub import HfApi
+
+    hub = HfApi(library_name="ladm")
+    try:
+        hub.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
+        commit = hub.upload_folder(
+            folder_path=folder, repo_id=repository, repo_type="dataset", commit_message="Subset selected with ladm"
+        )
+    except Exception as error:
+        # The client raises exceptions of its own, of its HTTP library, and of the operating system.
+        raise LadmError(f"--push {repository}: {one_line(error)}; {remedy}") from None
+    return str(commit.commit_url)

@@ -1,0 +1,231 @@
+"""Scores as steps of other pipelines: datatrove's local executor, Ray Data on a local cluster, NeMo Curator's shape."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from conftest import read_lines
+from test_pipeline import text_of
+
+import ladm
+from ladm.corpus.tokenization import load_tokenizer
+from ladm.errors import LadmError
+from ladm.integrations.scoring import LazyScorer
+
+ROOT = Path(__file__).resolve().parents[1]
+LENGTH = 300
+SETTINGS = {"dtype": "float32", "device": "cpu", "span_tokens": 8}
+TEXTS = [text_of(k, 320) for k in range(5)] + [text_of(9, 40)]
+
+
+@pytest.fixture
+def expected(talking: Path) -> list[float | None]:
+    """The scores of `ladm.Scorer`."""
+    tokenizer = load_tokenizer(str(talking), bos=None)
+    ids = [cut.windows[0].ids if cut.windows else [] for cut in tokenizer.cut(TEXTS, LENGTH, most_windows=1)]
+    scores = [row.score for row in ladm.Scorer(talking, **SETTINGS).score([row for row in ids if row])]
+    return [*scores, None]
+
+
+def test_a_text_is_scored_as_in_memory(talking: Path, expected: list[float | None]) -> None:
+    scorer = LazyScorer(str(talking), length=LENGTH, settings=SETTINGS)
+    # No model is loaded before a text is scored, and none travels to another process.
+    copy = pickle.loads(pickle.dumps(scorer))
+    found = copy.score(TEXTS)
+    assert [row.score for row in found] == expected
+    assert [row.tokens for row in found] == [LENGTH] * 5 + [40]
+    assert found[-1].error == "too_short: 40 of 300 tokens"
+    assert scorer._scorer is None
+    assert pickle.loads(pickle.dumps(copy))._scorer is None
+    assert copy.score([None]) == [type(found[0])(score=None, tokens=0, error="too_short: 0 of 300 tokens")]
+    with pytest.raises(LadmError, match=r"^length must be at least 1, not 0$"):
+        LazyScorer("model", length=0, settings={})
+
+
+def test_datatrove_from_jsonl_to_jsonl(talking: Path, expected: list[float | None], tmp_path: Path) -> None:
+    pytest.importorskip("datatrove")
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.writers import JsonlWriter
+
+    from ladm.integrations.datatrove import LadmScore
+
+    (tmp_path / "in").mkdir()
+    for part, chosen in enumerate((TEXTS[:3], TEXTS[3:])):
+        lines = [json.dumps({"text": text, "id": str(3 * part + k)}) + "\n" for k, text in enumerate(chosen)]
+        (tmp_path / "in" / f"{part}.jsonl").write_text("".join(lines))
+    pipeline = [
+        JsonlReader(str(tmp_path / "in")),
+        LadmScore(str(talking), length=LENGTH, batch_documents=2, **SETTINGS),
+        JsonlWriter(str(tmp_path / "out"), compression=None),
+    ]
+    LocalPipelineExecutor(pipeline, tasks=2, workers=1, logging_dir=str(tmp_path / "logs")).run()
+    written = [row for path in sorted((tmp_path / "out").iterdir()) for row in read_lines(path)]
+    found = {int(row["id"]): row["metadata"] for row in written}
+    assert [found[k]["ladm_score"] for k in range(6)] == expected
+    assert found[5]["ladm_error"] == "too_short: 40 of 300 tokens"
+    assert [found[k]["ladm_tokens"] for k in range(6)] == [LENGTH] * 5 + [40]
+    stats = json.loads((tmp_path / "logs" / "stats.json").read_text())
+    assert stats[1]["stats"]["scored"] == 5
+
+
+def test_scored_documents_of_datatrove_become_megatron_files(talking: Path, tmp_path: Path) -> None:
+    """A shard in FinePDFs' columns through datatrove: read, scored, the better half written, then token files."""
+    pytest.importorskip("datatrove")
+    from click.testing import CliRunner
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.filters import LambdaFilter
+    from datatrove.pipeline.readers import ParquetReader
+    from datatrove.pipeline.writers import JsonlWriter
+    from test_pipeline import write_finepdfs
+    from test_subset_formats import read_megatron
+
+    from ladm.cli.main import main
+    from ladm.integrations.datatrove import LadmScore
+
+    (tmp_path / "in").mkdir()
+    write_finepdfs(tmp_path / "in" / "0.parquet", words=520)
+    pipeline = [
+        ParquetReader(str(tmp_path / "in")),
+        LadmScore(str(talking), length=512, **SETTINGS),
+        LambdaFilter(lambda document: document.metadata["ladm_score"] is not None),
+        JsonlWriter(str(tmp_path / "out"), compression=None),
+    ]
+    LocalPipelineExecutor(pipeline, tasks=1, logging_dir=str(tmp_path / "logs")).run()
+    words = ["run", tmp_path / "out" / "00000.jsonl", "--model", talking, "--tokens", "2k", "-o", tmp_path / "job"]
+    flags = ["--format", "megatron", "--domain-key", "metadata.language", "--length", "512", "--span-tokens", "8"]
+    more = ["--dtype", "float32", "--device", "cpu"]
+    result = CliRunner().invoke(main, [str(word) for word in [*words, *flags, *more]])
+    assert result.exit_code == 0, result.output
+    assert [len(ids) for ids in read_megatron(tmp_path / "job" / "subset" / "train")] == [512] * 3
+    # The score of datatrove's step travels with the document, and is that of the run.
+    scored = {row["id"]: row for row in read_lines(tmp_path / "out" / "00000.jsonl")}
+    run = read_lines(tmp_path / "job" / "scores" / "sorted_by_score.jsonl")
+    assert len(run) == 12
+    for row in run:
+        assert row["score"] == scored[row["id"]]["metadata"]["ladm_score"]
+
+
+def test_batches_of_ray_data_need_no_ray(talking: Path, expected: list[float | None]) -> None:
+    from ladm.integrations.ray_data import LadmScore
+
+    step = LadmScore(str(talking), length=LENGTH, text_column="body", **SETTINGS)
+    table = step(pa.table({"body": TEXTS, "k": range(6)}))
+    assert table.column_names == ["body", "k", "ladm_score", "ladm_tokens", "ladm_error"]
+    assert table["ladm_score"].to_pylist() == expected
+    assert table["ladm_error"].to_pylist() == [None] * 5 + ["too_short: 40 of 300 tokens"]
+    import numpy as np
+
+    arrays = step({"body": np.array(TEXTS, dtype=object)})
+    assert arrays["ladm_score"][:5].tolist() == expected[:5]
+    assert np.isnan(arrays["ladm_score"][5])
+    assert arrays["ladm_error"].tolist() == [""] * 5 + ["too_short: 40 of 300 tokens"]
+
+
+@pytest.fixture
+def ray_cluster() -> Iterator[Any]:
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), before or ""])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_ray_data_on_a_local_cluster(ray_cluster: Any, talking: Path, expected: list[float | None]) -> None:
+    from ladm.integrations.ray_data import LadmScore
+
+    documents = ray_cluster.data.from_items([{"text": text, "k": k} for k, text in enumerate(TEXTS)])
+    scored = documents.map_batches(
+        LadmScore,
+        fn_constructor_args=(str(talking),),
+        fn_constructor_kwargs={"length": LENGTH, **SETTINGS},
+        compute=ray_cluster.data.ActorPoolStrategy(size=1),
+        batch_size=4,
+        batch_format="pyarrow",
+    )
+    found = sorted(scored.take_all(), key=lambda row: row["k"])
+    assert [row["ladm_score"] for row in found] == expected
+    assert found[5]["ladm_error"] == "too_short: 40 of 300 tokens"
+
+
+def test_the_example_of_datatrove(talking: Path, tmp_path: Path) -> None:
+    pytest.importorskip("datatrove")
+    (tmp_path / "in").mkdir()
+    lines = [json.dumps({"text": text, "id": str(k)}) + "\n" for k, text in enumerate(TEXTS)]
+    (tmp_path / "in" / "x.jsonl").write_text("".join(lines))
+    words = ["examples/datatrove_pipeline.py", talking, tmp_path / "in", tmp_path / "out", LENGTH]
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "out" / "scored").iterdir()
+    assert [row["id"] for row in read_lines(path)] == list("01234")
+
+
+def test_the_stage_of_curator(talking: Path, expected: list[float | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """NeMo Curator itself needs a GPU to install; its three classes are stood in for by their documented fields."""
+    import importlib.util
+    from dataclasses import dataclass, field
+
+    import pandas as pd
+
+    class ProcessingStage:
+        def __class_getitem__(cls, _: Any) -> type:
+            return cls
+
+    @dataclass
+    class DocumentBatch:
+        task_id: str
+        dataset_name: str
+        data: Any
+        _stage_perf: list[Any] = field(default_factory=list)
+        _metadata: dict[str, Any] = field(default_factory=dict)
+
+        def to_pandas(self) -> Any:
+            return self.data
+
+    @dataclass
+    class Resources:
+        cpus: float = 1.0
+        gpus: float = 0.0
+
+    for name, content in {
+        "nemo_curator": {}, "nemo_curator.stages": {}, "nemo_curator.stages.base": {"ProcessingStage": ProcessingStage},
+        "nemo_curator.stages.resources": {"Resources": Resources},
+        "nemo_curator.tasks": {"DocumentBatch": DocumentBatch},
+    }.items():  # fmt: skip
+        module = types.ModuleType(name)
+        module.__dict__.update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    spec = importlib.util.spec_from_file_location("curator_stage", ROOT / "examples" / "curator_stage.py")
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "curator_stage", example)
+    spec.loader.exec_module(example)
+    stage = example.LadmScoreStage(model=str(talking), length=LENGTH, settings=SETTINGS)
+    stage.setup()
+    batch = DocumentBatch("t", "d", pd.DataFrame({"text": TEXTS}), _metadata={"source_files": ["x"]})
+    made = stage.process(batch)
+    assert (made.task_id, made._metadata) == ("t", {"source_files": ["x"]})
+    assert made.data["ladm_score"].tolist()[:5] == expected[:5]
+    assert stage.outputs()[1] == ["text", "ladm_score", "ladm_tokens", "ladm_error"]

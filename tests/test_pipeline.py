@@ -1,0 +1,217 @@
+"""`ladm run`: one command from documents to a subset and a page, what it finds out, and what a stop leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import Result
+from test_subset_formats import read_megatron
+
+from ladm.evaluation import needle
+
+Command = Callable[..., Result]
+WORDS = [*"The magic number of is Question What Answer the".split(), *needle.CITIES]
+
+
+def text_of(seed: int, words: int) -> str:
+    return " ".join(np.random.default_rng(seed).choice(WORDS, words))
+
+
+def write_finepdfs(path: Path, *, documents: int = 12, words: int = 600) -> Path:
+    """A shard with the columns of FinePDFs."""
+    rows = []
+    for k in range(documents):
+        text = text_of(k, words + k)
+        rows.append(
+            {
+                "text": text,
+                "id": f"<urn:uuid:{k}>",
+                "url": f"https://example.org/{k}.pdf",
+                "dump": "CC-MAIN-2025-05",
+                "language": ("eng_Latn", "deu_Latn", "fra_Latn")[k % 3],
+                "token_count": words + k,
+                "page_ends": [len(text) // 2, len(text)],
+            }
+        )
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    return write_finepdfs(tmp_path / "000_00000.parquet")
+
+
+def job_words(shard: Path, model: Path, output: Path) -> list[Any]:
+    flags = ["--dtype", "float32", "--device", "cpu", "--span-tokens", "16"]
+    return ["run", shard, "--model", model, "--tokens", "3k", "-o", output, "--format", "megatron", *flags]
+
+
+def test_a_shard_of_finepdfs_becomes_megatron_files(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+    output = tmp_path / "job"
+    result = ladm(*job_words(shard, talking, output))
+    assert result.exit_code == 0, result.output
+    assert "length    512 tokens: documents of at least that many have 100% of the tokens" in result.stderr
+    assert "domains   language: 3 values" in result.stderr
+    names = {path.name for path in output.iterdir()}
+    assert {"rows", "scores", "subset", "report.html", "job.yaml"} <= names
+    from datasets import load_from_disk
+
+    rows = {row["id"]: row["input_ids"] for row in load_from_disk(str(output / "rows"))["train"]}
+    beside = pq.read_table(output / "subset" / "rows.parquet").to_pylist()
+    found = read_megatron(output / "subset" / "train")
+    assert [ids.tolist() for ids in found] == [rows[row["id"]] for row in beside]
+    assert {row["domain"] for row in beside} <= {"eng_Latn", "deu_Latn", "fra_Latn"}
+    manifest = json.loads((output / "subset" / "manifest.json").read_text())
+    assert manifest["taken_tokens"] == sum(map(len, found)) <= 3000
+    assert set(manifest["domains"]) == {"eng_Latn", "deu_Latn", "fra_Latn"}
+    assert result.stdout.splitlines()[-4:] == [
+        f"rows: {output}/rows", f"scores: {output}/scores", f"subset: {output}/subset", f"page: {output}/report.html",
+    ]  # fmt: skip
+
+
+def test_the_job_file_repeats_the_job(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "job", tmp_path / "again"
+    assert ladm(*job_words(shard, talking, first)).exit_code == 0
+    job = yaml.safe_load((first / "job.yaml").read_text())
+    assert job == {
+        "sources": [str(shard)], "model": str(talking), "output": str(first), "length": 512, "domain_key": "language",
+        "span_tokens": 16, "dtype": "float32", "device": "cpu", "tokens": 3000, "format": "megatron",
+    }  # fmt: skip
+    result = ladm("run", "--config", first / "job.yaml", "-o", second)
+    assert result.exit_code == 0, result.output
+    for name in ("scores/scores.parquet", "subset/train.bin", "subset/train.idx", "subset/rows.parquet"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_the_same_command_goes_on_and_another_is_refused(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "job"
+    words = job_words(shard, talking, output)
+    assert ladm(*words).exit_code == 0
+    before = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    again = ladm(*words)
+    assert again.exit_code == 0, again.output
+    assert f"{output} was started before; going on with it" in again.stderr
+    after = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    assert {name for name in before if before[name] != after.get(name)} <= {"report.html"}
+    other = ladm(*words, "--length", "256")
+    assert (other.exit_code, other.stderr) == (
+        1,
+        f"ladm: {output} was started with something else; give another --output, or what it was started with:\n"
+        "  --length: 512 before, 256 now\n",
+    )
+
+
+def test_a_killed_job_ends_with_the_same_bytes(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+    whole, output = tmp_path / "whole", tmp_path / "job"
+    assert ladm(*job_words(shard, talking, whole)).exit_code == 0
+    # Killed as each part starts, and then let through.
+    for module, name in (
+        ("scoring.scoring_pass", "finish"),
+        ("selection.subset", "write_subset"),
+        ("report.page", "_render"),
+    ):
+        code = (
+            f"import os, signal, sys, ladm.{module} as part\n"
+            f"part.{name} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "from ladm.cli.main import main\nmain(sys.argv[1:])"
+        )
+        words = map(str, job_words(shard, talking, output))
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False,
+                              env=os.environ)  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, (module, done.stderr)
+    assert ladm(*job_words(shard, talking, output)).exit_code == 0
+    for name in ("scores/scores.parquet", "scores/sorted_by_score.jsonl", "subset/train.bin", "subset/train.idx"):
+        assert (whole / name).read_bytes() == (output / name).read_bytes(), name
+
+
+def test_rows_are_scored_as_they_are(ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path) -> None:
+    output = tmp_path / "job"
+    result = ladm("run", short_rows, "--model", golden_lm, "--tokens", "2k", "-o", output, "--dtype", "float32",
+                  "--span-tokens", "16")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert not (output / "rows").exists()
+    assert f"rows      {short_rows} has token ids, which are scored as they are" in result.stderr
+    assert json.loads((output / "subset" / "manifest.json").read_text())["domains"].keys() == {"domain 0", "domain 1"}
+
+
+def test_what_cannot_work_is_refused_before_it_costs_anything(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    words = job_words(shard, talking, tmp_path / "job")
+    result = ladm(*words[:4], "-o", tmp_path / "none")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "ladm: how much to select is missing; give --tokens, --documents, --top or --min-score\n",
+    )
+    result = ladm("run", "-", *words[2:])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "ladm: ladm run cannot read standard input, which is gone when it resumes; give it a file\n",
+    )
+    result = ladm(*[*words[:4], "--tokens", "1M", *words[6:]])
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1,
+        "ladm: the rows have 6,144 tokens, fewer than --tokens 1,000,000; give a smaller budget or more documents, or "
+        "take all of it with --allow-small-pool",
+    )
+    assert not (tmp_path / "job" / "scores").exists()
+    (tmp_path / "other" / "scores").mkdir(parents=True)
+    result = ladm(*job_words(shard, talking, tmp_path / "other"))
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"ladm: {tmp_path}/other holds scores and no job.yaml, so it is not a job of ladm run; give --output another "
+        "folder\n",
+    )
+    (tmp_path / "short.jsonl").write_text(json.dumps({"text": text_of(0, 100)}) + "\n")
+    result = ladm(*job_words(tmp_path / "short.jsonl", talking, tmp_path / "short"))
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        "ladm: the documents are short (the longest of 1 has 100 tokens): half of the tokens are in documents of fewer "
+        "than 256 tokens; give --length, or longer documents"
+    )
+    assert not (tmp_path / "short").exists()
+
+
+@pytest.mark.parametrize(
+    ("documents", "key", "values"),
+    [
+        ([{"source": f"s{k % 7}", "id": k} for k in range(70)], "source", 7),
+        ([{"meta": {"pile_set_name": f"p{k % 2}"}, "source": f"s{k % 7}"} for k in range(70)], "meta.pile_set_name", 2),
+        # A source for each document is a name, no domain; a key that one document lacks is none either.
+        ([{"source": f"s{k}", "language": "ab"[k % 2]} for k in range(70)], "language", 2),
+        ([{"source": "x", "lang": "ab"[k % 2]} if k else {"lang": "a"} for k in range(9)], "lang", 2),
+        ([{"dump": "d", "id": k} for k in range(9)], "dump", 1),
+        ([{"id": k} for k in range(9)], None, 0),
+    ],
+)
+def test_the_key_of_the_domain(documents: list[dict[str, Any]], key: str | None, values: int) -> None:
+    from ladm.pipeline.look import Sample, find_domains
+
+    found = find_domains(Sample(documents))
+    assert (found.key, found.values) == (key, values)
+
+
+def test_the_length_follows_the_tokens(talking: Path) -> None:
+    from ladm.corpus.tokenization import load_tokenizer
+    from ladm.pipeline.look import Sample, choose_length
+
+    tokenizer = load_tokenizer(str(talking), bos=False)
+    # Many short documents, and one long one with more tokens than all of them.
+    sample = Sample([{"text": text_of(k, 20)} for k in range(100)] + [{"text": text_of(0, 3000)}])
+    assert choose_length(sample, tokenizer, text_key="text", most=None) == (2048, 3000 / 5000)
+    assert choose_length(sample, tokenizer, text_key="text", most=1000) == (512, 3000 / 5000)

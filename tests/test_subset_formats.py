@@ -1,0 +1,382 @@
+"""The formats of a subset: each is read by the library that it is for, or by a reader written from its description."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import itertools
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import Result
+from conftest import GOLDEN, read_lines, topical_rows
+
+Command = Callable[..., Result]
+LENGTHS = [512, 400, 450, 512, 700, 480, 512, 490]
+
+
+def read_megatron(prefix: Path) -> list[np.ndarray[Any, Any]]:
+    """The sequences of a Megatron-LM data set, from the description of its index."""
+    content = prefix.with_suffix(".idx").read_bytes()
+    magic, version, code, sequences, boundaries = struct.unpack_from("<9sQBQQ", content)
+    assert (magic, version) == (b"MMIDIDX\x00\x00", 1)
+    dtype = {4: np.int32, 8: np.uint16}[code]
+    at = 34
+    lengths = np.frombuffer(content, np.int32, sequences, at)
+    at += lengths.nbytes
+    pointers = np.frombuffer(content, np.int64, sequences, at)
+    at += pointers.nbytes
+    documents = np.frombuffer(content, np.int64, boundaries, at)
+    assert at + documents.nbytes == len(content)
+    assert documents.tolist() == list(range(sequences + 1))
+    data = prefix.with_suffix(".bin").read_bytes()
+    assert len(data) == lengths.sum() * np.dtype(dtype).itemsize
+    return [np.frombuffer(data, dtype, n, start) for n, start in zip(lengths, pointers, strict=True)]
+
+
+@pytest.fixture
+def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
+    rows = topical_rows(golden, LENGTHS)
+    rows[3]["input_ids"] = rows[3]["input_ids"][:90]
+    folder = save_rows([row | {"id": f"doc-{row['index']}", "score": "own"} for row in rows])
+    run = tmp_path / "run"
+    assert ladm(
+        "score", folder, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "-o", run
+    ).exit_code == 0  # fmt: skip
+    return folder, run
+
+
+def chosen(scored: tuple[str, Path], tmp_path: Path, ladm: Command) -> list[dict[str, Any]]:
+    """The rows of the default format, as `datasets` reads them."""
+    from datasets import load_from_disk
+
+    assert select(ladm, scored, tmp_path / "arrow").exit_code == 0
+    return load_from_disk(str(tmp_path / "arrow"))["train"].to_list()
+
+
+def select(ladm: Command, scored: tuple[str, Path], output: Any, *more: Any) -> Result:
+    return ladm("select", scored[1], "--rows", scored[0], "--tokens", "2k", "-o", output, *more)
+
+
+def test_score_rank_domain_and_id_are_columns(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    found = chosen(scored, tmp_path, ladm)
+    lines = {line["index"]: line for line in read_lines(scored[1] / "sorted_by_score.jsonl")}
+    by_domain: dict[str, list[float]] = {}
+    for line in lines.values():
+        by_domain.setdefault(line["meta"]["pile_set_name"], []).append(line["score"])
+    assert list(found[0]) == [
+        "text", "meta", "input_ids", "index", "id", "original_score", "domain", "score", "rank",
+    ]  # fmt: skip
+    for row in found:
+        line = lines[row["index"]]
+        assert row["score"] == line["score"]
+        assert row["domain"] == line["meta"]["pile_set_name"]
+        assert row["rank"] == sorted(by_domain[row["domain"]], reverse=True).index(row["score"]) + 1
+        assert (row["id"], row["original_score"]) == (f"doc-{row['index']}", "own")
+
+
+def test_parquet_and_jsonl_hold_the_same_rows(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    rows = chosen(scored, tmp_path, ladm)
+    for kind, loader in (("parquet", "parquet"), ("jsonl", "json")):
+        output = tmp_path / kind
+        assert select(ladm, scored, output, "--format", kind).exit_code == 0
+        names = sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file())
+        assert names == ["README.md", f"data/train-00000-of-00001.{kind}", "manifest.json"]
+        read = load_dataset(loader, data_files=f"{output}/data/*", split="train", cache_dir=str(tmp_path / "cache"))
+        assert read.to_list() == rows
+        assert json.loads((output / "manifest.json").read_text())["format"] == kind
+    metadata = pq.ParquetFile(tmp_path / "parquet" / "data" / "train-00000-of-00001.parquet").metadata
+    column = metadata.row_group(0).column(0)
+    assert column.has_column_index
+    assert column.has_offset_index
+
+
+def test_shards_end_at_their_size(scored: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ladm.corpus.rows import open_rows
+    from ladm.runs.folder import Run
+    from ladm.selection.budget import DomainSelection
+    from ladm.selection.formats import content, tables
+    from ladm.selection.sources import Source
+
+    monkeypatch.setattr(content, "BATCH_TOKENS", 1000)
+    rows = open_rows(scored[0])
+    source = Source(run=Run.read(scored[1]), rows=rows, first=0)
+    domain = DomainSelection(positions=np.array([0, 1, 2, 4, 5]), num_tokens=rows.lengths()[[0, 1, 2, 4, 5]],
+                             scores=np.arange(5)[::-1] / 4)  # fmt: skip
+    domain.take_first(5)
+    made = content.subset_content([source], {"all": domain}, keep_all=False, by_score=True)
+    names = tables.write_shards(made, tmp_path / "shards", kind="parquet", shard_bytes=1)
+    assert names == [f"data/train-{k:05d}-of-00004.parquet" for k in range(4)]
+    found = pq.read_table(tmp_path / "shards" / "data")
+    assert found["index"].to_pylist() == [0, 1, 2, 4, 5]
+    assert found["rank"].to_pylist() == [1, 2, 3, 4, 5]
+
+
+def test_megatron_files_hold_the_ids_of_the_rows(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    rows = chosen(scored, tmp_path, ladm)
+    assert select(ladm, scored, tmp_path / "m", "--format", "megatron").exit_code == 0
+    found = read_megatron(tmp_path / "m" / "train")
+    assert [ids.tolist() for ids in found] == [row["input_ids"] for row in rows]
+    assert found[0].dtype == np.uint16
+    beside = pq.read_table(tmp_path / "m" / "rows.parquet").to_pylist()
+    assert beside == [
+        {name: row[name] for name in ("index", "id", "domain", "score", "rank")} | {"num_tokens": len(row["input_ids"])}
+        for row in rows
+    ]
+
+
+def test_large_vocabularies_take_four_bytes(save_rows: Any, tmp_path: Path) -> None:
+    from ladm.corpus.rows import open_rows
+    from ladm.runs.folder import Run
+    from ladm.runs.identity import RunIdentity
+    from ladm.selection.budget import DomainSelection
+    from ladm.selection.formats import content, token_files
+    from ladm.selection.sources import Source
+
+    rows = open_rows(save_rows([{"input_ids": [65_498, 7]}, {"input_ids": [65_499]}]))
+    # The run is only read for rows that were not taken.
+    source = Source(run=Run(tmp_path, RunIdentity({"data": {"rows": 2}, "unit_rows": 2})), rows=rows, first=0)
+    for count, dtype in ((1, np.uint16), (2, np.int32)):
+        domain = DomainSelection(positions=np.arange(count), num_tokens=np.array([2, 1][:count]),
+                                 scores=np.ones(count))  # fmt: skip
+        domain.take_first(count)
+        (tmp_path / str(count)).mkdir()
+        made = content.subset_content([source], {"all": domain}, keep_all=False, by_score=True)
+        token_files.write_megatron(made, tmp_path / str(count))
+        found = read_megatron(tmp_path / str(count) / "train")
+        assert {ids.dtype.type for ids in found} == {dtype}
+        assert np.concatenate(found).tolist() == [65_498, 7, 65_499][: 2 if count == 1 else 3]
+
+
+def test_numpy_files_can_be_mapped(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    rows = chosen(scored, tmp_path, ladm)
+    assert select(ladm, scored, tmp_path / "n", "--format", "npy").exit_code == 0
+    tokens = np.load(tmp_path / "n" / "tokens.npy", mmap_mode="r")
+    offsets = np.load(tmp_path / "n" / "offsets.npy", mmap_mode="r")
+    assert (tokens.dtype, offsets.dtype) == (np.uint32, np.int64)
+    assert [tokens[a:b].tolist() for a, b in itertools.pairwise(offsets)] == [row["input_ids"] for row in rows]
+
+
+def test_keep_all_says_what_was_taken(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    rows = {row["index"]: row for row in chosen(scored, tmp_path, ladm)}
+    assert select(ladm, scored, tmp_path / "k", "--format", "jsonl", "--keep-all").exit_code == 0
+    found = read_lines(tmp_path / "k" / "data" / "train-00000-of-00001.jsonl")
+    assert [row["index"] for row in found] == list(range(8))
+    assert {row["index"] for row in found if row["taken"]} == set(rows)
+    for row in found:
+        assert (row["score"] is None, row["rank"] is None, row["domain"] is None) == (row["index"] == 3,) * 3
+        assert not row["taken"] or row["score"] == rows[row["index"]]["score"]
+    assert "All 8 rows are in the data set" in (tmp_path / "k" / "README.md").read_text()
+
+
+def test_the_card(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    assert select(ladm, scored, tmp_path / "p", "--format", "parquet").exit_code == 0
+    text = (tmp_path / "p" / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "tags": ["ladm", "long-context"],
+        "task_categories": ["text-generation"],
+        "size_categories": ["n<1K"],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}
+        ],
+    }  # fmt: skip
+    assert front.startswith("# license: ")
+    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    assert f"{manifest['taken_documents']} rows with {manifest['taken_tokens']:,} tokens" in body
+    assert "| domain 0 | 4 |" in body
+    assert f'load_dataset("{tmp_path}/p", split="train")' in body
+
+
+def test_names_from_the_data_stay_text_in_the_card() -> None:
+    from ladm.selection.formats.card import _cell
+
+    assert _cell("a|b\n<script>`x` [l](u) &") == "a&#124;b &lt;script&gt;&#96;x&#96; &#91;l](u) &amp;"
+
+
+def test_flags_that_contradict_each_other(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    for flags, message in (
+        (("--format", "csv"), "--format 'csv' is not arrow or parquet or jsonl or megatron or npy"),
+        (("--format", "npy", "--keep-all"),
+         "--keep-all needs --format arrow, parquet or jsonl; npy files have no place for what was not taken"),
+        (("--push", "name"), "--push 'name' is not a data set of the Hub such as org/name"),
+        (("--push", "o/n", "--format", "arrow"),
+         "--push needs another --format than arrow, which the Hub neither shows nor loads"),
+    ):  # fmt: skip
+        result = select(ladm, scored, tmp_path / "x", *flags)
+        assert (result.exit_code, result.stderr) == (2, f"ladm: {message}\n")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "megatron", "arrow"])
+def test_a_killed_command_leaves_nothing_and_writes_the_same_bytes(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path, kind: str
+) -> None:
+    assert select(ladm, scored, tmp_path / "whole", "--format", kind).exit_code == 0
+    output = tmp_path / "out"
+    # Stopped for good where everything but the rename is done.
+    code = "import ladm.selection.formats.destination as d, os, signal, sys\n" \
+        "d.sync_tree = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n" \
+        "from ladm.cli.main import main\nmain(sys.argv[1:])"  # fmt: skip
+    words = ["select", scored[1], "--rows", scored[0], "--tokens", "2k", "-o", output, "--format", kind]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not output.exists()
+    assert select(ladm, scored, output, "--format", kind).exit_code == 0
+    expected = {str(p.relative_to(tmp_path / "whole")): p.read_bytes() for p in files(tmp_path / "whole")}
+    found = {str(p.relative_to(output)): p.read_bytes() for p in files(output)}
+    # The card and the command in the manifest name the folder.
+    for name in ("README.md", "manifest.json"):
+        found[name] = found[name].replace(str(output).encode(), str(tmp_path / "whole").encode())
+    assert found == expected
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def test_a_subset_at_an_address(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    output = "memory://bucket/subset"
+    assert select(ladm, scored, output, "--format", "megatron").exit_code == 0
+    names = sorted(memory.find("/bucket/subset"))
+    assert names == [
+        f"/bucket/subset/{name}" for name in ("README.md", "manifest.json", "rows.parquet", "train.bin", "train.idx")
+    ]
+    assert select(ladm, scored, tmp_path / "m", "--format", "megatron").exit_code == 0
+    assert memory.cat_file("/bucket/subset/train.bin") == (tmp_path / "m" / "train.bin").read_bytes()
+    again = select(ladm, scored, output)
+    assert (again.exit_code, again.stderr) == (1, f"ladm: {output} exists already; give --output another folder\n")
+    local = f"file://{tmp_path}/local"
+    assert select(ladm, scored, local, "--format", "npy").exit_code == 0
+    assert (tmp_path / "local" / "tokens.npy").is_file()
+    unknown = select(ladm, scored, "nowhere://x")
+    assert (unknown.exit_code, unknown.stderr) == (1, "ladm: --output nowhere://x: Protocol not known: nowhere\n")
+
+
+def test_a_stopped_upload_is_no_subset_and_is_replaced(
+    ladm: Command, scored: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    output, put = "memory://bucket/subset", type(memory).put_file
+
+    def put_one(self: Any, source: str, place: str, **more: Any) -> None:
+        if place.endswith("manifest.json"):
+            raise OSError("the connection was reset")
+        put(self, source, place, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(memory), "put_file", put_one)
+        stopped = select(ladm, scored, output, "--format", "npy")
+    assert (stopped.exit_code, stopped.stderr) == (74, f"ladm: cannot write {output}: the connection was reset\n")
+    assert "/bucket/subset/manifest.json" not in memory.find("/bucket/subset")
+    # Another format, so that a file which stays would be seen.
+    assert select(ladm, scored, output, "--format", "megatron").exit_code == 0
+    names = {path.rpartition("/")[2] for path in memory.find("/bucket/subset")}
+    assert names == {"README.md", "manifest.json", "rows.parquet", "train.bin", "train.idx"}
+    memory.pipe_file("/bucket/other/notes.txt", b"mine")
+    refused = select(ladm, scored, "memory://bucket/other")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "ladm: memory://bucket/other exists already (it holds /bucket/other/notes.txt); give --output another folder\n",
+    )
+    assert memory.cat_file("/bucket/other/notes.txt") == b"mine"
+
+
+class HubStandIn(http.server.BaseHTTPRequestHandler):
+    """What the Hub answers to the making of a data set and one commit of small files."""
+
+    made: ClassVar[list[dict[str, Any]]] = []
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        # The client accepts addresses of the Hub that it talks to alone.
+        hub = f"http://{self.headers['Host']}"
+        if self.path == "/api/repos/create":
+            HubStandIn.made.append(json.loads(body))
+            answer: dict[str, Any] = {"url": f"{hub}/datasets/org/subset", "name": "org/subset", "id": "1"}
+        elif "/preupload/" in self.path:
+            wanted = json.loads(body)["files"]
+            answer = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in wanted]}
+        elif "/commit/" in self.path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    HubStandIn.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            answer = {"commitOid": "0" * 40, "commitUrl": f"{hub}/datasets/org/subset/commit/0", "success": True}
+        else:
+            answer = {"errors": [], "warnings": []}
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing on the terminal."""
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    HubStandIn.made, HubStandIn.files = [], {}
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), HubStandIn)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def run_with_hub(scored: tuple[str, Path], output: Path, address: str) -> subprocess.CompletedProcess[str]:
+    words = ["select", scored[1], "--rows", scored[0], "--tokens", "2k", "-o", output, "--push", "org/subset"]
+    # A process of its own, because the client reads the address of the Hub when it is imported.
+    environment = os.environ | {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_x", "NO_PROXY": "*"}
+    return subprocess.run(
+        [sys.executable, "-m", "ladm", *map(str, words)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_push_uploads_the_subset_in_one_commit(scored: tuple[str, Path], tmp_path: Path, hub: str) -> None:
+    done = run_with_hub(scored, tmp_path / "p", hub)
+    assert done.returncode == 0, done.stderr
+    assert HubStandIn.made[0]["name"] == "subset"
+    assert HubStandIn.made[0].get("private") or HubStandIn.made[0].get("visibility") == "private"
+    assert HubStandIn.files == {
+        str(path.relative_to(tmp_path / "p")): path.read_bytes() for path in files(tmp_path / "p")
+    }
+    assert 'load_dataset("org/subset", split="train")' in HubStandIn.files["README.md"].decode()
+
+
+def test_a_failed_push_leaves_the_subset(scored: tuple[str, Path], tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = run_with_hub(scored, tmp_path / "p", "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stderr.startswith("ladm: --push org/subset: "), time.monotonic() - started
+    assert done.stderr.endswith(
+        f"; the subset is in {tmp_path}/p: hf upload org/subset {tmp_path}/p --repo-type dataset\n"
+    )
+    assert (tmp_path / "p" / "manifest.json").is_file()
