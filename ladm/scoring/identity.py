@@ -21,13 +21,12 @@ from ladm.storage.identity import differences
 from ladm.version import __version__
 
 
-def identity_of(plan: Plan, rows: Rows) -> RunIdentity:
+def identity_of(plan: Plan, rows: Rows, *, machine: dict[str, Any]) -> RunIdentity:
     """What the run is made with; all but `about` must be the same when it is resumed.
 
-    Raises LadmError when the profile was made for another model.
+    `machine` is `machine_identity` of the plan's model. Raises LadmError when the profile was made for another model.
     """
     hardware = plan.hardware
-    machine = machine_identity(plan.facts)
     if plan.profile is not None and plan.profile.model["sha256"] != machine["model"]["sha256"]:
         raise LadmError(
             f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "

@@ -74,10 +74,16 @@ class Plan:
         return partial(_batch_rows, None if size == "auto" else size, tokens)
 
 
-def make_plan(settings: ScoreSettings, *, facts: ModelFacts | None = None) -> Plan:
+def make_plan(
+    settings: ScoreSettings,
+    *,
+    facts: ModelFacts | None = None,
+    ask: Callable[[Callable[[], Hardware]], Hardware] | None = None,
+) -> Plan:
     """Decide device, dtype, layers and kernels. Needs no output folder and no rows.
 
-    `facts` are those of `settings.model`, where the caller has read them already.
+    `facts` are those of `settings.model`, where the caller has read them already. `ask` calls a function in a process
+    that has imported torch already; without it, what needs torch is found out here.
     Raises LadmError for a model or device that cannot be used.
     """
     facts = facts or model_facts(settings.model)
@@ -102,7 +108,8 @@ def make_plan(settings: ScoreSettings, *, facts: ModelFacts | None = None) -> Pl
         remedy = f"here {found[0]} says so: unset {' '.join(found)}" if shared_by else "leave --shard and --engine out"
         raise UsageError(f"--overwrite and --retry-errors are for a run that no other launch shares; {remedy}")
     if cluster is None:
-        hardware = _hardware(settings, facts, rank=placement.rank if placement else None)
+        find_out = partial(_hardware, settings, facts, rank=placement.rank if placement else None)
+        hardware = find_out() if ask is None else ask(find_out)
     else:
         # Resolved on a node of the cluster: the driver may have no GPU.
         on_node = replace(settings, device="cuda" if cluster.cuda else "cpu", workers=None)

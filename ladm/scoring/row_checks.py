@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from ladm.errors import LadmError, UsageError
 from ladm.method.grid import Method, default_span_tokens
 from ladm.modeling.facts import ModelFacts
 from ladm.runs.layout import IDENTITY_FILE
-from ladm.scoring.plan import Plan, make_plan
+from ladm.scoring.plan import Hardware, Plan, make_plan
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import CDS
 from ladm.storage.json_object import read_json_object
@@ -57,8 +57,14 @@ class RowLengths:
         return found
 
 
-def plan_for_rows(settings: ScoreSettings, rows: Rows, facts: ModelFacts) -> tuple[Plan, list[str]]:
-    """The plan of a score, its span length resolved, and lines for people about the rows.
+def plan_for_rows(
+    settings: ScoreSettings,
+    rows: Rows,
+    facts: ModelFacts,
+    *,
+    ask: Callable[[Callable[[], Hardware]], Hardware] | None = None,
+) -> tuple[Plan, list[str]]:
+    """The plan of a score, its span length resolved, and lines for people about the rows; `ask` as for `make_plan`.
 
     Raises UsageError for rows of another tokenizer, and LadmError where no row can have a score, or the model or
     the device cannot be used.
@@ -76,7 +82,7 @@ def plan_for_rows(settings: ScoreSettings, rows: Rows, facts: ModelFacts) -> tup
     # Only CDS has a least length that depends on the settings, and a row of any length may have statistics.
     lines += _refuse_or_count(settings, lengths, facts) if has_cds else ()
     lines += [f"warning   {problem}" for problem in (_padding(rows), _packing(rows)) if problem is not None]
-    return make_plan(settings, facts=facts), lines
+    return make_plan(settings, facts=facts, ask=ask), lines
 
 
 def require_rows(name: str) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError
@@ -12,10 +16,13 @@ from ladm.progress import Echo, NoProgress, Progress, silent
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.growth import resume_or_grow
 from ladm.runs.identity import RunIdentity
-from ladm.runs.layout import IDENTITY_FILE, UNIGRAMS_FILE
+from ladm.runs.layout import IDENTITY_FILE, RESULT_FILES, UNIGRAMS_FILE
 from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.results import summarise
-from ladm.scoring.identity import identity_of
+from ladm.scoring.background import in_background
+from ladm.scoring.engines.job import nothing_early
+from ladm.scoring.engines.processes import EarlyWorker, early_worker, threads_of_worker
+from ladm.scoring.identity import identity_of, machine_identity
 from ladm.scoring.plan import Plan
 from ladm.scoring.plan_report import describe_plan, prolong_cost
 from ladm.scoring.result import ScoreResult
@@ -48,22 +55,31 @@ def score(
     Raises LadmError and its kinds; rows that are durable by then stay.
     """
     folder = Path(settings.output)
-    with stop_on_signals(folder) as signals:
+    with stop_on_signals(folder) as signals, _early_worker(settings) as early:
         if rows is None:
             require_rows(settings.rows)
         require_own_or_empty(folder)
         rows = rows or open_rows(settings.rows, limit=settings.limit)
-        facts = facts or model_facts(settings.model)
+        read_facts = partial(model_facts, settings.model)
+        facts = facts or (early.call(read_facts) if early else read_facts())
         choice = choose_signals(settings)
         command = _Command(
             settings=settings, choice=choice, rows=rows, facts=facts, echo=echo, progress=progress or NoProgress(),
-            signals=signals,
+            signals=signals, early=early, machine=in_background(partial(machine_identity, facts)),
         )  # fmt: skip
         result = command.add_to_finished() if choice.only_adds else command.score()
         warning = sink_warning(result.run, scored=result.summary.scored)
         if warning is not None:
             echo(f"warning   {warning}")
         return result
+
+
+def _early_worker(settings: ScoreSettings) -> AbstractContextManager[EarlyWorker | None]:
+    """A process that imports torch while the rows and the model are read, where one will be needed."""
+    finished = all((Path(settings.output) / name).exists() for name in RESULT_FILES) and not settings.overwrite
+    if finished or settings.engine != "local":
+        return nullcontext()
+    return early_worker(device=settings.device, threads=threads_of_worker(settings.workers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +93,9 @@ class _Command:
     echo: Echo
     progress: Progress
     signals: list[int]
+    early: EarlyWorker | None
+    machine: Callable[[], dict[str, Any]]
+    """Waits for the SHA-256 of the model's files."""
 
     def score(self) -> ScoreResult:
         """Score the run itself, or resume it, and then every signal that is added to it."""
@@ -110,7 +129,7 @@ class _Command:
         return finished
 
     def _plan(self, settings: ScoreSettings) -> Plan:
-        plan, lines = plan_for_rows(settings, self.rows, self.facts)
+        plan, lines = plan_for_rows(settings, self.rows, self.facts, ask=self.early.call if self.early else None)
         if PROLONG in plan.signals:
             lines.append(prolong_cost(self.rows, most_pairs=settings.prolong_pairs))
         for line in [*describe_plan(plan, self.rows), *lines, f"output    {settings.output}"]:
@@ -138,7 +157,7 @@ class _Command:
         folder = Path(plan.settings.output)
         self.echo("reading the data and the model once for their identity")
         # Before anything is removed: a command that cannot work must not cost the run that is there.
-        identity = identity_of(plan, self.rows)
+        identity = identity_of(plan, self.rows, machine=self.machine())
         if beside is not None:
             _require_same_rows_and_model(folder, beside, identity)
         if plan.settings.overwrite and (folder / IDENTITY_FILE).exists():
@@ -158,8 +177,9 @@ class _Command:
     def _finish(self, plan: Plan, run: Run) -> None:
         if not run.is_finished:
             ScoringPass(
-                plan=plan, run=run, rows=self.rows, echo=self.echo, progress=self.progress, signals=self.signals
-            ).finish_run()
+                plan=plan, run=run, rows=self.rows, echo=self.echo, progress=self.progress, signals=self.signals,
+                take_early=self.early.take if self.early else nothing_early,
+            ).finish_run()  # fmt: skip
 
 
 def _write_unigrams(path: Path, content: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,8 +15,9 @@ from ladm.runs.heartbeat import Heartbeat
 from ladm.runs.records import ErrorRow, Record
 from ladm.scoring.engines.assignments import OwnUnits, Source
 from ladm.scoring.engines.events import Report
-from ladm.scoring.engines.job import ScoreJob, WorkerConfig
+from ladm.scoring.engines.job import ScoreJob, TakeEarly, WorkerConfig
 from ladm.scoring.engines.local import run_units
+from ladm.scoring.engines.processes import threads_of_worker
 from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.scoring.identity import absolute_name, checked_scorer
 from ladm.scoring.plan import Plan
@@ -35,6 +35,7 @@ class ScoringPass:
     echo: Echo
     progress: Progress
     signals: list[int]
+    take_early: TakeEarly
 
     def finish_run(self) -> None:
         """Score what is left and write the results; of several launches that share the run one writes them."""
@@ -78,8 +79,6 @@ class ScoringPass:
         make_scorer = plan.make_scorer()
         if plan.cluster is not None:
             make_scorer = partial(checked_scorer, make_scorer, plan.facts, self.run.identity)
-        # Without this every worker would start as many threads as there are cores.
-        threads = None if settings.workers is None else max(1, (os.cpu_count() or 1) // settings.workers)
         worker = WorkerConfig(
             folder=self.run.folder.absolute(),
             rows=absolute_name(settings.rows),
@@ -87,7 +86,7 @@ class ScoringPass:
             rows_sample=self.rows.sample(),
             make_scorer=make_scorer,
             batch_rows=plan.batch_rows(),
-            threads=threads,
+            threads=threads_of_worker(settings.workers),
         )
         devices = plan.hardware.devices
         # On one CPU a process of its own costs a start and a copy of the model, and a crash there is rare.
@@ -101,6 +100,7 @@ class ScoringPass:
             report=report,
             warn=self.echo,
             supervised=not alone_on_cpu,
+            take_early=self.take_early,
         )
 
     def _run_engine(self, job: ScoreJob) -> None:

@@ -50,10 +50,12 @@ class WorkerConfig:
 
 
 WorkerProcess = tuple[SpawnProcess, Connection]
+TakeEarly = Callable[[WorkerConfig, str], WorkerProcess | None]
+"""Makes a process that was started early the worker of a device; None where there is none."""
 
 
-def _nothing_early(_config: WorkerConfig, _device: str) -> None:
-    return None
+def nothing_early(_config: WorkerConfig, _device: str) -> None:
+    """For an engine without processes that were started early."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,5 +73,5 @@ class ScoreJob:
     """Called with a line for people, such as that a device is given up."""
     supervised: bool = False
     """Start a process even for a single device, so that its loss does not end the run."""
-    take_early: Callable[[WorkerConfig, str], WorkerProcess | None] = _nothing_early
+    take_early: TakeEarly = nothing_early
     """Gives a process that has imported the libraries already to the first worker that is started."""

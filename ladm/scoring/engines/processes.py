@@ -79,6 +79,12 @@ def early_worker(*, device: str, threads: int | None) -> Iterator[EarlyWorker | 
             worker.close()
 
 
+def threads_of_worker(workers: int | None) -> int | None:
+    """CPU threads of each of `--workers`; None: as the libraries choose."""
+    # Without this every worker would start as many threads as there are cores.
+    return None if workers is None else max(1, (os.cpu_count() or 1) // workers)
+
+
 def start_worker(config: WorkerConfig, device: str) -> WorkerProcess:
     """Start a process that scores units on a device."""
     return _spawn(worker_main, config, device, name=f"ladm {device}")
