@@ -16,6 +16,7 @@ from typing import Any
 
 import fakes
 import pytest
+from conftest import GOLDEN
 from crashes import contents, identity, job_of
 from fakes import fake_rows
 
@@ -330,3 +331,22 @@ hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(100
     left.communicate()
     with locked(folder):
         pass
+
+
+SUPERVISOR = """
+import sys
+if __name__ == "__main__":
+    from ladm.scoring.score import score
+    from ladm.settings.score import ScoreSettings
+
+    rows, model, output = sys.argv[1:]
+    settings = ScoreSettings(rows=rows, model=model, output=output, span_tokens=16, dtype="float32", workers=1)
+    print(score(settings).summary.scored, "torch" in sys.modules)
+"""
+
+
+def test_a_process_that_only_watches_workers_imports_no_torch(tmp_path: Path, short_rows: str) -> None:
+    (tmp_path / "supervisor.py").write_text(SUPERVISOR)
+    words = [sys.executable, str(tmp_path / "supervisor.py"), short_rows, str(GOLDEN), str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["7", "False"]
