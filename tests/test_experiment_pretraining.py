@@ -72,7 +72,8 @@ def script(name: str, *arguments: Any) -> list[str]:
 
 def run_command(folder: Path) -> list[str]:
     return script("pretraining/run.py", "--model", folder / "model", "--pack", folder / "pack.npz", "--state",
-                  folder / "state.json.gz", "--only", "random", "--only", "guarded", "--seeds", 2)  # fmt: skip
+                  folder / "state.json.gz", "--tokens", folder / "tokens",
+                  "--only", "random", "--only", "guarded", "--seeds", 2)  # fmt: skip
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -122,6 +123,11 @@ def test_the_whole_path_survives_a_kill_and_ends_in_a_report(inputs: Path) -> No
     common = ("--state", inputs / "state.json.gz", "--pack", inputs / "pack.npz", "--output", output)
     subprocess.run(script("pretraining/tables.py", *common), check=True)
     found = report.analyse(output)
+    subprocess.run(script("pretraining/tables.py", *common, "--tokens", inputs / "tokens"), check=True)
+    # Losses in a byte each give the same means but for their rounding.
+    for arm, outcomes in report.analyse(output)["arms"].items():
+        assert outcomes["D"]["mean"] == pytest.approx(found["arms"][arm]["D"]["mean"], abs=0.005)
+        assert outcomes["bigram"] == found["arms"][arm]["bigram"]
     assert found["arms"]["random"]["students"] == 4
     contrast = found["contrasts"]["D"]["guarded - random"]
     assert contrast["students"] == [2, 4]

@@ -168,7 +168,7 @@ def save_classes(path: Path, classes: Array, judged: Array) -> None:
 @click.option("--device", default="cpu", help="Of the judge.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the judge.")
 @click.option("--minutes", type=float, help="Stop after so long; started again, it continues.")
-@click.option("--rows", type=int, help="Judge the first so many held-out rows of each pack.")
+@click.option("--rows", type=int, help="Judge the first N held-out rows of each pack.")
 def main(
     packs: tuple[Path, ...],
     judge_folder: Path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import sys
 import time
@@ -37,6 +38,7 @@ class Pack:
     needle_places: Array
     needle_distances: Array
     digest: str
+    classes_digest: str
 
     @classmethod
     def read(cls, path: Path, classes_path: Path, *, held_out_rows: int | None = None) -> Pack:
@@ -44,23 +46,53 @@ class Pack:
             facts = json.loads(content["about"].tobytes())
             held, ids = content["held_out"], content["ids"]
             needles = {name: content[name] for name in ("needle_ids", "needle_places", "needle_distances")}
-        classes, judged = read_classes(classes_path, (int(held.sum()), ids.shape[1]))
-        if not judged.any():
-            sys.exit(f"{classes_path}: no held-out row has its classes yet; run scripts/experiment/judge.py first")
-        used = np.flatnonzero(judged)[:held_out_rows]
+        # Tokens of a row that is not judged are of no class, and count in no outcome.
+        classes, _ = read_classes(classes_path, (int(held.sum()), ids.shape[1]))
+        used = np.arange(len(classes))[:held_out_rows]
         about = facts["rows"]
         held_about = [row for row, is_held in zip(about, held, strict=True) if is_held]
-        content_digest = hashlib.sha256(path.read_bytes())
-        content_digest.update(classes[used].tobytes())
         return cls(
             ids=ids[~held], about=[row for row, is_held in zip(about, held, strict=True) if not is_held],
             held_out=ids[held][used], held_out_about=[held_about[k] for k in used], classes=classes[used],
-            student_rows=facts["student_rows"], digest=content_digest.hexdigest()[:16], **needles,
+            student_rows=facts["student_rows"], digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+            classes_digest=hashlib.sha256(classes[used].tobytes()).hexdigest()[:16], **needles,
         )  # fmt: skip
 
     def candidates(self, pool: str) -> list[int]:
         """Places in `ids` of the rows of pool A, or of B, which has the faults too."""
         return [k for k, row in enumerate(self.about) if pool == "B" or row["split"] == "pool"]
+
+
+TOKEN_STEP = 1 / 16
+"""Token losses are stored in a byte each; rounding to this moves the mean of 10,000 tokens by some 0.0002."""
+
+
+def write_token_losses(folder: Path, name: str, long: Array, short: Array) -> None:
+    """Losses of all tokens of the far halves (rows, T / 2), with all and with 1K of context, for classes made later."""
+    packed = {form: np.round(x / TOKEN_STEP).clip(0, 255).astype(np.uint8) for form, x in
+              (("long", long), ("short", short))}  # fmt: skip
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **packed)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / f"{name.replace('/', '-').replace(' ', '_').replace(',', '')}.npz", [buffer.getvalue()])
+
+
+def read_token_losses(folder: Path, name: str) -> dict[str, Array]:
+    with np.load(folder / f"{name.replace('/', '-').replace(' ', '_').replace(',', '')}.npz") as content:
+        return {form: content[form] * np.float32(TOKEN_STEP) for form in ("long", "short")}
+
+
+def sums_by_class(long: Array, short: Array, classes: Array) -> dict[str, dict[str, list[float]]]:
+    """Of each form and class, the sum of losses over the far half of every row: what an outcome is made of."""
+    far = classes[:, classes.shape[1] // 2 :]
+
+    def sums(values: Array, code: int) -> list[float]:
+        return [round(float(x[at == code].sum(dtype=np.float64)), 4) for x, at in zip(values, far, strict=True)]
+
+    return {
+        form: {name: sums(values, code) for name, code in OUTCOMES.items()}
+        for form, values in (("long", long), ("short", short))
+    }
 
 
 class State:

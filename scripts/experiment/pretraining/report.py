@@ -96,7 +96,7 @@ def seed_variance(outcome: Outcome) -> tuple[float, int]:
 
 
 def draw_variance(outcome: Outcome, of_seeds: float) -> float:
-    """Variance between random selections beyond that of their seeds; 0 where it cannot be told from none."""
+    """Variance between random selections beyond that of their seeds; 0 where it is no larger."""
     cells: dict[int, list[float]] = defaultdict(list)
     for _, draw, seed in outcome.keys("random"):
         cells[draw].append(outcome.value(("random", draw, seed)))

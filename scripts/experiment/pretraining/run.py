@@ -29,7 +29,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from arms import RANKED, UNTRAINED, Job, jobs, rows_of
-from files import OUTCOMES, Pack, State
+from bigrams import bigram_losses, pool_unigram
+from files import Pack, State, sums_by_class, write_token_losses
 from influence.measure import gains
 from student import LEARNING_RATE, ROPE_BASE, ROWS_A_STEP, Students, timed, write_long_config
 
@@ -37,8 +38,6 @@ Array = np.ndarray[Any, Any]
 
 SAVE_SECONDS = 15
 SCORED_AT_ONCE = 8
-BIGRAM_PRIOR = 10.0
-"""Weight of the pool's unigrams in a bigram table, in occurrences of the first token."""
 
 
 def log(message: str) -> None:
@@ -84,33 +83,17 @@ def score_rows(state: State, pack: Pack, places: list[int], students: Students, 
     return count == len(left)
 
 
-def bigram_losses(pack: Pack, rows: list[int], unigram: Array) -> dict[str, float]:
-    """Of each class the loss of a table of the arm's bigrams: what learning nothing but adjacent pairs would give."""
-    if not rows:
-        return {}
-    V = len(unigram)
-    ids = pack.ids[rows].astype(np.int64)
-    pairs, counts = np.unique((ids[:, :-1] * V + ids[:, 1:]).ravel(), return_counts=True)
-    firsts = np.bincount(ids[:, :-1].ravel(), minlength=V)
-    found = {}
-    for name, code in OUTCOMES.items():
-        row, t = np.nonzero(pack.classes == code)
-        before, after = (pack.held_out[row, t - back].astype(np.int64) for back in (1, 0))
-        at = np.searchsorted(pairs, before * V + after).clip(max=len(pairs) - 1)
-        seen = np.where(pairs[at] == before * V + after, counts[at], 0)
-        probability = (seen + BIGRAM_PRIOR * unigram[after]) / (firsts[before] + BIGRAM_PRIOR)
-        found[name] = round(float(-np.log(probability).mean()), 5) if len(row) else float("nan")
-    return found
-
-
-def train_student(job: Job, pack: Pack, rows: list[int], students: Students) -> dict[str, Any]:
+def train_student(job: Job, pack: Pack, rows: list[int], students: Students, tokens: Path | None) -> dict[str, Any]:
     trained: dict[str, Any] = {}
     students.reset()
     seconds = 0.0
     if job.arm != UNTRAINED:
         trained, seconds = timed(students.train, pack.ids[rows], seed=job.seed)
     students.model.eval()
-    outcomes, evaluated = timed(students.evaluate, pack.held_out, pack.classes, OUTCOMES)
+    (long, short, bins), evaluated = timed(students.evaluate, pack.held_out)
+    if tokens is not None:
+        write_token_losses(tokens, job.name, long, short)
+    outcomes = sums_by_class(long, short, pack.classes) | {"bins": bins}
     needles, needled = timed(students.needle_losses, pack.needle_ids, pack.needle_places)
     return trained | {
         "rows": [pack.about[k]["id"] for k in rows], "held_out": outcomes, "needles": needles,
@@ -145,7 +128,10 @@ def columns_for(state: State, pack: Pack, places: list[int]) -> dict[str, Array]
 @click.option("--state", "state_file", type=click.Path(path_type=Path), required=True)
 @click.option("--minutes", type=float, help="Start nothing that is expected to end later; default: no limit.")
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--held-out-rows", type=int, help="Use the first so many judged rows; default: all.")
+@click.option("--held-out-rows", type=int, help="Use the first N held-out rows; default: all.")
+@click.option(
+    "--tokens", type=click.Path(path_type=Path), help="Folder for the losses of all tokens: classes can be made later."
+)
 @click.option("--random-first", is_flag=True, help="Train the random arms and double budgets before rows are scored.")
 @click.option("--only", multiple=True, help="Train the students of this arm alone; may be repeated.")
 @click.option("--seeds", default=8, show_default=True, help="Seeds, and random selections, of an arm at most.")
@@ -157,6 +143,7 @@ def main(
     minutes: float | None,
     device: str,
     held_out_rows: int | None,
+    tokens: Path | None,
     random_first: bool,
     only: tuple[str, ...],
     seeds: int,
@@ -164,8 +151,11 @@ def main(
     started = time.monotonic()
     until = started + 60 * minutes if minutes is not None else float("inf")
     pack = Pack.read(pack_file, classes or pack_file.with_name("classes.npz"), held_out_rows=held_out_rows)
+    if not pack.classes.any() and tokens is None:
+        sys.exit("no held-out row has its classes; run scripts/experiment/judge.py first, or give --tokens")
     identity = {
         "pack": pack.digest,
+        "classes": pack.classes_digest,
         "held-out rows": len(pack.held_out),
         "model": hashlib.sha256((model_folder / "config.json").read_bytes()).hexdigest()[:16],
         "rope base": ROPE_BASE,
@@ -175,14 +165,14 @@ def main(
     state_file.parent.mkdir(parents=True, exist_ok=True)
     state = State(state_file, identity)
     name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
-    pool_ids = pack.ids[pack.candidates("A")]
-    V = int(max(pack.ids.max(), pack.held_out.max())) + 1
-    unigram = (np.bincount(pool_ids.ravel(), minlength=V) + 1) / (pool_ids.size + V)
+    unigram = pool_unigram(pack)
     with tempfile.TemporaryDirectory() as temporary:
         write_long_config(model_folder, Path(temporary), pack.ids.shape[1])
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         students = Students(Path(temporary), device=device, dtype=dtype)
-        log(f"{len(pool_ids)} pool rows, {len(pack.held_out)} held out; ready after {time.monotonic() - started:.0f} s")
+        rows_in_pool = len(pack.candidates("A"))
+        seconds = time.monotonic() - started
+        log(f"{rows_in_pool} rows in pool A, {len(pack.held_out)} held out; ready after {seconds:.0f} s")
         scored = cache(lambda pool: score_rows(state, pack, pack.candidates(pool), students, Path(temporary), until))
         if not random_first and not scored("A"):
             sys.exit(3)
@@ -201,7 +191,7 @@ def main(
             with ThreadPoolExecutor(1) as beside:
                 # On the CPU while the GPU trains.
                 bigram = beside.submit(bigram_losses, pack, rows, unigram)
-                result = train_student(job, pack, rows, students)
+                result = train_student(job, pack, rows, students, tokens)
                 state.content["students"][job.name] = {"device": name, "bigram": bigram.result()} | result
             state.save()
             log(f"{time.monotonic() - started:6.0f} s  {job.name}  {result['seconds']}")

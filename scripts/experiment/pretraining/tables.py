@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from files import OUTCOMES, Pack
+from bigrams import bigram_losses, pool_unigram
+from files import OUTCOMES, Pack, read_token_losses, sums_by_class
 
 TABLES = ("scores", "arms", "losses", "needles", "students")
 
@@ -83,18 +84,35 @@ def student_table(state: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def bigrams_of(ids: list[str], pack: Pack) -> dict[str, float]:
+    place = {row["id"]: k for k, row in enumerate(pack.about)}
+    return bigram_losses(pack, [place[name] for name in ids], pool_unigram(pack))
+
+
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--state", "state_file", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--pack", "pack_file", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--classes", type=click.Path(path_type=Path), help="Of judge.py; default: classes.npz beside the pack.")
+@click.option(
+    "--tokens",
+    type=click.Path(path_type=Path, exists=True),
+    help="Losses of all tokens, for classes made later.",
+)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
-def main(state_file: Path, pack_file: Path, classes: Path | None, output: Path) -> None:
+def main(state_file: Path, pack_file: Path, classes: Path | None, tokens: Path | None, output: Path) -> None:
     state = json.loads(gzip.decompress(state_file.read_bytes()))
     pack = Pack.read(
         pack_file, classes or pack_file.with_name("classes.npz"), held_out_rows=state["identity"]["held-out rows"]
     )
     if pack.digest != state["identity"]["pack"]:
-        sys.exit(f"{state_file} is of another pack or other classes")
+        sys.exit(f"{state_file} is of another pack")
+    if tokens is not None:
+        for name, student in state["students"].items():
+            losses = read_token_losses(tokens, name)
+            student["held_out"] |= sums_by_class(losses["long"], losses["short"], pack.classes)
+            student["bigram"] = bigrams_of(student["rows"], pack)
+    elif pack.classes_digest != state["identity"]["classes"]:
+        sys.exit(f"{state_file} is of other classes; give --tokens to use those of today")
     output.mkdir(parents=True, exist_ok=True)
     made = (
         score_table(state, pack), arm_table(state), loss_table(state, pack), needle_table(state, pack),
