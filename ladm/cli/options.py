@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ladm.cli.repeated_flags import repeat_flags
 from ladm.cli.terminal import AS_JSON, QUIET, VERBOSE
 from ladm.errors import EXIT_USAGE, UsageError
 from ladm.settings.fields import Setting, alternatives, choices, describe, flag, nearest, settings_of
@@ -59,35 +60,12 @@ class SettingsCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, self._with_repeated_flags(args))
+            return super().parse_args(ctx, repeat_flags(args, self.params, several=self.several))
         except UsageError as error:
             fail_usage(str(error), ctx)
         except click.UsageError as error:
             # Click leaves the context out of an error about an option's missing value.
             fail_usage(usage_message(error), error.ctx or ctx)
-
-    def _with_repeated_flags(self, args: list[str]) -> list[str]:
-        """`RUN RUN2 --rows A B` as click reads it: `RUN RUN2 --rows A --rows B`.
-
-        Only behind an argument, because in `--rows A RUN` the second word is the argument that is still missing; and
-        not where the flag is repeated already.
-        """
-        with_value = {name for p in self.params if isinstance(p, click.Option) and not p.is_flag for name in p.opts}
-        made: list[str] = []
-        has_argument, current = False, None
-        words = iter(args)
-        for word in words:
-            if word.startswith("-"):
-                spreads = word in self.several and has_argument and args.count(word) == 1
-                current = word if spreads else None
-                made.append(word)
-                made += [value for value in [next(words, None)] if value is not None] if word in with_value else []
-            elif current is not None:
-                made += [current, word]
-            else:
-                has_argument = True
-                made.append(word)
-        return made
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -15,7 +15,7 @@ from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError, UsageError
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, score_batches
-from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
+from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NO_DOMAINS, ONE_DOMAIN
 
 NO_DOMAIN = "(none)"
 TEXT = "text"
@@ -81,6 +81,9 @@ class _DomainReader:
             )
         self.columns = [column]
         self._column = column
+        # As `Rows.domains` does: rows of somebody else have a plain column of that name.
+        self._has_own = domain_key == DOMAIN_KEY and DOMAIN_COLUMN in columns_of(run.folder)
+        self.columns += [DOMAIN_COLUMN] if self._has_own else []
 
     def read(self, batch: pa.RecordBatch) -> list[str]:
         if self._is_one:
@@ -89,6 +92,9 @@ class _DomainReader:
         if self._column == "meta":
             values = [json.loads(value) for value in values]
         found = [look_up(value, self._path) for value in values]
+        if self._has_own:
+            own = batch[DOMAIN_COLUMN].to_pylist()
+            found = [other if domain is None else domain for domain, other in zip(found, own, strict=True)]
         return [NO_DOMAIN if domain is None else domain for domain in found]
 
 
