@@ -55,6 +55,7 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
         raise LadmError(f"{run.folder} was scored with --signals text: its scores.parquet has these columns already")
     rows = open_rows_of(run, settings.rows)
     folder = run.folder / SIGNALS / TEXT
+    # The lock is that of the signal's own folder: another signal may be added to the same run meanwhile.
     with stop_on_signals(folder) as signals, locked(folder):
         vocab_size = _vocab_size(rows)
         columns = _text_columns(settings, rows, folder, vocab_size=vocab_size)
@@ -73,6 +74,7 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
 
 def _vocab_size(rows: Rows) -> int:
     """One more than the highest id: a run does not know the vocabulary of its model, and the model may be gone."""
+    # Known before any row is annotated, because the share of a rare token depends on the size of the vocabulary.
     highest = 0
     for start in range(0, len(rows), ROWS_AT_A_TIME):
         for row in rows.read(start, min(start + ROWS_AT_A_TIME, len(rows))):
@@ -148,6 +150,7 @@ def _compute(
         heartbeat.advance(len(records))
         progress.advance(rows=len(records), tokens=sum(record.num_tokens or 0 for record in records))
 
+    # The engine of a score: it hands out units, replaces workers that die, and finds a row that takes them with it.
     worker = WorkerConfig(
         folder=run.folder.absolute(),
         rows=absolute_name(rows.name),

@@ -66,7 +66,7 @@ def compare(settings: CompareSettings) -> None:
     """Compare columns of RUN, or of two RUNs of the same rows.
 
     Rank correlations overall and inside domains, the overlap of what a selection would take, and the documents that the
-    first two columns rank most differently. With --kinds, how well each column tells intact documents from other kinds.
+    first two columns rank most differently. With --kinds, how well each column separates intact documents from others.
     """
     quieten_libraries()
     from ladm.comparison.compare import compare as run_compare

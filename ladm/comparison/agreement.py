@@ -30,6 +30,7 @@ def spearman_inside_domains(a_N: Floats, b_N: Floats, codes_N: Codes) -> float:
     Selection ranks inside domains, so that a correlation which only reflects differences between domains is of no use
     to it. Domains of fewer than three documents, and those where a column is constant, are left out.
     """
+    # Ranks are taken again in every domain: ranks over all documents would still hold the differences between domains.
     total = weight = 0.0
     for part in _parts(codes_N):
         both = part[~(np.isnan(a_N[part]) | np.isnan(b_N[part]))]
@@ -54,6 +55,7 @@ def best_inside_domains(values_N: Floats, codes_N: Codes, *, share: float) -> np
     taken_N = np.zeros(len(values_N), dtype=np.bool_)
     for part in _parts(codes_N):
         known = part[~np.isnan(values_N[part])]
+        # The share is of all documents of the domain: one without a value takes up room that nobody else gets.
         count = min(round(share * len(part)), len(known))
         taken_N[known[np.argsort(-values_N[known], kind="stable")[:count]]] = True
     return taken_N
@@ -76,5 +78,6 @@ def _correlation(a_N: Floats, b_N: Floats) -> float:
 
 def _parts(codes_N: Codes) -> Sequence[npt.NDArray[np.int64]]:
     """The places of the documents of each domain."""
+    # Stable, so that the documents of a domain keep their order, which decides ties.
     order = np.argsort(codes_N, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(codes_N[order])) + 1)

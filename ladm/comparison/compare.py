@@ -113,6 +113,7 @@ def compare(settings: CompareSettings) -> Comparison:
         name: best_inside_domains(values_N, columns.codes_N, share=settings.top / 100)
         for name, values_N in columns.values.items()
     }
+    # A correlation of 200,000 documents is known to a third decimal, and every pair of columns costs two sorts.
     every = max(1, -(-len(columns.positions_N) // MOST_CORRELATED))
     sampled = slice(None, None, every)
     codes_S = columns.codes_N[sampled]
@@ -187,6 +188,7 @@ def _evaluated(
 def _joined(
     values_M: Floats, positions_M: npt.NDArray[np.int64], positions_N: npt.NDArray[np.int64], num_rows: int
 ) -> Floats:
+    # Through an array of all rows rather than a sort: the two runs are each in the order of their own scores.
     values_T = np.full(num_rows, np.nan)
     values_T[positions_M] = values_M
     joined_N: Floats = values_T[positions_N]
@@ -246,6 +248,7 @@ def _different(
 def _kinds(run: Run, columns: _Columns, settings: CompareSettings) -> KindTable | None:
     if settings.kinds is None:
         return None
+    # By the digest, although that reads all rows: kinds of other rows would give a table without any error.
     rows = open_rows_of(run, settings.rows)
     kinds = read_row_column(rows, settings.kinds, columns.positions_N)
     clusters: Sequence[object] = range(len(kinds))

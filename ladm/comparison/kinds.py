@@ -53,6 +53,7 @@ def kind_table(
     Raises LadmError where there is no intact document, no other kind, or too many of both.
     """
     names = np.array([kind or "" for kind in kinds], dtype=object)
+    # Numbered by first appearance; only which rows share a number matters to the bootstrap.
     numbers: dict[Any, int] = {}
     codes_N = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
     others = sorted({kind for kind in kinds if kind not in (None, intact)})
@@ -82,6 +83,7 @@ def _estimate(
     *,
     seed: int,
 ) -> Estimate | None:
+    # A column may lack some rows, such as those too short for its signal; the others still give an AUC.
     known_N = ~np.isnan(values_N)
     intact, bad = known_N & is_intact_N, known_N & is_kind_N
     if not intact.any() or not bad.any():

@@ -45,6 +45,7 @@ def read_labels(run: Run, positions: Collection[int], domain_key: str) -> dict[i
     reader = _DomainReader(run, domain_key)
     present = columns_of(run.folder)
     names = [name for name in ("id", "index", "chunked_index") if name in present]
+    # All batches are read for a few rows, because the file is in the order of the scores and has no index.
     wanted = pa.array(sorted(positions), pa.int64())
     found: dict[int, Label] = {}
     for whole in score_batches(run.folder, sorted({"position", "num_tokens", *names, *reader.columns})):

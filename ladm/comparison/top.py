@@ -56,12 +56,14 @@ def top_documents(settings: TopSettings) -> TopList:
     # Stable, so that equal values keep the order of the run: by score, then by id.
     order = np.argsort(-values_N, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(values_N))]
+    # Ranks are those among all documents, also where only one domain is shown.
     ranks = np.arange(1, len(order) + 1)
     if settings.domain is not None:
         inside_N = _in_domain(run, settings)
         ranks, order = ranks[inside_N[order]], order[inside_N[order]]
     if not len(order):
         raise LadmError(f"{run.folder}: no document has a value of {settings.by}")
+    # From the end that was requested: the worst document comes first in its list.
     shown = slice(-1, -settings.number - 1, -1) if settings.worst else slice(0, settings.number)
     labels = read_labels(run, positions_N[order[shown]].tolist(), settings.domain_key)
     beginnings = Beginnings(run, settings.rows)

@@ -72,6 +72,7 @@ def read_columns(run: Run, names: Sequence[str], *, seed: int = 0) -> pa.Table:
 def fill_columns(run: Run, arrays: Mapping[str, Floats], positions_N: Ints, *, seed: int = 0) -> None:
     """`read_columns` into arrays of the caller, who decides whether they are in memory or on disk."""
     require_known(run, arrays)
+    # Both parts of `longattn` are read in the same pass as the other columns, whether or not they are wanted too.
     direct = [name for name in arrays if name != "longattn"]
     relative = {name: np.empty(len(positions_N)) for name in LONGATTN if "longattn" in arrays}
     start = 0
@@ -112,6 +113,7 @@ def standardised(values_N: Floats) -> Floats:
 
 def _batches(run: Run, names: Sequence[str], *, seed: int) -> Iterator[tuple[Ints, dict[str, Floats]]]:
     """Positions and columns, a batch at a time in the order of `scores.parquet`."""
+    # What is stored wins over a column of the same name that is added or derived.
     stored, added = _stored(run.folder), _added(run)
     derivations = _derivations(run, seed=seed)
     joined = {name: _by_position(added[name], name, run.num_rows) for name in names if name in added}

@@ -52,6 +52,7 @@ def _apply_documents(domains: Domains, shares: Shares, settings: SelectSettings)
 
 def _apply_tokens(domains: Domains, shares: Shares, settings: SelectSettings) -> AppliedBudget:
     pool = sum(domain.pool_tokens for domain in domains.values())
+    # Of what can be selected, after the guards: a share of documents that nobody wants would mean nothing.
     share = settings.token_share
     budget = int(settings.tokens or 0) if share is None else int(share * pool)
     percent = None

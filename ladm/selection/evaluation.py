@@ -28,6 +28,7 @@ def evaluate(expression: Expression, columns: Mapping[str, Floats]) -> Floats:
     `rank(x)` is the share of all documents with at most this value, `z(x)` the distance from their mean in standard
     deviations; both are over the documents in `columns`, NaN left out. `log` is the natural logarithm.
     """
+    # No copy of a single column: it may be a file that is larger than memory.
     if expression.is_column:
         return columns[expression.names[0]]
     # A division by zero or the logarithm of a negative number makes a document without a value, which is reported.

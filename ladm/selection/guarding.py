@@ -76,6 +76,7 @@ def apply_guards(
         values_N = columns[guard.column]
         low, high = (_value(limit, values_N) for limit in (guard.low, guard.high))
         has_value_N = ~np.isnan(values_N)
+        # A guard with one open end would otherwise keep documents without a value.
         inside_N = has_value_N.copy()
         if low is not None:
             inside_N &= values_N >= low

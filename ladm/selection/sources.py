@@ -69,6 +69,7 @@ def _require_alike(runs: Sequence[Run]) -> None:
     """Raise LadmError unless the scores of all runs can be compared with each other."""
     first = runs[0]
     seen: dict[str, Run] = {}
+    # Each run is compared with the first alone: being alike is transitive.
     for run in runs:
         digest = str(run.identity.data)
         if digest in seen:
