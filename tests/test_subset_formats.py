@@ -240,9 +240,12 @@ def test_a_killed_command_leaves_nothing_and_writes_the_same_bytes(
     assert select(ladm, scored, output, "--format", kind).exit_code == 0
     expected = {str(p.relative_to(tmp_path / "whole")): p.read_bytes() for p in files(tmp_path / "whole")}
     found = {str(p.relative_to(output)): p.read_bytes() for p in files(output)}
-    # The card and the command in the manifest name the folder.
+    # The card and the command in the manifest name the folder, and the manifest's checksum follows.
     for name in ("README.md", "manifest.json"):
         found[name] = found[name].replace(str(output).encode(), str(tmp_path / "whole").encode())
+    manifests = [json.loads(content.pop("manifest.json")) for content in (found, expected)]
+    assert [manifest.pop("crc32") != "" for manifest in manifests] == [True, True]
+    assert manifests[0] == manifests[1]
     assert found == expected
 
 

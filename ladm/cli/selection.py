@@ -15,6 +15,7 @@ from ladm.settings.selection import SelectSettings
     short_help="Scores and a budget to a subset",
     examples=(
         "ladm select run --tokens 1B -o subset",
+        "ladm select run --tokens 1B --format megatron -o s3://bucket/subset",
         "ladm select run --top 20% --within gzip_ratio:20%-80% --within copy_share:-95% -o subset",
         "ladm select run --documents 5000 --by 'rank(gain)+rank(robust)' -o subset",
         "ladm select run run2 --rows rows rows2 --tokens 500M --quota weights.yaml -o subset --dry-run",
@@ -31,5 +32,6 @@ def select(settings: SelectSettings) -> None:
     manifest = run_select(settings)
     subset = [] if settings.dry_run else [f"subset: {settings.output}"]
     print_result([*selection_table(manifest), *subset], lambda: asdict(manifest) | {"subset": settings.output or None})
-    if not settings.dry_run and len(settings.runs) == 1:
+    # The page reads the manifest from a folder, not from an address.
+    if not settings.dry_run and len(settings.runs) == 1 and "://" not in settings.output:
         next_step("ladm", "report", settings.runs[0], "--subset", settings.output)

@@ -33,6 +33,7 @@ class LadmScore:
             for name, values in self._columns(batch[self._text_column].to_pylist()).items():
                 batch = batch.append_column(name, pa.array(values, _TYPES[name]))
             return batch
+        # Ray's default format has no null: NumPy's numbers have NaN, and its texts are objects.
         columns = self._columns(list(batch[self._text_column]))
         score, tokens, error = columns.values()
         numbers = {

@@ -49,6 +49,7 @@ class LazyScorer:
     def score(self, texts: Sequence[Any]) -> list[ScoredText]:
         """The scores of the texts, in their order. All rows have one length, so that they are scored in batches."""
         scorer, tokenizer = self._load()
+        # Tables may hold null for a text; such a document is too short rather than an error of the whole batch.
         plain = [text if isinstance(text, str) else "" for text in texts]
         rows: dict[int, list[int]] = {}
         found: dict[int, ScoredText] = {}
@@ -58,6 +59,7 @@ class LazyScorer:
             else:
                 short = f"too_short: {cut.num_tokens} of {self.length} tokens"
                 found[k] = ScoredText(score=None, tokens=cut.num_tokens, error=short)
+        # One call for all of them: the scorer makes batches of rows of equal length.
         scores: Iterable[RowScore] = scorer.score(list(rows.values())) if rows else ()
         for k, row in zip(rows, scores, strict=True):
             error = None if row.error is None else f"{row.error_type}: {row.error}"
@@ -82,4 +84,5 @@ def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
             yield group
             group = []
     if group:
+        # The last documents are fewer than a batch.
         yield group

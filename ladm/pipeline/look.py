@@ -117,8 +117,10 @@ def find_domains(sample: Sample) -> FoundDomains:
     single = FoundDomains(None, 0)
     for key in DOMAIN_KEYS:
         values = Counter(domain_of(fields, parsed_meta(fields), key) for fields in sample.documents)
+        # A key that only some documents have would leave the rest without a domain.
         if None in values:
             continue
+        # As many values as documents: a name or an address, such as `source: https://..`.
         if 1 < len(values) <= most:
             return FoundDomains(key, len(values))
         if len(values) == 1 and single.key is None:

@@ -27,6 +27,7 @@ from ladm.progress import Echo, Progress
 from ladm.report.page import write_report
 from ladm.runs.results import Summary
 from ladm.scoring.score import score
+from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest
 from ladm.selection.subset import select
 from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
@@ -74,7 +75,9 @@ def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
     else:
         folder.require_free()
         job = _resolve(settings, model_facts(settings.model), echo)
+        # Written before any row: a resume must use the length that was found, whatever the documents are by then.
         folder.start(job)
+    # A second launch of the same job would otherwise prepare and select beside this one.
     with locked(folder.path):
         return _Parts(job=job, folder=folder, echo=echo, bars=bars).run()
 
@@ -202,6 +205,9 @@ class _Parts:
         # A subset is in place whole or not at all, and this job's settings are fixed: it is the same.
         if not (subset / MANIFEST_FILE).is_file():
             select(select_settings(self.job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key))
+        elif self.job.push is not None:
+            # An upload that failed left the subset here; the Hub takes equal files a second time without a copy.
+            push_subset(subset, self.job.push, remedy="run the same command again")
         return read_manifest(subset)
 
     def _timed(self, part: str) -> _Timed:

@@ -50,6 +50,7 @@ def resolve_format(wanted: SubsetFormat | None, *, push: str | None) -> SubsetFo
 def check_subset(wanted: SubsetFormat | None, *, keep_all: bool, push: str | None) -> None:
     """Raise UsageError for flags about the subset that contradict each other."""
     found = resolve_format(wanted, push=push)
+    # Token files could hold rows that were not taken, but a trainer that reads them would train on them.
     if keep_all and found not in TABLES:
         raise UsageError(
             f"--keep-all needs --format arrow, parquet or jsonl; {found} files have no place for what was not taken"

@@ -27,5 +27,6 @@ def tracker_arguments(settings: TrainSettings) -> dict[str, Any]:
     # The Trainer writes into the folder that it is started in, which nobody looks at.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", os.path.join(settings.output, "tensorboard"))
     os.environ.setdefault("WANDB_PROJECT", PROJECT)
+    # Trackers show runs by their name; without one the Trainer gives each a random one.
     run = os.path.basename(os.path.abspath(settings.output))
     return {"report_to": [name], "run_name": run, "project": os.environ.get("TRACKIO_PROJECT", PROJECT)}

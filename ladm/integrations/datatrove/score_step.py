@@ -35,6 +35,7 @@ class LadmScore(PipelineStep):  # type: ignore[misc]
         for documents in in_groups(data, self.batch_documents):
             with self.track_time("batch"):
                 scored = self.scorer.score([document.text for document in documents])
+            # Their order is that of the reader, which datatrove's writers and statistics rely on.
             for document, found in zip(documents, scored, strict=True):
                 document.metadata |= found.columns()
                 self.stat_update("scored" if found.score is not None else "without score")

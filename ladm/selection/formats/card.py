@@ -39,6 +39,7 @@ def card_text(manifest: Manifest, *, rows: int, folder: str) -> str:
 def _front_matter(manifest: Manifest, rows: int) -> Iterator[str]:
     content: dict[str, object] = {"tags": ["ladm", "long-context"], "task_categories": ["text-generation"]}
     content["size_categories"] = [next((name for most, name in _SIZES if rows < most), "n>1B")]
+    # The other formats are nothing that the Hub's viewer could open.
     if manifest.format in ("parquet", "jsonl"):
         files = [{"split": "train", "path": f"data/train-*.{manifest.format}"}]
         content["configs"] = [{"config_name": "default", "data_files": files}]
@@ -71,8 +72,9 @@ def _body(manifest: Manifest, rows: int, folder: str) -> Iterator[str]:
 
 
 def _settings(manifest: Manifest) -> dict[str, object]:
-    budget = {"budget_tokens": manifest.budget_tokens, "rule": manifest.rule, "domain_key": manifest.domain_key}
-    return budget | {name: manifest.run[name] for name in ("settings", "score", "layers") if name in manifest.run}
+    chosen = {"by": manifest.by, "budget": manifest.budget_text, "rule": manifest.rule}
+    chosen["domain_key"] = manifest.domain_key
+    return chosen | {name: manifest.run[name] for name in ("settings", "score", "layers") if name in manifest.run}
 
 
 def _cell(name: str) -> str:

@@ -18,6 +18,7 @@ def push_subset(folder: Path, repository: str, *, remedy: str) -> str:
     hub = HfApi(library_name="ladm")
     try:
         hub.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
+        # One commit holds all files, so that nobody loads a part of the subset.
         commit = hub.upload_folder(
             folder_path=folder, repo_id=repository, repo_type="dataset", commit_message="Subset selected with ladm"
         )
