@@ -43,6 +43,9 @@ class Command:
     result: Callable[[], Mapping[str, bytes]] | None = None
     """Files outside of `{out}` that it writes."""
     compares_output: bool = True
+    """False where standard output says how long it took."""
+    ignored: tuple[str, ...] = ()
+    """Names of files in `{out}` that may differ."""
 
     def run(self, out: Path) -> Outcome:
         shutil.rmtree(out, ignore_errors=True)
@@ -52,6 +55,7 @@ class Command:
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         files = {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+        files = {name: content for name, content in files.items() if name not in self.ignored}
         files |= {} if self.result is None else self.result()
         stdout = done.stdout if self.compares_output else ""
         return Outcome(exit_code=done.exit_code, stdout=stdout, stderr=done.stderr, files=files)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.corpus.rows import COPY_COLUMN
+from ladm.storage.checked_parquet import open_parquet, reading_parquet
 from ladm.storage.files import io_errors, sync_tree
 
 BLOCK_SCHEMA = pa.schema(
@@ -37,7 +38,20 @@ BLOCK_SCHEMA = pa.schema(
 """A block: `meta` and `carried` are JSON texts, because their shape is not known before every block is."""
 
 NO_COPY = -1
+BLOCK_REMEDY = "remove it, and the same command makes it again"
 _ROWS_AT_A_TIME = 32
+
+
+def open_block(path: Path) -> pq.ParquetFile:
+    """A sealed block, its checksums verified whenever it is read. Raises StorageError for a damaged one."""
+    return open_parquet(path, remedy=BLOCK_REMEDY)
+
+
+def read_block(path: Path, columns: list[str]) -> pa.Table:
+    """Some columns of a sealed block. Raises StorageError for a damaged one."""
+    file = open_block(path)
+    with reading_parquet(path, remedy=BLOCK_REMEDY):
+        return file.read(columns=columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +99,11 @@ def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool)
         # The rows go through a generator and a cache beside the blocks, so that memory does not grow with the corpus.
         cache = paths[0].parent / "cache"
         shutil.rmtree(cache, ignore_errors=True)
-        dataset = datasets.Dataset.from_generator(generate, features=features, cache_dir=str(cache))
+        try:
+            dataset = datasets.Dataset.from_generator(generate, features=features, cache_dir=str(cache))
+        except datasets.exceptions.DatasetGenerationError as error:
+            # What went wrong is inside: a damaged block, or a disk that is full.
+            raise error.__cause__ or error from None
         shutil.rmtree(output / "train", ignore_errors=True)
         (output / "dataset_dict.json").unlink(missing_ok=True)
         datasets.DatasetDict(train=dataset).save_to_disk(str(output))
@@ -101,7 +119,7 @@ def count_copies(blocks: Iterable[BlockRows], *, rows: int) -> int:
 def _rows(blocks: Sequence[BlockRows]) -> Iterator[dict[str, Any]]:
     for block in blocks:
         first = 0
-        for batch in pq.ParquetFile(block.path).iter_batches(batch_size=_ROWS_AT_A_TIME):
+        for batch in _batches(block.path):
             part = slice(first, first + len(batch))
             first += len(batch)
             copies = pa.array(block.copy_of[part], mask=block.copy_of[part] == NO_COPY)
@@ -109,8 +127,18 @@ def _rows(blocks: Sequence[BlockRows]) -> Iterator[dict[str, Any]]:
             yield from batch.filter(pa.array(block.is_kept[part])).to_pylist()
 
 
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    batches = open_block(path).iter_batches(batch_size=_ROWS_AT_A_TIME)
+    while True:
+        with reading_parquet(path, remedy=BLOCK_REMEDY):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
 def _has_ids(blocks: list[Path]) -> bool:
-    columns = (pq.read_table(path, columns=["id"])["id"] for path in blocks)
+    columns = (read_block(path, ["id"])["id"] for path in blocks)
     return any(column.null_count < len(column) for column in columns)
 
 
@@ -118,7 +146,7 @@ def _carried_kinds(blocks: list[Path]) -> dict[str, str]:
     """The carried columns in the order of their first appearance, each with one type for all its values."""
     kinds: dict[str, set[type]] = {}
     for path in blocks:
-        for text in pq.read_table(path, columns=["carried"])["carried"].to_pylist():
+        for text in read_block(path, ["carried"])["carried"].to_pylist():
             for name, value in json.loads(text).items():
                 kinds.setdefault(name, set()).add(type(value))
     names = {bool: "bool", int: "int64", float: "float64", str: "string"}
@@ -139,7 +167,7 @@ def _meta_feature(blocks: list[Path]) -> Any:
 
     fields: dict[str, pa.DataType] = {}
     for path in blocks:
-        metas = [json.loads(text) for text in pq.read_table(path, columns=["meta"])["meta"].to_pylist()]
+        metas = [json.loads(text) for text in read_block(path, ["meta"])["meta"].to_pylist()]
         try:
             block = pa.array(metas).type if metas else pa.struct([])
             for field in block:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ladm.corpus.assemble import BLOCK_SCHEMA
+from ladm.corpus.assemble import BLOCK_SCHEMA, open_block
 from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta, whole_text
 from ladm.corpus.documents import Document, text_at
 from ladm.corpus.groups import Group, Place
@@ -25,6 +25,7 @@ from ladm.corpus.missing_keys import keys_of, list_keys
 from ladm.corpus.tokenization import TokenizedText, Tokenizer, Window
 from ladm.errors import LadmError
 from ladm.settings.data import PrepareSettings
+from ladm.storage.checked_parquet import add_footer_checksum
 from ladm.storage.files import io_errors, replacing
 
 KEPT = "kept"
@@ -86,7 +87,8 @@ def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, pa
     metadata = {_METADATA_KEY: json.dumps({"counts": dict(counts), "end": asdict(group.end)}).encode()}
     table = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.with_metadata(metadata))
     with io_errors(path, "write"), replacing(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+        add_footer_checksum(partial)
     return record
 
 
@@ -107,8 +109,7 @@ def record_of_block(path: Path) -> BlockRecord | None:
     """What the block at `path` says of itself; None where there is no block."""
     if not path.exists():
         return None
-    with io_errors(path, "read"):
-        found = json.loads(pq.read_schema(path).metadata[_METADATA_KEY])
+    found = json.loads(open_block(path).schema_arrow.metadata[_METADATA_KEY])
     # Blocks of versions before 0.3 do not say where they end; they are made again.
     return BlockRecord(counts=found["counts"], end=Place(**found["end"])) if "end" in found else None
 

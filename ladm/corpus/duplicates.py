@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
-from ladm.corpus.assemble import NO_COPY, BlockRows
+from ladm.corpus.assemble import NO_COPY, BlockRows, read_block
 from ladm.corpus.blocks import DUPLICATE, KEPT, Counts
 from ladm.storage.files import io_errors
 
@@ -50,7 +49,7 @@ class SeenRows:
     def judge(self, path: Path) -> BlockRows:
         """What becomes of the rows of the next block."""
         with io_errors(path, "read"):
-            digests = pq.read_table(path, columns=["digest"])["digest"].to_pylist()
+            digests = read_block(path, ["digest"])["digest"].to_pylist()
         is_kept = np.ones(len(digests), dtype=np.bool_)
         copy_of = np.full(len(digests), NO_COPY, dtype=np.int64)
         for k, digest in enumerate(digests if not self._keep_duplicates else ()):
@@ -88,5 +87,5 @@ def count_tokens(blocks: Iterable[BlockRows], *, rows: int, width: int) -> Token
 
 def _column(path: Path, name: str) -> npt.NDArray[np.int64]:
     with io_errors(path, "read"):
-        values: npt.NDArray[np.int64] = pq.read_table(path, columns=[name])[name].to_numpy()
+        values: npt.NDArray[np.int64] = read_block(path, [name])[name].to_numpy()
     return values

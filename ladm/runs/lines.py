@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,23 @@ def read_lines(path: Path, *, start: int, stop: int) -> tuple[list[StoredLine], 
         lines.append(_stored(*decoded, path=path, offset=offset))
         offset = end + 1
     return lines, offset
+
+
+def whole_lines(content: bytes, path: Path) -> Iterator[bytes]:
+    """The lines of a unit whose content was read from `path`, up to a torn tail, their checksums verified.
+
+    Nothing is decoded, which takes ten times as long. Raises StorageError, with file and offset, for a damaged line.
+    """
+    offset = 0
+    while (end := content.find(b"\n", offset)) >= 0:
+        line = content[offset:end]
+        if b"\0" in line:
+            return
+        match = _LINE.fullmatch(line)
+        if match is None or zlib.crc32(match[1]) != int(match[2], 16):
+            raise StorageError(f"{path} is damaged at byte {offset}: the line is not as it was written")
+        yield line
+        offset = end + 1
 
 
 def read_records(path: Path, *, start: int, stop: int) -> list[Record]:

@@ -96,7 +96,7 @@ def digest_of_file(path: Path) -> str:
 
 def stored_digest(folder: Path, name: str) -> str | None:
     """The XXH3 that `scores.parquet` has of another result file; None in runs from before it had any."""
-    metadata = open_scores(folder).schema_arrow.metadata or {}
+    metadata = open_scores(folder).metadata.metadata or {}
     try:
         return str(json.loads(metadata[_METADATA_KEY])["xxh3_128"][name])
     except (KeyError, ValueError, TypeError):

@@ -8,21 +8,22 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import IncompleteError
+from ladm.errors import IncompleteError, StorageError
 from ladm.runs.claims import units_held
 from ladm.runs.folder import Run
 from ladm.runs.heartbeat import holder_of, is_locked, pulses
 from ladm.runs.layout import UNITS
+from ladm.runs.lines import whole_lines
 from ladm.runs.results import error_lines
 
 RATE_OVER_UNITS = 64
 # Matched as text: decoding every line of every unit would make the status of a large run take minutes.
-_ERROR_LINE = re.compile(rb'^\{"position": \d+, "status": "error", .*$', re.MULTILINE)
+_ERROR_LINE = re.compile(rb'\{"position": \d+, "status": "error", ')
 
 
 @dataclass
@@ -78,7 +79,10 @@ def status(run: Run) -> Status:
             with contextlib.suppress(FileNotFoundError):
                 found.done += unit.stop - unit.start
                 sealed_at.append((path.stat().st_mtime, unit.stop - unit.start))
-                found.errors.update(_error_types(path.read_bytes()))
+                lines = list(whole_lines(path.read_bytes(), path))
+                if len(lines) != unit.stop - unit.start:
+                    raise StorageError(f"{path} is damaged: {len(lines)} rows of {unit.stop - unit.start}")
+                found.errors.update(_error_types(lines))
     found.rows_a_second = _rate(sorted(sealed_at)[-RATE_OVER_UNITS:])
     if not found.finished:
         _add_signs_of_life(found, run)
@@ -102,21 +106,21 @@ def _add_signs_of_life(found: Status, run: Run) -> None:
 
 def _count_open(paths: list[Path], errors: Counter[str]) -> int:
     """Whole lines of an unfinished unit: those of the holder that has most."""
-    best = b""
+    best: list[bytes] = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            content = path.read_bytes()
             # Every holder starts with the rows of the ones before, so their rows must not be added up.
-            best = max(best, content[: content.rfind(b"\n") + 1], key=len)
+            best = max(best, list(whole_lines(path.read_bytes(), path)), key=len)
     errors.update(_error_types(best))
-    return best.count(b"\n")
+    return len(best)
 
 
-def _error_types(content: bytes) -> Iterator[str]:
+def _error_types(lines: Iterable[bytes]) -> Iterator[str]:
     """The error types of the rows without a score among the lines of a unit."""
-    for line in _ERROR_LINE.findall(content):
-        with contextlib.suppress(ValueError, KeyError):
-            yield json.loads(line)["error_type"]
+    for line in lines:
+        if _ERROR_LINE.match(line):
+            with contextlib.suppress(ValueError, KeyError):
+                yield json.loads(line)["error_type"]
 
 
 def _rate(sealed_at: list[tuple[float, int]]) -> float | None:

@@ -15,8 +15,11 @@ import yaml
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.method.grid import Method
 from ladm.method.reduction import Reduction
+from ladm.storage.json_object import content_checksum, is_checksum
 
 FORMAT = 1
+CHECKSUM = "checksum"
+"""The last key: a digit that changed in weights would be other scores without any error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ def profile_text(profile: Profile) -> str:
         "score": reduction,
         "found": profile.found,
     }
+    content[CHECKSUM] = content_checksum(content)
     # Keys stay in this order, and short lists on one line, because people read and edit profiles.
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
 
@@ -56,6 +60,7 @@ def read_profile(path: str | Path) -> Profile:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"--profile {path} is not YAML: {one_line(error)}") from None
     try:
+        _require_undamaged(content)
         # First, because a later format may lack the keys that are read below, and the message would miss the reason.
         if content["format"] != FORMAT:
             raise LadmError(f"format {content['format']}, and this version reads {FORMAT}")
@@ -79,6 +84,16 @@ def read_profile(path: str | Path) -> Profile:
     # Whatever is missing or of another type in a file that is valid YAML.
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"--profile {path} is not a profile of ladm calibrate: {one_line(error)}") from None
+
+
+def _require_undamaged(content: dict[str, Any]) -> None:
+    """Raise LadmError for a profile that is not as it was written. One without a checksum was edited by hand."""
+    checksum = content.pop(CHECKSUM, None)
+    if checksum is None:
+        if is_checksum(str(list(content.values())[-1])):
+            raise LadmError(f"is damaged: its last key should be {CHECKSUM}")
+    elif str(checksum) != content_checksum(content):
+        raise LadmError(f"is damaged, or was edited; if you edited it, remove the line {CHECKSUM} at its end")
 
 
 def _head(text: str) -> tuple[int, int]:

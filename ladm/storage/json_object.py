@@ -49,7 +49,7 @@ def parse_json_object(content: bytes, *, path: Path) -> dict[str, Any]:
         checksum = found.pop(CHECKSUM)
         if checksum not in (_checksum_of_text(content), _checksum(found)):
             raise StorageError(f"{path} is damaged: its content does not match its checksum")
-    elif found and _is_checksum(list(found.values())[-1]):
+    elif found and is_checksum(list(found.values())[-1]):
         # The name of the checksum itself is damaged. Without this check the file would count as one of an old version.
         raise StorageError(f"{path} is damaged: its last key should be {CHECKSUM}")
     return found
@@ -72,6 +72,16 @@ def chunks_with_checksum(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield b'%s"%08x"\n}\n' % (_LAST_KEY, checksum)
 
 
+def content_checksum(content: Mapping[str, Any]) -> str:
+    """CRC-32, in eight hexadecimal digits, of an object without regard to the order of its keys or to spaces."""
+    return _checksum(json.loads(json.dumps(content)))
+
+
+def is_checksum(value: Any) -> bool:
+    """Does it look like one?"""
+    return isinstance(value, str) and _DIGITS.fullmatch(value) is not None
+
+
 def _checksum_of_text(content: bytes) -> str:
     return f"{zlib.crc32(content[: max(0, content.rfind(_LAST_KEY))]):08x}"
 
@@ -82,7 +92,3 @@ def _checksum(content: dict[str, Any]) -> str:
     except (ValueError, RecursionError):
         return ""
     return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _is_checksum(value: Any) -> bool:
-    return isinstance(value, str) and _DIGITS.fullmatch(value) is not None
