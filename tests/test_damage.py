@@ -235,10 +235,13 @@ def test_an_open_unit_is_cut_at_a_torn_end_and_refused_when_damaged(tmp_path: Pa
         (tmp_path / "run" / "units" / "000001.jsonl").unlink()
         path = tmp_path / "run" / "units" / "000001.open"
         path.write_bytes(damaged)
+        message = None
         try:
             complete(tmp_path / "run", rows)
         except StorageError as error:
-            assert str(path) in str(error), how
+            message = str(error)
+        if message is not None:
+            assert str(path) in message, how
             refused += 1
         else:
             assert contents(tmp_path / "run") == whole, how

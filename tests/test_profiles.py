@@ -235,6 +235,7 @@ def test_a_profile_of_another_model_or_method_is_refused(ladm: Run, kept: tuple[
         1, f"ladm: {profile} scores with n 2, and {run} was scored with 4\n",
     )  # fmt: skip
     other = yaml.safe_load(profile.read_text())
+    del other["checksum"]
     other["model"]["sha256"]["model.safetensors"] = "0" * 64
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
     result = ladm("rescore", run, "--profile", tmp_path / "other.yaml", "--output", tmp_path / "a")
@@ -248,6 +249,24 @@ def test_a_profile_of_another_model_or_method_is_refused(ladm: Run, kept: tuple[
         "calibrate this one: ladm calibrate"
     )
     assert not (tmp_path / "a" / "run.json").exists()
+
+
+def test_a_profile_with_another_digit_is_refused_unless_its_checksum_is_removed(
+    kept: tuple[str, Path], tmp_path: Path
+) -> None:
+    path = write_profile(tmp_path / "p.yaml", kept[1], Reduction(layers=(0, 1), weights=(0.25, 0.75)))
+    text = path.read_text()
+    assert read_profile(path).reduction.weights == (0.25, 0.75)
+    path.write_text(text.replace("0.25", "0.27"))
+    with pytest.raises(UsageError) as caught:
+        read_profile(path)
+    message = "damaged, or edited by hand; if you edited it, remove the line checksum at its end"
+    assert str(caught.value) == f"--profile {path}: {message}"
+    path.write_text(text.replace("checksum", "checksuM"))
+    with pytest.raises(UsageError, match="damaged: its last key should be checksum$"):
+        read_profile(path)
+    path.write_text("".join(text.replace("0.25", "0.27").splitlines(keepends=True)[:-1]))
+    assert read_profile(path).reduction.weights == (0.27, 0.75)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +285,7 @@ def test_a_profile_that_cannot_be_used(
 ) -> None:
     path = write_profile(tmp_path / "p.yaml", kept[1], Reduction(layers=(0,)))
     content = yaml.safe_load(path.read_text())
+    del content["checksum"]
     change(content)
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(UsageError) as caught:

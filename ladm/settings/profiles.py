@@ -60,10 +60,10 @@ def read_profile(path: str | Path) -> Profile:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"--profile {path} is not YAML: {one_line(error)}") from None
     try:
-        _require_undamaged(content)
         # First, because a later format may lack the keys that are read below, and the message would miss the reason.
         if content["format"] != FORMAT:
             raise LadmError(f"format {content['format']}, and this version reads {FORMAT}")
+        _require_undamaged(content)
         score = content["score"]
         heads = score["heads"]
         return Profile(
@@ -91,9 +91,9 @@ def _require_undamaged(content: dict[str, Any]) -> None:
     checksum = content.pop(CHECKSUM, None)
     if checksum is None:
         if is_checksum(str(list(content.values())[-1])):
-            raise LadmError(f"is damaged: its last key should be {CHECKSUM}")
+            raise LadmError(f"damaged: its last key should be {CHECKSUM}")
     elif str(checksum) != content_checksum(content):
-        raise LadmError(f"is damaged, or was edited; if you edited it, remove the line {CHECKSUM} at its end")
+        raise LadmError(f"damaged, or edited by hand; if you edited it, remove the line {CHECKSUM} at its end")
 
 
 def _head(text: str) -> tuple[int, int]:
