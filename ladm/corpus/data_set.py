@@ -5,14 +5,25 @@ Imports no torch.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ladm.corpus.hub import TRAIN
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, StorageError, one_line
 from ladm.modeling.model_files import HUB_ID, hub_name
+
+
+@contextlib.contextmanager
+def reading_rows(name: str) -> Iterator[None]:
+    """Turn what a damaged data set makes Arrow or Python raise into a StorageError that names it."""
+    try:
+        yield
+    except (pa.ArrowException, UnicodeError, OSError) as error:
+        raise StorageError(f"cannot read {name}: {one_line(error)}") from None
 
 
 def load_split(name: str, *, split: str | None = None, config: str | None = None) -> Any:

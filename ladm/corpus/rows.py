@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ladm.corpus.data_set import load_split
+from ladm.corpus.data_set import load_split, reading_rows
 from ladm.corpus.meta import jsonable, look_up
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
 from ladm.corpus.tables import class_name
@@ -67,11 +67,12 @@ class Rows:
 
     def read(self, start: int, stop: int) -> list[Row]:
         """Rows `start` to `stop - 1`."""
-        carried = {} if self._carried is None else self._carried[start:stop]
+        with reading_rows(self.name):
+            carried = {} if self._carried is None else self._carried[start:stop]
+            named = self._names(start, stop)
+            raw = split_ids(self._ids[start:stop]["input_ids"].combine_chunks())
         absent = [None] * (stop - start)
         index, chunk, meta = (carried.get(column, absent) for column in _CARRIED)
-        named = self._names(start, stop)
-        raw = split_ids(self._ids[start:stop]["input_ids"].combine_chunks())
         return [
             Row(
                 position=start + k,
@@ -121,7 +122,8 @@ class Rows:
         stop = self._count if stop is None else stop
         kept = []
         for first in range(start, stop, IDENTITY_BLOCK_ROWS):
-            ids = self._ids[first : min(first + IDENTITY_BLOCK_ROWS, stop)]["input_ids"].combine_chunks()
+            with reading_rows(self.name):
+                ids = self._ids[first : min(first + IDENTITY_BLOCK_ROWS, stop)]["input_ids"].combine_chunks()
             if is_integer_list(ids.type):
                 kept.append(pc.list_value_length(ids).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
             else:
@@ -145,7 +147,8 @@ class Rows:
             raise LadmError(
                 f"{self.name} has no column {name} (it has {', '.join(sorted(self._dataset.column_names))})"
             )
-        values: list[Any] = self._dataset.select_columns([name])[start:stop][name]
+        with reading_rows(self.name):
+            values: list[Any] = self._dataset.select_columns([name])[start:stop][name]
         return self._labelled(name, values)
 
     def domains(self, key: str, start: int, stop: int) -> list[str | None]:
@@ -185,8 +188,9 @@ class Rows:
         """What `identity` would give if there were only the first `count` rows."""
         digest = xxhash.xxh3_128()
         for start in range(0, count, IDENTITY_BLOCK_ROWS):
-            for content in self._content(start, min(start + IDENTITY_BLOCK_ROWS, count)):
-                digest.update(content)
+            with reading_rows(self.name):
+                for content in self._content(start, min(start + IDENTITY_BLOCK_ROWS, count)):
+                    digest.update(content)
         return {"rows": count, "xxh3_128": digest.hexdigest()}
 
     def _content(self, start: int, stop: int) -> Iterator[bytes]:
@@ -215,7 +219,8 @@ def open_rows(source: str, *, limit: int | None = None) -> Rows:
 
     Raises LadmError with one line when it is neither, or holds no token ids.
     """
-    return Rows(load_split(source), name=source, limit=limit)
+    with reading_rows(source):
+        return Rows(load_split(source), name=source, limit=limit)
 
 
 def _is_whole_number(dataset: Any, column: str) -> bool:
