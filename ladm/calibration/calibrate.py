@@ -1,17 +1,20 @@
-"""Rows and a model -> a profile: make a contrast set of the rows, score it with all layers, choose the best score.
+"""Rows and a model -> a profile: make a contrast set of the rows, score it with all heads, choose the best score.
 
 The contrast set and its run stay in a folder beside the profile, so that a stopped calibration resumes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ladm.calibration.contrast import DEGRADED_EVERY, contrast_set, halves
+from ladm.calibration.band import intact_band
+from ladm.calibration.contrast import KINDS, ContrastRow, absent_kinds, contrast_set
 from ladm.calibration.contrast_scores import WITH_SIGMA, WITHOUT_SIGMA, read_contrast_scores
+from ladm.calibration.packages import Halves, split_by_package
 from ladm.calibration.result import CalibrationResult, analyse
-from ladm.calibration.sample import DocumentSample, sample_documents
+from ladm.calibration.sample import DocumentSample, ListSample, sample_documents, sample_lists
 from ladm.calibration.work_folder import CONTRAST, RUN, open_work_folder, save_contrast
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, UsageError
@@ -23,7 +26,7 @@ from ladm.scoring.row_checks import require_rows, require_tokenizer
 from ladm.scoring.score import score as run_score
 from ladm.settings.calibration import CalibrateSettings
 from ladm.settings.layers import parse_layers
-from ladm.settings.profiles import Profile, profile_text
+from ladm.settings.profiles import Profile, Quantiles, profile_text
 from ladm.settings.score import ScoreSettings
 from ladm.storage.files import io_errors, write_whole
 
@@ -49,31 +52,75 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
         documents=settings.documents,
         seed=settings.seed,
         domain_key=settings.domain_key,
+        package_key=settings.package_key,
         exclude_domains=settings.exclude_domains,
+    )
+    lists = sample_lists(
+        open_rows(settings.lists) if settings.lists else None,
+        facts=facts,
+        length_tokens=sample.length_tokens,
+        domain_key=settings.domain_key,
+        package_key=settings.package_key,
     )
     facts = facts.at_length(sample.length_tokens)
     _require_layer_within_cost(settings, facts)
     # Checked before the folder is created, so that a mistake in the settings leaves nothing behind.
     scoring = _score_settings(settings, sample, folder=folder)
     open_work_folder(folder, rows=settings.rows)
-    half_of = halves(sample.groups, seed=settings.seed)
-    contrast = contrast_set(sample.ids, half_of, span_tokens=scoring.method.span_tokens, seed=settings.seed)
+    halves, contrast = make_contrast(sample, lists, span_tokens=scoring.method.span_tokens, seed=settings.seed)
     echo(
         f"contrast  {len(contrast):,} rows of {sample.length_tokens:,} tokens from {len(sample.ids):,} documents, "
         f"stored in {folder}"
     )
-    if len(sample.ids) < FEW_DOCUMENTS:
-        echo(f"warning   {len(sample.ids)} documents are few: the intervals will be wide; use at least {FEW_DOCUMENTS}")
+    for line in contrast_notes(sample, halves, contrast):
+        echo(line)
     save_contrast(contrast, folder)
     run_score(scoring, echo=echo, progress=progress)
     run = Run.read(folder / RUN)
-    scores = read_contrast_scores(run, contrast, num_layers=facts.num_layers, heads=settings.heads)
-    result = analyse(scores, objective=settings.objective, max_cost=settings.most_cost, seed=settings.seed)
+    scores = read_contrast_scores(
+        run, contrast, clusters_of(sample, halves, contrast), num_layers=facts.num_layers,
+        heads=settings.search != "layers",
+    )  # fmt: skip
+    result = analyse(
+        scores, search=settings.search, objective=settings.objective, max_cost=settings.most_cost, seed=settings.seed
+    )
+    band = intact_band(run, scores, result.recommended)
     with io_errors(output, "write"):
         output.parent.mkdir(parents=True, exist_ok=True)
     # Last, so that a profile exists only where the calibration is complete.
-    write_whole(output, [profile_text(_profile(settings, run, sample, result)).encode()])
+    write_whole(output, [profile_text(_profile(settings, run, sample, result, band=band)).encode()])
     return result
+
+
+def make_contrast(
+    sample: DocumentSample, lists: ListSample, *, span_tokens: int, seed: int, kinds: tuple[str, ...] = KINDS
+) -> tuple[Halves, list[ContrastRow]]:
+    """The halves, and the rows of the contrast set."""
+    halves = split_by_package(sample.packages, sample.groups, seed=seed, list_packages=lists.packages)
+    rows = contrast_set(sample.ids, halves, span_tokens=span_tokens, seed=seed, kinds=kinds, lists=lists.ids)
+    return halves, rows
+
+
+def contrast_notes(
+    sample: DocumentSample, halves: Halves, contrast: list[ContrastRow], kinds: tuple[str, ...] = KINDS
+) -> Iterator[str]:
+    """What limits the contrast set, a line for each: few documents, few packages, kinds that it lacks."""
+    if len(sample.ids) < FEW_DOCUMENTS:
+        yield f"warning   {len(sample.ids)} documents are few: the intervals will be wide; use at least {FEW_DOCUMENTS}"
+    packages = len(set(sample.packages))
+    if not halves.by_package:
+        yield (
+            f"warning   {packages} package{'s' * (packages != 1)} are too few to hold out whole ones, so documents are "
+            "held out; see --package-key"
+        )
+    for line in absent_kinds(contrast, kinds):
+        yield f"absent    {line}"
+
+
+def clusters_of(sample: DocumentSample, halves: Halves, contrast: list[ContrastRow]) -> list[str]:
+    """What is held out together and drawn together, for every row of the set."""
+    of_document = [*halves.clusters(sample.groups), *halves.list_packages]
+    return [of_document[row.document] for row in contrast]
 
 
 def work_folder(settings: CalibrateSettings) -> Path:
@@ -124,18 +171,27 @@ def require_spans(settings: ScoreSettings, length_tokens: int) -> None:
         )
 
 
-def _profile(settings: CalibrateSettings, run: Run, sample: DocumentSample, result: CalibrationResult) -> Profile:
+def _profile(
+    settings: CalibrateSettings,
+    run: Run,
+    sample: DocumentSample,
+    result: CalibrationResult,
+    *,
+    band: dict[str, Quantiles],
+) -> Profile:
     identity = run.identity
     return Profile(
         model=identity.model,
-        method=replace(identity.method, ablation=result.recommended.form),
+        method=replace(identity.method, ablation=result.recommended.form.ablation),
         length_tokens=sample.length_tokens,
         reduction=result.reduction,
+        band=band,
         found={
             "documents": len(sample.ids),
-            "degraded_every": DEGRADED_EVERY,
+            "packages": len(set(sample.packages)),
             "seed": settings.seed,
             "objective": settings.objective,
+            "search": settings.search,
             "dtype": identity.dtype,
             "data": identity.data["xxh3_128"],
             **result.summary(),

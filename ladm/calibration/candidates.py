@@ -1,28 +1,30 @@
 """CDS of a contrast set, by layer or head -> the ways to make a score of them, and the best one. Imports no torch.
 
-Candidates are compared on one half of the documents; the other half judges the winner, because the best of many
-candidates looks better on the rows that it was picked by than it is.
+Candidates are compared by the AUC of their worst kind on one half of the documents; the other half judges the winner,
+because the best of many candidates looks better on the rows that it was picked by than it is.
 
-Shape suffixes: A intact documents, B pasted rows, P layers or heads.
+Shape suffixes: B rows, P layers or heads.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ladm.calibration.contrast import INTACT
-from ladm.calibration.contrast_scores import WITH_SIGMA, ContrastScores
-from ladm.calibration.estimates import Estimate, Wins, auc, estimate, estimate_auc, wins
+from ladm.calibration.contrast_scores import CHOSEN_ON, RELEASED, ContrastScores, Form
+from ladm.calibration.estimates import auc, estimate_worst
+from ladm.calibration.signed_heads import fit_signed_heads, labelled
 from ladm.errors import LadmError
-from ladm.method.grid import Ablation
 from ladm.method.reduction import Floats, Reduction, reduce_cds
+from ladm.settings.calibration import Search
 
-CHOSEN_ON, JUDGED_ON = 0, 1
-"""The half of the documents that candidates are compared on, and the half that the chosen one is judged on."""
 HEAD_COUNTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+SIGNED_STOPS = 4
+"""Signed heads are fitted with all layers that the cost allows, and with these parts of all layers."""
 SMALLEST = 1e-300
 """Stands for a CDS of 0 where a logarithm or a quotient is needed."""
 INTERVAL_IN_ERRORS = 2 * 1.96
@@ -33,16 +35,16 @@ INTERVAL_IN_ERRORS = 2 * 1.96
 class Candidate:
     """A way to make one score: some columns of a form, reduced. `cost` is the share of a forward pass that it needs."""
 
-    form: Ablation = WITH_SIGMA
+    form: Form = RELEASED
     heads: bool = False
     columns: tuple[int, ...]
     how: str
     weights: tuple[float, ...] | None
     cost: float
 
-    def score(self, scores: ContrastScores, kind: str, half: int | None) -> Floats:
-        """Scores of the rows of a kind: (B,)."""
-        cds_BP = scores.rows(kind, half, self.form, heads=self.heads)
+    def values(self, scores: ContrastScores) -> Floats:
+        """Scores of all rows: (B,)."""
+        cds_BP = scores.columns(self.form, heads=self.heads)
         return reduce_cds(cds_BP[:, list(self.columns)], self.how, self.weights)
 
     def reduction(self, scores: ContrastScores) -> Reduction:
@@ -50,74 +52,48 @@ class Candidate:
         parts = [scores.layer_and_head(column, heads=self.heads) for column in self.columns]
         layers = tuple(sorted({layer for layer, _ in parts}))
         heads = tuple((layer, head or 0) for layer, head in parts) if self.heads else None
-        return Reduction(how=self.how, layers=layers, heads=heads, weights=self.weights)
+        return Reduction(how=self.how, layers=layers, heads=heads, weights=self.weights, focus=self.form.focus)
 
 
-def all_layers(scores: ContrastScores, how: str) -> Candidate:
+def all_layers(scores: ContrastScores, how: str, *, form: Form = RELEASED) -> Candidate:
     """The mean or the median over all layers: what every user has without calibration."""
     P = len(scores.layers)
-    return Candidate(columns=tuple(range(P)), how=how, weights=None, cost=scores.cost_of(P - 1, heads=False))
-
-
-def wins_of(scores: ContrastScores, candidate: Candidate, kinds: tuple[str, ...], half: int | None) -> list[Wins]:
-    """Intact documents against the rows of each kind, scored by the candidate."""
-    intact_A, documents_A = candidate.score(scores, INTACT, half), scores.documents_of(INTACT, half)
-    return [
-        Wins(
-            wins_AB=wins(intact_A, candidate.score(scores, kind, half)),
-            intact_A=documents_A,
-            rows_B=scores.documents_of(kind, half),
-        )
-        for kind in kinds
-    ]
-
-
-def judge(
-    scores: ContrastScores, candidate: Candidate, kinds: tuple[str, ...], *, half: int | None, seed: int
-) -> Estimate:
-    """The candidate's AUC, averaged over `kinds`, with its interval."""
-    return estimate_auc(wins_of(scores, candidate, kinds, half), seed=seed)
-
-
-def gain(
-    scores: ContrastScores,
-    candidate: Candidate,
-    over: Candidate,
-    kinds: tuple[str, ...],
-    *,
-    half: int | None,
-    seed: int,
-) -> Estimate:
-    """How much higher the AUC of `candidate` is than that of `over` on the same documents, with the paired interval."""
-    ours, theirs = wins_of(scores, candidate, kinds, half), wins_of(scores, over, kinds, half)
-    return estimate([a - b for a, b in zip(ours, theirs, strict=True)], seed=seed)
+    return Candidate(form=form, columns=tuple(range(P)), how=how, weights=None, cost=scores.cost_of(P - 1, heads=False))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateResult:
-    """How well a candidate does on the first half: AUC averaged over the pasted kinds, and effect size."""
+    """How well a candidate does on the first half: AUC and effect size of its worst kind."""
 
     candidate: Candidate
     auc: float
     effect: float
 
 
-def evaluate_candidates(scores: ContrastScores) -> list[CandidateResult]:
-    """Every candidate with its AUC and effect size on the first half."""
+def evaluate_candidates(
+    scores: ContrastScores, *, search: Search, most_cost: float = 1.0, seed: int = 0
+) -> list[CandidateResult]:
+    """Every candidate with the AUC and the effect size of its worst kind on the first half."""
+    if search == "signed":
+        return list(_signed(scores, most_cost=most_cost, seed=seed))
+    masks = [scores.mask(kind, CHOSEN_ON) for kind in (INTACT, *scores.bad)]
     results = []
-    for candidate in _candidates(scores):
-        intact_A = candidate.score(scores, INTACT, CHOSEN_ON)
-        pasted = [candidate.score(scores, kind, CHOSEN_ON) for kind in scores.pasted]
-        mean = float(np.mean([auc(intact_A, pasted_B) for pasted_B in pasted]))
-        effect = float(np.mean([_effect_size(intact_A, pasted_B) for pasted_B in pasted]))
-        results.append(CandidateResult(candidate=candidate, auc=mean, effect=effect))
+    for candidate in _candidates(scores, heads=search == "heads"):
+        intact_A, *bad = (candidate.values(scores)[mask] for mask in masks)
+        results.append(
+            CandidateResult(
+                candidate=candidate,
+                auc=min(auc(intact_A, bad_B) for bad_B in bad),
+                effect=min(_effect_size(intact_A, bad_B) for bad_B in bad),
+            )
+        )
     return results
 
 
 def choose(scores: ContrastScores, results: list[CandidateResult], *, most_cost: float, seed: int) -> Candidate:
-    """The candidate that separates best on the first half, among those that cost at most `most_cost`.
+    """The candidate with the best worst kind on the first half, among those that cost at most `most_cost`.
 
-    Of the candidates whose AUC is within one standard error of the best, the one with the largest effect size.
+    Of the candidates within one standard error of the best, the one with the largest effect size.
 
     Raises LadmError when no candidate is cheap enough.
     """
@@ -126,25 +102,27 @@ def choose(scores: ContrastScores, results: list[CandidateResult], *, most_cost:
     if not allowed:
         raise LadmError(f"no layer ends within {most_cost:g} of a forward pass; allow more with --max-cost")
     best = max(allowed, key=lambda each: each.auc)
-    found = judge(scores, best.candidate, scores.pasted, half=CHOSEN_ON, seed=seed)
+    if best.candidate.how == "signed":
+        # Judged on clusters that were held out, so the best needs no further precaution.
+        return best.candidate
+    found = estimate_worst(scores.wins(best.candidate.values(scores), scores.bad, CHOSEN_ON), seed=seed)
     error = (found.high - found.low) / INTERVAL_IN_ERRORS
     # AUC saturates: on a few dozen documents many candidates reach 1.0, and differ only in how far they separate.
     near = [each for each in allowed if each.auc >= best.auc - error]
     return max(near, key=lambda each: each.effect).candidate
 
 
-def _effect_size(intact_A: Floats, pasted_B: Floats) -> float:
-    """(mean log score of the intact - of the pasted) / pooled standard deviation of the log scores."""
+def _effect_size(intact_A: Floats, bad_B: Floats) -> float:
+    """(mean log score of the intact - of the bad rows) / pooled standard deviation of the log scores."""
     # CDS are closer to log-normal than to normal, and a logarithm makes the effect independent of their scale.
-    a, b = (np.log(np.maximum(values, SMALLEST)) for values in (intact_A, pasted_B))
-    spread = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
+    a, b = (np.log(np.maximum(values, SMALLEST)) for values in (intact_A, bad_B))
+    spread = np.sqrt((a.var() + b.var()) / 2)
     return float((a.mean() - b.mean()) / max(spread, 1e-12))
 
 
-def _candidates(scores: ContrastScores) -> Iterator[Candidate]:
+def _candidates(scores: ContrastScores, *, heads: bool) -> Iterator[Candidate]:
     """Windows of layers, or the heads that do best alone, in every form and reduced in every way."""
-    heads = scores.has_heads
-    for form in scores.cds:
+    for form in scores.by_head if heads else scores.cds:
         for columns in _best_heads(scores, form) if heads else _windows(scores):
             cost = scores.cost_of(max(columns), heads=heads)
             weights = _equalising_weights(scores, columns, form, heads=heads)
@@ -154,19 +132,45 @@ def _candidates(scores: ContrastScores) -> Iterator[Candidate]:
                 yield Candidate(form=form, heads=heads, columns=columns, how=how, weights=w, cost=cost)
 
 
+def _signed(scores: ContrastScores, *, most_cost: float, seed: int) -> Iterator[CandidateResult]:
+    """Signed weights for all heads up to a layer, for a few such layers and for every form of the heads.
+
+    Their AUC is that of clusters that were held out, because weights for hundreds of heads fit any rows they have seen.
+    """
+    L, H = len(scores.layers), scores.num_heads or 1
+    allowed = sum(scores.cost_of(k * H, heads=True) <= most_cost + 1e-9 for k in range(L))
+    # No stop beyond what the cost allows; at least the first layer, whose cost `choose` then judges.
+    stops = sorted({min(max(allowed, 1), math.ceil(L * part / SIGNED_STOPS)) for part in range(1, SIGNED_STOPS + 1)})
+    first = np.isin(scores.kinds, (INTACT, *scores.bad)) & (scores.halves == CHOSEN_ON)
+    for form, cds_BP in scores.by_head.items():
+        for stop in stops:
+            columns = tuple(range(stop * H))
+            rows = labelled(cds_BP[first][:, list(columns)], scores.kinds[first], scores.clusters[first], intact=INTACT)
+            fit = fit_signed_heads(rows, seed=seed)
+            # Six digits, which a profile stores without loss.
+            weights = tuple(float(f"{w:.6g}") for w in fit.weights_P)
+            yield CandidateResult(
+                candidate=Candidate(
+                    form=form, heads=True, columns=columns, how="signed", weights=weights,
+                    cost=scores.cost_of(columns[-1], heads=True),
+                ),
+                auc=fit.worst_auc,
+                effect=fit.worst_auc,
+            )  # fmt: skip
+
+
 def _windows(scores: ContrastScores) -> Iterator[tuple[int, ...]]:
     """Every run of neighbouring layers: P (P + 1) / 2 of them. All subsets would be 2^P, far more than rows."""
     P = len(scores.layers)
     yield from (tuple(range(first, last + 1)) for first in range(P) for last in range(first, P))
 
 
-def _best_heads(scores: ContrastScores, form: Ablation) -> Iterator[tuple[int, ...]]:
-    """For each layer to stop at, the k heads up to it with the best AUC of their own on the first half; several k."""
+def _best_heads(scores: ContrastScores, form: Form) -> Iterator[tuple[int, ...]]:
+    """For each layer to stop at, the k heads up to it with the best worst kind of their own on the first half."""
     P, heads_per_layer = scores.num_columns(heads=True), scores.num_heads or 1
-    singles = [Candidate(form=form, heads=True, columns=(k,), how="mean", weights=None, cost=0.0) for k in range(P)]
-    auc_P = np.array(
-        [np.mean([w.wins_AB.mean() for w in wins_of(scores, c, scores.pasted, CHOSEN_ON)]) for c in singles]
-    )
+    cds_BP = scores.columns(form, heads=True)
+    intact, *bad = (scores.mask(kind, CHOSEN_ON) for kind in (INTACT, *scores.bad))
+    auc_P = np.array([min(auc(cds_BP[intact, k], cds_BP[mask, k]) for mask in bad) for k in range(P)])
     for stop in range(heads_per_layer, P + 1, heads_per_layer):
         # Stable, so that heads of equal AUC are taken in the order of the layers, the same on every machine.
         order = np.argsort(-auc_P[:stop], kind="stable")
@@ -174,13 +178,13 @@ def _best_heads(scores: ContrastScores, form: Ablation) -> Iterator[tuple[int, .
 
 
 def _equalising_weights(
-    scores: ContrastScores, columns: tuple[int, ...], form: Ablation, *, heads: bool
+    scores: ContrastScores, columns: tuple[int, ...], form: Form, *, heads: bool
 ) -> tuple[float, ...]:
     """Weights that give every column the same median over the intact documents of the first half.
 
     CDS of layers differ by orders of magnitude, so a plain mean is little more than its largest layer. The weights
     sum to 1 and have six digits, which a profile stores without loss.
     """
-    medians = np.median(scores.rows(INTACT, CHOSEN_ON, form, heads=heads)[:, list(columns)], axis=0)
+    medians = np.median(scores.columns(form, heads=heads)[scores.mask(INTACT, CHOSEN_ON)][:, list(columns)], axis=0)
     weights = 1 / np.maximum(medians, SMALLEST)
     return tuple(float(f"{w:.6g}") for w in weights / weights.sum())

@@ -1,6 +1,6 @@
-"""The finished run of a contrast set -> CDS of every row by layer and head, in both forms. Imports no torch.
+"""The finished run of a contrast set -> CDS of every row by layer and head, in every form. Imports no torch.
 
-Shape suffixes: B rows of one kind, P layers or heads.
+Shape suffixes: B rows, P layers or heads.
 """
 
 from __future__ import annotations
@@ -10,64 +10,101 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ladm.calibration.contrast import INTACT, PASTED, ContrastRow
+from ladm.calibration.contrast import INTACT, KINDS, PASTED, SAME_PACKAGE, ContrastRow
+from ladm.calibration.estimates import Clusters, Wins, wins
 from ladm.errors import LadmError
-from ladm.method.grid import Ablation
+from ladm.method.grid import Ablation, FocusKind
 from ladm.method.reduction import Floats, kept_column
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, read_scores
 
 WITH_SIGMA: Ablation = "none"
 WITHOUT_SIGMA: Ablation = "no-std"
-"""The two forms of CDS, each called what the setting `ablation` calls it."""
 MIN_SCORED_PER_KIND = 6
+CHOSEN_ON, JUDGED_ON = 0, 1
+"""The half of the documents that a score is chosen on, and the half that the chosen one is judged on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One of the four ways to compute CDS in one pass."""
+
+    focus: FocusKind = "plain"
+    ablation: Ablation = WITH_SIGMA
+
+    def column(self, *, heads: bool) -> str:
+        """Its column in a run that was scored with sigma."""
+        return kept_column(heads=heads, second_form=self.ablation == WITHOUT_SIGMA, focus=self.focus)
+
+    def __str__(self) -> str:
+        weighted = ", value-weighted" if self.focus == "value" else ""
+        return f"{'with' if self.ablation == WITH_SIGMA else 'without'} sigma{weighted}"
+
+
+RELEASED = Form()
+ROBUST = Form(focus="value", ablation=WITHOUT_SIGMA)
+FORMS = (RELEASED, Form(ablation=WITHOUT_SIGMA), Form(focus="value"), ROBUST)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastScores:
-    """CDS of every scored row of a contrast set, by form: with sigma (`none`) and without (`no-std`).
+    """CDS of every scored row of a contrast set, by form.
 
     `cds` has a column for each of `layers`; `by_head`, where heads are compared, `num_heads` columns for each.
+    `counts` are numbers of a row that need no model, such as its gzip ratio.
     """
 
     kinds: npt.NDArray[np.str_]
     halves: npt.NDArray[np.int64]
-    documents: npt.NDArray[np.int64]
-    """The document that a row consists of, or that a pasted row begins with."""
-    cds: dict[Ablation, Floats]
-    by_head: dict[Ablation, Floats] = field(default_factory=dict)
+    clusters: Clusters
+    """What is held out and drawn together: the package of a row's first token, or its document."""
+    cds: dict[Form, Floats]
+    by_head: dict[Form, Floats] = field(default_factory=dict)
+    counts: dict[str, Floats] = field(default_factory=dict)
+    copy_share: Floats | None = None
+    sink_mass: Floats | None = None
+    """Both by layer; None where they were not stored."""
     layers: tuple[int, ...]
     num_layers: int
     """Layers of the model, of which `layers` may be a part."""
     num_heads: int | None = None
 
-    @property
-    def has_heads(self) -> bool:
-        """Are single heads compared instead of whole layers?"""
-        return self.num_heads is not None
+    def columns(self, form: Form, *, heads: bool) -> Floats:
+        """CDS of all rows: (B, P)."""
+        return (self.by_head if heads else self.cds)[form]
 
-    def rows(self, kind: str, half: int | None, form: Ablation, *, heads: bool = False) -> Floats:
-        """CDS of the rows of a kind, of one half or (None) of both: (B, P)."""
-        cds_BP: Floats = (self.by_head if heads else self.cds)[form][self._mask(kind, half)]
-        return cds_BP
-
-    def documents_of(self, kind: str, half: int | None) -> npt.NDArray[np.int64]:
-        """The documents of those rows: (B,)."""
-        documents_B: npt.NDArray[np.int64] = self.documents[self._mask(kind, half)]
-        return documents_B
-
-    def _mask(self, kind: str, half: int | None) -> npt.NDArray[np.bool_]:
+    def mask(self, kind: str, half: int | None) -> npt.NDArray[np.bool_]:
+        """The rows of a kind, of one half or (None) of both: (B,)."""
         of_kind: npt.NDArray[np.bool_] = self.kinds == kind
         return of_kind if half is None else of_kind & (self.halves == half)
+
+    def wins(self, values_B: Floats, kinds: tuple[str, ...], half: int | None) -> list[Wins]:
+        """Intact documents against the rows of each kind, by a score of all rows."""
+        intact = self.mask(INTACT, half)
+        masks = [self.mask(kind, half) for kind in kinds]
+        return [
+            Wins(
+                wins_AB=wins(values_B[intact], values_B[mask]),
+                intact_A=self.clusters[intact],
+                rows_B=self.clusters[mask],
+            )
+            for mask in masks
+        ]
 
     def num_columns(self, *, heads: bool) -> int:
         """P."""
         return len(self.layers) * ((self.num_heads or 1) if heads else 1)
 
     @property
+    def bad(self) -> tuple[str, ...]:
+        """The kinds that intact documents are compared with, of those that occur in every half that was scored."""
+        halves = sorted(set(self.halves.tolist()))
+        return tuple(kind for kind in KINDS if all(self.mask(kind, half).any() for half in halves))
+
+    @property
     def pasted(self) -> tuple[str, ...]:
-        """The kinds of pasted rows that occur."""
-        return tuple(kind for kind in PASTED if kind in self.kinds)
+        """The kinds of pasted rows among them."""
+        return tuple(kind for kind in self.bad if kind in (*PASTED, SAME_PACKAGE))
 
     def layer_and_head(self, column: int, *, heads: bool) -> tuple[int, int | None]:
         """What a column holds; the head is None where columns are whole layers."""
@@ -80,42 +117,71 @@ class ContrastScores:
         return (self.layer_and_head(column, heads=heads)[0] + 1) / self.num_layers
 
 
-def read_contrast_scores(run: Run, contrast: list[ContrastRow], *, num_layers: int, heads: bool) -> ContrastScores:
-    """Read the CDS of a finished run of `contrast`. Rows without a score are left out.
+def read_contrast_scores(
+    run: Run,
+    contrast: list[ContrastRow],
+    clusters: list[str],
+    *,
+    num_layers: int,
+    heads: bool,
+    halves: tuple[int, ...] = (CHOSEN_ON, JUDGED_ON),
+) -> ContrastScores:
+    """Read the CDS of a finished run of `contrast`, whose rows have these clusters. Rows without a score are left out.
 
-    Raises LadmError when too few rows of a kind have a score.
+    `halves` are those that were scored. Raises LadmError when too few rows of a kind have a score.
     """
-    # A calibration stores both forms, a check only the one with sigma.
     available = columns_of(run.folder)
-    column_of = {form: kept_column(heads=False, second_form=form == WITHOUT_SIGMA) for form in _FORMS}
-    forms = [form for form in _FORMS if column_of[form] in available]
-    head_column_of = {form: kept_column(heads=True, second_form=form == WITHOUT_SIGMA) for form in forms if heads}
-    names = [*(column_of[form] for form in forms), *head_column_of.values()]
+    forms = [form for form in FORMS if form.column(heads=False) in available]
+    by_head = [form for form in forms if heads and form.column(heads=True) in available]
+    others = [name for name in ("copy_share_per_layer", "sink_mass_per_layer") if name in available]
+    names = [form.column(heads=False) for form in forms] + [form.column(heads=True) for form in by_head] + others
     table = read_scores(run.folder, ["index", *names])
     # The index of a row is its place in the contrast set; rows without a score are missing in the table.
-    scored = [contrast[index] for index in table["index"].to_pylist()]
-    _require_enough(run, contrast, scored)
+    places = table["index"].to_pylist()
+    scored = [contrast[place] for place in places]
+    _require_enough(run, contrast, scored, halves)
     values = {name: np.array(table[name].to_pylist(), dtype=np.float64) for name in names}
-    by_head = {form: values[name] for form, name in head_column_of.items()}
     layers = run.identity.layers
+    _, numbers = np.unique([clusters[place] for place in places], return_inverse=True)
     return ContrastScores(
         kinds=np.array([row.kind for row in scored]),
         halves=np.array([row.half for row in scored]),
-        documents=np.array([row.document for row in scored]),
-        cds={form: values[column_of[form]] for form in forms},
-        by_head=by_head,
+        clusters=numbers,
+        cds={form: values[form.column(heads=False)] for form in forms},
+        by_head={form: values[form.column(heads=True)] for form in by_head},
+        counts=count_baselines(scored),
+        copy_share=values.get("copy_share_per_layer"),
+        sink_mass=values.get("sink_mass_per_layer"),
         layers=layers,
         num_layers=num_layers,
-        num_heads=by_head[WITH_SIGMA].shape[1] // len(layers) if heads else None,
+        num_heads=values[by_head[0].column(heads=True)].shape[1] // len(layers) if by_head else None,
     )
 
 
-_FORMS = (WITH_SIGMA, WITHOUT_SIGMA)
+def count_baselines(rows: list[ContrastRow]) -> dict[str, Floats]:
+    """What a row's ids say without a model: `F` (far_rare) and `gzip` (gzip_ratio), which every score has to beat.
+
+    The unigram table of a half is counted on the intact documents of the other half, whose packages it shares none of.
+    """
+    from ladm.signals.text_statistics import UnigramTable, text_statistics
+
+    vocabulary = 1 + max(int(row.ids.max()) for row in rows)
+    tables = {
+        half: UnigramTable.count(
+            (row.ids for row in rows if row.kind == INTACT and row.half != half), vocab_size=vocabulary
+        )
+        for half in (CHOSEN_ON, JUDGED_ON)
+    }
+    found = [text_statistics(row.ids, None, unigrams=tables[row.half]) for row in rows]
+    return {
+        "F": np.array([each.far_rare for each in found]),
+        "gzip": np.array([each.gzip_ratio for each in found]),
+    }
 
 
-def _require_enough(run: Run, contrast: list[ContrastRow], scored: list[ContrastRow]) -> None:
+def _require_enough(run: Run, contrast: list[ContrastRow], scored: list[ContrastRow], halves: tuple[int, ...]) -> None:
     for kind in dict.fromkeys(row.kind for row in contrast if row.kind == INTACT or row.kind in PASTED):
-        for half in (0, 1):
+        for half in halves:
             count = sum((row.kind, row.half) == (kind, half) for row in scored)
             if count < MIN_SCORED_PER_KIND:
                 raise LadmError(

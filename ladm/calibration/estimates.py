@@ -1,6 +1,9 @@
-"""Scores of intact and of pasted documents -> AUC with a 95 % interval, by bootstrap over documents. Imports no torch.
+"""Scores of intact documents and of bad rows -> AUC with a 95 % interval, by bootstrap over clusters. Imports no torch.
 
-Shape suffixes: A intact documents, B pasted rows of one kind, D documents, R bootstrap draws.
+A cluster is what is drawn together: a package with all its rows, or a document where packages are too few. Rows of one
+package resemble each other, so intervals that take them for independent are too narrow.
+
+Shape suffixes: A intact documents, B bad rows of one kind, C clusters, K kinds, R bootstrap draws.
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ import numpy.typing as npt
 
 from ladm.method.reduction import Floats
 
-Documents = npt.NDArray[np.int64]
-"""Numbers of documents."""
+Clusters = npt.NDArray[np.int64]
+"""The number of the cluster of each row."""
 BOOTSTRAP_DRAWS = 2000
 
 
@@ -33,73 +36,137 @@ class Estimate:
         return [round(number, 4) for number in (self.value, self.low, self.high)]
 
 
-def auc(intact_A: Floats, pasted_B: Floats) -> float:
+def auc(intact_A: Floats, bad_B: Floats) -> float:
     """The share of pairs in which the intact document scores higher; a tie counts half."""
-    return float(wins(intact_A, pasted_B).mean())
+    return float(wins(intact_A, bad_B).mean())
 
 
-def wins(intact_A: Floats, pasted_B: Floats) -> Floats:
-    """1 where an intact document scores higher than a pasted row, 1/2 for a tie, 0 where it scores lower: (A, B)."""
-    above: Floats = (intact_A[:, None] > pasted_B).astype(np.float64)
-    ties: Floats = (intact_A[:, None] == pasted_B) / 2
+def wins(intact_A: Floats, bad_B: Floats) -> Floats:
+    """1 where an intact document scores higher than a bad row, 1/2 for a tie, 0 where it scores lower: (A, B)."""
+    above: Floats = (intact_A[:, None] > bad_B).astype(np.float64)
+    ties: Floats = (intact_A[:, None] == bad_B) / 2
     return above + ties
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wins:
-    """Every intact document against every row of one kind, and the documents that both come from.
+    """Every intact document against every row of one kind, and the clusters that both come from.
 
     `wins_AB` is a result of `wins`, or the difference of two such matrices; its mean is an AUC, or a gain in AUC.
     """
 
     wins_AB: Floats
-    intact_A: Documents
-    rows_B: Documents
+    intact_A: Clusters
+    rows_B: Clusters
 
     def __sub__(self, other: Wins) -> Wins:
         """The difference of two scores on the same rows."""
         return Wins(wins_AB=self.wins_AB - other.wins_AB, intact_A=self.intact_A, rows_B=self.rows_B)
 
 
-def estimate(kinds: list[Wins], *, seed: int) -> Estimate:
-    """The mean over kinds of the mean win, with a percentile bootstrap over documents.
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """The mean win of each kind: (K,) on the rows themselves, and (R, K) in every draw of the bootstrap."""
 
-    Each draw takes a document with all its rows: the intact one, and of every kind the row that begins with it.
-    Given the differences of two scores' wins, the result is the paired interval of the difference of their AUC.
+    value_K: Floats
+    draws_RK: Floats
+    num_clusters: int
 
-    The bootstrap does not know that the later pieces of a row also occur in other rows, so where a single strong
-    piece decides a row, an interval may be some tenths too narrow.
+
+def bootstrap(kinds: list[Wins], *, seed: int) -> Draws:
+    """Draw clusters with replacement; each draw takes a cluster with all its rows, intact and bad.
+
+    A pasted row belongs to the cluster of its first piece. The bootstrap does not know that its later pieces occur in
+    other rows too, so where a single strong piece decides a row, an interval may be some tenths too narrow.
     """
     draw = np.random.default_rng(seed)
-    # Numbered from 0 to D - 1, because one half has only some of the documents.
-    documents, places = np.unique(np.concatenate([kinds[0].intact_A, *(k.rows_B for k in kinds)]), return_inverse=True)
-    D = len(documents)
-    # How often each document is in each draw. Weighting by these counts gives the same mean as repeating rows would,
+    # Numbered from 0 to C - 1, because one half has only some of the clusters.
+    names, places = np.unique(np.concatenate([kinds[0].intact_A, *(k.rows_B for k in kinds)]), return_inverse=True)
+    C = len(names)
+    # How often each cluster is in each draw. Weighting by these counts gives the same mean as repeating rows would,
     # and turns all draws of a kind into one matrix product.
-    counts_RD = draw.multinomial(D, [1 / D] * D, size=BOOTSTRAP_DRAWS).astype(np.float64)
+    counts_RC = draw.multinomial(C, [1 / C] * C, size=BOOTSTRAP_DRAWS).astype(np.float64)
     ends = np.cumsum([len(kinds[0].intact_A), *(len(k.rows_B) for k in kinds)])
     intact_A, *rows = np.split(places, ends[:-1])
-    counts_RA = counts_RD[:, intact_A]
-    means_R = np.zeros(BOOTSTRAP_DRAWS)
-    for kind, rows_B in zip(kinds, rows, strict=True):
-        counts_RB = counts_RD[:, rows_B]
+    counts_RA = counts_RC[:, intact_A]
+    value_K = np.array([kind.wins_AB.mean() for kind in kinds])
+    draws_RK = np.empty((BOOTSTRAP_DRAWS, len(kinds)))
+    for k, (kind, rows_B) in enumerate(zip(kinds, rows, strict=True)):
+        counts_RB = counts_RC[:, rows_B]
         pairs_R = counts_RA.sum(axis=1) * counts_RB.sum(axis=1)
-        # A draw may miss every row of a kind where there are few; it then counts as 0 rather than as 0 / 0.
-        means_R += ((counts_RA @ kind.wins_AB) * counts_RB).sum(axis=1) / np.maximum(pairs_R, 1) / len(kinds)
-    low, high = np.quantile(means_R, (0.025, 0.975))
-    value = float(np.mean([kind.wins_AB.mean() for kind in kinds]))
+        means_R = ((counts_RA @ kind.wins_AB) * counts_RB).sum(axis=1) / np.maximum(pairs_R, 1)
+        # A draw may miss every row of a kind where there are few. It says nothing of the kind, so it counts as the
+        # value itself; counted as 0 it would widen the interval for a reason that has nothing to do with the score.
+        draws_RK[:, k] = np.where(pairs_R > 0, means_R, value_K[k])
+    return Draws(value_K=value_K, draws_RK=draws_RK, num_clusters=C)
+
+
+def interval(value: float, draws_R: Floats) -> Estimate:
+    """A value with the percentile interval of its draws."""
+    low, high = np.quantile(draws_R, (0.025, 0.975))
     return Estimate(value, float(low), float(high))
 
 
-def estimate_auc(kinds: list[Wins], *, seed: int) -> Estimate:
-    """The AUC averaged over kinds, with its interval.
+def estimate(kinds: list[Wins], *, seed: int) -> Estimate:
+    """The mean over kinds of the mean win, with its interval.
 
-    Where every pair is won, all draws are equal and the bootstrap interval has no width; the bound is then that of
-    the rule of three, 1 - 3 / n for n documents. Likewise where every pair is lost.
+    Given the differences of two scores' wins, the result is the paired interval of the difference of their AUC.
     """
-    found = estimate(kinds, seed=seed)
-    margin = min(1.0, 3 / min(min(kind.wins_AB.shape) for kind in kinds))
+    found = bootstrap(kinds, seed=seed)
+    return interval(float(found.value_K.mean()), found.draws_RK.mean(axis=1))
+
+
+def estimate_auc(kinds: list[Wins], *, seed: int) -> Estimate:
+    """The AUC averaged over kinds, with its interval; see `certain`."""
+    found = bootstrap(kinds, seed=seed)
+    return certain(interval(float(found.value_K.mean()), found.draws_RK.mean(axis=1)), found.num_clusters)
+
+
+def estimate_worst(kinds: list[Wins], *, seed: int) -> Estimate:
+    """The AUC of the kind with the lowest one, with the interval of the lowest in each draw."""
+    found = bootstrap(kinds, seed=seed)
+    return certain(interval(float(found.value_K.min()), found.draws_RK.min(axis=1)), found.num_clusters)
+
+
+def estimate_worst_gain(ours: list[Wins], theirs: list[Wins], *, seed: int) -> Estimate:
+    """How much higher the AUC of our worst kind is than that of theirs, paired: both from the same draws."""
+    a, b = bootstrap(ours, seed=seed), bootstrap(theirs, seed=seed)
+    return interval(float(a.value_K.min() - b.value_K.min()), a.draws_RK.min(axis=1) - b.draws_RK.min(axis=1))
+
+
+def certain(found: Estimate, num_clusters: int) -> Estimate:
+    """The interval as it is, unless it has no width because every pair is won, or every pair lost.
+
+    The bound is then that of the rule of three, 1 - 3 / n for n clusters.
+    """
+    margin = min(1.0, 3 / num_clusters)
     # Not == 1: the products of counts and wins are rounded.
     if found.low > 1.0 - 1e-9:
         return Estimate(1.0, 1.0 - margin, 1.0)
     return Estimate(0.0, 0.0, margin) if found.high < 1e-9 else found
+
+
+def spearman(a_B: Floats, b_B: Floats) -> float:
+    """The rank correlation of two scores of the same rows; ties share their mean rank. 0 where a score is constant."""
+    ranks = [_ranks(values) - (len(values) - 1) / 2 for values in (a_B, b_B)]
+    size = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
+    return float((ranks[0] * ranks[1]).sum() / size) if size > 0 else 0.0
+
+
+def estimate_spearman(a_B: Floats, b_B: Floats, clusters_B: Clusters, *, seed: int) -> Estimate:
+    """The rank correlation with its interval, by bootstrap over clusters."""
+    draw = np.random.default_rng(seed)
+    names, places = np.unique(clusters_B, return_inverse=True)
+    members = [np.flatnonzero(places == c) for c in range(len(names))]
+    draws = []
+    for _ in range(BOOTSTRAP_DRAWS // 4):
+        taken = np.concatenate([members[c] for c in draw.integers(0, len(names), len(names))])
+        draws.append(spearman(a_B[taken], b_B[taken]))
+    return interval(spearman(a_B, b_B), np.array(draws))
+
+
+def _ranks(values_B: Floats) -> Floats:
+    _, places, counts = np.unique(values_B, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    mean_rank: Floats = ends - (counts + 1) / 2
+    return mean_rank[places]

@@ -21,11 +21,12 @@ ROWS_AT_A_TIME = 10_000
 class DocumentSample:
     """Documents of one length, in the order of the rows.
 
-    `groups` has for each the name that documents share which must stay in one half, such as the parts of a book.
+    `groups` has for each the name of its document, which the parts of a book share, and `packages` that of its source.
     """
 
     ids: list[Ids]
     groups: list[str]
+    packages: list[str]
     length_tokens: int
 
 
@@ -36,6 +37,7 @@ def sample_documents(
     documents: int,
     seed: int,
     domain_key: str,
+    package_key: str | None = None,
     exclude_domains: tuple[str, ...] = (),
     min_documents: int = MIN_DOCUMENTS,
 ) -> DocumentSample:
@@ -44,13 +46,17 @@ def sample_documents(
     The length is the commonest one if at least half of the rows have it, otherwise the longest that `documents` rows
     reach; never more than the model has positions for. Rows with ids outside the model's vocabulary are skipped.
 
-    Raises LadmError for fewer than `min_documents`, and UsageError for an excluded domain that no row has.
+    `package_key` is the column, or the key inside a column, with a row's package; None: its domain.
+
+    Raises LadmError for fewer than `min_documents`, and UsageError for an excluded domain or a package key that no row
+    has.
     """
     # An excluded row counts as one of no tokens, which is never long enough.
     lengths = np.where(_included(rows, domain_key, exclude_domains), rows.lengths(), 0)
     length = min(_common_length(lengths, documents), facts.max_tokens or sys.maxsize)
     long_enough = np.flatnonzero(lengths >= max(length, 1))
     drawn: dict[int, tuple[Ids, str]] = {}
+    package_of = packages_of(rows, package_key, otherwise=domain_key)
     # In random order until there are enough, because only reading a row shows whether its ids are valid.
     for position in np.random.default_rng(seed).permutation(long_enough):
         if len(drawn) < documents:
@@ -62,10 +68,55 @@ def sample_documents(
             f"{rows.name}: {len(drawn)} documents of {length:,} tokens, and at least {min_documents} are needed"
         )
     # In the order of the rows, so that the contrast set does not depend on the order of the draw.
-    in_order = [drawn[position] for position in sorted(drawn)]
+    positions = sorted(drawn)
+    groups = [drawn[position][1] for position in positions]
     return DocumentSample(
-        ids=[ids for ids, _ in in_order], groups=[group for _, group in in_order], length_tokens=length
+        ids=[drawn[position][0] for position in positions],
+        groups=groups,
+        # A document without a package is a package of its own: it has nothing in common with the others that we know.
+        packages=[package_of[p] or f"document {group}" for p, group in zip(positions, groups, strict=True)],
+        length_tokens=length,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListSample:
+    """Rows that are lists, cut to the length of the documents, and the package of each."""
+
+    ids: list[Ids]
+    packages: list[str]
+
+
+def sample_lists(
+    rows: Rows | None, *, facts: ModelFacts, length_tokens: int, domain_key: str, package_key: str | None
+) -> ListSample:
+    """All rows of at least `length_tokens` tokens; none where `rows` is None.
+
+    Raises LadmError where there are rows and none is long enough, and UsageError for a package key that no row has.
+    """
+    if rows is None:
+        return ListSample(ids=[], packages=[])
+    package_of = packages_of(rows, package_key, otherwise=domain_key)
+    ids, packages = [], []
+    for position in np.flatnonzero(rows.lengths() >= length_tokens).tolist():
+        (row,) = rows.read(position, position + 1)
+        with contextlib.suppress(RowError):
+            ids.append(token_ids(row, vocab_size=facts.vocab_size)[:length_tokens])
+            packages.append(package_of[position] or f"list {row.index}")
+    if not ids:
+        raise LadmError(f"--lists {rows.name}: no row of {length_tokens:,} tokens or more")
+    return ListSample(ids=ids, packages=packages)
+
+
+def packages_of(rows: Rows, package_key: str | None, *, otherwise: str) -> list[str | None]:
+    """The package of every row: the value of `package_key`, or of `otherwise` where none is given; None without one.
+
+    Raises UsageError for a given key that no row has.
+    """
+    packages = _values(rows, package_key or otherwise)
+    if package_key is not None and not any(packages):
+        raise UsageError(f"--package-key {package_key}: no row of {rows.name} has it")
+    return packages
 
 
 def _common_length(lengths: npt.NDArray[np.int64], documents: int) -> int:
@@ -83,12 +134,20 @@ def _included(rows: Rows, domain_key: str, exclude_domains: tuple[str, ...]) -> 
     """For each row, whether it is outside the excluded domains."""
     if not exclude_domains:
         return np.ones(len(rows), dtype=bool)
-    column, *path = domain_key.split(".")
-    domains: list[str | None] = []
-    for start in range(0, len(rows), ROWS_AT_A_TIME):
-        stop = min(start + ROWS_AT_A_TIME, len(rows))
-        domains += [look_up(value, path) for value in rows.column(column, start, stop)]
+    domains = _values(rows, domain_key)
     for domain in exclude_domains:
         if domain not in domains:
             raise UsageError(f"--exclude-domain {domain}: {rows.name} has no row of that domain")
     return np.array([domain not in exclude_domains for domain in domains])
+
+
+def _values(rows: Rows, key: str) -> list[str | None]:
+    """The value of a column, or of a key inside a column, for every row; None for rows without it."""
+    column, *path = key.split(".")
+    if column not in rows.column_names:
+        return [None] * len(rows)
+    values: list[str | None] = []
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        stop = min(start + ROWS_AT_A_TIME, len(rows))
+        values += [look_up(value, path) for value in rows.column(column, start, stop)]
+    return values

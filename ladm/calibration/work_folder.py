@@ -43,7 +43,10 @@ def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
     columns = {
         "input_ids": [row.ids for row in contrast],
         "index": list(range(len(contrast))),
-        "meta": [{"kind": row.kind, "half": row.half, "document": row.document} for row in contrast],
+        "meta": [
+            {"kind": row.kind, "half": row.half, "document": row.document, "packages": list(row.packages)}
+            for row in contrast
+        ],
     }
     with io_errors(target, "write"):
         if partial.exists():

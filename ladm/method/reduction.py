@@ -14,7 +14,9 @@ import numpy.typing as npt
 from ladm.errors import LadmError
 from ladm.method.grid import FocusKind
 
-HOW = ("mean", "median", "geometric")
+HOW = ("mean", "median", "geometric", "signed")
+SMALLEST_CDS = 1e-30
+"""Stands for a CDS of 0 in a logarithm."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,7 +52,10 @@ class Reduction:
             raise LadmError("layers and heads must be in order, each once")
         if self.heads is not None and {layer for layer, _ in self.heads} != set(self.layers):
             raise LadmError("the heads are not those of the layers")
-        if self.weights is not None and (len(self.weights) != len(parts) or not sum(self.weights) > 0):
+        if self.how == "signed":
+            if self.weights is None or len(self.weights) != len(parts) or not any(self.weights):
+                raise LadmError("a signed sum needs a weight for every layer or head, and one that is not 0")
+        elif self.weights is not None and (len(self.weights) != len(parts) or not sum(self.weights) > 0):
             raise LadmError(f"{len(self.weights)} weights for {len(parts)} layers or heads, or none above 0")
         if self.weights is not None and self.how == "median":
             raise LadmError("a median takes no weights")
@@ -84,8 +89,9 @@ class Reduction:
 def reduce_cds(cds_BP: Floats, how: str, weights: tuple[float, ...] | None = None) -> Floats:
     """One score a document from its P numbers: (B, P) -> (B,).
 
-    mean: sum of w x / sum of w; geometric: exp of that of log x; median: of x. The order of the
-    additions is fixed, so that a score is the same to the last bit however many are made at once.
+    mean: sum of w x / sum of w; geometric: exp of that of log x; median: of x; signed: sum of w log x, where w may be
+    negative. The order of the additions is fixed, so that a score is the same to the last bit however many are made at
+    once.
     """
     cds_BP = np.ascontiguousarray(cds_BP, dtype=np.float64)
     if how == "median":
@@ -95,9 +101,19 @@ def reduce_cds(cds_BP: Floats, how: str, weights: tuple[float, ...] | None = Non
     if how == "geometric":
         with np.errstate(divide="ignore", invalid="ignore"):
             cds_BP = np.log(cds_BP)
+    if how == "signed":
+        cds_BP = log_cds(cds_BP)
     w_P = (1.0,) * cds_BP.shape[1] if weights is None else weights
     total_B = np.zeros(len(cds_BP))
     for k, w in enumerate(w_P):
         total_B = total_B + (cds_BP[:, k] if w == 1.0 else w * cds_BP[:, k])
+    if how == "signed":
+        return total_B
     mean_B = total_B / sum(w_P)
     return np.exp(mean_B) if how == "geometric" else mean_B
+
+
+def log_cds(cds_BP: Floats) -> Floats:
+    """log CDS, as a signed sum uses them; a CDS of 0 counts as 1e-30, and NaN stays NaN."""
+    logs: Floats = np.log(np.maximum(cds_BP, SMALLEST_CDS))
+    return logs

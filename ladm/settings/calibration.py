@@ -25,6 +25,7 @@ from ladm.settings.score import Attention, Backend, ScoreSettings
 DEFAULT_MAX_COST = 0.65
 DOCUMENTS = "Which documents"
 SEARCH = "What is searched for"
+Search = Literal["signed", "layers", "heads"]
 AS_SCORE = "as ladm score"
 
 
@@ -33,6 +34,28 @@ def _score_field(name: str, *, section: str) -> Any:
     (same,) = (field for field in settings_of(ScoreSettings) if field.name == name)
     spec = same.spec
     return setting(None, spec.help, section=section, metavar=spec.metavar, at_least=spec.at_least, unset=AS_SCORE)
+
+
+def lists_setting() -> Any:
+    """Real lists, a kind that cannot be made out of documents."""
+    return setting(
+        None,
+        "Rows that are real lists (changelogs, registers, indices), a kind of their own.",
+        section=DOCUMENTS,
+        metavar="ROWS",
+        unset="no such kind",
+    )
+
+
+def package_key_setting() -> Any:
+    """Where a row's package is: documents of one package are never in both halves."""
+    return setting(
+        None,
+        "Column, or key inside a column, with a row's source, such as its project or site.",
+        section=DOCUMENTS,
+        metavar="KEY",
+        unset="the domain",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +71,8 @@ class CalibrateSettings(Settings):
         metavar="FOLDER",
         unset="PROFILE.calibration",
     )
-    # More make narrower intervals. Each is scored at least five times: intact, and pasted from 2, 4, 8 and 16.
+    lists: str | None = lists_setting()
+    # More make narrower intervals. Each is scored ten times: intact, and once for every kind of bad row.
     documents: int = setting(128, "At most N documents, drawn at random.", section=DOCUMENTS, metavar="N", at_least=1)
     exclude_domains: tuple[str, ...] = setting(
         (),
@@ -58,11 +82,12 @@ class CalibrateSettings(Settings):
         flag="exclude_domain",
     )
     domain_key: str = domain_key_setting(section=DOCUMENTS)
+    package_key: str | None = package_key_setting()
     seed: int = seed_setting(section=DOCUMENTS)
     allow_other_tokenizer: bool = other_tokenizer_setting(section=DOCUMENTS)
     # `auc` may use all layers; `cost` lets the model stop early, which makes the scoring of a corpus cheaper.
     objective: Literal["auc", "cost"] = setting(
-        "auc", "The best separation, or the best within --max-cost.", section=SEARCH
+        "auc", "The best separation of the worst kind, or the best within --max-cost.", section=SEARCH
     )
     max_cost: float | None = setting(
         None,
@@ -76,7 +101,12 @@ class CalibrateSettings(Settings):
     layers: str | None = setting(
         None, "Search among these layers only, such as 0-10,14.", section=SEARCH, metavar="LAYERS", unset="all"
     )
-    heads: bool = setting(False, "Search among single heads instead of whole layers.", section=SEARCH)
+    # Only signed weights can rank a repeated block or a list below a document, see docs/calibration.md.
+    search: Search = setting(
+        "signed",
+        "Signed weights for all heads, runs of neighbouring layers, or sets of heads.",
+        section=SEARCH,
+    )
     # The method is the calibration's too: the profile records it and binds `ladm score` to it.
     variant: Variant | None = _score_field("variant", section=METHOD)
     span_tokens: int | None = span_tokens_setting(None, unset="T/256")
@@ -128,8 +158,9 @@ class CheckSettings(Settings):
     rows: str | None = setting(
         None, "Coherent long documents as rows.", metavar="ROWS", unset="22 documents that come with ladm"
     )
+    lists: str | None = lists_setting()
     output: str | None = output_setting(
-        "Folder for the run, check.json and check.png.", metavar="FOLDER", default=None, required=False,
+        "Folder for the runs, check.json and check.png.", metavar="FOLDER", default=None, required=False,
         unset="check-MODEL",
     )  # fmt: skip
     length: int = setting(
@@ -139,6 +170,7 @@ class CheckSettings(Settings):
     documents: int = setting(24, "At most N documents, drawn at random.", section=DOCUMENTS, metavar="N", at_least=1)
     seed: int = seed_setting(section=DOCUMENTS)
     domain_key: str = domain_key_setting(section=DOCUMENTS)
+    package_key: str | None = package_key_setting()
     allow_other_tokenizer: bool = other_tokenizer_setting(section=DOCUMENTS)
     device: str = device_setting("auto, cpu, cuda (all visible GPUs), or cuda:0,1.")
     dtype: DType = dtype_setting()

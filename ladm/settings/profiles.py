@@ -20,16 +20,21 @@ from ladm.storage.json_object import content_checksum, is_checksum
 FORMAT = 1
 CHECKSUM = "checksum"
 """The last key: a digit that changed in weights would be other scores without any error."""
+Quantiles = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The result of `ladm calibrate`. `found` is for people and is not used: AUC with intervals, cost, documents."""
+    """The result of `ladm calibrate`. `found` is for people and is not used: AUC with intervals, cost, documents.
+
+    `band` has for columns of a run the quantiles 0.05, 0.5 and 0.95 of intact documents.
+    """
 
     model: dict[str, Any]
     method: Method
     length_tokens: int
     reduction: Reduction
+    band: dict[str, Quantiles] = field(default_factory=dict)
     found: dict[str, Any] = field(default_factory=dict)
 
 
@@ -44,6 +49,7 @@ def profile_text(profile: Profile) -> str:
         "settings": profile.method.as_dict(),
         "length_tokens": profile.length_tokens,
         "score": reduction,
+        "band": {column: list(quantiles) for column, quantiles in profile.band.items()},
         "found": profile.found,
     }
     content[CHECKSUM] = content_checksum(content)
@@ -77,6 +83,7 @@ def read_profile(path: str | Path) -> Profile:
                 weights=None if score["weights"] is None else tuple(float(w) for w in score["weights"]),
                 focus=score.get("focus", "plain"),
             ),
+            band={str(column): _quantiles(values) for column, values in (content.get("band") or {}).items()},
             found=dict(content.get("found") or {}),
         )
     except LadmError as error:
@@ -94,6 +101,13 @@ def _require_undamaged(content: dict[str, Any]) -> None:
             raise LadmError(f"damaged: its last key should be {CHECKSUM}")
     elif str(checksum) != content_checksum(content):
         raise LadmError(f"damaged, or edited by hand; if you edited it, remove the line {CHECKSUM} at its end")
+
+
+def _quantiles(values: list[float]) -> Quantiles:
+    low, middle, high = (float(value) for value in values)
+    if not low <= middle <= high:
+        raise ValueError(f"{values} are not three quantiles in order")
+    return low, middle, high
 
 
 def _head(text: str) -> tuple[int, int]:

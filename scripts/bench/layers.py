@@ -19,7 +19,6 @@ import click
 import numpy as np
 import torch
 
-from ladm.calibration.contrast import ContrastRow, contrast_set
 from ladm.corpus.rows import open_rows
 from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.grid import Grid, span_grid
@@ -28,6 +27,9 @@ from ladm.modeling.attention_function import LayerView
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import Observer, load_observer
 from ladm.settings.layers import parse_layers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from earlier_contrast import ContrastRow, contrast_set
 
 PAPER = {"variant": "released", "m": 1, "n": 4, "n0": None, "d_afs": 4, "d_cds": 4}
 

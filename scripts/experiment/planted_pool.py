@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from outcomes import KINDS
 
-from ladm.calibration.contrast import DEGRADED_EVERY, contrast_set
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from earlier_contrast import DEGRADED_EVERY, contrast_set
 
 
 def read_documents(path: str) -> list[dict[str, Any]]:

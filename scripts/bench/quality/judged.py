@@ -1,0 +1,134 @@
+"""Finished parts of score.sh -> scores of the judging rows by name, with kinds and packages.
+
+Shape suffixes: B rows, L layers.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from rows import judging_rows
+
+from ladm.calibration.candidates import Candidate, choose, evaluate_candidates
+from ladm.calibration.contrast import INTACT, ContrastRow
+from ladm.calibration.contrast_scores import (
+    CHOSEN_ON,
+    FORMS,
+    JUDGED_ON,
+    RELEASED,
+    ROBUST,
+    ContrastScores,
+    Form,
+    read_contrast_scores,
+)  # fmt: skip
+from ladm.corpus.tokenization import plain_tokenizer
+from ladm.method.reduction import Floats, reduce_cds
+from ladm.runs.folder import Run
+from ladm.runs.results import read_scores
+from ladm.scoring.sink_warning import HIGH_SINK_MASS
+from ladm.settings.profiles import Profile
+from ladm.signals.text_statistics import COLUMNS, UnigramTable, text_statistics
+
+WITHOUT_SIGMA = FORMS[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The judging rows of one length, in the order that the index of every run counts in."""
+
+    rows: list[ContrastRow]
+    statistics: dict[str, Floats]
+    """Text statistics of every row, of its ids decoded."""
+
+    @classmethod
+    def make(cls, packed: Path, model: str, *, length: int, documents: int | None) -> Rows:
+        rows = judging_rows(packed, model, length=length, documents=documents)
+        tokenizer = plain_tokenizer(model)
+        # The table of one half counts the intact documents of the other: no package is in both.
+        tables = {
+            half: UnigramTable.count(
+                (row.ids for row in rows if row.kind == INTACT and row.half != half), vocab_size=len(tokenizer) + 1
+            )
+            for half in (CHOSEN_ON, JUDGED_ON)
+        }
+        found = [
+            text_statistics(row.ids, tokenizer.decode(row.ids.tolist()), unigrams=tables[row.half]) for row in rows
+        ]
+        return cls(rows=rows, statistics={name: np.array([getattr(each, name) for each in found]) for name in COLUMNS})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A finished run of some of the rows."""
+
+    name: str
+    rows: Rows
+    scores: ContrastScores
+    places_B: np.ndarray
+    """The place of each scored row among all rows of its length."""
+
+    @classmethod
+    def read(cls, folder: Path, rows: Rows, *, halves: tuple[int, ...]) -> Part:
+        run = Run.read(folder)
+        scores = read_contrast_scores(
+            run,
+            rows.rows,
+            [row.packages[0] for row in rows.rows],
+            num_layers=max(run.identity.layers) + 1,
+            heads=True,
+            halves=halves,
+        )
+        places = read_scores(folder, ["index"])["index"].to_numpy()
+        return cls(name=folder.name, rows=rows, scores=scores, places_B=places)
+
+    def statistic(self, name: str) -> Floats:
+        """A text statistic of the scored rows: (B,)."""
+        return self.rows.statistics[name][self.places_B]
+
+    @cached_property
+    def after_sinks(self) -> list[int]:
+        """Columns of the layers after the last one whose median sink mass is high; all where there is none."""
+        assert self.scores.sink_mass is not None
+        median_L = np.median(self.scores.sink_mass[self.scores.kinds == INTACT], axis=0)
+        sinks = np.flatnonzero(median_L > HIGH_SINK_MASS)
+        first = int(sinks[-1]) + 1 if len(sinks) else 0
+        # Where the last layer is one there would be nothing left.
+        return list(range(first, len(median_L))) or list(range(len(median_L)))
+
+    @property
+    def copy_share(self) -> Floats:
+        """The mean over the layers after the last sink layer: (B,)."""
+        assert self.scores.copy_share is not None
+        return self.scores.copy_share[:, self.after_sinks].mean(axis=1)
+
+    def values(self, *, signed: Candidate | None = None, profile: Profile | None = None) -> dict[str, Floats]:
+        """Every score by name: (B,) each; a form that the run lacks is left out."""
+        cds, late = self.scores.cds, self.after_sinks
+        found = {
+            "released": reduce_cds(cds[RELEASED], "mean"),
+            "median": reduce_cds(cds[RELEASED], "median"),
+            "no sigma": reduce_cds(cds[WITHOUT_SIGMA], "mean"),
+            "no sigma, after sinks": reduce_cds(cds[WITHOUT_SIGMA][:, late], "mean"),
+            "robust": reduce_cds(cds[ROBUST], "mean"),
+            "robust, after sinks": reduce_cds(cds[ROBUST][:, late], "mean"),
+        }
+        if profile is not None:
+            form = Form(focus=profile.reduction.focus, ablation=profile.method.ablation)
+            columns = profile.reduction.columns(self.scores.layers, num_heads=None)
+            found["profile"] = reduce_cds(cds[form][:, columns], profile.reduction.how, profile.reduction.weights)
+        if signed is not None and signed.form in self.scores.by_head:
+            found["signed heads"] = signed.values(self.scores)
+        found["F"], found["gzip"] = self.statistic("far_rare"), self.statistic("gzip_ratio")
+        found["random"] = np.random.default_rng(0).random(len(self.places_B))
+        return found
+
+
+def fit_signed(part: Part) -> Candidate:
+    """Signed heads fitted to half 0."""
+    return choose(part.scores, evaluate_candidates(part.scores, search="signed"), most_cost=1.0, seed=0)
