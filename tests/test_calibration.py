@@ -17,20 +17,32 @@ from conftest import GOLDEN, read_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladm.calibration.candidates import (
-    CHOSEN_ON,
-    JUDGED_ON,
-    Candidate,
-    all_layers,
-    choose,
-    evaluate_candidates,
-    gain,
-    judge,
+from ladm.calibration.candidates import Candidate, all_layers, choose, evaluate_candidates
+from ladm.calibration.contrast import (
+    INTACT,
+    KINDS,
+    MADE_LIST,
+    PASTED,
+    PIECES,
+    REAL_LIST,
+    REPEATED,
+    SAME_PACKAGE,
+    SHUFFLED,
+    absent_kinds,
+    contrast_set,
 )
-from ladm.calibration.contrast import INTACT, LIST, PASTED, PIECES, REPEATED, SHUFFLED, contrast_set, halves
-from ladm.calibration.contrast_scores import WITH_SIGMA, WITHOUT_SIGMA, ContrastScores
-from ladm.calibration.estimates import auc
-from ladm.calibration.result import analyse
+from ladm.calibration.contrast_scores import CHOSEN_ON, JUDGED_ON, RELEASED, ROBUST, ContrastScores
+from ladm.calibration.estimates import (
+    auc,
+    estimate_auc,
+    estimate_spearman,
+    estimate_worst,
+    estimate_worst_gain,
+    spearman,
+)
+from ladm.calibration.packages import split_by_package
+from ladm.calibration.result import WORST, analyse
+from ladm.calibration.signed_heads import fit_signed_heads, labelled
 from ladm.errors import LadmError
 from ladm.settings.profiles import read_profile
 
@@ -42,14 +54,20 @@ def documents(count: int, tokens: int) -> list[Any]:
     return [k * 1_000_000 + np.arange(tokens) for k in range(count)]
 
 
+def own_packages(count: int) -> list[str]:
+    """Every document from a package of its own."""
+    return [f"package {k}" for k in range(count)]
+
+
 @given(st.integers(32, 50), st.integers(64, 200), st.integers(0, 5))
 @settings(deadline=None, max_examples=25)
 def test_pasted_rows_hold_the_same_tokens_from_different_documents(count: int, tokens: int, seed: int) -> None:
-    half_of = halves([str(k) for k in range(count)], seed=seed)
-    rows = contrast_set(documents(count, tokens), half_of, span_tokens=4, seed=seed)
+    names = own_packages(count)
+    halves = split_by_package(names, names, seed=seed)
+    rows = contrast_set(documents(count, tokens), halves, span_tokens=4, seed=seed)
     assert all(len(row.ids) == tokens for row in rows)
     for half in (0, 1):
-        members = set(np.flatnonzero(half_of == half))
+        members = set(np.flatnonzero(halves.of_documents == half))
         intact = np.sort(np.concatenate([row.ids for row in rows if (row.kind, row.half) == (INTACT, half)]))
         for pieces, kind in zip(PIECES, PASTED, strict=True):
             pasted = [row for row in rows if (row.kind, row.half) == (kind, half)]
@@ -60,38 +78,86 @@ def test_pasted_rows_hold_the_same_tokens_from_different_documents(count: int, t
                 assert len(set(sources)) == pieces
                 assert set(sources) <= members
                 assert row.document == sources[0]
+                assert row.packages == tuple(names[k] for k in dict.fromkeys(sources.tolist()))
+
+
+def test_packages_stay_in_one_half_and_are_mixed_or_not_as_the_kind_says() -> None:
+    names = [f"package {k // 4}" for k in range(80)]
+    halves = split_by_package(names, own_packages(80), seed=0, list_packages=["package 3", "other", "another"])
+    rows = contrast_set(documents(80, 64), halves, span_tokens=4, seed=0, lists=documents(3, 64))
+    half_of: dict[str, set[int]] = {}
+    for row in rows:
+        for package in row.packages:
+            half_of.setdefault(package, set()).add(row.half)
+    assert all(len(found) == 1 for found in half_of.values())
+    assert {len(row.packages) for row in rows if row.kind in ("2 pieces", "4 pieces", "8 pieces")} == {2, 4, 8}
+    same = [row for row in rows if row.kind == SAME_PACKAGE]
+    assert len(same) == 80
+    assert all(len(row.packages) == 1 and len(set(row.ids // 1_000_000)) == 4 for row in same)
+    assert [row.packages for row in rows if row.kind == REAL_LIST] == [("package 3",), ("other",), ("another",)]
+    assert not absent_kinds(rows)
 
 
 def test_contents_of_degraded_rows() -> None:
-    rows = contrast_set(documents(32, 256), halves([str(k) for k in range(32)], seed=0), span_tokens=16, seed=0)
-    assert Counter(row.kind for row in rows) == {
-        INTACT: 32, **dict.fromkeys(PASTED, 32), SHUFFLED: 8, REPEATED: 8, LIST: 8,
-    }  # fmt: skip
+    names = own_packages(32)
+    halves = split_by_package(names, names, seed=0)
+    rows = contrast_set(documents(32, 320), halves, span_tokens=16, seed=0)
+    expected = dict.fromkeys((INTACT, *KINDS), 32)
+    del expected[SAME_PACKAGE], expected[REAL_LIST]
+    assert Counter(row.kind for row in rows) == expected
+    assert absent_kinds(rows) == [
+        "4 pieces, same package: no package has 4 documents in one half; see --package-key",
+        "real list: give rows of them with --lists",
+    ]
     for row in rows:
         own = row.document * 1_000_000
         if row.kind == SHUFFLED:
-            assert np.array_equal(np.sort(row.ids), own + np.arange(256))
-            assert (np.diff(row.ids) == 1).sum() >= 256 - 16
-            assert not np.array_equal(row.ids, own + np.arange(256))
-        elif row.kind == REPEATED:
-            assert np.array_equal(row.ids, np.tile(row.ids[:16], 16))
-        elif row.kind == LIST:
-            same = row.ids.reshape(-1, 4)
+            assert np.array_equal(np.sort(row.ids), own + np.arange(320))
+            assert (np.diff(row.ids) == 1).sum() >= 320 - 20
+            assert not np.array_equal(row.ids, own + np.arange(320))
+        elif row.kind in REPEATED:
+            period = {"repeated T/16": 20, "repeated T/5": 64}[row.kind]
+            assert np.array_equal(row.ids, np.resize(row.ids[:period], 320))
+            assert len(set(row.ids)) == period
+        elif row.kind == MADE_LIST:
+            same = row.ids.reshape(-1, 5)
             fixed = (same == same[0]).all(axis=0)
-            assert np.array_equal(row.ids[~np.tile(fixed, 64)], (own + np.arange(256))[~np.tile(fixed, 64)])
+            assert np.array_equal(row.ids[~np.tile(fixed, 64)], (own + np.arange(320))[~np.tile(fixed, 64)])
+
+
+def test_a_first_token_that_all_documents_share_stays_in_front() -> None:
+    names = own_packages(32)
+    with_bos = [np.concatenate([[7], ids]) for ids in documents(32, 99)]
+    for row in contrast_set(with_bos, split_by_package(names, names, seed=0), span_tokens=4, seed=0):
+        assert row.ids[0] == 7
+        assert (row.ids == 7).sum() <= 2  # the first document has a 7 of its own
+        assert len(row.ids) == 100
+
+
+def test_leaving_out_a_kind_changes_no_other_row() -> None:
+    names = own_packages(32)
+    halves = split_by_package(names, names, seed=0)
+    every = contrast_set(documents(32, 64), halves, span_tokens=4, seed=1)
+    few = contrast_set(documents(32, 64), halves, span_tokens=4, seed=1, kinds=("4 pieces", MADE_LIST))
+    wanted = [row for row in every if row.kind in (INTACT, "4 pieces", MADE_LIST)]
+    assert [row.kind for row in few] == [row.kind for row in wanted]
+    assert all(np.array_equal(a.ids, b.ids) for a, b in zip(few, wanted, strict=True))
 
 
 def test_halves_keep_parts_of_a_document_together() -> None:
     groups = [f"book {k // 3}" for k in range(60)]
-    half_of = halves(groups, seed=1)
-    assert sorted(Counter(half_of.tolist()).values()) == [30, 30]
-    assert len({(group, int(half)) for group, half in zip(groups, half_of, strict=True)}) == 20
-    assert not np.array_equal(half_of, halves(groups, seed=2))
+    halves = split_by_package(["shop"] * 60, groups, seed=1)
+    assert not halves.by_package
+    assert sorted(Counter(halves.of_documents.tolist()).values()) == [30, 30]
+    assert len(set(zip(groups, halves.of_documents.tolist(), strict=True))) == 20
+    assert halves.clusters(groups) == groups
+    assert not np.array_equal(halves.of_documents, split_by_package(["shop"] * 60, groups, seed=2).of_documents)
 
 
 def test_a_half_too_small_to_paste() -> None:
+    names = own_packages(31)
     with pytest.raises(LadmError, match="^31 documents make halves of 16 and 15; each half needs 16 different"):
-        contrast_set(documents(31, 64), halves([str(k) for k in range(31)], seed=0), span_tokens=4, seed=0)
+        contrast_set(documents(31, 64), split_by_package(names, names, seed=0), span_tokens=4, seed=0)
 
 
 def test_auc_counts_pairs_and_half_of_the_ties() -> None:
@@ -113,62 +179,87 @@ def simulated(
         cds.append(np.exp(logs) * np.where(np.arange(layers) == 0, 100.0, 1.0) * scale)
     return ContrastScores(
         kinds=np.array(kinds), halves=np.array(half_list),
-        documents=np.tile(np.arange(documents), 1 + len(PASTED)), cds={WITH_SIGMA: np.concatenate(cds)},
+        clusters=np.tile(np.arange(documents), 1 + len(PASTED)), cds={RELEASED: np.concatenate(cds)},
         layers=tuple(range(layers)), num_layers=layers,
     )  # fmt: skip
 
 
+def by_layers(data: ContrastScores, **more: Any) -> Any:
+    return analyse(data, **({"search": "layers", "objective": "auc", "max_cost": 1.0, "seed": 0} | more))
+
+
+def chosen(data: ContrastScores, *, most_cost: float = 1.0) -> Candidate:
+    return choose(data, evaluate_candidates(data, search="layers"), most_cost=most_cost, seed=0)
+
+
 def test_the_layers_that_carry_the_signal_are_found() -> None:
     data = simulated(200, {2: 1.5, 3: 1.5})
-    found = analyse(data, objective="auc", max_cost=1.0, seed=0)
+    found = by_layers(data)
     assert set(found.chosen.columns) >= {2, 3}
     assert 0 not in found.chosen.columns or found.chosen.how != "mean" or found.chosen.weights is not None
-    assert found.gains["mean"].low > 0.1
+    assert found.gains["released"].low > 0.1
     assert found.gains["median"].low > 0
     assert found.recommended is found.chosen
-    assert found.layers[3].auc.low > 0.75 > 0.6 > found.layers[0].auc.high
+    assert found.layers[3].forms[RELEASED].low > 0.75 > 0.6 > found.layers[0].forms[RELEASED].high
 
 
-def test_the_form_without_sigma_is_chosen_where_it_is_better() -> None:
+def test_the_form_that_separates_better_is_chosen() -> None:
     weak, strong = simulated(200, {2: 0.3}), simulated(200, {2: 2.0})
-    both = ContrastScores(
-        kinds=weak.kinds, halves=weak.halves, documents=weak.documents, layers=weak.layers, num_layers=weak.num_layers,
-        cds=weak.cds | {WITHOUT_SIGMA: strong.cds[WITH_SIGMA]},
-    )  # fmt: skip
-    found = analyse(both, objective="auc", max_cost=1.0, seed=0)
-    assert found.chosen.form == WITHOUT_SIGMA
-    assert ", without sigma, of layer" in found.names["profile"]
-    assert found.layers[2].forms[WITHOUT_SIGMA].low > found.layers[2].forms[WITH_SIGMA].high
+    both = dataclasses.replace(weak, cds=weak.cds | {ROBUST: strong.cds[RELEASED]})
+    found = by_layers(both)
+    assert found.chosen.form == ROBUST
+    assert ", without sigma, of value-weighted layer" in found.names["profile"]
+    assert found.chosen.reduction(both).focus == "value"
+    assert found.layers[2].forms[ROBUST].low > found.layers[2].forms[RELEASED].high
 
 
-def test_noise_gives_no_significant_gain_and_the_median_is_recommended() -> None:
-    found = analyse(simulated(80, {}), objective="auc", max_cost=1.0, seed=3)
-    assert found.gains["median"].low <= 0
-    assert found.recommended == all_layers(simulated(80, {}), "median")
-    assert found.summary()["recommended"] == "the median over all layers"
+def test_noise_gives_no_significant_gain_and_an_uncalibrated_score_is_recommended() -> None:
+    noise = simulated(80, {})
+    noise = dataclasses.replace(noise, cds=noise.cds | {ROBUST: simulated(80, {}, seed=9).cds[RELEASED]})
+    found = by_layers(noise, seed=3)
+    assert found.gains["robust"].low <= 0
+    assert found.recommended == all_layers(noise, "mean", form=ROBUST)
+    assert found.summary()["recommended"] == "mean, without sigma, of value-weighted layers 0-5"
+
+
+def test_the_worst_kind_decides() -> None:
+    """Layer 1 is excellent on three kinds and blind to the fourth; layer 2 is fair on all of them."""
+    data = simulated(200, {1: 4.0, 2: 1.0})
+    cds = data.cds[RELEASED].copy()
+    blind = data.kinds == PASTED[-1]
+    cds[blind, 1] *= np.exp(4.0)
+    data = dataclasses.replace(data, cds={RELEASED: cds})
+    found = by_layers(data)
+    assert 2 in found.chosen.columns
+    assert found.kinds[WORST]["profile"].value == min(found.kinds[kind]["profile"].value for kind in PASTED)
+    assert found.kinds[WORST]["profile"].value > 0.7 > found.kinds[WORST]["released"].value
 
 
 def test_max_cost_bounds_the_choice_and_may_be_too_small() -> None:
     data = simulated(100, {1: 0.8, 5: 3.0})
-    assert max(choose(data, evaluate_candidates(data), most_cost=1.0, seed=0).columns) == 5
-    cheap = choose(data, evaluate_candidates(data), most_cost=0.5, seed=0)
+    assert max(chosen(data).columns) == 5
+    cheap = chosen(data, most_cost=0.5)
     assert max(cheap.columns) <= 2
     assert cheap.cost <= 0.5
     with pytest.raises(LadmError, match=r"^no layer ends within 0\.1 of a forward pass; allow more with --max-cost$"):
-        choose(data, evaluate_candidates(data), most_cost=0.1, seed=0)
+        chosen(data, most_cost=0.1)
+
+
+def judge(data: ContrastScores, candidate: Candidate, kinds: tuple[str, ...], half: int | None, seed: int = 0) -> Any:
+    return estimate_auc(data.wins(candidate.values(data), kinds, half), seed=seed)
 
 
 def test_the_judging_half_does_not_influence_the_choice() -> None:
     """Labels of the first half alone decide; those of the second half change the verdict and not the choice."""
     data = simulated(100, {2: 2.0})
-    swapped = data.cds[WITH_SIGMA].copy()
+    swapped = data.cds[RELEASED].copy()
     second = data.halves == JUDGED_ON
     swapped[second] = np.random.default_rng(1).permutation(swapped[second])
-    other = dataclasses.replace(data, cds={WITH_SIGMA: swapped})
-    a, b = (choose(each, evaluate_candidates(each), most_cost=1.0, seed=0) for each in (data, other))
+    other = dataclasses.replace(data, cds={RELEASED: swapped})
+    a, b = (chosen(each) for each in (data, other))
     assert a == b
-    assert judge(data, a, PASTED, half=JUDGED_ON, seed=0).low > 0.8
-    noise = judge(other, a, PASTED, half=JUDGED_ON, seed=0)
+    assert judge(data, a, PASTED, JUDGED_ON).low > 0.8
+    noise = judge(other, a, PASTED, JUDGED_ON)
     assert noise.low < 0.5 < noise.high
 
 
@@ -178,15 +269,27 @@ def test_intervals_cover_the_truth() -> None:
     one = Candidate(columns=(0,), how="mean", weights=None, cost=1.0)
     for seed in range(100):
         data = simulated(60, {0: 1.0}, layers=1, seed=seed)
-        found = judge(data, one, ("4 pieces",), half=None, seed=seed)
+        found = judge(data, one, ("4 pieces",), None, seed=seed)
         hits += found.low <= truth <= found.high
     assert 88 <= hits <= 99
+
+
+def test_intervals_by_package_are_wider_where_documents_of_a_package_are_alike() -> None:
+    data = simulated(96, {0: 1.0}, layers=1)
+    package = np.tile(np.arange(96) // 8, 1 + len(PASTED))
+    effect = np.exp(2 * np.random.default_rng(5).normal(size=12))[package]
+    alike = dataclasses.replace(data, cds={RELEASED: data.cds[RELEASED] * effect[:, None]})
+    one = Candidate(columns=(0,), how="mean", weights=None, cost=1.0)
+    narrow = judge(alike, one, PASTED, None)
+    wide = judge(dataclasses.replace(alike, clusters=package), one, PASTED, None)
+    assert wide.value == narrow.value
+    assert wide.high - wide.low > 0.9 * (narrow.high - narrow.low)
 
 
 def test_a_perfect_separation_of_few_rows_is_not_certain() -> None:
     data = simulated(12, {0: 500.0}, layers=1)
     one = Candidate(columns=(0,), how="mean", weights=None, cost=1.0)
-    found = judge(data, one, PASTED, half=None, seed=0)
+    found = judge(data, one, PASTED, None)
     assert (found.value, found.low, found.high) == (1.0, 0.75, 1.0)
 
 
@@ -194,26 +297,85 @@ def test_a_paired_interval_is_narrower_than_two_separate_ones() -> None:
     data = simulated(100, {1: 1.0, 2: 1.0})
     both = Candidate(columns=(1, 2), how="geometric", weights=None, cost=1.0)
     one = Candidate(columns=(1,), how="mean", weights=None, cost=1.0)
-    found = gain(data, both, one, PASTED, half=None, seed=0)
-    a, b = (judge(data, each, PASTED, half=None, seed=0) for each in (both, one))
+    wins = [data.wins(each.values(data), PASTED, None) for each in (both, one)]
+    found = estimate_worst_gain(*wins, seed=0)
+    a, b = (estimate_worst(each, seed=0) for each in wins)
     assert found.value == pytest.approx(a.value - b.value)
     assert found.high - found.low < (a.high - a.low) + (b.high - b.low)
-    assert gain(data, one, one, PASTED, half=None, seed=0).high == 0
+    assert estimate_worst_gain(wins[1], wins[1], seed=0).high == 0
+
+
+def test_rank_correlation_with_ties() -> None:
+    assert spearman(np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 20.0, 30.0, 25.0])) == pytest.approx(0.8)
+    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
+    assert spearman(np.array([1.0, 2.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(4.5 / 22.5**0.5)
+    assert spearman(np.ones(4), np.arange(4.0)) == 0
+    draw = np.random.default_rng(0)
+    a = draw.normal(size=80)
+    found = estimate_spearman(a, a + draw.normal(size=80), np.arange(80) // 2, seed=0)
+    assert 0.4 < found.low < found.value < found.high < 0.9
 
 
 def test_single_heads_are_found_and_named() -> None:
     flat = simulated(200, {7: 2.0}, layers=12)
     data = dataclasses.replace(
-        flat, cds={WITH_SIGMA: flat.cds[WITH_SIGMA][:, ::3]}, by_head=flat.cds, layers=(0, 1, 2, 3), num_layers=4,
+        flat, cds={RELEASED: flat.cds[RELEASED][:, ::3]}, by_head=flat.cds, layers=(0, 1, 2, 3), num_layers=4,
         num_heads=3,
     )  # fmt: skip
-    found = analyse(data, objective="auc", max_cost=1.0, seed=0)
+    found = by_layers(data, search="heads")
     assert 7 in found.chosen.columns
-    reduction = found.chosen.reduction(data)
-    assert (2, 1) in (reduction.heads or ())
-    assert found.layers[2].name == "2 head 1"
-    assert choose(data, evaluate_candidates(data), most_cost=0.75, seed=0).cost <= 0.75
+    assert (2, 1) in (found.chosen.reduction(data).heads or ())
+    results = evaluate_candidates(data, search="heads")
+    assert choose(data, results, most_cost=0.75, seed=0).cost <= 0.75
     assert CHOSEN_ON != JUDGED_ON
+
+
+def copying(documents: int, *, seed: int = 0) -> ContrastScores:
+    """Head 4 is high for whatever is not pasted, head 7 for what is repeated: no mean of heads orders both."""
+    draw = np.random.default_rng(seed)
+    kinds, logs = [], []
+    for kind in (INTACT, "4 pieces", "repeated T/5"):
+        mine = draw.normal(size=(documents, 12))
+        mine[:, 4] += {INTACT: 3.0, "4 pieces": 0.0, "repeated T/5": 6.0}[kind]
+        mine[:, 7] += {INTACT: 0.0, "4 pieces": 0.0, "repeated T/5": 8.0}[kind]
+        kinds += [kind] * documents
+        logs.append(mine)
+    by_head = np.exp(np.concatenate(logs))
+    return ContrastScores(
+        kinds=np.array(kinds), halves=np.tile(np.arange(documents) % 2, 3), clusters=np.tile(np.arange(documents), 3),
+        cds={RELEASED: by_head[:, ::3], ROBUST: by_head[:, ::3]}, by_head={RELEASED: by_head}, layers=(0, 1, 2, 3),
+        num_layers=4, num_heads=3,
+    )  # fmt: skip
+
+
+def test_signed_heads_order_kinds_that_no_mean_can_order() -> None:
+    data = copying(120)
+    found = by_layers(data, search="signed")
+    reduction = found.chosen.reduction(data)
+    assert reduction.how == "signed"
+    weight_of = dict(zip(reduction.heads or (), reduction.weights or (), strict=True))
+    assert weight_of[1, 1] > 0 > weight_of[2, 1]
+    assert found.kinds[WORST]["profile"].low > 0.8
+    assert found.kinds[WORST]["released"].high < 0.6
+    assert found.recommended is found.chosen
+    cheap = by_layers(data, search="signed", objective="cost", max_cost=0.5)
+    assert cheap.chosen.cost <= 0.5
+    # Head 7 is in the third layer, and without it nothing orders the repeated rows.
+    assert cheap.kinds[WORST]["profile"].value < found.kinds[WORST]["profile"].value
+
+
+def test_the_ridge_is_chosen_on_clusters_that_were_held_out() -> None:
+    """With more heads than rows any labels can be fitted, and only held-out rows show that there is nothing to find."""
+    draw = np.random.default_rng(0)
+    kinds = np.array([INTACT, "shuffled"] * 20)
+    noise = labelled(np.exp(draw.normal(size=(40, 80))), kinds, np.arange(40))
+    fit = fit_signed_heads(noise, seed=0)
+    assert fit.worst_auc < 0.75
+    fitted = noise.logs_BP @ fit_signed_heads(noise, seed=0, ridges=(0.003,)).weights_P
+    assert auc(fitted[kinds == INTACT], fitted[kinds != INTACT]) == 1.0
+    # A column that never changes has no weight rather than an infinite one.
+    constant = labelled(np.ones((40, 3)), kinds, np.arange(40))
+    assert not fit_signed_heads(constant, seed=0).weights_P.any()
 
 
 @pytest.fixture(scope="module")
@@ -232,22 +394,26 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
 COMMON = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "8")
 
 
-@pytest.mark.parametrize("heads", [False, True])
-def test_calibrate_then_score_with_the_profile(ladm: Run, rows: str, tmp_path: Path, heads: bool) -> None:
+@pytest.mark.parametrize("search", ["layers", "heads", "signed"])
+def test_calibrate_then_score_with_the_profile(ladm: Run, rows: str, tmp_path: Path, search: str) -> None:
     profile = tmp_path / "p.yaml"
     command = ("calibrate", *COMMON, "--rows", rows, "--output", profile, "--exclude-domain", "lists")
-    command += ("--heads",) if heads else ()
+    command += ("--search", search, "--lists", rows)
     result = ladm(*command)
     assert result.exit_code == 0, result.output
     assert "from 36 documents, stored in " in result.stderr
     assert "36 documents are few: the intervals will be wide; use at least 100" in result.stderr
-    for words in ("cost of stopping there", "gain over the median", "AUC against", "recommended: the "):
+    assert "warning   too few packages (1) to hold out whole ones, so documents are held out" in result.stderr
+    for words in ("cost of stopping there", "gain of the worst kind over robust", "AUC against", "recommended: "):
         assert words in result.stdout
     kinds = Counter(line["meta"]["kind"] for line in read_lines(tmp_path / "p.calibration/run/sorted_by_score.jsonl"))
-    assert kinds["intact"] == kinds["16 pieces"] == 36
+    assert kinds["intact"] == kinds["16 pieces"] == kinds["repeated T/5"] == 36
+    assert kinds["real list"] == 40
     found = read_profile(profile)
     assert found.length_tokens == 256
     assert found.method.span_tokens == 8
+    assert {"score", "released", "median", "robust", "copy_share", "sink_mass"} <= set(found.band)
+    assert all(low <= middle <= high for low, middle, high in found.band.values())
     result = ladm("score", rows, *COMMON, "--profile", profile, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "run" / "run.json").read_text())["score"] == found.reduction.identity()
@@ -277,6 +443,10 @@ def test_error_messages_of_calibrate(ladm: Run, rows: str, tmp_path: Path) -> No
         (("--rows", rows, *out, "--span-tokens", "0"), 2, "--span-tokens must be at least 1, not 0"),
         (("--rows", rows, *out, "--exclude-domain", "poems"), 2,
          f"--exclude-domain poems: {rows} has no row of that domain"),
+        (("--rows", rows, *out, "--package-key", "meta.site"), 2,
+         f"--package-key meta.site: no row of {rows} has it"),
+        (("--rows", rows, *out, "--search", "best"), 2,
+         "--search 'best' is not signed or layers or heads"),
         (("--rows", rows, *out, "--exclude-domain", "books"), 1,
          f"{rows}: 4 documents of 256 tokens, and at least 32 are needed"),
         (("--rows", rows, *out, "--documents", "8"), 1,
@@ -348,19 +518,22 @@ def test_a_profile_separates_new_documents_of_the_kind_it_was_calibrated_on(ladm
     """
     from datasets import Dataset
 
-    from ladm.calibration.contrast import INTACT, contrast_set
-    from ladm.calibration.estimates import auc
-
     draw = np.random.default_rng(3)
     tunes = [np.resize(draw.integers(0, 500, size=24), 512) for _ in range(80)]
     Dataset.from_dict({"input_ids": tunes[:40], "index": list(range(40))}).save_to_disk(str(tmp_path / "known"))
-    made = contrast_set(tunes[40:], np.zeros(40, int), span_tokens=8, seed=5)
+    halves = dataclasses.replace(
+        split_by_package(own_packages(40), own_packages(40), seed=0), of_documents=np.zeros(40, dtype=np.int64)
+    )
+    made = contrast_set(tunes[40:], halves, span_tokens=8, seed=5)
     wanted = [row for row in made if row.kind in (INTACT, "8 pieces")]
     Dataset.from_dict(
         {"input_ids": [row.ids for row in wanted], "meta": [{"kind": row.kind} for row in wanted]}
     ).save_to_disk(str(tmp_path / "other"))
     profile = tmp_path / "p.yaml"
-    assert ladm("calibrate", *COMMON, "--rows", tmp_path / "known", "--output", profile).exit_code == 0
+    assert (
+        ladm("calibrate", *COMMON, "--rows", tmp_path / "known", "--search", "layers", "--output", profile).exit_code
+        == 0
+    )
     assert ladm("score", tmp_path / "other", *COMMON, "--profile", profile, "--output", tmp_path / "run").exit_code == 0
     lines = read_lines(tmp_path / "run" / "sorted_by_score.jsonl")
     scores = {kind: np.array([x["score"] for x in lines if x["meta"]["kind"] == kind]) for kind in (INTACT, "8 pieces")}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path) -> None:
     out = tmp_path / "check"
     command = ("check", "--model", GOLDEN, "--rows", rows, "--output", out, "--span-tokens", "8", "--dtype", "float32")
+    command += ("--lists", rows)
     result = ladm(*command)
     assert result.exit_code == 0, result.output
     assert (out / "check.png").read_bytes().startswith(b"\x89PNG")
@@ -41,67 +43,120 @@ def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path) -> None:
     assert list(record["long_range"]) == ["intact", "2 pieces", "4 pieces", "8 pieces"]
     assert record["long_range"]["intact"] > 0
     assert record["verdict"][-1] in result.stdout or record["verdict"][-2] in result.stdout
-    for score, (value, low, high) in record["auc"].items():
-        assert low <= value <= high
-        assert f"{score:<10} {value:.3f} ({low:.3f} to {high:.3f})" in result.stdout
+    kinds = ["2 pieces", "4 pieces", "8 pieces", "shuffled", "repeated T/16", "repeated T/5", "made list", "real list"]
+    assert list(record["auc"]) == [*kinds, "worst kind"]
+    for kind, by_score in record["auc"].items():
+        assert list(by_score) == ["released", "median", "robust", "F", "gzip"]
+        (line,) = (
+            line for line in result.stdout.splitlines() if line.startswith(f"{kind:<23} ") and line.endswith(")")
+        )
+        for value, low, high in by_score.values():
+            assert low <= value <= high
+            assert f"{value:.3f} (" in line
+    assert record["spans"] == [8, 4]
+    assert set(record["spearman"]) == {"released", "median", "robust"}
+    assert all(-1 <= low <= value <= high <= 1 for value, low, high in record["spearman"].values())
+    assert list(record["sink_mass"]) == list(record["sink_words"]) == ["0", "1", "2"]
+    assert all(0 < mass <= 1 for mass in record["sink_mass"].values())
+    # The model has no tokenizer, so the words are ids.
+    assert all(word.isdigit() for words in record["sink_words"].values() for word in words)
+    assert (
+        "absent    4 pieces, same package: no package has 4 documents in one half; see --package-key\n" in result.stderr
+    )
     assert f"picture: {out}/check.png\n" in result.stdout
     again = ladm(*command)
     assert again.exit_code == 0
     assert json.loads((out / "check.json").read_text()) == record
 
 
+PERFECT, FAIR, CHANCE = Estimate(1.0, 0.95, 1.0), Estimate(0.8, 0.7, 0.9), Estimate(0.5, 0.4, 0.6)
+
+
+def kinds(**found: Estimate) -> dict[str, dict[str, Estimate]]:
+    """AUC of the named scores, the same against every kind; chance for those not named."""
+    scores = dict.fromkeys(("released", "median", "robust", "F", "gzip"), CHANCE) | found
+    return {kind: dict(scores) for kind in ("4 pieces", "shuffled", "worst kind")}
+
+
 @pytest.fixture
 def perfect_check() -> CheckResult:
     """The released score separates perfectly; tests change one field or another."""
-    perfect, chance = Estimate(1.0, 0.95, 1.0), Estimate(0.5, 0.4, 0.6)
     return CheckResult(
         facts=model_facts(str(GOLDEN)),
         length_tokens=4096,
         documents=20,
         long_range={"intact": 4.0, "2 pieces": 3.0, "4 pieces": 2.0, "8 pieces": 1.0},
         rows=None,
+        sink_mass={0: 0.1, 1: 0.2},
+        sink_words={0: ["'a'"], 1: ["'b'"]},
+        spans=(16, 128),
+        spearman=dict.fromkeys(("released", "median", "robust"), FAIR),
         layers=[],
-        score_names={},
-        scores={"profile": chance, "mean": perfect, "median": chance},
+        kinds=kinds(released=PERFECT),
     )
+
+
+def verdict(result: CheckResult, **changes: Any) -> list[str]:
+    """The lines after that on positions."""
+    return list(dataclasses.replace(result, **changes).verdict())[1:]
 
 
 def test_the_verdict_recommends_a_score(perfect_check: CheckResult) -> None:
     fit = "verdict: fit to be a calculator; "
-    assert list(perfect_check.verdict())[1:] == [
+    assert verdict(perfect_check) == [
         "figure 2: long-range attention falls each time the pieces are halved, as expected",
+        "sinks: none; no layer has a sink mass above 0.20",
+        "spans: every score ranks the documents alike with spans of 16 and of 128 tokens",
         fit + "score as released",
+        "worst kind: 4 pieces, AUC 1.00 with the released score",
     ]
-    perfect, fair, chance = Estimate(1.0, 0.95, 1.0), Estimate(0.8, 0.7, 0.9), Estimate(0.5, 0.4, 0.6)
-    other = dataclasses.replace(
+    assert verdict(
         perfect_check,
-        scores={"profile": fair, "mean": chance, "median": perfect},
+        kinds=kinds(robust=PERFECT),
         long_range={"intact": 4.0, "2 pieces": 2.0, "4 pieces": 3.0, "8 pieces": 1.0},
-    )
-    assert list(other.verdict())[1:] == [
+    )[0:5:3] + verdict(perfect_check, kinds=kinds(robust=PERFECT))[4:5] == [
         "figure 2: intact documents have the most long-range attention, but the pieces are out of order",
-        fit + "score with --reduce median",
+        fit + "score with --score robust",
         "warning: the released score, the mean over layers, is significantly worse",
     ]
-    weak = dataclasses.replace(
+    weak = verdict(perfect_check, kinds=kinds(median=FAIR), long_range={"intact": 1.0, "2 pieces": 2.0})
+    assert weak[0] == (
+        "figure 2: pasted documents have as much long-range attention as intact ones, so structure is not seen"
+    )
+    assert weak[3] == (
+        "verdict: weak: it separates intact from pasted documents, but not reliably; score with --reduce median"
+    )
+    undecided = "verdict: undecided: 20 documents are too few to decide; give more with --rows"
+    assert undecided in verdict(perfect_check, kinds=kinds())
+    narrow = dict.fromkeys(("released", "median", "robust"), Estimate(0.5, 0.45, 0.55))
+    assert "verdict: unfit: no score separates intact from pasted documents" in verdict(
+        perfect_check, kinds=kinds(**narrow)
+    )
+    flat = verdict(perfect_check, long_range=dict.fromkeys(perfect_check.long_range, 0.0))
+    assert flat[0].endswith("structure is not seen")
+
+
+def test_the_verdict_names_sinks_spans_counts_and_the_worst_kind(perfect_check: CheckResult) -> None:
+    found = kinds(released=PERFECT, F=PERFECT)
+    found["shuffled"]["released"] = Estimate(0.1, 0.0, 0.2)
+    lines = verdict(
         perfect_check,
-        scores={"profile": fair, "mean": Estimate(0.6, 0.5, 0.75), "median": chance},
-        long_range={"intact": 1.0, "2 pieces": 2.0},
+        sink_mass={0: 0.1, 3: 0.6, 4: 0.75},
+        sink_words={0: ["'x'"], 3: ["'y'"], 4: ["' the'", "' of'"]},
+        spearman={"released": CHANCE, "median": FAIR, "robust": FAIR},
+        kinds=found,
     )
-    assert list(weak.verdict())[1:] == [
-        "figure 2: pasted documents have as much long-range attention as intact ones, so structure is not seen",
-        "verdict: weak: it separates intact from pasted documents, but not reliably; calibrate it on more documents "
-        "(ladm calibrate) and score with the profile",
+    assert lines[1:] == [
+        "sinks: layers 3-4, up to 75% of the distant attention on 6 of 1,024 tokens, such as ' the', ' of'",
+        "spans: with spans of 16 and of 128 tokens the ranks differ, so the span decides and not the document: "
+        "released 0.50",
+        "verdict: fit to be a calculator; score as released",
+        "warning: counting rare words without a model (F) separates the pasted rows as well: 1.00 against 1.00 for the "
+        "worst of them",
+        "worst kind: shuffled, AUC 0.10 with the released score; guard the selection (ladm select --within), or "
+        "calibrate signed heads (ladm calibrate)",
     ]
-    unfit = dataclasses.replace(perfect_check, scores=dict.fromkeys(("profile", "mean", "median"), chance))
-    assert list(unfit.verdict())[-1] == (
-        "verdict: undecided: 20 documents are too few to decide; give more with --rows"
-    )
-    narrow = dict.fromkeys(("profile", "mean", "median"), Estimate(0.5, 0.45, 0.55))
-    unfit = dataclasses.replace(perfect_check, scores=narrow)
-    assert list(unfit.verdict())[-1] == "verdict: unfit: no score separates intact from pasted documents"
-    flat = dataclasses.replace(perfect_check, long_range=dict.fromkeys(perfect_check.long_range, 0.0))
-    assert list(flat.verdict())[1].endswith("structure is not seen")
+    assert not any(line.startswith("spans") for line in verdict(perfect_check, spans=None))
 
 
 def test_the_verdict_reports_the_positions_of_the_model(perfect_check: CheckResult) -> None:

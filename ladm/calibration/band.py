@@ -7,55 +7,32 @@ of documents leaves them out. Imports no torch.
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
-from ladm.calibration.candidates import Candidate, all_layers
+from ladm.calibration.candidates import Candidate
 from ladm.calibration.contrast import INTACT
-from ladm.calibration.contrast_scores import JUDGED_ON, RELEASED, ROBUST, ContrastScores
+from ladm.calibration.contrast_scores import JUDGED_ON, ContrastScores
 from ladm.method.reduction import Floats
+from ladm.runs.columns import column_names, read_columns
 from ladm.runs.folder import Run
-from ladm.runs.results import columns_of, read_scores
 from ladm.settings.profiles import Quantiles
 
 QUANTILES = (0.05, 0.5, 0.95)
-NOT_OF_THE_TEXT = ("rank", "index", "chunked_index", "position", "score", "num_tokens")
-"""Columns that say which row it is, and the score of the contrast set's own run, which is not that of the profile."""
+NO_GUARDS = ("score", "length", "random")
+"""Columns that say nothing of a document, and the score of the contrast set's own run, which is not the profile's."""
 
 
 def intact_band(run: Run, scores: ContrastScores, recommended: Candidate) -> dict[str, Quantiles]:
-    """By column: 0.05, 0.5 and 0.95 quantile of the intact documents.
+    """By column, 0.05, 0.5 and 0.95 quantile of the intact documents: of `score` and of all that `select` can read.
 
     `score` is the profile's own, of the half that it was not chosen on: on the other half it is higher than it will be
-    on new documents. `released`, `median`, `robust`, `copy_share` and `sink_mass` are made of the columns by layer as
-    `ladm select` makes them; every other column of one number a row is as it was stored.
+    on new documents.
     """
+    names = [name for name in column_names(run) if name not in NO_GUARDS]
+    # Both tables are in the order of scores.parquet.
+    table = read_columns(run, names)
     intact = scores.mask(INTACT, None)
     band = {"score": _quantiles(recommended.values(scores)[scores.mask(INTACT, JUDGED_ON)])}
-    for name, values_B in derived_columns(scores).items():
-        band[name] = _quantiles(values_B[intact])
-    # The rows of `scores` are those of the run in its own order.
-    table = read_scores(run.folder, _numbers(run))
-    return band | {name: _quantiles(table[name].to_numpy()[intact]) for name in table.column_names}
-
-
-def derived_columns(scores: ContrastScores) -> dict[str, Floats]:
-    """Columns of one number a row that are made of those by layer: (B,) each."""
-    found = {
-        "released": all_layers(scores, "mean", form=RELEASED).values(scores),
-        "median": all_layers(scores, "median", form=RELEASED).values(scores),
-    }
-    if ROBUST in scores.cds:
-        found["robust"] = all_layers(scores, "mean", form=ROBUST).values(scores)
-    for name, by_layer in (("copy_share", scores.copy_share), ("sink_mass", scores.sink_mass)):
-        if by_layer is not None:
-            found[name] = by_layer.mean(axis=1)
-    return found
-
-
-def _numbers(run: Run) -> list[str]:
-    """Columns of the run that hold one floating-point number a row, such as text statistics."""
-    schema = read_scores(run.folder, columns_of(run.folder)).schema
-    return [each.name for each in schema if pa.types.is_floating(each.type) and each.name not in NOT_OF_THE_TEXT]
+    return band | {name: _quantiles(table[name].to_numpy()[intact]) for name in names}
 
 
 def _quantiles(values_B: Floats) -> Quantiles:

@@ -107,11 +107,10 @@ def contrast_notes(
     """What limits the contrast set, a line for each: few documents, few packages, kinds that it lacks."""
     if len(sample.ids) < FEW_DOCUMENTS:
         yield f"warning   {len(sample.ids)} documents are few: the intervals will be wide; use at least {FEW_DOCUMENTS}"
-    packages = len(set(sample.packages))
     if not halves.by_package:
         yield (
-            f"warning   {packages} package{'s' * (packages != 1)} are too few to hold out whole ones, so documents are "
-            "held out; see --package-key"
+            f"warning   too few packages ({len(set(sample.packages))}) to hold out whole ones, so documents are held "
+            "out; see --package-key"
         )
     for line in absent_kinds(contrast, kinds):
         yield f"absent    {line}"

@@ -1,22 +1,22 @@
-"""A model and rows -> is it fit to be a calculator? Figure 2 of the paper, the AUC of three scores, a verdict."""
+"""A model and rows -> is it fit to be a calculator? Figure 2, sinks, two spans, AUC by kind, and a verdict."""
 
 from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from ladm.calibration.calibrate import require_spans
-from ladm.calibration.candidates import all_layers, judge
+from ladm.calibration.calibrate import clusters_of, contrast_notes, make_contrast, require_spans
 from ladm.calibration.check_result import CheckResult, draw_check
-from ladm.calibration.contrast import INTACT, ContrastRow, contrast_set, halves
+from ladm.calibration.contrast import INTACT, KINDS, ContrastRow
 from ladm.calibration.contrast_scores import ContrastScores, read_contrast_scores
-from ladm.calibration.estimates import Estimate
-from ladm.calibration.result import analyse
-from ladm.calibration.sample import sample_documents
+from ladm.calibration.estimates import Estimate, estimate_spearman
+from ladm.calibration.result import by_kind, layer_results, uncalibrated
+from ladm.calibration.sample import sample_documents, sample_lists
 from ladm.calibration.work_folder import CONTRAST, RUN, open_work_folder, save_contrast
 from ladm.corpus.prepare import Progress as PrepareProgress
 from ladm.corpus.prepare import prepare
@@ -27,27 +27,39 @@ from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.runs.results import read_scores
+from ladm.runs.sink_layers import median_sink_mass
+from ladm.scoring.plan import load_planned, make_plan
 from ladm.scoring.row_checks import require_tokenizer
 from ladm.scoring.score import score as run_score
 from ladm.settings.calibration import CheckSettings
 from ladm.settings.data import PrepareSettings
-from ladm.settings.score import ScoreSettings
+from ladm.settings.score import Recorded, ScoreSettings
 from ladm.storage.files import io_errors, write_whole
 from ladm.storage.json_object import json_with_checksum
 
 PIECES = (2, 4, 8)
 """Figure 2 of the paper concatenates documents of 1/2, 1/4 and 1/8 of the length."""
+CHECKED_KINDS = tuple(kind for kind in KINDS if kind != "16 pieces")
+"""16 pieces would need 32 documents, and differ little from 8."""
 MIN_DOCUMENTS = 2 * max(PIECES)
+OTHER_SPANS = (128, 64, 32, 16, 8, 4)
+"""Of these the first that differs from the span of the check by a factor of 2 or more and leaves spans to score."""
+OTHER_SPAN = "other-span"
 JSON_FILE, PICTURE_FILE = "check.json", "check.png"
 
 
 def check(
-    settings: CheckSettings, *, echo: Echo, progress: Progress, preparing: PrepareProgress
+    settings: CheckSettings, *, echo: Echo, new_progress: Callable[[], Progress], preparing: PrepareProgress
 ) -> tuple[CheckResult, Path]:
     """Test a model, with all files in the folder `settings.output`; returns the result and the picture's path.
 
+    `new_progress` makes the progress of each of two runs.
+
     Raises LadmError where there are too few documents, and whatever preparing and scoring raise.
     """
+    # Not at the top: it needs torch, which takes seconds to load, and errors in the settings should come at once.
+    from ladm.calibration.sink_words import sink_words
+
     output = Path(settings.output or f"check-{Path(settings.model).name}")
     facts = model_facts(settings.model)
     open_work_folder(output, rows=settings.rows)
@@ -60,47 +72,99 @@ def check(
         documents=settings.documents,
         seed=settings.seed,
         domain_key=settings.domain_key,
+        package_key=settings.package_key,
         min_documents=MIN_DOCUMENTS,
+    )
+    lists = sample_lists(
+        open_rows(settings.lists) if settings.lists else None,
+        facts=facts,
+        length_tokens=sample.length_tokens,
+        domain_key=settings.domain_key,
+        package_key=settings.package_key,
     )
     span_tokens = settings.span_tokens or default_span_tokens(sample.length_tokens)
     facts = facts.at_length(sample.length_tokens)
     scoring = _score_settings(settings, facts, span_tokens, output)
     require_spans(scoring, sample.length_tokens)
-    # Without the degraded rows, which figure 2 does not have.
-    contrast = contrast_set(
-        sample.ids,
-        halves(sample.groups, seed=settings.seed),
-        span_tokens=span_tokens,
-        seed=settings.seed,
-        pieces=PIECES,
-        degraded=False,
-    )
+    halves, contrast = make_contrast(sample, lists, span_tokens=span_tokens, seed=settings.seed, kinds=CHECKED_KINDS)
+    for line in contrast_notes(sample, halves, contrast, CHECKED_KINDS):
+        echo(line)
     save_contrast(contrast, output)
-    run_score(scoring, echo=echo, progress=progress)
+    run_score(scoring, echo=echo, progress=new_progress())
     run = Run.read(output / RUN)
-    scores = read_contrast_scores(run, contrast, num_layers=facts.num_layers, heads=False)
-    # What `ladm calibrate` would choose from these documents, judged on the half that did not choose it.
-    calibrated = analyse(scores, objective="auc", max_cost=1.0, seed=settings.seed)
+    scores = read_contrast_scores(
+        run, contrast, clusters_of(sample, halves, contrast), num_layers=facts.num_layers, heads=False
+    )
+    other = _score_other_span(settings, facts, scoring, contrast, output, echo=echo, progress=new_progress())
+    plan = make_plan(scoring, facts=facts)
+    candidates = uncalibrated(scores)
+    values = {name: candidate.values(scores) for name, candidate in candidates.items()} | scores.counts
     result = CheckResult(
         facts=facts,
         rows=settings.rows,
         length_tokens=sample.length_tokens,
         documents=len(sample.ids),
         long_range=_long_range(run, contrast),
-        layers=calibrated.layers,
-        scores={"profile": calibrated.overall["profile"], **_uncalibrated(scores, seed=settings.seed)},
-        score_names=calibrated.names,
+        sink_mass=median_sink_mass(run, scored=len(scores.kinds)),
+        sink_words=sink_words(
+            load_planned(plan, plan.hardware.devices[0]), sample.ids, scoring.method.grid(sample.length_tokens)
+        ),
+        spans=(span_tokens, other.identity.method.span_tokens) if other else None,
+        spearman=_spearman(run, other, contrast, scores, seed=settings.seed) if other else {},
+        layers=list(layer_results(scores, seed=settings.seed)),
+        # Nothing is chosen here, so both halves judge.
+        kinds=by_kind(scores, values, half=None, seed=settings.seed),
     )
     draw_check(result, output / PICTURE_FILE)
     write_whole(output / JSON_FILE, [json_with_checksum(result.to_json())])
     return result, output / PICTURE_FILE
 
 
-def _uncalibrated(scores: ContrastScores, *, seed: int) -> dict[str, Estimate]:
-    """AUC of the mean and the median over layers. Nothing was chosen for them, so all documents may judge."""
-    return {
-        how: judge(scores, all_layers(scores, how), scores.pasted, half=None, seed=seed) for how in ("mean", "median")
-    }
+def _score_other_span(
+    settings: CheckSettings,
+    facts: ModelFacts,
+    scoring: ScoreSettings,
+    contrast: list[ContrastRow],
+    output: Path,
+    *,
+    echo: Echo,
+    progress: Progress,
+) -> Run | None:
+    """The run of the intact documents with spans of another length; None where no other length leaves spans to score.
+
+    A score that means something orders the documents alike with both.
+    """
+    intact = [row for row in contrast if row.kind == INTACT]
+    T, used = len(intact[0].ids), scoring.method.span_tokens
+    for span_tokens in OTHER_SPANS:
+        if not used / 2 < span_tokens < used * 2:
+            other = _score_settings(settings, facts, span_tokens, output / OTHER_SPAN, record="layers")
+            if other.method.grid(T).J:
+                save_contrast(intact, output / OTHER_SPAN)
+                run_score(other, echo=echo, progress=progress)
+                return Run.read(output / OTHER_SPAN / RUN)
+    return None
+
+
+def _spearman(
+    run: Run, other: Run, contrast: list[ContrastRow], scores: ContrastScores, *, seed: int
+) -> dict[str, Estimate]:
+    """The rank correlation of the intact documents between the two runs, for every uncalibrated score."""
+    intact = [k for k, row in enumerate(contrast) if row.kind == INTACT]
+    rows = [contrast[k] for k in intact]
+    # The index of a row is its place in the rows of its own run, and those of `other` are the intact ones.
+    place = {index: k for k, index in enumerate(read_scores(run.folder, ["index"])["index"].to_pylist())}
+    other_place = {index: k for k, index in enumerate(read_scores(other.folder, ["index"])["index"].to_pylist())}
+    both = [(place[k], other_place[n]) for n, k in enumerate(intact) if k in place and n in other_place]
+    ours, theirs = np.array(both).T
+    other_scores = read_contrast_scores(
+        other, rows, [str(row.document) for row in rows], num_layers=scores.num_layers, heads=False
+    )
+    found = {}
+    for name, candidate in uncalibrated(scores).items():
+        a_B, b_B = candidate.values(scores)[ours], candidate.values(other_scores)[theirs]
+        found[name] = estimate_spearman(a_B, b_B, scores.clusters[ours], seed=seed)
+    return found
 
 
 def _prepare_packaged_documents(
@@ -127,7 +191,9 @@ def _prepare_packaged_documents(
     return preparation.output
 
 
-def _score_settings(settings: CheckSettings, facts: ModelFacts, span_tokens: int, output: Path) -> ScoreSettings:
+def _score_settings(
+    settings: CheckSettings, facts: ModelFacts, span_tokens: int, output: Path, *, record: Recorded = "range"
+) -> ScoreSettings:
     """Those of the contrast set's run, with every layer that attends to the whole document."""
     # A layer with a sliding window has no attention at long range, whatever the document.
     layers = sorted(set(range(facts.num_layers)) - set(facts.windowed))
@@ -139,7 +205,7 @@ def _score_settings(settings: CheckSettings, facts: ModelFacts, span_tokens: int
         output=str(output / RUN),
         span_tokens=span_tokens,
         layers=",".join(map(str, layers)),
-        record="range",
+        record=record,
         device=settings.device,
         dtype=settings.dtype,
     )
@@ -151,6 +217,7 @@ def _long_range(run: Run, contrast: list[ContrastRow]) -> dict[str, float]:
     kinds = [INTACT, *(f"{pieces} pieces" for pieces in PIECES)]
     by_kind: dict[str, list[float]] = {kind: [] for kind in kinds}
     for index, layers in zip(table["index"].to_pylist(), table["range_per_layer"].to_pylist(), strict=True):
-        # The index of a row is its place in the contrast set.
-        by_kind[contrast[index].kind].append(float(np.median(layers)))
+        # The index of a row is its place in the contrast set. Figure 2 has pasted rows only.
+        if contrast[index].kind in by_kind:
+            by_kind[contrast[index].kind].append(float(np.median(layers)))
     return {kind: float(np.median(values)) for kind, values in by_kind.items()}

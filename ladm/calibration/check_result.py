@@ -10,13 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from ladm.calibration.contrast import PASTED, SAME_PACKAGE
+from ladm.calibration.contrast_scores import RELEASED, ROBUST
 from ladm.calibration.estimates import Estimate
-from ladm.calibration.result import LayerResult
+from ladm.calibration.result import WORST, LayerResult
 from ladm.method.reduction import Floats
 from ladm.modeling.facts import ModelFacts
+from ladm.runs.sink_layers import HIGH_SINK_MASS
+from ladm.settings.layers import spell_layers
 
 GOOD_AUC, FAIR_AUC = 0.8, 0.6
 """A model whose best score has a lower bound of its AUC above the first is fit, above the second weak."""
+STABLE_RANKS = 0.6
+"""A rank correlation between two spans below it means that the span, and not the document, decides the score."""
+COUNTS = ("F", "gzip")
+"""Scores that need no model."""
 BAR_COLOURS = ("#1b6e9c", "#6aa5c4", "#a5c8da", "#d3e3ec")
 
 
@@ -31,15 +39,25 @@ class CheckResult:
     documents: int
     long_range: dict[str, float]
     """The median focus at long range by kind of document, over layers and documents."""
+    sink_mass: dict[int, float]
+    """By layer the share of distant attention that falls on the strongest 6 of every 1,024 keys."""
+    sink_words: dict[int, list[str]]
+    """By layer the words that those keys are."""
+    spans: tuple[int, int] | None
+    """Tokens of the two spans that were compared; None where only one leaves anything to score."""
+    spearman: dict[str, Estimate]
+    """For each score the rank correlation of the intact documents between the two spans."""
     layers: list[LayerResult]
-    scores: dict[str, Estimate]
-    """AUC over the pasted kinds of the three scores: `profile`, `mean` and `median`."""
-    score_names: dict[str, str]
+    kinds: dict[str, dict[str, Estimate]]
+    """By kind of contrast, and for the worst kind, the AUC of each score and of the counts without a model."""
 
     def verdict(self) -> Iterator[str]:
         """The judgement, a line for each aspect."""
         yield self._positions()
         yield self._figure_2()
+        yield self._sinks()
+        if self.spans is not None:
+            yield self._two_spans(*self.spans)
         yield from self._by_score()
 
     def _positions(self) -> str:
@@ -60,25 +78,61 @@ class CheckResult:
             return "figure 2: intact documents have the most long-range attention, but the pieces are out of order"
         return "figure 2: pasted documents have as much long-range attention as intact ones, so structure is not seen"
 
+    def _sinks(self) -> str:
+        high = [layer for layer, mass in self.sink_mass.items() if mass > HIGH_SINK_MASS]
+        if not high:
+            return f"sinks: none; no layer has a sink mass above {max(self.sink_mass.values()):.2f}"
+        strongest = max(high, key=lambda layer: self.sink_mass[layer])
+        words = ", ".join(self.sink_words.get(strongest, []))
+        return (
+            f"sinks: layer{'s' if len(high) > 1 else ''} {spell_layers(high)}, up to {self.sink_mass[strongest]:.0%} "
+            f"of the distant attention on 6 of 1,024 tokens, such as {words}"
+        )
+
+    def _two_spans(self, span: int, other: int) -> str:
+        unstable = [name for name, found in self.spearman.items() if found.value < STABLE_RANKS]
+        between = f"spans of {span} and of {other} tokens"
+        if not unstable:
+            return f"spans: every score ranks the documents alike with {between}"
+        listed = ", ".join(f"{name} {self.spearman[name].value:.2f}" for name in unstable)
+        return f"spans: with {between} the ranks differ, so the span decides and not the document: {listed}"
+
     def _by_score(self) -> Iterator[str]:
-        # Lower bounds, so that a score that few rows make look good by chance does not win.
-        best = max(self.scores, key=lambda name: self.scores[name].low)
-        low = self.scores[best].low
+        pasted = [kind for kind in self.kinds if kind in (*PASTED, SAME_PACKAGE)]
+        # The worst pasted kind counts. Lower bounds, so that a score that few rows make look good does not win.
+        names = [name for name in self.kinds[WORST] if name not in COUNTS]
+        worst = {name: min((self.kinds[kind][name] for kind in pasted), key=lambda each: each.value) for name in names}
+        best = max(names, key=lambda name: worst[name].low)
         advice = {
-            "mean": "score as released",
+            "released": "score as released",
             "median": "score with --reduce median",
-            "profile": "calibrate it on more documents (ladm calibrate) and score with the profile",
+            "robust": "score with --score robust",
         }[best]
-        if low >= GOOD_AUC:
+        if worst[best].low >= GOOD_AUC:
             yield f"verdict: fit to be a calculator; {advice}"
-        elif low >= FAIR_AUC:
+        elif worst[best].low >= FAIR_AUC:
             yield f"verdict: weak: it separates intact from pasted documents, but not reliably; {advice}"
-        elif max(found.high for found in self.scores.values()) < FAIR_AUC:
+        elif max(found.high for found in worst.values()) < FAIR_AUC:
             yield "verdict: unfit: no score separates intact from pasted documents"
         else:
             yield f"verdict: undecided: {self.documents} documents are too few to decide; give more with --rows"
-        if best != "mean" and self.scores["mean"].high < self.scores[best].low:
+        if best != "released" and worst["released"].high < worst[best].low:
             yield "warning: the released score, the mean over layers, is significantly worse"
+        counted = min(self.kinds[kind]["F"].value for kind in pasted)
+        if counted >= worst[best].value:
+            yield (
+                f"warning: counting rare words without a model (F) separates the pasted rows as well: {counted:.2f} "
+                f"against {worst[best].value:.2f} for the worst of them"
+            )
+        yield self._worst_kind(best)
+
+    def _worst_kind(self, name: str) -> str:
+        kind = min((kind for kind in self.kinds if kind != WORST), key=lambda kind: self.kinds[kind][name].value)
+        found = self.kinds[kind][name]
+        line = f"worst kind: {kind}, AUC {found.value:.2f} with the {name} score"
+        if found.value < FAIR_AUC:
+            line += "; guard the selection (ladm select --within), or calibrate signed heads (ladm calibrate)"
+        return line
 
     def to_json(self) -> dict[str, Any]:
         """The content of `check.json`."""
@@ -88,13 +142,20 @@ class CheckResult:
             "length_tokens": self.length_tokens,
             "documents": self.documents,
             "long_range": self.long_range,
-            "auc": {name: [found.value, found.low, found.high] for name, found in self.scores.items()},
+            "sink_mass": {str(layer): round(mass, 4) for layer, mass in self.sink_mass.items()},
+            "sink_words": {str(layer): words for layer, words in self.sink_words.items()},
+            "spans": self.spans,
+            "spearman": {name: found.rounded() for name, found in self.spearman.items()},
+            "auc": {
+                kind: {name: found.rounded() for name, found in by_score.items()}
+                for kind, by_score in self.kinds.items()
+            },
             "verdict": list(self.verdict()),
         }
 
 
 def draw_check(result: CheckResult, path: Path) -> None:
-    """Two panels: the focus at long range by kind, and the AUC of every layer beside those of the three scores."""
+    """Two panels: the focus at long range by kind, and for every layer its AUC in two forms and its sink mass."""
     import matplotlib
 
     # A backend without a display: the command runs on servers.
@@ -107,23 +168,27 @@ def draw_check(result: CheckResult, path: Path) -> None:
     left.set_title("Figure 2 of the paper, for this model")
     layers = result.layers
     x = np.arange(len(layers))
-    values = [layer.auc.value for layer in layers]
-    right.errorbar(x, values, yerr=_error_bars(layers), fmt="o", color=BAR_COLOURS[0], ms=4, lw=1)
-    for (name, found), style in zip(result.scores.items(), ("-", "--", ":"), strict=True):
-        right.axhline(found.value, color="#333333", lw=1, ls=style, label=f"{name}: {found.value:.2f}")
+    forms = [form for form in (RELEASED, ROBUST) if form in layers[0].forms]
+    for form, colour in zip(forms, BAR_COLOURS, strict=False):
+        found = [layer.forms[form] for layer in layers]
+        right.errorbar(
+            x, [each.value for each in found], yerr=_error_bars(found), fmt="o", color=colour, ms=4, lw=1,
+            label=f"AUC {form}",
+        )  # fmt: skip
+    right.bar(x, list(result.sink_mass.values()), color="#f0d9b5", zorder=0, label="sink mass")
     right.axhline(0.5, color="#bbbbbb", lw=1)
     right.set_xticks(x, [layer.name for layer in layers], fontsize=7)
     right.set_xlabel("layer")
-    right.set_ylabel("AUC, intact against pasted")
+    right.set_ylabel("AUC, intact against pasted; sink mass")
     right.set_title(f"{len(layers)} layers, {result.documents} documents of {result.length_tokens:,} tokens")
     right.legend(loc="lower right", fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
 
-def _error_bars(layers: list[LayerResult]) -> Floats:
+def _error_bars(found: list[Estimate]) -> Floats:
     """Distances of the bounds from the value, as matplotlib wants them: first those below, then those above."""
-    below = [layer.auc.value - layer.auc.low for layer in layers]
-    above = [layer.auc.high - layer.auc.value for layer in layers]
+    below = [each.value - each.low for each in found]
+    above = [each.high - each.value for each in found]
     # A value may lie a rounding error outside its interval, and matplotlib refuses a negative distance.
     return np.abs([below, above])

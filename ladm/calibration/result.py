@@ -1,4 +1,4 @@
-"""CDS of a contrast set -> what calibration concludes: by layer, by cost, against the uncalibrated scores, what to use."""
+"""CDS of a contrast set -> what calibration concludes: by layer, by cost, against other scores, and what to use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from ladm.settings.calibration import Search
 from ladm.settings.layers import spell_layers
 
 WORST = "worst kind"
-RECOMMENDED_WITHOUT_GAIN = "robust"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,7 @@ def analyse(
     recommended = chosen if good_enough else robust
     names = {name: describe(scores, candidate) for name, candidate in compared.items()}
     return CalibrationResult(
-        layers=list(_layer_results(scores, seed=seed)),
+        layers=list(layer_results(scores, seed=seed)),
         frontier=list(_frontier(scores, results, seed=seed)),
         chosen=chosen,
         recommended=recommended,
@@ -139,7 +138,7 @@ def by_kind(
     return found
 
 
-def _layer_results(scores: ContrastScores, *, seed: int) -> Iterator[LayerResult]:
+def layer_results(scores: ContrastScores, *, seed: int) -> Iterator[LayerResult]:
     """The layers one by one. None is chosen here, so both halves may judge."""
     for column, layer in enumerate(scores.layers):
         yield LayerResult(

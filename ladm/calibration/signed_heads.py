@@ -100,15 +100,15 @@ def _add_auc(found: dict[str, list[float]], held: LabelledRows, score_B: Floats)
 def _fit(rows: LabelledRows, *, ridge: float, start_P: Floats | None) -> Floats:
     """Weights of the raw logarithms, by Newton's method on standardised ones."""
     mean_P, spread_P = rows.logs_BP.mean(axis=0), rows.logs_BP.std(axis=0)
-    # A head that never changes carries nothing; without this its weight would be 0 / 0.
-    spread_P = np.where(spread_P > 1e-9, spread_P, np.inf)
+    # A head that never changes carries nothing; without this its feature would be 0 / 0 instead of 0.
+    spread_P = np.where(spread_P > 1e-9, spread_P, 1.0)
     x_BP = np.hstack([(rows.logs_BP - mean_P) / spread_P, np.ones((len(rows.logs_BP), 1))])
     sign_B = np.where(rows.kinds_B == rows.intact, 1.0, -1.0)
     weight_B = _row_weights(rows)
     P = x_BP.shape[1]
     # The last coefficient is the intercept, which the penalty leaves alone; it does not change the order of rows.
     penalty_P = np.append(np.full(P - 1, ridge / (P - 1)), 1e-9)
-    b_P = np.zeros(P) if start_P is None else np.append(np.nan_to_num(start_P * spread_P, posinf=0.0), 0.0)
+    b_P = np.zeros(P) if start_P is None else np.append(start_P * spread_P, 0.0)
     before = np.inf
     for _ in range(NEWTON_STEPS):
         margin_B = np.clip(sign_B * (x_BP @ b_P), -500, 500)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ladm.cli.display import calibration_report, check_report
+from ladm.cli.calibration_display import calibration_report, check_report
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import next_step, note, preparing_bar, print_result, quieten_libraries, scoring_bar
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
@@ -10,17 +10,19 @@ from ladm.settings.calibration import CalibrateSettings, CheckSettings
 
 @settings_command(
     CalibrateSettings,
-    short_help="Find the layers worth scoring with",
+    short_help="Find the score that separates documents best",
     examples=(
         "ladm calibrate --model org/model --rows rows -o profile.yaml",
-        "ladm calibrate --model org/model --rows rows --objective cost --max-cost 0.5 -o profile.yaml",
+        "ladm calibrate --model org/model --rows rows --lists lists --package-key meta.site -o profile.yaml",
+        "ladm calibrate --model org/model --rows rows --search layers --objective cost -o profile.yaml",
     ),
 )
 def calibrate(settings: CalibrateSettings) -> None:
-    """Find the layers of a model that separate coherent documents from pasted ones, and write them to a profile.
+    """Find the score of a model that separates coherent documents from every kind of bad row, and write a profile.
 
-    The documents of --rows are compared with the same tokens pasted together from 2, 4, 8 and 16 of them. Layers are
-    chosen on one half of the documents and judged on the other. The same command resumes a stopped calibration. A
+    The documents of --rows are compared with rows made of them: pasted from 2, 4, 8 and 16 of them and from 4 of one
+    package, shuffled, repeated, made into lists; and with real --lists. What counts is the worst kind. The score is
+    chosen on half of the packages and judged on the other half. The same command resumes a stopped calibration. A
     --config file of ladm score serves here too.
     """
     quieten_libraries()
@@ -38,14 +40,15 @@ def calibrate(settings: CalibrateSettings) -> None:
     examples=("ladm check --model org/model", "ladm check --model org/model --rows rows -o check"),
 )
 def check(settings: CheckSettings) -> None:
-    """Is a model fit to be a calculator? Its attention to intact documents against the same ones pasted together.
+    """Is a model fit to be a calculator? Its scores of intact documents against bad rows made of them.
 
-    Prints figure 2 of the paper for it, the AUC of the mean, the median and the best profile, and a verdict.
+    Prints figure 2 of the paper, the attention sinks of each layer, whether two spans rank the documents alike, the AUC
+    of each score by kind of bad row beside two counts that need no model, and a verdict.
     """
     quieten_libraries()
     from ladm.calibration.check import check as run_check
 
-    result, picture = run_check(settings, echo=note, progress=scoring_bar(), preparing=preparing_bar())
+    result, picture = run_check(settings, echo=note, new_progress=scoring_bar, preparing=preparing_bar())
     lines = [*check_report(result), f"picture: {picture}"]
     print_result(lines, lambda: result.to_json() | {"picture": picture})
     next_step("ladm", "calibrate", "--model", settings.model, "--rows", settings.rows or "ROWS", "-o", "profile.yaml")

@@ -6,55 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ladm.calibration.check_result import CheckResult
-    from ladm.calibration.estimates import Estimate
-    from ladm.calibration.result import CalibrationResult
     from ladm.selection.manifest import Manifest
-
-
-def calibration_report(result: CalibrationResult) -> Iterator[str]:
-    """The lines of a calibration: by layer, by cost, by kind of contrast, and what to use."""
-    titles = {"none": "AUC with sigma", "no-std": "AUC without sigma"}
-    heads = "".join(f"{titles[form]:<26} " for form in result.layers[0].forms)
-    yield f"{'layer':<16} {heads}{'cost of stopping there':>22}"
-    for layer in result.layers:
-        found = "".join(f"{auc!s:<26} " for auc in layer.forms.values())
-        yield f"{layer.name:<16} {found}{layer.cost:>22.2f}"
-    yield ""
-    yield f"{'cost':>5}  {'AUC, 95 % interval':<26} best score at that cost, judged on the other half of the documents"
-    for point in result.frontier:
-        yield f"{point.cost:>5.2f}  {point.auc!s:<26} {point.text}"
-    yield ""
-    yield f"{'AUC against':<12} {'profile':<26} {'median over all layers':<26} {'mean over all layers':<26}"
-    for kind, by_score in result.kinds.items():
-        yield f"{kind:<12} {by_score['profile']!s:<26} {by_score['median']!s:<26} {by_score['mean']!s:<26}"
-    yield ""
-    yield f"profile: {result.names['profile']}, {result.chosen.cost:.2f} of a forward pass"
-    for name, gain in result.gains.items():
-        yield f"gain over the {name:<7} {gain!s}; {_significance(gain)}"
-    if result.recommended is result.chosen:
-        yield "recommended: the profile"
-    else:
-        yield "recommended: the median over all layers; it is what the profile file contains"
-
-
-def _significance(gain: Estimate) -> str:
-    if gain.low > 0:
-        return "significant"
-    return "significantly worse" if gain.high < 0 else "not significant (the 95 % interval contains 0)"
-
-
-def check_report(result: CheckResult) -> Iterator[str]:
-    """The lines of a check: figure 2, the three scores, the verdict."""
-    yield f"{'documents':<12} {'focus at long range':>20}"
-    for kind, focus in result.long_range.items():
-        yield f"{kind:<12} {focus:>20.3g}"
-    yield ""
-    yield f"{'score':<10} {'AUC, 95 % interval':<26}"
-    for name, found in result.scores.items():
-        yield f"{name:<10} {found!s:<26} {result.score_names[name]}"
-    yield ""
-    yield from result.verdict()
 
 
 def status_report(found: Any) -> Iterator[str]:

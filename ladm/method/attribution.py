@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ladm.errors import LadmError
 from ladm.method.focus import aggregated_focus, contextual_dependency, distance_JN, wanted_JN
 from ladm.method.grid import Ablation, Grid
 from ladm.method.reduction import Floats, Reduction
@@ -27,7 +28,14 @@ def column_weights(cds_P: Floats, reduction: Reduction) -> Floats:
 
     A median is the column in the middle, or half of each of two; of a geometric mean every column has
     the share that its weight has.
+
+    Raises LadmError for a signed sum of logarithms, which is no weighted sum of CDS.
     """
+    if reduction.how == "signed":
+        raise LadmError(
+            "a signed sum of logarithms has no parts that add up to it; ladm rescore --score robust makes a run that "
+            "can be inspected"
+        )
     P = len(cds_P)
     if reduction.how == "median":
         w_P = np.zeros(P)

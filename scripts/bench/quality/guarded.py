@@ -1,8 +1,8 @@
 """Scores and guards -> which share of each kind a guarded selection takes from a pool with a few bad rows of each kind.
 
 The pool is made by weights: every bad kind present is 5 % of it, the intact documents are the rest. The best quarter is
-taken, or all that pass the guards where that is less. Bands are quantiles of the intact documents of half 0; the rows are
-those of half 1, from other packages.
+taken, or all that pass the guards where that is less. Bands are quantiles of the intact documents of half 0; the rows
+are those of half 1, from other packages.
 
 Shape suffixes: B rows.
 """

@@ -31,7 +31,7 @@ from ladm.corpus.tokenization import plain_tokenizer
 from ladm.method.reduction import Floats, reduce_cds
 from ladm.runs.folder import Run
 from ladm.runs.results import read_scores
-from ladm.scoring.sink_warning import HIGH_SINK_MASS
+from ladm.runs.sink_layers import HIGH_SINK_MASS
 from ladm.settings.profiles import Profile
 from ladm.signals.text_statistics import COLUMNS, UnigramTable, text_statistics
 

@@ -3,8 +3,8 @@
     python scripts/bench/quality/report.py DOCUMENTS.parquet OUT --model FOLDER --model FOLDER \\
         --profile smollm2-135m=configs/profiles/smollm2-135m.yaml -o scripts/bench/results/quality
 
-Writes quality.md, quality.json (every number) and scores.parquet (every score of every row, without texts). Half 0 of the
-part `4096` calibrates: signed heads, bands and guards. Half 1 judges. Intervals are by bootstrap over packages.
+Writes quality.md, quality.json (every number) and scores.parquet (every score of every row, without texts). Half 0 of
+the part `4096` calibrates: signed heads, bands and guards. Half 1 judges. Intervals are by bootstrap over packages.
 """
 
 from __future__ import annotations

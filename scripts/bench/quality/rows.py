@@ -3,9 +3,9 @@
     python scripts/bench/quality/rows.py pack runs/experiment scripts/bench/results/quality/documents.parquet
     python scripts/bench/quality/rows.py make documents.parquet --model MODEL --length 4096 -o runs/quality/rows-4096
 
-`pack` makes the pool first where `runs/experiment` has none (scripts/experiment/pool/build.py). The pack holds texts, so it
-serves every tokenizer; `make` tokenises them and makes all kinds of `ladm calibrate` from them: the same bytes each time.
-Half 0 is for calibration and half 1 for judging; no package is in both.
+`pack` makes the pool first where `runs/experiment` has none (scripts/experiment/pool/build.py). The pack holds texts,
+so it serves every tokenizer; `make` tokenises them and makes all kinds of `ladm calibrate` from them, the same bytes
+each time. Half 0 is for calibration and half 1 for judging; no package is in both.
 """
 
 from __future__ import annotations
