@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ladm.calibration.band import intact_band
+from ladm.calibration.band import intact_band, text_band
 from ladm.calibration.contrast import KINDS, ContrastRow, absent_kinds, contrast_set
 from ladm.calibration.contrast_scores import WITH_SIGMA, WITHOUT_SIGMA, read_contrast_scores
 from ladm.calibration.packages import Halves, split_by_package
@@ -84,7 +84,7 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     result = analyse(
         scores, search=settings.search, objective=settings.objective, max_cost=settings.most_cost, seed=settings.seed
     )
-    band = intact_band(run, scores, result.recommended)
+    band = intact_band(run, scores, result.recommended) | text_band(sample.ids, facts.folder)
     with io_errors(output, "write"):
         output.parent.mkdir(parents=True, exist_ok=True)
     # Last, so that a profile exists only where the calibration is complete.
