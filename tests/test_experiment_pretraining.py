@@ -203,3 +203,37 @@ def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
     found: list[dict[str, Any]] = [{"p": 0.04}, {"p": 0.01}, {"p": 0.03}, {"p": 0.5}]
     report.holm(found)
     assert [each["p_holm"] for each in found] == pytest.approx([0.09, 0.04, 0.09, 0.5])
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 0.02])
+def test_intervals_contain_the_true_difference_of_two_arms(of_seeds: float) -> None:
+    """Two arms of four seeds and 40 packages of 2 documents; documents differ between arms by 0.05."""
+    draw = np.random.default_rng(1)
+    weights = draw.integers(20, 80, 80).astype(float)
+    clusters = np.repeat(np.arange(40), 2)
+    inside = 0
+    for _ in range(300):
+        effect = {"random": np.zeros(80), "guarded": -0.03 + 0.05 * np.repeat(draw.normal(size=40), 2)}
+        sums = {
+            (arm, 0, seed): weights * (3 + effect[arm] + of_seeds * draw.normal() + 0.001 * draw.normal(size=80))
+            for arm in effect
+            for seed in range(4)
+        }
+        found = report.compare(report.Outcome(sums=sums, weights=weights, clusters=clusters), "guarded", "random")
+        assert found is not None
+        inside += found["interval"][0] <= -0.03 <= found["interval"][1]
+    assert 0.91 <= inside / 300 <= 1
+
+
+def test_the_variance_of_selections_is_apart_from_that_of_seeds() -> None:
+    draw = np.random.default_rng(2)
+    sums = {}
+    for selection in range(200):
+        moved = 0.03 * draw.normal()
+        for seed in range(2):
+            sums["random", selection, seed] = np.full(4, 3 + moved + 0.01 * draw.normal())
+    outcome = report.Outcome(sums=sums, weights=np.ones(4), clusters=np.arange(4))
+    of_seeds, freedom = report.seed_variance(outcome)
+    assert freedom == 200
+    assert of_seeds**0.5 == pytest.approx(0.01, rel=0.15)
+    assert report.draw_variance(outcome, of_seeds) ** 0.5 == pytest.approx(0.03, rel=0.15)
