@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ladm.cli.completion import completer_of
 from ladm.cli.repeated_flags import repeat_flags
 from ladm.cli.terminal import AS_JSON, QUIET, VERBOSE
 from ladm.errors import EXIT_USAGE, UsageError
@@ -173,7 +174,9 @@ def parameter_of(field: Setting) -> click.Parameter:
     if field.spec.positional:
         count = -1 if isinstance(field.default, tuple) else 1
         shown = f"{field.spec.metavar}{'...' if count < 0 else ''}"
-        return click.Argument([field.name], nargs=count, required=False, metavar=shown, type=str)
+        return click.Argument(
+            [field.name], nargs=count, required=False, metavar=shown, type=str, shell_complete=completer_of(field)
+        )
     names = [field.name, field.flag, *([field.spec.short] if field.spec.short else [])]
     # A switch that is off by default has no `--no-` form: leaving it out says the same.
     if bool in alternatives(field.kind):
@@ -181,8 +184,13 @@ def parameter_of(field: Setting) -> click.Parameter:
             names[1] = f"{field.flag}/{flag('no_' + field.key)}"
         return click.Option(names, is_flag=True, default=None, help=help_text(field), type=bool)
     return click.Option(
-        names, type=SettingType(field), multiple=is_repeated(field), default=None, help=help_text(field),
-    )  # fmt: skip
+        names,
+        type=SettingType(field),
+        multiple=is_repeated(field),
+        default=None,
+        help=help_text(field),
+        shell_complete=completer_of(field),
+    )
 
 
 def load(kind: type, config: str | None, flags: dict[str, Any]) -> Any:
