@@ -183,6 +183,16 @@ def test_prolong_beside_other_signals_is_a_run_of_its_own(ladm: Command, rows: s
     assert "namely other --prolong-pairs;" in other.stderr
 
 
+def test_worker_processes_score_an_added_signal_too(ladm: Command, rows: str, small: Any, tmp_path: Path) -> None:
+    """One after the other for the run and for the signal, each with the plan of its own."""
+    run = tmp_path / "run"
+    command = ("score", rows, *small, "--signals", "text,longattn", "--workers", "1", "--output", run)
+    assert ladm(*command).exit_code == 0
+    more = ladm(*command[:-5], "text,longattn,prolong", "--prolong-pairs", "2", "--workers", "1", "--output", run)
+    assert more.exit_code == 0, more.stderr
+    assert len(by_index(run / "signals" / "prolong")) == 3
+
+
 def test_rows_of_less_than_two_segments_have_no_prolong(
     ladm: Command, save_rows: Any, golden: Any, small: Any, tmp_path: Path
 ) -> None:

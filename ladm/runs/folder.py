@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ladm.errors import IncompleteError, LadmError, StorageError, UsageError
-from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity, flag_of_field
+from ladm.runs.flags import flag_of_field
+from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SHARED_UNIT_FILES, UNIT_FILES, UNITS
 from ladm.runs.lines import StoredLine, encode_line, read_lines, read_records
 from ladm.runs.records import Record, ScoredRow

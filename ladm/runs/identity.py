@@ -19,25 +19,6 @@ FORMAT = 5
 READABLE_FORMATS = (3, 4, 5)
 FORMAT_WITH_BOTH_FORMS = 5
 Signals = dict[str, dict[str, str]]
-_FIELD_NAMES = {
-    "layers": "--layers", "score": "--layers, --reduce or --profile", "dtype": "--dtype", "data": "the rows",
-    "model": "--model", "tokenizer": "the tokenizer of --model", "versions": "the installed versions",
-    "backend.device": "--device", "backend.attention": "--attention", "backend.focus": "--backend",
-    "backend.fused": "--fused", "format": "the version of ladm", "signals.context-gain.scheme": "--context-gain",
-    "signals.text.unigrams": "--unigrams", "signals.text.of": "the rows", "signals.prolong.pairs": "--prolong-pairs",
-    "signals": "--signals",
-}  # fmt: skip
-
-
-def flag_of_field(field: str) -> str:
-    """What a person changed to change a field of the identity: `settings.d_afs` -> `--d-afs`."""
-    if field.startswith("settings."):
-        return "--" + field.removeprefix("settings.").replace("_", "-")
-    # The longest key first in the table, so that a part of `signals` is not named by the whole.
-    found = [name for key, name in _FIELD_NAMES.items() if field == key or field.startswith(f"{key}.")]
-    return found[0] if found else field
-
-
 MACHINE_FIELDS = ("model", "tokenizer", "versions")
 MANIFEST_FIELDS = ("settings", "layers", "score", "model", "data", "dtype")
 """The part of a run's identity that the manifest of a subset repeats."""
