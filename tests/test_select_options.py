@@ -220,22 +220,22 @@ def test_ranking_by_an_expression(ladm: Command, scored: tuple[str, Path]) -> No
 
 def test_guards_are_counted_by_domain(ladm: Command, scored: tuple[str, Path]) -> None:
     _, run = scored
-    gzip = {0: 0.1, 1: 0.2, 2: 0.3, 4: 0.4, 5: 0.5, 6: 0.6}
-    add_signal(Run.read(run), "text", {"gzip_ratio": gzip})
-    flags = ("--within", "gzip_ratio:20%-0.5", "--within", "length:-500")
+    weight = {0: 0.1, 1: 0.2, 2: 0.3, 4: 0.4, 5: 0.5, 6: 0.6}
+    add_signal(Run.read(run), "other", {"weight": weight})
+    flags = ("--within", "weight:20%-0.5", "--within", "length:-500")
     found = selected(ladm, run, "--top", "100%", *flags)
     # The 20 % quantile of six values is the second; row 7 has no value, and row 4 has 700 tokens.
     assert found["positions"] == [1, 2, 5]
     assert found["guards"] == [
-        {"given": "gzip_ratio:20%-0.5", "column": "gzip_ratio", "low": pytest.approx(0.2), "high": 0.5,
+        {"given": "weight:20%-0.5", "column": "weight", "low": pytest.approx(0.2), "high": 0.5,
          "dropped": {"domain 0": 2}, "without_value": 1},
         {"given": "length:-500", "column": "length", "low": None, "high": 500.0, "dropped": {"domain 0": 1},
          "without_value": 0},
     ]  # fmt: skip
     assert found["pool_documents"] == 3
     assert found["table"][4:7] == [
-        "dropped by --within gzip_ratio:20%-0.5: 2, keeping gzip_ratio from 0.2 to 0.5 (domain 0 2)",
-        "dropped without a value of gzip_ratio: 1",
+        "dropped by --within weight:20%-0.5: 2, keeping weight from 0.2 to 0.5 (domain 0 2)",
+        "dropped without a value of weight: 1",
         "dropped by --within length:-500: 1, keeping length of at most 500 (domain 0 1)",
     ]
     result = ladm("select", run, "--top", "9%", "--within", "length:900-", "--output", run.parent / "none")

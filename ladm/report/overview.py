@@ -72,7 +72,8 @@ def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int
     """
     overview = RunOverview()
     own = [DOMAIN_COLUMN] * (domain_key in (DOMAIN_KEY, DOMAIN_COLUMN) and DOMAIN_COLUMN in columns_of(run.folder))
-    path = [] if own and domain_key == DOMAIN_COLUMN else _domain_path(domain_key)
+    is_own = bool(own) and domain_key == DOMAIN_COLUMN
+    path = [] if is_own else _domain_path(domain_key)
     column = run.identity.cds_column(run.identity.score_form, heads=False, focus=run.identity.reduction.focus)
     layers = [column] if column in columns_of(run.folder) else []
     every = max(1, scored // LAYER_ROWS)
@@ -84,7 +85,7 @@ def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int
         for k, values in enumerate(zip(*columns, strict=True)):
             rank, score, text, _, position, *_ = values
             meta = json.loads(text)
-            domain = ONE_DOMAIN if path is None else look_up(meta, path) if path else None
+            domain = ONE_DOMAIN if path is None else None if is_own else look_up(meta, path)
             # As `Rows.domains` does.
             domain = own_domains[k] if domain is None else domain
             domain = NO_DOMAIN if domain is None else domain

@@ -1,6 +1,7 @@
 """A synthetic run with a given number of rows -> the time that `ladm select` takes with it under a limit of memory.
 
     python scripts/bench/selection.py --rows 10000000 --limit-mib 2048
+    python scripts/bench/selection.py --rows 10000000 --flags "--by rank(score)+rank(-length) --within score:5%-95%"
 
 The limit is on what a process may allocate (RLIMIT_DATA); files mapped into memory do not count, nor do they hold it.
 """
@@ -44,7 +45,7 @@ def make(root: Path, rows: int) -> None:
     meta = pa.StructArray.from_arrays([names.take(chosen)], names=["pile_set_name"])
     Dataset(pa.table({"input_ids": ids, "index": np.arange(rows), "meta": meta})).save_to_disk(str(root / "rows"))
     identity = {
-        "format": FORMAT, "settings": {}, "layers": [0], "model": {}, "dtype": "float32",
+        "format": FORMAT, "settings": {}, "layers": [0], "score": {}, "model": {}, "dtype": "float32",
         "data": open_rows(str(root / "rows")).identity(), "unit_rows": unit_rows_for(rows), "about": {},
     }  # fmt: skip
     Run.create_or_resume(root / "run", RunIdentity(identity))
@@ -62,15 +63,16 @@ def make(root: Path, rows: int) -> None:
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--rows", default=10_000_000)
 @click.option("--limit-mib", default=2048)
+@click.option("--flags", default="", help="More flags of ladm select.")
 @click.option("--output", type=click.Path(path_type=Path))
-def main(rows: int, limit_mib: int, output: Path | None) -> None:
+def main(rows: int, limit_mib: int, flags: str, output: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make(root, rows)
         limit = limit_mib << 20
         budget = rows * TOKENS // 10
         command = [sys.executable, "-m", "ladm", "select", root / "run", "--rows", root / "rows", "--dry-run"]
-        command += ["--tokens", budget, "--output", root / "subset"]
+        command += ["--tokens", budget, "--output", root / "subset", *flags.split()]
         began = time.perf_counter()
         done = subprocess.run(
             list(map(str, command)), check=False, capture_output=True, text=True,
