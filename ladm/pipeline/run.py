@@ -88,7 +88,7 @@ def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
         echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")
         return settings
     sources = _sources(settings)
-    echo(f"sources   {len(sources):,} file{'s' if len(sources) > 1 else ''} or data sets, in {_kinds(sources)}")
+    echo(f"sources   {len(sources):,} ({_kinds(sources)})")
     tokenizer = load_tokenizer(settings.tokenizer or settings.model, bos=settings.bos)
     echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
     if settings.length is not None and (settings.domain_key is not None or settings.domain is not None):
