@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ladm.selection.ranks import average_ranks
 from ladm.selection.sampling import gumbel_keys
 from ladm.settings.expressions import parse_expression
 from ladm.settings.guards import BandGuard, Guard, Limit, parse_guard
+from ladm.settings.profiles import Profile, profile_text
 from ladm.settings.selection import SelectSettings
 
 Command = Callable[..., Result]
@@ -244,16 +246,22 @@ def test_guards_are_counted_by_domain(ladm: Command, scored: tuple[str, Path]) -
     )  # fmt: skip
 
 
+def write_profile(run: Path, path: Path, band: dict[str, tuple[float, float, float]], **changes: Any) -> Path:
+    """A profile whose score is that of the run, unless `changes` say otherwise."""
+    identity = Run.read(run).identity
+    model = {"type": str(identity.model["type"]), "sha256": identity.model_sha256}
+    fields = {"model": model, "method": identity.method, "length_tokens": 512, "reduction": identity.reduction}
+    path.write_text(profile_text(Profile(**fields | {"band": band} | changes)))  # type: ignore[arg-type]
+    return path
+
+
 def test_the_band_of_a_profile(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     _, run = scored
     table = read_columns(Run.read(run), ["score", "copy_share"])
     scores, shares = table["score"].to_pylist(), table["copy_share"].to_pylist()
-    profile = tmp_path / "profile.yaml"
-    low, high = sorted(scores)[1], sorted(scores)[5]
-    most = sorted(shares)[5]
-    profile.write_text(
-        json.dumps({"band": {"score": [0, low, high], "copy_share": [0, 0, most], "length": [0, 1, 500]}})
-    )
+    low, high, most = sorted(scores)[1], sorted(scores)[5], sorted(shares)[5]
+    band = {"score": (0.0, low, high), "copy_share": (0.0, 0.0, most), "length": (0.0, 1.0, 500.0)}
+    profile = write_profile(run, tmp_path / "profile.yaml", band)
     found = selected(ladm, run, "--top", "100%", "--within", "profile", "--profile", profile)
     rows = zip(table["position"].to_pylist(), scores, shares, strict=True)
     expected = [position for position, score, share in rows if low <= score <= high and share <= most]
@@ -261,20 +269,35 @@ def test_the_band_of_a_profile(ladm: Command, scored: tuple[str, Path], tmp_path
     assert [guard["column"] for guard in found["guards"]] == ["score", "copy_share"]
     found = selected(ladm, run, "--top", "100%", "--within", "length:profile", "--profile", profile)
     assert found["positions"] == [1, 2, 5, 7]
-    profile.write_text(json.dumps({"band": {"score": [0, 1]}}))
-    out = ("--top", "9%", "--output", tmp_path / "none", "--within", "profile")
-    (tmp_path / "no_band.yaml").write_text("a: 1\n")
-    for flags, message in (
-        ((), "--within profile needs --profile, because RUN was not scored with one"),
-        (("--profile", profile), f"--profile {profile}: the band of score is [0, 1], not three numbers"),
-        (("--profile", tmp_path / "no_band.yaml"),
-         f"--profile {tmp_path}/no_band.yaml has no band; ladm calibrate of this version writes one"),
-        (("--profile", tmp_path / "nowhere"), f"--profile {tmp_path}/nowhere: No such file or directory"),
-        (("--profile", profile, "--by", "score + 1"),
+    # A run that was made with the profile remembers it.
+    assert ladm("rescore", run, "--score", profile, "--output", tmp_path / "run2").exit_code == 0
+    again = selected(ladm, tmp_path / "run2", "--top", "100%", "--within", "profile")
+    assert again["positions"] == sorted(expected)
+
+
+def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    _, run = scored
+    band = {"score": (0.0, 1.0, 2.0)}
+    median = replace(Run.read(run).identity.reduction, how="median")
+    other = write_profile(run, tmp_path / "median.yaml", band, reduction=median)
+    model = write_profile(run, tmp_path / "model.yaml", band, model={"type": "llama", "sha256": {"a": "b"}})
+    bare = write_profile(run, tmp_path / "bare.yaml", {})
+    whole = write_profile(run, tmp_path / "whole.yaml", band)
+    for flags, code, message in (
+        ((), 2, "--within profile needs --profile, because RUN was not scored with one"),
+        (("--profile", bare), 2, f"--profile {bare} has no band; ladm calibrate of this version writes one"),
+        (("--profile", tmp_path / "nowhere"), 2, f"--profile {tmp_path}/nowhere: No such file or directory"),
+        (("--profile", model), 1, f"{model} was calibrated for another model than the one of {run}"),
+        (("--profile", other), 1,
+         f"the band of {other} is of its own score, and {run} has another; make it first: ladm rescore {run} --score "
+         f"{other} -o RUN2"),
+        (("--profile", whole, "--by", "score + 1"), 2,
          "--within profile guards the column ranked by, and --by score + 1 is none; give COLUMN:profile"),
+        (("--profile", whole, "--by", "length"), 2,
+         f"--within profile: the band of {whole} has no length (it has score)"),
     ):  # fmt: skip
-        result = ladm("select", run, *out, *flags)
-        assert (result.exit_code, result.stderr) == (2, f"ladm: {message}\n")
+        result = ladm("select", run, "--top", "9%", "--output", tmp_path / "none", "--within", "profile", *flags)
+        assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
 
 
 def test_a_sample_is_drawn_in_proportion() -> None:

@@ -69,7 +69,7 @@ def find_candidates(
     column that a run does not have; StorageError for a score that is not finite or out of order.
     """
     expression = settings.ranking
-    guards = resolve_guards(settings, _profile_of(sources))
+    guards = resolve_guards(settings, sources[0].run)
     names = dict.fromkeys(["length", *expression.names, *(guard.column for guard in guards)])
     columns, rows_N = _read(sources, names, seed=settings.seed or 0, work=work)
     if not len(rows_N):
@@ -115,12 +115,6 @@ def _copies(sources: Sequence[Source]) -> npt.NDArray[np.bool_] | None:
         return None
     parts = [np.zeros(len(s.rows), dtype=np.bool_) if p is None else p for s, p in zip(sources, found, strict=True)]
     return np.concatenate(parts)
-
-
-def _profile_of(sources: Sequence[Source]) -> str | None:
-    """The profile that the runs were scored with, where they remember one."""
-    found = sources[0].run.identity.about.get("profile")
-    return None if found is None else str(found)
 
 
 def _read(

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError, UsageError
-from ladm.settings.bands import read_band
+from ladm.runs.folder import Run
+from ladm.selection.profile_band import band_for
 from ladm.settings.guards import BandGuard, Guard, Limit, band_guards
 from ladm.settings.selection import SelectSettings
 
@@ -33,29 +34,32 @@ class GuardManifest:
     """Documents, left by the earlier guards, that have no number in this column."""
 
 
-def resolve_guards(settings: SelectSettings, profile: str | None) -> list[Guard]:
-    """The guards of `settings`, those of a profile's band with its limits. `profile`: that of the run, if any.
+def resolve_guards(settings: SelectSettings, run: Run) -> list[Guard]:
+    """The guards of `settings`, those of a profile's band with its limits. `run`: the first of those selected from.
 
-    Raises UsageError for a band where there is no profile, or one that lacks a column.
+    Raises UsageError for a band where there is no profile, or one that lacks a column; LadmError for a profile that
+    does not fit the run.
     """
     found: list[Guard] = []
     for guard in settings.guards:
         if isinstance(guard, Guard):
             found.append(guard)
             continue
-        path = settings.profile or profile
+        path = settings.profile or run.identity.about.get("profile")
         if path is None:
             raise UsageError(f"--within {guard.text} needs --profile, because RUN was not scored with one")
-        found += _of_band(guard, path, settings)
+        found += _of_band(guard, str(path), settings, run)
     return found
 
 
-def _of_band(guard: BandGuard, path: str, settings: SelectSettings) -> list[Guard]:
+def _of_band(guard: BandGuard, path: str, settings: SelectSettings, run: Run) -> list[Guard]:
     if guard.column is None and not settings.ranking.is_column:
         raise UsageError(
             f"--within profile guards the column ranked by, and --by {settings.by} is none; give COLUMN:profile"
         )
-    return band_guards(guard, read_band(path), ranked_by=settings.ranking.text, profile=path)
+    ranked_by = settings.ranking.text
+    band = band_for(run, path, ranked_by=guard.column or ranked_by)
+    return band_guards(guard, band, ranked_by=ranked_by, profile=path)
 
 
 def apply_guards(
