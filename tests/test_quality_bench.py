@@ -1,0 +1,111 @@
+"""The judging rows, their scoring and the report: `scripts/bench/quality` from a pack of texts to tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+QUALITY = Path(__file__).parent.parent / "scripts" / "bench" / "quality"
+DOCUMENTS, LISTS, TOKENS = 32, 8, 512
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The scripts can be imported here, and leave no modules of such common names behind."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(QUALITY))
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(QUALITY)):
+            del sys.modules[name]
+
+
+def test_a_quarter_is_taken_of_a_pool_with_a_twentieth_of_each_kind() -> None:
+    from guarded import _shares
+
+    kinds = np.array(["intact"] * 4 + ["shuffled"] * 2 + ["made list"] * 2)
+    values = np.array([5.0, 4.0, 3.0, 2.0, 9.0, 1.0, 8.0, 7.0])
+    everything = np.ones(8, dtype=bool)
+    # The intact rows are 0.9 of the pool, 0.225 each. All lists, one of the shuffled: 0.075; then 0.175 of the best
+    # intact row.
+    found = _shares(kinds, values, everything, np.ones(8))
+    assert found == pytest.approx({"intact": 0.175 / 0.9, "shuffled": 0.5, "made list": 1.0})
+    # A ceiling keeps both bad kinds out, and then the whole quarter is intact.
+    assert _shares(kinds, values, values < 6, np.ones(8)) == pytest.approx(
+        {"intact": 0.25 / 0.9, "shuffled": 0.0, "made list": 0.0}
+    )
+    # Where fewer pass than a quarter, all that pass are taken.
+    assert _shares(kinds, values, values == 5, np.ones(8))["intact"] == pytest.approx(0.25)
+
+
+def test_documents_of_the_pack_are_four_of_each_package_with_the_kinds_in_turn() -> None:
+    from rows import chosen_documents
+
+    pool = [
+        {"package": f"{kind}{k}", "kind": kind, "document": f"{d}", "fault_kind": fault, "text": "abcd"}
+        for kind in ("books", "sources")
+        for k in range(40)
+        for d in range(6)
+        for fault in ("", "changelogs")
+    ] + [{"package": "small", "kind": "books", "document": "0", "fault_kind": "", "text": "abcd"}]
+    found = chosen_documents(pool)
+    assert Counter(each["type"] for each in found) == {"books": 104, "sources": 104}
+    assert set(Counter(each["package"] for each in found).values()) == {4}
+    assert {each["text"] for each in found} == {"abc"}
+    assert found == chosen_documents(pool)
+
+
+def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
+    """Two parts with a tiny model; a second call finds them finished."""
+    draw = np.random.default_rng(0)
+    rows = [
+        {"kind": kind, "type": "x", "package": f"{kind} {k // 4}", "document": f"{k}", "half": k // 4 % 2}
+        | {"text": " ".join(f"w{word}" for word in np.resize(draw.integers(2, 500, size=60 + k), 600))}
+        for kind, count in (("intact", DOCUMENTS), ("real list", LISTS))
+        for k in range(count)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pack.parquet")
+    environment = os.environ | {"PYTHON": sys.executable, "CALIBRATED": f"{TOKENS}", "DEVICE": "cpu"}
+    command = ["bash", QUALITY / "score.sh", tmp_path / "pack.parquet", talking, tmp_path / "out"]
+    for words in ("== done", f"== {TOKENS} is finished"):
+        done = subprocess.run(
+            [*command, f"{TOKENS}", f"{TOKENS}-8"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert words in done.stdout
+    name = Path(talking).name
+    assert sorted(path.name for path in (tmp_path / "out" / name / f"{TOKENS}").iterdir()) == [
+        "run.json",
+        "scores.parquet",
+    ]
+    report = [sys.executable, QUALITY / "report.py", tmp_path / "pack.parquet", tmp_path / "out"]
+    report += ["--model", talking, "--calibrated", f"{TOKENS}", "--output", tmp_path / "report"]
+    done = subprocess.run(report, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "report" / "quality.json").read_text())[name]
+    table = found["auc"][f"{TOKENS}"]
+    assert table["rows"] | {"real list": 4} == dict.fromkeys(table["rows"], DOCUMENTS // 2) | {"real list": 4}
+    assert len(table["rows"]) == 11
+    for score in ("released", "median", "robust", "robust, after sinks", "signed heads", "F", "gzip", "random"):
+        values = {kind: value for kind, (value, _, _) in table[score].items()}
+        assert values["worst"] == pytest.approx(min(values.values()))
+    # Of one block, repeated, a count of rare words or a compressor needs no model.
+    assert table["gzip"]["repeated T/16"][0] > 0.9
+    assert set(found["spearman"][f"{TOKENS}-8"]) >= {"released", "median", "robust"}
+    assert list(found["guarded"]) == [
+        "none", "ceiling", "ceiling, copy share", "text statistics", "ceiling, copy share, text statistics",
+    ]  # fmt: skip
+    scores = pq.read_table(tmp_path / "report" / "scores.parquet")
+    assert Counter(scores["part"].to_pylist()) == {f"{TOKENS}": 10 * DOCUMENTS + LISTS, f"{TOKENS}-8": 52}
+    assert "| released |" in (tmp_path / "report" / "quality.md").read_text()
