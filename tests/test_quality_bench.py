@@ -66,6 +66,7 @@ def test_documents_of_the_pack_are_four_of_each_package_with_the_kinds_in_turn()
     assert found == chosen_documents(pool)
 
 
+@pytest.mark.slow
 def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
     """Two parts with a tiny model; a second call finds them finished."""
     draw = np.random.default_rng(0)

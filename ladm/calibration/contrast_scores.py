@@ -124,11 +124,12 @@ def read_contrast_scores(
     *,
     num_layers: int,
     heads: bool,
-    halves: tuple[int, ...] = (CHOSEN_ON, JUDGED_ON),
+    expected: set[tuple[str, int]] | None = None,
 ) -> ContrastScores:
     """Read the CDS of a finished run of `contrast`, whose rows have these clusters. Rows without a score are left out.
 
-    `halves` are those that were scored. Raises LadmError when too few rows of a kind have a score.
+    `expected` are the kinds and halves that were scored; None: all of the set. Raises LadmError when too few rows of a
+    kind have a score.
     """
     available = columns_of(run.folder)
     forms = [form for form in FORMS if form.column(heads=False) in available]
@@ -139,7 +140,7 @@ def read_contrast_scores(
     # The index of a row is its place in the contrast set; rows without a score are missing in the table.
     places = table["index"].to_pylist()
     scored = [contrast[place] for place in places]
-    _require_enough(run, contrast, scored, halves)
+    _require_enough(run, scored, expected or {(row.kind, row.half) for row in contrast})
     values = {name: np.array(table[name].to_pylist(), dtype=np.float64) for name in names}
     layers = run.identity.layers
     _, numbers = np.unique([clusters[place] for place in places], return_inverse=True)
@@ -179,12 +180,12 @@ def count_baselines(rows: list[ContrastRow]) -> dict[str, Floats]:
     }
 
 
-def _require_enough(run: Run, contrast: list[ContrastRow], scored: list[ContrastRow], halves: tuple[int, ...]) -> None:
-    for kind in dict.fromkeys(row.kind for row in contrast if row.kind == INTACT or row.kind in PASTED):
-        for half in halves:
-            count = sum((row.kind, row.half) == (kind, half) for row in scored)
-            if count < MIN_SCORED_PER_KIND:
-                raise LadmError(
-                    f"only {count} rows of kind '{kind}' in one half have a score, and at least {MIN_SCORED_PER_KIND} "
-                    f"are needed; {run.folder / 'errors.jsonl'} has the reasons"
-                )
+def _require_enough(run: Run, scored: list[ContrastRow], expected: set[tuple[str, int]]) -> None:
+    for kind, half in sorted(expected):
+        count = sum((row.kind, row.half) == (kind, half) for row in scored)
+        # The other kinds are as rare as the documents allow, and are left out of the comparison where they are absent.
+        if kind in (INTACT, *PASTED) and count < MIN_SCORED_PER_KIND:
+            raise LadmError(
+                f"only {count} rows of kind '{kind}' in one half have a score, and at least {MIN_SCORED_PER_KIND} "
+                f"are needed; {run.folder / 'errors.jsonl'} has the reasons"
+            )

@@ -74,17 +74,17 @@ class Part:
     """The place of each scored row among all rows of its length."""
 
     @classmethod
-    def read(cls, folder: Path, rows: Rows, *, halves: tuple[int, ...]) -> Part:
+    def read(cls, folder: Path, rows: Rows) -> Part:
         run = Run.read(folder)
+        places = read_scores(folder, ["index"])["index"].to_numpy()
         scores = read_contrast_scores(
             run,
             rows.rows,
             [row.packages[0] for row in rows.rows],
             num_layers=max(run.identity.layers) + 1,
             heads=True,
-            halves=halves,
+            expected={(rows.rows[place].kind, rows.rows[place].half) for place in places.tolist()},
         )
-        places = read_scores(folder, ["index"])["index"].to_numpy()
         return cls(name=folder.name, rows=rows, scores=scores, places_B=places)
 
     def statistic(self, name: str) -> Floats:

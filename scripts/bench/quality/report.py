@@ -25,7 +25,7 @@ from judged import Part, Rows, fit_signed
 from quality_page import page
 
 from ladm.calibration.contrast import INTACT
-from ladm.calibration.contrast_scores import CHOSEN_ON, JUDGED_ON
+from ladm.calibration.contrast_scores import JUDGED_ON
 from ladm.calibration.estimates import estimate_auc, estimate_spearman, estimate_worst
 from ladm.settings.profiles import Profile, read_profile
 
@@ -70,8 +70,7 @@ def read_parts(packed: Path, folder: Path, model: str, *, documents: int | None,
         length = int(name.partition("-")[0])
         if length not in rows:
             rows[length] = Rows.make(packed, model, length=length, documents=documents)
-        halves = (CHOSEN_ON, JUDGED_ON) if name == calibrated else (JUDGED_ON,)
-        parts[name] = Part.read(folder / name, rows[length], halves=halves)
+        parts[name] = Part.read(folder / name, rows[length])
     return parts
 
 
