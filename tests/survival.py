@@ -1,0 +1,288 @@
+"""Every command, interrupted at any disk operation, then given again: it ends with the bytes of an undisturbed one.
+
+`crashes.py` does this to the run store with thousands of fake rows; here it is done to whole commands, in this process.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import errno
+import io
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+from crashes import Stopped
+
+from ladm.cli.main import main
+
+OPERATIONS = ("write", "fsync", "rename", "replace", "link", "unlink", "ftruncate", "mkdir", "rmdir")
+LEFT_BY_LOCKS = re.compile(r"\.lock|\.holder|\.workers")
+MODES = ("stop before", "stop after", "fail once", "fail for ever")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command in a world: its words, in which `{w}` is the world's folder, and what it writes there."""
+
+    words: tuple[str, ...]
+    writes: tuple[str, ...]
+    """Globs of the files that make its result."""
+    heavy: bool = False
+    """Does it run a model?"""
+    free: tuple[str, ...] = ()
+    """Parts of names of files whose bytes may differ."""
+
+    def run(self, world: Path) -> Result:
+        return CliRunner().invoke(main, [word.replace("{w}", str(world)) for word in self.words])
+
+    def result(self, world: Path) -> dict[str, bytes]:
+        found = {path for glob in self.writes for path in world.glob(glob) if path.is_file()}
+        return {
+            str(path.relative_to(world)): path.read_bytes()
+            for path in sorted(found)
+            if not LEFT_BY_LOCKS.fullmatch(path.name) and not any(part in str(path) for part in self.free)
+        }
+
+
+SCORED = ("--span-tokens", "4", "--dtype", "float32", "--device", "cpu")
+COMMANDS = {
+    "prepare": Command(
+        words=("prepare", "{w}/texts.jsonl", "--tokenizer", "{w}/model", "--length", "256", "-o", "{w}/new"),
+        writes=("new/**/*",), free=("state.json",),
+    ),
+    "select": Command(
+        words=("select", "{w}/run", "--tokens", "1k", "-o", "{w}/new"), writes=("new/**/*",), free=("state.json",)
+    ),
+    "select parquet": Command(
+        words=("select", "{w}/run", "--tokens", "1k", "--format", "parquet", "-o", "{w}/new"), writes=("new/**/*",)
+    ),
+    "rescore": Command(words=("rescore", "{w}/run", "--reduce", "median", "-o", "{w}/new"), writes=("new/**/*",)),
+    "report": Command(words=("report", "{w}/run", "--subset", "{w}/subset"), writes=("run/**/*",)),
+    "annotate": Command(words=("annotate", "{w}/run", "--num-proc", "1"), writes=("run/**/*",)),
+    "compare": Command(words=("compare", "{w}/run", "-o", "{w}/page.html"), writes=("page.html",)),
+    "inspect": Command(
+        words=("inspect", "{w}/run", "--device", "cpu", "--top", "2"), writes=("run/**/*",), heavy=True
+    ),
+    "check": Command(
+        words=("check", "--model", "{w}/model", "--rows", "{w}/rows", "--documents", "16", "-o", "{w}/new", *SCORED),
+        writes=("new/check.json", "new/run/**/*"), heavy=True,
+    ),
+    "calibrate": Command(
+        words=(
+            "calibrate", "--model", "{w}/model", "--rows", "{w}/rows", "--documents", "16", "-o", "{w}/p.yaml", *SCORED,
+        ),
+        writes=("p.yaml", "p.calibration/run/**/*"), heavy=True,
+    ),
+    "train": Command(
+        words=(
+            "train", "--model", "{w}/model", "--rows", "{w}/rows", "-o", "{w}/new", "--tokens", "1k", "--batch-tokens",
+            "256", "--save-every", "2", "--warmup-steps", "1",
+        ),
+        writes=("new/model.safetensors", "new/losses.jsonl"), heavy=True,
+    ),
+    "run": Command(
+        words=(
+            "run", "{w}/texts.jsonl", "--model", "{w}/model", "--length", "256", "--tokens", "1k", "-o", "{w}/new",
+            *SCORED,
+        ),
+        writes=("new/**/*",), free=("state.json",), heavy=True,
+    ),
+}  # fmt: skip
+
+
+def build_world(folder: Path, model: Path) -> None:
+    """Documents, a model with a tokenizer, rows, a finished run and a subset."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(model, folder / "model")
+    draw = random.Random(5)
+    with (folder / "texts.jsonl").open("w") as file:
+        for k in range(24):
+            text = " ".join(f"w{draw.randrange(40 + 5 * k)}" for _ in range(280))
+            file.write(json.dumps({"text": text, "meta": {"pile_set_name": f"d{k % 2}"}, "id": f"n{k}"}) + "\n")
+    for words in (
+        ("prepare", "{w}/texts.jsonl", "--tokenizer", "{w}/model", "--length", "256", "-o", "{w}/rows"),
+        ("score", "{w}/rows", "--model", "{w}/model", *SCORED, "-o", "{w}/run"),
+        ("select", "{w}/run", "--tokens", "1k", "-o", "{w}/subset"),
+    ):
+        done = Command(words=words, writes=()).run(folder)
+        assert done.exit_code == 0, done.output
+
+
+@contextlib.contextmanager
+def disk_operations(below: Path, act: Callable[[int, Callable[[], Any]], Any]) -> Iterator[dict[str, int]]:
+    """Have `act` do, or not do, each operation on files below a folder: it is given its number and a call that does it.
+
+    Opening a file for writing counts, besides what `crashes.disk_operations` counts.
+    """
+    counter, guard = {"calls": 0}, threading.Lock()
+    real = {name: getattr(os, name) for name in OPERATIONS}
+    real_open = io.open
+
+    def counted(do: Callable[[], Any]) -> Any:
+        with guard:
+            number = counter["calls"]
+            counter["calls"] += 1
+        return act(number, do)
+
+    def wrap(operation: Any) -> Any:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            if not _is_below(arguments[0], below, named.get("dir_fd")):
+                return operation(*arguments, **named)
+            return counted(lambda: operation(*arguments, **named))
+
+        return wrapped
+
+    def opened(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        if not set(mode) & set("wax+") or not _is_below(file, below, None):
+            return real_open(file, mode, *arguments, **named)
+        return counted(lambda: real_open(file, mode, *arguments, **named))
+
+    for name in OPERATIONS:
+        setattr(os, name, wrap(real[name]))
+    builtins.open = io.open = opened  # type: ignore[assignment]
+    try:
+        yield counter
+    finally:
+        builtins.open = io.open = real_open
+        for name in OPERATIONS:
+            setattr(os, name, real[name])
+
+
+def _is_below(what: Any, folder: Path, dir_fd: int | None) -> bool:
+    """Is a path or descriptor of something in the folder?"""
+    if isinstance(what, int):
+        dir_fd, what = what, ""
+    path = os.fsdecode(what)
+    if dir_fd is not None:
+        try:
+            path = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
+        except OSError:
+            return False
+    return os.path.abspath(path).startswith(f"{folder}{os.sep}")
+
+
+def interrupting(mode: str, n: int) -> Callable[[int, Callable[[], Any]], Any]:
+    """What happens to the n-th operation, and to those behind it."""
+
+    def act(number: int, do: Callable[[], Any]) -> Any:
+        if number < n or (mode == "fail once" and number > n):
+            return do()
+        if mode.startswith("fail"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if mode == "stop after" and number == n:
+            do()
+        raise Stopped
+
+    return act
+
+
+@dataclass
+class Survivals:
+    """How often a command was interrupted, and how many operations it has."""
+
+    operations: int = 0
+    interruptions: int = 0
+
+
+def survive(
+    name: str, template: Path, root: Path, *, points: int | None, seed: int, modes: tuple[str, ...] = MODES
+) -> Survivals:
+    """Interrupt a command at `points` drawn operations in each mode, None: at all of them; then run it again."""
+    command, world, draw = COMMANDS[name], root / "world", random.Random(seed)
+    fresh(template, world)
+    done = command.run(world)
+    assert done.exit_code == 0, done.output
+    whole, names = command.result(world), _names(world)
+    assert whole
+    fresh(template, world)
+    with disk_operations(world, lambda _, do: do()) as counter:
+        assert command.run(world).exit_code == 0
+    found = Survivals(operations=counter["calls"])
+    for mode in modes:
+        numbers = range(found.operations)
+        for n in numbers if points is None else sorted(draw.sample(numbers, min(points, len(numbers)))):
+            fresh(template, world)
+            where = f"{name}, {mode} at operation {n} of {found.operations}"
+            with disk_operations(world, interrupting(mode, n)), contextlib.suppress(Stopped):
+                _require_proper_end(command.run(world), command, world, whole, where)
+            _require_recovery(command, world, whole, names, where)
+            found.interruptions += 1
+    shutil.rmtree(world)
+    return found
+
+
+def survive_small_files(name: str, template: Path, root: Path, *, points: int, seed: int) -> int:
+    """Let no file grow beyond a drawn size, as on a full disk, whatever library writes it; then run again."""
+    command, world, draw = COMMANDS[name], root / "world", random.Random(seed)
+    fresh(template, world)
+    assert command.run(world).exit_code == 0
+    whole, names = command.result(world), _names(world)
+    largest = max(map(len, whole.values()))
+    for _ in range(points):
+        most = draw.randrange(1, largest)
+        fresh(template, world)
+        with largest_file(most):
+            done = command.run(world)
+        where = f"{name}, no file over {most} bytes"
+        _require_proper_end(done, command, world, whole, where)
+        _require_recovery(command, world, whole, names, where)
+    shutil.rmtree(world)
+    return points
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Every write beyond this size fails with EFBIG."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def fresh(template: Path, world: Path) -> None:
+    shutil.rmtree(world, ignore_errors=True)
+    # With the times of the files: `prepare` compares those of its sources.
+    shutil.copytree(template, world)
+
+
+def _names(world: Path) -> set[str]:
+    return {str(path.relative_to(world)) for path in world.rglob("*") if not LEFT_BY_LOCKS.fullmatch(path.name)}
+
+
+def _require_proper_end(done: Result, command: Command, world: Path, whole: dict[str, bytes], where: str) -> None:
+    """One line and an exit code for the failure, or, where the operation did not matter, the whole result."""
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise AssertionError(f"{where}: {done.exception!r}") from done.exception
+    if done.exit_code == 0:
+        assert command.result(world) == whole, f"{where}: done, with another result"
+    else:
+        assert "a fault of ladm" not in done.output, f"{where}: {done.output}"
+        assert done.exit_code in (1, 74), f"{where}: exit {done.exit_code}: {done.output}"
+
+
+def _require_recovery(command: Command, world: Path, whole: dict[str, bytes], names: set[str], where: str) -> None:
+    """The same command ends as if nothing had happened, and leaves nothing behind."""
+    done = command.run(world)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise AssertionError(f"{where}: then {done.exception!r}") from done.exception
+    # Done before the interruption: some commands then refuse to write over their own result.
+    is_refusal = done.exit_code == 1 and "exists already" in done.stderr
+    assert done.exit_code == 0 or is_refusal, f"{where}: the same command again: {done.output}"
+    result = command.result(world)
+    assert result.keys() == whole.keys(), f"{where}: files {sorted(result.keys() ^ whole.keys())}"
+    differing = [name for name, content in whole.items() if result[name] != content]
+    assert not differing, f"{where}: {differing} differ"
+    assert _names(world) <= names, f"{where}: left behind {sorted(_names(world) - names)}"
