@@ -28,7 +28,7 @@ from ladm.settings.calibration import CalibrateSettings
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, Quantiles, profile_text
 from ladm.settings.score import ScoreSettings
-from ladm.storage.files import io_errors, write_whole
+from ladm.storage.files import io_errors, remove_abandoned, write_whole
 
 FEW_DOCUMENTS = 100
 """With fewer documents the intervals are so wide that a warning is printed."""
@@ -87,6 +87,7 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     band = intact_band(run, scores, result.recommended) | text_band(sample.ids, facts.folder)
     with io_errors(output, "write"):
         output.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(output)
     # Last, so that a profile exists only where the calibration is complete.
     write_whole(output, [profile_text(_profile(settings, run, sample, result, band=band)).encode()])
     return result

@@ -34,7 +34,7 @@ from ladm.scoring.score import score as run_score
 from ladm.settings.calibration import CheckSettings
 from ladm.settings.data import PrepareSettings
 from ladm.settings.score import Recorded, ScoreSettings
-from ladm.storage.files import io_errors, write_whole
+from ladm.storage.files import io_errors, remove_abandoned, write_whole
 from ladm.storage.json_object import json_with_checksum
 
 PIECES = (2, 4, 8)
@@ -116,6 +116,7 @@ def check(
         kinds=by_kind(scores, values, half=None, seed=settings.seed),
     )
     draw_check(result, output / PICTURE_FILE)
+    remove_abandoned(output / JSON_FILE)
     write_whole(output / JSON_FILE, [json_with_checksum(result.to_json())])
     return result, output / PICTURE_FILE
 

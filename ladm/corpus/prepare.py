@@ -75,6 +75,9 @@ def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None 
     identity = _identity(settings, sources, tokenizer)
     finished = _finished(output, identity)
     if finished is not None and not _may_grow(finished, settings.limit):
+        # What could not be removed at its end.
+        if finished.all_read:
+            shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
         echo(f"{output} is prepared already")
         return finished
     # The record of what was started is in the work folder: a data set is ours as long as its preparation is unfinished.

@@ -16,7 +16,7 @@ from ladm.errors import LadmError
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import settings_of
 from ladm.settings.pipeline import PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values
-from ladm.storage.files import create_once, io_errors
+from ladm.storage.files import create_once, io_errors, remove_abandoned
 from ladm.storage.identity import require_same
 
 JOB_FILE = "job.yaml"
@@ -54,6 +54,7 @@ class JobFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         values = {name: _plain(name, value) for name, value in changed_values(job).items()}
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        remove_abandoned(self._job)
         create_once(self._job, f"# ladm run --config {JOB_FILE}\n{text}".encode())
 
     def resume(self, job: Any) -> Any:

@@ -27,6 +27,7 @@ from ladm.progress import Echo, Progress
 from ladm.report.page import write_report
 from ladm.runs.results import Summary
 from ladm.scoring.score import score
+from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest
 from ladm.selection.subset import select
@@ -202,6 +203,7 @@ class _Parts:
 
     def _select(self, rows: str, key: str) -> Manifest:
         subset = Path(self.folder.subset)
+        LocalFolder(subset).tidy()
         # A subset is in place whole or not at all, and this job's settings are fixed: it is the same.
         if not (subset / MANIFEST_FILE).is_file():
             select(select_settings(self.job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key))

@@ -6,6 +6,7 @@ numbers, so that the run's own reduction gives its own scores to the last bit.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from ladm.method.grid import Ablation
 from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.runs.finish import LABELS, RESULT_FIELDS, sorting, staged_schema, staging, write_sorted
 from ladm.runs.folder import Run, require_own_or_empty
-from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
+from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
 from ladm.runs.results import columns_of, open_scores, require_digest, require_finished, summarise
 from ladm.scoring.result import ScoreResult
 from ladm.settings.layers import parse_layers
@@ -56,9 +57,13 @@ def rescore(settings: RescoreSettings) -> ScoreResult:
                 write_whole(output / ERRORS_FILE, [_errors_of(run.folder)])
                 write_sorted(output, staged)
         except Exception:
-            # Without results the identity would only stand in the way of the next attempt.
+            # Without results the identity would only stand in the way of the next attempt. The results go first: of a
+            # folder that has some and no identity, nobody would know whose they are.
             if not rescored.is_finished:
-                rescored.forget_if_empty()
+                with contextlib.suppress(OSError):
+                    for name in RESULT_FILES:
+                        (output / name).unlink(missing_ok=True)
+                    rescored.forget_if_empty()
             raise
         return ScoreResult(run=rescored, summary=summarise(rescored), already_finished=already_finished)
 

@@ -9,6 +9,8 @@ Every OSError leaves as a StorageError that names the path.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import os
 import re
 import uuid
@@ -69,6 +71,7 @@ def require_place(path: str | Path | None, *, mark: str) -> None:
             front = file.read(MARKED_BYTES)
         if front and mark.encode() not in front:
             raise UsageError(f"--output {path} exists already and was not written by this command; give another")
+    remove_abandoned(path)
 
 
 def sync_tree(folder: Path) -> None:
@@ -94,15 +97,43 @@ def replacing(path: Path) -> Iterator[Path]:
     # A random name, because launches that share a folder may write the same file at once; in the same folder, because a
     # rename is atomic only within one file system.
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-    try:
-        yield partial
-    except Exception:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-    sync_file(partial)
-    os.replace(partial, path)
+    with _marked_as_in_use(partial):
+        try:
+            yield partial
+        except Exception:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+        sync_file(partial)
+        os.replace(partial, path)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _marked_as_in_use(partial: Path) -> Iterator[None]:
+    """Create a temporary file and hold a lock on it, which the kernel releases when this process ends, however."""
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        # A file system without locks: then nothing is ever taken for abandoned there.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left half written of `path`; what another process is writing now stays."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
+        if not OWN_PARTIAL.fullmatch(left.name) or left.is_symlink():
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.open(left, os.O_WRONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
 
 
 def create_once(path: Path, content: bytes) -> bool:
@@ -113,11 +144,11 @@ def create_once(path: Path, content: bytes) -> bool:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     with io_errors(path, "create"):
         try:
-            with partial.open("wb") as file:
+            with _marked_as_in_use(partial), partial.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(partial, path)
+                os.link(partial, path)
         except FileExistsError:
             # NFS may repeat a request whose answer was lost, and then reports our own link as somebody else's.
             if partial.stat().st_nlink != 2:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError, StorageError
-from ladm.storage.files import create_once, io_errors, sync_folder
+from ladm.storage.files import create_once, io_errors, remove_abandoned, sync_folder
 from ladm.storage.identity import CHANGED_REMEDY, require_same
 from ladm.storage.json_object import json_with_checksum, parse_json_object, read_json_object
 
@@ -93,6 +93,7 @@ class OutputFolder:
             self.record.parent.mkdir(parents=True, exist_ok=True)
             # The record's own name is made durable by `create_once`, that of its folder only here.
             sync_folder(self.path)
+        remove_abandoned(self.record)
         return create_once(self.record, content)
 
     def started_with(self) -> dict[str, Any]:

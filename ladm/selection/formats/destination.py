@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,9 +17,10 @@ from typing import Any, Protocol
 
 import fsspec
 
-from ladm.errors import LadmError, StorageError, one_line
+from ladm.errors import LadmError, LockedError, StorageError, one_line
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.storage.files import io_errors, sync_folder, sync_tree
+from ladm.storage.locks import locked
 
 UPLOADING = ".ladm-uploading.json"
 """The names of the files of an upload that is not finished."""
@@ -56,11 +58,18 @@ class LocalFolder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
+        self._prefix = f".{path.name}.ranking-"
 
     def require_free(self) -> None:
         """Raise LadmError for anything but an empty folder."""
+        self.tidy()
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise LadmError(f"{self.path} exists already; give --output another folder")
+
+    def tidy(self) -> None:
+        """Remove what selections into this folder that were killed have left beside it."""
+        if self.path.parent.is_dir():
+            _remove_abandoned(self.path.parent, self._prefix)
 
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:
@@ -69,9 +78,10 @@ class LocalFolder:
         # ranking.
         with io_errors(self.path.parent, "write in"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            work = tempfile.mkdtemp(prefix=f".{self.path.name}.ranking-", dir=self.path.parent)
+            work = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self.path.parent))
         try:
-            yield Path(work)
+            with locked(work):
+                yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -92,6 +102,15 @@ class LocalFolder:
             sync_folder(self.path.parent)
         if after is not None:
             after(self.path)
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    """Remove the work folders of selections that were killed; that of one that is at work is locked."""
+    pattern = re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}")
+    for left in parent.iterdir():
+        if pattern.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
+            with contextlib.suppress(LockedError, StorageError), locked(left):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 class RemoteFolder:
