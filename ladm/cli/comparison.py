@@ -9,11 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ladm.cli.display import plain
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import AS_JSON, is_set, note, quieten_libraries
+from ladm.cli.terminal import AS_JSON, is_set, note, quieten_libraries, show
 from ladm.settings.comparison import CompareSettings, TopSettings
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ def top(settings: TopSettings) -> None:
     if found.note is not None:
         note(f"note      {found.note}")
     for line in [json.dumps(found.as_json())] if is_set(AS_JSON) else _top_table(found):
-        click.echo(line)
+        show(line)
 
 
 def _top_table(found: TopList) -> Iterator[str]:
@@ -80,9 +78,9 @@ def compare(settings: CompareSettings) -> None:
     page = None if settings.output is None else str(write_page(found, Path(settings.output)))
     content = _without_nan(asdict(found)) | {"page": page}
     for line in [json.dumps(content)] if is_set(AS_JSON) else _compare_lines(found):
-        click.echo(line)
+        show(line)
     if page is not None and not is_set(AS_JSON):
-        click.echo(f"page: {page}")
+        show(f"page: {page}")
 
 
 def _without_nan(value: Any) -> Any:

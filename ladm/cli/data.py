@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import AS_JSON, is_set, next_step, note, preparing_bar, print_result, quieten_libraries
+from ladm.cli.terminal import AS_JSON, is_set, next_step, note, preparing_bar, print_result, quieten_libraries, show
 from ladm.errors import count_of
 from ladm.settings.data import PrepareSettings
 
@@ -40,23 +38,21 @@ def prepare(settings: PrepareSettings) -> None:
     if is_set(AS_JSON):
         print_result([], lambda: _as_json(prepared))
         return
-    click.echo(f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {settings.length:,} tokens")
+    show(f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {settings.length:,} tokens")
     # In a fixed order, so that two reports can be compared line by line.
     for reason, meaning in REASONS.items():
         if counts.get(reason):
-            click.echo(f"{reason:<10} {counts[reason]:>12,}  dropped: {meaning}")
+            show(f"{reason:<10} {counts[reason]:>12,}  dropped: {meaning}")
     for message in prepared.bad_files.values():
-        click.echo(f"{'bad_file':<10} {1:>12,}  left out: {message}")
+        show(f"{'bad_file':<10} {1:>12,}  left out: {message}")
     tokens = prepared.tokens
     if tokens is not None:
         # Most of a book is beyond its first window, and nobody would look for it there.
         cut_off = f"{tokens.cut_off:,} cut off" + ("; --windows all keeps them" if tokens.cut_off else "")
-        click.echo(f"{'tokens':<10} {tokens.read:>12,}  read in these documents: {tokens.kept:,} in rows, {cut_off}")
+        show(f"{'tokens':<10} {tokens.read:>12,}  read in these documents: {tokens.kept:,} in rows, {cut_off}")
     if prepared.copies:
-        click.echo(
-            f"{'copies':<10} {prepared.copies:>12,}  short rows that repeat another: kept here, left out by select"
-        )
-    click.echo(f"rows: {prepared.folder} ({count_of(prepared.rows, 'row')})")
+        show(f"{'copies':<10} {prepared.copies:>12,}  short rows that repeat another: kept here, left out by select")
+    show(f"rows: {prepared.folder} ({count_of(prepared.rows, 'row')})")
     next_step("ladm", "score", prepared.folder, "--model", settings.tokenizer, "-o", "run")
 
 

@@ -21,6 +21,7 @@ from ladm.cli.pipeline import run as run_job
 from ladm.cli.runs import annotate, inspect, report, rescore, status, verify
 from ladm.cli.scoring import score
 from ladm.cli.selection import select
+from ladm.cli.terminal import show
 from ladm.cli.training import train
 from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, EXIT_PIPE, LadmError, one_line
 from ladm.version import __version__
@@ -54,10 +55,10 @@ class _Program(CommandGroup):
         except click.UsageError as error:
             fail_usage(usage_message(error), error.ctx)
         except click.ClickException as error:
-            click.echo(f"ladm: {error.format_message()}", err=True)
+            show(f"ladm: {error.format_message()}", err=True)
             sys.exit(error.exit_code)
         except click.Abort:
-            click.echo("ladm: stopped by Ctrl-C", err=True)
+            show("ladm: stopped by Ctrl-C", err=True)
             sys.exit(EXIT_INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -67,10 +68,10 @@ class _Program(CommandGroup):
         except LadmError as error:
             if os.environ.get("LADM_DEBUG"):
                 raise
-            click.echo(f"ladm: {error}", err=True)
+            show(f"ladm: {error}", err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("ladm: stopped by Ctrl-C", err=True)
+            show("ladm: stopped by Ctrl-C", err=True)
             sys.exit(EXIT_INTERRUPTED)
         # Click's own way out of a command: `main` turns these into messages.
         except (click.exceptions.Exit, click.Abort, click.ClickException):
@@ -80,13 +81,13 @@ class _Program(CommandGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_PIPE)
         except OSError as error:
-            click.echo(f"ladm: {one_line(error)}", err=True)
+            show(f"ladm: {one_line(error)}", err=True)
             sys.exit(EXIT_IO)
         except Exception as error:
             if os.environ.get("LADM_DEBUG"):
                 raise
             what = one_line(error)
-            click.echo(
+            show(
                 f"ladm: unexpected {type(error).__name__}: {what} (a fault of ladm; LADM_DEBUG=1 shows where)", err=True
             )
             sys.exit(EXIT_ERROR)

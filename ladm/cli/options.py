@@ -14,7 +14,7 @@ import click
 
 from ladm.cli.completion import completer_of
 from ladm.cli.repeated_flags import repeat_flags
-from ladm.cli.terminal import AS_JSON, QUIET, VERBOSE
+from ladm.cli.terminal import AS_JSON, QUIET, VERBOSE, show
 from ladm.errors import EXIT_USAGE, UsageError
 from ladm.settings.fields import Setting, alternatives, choices, describe, flag, nearest, settings_of
 
@@ -99,7 +99,7 @@ def write_epilog(formatter: click.HelpFormatter, examples: Example) -> None:
 def fail_usage(message: str, ctx: click.Context | None) -> NoReturn:
     """Print a usage error as all of them are printed, and exit with code 2."""
     command = "ladm" if ctx is None else ctx.command_path
-    click.echo(f"ladm: {message}\ntry: {command} --help", err=True)
+    show(f"ladm: {message}\ntry: {command} --help", err=True)
     sys.exit(EXIT_USAGE)
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import click
-
 from ladm.cli.display import status_report
 from ladm.cli.options import settings_command
 from ladm.cli.scoring import print_summary
-from ladm.cli.terminal import AS_JSON, is_set, next_step, note, print_result, quieten_libraries, scoring_bar
+from ladm.cli.terminal import AS_JSON, is_set, next_step, note, print_result, quieten_libraries, scoring_bar, show
 from ladm.errors import IncompleteError, LadmError
 from ladm.settings.comparison import AnnotateSettings
 from ladm.settings.runs import InspectSettings, ReportSettings, RescoreSettings, StatusSettings, VerifySettings
@@ -31,7 +29,7 @@ def status(settings: StatusSettings) -> None:
 
     found = read_status(Run.read(Path(settings.run)))
     for line in [json.dumps(describe(found))] if settings.json else status_report(found):
-        click.echo(line)
+        show(line)
 
 
 @settings_command(
@@ -125,7 +123,7 @@ def inspect(settings: InspectSettings) -> None:
         files.append(str(path))
         # A file at a time, because each takes a while.
         if not is_set(AS_JSON):
-            click.echo(str(path))
+            show(str(path))
 
     run_inspect(settings, echo=note, on_file=on_file, progress=scoring_bar("inspecting"))
     print_result([], lambda: {"files": files})

@@ -25,10 +25,25 @@ def is_set(key: str) -> bool:
     return context is not None and bool(context.meta.get(key))
 
 
+def printable(text: str) -> str:
+    """The text without what could move the cursor, rewrite the screen or turn the direction of writing.
+
+    Ids, domains, texts, and the names of files that a message repeats, are whatever a data set has.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
+def show(line: str, *, err: bool = False) -> None:
+    """Print a line, on standard error with `err`. Everything that a command prints goes through here."""
+    click.echo(printable(line), err=err)
+
+
 def note(line: str) -> None:
     """Print a line about the work. Standard output is for results alone."""
     if not is_set(QUIET):
-        click.echo(line, err=True)
+        show(line, err=True)
 
 
 def next_step(*words: Any) -> None:
@@ -39,7 +54,7 @@ def next_step(*words: Any) -> None:
 def print_result(lines: Iterable[str], content: Callable[[], Any]) -> None:
     """Print the lines of a result, or with `--json` its content as one object."""
     for line in [json.dumps(content(), default=str)] if is_set(AS_JSON) else lines:
-        click.echo(line)
+        show(line)
 
 
 def scoring_bar(what: str = "scoring") -> Progress:

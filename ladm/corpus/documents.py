@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
 from ladm.corpus.hub import open_stream
-from ladm.corpus.packed import open_unpacked
+from ladm.corpus.packed import bounded_lines, open_unpacked, read_bounded
 from ladm.corpus.sources import Source
 from ladm.corpus.tables import (
     ClassNames,
@@ -74,7 +74,7 @@ def read_documents(
         elif skip == 0:
             with open_unpacked(source.name) as file:
                 # With -sig: the mark that Windows puts in front of UTF-8 is no part of the text.
-                yield Document(source.name, _nested(text_key, file.read().decode("utf-8-sig")))
+                yield Document(source.name, _nested(text_key, read_bounded(file).decode("utf-8-sig")))
     except LadmError:
         raise
     except Exception as error:
@@ -122,7 +122,7 @@ def _json(source: Source, skip: int) -> Iterator[Document]:
 def _lines_of_file(name: str) -> Iterator[Iterator[tuple[int, bytes]]]:
     """The lines that are not blank, each with its number from 1."""
     with open_unpacked(name) as file:
-        yield ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        yield ((number, line) for number, line in enumerate(bounded_lines(file), 1) if line.strip())
 
 
 def _json_object(line: bytes) -> dict[str, Any] | None:

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 _CHUNK = 1 << 20
+MOST_DOCUMENT_BYTES = 1 << 28
+"""A kilobyte of gzip may stand for a megabyte, and a megabyte of it for a line without an end."""
 _MAGIC = {"gz": b"\x1f\x8b", "zst": b"\x28\xb5\x2f\xfd", "bz2": b"BZh", "xz": b"\xfd7zXZ\x00"}
 _MAGIC_BYTES = 6
 _LARGEST_WINDOW = 2**31
@@ -24,6 +26,22 @@ def open_unpacked(name: str) -> Iterator[BinaryIO]:
     """The unpacked bytes of a file or address. Raises EOFError and the like at the place where a file is torn."""
     with fsspec.open(name, "rb") as file:
         yield unpacked(file)
+
+
+def bounded_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file. Raises ValueError for one of more than MOST_DOCUMENT_BYTES, before it fills the memory."""
+    while line := file.readline(MOST_DOCUMENT_BYTES + 1):
+        if len(line) > MOST_DOCUMENT_BYTES:
+            raise ValueError(f"it has a line of more than {MOST_DOCUMENT_BYTES:,} bytes")
+        yield line
+
+
+def read_bounded(file: BinaryIO) -> bytes:
+    """The whole file. Raises ValueError for one of more than MOST_DOCUMENT_BYTES."""
+    content = file.read(MOST_DOCUMENT_BYTES + 1)
+    if len(content) > MOST_DOCUMENT_BYTES:
+        raise ValueError(f"it has more than {MOST_DOCUMENT_BYTES:,} bytes, and would be one document")
+    return content
 
 
 def packing_of(name: str) -> str | None:

@@ -6,7 +6,7 @@ import fsspec
 import pyarrow.parquet as pq
 
 from ladm.corpus.documents import read_documents, wanted_columns
-from ladm.corpus.packed import open_unpacked, packing_of
+from ladm.corpus.packed import bounded_lines, open_unpacked, packing_of
 from ladm.corpus.sources import Source
 from ladm.errors import LadmError, StorageError, one_line
 
@@ -30,8 +30,9 @@ def require_whole(source: Source, *, text_key: str) -> None:
             with open_unpacked(source.name) as file:
                 _require_lines(source.name, file.readline(_CHUNK))
                 # A plain file is whole as far as it goes: where it is torn, its last line is no JSON object.
-                while is_packed and file.read(_CHUNK):
-                    pass
+                if is_packed:
+                    for _ in bounded_lines(file):
+                        pass
     except LadmError:
         raise
     except Exception as error:

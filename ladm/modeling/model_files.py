@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, StorageError, one_line
 from ladm.storage.digests import file_sha256
+from ladm.storage.json_object import read_json_object
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_REVISION = re.compile(rf"({HUB_ID.pattern})@([\w./-]+)")
@@ -72,6 +73,7 @@ def _require_safetensors(name: str, folder: Path) -> None:
                     f"{name}: {path.name} is a Git LFS pointer, the file itself was not fetched; run git lfs pull there"
                 )
     if weights:
+        _require_own_shards(name, folder)
         return
     pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(suffix))
     if pickles:
@@ -80,6 +82,25 @@ def _require_safetensors(name: str, folder: Path) -> None:
             "convert them to safetensors"
         )
     raise LadmError(f"{name}: no *.safetensors there")
+
+
+def _require_own_shards(name: str, folder: Path) -> None:
+    """Raise LadmError for an index of weights that names files outside the folder, or in a folder inside it.
+
+    They would be loaded, and they are not among the files that make the identity of the model.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        shards = {str(shard) for shard in read_json_object(index)["weight_map"].values()}
+    except (StorageError, KeyError, AttributeError):
+        raise LadmError(f"{name}: {index.name} is not an index of weights") from None
+    for shard in sorted(shards):
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise LadmError(f"{name}: {index.name} names weights that are not in the folder itself: {shard[:200]}")
+        if not (folder / shard).is_file():
+            raise LadmError(f"{name}: {shard[:200]} is missing, which {index.name} names")
 
 
 def _base_of_adapter(folder: Path) -> str:

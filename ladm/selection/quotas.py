@@ -11,6 +11,7 @@ import yaml
 
 from ladm.errors import UsageError, one_line
 from ladm.selection.budget import Domains, Shares
+from ladm.settings.yaml_text import load_yaml
 
 
 def domain_shares(domains: Domains, quota: str) -> Shares:
@@ -30,7 +31,7 @@ def domain_shares(domains: Domains, quota: str) -> Shares:
 
 def _read_weights(path: Path) -> Mapping[str, Fraction]:
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--quota {path} is neither tokens, documents nor a file: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

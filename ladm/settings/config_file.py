@@ -16,6 +16,7 @@ from ladm.settings.layers import parse_layers, spell_layers
 from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.profiles import read_profile
 from ladm.settings.score import ScoreSettings
+from ladm.settings.yaml_text import load_yaml
 
 MOST_BYTES = 1_000_000
 MOST_SHOWN = 80
@@ -121,7 +122,7 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
             text = file.read(MOST_BYTES + 1).decode()
         if len(text) > MOST_BYTES:
             raise UsageError(f"--config {path} is larger than {MOST_BYTES:,} bytes; is it the right file?")
-        loaded = yaml.safe_load(text)
+        loaded = load_yaml(text)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:

@@ -15,6 +15,7 @@ import yaml
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.method.grid import Method
 from ladm.method.reduction import Reduction
+from ladm.settings.yaml_text import load_yaml
 from ladm.storage.json_object import content_checksum, is_checksum
 
 FORMAT = 1
@@ -60,7 +61,7 @@ def profile_text(profile: Profile) -> str:
 def read_profile(path: str | Path) -> Profile:
     """Read a profile. Raises UsageError for a file that cannot be read or is not a profile."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = load_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--profile {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

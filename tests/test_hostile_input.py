@@ -1,0 +1,144 @@
+"""Input made to do harm: files that unpack without end, weights elsewhere, YAML that stands for billions, odd names."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+from conftest import GOLDEN, SMALL, topical_rows
+from test_damage import tokenizer_folder
+
+from ladm.cli.terminal import printable
+from ladm.corpus import packed
+from ladm.errors import LadmError, UsageError
+from ladm.modeling.model_files import model_folder
+from ladm.settings.profiles import read_profile
+from ladm.settings.yaml_text import load_yaml
+
+Command = Callable[..., Result]
+NASTY = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj\u2066\r\x08\x7f"
+CONTROL = [chr(k) for k in (*range(9), *range(11, 32), *range(127, 160), 0x202E, 0x2066)]
+
+
+def require_clean(*texts: str) -> None:
+    for text in texts:
+        assert not [c for c in CONTROL if c in text], text
+
+
+def good_lines(count: int) -> str:
+    words = [" ".join(f"w{(k * n) % 50}" for n in range(40)) for k in range(1, count + 1)]
+    return "".join(json.dumps({"text": text, "meta": {"pile_set_name": "d"}}) + "\n" for text in words)
+
+
+@pytest.mark.parametrize(("name", "what"), [("bomb.jsonl.gz", "it has a line of more"), ("bomb.txt.gz", "it has more")])
+def test_a_file_that_unpacks_to_one_endless_document_is_one_bad_file(
+    ladm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str
+) -> None:
+    monkeypatch.setattr(packed, "MOST_DOCUMENT_BYTES", 1 << 20)
+    (tmp_path / "good.jsonl").write_text(good_lines(3))
+    bomb = tmp_path / name
+    # 64 times the limit in 64 KiB.
+    bomb.write_bytes(gzip.compress(b"x" * (64 << 20)))
+    assert bomb.stat().st_size < 1 << 17
+    words = ("--tokenizer", tokenizer_folder(tmp_path / "tokenizer"), "--length", "32", "--domain", "d")
+    result = ladm("prepare", tmp_path / "good.jsonl", bomb, *words, "--output", tmp_path / "rows")
+    assert result.exit_code == 0, result.output
+    assert f"cannot read {bomb}: {what}" in result.output
+    refused = ladm("prepare", bomb, *words, "--max-bad-files", "0", "--output", tmp_path / "none")
+    assert refused.exit_code == 74
+    assert str(bomb) in refused.stderr
+
+
+@pytest.mark.parametrize("shard", ["../evil.safetensors", "sub/evil.safetensors", "/absolute/evil.safetensors", "gone"])
+def test_weights_that_an_index_names_are_in_the_folder_itself(tmp_path: Path, shard: str) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(GOLDEN, model)
+    (model / "sub").mkdir()
+    for path in (tmp_path / "evil.safetensors", model / "sub" / "evil.safetensors"):
+        shutil.copy(GOLDEN / "model.safetensors", path)
+    index = {"metadata": {}, "weight_map": {"a": "model.safetensors", "b": shard}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(LadmError) as caught:
+        model_folder(str(model))
+    message = "model.safetensors.index.json names weights that are not in the folder itself: "
+    assert str(caught.value) == f"{model}: {message}{shard}"
+    index["weight_map"] = {"a": "gone.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(LadmError, match="gone.safetensors is missing, which model.safetensors.index.json names$"):
+        model_folder(str(model))
+    (model / "model.safetensors.index.json").write_text("[" * 100_000)
+    with pytest.raises(LadmError, match=r"model.safetensors.index.json is not an index of weights$"):
+        model_folder(str(model))
+
+
+def laughs(top: str) -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 12)]
+    return "\n".join([*lines, f"{top}: *a11"]) + "\n"
+
+
+def test_yaml_whose_aliases_stand_for_billions_is_refused(ladm: Command, tmp_path: Path) -> None:
+    path = tmp_path / "laughs.yaml"
+    path.write_text(laughs("score"))
+    with pytest.raises(UsageError, match=r"is not YAML: its aliases stand for more than 100,000 values$"):
+        read_profile(path)
+    for text in (laughs("x"), "a: &a [*a]", "a: &a {b: *a}"):
+        with pytest.raises(yaml.YAMLError):
+            load_yaml(text)
+    assert load_yaml("a: &a [1, 2]\nb: [*a, *a]") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+    for flags in (("score", "rows", "--model", "m", "--output", "o"), ("select", "run", "--tokens", "1", "-o", "o")):
+        result = ladm(*flags, "--config", path)
+        assert (result.exit_code, "its aliases stand for" in result.stderr) == (2, True)
+
+
+def test_text_for_a_terminal() -> None:
+    assert printable("plain ünïcode 文\n\tline") == "plain ünïcode 文\n\tline"
+    require_clean(printable(NASTY))
+
+
+def test_no_control_character_of_the_data_reaches_the_terminal(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    """In an id, a domain, a text, a column's name, the name of a file: in results, tables and errors."""
+    data = topical_rows(golden, [400 + 8 * (k % 3) for k in range(12)])
+    for row in data:
+        row |= {
+            "text": f"{NASTY} first line\nsecond",
+            "id": f"{NASTY}{row['index']}",
+            "index": f"i{NASTY}{row['index']}",
+        }
+        row |= {"meta": {"pile_set_name": f"{NASTY} {row['meta']['pile_set_name']}"}, "source": NASTY, NASTY: 1.5}
+    data[3]["input_ids"] = data[3]["input_ids"][:20]
+    rows, run = save_rows(data), tmp_path / "run"
+    seen = [ladm("score", rows, *SMALL, "--output", run)]
+    subset = ("--tokens", "1k", "--output", tmp_path / "subset")
+    for words in (
+        ("status", run), ("verify", run), ("top", run), ("top", run, "--worst"), ("select", run, *subset),
+        ("compare", run), ("report", run), ("inspect", run, "--device", "cpu", "--top", "1"),
+        ("rescore", run, "--reduce", "median", "--output", tmp_path / "again"),
+    ):  # fmt: skip
+        seen.append(ladm(*words))
+        assert seen[-1].exit_code == 0, seen[-1].output
+    for words in (
+        ("top", run, "--domain", NASTY), ("top", run, "--domain-key", f"x{NASTY}"), ("top", run, "--by", NASTY),
+        ("select", run, "--domain-key", f"x{NASTY}", "--tokens", "1k", "--output", tmp_path / "x"),
+        ("status", tmp_path / NASTY), ("score", tmp_path / NASTY, *SMALL, "--output", tmp_path / "y"),
+        ("score", rows, "--model", NASTY, "--output", tmp_path / "y"), ("inspect", run, "--index", NASTY),
+    ):  # fmt: skip
+        seen.append(ladm(*words))
+        assert seen[-1].exit_code != 0, words
+    # An edited file: whatever a message repeats of it.
+    (run / "errors.jsonl").write_text(NASTY)
+    identity = json.loads((run / "run.json").read_text())
+    identity.pop("crc32")
+    (run / "run.json").write_text(json.dumps(identity | {"about": identity["about"] | {"rows": NASTY, "model": NASTY}}))
+    seen += [ladm("verify", run, "--deep"), ladm("inspect", run), ladm("report", run)]
+    for result in seen:
+        require_clean(result.stdout, result.stderr)

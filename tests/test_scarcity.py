@@ -1,0 +1,122 @@
+"""Few descriptors, little memory, no home, no temporary folder, closed streams: each works, or is one clear line."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crashes import complete
+from fakes import fake_rows
+
+from ladm.corpus.rows import open_rows
+from ladm.method.grid import Method
+from ladm.method.reduction import Reduction
+from ladm.storage.json_object import json_with_checksum
+
+PROGRAM = [sys.executable, "-m", "ladm"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, save_rows: Any) -> Path:
+    """A finished run of fake scores."""
+    made = complete(tmp_path / "run", open_rows(save_rows(fake_rows(500))))
+    # What the manifest of a subset repeats, which fake scores do not need.
+    rest: dict[str, Any] = {"layers": [0, 1, 2], "model": {"type": "fake", "sha256": {}}, "dtype": "float32"}
+    rest |= {"settings": Method().as_dict() | {"reduce": "mean", "record": "layers"}}
+    rest |= {"score": Reduction(layers=(0, 1, 2)).identity()}
+    (made.folder / "run.json").write_bytes(json_with_checksum(made.identity.content | rest))
+    return made.folder
+
+
+def ladm(*words: Any, limit: Callable[[], None] | None = None, python: tuple[str, ...] = (), **changed: Any) -> Any:
+    environment = {name: value for name, value in (os.environ | changed.pop("env", {})).items() if value is not None}
+    command = [PROGRAM[0], *python, *PROGRAM[1:], *map(str, words)]
+    options = {"capture_output": True, "text": True} | changed
+    return subprocess.run(command, preexec_fn=limit, env=environment, check=False, **options)
+
+
+def select(run: Path, output: Path) -> tuple[Any, ...]:
+    return ("select", run, "--domain-key", "meta.d", "--tokens", "600", "--format", "parquet", "--output", output)
+
+
+def few_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+def little_memory() -> None:
+    # Of addresses, which libraries reserve freely: far below what they really use.
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+
+
+@pytest.mark.parametrize("limit", [few_descriptors, little_memory])
+def test_few_descriptors_and_little_memory(run: Path, tmp_path: Path, limit: Callable[[], None]) -> None:
+    done = ladm(*select(run, tmp_path / "subset"), limit=limit)
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
+    (run / "sorted_by_score.jsonl").unlink()
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_scarcity; " + (
+        f"test_scarcity.finish_again({str(run)!r})"
+    )
+    again = subprocess.run(
+        [sys.executable, "-c", program], preexec_fn=limit, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert (run / "sorted_by_score.jsonl").exists()
+
+
+def finish_again(folder: str) -> None:
+    """Write the results of a run anew: the store with its sort, without torch."""
+    from ladm.runs.finish import finish
+    from ladm.runs.folder import Run
+
+    finish(Run.read(Path(folder)))
+    assert "torch" not in sys.modules
+
+
+def test_no_home_and_no_temporary_folder(run: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o500)
+    nowhere = str(tmp_path / "nowhere")
+    environment = {"HOME": str(home), "TMPDIR": nowhere, "HF_HOME": None, "XDG_CACHE_HOME": None}
+    done = ladm(*select(run, tmp_path / "subset"), env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    gone = ladm("status", run, env={"HOME": nowhere, "TMPDIR": nowhere})
+    assert (gone.returncode, gone.stderr) == (0, "")
+
+
+def test_without_assertions(run: Path, tmp_path: Path) -> None:
+    """`python -O` removes every assert: none of them may be part of the work."""
+    for name, python in (("plain", ()), ("optimised", ("-O",))):
+        assert ladm(*select(run, tmp_path / name), python=python).returncode == 0
+    (plain,), (optimised,) = (sorted((tmp_path / name).rglob("*.parquet")) for name in ("plain", "optimised"))
+    assert plain.read_bytes() == optimised.read_bytes()
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_streams(run: Path, closed: tuple[int, ...]) -> None:
+    def close() -> None:
+        for descriptor in closed:
+            os.close(descriptor)
+
+    done = ladm("status", run, limit=close)
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 74, 141), done.stderr
+
+
+def test_a_full_pipe_and_a_full_disk_behind_standard_output(run: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = ladm("status", run, "--json", capture_output=False, stdout=pipe, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (141, "")
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "w") as full:
+            done = ladm("status", run, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        assert "Traceback" not in done.stderr
+        assert (done.returncode, done.stderr.startswith("ladm: ")) == (74, True), done.stderr
