@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from ladm.cli.main import main
 
 UNEXPECTED = "a fault of ladm"
-"""What the command line says of an exception that it does not know."""
+"""What the command line prints for an exception that it does not know."""
 
 
 @dataclass(frozen=True, kw_only=True)

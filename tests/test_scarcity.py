@@ -70,7 +70,7 @@ def test_few_descriptors_and_little_memory(run: Path, tmp_path: Path, limit: Cal
 
 
 def finish_again(folder: str) -> None:
-    """Write the results of a run anew: the store with its sort, without torch."""
+    """Write the results of a run again: the store with its sort, without torch."""
     from ladm.runs.finish import finish
     from ladm.runs.folder import Run
 

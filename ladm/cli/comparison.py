@@ -15,7 +15,7 @@ from ladm.cli.terminal import AS_JSON, is_set, note, quieten_libraries, show
 from ladm.settings.comparison import CompareSettings, TopSettings
 
 if TYPE_CHECKING:
-    from ladm.comparison.compare import Comparison, DifferentDocument
+    from ladm.comparison.result import Comparison, DifferentDocument
     from ladm.comparison.top import TopList
 
 

@@ -21,6 +21,7 @@ from ladm.comparison.agreement import (
 )
 from ladm.comparison.kinds import KindTable, kind_table, read_row_column
 from ladm.comparison.labels import Beginnings, domain_batches, read_labels, run_of
+from ladm.comparison.result import ColumnSummary, Comparison, DifferentDocument, Pair
 from ladm.errors import LadmError
 from ladm.runs.columns import column_names, fill_columns, require_known
 from ladm.runs.folder import Run
@@ -36,57 +37,6 @@ BEGINNING_CHARACTERS = 240
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two columns. NaN where no document has both values, or one of the columns is constant."""
-
-    a: str
-    b: str
-    spearman: float
-    inside_domains: float
-    overlap: float
-    """Share of what a selection by `a` takes that one by `b` takes too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DifferentDocument:
-    """A document that two columns rank differently in its domain: 1 is the highest rank, 0 the lowest."""
-
-    domain: str
-    id: str
-    rank_a: float
-    rank_b: float
-    beginning: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColumnSummary:
-    """How many documents have a value, and their quartiles."""
-
-    name: str
-    documents: int
-    quartiles: tuple[float, float, float]
-    by_domain: dict[str, tuple[float, float, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What `ladm compare` found."""
-
-    runs: list[str]
-    documents: int
-    correlated: int
-    domains: int
-    top_percent: float
-    columns: list[ColumnSummary]
-    pairs: list[Pair]
-    higher_by_a: list[DifferentDocument]
-    """Documents that the first column ranks high and the second low; then the other way round."""
-    higher_by_b: list[DifferentDocument]
-    kinds: KindTable | None
-    note: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

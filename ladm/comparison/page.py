@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from ladm.comparison.compare import Comparison, Pair
+from ladm.comparison.result import Comparison, Pair
 from ladm.report.environment import page_environment
 from ladm.storage.files import write_whole
 from ladm.version import __version__

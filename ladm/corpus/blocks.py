@@ -47,7 +47,7 @@ Counts = Mapping[str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRecord:
-    """What a sealed block says of itself."""
+    """What a sealed block holds beside its rows."""
 
     counts: Counts
     end: Place
@@ -106,7 +106,7 @@ def _row(text: str, columns: dict[str, Any], window: Window, number: int, tokens
 
 
 def record_of_block(path: Path) -> BlockRecord | None:
-    """What the block at `path` says of itself; None where there is no block."""
+    """What the block at `path` holds beside its rows; None where there is no block."""
     if not path.exists():
         return None
     found = json.loads(open_block(path).schema_arrow.metadata[_METADATA_KEY])

@@ -51,6 +51,7 @@ def _over_all_keys(  # type: ignore[no-untyped-def]
         n = start + tl.arange(0, BLOCK_K)
         k_KD = _tile(k_head, n, k_t, n < stop, D, BLOCK_D)
         logits = _logits(q_MD, k_KD, WIDEN) * scale
+        # `m * 0` gives the constant the shape of the rows, which both branches need to have.
         last = first + m if PAPER else first + m * 0 - 1
         largest, total = _add(largest, total, tl.where(n[None, :] <= last[:, None], logits, float("-inf")))
     return largest + tl.log2(total)
@@ -115,6 +116,7 @@ def focus_kernel(  # type: ignore[no-untyped-def]
     """
     item = items + tl.program_id(0) * 4
     row, span, pair, count = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
+    # 64 bits: B H T D of a batch of long rows is beyond what 32 can address.
     bh = tl.program_id(1).to(tl.int64)
     part = tl.program_id(2)
     b, h = bh // H, bh % H
@@ -122,11 +124,15 @@ def focus_kernel(  # type: ignore[no-untyped-def]
     valid = m < l
     first_row = front + tl.load(scored + row) * l
     q_MD = _tile(q + b * q_b + h * q_h, first_row + m, q_t, valid, D, BLOCK_D)
+    # A query row that the tile has too many of gets a denominator of infinity, and with it weights of 0.
     minus = -tl.load(denominators + (bh * J + row) * l + m, mask=valid, other=float("inf"))
+    # -2 for rows that do not exist, -1 for keys: the two must never look like a copy of each other.
     x_M = tl.load(ids + b * T + first_row + m, mask=valid, other=-2) if COPIED else m
     k_head = k + b * k_b + (h // R) * k_g
     w_head = weight + (b * G + h // R) * T
     target = (bh * tl.num_programs(2) + part) * P + pair
+    # Two loops instead of one: with a known single tile the compiler overlaps the loads of one span with the product
+    # of the last; a loop inside would prevent that.
     if ONE_TILE:
         for step in tl.range(count, num_stages=3):
             first = front + (span + step * d_afs) * l

@@ -89,6 +89,8 @@ def measure_focus(
     pfs_BKJN = q_BHTD.new_zeros(B, K, len(grid.J), grid.N, dtype=torch.float32)
     weighted_BKJN = None if weight_ZT1 is None else torch.zeros_like(pfs_BKJN)
     copied_BH = None if copy_keys is None else pfs_BKJN.new_zeros(B, H)
+    # The last row of a group reaches farthest back: its earlier spans are those of every row of the group, so the keys
+    # are gathered once for all of them.
     for rows in _rows_by_stride(grid):
         spans = grid.I[rows[-1]]
         k_ZIlD = _spans(k_ZTD, grid, spans).float()
@@ -99,6 +101,7 @@ def measure_focus(
             q_ZRClD = _spans(q_ZRTD, grid, scored).float() * scaling
             lse_ZRCl = None if lse_ZRT is None else _spans(lse_ZRT.unsqueeze(-1), grid, scored).squeeze(-1)
             lse_ZRCl = _denominators(q_ZRClD, k_ZTD, lse_ZRCl, scored, grid)
+            # No row of this block looks beyond the spans of its last row: the product is lower-triangular by blocks.
             wanted = spans[: len(grid.I[block[-1]])]
             weights_ZRClIl = _attention_weights(q_ZRClD, k_ZIlD[:, : len(wanted)], lse_ZRCl)
             _put(pfs_BKJN, weights_ZRClIl.sum(dim=-1).sum(dim=3), block, grid)
@@ -141,6 +144,7 @@ def _attention_weights(q_ZRClD: Tensor, k_ZIlD: Tensor, lse_ZRCl: Tensor) -> Ten
     """exp(q . k - lse) of every query row with every key: (Z, R, C, l, I, l)."""
     Z, R, C, l, D = q_ZRClD.shape
     I = k_ZIlD.shape[1]
+    # The product adds -lse itself: a separate subtraction would read and write every logit once more.
     minus_lse = -lse_ZRCl.reshape(Z, R * C * l, 1)
     logits = torch.baddbmm(minus_lse, q_ZRClD.reshape(Z, R * C * l, D), k_ZIlD.reshape(Z, I * l, D).mT)
     return logits.exp_().view(Z, R, C, l, I, l)
@@ -179,6 +183,7 @@ def _direct(
 ) -> Tensor:
     """The denominators of the rows marked in `which_ZRCl`, summed over all their keys, put into `out_ZRCl`."""
     later = torch.ones(grid.l, grid.l, dtype=torch.bool, device=q_ZRClD.device).triu(1)
+    # About 50 rows in a million of real text come here, so a loop costs nothing and needs no padding.
     for z, c in which_ZRCl.any(dim=3).any(dim=1).nonzero().tolist():
         tokens = grid.tokens(scored[c])
         last = tokens.stop if grid.variant == "paper" else tokens.start

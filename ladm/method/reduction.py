@@ -48,6 +48,7 @@ class Reduction:
             raise LadmError(f"no focus {self.focus!r}; there is plain and value")
         if not parts:
             raise LadmError("a score needs at least one layer")
+        # In order and each once, because the place of a number among those that are stored is looked up by it.
         if list(parts) != sorted(set(parts)) or min(self.layers) < 0:  # type: ignore[type-var]
             raise LadmError("layers and heads must be in order, each once")
         if self.heads is not None and {layer for layer, _ in self.heads} != set(self.layers):
@@ -104,6 +105,7 @@ def reduce_cds(cds_BP: Floats, how: str, weights: tuple[float, ...] | None = Non
     if how == "signed":
         cds_BP = log_cds(cds_BP)
     w_P = (1.0,) * cds_BP.shape[1] if weights is None else weights
+    # Not a matrix product: BLAS adds in another order for another number of documents, which changes the last bit.
     total_B = np.zeros(len(cds_BP))
     for k, w in enumerate(w_P):
         total_B = total_B + (cds_BP[:, k] if w == 1.0 else w * cds_BP[:, k])

@@ -51,6 +51,8 @@ class LoadCheck:
         formula does not cover, and returns the log-sum-exp of its logits, and unless the hidden states
         are those of the stock model.
         """
+        # Long enough for every head to attend to several tokens, short enough to cost nothing at every start.
+        # Steps of 37 spread the ids over the vocabulary without drawing random numbers.
         length = min(PROBE_TOKENS, self.facts.max_tokens or PROBE_TOKENS)
         ids = torch.arange(length, device=self.model.device).mul(37).remainder(self.facts.vocab_size).unsqueeze(0)
         lse_errors: list[float] = []
@@ -71,6 +73,7 @@ class LoadCheck:
             ) from None
         self._check_calls(context.seen)
         stock = self._stock_hidden_states(ids)
+        # Before the comparison, whose message would blame our attention function for broken weights.
         if not stock.isfinite().all():
             raise LadmError(
                 f"{self.facts.name}: the stock model's hidden states are NaN or infinite in {self.model.dtype}; its "

@@ -37,6 +37,7 @@ def select(settings: SelectSettings) -> Manifest:
     """
     place = None if settings.dry_run else destination(settings.output)
     if place is not None:
+        # First of all: ranking millions of documents takes minutes, and an occupied folder is known now.
         place.require_free()
     sources = open_sources(settings)
     most = _max_per_document(settings, sources)
@@ -44,9 +45,11 @@ def select(settings: SelectSettings) -> Manifest:
         data = [source.rows for source in sources]
         codes = read_domains(data, domain_key=settings.domain_key, work=work)
         candidates = find_candidates(sources, settings, codes, work=work)
+        # Read only where they are needed: it is a number for every row of the corpus.
         documents_T = None if most is None else read_documents(data)
         ranked = rank_by_domain(candidates, codes, work=work, documents_T=documents_T, most=most or 0)
         shares = domain_shares(ranked, _quota(settings))
+        # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
         budget = apply_budget(domains, {name: shares[name] for name in domains}, settings)
         manifest = Manifest(

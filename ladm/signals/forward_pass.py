@@ -70,6 +70,7 @@ def forward_pass(
     longattn: Columns = {}
 
     def visit(view: LayerView) -> None:
+        # LongAttn may look at layer 0 although the score does not use it.
         if focus is not None and view.layer in observer.layers:
             focus.visit(view)
         if signals.longattn and view.layer == FIRST_LAYER:

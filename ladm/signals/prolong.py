@@ -61,6 +61,7 @@ def choose_pairs(N: int, *, most: int | None, seed: int) -> Ints:
     pairs_P2 = np.stack([j_P, i_P], axis=1).astype(np.int64)
     if most is None or len(pairs_P2) <= most:
         return pairs_P2
+    # Sorted, so that inputs of one segment i stand together, and the sums are added in one order whatever was drawn.
     chosen = np.random.default_rng(seed).choice(len(pairs_P2), size=most, replace=False)
     return pairs_P2[np.sort(chosen)]
 
@@ -80,7 +81,7 @@ def number_of_pairs(T: int, *, most: int | None) -> int:
 def forward_tokens(T: int, *, most: int | None) -> int:
     """Tokens that go through the model for a row of T tokens: what the score costs, a row's own pass is T.
 
-    None for fewer than two segments, which have no score.
+    0 for fewer than two segments, which have no score.
     """
     pairs = number_of_pairs(T, most=most)
     return (number_of_segments(T) * SEGMENT_TOKENS + pairs * 2 * SEGMENT_TOKENS) if pairs else 0
@@ -107,6 +108,7 @@ def long_dependency(alone_N: Floats, pairs_P2: Ints, given_P: Floats) -> LongDep
     specificity_N = np.zeros(len(alone_N))
     for i in np.unique(i_P):
         specificity_N[i] = _specificity(gained_P[i_P == i])
+    # Weak pairs are dropped only here: the softmax of the specificity runs over all earlier segments.
     kept_P = strength_P > LEAST_STRENGTH
     total = float(((strength_P + distance_P) * specificity_N[i_P])[kept_P].sum())
     return LongDependency(score=total, per_pair=total / len(pairs_P2), pairs=len(pairs_P2))

@@ -1,7 +1,7 @@
 """A file with one JSON object <-> its content, with a checksum where ladm writes it. Imports no torch.
 
 The checksum is the last key, `crc32`, over the content and not over the bytes: a file that an editor has indented
-anew stays valid. A file that is too large to be held has one over its bytes. A file without one was written by an
+again stays valid. A file that is too large to be held has one over its bytes. A file without one was written by an
 earlier version, and is read as it is.
 """
 

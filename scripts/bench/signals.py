@@ -101,7 +101,7 @@ def contenders_of(
 
 
 def gate(running: dict[str, Callable[[], Any]]) -> None:
-    """Exit unless every contender gives the CDS of the first to the bit, and finite numbers."""
+    """Exit unless every contender gives exactly the CDS of the first, and finite numbers."""
     alone = running["cds"]()
     for name, run in running.items():
         columns = run() if name != "text alone" else {}

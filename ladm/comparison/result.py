@@ -1,0 +1,58 @@
+"""What `ladm compare` found, as typed values that the command prints and the page shows. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ladm.comparison.kinds import KindTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two columns. NaN where no document has both values, or one of the columns is constant."""
+
+    a: str
+    b: str
+    spearman: float
+    inside_domains: float
+    overlap: float
+    """Share of what a selection by `a` takes that one by `b` takes too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferentDocument:
+    """A document that two columns rank differently in its domain: 1 is the highest rank, 0 the lowest."""
+
+    domain: str
+    id: str
+    rank_a: float
+    rank_b: float
+    beginning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnSummary:
+    """How many documents have a value, and their quartiles."""
+
+    name: str
+    documents: int
+    quartiles: tuple[float, float, float]
+    by_domain: dict[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What `ladm compare` found."""
+
+    runs: list[str]
+    documents: int
+    correlated: int
+    domains: int
+    top_percent: float
+    columns: list[ColumnSummary]
+    pairs: list[Pair]
+    higher_by_a: list[DifferentDocument]
+    """Documents that the first column ranks high and the second low; then the other way round."""
+    higher_by_b: list[DifferentDocument]
+    kinds: KindTable | None
+    note: str | None
