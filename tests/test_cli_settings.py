@@ -95,8 +95,8 @@ def test_no_suggestion_deletes_anything(tmp_path: Path) -> None:
         (PerplexitySettings, "windows: [2048, 1]", "windows must be at least 2, not 1"),
         (CalibrateSettings, "ablation: no-std",
          "remove ablation; calibration decides about it itself"),
-        (CalibrateSettings, "fruit: apple", "unknown key 'fruit'; the keys are model, rows, output, work, lists, documents, "
-         "exclude_domain, domain_key, package_key, seed, allow_other_tokenizer, objective, max_cost, layers, search, "
+        (CalibrateSettings, "fruit: apple", "unknown key 'fruit'; the keys are model, rows, output, work, lists, "
+         "documents, exclude_domain, domain_key, package_key, seed, allow_other_tokenizer, objective, max_cost, layers, search, "
          "variant, span_tokens, m, n, n0, d_afs, d_cds, device, dtype, attention, backend, batch_size"),
     ],
 )  # fmt: skip
