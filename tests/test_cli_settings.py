@@ -96,8 +96,8 @@ def test_no_suggestion_deletes_anything(tmp_path: Path) -> None:
         (CalibrateSettings, "ablation: no-std",
          "remove ablation; calibration decides about it itself"),
         (CalibrateSettings, "fruit: apple", "unknown key 'fruit'; the keys are model, rows, output, work, lists, "
-         "documents, exclude_domain, domain_key, package_key, seed, allow_other_tokenizer, objective, max_cost, layers, "
-         "search, variant, span_tokens, m, n, n0, d_afs, d_cds, device, dtype, attention, backend, batch_size"),
+         "documents, exclude_domain, domain_key, package_key, seed, allow_other_tokenizer, objective, max_cost, "
+         "layers, search, variant, span_tokens, m, n, n0, d_afs, d_cds, device, dtype, attention, backend, batch_size"),
     ],
 )  # fmt: skip
 def test_a_file_is_refused_by_file_and_key(tmp_path: Path, kind: type, text: str, message: str) -> None:
