@@ -2,13 +2,16 @@
 
     python scripts/torture.py --output scripts/bench/results/torture.json
 
-About an hour and a half on two cores; --section does one of them. What each found is written when it ends, beside what
+About four hours on two cores; --section does one of them. What each found is written when it ends, beside what
 the file has of the others. Exit 1 when a row was lost or repeated, or bytes differed.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,8 @@ import click
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import crashes
+import survival
+import test_survival
 import test_torture
 from fakes import fake_rows
 
@@ -82,9 +87,77 @@ def state_machine(root: Path) -> dict[str, Any]:
     return {"examples": 2000}
 
 
+def template_of(root: Path) -> Path:
+    """Documents, a small model, rows, a run and a subset, on which every command works."""
+    model = root / "model"
+    shutil.copytree(Path(__file__).resolve().parents[1] / "tests" / "data" / "golden", model)
+    with_head(model)
+    test_survival.words_tokenizer(model)
+    # Built where the copies will be, because a run records where its rows and its model are.
+    survival.build_world(root / "world", model)
+    return (root / "world").rename(root / "template")
+
+
+def with_head(model: Path) -> None:
+    """Make a language model of it, which `ladm train` needs."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).save_pretrained(model)
+
+
+def command_interruptions(root: Path) -> dict[str, Any]:
+    """Every command stopped before and after, and failed once and for ever at, each of its disk operations."""
+    template = template_of(root)
+    return {
+        "commands": {
+            name: asdict(survival.survive(name, template, root, points=5 if command.heavy else None, seed=SEED))
+            for name, command in survival.COMMANDS.items()
+        },
+        "full_disks": {
+            name: survival.survive_small_files(name, template, root, points=20, seed=SEED)
+            for name, command in survival.COMMANDS.items()
+            if not command.heavy
+        },
+    }
+
+
+def command_kills(root: Path) -> dict[str, Any]:
+    """Every command killed 20 times at random moments, its process group whole."""
+    template = template_of(root)
+    kills = {name: survival.kill_at_random(name, template, root, kills=20, seed=SEED) for name in survival.COMMANDS}
+    return {"commands": {name: asdict(found) for name, found in kills.items()}}
+
+
+def damaged_files(_root: Path) -> dict[str, Any]:
+    """500 flipped bits and 62 cuts in every kind of file that a command reads back."""
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "tests/test_damage.py", "-p", "no:cacheprovider"]
+    environment = os.environ | {"LADM_FLIPS": "500", "LADM_SEED": str(SEED)}
+    done = subprocess.run(
+        command, cwd=Path(__file__).resolve().parents[1], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.stdout[-5000:])
+    files = re.findall(r"(\S+): (\d+) damages .*, (\d+) without effect", done.stdout)
+    return {"damages": sum(int(tried) for _, tried, _ in files), "files": len(files)}
+
+
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     each.__name__: each
-    for each in (kills, pool_kills, shared_runs, crash_points, disk_failures, worker_kills, races, state_machine)
+    for each in (
+        kills,
+        pool_kills,
+        shared_runs,
+        crash_points,
+        disk_failures,
+        worker_kills,
+        races,
+        state_machine,
+        command_interruptions,
+        command_kills,
+        damaged_files,
+    )
 }
 
 

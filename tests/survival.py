@@ -15,7 +15,11 @@ import random
 import re
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,6 +290,68 @@ def _require_recovery(command: Command, world: Path, whole: dict[str, bytes], na
     # Done before the interruption: some commands then refuse to write over their own result.
     is_refusal = done.exit_code == 1 and "exists already" in done.stderr
     assert done.exit_code == 0 or is_refusal, f"{where}: the same command again: {done.output}"
+    result = command.result(world)
+    assert result.keys() == whole.keys(), f"{where}: files {sorted(result.keys() ^ whole.keys())}"
+    differing = [name for name, content in whole.items() if result[name] != content]
+    assert not differing, f"{where}: {differing} differ"
+    assert _names(world) <= names, f"{where}: left behind {sorted(_names(world) - names)}"
+
+
+@dataclass
+class CommandKills:
+    """What came of many SIGKILLs of a command."""
+
+    kills: int = 0
+    rounds: int = 0
+
+
+def in_process(command: Command, world: Path, *, kill_after: float | None = None) -> int | None:
+    """Run a command in a process group of its own; its exit code, or None where it was killed.
+
+    Not forked: the threads of Arrow and of the tokenizers do not survive a fork.
+    """
+    words = [word.replace("{w}", str(world)) for word in command.words]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ladm", *words], start_new_session=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        return process.wait(kill_after)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
+
+
+def kill_at_random(name: str, template: Path, root: Path, *, kills: int, seed: int) -> CommandKills:
+    """Kill a command at random moments and give it again, until it ends; compare its bytes; and so on."""
+    command, world, draw = COMMANDS[name], root / "world", random.Random(seed)
+    fresh(template, world)
+    start = time.monotonic()
+    assert in_process(command, world) == 0
+    seconds = time.monotonic() - start
+    whole, names = command.result(world), _names(world)
+    found = CommandKills()
+    while found.kills < kills:
+        fresh(template, world)
+        while found.kills < kills and in_process(command, world, kill_after=draw.uniform(0, seconds)) is None:
+            found.kills += 1
+            # Nothing that a killed one leaves may add up.
+            assert len(_names(world) - names) <= LEFT_BY_ONE_KILL, (name, sorted(_names(world) - names))
+        _require_end(command, world, whole, names, f"{name} after {found.kills} kills")
+        found.rounds += 1
+    shutil.rmtree(world)
+    return found
+
+
+LEFT_BY_ONE_KILL = 24
+"""Names that a killed command may leave, such as those in one temporary folder."""
+
+
+def _require_end(command: Command, world: Path, whole: dict[str, bytes], names: set[str], where: str) -> None:
+    code = in_process(command, world)
+    # 1: it was finished already, and some commands do not write over their own result.
+    assert code in (0, 1), f"{where}: exit {code}"
     result = command.result(world)
     assert result.keys() == whole.keys(), f"{where}: files {sorted(result.keys() ^ whole.keys())}"
     differing = [name for name, content in whole.items() if result[name] != content]

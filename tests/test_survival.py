@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from survival import COMMANDS, build_world, survive, survive_small_files
+from survival import COMMANDS, build_world, kill_at_random, survive, survive_small_files
 
 SEED = int(os.environ.get("LADM_SEED", "0"))
 POINTS = int(os.environ.get("LADM_POINTS", "2"))
@@ -55,3 +55,10 @@ def test_a_command_with_a_model_interrupted_at_its_disk_operations(template: Pat
 @pytest.mark.parametrize("name", LIGHT)
 def test_a_command_whose_files_cannot_grow(template: Path, name: str) -> None:
     assert survive_small_files(name, template, template.parent, points=POINTS, seed=SEED) == POINTS
+
+
+@pytest.mark.parametrize("name", ["prepare", "select"])
+def test_a_command_killed_at_random(template: Path, name: str) -> None:
+    found = kill_at_random(name, template, template.parent, kills=POINTS, seed=SEED)
+    assert found.kills == POINTS
+    assert found.rounds > 0

@@ -1,0 +1,98 @@
+"""Launches that are paused and continued, clocks that differ, and run folders that are moved, copied or set back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crashes import Stopped, complete, contents, identity, stop_at
+from fakes import fake_rows
+
+from ladm.corpus.rows import Rows, open_rows
+from ladm.errors import LadmError
+from ladm.runs.folder import Run
+from ladm.runs.verify import verify
+from ladm.scoring.engines.placement import Shard
+from ladm.scoring.engines.shared_units import SharedUnits
+
+
+@pytest.fixture
+def rows(save_rows: Any) -> Rows:
+    return open_rows(save_rows(fake_rows(60)))
+
+
+def test_a_launch_paused_beyond_its_lease_and_continued(tmp_path: Path, save_rows: Any) -> None:
+    """SIGSTOP while it scores; another launch takes its units over and finishes; SIGCONT changes nothing."""
+    rows = open_rows(save_rows(fake_rows(3000)))
+    complete(tmp_path / "whole", rows)
+    run, reported = tmp_path / "run", tmp_path / "reported"
+    reported.touch()
+
+    def start(shard: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "crashes", str(run), rows.name, str(reported), "1", "never", shard]
+        return subprocess.Popen(command, cwd=Path(__file__).parent)
+
+    paused = start("0/2")
+    try:
+        while len(reported.read_text().split()) < 20:
+            time.sleep(0.002)
+        os.kill(paused.pid, signal.SIGSTOP)
+        assert paused.poll() is None
+        assert start("1/2").wait() == 0
+        whole = contents(tmp_path / "whole")
+        assert contents(run) == whole
+    finally:
+        os.kill(paused.pid, signal.SIGCONT)
+    assert paused.wait() == 0
+    assert contents(run) == whole
+    assert list(verify(Run.read(run), deep=False)) == []
+    assert not [path.name for path in (run / "units").iterdir() if path.suffix != ".jsonl"]
+
+
+@pytest.mark.parametrize("days", [-3000, 3000])
+def test_a_claim_of_a_machine_with_another_clock_is_not_taken_over(tmp_path: Path, rows: Rows, days: int) -> None:
+    run = Run.create_or_resume(tmp_path / "run", identity(rows))
+    first = SharedUnits(run, Shard(0, 2), lease_seconds=600).take()
+    assert first is not None
+    path = run.claim_path(first.unit, 0)
+    there = time.time() + days * 86_400
+    os.utime(path, (there, there))
+    other = SharedUnits(run, Shard(0, 2), lease_seconds=600)
+    taken = [other.take() for _ in run.units]
+    assert first.unit not in [each.unit for each in taken if each is not None]
+
+
+@pytest.mark.parametrize("n", [20, 30, 45])
+def test_a_run_that_is_renamed_copied_or_set_back_goes_on(tmp_path: Path, rows: Rows, n: int) -> None:
+    complete(tmp_path / "whole", rows)
+    whole = contents(tmp_path / "whole")
+    with pytest.raises(Stopped), stop_at(n, after=True):
+        complete(tmp_path / "run", rows)
+    shutil.copytree(tmp_path / "run", tmp_path / "backup")
+    (tmp_path / "run").rename(tmp_path / "renamed")
+    complete(tmp_path / "renamed", rows)
+    assert contents(tmp_path / "renamed") == whole
+    # An older state over a newer one, file by file, as a careless restore does it.
+    shutil.copytree(tmp_path / "backup", tmp_path / "renamed", dirs_exist_ok=True)
+    complete(tmp_path / "renamed", rows)
+    assert contents(tmp_path / "renamed") == whole
+    assert list(verify(Run.read(tmp_path / "renamed"), deep=False)) == []
+    complete(tmp_path / "backup", rows)
+    assert contents(tmp_path / "backup") == whole
+
+
+def test_rows_replaced_under_a_run_are_refused(tmp_path: Path, rows: Rows, save_rows: Any) -> None:
+    with pytest.raises(Stopped), stop_at(30, after=True):
+        complete(tmp_path / "run", rows)
+    other = open_rows(save_rows([row | {"input_ids": [9, 9, 9]} for row in fake_rows(60)], name="other"))
+    shutil.rmtree(rows.name)
+    shutil.move(other.name, rows.name)
+    with pytest.raises(LadmError, match="was started with something else, namely other the rows"):
+        complete(tmp_path / "run", open_rows(rows.name))
