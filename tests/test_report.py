@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -16,6 +18,7 @@ from conftest import GOLDEN, SMALL, read_lines, read_object, topical_rows
 from ladm.explain.inspected_document import InspectedDocument, SpanPair, SpanText
 from ladm.report.charts import brightest, heat_map, scale, shares_by_distance
 
+ROOT = Path(__file__).resolve().parents[1]
 VOID = {"meta", "link", "br", "img", "input"}
 HOSTILE = [
     "</script><img src=x onerror=alert(1)>",
@@ -39,6 +42,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.words: list[str] = []
+        self.scripts: list[str] = []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -55,7 +59,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if "script" in self.open:
+            self.scripts.append(data)
+        elif "style" not in self.open:
             self.words.append(data)
 
     @property
@@ -65,15 +71,27 @@ class Page(HTMLParser):
 
 
 def require_harmless(page: Page) -> None:
-    """No scripts, no handlers, nothing fetched from anywhere, and a policy that says the same."""
-    assert not {tag for tag, _ in page.tags} & {"script", "iframe", "object", "embed", "link", "form", "base", "img"}
+    """No script but the page's own, no handlers, nothing fetched from anywhere, and a policy that says the same."""
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [
+        {"type": "application/json", "id": "x-data"}, {},
+    ]  # fmt: skip
+    data, script = page.scripts
+    assert set(json.loads(data)) == {"run", "scored", "domains", "columns", "documents", "subset"}
+    assert not set("<>&") & set(data)
+    assert script == (ROOT / "ladm" / "report" / "templates" / "explorer.js").read_text().strip()
+    assert "innerHTML" not in script
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert not {tag for tag, _ in page.tags} & {"iframe", "object", "embed", "link", "form", "base", "img"}
     for tag, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")]
         for name in ("href", "src", "xlink:href", "action"):
             value = attributes.get(name)
             assert value is None or value.startswith("#") or (tag == "image" and value.startswith("data:image/png;"))
     (policy,) = [a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; "
+        "form-action 'none'"
+    )
 
 
 @pytest.fixture

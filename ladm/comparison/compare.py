@@ -20,11 +20,11 @@ from ladm.comparison.agreement import (
     spearman_inside_domains,
 )
 from ladm.comparison.kinds import KindTable, kind_table, read_row_column
-from ladm.comparison.labels import Beginnings, domain_batches, read_labels, run_of
 from ladm.comparison.result import ColumnSummary, Comparison, DifferentDocument, Pair
 from ladm.errors import LadmError
 from ladm.runs.columns import column_names, fill_columns, require_known
 from ladm.runs.folder import Run
+from ladm.runs.labels import Beginnings, domain_batches, read_labels, run_of
 from ladm.runs.results import count_scored
 from ladm.selection.evaluation import evaluate
 from ladm.selection.sources import open_rows_of

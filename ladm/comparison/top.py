@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ladm.comparison.labels import Beginnings, domain_batches, read_labels, run_of
 from ladm.errors import LadmError
 from ladm.runs.columns import read_columns
+from ladm.runs.labels import Beginnings, domain_batches, read_labels, run_of
 from ladm.selection.evaluation import evaluate
 from ladm.settings.comparison import TopSettings
 

@@ -53,6 +53,10 @@ class RunOverview:
     """The scores of each domain, best first; eight bytes a document."""
     rows: dict[int, ResultRow] = field(default_factory=dict)
     """The best, the worst and the inspected documents, by position, in the order of their ranks."""
+    positions: array[int] = field(default_factory=lambda: array("q"))
+    num_tokens: array[int] = field(default_factory=lambda: array("q"))
+    codes: array[int] = field(default_factory=lambda: array("i"))
+    """Position, tokens and domain of each document in the order of the ranks; twenty bytes a document."""
     cds: list[list[float]] = field(default_factory=list)
     """CDS by layer of documents at evenly spaced ranks."""
 
@@ -70,7 +74,7 @@ def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int
 
     Raises LadmError for a `domain_key` outside `meta`, which is all that a run stores of the data's columns.
     """
-    overview = RunOverview()
+    overview, codes = RunOverview(), dict[str, int]()
     own = [DOMAIN_COLUMN] * (domain_key in (DOMAIN_KEY, DOMAIN_COLUMN) and DOMAIN_COLUMN in columns_of(run.folder))
     is_own = bool(own) and domain_key == DOMAIN_COLUMN
     path = [] if is_own else _domain_path(domain_key)
@@ -83,16 +87,19 @@ def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int
         cds = batch[layers[0]] if layers else None
         own_domains = batch[DOMAIN_COLUMN].to_pylist() if own else [None] * len(batch)
         for k, values in enumerate(zip(*columns, strict=True)):
-            rank, score, text, _, position, *_ = values
+            rank, score, text, num_tokens, position, *_ = values
             meta = json.loads(text)
             domain = ONE_DOMAIN if path is None else None if is_own else look_up(meta, path)
             # As `Rows.domains` does.
             domain = own_domains[k] if domain is None else domain
             domain = NO_DOMAIN if domain is None else domain
             overview.domains.setdefault(domain, array("d")).append(score)
+            overview.codes.append(codes.setdefault(domain, len(codes)))
+            overview.positions.append(position)
+            overview.num_tokens.append(num_tokens)
             # Of all other rows only the score stays in memory.
             if rank <= BEST or rank > scored - WORST or position in inspected:
-                shown = dict(zip(shown_columns, values, strict=True)) | {"domain": domain, "meta": _readable(meta)}
+                shown = dict(zip(shown_columns, values, strict=True)) | {"domain": domain, "meta": readable_meta(meta)}
                 overview.rows[position] = ResultRow(**shown)
             # Lists of a thousand head values are costly to turn into Python objects, so only of the rows needed.
             if cds is not None and rank % every == 0:
@@ -106,8 +113,8 @@ def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int
     return overview
 
 
-def _readable(meta: Any) -> str:
-    """`{"title": "Acts", "year": 1611}`, or JSON text of it -> `title Acts · year 1611`."""
+def readable_meta(meta: Any) -> str:
+    """In words: `{"title": "Acts", "year": 1611}`, or JSON text of it -> `title Acts · year 1611`."""
     if isinstance(meta, str):
         with contextlib.suppress(ValueError, RecursionError):
             meta = json.loads(meta)

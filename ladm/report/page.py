@@ -1,6 +1,7 @@
 """A finished run, and what `ladm inspect` wrote into it -> one HTML page that needs no network. Imports no torch.
 
-Whatever comes from the data is text: the template escapes all of it, and the page forbids scripts and remote content.
+Whatever comes from the data is text: the template escapes all of it, and the page forbids remote content and every
+script but its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ladm.explain.inspected_document import InspectedDocument
 from ladm.progress import Echo
 from ladm.report.charts import scale
 from ladm.report.environment import page_environment
+from ladm.report.explorer import read_explorer, script, script_hash
 from ladm.report.overview import (
     MOST_DOMAINS,
     MOST_DOTS,
@@ -69,6 +71,7 @@ def _render(
     )  # fmt: skip
     if set(overview.domains) == {NO_DOMAIN}:
         echo(f"warning   no document has {settings.domain_key}, so all are one domain; give --domain-key another key")
+    explorer = read_explorer(run, overview, manifest, rows=settings.rows)
     assert summary.scores is not None
     best, _, worst = summary.scores
     line = scale([best, worst], STRIP_WIDTH)
@@ -80,6 +83,11 @@ def _render(
             version=__version__,
             # A constant of ours, and the only value that the template does not escape.
             mark=Markup(PAGE_MARK),
+            explorer=explorer,
+            # JSON without `<`, made for this place; and our own script, byte for byte what its hash is of.
+            explorer_data=Markup(explorer.as_script_data(run_argument=shlex.quote(str(run.folder)))),
+            script=Markup(script()),
+            script_hash=Markup(script_hash()),
             folder=str(run.folder),
             summary=summary,
             weighting=score_weighting(identity),
@@ -124,7 +132,7 @@ def _commands(settings: ReportSettings) -> list[str]:
     # Absolute and quoted: they are copied from the page into a shell that may be anywhere.
     run = str(Path(settings.run).absolute())
     report = ["ladm", "report", run]
-    for name in ("subset", "output"):
+    for name in ("subset", "output", "rows"):
         value = getattr(settings, name)
         report += [] if value is None else [f"--{name}", str(Path(value).absolute())]
     if settings.domain_key != ReportSettings.domain_key:

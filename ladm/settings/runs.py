@@ -131,4 +131,7 @@ class ReportSettings(Settings):
     subset: str | None = setting(
         None, "What ladm select made of RUN; the page then shows its cut.", metavar="SUBSET", unset="none"
     )
+    rows: str | None = setting(
+        None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="their place at the time"
+    )
     domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")

@@ -53,12 +53,13 @@ def read_labels(run: Run, positions: Collection[int], domain_key: str) -> dict[i
         parts = zip(*(batch[name].to_pylist() for name in ("position", "num_tokens")), reader.read(batch), strict=True)
         ids: list[dict[str, Any]] = [{name: batch[name][k].as_py() for name in names} for k in range(len(batch))]
         for (position, num_tokens, domain), named in zip(parts, ids, strict=True):
-            label = Label(position=position, domain=domain, id=_id(named, position), num_tokens=num_tokens)
+            label = Label(position=position, domain=domain, id=label_id(named, position), num_tokens=num_tokens)
             found[position] = label
     return found
 
 
-def _id(named: Mapping[str, Any], position: int) -> str:
+def label_id(named: Mapping[str, Any], position: int) -> str:
+    """A document's own id, or its index where it has none; with its part, where it is cut into windows."""
     own = named.get("id")
     if own is None:
         own = named.get("index", position)

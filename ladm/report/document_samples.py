@@ -1,0 +1,194 @@
+"""A run -> the documents that a page lists, by group, with the first lines of their texts. Imports no torch.
+
+Shape suffix: N documents in the order of `scores.parquet`, in which a document's place is its rank minus 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ladm.corpus.data_set import reading_rows
+from ladm.corpus.row import split_ids
+from ladm.corpus.rows import Rows, open_rows
+from ladm.errors import LadmError
+from ladm.report.environment import clean
+from ladm.report.overview import RunOverview, readable_meta
+from ladm.runs.folder import Run
+from ladm.runs.labels import label_id
+from ladm.runs.results import columns_of, score_batches
+
+Floats = npt.NDArray[np.float64]
+
+ALL_UP_TO = 1500
+"""Runs of no more documents have all of them on their page."""
+ENDS, ENDS_OF_COLUMN, ENDS_OF_DOMAIN, AROUND_CUT, RANDOM = 100, 10, 4, 100, 800
+"""Documents at either end of the score, of another column and of a domain; around the cut; drawn at random."""
+MOST_CHARACTERS, MOST_LINES = 280, 4
+TEXT_BYTES = 600
+"""Of a text on the page, as JSON writes it: what a document of emoji or of `<` may take."""
+TEXT = "text"
+READ_CHARACTERS = 2000
+ROWS_AT_A_TIME = 32
+
+
+@dataclass(kw_only=True)
+class SampledDocument:
+    """A document of the explorer. `values`: its columns by name; None where it has no value."""
+
+    rank: int
+    position: int
+    num_tokens: int
+    domain: int
+    """Index of its domain among those of the explorer."""
+    id: str
+    meta: str
+    is_random: bool
+    text: str = ""
+    values: dict[str, float | None] = field(default_factory=dict)
+
+
+def choose_documents(
+    overview: RunOverview, columns: Iterable[Floats], *, domains_N: npt.NDArray[Any], cut_ranks: Iterable[int]
+) -> tuple[list[int], set[int]]:
+    """Places of the documents to list, in order, and those of them that were drawn at random.
+
+    `cut_ranks`: places at which a cut is. The draw is the same for the same run.
+    """
+    count = len(overview.positions)
+    if count <= ALL_UP_TO:
+        return list(range(count)), set(range(count))
+    # The ends of the ranking are complete, so that "the highest" means it; further down the page has samples.
+    chosen = {*range(ENDS), *range(count - ENDS, count)}
+    cuts = list(cut_ranks)
+    around = max(2, AROUND_CUT // max(1, len(cuts)) // 2)
+    for cut in cuts:
+        chosen.update(k for k in range(cut - around, cut + around) if 0 <= k < count)
+    for values_N in columns:
+        chosen.update(_ends(values_N))
+    names = np.unique(domains_N)
+    generator = np.random.default_rng(0)
+    random: set[int] = set()
+    for name in names.tolist():
+        # The same number of each domain: in proportion, a small one would have nothing to look at.
+        places = np.flatnonzero(domains_N == name)
+        chosen.update(places[:ENDS_OF_DOMAIN].tolist(), places[-ENDS_OF_DOMAIN:].tolist())
+        random.update(generator.choice(places, min(len(places), RANDOM // len(names)), replace=False).tolist())
+    return sorted(chosen | random), random
+
+
+def _ends(values_N: Floats) -> list[int]:
+    """Places of the lowest and the highest values."""
+    # NaN sorts above every number, and a document without a value is at neither end.
+    places = np.flatnonzero(~np.isnan(values_N))
+    if len(places) <= 2 * ENDS_OF_COLUMN:
+        return [int(k) for k in places]
+    values = values_N[places]
+    lowest = np.argpartition(values, ENDS_OF_COLUMN)[:ENDS_OF_COLUMN]
+    highest = np.argpartition(values, len(values) - ENDS_OF_COLUMN)[-ENDS_OF_COLUMN:]
+    return [int(k) for k in (*places[lowest], *places[highest])]
+
+
+def read_documents(
+    run: Run, places: list[int], *, overview: RunOverview, domains_N: npt.NDArray[Any], random: set[int]
+) -> list[SampledDocument]:
+    """The documents at those places, which are in order."""
+    names = [name for name in ("id", "index", "chunked_index") if name in columns_of(run.folder)]
+    documents: list[SampledDocument] = []
+    start, wanted = 0, np.array(places, dtype=np.int64)
+    for batch in score_batches(run.folder, [*names, "meta"]):
+        # The file is in the order of the ranks, so a place is found without reading any column for it.
+        inside = wanted[(wanted >= start) & (wanted < start + len(batch))]
+        found = batch.take(pa.array(inside - start)).to_pylist()
+        for k, row in zip(inside.tolist(), found, strict=True):
+            position = overview.positions[k]
+            documents.append(
+                SampledDocument(
+                    rank=k + 1,
+                    position=position,
+                    num_tokens=overview.num_tokens[k],
+                    domain=int(domains_N[k]),
+                    id=clean(label_id(row, position), 300),
+                    meta=clean(readable_meta(json.loads(row["meta"])), 200),
+                    is_random=k in random,
+                )
+            )
+        start += len(batch)
+    return documents
+
+
+def add_texts(run: Run, documents: list[SampledDocument], name: str | None) -> str | None:
+    """Set the texts of documents from the rows called `name`, or those that the run found; why there are none.
+
+    Raises LadmError for rows that were given and are others, or cannot be read.
+    """
+    try:
+        # A page of a run on rows of the Hub does not fetch them.
+        if name is None and not Path(run.identity.rows_name).exists():
+            return f"{run.identity.rows_name} is not there any more; give --rows where the rows are now"
+        rows = open_rows(name or run.identity.rows_name, limit=run.num_rows)
+        if TEXT not in rows.column_names:
+            return f"{rows.name} has no column {TEXT}"
+        # In the order of the data set, whose blocks are then read once each.
+        ordered = sorted(documents, key=lambda document: document.position)
+        for start in range(0, len(ordered), ROWS_AT_A_TIME):
+            _add(rows, ordered[start : start + ROWS_AT_A_TIME], run)
+    except LadmError as error:
+        if name is not None:
+            raise
+        # Texts of only some documents would look as if the others had none.
+        for document in documents:
+            document.text = ""
+        return str(error)
+    return None
+
+
+def _add(rows: Rows, documents: list[SampledDocument], run: Run) -> None:
+    positions = [document.position for document in documents]
+    if len(rows) != run.num_rows:
+        raise LadmError(f"{rows.name} are not the rows of {run.folder}: there are {len(rows):,}, not {run.num_rows:,}")
+    lengths, texts = _beginnings(rows, positions)
+    for document, length, text in zip(documents, lengths, texts, strict=True):
+        # The digest of all rows would be certain and takes minutes; other rows are nearly always of another length.
+        if length != document.num_tokens:
+            raise LadmError(f"{rows.name} are not the rows of {run.folder}: row {document.position} has another length")
+        document.text = first_lines(text)
+
+
+def _beginnings(rows: Rows, positions: list[int]) -> tuple[list[int], list[str]]:
+    """The number of tokens and the beginning of the text of the rows at some positions."""
+    with reading_rows(rows.name):
+        columns = rows.select(np.array(positions)).select_columns(["input_ids", TEXT]).with_format("arrow")
+        table = columns[0 : len(positions)]
+        ids, texts = table["input_ids"].combine_chunks(), table[TEXT].combine_chunks()
+        lengths = [0 if ids is None else len(ids) for ids in split_ids(ids)]
+        # Cut inside Arrow: a text may be a book, and hundreds of them are read.
+        if pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type):
+            texts = pc.utf8_slice_codeunits(texts, 0, READ_CHARACTERS)
+        return lengths, [str(text or "")[:READ_CHARACTERS] for text in texts.to_pylist()]
+
+
+def first_lines(text: str) -> str:
+    """The first lines that are not blank, cleaned and cut; no more than `TEXT_BYTES` as the page writes them."""
+    lines = [line.strip() for line in clean(text, READ_CHARACTERS).splitlines() if line.strip()][:MOST_LINES]
+    cut = clean("\n".join(lines), MOST_CHARACTERS)
+    # A character is one to six bytes there, so cutting by characters alone would let one language fill the page.
+    while len(as_script_data(cut)) > TEXT_BYTES:
+        cut = f"{cut[: len(cut) * 3 // 4]}…"
+    return cut
+
+
+def as_script_data(value: Any) -> bytes:
+    """JSON for the inside of a `<script>` that is not run: without `<`, nothing in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode(errors="replace")

@@ -1,0 +1,189 @@
+"""A run -> the data of the page's explorer: histograms by domain, and documents from every part of the ranking.
+
+Its size does not depend on the number of documents: histograms have a fixed number of bins, documents are a sample.
+Imports no torch. Shape suffix: N documents in the order of `scores.parquet`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.report.document_samples import (
+    SampledDocument,
+    add_texts,
+    as_script_data,
+    choose_documents,
+    read_documents,
+)
+from ladm.report.environment import clean
+from ladm.report.histograms import OTHER_BINS, SCORE_BINS, ColumnHistogram, column_histogram, rounded
+from ladm.report.overview import RunOverview
+from ladm.runs.columns import column_names, fill_columns
+from ladm.runs.folder import Run
+from ladm.selection.disk_arrays import array_on_disk
+from ladm.selection.manifest import Manifest
+
+Floats = npt.NDArray[np.float64]
+
+MOST_DOMAINS, MOST_COLUMNS = 24, 24
+OTHER_DOMAINS = "(other domains)"
+IN_MEMORY_UP_TO = 4_000_000
+"""Values: more are in files while the page is made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explorer:
+    """What the explorer shows."""
+
+    domains: list[str]
+    """The largest, and perhaps one that holds all others."""
+    columns: list[ColumnHistogram]
+    documents: list[SampledDocument]
+    scored: int
+    without_text: str | None
+    """Why there are no texts; None where there are."""
+    manifest: Manifest | None
+
+    def as_script_data(self, *, run_argument: str) -> str:
+        """JSON for the inside of a script element that is not run; `run_argument` is the run in a command."""
+        subset = None if self.manifest is None else _subset(self.manifest, self.domains)
+        names = [column.name for column in self.columns]
+        # Lists rather than objects: the names of the fields would be a fifth of the page.
+        rows = [
+            [
+                document.rank, document.num_tokens, document.domain, int(document.is_random), document.id,
+                document.meta, document.text, [document.values[name] for name in names],
+            ]
+            for document in self.documents
+        ]  # fmt: skip
+        content = {
+            "run": clean(run_argument, 4000),
+            "scored": self.scored,
+            "domains": [clean(name, 60) for name in self.domains],
+            "columns": [column.as_json() for column in self.columns],
+            "documents": rows,
+            "subset": subset,
+        }
+        return as_script_data(content).decode()
+
+
+def read_explorer(run: Run, overview: RunOverview, manifest: Manifest | None, *, rows: str | None) -> Explorer:
+    """Read the columns of a run once, and the texts of the sample.
+
+    Raises LadmError for added signals of other rows, and for `rows` that are not the run's.
+    """
+    domains, domains_N = _domains(overview)
+    # `random` has no meaning to look at.
+    names = [name for name in column_names(run) if name != "random"][:MOST_COLUMNS]
+    tokens_N = np.frombuffer(overview.num_tokens, dtype=np.int64)
+    with tempfile.TemporaryDirectory(prefix="ladm-report-") as work:
+        columns = _read_columns(run, names, len(tokens_N), Path(work))
+        places, random = choose_documents(
+            overview, columns.values(), domains_N=domains_N, cut_ranks=_cut_ranks(overview, manifest)
+        )
+        documents = read_documents(run, places, overview=overview, domains_N=domains_N, random=random)
+        histograms = []
+        for name, values_N in columns.items():
+            found = column_histogram(
+                name, values_N, domains_N=domains_N, tokens_N=tokens_N, num_domains=len(domains),
+                bins=SCORE_BINS if name == "score" else OTHER_BINS,
+            )  # fmt: skip
+            if found is None:
+                continue
+            histograms.append(found)
+            for document, value in zip(documents, np.array(values_N[places]).tolist(), strict=True):
+                document.values[name] = rounded(value) if np.isfinite(value) else None
+        # Closed before the folder is removed, which Windows refuses for a mapped file.
+        columns.clear()
+    without_text = add_texts(run, documents, rows)
+    return Explorer(
+        domains=domains,
+        columns=histograms,
+        documents=documents,
+        scored=len(tokens_N),
+        without_text=without_text,
+        manifest=manifest,
+    )
+
+
+def _domains(overview: RunOverview) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The names of the largest domains, and for each document the number of its own."""
+    names = list(overview.domains)
+    largest = sorted(names, key=lambda name: (-len(overview.domains[name]), name))[:MOST_DOMAINS]
+    numbers = {name: k for k, name in enumerate(largest)}
+    if len(names) > len(largest):
+        largest.append(OTHER_DOMAINS)
+    # A run may have a hundred thousand domains: the ones that are not shown share the last number.
+    of_code = np.array([numbers.get(name, MOST_DOMAINS) for name in names], dtype=np.int64)
+    return largest, of_code[np.frombuffer(overview.codes, dtype=np.int32)]
+
+
+def _read_columns(run: Run, names: list[str], count: int, work: Path) -> dict[str, Floats]:
+    # All columns in one pass over the file, because several of them are derived from the same lists of layers.
+    in_memory = count * len(names) <= IN_MEMORY_UP_TO
+    columns: dict[str, Floats] = {
+        name: np.empty(count) if in_memory else array_on_disk(work / f"column-{k}", "f8", count)
+        for k, name in enumerate(names)
+    }
+    fill_columns(run, columns, np.empty(count, dtype=np.int64))
+    return columns
+
+
+def _cut_ranks(overview: RunOverview, manifest: Manifest | None) -> Iterator[int]:
+    """Places around which documents are listed: where the subset ends in each domain, or in the middle."""
+    lowest = [] if manifest is None or not manifest.is_cut_of_scores else _lowest(manifest)
+    if not lowest:
+        yield len(overview.positions) // 2
+        return
+    # All scores, best first, from those of the domains; as many bytes as the overview holds already.
+    scores_N = -np.sort(-np.concatenate([np.frombuffer(scores) for scores in overview.domains.values()]))
+    for score in lowest[:MOST_DOMAINS]:
+        yield int(np.searchsorted(-scores_N, -score, side="right"))
+
+
+def _lowest(manifest: Manifest) -> list[float]:
+    found = (domain.lowest_score_taken for domain in manifest.domains.values())
+    return [score for score in found if score is not None]
+
+
+def _subset(manifest: Manifest, domains: list[str]) -> dict[str, Any] | None:
+    """What was taken of each domain, and from which value on; None where no such value decides it."""
+    # With guards or by chance, documents below others are taken, and no line separates the two.
+    if manifest.guards or manifest.sample is not None:
+        return None
+    shown = [manifest.domains.get(name) for name in domains]
+    if domains[-1] == OTHER_DOMAINS:
+        named = set(domains)
+        rest = [domain for name, domain in manifest.domains.items() if name not in named]
+        others = [sum(domain.taken_documents for domain in rest), sum(domain.taken_tokens for domain in rest)]
+    else:
+        others = [0, 0]
+    return {
+        "by": manifest.by,
+        "lowest": [None if domain is None or domain.lowest_score_taken is None else rounded(domain.lowest_score_taken)
+                   for domain in shown],
+        "documents": [others[0] if domain is None else domain.taken_documents for domain in shown],
+        "tokens": [others[1] if domain is None else domain.taken_tokens for domain in shown],
+    }  # fmt: skip
+
+
+@cache
+def script() -> str:
+    """The script of the page."""
+    return (files("ladm.report") / "templates" / "explorer.js").read_text(encoding="utf-8").strip()
+
+
+def script_hash() -> str:
+    """What the page's policy names the script by: nothing else can run."""
+    return base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
