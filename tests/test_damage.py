@@ -67,6 +67,8 @@ class World:
                 "report", run, "--subset", t / "subset", "--output", t / "page.html",
                 result=lambda: {"page": (t / "page.html").read_bytes()}, codes=REFUSED,
             ),
+            "top": self.command("top", run, "--rows", t / "rows", codes=REFUSED),
+            "compare": self.command("compare", run, codes=REFUSED),
             "score again": self.command("score", t / "rows", *SMALL, "--output", run, codes=REFUSED),
         }  # fmt: skip
 
