@@ -40,17 +40,18 @@ def run(ladm: Command, rows: str, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_robust_is_the_mean_of_its_column_and_rescoring_gives_the_same(
+def test_robust_is_the_mean_of_the_later_layers_of_its_column_and_rescoring_gives_the_same(
     ladm: Command, rows: str, run: Path, tmp_path: Path
 ) -> None:
     scored = ladm("score", rows, *SMALL, "--score", "robust", "--output", tmp_path / "robust")
     assert scored.exit_code == 0, scored.output
-    assert "score     robust: value-weighted, without sigma\n" in scored.stderr
+    assert "score     robust: value-weighted, without sigma, mean over layers 1-2\n" in scored.stderr
     for line in read_lines(tmp_path / "robust" / "sorted_by_score.jsonl"):
         stored = np.array(line["value_cds_per_layer_no_std"], dtype=np.float32).astype(float)
-        assert line["score"] == pytest.approx(stored.mean(), rel=1e-12)
+        assert line["score"] == pytest.approx(stored[1:].mean(), rel=1e-12)
     identity = read_object(tmp_path / "robust" / "run.json")
     assert (identity["score"]["focus"], identity["score"]["form"]) == ("value", "no-std")
+    assert identity["score"]["layers"] == [1, 2]
     assert identity["settings"] == read_object(run / "run.json")["settings"]
     # From a run of another score, and back: the numbers are the same in each run.
     assert ladm("rescore", run, "--score", "robust", "--output", tmp_path / "again").exit_code == 0
@@ -60,7 +61,8 @@ def test_robust_is_the_mean_of_its_column_and_rescoring_gives_the_same(
     median = ladm("rescore", tmp_path / "again", "--reduce", "median", "--output", tmp_path / "median")
     assert median.exit_code == 0
     for line in read_lines(tmp_path / "median" / "sorted_by_score.jsonl"):
-        assert line["score"] == float(np.float32(sorted(line["value_cds_per_layer_no_std"])[1]))
+        stored = np.array(line["value_cds_per_layer_no_std"], dtype=np.float32).astype(float)
+        assert line["score"] == stored[1:].mean()
 
 
 def test_released_is_the_default_and_paper_its_variant(ladm: Command, rows: str, run: Path) -> None:
@@ -142,17 +144,13 @@ def test_a_robust_run_is_inspected_and_reported(ladm: Command, run: Path, tmp_pa
     assert inspected.exit_code == 0, inspected.output
     assert ladm("report", robust).exit_code == 0
     page = (robust / "report.html").read_text()
-    assert "mean over layers 0-2, no-std, value-weighted" in page
+    assert "mean over layers 1-2, no-std, value-weighted" in page
     assert "by the norms of the earlier span" in page
 
 
 def test_a_plain_mean_over_sink_layers_is_warned_of(run: Path) -> None:
     assert sink_warning(Run.read(run), scored=4) is None
-    path = run / "scores.parquet"
-    table = pq.read_table(path)
-    place = table.schema.names.index("sink_mass_per_layer")
-    masses = pa.array([[0.1, 0.7, 0.6]] * 3 + [[0.9, 0.4, 0.6]], pa.list_(pa.float32()))
-    pq.write_table(table.set_column(place, "sink_mass_per_layer", masses), path, write_page_checksum=True)
+    _with_sink_masses(run, [0.1, 0.7, 0.6])
     assert sink_warning(Run.read(run), scored=4) == (
         "in layers 1-2 a few tokens receive up to 70% of the distant attention, and a plain mean over layers "
         f"depends on where they stand; try ladm rescore {run} --score robust"
@@ -161,3 +159,38 @@ def test_a_plain_mean_over_sink_layers_is_warned_of(run: Path) -> None:
     for change in ({"layers": [0]}, {"reduce": "median"}, {"focus": "value"}):
         (run / "run.json").write_text(json.dumps(identity | {"score": identity["score"] | change}))
         assert sink_warning(Run.read(run), scored=4) is None
+
+
+def test_sinks_in_the_later_half_of_the_layers_are_warned_of(ladm: Command, run: Path, tmp_path: Path) -> None:
+    _with_sink_masses(run, [0.1, 0.7, 0.2])
+    warning = (
+        "in layer 1 a few tokens receive up to 70% of the distant attention, and a {}mean over layers depends on where "
+        f"they stand; try ladm rescore {run} --score robust --layers after-sinks"
+    )
+    assert sink_warning(Run.read(run), scored=4) == warning.format("plain ")
+    identity = read_object(run / "run.json")
+    (run / "run.json").write_text(json.dumps(identity | {"score": identity["score"] | {"focus": "value"}}))
+    assert sink_warning(Run.read(run), scored=4) == warning.format("")
+    (run / "run.json").write_text(json.dumps(identity))
+    again = ladm("rescore", run, "--score", "robust", "--layers", "after-sinks", "--output", tmp_path / "after")
+    assert again.exit_code == 0, again.output
+    assert read_object(tmp_path / "after" / "run.json")["score"]["layers"] == [2]
+    assert sink_warning(Run.read(tmp_path / "after"), scored=4) is None
+
+
+def test_layers_after_sinks_need_the_stored_sink_mass(ladm: Command, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(DATA / "run_format_3", old)
+    result = ladm("rescore", old, "--layers", "after-sinks", "--output", tmp_path / "out")
+    assert (result.exit_code, result.stderr) == (
+        1, f"ladm: {old} did not store sink_mass_per_layer; score it again with this version of ladm\n"
+    )  # fmt: skip
+
+
+def _with_sink_masses(run: Path, masses: list[float]) -> None:
+    """Replace the stored sink masses; the median over the rows is `masses`, and one row differs from it."""
+    path = run / "scores.parquet"
+    table = pq.read_table(path)
+    place = table.schema.names.index("sink_mass_per_layer")
+    column = pa.array([masses] * 3 + [[0.9, 0.4, 0.6]], pa.list_(pa.float32()))
+    pq.write_table(table.set_column(place, "sink_mass_per_layer", column), path, write_page_checksum=True)

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ladm.calibration.contrast import INTACT
-from ladm.calibration.contrast_scores import CHOSEN_ON, RELEASED, ContrastScores, Form
+from ladm.calibration.contrast_scores import CHOSEN_ON, RELEASED, ROBUST, ContrastScores, Form
 from ladm.calibration.estimates import auc, estimate_worst
 from ladm.calibration.signed_heads import fit_signed_heads, labelled
 from ladm.errors import LadmError
 from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.settings.calibration import Search
+from ladm.settings.named_scores import NAMED_SCORES
 
 HEAD_COUNTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 SIGNED_STOPS = 4
@@ -59,6 +60,15 @@ def all_layers(scores: ContrastScores, how: str, *, form: Form = RELEASED) -> Ca
     """The mean or the median over all layers: what every user has without calibration."""
     P = len(scores.layers)
     return Candidate(form=form, columns=tuple(range(P)), how=how, weights=None, cost=scores.cost_of(P - 1, heads=False))
+
+
+def robust_score(scores: ContrastScores) -> Candidate:
+    """`--score robust`: value-weighted, without sigma, the later half of the layers."""
+    P = len(scores.layers)
+    first = P - len(NAMED_SCORES["robust"].layers_of(scores.layers))
+    return Candidate(
+        form=ROBUST, columns=tuple(range(first, P)), how="mean", weights=None, cost=scores.cost_of(P - 1, heads=False)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from ladm.calibration.candidates import (
     all_layers,
     choose,
     evaluate_candidates,
+    robust_score,
 )
 from ladm.calibration.contrast_scores import JUDGED_ON, ROBUST, WITH_SIGMA, ContrastScores, Form
 from ladm.calibration.estimates import Estimate, estimate_auc, estimate_worst, estimate_worst_gain
@@ -84,7 +85,7 @@ class CalibrationResult:
 def uncalibrated(scores: ContrastScores) -> dict[str, Candidate]:
     """The scores that every user has without calibration, as far as their forms were stored."""
     found = {"released": all_layers(scores, "mean"), "median": all_layers(scores, "median")}
-    return found | ({"robust": all_layers(scores, "mean", form=ROBUST)} if ROBUST in scores.cds else {})
+    return found | ({"robust": robust_score(scores)} if ROBUST in scores.cds else {})
 
 
 def analyse(

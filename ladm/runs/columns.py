@@ -175,9 +175,9 @@ def _derivations(run: Run, *, seed: int) -> dict[str, _Derived]:
     # Runs of a signal alone have no layers and no method.
     if "cds_per_layer" not in present:
         return made
-    for name, column, how in _scores(run):
+    for name, column, how, first in _scores(run):
         if column in present:
-            made[name] = _over_layers(column, how)
+            made[name] = _over_layers(column, how, first=first)
     if COPY_SHARE_COLUMN in present:
         made["copy_share"] = _copy_share(run, has_sinks=SINK_MASS_COLUMN in present)
     if SINK_MASS_COLUMN in present:
@@ -185,17 +185,18 @@ def _derivations(run: Run, *, seed: int) -> dict[str, _Derived]:
     return made
 
 
-def _scores(run: Run) -> Iterator[tuple[str, str, str]]:
-    """Name, column and reduction of the scores that any run of CDS has, over all the layers that it stored."""
-    method = run.identity.method
+def _scores(run: Run) -> Iterator[tuple[str, str, str, int]]:
+    """Name, column, reduction and place of the first layer that counts, of the scores that any run of CDS has."""
+    method, layers = run.identity.method, run.identity.layers
     for name, score in NAMED_SCORES.items():
         if score.variant in (None, method.variant):
-            yield name, run.identity.cds_column(score.form, heads=False, focus=score.focus), "mean"
-    yield "median", run.identity.cds_column(method.ablation, heads=False), "median"
+            first = len(layers) - len(score.layers_of(layers))
+            yield name, run.identity.cds_column(score.form, heads=False, focus=score.focus), "mean", first
+    yield "median", run.identity.cds_column(method.ablation, heads=False), "median", 0
 
 
-def _over_layers(column: str, how: str) -> _Derived:
-    return _Derived(sources=(column,), compute=lambda batch: reduce_cds(_matrix(batch[column]), how))
+def _over_layers(column: str, how: str, *, first: int = 0) -> _Derived:
+    return _Derived(sources=(column,), compute=lambda batch: reduce_cds(_matrix(batch[column])[:, first:], how))
 
 
 def _copy_share(run: Run, *, has_sinks: bool) -> _Derived:

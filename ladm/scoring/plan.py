@@ -121,7 +121,7 @@ def make_plan(
         layers=layers,
         reduction=profile.reduction
         if profile is not None
-        else Reduction(how=settings.reduce, layers=layers, focus=settings.focus),
+        else Reduction(how=settings.reduce, layers=settings.score_layers(layers), focus=settings.focus),
         profile=profile,
         hardware=hardware,
         placement=placement,

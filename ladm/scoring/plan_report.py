@@ -44,7 +44,7 @@ def _method(plan: Plan, rows: Rows) -> Iterator[str]:
     )
     if s.score is not None:
         made_of = "value-weighted, without sigma" if s.focus == "value" else "as published"
-        yield f"score     {s.score}: {made_of}"
+        yield f"score     {s.score}: {made_of}, mean over layers {spell_layers(plan.reduction.layers)}"
     if plan.profile is not None:
         length = plan.profile.length_tokens
         yield f"profile   {s.profile}: calibrated at {length:,} tokens"

@@ -23,9 +23,10 @@ from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.runs.finish import LABELS, RESULT_FIELDS, sorting, staged_schema, staging, write_sorted
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
-from ladm.runs.results import columns_of, open_scores, require_digest, require_finished, summarise
+from ladm.runs.results import columns_of, count_scored, open_scores, require_digest, require_finished, summarise
+from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.scoring.result import ScoreResult
-from ladm.settings.layers import parse_layers
+from ladm.settings.layers import AFTER_SINKS, parse_layers
 from ladm.settings.named_scores import NamedScore, named_score
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.runs import RescoreSettings
@@ -75,14 +76,21 @@ def _requested(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation
         profile = read_profile(settings.profile_path)
         _require_same(profile, run, settings.profile_path)
         return profile.reduction, profile.method.ablation
-    layers = parse_layers(settings.layers)
+    layers = _layers_after_sinks(run) if settings.layers == AFTER_SINKS else parse_layers(settings.layers)
     if settings.score is not None:
         named = _named(settings.score, run)
-        return Reduction(layers=layers or run.identity.layers, focus=named.focus), named.form
+        return Reduction(layers=layers or named.layers_of(run.identity.layers), focus=named.focus), named.form
     if layers is not None:
         return Reduction(how=settings.reduce or own.how, layers=layers, focus=own.focus), form
     # The weights of a profile were fitted to its own reduction; with another one every layer or head counts the same.
     return Reduction(how=settings.reduce or own.how, layers=own.layers, heads=own.heads, focus=own.focus), form
+
+
+def _layers_after_sinks(run: Run) -> tuple[int, ...]:
+    """All layers where none has sinks, or none is left. Raises LadmError for a run that did not store sink masses."""
+    if SINK_MASS_COLUMN not in columns_of(run.folder):
+        raise LadmError(f"{run.folder} did not store {SINK_MASS_COLUMN}; score it again with this version of ladm")
+    return layers_after_sinks(run, scored=count_scored(run.folder))
 
 
 def _named(score: str, run: Run) -> NamedScore:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ladm.errors import UsageError
 
 MOST_LAYERS = 10_000
+AFTER_SINKS = "after-sinks"
+"""Stands for the layers after the last one with attention sinks, which a finished run knows."""
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ from ladm.settings.common import (
     output_setting,
 )
 from ladm.settings.fields import Settings, setting
-from ladm.settings.layers import parse_layers
+from ladm.settings.layers import AFTER_SINKS, parse_layers
 from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.score import Reduce
 
@@ -57,10 +57,14 @@ class RescoreSettings(Settings):
     )  # fmt: skip
     profile: str | None = setting(None, "File written by ladm calibrate.", metavar="PROFILE", unset="none")
     reduce: Reduce | None = setting(None, "How the scores of the layers become one score.", unset="that of RUN")
-    layers: str | None = setting(None, "Layers that count, such as 0-10,14.", metavar="LAYERS", unset="those of RUN")
+    layers: str | None = setting(
+        None, f"Layers that count, such as 0-10,14; or {AFTER_SINKS}, those after the last layer of RUN with sinks.",
+        metavar="LAYERS", unset="those of RUN, or of SCORE",
+    )  # fmt: skip
 
     def check_together(self) -> None:
-        parse_layers(self.layers)
+        if self.layers != AFTER_SINKS:
+            parse_layers(self.layers)
         if self.score is not None and self.profile is not None:
             raise UsageError(f"--score {self.score} and --profile {self.profile} are two scores; give one of them")
         if self.profile_path is not None and (self.reduce is not None or self.layers is not None):

@@ -73,8 +73,8 @@ class ScoreSettings(MethodSettings):
     # Not a choice of its own type, because it may also be the path of a profile.
     score: str | None = setting(
         None,
-        "released or paper, a mean of CDS in that variant; robust, a mean of value-weighted CDS without sigma, which "
-        "attention sinks do not disturb; or a .yaml file, as --profile.",
+        "released or paper, a mean of CDS in that variant; robust, a mean of value-weighted CDS without sigma over the "
+        "later half of the layers, which attention sinks do not disturb; or a .yaml file, as --profile.",
         section=LAYERS,
         metavar="SCORE",
         unset="what the other flags say",
@@ -230,3 +230,7 @@ class ScoreSettings(MethodSettings):
     def score_form(self) -> Ablation:
         """The ablation of the CDS that make the score."""
         return self.ablation if self.score is None else named_score(self.score).form
+
+    def score_layers(self, layers: tuple[int, ...]) -> tuple[int, ...]:
+        """Those of the scored layers that make the score."""
+        return layers if self.score is None else named_score(self.score).layers_of(layers)
