@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from ladm.errors import count_of
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -56,7 +58,7 @@ class ScoringBar:
         done = self._done + self._rows
         left = (now - self._start) / max(self._rows, 1) * (self._total - done)
         print(
-            f"{self._what}: {100 * done // max(self._total, 1)}% of {self._total:,} documents, "
+            f"{self._what}: {100 * done // max(self._total, 1)}% of {count_of(self._total, 'document')}, "
             f"{self._rate(now):,.0f} tokens/s, {left / 60:,.0f} min left",
             file=sys.stderr,
             flush=True,
@@ -96,4 +98,6 @@ class PreparingBar:
 
     def _print(self) -> None:
         if self._is_shown:
-            print(f"preparing: {self._documents:,} documents, {self._kept:,} kept", file=sys.stderr, flush=True)
+            print(
+                f"preparing: {count_of(self._documents, 'document')}, {self._kept:,} kept", file=sys.stderr, flush=True
+            )

@@ -203,7 +203,7 @@ def test_errors_are_tried_again(ladm: Run, made: tuple[str, Path], run: Path) ->
     assert json.loads(ladm("status", run, "--json").stdout)["errors"]["out_of_memory"] == 1
     result = ladm("score", made[0], *SMALL, "--output", run, "--retry-errors")
     assert result.exit_code == 0, result.output
-    assert "removing 3 rows without a score, to score them again\n" in result.stderr
+    assert "removing 3 rows without a score, to score again\n" in result.stderr
     assert contents(run) == before
 
 

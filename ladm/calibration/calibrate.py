@@ -17,7 +17,7 @@ from ladm.calibration.result import CalibrationResult, analyse
 from ladm.calibration.sample import DocumentSample, ListSample, sample_documents, sample_lists
 from ladm.calibration.work_folder import CONTRAST, RUN, open_work_folder, save_contrast
 from ladm.corpus.rows import open_rows
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError, UsageError, count_of
 from ladm.method.grid import default_span_tokens
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
@@ -69,8 +69,8 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     open_work_folder(folder, rows=settings.rows)
     halves, contrast = make_contrast(sample, lists, span_tokens=scoring.method.span_tokens, seed=settings.seed)
     echo(
-        f"contrast  {len(contrast):,} rows of {sample.length_tokens:,} tokens from {len(sample.ids):,} documents, "
-        f"stored in {folder}"
+        f"contrast  {count_of(len(contrast), 'row')} of {sample.length_tokens:,} tokens from "
+        f"{count_of(len(sample.ids), 'document')}, stored in {folder}"
     )
     for line in contrast_notes(sample, halves, contrast):
         echo(line)

@@ -38,7 +38,7 @@ def prepare(settings: PrepareSettings) -> None:
     if is_set(AS_JSON):
         print_result([], lambda: _as_json(prepared))
         return
-    show(f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {settings.length:,} tokens")
+    show(f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {count_of(settings.length, 'token')}")
     # In a fixed order, so that two reports can be compared line by line.
     for reason, meaning in REASONS.items():
         if counts.get(reason):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ladm.errors import count_of
+
 if TYPE_CHECKING:
     from ladm.selection.manifest import Manifest
 
 
 def status_report(found: Any) -> Iterator[str]:
     """The lines of a run's status."""
-    yield f"{'finished' if found.finished else 'unfinished'}: {found.done:,} of {found.rows:,} rows"
+    yield f"{'finished' if found.finished else 'unfinished'}: {found.done:,} of {count_of(found.rows, 'row')}"
     if not found.finished:
         yield f"running: {_running(found)}"
     yield f"units: {found.sealed:,} of {found.units:,} sealed"

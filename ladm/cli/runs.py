@@ -9,7 +9,7 @@ from ladm.cli.display import status_report
 from ladm.cli.options import settings_command
 from ladm.cli.scoring import print_summary
 from ladm.cli.terminal import AS_JSON, is_set, next_step, note, print_result, quieten_libraries, scoring_bar, show
-from ladm.errors import IncompleteError, LadmError
+from ladm.errors import IncompleteError, LadmError, count_of
 from ladm.settings.comparison import AnnotateSettings
 from ladm.settings.runs import InspectSettings, ReportSettings, RescoreSettings, StatusSettings, VerifySettings
 
@@ -50,7 +50,7 @@ def verify(settings: VerifySettings) -> None:
     sound = (
         []
         if problems or not found.is_finished
-        else [f"{run} is sound: {found.num_rows:,} rows, {len(found.units):,} units"]
+        else [f"{run} is sound: {count_of(found.num_rows, 'row')}, {count_of(len(found.units), 'unit')}"]
     )
     content = {"run": run, "finished": found.is_finished, "problems": problems, "rows": found.num_rows}
     print_result(problems or sound, lambda: content)
@@ -95,7 +95,7 @@ def annotate(settings: AnnotateSettings) -> None:
     done = "annotated already" if result.already_finished else f"annotated in {time.monotonic() - start:.1f} s"
     summary, folder, columns = result.summary, str(result.run.folder), added_columns(result.run)
     lines = [
-        f"{done}: {summary.scored:,} rows, {summary.failed:,} without token ids",
+        f"{done}: {count_of(summary.scored, 'row')}, {summary.failed:,} without token ids",
         f"columns: {', '.join(columns)}",
         f"results: {folder}",
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import next_step, note, print_result, quieten_libraries, scoring_bar
-from ladm.errors import LadmError
+from ladm.errors import LadmError, count_of
 from ladm.settings.score import ScoreSettings
 
 
@@ -61,7 +61,7 @@ def print_summary(head: str, summary: Any, output: str) -> None:
 
 
 def _lines(head: str, summary: Any, output: str) -> Iterator[str]:
-    yield f"{head}: {summary.scored:,} documents scored, {summary.failed:,} without a score"
+    yield f"{head}: {count_of(summary.scored, 'document')} scored, {summary.failed:,} without a score"
     for kind, count in sorted(summary.errors.items()):
         yield f"  {kind}: {count:,}"
     if summary.scores is not None:

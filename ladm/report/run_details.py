@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ladm.errors import count_of
 from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
 from ladm.runs.results import error_lines
@@ -47,7 +48,7 @@ def run_details(identity: RunIdentity) -> list[tuple[str, str]]:
         # Sixteen digits are enough to compare by eye; the rest is in run.json.
         *((name, f"SHA-256 {digest[:16]}…") for name, digest in identity.model_sha256.items()),
         ("rows", identity.rows_name),
-        ("data", f"{identity.num_rows:,} rows, XXH3 {identity.data['xxh3_128']}"),
+        ("data", f"{count_of(identity.num_rows, 'row')}, XXH3 {identity.data['xxh3_128']}"),
         ("hardware", f"{backend['device']} in {identity.dtype}, attention {backend['attention']}"),
         ("versions", ", ".join(f"{name} {number}" for name, number in identity.versions.items())),
     ]  # fmt: skip

@@ -13,7 +13,7 @@ import pyarrow as pa
 import xxhash
 
 from ladm.corpus.rows import open_rows
-from ladm.errors import LadmError
+from ladm.errors import LadmError, count_of
 from ladm.runs.folder import Run, Unit, read_if_there
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 from ladm.runs.records import ScoredRow
@@ -87,7 +87,8 @@ def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | Non
     if len(set(positions)) != len(positions):
         yield f"{run.folder / PARQUET_FILE} has a row twice"
     if len(positions) + len(error_lines) != run.num_rows:
-        yield f"{run.folder}: {len(positions)} scores and {len(error_lines)} errors are not {run.num_rows} rows"
+        found = f"{count_of(len(positions), 'score')} and {count_of(len(error_lines), 'error')}"
+        yield f"{run.folder}: {found} are not {count_of(run.num_rows, 'row')}"
     narrow = _float32_columns(table.schema)
     rows = (row for batch in table.to_batches(ROWS_AT_A_TIME) for row in batch.to_pylist())
     with sorted_path.open("rb") as lines:

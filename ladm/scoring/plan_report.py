@@ -8,6 +8,7 @@ import numpy as np
 
 from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import disagreement
+from ladm.errors import count_of
 from ladm.scoring.plan import Plan
 from ladm.settings.layers import spell_layers
 from ladm.settings.signals import CDS, CONTEXT_GAIN
@@ -16,15 +17,15 @@ from ladm.signals.prolong import forward_tokens, number_of_pairs, number_of_segm
 
 def describe_plan(plan: Plan, rows: Rows) -> Iterator[str]:
     """The settings as they will be used, for people."""
-    yield f"rows      {rows.name}: {len(rows):,} documents"
-    yield f"model     {plan.facts.name}: {plan.facts.model_type}, {plan.facts.num_layers} layers"
+    yield f"rows      {rows.name}: {count_of(len(rows), 'document')}"
+    yield f"model     {plan.facts.name}: {plan.facts.model_type}, {count_of(plan.facts.num_layers, 'layer')}"
     if CDS in plan.signals:
         yield from _method(plan, rows)
     if plan.signals != (CDS,):
         scheme = f" (context-gain over {plan.settings.context_gain})" if CONTEXT_GAIN in plan.signals else ""
         yield f"signals   {', '.join(plan.signals)}{scheme}"
     used = plan.hardware
-    devices = ", ".join(used.devices) if plan.cluster is None else f"{plan.cluster.actors} actors of Ray"
+    devices = ", ".join(used.devices) if plan.cluster is None else f"{count_of(plan.cluster.actors, 'actor')} of Ray"
     yield f"device    {devices} in {used.dtype}, attention {used.attention}, focus {used.backend}, fused {used.fused}"
     if plan.placement is not None and plan.cluster is None:
         yield f"shard     {plan.placement.shard.index} of {plan.placement.shard.count} that share the run"
@@ -38,8 +39,8 @@ def _method(plan: Plan, rows: Rows) -> Iterator[str]:
     method = s.method
     n0 = "where the released code starts" if method.n0 is None else method.n0
     yield (
-        f"method    {method.variant}, spans of {method.span_tokens} tokens, m {method.m}, n {method.n}, n0 {n0}, "
-        f"d_afs {method.d_afs}, d_cds {method.d_cds}, ablation {method.ablation}, "
+        f"method    {method.variant}, spans of {count_of(method.span_tokens, 'token')}, m {method.m}, "
+        f"n {method.n}, n0 {n0}, d_afs {method.d_afs}, d_cds {method.d_cds}, ablation {method.ablation}, "
         f"{s.reduce} over layers {spell_layers(plan.layers)}"
     )
     if s.score is not None:

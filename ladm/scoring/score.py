@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
-from ladm.errors import LadmError
+from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, NoProgress, Progress, silent
 from ladm.runs.folder import Run, require_own_or_empty
@@ -171,7 +171,7 @@ class _Command:
         if not is_shared:
             run.adopt_shared()
         if plan.settings.retry_errors:
-            self.echo(f"removing {forget_errors(run):,} rows without a score, to score them again")
+            self.echo(f"removing {count_of(forget_errors(run), 'row')} without a score, to score again")
         return run
 
     def _finish(self, plan: Plan, run: Run) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, count_of, one_line
 from ladm.selection.guarding import GuardManifest
 from ladm.storage.files import write_whole
 from ladm.storage.json_object import chunks_with_checksum, read_json_object
@@ -119,7 +119,7 @@ class Manifest:
         if self.min_score is not None:
             return f"everything of at least {self.min_score:g}"
         if self.budget_documents is not None:
-            return f"a budget of {self.budget_documents:,} documents"
+            return f"a budget of {count_of(self.budget_documents, 'document')}"
         return f"a budget of {self.budget_tokens:,} tokens"
 
     @classmethod

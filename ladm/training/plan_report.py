@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ladm.corpus.tokenization import disagreement
+from ladm.errors import count_of
 from ladm.modeling.facts import windowed_layers
 from ladm.training.batches import memory_estimate
 from ladm.training.plan import TrainPlan
@@ -22,11 +23,11 @@ def describe_plan(plan: TrainPlan) -> Iterator[str]:
     yield f"model     {settings.model}: RoPE base {'none' if base is None else format(base, ',.0f')}"
     clipped = batches.tokens_a_step != settings.batch_tokens
     yield (
-        f"batch     {batches.rows_a_step:,} rows, {batches.tokens_a_step:,} tokens"
+        f"batch     {count_of(batches.rows_a_step, 'row')}, {batches.tokens_a_step:,} tokens"
         + (f" (of {settings.batch_tokens:,} in the settings)" if clipped else "")
         + f": {batches.rows_at_once} at once on each of {batches.devices}, {batches.accumulate} times"
     )
-    yield f"budget    {batches.steps:,} steps, {batches.tokens:,} tokens of a budget of {settings.tokens:,}"
+    yield f"budget    {count_of(batches.steps, 'step')}, {batches.tokens:,} tokens of a budget of {settings.tokens:,}"
     yield (
         f"optimiser AdamW, rate {settings.learning_rate:g}, {settings.schedule} after {plan.warmup_steps} steps of "
         f"warm-up; in {'bfloat16' if plan.half else 'float32'}, attention {plan.attention}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import yaml
 
+from ladm.errors import count_of
 from ladm.selection.manifest import Manifest
 from ladm.version import __version__
 
@@ -51,9 +52,9 @@ def _front_matter(manifest: Manifest, rows: int) -> Iterator[str]:
 
 def _body(manifest: Manifest, rows: int, folder: str) -> Iterator[str]:
     yield "\n# Long documents selected with LADM\n"
-    what = f"{manifest.taken_documents:,} rows with {manifest.taken_tokens:,} tokens, chosen by their score"
-    pool = f"{manifest.pool_documents:,} rows with {manifest.pool_tokens:,} tokens"
-    yield f"{what} from {pool} by [LADM](https://arxiv.org/abs/2503.02502), ladm {__version__}."
+    what = f"{count_of(manifest.taken_documents, 'row')} with {count_of(manifest.taken_tokens, 'token')}"
+    pool = f"{count_of(manifest.pool_documents, 'row')} with {count_of(manifest.pool_tokens, 'token')}"
+    yield f"{what}, chosen by their score from {pool} by [LADM](https://arxiv.org/abs/2503.02502), ladm {__version__}."
     if rows != manifest.taken_documents:
         yield f"All {rows:,} rows are in the data set; `taken` says which were chosen."
     yield "`score` is higher where a document depends more on its distant parts; `rank` is its place in its domain."
