@@ -14,6 +14,8 @@ SEED = int(os.environ.get("LADM_SEED", "0"))
 POINTS = int(os.environ.get("LADM_POINTS", "2"))
 LIGHT = [name for name, command in COMMANDS.items() if not command.heavy]
 HEAVY = [name for name, command in COMMANDS.items() if command.heavy]
+SLOW = ("calibrate", "check")
+"""A minute each: they score a contrast set again and again."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,9 @@ def test_a_command_interrupted_at_its_disk_operations(template: Path, name: str)
     assert found.interruptions > 0
 
 
-@pytest.mark.parametrize("name", HEAVY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in HEAVY]
+)
 def test_a_command_with_a_model_interrupted_at_its_disk_operations(template: Path, name: str) -> None:
     modes: Any = ("stop before", "fail once")
     found = survive(name, template, template.parent, points=max(1, POINTS // 2), seed=SEED, modes=modes)
@@ -57,7 +61,7 @@ def test_a_command_whose_files_cannot_grow(template: Path, name: str) -> None:
     assert survive_small_files(name, template, template.parent, points=POINTS, seed=SEED) == POINTS
 
 
-@pytest.mark.parametrize("name", ["prepare", "select"])
+@pytest.mark.parametrize("name", [pytest.param("prepare", marks=pytest.mark.slow), "select"])
 def test_a_command_killed_at_random(template: Path, name: str) -> None:
     found = kill_at_random(name, template, template.parent, kills=POINTS, seed=SEED)
     assert found.kills == POINTS
