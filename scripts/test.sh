@@ -16,6 +16,12 @@ if [ "${1-}" = --all ]; then
         echo "installing what ladm evaluate tasks and --report-to need (once)" >&2
         python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[eval,tensorboard]'
     }
+    # The page's script runs in a real browser; where there is none and none can be installed, its tests are skipped.
+    if ! command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then
+        echo "installing chromium for the tests of the report's page (once)" >&2
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 ||
+            echo "chromium cannot be installed here: tests/test_explorer_browser.py will be skipped" >&2
+    fi
 fi
 ruff check .
 ruff format --check .

@@ -8,12 +8,23 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESKTOP, PHONE = (1280, 900), (390, 844)
+
+# First to numbers above both, so that the second move cannot overwrite what the first has left.
+_MOVE_AND_START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for end, number in zip(ends, (3, 4)):
+    os.dup2(end, number)
+    os.close(end)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def chromium() -> str | None:
@@ -36,9 +47,8 @@ class Browser:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
         flags += ["--no-first-run", "--disable-background-networking", "--force-color-profile=srgb"]
         flags += [f"--user-data-dir={self._profile.name}", "--remote-debugging-pipe", "about:blank"]
-        # A shell moves the pipe's ends to 3 and 4, whatever their numbers are here.
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec 3<&{read_end} 4>&{write_end}; exec "$@"', "sh", program, *flags],
+            [sys.executable, "-c", _MOVE_AND_START, str(read_end), str(write_end), program, *flags],
             pass_fds=(read_end, write_end),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -91,8 +101,7 @@ class Browser:
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.events.clear()
         self.call("Page.navigate", url=path.absolute().as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._read())
+        self.wait_for("Page.loadEventFired")
 
     def run(self, expression: str) -> Any:
         """The value of an expression in the page. Raises BrowserError for what it throws."""
@@ -101,11 +110,21 @@ class Browser:
             raise BrowserError(json.dumps(found["exceptionDetails"])[:1000])
         return found["result"].get("value")
 
+    def wait_until(self, expression: str) -> Any:
+        """The value of an expression in the page as soon as it is true; only the timeout of the test ends this."""
+        return self.run(
+            "new Promise((done) => { const look = () => { const found = "
+            f"{expression}; found ? done(found) : setTimeout(look, 20); }}; look(); }})"
+        )
+
     def press(self, key: str, code: int, times: int = 1) -> None:
         """Press a key on whatever has the focus."""
+        pressed = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        # Enter acts through the character that it types.
+        typed = {"text": "\r"} if key == "Enter" else {}
         for _ in range(times):
-            for kind in ("keyDown", "keyUp"):
-                self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+            self.call("Input.dispatchKeyEvent", type="keyDown", **pressed, **typed)
+            self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     def problems(self) -> list[str]:
         """Errors of scripts, and what the policy of the page refused."""
@@ -116,6 +135,17 @@ class Browser:
         """What the page fetched."""
         sent = [event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
         return [str(parameters["request"]["url"]) for parameters in sent]
+
+    def downloads_to(self, folder: Path) -> None:
+        """Save downloads in a folder."""
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder), eventsEnabled=True)
+
+    def wait_for(self, method: str, **values: Any) -> None:
+        """Wait for an event that has these values."""
+        while not any(
+            event.get("method") == method and values.items() <= event["params"].items() for event in self.events
+        ):
+            self.events.append(self._read())
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
         """Save what is seen, or the whole page, as a PNG."""

@@ -17,6 +17,7 @@ from conftest import GOLDEN, SMALL, read_lines, read_object, topical_rows
 
 from ladm.explain.inspected_document import InspectedDocument, SpanPair, SpanText
 from ladm.report.charts import brightest, heat_map, scale, shares_by_distance
+from ladm.report.environment import decimals
 
 ROOT = Path(__file__).resolve().parents[1]
 VOID = {"meta", "link", "br", "img", "input"}
@@ -121,9 +122,10 @@ def test_the_page_shows_what_the_run_holds(ladm: Any, make_run: Any, talking: Pa
     assert "Long-range dependency scores of 5 documents" in page.text
     assert "1 without a score" in page.text
     assert "outside_vocabulary 1 row 5: id 512 at token 1 is outside" in page.text
+    places = decimals([ranked[0]["score"]])
     for row in ranked:
         domain = json.loads(row["meta"])["pile_set_name"]
-        shown = f"{row['rank']} {row['score']:.4g} {domain} {row['index']} {row['num_tokens']}"
+        shown = f"{row['rank']} {row['score']:.{places}f} {domain} {row['index']} {row['num_tokens']}"
         assert f"{shown} pile_set_name {domain} · title {domain}" in page.text
     assert page.text.count("Rank 1 · score ") == page.text.count("Rank 5 · score ") == 1
     dots = [attributes for tag, attributes in page.tags if tag == "circle" and attributes.get("r") == "3.5"]
@@ -226,10 +228,11 @@ def test_a_subset_is_shown_with_its_lowest_score(ladm: Any, make_run: Any, tmp_p
     manifest = read_object(subset / "manifest.json")
     page = Page((run / "report.html").read_text())
     assert f"{manifest['taken_documents']} selected, {manifest['taken_tokens']:,} tokens" in page.text
+    places = decimals([read_lines(run / "sorted_by_score.jsonl")[0]["score"]])
     for domain in manifest["domains"].values():
-        assert f"{domain['taken_documents']} {domain['lowest_score_taken']:.4g}" in page.text
-    coloured = [a for t, a in page.tags if t == "circle" and a["r"] == "3.5" and "hue" in (a["fill"] or "")]
-    assert len(coloured) == manifest["taken_documents"]
+        assert f"{domain['taken_documents']} {domain['lowest_score_taken']:.{places}f}" in page.text
+    filled = [a for t, a in page.tags if t == "circle" and a["r"] == "3.5" and a["class"] == "is"]
+    assert len(filled) == manifest["taken_documents"]
     again = tmp_path / "again"
     assert ladm("rescore", run, "--layers", "1", "--output", again).exit_code == 0
     result = ladm("report", again, "--subset", subset)

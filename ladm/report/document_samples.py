@@ -6,7 +6,7 @@ Shape suffix: N documents in the order of `scores.parquet`, in which a document'
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,22 @@ Floats = npt.NDArray[np.float64]
 ALL_UP_TO = 1500
 """Runs of no more documents have all of them on their page."""
 ENDS, ENDS_OF_COLUMN, ENDS_OF_DOMAIN, AROUND_CUT, RANDOM = 100, 10, 4, 100, 800
+AROUND_CUT_WITHOUT_SCRIPT = 12
 """Documents at either end of the score, of another column and of a domain; around the cut; drawn at random."""
 MOST_CHARACTERS, MOST_LINES = 280, 4
-TEXT_BYTES = 600
-"""Of a text on the page, as JSON writes it: what a document of emoji or of `<` may take."""
+TEXT_BYTES, META_BYTES = 500, 250
+"""Of a text and of metadata on the page, as JSON writes them: what a document of emoji or of `<` may take."""
 TEXT = "text"
 READ_CHARACTERS = 2000
 ROWS_AT_A_TIME = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Where a selection ends: the place of the first document that is not taken, in one domain or in all (None)."""
+
+    place: int
+    domain: int | None
 
 
 @dataclass(kw_only=True)
@@ -52,26 +61,35 @@ class SampledDocument:
     id: str
     meta: str
     is_random: bool
+    is_around_cut: bool
     text: str = ""
     values: dict[str, float | None] = field(default_factory=dict)
 
 
-def choose_documents(
-    overview: RunOverview, columns: Iterable[Floats], *, domains_N: npt.NDArray[Any], cut_ranks: Iterable[int]
-) -> tuple[list[int], set[int]]:
-    """Places of the documents to list, in order, and those of them that were drawn at random.
+@dataclass(frozen=True, kw_only=True)
+class ChosenDocuments:
+    """Places of the documents to list, in order, and which of them were drawn at random or are next to a cut."""
 
-    `cut_ranks`: places at which a cut is. The draw is the same for the same run.
-    """
-    count = len(overview.positions)
-    if count <= ALL_UP_TO:
-        return list(range(count)), set(range(count))
-    # The ends of the ranking are complete, so that "the highest" means it; further down the page has samples.
-    chosen = {*range(ENDS), *range(count - ENDS, count)}
-    cuts = list(cut_ranks)
-    around = max(2, AROUND_CUT // max(1, len(cuts)) // 2)
+    places: list[int]
+    random: set[int]
+    around: set[int]
+
+
+def choose_documents(
+    count: int, columns: Iterable[Floats], *, domains_N: npt.NDArray[Any], cuts: Sequence[Cut]
+) -> ChosenDocuments:
+    """Choose among `count` documents. The draw is the same for the same run."""
+    near, around = set[int](), set[int]()
     for cut in cuts:
-        chosen.update(k for k in range(cut - around, cut + around) if 0 <= k < count)
+        places = np.arange(count) if cut.domain is None else np.flatnonzero(domains_N == cut.domain)
+        k = int(np.searchsorted(places, cut.place))
+        for found, most in ((near, AROUND_CUT), (around, AROUND_CUT_WITHOUT_SCRIPT)):
+            each = max(1, most // (2 * len(cuts)))
+            found.update(places[max(0, k - each) : k + each].tolist())
+    if count <= ALL_UP_TO:
+        return ChosenDocuments(places=list(range(count)), random=set(range(count)), around=around)
+    # The ends of the ranking are complete, so that "the highest" means it; further down the page has samples.
+    chosen = {*range(ENDS), *range(count - ENDS, count), *near}
     for values_N in columns:
         chosen.update(_ends(values_N))
     names = np.unique(domains_N)
@@ -82,7 +100,7 @@ def choose_documents(
         places = np.flatnonzero(domains_N == name)
         chosen.update(places[:ENDS_OF_DOMAIN].tolist(), places[-ENDS_OF_DOMAIN:].tolist())
         random.update(generator.choice(places, min(len(places), RANDOM // len(names)), replace=False).tolist())
-    return sorted(chosen | random), random
+    return ChosenDocuments(places=sorted(chosen | random), random=random, around=around)
 
 
 def _ends(values_N: Floats) -> list[int]:
@@ -98,12 +116,12 @@ def _ends(values_N: Floats) -> list[int]:
 
 
 def read_documents(
-    run: Run, places: list[int], *, overview: RunOverview, domains_N: npt.NDArray[Any], random: set[int]
+    run: Run, chosen: ChosenDocuments, *, overview: RunOverview, domains_N: npt.NDArray[Any]
 ) -> list[SampledDocument]:
-    """The documents at those places, which are in order."""
+    """The chosen documents, best first, without their texts."""
     names = [name for name in ("id", "index", "chunked_index") if name in columns_of(run.folder)]
     documents: list[SampledDocument] = []
-    start, wanted = 0, np.array(places, dtype=np.int64)
+    start, wanted = 0, np.array(chosen.places, dtype=np.int64)
     for batch in score_batches(run.folder, [*names, "meta"]):
         # The file is in the order of the ranks, so a place is found without reading any column for it.
         inside = wanted[(wanted >= start) & (wanted < start + len(batch))]
@@ -117,8 +135,9 @@ def read_documents(
                     num_tokens=overview.num_tokens[k],
                     domain=int(domains_N[k]),
                     id=clean(label_id(row, position), 300),
-                    meta=clean(readable_meta(json.loads(row["meta"])), 200),
-                    is_random=k in random,
+                    meta=fitted(clean(readable_meta(json.loads(row["meta"])), 200), META_BYTES),
+                    is_random=k in chosen.random,
+                    is_around_cut=k in chosen.around,
                 )
             )
         start += len(batch)
@@ -177,13 +196,17 @@ def _beginnings(rows: Rows, positions: list[int]) -> tuple[list[int], list[str]]
 
 
 def first_lines(text: str) -> str:
-    """The first lines that are not blank, cleaned and cut; no more than `TEXT_BYTES` as the page writes them."""
+    """The first lines that are not blank, cleaned and cut."""
     lines = [line.strip() for line in clean(text, READ_CHARACTERS).splitlines() if line.strip()][:MOST_LINES]
-    cut = clean("\n".join(lines), MOST_CHARACTERS)
+    return fitted(clean("\n".join(lines), MOST_CHARACTERS), TEXT_BYTES)
+
+
+def fitted(text: str, most_bytes: int) -> str:
+    """The text, cut to that many bytes as the page writes them."""
     # A character is one to six bytes there, so cutting by characters alone would let one language fill the page.
-    while len(as_script_data(cut)) > TEXT_BYTES:
-        cut = f"{cut[: len(cut) * 3 // 4]}…"
-    return cut
+    while len(as_script_data(text)) > most_bytes:
+        text = f"{text[: len(text) * 3 // 4]}…"
+    return text
 
 
 def as_script_data(value: Any) -> bytes:

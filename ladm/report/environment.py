@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 _BLANK_LINES = re.compile(r"\n\s*\n")
@@ -24,8 +26,16 @@ def page_environment(*folders: str) -> Any:
         lstrip_blocks=True,
     )
     made.filters |= {"number": lambda x: f"{x:,}", "short": lambda x: f"{x:.4g}", "clean": clean, "tight": tight}
+    made.filters |= {"decimals": decimals, "fixed": lambda x, places: f"{x:,.{places}f}"}
     made.filters["percent"] = lambda x: f"{100 * x:.0f} %" if x >= 0.095 else f"{100 * x:.2g} %"
     return made
+
+
+def decimals(values: Sequence[float]) -> int:
+    """Decimals with which the largest of some numbers has four digits, so that a column of them is aligned."""
+    largest = max((abs(value) for value in values), default=0.0)
+    # Of 1e-12 too, which numbers of this size then have in common with 0.
+    return min(8, max(0, 3 - math.floor(math.log10(largest)))) if largest else 0
 
 
 def clean(value: Any, most: int = 160) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.report.document_samples import (
+    Cut,
     SampledDocument,
     add_texts,
     as_script_data,
@@ -37,6 +37,7 @@ from ladm.selection.manifest import Manifest
 Floats = npt.NDArray[np.float64]
 
 MOST_DOMAINS, MOST_COLUMNS = 24, 24
+RANDOM_WITHOUT_SCRIPT = 3
 OTHER_DOMAINS = "(other domains)"
 IN_MEMORY_UP_TO = 4_000_000
 """Values: more are in files while the page is made."""
@@ -54,6 +55,23 @@ class Explorer:
     without_text: str | None
     """Why there are no texts; None where there are."""
     manifest: Manifest | None
+
+    def around_cut(self) -> list[SampledDocument]:
+        """The documents next to a cut."""
+        return [document for document in self.documents if document.is_around_cut]
+
+    def random_of_domains(self) -> list[SampledDocument]:
+        """A few documents of each domain, domain by domain."""
+        found = []
+        for domain in range(len(self.domains)):
+            own = [document for document in self.documents if document.is_random and document.domain == domain]
+            # Spread over the ranking, as the whole sample is.
+            found += own[:: -(-len(own) // RANDOM_WITHOUT_SCRIPT) or 1]
+        return found
+
+    def texts(self) -> dict[int, str]:
+        """The first lines of documents by rank."""
+        return {document.rank: document.text for document in self.documents}
 
     def as_script_data(self, *, run_argument: str) -> str:
         """JSON for the inside of a script element that is not run; `run_argument` is the run in a command."""
@@ -89,10 +107,9 @@ def read_explorer(run: Run, overview: RunOverview, manifest: Manifest | None, *,
     tokens_N = np.frombuffer(overview.num_tokens, dtype=np.int64)
     with tempfile.TemporaryDirectory(prefix="ladm-report-") as work:
         columns = _read_columns(run, names, len(tokens_N), Path(work))
-        places, random = choose_documents(
-            overview, columns.values(), domains_N=domains_N, cut_ranks=_cut_ranks(overview, manifest)
-        )
-        documents = read_documents(run, places, overview=overview, domains_N=domains_N, random=random)
+        cuts = _cuts(overview, manifest, domains)
+        chosen = choose_documents(len(tokens_N), columns.values(), domains_N=domains_N, cuts=cuts)
+        documents = read_documents(run, chosen, overview=overview, domains_N=domains_N)
         histograms = []
         for name, values_N in columns.items():
             found = column_histogram(
@@ -102,7 +119,7 @@ def read_explorer(run: Run, overview: RunOverview, manifest: Manifest | None, *,
             if found is None:
                 continue
             histograms.append(found)
-            for document, value in zip(documents, np.array(values_N[places]).tolist(), strict=True):
+            for document, value in zip(documents, np.array(values_N[chosen.places]).tolist(), strict=True):
                 document.values[name] = rounded(value) if np.isfinite(value) else None
         # Closed before the folder is removed, which Windows refuses for a mapped file.
         columns.clear()
@@ -140,21 +157,18 @@ def _read_columns(run: Run, names: list[str], count: int, work: Path) -> dict[st
     return columns
 
 
-def _cut_ranks(overview: RunOverview, manifest: Manifest | None) -> Iterator[int]:
-    """Places around which documents are listed: where the subset ends in each domain, or in the middle."""
-    lowest = [] if manifest is None or not manifest.is_cut_of_scores else _lowest(manifest)
-    if not lowest:
-        yield len(overview.positions) // 2
-        return
-    # All scores, best first, from those of the domains; as many bytes as the overview holds already.
-    scores_N = -np.sort(-np.concatenate([np.frombuffer(scores) for scores in overview.domains.values()]))
-    for score in lowest[:MOST_DOMAINS]:
-        yield int(np.searchsorted(-scores_N, -score, side="right"))
-
-
-def _lowest(manifest: Manifest) -> list[float]:
-    found = (domain.lowest_score_taken for domain in manifest.domains.values())
-    return [score for score in found if score is not None]
+def _cuts(overview: RunOverview, manifest: Manifest | None, domains: list[str]) -> list[Cut]:
+    """Where the subset ends in each domain; without one, or where it is no cut of the scores, the middle."""
+    found = []
+    if manifest is not None and manifest.is_cut_of_scores:
+        # All scores, best first, from those of the domains; as many bytes as the overview holds already.
+        scores_N = np.sort(-np.concatenate([np.frombuffer(scores) for scores in overview.domains.values()]))
+        for number, name in enumerate(domains):
+            domain = manifest.domains.get(name)
+            if domain is not None and domain.lowest_score_taken is not None:
+                place = int(np.searchsorted(scores_N, -domain.lowest_score_taken, side="right"))
+                found.append(Cut(place=place, domain=number))
+    return found or [Cut(place=len(overview.positions) // 2, domain=None)]
 
 
 def _subset(manifest: Manifest, domains: list[str]) -> dict[str, Any] | None:

@@ -101,6 +101,7 @@ def _render(
             commands=_commands(settings),
             documents=document_sections(documents, overview, run),
             inspected=len(documents),
+            texts=explorer.texts(),
             best=overview.best(),
             worst=overview.worst(scored=summary.scored),
             layers=layer_shares(run, overview.cds),

@@ -322,10 +322,13 @@
   at("x-download").addEventListener("click", () => {
     const address = URL.createObjectURL(new Blob(list.map((found) => `${found.id}\n`), { type: "text/plain" }));
     make("a", { href: address, download: "ids.txt" }).click();
-    URL.revokeObjectURL(address);
+    // Not at once: the browser may read the text after the click has returned.
+    setTimeout(() => URL.revokeObjectURL(address), 60000);
   });
   window.addEventListener("resize", () => showScatter(cuts()));
   at("explorer").hidden = false;
   at("x-nav").hidden = false;
+  // What the explorer shows better.
+  at("x-static").hidden = true;
   show();
 })();

@@ -1,0 +1,181 @@
+"""The explorer of a page: its counts are those of all documents, its lists a sample that does not grow with the run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import SMALL, read_object, topical_rows
+
+from ladm.report.document_samples import Cut, as_script_data, choose_documents, first_lines
+from ladm.report.histograms import column_histogram
+
+ROWS = 20_000
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """What the explorer of a page reads."""
+    found = re.search(r'<script type="application/json" id="x-data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+@pytest.fixture
+def small_run(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Path:
+    """Six documents in two domains, the last without a score."""
+    rows = topical_rows(golden, [700, 650, 600, 550, 512, 40])
+    for row in rows:
+        row["text"] = f"\n\n  {row['text']}\n\nsecond line\nthird\nfourth\nfifth"
+    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def large_run(small_run: Path, tmp_path: Path) -> Callable[..., Path]:
+    """The same run with the results of many documents, whose texts take as much of the page as any can."""
+
+    def make(count: int) -> Path:
+        rng = np.random.default_rng(0)
+        folder = tmp_path / "large"
+        shutil.copytree(small_run, folder)
+        content = read_object(folder / "run.json")
+        content["data"]["rows"] = count
+        content["about"]["rows"] = str(tmp_path / "many")
+        (folder / "run.json").write_text(json.dumps(content))
+        metas = [json.dumps({"pile_set_name": f"domain {k}", "title": "<" * 300}) for k in range(60)]
+        signals = {f"signal_{k}": rng.normal(size=count) for k in range(30)}
+        signals["signal_0"][::7] = np.nan
+        table = {
+            "rank": np.arange(1, count + 1), "score": np.sort(rng.lognormal(size=count))[::-1],
+            "position": np.arange(count)[::-1], "num_tokens": np.full(count, 3), "index": np.arange(count),
+            "chunked_index": pa.nulls(count, pa.int64()), "meta": [metas[k] for k in rng.integers(0, 60, count)],
+            "id": [f"https://example.org/a/long/address/of/a/document/{k:09d}" for k in range(count)],
+        }  # fmt: skip
+        pq.write_table(pa.table(table | signals), folder / "scores.parquet", write_page_checksum=True)
+        texts = {"input_ids": [[1, 2, 3]] * count, "text": ["<日本" * 200] * count}
+        datasets.Dataset.from_dict(texts).save_to_disk(str(tmp_path / "many"))
+        return folder
+
+    return make
+
+
+def test_counts_and_texts_of_a_small_run(ladm: Any, small_run: Path) -> None:
+    assert ladm("report", small_run).exit_code == 0
+    data = data_of(small_run / "report.html")
+    table = pq.read_table(small_run / "scores.parquet").to_pylist()
+    assert data["scored"] == len(data["documents"]) == len(table) == 5
+    assert data["domains"] == ["domain 0", "domain 1"]
+    names = [column["name"] for column in data["columns"]]
+    assert names[0] == "score"
+    assert {"length", "robust", "copy_share"} <= set(names)
+    assert "random" not in names
+    for document, row in zip(data["documents"], table, strict=True):
+        rank, tokens, domain, _, name, meta, text, values = document
+        assert (rank, tokens, name) == (row["rank"], row["num_tokens"], str(row["index"]))
+        assert data["domains"][domain] in meta
+        assert text == f"document {row['index']}\nsecond line\nthird\nfourth"
+        assert values[0] == pytest.approx(row["score"], rel=1e-5)
+    for column in data["columns"]:
+        assert sum(map(sum, column["documents"])) == 5
+        assert sum(map(sum, column["tokens"])) == 700 + 650 + 600 + 550 + 512
+
+
+def test_without_texts_the_page_says_why(ladm: Any, small_run: Path, save_rows: Any, golden: Any) -> None:
+    rows = small_run.parent / "rows"
+    moved = rows.rename(small_run.parent / "moved")
+    assert ladm("report", small_run).exit_code == 0
+    page = (small_run / "report.html").read_text()
+    assert f"{rows} is not there any more; give --rows where the rows are now" in page
+    assert "second line" not in page
+    assert ladm("report", small_run, "--rows", moved).exit_code == 0
+    assert "second line" in (small_run / "report.html").read_text()
+    other = save_rows(topical_rows(golden, [700, 650, 600, 550, 513, 40]), "other")
+    message = f"{other} are not the rows of {small_run}: row 4 has another length"
+    result = ladm("report", small_run, "--rows", other)
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+    # Where they were not given, they only cost the texts.
+    Path(other).rename(rows)
+    assert ladm("report", small_run).exit_code == 0
+    page = (small_run / "report.html").read_text()
+    assert f"{rows} are not the rows of {small_run}: row 4 has another length" in page
+    assert "document 0" not in page
+    few = save_rows(topical_rows(golden, [700, 650]), "few")
+    result = ladm("report", small_run, "--rows", few)
+    message = f"{few} are not the rows of {small_run}: there are 2, not 6"
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+
+
+def test_a_page_of_many_documents_stays_small(ladm: Any, large_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ladm.report.explorer.IN_MEMORY_UP_TO", 1000)
+    run = large_run(ROWS)
+    assert ladm("report", run).exit_code == 0
+    page = run / "report.html"
+    # What the page is made of does not grow with the run, so this is its size at a million documents too.
+    assert page.stat().st_size < 3_000_000
+    data = data_of(page)
+    assert data["scored"] == ROWS
+    assert len(data["domains"]) == 25
+    assert data["domains"][-1] == "(other domains)"
+    assert len(data["columns"]) == 24
+    table = pq.read_table(run / "scores.parquet")
+    for column in data["columns"]:
+        counts, edges = np.array(column["documents"]), column["edges"]
+        values = table[column["name"] if column["name"] != "length" else "num_tokens"].to_numpy()
+        assert counts.sum() + column["without"] == ROWS
+        # A cut takes exactly what is at or above its edge.
+        for bin_ in range(1, len(edges) - 1, 7):
+            assert counts[:, bin_:].sum() == np.count_nonzero(values >= edges[bin_])
+    assert next(c["without"] for c in data["columns"] if c["name"] == "signal_0") == len(range(0, ROWS, 7))
+    ranks = {document[0] for document in data["documents"]}
+    middle = ROWS // 2
+    assert {*range(1, 101), *range(ROWS - 99, ROWS + 1), *range(middle - 49, middle + 51)} <= ranks
+    best = int(np.argmax(table["signal_1"].to_numpy()))
+    assert best + 1 in ranks
+    drawn = [document[2] for document in data["documents"] if document[3]]
+    assert {drawn.count(domain) for domain in range(25)} == {32}
+    assert all(document[6].startswith("<日本") for document in data["documents"])
+
+
+def test_documents_around_the_cut_are_those_of_its_domain() -> None:
+    domains = np.arange(10_000) % 2
+    chosen = choose_documents(10_000, [], domains_N=domains, cuts=[Cut(place=5000, domain=1)])
+    assert {4901, 4999, 5001, 5099} <= set(chosen.places)
+    assert {place % 2 for place in chosen.around} == {1}
+    assert sorted(chosen.around) == [4989, 4991, 4993, 4995, 4997, 4999, 5001, 5003, 5005, 5007, 5009, 5011]
+
+
+def test_histograms_of_awkward_columns() -> None:
+    domains, tokens = np.zeros(4, dtype=np.int64), np.array([1, 2, 3, 4])
+
+    def histogram(values: list[float]) -> Any:
+        return column_histogram("x", np.array(values), domains_N=domains, tokens_N=tokens, num_domains=1, bins=4)
+
+    assert histogram([np.nan] * 4) is None
+    same = histogram([2.0, 2.0, np.nan, 2.0])
+    assert (same.documents_DB.sum(), same.tokens_DB.sum(), same.without_value) == (3, 7, 1)
+    spread = histogram([1.0, 10.0, 100.0, 10_000.0])
+    assert spread.is_logarithmic
+    assert spread.edges == [1, 10, 100, 1000, 10_000]
+    assert spread.documents_DB.tolist() == [[1, 1, 1, 1]]
+    assert spread.tokens_DB.tolist() == [[1, 2, 3, 4]]
+    infinite = histogram([np.inf, -np.inf, 0.0, 1.0])
+    assert infinite.documents_DB.tolist() == [[2, 0, 0, 2]]
+
+
+def test_data_of_a_script_cannot_end_it() -> None:
+    hostile = ["</script><script>alert(1)</script>", "<!--", "]]>", "\u2028\u2029", "&lt;", "\ud800"]
+    found = as_script_data(hostile).decode()
+    assert not set("<>&\u2028\u2029") & set(found)
+    assert json.loads(found)[:5] == hostile[:5]
+    assert first_lines("\x00\x1b[31m\n\n a\u202eb \n") == "[31m\nab"
+    assert len(as_script_data(first_lines("\U0001f600" * 5000))) <= 500
