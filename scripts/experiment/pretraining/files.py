@@ -67,10 +67,23 @@ TOKEN_STEP = 1 / 16
 """Token losses are stored in a byte each; rounding to this moves the mean of 10,000 tokens by some 0.0002."""
 
 
+def in_steps(losses: Array) -> Array:
+    """Losses in steps of `TOKEN_STEP`, a byte each."""
+    return np.round(losses / TOKEN_STEP).clip(0, 255).astype(np.uint8)
+
+
+def as_stored(losses: Array) -> Array:
+    """Losses as they are read back from a file of all tokens.
+
+    Every outcome is made of these. Small losses are common, so rounding has a bias; students whose classes came before
+    and after their training can be compared because it is the same for both.
+    """
+    return np.asarray(in_steps(losses) * np.float32(TOKEN_STEP))
+
+
 def write_token_losses(folder: Path, name: str, long: Array, short: Array) -> None:
     """Losses of all tokens of the far halves (rows, T / 2), with all and with 1K of context, for classes made later."""
-    packed = {form: np.round(x / TOKEN_STEP).clip(0, 255).astype(np.uint8) for form, x in
-              (("long", long), ("short", short))}  # fmt: skip
+    packed = {"long": in_steps(long), "short": in_steps(short)}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **packed)
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from arms import RANKED, UNTRAINED, Job, jobs, rows_of
 from bigrams import bigram_losses, pool_unigram
-from files import Pack, State, sums_by_class, write_token_losses
+from files import Pack, State, as_stored, sums_by_class, write_token_losses
 from influence.measure import gains
 from student import LEARNING_RATE, ROPE_BASE, ROWS_A_STEP, Students, timed, write_long_config
 
@@ -93,7 +93,7 @@ def train_student(job: Job, pack: Pack, rows: list[int], students: Students, tok
     (long, short, bins), evaluated = timed(students.evaluate, pack.held_out)
     if tokens is not None:
         write_token_losses(tokens, job.name, long, short)
-    outcomes = sums_by_class(long, short, pack.classes) | {"bins": bins}
+    outcomes = sums_by_class(as_stored(long), as_stored(short), pack.classes) | {"bins": bins}
     needles, needled = timed(students.needle_losses, pack.needle_ids, pack.needle_places)
     return trained | {
         "rows": [pack.about[k]["id"] for k in rows], "held_out": outcomes, "needles": needles,

@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bigrams import bigram_losses, pool_unigram
 from files import OUTCOMES, Pack, read_token_losses, sums_by_class
 
+from ladm.storage.files import write_whole
+
 TABLES = ("scores", "arms", "losses", "needles", "students")
 
 
@@ -98,8 +100,20 @@ def bigrams_of(ids: list[str], pack: Pack) -> dict[str, float]:
     type=click.Path(path_type=Path, exists=True),
     help="Losses of all tokens, for classes made later.",
 )
+@click.option(
+    "--next-state",
+    type=click.Path(path_type=Path),
+    help="Write the state with the sums of these classes, for the next launch to continue from.",
+)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
-def main(state_file: Path, pack_file: Path, classes: Path | None, tokens: Path | None, output: Path) -> None:
+def main(
+    state_file: Path,
+    pack_file: Path,
+    classes: Path | None,
+    tokens: Path | None,
+    next_state: Path | None,
+    output: Path,
+) -> None:
     state = json.loads(gzip.decompress(state_file.read_bytes()))
     pack = Pack.read(
         pack_file, classes or pack_file.with_name("classes.npz"), held_out_rows=state["identity"]["held-out rows"]
@@ -114,6 +128,9 @@ def main(state_file: Path, pack_file: Path, classes: Path | None, tokens: Path |
     elif pack.classes_digest != state["identity"]["classes"]:
         sys.exit(f"{state_file} is of other classes; give --tokens to use those of today")
     output.mkdir(parents=True, exist_ok=True)
+    if next_state is not None:
+        state["identity"]["classes"] = pack.classes_digest
+        write_whole(next_state, [gzip.compress(json.dumps(state).encode(), mtime=0)])
     made = (
         score_table(state, pack), arm_table(state), loss_table(state, pack), needle_table(state, pack),
         student_table(state),
