@@ -19,6 +19,7 @@ sys.path += [str(SCRIPTS), str(SCRIPTS.parent)]
 import judge  # noqa: E402
 import measure  # noqa: E402
 import report  # noqa: E402
+import tables  # noqa: E402
 
 
 def test_a_token_is_copyable_when_its_trigram_stood_far_enough_before() -> None:
@@ -55,7 +56,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(folder: Path, *more: str) -> list[dict[str, Any]]:
     command = [sys.executable, SCRIPTS / "measure.py", folder, "--model", folder / "model", *more]
     subprocess.run(command, check=True, capture_output=True)
-    return report.read_rows(folder)
+    return tables.read_rows(folder)
 
 
 def test_influence_is_the_preconditioned_inner_product(pack: Path) -> None:
@@ -75,7 +76,9 @@ def test_influence_is_the_preconditioned_inner_product(pack: Path) -> None:
         return torch.nn.functional.cross_entropy(logits, row[1:], reduction="none")
 
     v = torch.stack([flat(losses(row).mean()).square() for row in ids[:6]]).mean(0)
-    p = 1 / (v.sqrt() + 1e-8)
+    # Damped by the root mean square gradient of each parameter.
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    p = torch.cat([1 / (part.sqrt() + part.mean().sqrt()) for part in v.split(sizes)])
     at = torch.from_numpy(np.load(pack / "classes.npz")["classes"]) == 1
     held = torch.stack([losses(row) for row in ids[6:]])
     g_c = flat(held[at[:, 1:]].mean())
@@ -120,6 +123,7 @@ def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> Non
         u = draw.normal()
         row: dict[str, Any] = {
             "package": f"p{k % 24}", "domain": f"d{k % 6}", "split": "fault" if k % 5 == 0 else "pool", "u_D": u,
+            "unseen": k % 7, "of_adam": k % 12 == 0,
             "u_S": draw.normal(), "u_C": draw.normal(), "gain": u + 0.3 * draw.normal(), "sink_mass": [0.7, 0.2, 0.1],
         }  # fmt: skip
         row |= {name: draw.random(width).tolist() for name, width in layers.items()}
@@ -128,7 +132,9 @@ def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> Non
             "repeated_13grams characters_per_token loss bigram longattn_ds longattn_v"
         )
         rows.append(row | {name: draw.random() for name in names.split()})
-    found = report.analyse(rows)
+    results, page = report.report(rows)
+    found = results["rows with every score"]
+    assert found["rows"] == 220
     gain, random = found["columns"]["gain"], found["columns"]["random"]
     assert gain["partial"] > 0.8
     assert gain["interval"][0] > 0.7
@@ -137,7 +143,21 @@ def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> Non
     assert random["interval"][1] < gain["interval"][0]
     assert random["p"] > 0.005
     assert 0.05 < found["detectable"] < 0.4
-    assert "| gain |" in report.as_markdown(found)
+    assert gain["given_unseen"]["partial"] > 0.8
+    assert found["null"]["p below .05"] < 0.12
+    assert "| gain |" in page
+    assert set(results) == {"rows with every score", "rows with every score and no fault", "preconditioner"}
+
+
+def test_a_table_has_the_rows_that_lack_a_part_too(pack: Path) -> None:
+    whole = measured(pack)
+    (pack / "columns.jsonl").write_text(json.dumps({"id": "0", "cds": [0.1, 0.2]}) + "\n")
+    table = tables.as_table(tables.read_rows(pack))
+    assert table["cds"].null_count == len(whole) - 1
+    # Six rows are fewer than the 40 that v is from, so that it is from all of them.
+    assert table["of_adam"].to_pylist() == [True] * 6
+    assert table["unseen"].to_pylist() == [0] * 6
+    (pack / "columns.jsonl").unlink()
 
 
 def test_ties_share_their_rank() -> None:

@@ -6,8 +6,8 @@ The influence of row x on class c of held-out tokens (LESS, TracIn):
 
     u_c(x) = <P g_c, grad L(x)> / |P^(1/2) grad L(x)|
 
-with g_c the gradient of the held-out loss on class c, P = 1 / (sqrt(v) + eps) of Adam from 40 rows, L the mean loss
-of the row. The pack's folder has pack.npz and rows.json of prepare.py, and classes.npz of scripts/experiment/judge.py.
+with g_c the gradient of the held-out loss on class c, P = 1 / (sqrt(v) + eps) as of Adam, v from 40 rows, eps the root
+mean square gradient of the parameter, L the mean loss of the row. The pack's folder has pack.npz and rows.json of prepare.py, and classes.npz of scripts/experiment/judge.py.
 Writes a line a row to influence.jsonl, columns.jsonl and prolong.jsonl as it goes; started again, it continues after
 their last whole lines. The parts need not run on one machine.
 """
@@ -37,7 +37,6 @@ from ladm.signals.longattn import distant_attention
 from ladm.signals.prolong import SEGMENT_TOKENS, score_row
 
 ADAM_ROWS = 40
-EPS = 1e-8
 CLASSES = {"D": 1, "C": 2, "S": 3}
 HEAD_TOKENS = 512
 SEGMENT_ROWS = 32
@@ -61,6 +60,22 @@ def gradient(model: Any, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(model.parameters())))
 
 
+def adam_rows(count: int) -> slice:
+    """The rows that v is from. What they share with v makes their influence large, so a report leaves them out."""
+    step = max(1, count // ADAM_ROWS)
+    return slice(0, min(count, step * ADAM_ROWS), step)
+
+
+def preconditioner(v: Tensor) -> Tensor:
+    """P of a parameter from the mean square of its gradient.
+
+    With Adam's eps of 1e-8, P is huge where v is about 0: at the embeddings of tokens that none of the 40 rows has.
+    The number of such tokens in a row then governs its influence: in the first run the rows that v is from had twice
+    the influence of others (docs/experiment.md).
+    """
+    return 1 / (v.sqrt() + v.mean().sqrt())
+
+
 class Influence:
     """The gradients of the held-out classes, preconditioned, and what of them a row's gradient points along."""
 
@@ -71,11 +86,11 @@ class Influence:
             self._p, self._pg = saved["p"], saved["pg"]
             return
         v = [torch.zeros_like(parameter) for parameter in model.parameters()]
-        sampled = rows[:: max(1, len(rows) // ADAM_ROWS)][:ADAM_ROWS]
+        sampled = rows[adam_rows(len(rows))]
         for ids_T in sampled:
             for total, g in zip(v, gradient(model, token_losses(model, ids_T).mean()), strict=True):
                 total += g.square() / len(sampled)
-        self._p = [1 / (x.sqrt() + EPS) for x in v]
+        self._p = [preconditioner(x) for x in v]
         counts = {name: int((classes == code).sum()) for name, code in CLASSES.items()}
         self._pg = {name: [torch.zeros_like(x) for x in v] for name in CLASSES}
         for ids_T, codes_T in zip(held_out, classes, strict=True):

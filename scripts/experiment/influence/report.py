@@ -1,11 +1,11 @@
-"""What measure.py found -> which scores go with the influence of rows on distant-context tokens, Markdown and JSON.
+"""The table of tables.py -> which scores go with the influence of rows on distant-context tokens, Markdown and JSON.
 
-    python scripts/experiment/influence/report.py runs/experiment/influence \
-        --output scripts/experiment/results/influence
+    python scripts/experiment/influence/report.py scripts/experiment/results/influence
 
 For every column: Spearman's correlation with u_D; the same given domain, gzip ratio and u_S (ranks, with those
 regressed out), which asks for range rather than for better text; its 95 % interval from drawing packages with
-replacement; and the share of permutations inside domains whose correlation is as large (two-sided).
+replacement; and the share of permutations inside domains whose correlation is as large (two-sided). Then once more
+with the row's tokens regressed out that no row has which the preconditioner is from. Rows that it is from are left out.
 """
 
 from __future__ import annotations
@@ -14,17 +14,29 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import pyarrow.parquet as pq
 
 DRAWS = 2000
+PERMUTATIONS = 500
+NULL_COLUMNS = 100
 SINK_MASS = 0.5
 """A layer whose median sink mass is above this share is a sink layer."""
+CONTROLS = ("gzip_ratio", "u_S")
+PLAIN = (
+    "gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy", "gzip_ratio", "far_rare",
+    "unigram_entropy", "repeated_4grams", "repeated_13grams", "characters_per_token", "loss", "bigram",
+    "characters", "prolong", "prolong_per_pair",
+)  # fmt: skip
 
 Array = np.ndarray[Any, Any]
+Rows = list[dict[str, Any]]
 
 
 def ranks(values: Array) -> Array:
@@ -38,13 +50,6 @@ def ranks(values: Array) -> Array:
     return found
 
 
-def residual(target: Array, given: Array) -> Array:
-    """What a least-squares fit on the columns of `given` leaves of the ranks of `target`."""
-    y = ranks(target)
-    fit, *_ = np.linalg.lstsq(given, y, rcond=None)
-    return np.asarray(y - given @ fit)
-
-
 def standardised(values: Array) -> Array:
     return (values - values.mean()) / max(float(values.std()), 1e-30)
 
@@ -55,35 +60,79 @@ def correlation(x: Array, y: Array) -> float:
     return float(x @ y) / size if size > 0 else 0.0
 
 
-def given_columns(rows: list[dict[str, Any]]) -> Array:
-    """Domain dummies, and the ranks of gzip ratio and u_S."""
-    domains = sorted({row["domain"] for row in rows})
-    dummies = np.array([[row["domain"] == domain for domain in domains] for row in rows], dtype=float)
-    controls = [ranks(np.array([row[name] for row in rows])) for name in ("gzip_ratio", "u_S")]
-    return np.column_stack([dummies, *controls])
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Rows, what is regressed out beside their domain, and the draws and permutations that all columns share."""
+
+    rows: Rows
+    controls: tuple[str, ...]
+
+    def values(self, name: str) -> Array:
+        return np.array([row[name] for row in self.rows])
+
+    @cached_property
+    def given(self) -> Array:
+        """Domain dummies, and the ranks of the controls."""
+        domains = self.values("domain")
+        dummies = (domains[:, None] == np.unique(domains)).astype(float)
+        found = np.column_stack([dummies, *(ranks(self.values(name)) for name in self.controls)])
+        if len(self.rows) < 3 * found.shape[1]:
+            sys.exit(f"{len(self.rows)} rows are too few for {found.shape[1]} variables to be regressed out")
+        return found
+
+    def residual(self, values: Array) -> Array:
+        """What a least-squares fit on `given` leaves of the ranks of the values."""
+        y = ranks(values)
+        fit, *_ = np.linalg.lstsq(self.given, y, rcond=None)
+        return np.asarray(y - self.given @ fit)
+
+    @cached_property
+    def outcome(self) -> Array:
+        return self.residual(self.values("u_D"))
+
+    @cached_property
+    def draws(self) -> Array:
+        """How often every row is in each draw of packages: (DRAWS, rows)."""
+        names, of_row = np.unique(self.values("package"), return_inverse=True)
+        draw = np.random.default_rng(1)
+        times = draw.multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)
+        return np.asarray(times[:, of_row], dtype=float)
+
+    @cached_property
+    def permutations(self) -> Array:
+        """Row numbers in a random order inside each domain: (PERMUTATIONS, rows)."""
+        draw = np.random.default_rng(2)
+        domains = self.values("domain")
+        by_domain = np.argsort(domains, kind="stable")
+        found = np.empty((PERMUTATIONS, len(domains)), dtype=np.int64)
+        for row in found:
+            # Sorted by domain and, inside it, by a random number.
+            row[by_domain] = np.lexsort((draw.random(len(domains)), domains))
+        return found
+
+    def partial(self, values: Array) -> dict[str, Any]:
+        """The correlation with u_D given the controls, its interval and its p."""
+        left, u = self.residual(values), self.outcome
+        value = correlation(left, u)
+        # Regressing out again in each draw would be exact and slow; the fit hardly moves between draws.
+        again = weighted_correlations(self.draws, left, u)
+        null = standardised(left)[self.permutations] @ standardised(u) / len(u)
+        return {
+            "partial": value,
+            "interval": [float(np.quantile(again, q)) for q in (0.025, 0.975)],
+            "p": float((1 + np.count_nonzero(np.abs(null) >= abs(value))) / (1 + len(null))),
+        }
 
 
-def draw_packages(rows: list[dict[str, Any]], *, seed: int) -> list[Array]:
-    """Row numbers of packages drawn with replacement, a draw each."""
-    packages = sorted({row["package"] for row in rows})
-    of = {package: np.flatnonzero([row["package"] == package for row in rows]) for package in packages}
-    draw = np.random.default_rng(seed)
-    return [
-        np.concatenate([of[packages[k]] for k in draw.integers(0, len(packages), len(packages))]) for _ in range(DRAWS)
-    ]
+def weighted_correlations(weights: Array, x: Array, y: Array) -> Array:
+    """The correlation of x and y under each row of weights."""
+    total = weights.sum(axis=1)
+    mean_x, mean_y, xx, yy, xy = ((weights @ each) / total for each in (x, y, x * x, y * y, x * y))
+    return np.asarray((xy - mean_x * mean_y) / np.sqrt((xx - mean_x**2) * (yy - mean_y**2)))
 
 
-def permuted(rows: list[dict[str, Any]], values: Array, draw: np.random.Generator) -> Array:
-    """The values in a random order inside each domain."""
-    found = values.copy()
-    for domain in sorted({row["domain"] for row in rows}):
-        at = np.flatnonzero([row["domain"] == domain for row in rows])
-        found[at] = values[draw.permutation(at)]
-    return found
-
-
-def columns_of(rows: list[dict[str, Any]]) -> dict[str, Array]:
-    """The scores by name. Layers are averaged; `clean` are those after the last sink layer."""
+def attention_columns(rows: Rows) -> dict[str, Array]:
+    """The scores from attention by name. Layers are averaged; `clean` are those after the last sink layer."""
     sinks_L = np.median([row["sink_mass"] for row in rows], axis=0)
     sink_layers = np.flatnonzero(sinks_L > SINK_MASS)
     clean = slice(int(sink_layers.max()) + 1 if len(sink_layers) else 0, None)
@@ -94,57 +143,47 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, Array]:
         return np.asarray(reduce([row[name][layers] for row in rows], axis=1))
 
     everything = slice(None)
+    spread, variance = (np.array([row[name] for row in rows]) for name in ("longattn_ds", "longattn_v"))
     found = {
         "released": by_layer("cds", everything),
         "median": by_layer("cds", everything, np.median),
         "no sigma": by_layer("cds_no_std", everything),
         "no sigma, clean layers": by_layer("cds_no_std", clean),
-        "value-weighted, no sigma": by_layer("value_cds_no_std", everything),
-        "value-weighted, no sigma, clean layers": by_layer("value_cds_no_std", clean),
+        "robust": by_layer("value_cds_no_std", everything),
+        "robust, clean layers": by_layer("value_cds_no_std", clean),
         "copy share": by_layer("copy_share", clean),
+        "LongAttn": standardised(spread) - 0.5 * standardised(variance),
     }
-    plain = (
-        "gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy", "gzip_ratio", "far_rare",
-        "unigram_entropy", "repeated_4grams", "repeated_13grams", "characters_per_token", "loss", "bigram",
-    )  # fmt: skip
-    plain += tuple(name for name in ("characters", "prolong", "prolong_per_pair") if name in rows[0])
-    found |= {name: np.array([row[name] for row in rows]) for name in plain}
-    spread, variance = (np.array([row[name] for row in rows]) for name in ("longattn_ds", "longattn_v"))
-    found["LongAttn"] = standardised(spread) - 0.5 * standardised(variance)
-    return found | {"random": np.random.default_rng(0).random(len(rows))}
+    return found | {"robust, in its band": guarded(rows, found["robust"])}
 
 
-def guarded(rows: list[dict[str, Any]], scores: Array) -> Array:
+def guarded(rows: Rows, scores: Array) -> Array:
     """A score inside its band: values above the 95th percentile rank last. The band is of the rows without a fault."""
     intact = np.array([row["split"] != "fault" for row in rows])
     return np.where(scores <= np.quantile(scores[intact], 0.95), scores, scores.min() - 1)
 
 
-def analyse(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def columns_of(rows: Rows) -> dict[str, Array]:
+    """Every score that all of the rows have."""
+    has = {name for name in rows[0] if all(row[name] is not None for row in rows)}
+    found = attention_columns(rows) if {"cds", "longattn_ds"} <= has else {}
+    found |= {name: np.array([row[name] for row in rows]) for name in PLAIN if name in has}
+    return found | {"random": np.random.default_rng(0).random(len(rows))}
+
+
+def analyse(rows: Rows) -> dict[str, Any]:
     columns = columns_of(rows)
-    best = "value-weighted, no sigma"
-    columns[f"{best}, in its band"] = guarded(rows, columns[best])
-    u = np.array([row["u_D"] for row in rows])
-    given = given_columns(rows)
-    if len(rows) < 3 * given.shape[1]:
-        sys.exit(f"{len(rows)} rows are too few for {given.shape[1]} variables to be regressed out; measure more")
-    u_left = residual(u, given)
-    draws = draw_packages(rows, seed=1)
-    # Regressing out again in each draw would be exact and slow; the fit hardly moves between draws.
-    table = {}
-    for name, values in columns.items():
-        left = residual(values, given)
-        again = [correlation(left[at], u_left[at]) for at in draws]
-        draw = np.random.default_rng(2)
-        partial = correlation(left, u_left)
-        null = [correlation(permuted(rows, left, draw), u_left) for _ in range(DRAWS // 4)]
-        table[name] = {
-            "spearman": correlation(ranks(values), ranks(u)),
-            "partial": partial,
-            "interval": [float(np.quantile(again, q)) for q in (0.025, 0.975)],
-            "p": float((1 + sum(abs(x) >= abs(partial) for x in null)) / (1 + len(null))),
-        }
+    samples = [Sample(rows=rows, controls=CONTROLS), Sample(rows=rows, controls=(*CONTROLS, "unseen"))]
+    u = samples[0].values("u_D")
+    table = {
+        name: {"spearman": correlation(ranks(values), ranks(u))}
+        | samples[0].partial(values)
+        | {"given_unseen": samples[1].partial(values)}
+        for name, values in columns.items()
+    }
     width = float(np.median([entry["interval"][1] - entry["interval"][0] for entry in table.values()]))
+    draw = np.random.default_rng(3)
+    null = [samples[0].partial(draw.random(len(rows))) for _ in range(NULL_COLUMNS)]
     return {
         "rows": len(rows),
         "faults": sum(row["split"] == "fault" for row in rows),
@@ -152,59 +191,72 @@ def analyse(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "domains": len({row["domain"] for row in rows}),
         # Power .8 at level .05 needs a true correlation of 2.8 standard errors, of which an interval has 3.92.
         "detectable": 2.8 * width / 3.92,
-        "sink_mass_by_layer": np.median([row["sink_mass"] for row in rows], axis=0).tolist(),
-        "u_spearman": {
-            f"{a} {b}": correlation(*(ranks(np.array([row[f"u_{c}"] for row in rows])) for c in (a, b)))
-            for a, b in (("D", "S"), ("D", "C"), ("C", "S"))
+        "null": {
+            "columns": NULL_COLUMNS,
+            "p below .05": float(np.mean([each["p"] < 0.05 for each in null])),
+            "interval without 0": float(np.mean([each["interval"][0] * each["interval"][1] > 0 for each in null])),
+        },
+        "u_D with": {
+            name: correlation(ranks(samples[0].values(name)), ranks(u)) for name in ("u_S", "u_C", "unseen")
         },
         "columns": table,
     }
 
 
+def preconditioner_effect(rows: Rows) -> dict[str, Any]:
+    """The median influence of the rows that the preconditioner is from, and of the others of the pool."""
+    of = {name: [row["u_D"] for row in rows if row["of_adam"] == flag and row["split"] == "pool"]
+          for name, flag in (("rows of v", True), ("others", False))}  # fmt: skip
+    return {name: {"rows": len(values), "median u_D": float(np.median(values))} for name, values in of.items()}
+
+
 def as_markdown(found: dict[str, Any]) -> str:
+    null = found["null"]
     lines = [
         f"{found['rows']} rows ({found['faults']} with a natural fault) of {found['packages']} packages in "
-        f"{found['domains']} domains. Smallest detectable partial correlation: {found['detectable']:.2f}.",
+        f"{found['domains']} domains. Smallest detectable partial correlation: {found['detectable']:.2f}. Of "
+        f"{null['columns']} random columns {null['p below .05']:.1%} have p below .05, and {null['interval without 0']:.1%} "
+        "an interval without 0.",
         "",
-        "| column | Spearman with u_D | given domain, gzip, u_S | 95 % interval | p, permutation |",
-        "|---|---|---|---|---|",
+        "| column | Spearman with u_D | given domain, gzip, u_S | 95 % interval | p, permutation | given unseen tokens too "
+        "| 95 % interval |",
+        "|---|---:|---:|---|---:|---:|---|",
     ]
     for name, entry in sorted(found["columns"].items(), key=lambda item: -item[1]["partial"]):
-        low, high = entry["interval"]
-        interval = f"{low:+.2f} to {high:+.2f}"
-        lines.append(f"| {name} | {entry['spearman']:+.2f} | {entry['partial']:+.2f} | {interval} | {entry['p']:.3f} |")
-    pairs = ", ".join(f"{name} {value:+.2f}" for name, value in found["u_spearman"].items())
-    return "\n".join([*lines, "", f"Spearman between the influences on the classes: {pairs}."]) + "\n"
+        more = entry["given_unseen"]
+        intervals = [f"{low:+.2f} to {high:+.2f}" for low, high in (entry["interval"], more["interval"])]
+        lines.append(
+            f"| {name} | {entry['spearman']:+.2f} | {entry['partial']:+.2f} | {intervals[0]} | {entry['p']:.3f} | "
+            f"{more['partial']:+.2f} | {intervals[1]} |"
+        )
+    pairs = ", ".join(f"{name} {value:+.2f}" for name, value in found["u_D with"].items())
+    return "\n".join([*lines, "", f"Spearman of u_D with: {pairs}."]) + "\n"
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows that every part has measured; ProLong's score is optional."""
-    parts = [
-        {row["id"]: row for row in map(json.loads, (folder / f"{name}.jsonl").read_text().splitlines())}
-        for name in ("influence", "columns", "prolong")
-        if name != "prolong" or (folder / "prolong.jsonl").exists()
-    ]
-    first, *others = parts
-    return [
-        row | {key: value for part in others for key, value in part[name].items()}
-        for name, row in first.items()
-        if all(name in part for part in others)
-    ]
+def report(rows: Rows) -> tuple[dict[str, Any], str]:
+    """All results, and the page."""
+    measured = [row for row in rows if row.get("u_D") is not None]
+    others = [row for row in measured if not row["of_adam"]]
+    complete = [row for row in others if row.get("cds") is not None]
+    samples = {"rows with every score": complete}
+    if len(others) > len(complete):
+        samples["all rows, scores without attention"] = others
+    intact = [row for row in complete if row["split"] != "fault"]
+    if len(intact) < len(complete):
+        samples["rows with every score and no fault"] = intact
+    results: dict[str, Any] = {title: analyse(sample) for title, sample in samples.items()}
+    text = "\n".join(f"## {title[0].upper()}{title[1:]}\n\n{as_markdown(found)}" for title, found in results.items())
+    effect = results["preconditioner"] = preconditioner_effect(measured)
+    medians = ", ".join(f"{each['median u_D']:.2f} of {each['rows']} {name}" for name, each in effect.items())
+    return results, f"{text}\nMedian u_D in the pool: {medians}.\n"
 
 
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
-@click.option("--output", type=click.Path(path_type=Path), required=True)
-def main(folder: Path, output: Path) -> None:
-    rows = read_rows(folder)
-    output.mkdir(parents=True, exist_ok=True)
-    results = {"all rows": analyse(rows)}
-    intact = [row for row in rows if row["split"] != "fault"]
-    if len(intact) < len(rows):
-        results["rows without a fault"] = analyse(intact)
-    (output / "report.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = "\n".join(f"## {title[0].upper()}{title[1:]}\n\n{as_markdown(found)}" for title, found in results.items())
-    (output / "report.md").write_text(text)
+def main(folder: Path) -> None:
+    results, text = report(pq.read_table(folder / "rows.parquet").to_pylist())
+    (folder / "report.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "report.md").write_text(text)
     print(text)
 
 
