@@ -7,7 +7,8 @@ The influence of row x on class c of held-out tokens (LESS, TracIn):
     u_c(x) = <P g_c, grad L(x)> / |P^(1/2) grad L(x)|
 
 with g_c the gradient of the held-out loss on class c, P = 1 / (sqrt(v) + eps) as of Adam, v from 40 rows, eps the root
-mean square gradient of the parameter, L the mean loss of the row. The pack's folder has pack.npz and rows.json of prepare.py, and classes.npz of scripts/experiment/judge.py.
+mean square gradient of the parameter, L the mean loss of the row.
+The pack's folder has pack.npz and rows.json of prepare.py, and classes.npz of scripts/experiment/judge.py.
 Writes a line a row to influence.jsonl, columns.jsonl and prolong.jsonl as it goes; started again, it continues after
 their last whole lines. The parts need not run on one machine.
 """

@@ -132,7 +132,10 @@ def weighted_correlations(weights: Array, x: Array, y: Array) -> Array:
 
 
 def attention_columns(rows: Rows) -> dict[str, Array]:
-    """The scores from attention by name. Layers are averaged; `clean` are those after the last sink layer."""
+    """The scores from attention by name, averaged over layers; `robust` as `ladm score --score robust`.
+
+    `clean` are the layers after the last sink layer.
+    """
     sinks_L = np.median([row["sink_mass"] for row in rows], axis=0)
     sink_layers = np.flatnonzero(sinks_L > SINK_MASS)
     clean = slice(int(sink_layers.max()) + 1 if len(sink_layers) else 0, None)
@@ -143,14 +146,15 @@ def attention_columns(rows: Rows) -> dict[str, Array]:
         return np.asarray(reduce([row[name][layers] for row in rows], axis=1))
 
     everything = slice(None)
+    later_half = slice(len(sinks_L) // 2, None)
     spread, variance = (np.array([row[name] for row in rows]) for name in ("longattn_ds", "longattn_v"))
     found = {
         "released": by_layer("cds", everything),
         "median": by_layer("cds", everything, np.median),
         "no sigma": by_layer("cds_no_std", everything),
         "no sigma, clean layers": by_layer("cds_no_std", clean),
-        "robust": by_layer("value_cds_no_std", everything),
-        "robust, clean layers": by_layer("value_cds_no_std", clean),
+        "robust": by_layer("value_cds_no_std", later_half),
+        "robust, all layers": by_layer("value_cds_no_std", everything),
         "copy share": by_layer("copy_share", clean),
         "LongAttn": standardised(spread) - 0.5 * standardised(variance),
     }
@@ -196,9 +200,7 @@ def analyse(rows: Rows) -> dict[str, Any]:
             "p below .05": float(np.mean([each["p"] < 0.05 for each in null])),
             "interval without 0": float(np.mean([each["interval"][0] * each["interval"][1] > 0 for each in null])),
         },
-        "u_D with": {
-            name: correlation(ranks(samples[0].values(name)), ranks(u)) for name in ("u_S", "u_C", "unseen")
-        },
+        "u_D with": {name: correlation(ranks(samples[0].values(name)), ranks(u)) for name in ("u_S", "u_C", "unseen")},
         "columns": table,
     }
 
@@ -215,11 +217,11 @@ def as_markdown(found: dict[str, Any]) -> str:
     lines = [
         f"{found['rows']} rows ({found['faults']} with a natural fault) of {found['packages']} packages in "
         f"{found['domains']} domains. Smallest detectable partial correlation: {found['detectable']:.2f}. Of "
-        f"{null['columns']} random columns {null['p below .05']:.1%} have p below .05, and {null['interval without 0']:.1%} "
-        "an interval without 0.",
+        f"{null['columns']} random columns {null['p below .05']:.1%} have p below .05, and "
+        f"{null['interval without 0']:.1%} an interval without 0.",
         "",
-        "| column | Spearman with u_D | given domain, gzip, u_S | 95 % interval | p, permutation | given unseen tokens too "
-        "| 95 % interval |",
+        "| column | Spearman with u_D | given domain, gzip, u_S | 95 % interval | p, permutation | "
+        "given unseen tokens too | 95 % interval |",
         "|---|---:|---:|---|---:|---:|---|",
     ]
     for name, entry in sorted(found["columns"].items(), key=lambda item: -item[1]["partial"]):

@@ -1,6 +1,7 @@
-"""What measure.py wrote -> rows.parquet: influence and all scores of every row, the file that is committed.
+r"""What measure.py wrote -> rows.parquet: influence and all scores of every row, the file that is committed.
 
-    python scripts/experiment/influence/tables.py runs/experiment/influence --output scripts/experiment/results/influence
+    python scripts/experiment/influence/tables.py runs/experiment/influence \
+        --output scripts/experiment/results/influence
 
 A row that a part has not measured yet has nulls there.
 """
