@@ -5,7 +5,7 @@
 #   ./launch_toy.sh --published  the authors' toy data and calculator from the Hub, compared with the
 #                                scores they publish (a GPU and about 5 GB of downloads)
 #
-# Leaves runs/toy/{model,rows,scores,rescored,subset,report.html,job.yaml}. It may be stopped at any moment; the same command resumes it.
+# Leaves runs/toy/{model,rows,scores,subset,rescored,guarded,report.html,job.yaml}. It may be stopped at any moment; the same command resumes it.
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/env.sh
@@ -38,15 +38,20 @@ TIMEFORMAT='%U %S'
     --output $toy 2>&3; } 2> $toy/cpu-seconds
 if [ "${timed-}" ]; then set -- --seconds $((SECONDS - started)) --cpu-seconds "$(cat $toy/cpu-seconds)"; fi
 
-# another score from the stored layers, those that `ladm calibrate` chose on other documents; no model runs
-rm -rf $toy/rescored
-ladm rescore $toy/scores --profile configs/profiles/smollm2-135m.yaml --output $toy/rescored
+# the robust score from the stored layers, and the best quarter by it inside the band of intact documents, which
+# `ladm calibrate` found on other documents; no model runs. One domain for all, because some of the toy's are bad throughout
+rm -rf $toy/rescored $toy/guarded
+ladm rescore $toy/scores --score robust --output $toy/rescored
+profile=configs/profiles/smollm2-135m-guarded.yaml
+guards=(profile gzip_ratio:profile unigram_entropy:profile repeated_4grams:profile repeated_13grams:profile digits:profile)
+ladm select $toy/rescored --rows $toy/rows --documents 8 --allow-small-pool --by robust "${guards[@]/#/--within=}" \
+    --profile $profile --domain-key none --output $toy/guarded
 
-# where the scores of the best three documents and of the worst come from: an HTML page
+# where the scores of the best three documents and of the worst come from, every column, and the guarded cut: an HTML page
 ladm inspect $toy/rescored > /dev/null
-ladm report $toy/rescored --output $toy/report.html > /dev/null
+ladm report $toy/rescored --subset $toy/guarded --output $toy/report.html > /dev/null
 
 echo
-python scripts/toy/report.py $toy/rows $toy/scores --rescored $toy/rescored --model $toy/model "$@"
+python scripts/toy/report.py $toy/rows $toy/scores --guarded $toy/guarded --model $toy/model "$@"
 python scripts/compare_scores.py $toy/scores toy_scores.json --relative 1e-3 --same-order
 echo "page: $toy/report.html (open it in a browser)"

@@ -100,14 +100,28 @@ def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
     table = found["auc"][f"{TOKENS}"]
     assert table["rows"] | {"real list": 4} == dict.fromkeys(table["rows"], DOCUMENTS // 2) | {"real list": 4}
     assert len(table["rows"]) == 11
-    for score in ("released", "median", "robust", "robust, after sinks", "signed heads", "F", "gzip", "random"):
+    for score in (
+        "released",
+        "median",
+        "robust",
+        "robust, all layers",
+        "robust, after sinks",
+        "signed heads",
+        "F",
+        "gzip",
+    ):
         values = {kind: value for kind, (value, _, _) in table[score].items()}
         assert values["worst"] == pytest.approx(min(values.values()))
+    pairs = found["pairs"][f"{TOKENS}"]["half 1"]
+    assert pairs["robust over F"]["4 pieces"][0] == pytest.approx(
+        table["robust"]["4 pieces"][0] - table["F"]["4 pieces"][0], abs=2e-4
+    )
     # Of one block, repeated, a count of rare words or a compressor needs no model.
     assert table["gzip"]["repeated T/16"][0] > 0.9
     assert set(found["spearman"][f"{TOKENS}-8"]) >= {"released", "median", "robust"}
     assert list(found["guarded"]) == [
         "none", "ceiling", "ceiling, copy share", "text statistics", "ceiling, copy share, text statistics",
+        "ceiling, copy share, text statistics, signed heads",
     ]  # fmt: skip
     scores = pq.read_table(tmp_path / "report" / "scores.parquet")
     assert Counter(scores["part"].to_pylist()) == {f"{TOKENS}": 10 * DOCUMENTS + LISTS, f"{TOKENS}-8": 52}

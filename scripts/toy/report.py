@@ -1,6 +1,6 @@
 """The toy's rows and run -> scores by class, and what scoring cost beside plain forward passes timed here.
 
-    python scripts/toy/report.py runs/toy/rows runs/toy/scores --rescored runs/toy/rescored --model runs/toy/model
+    python scripts/toy/report.py runs/toy/rows runs/toy/scores --guarded runs/toy/guarded --model runs/toy/model
 
 Exit 1 when scoring took more than 2.2 times the CPU time of the plain passes. Wall-clock time is only printed: it
 depends on what else runs.
@@ -8,18 +8,19 @@ depends on what else runs.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 from datasets import load_from_disk
 from transformers import AutoModel
 from transformers.utils import logging
+
+from ladm.runs.columns import read_columns
+from ladm.runs.folder import Run
 
 MOST_RATIO = 2.2
 PASSES = 4
@@ -31,27 +32,33 @@ def auc(coherent: list[float], incoherent: list[float]) -> float:
     return sum(wins) / len(wins)
 
 
-def read(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "sorted_by_score.jsonl").read_text().splitlines()]
-
-
-def print_classes(rows: str, run: Path, rescored: Path) -> None:
-    """Median score of either class under three scores, and how well each separates them."""
-    expected = {row["index"]: row["meta"]["expected"] for row in load_from_disk(rows)["train"]}
-    lines = read(run)
-    scores = {
-        "mean over layers (released)": {line["index"]: statistics.fmean(line["cds_per_layer"]) for line in lines},
-        "median over layers": {line["index"]: statistics.median(line["cds_per_layer"]) for line in lines},
-        "profile": {line["index"]: line["score"] for line in read(rescored)},
-    }
-    print(f"{'':28} {'coherent':>12} {'incoherent':>12} {'pasted':>12} {'AUC':>6} {'AUC, pasted':>12}")
-    domains = {line["index"]: line["meta"]["pile_set_name"] for line in lines}
-    for name, by_index in scores.items():
-        good = [score for index, score in by_index.items() if expected[index] == "coherent"]
-        bad = [score for index, score in by_index.items() if expected[index] == "incoherent"]
-        pasted = [score for index, score in by_index.items() if domains[index] == "Pasted pieces"]
-        medians = " ".join(f"{statistics.median(values):12.6f}" for values in (good, bad, pasted))
-        print(f"{name:28} {medians} {auc(good, bad):6.2f} {auc(good, pasted):12.2f}")
+def print_classes(rows: str, run: Path, guarded: Path) -> None:
+    """What three scores make of either class, and what a selection by each takes: a quarter of the documents."""
+    about = {row["index"]: row["meta"] for row in load_from_disk(rows)["train"]}
+    table = read_columns(Run.read(run), ["released", "median", "robust"])
+    # `position` is the place of a row in the data, and the toy's index counts in the same order.
+    meta = [about[position] for position in table["position"].to_pylist()]
+    expected = [each["expected"] for each in meta]
+    coherent = [k for k, each in enumerate(expected) if each == "coherent"]
+    incoherent = [k for k, each in enumerate(expected) if each == "incoherent"]
+    pasted = [k for k, each in enumerate(meta) if each["pile_set_name"] == "Pasted pieces"]
+    quarter = len(meta) // 4
+    taken: dict[str, list[int]] = {}
+    print(f"{'median score, AUC':20} {'coherent':>10} {'incoherent':>10} {'pasted':>10} {'AUC':>6} {'AUC, pasted':>11}")
+    for name in ("released", "median", "robust"):
+        scores = table[name].to_pylist()
+        medians = " ".join(
+            f"{statistics.median(scores[k] for k in rows_of):10.6f}" for rows_of in (coherent, incoherent, pasted)
+        )
+        good, bad, pieces = ([scores[k] for k in rows_of] for rows_of in (coherent, incoherent, pasted))
+        print(f"{name:20} {medians} {auc(good, bad):6.2f} {auc(good, pieces):11.2f}")
+        taken[name] = sorted(range(len(meta)), key=lambda k: -scores[k])[:quarter]
+    inside = {row["index"] for row in load_from_disk(str(guarded))["train"]}
+    taken["guarded"] = [k for k, position in enumerate(table["position"].to_pylist()) if position in inside]
+    print(f"\n{'best quarter by':20} {'taken':>10} {'coherent':>10} {'pasted':>10} {'lists, logs, tables':>20}")
+    for name, chosen in taken.items():
+        good, pieces = len(set(chosen) & set(coherent)), len(set(chosen) & set(pasted))
+        print(f"{name:20} {len(chosen):>10} {good:>10} {pieces:>10} {len(chosen) - good - pieces:>20}")
 
 
 @torch.inference_mode()
@@ -75,12 +82,12 @@ def plain_seconds(rows: str, model_folder: str) -> tuple[float, float]:
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("rows")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--rescored", required=True, type=click.Path(path_type=Path))
+@click.option("--guarded", required=True, type=click.Path(path_type=Path), help="The guarded selection of the run.")
 @click.option("--model", required=True)
 @click.option("--seconds", type=float, help="Seconds that `ladm run` took.")
 @click.option("--cpu-seconds", help="Its CPU time: user and system.")
-def main(rows: str, run: Path, rescored: Path, model: str, seconds: float | None, cpu_seconds: str | None) -> None:
-    print_classes(rows, run, rescored)
+def main(rows: str, run: Path, guarded: Path, model: str, seconds: float | None, cpu_seconds: str | None) -> None:
+    print_classes(rows, run, guarded)
     if seconds is None or cpu_seconds is None:
         return
     plain, cpu_plain = plain_seconds(rows, model)

@@ -22,7 +22,8 @@ from ladm.method.reduction import Floats
 SHARE_OF_KIND, TAKEN = 0.05, 0.25
 CEILING = 0.95
 """Of the score and of the copy share; text statistics are kept between 1 - CEILING and CEILING."""
-GUARDING_STATISTICS = ("gzip_ratio", "far_rare", "unigram_entropy", "repeated_4grams", "repeated_13grams", "digits")
+GUARDING_STATISTICS = ("gzip_ratio", "unigram_entropy", "repeated_4grams", "repeated_13grams", "digits")
+"""Those that the band of a profile has, so that `ladm select --within COLUMN:profile` guards by the same."""
 DRAWS = 400
 
 
@@ -34,6 +35,8 @@ class Guards:
     ceiling: bool = False
     copy_share: bool = False
     text: bool = False
+    signed_heads: bool = False
+    """Their score has to be above 1 - CEILING of the intact documents."""
 
 
 LEVELS = (
@@ -42,11 +45,18 @@ LEVELS = (
     Guards(name="ceiling, copy share", ceiling=True, copy_share=True),
     Guards(name="text statistics", text=True),
     Guards(name="ceiling, copy share, text statistics", ceiling=True, copy_share=True, text=True),
+    Guards(
+        name="ceiling, copy share, text statistics, signed heads",
+        ceiling=True,
+        copy_share=True,
+        text=True,
+        signed_heads=True,
+    ),
 )
 
 
-def passing(part: Part, values_B: Floats, guards: Guards) -> np.ndarray:
-    """The rows that pass the guards: (B,)."""
+def passing(part: Part, values_B: Floats, guards: Guards, signed_B: Floats | None) -> np.ndarray:
+    """The rows that pass the guards: (B,). `signed_B`: the score of the signed heads."""
     known = part.scores.mask(INTACT, CHOSEN_ON)
     passes_B = np.ones(len(values_B), dtype=bool)
     if guards.ceiling:
@@ -57,14 +67,18 @@ def passing(part: Part, values_B: Floats, guards: Guards) -> np.ndarray:
         of_row = part.statistic(name)
         low, high = np.quantile(of_row[known], (1 - CEILING, CEILING))
         passes_B &= (of_row >= low) & (of_row <= high)
+    if guards.signed_heads and signed_B is not None:
+        passes_B &= signed_B >= np.quantile(signed_B[known], 1 - CEILING)
     return passes_B
 
 
-def taken_shares(part: Part, values_B: Floats, guards: Guards, *, seed: int) -> dict[str, Estimate]:
+def taken_shares(
+    part: Part, values_B: Floats, guards: Guards, *, signed_B: Floats | None = None, seed: int
+) -> dict[str, Estimate]:
     """For each kind the share of its rows that is taken, with the interval by bootstrap over packages."""
     judged = part.scores.halves == JUDGED_ON
     kinds = part.scores.kinds[judged]
-    passes, values = passing(part, values_B, guards)[judged], values_B[judged]
+    passes, values = passing(part, values_B, guards, signed_B)[judged], values_B[judged]
     names, clusters = np.unique(part.scores.clusters[judged], return_inverse=True)
     draw = np.random.default_rng(seed)
     counts = draw.multinomial(len(names), [1 / len(names)] * len(names), size=DRAWS).astype(float)

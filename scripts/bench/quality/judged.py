@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from rows import judging_rows
 
-from ladm.calibration.candidates import Candidate, choose, evaluate_candidates
+from ladm.calibration.candidates import Candidate, choose, evaluate_candidates, robust_score
 from ladm.calibration.contrast import INTACT, ContrastRow
 from ladm.calibration.contrast_scores import (
     CHOSEN_ON,
@@ -107,21 +107,29 @@ class Part:
         assert self.scores.copy_share is not None
         return self.scores.copy_share[:, self.after_sinks].mean(axis=1)
 
-    def values(self, *, signed: Candidate | None = None, profile: Profile | None = None) -> dict[str, Floats]:
-        """Every score by name: (B,) each; a form that the run lacks is left out."""
+    def values(self, *, signed: Candidate | None = None, profiles: list[Profile] | None = None) -> dict[str, Floats]:
+        """Every score by name: (B,) each; a form that the run lacks is left out.
+
+        A profile of signed heads is the score `signed heads`; `signed` is for where there is none.
+        """
         cds, late = self.scores.cds, self.after_sinks
         found = {
             "released": reduce_cds(cds[RELEASED], "mean"),
             "median": reduce_cds(cds[RELEASED], "median"),
             "no sigma": reduce_cds(cds[WITHOUT_SIGMA], "mean"),
             "no sigma, after sinks": reduce_cds(cds[WITHOUT_SIGMA][:, late], "mean"),
-            "robust": reduce_cds(cds[ROBUST], "mean"),
+            "robust": robust_score(self.scores).values(self.scores),
+            "robust, all layers": reduce_cds(cds[ROBUST], "mean"),
             "robust, after sinks": reduce_cds(cds[ROBUST][:, late], "mean"),
         }
-        if profile is not None:
+        for profile in profiles or []:
             form = Form(focus=profile.reduction.focus, ablation=profile.method.ablation)
-            columns = profile.reduction.columns(self.scores.layers, num_heads=None)
-            found["profile"] = reduce_cds(cds[form][:, columns], profile.reduction.how, profile.reduction.weights)
+            stored = cds if profile.reduction.heads is None else self.scores.by_head
+            if form not in stored:
+                continue
+            columns = profile.reduction.columns(self.scores.layers, num_heads=self.scores.num_heads)
+            name = "signed heads" if profile.reduction.how == "signed" else "profile"
+            found[name] = reduce_cds(stored[form][:, columns], profile.reduction.how, profile.reduction.weights)
         if signed is not None and signed.form in self.scores.by_head:
             found["signed heads"] = signed.values(self.scores)
         found["F"], found["gzip"] = self.statistic("far_rare"), self.statistic("gzip_ratio")

@@ -9,9 +9,11 @@ weights must be the same.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -19,12 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from rows import SEED, judging_rows
 
 from ladm.calibration.band import intact_band, text_band
+from ladm.calibration.candidates import Candidate
 from ladm.calibration.contrast import INTACT
-from ladm.calibration.contrast_scores import read_contrast_scores
+from ladm.calibration.contrast_scores import ContrastScores, read_contrast_scores
 from ladm.calibration.result import analyse
 from ladm.modeling.model_files import model_identity
 from ladm.runs.folder import Run
-from ladm.settings.profiles import Profile, profile_text
+from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
+from ladm.settings.profiles import Profile, Quantiles, profile_text
 
 
 @click.command(help=__doc__.splitlines()[0])
@@ -49,7 +53,7 @@ def main(packed: Path, part: Path, model: str, documents: int | None, output: Pa
         method=replace(run.identity.method, ablation=result.recommended.form.ablation),
         length_tokens=length,
         reduction=result.reduction,
-        band=intact_band(run, scores, result.recommended) | text_band(intact, model),
+        band=whole_band(run, scores, result.recommended) | text_band(intact, model),
         found={
             "documents": len(intact),
             "packages": len({row.packages[0] for row in rows if row.kind == INTACT}),
@@ -63,6 +67,20 @@ def main(packed: Path, part: Path, model: str, documents: int | None, output: Pa
     )
     output.write_text(profile_text(profile))
     print(f"{output}: {result.summary()['recommended']}; worst kind {result.worst_kind}")
+
+
+def whole_band(run: Run, scores: ContrastScores, recommended: Candidate) -> dict[str, Quantiles]:
+    """The band of a part, which has no units: as a run that was made by rescoring, it needs none."""
+    identity = run.identity
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "run"
+        rescored = identity.rescored(identity.reduction, identity.score_form, source=str(run.folder))
+        found = Run.create_or_resume(copy, rescored)
+        shutil.copy(run.folder / PARQUET_FILE, copy)
+        # A finished run has these too; the columns are in the Parquet file.
+        for name in (ERRORS_FILE, SORTED_FILE):
+            (copy / name).touch()
+        return intact_band(found, scores, recommended)
 
 
 if __name__ == "__main__":

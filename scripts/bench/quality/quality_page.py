@@ -19,9 +19,6 @@ def page(found: dict[str, Any]) -> str:
 
 
 def _model(found: dict[str, Any]) -> Iterator[str]:
-    if "signed" in found:
-        yield f"Signed heads: {found['signed']['weights']} weights of CDS {found['signed']['form']}."
-        yield ""
     for part, table in found["auc"].items():
         rows = table["rows"]
         scores = {name: row for name, row in table.items() if name != "rows"}
@@ -33,6 +30,11 @@ def _model(found: dict[str, Any]) -> Iterator[str]:
         kinds = [kind for kind in rows if kind != "intact"]
         heads = [f"{kind} ({rows[kind]})" for kind in kinds]
         yield from _table(["score", *heads, "worst kind"], ([name, *row.values()] for name, row in scores.items()))
+        for half, pairs in found["pairs"][part].items():
+            yield f"#### Differences in AUC on the same rows, {half}"
+            yield ""
+            columns = list(next(iter(pairs.values())))
+            yield from _table(["scores", *columns], ([name, *row.values()] for name, row in pairs.items()))
     for part, row in found["spearman"].items():
         yield f"### Rank correlation of the intact documents between the two spans: {_title(part)}"
         yield ""
@@ -61,4 +63,5 @@ def _table(heads: list[str], rows: Iterator[list[Any]]) -> Iterator[str]:
 
 def _number(value: list[float]) -> str:
     middle, low, high = (f"{each:.2f}" for each in value)
-    return f"{middle} ({low}-{high})"
+    # A dash between negative numbers would be read as a sign.
+    return f"{middle} ({low} to {high})" if min(value) < 0 else f"{middle} ({low}-{high})"

@@ -1,7 +1,7 @@
 """Finished parts of score.sh -> tables: AUC by kind, the worst kind, two spans, guarded selection.
 
     python scripts/bench/quality/report.py DOCUMENTS.parquet OUT --model FOLDER --model FOLDER \\
-        --profile smollm2-135m=configs/profiles/smollm2-135m.yaml -o scripts/bench/results/quality
+        --profile smollm2=configs/profiles/smollm2-135m.yaml -o scripts/bench/results/quality
 
 Writes quality.md, quality.json (every number) and scores.parquet (every score of every row, without texts). Half 0 of
 the part `4096` calibrates: signed heads, bands and guards. Half 1 judges. Intervals are by bootstrap over packages.
@@ -25,19 +25,30 @@ from judged import Part, Rows, fit_signed
 from quality_page import page
 
 from ladm.calibration.contrast import INTACT
-from ladm.calibration.contrast_scores import JUDGED_ON
-from ladm.calibration.estimates import estimate_auc, estimate_spearman, estimate_worst
+from ladm.calibration.contrast_scores import CHOSEN_ON, JUDGED_ON
+from ladm.calibration.estimates import estimate, estimate_auc, estimate_spearman, estimate_worst
 from ladm.settings.profiles import Profile, read_profile
 
 SEED = 5
-SELECTED_BY = ("released", "robust", "robust, after sinks", "profile", "signed heads", "F", "gzip", "random")
+SELECTED_BY = ("released", "robust", "robust, all layers", "profile", "signed heads", "F", "gzip", "random")
+PAIRS = (
+    ("robust", "robust, all layers"), ("robust", "robust, after sinks"), ("robust", "F"), ("signed heads", "F"),
+    ("signed heads", "robust"),
+)  # fmt: skip
+"""Scores that are compared on the same rows."""
 
 
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("packed", type=click.Path(path_type=Path, exists=True))
 @click.argument("out", type=click.Path(path_type=Path, exists=True))
 @click.option("--model", "models", multiple=True, required=True, help="Folder of a model, as score.sh had it.")
-@click.option("--profile", "profiles", multiple=True, help="NAME-OF-FOLDER=FILE: a profile to judge beside the others.")
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    help="NAME-OF-FOLDER=FILE: a profile to judge, one of layers and one of signed heads at most. Without the latter, "
+    "signed heads are fitted here.",
+)
 @click.option("--documents", type=int, help="As in score.sh.")
 @click.option("--calibrated", default="4096", help="The part with both halves.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
@@ -45,14 +56,13 @@ def main(
     packed: Path, out: Path, models: tuple[str, ...], profiles: tuple[str, ...], documents: int | None,
     calibrated: str, output: Path,
 ) -> None:  # fmt: skip
-    profile_of = dict(each.split("=", 1) for each in profiles)
     found: dict[str, Any] = {"command": " ".join(["python", "scripts/bench/quality/report.py", *sys.argv[1:]])}
     tables: list[pa.Table] = []
     for model in models:
         name = Path(model).name
-        profile = read_profile(profile_of[name]) if name in profile_of else None
+        own = [read_profile(each.split("=", 1)[1]) for each in profiles if each.split("=", 1)[0] == name]
         parts = read_parts(packed, out / name, model, documents=documents, calibrated=calibrated)
-        found[name], scores = judged(parts, profile, calibrated=calibrated)
+        found[name], scores = judged(parts, own, calibrated=calibrated)
         tables += [table.append_column("model", pa.array([name] * len(table))) for table in scores]
     output.mkdir(parents=True, exist_ok=True)
     (output / "quality.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -75,17 +85,19 @@ def read_parts(packed: Path, folder: Path, model: str, *, documents: int | None,
 
 
 def judged(
-    parts: dict[str, Part], profile: Profile | None, *, calibrated: str
+    parts: dict[str, Part], profiles: list[Profile], *, calibrated: str
 ) -> tuple[dict[str, Any], list[pa.Table]]:
     """Every number of one model, and its scores row by row."""
     known = parts.get(calibrated)
-    signed = None if known is None else fit_signed(known)
-    values = {name: part.values(signed=signed, profile=profile) for name, part in parts.items()}
-    found: dict[str, Any] = {"auc": {}, "spearman": {}, "guarded": {}, "sink_mass": {}, "layers_after_sinks": {}}
-    if signed is not None:
-        found["signed"] = {"form": str(signed.form), "weights": len(signed.columns)}
+    has_signed = any(profile.reduction.how == "signed" for profile in profiles)
+    signed = None if known is None or has_signed else fit_signed(known)
+    values = {name: part.values(signed=signed, profiles=profiles) for name, part in parts.items()}
+    found: dict[str, Any] = {"auc": {}, "pairs": {}, "spearman": {}, "guarded": {}, "sink_mass": {}}
+    found["layers_after_sinks"] = {}
     for name, part in parts.items():
         found["auc"][name] = auc_table(part, values[name])
+        halves = [half for half in (CHOSEN_ON, JUDGED_ON) if part.scores.mask(INTACT, half).any()]
+        found["pairs"][name] = {f"half {half}": pairs_table(part, values[name], half) for half in halves}
         found["layers_after_sinks"][name] = [part.scores.layers[k] for k in part.after_sinks]
         sink_mass = np.median(part.scores.sink_mass[part.scores.kinds == INTACT], axis=0)
         found["sink_mass"][name] = [round(float(each), 4) for each in sink_mass]
@@ -107,6 +119,19 @@ def auc_table(part: Part, values: dict[str, Any]) -> dict[str, Any]:
         table[name] = {
             kind: estimate_auc([each], seed=SEED).rounded() for kind, each in zip(kinds, wins, strict=True)
         } | {"worst": estimate_worst(wins, seed=SEED).rounded()}
+    return table
+
+
+def pairs_table(part: Part, values: dict[str, Any], half: int) -> dict[str, Any]:
+    """How much higher the AUC of one score is than that of another, by kind, on the same rows."""
+    kinds = [kind for kind in part.scores.bad if part.scores.mask(kind, half).any()]
+    table = {}
+    for ours, theirs in PAIRS:
+        if ours in values and theirs in values:
+            wins = [part.scores.wins(values[name], tuple(kinds), half) for name in (ours, theirs)]
+            table[f"{ours} over {theirs}"] = {
+                kind: estimate([a - b], seed=SEED).rounded() for kind, a, b in zip(kinds, *wins, strict=True)
+            }
     return table
 
 
@@ -132,9 +157,10 @@ def guarded_tables(part: Part, values: dict[str, Any]) -> dict[str, Any]:
     """For every level of guards and every score, the share of each kind that is taken."""
     return {
         guards.name: {
-            name: {kind: each.rounded() for kind, each in taken_shares(part, values[name], guards, seed=SEED).items()}
+            name: {kind: each.rounded() for kind, each in shares.items()}
             for name in SELECTED_BY
             if name in values
+            for shares in [taken_shares(part, values[name], guards, signed_B=values.get("signed heads"), seed=SEED)]
         }
         for guards in LEVELS
     }
