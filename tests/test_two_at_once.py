@@ -21,6 +21,7 @@ from ladm.runs.folder import Run
 from ladm.runs.verify import verify
 from ladm.scoring.engines.placement import Shard
 from ladm.scoring.engines.shared_units import SharedUnits
+from ladm.selection.formats.destination import LocalFolder
 
 
 @pytest.fixture
@@ -96,3 +97,16 @@ def test_rows_replaced_under_a_run_are_refused(tmp_path: Path, rows: Rows, save_
     shutil.move(other.name, rows.name)
     with pytest.raises(LadmError, match="was started with something else, namely other the rows"):
         complete(tmp_path / "run", open_rows(rows.name))
+
+
+def test_two_selections_into_one_place_do_not_mix(tmp_path: Path) -> None:
+    place = tmp_path / "subset"
+
+    def fill_while_another_is_faster(folder: Path) -> None:
+        (folder / "slow").write_text("")
+        LocalFolder(place).write(lambda other: (other / "fast").write_text("") and None)
+
+    with pytest.raises(LadmError, match="subset exists already: another command wrote it meanwhile$"):
+        LocalFolder(place).write(fill_while_another_is_faster)
+    assert [path.name for path in place.iterdir()] == ["fast"]
+    assert [path.name for path in tmp_path.iterdir()] == ["subset"]

@@ -7,6 +7,7 @@ allows: a folder is renamed; of an address `manifest.json` arrives last, and not
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
 import shutil
@@ -87,21 +88,26 @@ class LocalFolder:
 
     def write(self, fill: Callable[[Path], None], *, after: Callable[[Path], None] | None = None) -> None:
         """Fill a folder beside it, and rename that."""
-        partial = self.path.with_name(self.path.name + ".partial")
-        with io_errors(self.path, "write"):
-            # What a killed command left is incomplete, and starting again costs one pass over the chosen rows.
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+        # In a folder of its own, so that two selections into one place do not mix their files.
+        with self.work_folder() as work, io_errors(self.path, "write"):
+            partial = work / "subset"
+            partial.mkdir()
             fill(partial)
             # The rename is the commit, so everything under the name has to be durable before it.
             sync_tree(partial)
-            # `require_free` has made sure that it is an empty folder.
-            if self.path.exists():
-                self.path.rmdir()
-            partial.rename(self.path)
+            self._put_in_place(partial)
             sync_folder(self.path.parent)
         if after is not None:
             after(self.path)
+
+    def _put_in_place(self, partial: Path) -> None:
+        """Rename the folder, onto an empty one if there is one. Raises LadmError for one that is not empty by now."""
+        try:
+            partial.rename(self.path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise LadmError(f"{self.path} exists already: another command wrote it meanwhile") from None
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
