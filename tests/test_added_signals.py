@@ -82,6 +82,11 @@ def test_signals_are_added_without_scoring_again(
     again = ladm(*command, run, "--signals", "cds,context-gain,longattn,text")
     assert again.stdout.startswith("already finished")
     assert results(run / "signals" / "text") == results(run / "signals" / "text")
+    unit = run / "signals" / "text" / "units" / "000000.jsonl"
+    unit.write_bytes(unit.read_bytes().replace(b"digits", b"dogits", 1))
+    damaged = ladm("verify", run)
+    assert damaged.exit_code == 1
+    assert str(unit) in damaged.stdout
 
 
 def test_a_command_that_adds_says_nothing_of_the_method(ladm: Command, rows: str, small: Any, run: Path) -> None:

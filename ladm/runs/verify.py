@@ -15,7 +15,7 @@ import xxhash
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, count_of
 from ladm.runs.folder import Run, Unit, read_if_there
-from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
+from ladm.runs.layout import ERRORS_FILE, IDENTITY_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
 from ladm.runs.records import ScoredRow
 from ladm.runs.results import columns_of, digest_of_file, read_scores, require_digest
 from ladm.runs.status import require_whole_if_rescored
@@ -28,7 +28,7 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
 
     Checks the checksum of every line of every unit, that every row is present once, and that the result
     files hold exactly what the units hold; `deep`: also that model and rows are still those of the
-    identity. Of an unfinished run, what exists so far is checked.
+    identity. The same for every signal that was added to the run. Of an unfinished run, what exists so far is checked.
     """
     require_whole_if_rescored(run)
     # A rescored run has no units: its results are compared with each other only.
@@ -57,6 +57,12 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
             yield f"{run.folder} has results, and units of it are missing"
     if deep:
         yield from _verify_identity(run)
+    # A signal that was added later is a run of its own; its messages name its folder.
+    for folder in sorted((run.folder / SIGNALS).glob(f"*/{IDENTITY_FILE}")):
+        try:
+            yield from verify(Run.read(folder.parent), deep=deep)
+        except LadmError as error:
+            yield str(error)
 
 
 def _read_open(path: Path, unit: Unit) -> None:
