@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-MARKS = {"4 pieces": 0.97, "4 pieces, same package": 0.93}
-"""What `robust` should reach at 4,096 tokens."""
-
 
 def page(found: dict[str, Any]) -> str:
     lines = ["# What each score separates", "", f"Made by `{found['command']}`.", ""]
