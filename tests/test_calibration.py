@@ -17,7 +17,7 @@ from conftest import GOLDEN, read_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladm.calibration.candidates import Candidate, all_layers, choose, evaluate_candidates
+from ladm.calibration.candidates import Candidate, choose, evaluate_candidates, robust_score
 from ladm.calibration.contrast import (
     INTACT,
     KINDS,
@@ -218,8 +218,8 @@ def test_noise_gives_no_significant_gain_and_an_uncalibrated_score_is_recommende
     noise = dataclasses.replace(noise, cds=noise.cds | {ROBUST: simulated(80, {}, seed=9).cds[RELEASED]})
     found = by_layers(noise, seed=3)
     assert found.gains["robust"].low <= 0
-    assert found.recommended == all_layers(noise, "mean", form=ROBUST)
-    assert found.summary()["recommended"] == "mean, without sigma, of value-weighted layers 0-5"
+    assert found.recommended == robust_score(noise)
+    assert found.summary()["recommended"] == "mean, without sigma, of value-weighted layers 3-5"
 
 
 def test_the_worst_kind_decides() -> None:
