@@ -18,6 +18,8 @@ from conftest import SMALL, read_object, topical_rows
 
 from ladm.report.document_samples import Cut, as_script_data, choose_documents, first_lines
 from ladm.report.histograms import column_histogram
+from ladm.runs import results
+from ladm.runs.results import score_batches
 
 ROWS = 20_000
 
@@ -61,7 +63,8 @@ def large_run(small_run: Path, tmp_path: Path) -> Callable[..., Path]:
             "chunked_index": pa.nulls(count, pa.int64()), "meta": [metas[k] for k in rng.integers(0, 60, count)],
             "id": [f"https://example.org/a/long/address/of/a/document/{k:09d}" for k in range(count)],
         }  # fmt: skip
-        pq.write_table(pa.table(table | signals), folder / "scores.parquet", write_page_checksum=True)
+        path = folder / "scores.parquet"
+        pq.write_table(pa.table(table | signals), path, write_page_checksum=True, row_group_size=1000)
         texts = {"input_ids": [[1, 2, 3]] * count, "text": ["<日本" * 200] * count}
         datasets.Dataset.from_dict(texts).save_to_disk(str(tmp_path / "many"))
         return folder
@@ -144,6 +147,15 @@ def test_a_page_of_many_documents_stays_small(ladm: Any, large_run: Any, monkeyp
     drawn = [document[2] for document in data["documents"] if document[3]]
     assert {drawn.count(domain) for domain in range(25)} == {32}
     assert all(document[6].startswith("<日本") for document in data["documents"])
+
+
+def test_reading_a_run_holds_a_part_of_it_at_a_time(large_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "BATCH_ROWS", 1000)
+    run = large_run(ROWS)
+    names = [f"signal_{k}" for k in range(30)]
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() - before for _ in score_batches(run, names))
+    assert most < 30 * 8 * ROWS / 2
 
 
 def test_documents_around_the_cut_are_those_of_its_domain() -> None:

@@ -73,8 +73,8 @@ class Explorer:
         """The first lines of documents by rank."""
         return {document.rank: document.text for document in self.documents}
 
-    def as_script_data(self, *, run_argument: str) -> str:
-        """JSON for the inside of a script element that is not run; `run_argument` is the run in a command."""
+    def as_script_data(self, *, arguments: str) -> str:
+        """JSON for the inside of a script element that is not run; `arguments` name the run in a command."""
         subset = None if self.manifest is None else _subset(self.manifest, self.domains)
         names = [column.name for column in self.columns]
         # Lists rather than objects: the names of the fields would be a fifth of the page.
@@ -86,7 +86,7 @@ class Explorer:
             for document in self.documents
         ]  # fmt: skip
         content = {
-            "run": clean(run_argument, 4000),
+            "run": clean(arguments, 4000),
             "scored": self.scored,
             "domains": [clean(name, 60) for name in self.domains],
             "columns": [column.as_json() for column in self.columns],

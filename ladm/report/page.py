@@ -85,7 +85,7 @@ def _render(
             mark=Markup(PAGE_MARK),
             explorer=explorer,
             # JSON without `<`, made for this place; and our own script, byte for byte what its hash is of.
-            explorer_data=Markup(explorer.as_script_data(run_argument=shlex.quote(str(run.folder)))),
+            explorer_data=Markup(explorer.as_script_data(arguments=_arguments(settings))),
             script=Markup(script()),
             script_hash=Markup(script_hash()),
             folder=str(run.folder),
@@ -110,6 +110,12 @@ def _render(
         )
     )
     return page
+
+
+def _arguments(settings: ReportSettings) -> str:
+    """The run and its domains, in a command."""
+    key = [] if settings.domain_key == ReportSettings.domain_key else ["--domain-key", settings.domain_key]
+    return shlex.join([settings.run, *key])
 
 
 def _read_manifest(settings: ReportSettings, run: Run) -> Manifest:

@@ -56,7 +56,8 @@ def open_parquet(path: Path, *, remedy: str) -> pq.ParquetFile:
     if not is_whole:
         raise StorageError(f"{path} is damaged: its footer does not match its checksum; {remedy}")
     with reading_parquet(path, remedy=remedy):
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        # Arrow's default reads ahead and holds all of the file until the last batch, which is for stores far away.
+        return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
 
 
 def _is_whole(file: BinaryIO, size: int) -> bool:

@@ -119,10 +119,11 @@
     at("x-middle").textContent = column.name + (column.log ? " (logarithmic)" : "");
     at("x-high").textContent = figure(column.edges[bins(k)], k);
     const value = cut[0].value, by = column.name === "score" ? "" : ` --by ${column.name}`;
-    at("x-command-line").hidden = state.mode === "subset" || (state.mode === "value" && value === null) || (isShare && !state.share);
-    at("x-command").textContent = `ladm select ${data.run}${by} ` + (isShare ? `--tokens ${state.share}%` : `--min-score ${value === -Infinity ? column.edges[0] : value}`)
+    // A command selects from all domains, and by one that is not the subset's own.
+    at("x-command-line").hidden = state.mode === "subset" || state.domain >= 0 || (state.mode === "value" && !Number.isFinite(value ?? NaN)) || (isShare && !state.share);
+    at("x-command").textContent = `ladm select ${data.run}${by} ` + (isShare ? `--tokens ${state.share}%` : `--min-score ${value}`)
       + " --output subset";
-    if (state.mode === "value" && value === -Infinity) at("x-command-line").hidden = true;
+    at("x-command-words").textContent = isShare ? "The command that takes the best of each domain for this share of all tokens:" : "The command that takes them:";
     at("x-caption").textContent = `${column.name} by domain: filled is taken, hollow is not, and each histogram has a scale of its own`;
     at("x-domains").replaceChildren(...shown.map((d) => {
       const svg = draw("svg", { class: "histogram", viewBox: "0 0 600 34", preserveAspectRatio: "none", role: "img",
