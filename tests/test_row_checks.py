@@ -233,6 +233,36 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
             f"{documents} holds documents, not rows of token ids; make rows of them first: ladm prepare {documents} "
             "--tokenizer MODEL -o rows",
         ),
+        (
+            ("score", GOLDEN, "--model", short_rows, "--output", tmp_path / "run2"),
+            f"{GOLDEN} is a model, not rows; the two arguments are swapped: ladm score {short_rows} --model {GOLDEN}",
+        ),
+        (
+            ("score", GOLDEN, "--model", GOLDEN, "--output", tmp_path / "run2"),
+            f"{GOLDEN} is a model, not rows; give rows as well: ladm score ROWS --model {GOLDEN}",
+        ),
+        (
+            ("calibrate", "--rows", GOLDEN, "--model", short_rows, "--output", tmp_path / "profile.yaml"),
+            f"{GOLDEN} is a model, not rows; the two arguments are swapped: ladm calibrate --rows {short_rows} --model "
+            f"{GOLDEN}",
+        ),
+        (
+            ("prepare", run, "--tokenizer", GOLDEN, "--length", "40", "--output", tmp_path / "rows2"),
+            f"{run} is a run of ladm score, not documents; choose its best documents with: ladm select {run}",
+        ),
     ]:
         result = ladm(*command)
         assert (result.exit_code, last(result)) == (2, f"ladm: {message}")
+
+
+def test_a_subset_without_texts_cannot_be_prepared(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+    run, subset = tmp_path / "run", tmp_path / "subset"
+    assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
+    assert ladm("select", run, "--documents", "2", "--format", "megatron", "--output", subset).exit_code == 0
+    result = ladm("prepare", subset, "--tokenizer", GOLDEN, "--length", "40", "--output", tmp_path / "rows2")
+    assert (result.exit_code, last(result)) == (
+        2,
+        f"ladm: {subset} is a subset in the format megatron, which has no texts; write one that has them: ladm select "
+        "RUN --format parquet -o SUBSET",
+    )
+    assert not (tmp_path / "rows2").exists()

@@ -43,7 +43,7 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     if output.exists():
         raise LadmError(f"{output} exists already; give --output another name")
     folder = work_folder(settings)
-    require_rows(settings.rows)
+    require_rows(settings.rows, model=settings.model, command="ladm calibrate --rows")
     facts, rows = model_facts(settings.model), open_rows(settings.rows)
     require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
     sample = sample_documents(

@@ -23,6 +23,7 @@ from ladm.corpus.bad_files import BadFiles
 from ladm.corpus.blocks import REASONS, Counts, describe_counts
 from ladm.corpus.duplicates import TokenCounts, count_tokens
 from ladm.corpus.missing_keys import require_keys
+from ladm.corpus.other_stages import require_documents
 from ladm.corpus.sealing import NoProgress, Progress, SealedBlocks, seal_blocks
 from ladm.corpus.sources import Source, find_sources
 from ladm.corpus.tokenization import Tokenizer, load_tokenizer
@@ -70,6 +71,7 @@ def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None 
     without a domain.
     """
     output = Path(settings.output)
+    require_documents(settings.sources)
     sources = find_sources(list(settings.sources), output=output, config=settings.hub_config, split=settings.split)
     tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos, threads=settings.num_proc)
     identity = _identity(settings, sources, tokenizer)

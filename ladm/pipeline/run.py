@@ -13,6 +13,7 @@ import fsspec
 import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
+from ladm.corpus.other_stages import require_documents
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import open_rows
@@ -85,6 +86,7 @@ def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
 
 def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
     """The settings with everything that was left open."""
+    require_documents(settings.sources)
     if is_rows(settings):
         echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")
         return settings

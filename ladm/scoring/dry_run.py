@@ -57,7 +57,7 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
 
     Raises LadmError where no row can be scored, and for whatever `ladm score` would refuse before it starts.
     """
-    require_rows(settings.rows)
+    require_rows(settings.rows, model=settings.model)
     rows = open_rows(settings.rows, limit=settings.limit)
     plan, lines = plan_for_rows(settings, rows, model_facts(settings.model))
     for line in lines:

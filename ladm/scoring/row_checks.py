@@ -85,9 +85,15 @@ def plan_for_rows(
     return make_plan(settings, facts=facts, ask=ask), lines
 
 
-def require_rows(name: str) -> None:
-    """Raise UsageError for what is no data set of rows, where it is plain which command was meant."""
+def require_rows(name: str, *, model: str, command: str = "ladm score") -> None:
+    """Raise UsageError for what is no data set of rows, where it is plain which command was meant.
+
+    `command` comes before the rows in a suggestion.
+    """
     path = Path(name)
+    if _is_model(path):
+        # Before documents are looked for: every model folder has JSON files.
+        raise UsageError(f"{name} is a model, not rows; {_rows_remedy(name, model, command)}")
     if (path / IDENTITY_FILE).is_file() and not _is_data_set(path):
         raise UsageError(f"{name} is a run of ladm score, not rows; choose its best documents with: ladm select {name}")
     documents = path if path.is_file() and path.name.endswith(_DOCUMENTS) else None
@@ -98,6 +104,16 @@ def require_rows(name: str) -> None:
             f"{documents} holds documents, not rows of token ids; make rows of them first: ladm prepare {name} "
             "--tokenizer MODEL -o rows"
         )
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _rows_remedy(name: str, model: str, command: str) -> str:
+    if not Path(model).is_dir() or _is_model(Path(model)):
+        return f"give rows as well: {command} ROWS --model {name}"
+    return f"the two arguments are swapped: {command} {model} --model {name}"
 
 
 def _is_data_set(folder: Path) -> bool:

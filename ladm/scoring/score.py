@@ -57,7 +57,7 @@ def score(
     folder = Path(settings.output)
     with stop_on_signals(folder) as signals, _early_worker(settings) as early:
         if rows is None:
-            require_rows(settings.rows)
+            require_rows(settings.rows, model=settings.model)
         require_own_or_empty(folder)
         rows = rows or open_rows(settings.rows, limit=settings.limit)
         read_facts = partial(model_facts, settings.model)
