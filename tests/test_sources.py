@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import lzma
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ def test_remote_folders_and_globs(prepare: Prepare, tmp_path: Path) -> None:
         assert prepare("memory://corpus").exit_code == 0
         places = [row["source"] for row in rows_of(tmp_path / "rows")]
         assert places == ["memory:///corpus/a.jsonl line 1", "memory:///corpus/sub/b.jsonl.gz line 1"]
+        assert prepare("memory://corpus/**", output="all").exit_code == 0
+        assert [row["source"] for row in rows_of(tmp_path / "all")] == places
         assert prepare("memory://corpus/*.jsonl", output="glob").exit_code == 0
         assert len(rows_of(tmp_path / "glob")) == 1
         result = prepare("memory://nowhere", output="none")
@@ -92,6 +95,42 @@ def test_remote_folders_and_globs(prepare: Prepare, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "d.jsonl", DOCUMENTS[:2])
     assert prepare(f"file://{tmp_path}/d.jsonl", output="file").exit_code == 0
     assert prepare(str(tmp_path / "d*.jsonl"), output="quoted").exit_code == 0
+
+
+def test_a_glob_matches_what_a_folder_holds(prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "d"
+    (folder / "sub" / ".cache").mkdir(parents=True)
+    for k, name in enumerate(("a.jsonl", "sub/b.jsonl", "sub/.cache/c.jsonl")):
+        write_jsonl(folder / name, [long_document(k)])
+    datasets.DatasetDict({"train": datasets.Dataset.from_list([long_document(3)])}).save_to_disk(str(folder / "saved"))
+    for name in ("LICENSE", "_SUCCESS", "paper.pdf", "README.md", "prepare.json", "dataset_info.json", ".hidden.jsonl"):
+        (folder / name).write_text("{}")
+    (folder / "empty").mkdir()
+    (tmp_path / "link.jsonl").symlink_to(folder / "a.jsonl")
+    monkeypatch.chdir(tmp_path)
+    for k, names in enumerate((["d/*"], ["d/**"], ["d/**/*", "d/a.jsonl"], [f"{folder}/**", "link.jsonl"])):
+        result = prepare(names[0], *names[1:], output=f"d/rows{k}")
+        assert result.exit_code == 0, result.output
+        rows = rows_of(folder / f"rows{k}")
+        places = [Path(row["source"].rsplit(" ", 2)[0]).name for row in rows]
+        assert places == ["a.jsonl", "saved", "b.jsonl"], names
+        shutil.rmtree(folder / f"rows{k}")
+    result = prepare("d/*.pdf", output="none")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "ladm: no such source: d/*.pdf matches no .jsonl, .parquet or .txt file\n",
+    )
+    # Alone, or named itself, a card is a document.
+    (folder / "README.md").write_text(" ".join(long_document(5)["text"].split()))
+    for k, words in enumerate((["d/README*"], ["d/README.md", "d/a.jsonl"])):
+        assert prepare(*words, "--domain", "x", output=f"card{k}").exit_code == 0
+        assert len(rows_of(tmp_path / f"card{k}")) == k + 1
+
+
+def test_a_file_that_is_given_twice_is_read_once(prepare: Prepare, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "d.jsonl", [long_document(0)])
+    assert prepare(source, f"file://{source}", f"{tmp_path}/./d.jsonl", "--keep-duplicates").exit_code == 0
+    assert len(rows_of(tmp_path / "rows")) == 1
 
 
 def test_texts_of_documents_known_to_be_short_are_not_read(

@@ -8,27 +8,19 @@ from __future__ import annotations
 import glob
 import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import fsspec
 
+from ladm.corpus.file_names import is_document, kind_of, without_cards
 from ladm.corpus.hub import parquet_files_of
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.modeling.model_files import HUB_ID, hub_name
 
-_JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
-_PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files that make a folder a data set saved by `save_to_disk`."""
-_ABOUT_DATA = frozenset(
-    ("dataset_dict.json", "state.json", "dataset_info.json", "dataset_infos.json", "prepare.json", "manifest.json")
-)
-_CARDS = frozenset(
-    "readme license licence licenses copying copyright notice authors citation contributing changelog changes "
-    "code_of_conduct security checksums sha256sums md5sums".split()
-)
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,12 @@ class Source:
         return os.path.abspath(self.name) if os.path.exists(self.name) else self.name
 
     @property
+    def identity(self) -> tuple[str, str | None, str | None]:
+        """Equal for two sources that are the same file, or the same part of a data set."""
+        name = self.name.removeprefix("file://")
+        return os.path.realpath(name) if _is_local(name) else name, self.config, self.split
+
+    @property
     def is_remote(self) -> bool:
         """Does every byte that is read come over a network?"""
         return "://" in self.name and not self.name.startswith(("file://", "memory://"))
@@ -67,8 +65,8 @@ def find_sources(
     """The files behind file names, folders, globs and Hub ids, in a fixed order; nothing inside `output`.
 
     `-` is standard input. Of a folder, hidden files, saved data sets below it, and the cards and licences beside data
-    are left out. `config` and `split` are for data sets. Raises LadmError for a name that is none of these, or a folder
-    without a file of a known kind.
+    are left out, and of what a glob matches too. A file that is given twice is read once. `config` and `split` are for
+    data sets. Raises LadmError for a name that is none of these, or a folder without a file of a known kind.
     """
     own = None if output is None else output.absolute()
     if names.count(STANDARD_INPUT) > 1:
@@ -80,11 +78,15 @@ def find_sources(
     has_data_set = any(map(_is_hub_id, names)) or any(source.kind == "dataset" for source in found)
     if (config or split) and not has_data_set:
         raise UsageError("--hub-config and --split are for data sets, and no SOURCE is one")
-    return found
+    # By the file itself: a folder, a glob and a link may all lead to it.
+    first: dict[object, Source] = {}
+    for source in found:
+        first.setdefault(source.identity, source)
+    return list(first.values())
 
 
 def _is_hub_id(name: str) -> bool:
-    return not os.path.exists(name) and bool(HUB_ID.fullmatch(hub_name(name)[0])) and not _kind(name) and name != "-"
+    return not os.path.exists(name) and bool(HUB_ID.fullmatch(hub_name(name)[0])) and not kind_of(name) and name != "-"
 
 
 def _hub(name: str, config: str | None, split: str | None) -> list[Source]:
@@ -99,18 +101,15 @@ def _find(name: str, own: Path | None) -> list[Source]:
         return [Source(name, "json", lines.digest(), lines=lines)]
     path = Path(name)
     if path.is_dir():
-        if any((path / mark).exists() for mark in _SAVED_MARKS) and path.absolute() != own:
+        if _is_saved(path) and path.absolute() != own:
             return [Source(name, "dataset", "")]
         files = _documents_below(path, own)
         if not files:
             raise LadmError(f"{name} holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk")
         return [_file(str(file)) for file in files]
     if not path.exists() and _is_pattern(name):
-        found = [each for each in _matching(name) if not _is_own(each, own)]
-        if not found:
-            raise LadmError(f"no such source: {name} matches no file")
-        return [source for each in found for source in ([_file(each)] if "://" in each else _find(each, own))]
-    if "://" in name and _kind(name) is None:
+        return _matching_sources(name, own)
+    if "://" in name and kind_of(name) is None:
         addresses = _remote_documents_below(name)
         if addresses:
             return [_file(address) for address in addresses]
@@ -119,8 +118,46 @@ def _find(name: str, own: Path | None) -> list[Source]:
     raise LadmError(f"no such source: {name} is neither a file, a folder nor a Hub id such as org/name")
 
 
-def _is_own(name: str, own: Path | None) -> bool:
-    return own is not None and "://" not in name and Path(name).absolute() == own
+def _matching_sources(pattern: str, own: Path | None) -> list[Source]:
+    """The sources among what a glob matches, by the rules of a folder; raises LadmError where there is none.
+
+    A folder that is matched stands for the documents below it, or for the data set that it is.
+    """
+    given = set(pattern.split("/"))
+    matched = [n for n in _matching(pattern) if not any(p[:1] == "." and p not in given for p in n.split("/"))]
+    sources: list[Source] = []
+    files: list[str] = []
+    for name in matched:
+        if _is_below(name, own) or any(_is_below(name, Path(source.name)) for source in sources):
+            continue
+        if _is_local(name) and Path(name).is_dir():
+            if _is_saved(Path(name)):
+                sources.append(Source(name, "dataset", ""))
+            else:
+                files += map(str, _documents_below(Path(name), own))
+        elif is_document(PurePosixPath(name).name):
+            files.append(name)
+        elif "://" in name and not PurePosixPath(name).suffix:
+            files += _remote_documents_below(name)
+    # With `**` a folder and the files in it are matched: what is found twice is read once.
+    sources += map(_file, without_cards(files))
+    if not sources:
+        what = "no .jsonl, .parquet or .txt file" if matched else "no file"
+        raise LadmError(f"no such source: {pattern} matches {what}")
+    return sorted(sources, key=lambda source: source.name)
+
+
+def _is_below(name: str, folder: Path | None) -> bool:
+    """Is it the folder, or inside it?"""
+    return folder is not None and _is_local(name) and Path(name).absolute().is_relative_to(folder.absolute())
+
+
+def _is_local(name: str) -> bool:
+    return "://" not in name and os.path.exists(name)
+
+
+def _is_saved(folder: Path) -> bool:
+    return any((folder / mark).exists() for mark in _SAVED_MARKS)
 
 
 def _documents_below(folder: Path, own: Path | None) -> list[Path]:
@@ -132,14 +169,10 @@ def _documents_below(folder: Path, own: Path | None) -> list[Path]:
         folders[:] = [
             name
             for name in folders
-            if not name.startswith(".")
-            and (below / name).absolute() != own
-            and not any((below / name / mark).exists() for mark in _SAVED_MARKS)
+            if not name.startswith(".") and (below / name).absolute() != own and not _is_saved(below / name)
         ]
-        found += [below / name for name in names if not name.startswith(".") and _kind(name)]
-    found = sorted(path for path in found if path.name not in _ABOUT_DATA and path.is_file())
-    # A folder may be nothing but a file called README.md, and then that is the document.
-    return [path for path in found if not _is_card(path)] or found
+        found += [below / name for name in names if is_document(name)]
+    return [Path(name) for name in without_cards(str(path) for path in sorted(found) if path.is_file())]
 
 
 def _remote_documents_below(address: str) -> list[str]:
@@ -147,22 +180,13 @@ def _remote_documents_below(address: str) -> list[str]:
     try:
         system, folder = fsspec.url_to_fs(address)
         below = sorted(system.find(folder)) if system.isdir(folder) else []
-        paths = [PurePosixPath(path) for path in below]
         inside = len(PurePosixPath(folder).parts)
-        found = [
-            path
-            for path in paths
-            if _kind(path.name)
-            and path.name not in _ABOUT_DATA
-            and not any(part.startswith(".") for part in path.parts[inside:])
-        ]
-        return [str(system.unstrip_protocol(str(p))) for p in [p for p in found if not _is_card(p)] or found]
+        # A hidden folder hides what is in it.
+        shown = [path for path in below if not any(p.startswith(".") for p in PurePosixPath(path).parts[inside:])]
+        found = without_cards(path for path in shown if is_document(PurePosixPath(path).name))
+        return [str(system.unstrip_protocol(path)) for path in found]
     except (OSError, ValueError, ImportError) as error:
         raise LadmError(f"no such source: {address}: {one_line(error)}") from None
-
-
-def _is_card(path: PurePath) -> bool:
-    return _kind(path.name) == "text" and path.name.split(".")[0].split("-")[0].lower() in _CARDS
 
 
 def _is_pattern(name: str) -> bool:
@@ -182,7 +206,7 @@ def _matching(pattern: str) -> list[str]:
 
 
 def _file(name: str) -> Source:
-    kind = _kind(name)
+    kind = kind_of(name)
     if kind is None:
         raise LadmError(f"{name}: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)")
     try:
@@ -192,14 +216,3 @@ def _file(name: str) -> Source:
         return Source(name, kind, f"{info['size']} {info['mtime']}" if local else str(system.ukey(path)))
     except (OSError, ValueError, ImportError) as error:
         raise LadmError(f"no such source: {name}: {one_line(error)}") from None
-
-
-def _kind(name: str) -> Literal["json", "parquet", "text"] | None:
-    bare = name.lower()
-    for suffix in _PACKED_SUFFIXES:
-        bare = bare.removesuffix(suffix)
-    if bare.endswith(_JSON_SUFFIXES):
-        return "json"
-    if bare.endswith(".parquet"):
-        return "parquet"
-    return "text" if bare.endswith((".txt", ".md")) else None
