@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,11 @@ def results(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def short_rows(save_rows: Any, golden: dict[str, Any]) -> str:
     return str(save_rows(topical_rows(golden, [700, 512, 700, 650, 512, 700, 512])))
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """Training on a CPU flushes denormal numbers to zero, for its whole process; the next test has them again."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)

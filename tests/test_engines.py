@@ -333,7 +333,7 @@ hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(100
         pass
 
 
-SUPERVISOR = """
+WATCHER = """
 import sys
 if __name__ == "__main__":
     from ladm.scoring.score import score
@@ -346,7 +346,7 @@ if __name__ == "__main__":
 
 
 def test_a_process_that_only_watches_workers_imports_no_torch(tmp_path: Path, short_rows: str) -> None:
-    (tmp_path / "supervisor.py").write_text(SUPERVISOR)
+    (tmp_path / "supervisor.py").write_text(WATCHER)
     words = [sys.executable, str(tmp_path / "supervisor.py"), short_rows, str(GOLDEN), str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["7", "False"]

@@ -88,6 +88,7 @@ def test_influence_is_the_preconditioned_inner_product(pack: Path) -> None:
     assert rows[2]["loss"] == pytest.approx(losses(ids[2]).mean().item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_prolong_and_longattn_are_measured_too(pack: Path) -> None:
     from transformers import AutoModelForCausalLM
 

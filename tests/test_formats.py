@@ -94,7 +94,7 @@ def test_a_finished_run_of_format_3_is_read_by_every_command(
 ) -> None:
     before = results(old)
     assert ladm("status", old).stdout.startswith("finished: 7 of 7 rows\nunits: 1 of 1 sealed\n  too_short: 1\n")
-    assert ladm("verify", old, "--deep").stdout == f"{old} is sound: 7 rows, 1 units\n"
+    assert ladm("verify", old, "--deep").stdout == f"{old} is sound: 7 rows, 1 unit\n"
     selected = ladm("select", old, "--rows", rows, "--tokens", "1k", "--output", tmp_path / "subset")
     assert selected.exit_code == 0, selected.output
     assert ladm("inspect", old, "--device", "cpu").exit_code == 0

@@ -212,7 +212,7 @@ def test_nothing_of_the_size_of_all_pairs_is_made(variant: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
-@pytest.mark.parametrize("own_weight", [5.0, 20.0, 80.0])
+@pytest.mark.parametrize("own_weight", [pytest.param(5.0, marks=pytest.mark.slow), 20.0, 80.0])
 def test_rows_whose_own_span_holds_nearly_all_the_mass(own_weight: float, backend: str) -> None:
     """Keys that answer only to their own span: the prefix share falls to e^-80 and less."""
     T, l, D = 256, 8, 40

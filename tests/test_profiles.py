@@ -273,7 +273,7 @@ def test_a_profile_with_another_digit_is_refused_unless_its_checksum_is_removed(
     ("change", "message"),
     [
         (lambda p: p.update(format=9), "format 9, and this version reads 1"),
-        (lambda p: p["score"].update(reduce="sum"), "no reduction 'sum'; there is mean, median, geometric"),
+        (lambda p: p["score"].update(reduce="sum"), "no reduction 'sum'; there is mean, median, geometric, signed"),
         (lambda p: p["score"].update(layers=[]), "a score needs at least one layer"),
         (lambda p: p["score"].update(weights=[1.0, 2.0]), "2 weights for 1 layers or heads, or none above 0"),
         (lambda p: p["score"].update(weights=[0.0]), "1 weights for 1 layers or heads, or none above 0"),

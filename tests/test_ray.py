@@ -106,6 +106,7 @@ def test_a_scorer_that_cannot_be_made_ends_the_run(rows: Rows, tmp_path: Path) -
         score_with_ray(tmp_path / "run", rows, fakes.make_failing)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_actors_that_die_while_they_start_end_the_run(
     rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

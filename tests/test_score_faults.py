@@ -105,10 +105,10 @@ def whole_input_faults(tmp_path: Path, save_rows: Any, golden: Any) -> dict[str,
         ),
         "quite unknown key": (
             (good, *model, *out, "--config", f"{t}/other.yaml"), 2,
-            f"--config {t}/other.yaml: unknown key 'fruit'; the keys are rows, model, output, variant, span_tokens, "
-            "m, n, n0, d_afs, d_cds, ablation, reduce, layers, record, score, profile, dtype, backend, attention, "
-            "fused, device, engine, workers, shard, allow_other_tokenizer, batch_size, limit, dry_run, max_errors, "
-            "fail_fast, retry_errors",
+            f"--config {t}/other.yaml: unknown key 'fruit'; the keys are variant, span_tokens, m, n, n0, d_afs, "
+            "d_cds, ablation, rows, model, output, reduce, layers, record, score, profile, signals, context_gain, "
+            "unigrams, prolong_pairs, dtype, backend, attention, fused, device, engine, workers, shard, "
+            "allow_other_tokenizer, batch_size, limit, dry_run, max_errors, fail_fast, retry_errors",
         ),
         "wrong type": (
             (good, *model, *out, "--config", f"{t}/typed.yaml"), 2,

@@ -17,6 +17,7 @@ sys.path.append(str(SCRIPT.parent))
 import table5  # noqa: E402
 
 
+@pytest.mark.slow
 def test_strides_are_compared_on_intact_rows(tmp_path: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

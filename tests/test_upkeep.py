@@ -147,14 +147,15 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
     lines = (run / "sorted_by_score.jsonl").read_text().splitlines(keepends=True)
     (run / "sorted_by_score.jsonl").write_text("".join([lines[1], lines[0], *lines[2:]]))
     result = ladm("verify", run)
-    assert result.stdout == (f"{run}/sorted_by_score.jsonl, line 1, and row 1 of scores.parquet differ\n")
+    other = (
+        "is damaged: its content does not match the digest in scores.parquet; remove both, and ladm score writes them"
+    )
+    assert result.stdout == f"{run}/sorted_by_score.jsonl {other} again\n"
     assert result.stderr == f"ladm: {run} is not sound: 1 problem\n"
     (run / "sorted_by_score.jsonl").write_text("".join(lines))
     whole = (run / "errors.jsonl").read_bytes()
     (run / "errors.jsonl").write_text("")
-    assert ladm("verify", run).stdout == (
-        f"{run}: 38 scores and 0 errors are not 40 rows\n{run}/errors.jsonl is not what the units hold\n"
-    )
+    assert ladm("verify", run).stdout == f"{run}/errors.jsonl {other} again\n"
     (run / "errors.jsonl").write_bytes(whole)
     unit.unlink()
     assert ladm("verify", run).stdout == f"{run} has results, and units of it are missing\n"
