@@ -116,6 +116,46 @@ def test_the_same_command_goes_on_and_another_is_refused(
     )
 
 
+def test_a_wrong_key_lists_the_keys_and_binds_nothing(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "job"
+    words = job_words(shard, talking, output)
+    keys = "the keys are text, id, url, dump, language, token_count, page_ends"
+    for flags, missing in ((("--text-key", "body"), "body"), (("--domain-key", "topic"), "topic")):
+        result = ladm(*words, *flags)
+        assert result.exit_code == 1
+        assert f"none of the first 12 documents has {missing}; {keys}: give " in result.stderr.splitlines()[-1]
+    result = ladm(*words, "--length", "5000")
+    assert (result.exit_code, "no document has 5,000 tokens" in result.stderr) == (1, True)
+    again = ladm(*words)
+    assert again.exit_code == 0, again.output
+    assert f"{output} was started before and has no rows yet; starting again" in again.stderr
+    assert yaml.safe_load((output / "job.yaml").read_text())["length"] == 512
+
+
+@pytest.mark.parametrize("remedy", [("--tokens", "2k"), ("--tokens", "1M", "--allow-small-pool"), ("--documents", "3")])
+def test_a_budget_that_was_too_great_binds_nothing(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path, remedy: tuple[str, ...]
+) -> None:
+    output = tmp_path / "job"
+    words = job_words(shard, talking, output)
+    rest = [*words[:4], *words[6:]]
+    assert "fewer than --tokens" in ladm(*rest, "--tokens", "1M").stderr
+    other = ladm(*rest, *remedy, "--length", "256")
+    assert (other.exit_code, other.stderr.splitlines()[-1]) == (1, "  --length: 512 before, 256 now")
+    result = ladm(*rest, *remedy)
+    assert result.exit_code == 0, result.output
+    # Now there is a subset, which another budget would contradict.
+    other = ladm(*rest, "--tokens", "1k")
+    assert other.exit_code == 1
+    assert f"{output} was started with something else" in other.stderr
+    job = yaml.safe_load((output / "job.yaml").read_text())
+    assert (job.get("tokens"), job.get("documents"), job.get("allow_small_pool")) == {
+        "2k": (2000, None, None), "1M": (1_000_000, None, True), "3": (None, 3, None)
+    }[remedy[1]]  # fmt: skip
+
+
 def test_a_killed_job_ends_with_the_same_bytes(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
     whole, output = tmp_path / "whole", tmp_path / "job"
     assert ladm(*job_words(shard, talking, whole)).exit_code == 0
@@ -166,8 +206,8 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
     result = ladm(*[*words[:4], "--tokens", "1M", *words[6:]])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         1,
-        "ladm: the rows have 6,144 tokens, fewer than --tokens 1,000,000; give a smaller budget or more documents, or "
-        "take all of it with --allow-small-pool",
+        "ladm: the rows have 6,144 tokens, fewer than --tokens 1,000,000; give a smaller budget, take all of it with "
+        "--allow-small-pool, or give more documents and another --output",
     )
     assert not (tmp_path / "job" / "scores").exists()
     (tmp_path / "other" / "scores").mkdir(parents=True)

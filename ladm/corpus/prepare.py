@@ -36,7 +36,7 @@ from ladm.storage.json_object import json_with_checksum, read_json_object
 from ladm.storage.locks import locked
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 
-__all__ = ["REASONS", "PreparedRows", "Progress", "prepare"]
+__all__ = ["REASONS", "PreparedRows", "Progress", "has_sealed_rows", "prepare"]
 
 RECORD_FILE = "prepare.json"
 WORK_FOLDER = ".preparing"
@@ -137,6 +137,11 @@ def _start(folder: OutputFolder, work: Path, identity: dict[str, Any]) -> None:
     folder.start(identity)
 
 
+def has_sealed_rows(output: Path) -> bool:
+    """Is anything there that a preparation with other settings could not use?"""
+    return (output / RECORD_FILE).is_file() or any((output / WORK_FOLDER).glob("*.parquet"))
+
+
 def _finished(output: Path, identity: dict[str, Any]) -> PreparedRows | None:
     """The rows that are there. Raises LadmError where they were made with something else, or are more than wanted."""
     path = output / RECORD_FILE
@@ -195,6 +200,8 @@ def _finish(
     if rows == 0 and bad_files and not counts:
         raise StorageError("; ".join(bad_files.values()))
     if rows == 0:
+        # Blocks without a row must not bind the folder to the --length that left none.
+        shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
         raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}")
     with io_errors(output, "write"):
         # First: until the new record is written, a folder whose data set is being replaced is not finished.

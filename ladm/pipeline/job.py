@@ -1,22 +1,27 @@
 """`OUT/job.yaml`: a job as a file of flags, everything that was found out written down. Imports no torch.
 
 The file is written before the first row is, so that a resume uses what was found the first time; with
-`ladm run --config OUT/job.yaml -o OTHER` it repeats the job.
+`ladm run --config OUT/job.yaml -o OTHER` it repeats the job. A flag binds once something is stored that was made with
+it; until then a resume may have another value, which replaces the one in the file.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ladm.corpus.prepare import has_sealed_rows
 from ladm.errors import LadmError
+from ladm.runs.layout import IDENTITY_FILE
+from ladm.selection.manifest import MANIFEST_FILE
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import settings_of
-from ladm.settings.pipeline import PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values
-from ladm.storage.files import create_once, io_errors, remove_abandoned
+from ladm.settings.pipeline import PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
+from ladm.storage.files import create_once, io_errors, remove_abandoned, write_whole
 from ladm.storage.identity import require_same
 
 JOB_FILE = "job.yaml"
@@ -48,22 +53,36 @@ class JobFolder:
                     "another folder"
                 )
 
+    def bound_fields(self) -> frozenset[str]:
+        """The settings that what is stored was made with; a resume must have the same."""
+        parts = 0
+        if (Path(self.subset) / MANIFEST_FILE).is_file():
+            parts = 3
+        elif (Path(self.scores) / IDENTITY_FILE).is_file():
+            parts = 2
+        elif has_sealed_rows(Path(self.rows)):
+            parts = 1
+        return frozenset().union(*fields_by_part()[:parts]) - set(_FREE_TO_CHANGE)
+
     def start(self, job: Any) -> None:
         """Write the job down."""
         with io_errors(self.path, "create"):
             self.path.mkdir(parents=True, exist_ok=True)
-        values = {name: _plain(name, value) for name, value in changed_values(job).items()}
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         remove_abandoned(self._job)
-        create_once(self._job, f"# ladm run --config {JOB_FILE}\n{text}".encode())
+        create_once(self._job, _text(job))
+
+    def replace(self, job: Any) -> None:
+        """Write the job down in place of the one that is there. Only for the holder of the lock."""
+        write_whole(self._job, [_text(job)])
 
     def resume(self, job: Any) -> Any:
-        """The job as it was started, with what may change taken from `job`.
+        """The job as it was started, with what may change taken from `job`. Only for the holder of the lock.
 
         Raises LadmError with the flags that differ; what `job` leaves open is as it was found.
         """
         had = RunSettings(**read_config(self._job, RunSettings))
-        fixed = [field for field in settings_of(RunSettings) if field.name not in _FREE_TO_CHANGE]
+        bound = self.bound_fields()
+        fixed = [field for field in settings_of(RunSettings) if field.name in bound]
         now, before = {}, {}
         for field in fixed:
             mine, old = (_plain(field.name, getattr(each, field.name)) for each in (job, had))
@@ -71,9 +90,18 @@ class JobFolder:
             if mine is not None:
                 now[field.flag], before[field.flag] = mine, old
         require_same(self.path, before, now)
-        free = {name: getattr(job, name) for name in _FREE_TO_CHANGE if hasattr(job, name)}
-        kept = {field.name: getattr(had, field.name) for field in fixed}
-        return RunSettings(**kept | free)
+        resumed = dataclasses.replace(job, **{field.name: getattr(had, field.name) for field in fixed})
+        # Values of flags that never bind may stay as they were in the file.
+        kept = {name: getattr(had, name) for name in _FREE_TO_CHANGE if hasattr(had, name)}
+        if (recorded := dataclasses.replace(resumed, **kept)) != had:
+            self.replace(recorded)
+        return resumed
+
+
+def _text(job: Any) -> bytes:
+    values = {name: _plain(name, value) for name, value in changed_values(job).items()}
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return f"# ladm run --config {JOB_FILE}\n{text}".encode()
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import fsspec
 import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
+from ladm.corpus.missing_keys import require_keys
 from ladm.corpus.other_stages import require_documents
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.prepare import Progress as Preparing
@@ -24,6 +24,7 @@ from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.modeling.model_files import HUB_ID, hub_name
 from ladm.pipeline.job import JobFolder
 from ladm.pipeline.look import UNKNOWN, choose_length, find_domains, look_at
+from ladm.pipeline.timing import PartTimer
 from ladm.progress import Echo, Progress
 from ladm.report.page import write_report
 from ladm.runs.results import Summary
@@ -71,17 +72,29 @@ def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
     possible; for a folder that holds something else; and for a budget beyond the rows, before they are scored.
     """
     folder = JobFolder(Path(settings.output))
-    if folder.is_started:
-        job = folder.resume(settings)
-        echo(f"{folder.path} was started before; going on with it")
-    else:
+    was_started = folder.is_started
+    if not was_started:
         folder.require_free()
         job = _resolve(settings, model_facts(settings.model), echo)
         # Written before any row: a resume must use the length that was found, whatever the documents are by then.
         folder.start(job)
     # A second launch of the same job would otherwise prepare and select beside this one.
     with locked(folder.path):
+        if was_started:
+            job = _resume(folder, settings, echo)
         return _Parts(job=job, folder=folder, echo=echo, bars=bars).run()
+
+
+def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
+    """The settings to go on with; those of a first try that stored nothing do not count."""
+    if folder.bound_fields():
+        job = folder.resume(settings)
+        echo(f"{folder.path} was started before; going on with it")
+        return job
+    echo(f"{folder.path} was started before and has no rows yet; starting again")
+    job = _resolve(settings, model_facts(settings.model), echo)
+    folder.replace(job)
+    return job
 
 
 def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
@@ -93,6 +106,7 @@ def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
     sources = _sources(settings)
     echo(f"sources   {len(sources):,} ({_kinds(sources)})")
     tokenizer = load_tokenizer(settings.tokenizer or settings.model, bos=settings.bos)
+    _require_keys(settings, sources)
     echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
     if settings.length is not None and (settings.domain_key is not None or settings.domain is not None):
         return settings
@@ -111,6 +125,14 @@ def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
         values = f"{domains.key}: {domains.values:,} value{'s' if domains.values > 1 else ''}"
         echo(f"domains   {values if domains.key else 'none found: all documents are one'}")
     return dataclasses.replace(settings, **found)
+
+
+def _require_keys(settings: Any, sources: list[Source]) -> None:
+    """Raise LadmError, with the keys there are, where the documents lack the keys that the flags say."""
+    key = DOMAIN_KEY if settings.domain_key in (None, NO_DOMAINS) else settings.domain_key
+    # A domain that no flag says is found in the documents, or is the same for all.
+    domain = UNKNOWN if settings.domain_key in (None, NO_DOMAINS) else None
+    require_keys(prepare_settings(settings, rows="rows", length=1, domain_key=key, domain=domain), sources)
 
 
 def _kinds(sources: list[Source]) -> str:
@@ -199,8 +221,8 @@ class _Parts:
         pool = int(open_rows(rows).lengths().sum())
         if pool < tokens:
             raise LadmError(
-                f"the rows have {pool:,} tokens, fewer than --tokens {tokens:,}; give a smaller budget or more "
-                "documents, or take all of it with --allow-small-pool"
+                f"the rows have {pool:,} tokens, fewer than --tokens {tokens:,}; give a smaller budget, take "
+                "all of it with --allow-small-pool, or give more documents and another --output"
             )
 
     def _select(self, rows: str, key: str) -> Manifest:
@@ -214,22 +236,8 @@ class _Parts:
             push_subset(subset, self.job.push, remedy="run the same command again")
         return read_manifest(subset)
 
-    def _timed(self, part: str) -> _Timed:
-        return _Timed(part, self.seconds, self.cpu_seconds)
-
-
-class _Timed:
-    """Measures a part of the job."""
-
-    def __init__(self, part: str, seconds: dict[str, float], cpu_seconds: dict[str, float]) -> None:
-        self._part, self._seconds, self._cpu_seconds = part, seconds, cpu_seconds
-
-    def __enter__(self) -> None:
-        self._started, self._cpu_started = time.perf_counter(), time.process_time()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds[self._part] = time.perf_counter() - self._started
-        self._cpu_seconds[self._part] = time.process_time() - self._cpu_started
+    def _timed(self, part: str) -> PartTimer:
+        return PartTimer(part, self.seconds, self.cpu_seconds)
 
 
 def summary_lines(result: JobResult) -> Iterator[str]:

@@ -126,3 +126,12 @@ def changed_values(job: Any) -> dict[str, Any]:
         field.key: getattr(job, field.name) for field in settings_of(RunSettings)
         if getattr(job, field.name) != field.default
     }  # fmt: skip
+
+
+def fields_by_part() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """The names of the settings that rows, scores and the subset are made with; one that two use is the first's."""
+    rows, scores, subset = (
+        frozenset(field.name for field in settings_of(kind)) - {*_LEFT_OUT[kind]} for kind in _LEFT_OUT
+    )
+    own = frozenset(_OWN) | rows
+    return own, scores - own, subset - scores - own
