@@ -49,7 +49,7 @@ ladm select $toy/rescored --rows $toy/rows --documents 8 --allow-small-pool --by
 
 # where the scores of the best three documents and of the worst come from, every column, and the guarded cut: an HTML page
 ladm inspect $toy/rescored > /dev/null
-ladm report $toy/rescored --subset $toy/guarded --output $toy/report.html > /dev/null
+ladm report $toy/rescored --subset $toy/guarded --domain-key none --output $toy/report.html > /dev/null
 
 echo
 python scripts/toy/report.py $toy/rows $toy/scores --guarded $toy/guarded --model $toy/model "$@"
