@@ -15,7 +15,7 @@ from conftest import SMALL, results, topical_rows
 from ladm.annotation import annotate as module
 from ladm.runs.columns import column_names, read_columns
 from ladm.runs.folder import Run
-from ladm.settings.comparison import AnnotateSettings
+from ladm.settings.runs import AnnotateSettings
 from ladm.signals.text_statistics import COLUMNS, UnigramTable, text_statistics
 
 Command = Callable[..., Result]
@@ -134,3 +134,97 @@ def test_another_table_and_other_rows(
     assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
     (full / "scores.parquet").unlink()
     assert ladm("annotate", full).exit_code == 3
+
+
+def test_annotate_and_score_go_on_with_what_the_other_made(
+    ladm: Command, scored: tuple[list[dict[str, Any]], str, Path]
+) -> None:
+    _, rows, run = scored
+    text = run / "signals" / "text"
+    score = ("score", rows, *SMALL, "--signals", "text", "--output", run)
+    annotate = ("annotate", run, "--num-proc", "1")
+    for first, second, message in (
+        (annotate, score, "already finished"), (score, annotate, "annotated already: 39 rows"),
+    ):  # fmt: skip
+        assert ladm(*first).exit_code == 0
+        finished = results(text)
+        again = ladm(*second)
+        assert again.exit_code == 0, again.output
+        assert again.stdout.startswith(message)
+        # One that was stopped: the results are gone, and a unit with them.
+        for path in (text / "units" / "000001.jsonl", text / "sorted_by_score.jsonl"):
+            path.unlink()
+        assert ladm(*second).exit_code == 0
+        assert results(text) == finished
+        shutil.rmtree(text)
+
+
+def test_a_grown_run_is_annotated_further(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, [512] * 21)
+    for row in rows[:20]:
+        row["input_ids"] = [token % 400 for token in row["input_ids"]]
+    # The last row has ids behind the table of the first 18, for which it has no count.
+    assert max(rows[20]["input_ids"]) > 400
+    folder, run, text = save_rows(rows), tmp_path / "run", tmp_path / "run" / "signals" / "text"
+    score = ("score", folder, *SMALL, "--signals", "cds", "--output", run)
+    assert ladm(*score, "--limit", "18").exit_code == 0
+    assert ladm("annotate", run, "--num-proc", "1").exit_code == 0
+    before, table = read_columns(Run.read(run), ["far_rare"]).to_pylist(), (text / "unigrams.npy").read_bytes()
+    assert ladm(*score).exit_code == 0
+    result = ladm("annotate", run, "--num-proc", "1")
+    assert result.exit_code == 0, result.output
+    assert "adding 3 rows to the 18 of the run" in result.stderr
+    after = {row["position"]: row for row in read_columns(Run.read(run), ["far_rare"]).to_pylist()}
+    assert sorted(after) == list(range(21))
+    assert all(after[row["position"]] == row for row in before)
+    assert (text / "unigrams.npy").read_bytes() == table
+    assert ladm("verify", run).exit_code == 0
+
+
+def test_a_table_that_a_failed_start_left_is_not_used(
+    ladm: Command, scored: tuple[list[dict[str, Any]], str, Path]
+) -> None:
+    _, _, run = scored
+    text = run / "signals" / "text"
+    assert ladm("annotate", run, "--num-proc", "1").exit_code == 0
+    table = (text / "unigrams.npy").read_bytes()
+    shutil.rmtree(text)
+    text.mkdir()
+    np.save(text / "unigrams.npy", np.arange(9))
+    assert ladm("annotate", run, "--num-proc", "1").exit_code == 0
+    assert (text / "unigrams.npy").read_bytes() == table
+
+
+def test_a_damaged_table_is_an_error_and_is_found_by_verify(
+    ladm: Command, scored: tuple[list[dict[str, Any]], str, Path]
+) -> None:
+    _, rows, run = scored
+    path = run / "signals" / "text" / "unigrams.npy"
+    assert ladm("annotate", run, "--num-proc", "1").exit_code == 0
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8] + b"\1" + whole[-7:])
+    message = (
+        f"{path} is damaged: it is not the table that the run was started with; remove it, and the command that made "
+        "the run counts it again"
+    )
+    for command in (("annotate", run), ("score", rows, *SMALL, "--signals", "text", "--output", run)):
+        result = ladm(*command)
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (74, f"ladm: {message}")
+    verified = ladm("verify", run)
+    assert (verified.exit_code, verified.stdout) == (1, f"{message}\n")
+    path.unlink()
+    assert ladm("annotate", run, "--num-proc", "1").exit_code == 0
+    assert path.read_bytes() == whole
+
+
+def test_verify_compares_an_added_signal_with_its_run(
+    ladm: Command, scored: tuple[list[dict[str, Any]], str, Path], save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    _, _, run = scored
+    other, text = tmp_path / "other_run", run / "signals" / "text"
+    rows = save_rows([row | {"index": 50 + k} for k, row in enumerate(topical_rows(golden, LENGTHS))], "others")
+    assert ladm("score", rows, *SMALL, "--signals", "cds", "--output", other).exit_code == 0
+    assert ladm("annotate", other, "--num-proc", "1").exit_code == 0
+    shutil.copytree(other / "signals", run / "signals")
+    result = ladm("verify", run)
+    assert (result.exit_code, result.stdout) == (1, f"{text} was made from other rows than {run}; remove it\n")

@@ -99,6 +99,12 @@ def test_files_of_a_run(world: World, tmp_path: Path, name: str) -> None:
     check(world.folder / "run" / name, world.readers(), tmp_path / "out")
 
 
+def test_the_table_of_unigrams(world: World, tmp_path: Path) -> None:
+    """Resumed rows would be counted by another table than those that are there."""
+    readers = world.readers()
+    check(world.folder / "run" / "unigrams.npy", {n: readers[n] for n in ("verify", "score again")}, tmp_path / "out")
+
+
 def test_files_beside_a_run(world: World, tmp_path: Path) -> None:
     """A subset's manifest, an inspected document, and the files of a rescored run."""
     readers = world.readers()

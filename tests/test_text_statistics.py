@@ -48,7 +48,7 @@ def test_far_rare_counts_rare_tokens_whose_last_occurrence_is_far_back() -> None
     last: dict[int, int] = {}
     expected = 0
     for t, x in enumerate(ids.tolist()):
-        expected += table.log_probability_V[x] < -8 and x in last and t - last[x] >= T / 8
+        expected += table.log_probability(np.array([x])).item() < -8 and x in last and t - last[x] >= T / 8
         last[x] = t
     assert expected == 1
     found = text_statistics(ids, None, unigrams=table)
@@ -74,5 +74,10 @@ def test_statistics_of_the_text_and_of_the_ids() -> None:
 
 def test_the_table_adds_one_to_every_count() -> None:
     table = UnigramTable.count([np.array([0, 0, 1])], vocab_size=3)
-    assert np.exp(table.log_probability_V) == pytest.approx([3 / 6, 2 / 6, 1 / 6])
+    assert np.exp(table.log_probability(np.arange(3))) == pytest.approx([3 / 6, 2 / 6, 1 / 6])
     assert table.digest() != UnigramTable.count([np.array([0, 1, 1])], vocab_size=3).digest()
+
+
+def test_an_id_that_the_table_lacks_counts_as_never_seen() -> None:
+    table = UnigramTable.count([np.array([0, 0, 1])], vocab_size=3)
+    assert np.exp(table.log_probability(np.array([2, 3, 4_000]))) == pytest.approx([1 / 6] * 3)

@@ -10,8 +10,14 @@ from ladm.cli.options import settings_command
 from ladm.cli.scoring import print_summary
 from ladm.cli.terminal import AS_JSON, is_set, next_step, note, print_result, quieten_libraries, scoring_bar, show
 from ladm.errors import IncompleteError, LadmError, count_of
-from ladm.settings.comparison import AnnotateSettings
-from ladm.settings.runs import InspectSettings, ReportSettings, RescoreSettings, StatusSettings, VerifySettings
+from ladm.settings.runs import (
+    AnnotateSettings,
+    InspectSettings,
+    ReportSettings,
+    RescoreSettings,
+    StatusSettings,
+    VerifySettings,
+)
 
 
 @settings_command(

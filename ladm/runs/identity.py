@@ -10,7 +10,7 @@ from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind, Method
 from ladm.method.reduction import Reduction, kept_column
 from ladm.settings.common import DType
-from ladm.settings.signals import CDS
+from ladm.settings.signals import CDS, TEXT
 
 FORMAT = 5
 """5: CDS with and without sigma, of plain and value-weighted PFS, copy share and sink mass of every layer are stored.
@@ -181,6 +181,10 @@ class RunIdentity:
     def model_sha256(self) -> dict[str, str]:
         return cast(dict[str, str], self.content["model"]["sha256"])
 
+    def has_model_of(self, other: RunIdentity) -> bool:
+        """Were both made with the same model? Runs of statistics of texts may name none."""
+        return bool(self.content.get("model") == other.content.get("model"))
+
     @property
     def data(self) -> dict[str, Any]:
         """Number and digest of the rows, as in `Rows.identity`."""
@@ -232,6 +236,30 @@ class RunIdentity:
                 "about": {key: value for key, value in self.about.items() if key != "profile"}
                 | {"rescored_from": source}
                 | ({} if profile is None else {"profile": str(Path(profile).absolute())}),
+            }
+        )
+
+    def with_text(self, how: dict[str, str]) -> RunIdentity:
+        """The identity of the statistics of texts that are added to this run; `how` as in `signals`.
+
+        Whichever command adds them: no statistic depends on a device, a precision or a package.
+        """
+        return RunIdentity(
+            {
+                "format": FORMAT,
+                "settings": {"method": TEXT},
+                "layers": [],
+                "score": {},
+                "signals": {TEXT: how},
+                # Those of the run, for whoever asks which rows of which model these are.
+                "model": self.content.get("model", {}),
+                "tokenizer": self.content.get("tokenizer", {}),
+                "versions": {},
+                "data": self.data,
+                "dtype": "float32",
+                "backend": {"device": "cpu", "attention": "none", "focus": "none"},
+                "unit_rows": self.unit_rows,
+                "about": {name: self.about.get(name, "") for name in ("rows", "model")},
             }
         )
 

@@ -15,10 +15,12 @@ import xxhash
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, count_of
 from ladm.runs.folder import Run, Unit, read_if_there
+from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import ERRORS_FILE, IDENTITY_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
 from ladm.runs.records import ScoredRow
 from ladm.runs.results import columns_of, digest_of_file, read_scores, require_digest
 from ladm.runs.status import require_whole_if_rescored
+from ladm.runs.unigrams import counts_of_run
 
 ROWS_AT_A_TIME = 10_000
 
@@ -55,14 +57,29 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
         yield from _verify_results(run, None if run.identity.is_rescored or unfinished else (lines, errors))
         if unfinished:
             yield f"{run.folder} has results, and units of it are missing"
+    try:
+        counts_of_run(run)
+    except LadmError as error:
+        yield str(error)
     if deep:
         yield from _verify_identity(run)
     # A signal that was added later is a run of its own; its messages name its folder.
-    for folder in sorted((run.folder / SIGNALS).glob(f"*/{IDENTITY_FILE}")):
+    for path in sorted((run.folder / SIGNALS).glob(f"*/{IDENTITY_FILE}")):
         try:
-            yield from verify(Run.read(folder.parent), deep=deep)
+            added = Run.read(path.parent)
+            # Not deep: rows and model are read once, for the run, and those of its signals compared with the run's.
+            yield from verify(added, deep=False)
+            yield from _verify_added(added.folder, added.identity, run.identity)
         except LadmError as error:
             yield str(error)
+
+
+def _verify_added(folder: Path, added: RunIdentity, run: RunIdentity) -> Iterator[str]:
+    """Is an added signal one of the run's rows, and of its model? It may have fewer rows than a run that has grown."""
+    if added.num_rows >= run.num_rows and added.data != run.data:
+        yield f"{folder} was made from other rows than {folder.parent.parent}; remove it"
+    if not added.has_model_of(run):
+        yield f"{folder} was made with another model than {folder.parent.parent}; remove it"
 
 
 def _read_open(path: Path, unit: Unit) -> None:

@@ -19,6 +19,7 @@ from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import CDS, CONTEXT_GAIN, LONGATTN, PROLONG, TEXT
 from ladm.signals.scorer import Scorer
 from ladm.signals.text_columns import TextColumns, read_unigrams
+from ladm.signals.text_scorer import TextScorer
 
 if TYPE_CHECKING:
     from ladm.modeling.observer import Observer
@@ -94,7 +95,10 @@ def make_plan(
             f"{settings.profile} was calibrated for another model: it names layer {max(profile.reduction.layers)}, and "
             f"{facts.name} has layers 0-{facts.num_layers - 1}"
         )
-    layers = facts.choose_layers(parse_layers(settings.layers))
+    # Only CDS has windowed layers barred. Without it nothing reads the layers of the plan.
+    layers = tuple(range(facts.num_layers))
+    if CDS in settings.signal_names:
+        layers = facts.choose_layers(parse_layers(settings.layers))
     placement = placement_from(os.environ) if settings.shard is None else Placement(shard=parse_shard(settings.shard))
     cluster = None
     if settings.engine == "ray":
@@ -188,11 +192,14 @@ def load_planned(plan: Plan, device: str) -> Observer:
 
 
 def _load_scorer(plan: Plan, device: str) -> Scorer:
+    settings, names = plan.settings, plan.signals
+    # Before torch is imported: statistics of texts alone need no model, and must not wait for one to load.
+    if names == (TEXT,) and plan.text is not None:
+        return TextScorer(columns=plan.text, vocab_size=plan.facts.vocab_size)
     from ladm.signals.forward_pass import PassSignals
     from ladm.signals.prolong_scorer import ProlongScorer
     from ladm.signals.row_scorer import RowScorer
 
-    settings, names = plan.settings, plan.signals
     if names == (PROLONG,):
         return ProlongScorer(load_planned(plan, device), most_pairs=settings.prolong_pairs)
     if PROLONG in names:
@@ -205,9 +212,9 @@ def _load_scorer(plan: Plan, device: str) -> Scorer:
         record=settings.record,
         backend=plan.hardware.backend,
     )
-    # Statistics of texts alone need no model, and must not wait for one to load.
-    observer = None if names == (TEXT,) else load_planned(plan, device)
-    return RowScorer(plan.facts, observer, settings, signals=signals, reduction=plan.reduction, text=plan.text)
+    return RowScorer(
+        plan.facts, load_planned(plan, device), settings, signals=signals, reduction=plan.reduction, text=plan.text
+    )
 
 
 def _batch_rows(size: int | None, tokens: int, num_tokens: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,13 +17,13 @@ from ladm.progress import Echo, NoProgress, Progress, silent
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.growth import resume_or_grow
 from ladm.runs.identity import RunIdentity
-from ladm.runs.layout import IDENTITY_FILE, RESULT_FILES, UNIGRAMS_FILE
+from ladm.runs.layout import IDENTITY_FILE, RESULT_FILES
 from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.results import summarise
 from ladm.scoring.background import in_background
-from ladm.scoring.engines.job import nothing_early
+from ladm.scoring.engines.job import WorkerConfig, nothing_early
 from ladm.scoring.engines.processes import EarlyWorker, early_worker, threads_of_worker
-from ladm.scoring.identity import identity_of, machine_identity
+from ladm.scoring.identity import absolute_name, checked_scorer, identity_of, machine_identity
 from ladm.scoring.plan import Plan
 from ladm.scoring.plan_report import describe_plan, prolong_cost
 from ladm.scoring.result import ScoreResult
@@ -33,8 +34,7 @@ from ladm.scoring.sink_warning import sink_warning
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import PROLONG
 from ladm.signals.text_columns import TEXT as TEXT_COLUMN
-from ladm.signals.text_columns import TextColumns, count_unigrams, read_unigrams
-from ladm.storage.files import write_whole
+from ladm.signals.text_columns import TextColumns, count_unigrams, store_unigrams, unigrams_of_folder
 from ladm.storage.identity import differences
 from ladm.storage.interrupts import stop_on_signals
 from ladm.storage.locks import locked
@@ -121,7 +121,6 @@ class _Command:
             self.echo(f"signal    {name}, added to {run.folder}")
             plan = self._plan(self.choice.of_added(self.settings, name))
             folder = Path(plan.settings.output)
-            folder.parent.mkdir(exist_ok=True)
             with locked(folder, shared=plan.placement is not None):
                 added = self._open(plan, beside=run.identity)
                 finished = added.is_finished and finished
@@ -139,11 +138,9 @@ class _Command:
     def _text_columns(self, plan: Plan, planned: TextColumns) -> TextColumns:
         """The statistics as planned, with what the rows add: their text, and unless it was given the unigrams."""
         folder, vocab_size, unigrams = Path(plan.settings.output), plan.facts.vocab_size, planned.unigrams
-        # A start that failed may have left a table without a run.
-        is_resumed = all((folder / name).exists() for name in (IDENTITY_FILE, UNIGRAMS_FILE))
-        if unigrams is None and is_resumed and not plan.settings.overwrite:
+        if unigrams is None and not plan.settings.overwrite:
             # That of the rows when the run was started: a run that gets more rows must not change those it has.
-            unigrams = read_unigrams(str(folder / UNIGRAMS_FILE), vocab_size=vocab_size)
+            unigrams = unigrams_of_folder(folder)
         return TextColumns(
             unigrams=unigrams or count_unigrams(self.rows, vocab_size=vocab_size),
             has_text=TEXT_COLUMN in self.rows.column_names,
@@ -160,14 +157,17 @@ class _Command:
         identity = identity_of(plan, self.rows, machine=self.machine())
         if beside is not None:
             _require_same_rows_and_model(folder, beside, identity)
+            if plan.text is not None:
+                # As `ladm annotate` would add them, so that either command goes on with what the other started.
+                identity = beside.with_text(plan.text.how())
         if plan.settings.overwrite and (folder / IDENTITY_FILE).exists():
             delete_run(folder)
         is_shared = plan.placement is not None
         run = resume_or_grow(
             folder, identity, first_rows=self.rows.identity_of_first, is_shared=is_shared, echo=self.echo
         )
-        if plan.text is not None and plan.text.unigrams is not None:
-            _write_unigrams(folder / UNIGRAMS_FILE, plan.text.unigrams.file_content())
+        if plan.text is not None:
+            store_unigrams(folder, plan.text)
         if not is_shared:
             run.adopt_shared()
         if plan.settings.retry_errors:
@@ -175,17 +175,33 @@ class _Command:
         return run
 
     def _finish(self, plan: Plan, run: Run) -> None:
-        if not run.is_finished:
-            ScoringPass(
-                plan=plan, run=run, rows=self.rows, echo=self.echo, progress=self.progress, signals=self.signals,
-                take_early=self.early.take if self.early else nothing_early,
-            ).finish_run()  # fmt: skip
+        if run.is_finished:
+            return
+        settings, devices = plan.settings, plan.hardware.devices
+        limit = 0 if settings.fail_fast else settings.max_errors
+        # On one CPU a process of its own costs a start and a copy of the model, and a crash there is rare.
+        alone_on_cpu = plan.placement is None and settings.workers is None and devices == ("cpu",)
+        ScoringPass(
+            run=run, rows=self.rows, worker=self._worker(plan, run), devices=devices, echo=self.echo,
+            progress=self.progress, signals=self.signals, supervised=not alone_on_cpu,
+            most_errors=math.inf if limit is None else limit,
+            shard=None if plan.placement is None else plan.placement.shard, cluster=plan.cluster,
+            take_early=self.early.take if self.early else nothing_early,
+        ).finish_run()  # fmt: skip
 
-
-def _write_unigrams(path: Path, content: bytes) -> None:
-    """Store a table with the run, unless it is there: launches that share the run all have the same."""
-    if not path.exists() or path.read_bytes() != content:
-        write_whole(path, [content])
+    def _worker(self, plan: Plan, run: Run) -> WorkerConfig:
+        make_scorer = plan.make_scorer()
+        if plan.cluster is not None:
+            make_scorer = partial(checked_scorer, make_scorer, plan.facts, run.identity)
+        return WorkerConfig(
+            folder=run.folder.absolute(),
+            rows=absolute_name(plan.settings.rows),
+            limit=plan.settings.limit,
+            rows_sample=self.rows.sample(),
+            make_scorer=make_scorer,
+            batch_rows=plan.batch_rows(),
+            threads=threads_of_worker(plan.settings.workers),
+        )
 
 
 def _require_same_rows_and_model(folder: Path, run: RunIdentity, signal: RunIdentity) -> None:

@@ -20,6 +20,11 @@ ONE_DOMAIN = "all"
 """The name of that one domain."""
 
 
+def run_setting() -> Any:
+    """The run folder of a command that reads one."""
+    return setting("", "", metavar="RUN", required=True, positional=True)
+
+
 def output_setting(help_text: str, *, metavar: str, **more: Any) -> Any:
     """Where the result goes; `-o` in every command."""
     # No default in most commands: a result must not land in whatever folder the user happens to be in.

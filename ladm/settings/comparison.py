@@ -1,11 +1,11 @@
-"""What `ladm top`, `ladm compare` and `ladm annotate` do: their flags with defaults, types, ranges and help."""
+"""What `ladm top` and `ladm compare` do: their flags with defaults, types, ranges and help."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ladm.errors import UsageError
-from ladm.settings.common import domain_key_setting, output_setting
+from ladm.settings.common import domain_key_setting, output_setting, run_setting
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import Settings, setting
 from ladm.settings.quantities import parse_percent
@@ -20,7 +20,7 @@ INTACT = "intact"
 class TopSettings(Settings):
     """The settings of `ladm top`. `rows` None: where the run found them."""
 
-    run: str = setting("", "", metavar="RUN", required=True, positional=True)
+    run: str = run_setting()
     number: int = setting(10, "How many documents.", short="-n", metavar="N", at_least=1)
     by: str = setting("score", "Column or expression to rank by, as in ladm select.", metavar="COLUMN|EXPRESSION")
     worst: bool = setting(False, "The lowest instead of the highest.")
@@ -92,15 +92,3 @@ class CompareSettings(Settings):
         """The columns to compare; empty where the run's are to be taken."""
         texts = [] if self.columns is None else self.columns.split(",")
         return list({e.text: e for e in (parse_expression(text, flag="--columns") for text in texts)}.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnnotateSettings(Settings):
-    """The settings of `ladm annotate`. `rows` None: where the run found them."""
-
-    run: str = setting("", "", metavar="RUN", required=True, positional=True)
-    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="their place at the time")
-    unigrams: str | None = setting(
-        None, "Token counts of a corpus, as in a run's unigrams.npy.", metavar="FILE", unset="counted on the rows"
-    )
-    num_proc: int | None = setting(None, "Processes.", metavar="N", unset="one for each core", at_least=1)

@@ -1,9 +1,8 @@
-"""What the commands that read a finished or running run do: status, verify, rescore, inspect, report."""
+"""What the commands that read a finished or running run do: status, verify, rescore, annotate, inspect, report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ladm.errors import UsageError
 from ladm.settings.common import (
@@ -13,6 +12,7 @@ from ladm.settings.common import (
     dtype_setting,
     model_setting,
     output_setting,
+    run_setting,
 )
 from ladm.settings.fields import Settings, setting
 from ladm.settings.layers import AFTER_SINKS, parse_layers
@@ -24,15 +24,11 @@ MOST_INSPECTED = 100
 DOCUMENTS = "Which documents"
 
 
-def _run_setting() -> Any:
-    return setting("", "", metavar="RUN", required=True, positional=True)
-
-
 @dataclass(frozen=True, kw_only=True)
 class StatusSettings(Settings):
     """The settings of `ladm status`."""
 
-    run: str = _run_setting()
+    run: str = run_setting()
     # Named after the flag, for the file of --config; nothing else of this class needs the module json.
     json: bool = setting(False, "Print one JSON object instead of text.")
 
@@ -41,7 +37,7 @@ class StatusSettings(Settings):
 class VerifySettings(Settings):
     """The settings of `ladm verify`."""
 
-    run: str = _run_setting()
+    run: str = run_setting()
     deep: bool = setting(False, "Also compare the model and the rows with those that the run was started with.")
 
 
@@ -49,7 +45,7 @@ class VerifySettings(Settings):
 class RescoreSettings(Settings):
     """The settings of `ladm rescore`. None: as the run was scored."""
 
-    run: str = _run_setting()
+    run: str = run_setting()
     output: str = output_setting("Folder for the new run.", metavar="RUN2")
     score: str | None = setting(
         None, "released, paper or robust, as ladm score makes it; or a .yaml file, as --profile.", metavar="SCORE",
@@ -84,10 +80,22 @@ class RescoreSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnnotateSettings(Settings):
+    """The settings of `ladm annotate`. `rows` None: where the run found them."""
+
+    run: str = run_setting()
+    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="their place at the time")
+    unigrams: str | None = setting(
+        None, "Token counts of a corpus, as in a run's unigrams.npy.", metavar="FILE", unset="counted on the rows"
+    )
+    num_proc: int | None = setting(None, "Processes.", metavar="N", unset="one for each core", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class InspectSettings(Settings):
     """The settings of `ladm inspect`. `rows`, `model`, `dtype` None: those of the run."""
 
-    run: str = _run_setting()
+    run: str = run_setting()
     top: int | None = setting(
         None, "The N best documents.", section=DOCUMENTS, metavar="N", unset="3; 0 with --index", at_least=0
     )
@@ -128,7 +136,7 @@ class InspectSettings(Settings):
 class ReportSettings(Settings):
     """The settings of `ladm report`. `output` None: `report.html` in the run folder."""
 
-    run: str = _run_setting()
+    run: str = run_setting()
     output: str | None = output_setting(
         "The page.", metavar="FILE", default=None, required=False, unset="RUN/report.html"
     )

@@ -17,23 +17,20 @@ from ladm.modeling.observer import Observer
 from ladm.settings.score import ScoreSettings
 from ladm.signals.forward_pass import PassSignals, forward_pass
 from ladm.signals.layer_cds import Columns
-from ladm.signals.scorer import Scored
+from ladm.signals.scorer import LEAST_TOKENS, Scored
 from ladm.signals.text_columns import TextColumns
-
-LEAST_TOKENS = 16
-"""Fewer leave no quarter with a short context before it, and no distant attention to speak of."""
 
 
 class RowScorer:
     """Runs the observed model on a row for every signal that needs it; and takes the statistics of its text.
 
-    `observer` None: no signal needs the model. `text` None: the statistics are not wanted.
+    `text` None: the statistics are not wanted. Alone they need no model, and have a scorer of their own.
     """
 
     def __init__(
         self,
         facts: ModelFacts,
-        observer: Observer | None,
+        observer: Observer,
         settings: ScoreSettings,
         *,
         signals: PassSignals,
@@ -47,8 +44,6 @@ class RowScorer:
     def check(self, row: Row) -> Ids:
         """Ids of the vocabulary, no more than the model has positions for, enough for every signal."""
         ids = token_ids(row, vocab_size=self._facts.vocab_size)
-        if self._observer is None:
-            return ids
         limit = self._facts.max_tokens
         if limit is not None and len(ids) > limit:
             raise RowError("too_long", f"{len(ids)} tokens, and the model has {limit} positions")
@@ -70,7 +65,7 @@ class RowScorer:
     @property
     def asynchronous(self) -> bool:
         """On a GPU, whose work only queues up."""
-        return self._observer is not None and bool(self._observer.device.type == "cuda")
+        return bool(self._observer.device.type == "cuda")
 
     def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[Scored]]:
         """The columns of each row, and the score made of its CDS.
@@ -80,8 +75,6 @@ class RowScorer:
         independent of the batch to the last bit.
         """
         observer = self._observer
-        if observer is None:
-            return lambda: [Scored(score=None) for _ in ids_BT]
         ids = torch.from_numpy(ids_BT)
         grid = self._grid(ids.shape[1])
         if self.asynchronous:
@@ -115,7 +108,6 @@ class RowScorer:
         ]
 
     def _reduce(self, kept_BL: dict[str, Floats]) -> Floats:
-        assert self._observer is not None
         reduction, layers = self._reduction, self._observer.layers
         heads, second_form = reduction.heads is not None, self._settings.score_form != self._settings.ablation
         values_BL = kept_BL[kept_column(heads=heads, second_form=second_form, focus=reduction.focus)]

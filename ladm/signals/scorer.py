@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from ladm.corpus.rows import Ids, Row
 
+LEAST_TOKENS = 16
+"""Of context-gain and longattn: fewer leave no quarter with a short context before it, and no distant attention."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:

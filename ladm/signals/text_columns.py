@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ladm.corpus.rows import Ids, Rows, token_ids
-from ladm.errors import LadmError, RowError, UsageError
+from ladm.errors import LadmError, RowError
+from ladm.runs.folder import Run
+from ladm.runs.layout import IDENTITY_FILE, UNIGRAMS_FILE
+from ladm.runs.unigrams import counts_of_run, read_counts
 from ladm.signals.text_statistics import SAMPLED_ROWS, TextStatistics, UnigramTable, text_statistics
+from ladm.storage.files import write_whole
 
 TEXT = "text"
 """The column of a data set that holds the text of a row."""
@@ -27,6 +29,14 @@ class TextColumns:
     unigrams: UnigramTable | None
     """None: without `far_rare`."""
     has_text: bool
+
+    def how(self) -> dict[str, str]:
+        """What changes the statistics, beside the rows: as the identity of a run keeps it."""
+        return {
+            "unigrams": "none" if self.unigrams is None else self.unigrams.digest(),
+            # The digest of the rows is one of their ids alone.
+            "of": "text" if self.has_text else "ids",
+        }
 
     def of(self, ids_T: Ids, text: str | None) -> dict[str, float]:
         """The columns of one row."""
@@ -54,16 +64,30 @@ def _sampled(rows: Rows, vocab_size: int) -> Iterator[Ids]:
             continue
 
 
+def unigrams_of_folder(folder: Path) -> UnigramTable | None:
+    """The table of the run in `folder`, so that it goes on with what its rows have; None where there is no run, or no
+    table of it yet.
+
+    Raises StorageError for a damaged one.
+    """
+    # A start that failed may have left a table without a run.
+    if not (folder / IDENTITY_FILE).is_file():
+        return None
+    counts = counts_of_run(Run.read(folder))
+    return None if counts is None else UnigramTable(counts)
+
+
+def store_unigrams(folder: Path, columns: TextColumns) -> None:
+    """Store the table with the run, unless it is there: launches that share the run all have the same."""
+    path = folder / UNIGRAMS_FILE
+    content = None if columns.unigrams is None else columns.unigrams.file_content()
+    if content is not None and (not path.exists() or path.read_bytes() != content):
+        write_whole(path, [content])
+
+
 def read_unigrams(path: str, *, vocab_size: int) -> UnigramTable:
-    """The table in a file `unigrams.npy` of a run. Raises LadmError for one that is no such table."""
-    try:
-        counts = np.load(Path(path), allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(f"--unigrams {path} does not exist") from None
-    except (OSError, ValueError, EOFError):
-        raise LadmError(f"{path} is not a file of token counts, such as the unigrams.npy of a run") from None
-    if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
-        raise LadmError(f"{path} is not a list of counts, one for each token id")
+    """The table in a file `unigrams.npy` of a run. Raises LadmError for one that is no table of that vocabulary."""
+    counts = read_counts(Path(path))
     if len(counts) != vocab_size:
         raise LadmError(f"{path} has {len(counts):,} tokens, and the model's vocabulary {vocab_size:,}")
-    return UnigramTable(counts.astype(np.int64))
+    return UnigramTable(counts)

@@ -15,7 +15,8 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
+
+from ladm.runs.unigrams import digest_of_counts
 
 Ids = npt.NDArray[np.int64]
 LogProbabilities = npt.NDArray[np.float64]
@@ -65,7 +66,13 @@ class UnigramTable:
 
     def __init__(self, counts_V: npt.NDArray[np.int64]) -> None:
         self._counts_V = counts_V
-        self.log_probability_V: LogProbabilities = np.log((counts_V + 1) / (counts_V.sum() + len(counts_V)))
+        # A last entry stands for every id behind the table, which was never counted: a corpus may grow by such rows.
+        with_unknown = np.append(counts_V, 0) + 1
+        self._log_probability: LogProbabilities = np.log(with_unknown / (counts_V.sum() + len(counts_V)))
+
+    def log_probability(self, ids_T: Ids) -> LogProbabilities:
+        """The log of the share of each token: (T,). An id that the table does not have counts as never seen."""
+        return self._log_probability[np.minimum(ids_T, len(self._counts_V))]
 
     @classmethod
     def count(cls, rows: Iterable[Ids], *, vocab_size: int) -> UnigramTable:
@@ -83,7 +90,7 @@ class UnigramTable:
 
     def digest(self) -> str:
         """XXH3 of the counts: part of the identity of whatever is made with them."""
-        return xxhash.xxh3_128_hexdigest(self._counts_V.tobytes())
+        return digest_of_counts(self._counts_V)
 
 
 def text_statistics(ids_T: Ids, text: str | None, *, unigrams: UnigramTable | None) -> TextStatistics:
@@ -105,7 +112,7 @@ def text_statistics(ids_T: Ids, text: str | None, *, unigrams: UnigramTable | No
 
 def far_rare(ids_T: Ids, unigrams: UnigramTable) -> float:
     """Share of the tokens that are rare in the corpus and whose last occurrence lies at least T / 8 tokens back."""
-    rare_T = unigrams.log_probability_V[ids_T] < RARE_LOG_PROBABILITY
+    rare_T = unigrams.log_probability(ids_T) < RARE_LOG_PROBABILITY
     return float((rare_T & (distance_to_last(ids_T) >= len(ids_T) / FAR_SHARE)).mean())
 
 

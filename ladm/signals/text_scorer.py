@@ -1,19 +1,23 @@
-"""Text statistics as a scorer without a model, so that the engines that score rows also annotate them. No torch."""
+"""Statistics of texts alone as a scorer without a model. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ladm.corpus.rows import Ids, Row, token_ids
 from ladm.signals.scorer import Scored
 from ladm.signals.text_columns import TextColumns
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 
 @dataclass(frozen=True, kw_only=True)
-class StatisticsScorer:
-    """All its columns are of the row itself; the reading thread of a worker computes them."""
+class TextScorer:
+    """All its columns are of the row itself; the thread of a worker that reads rows computes them."""
 
     columns: TextColumns
     vocab_size: int
@@ -21,29 +25,24 @@ class StatisticsScorer:
     wants_text: bool = True
 
     def check(self, row: Row) -> Ids:
-        """The ids of a row. Raises RowError for one that has none."""
+        """The ids of a row, of any number from 1 on. Raises RowError for one that has none of the vocabulary."""
         return token_ids(row, vocab_size=self.vocab_size)
 
     def row_columns(self, ids: Ids, text: str | None) -> dict[str, float]:
         """The statistics of a row."""
         return self.columns.of(ids, text)
 
-    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:  # noqa: ARG002
+    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[Scored]]:  # noqa: ARG002
         """Nothing beside the columns: the first of them orders the rows of the result."""
         return lambda: [Scored(score=None) for _ in ids_BT]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeStatisticsScorer:
+class MakeTextScorer:
     """Makes the scorer in a worker; it travels there by pickle."""
 
     columns: TextColumns
     vocab_size: int
 
-    def __call__(self, _device: str) -> StatisticsScorer:
-        return StatisticsScorer(columns=self.columns, vocab_size=self.vocab_size)
-
-
-def rows_in_batch(_num_tokens: int) -> int:
-    """Rows that are made durable at once."""
-    return 16
+    def __call__(self, _device: str) -> TextScorer:
+        return TextScorer(columns=self.columns, vocab_size=self.vocab_size)

@@ -1,0 +1,60 @@
+"""`unigrams.npy` of a run -> how often every token occurs in a corpus. Imports no torch."""
+
+from __future__ import annotations
+
+import tokenize
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from ladm.errors import LadmError, StorageError, UsageError
+from ladm.runs.folder import Run
+from ladm.runs.layout import UNIGRAMS_FILE
+from ladm.settings.signals import TEXT
+
+Counts = npt.NDArray[np.int64]
+# numpy parses the head of such a file as Python, so that a flipped bit may be a mistake of almost any kind.
+_UNREADABLE = (OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError, OverflowError, tokenize.TokenError)
+
+
+def read_counts(path: Path) -> Counts:
+    """The counts in a file, one for each token id: (V,).
+
+    Raises UsageError where there is no such file, and LadmError for one that is no table of counts.
+    """
+    try:
+        counts = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UsageError(f"--unigrams {path} does not exist") from None
+    except _UNREADABLE:
+        raise LadmError(f"{path} is not a file of token counts, such as the unigrams.npy of a run") from None
+    if not isinstance(counts, np.ndarray) or counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise LadmError(f"{path} is not a list of counts, one for each token id")
+    return counts.astype(np.int64)
+
+
+def digest_of_counts(counts_V: Counts) -> str:
+    """XXH3 of the counts: part of the identity of whatever is made with them."""
+    return xxhash.xxh3_128_hexdigest(counts_V.tobytes())
+
+
+def counts_of_run(run: Run) -> Counts | None:
+    """The table that a run was started with: (V,); None where it has no statistics of texts, or no file of them yet.
+
+    Raises StorageError where the file is not that table.
+    """
+    path, expected = run.folder / UNIGRAMS_FILE, run.identity.signals.get(TEXT, {}).get("unigrams")
+    if expected is None or not path.exists():
+        return None
+    try:
+        counts = read_counts(path)
+    except LadmError:
+        counts = None
+    if counts is None or digest_of_counts(counts) != expected:
+        raise StorageError(
+            f"{path} is damaged: it is not the table that the run was started with; remove it, and the command that "
+            "made the run counts it again"
+        )
+    return counts
