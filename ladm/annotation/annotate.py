@@ -38,7 +38,7 @@ ROWS_AT_A_TIME = 1024
 DURABLE_ROWS = 16
 """Rows that are made durable at once."""
 MOST_IDS = 1 << 22
-"""Ids above are no vocabulary's, and a table for them would fill the memory."""
+"""Larger ids cannot belong to a real vocabulary, and a table that covers them would not fit in memory."""
 
 
 def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | None = None) -> ScoreResult:

@@ -59,6 +59,6 @@ def text_band(documents: list[Ids], model_folder: str) -> dict[str, Quantiles]:
 
 
 def _quantiles(values_B: Floats) -> Quantiles:
-    # Six digits say more than any sample of documents knows.
+    # Six significant digits exceed the precision of any sample.
     low, middle, high = (float(f"{value:.6g}") for value in np.quantile(values_B, QUANTILES))
     return low, middle, high

@@ -131,9 +131,7 @@ def settings_command(
         config = click.Option(["config", "--config"], metavar="FILE", help=CONFIG_HELP)
         general = [
             config,
-            click.Option(
-                ["quiet", "--quiet", "-q"], is_flag=True, default=None, help="Print results and errors alone."
-            ),
+            click.Option(["quiet", "--quiet", "-q"], is_flag=True, default=None, help="Print only results and errors."),
             click.Option(
                 ["verbose", "--verbose", "-v"], is_flag=True, default=None, help="Also show what the libraries print."
             ),

@@ -110,7 +110,7 @@ def record_of_block(path: Path) -> BlockRecord | None:
     if not path.exists():
         return None
     found = json.loads(open_block(path).schema_arrow.metadata[_METADATA_KEY])
-    # Blocks of versions before 0.3 do not say where they end; they are made again.
+    # Blocks of earlier development versions do not say where they end; they are made again.
     return BlockRecord(counts=found["counts"], end=Place(**found["end"])) if "end" in found else None
 
 

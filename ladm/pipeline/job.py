@@ -86,7 +86,7 @@ class JobFolder:
         now, before = {}, {}
         for field in fixed:
             mine, old = (_plain(field.name, getattr(each, field.name)) for each in (job, had))
-            # None, of a field that the first start has filled in, asks for nothing else.
+            # None means: keep the value that the first start filled in.
             if mine is not None:
                 now[field.flag], before[field.flag] = mine, old
         require_same(self.path, before, now)

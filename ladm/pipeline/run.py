@@ -89,7 +89,7 @@ def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
     """The settings to go on with; those of a first try that stored nothing do not count."""
     if folder.bound_fields():
         job = folder.resume(settings)
-        echo(f"{folder.path} was started before; going on with it")
+        echo(f"{folder.path} was started before; resuming it")
         return job
     echo(f"{folder.path} was started before and has no rows yet; starting again")
     job = _resolve(settings, model_facts(settings.model), echo)
@@ -123,7 +123,7 @@ def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
         domains = find_domains(sample)
         found["domain_key"] = domains.key or NO_DOMAINS
         values = f"{domains.key}: {domains.values:,} value{'s' if domains.values > 1 else ''}"
-        echo(f"domains   {values if domains.key else 'none found: all documents are one'}")
+        echo(f"domains   {values if domains.key else 'none found: all documents are one domain'}")
     return dataclasses.replace(settings, **found)
 
 

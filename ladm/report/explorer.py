@@ -40,7 +40,7 @@ MOST_DOMAINS, MOST_COLUMNS = 24, 24
 RANDOM_WITHOUT_SCRIPT = 3
 OTHER_DOMAINS = "(other domains)"
 IN_MEMORY_UP_TO = 4_000_000
-"""Values: more are in files while the page is made."""
+"""Number of values held in memory; beyond it arrays are memory-mapped."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -209,4 +209,4 @@ def _require_same_rows_and_model(folder: Path, run: RunIdentity, signal: RunIden
     had, now = ({"the rows": of.data, "the model": of.model_sha256} for of in (run, signal))
     differing = "".join(f"\n  {line}" for line in differences(had, now))
     if differing:
-        raise LadmError(f"{folder.parent.parent} was scored with something else than is given now:{differing}")
+        raise LadmError(f"{folder.parent.parent} was scored with other rows or another model:{differing}")

@@ -55,7 +55,7 @@ def resolve_guards(settings: SelectSettings, run: Run) -> list[Guard]:
 def _of_band(guard: BandGuard, path: str, settings: SelectSettings, run: Run) -> list[Guard]:
     if guard.column is None and not settings.ranking.is_column:
         raise UsageError(
-            f"--within profile guards the column ranked by, and --by {settings.by} is none; give COLUMN:profile"
+            f"--within profile needs --by to be a column, and {settings.by} is an expression; give COLUMN:profile"
         )
     ranked_by = settings.ranking.text
     band = band_for(run, path, ranked_by=guard.column or ranked_by)

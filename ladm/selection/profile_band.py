@@ -23,7 +23,7 @@ def band_for(run: Run, path: str, *, ranked_by: str) -> Band:
     own = (run.identity.reduction, run.identity.score_form)
     if ranked_by == "score" and own != (profile.reduction, profile.method.ablation):
         raise LadmError(
-            f"the band of {path} is of its own score, and {run.folder} has another; make it first: "
+            f"the band of {path} is for the score of that profile, which {run.folder} does not have; rescore first: "
             f"ladm rescore {run.folder} --score {path} -o RUN2"
         )
     return profile.band

@@ -27,7 +27,7 @@ class TopSettings(Settings):
     domain: str | None = setting(None, "Only documents of this domain.", metavar="D", unset="all")
     domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")
     rows: str | None = setting(
-        None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="their place at the time"
+        None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="where RUN found them"
     )
 
     def check_together(self) -> None:
@@ -62,7 +62,7 @@ class CompareSettings(Settings):
         3, "Documents to show that the first two columns rank most differently, each way.", metavar="N", at_least=0
     )
     domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")
-    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="their place at the time")
+    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
     output: str | None = output_setting(
         "A page for a browser.", metavar="FILE", default=None, required=False, unset="none"
     )
@@ -79,7 +79,7 @@ class CompareSettings(Settings):
 
     def check_together(self) -> None:
         if len(self.runs) > MOST_RUNS:
-            raise UsageError(f"{len(self.runs)} RUN; at most {MOST_RUNS} can be compared")
+            raise UsageError(f"{len(self.runs)} runs given; at most {MOST_RUNS} can be compared")
         if self.columns is not None and len(self.expressions) > MOST_COLUMNS:
             raise UsageError(f"--columns has {len(self.expressions)} columns; at most {MOST_COLUMNS} can be compared")
         if self.cluster is not None and self.kinds is None:

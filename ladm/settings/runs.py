@@ -110,8 +110,8 @@ class InspectSettings(Settings):
     index: tuple[str, ...] = setting(
         (), "The document with this index; may be repeated.", section=DOCUMENTS, metavar="INDEX"
     )
-    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="their place at the time")
-    model: str | None = model_setting("The model that scored them.", default=None, unset="its place at the time")
+    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
+    model: str | None = model_setting("The model that scored them.", default=None, unset="where RUN found it")
     device: str = device_setting("auto, cpu or cuda:0.")
     dtype: DType | None = dtype_setting(default=None, unset="that of RUN")
 
@@ -144,6 +144,6 @@ class ReportSettings(Settings):
         None, "What ladm select made of RUN; the page then shows its cut.", metavar="SUBSET", unset="none"
     )
     rows: str | None = setting(
-        None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="their place at the time"
+        None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="where RUN found them"
     )
     domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from ladm.errors import UsageError
+from ladm.errors import UsageError, count_of
 from ladm.settings.common import domain_key_setting, output_setting
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import Settings, flag, setting
@@ -15,7 +15,7 @@ from ladm.settings.quantities import parse_percent, parse_token_budget
 from ladm.settings.subset import SubsetFormat, check_subset, format_setting, keep_all_setting, push_setting
 
 BUDGET = "How much: one of these"
-ORDER = "Which documents come first, and which are out of the question"
+ORDER = "Ranking, and which documents are excluded"
 CHOICE = "How the budget is shared among domains"
 BUDGETS = ("tokens", "documents", "top", "min_score")
 DEFAULT_TEMPERATURE = 1.0
@@ -30,7 +30,7 @@ class SelectSettings(Settings):
         (),
         "The rows that RUN scored; one for each RUN.",
         metavar="ROWS...",
-        unset="their place at the time",
+        unset="where RUN found them",
         several=True,
     )
     output: str = output_setting("Folder for the subset.", metavar="SUBSET")
@@ -80,14 +80,14 @@ class SelectSettings(Settings):
     )
     temperature: float | None = setting(
         None,
-        "Of --sample, in standard deviations of a domain: near 0 takes the best, high ones any.",
+        "Temperature of --sample in standard deviations of a domain: near 0 takes the best, a high one almost any.",
         section=ORDER,
         metavar="T",
         unset="1",
         above=0,
     )
     seed: int | None = setting(
-        None, "Seed of --sample, and of the column random.", section=ORDER, metavar="N", unset="0", at_least=0
+        None, "Random seed of --sample and of the column random.", section=ORDER, metavar="N", unset="0", at_least=0
     )
     # Windows of one book often score alike, and a subset of one book teaches little.
     max_per_document: int | None = setting(
@@ -134,9 +134,8 @@ class SelectSettings(Settings):
         self._check_rule(given[0])
         self._check_sampling()
         if self.rows and len(self.rows) != len(self.runs):
-            raise UsageError(
-                f"{len(self.runs)} RUN and {len(self.rows)} --rows; give the rows of every RUN, in that order"
-            )
+            found = f"{count_of(len(self.runs), 'run')} but {len(self.rows)} --rows"
+            raise UsageError(f"{found}; give the rows of every RUN, in the same order")
         guards = self.guards
         if self.profile is not None and not any(isinstance(guard, BandGuard) for guard in guards):
             raise UsageError("--profile has no effect without --within profile")
@@ -146,9 +145,9 @@ class SelectSettings(Settings):
         if self.rule == "percent" and not isinstance(self.tokens, int):
             raise UsageError(f"--rule percent needs a number of --tokens, not {flag(budget)}")
         if self.rule == "percent" and self.quota not in (None, "tokens"):
-            raise UsageError("--quota does not go with --rule percent, which takes the same share of every domain")
+            raise UsageError("--quota cannot be combined with --rule percent: it takes the same share of every domain")
         if self.quota is not None and budget in ("top", "min_score"):
-            raise UsageError(f"--quota does not go with {flag(budget)}, which shares nothing out among domains")
+            raise UsageError(f"--quota cannot be combined with {flag(budget)}, which has no quotas by domain")
         if self.allow_small_pool and not counted:
             raise UsageError("--allow-small-pool needs a number of --tokens or --documents")
 
@@ -159,7 +158,7 @@ class SelectSettings(Settings):
         if self.seed is not None and not self.sample and "random" not in columns:
             raise UsageError("--seed has no effect without --sample or the column random")
         if self.sample and self.min_score is not None:
-            raise UsageError("--sample does not go with --min-score, which takes every document above it")
+            raise UsageError("--sample cannot be combined with --min-score, which takes every document above it")
 
     @property
     def ranking(self) -> Expression:

@@ -23,5 +23,5 @@ def parse_signals(text: str | None) -> tuple[str, ...] | None:
         if name not in SIGNALS:
             raise UsageError(f"--signals {name!r} is not one of {', '.join(SIGNALS)}{nearest(name, SIGNALS)}")
     if not names:
-        raise UsageError(f"--signals names none; there are {', '.join(SIGNALS)}")
+        raise UsageError(f"--signals is empty; choose from {', '.join(SIGNALS)}")
     return tuple(name for name in SIGNALS if name in names)

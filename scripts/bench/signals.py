@@ -107,7 +107,7 @@ def gate(running: dict[str, Callable[[], Any]]) -> None:
         columns = run() if name != "text alone" else {}
         for key, values in columns.items():
             if not values.isfinite().all() or (key in alone and not torch.equal(values, alone[key])):
-                sys.exit(f"the gate of correctness is shut: {name} has another {key} than CDS alone")
+                sys.exit(f"correctness check failed: {name} has another {key} than CDS alone")
 
 
 def timed(running: dict[str, Callable[[], Any]], *, repeats: int, device: str) -> dict[str, dict[str, Any]]:

@@ -35,7 +35,9 @@ class EarlyWorker:
         self._taken = False
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of a picklable function there, or what it raises; here, should the process be gone."""
+        """The result of a picklable function there, or its LadmError; here, where the process is gone or a worker."""
+        if self._taken:
+            return function()
         try:
             self._pipe.send(function)
             result, error = self._pipe.recv()

@@ -45,6 +45,9 @@ def early_main(threads: int | None, pipe: Connection, parent: int) -> None:
                 answer = message()
             except LadmError as error:
                 problem = error
+            except Exception:
+                # Of a library: the supervisor calls the function itself, and reports the error as its own.
+                return
             pipe.send((answer, problem))
         config, device = message
         _serve(config, device, pipe)

@@ -10,7 +10,7 @@
 #   2048       half 1, all kinds, spans of 8, single heads
 #   2048-64    as 4096-128, but spans of 64: those of 128 leave nothing to score in 2,048 tokens
 #   4096-paper half 1, all kinds, spans of 16, the paper's variant
-# LIMIT: seconds for all parts together (default 540); PART_LIMIT: for one (default 300). For trying it out: DEVICE,
+# LIMIT: seconds for all parts together; PART_LIMIT: for one (default: none). For trying it out: DEVICE,
 # DTYPE, PYTHON, DOCUMENTS (the first N of a half), other lengths as parts, CALIBRATED (the one with both halves).
 set -uo pipefail
 [ $# -ge 3 ] || { echo "usage: $0 DOCUMENTS.parquet MODEL-FOLDER OUT [PART...]" >&2; exit 2; }
@@ -21,7 +21,7 @@ cd "$(dirname "$0")/../../.."
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 export HF_DATASETS_DISABLE_PROGRESS_BARS=1
 python=${PYTHON:-python3} work=${WORK:-$out/work} device=${DEVICE:-auto} dtype=${DTYPE:-float32} failed=0 calibrated=${CALIBRATED:-4096}
-total=${LIMIT:-540} most=${PART_LIMIT:-300}
+total=${LIMIT:-1000000} most=${PART_LIMIT:-1000000}
 mkdir -p "$out" "$work"
 # Layers with a sliding window see no distant text, and `ladm score` refuses them.
 layers=$("$python" -c "import sys; from ladm.modeling.facts import model_facts; f = model_facts(sys.argv[1])

@@ -245,7 +245,7 @@ def as_markdown(found: dict[str, Any]) -> str:
         total = sum(gate["variances"].values())
         shares = ", ".join(f"{name} {part / total:.0%}" for name, part in gate["variances"].items())
         lines += [f"Gate 2: twice the tokens change the loss on D by {gate['difference']:+.4f}; a difference of "
-                  f"{gate['detectable']:.4f} would be found four times in five: {verdict}. "
+                  f"{gate['detectable']:.4f} would be detectable with 80 % power: {verdict}. "
                   f"Variance of that difference: {shares}.", ""]  # fmt: skip
     lines += [f"| arm | students | {' | '.join(OUTCOMES.values())} | bigram table on D | seconds |"]
     lines += ["|---|---:|" + "---:|" * (len(OUTCOMES) + 2)]

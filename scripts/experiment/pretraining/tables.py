@@ -103,7 +103,7 @@ def bigrams_of(ids: list[str], pack: Pack) -> dict[str, float]:
 @click.option(
     "--next-state",
     type=click.Path(path_type=Path),
-    help="Write the state with the sums of these classes, for the next launch to continue from.",
+    help="Write the state with the sums of these classes, for run.py to continue from.",
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 def main(
