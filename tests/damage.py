@@ -23,12 +23,17 @@ UNEXPECTED = "a fault of ladm"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a command did: its exit code, standard output, its messages, and the files that it wrote."""
+    """What a command did: its exit code, what is compared of its output, its messages, and the files that it wrote."""
 
     exit_code: int
     stdout: str
+    compared: object
     stderr: str
     files: Mapping[str, bytes]
+
+
+def nothing(_output: str) -> None:
+    """For output that differs from run to run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,8 @@ class Command:
     """Prepares each run of the command."""
     result: Callable[[], Mapping[str, bytes]] | None = None
     """Files outside of `{out}` that it writes."""
-    compares_output: bool = True
-    """False where standard output says how long it took."""
+    compared: Callable[[str], object] = str
+    """What of standard output must be the same; `nothing` where it says how long the command took."""
     ignored: tuple[str, ...] = ()
     """Names of files in `{out}` that may differ."""
 
@@ -57,8 +62,8 @@ class Command:
         files = {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
         files = {name: content for name, content in files.items() if name not in self.ignored}
         files |= {} if self.result is None else self.result()
-        stdout = done.stdout if self.compares_output else ""
-        return Outcome(exit_code=done.exit_code, stdout=stdout, stderr=done.stderr, files=files)
+        compared = self.compared(done.stdout) if done.exit_code == 0 else done.stdout
+        return Outcome(exit_code=done.exit_code, stdout=done.stdout, compared=compared, stderr=done.stderr, files=files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +144,7 @@ def _problem(command: Command, whole: Outcome, out: Path, *, named: str) -> str 
         differing = [
             name for name in {**whole.files, **outcome.files} if whole.files.get(name) != outcome.files.get(name)
         ]
-        if outcome.stdout != whole.stdout:
+        if outcome.compared != whole.compared:
             differing.append("standard output")
         return f"another result in silence: {', '.join(differing)}" if differing else ""
     said = outcome.stdout + outcome.stderr

@@ -19,7 +19,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,22 +230,27 @@ def survive(
 
 
 def survive_small_files(name: str, template: Path, root: Path, *, points: int, seed: int) -> int:
-    """Let no file grow beyond a drawn size, as on a full disk, whatever library writes it; then run again."""
+    """Let no file grow beyond a drawn size, as on a full disk, whatever library writes it; then run again.
+
+    Returns how many of the commands failed by it.
+    """
     command, world, draw = COMMANDS[name], root / "world", random.Random(seed)
     fresh(template, world)
     assert command.run(world).exit_code == 0
     whole, names = command.result(world), _names(world)
     largest = max(map(len, whole.values()))
+    failed = 0
     for _ in range(points):
         most = draw.randrange(1, largest)
         fresh(template, world)
         with largest_file(most):
             done = command.run(world)
+        failed += done.exit_code != 0
         where = f"{name}, no file over {most} bytes"
         _require_proper_end(done, command, world, whole, where)
         _require_recovery(command, world, whole, names, where)
     shutil.rmtree(world)
-    return points
+    return failed
 
 
 @contextlib.contextmanager
@@ -305,40 +309,56 @@ class CommandKills:
     rounds: int = 0
 
 
-def in_process(command: Command, world: Path, *, kill_after: float | None = None) -> int | None:
-    """Run a command in a process group of its own; its exit code, or None where it was killed.
+def killed_at(name: str, world: Path, n: int) -> None:
+    """The life of a child: run a command, and die by SIGKILL in front of its n-th disk operation."""
+
+    def act(number: int, do: Callable[[], Any]) -> Any:
+        if number == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return do()
+
+    with disk_operations(world, act):
+        sys.exit(COMMANDS[name].run(world).exit_code)
+
+
+def in_process(name: str, world: Path, *, kill_at: int) -> int:
+    """Run a command in a process of its own that is killed in front of a disk operation; its exit code.
 
     Not forked: the threads of Arrow and of the tokenizers do not survive a fork.
     """
-    words = [word.replace("{w}", str(world)) for word in command.words]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ladm", *words], start_new_session=True, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    program = f"import survival, pathlib; survival.killed_at({name!r}, pathlib.Path({str(world)!r}), {kill_at})"
+    folder = Path(__file__).parent
+    paths = [str(folder), str(folder.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
     )  # fmt: skip
-    try:
-        return process.wait(kill_after)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return None
+    return done.returncode
 
 
 def kill_at_random(name: str, template: Path, root: Path, *, kills: int, seed: int) -> CommandKills:
-    """Kill a command at random moments and give it again, until it ends; compare its bytes; and so on."""
+    """Kill a command at drawn disk operations and give it again, until it ends; compare its bytes; and so on.
+
+    At operations and not by the clock: most of a short command's time passes before its first one.
+    """
     command, world, draw = COMMANDS[name], root / "world", random.Random(seed)
     fresh(template, world)
-    start = time.monotonic()
-    assert in_process(command, world) == 0
-    seconds = time.monotonic() - start
+    with disk_operations(world, lambda _, do: do()) as counter:
+        assert command.run(world).exit_code == 0
     whole, names = command.result(world), _names(world)
     found = CommandKills()
     while found.kills < kills:
         fresh(template, world)
-        while found.kills < kills and in_process(command, world, kill_after=draw.uniform(0, seconds)) is None:
+        # What is left to do becomes less from kill to kill, until the command ends before its turn.
+        while found.kills < kills:
+            code = in_process(name, world, kill_at=draw.randrange(counter["calls"]))
+            if code != -signal.SIGKILL:
+                assert code in (0, 1), f"{name} after {found.kills} kills: exit {code}"
+                break
             found.kills += 1
             # Nothing that a killed one leaves may add up.
             assert len(_names(world) - names) <= LEFT_BY_ONE_KILL, (name, sorted(_names(world) - names))
-        _require_end(command, world, whole, names, f"{name} after {found.kills} kills")
+        _require_recovery(command, world, whole, names, f"{name} after {found.kills} kills")
         found.rounds += 1
     shutil.rmtree(world)
     return found
@@ -346,14 +366,3 @@ def kill_at_random(name: str, template: Path, root: Path, *, kills: int, seed: i
 
 LEFT_BY_ONE_KILL = 24
 """Names that a killed command may leave, such as those in one temporary folder."""
-
-
-def _require_end(command: Command, world: Path, whole: dict[str, bytes], names: set[str], where: str) -> None:
-    code = in_process(command, world)
-    # 1: it was finished already, and some commands do not write over their own result.
-    assert code in (0, 1), f"{where}: exit {code}"
-    result = command.result(world)
-    assert result.keys() == whole.keys(), f"{where}: files {sorted(result.keys() ^ whole.keys())}"
-    differing = [name for name, content in whole.items() if result[name] != content]
-    assert not differing, f"{where}: {differing} differ"
-    assert _names(world) <= names, f"{where}: left behind {sorted(_names(world) - names)}"

@@ -54,7 +54,8 @@ def test_agreement_by_hand() -> None:
     # Opposite orders inside both domains; over all, the domains lie apart: 1 - 6 x 16 / 210.
     assert spearman_inside_domains(a, b, codes) == pytest.approx(-1)
     assert spearman(a, b) == pytest.approx(1 - 6 * 16 / 210)
-    assert spearman(a, np.array([1.0, NAN, NAN, NAN, NAN, 2.0])) != spearman(a, a)
+    assert np.isnan(spearman(a, np.array([1.0, NAN, NAN, NAN, NAN, 2.0])))
+    assert spearman(a, np.array([1.0, NAN, 3.0, NAN, NAN, 2.0])) == pytest.approx(0.5)
     assert np.isnan(spearman(a, np.ones(6)))
     assert ranks_inside_domains(a, codes).tolist() == [0, 0.5, 1, 0, 0.5, 1]
     best_a, best_b = (best_inside_domains(values, codes, share=0.67) for values in (a, b))
@@ -203,7 +204,7 @@ def test_compare_two_runs(ladm: Command, scored: tuple[str, Path], save_rows: An
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("b c", "3 RUN; at most 2 can be compared"),
+        ("b c", "3 runs given; at most 2 can be compared"),
         ("--cluster p", "--cluster has no effect without --kinds"),
         ("--intact p", "--intact has no effect without --kinds"),
         ("--columns a,,b",

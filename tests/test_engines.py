@@ -194,6 +194,8 @@ def test_a_process_that_was_started_early_answers_and_becomes_the_first_worker(
             return worker
 
         complete(tmp_path / "run", rows, devices=2, take_early=take)
+        # Its pipe carries the events of a worker now, so that questions are answered here.
+        assert early.call(os.getpid) == os.getpid()
     assert taken == [there, None]
     assert contents(tmp_path / "run") == whole
 
@@ -205,6 +207,18 @@ def test_an_early_process_that_is_gone_is_replaced(tmp_path: Path, rows: Rows, w
         assert early.call(os.getpid) == os.getpid()
         complete(tmp_path / "run", rows, devices=2, take_early=early.take)
     assert contents(tmp_path / "run") == whole
+
+
+def fail() -> None:
+    raise RuntimeError("of a library")
+
+
+def test_an_error_of_a_library_in_an_early_process_is_raised_here_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    with processes.early_worker(device="cpu", threads=1) as early:
+        assert early is not None
+        with pytest.raises(RuntimeError, match="^of a library$"):
+            early.call(fail)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_an_early_process_without_work_ends_with_its_block() -> None:

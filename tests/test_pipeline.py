@@ -105,7 +105,7 @@ def test_the_same_command_goes_on_and_another_is_refused(
     before = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
     again = ladm(*words)
     assert again.exit_code == 0, again.output
-    assert f"{output} was started before; going on with it" in again.stderr
+    assert f"{output} was started before; resuming it" in again.stderr
     after = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
     assert {name for name in before if before[name] != after.get(name)} <= {"report.html"}
     other = ladm(*words, "--length", "256")

@@ -98,7 +98,7 @@ def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "report" / "quality.json").read_text())[name]
     table = found["auc"][f"{TOKENS}"]
-    assert table["rows"] | {"real list": 4} == dict.fromkeys(table["rows"], DOCUMENTS // 2) | {"real list": 4}
+    assert table["rows"] == dict.fromkeys(table["rows"], DOCUMENTS // 2) | {"real list": 4}
     assert len(table["rows"]) == 11
     for score in (
         "released",
@@ -111,7 +111,8 @@ def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
         "gzip",
     ):
         values = {kind: value for kind, (value, _, _) in table[score].items()}
-        assert values["worst"] == pytest.approx(min(values.values()))
+        worst = values.pop("worst")
+        assert worst == pytest.approx(min(values.values()))
     pairs = found["pairs"][f"{TOKENS}"]["half 1"]
     assert pairs["robust over F"]["4 pieces"][0] == pytest.approx(
         table["robust"]["4 pieces"][0] - table["F"]["4 pieces"][0], abs=2e-4

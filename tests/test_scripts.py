@@ -144,7 +144,7 @@ def test_full_run_scores_and_selects(stand_in: dict[str, Any]) -> None:
     assert manifest["taken_tokens"] <= 4000
     again = shell("launch.sh", **stand_in, TOKENS="4k", DEVICE="cpu")
     assert again.returncode == 0
-    assert f"{stand_in['OUTPUT']} was started before; going on with it" in again.stderr
+    assert f"{stand_in['OUTPUT']} was started before; resuming it" in again.stderr
     assert again.stdout == done.stdout
     other = shell("launch.sh", **stand_in, TOKENS="5k", DEVICE="cpu")
     assert other.returncode == 1

@@ -391,7 +391,7 @@ def test_error_messages_of_select(
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "list.yaml"), 2,
          f"--quota {t}/list.yaml must hold a weight for every domain, such as ArXiv: 2"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", "documents", "--rule", "percent"), 2,
-         "--quota does not go with --rule percent, which takes the same share of every domain"),
+         "--quota cannot be combined with --rule percent: it takes the same share of every domain"),
     ]  # fmt: skip
     for arguments, code, message in faults:
         result = ladm("select", run, *arguments)

@@ -199,7 +199,7 @@ def test_a_resume_with_other_signals_is_refused(ladm: Command, rows: str, small:
     [
         ("cds,gain", "--signals 'gain' is not one of cds, context-gain, longattn, text, prolong"),
         ("cds,longatn", "--signals 'longatn' is not one of cds, context-gain, longattn, text, prolong; did you mean"),
-        (",", "--signals names none; there are cds, context-gain, longattn, text, prolong"),
+        (",", "--signals is empty; choose from cds, context-gain, longattn, text, prolong"),
     ],
 )
 def test_signals_that_do_not_exist(

@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -375,10 +374,9 @@ def test_push_uploads_the_subset_in_one_commit(scored: tuple[str, Path], tmp_pat
 
 
 def test_a_failed_push_leaves_the_subset(scored: tuple[str, Path], tmp_path: Path) -> None:
-    started = time.monotonic()
     done = run_with_hub(scored, tmp_path / "p", "http://127.0.0.1:9")
     assert done.returncode == 1
-    assert done.stderr.startswith("ladm: --push org/subset: "), time.monotonic() - started
+    assert done.stderr.startswith("ladm: --push org/subset: "), done.stderr
     assert done.stderr.endswith(
         f"; the subset is in {tmp_path}/p: hf upload org/subset {tmp_path}/p --repo-type dataset\n"
     )
