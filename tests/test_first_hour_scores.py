@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,6 +115,10 @@ def test_each_command_names_the_next_one(
         assert result.exit_code == 0, result.output
         assert result.stderr.splitlines()[-1] == line
         assert "next:" not in result.stdout
+    other = ladm(*commands["select"][:-1], tmp_path / "other", "--domain-key", "none")
+    following = shlex.split(other.stderr.splitlines()[-1].removeprefix("next: ladm "))
+    assert following[-2:] == ["--domain-key", "none"]
+    assert ladm(*following).exit_code == 0
 
 
 def test_with_q_the_results_alone_are_printed(

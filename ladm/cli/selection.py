@@ -7,6 +7,7 @@ from dataclasses import asdict
 from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import next_step, print_result, quieten_libraries
+from ladm.settings.common import DOMAIN_KEY
 from ladm.settings.selection import SelectSettings
 
 
@@ -34,4 +35,6 @@ def select(settings: SelectSettings) -> None:
     print_result([*selection_table(manifest), *subset], lambda: asdict(manifest) | {"subset": settings.output or None})
     # The page reads the manifest from a folder, not from an address.
     if not settings.dry_run and len(settings.runs) == 1 and "://" not in settings.output:
-        next_step("ladm", "report", settings.runs[0], "--subset", settings.output)
+        # The page compares the subset with its own domains, and refuses one that was selected by others.
+        domains = [] if settings.domain_key == DOMAIN_KEY else ["--domain-key", settings.domain_key]
+        next_step("ladm", "report", settings.runs[0], "--subset", settings.output, *domains)
