@@ -84,7 +84,7 @@ class AnnotateSettings(Settings):
     """The settings of `ladm annotate`. `rows` None: where the run found them."""
 
     run: str = run_setting()
-    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="their place at the time")
+    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
     unigrams: str | None = setting(
         None, "Token counts of a corpus, as in a run's unigrams.npy.", metavar="FILE", unset="counted on the rows"
     )
