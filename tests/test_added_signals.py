@@ -14,8 +14,10 @@ from click.testing import Result
 from conftest import read_lines, results, topical_rows
 
 import ladm as front
+from ladm.modeling.facts import model_facts
 from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
+from ladm.scoring.plan import Plan
 from ladm.signals.prolong import SEGMENT_TOKENS, choose_pairs, long_dependency
 
 Command = Callable[..., Result]
@@ -223,13 +225,77 @@ def test_commands_that_need_cds_refuse_a_run_without(ladm: Command, rows: str, s
 
 
 def test_a_dry_run_of_any_signals(ladm: Command, rows: str, small: Any) -> None:
-    for signals in ("text", "cds,context-gain", "prolong"):
+    for signals in ("text", "cds,context-gain", "prolong", "cds,prolong"):
         result = ladm("score", rows, *small, "--signals", signals, "--dry-run")
         assert result.exit_code == 0, result.stderr
         assert "results: about" in result.stdout
+
+
+def test_a_dry_run_times_what_is_added_to_a_run_and_nothing_else(
+    ladm: Command, rows: str, small: Any, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = []
+
+    def note_signals(plan: Plan, *_: Any) -> tuple[dict[int, float], float]:
+        timed.append(plan.signals)
+        return {512: 2.0, 700: 3.0}, 10.0
+
+    monkeypatch.setattr("ladm.scoring.dry_run._time", note_signals)
+    one = ladm("score", rows, *small, "--signals", "text,longattn", "--output", run, "--dry-run")
+    both = ladm("score", rows, *small, "--signals", "cds,prolong", "--span-tokens", "16", "--dry-run")
+    assert timed == [("longattn",), ("text",), ("cds",), ("prolong",)]
+    for result in (one, both):
+        assert "a row of 512 tokens: 4 s\na row of 700 tokens: 6 s\n" in result.stdout
+        # Two passes of three rows, two of them of the lengths that were timed, 600 tokens in between.
+        assert f"hours on 1 device: {2 * (2 + 3 + 2 + 88 / 188) / 3600:.3g}\n" in result.stdout
+        assert f"results: about {2 * 3 * 3 * 10 / 2**20:.3g} MiB" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("signals", "expected"), [("text", {}), ("prolong", {"too_short": 2}), ("cds", {"too_long": 1, "too_short": 2})]
+)
+def test_a_dry_run_refuses_what_the_signals_refuse(
+    ladm: Command, save_rows: Any, golden: Any, small: Any, golden_lm: Path, signals: str, expected: dict[str, int]
+) -> None:
+    limit = model_facts(str(golden_lm)).max_tokens
+    assert limit is not None
+    lengths = [10, 100, 512, limit + 1]
+    ids = [np.resize(golden["input_ids"][0], n).tolist() for n in lengths]
+    rows = save_rows([{"input_ids": each, "index": k} for k, each in enumerate(ids)])
+    command = ("score", rows, *small, "--signals", signals, "--span-tokens", "16", "--dry-run")
+    result = ladm(*command)
+    assert result.exit_code == 0, result.stderr
+    found = dict(line.removeprefix("no score: ").split() for line in result.stdout.splitlines() if "no score" in line)
+    assert {kind: int(count) for kind, count in found.items()} == expected
 
 
 def test_signals_are_added_from_python(rows: str, golden_lm: Path, run: Path) -> None:
     scored = front.score(rows, model=golden_lm, output=run, dtype="float32", device="cpu", signals="text")
     assert scored.folder == run
     assert (run / "signals" / "text" / "scores.parquet").exists()
+
+
+def test_signals_other_than_cds_do_not_mind_windowed_layers(ladm: Command, rows: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, Qwen2ForCausalLM
+
+    model = tmp_path / "windowed"
+    config = AutoConfig.for_model(
+        "qwen2", vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=1024, use_sliding_window=True, sliding_window=64,
+        layer_types=["sliding_attention", "full_attention"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(config).save_pretrained(model)
+    common = ("score", rows, "--model", model, "--dtype", "float32", "--device", "cpu", "--signals")
+    for signals in ("text", "prolong", "context-gain"):
+        result = ladm(*common, signals, "--output", tmp_path / signals)
+        assert result.exit_code == 0, result.stderr
+        assert len(by_index(tmp_path / signals)) == 3
+    refused = ladm(*common, "cds", "--output", tmp_path / "cds")
+    assert "layers 0 of this qwen2 model see only a window" in refused.stderr
+    refused = ladm(*common, "longattn", "--output", tmp_path / "longattn")
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith(
+        "layer 0 of this qwen2 model sees only a window, and longattn is made of its attention; leave longattn out of "
+        "--signals\n"
+    )

@@ -19,7 +19,8 @@ from ladm.runs.lines import encode_line
 from ladm.runs.records import ScoredRow
 from ladm.scoring.engines.batches import BatchSizes, CheckedRow, checked_row, start_batch
 from ladm.scoring.plan import Plan
-from ladm.scoring.row_checks import RowLengths, plan_for_rows, require_rows
+from ladm.scoring.row_checks import RowLengths, plan_for_rows, refusal, require_rows
+from ladm.scoring.signal_choice import choose_signals
 from ladm.settings.score import ScoreSettings
 from ladm.signals.scorer import Scorer
 
@@ -59,33 +60,51 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
     """
     require_rows(settings.rows, model=settings.model)
     rows = open_rows(settings.rows, limit=settings.limit)
-    plan, lines = plan_for_rows(settings, rows, model_facts(settings.model))
-    for line in lines:
-        echo(line)
     lengths = RowLengths(rows.lengths())
-    refused = lengths.refusals(plan.settings.method, plan.facts)
-    scored = {n: count for n, count in lengths.counts.items() if not _is_refused(plan, n)}
+    choice = choose_signals(settings)
+    passes = [choice.of_added(settings, name) for name in choice.added]
+    if not choice.only_adds:
+        passes.insert(0, choice.of_run(settings))
+    timed = [_time_pass(each, rows, lengths, echo=echo) for each in passes]
+    first, devices = timed[0], timed[0].plan.hardware.devices
     empty = len(rows) - sum(lengths.counts.values())
-    device = plan.hardware.devices[0]
-    scorer = plan.make_scorer()(device)
-    timed, line_bytes = _time(plan, rows, scorer, lengths)
-    typical = sorted(timed)
-    seconds = sum(count * float(np.interp(n, typical, [timed[k] for k in typical])) for n, count in scored.items())
     return DryRun(
         rows_by_length=lengths.counts,
-        refused=dict(refused + Counter(empty=empty)),
-        seconds_by_length=timed,
-        seconds=seconds,
-        devices=len(plan.hardware.devices) if len(plan.hardware.devices) > 1 else DEVICES_BEYOND_ONE,
-        memory_bytes=_peak_memory_bytes(device),
+        refused=dict(lengths.refusals(first.plan.settings, first.plan.facts) + Counter(empty=empty)),
+        seconds_by_length={n: sum(each.seconds_of(n) for each in timed) for n in first.seconds},
+        seconds=sum(count * each.seconds_of(n) for each in timed for n, count in each.scored.items()),
+        devices=len(devices) if len(devices) > 1 else DEVICES_BEYOND_ONE,
+        memory_bytes=_peak_memory_bytes(devices[0]),
         # Every line is in a unit and again in sorted_by_score.jsonl; scores.parquet is smaller than either.
-        result_bytes=int(3 * line_bytes * sum(scored.values())),
+        result_bytes=int(sum(3 * each.line_bytes * sum(each.scored.values()) for each in timed)),
     )
 
 
-def _is_refused(plan: Plan, length: int) -> bool:
-    limit = plan.facts.max_tokens
-    return (limit is not None and length > limit) or not plan.settings.method.grid(length).J
+@dataclass(frozen=True, kw_only=True)
+class _TimedPass:
+    """What the rows would take in one pass: that of the run, or of a signal that is added to it."""
+
+    plan: Plan
+    scored: dict[int, int]
+    """The rows that will have a score, by length."""
+    seconds: dict[int, float]
+    """Seconds a row, by the lengths that were timed."""
+    line_bytes: float
+    """The mean length of a stored line."""
+
+    def seconds_of(self, length: int) -> float:
+        """Seconds of a row of that length; 0 where it will have no score."""
+        typical = sorted(self.seconds)
+        return float(np.interp(length, typical, [self.seconds[k] for k in typical])) if length in self.scored else 0.0
+
+
+def _time_pass(settings: ScoreSettings, rows: Rows, lengths: RowLengths, *, echo: Echo) -> _TimedPass:
+    plan, lines = plan_for_rows(settings, rows, model_facts(settings.model))
+    for line in lines:
+        echo(line)
+    scored = {n: count for n, count in lengths.counts.items() if refusal(n, plan.settings, plan.facts) is None}
+    seconds, line_bytes = _time(plan, rows, plan.make_scorer()(plan.hardware.devices[0]), lengths)
+    return _TimedPass(plan=plan, scored=scored, seconds=seconds, line_bytes=line_bytes)
 
 
 def _time(plan: Plan, rows: Rows, scorer: Scorer, lengths: RowLengths) -> tuple[dict[int, float], float]:

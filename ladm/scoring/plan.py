@@ -99,6 +99,11 @@ def make_plan(
     layers = tuple(range(facts.num_layers))
     if CDS in settings.signal_names:
         layers = facts.choose_layers(parse_layers(settings.layers))
+    if LONGATTN in settings.signal_names and 0 in facts.windowed:
+        raise LadmError(
+            f"{facts.name}: layer 0 of this {facts.model_type} model sees only a window, and longattn is made of its "
+            "attention; leave longattn out of --signals"
+        )
     placement = placement_from(os.environ) if settings.shard is None else Placement(shard=parse_shard(settings.shard))
     cluster = None
     if settings.engine == "ray":

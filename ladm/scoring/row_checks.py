@@ -19,7 +19,9 @@ from ladm.modeling.facts import ModelFacts
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.scoring.plan import Hardware, Plan, make_plan
 from ladm.settings.score import ScoreSettings
-from ladm.settings.signals import CDS
+from ladm.settings.signals import CDS, CONTEXT_GAIN, LONGATTN, PROLONG, TEXT
+from ladm.signals.prolong import number_of_segments
+from ladm.signals.scorer import LEAST_TOKENS
 from ladm.storage.json_object import read_json_object
 
 PREPARED = "prepare.json"
@@ -46,15 +48,32 @@ class RowLengths:
     def common(self) -> int:
         return commonest(self.tokens)
 
-    def refusals(self, method: Method, facts: ModelFacts) -> Counter[str]:
+    def refusals(self, settings: ScoreSettings, facts: ModelFacts) -> Counter[str]:
         """How many rows will have no score, by the type of the error, as far as their lengths say."""
         found: Counter[str] = Counter()
         for length, count in self.counts.items():
-            if facts.max_tokens is not None and length > facts.max_tokens:
-                found["too_long"] += count
-            elif not method.grid(length).J:
-                found["too_short"] += count
+            kind = refusal(length, settings, facts)
+            if kind is not None:
+                found[kind] += count
         return found
+
+
+def refusal(length: int, settings: ScoreSettings, facts: ModelFacts) -> str | None:
+    """The type of the error of every row of that length, as the scorer of those signals gives it; None: none.
+
+    The length of a span must be known.
+    """
+    signals = settings.signal_names
+    if signals == (TEXT,):
+        return None
+    if signals == (PROLONG,):
+        # Only pairs of segments go through the model, so that no row is too long.
+        return "too_short" if number_of_segments(length) < 2 else None
+    if facts.max_tokens is not None and length > facts.max_tokens:
+        return "too_long"
+    if CDS in signals and not settings.method.grid(length).J:
+        return "too_short"
+    return "too_short" if length < LEAST_TOKENS and {CONTEXT_GAIN, LONGATTN} & set(signals) else None
 
 
 def plan_for_rows(
@@ -79,8 +98,7 @@ def plan_for_rows(
         lines += [f"spans     {span}"] if has_cds else []
     facts = facts.at_length(_longest_that_fits(lengths, facts))
     lines += _differing_lengths(lengths)
-    # Only CDS has a least length that depends on the settings, and a row of any length may have statistics.
-    lines += _refuse_or_count(settings, lengths, facts) if has_cds else ()
+    lines += _refuse_or_count(settings, lengths, facts)
     lines += [f"warning   {problem}" for problem in (_padding(rows), _packing(rows)) if problem is not None]
     return make_plan(settings, facts=facts, ask=ask), lines
 
@@ -135,11 +153,12 @@ def _differing_lengths(lengths: RowLengths) -> Iterator[str]:
 
 
 def _refuse_or_count(settings: ScoreSettings, lengths: RowLengths, facts: ModelFacts) -> Iterator[str]:
-    """A line with the number of rows that will have no score. Raises LadmError where that is all of them."""
-    refused = lengths.refusals(settings.method, facts)
+    """A line with the number of rows that will have no score. Raises LadmError where no row can have a CDS."""
+    refused = lengths.refusals(settings, facts)
     if not refused:
         return
-    if refused.total() == sum(lengths.counts.values()):
+    # Without CDS no setting would help, and the signal may be one of several that the command adds.
+    if CDS in settings.signal_names and refused.total() == sum(lengths.counts.values()):
         raise LadmError(_no_row_fits(settings, lengths, facts, refused))
     reasons = ", ".join(f"{kind} {count:,}" for kind, count in sorted(refused.items()))
     yield f"warning   {refused.total():,} of {len(lengths.tokens):,} rows will have no score: {reasons}"
