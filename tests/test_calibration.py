@@ -33,17 +33,18 @@ from ladm.calibration.contrast import (
 )
 from ladm.calibration.contrast_scores import CHOSEN_ON, JUDGED_ON, RELEASED, ROBUST, ContrastScores
 from ladm.calibration.estimates import (
+    Estimate,
     auc,
     estimate_auc,
     estimate_spearman,
     estimate_worst,
     estimate_worst_gain,
-    spearman,
 )
 from ladm.calibration.packages import split_by_package
 from ladm.calibration.result import WORST, analyse
 from ladm.calibration.signed_heads import fit_signed_heads, labelled
 from ladm.errors import LadmError
+from ladm.selection.ranks import spearman
 from ladm.settings.profiles import read_profile
 
 Run = Callable[..., Result]
@@ -309,7 +310,7 @@ def test_rank_correlation_with_ties() -> None:
     assert spearman(np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 20.0, 30.0, 25.0])) == pytest.approx(0.8)
     # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
     assert spearman(np.array([1.0, 2.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(4.5 / 22.5**0.5)
-    assert spearman(np.ones(4), np.arange(4.0)) == 0
+    assert estimate_spearman(np.ones(4), np.arange(4.0), np.arange(4), seed=0) == Estimate(0.0, 0.0, 0.0)
     draw = np.random.default_rng(0)
     a = draw.normal(size=80)
     found = estimate_spearman(a, a + draw.normal(size=80), np.arange(80) // 2, seed=0)

@@ -161,13 +161,15 @@ def test_a_table_has_the_rows_that_lack_a_part_too(pack: Path) -> None:
     (pack / "columns.jsonl").unlink()
 
 
-def test_ties_share_their_rank() -> None:
-    assert report.ranks(np.array([2.0, 1.0, 2.0, 5.0])).tolist() == [1.5, 0.0, 1.5, 3.0]
+def test_rows_with_a_fault_do_not_widen_the_band() -> None:
+    scores = np.array([*range(1, 21), 30.0])
+    assert report.in_band(scores, of=scores[:20]).tolist() == [*range(1, 20), 0, 0]
+    assert report.in_band(scores).tolist() == [*range(1, 21), 0]
 
 
 def test_the_bigram_table_of_a_row_knows_its_own_pairs() -> None:
     rows = np.array([[1, 2, 1, 2, 1, 2], [3, 4, 5, 6, 3, 4]])
     held_out = np.array([[0, 1, 2]])
     dependent = np.array([[False, False, True]])
-    known, unknown = measure.bigram_losses(rows, held_out, dependent)
+    known, unknown = measure.row_bigram_losses(rows, held_out, dependent)
     assert known < unknown

@@ -16,6 +16,8 @@ sys.path.append(str(SCRIPT.parent))
 
 import table5  # noqa: E402
 
+from ladm.runs.sink_layers import first_after_sinks  # noqa: E402
+
 
 @pytest.mark.slow
 def test_strides_are_compared_on_intact_rows(tmp_path: Path) -> None:
@@ -45,5 +47,7 @@ def test_strides_are_compared_on_intact_rows(tmp_path: Path) -> None:
 
 def test_clean_layers_follow_the_last_sink() -> None:
     sinks = np.array([[0.1, 0.9, 0.2, 0.1], [0.2, 0.7, 0.6, 0.3], [0.1, 0.8, 0.3, 0.2]])
-    assert table5.clean_layers(sinks) == slice(2, None)
-    assert table5.clean_layers(sinks[:, :1]) == slice(0, None)
+    assert first_after_sinks(np.median(sinks, axis=0)) == 2
+    assert first_after_sinks([0.1]) == 0
+    # Where the last layer has sinks nothing would be left, so all layers count.
+    assert first_after_sinks([0.1, 0.9]) == 0

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.method.reduction import Floats
+from ladm.selection.ranks import spearman
 
 Clusters = npt.NDArray[np.int64]
 """The number of the cluster of each row."""
@@ -146,15 +147,8 @@ def certain(found: Estimate, num_clusters: int) -> Estimate:
     return Estimate(0.0, 0.0, margin) if found.high < 1e-9 else found
 
 
-def spearman(a_B: Floats, b_B: Floats) -> float:
-    """The rank correlation of two scores of the same rows; ties share their mean rank. 0 where a score is constant."""
-    ranks = [_ranks(values) - (len(values) - 1) / 2 for values in (a_B, b_B)]
-    size = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
-    return float((ranks[0] * ranks[1]).sum() / size) if size > 0 else 0.0
-
-
 def estimate_spearman(a_B: Floats, b_B: Floats, clusters_B: Clusters, *, seed: int) -> Estimate:
-    """The rank correlation with its interval, by bootstrap over clusters."""
+    """The rank correlation with its interval, by bootstrap over clusters; 0 where a score is constant."""
     draw = np.random.default_rng(seed)
     names, places = np.unique(clusters_B, return_inverse=True)
     members = [np.flatnonzero(places == c) for c in range(len(names))]
@@ -162,11 +156,6 @@ def estimate_spearman(a_B: Floats, b_B: Floats, clusters_B: Clusters, *, seed: i
     for _ in range(BOOTSTRAP_DRAWS // 4):
         taken = np.concatenate([members[c] for c in draw.integers(0, len(names), len(names))])
         draws.append(spearman(a_B[taken], b_B[taken]))
-    return interval(spearman(a_B, b_B), np.array(draws))
-
-
-def _ranks(values_B: Floats) -> Floats:
-    _, places, counts = np.unique(values_B, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    mean_rank: Floats = ends - (counts + 1) / 2
-    return mean_rank[places]
+    # A constant score ranks nothing, and one draw of it must not make the whole interval NaN.
+    value, *draws = np.nan_to_num([spearman(a_B, b_B), *draws]).tolist()
+    return interval(value, np.array(draws))

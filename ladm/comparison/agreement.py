@@ -10,18 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ladm.selection.ranks import average_ranks
+from ladm.selection.ranks import average_ranks, spearman
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
-LEAST_DOCUMENTS = 3
-"""A correlation of two documents is always 1 or -1."""
-
-
-def spearman(a_N: Floats, b_N: Floats) -> float:
-    """Spearman's rank correlation over the documents that have both values; NaN where there is none to compute."""
-    both_N = ~(np.isnan(a_N) | np.isnan(b_N))
-    return _correlation(average_ranks(a_N[both_N]), average_ranks(b_N[both_N]))
 
 
 def spearman_inside_domains(a_N: Floats, b_N: Floats, codes_N: Codes) -> float:
@@ -33,10 +25,10 @@ def spearman_inside_domains(a_N: Floats, b_N: Floats, codes_N: Codes) -> float:
     # Ranks are taken again in every domain: ranks over all documents would still hold the differences between domains.
     total = weight = 0.0
     for part in _parts(codes_N):
-        both = part[~(np.isnan(a_N[part]) | np.isnan(b_N[part]))]
-        found = _correlation(average_ranks(a_N[both]), average_ranks(b_N[both]))
+        found = spearman(a_N[part], b_N[part])
         if not np.isnan(found):
-            total, weight = total + found * len(both), weight + len(both)
+            both = int(np.count_nonzero(~(np.isnan(a_N[part]) | np.isnan(b_N[part]))))
+            total, weight = total + found * both, weight + both
     return total / weight if weight else float("nan")
 
 
@@ -65,15 +57,6 @@ def overlap(taken_N: npt.NDArray[np.bool_], other_N: npt.NDArray[np.bool_]) -> f
     """The share of what one takes that the other takes too; of the larger one where their numbers differ."""
     most = max(int(taken_N.sum()), int(other_N.sum()))
     return int((taken_N & other_N).sum()) / most if most else float("nan")
-
-
-def _correlation(a_N: Floats, b_N: Floats) -> float:
-    """Pearson's correlation; NaN for fewer than three documents, or where one of the two is constant."""
-    if len(a_N) < LEAST_DOCUMENTS:
-        return float("nan")
-    a_N, b_N = a_N - a_N.mean(), b_N - b_N.mean()
-    scale = float(np.sqrt((a_N @ a_N) * (b_N @ b_N)))
-    return float(a_N @ b_N) / scale if scale > 0 else float("nan")
 
 
 def _parts(codes_N: Codes) -> Sequence[npt.NDArray[np.int64]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ladm.runs.folder import Run
@@ -33,5 +36,14 @@ def median_sink_mass(run: Run, *, scored: int) -> dict[int, float]:
 def layers_after_sinks(run: Run, *, scored: int) -> tuple[int, ...]:
     """The layers behind the last one with sinks, or all of them where none would be left."""
     masses = median_sink_mass(run, scored=scored)
-    last = max((layer for layer, mass in masses.items() if mass > HIGH_SINK_MASS), default=-1)
-    return tuple(layer for layer in run.identity.layers if layer > last) or run.identity.layers
+    return run.identity.layers[first_after_sinks(list(masses.values())) :]
+
+
+def first_after_sinks(median_L: Sequence[float] | npt.NDArray[np.float64]) -> int:
+    """The place of the first layer behind the last one with sinks, or 0 where none would be left.
+
+    `median_L`: the median sink mass of each layer. For 0.1, 0.8, 0.6, 0.2 it is 3.
+    """
+    sinks = np.flatnonzero(np.asarray(median_L) > HIGH_SINK_MASS)
+    first = int(sinks[-1]) + 1 if len(sinks) else 0
+    return first if first < len(median_L) else 0

@@ -1,4 +1,4 @@
-"""Numbers -> their ranks. Imports no torch.
+"""Numbers -> their ranks, and how far two rankings agree. Imports no torch.
 
 Shape suffix: N documents.
 """
@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+LEAST_DOCUMENTS = 3
+"""A correlation of two documents is always 1 or -1."""
 
 
 def average_ranks(values_N: Floats) -> Floats:
@@ -27,6 +29,21 @@ def average_ranks(values_N: Floats) -> Floats:
     # Of the places 3, 4 and 5 of three equal values the mean is 4: half of the first plus the last.
     ranks_N[order] = np.repeat((starts + 1 + stops) / 2, stops - starts)
     return ranks_N
+
+
+def spearman(a_N: Floats, b_N: Floats) -> float:
+    """Spearman's rank correlation over the documents that have both values; NaN where there is none to compute."""
+    both_N = ~(np.isnan(a_N) | np.isnan(b_N))
+    return _correlation(average_ranks(a_N[both_N]), average_ranks(b_N[both_N]))
+
+
+def _correlation(a_N: Floats, b_N: Floats) -> float:
+    """Pearson's correlation; NaN for fewer than three documents, or where one of the two is constant."""
+    if len(a_N) < LEAST_DOCUMENTS:
+        return float("nan")
+    a_N, b_N = a_N - a_N.mean(), b_N - b_N.mean()
+    scale = float(np.sqrt((a_N @ a_N) * (b_N @ b_N)))
+    return float(a_N @ b_N) / scale if scale > 0 else float("nan")
 
 
 def rank_shares(values_N: Floats) -> Floats:

@@ -30,13 +30,13 @@ from ladm.calibration.contrast import INTACT
 from ladm.method.grid import Method
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import load_observer
+from ladm.runs.sink_layers import first_after_sinks
 from ladm.signals.layer_cds import layer_cds
 
 Array = np.ndarray[Any, Any]
 
 STRIDES = {"default": (4, 4), "d_afs 2": (2, 4), "d_cds 2": (4, 2), "both 2": (2, 2)}
 """d_afs and d_cds; in the released code the nearest span compared with is d_afs back."""
-SINK_MASS = 0.5
 DRAWS = 2000
 
 
@@ -49,12 +49,6 @@ def scores(columns: dict[str, Array], clean: slice) -> dict[str, Array]:
         "no sigma, clean layers": columns["cds_per_layer_no_std"][:, clean].mean(axis=1),
         "robust": columns["value_cds_per_layer_no_std"][:, later_half].mean(axis=1),
     }
-
-
-def clean_layers(sink_mass_NL: Array) -> slice:
-    """The layers after the last one whose median sink mass is large."""
-    sinks = np.flatnonzero(np.median(sink_mass_NL, axis=0) > SINK_MASS)
-    return slice(int(sinks.max()) + 1 if len(sinks) else 0, None)
 
 
 def pearson(a: Array, b: Array) -> float:
@@ -123,7 +117,7 @@ def main(
             for column, values in found.items():
                 columns[name].setdefault(column, []).append(values[0].numpy())
     stacked = {name: {column: np.stack(parts) for column, parts in of.items()} for name, of in columns.items()}
-    clean = clean_layers(stacked["default"]["sink_mass_per_layer"])
+    clean = slice(first_after_sinks(np.median(stacked["default"]["sink_mass_per_layer"], axis=0)), None)
     by_strides = {name: scores(of, clean) for name, of in stacked.items()}
     table = {
         name: {"seconds": float(np.median(seconds[name]))}

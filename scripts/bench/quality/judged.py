@@ -31,7 +31,7 @@ from ladm.corpus.tokenization import plain_tokenizer
 from ladm.method.reduction import Floats, reduce_cds
 from ladm.runs.folder import Run
 from ladm.runs.results import read_scores
-from ladm.runs.sink_layers import HIGH_SINK_MASS
+from ladm.runs.sink_layers import first_after_sinks
 from ladm.settings.profiles import Profile
 from ladm.signals.text_statistics import COLUMNS, UnigramTable, text_statistics
 
@@ -96,10 +96,7 @@ class Part:
         """Columns of the layers after the last one whose median sink mass is high; all where there is none."""
         assert self.scores.sink_mass is not None
         median_L = np.median(self.scores.sink_mass[self.scores.kinds == INTACT], axis=0)
-        sinks = np.flatnonzero(median_L > HIGH_SINK_MASS)
-        first = int(sinks[-1]) + 1 if len(sinks) else 0
-        # Where the last layer is one there would be nothing left.
-        return list(range(first, len(median_L))) or list(range(len(median_L)))
+        return list(range(first_after_sinks(median_L), len(median_L)))
 
     @property
     def copy_share(self) -> Floats:

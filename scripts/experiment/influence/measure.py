@@ -168,7 +168,7 @@ def segment_perplexities(model: Any, inputs: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def bigram_losses(rows: np.ndarray, held_out: np.ndarray, dependent: np.ndarray) -> Iterator[float]:
+def row_bigram_losses(rows: np.ndarray, held_out: np.ndarray, dependent: np.ndarray) -> Iterator[float]:
     """Of each row the loss on class D of a table of its bigrams, mixed half and half with the pool's unigrams.
 
     What a student that learns nothing but adjacent pairs would gain from the row.
@@ -263,7 +263,7 @@ def main(
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa")
     model = model.to(device).eval()
     facts = model_facts(model_folder)
-    bigrams = list(bigram_losses(all_ids[~held], held_out_ids, classes_HT == CLASSES["D"]))
+    bigrams = list(row_bigram_losses(all_ids[~held], held_out_ids, classes_HT == CLASSES["D"]))
     if "influence" in parts:
         influence = Influence(model, rows, held_out, classes, state=output / "gradients.pt" if state else None)
         print(f"held-out gradients after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)

@@ -23,11 +23,16 @@ import click
 import numpy as np
 import pyarrow.parquet as pq
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from band import in_band
+
+from ladm.runs.columns import longattn, standardised
+from ladm.runs.sink_layers import first_after_sinks
+from ladm.selection.ranks import average_ranks
+
 DRAWS = 2000
 PERMUTATIONS = 500
 NULL_COLUMNS = 100
-SINK_MASS = 0.5
-"""A layer whose median sink mass is above this share is a sink layer."""
 CONTROLS = ("gzip_ratio", "u_S")
 PLAIN = (
     "gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy", "gzip_ratio", "far_rare",
@@ -37,21 +42,6 @@ PLAIN = (
 
 Array = np.ndarray[Any, Any]
 Rows = list[dict[str, Any]]
-
-
-def ranks(values: Array) -> Array:
-    """Ranks from 0, ties by their mean."""
-    order = np.argsort(values, kind="stable")
-    _, group, counts = np.unique(values[order], return_inverse=True, return_counts=True)
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    mean_rank = first + (counts - 1) / 2
-    found = np.empty(len(values))
-    found[order] = mean_rank[group]
-    return found
-
-
-def standardised(values: Array) -> Array:
-    return (values - values.mean()) / max(float(values.std()), 1e-30)
 
 
 def correlation(x: Array, y: Array) -> float:
@@ -75,14 +65,14 @@ class Sample:
         """Domain dummies, and the ranks of the controls."""
         domains = self.values("domain")
         dummies = (domains[:, None] == np.unique(domains)).astype(float)
-        found = np.column_stack([dummies, *(ranks(self.values(name)) for name in self.controls)])
+        found = np.column_stack([dummies, *(average_ranks(self.values(name)) for name in self.controls)])
         if len(self.rows) < 3 * found.shape[1]:
             sys.exit(f"{len(self.rows)} rows are too few for {found.shape[1]} variables to be regressed out")
         return found
 
     def residual(self, values: Array) -> Array:
         """What a least-squares fit on `given` leaves of the ranks of the values."""
-        y = ranks(values)
+        y = average_ranks(values)
         fit, *_ = np.linalg.lstsq(self.given, y, rcond=None)
         return np.asarray(y - self.given @ fit)
 
@@ -137,10 +127,7 @@ def attention_columns(rows: Rows) -> dict[str, Array]:
     `clean` are the layers after the last sink layer.
     """
     sinks_L = np.median([row["sink_mass"] for row in rows], axis=0)
-    sink_layers = np.flatnonzero(sinks_L > SINK_MASS)
-    clean = slice(int(sink_layers.max()) + 1 if len(sink_layers) else 0, None)
-    if len(sinks_L[clean]) == 0:
-        clean = slice(0, None)
+    clean = slice(first_after_sinks(sinks_L), None)
 
     def by_layer(name: str, layers: slice, reduce: Callable[..., Any] = np.mean) -> Array:
         return np.asarray(reduce([row[name][layers] for row in rows], axis=1))
@@ -148,6 +135,8 @@ def attention_columns(rows: Rows) -> dict[str, Array]:
     everything = slice(None)
     later_half = slice(len(sinks_L) // 2, None)
     spread, variance = (np.array([row[name] for row in rows]) for name in ("longattn_ds", "longattn_v"))
+    # Rows with a fault do not widen the band.
+    intact = np.array([row["split"] != "fault" for row in rows])
     found = {
         "released": by_layer("cds", everything),
         "median": by_layer("cds", everything, np.median),
@@ -156,15 +145,9 @@ def attention_columns(rows: Rows) -> dict[str, Array]:
         "robust": by_layer("value_cds_no_std", later_half),
         "robust, all layers": by_layer("value_cds_no_std", everything),
         "copy share": by_layer("copy_share", clean),
-        "LongAttn": standardised(spread) - 0.5 * standardised(variance),
+        "LongAttn": longattn(spread, variance),
     }
-    return found | {"robust, in its band": guarded(rows, found["robust"])}
-
-
-def guarded(rows: Rows, scores: Array) -> Array:
-    """A score inside its band: values above the 95th percentile rank last. The band is of the rows without a fault."""
-    intact = np.array([row["split"] != "fault" for row in rows])
-    return np.where(scores <= np.quantile(scores[intact], 0.95), scores, scores.min() - 1)
+    return found | {"robust, in its band": in_band(found["robust"], of=found["robust"][intact])}
 
 
 def columns_of(rows: Rows) -> dict[str, Array]:
@@ -180,7 +163,7 @@ def analyse(rows: Rows) -> dict[str, Any]:
     samples = [Sample(rows=rows, controls=CONTROLS), Sample(rows=rows, controls=(*CONTROLS, "unseen"))]
     u = samples[0].values("u_D")
     table = {
-        name: {"spearman": correlation(ranks(values), ranks(u))}
+        name: {"spearman": correlation(average_ranks(values), average_ranks(u))}
         | samples[0].partial(values)
         | {"given_unseen": samples[1].partial(values)}
         for name, values in columns.items()
@@ -200,7 +183,10 @@ def analyse(rows: Rows) -> dict[str, Any]:
             "p below .05": float(np.mean([each["p"] < 0.05 for each in null])),
             "interval without 0": float(np.mean([each["interval"][0] * each["interval"][1] > 0 for each in null])),
         },
-        "u_D with": {name: correlation(ranks(samples[0].values(name)), ranks(u)) for name in ("u_S", "u_C", "unseen")},
+        "u_D with": {
+            name: correlation(average_ranks(samples[0].values(name)), average_ranks(u))
+            for name in ("u_S", "u_C", "unseen")
+        },
         "columns": table,
     }
 

@@ -6,15 +6,19 @@ from pool B, which has natural faults as well.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from band import BAND_QUANTILE, in_band
+
 Array = np.ndarray[Any, Any]
 
-BAND_QUANTILE = 0.95
 GZIP_QUANTILES = (0.05, 0.95)
 UNTRAINED = "untrained"
 
@@ -81,11 +85,6 @@ def quotas(domains: Sequence[str], total: int) -> dict[str, int]:
     for domain in by_remainder[: total - sum(found.values())]:
         found[domain] += 1
     return found
-
-
-def in_band(values: Array) -> Array:
-    """A score inside its band: values above the 95th percentile rank last."""
-    return np.where(values <= np.quantile(values, BAND_QUANTILE), values, values.min() - 1)
 
 
 def order_of(job: Job, scores: Mapping[str, Array], count: int) -> Array:

@@ -81,17 +81,22 @@ def as_stored(losses: Array) -> Array:
     return np.asarray(in_steps(losses) * np.float32(TOKEN_STEP))
 
 
+def _losses_file(folder: Path, name: str) -> Path:
+    """The file of a student, whose name has characters that a file's should not."""
+    return folder / f"{name.replace('/', '-').replace(' ', '_').replace(',', '')}.npz"
+
+
 def write_token_losses(folder: Path, name: str, long: Array, short: Array) -> None:
     """Losses of all tokens of the far halves (rows, T / 2), with all and with 1K of context, for classes made later."""
     packed = {"long": in_steps(long), "short": in_steps(short)}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **packed)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"{name.replace('/', '-').replace(' ', '_').replace(',', '')}.npz", [buffer.getvalue()])
+    write_whole(_losses_file(folder, name), [buffer.getvalue()])
 
 
 def read_token_losses(folder: Path, name: str) -> dict[str, Array]:
-    with np.load(folder / f"{name.replace('/', '-').replace(' ', '_').replace(',', '')}.npz") as content:
+    with np.load(_losses_file(folder, name)) as content:
         return {form: content[form] * np.float32(TOKEN_STEP) for form in ("long", "short")}
 
 
