@@ -24,6 +24,8 @@ import yaml
 from click.testing import Result
 from conftest import GOLDEN, read_lines, topical_rows
 
+from ladm.selection.formats.content import SubsetContent
+
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 512, 700, 480, 512, 490]
 
@@ -182,6 +184,23 @@ def test_keep_all_says_what_was_taken(ladm: Command, scored: tuple[str, Path], t
         assert (row["score"] is None, row["rank"] is None, row["domain"] is None) == (row["index"] == 3,) * 3
         assert not row["taken"] or row["score"] == rows[row["index"]]["score"]
     assert "All 8 rows are in the data set" in (tmp_path / "k" / "README.md").read_text()
+
+
+def test_no_column_is_made_that_the_rows_have() -> None:
+    from datasets import Dataset
+
+    rows = Dataset.from_dict({"input_ids": [[1], [2]], "id": ["a", "b"], "domain": ["x", "y"]})
+    content = SubsetContent(
+        data=rows, positions=np.arange(2), num_tokens=np.ones(2, dtype=np.int64), scores=np.array([1.0, np.nan]),
+        ranks=np.array([1, 0]), domains=np.array([0, -1], dtype=np.int32),
+        # A domain by the number 0 is missing, so reading its name would fail.
+        domain_names=[], taken=np.ones(2, dtype=np.bool_), keep_all=False,
+    )  # fmt: skip
+    (table,) = content.tables()
+    assert table.to_pylist() == [
+        {"input_ids": [1], "id": "a", "domain": "x", "score": 1.0, "rank": 1},
+        {"input_ids": [2], "id": "b", "domain": "y", "score": None, "rank": None},
+    ]
 
 
 def test_the_card(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,20 @@ MANIFEST_FILE = "manifest.json"
 MOST_BYTES = 1 << 34
 """A manifest names every chosen row."""
 _NOTHING = type(None)
-_LATER: dict[str, tuple[Any, tuple[type, ...]]] = {
-    "max_per_document": (None, (int, _NOTHING)),
-    "copies": (None, (int, _NOTHING)),
-    "budget_documents": (None, (int, _NOTHING)),
-    "min_score": (None, (float, int, _NOTHING)),
-    "by": ("score", (str,)),
-    "without_value": (0, (int,)),
-    "guards": ([], (list,)),
-    "sample": (None, (dict, _NOTHING)),
-    "other_runs": ([], (list,)),
-    "command": ("", (str,)),
-    "format": ("arrow", (str,)),
+_LATER: dict[str, tuple[type, ...]] = {
+    "max_per_document": (int, _NOTHING),
+    "copies": (int, _NOTHING),
+    "budget_documents": (int, _NOTHING),
+    "min_score": (float, int, _NOTHING),
+    "by": (str,),
+    "without_value": (int,),
+    "guards": (list,),
+    "sample": (dict, _NOTHING),
+    "other_runs": (list,),
+    "command": (str,),
+    "format": (str,),
 }
-"""Fields that older manifests lack, with their values there and their types. Written only where they differ."""
+"""Fields that older manifests lack, where they have their defaults, and their types. Written only where they differ."""
 _ALWAYS = ("by", "command", "format")
 """Those of them that are always written."""
 
@@ -157,9 +157,18 @@ class Manifest:
 
 def _later_fields(content: dict[str, Any]) -> dict[str, Any]:
     """The fields that are in a file only where they say something."""
-    whole = {name: default for name, (default, _) in _LATER.items()} | content
-    found = {name: _field(whole, name, *kinds) for name, (_, kinds) in _LATER.items()}
+    whole = _defaults() | content
+    found = {name: _field(whole, name, *kinds) for name, kinds in _LATER.items()}
     return found | {"guards": [_guard(guard) for guard in found["guards"]]}
+
+
+def _defaults() -> dict[str, Any]:
+    """The defaults of those fields."""
+    return {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory()
+        for each in fields(Manifest)
+        if each.name in _LATER
+    }
 
 
 def _guard(content: Any) -> GuardManifest:
@@ -191,7 +200,7 @@ def write_manifest(folder: Path, manifest: Manifest, chosen: Iterable[Chosen] = 
 def _json(manifest: Manifest, chosen: Iterable[Chosen]) -> Iterator[bytes]:
     """The file without its end, which has the checksum."""
     content = asdict(manifest)
-    for name, (default, _) in _LATER.items():
+    for name, default in _defaults().items():
         if content[name] == default and name not in _ALWAYS:
             del content[name]
     for domain in content["domains"].values():

@@ -21,7 +21,7 @@ from ladm.selection.quotas import domain_shares
 from ladm.selection.ranking import DOCUMENT_COLUMN, rank_by_domain, read_documents
 from ladm.selection.sources import Source, open_sources
 from ladm.selection.writing import write_subset
-from ladm.settings.selection import DEFAULT_TEMPERATURE, SelectSettings
+from ladm.settings.selection import SelectSettings
 from ladm.settings.spelling import spell_command
 from ladm.settings.subset import resolve_format
 
@@ -128,11 +128,11 @@ def _provenance(settings: SelectSettings, sources: Sequence[Source], candidates:
     for source in sources:
         errors += summarise(source.run).errors
     first, *others = (source.run.identity.for_manifest() for source in sources)
-    temperature = settings.temperature or DEFAULT_TEMPERATURE
+    sample = {"temperature": settings.draw_temperature, "seed": settings.draw_seed} if settings.sample else None
     return {
         "by": settings.ranking.text,
         "guards": candidates.guards,
-        "sample": {"temperature": temperature, "seed": settings.seed or 0} if settings.sample else None,
+        "sample": sample,
         "without_score": dict(sorted(errors.items())),
         "without_value": candidates.without_value,
         "copies": candidates.copies,

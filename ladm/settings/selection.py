@@ -83,7 +83,7 @@ class SelectSettings(Settings):
         "Temperature of --sample in standard deviations of a domain: near 0 takes the best, a high one almost any.",
         section=ORDER,
         metavar="T",
-        unset="1",
+        unset=f"{DEFAULT_TEMPERATURE:g}",
         above=0,
     )
     seed: int | None = setting(
@@ -164,6 +164,16 @@ class SelectSettings(Settings):
     def ranking(self) -> Expression:
         """What documents are ranked by."""
         return parse_expression(self.by)
+
+    @property
+    def draw_seed(self) -> int:
+        """The seed of every draw."""
+        return self.seed or 0
+
+    @property
+    def draw_temperature(self) -> float:
+        """The temperature of --sample."""
+        return self.temperature or DEFAULT_TEMPERATURE
 
     @property
     def guards(self) -> list[Guard | BandGuard]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,9 +89,8 @@ class SubsetContent:
         for start, stop in self.batches():
             # Without a column `datasets` has no rows either.
             own = self._stored(slice(start, stop), chosen) if chosen else {}
-            added = self._added(slice(start, stop))
             stored = {names[name]: own[name] for name in chosen}
-            yield pa.table(stored | {name: added[name] for name in self._added_names})
+            yield pa.table(stored | self._added(slice(start, stop)))
 
     def token_batches(self) -> Iterator[npt.NDArray[Any]]:
         """The token ids of the rows, joined, a bounded number at a time."""
@@ -115,16 +114,21 @@ class SubsetContent:
             start = stop
 
     def _added(self, part: slice) -> dict[str, pa.Array]:
-        ranked = self.ranks[part] > 0
-        scores = self.scores[part]
-        names = [self.domain_names[code] if code >= 0 else None for code in self.domains[part].tolist()]
-        return {
-            "id": self._labels(part),
-            "domain": pa.array(names, pa.string()),
-            "score": pa.array(scores, mask=np.isnan(scores)),
-            "rank": pa.array(self.ranks[part], mask=~ranked),
-            "taken": pa.array(self.taken[part]),
+        """The columns that the selection adds."""
+        ranks, scores = self.ranks[part], self.scores[part]
+        make: dict[str, Callable[[], pa.Array]] = {
+            "id": lambda: self._labels(part),
+            "domain": lambda: self._domain_column(part),
+            "score": lambda: pa.array(scores, mask=np.isnan(scores)),
+            "rank": lambda: pa.array(ranks, mask=ranks == 0),
+            "taken": lambda: pa.array(self.taken[part]),
         }
+        # Only those: of rows with ids and domains of their own, every text would be made for nothing.
+        return {name: make[name]() for name in self._added_names}
+
+    def _domain_column(self, part: slice) -> pa.Array:
+        names = [self.domain_names[code] if code >= 0 else None for code in self.domains[part].tolist()]
+        return pa.array(names, pa.string())
 
     def _labels(self, part: slice) -> pa.Array:
         """The index of each row as text, which names it in the results of a run too."""

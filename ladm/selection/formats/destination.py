@@ -146,8 +146,8 @@ class RemoteFolder:
 
     def write(self, fill: Callable[[Path], None], *, after: Callable[[Path], None] | None = None) -> None:
         """Fill a temporary folder, and upload its files, the manifest last."""
-        with tempfile.TemporaryDirectory(prefix="ladm-select-") as folder:
-            staging = Path(folder) / "subset"
+        with self.work_folder() as work:
+            staging = work / "subset"
             staging.mkdir()
             fill(staging)
             names = sorted(str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file())
