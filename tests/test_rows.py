@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, LargeList, List, Value, concatenate_datasets
 
 from ladm.corpus.rows import Row, open_rows, token_ids
-from ladm.errors import RowError
+from ladm.errors import LadmError, RowError
 
 DATA = [{"input_ids": [k, k + 1, 3], "index": 10 + k, "chunked_index": k % 2, "meta": {"d": "x"}} for k in range(9)]
 
@@ -148,3 +148,12 @@ def test_a_column_of_labels_has_one_type(tmp_path: Path) -> None:
     assert [row.index for row in texts.read(0, 2)] == ["a", "1"]
     numbers = open_rows(saved(Dataset.from_dict({"input_ids": [[1], [2]], "index": [7, None]}), tmp_path / "numbers"))
     assert [row.index for row in numbers.read(0, 2)] == [7, 1]
+
+
+def test_a_column_comes_in_batches_that_end_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ladm.corpus.rows.ROWS_AT_A_TIME", 3)
+    rows = open_rows(saved(Dataset.from_list(DATA), tmp_path / "rows"), limit=7)
+    assert list(rows.batches()) == [(0, 3), (3, 6), (6, 7)]
+    assert list(rows.column_batches("index")) == [[10, 11, 12], [13, 14, 15], [16]]
+    with pytest.raises(LadmError, match="has no column other"):
+        list(rows.column_batches("other"))

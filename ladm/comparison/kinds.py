@@ -16,7 +16,6 @@ from ladm.calibration.estimates import Estimate, Wins, estimate_auc, wins
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 
-ROWS_AT_A_TIME = 10_000
 MOST_PAIRS = 50_000_000
 """Intact documents times rows of a kind: eight bytes each in memory."""
 
@@ -95,6 +94,6 @@ def _estimate(
 def read_row_column(rows: Rows, name: str, positions_N: npt.NDArray[np.int64]) -> list[str | None]:
     """A column of the rows at these positions, as text. Raises LadmError where the rows have no such column."""
     values: list[Any] = []
-    for start in range(0, len(rows), ROWS_AT_A_TIME):
-        values += rows.column(name, start, min(start + ROWS_AT_A_TIME, len(rows)))
+    for batch in rows.column_batches(name):
+        values += batch
     return [None if values[k] is None else str(values[k]) for k in positions_N.tolist()]

@@ -27,6 +27,7 @@ __all__ = ["Ids", "Row", "Rows", "commonest", "look_up", "open_rows", "token_ids
 
 IDENTITY_BLOCK_ROWS = 1024
 SAMPLED_ROWS = 64
+ROWS_AT_A_TIME = 10_000
 COPY_COLUMN = "copy_of"
 """The column that names the earlier row with the same ids; only where there is such a row."""
 _CARRIED = ("index", "chunked_index", "meta")
@@ -150,6 +151,16 @@ class Rows:
         with reading_rows(self.name):
             values: list[Any] = self._dataset.select_columns([name])[start:stop][name]
         return self._labelled(name, values)
+
+    def batches(self) -> Iterator[tuple[int, int]]:
+        """First row, and the row after the last, of as many rows as are read at once."""
+        for start in range(0, len(self), ROWS_AT_A_TIME):
+            yield start, min(start + ROWS_AT_A_TIME, len(self))
+
+    def column_batches(self, name: str) -> Iterator[list[Any]]:
+        """A column, a batch of rows at a time. Raises LadmError where there is no such column."""
+        for start, stop in self.batches():
+            yield self.column(name, start, stop)
 
     def domains(self, key: str, start: int, stop: int) -> list[str | None]:
         """The domains of rows `start` to `stop - 1`, by a column or a key inside one; None where a row has none.

@@ -31,8 +31,8 @@ from ladm.report.histograms import OTHER_BINS, SCORE_BINS, ColumnHistogram, colu
 from ladm.report.overview import RunOverview
 from ladm.runs.columns import column_names, fill_columns
 from ladm.runs.folder import Run
-from ladm.selection.disk_arrays import array_on_disk
 from ladm.selection.manifest import Manifest
+from ladm.storage.disk_arrays import array_on_disk
 
 Floats = npt.NDArray[np.float64]
 

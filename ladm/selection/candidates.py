@@ -17,14 +17,14 @@ import numpy.typing as npt
 from ladm.errors import LadmError, StorageError
 from ladm.runs.columns import LONGATTN, fill_columns, longattn
 from ladm.runs.results import count_scored
-from ladm.selection.disk_arrays import array_on_disk
 from ladm.selection.domain_codes import NO_CODE, DomainCodes
 from ladm.selection.evaluation import evaluate
 from ladm.selection.guarding import GuardManifest, apply_guards, resolve_guards
 from ladm.selection.sampling import gumbel_keys
 from ladm.selection.sources import Source
 from ladm.settings.common import NO_DOMAINS
-from ladm.settings.selection import DEFAULT_TEMPERATURE, SelectSettings
+from ladm.settings.selection import SelectSettings
+from ladm.storage.disk_arrays import array_on_disk
 
 BATCH_DOCUMENTS = 65_536
 Floats = npt.NDArray[np.float64]
@@ -71,7 +71,7 @@ def find_candidates(
     expression = settings.ranking
     guards = resolve_guards(settings, sources[0].run)
     names = dict.fromkeys(["length", *expression.names, *(guard.column for guard in guards)])
-    columns, rows_N = _read(sources, names, seed=settings.seed or 0, work=work)
+    columns, rows_N = _read(sources, names, seed=settings.draw_seed, work=work)
     if not len(rows_N):
         raise LadmError(f"{_folders(sources)}: no document has a score")
     if "score" in columns:
@@ -90,10 +90,11 @@ def find_candidates(
     order = np.flatnonzero(kept_N)
     keys = values_N
     if settings.sample:
-        uniform_N = _read_sampling(sources, len(rows_N), seed=settings.seed or 0, work=work)
+        uniform_N = _read_sampling(sources, len(rows_N), seed=settings.draw_seed, work=work)
         keys = np.empty(len(rows_N))
-        temperature = settings.temperature or DEFAULT_TEMPERATURE
-        keys[order] = gumbel_keys(values_N[order], uniform_N[order], codes_N[order], temperature=temperature)
+        keys[order] = gumbel_keys(
+            values_N[order], uniform_N[order], codes_N[order], temperature=settings.draw_temperature
+        )
     # A run's file is in the order of its scores already.
     if settings.sample or settings.by != "score" or len(sources) > 1:
         order = order[np.argsort(-keys[order], kind="stable")]

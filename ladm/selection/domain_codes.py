@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.corpus.rows import Rows
-from ladm.selection.disk_arrays import array_on_disk
 from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
+from ladm.storage.disk_arrays import array_on_disk
 
-ROWS_AT_A_TIME = 10_000
 NO_CODE = -1
 """The number of a row that has no domain."""
 
@@ -38,8 +37,7 @@ def read_domains(data: Sequence[Rows], *, domain_key: str, work: Path) -> Domain
     codes_T = array_on_disk(work / "domains", "i4", sum(map(len, data)))
     first = 0
     for rows in data:
-        for start in range(0, len(rows), ROWS_AT_A_TIME):
-            stop = min(start + ROWS_AT_A_TIME, len(rows))
+        for start, stop in rows.batches():
             found = _domains(rows, domain_key, start, stop)
             codes = [NO_CODE if d is None else numbers.setdefault(d, len(numbers)) for d in found]
             codes_T[first + start : first + stop] = codes

@@ -12,10 +12,9 @@ import numpy.typing as npt
 from ladm.corpus.rows import Rows
 from ladm.selection.budget import Domains, DomainSelection
 from ladm.selection.candidates import Candidates
-from ladm.selection.disk_arrays import array_on_disk
 from ladm.selection.domain_codes import DomainCodes
+from ladm.storage.disk_arrays import array_on_disk
 
-ROWS_AT_A_TIME = 10_000
 DOCUMENT_COLUMN = "document"
 """The number of the document that a row is a window of, in the rows of `ladm prepare`."""
 _COLUMNS = (("positions", "i8"), ("num_tokens", "i8"), ("scores", "f8"))
@@ -66,11 +65,8 @@ def read_documents(data: Sequence[Rows]) -> Ints:
     parts: list[Ints] = []
     first = 0
     for rows in data:
-        numbers = [
-            rows.column(DOCUMENT_COLUMN, start, min(start + ROWS_AT_A_TIME, len(rows)))
-            for start in range(0, len(rows), ROWS_AT_A_TIME)
-        ]
-        own = np.concatenate([np.asarray(part, dtype=np.int64) for part in numbers]) + first
+        numbers = [np.asarray(batch, dtype=np.int64) for batch in rows.column_batches(DOCUMENT_COLUMN)]
+        own = np.concatenate(numbers) + first
         parts.append(own)
         first = int(own.max()) + 1
     return np.concatenate(parts)

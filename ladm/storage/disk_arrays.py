@@ -1,4 +1,4 @@
-"""Arrays in files: columns of a selection that may be larger than memory. Imports no torch."""
+"""Arrays in files: columns that may be larger than memory. Imports no torch."""
 
 from __future__ import annotations
 
