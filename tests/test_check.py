@@ -14,6 +14,7 @@ from click.testing import Result
 from conftest import GOLDEN
 
 from ladm.calibration.check_result import CheckResult
+from ladm.calibration.contrast_scores import count_baselines
 from ladm.calibration.estimates import Estimate
 from ladm.modeling.facts import model_facts
 
@@ -32,12 +33,21 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path) -> None:
+def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+
+    def count(scored: list[Any]) -> dict[str, Any]:
+        counted.append(len(scored))
+        return count_baselines(scored)
+
+    monkeypatch.setattr("ladm.calibration.contrast_scores.count_baselines", count)
     out = tmp_path / "check"
     command = ("check", "--model", GOLDEN, "--rows", rows, "--output", out, "--span-tokens", "8", "--dtype", "float32")
     command += ("--lists", rows)
     result = ladm(*command)
     assert result.exit_code == 0, result.output
+    # Not of the rows with other spans, whose counts nothing reads.
+    assert len(counted) == 1
     assert (out / "check.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((out / "check.json").read_text())
     assert list(record["long_range"]) == ["intact", "2 pieces", "4 pieces", "8 pieces"]

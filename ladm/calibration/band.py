@@ -6,16 +6,13 @@ of documents leaves them out. Imports no torch.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from ladm.calibration.candidates import Candidate
 from ladm.calibration.contrast import INTACT
 from ladm.calibration.contrast_scores import JUDGED_ON, ContrastScores
 from ladm.corpus.rows import Ids
-from ladm.corpus.tokenization import plain_tokenizer
-from ladm.errors import LadmError
+from ladm.corpus.tokenization import tokenizer_of_model
 from ladm.method.reduction import Floats
 from ladm.runs.columns import column_names, read_columns
 from ladm.runs.folder import Run
@@ -46,11 +43,8 @@ def intact_band(run: Run, scores: ContrastScores, recommended: Candidate) -> dic
 
 def text_band(documents: list[Ids], model_folder: str) -> dict[str, Quantiles]:
     """The same of the statistics of the documents' texts; empty where the model has no tokenizer that loads."""
-    if not (Path(model_folder) / "tokenizer.json").exists():
-        return {}
-    try:
-        tokenizer = plain_tokenizer(model_folder)
-    except LadmError:
+    tokenizer = tokenizer_of_model(model_folder)
+    if tokenizer is None:
         return {}
     no_table = UnigramTable(np.zeros(1 + max(int(ids.max()) for ids in documents), dtype=np.int64))
     texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=True) for ids in documents]

@@ -14,7 +14,7 @@ from ladm.calibration.contrast import KINDS, ContrastRow, absent_kinds, contrast
 from ladm.calibration.contrast_scores import WITH_SIGMA, WITHOUT_SIGMA, read_contrast_scores
 from ladm.calibration.packages import Halves, split_by_package
 from ladm.calibration.result import CalibrationResult, analyse
-from ladm.calibration.sample import DocumentSample, ListSample, sample_documents, sample_lists
+from ladm.calibration.sample import DocumentSample, ListSample, sample_rows
 from ladm.calibration.work_folder import CONTRAST, RUN, open_work_folder, save_contrast
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, UsageError, count_of
@@ -24,7 +24,7 @@ from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.scoring.row_checks import require_rows, require_tokenizer
 from ladm.scoring.score import score as run_score
-from ladm.settings.calibration import CalibrateSettings
+from ladm.settings.calibration import CalibrateSettings, Search
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, Quantiles, profile_text
 from ladm.settings.score import ScoreSettings
@@ -46,22 +46,7 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     require_rows(settings.rows, model=settings.model, command="ladm calibrate --rows")
     facts, rows = model_facts(settings.model), open_rows(settings.rows)
     require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
-    sample = sample_documents(
-        rows,
-        facts=facts,
-        documents=settings.documents,
-        seed=settings.seed,
-        domain_key=settings.domain_key,
-        package_key=settings.package_key,
-        exclude_domains=settings.exclude_domains,
-    )
-    lists = sample_lists(
-        open_rows(settings.lists) if settings.lists else None,
-        facts=facts,
-        length_tokens=sample.length_tokens,
-        domain_key=settings.domain_key,
-        package_key=settings.package_key,
-    )
+    sample, lists = sample_rows(rows, settings, facts=facts, exclude_domains=settings.exclude_domains)
     facts = facts.at_length(sample.length_tokens)
     _require_layer_within_cost(settings, facts)
     # Checked before the folder is created, so that a mistake in the settings leaves nothing behind.
@@ -89,7 +74,11 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
         output.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(output)
     # Last, so that a profile exists only where the calibration is complete.
-    write_whole(output, [profile_text(_profile(settings, run, sample, result, band=band)).encode()])
+    profile = make_profile(
+        run, result, length_tokens=sample.length_tokens, packages=sample.packages, seed=settings.seed,
+        search=settings.search, band=band,
+    )  # fmt: skip
+    write_whole(output, [profile_text(profile).encode()])
     return result
 
 
@@ -171,27 +160,30 @@ def require_spans(settings: ScoreSettings, length_tokens: int) -> None:
         )
 
 
-def _profile(
-    settings: CalibrateSettings,
+def make_profile(
     run: Run,
-    sample: DocumentSample,
     result: CalibrationResult,
     *,
+    length_tokens: int,
+    packages: list[str],
+    seed: int,
+    search: Search,
     band: dict[str, Quantiles],
 ) -> Profile:
+    """The profile of what was found in the run of a contrast set. `packages`: the package of every document."""
     identity = run.identity
     return Profile(
         model=identity.model,
         method=replace(identity.method, ablation=result.recommended.form.ablation),
-        length_tokens=sample.length_tokens,
+        length_tokens=length_tokens,
         reduction=result.reduction,
         band=band,
         found={
-            "documents": len(sample.ids),
-            "packages": len(set(sample.packages)),
-            "seed": settings.seed,
-            "objective": settings.objective,
-            "search": settings.search,
+            "documents": len(packages),
+            "packages": len(set(packages)),
+            "seed": seed,
+            "objective": result.objective,
+            "search": search,
             "dtype": identity.dtype,
             "data": identity.data["xxh3_128"],
             **result.summary(),

@@ -16,7 +16,7 @@ from ladm.calibration.contrast import INTACT, KINDS, ContrastRow
 from ladm.calibration.contrast_scores import ContrastScores, read_contrast_scores
 from ladm.calibration.estimates import Estimate, estimate_spearman
 from ladm.calibration.result import by_kind, layer_results, uncalibrated
-from ladm.calibration.sample import sample_documents, sample_lists
+from ladm.calibration.sample import sample_rows
 from ladm.calibration.work_folder import CONTRAST, RUN, open_work_folder, save_contrast
 from ladm.corpus.prepare import Progress as PrepareProgress
 from ladm.corpus.prepare import prepare
@@ -66,22 +66,7 @@ def check(
     rows_name = settings.rows or _prepare_packaged_documents(settings, facts, output, echo=echo, progress=preparing)
     rows = open_rows(rows_name)
     require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
-    sample = sample_documents(
-        rows,
-        facts=facts,
-        documents=settings.documents,
-        seed=settings.seed,
-        domain_key=settings.domain_key,
-        package_key=settings.package_key,
-        min_documents=MIN_DOCUMENTS,
-    )
-    lists = sample_lists(
-        open_rows(settings.lists) if settings.lists else None,
-        facts=facts,
-        length_tokens=sample.length_tokens,
-        domain_key=settings.domain_key,
-        package_key=settings.package_key,
-    )
+    sample, lists = sample_rows(rows, settings, facts=facts, min_documents=MIN_DOCUMENTS)
     span_tokens = settings.span_tokens or default_span_tokens(sample.length_tokens)
     facts = facts.at_length(sample.length_tokens)
     scoring = _score_settings(settings, facts, span_tokens, output)

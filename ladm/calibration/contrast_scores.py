@@ -6,6 +6,7 @@ Shape suffixes: B rows, P layers or heads.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -51,16 +52,16 @@ class ContrastScores:
     """CDS of every scored row of a contrast set, by form.
 
     `cds` has a column for each of `layers`; `by_head`, where heads are compared, `num_heads` columns for each.
-    `counts` are numbers of a row that need no model, such as its gzip ratio.
     """
 
+    rows: list[ContrastRow] = field(default_factory=list)
+    """The scored rows themselves."""
     kinds: npt.NDArray[np.str_]
     halves: npt.NDArray[np.int64]
     clusters: Clusters
     """What is held out and drawn together: the package of a row's first token, or its document."""
     cds: dict[Form, Floats]
     by_head: dict[Form, Floats] = field(default_factory=dict)
-    counts: dict[str, Floats] = field(default_factory=dict)
     copy_share: Floats | None = None
     sink_mass: Floats | None = None
     """Both by layer; None where they were not stored."""
@@ -68,6 +69,11 @@ class ContrastScores:
     num_layers: int
     """Layers of the model, of which `layers` may be a part."""
     num_heads: int | None = None
+
+    @cached_property
+    def counts(self) -> dict[str, Floats]:
+        """Numbers of every row that need no model, see `count_baselines`; made when they are first read."""
+        return count_baselines(self.rows) if self.rows else {}
 
     def columns(self, form: Form, *, heads: bool) -> Floats:
         """CDS of all rows: (B, P)."""
@@ -145,12 +151,12 @@ def read_contrast_scores(
     layers = run.identity.layers
     _, numbers = np.unique([clusters[place] for place in places], return_inverse=True)
     return ContrastScores(
+        rows=scored,
         kinds=np.array([row.kind for row in scored]),
         halves=np.array([row.half for row in scored]),
         clusters=numbers,
         cds={form: values[form.column(heads=False)] for form in forms},
         by_head={form: values[form.column(heads=True)] for form in by_head},
-        counts=count_baselines(scored),
         copy_share=values.get("copy_share_per_layer"),
         sink_mass=values.get("sink_mass_per_layer"),
         layers=layers,

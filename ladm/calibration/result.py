@@ -16,6 +16,7 @@ from ladm.calibration.candidates import (
 )
 from ladm.calibration.contrast_scores import JUDGED_ON, ROBUST, WITH_SIGMA, ContrastScores, Form
 from ladm.calibration.estimates import Estimate, estimate_auc, estimate_worst, estimate_worst_gain
+from ladm.errors import count_of
 from ladm.method.reduction import Floats, Reduction
 from ladm.settings.calibration import Search
 from ladm.settings.layers import spell_layers
@@ -178,5 +179,4 @@ def describe(scores: ContrastScores, candidate: Candidate) -> str:
     layers = f"{weighted}layer{'s' if len(reduction.layers) > 1 else ''} {spell_layers(reduction.layers)}"
     if reduction.heads is None:
         return f"{how} of {layers}"
-    count = len(reduction.heads)
-    return f"{how} of {count} head{'s' if count > 1 else ''} in {layers}"
+    return f"{how} of {count_of(len(reduction.heads), 'head')} in {layers}"

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.calibration.contrast import MIN_DOCUMENTS
-from ladm.corpus.rows import Ids, Rows, commonest, look_up, token_ids
+from ladm.corpus.rows import Ids, Rows, commonest, look_up, open_rows, token_ids
 from ladm.errors import LadmError, RowError, UsageError
 from ladm.modeling.facts import ModelFacts
-
-ROWS_AT_A_TIME = 10_000
+from ladm.settings.calibration import CalibrateSettings, CheckSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +27,35 @@ class DocumentSample:
     groups: list[str]
     packages: list[str]
     length_tokens: int
+
+
+def sample_rows(
+    rows: Rows,
+    settings: CalibrateSettings | CheckSettings,
+    *,
+    facts: ModelFacts,
+    exclude_domains: tuple[str, ...] = (),
+    min_documents: int = MIN_DOCUMENTS,
+) -> tuple[DocumentSample, ListSample]:
+    """The documents and the lists of a contrast set; see `sample_documents` and `sample_lists`."""
+    sample = sample_documents(
+        rows,
+        facts=facts,
+        documents=settings.documents,
+        seed=settings.seed,
+        domain_key=settings.domain_key,
+        package_key=settings.package_key,
+        exclude_domains=exclude_domains,
+        min_documents=min_documents,
+    )
+    lists = sample_lists(
+        open_rows(settings.lists) if settings.lists else None,
+        facts=facts,
+        length_tokens=sample.length_tokens,
+        domain_key=settings.domain_key,
+        package_key=settings.package_key,
+    )
+    return sample, lists
 
 
 def sample_documents(
@@ -147,7 +175,6 @@ def _values(rows: Rows, key: str) -> list[str | None]:
     if column not in rows.column_names:
         return [None] * len(rows)
     values: list[str | None] = []
-    for start in range(0, len(rows), ROWS_AT_A_TIME):
-        stop = min(start + ROWS_AT_A_TIME, len(rows))
-        values += [look_up(value, path) for value in rows.column(column, start, stop)]
+    for batch in rows.column_batches(column):
+        values += [look_up(value, path) for value in batch]
     return values

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from ladm.corpus.rows import Ids
-from ladm.corpus.tokenization import plain_tokenizer
-from ladm.errors import LadmError
+from ladm.corpus.tokenization import tokenizer_of_model
 from ladm.method.grid import Grid
 from ladm.method.sinks import STRONGEST_PER_1024, far_key_mass
 from ladm.modeling.attention_function import LayerView
@@ -46,11 +44,8 @@ def sink_words(observer: Observer, documents: list[Ids], grid: Grid) -> dict[int
 
 def _spelling(folder: str) -> Callable[[int], str]:
     """What writes a token id as text."""
-    if not (Path(folder) / "tokenizer.json").exists():
-        return str
-    try:
-        tokenizer = plain_tokenizer(folder)
-    except LadmError:
-        # The words are an illustration; a tokenizer that does not load is no reason to fail the check.
+    tokenizer = tokenizer_of_model(folder)
+    # The words are an illustration; a tokenizer that does not load is no reason to fail the check.
+    if tokenizer is None:
         return str
     return lambda token: repr(tokenizer.decode([token], clean_up_tokenization_spaces=False))

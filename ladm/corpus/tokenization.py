@@ -13,8 +13,8 @@ from typing import Any
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.modeling.model_files import HUB_ID, hub_name
+from ladm.settings.common import TEXT_COLUMN
 
-TEXT_COLUMN = "text"
 COMPARED_TOKENS = 64
 LEAST_AGREEMENT = 0.5
 BROKEN = "\ufffd"
@@ -145,11 +145,8 @@ def disagreement(rows: Rows, model_folder: str) -> str | None:
     Compares the first tokens of a few rows. None also for rows without texts, and for a model whose folder has
     no tokenizer that loads.
     """
-    if TEXT_COLUMN not in rows.column_names or not (Path(model_folder) / "tokenizer.json").exists():
-        return None
-    try:
-        tokenizer = plain_tokenizer(model_folder)
-    except LadmError:
+    tokenizer = tokenizer_of_model(model_folder) if TEXT_COLUMN in rows.column_names else None
+    if tokenizer is None:
         return None
     # The first, the middle and the last row: a mixed corpus is mixed by files, one behind the other.
     special = set(tokenizer.all_special_ids)
@@ -194,6 +191,16 @@ def spell(tokenizer: Any, ids: list[int]) -> list[str]:
         pieces.append(text[len(before) :])
         before = text
     return pieces
+
+
+def tokenizer_of_model(folder: str) -> Any | None:
+    """The tokenizer in the folder of a model; None where there is none, or none that loads."""
+    if not (Path(folder) / "tokenizer.json").exists():
+        return None
+    try:
+        return plain_tokenizer(folder)
+    except LadmError:
+        return None
 
 
 def plain_tokenizer(name: str) -> Any:

@@ -11,6 +11,8 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 DOMAIN_KEY = "meta.pile_set_name"
 DOMAIN_COLUMN = "domain"
 """The column that holds the domain of a row without one under DOMAIN_KEY."""
+TEXT_COLUMN = "text"
+"""The column that holds the text of a row."""
 NAME_COLUMNS = ("id", "domain", "source")
 """Columns that say which document a row is; the results of a run repeat them."""
 # A word rather than an empty text, which shells and YAML files lose easily.

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from rows import SEED, judging_rows
 
 from ladm.calibration.band import intact_band, text_band
+from ladm.calibration.calibrate import make_profile
 from ladm.calibration.candidates import Candidate
 from ladm.calibration.contrast import INTACT
 from ladm.calibration.contrast_scores import ContrastScores, read_contrast_scores
@@ -28,7 +29,7 @@ from ladm.calibration.result import analyse
 from ladm.modeling.model_files import model_identity
 from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
-from ladm.settings.profiles import Profile, Quantiles, profile_text
+from ladm.settings.profiles import Quantiles, profile_text
 
 
 @click.command(help=__doc__.splitlines()[0])
@@ -47,25 +48,12 @@ def main(packed: Path, part: Path, model: str, documents: int | None, output: Pa
     packages = [row.packages[0] for row in rows]
     scores = read_contrast_scores(run, rows, packages, num_layers=max(run.identity.layers) + 1, heads=True)
     result = analyse(scores, search="signed", objective="auc", max_cost=1.0, seed=SEED)
-    intact = [row.ids for row in rows if row.kind == INTACT]
-    profile = Profile(
-        model=run.identity.model | {"sha256": hashes},
-        method=replace(run.identity.method, ablation=result.recommended.form.ablation),
-        length_tokens=length,
-        reduction=result.reduction,
-        band=whole_band(run, scores, result.recommended) | text_band(intact, model),
-        found={
-            "documents": len(intact),
-            "packages": len({row.packages[0] for row in rows if row.kind == INTACT}),
-            "seed": SEED,
-            "objective": result.objective,
-            "search": "signed",
-            "dtype": run.identity.dtype,
-            "data": run.identity.data["xxh3_128"],
-            **result.summary(),
-        },
-    )
-    output.write_text(profile_text(profile))
+    intact = [row for row in rows if row.kind == INTACT]
+    profile = make_profile(
+        run, result, length_tokens=length, packages=[row.packages[0] for row in intact], seed=SEED, search="signed",
+        band=whole_band(run, scores, result.recommended) | text_band([row.ids for row in intact], model),
+    )  # fmt: skip
+    output.write_text(profile_text(replace(profile, model=profile.model | {"sha256": hashes})))
     print(f"{output}: {result.summary()['recommended']}; worst kind {result.worst_kind}")
 
 
