@@ -18,13 +18,13 @@ from ladm.comparison.agreement import (
     best_inside_domains,
     overlap,
     ranks_inside_domains,
-    spearman,
     spearman_inside_domains,
 )
 from ladm.comparison.kinds import kind_table
 from ladm.errors import LadmError
 from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
+from ladm.selection.ranks import spearman
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
@@ -118,7 +118,9 @@ def test_top_without_the_rows_and_with_others(
     other = save_rows(topical_rows(golden, [9] * 8), "other")
     result = ladm("top", run, "--rows", other)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"ladm: {other} are not the rows of this run: row ")
+    assert result.stderr.startswith(f"ladm: {other} are not the rows of {run}: row ")
+    few = save_rows(topical_rows(golden, [512, 400]), "few")
+    assert ladm("top", run, "--rows", few).stderr == f"ladm: {few} are not the rows of {run}: there are 2, not 8\n"
     Path(rows).rename(tmp_path / "moved")
     result = ladm("top", run, "-n", "1")
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)

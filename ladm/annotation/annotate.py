@@ -25,9 +25,9 @@ from ladm.scoring.identity import absolute_name
 from ladm.scoring.result import ScoreResult
 from ladm.scoring.scoring_pass import ScoringPass
 from ladm.selection.sources import open_rows_of
+from ladm.settings.common import TEXT_COLUMN
 from ladm.settings.runs import AnnotateSettings
 from ladm.settings.signals import TEXT
-from ladm.signals import text_columns
 from ladm.signals.text_columns import TextColumns, count_unigrams, store_unigrams, unigrams_of_folder
 from ladm.signals.text_scorer import MakeTextScorer
 from ladm.signals.text_statistics import UnigramTable
@@ -92,7 +92,7 @@ def _text_columns(settings: AnnotateSettings, rows: Rows, folder: Path) -> TextC
     unigrams = unigrams_of_folder(folder) if settings.unigrams is None else _given(settings.unigrams, rows)
     return TextColumns(
         unigrams=unigrams or count_unigrams(rows, vocab_size=_vocab_size(rows)),
-        has_text=text_columns.TEXT in rows.column_names,
+        has_text=TEXT_COLUMN in rows.column_names,
     )
 
 

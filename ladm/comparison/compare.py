@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,6 @@ from ladm.comparison.agreement import (
     best_inside_domains,
     overlap,
     ranks_inside_domains,
-    spearman,
     spearman_inside_domains,
 )
 from ladm.comparison.kinds import KindTable, kind_table, read_row_column
@@ -24,9 +24,10 @@ from ladm.comparison.result import ColumnSummary, Comparison, DifferentDocument,
 from ladm.errors import LadmError
 from ladm.runs.columns import column_names, fill_columns, require_known
 from ladm.runs.folder import Run
-from ladm.runs.labels import Beginnings, domain_batches, read_labels, run_of
+from ladm.runs.labels import Beginnings, domain_batches, read_labels
 from ladm.runs.results import count_scored
 from ladm.selection.evaluation import evaluate
+from ladm.selection.ranks import spearman
 from ladm.selection.sources import open_rows_of
 from ladm.settings.comparison import MOST_COLUMNS, CompareSettings
 from ladm.settings.expressions import Expression, parse_expression
@@ -55,7 +56,7 @@ def compare(settings: CompareSettings) -> Comparison:
     Raises LadmError for an unfinished run, runs of different rows, and rows that are not theirs; UsageError for a
     column that a run does not have.
     """
-    runs = [run_of(name) for name in settings.runs]
+    runs = [Run.read(Path(name)) for name in settings.runs]
     if len({str(run.identity.data) for run in runs}) > 1:
         raise LadmError(f"{runs[1].folder} scored other rows than {runs[0].folder}; only runs of the same rows compare")
     columns = _read(runs, settings)
@@ -187,7 +188,7 @@ def _different(
                     id=label.id,
                     rank_a=float(a_N[k]),
                     rank_b=float(b_N[k]),
-                    beginning=beginnings.of(label, most=BEGINNING_CHARACTERS),
+                    beginning=beginnings.one_line(label, most=BEGINNING_CHARACTERS),
                 )
                 for k, label in zip(shown, named, strict=True)
             ]

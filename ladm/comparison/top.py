@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import numpy.typing as npt
 
 from ladm.errors import LadmError
 from ladm.runs.columns import read_columns
-from ladm.runs.labels import Beginnings, domain_batches, read_labels, run_of
+from ladm.runs.folder import Run
+from ladm.runs.labels import Beginnings, domain_batches, read_labels
 from ladm.selection.evaluation import evaluate
 from ladm.settings.comparison import TopSettings
 
@@ -49,7 +51,7 @@ def top_documents(settings: TopSettings) -> TopList:
     Raises LadmError for an unfinished run, one without a value, and a domain that no document has; UsageError for a
     column that the run does not have.
     """
-    run, expression = run_of(settings.run), settings.ranking
+    run, expression = Run.read(Path(settings.run)), settings.ranking
     table = read_columns(run, expression.names)
     positions_N = table["position"].to_numpy()
     values_N = evaluate(expression, {name: table[name].to_numpy() for name in expression.names})

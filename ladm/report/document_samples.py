@@ -14,16 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ladm.corpus.data_set import reading_rows
-from ladm.corpus.row import split_ids
-from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError
 from ladm.report.environment import clean
 from ladm.report.overview import RunOverview, readable_meta
 from ladm.runs.folder import Run
-from ladm.runs.labels import label_id
+from ladm.runs.labels import Beginnings, label_id
 from ladm.runs.results import columns_of, score_batches
 
 Floats = npt.NDArray[np.float64]
@@ -36,8 +32,6 @@ AROUND_CUT_WITHOUT_SCRIPT = 12
 MOST_CHARACTERS, MOST_LINES = 280, 4
 TEXT_BYTES, META_BYTES = 500, 250
 """Of a text and of metadata on the page, as JSON writes them: what a document of emoji or of `<` may take."""
-TEXT = "text"
-READ_CHARACTERS = 2000
 ROWS_AT_A_TIME = 32
 
 
@@ -153,13 +147,15 @@ def add_texts(run: Run, documents: list[SampledDocument], name: str | None) -> s
         # A page of a run on rows of the Hub does not fetch them.
         if name is None and not Path(run.identity.rows_name).exists():
             return f"{run.identity.rows_name} is not there any more; give --rows where the rows are now"
-        rows = open_rows(name or run.identity.rows_name, limit=run.num_rows)
-        if TEXT not in rows.column_names:
-            return f"{rows.name} has no column {TEXT}"
+        beginnings = Beginnings(run, name)
+        if beginnings.missing is not None:
+            return beginnings.missing
         # In the order of the data set, whose blocks are then read once each.
         ordered = sorted(documents, key=lambda document: document.position)
         for start in range(0, len(ordered), ROWS_AT_A_TIME):
-            _add(rows, ordered[start : start + ROWS_AT_A_TIME], run)
+            part = ordered[start : start + ROWS_AT_A_TIME]
+            for document, text in zip(part, beginnings.of(part), strict=True):
+                document.text = first_lines(text)
     except LadmError as error:
         if name is not None:
             raise
@@ -170,34 +166,9 @@ def add_texts(run: Run, documents: list[SampledDocument], name: str | None) -> s
     return None
 
 
-def _add(rows: Rows, documents: list[SampledDocument], run: Run) -> None:
-    positions = [document.position for document in documents]
-    if len(rows) != run.num_rows:
-        raise LadmError(f"{rows.name} are not the rows of {run.folder}: there are {len(rows):,}, not {run.num_rows:,}")
-    lengths, texts = _beginnings(rows, positions)
-    for document, length, text in zip(documents, lengths, texts, strict=True):
-        # The digest of all rows would be certain and takes minutes; other rows are nearly always of another length.
-        if length != document.num_tokens:
-            raise LadmError(f"{rows.name} are not the rows of {run.folder}: row {document.position} has another length")
-        document.text = first_lines(text)
-
-
-def _beginnings(rows: Rows, positions: list[int]) -> tuple[list[int], list[str]]:
-    """The number of tokens and the beginning of the text of the rows at some positions."""
-    with reading_rows(rows.name):
-        columns = rows.select(np.array(positions)).select_columns(["input_ids", TEXT]).with_format("arrow")
-        table = columns[0 : len(positions)]
-        ids, texts = table["input_ids"].combine_chunks(), table[TEXT].combine_chunks()
-        lengths = [0 if ids is None else len(ids) for ids in split_ids(ids)]
-        # Cut inside Arrow: a text may be a book, and hundreds of them are read.
-        if pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type):
-            texts = pc.utf8_slice_codeunits(texts, 0, READ_CHARACTERS)
-        return lengths, [str(text or "")[:READ_CHARACTERS] for text in texts.to_pylist()]
-
-
 def first_lines(text: str) -> str:
     """The first lines that are not blank, cleaned and cut."""
-    lines = [line.strip() for line in clean(text, READ_CHARACTERS).splitlines() if line.strip()][:MOST_LINES]
+    lines = [line.strip() for line in clean(text, len(text)).splitlines() if line.strip()][:MOST_LINES]
     return fitted(clean("\n".join(lines), MOST_CHARACTERS), TEXT_BYTES)
 
 

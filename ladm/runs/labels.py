@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ladm.corpus.data_set import reading_rows
 from ladm.corpus.meta import look_up
+from ladm.corpus.row import split_ids
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError, UsageError
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, score_batches
-from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NO_DOMAINS, ONE_DOMAIN
+from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NO_DOMAINS, ONE_DOMAIN, TEXT_COLUMN
 
 NO_DOMAIN = "(none)"
-TEXT = "text"
 MOST_CHARACTERS = 2000
 """Of a text that are looked at for its beginning."""
+
+
+class RowLabel(Protocol):
+    """What says which row a document is, and whether it is still the same."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def num_tokens(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +60,7 @@ def read_labels(run: Run, positions: Collection[int], domain_key: str) -> dict[i
     wanted = pa.array(sorted(positions), pa.int64())
     found: dict[int, Label] = {}
     for whole in score_batches(run.folder, sorted({"position", "num_tokens", *names, *reader.columns})):
-        batch = whole.filter(pa.compute.is_in(whole["position"], value_set=wanted))
+        batch = whole.filter(pc.is_in(whole["position"], value_set=wanted))
         parts = zip(*(batch[name].to_pylist() for name in ("position", "num_tokens")), reader.read(batch), strict=True)
         ids: list[dict[str, Any]] = [{name: batch[name][k].as_py() for name in names} for k in range(len(batch))]
         for (position, num_tokens, domain), named in zip(parts, ids, strict=True):
@@ -109,6 +120,7 @@ class Beginnings:
 
     def __init__(self, run: Run, name: str | None) -> None:
         self.missing: str | None = None
+        self._run = run
         self._rows: Rows | None = None
         place = name or run.identity.about.get("rows", "")
         try:
@@ -118,32 +130,48 @@ class Beginnings:
                 raise
             self.missing = f"{error}; give --rows where they are now, for the texts"
             return
-        if TEXT not in rows.column_names:
-            self.missing = f"{rows.name} has no column {TEXT}, so no texts are shown"
+        if TEXT_COLUMN not in rows.column_names:
+            self.missing = f"{rows.name} has no column {TEXT_COLUMN}, so no texts are shown"
             return
         self._rows = rows
 
-    def of(self, label: Label, *, most: int) -> str:
-        """The first `most` characters of a text, as one line. Raises LadmError for other rows than the run's."""
+    def of(self, documents: Sequence[RowLabel]) -> list[str]:
+        """The first 2,000 characters of the texts of some rows, empty where there are none.
+
+        Raises LadmError for other rows than the run's.
+        """
         if self._rows is None:
-            return ""
-        k = label.position
-        # The digest of all rows would be certain and takes minutes; other rows are nearly always of another length.
-        if k >= len(self._rows) or int(self._rows.lengths(k, k + 1)[0]) != label.num_tokens:
-            raise LadmError(f"{self._rows.name} are not the rows of this run: row {k} has another length")
-        (text,) = self._rows.column(TEXT, k, k + 1)
-        return " ".join(str(text or "")[:MOST_CHARACTERS].split())[:most]
+            return [""] * len(documents)
+        others = f"{self._rows.name} are not the rows of {self._run.folder}"
+        if len(self._rows) != self._run.num_rows:
+            raise LadmError(f"{others}: there are {len(self._rows):,}, not {self._run.num_rows:,}")
+        lengths, texts = _read_beginnings(self._rows, [document.position for document in documents])
+        for document, length in zip(documents, lengths, strict=True):
+            # The digest of all rows would be certain and takes minutes; other rows are nearly always of another length.
+            if length != document.num_tokens:
+                raise LadmError(f"{others}: row {document.position} has another length")
+        return texts
+
+    def one_line(self, label: Label, *, most: int) -> str:
+        """The first `most` characters of a text, as one line."""
+        (text,) = self.of([label])
+        return " ".join(text.split())[:most]
 
     def first_line(self, label: Label, *, most: int) -> str:
         """The first line of a text that is not blank, cut to `most` characters."""
-        if self._rows is None:
-            return ""
-        self.of(label, most=0)
-        (text,) = self._rows.column(TEXT, label.position, label.position + 1)
-        lines = (line.strip() for line in str(text or "")[:MOST_CHARACTERS].splitlines())
+        (text,) = self.of([label])
+        lines = (line.strip() for line in text.splitlines())
         return next((line for line in lines if line), "")[:most]
 
 
-def run_of(name: str) -> Run:
-    """A run by its folder."""
-    return Run.read(Path(name))
+def _read_beginnings(rows: Rows, positions: list[int]) -> tuple[list[int], list[str]]:
+    """The number of tokens and the beginning of the text of the rows at some positions."""
+    with reading_rows(rows.name):
+        columns = rows.select(np.array(positions)).select_columns(["input_ids", TEXT_COLUMN]).with_format("arrow")
+        table = columns[0 : len(positions)]
+        ids, texts = table["input_ids"].combine_chunks(), table[TEXT_COLUMN].combine_chunks()
+        lengths = [0 if ids is None else len(ids) for ids in split_ids(ids)]
+        # Cut inside Arrow: a text may be a book, and hundreds of them are read.
+        if pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type):
+            texts = pc.utf8_slice_codeunits(texts, 0, MOST_CHARACTERS)
+        return lengths, [str(text or "")[:MOST_CHARACTERS] for text in texts.to_pylist()]

@@ -31,9 +31,9 @@ from ladm.scoring.row_checks import plan_for_rows, require_rows
 from ladm.scoring.scoring_pass import ScoringPass
 from ladm.scoring.signal_choice import SignalChoice, choose_signals
 from ladm.scoring.sink_warning import sink_warning
+from ladm.settings.common import TEXT_COLUMN
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import PROLONG
-from ladm.signals.text_columns import TEXT as TEXT_COLUMN
 from ladm.signals.text_columns import TextColumns, count_unigrams, store_unigrams, unigrams_of_folder
 from ladm.storage.identity import differences
 from ladm.storage.interrupts import stop_on_signals

@@ -14,9 +14,6 @@ from ladm.runs.unigrams import counts_of_run, read_counts
 from ladm.signals.text_statistics import SAMPLED_ROWS, TextStatistics, UnigramTable, text_statistics
 from ladm.storage.files import write_whole
 
-TEXT = "text"
-"""The column of a data set that holds the text of a row."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextColumns:

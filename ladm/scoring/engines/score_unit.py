@@ -14,8 +14,8 @@ from ladm.runs.unit_writer import UnitWriter
 from ladm.scoring.engines.assignments import Assignment
 from ladm.scoring.engines.batches import BatchRule, BatchSizes, CheckedRow, Pending, checked_row, error_row, start_batch
 from ladm.scoring.engines.events import BatchStarted, RowsStored, UnitEvent
+from ladm.settings.common import TEXT_COLUMN
 from ladm.signals.scorer import DescribesRows, Scorer
-from ladm.signals.text_columns import TEXT
 
 # A read of a data set costs a fixed time, which short rows in small batches would pay for each batch.
 READ_TOKENS = 1 << 18
@@ -195,9 +195,9 @@ class _Reader:
     def _rows_with_text(self, positions: Sequence[int]) -> Iterator[tuple[Row, str | None]]:
         """The rows and their texts, where the scorer has a use for them and the data has any."""
         wants_text = isinstance(self._scorer, DescribesRows) and self._scorer.wants_text
-        has_text = wants_text and TEXT in self._rows.column_names
+        has_text = wants_text and TEXT_COLUMN in self._rows.column_names
         for start, stop in _stretches(positions):
-            texts = self._rows.column(TEXT, start, stop) if has_text else [None] * (stop - start)
+            texts = self._rows.column(TEXT_COLUMN, start, stop) if has_text else [None] * (stop - start)
             for row, text in zip(self._rows.read(start, stop), texts, strict=True):
                 yield row, text if isinstance(text, str) else None
 
