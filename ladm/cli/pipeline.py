@@ -47,12 +47,10 @@ def run(settings: RunSettings) -> None:
     from ladm.pipeline.run import summary_lines
 
     result = run_job(settings, echo=note, bars=_Bars())
-    content = {"rows": result.rows, "scores": f"{result.folder}/scores", "subset": f"{result.folder}/subset"}
+    content = {"rows": result.rows, "scores": result.scores, "subset": result.subset}
     more = {"page": result.page, "seconds": result.seconds, "cpu_seconds": result.cpu_seconds}
     print_result(
         [*selection_table(result.manifest), *summary_lines(result)],
         lambda: content | more | {"manifest": asdict(result.manifest)},
     )
-    next_step(
-        "ladm", "train", "--model", "MODEL", "--rows", f"{result.folder}/subset", "--tokens", "N", "-o", "trained"
-    )
+    next_step("ladm", "train", "--model", "MODEL", "--rows", result.subset, "--tokens", "N", "-o", "trained")

@@ -61,7 +61,7 @@ def verify(settings: VerifySettings) -> None:
     content = {"run": run, "finished": found.is_finished, "problems": problems, "rows": found.num_rows}
     print_result(problems or sound, lambda: content)
     if problems:
-        raise LadmError(f"{run} is not sound: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
+        raise LadmError(f"{run} is not sound: {count_of(len(problems), 'problem')}")
     if not found.is_finished:
         raise IncompleteError(f"{run} shows no damage so far, but is not finished; run the same ladm score again")
 

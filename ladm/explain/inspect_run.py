@@ -11,7 +11,7 @@ from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.tokenization import disagreement, plain_tokenizer
-from ladm.errors import LadmError
+from ladm.errors import LadmError, count_of
 from ladm.explain.chosen_documents import choose_documents
 from ladm.explain.decompose import Decomposer
 from ladm.explain.explainer import Explainer, ScoredDocument
@@ -87,7 +87,7 @@ def _explainer(
     used = plan.hardware
     echo(
         f"device    {used.devices[0]} in {used.dtype}, layers {spell_layers(plan.layers)} of {facts.num_layers}, twice "
-        f"over {len(documents)} document{'s' if len(documents) > 1 else ''}"
+        f"over {count_of(len(documents), 'document')}"
     )
     problem = disagreement(rows, facts.folder)
     if problem is not None:

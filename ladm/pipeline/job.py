@@ -108,6 +108,6 @@ def _plain(name: str, value: Any) -> Any:
     """A value as YAML has it; what is on this machine as an absolute path, to be found from any folder."""
     if isinstance(value, tuple):
         return [_plain(name, each) for each in value]
-    if name in _PLACES and isinstance(value, str) and value != "-" and os.path.exists(value):
+    if name in _PLACES and isinstance(value, str) and os.path.exists(value):
         return os.path.abspath(value)
     return value

@@ -16,7 +16,6 @@ from ladm.errors import LadmError, StorageError
 from ladm.settings.common import DOMAIN_KEY
 
 MOST_DOCUMENTS, MOST_SOURCES = 1000, 64
-"""No more documents than standard input stores to be read again."""
 MOST_CHARACTERS = 1 << 20
 """Of one document; a longer text is taken to have as many tokens for each character as its beginning."""
 ALL_CHARACTERS = 1 << 25

@@ -19,7 +19,7 @@ from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import open_rows
 from ladm.corpus.sources import Source, find_sources
 from ladm.corpus.tokenization import load_tokenizer
-from ladm.errors import LadmError
+from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.modeling.model_files import HUB_ID, hub_name
 from ladm.pipeline.job import JobFolder
@@ -34,7 +34,7 @@ from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest
 from ladm.selection.subset import select
 from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
-from ladm.settings.pipeline import prepare_settings, score_settings, select_settings
+from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings
 from ladm.storage.locks import locked
 
@@ -63,6 +63,16 @@ class JobResult:
     """Of each part, in this call."""
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     """The same of this process's CPU time."""
+
+    @property
+    def scores(self) -> str:
+        """The folder of the run."""
+        return str(self.folder / SCORES)
+
+    @property
+    def subset(self) -> str:
+        """The folder of the subset."""
+        return str(self.folder / SUBSET)
 
 
 def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
@@ -122,7 +132,7 @@ def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
     if settings.domain_key is None and settings.domain is None:
         domains = find_domains(sample)
         found["domain_key"] = domains.key or NO_DOMAINS
-        values = f"{domains.key}: {domains.values:,} value{'s' if domains.values > 1 else ''}"
+        values = f"{domains.key}: {count_of(domains.values, 'value')}"
         echo(f"domains   {values if domains.key else 'none found: all documents are one domain'}")
     return dataclasses.replace(settings, **found)
 
@@ -200,9 +210,9 @@ class _Parts:
         )  # fmt: skip
 
     def _domain_key(self, prepared: PreparedRows | None) -> str:
-        if self.job.domain_key == NO_DOMAINS or prepared is not None:
-            return NO_DOMAINS if self.job.domain_key == NO_DOMAINS else DOMAIN_KEY
-        return self.job.domain_key or DOMAIN_KEY
+        if self.job.domain_key == NO_DOMAINS:
+            return NO_DOMAINS
+        return DOMAIN_KEY if prepared is not None else self.job.domain_key or DOMAIN_KEY
 
     def _prepare(self) -> PreparedRows | None:
         job = self.job
@@ -243,6 +253,6 @@ class _Parts:
 def summary_lines(result: JobResult) -> Iterator[str]:
     """Where everything is."""
     yield f"rows: {result.rows}"
-    yield f"scores: {result.folder}/scores"
-    yield f"subset: {result.folder}/subset"
+    yield f"scores: {result.scores}"
+    yield f"subset: {result.subset}"
     yield f"page: {result.page}"
