@@ -101,12 +101,13 @@ def test_an_added_signal_is_joined_by_position(run: Run) -> None:
 
 
 def test_a_signal_of_other_rows_is_refused(run: Run) -> None:
-    folder = add_signal(run, "text", {"gzip_ratio": {0: 0.5}})
+    folder = add_signal(run, "context-gain", {"gain": {0: 0.5}})
     identity = read_object(folder / "run.json")
     identity["data"]["xxh3_128"] = "0" * 32
     (folder / "run.json").write_text(json.dumps(identity))
     with pytest.raises(LadmError) as error:
-        read_columns(run, ["gzip_ratio"])
+        read_columns(run, ["gain"])
+    assert "gain" not in column_names(run)
     assert str(error.value) == f"{folder} was made from other rows than {run.folder}; remove it"
 
 

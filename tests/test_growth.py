@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 from conftest import SMALL, read_lines, results
 
+from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
 
 Command = Callable[..., Result]
@@ -75,3 +76,38 @@ def test_growth_that_is_stopped(
     assert score(ladm, rows, run, "--limit", 18).exit_code == 0
     assert score(ladm, rows, run, "--limit", 20).exit_code == 0
     assert len(read_lines(run / "sorted_by_score.jsonl")) == 20
+
+
+def test_a_signal_of_fewer_rows_stops_only_what_needs_it_and_grows(
+    ladm: Command, rows: str, golden_lm: Path, tmp_path: Path
+) -> None:
+    run, model = tmp_path / "run", ("--model", golden_lm, "--dtype", "float32", "--device", "cpu")
+    own = ("score", rows, *model, "--span-tokens", "16", "--signals", "cds", "--output", run)
+    signal = ("score", rows, *model, "--signals", "longattn", "--output", run)
+    assert ladm(*own, "--limit", 18).exit_code == 0
+    for command in ((*signal, "--limit", 18), ("annotate", run, "--num-proc", 1)):
+        assert ladm(*command).exit_code == 0
+    assert ladm(*own, "--limit", 20).exit_code == 0
+    select = ("select", run, "--documents", 3, "--domain-key", "none", "--output", tmp_path / "subset")
+    assert ladm(*select, "--by", "score", "--dry-run").exit_code == 0
+    for command in (("top", run), ("compare", run), ("report", run), ("verify", run)):
+        assert ladm(*command).exit_code == 0, command
+    adds = {
+        "longattn": f"ladm score {rows} --model {golden_lm} --signals longattn -o {run}",
+        "text": f"ladm annotate {run}",
+    }
+    for by, name in (("longattn", "longattn"), ("rank(longattn_v)", "longattn"), ("gzip_ratio", "text")):
+        result = ladm(*select, "--by", by)
+        message = f"{run}/signals/{name} has 18 of the 20 rows of {run}; add the others: {adds[name]}"
+        assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+    grown = ladm(*signal, "--limit", 20)
+    assert grown.exit_code == 0, grown.stderr
+    assert "adding 2 rows to the 18 of the run" in grown.stderr
+    assert ladm("annotate", run, "--num-proc", 1).exit_code == 0
+    assert ladm(*select, "--by", "rank(longattn) + rank(gzip_ratio)").exit_code == 0
+    fresh = tmp_path / "fresh"
+    assert ladm(*signal[:-1], fresh, "--limit", 20).exit_code == 0
+    # The fresh run is one of longattn alone, and makes its score of it.
+    assert read_columns(Run.read(run / "signals" / "longattn"), ["longattn_v"]) == read_columns(
+        Run.read(fresh), ["longattn_v"]
+    )

@@ -413,6 +413,34 @@ def test_runs_that_were_not_made_alike_are_refused(ladm: Command, two: list[tupl
     )  # fmt: skip
 
 
+def test_runs_need_the_same_signals_only_where_they_are_used(
+    ladm: Command, two: list[tuple[str, Path]], golden_lm: Path, tmp_path: Path
+) -> None:
+    model = ("--model", golden_lm, "--dtype", "float32", "--device", "cpu", "--span-tokens", "16")
+    runs = []
+    for k, ((rows, _), scheme) in enumerate(zip(two, ("suffix", "blocks"), strict=True)):
+        runs.append(tmp_path / f"run{k}")
+        signals = ("--signals", "cds,context-gain,text", "--context-gain", scheme)
+        # Of the first an own signal, of the second one that is added.
+        for part in (signals,) if k == 0 else (("--signals", "cds"), signals):
+            assert ladm("score", rows, *model, *part, "--output", runs[k]).exit_code == 0
+    select = ("select", *runs, "--documents", "5", "--domain-key", "none", "--output", tmp_path / "subset")
+    different = (
+        f"ladm: {runs[1]} was not scored as {runs[0]} was, so that their scores cannot be ranked together:\n"
+        f'  signals.context-gain.scheme: "suffix" in {runs[0]}, "blocks" in {runs[1]}\n'
+    )
+    for flags in (("--by", "rank(gain) + rank(score)"), ("--within", "key_tokens:0-")):
+        refused = ladm(*select, *flags)
+        assert (refused.exit_code, refused.stderr) == (1, different)
+    # Each run counted its tokens on its own rows, which makes no difference in kind.
+    made = ladm(*select, "--by", "rank(score) + rank(far_rare)")
+    assert made.exit_code == 0, made.stderr
+    manifest = json.loads((tmp_path / "subset" / "manifest.json").read_text())
+    assert manifest["run"]["signals"]["context-gain"] == {"scheme": "suffix"}
+    assert set(manifest["other_runs"][0]["signals"]) == {"cds", "text"}
+    assert ladm("report", runs[1], "--subset", tmp_path / "subset", "--domain-key", "none").exit_code == 0
+
+
 # Settings
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from ladm.settings.signals import COLUMNS_OF, TEXT
 from ladm.signals.text_statistics import (
     COLUMNS,
     UnigramTable,
@@ -81,3 +82,7 @@ def test_the_table_adds_one_to_every_count() -> None:
 def test_an_id_that_the_table_lacks_counts_as_never_seen() -> None:
     table = UnigramTable.count([np.array([0, 0, 1])], vocab_size=3)
     assert np.exp(table.log_probability(np.array([2, 3, 4_000]))) == pytest.approx([1 / 6] * 3)
+
+
+def test_the_columns_are_those_that_the_settings_know() -> None:
+    assert COLUMNS_OF[TEXT] == COLUMNS

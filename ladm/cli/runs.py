@@ -94,12 +94,13 @@ def annotate(settings: AnnotateSettings) -> None:
     """
     quieten_libraries()
     from ladm.annotation.annotate import annotate as run_annotate
-    from ladm.runs.columns import added_columns
+    from ladm.runs.added_signals import stored_columns
 
     start = time.monotonic()
     result = run_annotate(settings, echo=note, progress=scoring_bar("annotating"))
     done = "annotated already" if result.already_finished else f"annotated in {time.monotonic() - start:.1f} s"
-    summary, folder, columns = result.summary, str(result.run.folder), added_columns(result.run)
+    summary, folder = result.summary, str(result.run.folder)
+    columns = [name for name in stored_columns(result.run.folder) if name != "score"]
     lines = [
         f"{done}: {count_of(summary.scored, 'row')}, {summary.failed:,} without token ids",
         f"columns: {', '.join(columns)}",

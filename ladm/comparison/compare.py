@@ -57,7 +57,7 @@ def compare(settings: CompareSettings) -> Comparison:
     column that a run does not have.
     """
     runs = [Run.read(Path(name)) for name in settings.runs]
-    if len({str(run.identity.data) for run in runs}) > 1:
+    if runs[-1].identity.data != runs[0].identity.data:
         raise LadmError(f"{runs[1].folder} scored other rows than {runs[0].folder}; only runs of the same rows compare")
     columns = _read(runs, settings)
     taken = {

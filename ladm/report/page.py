@@ -121,7 +121,8 @@ def _arguments(settings: ReportSettings) -> str:
 def _read_manifest(settings: ReportSettings, run: Run) -> Manifest:
     """What was selected. Raises LadmError where there is none, or where it was selected from another run."""
     manifest = read_manifest(Path(settings.subset or ""))
-    own = run.identity.for_manifest()
+    # Older manifests have no signals, and newer ones also those that were added to the run.
+    own = {name: value for name, value in run.identity.for_manifest().items() if name != "signals"}
     # A subset may be of several runs, of which this page shows one.
     if not any(
         all(each.get(name) == value for name, value in own.items()) for each in (manifest.run, *manifest.other_runs)

@@ -17,22 +17,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from ladm.errors import LadmError, StorageError, UsageError
+from ladm.errors import StorageError, UsageError
 from ladm.method.reduction import reduce_cds
+from ladm.runs.added_signals import added_columns, require_rows_of_run, stored_columns
 from ladm.runs.folder import Run
-from ladm.runs.layout import IDENTITY_FILE, PARQUET_FILE, SIGNALS
-from ladm.runs.results import column_types, columns_of, count_scored, require_finished, score_batches
+from ladm.runs.layout import PARQUET_FILE
+from ladm.runs.results import columns_of, count_scored, lists_as_matrix, require_finished, score_batches
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.settings.fields import nearest
 from ladm.settings.named_scores import NAMED_SCORES
+from ladm.settings.signals import COLUMNS_OF
+from ladm.settings.signals import LONGATTN as LONGATTN_SIGNAL
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 COPY_SHARE_COLUMN = "copy_share_per_layer"
-LONGATTN = ("longattn_ds", "longattn_v")
+LONGATTN = COLUMNS_OF[LONGATTN_SIGNAL]
 """What the score of LongAttn is made of, relative to the documents that are ranked together."""
-_NOT_SIGNALS = frozenset(("rank", "position", "num_tokens", "index", "chunked_index"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +48,10 @@ class _Derived:
 def column_names(run: Run) -> list[str]:
     """The columns that `read_columns` can read: stored ones first, then those of added signals, then derived ones.
 
-    Raises IncompleteError for an unfinished run, and LadmError for a signal of other rows.
+    Columns of a signal of other rows than the run's are not among them. Raises IncompleteError for an unfinished run.
     """
     require_finished(run)
-    names = [*_stored(run.folder), *_added(run), *_derivations(run, seed=0)]
+    names = [*stored_columns(run.folder), *added_columns(run), *_derivations(run, seed=0)]
     if set(LONGATTN) <= set(names):
         names.append("longattn")
     return list(dict.fromkeys(names))
@@ -89,10 +91,14 @@ def fill_columns(run: Run, arrays: Mapping[str, Floats], positions_N: Ints, *, s
 
 
 def require_known(run: Run, names: Iterable[str]) -> None:
-    """Raise UsageError for a name that is not one of `column_names`, with those there are."""
+    """Raise UsageError for a name that is not one of `column_names`, with those there are.
+
+    Raises LadmError for a column of an added signal that has other rows than the run.
+    """
     known = column_names(run)
     for name in names:
         if name not in known:
+            require_rows_of_run(run, LONGATTN[0] if name == LONGATTN_SIGNAL else name)
             hint = nearest(name, known) or f"; it has {', '.join(known)}"
             raise UsageError(f"{run.folder} has no column {name}{hint}")
 
@@ -114,7 +120,7 @@ def standardised(values_N: Floats) -> Floats:
 def _batches(run: Run, names: Sequence[str], *, seed: int) -> Iterator[tuple[Ints, dict[str, Floats]]]:
     """Positions and columns, a batch at a time in the order of `scores.parquet`."""
     # What is stored wins over a column of the same name that is added or derived.
-    stored, added = _stored(run.folder), _added(run)
+    stored, added = stored_columns(run.folder), added_columns(run)
     derivations = _derivations(run, seed=seed)
     joined = {name: _by_position(added[name], name, run.num_rows) for name in names if name in added}
     derived = {name: derivations[name] for name in names if name not in stored and name not in joined}
@@ -126,32 +132,6 @@ def _batches(run: Run, names: Sequence[str], *, seed: int) -> Iterator[tuple[Int
         columns |= {name: values_T[positions_B] for name, values_T in joined.items()}
         columns |= {name: each.compute(batch) for name, each in derived.items()}
         yield positions_B, columns
-
-
-def added_columns(run: Run) -> list[str]:
-    """The columns that a run of an added signal has beside its score."""
-    return [name for name in _stored(run.folder) if name != "score"]
-
-
-def _stored(folder: Path) -> list[str]:
-    """Numbers in `scores.parquet` that are not lists; `score` is one of them."""
-    types = column_types(folder)
-    return [name for name, kind in types.items() if pa.types.is_floating(kind) and name not in _NOT_SIGNALS]
-
-
-def _added(run: Run) -> dict[str, Path]:
-    """The columns of the finished signals that were added to a run, with the folder of each."""
-    own = set(_stored(run.folder))
-    found: dict[str, Path] = {}
-    for identity_file in sorted((run.folder / SIGNALS).glob(f"*/{IDENTITY_FILE}")):
-        folder = identity_file.parent
-        signal = Run.read(folder)
-        if not signal.is_finished:
-            continue
-        if signal.identity.data != run.identity.data:
-            raise LadmError(f"{folder} was made from other rows than {run.folder}; remove it")
-        found |= {name: folder for name in _stored(folder) if name not in own and name not in found}
-    return found
 
 
 def _by_position(folder: Path, name: str, num_rows: int) -> Floats:
@@ -177,11 +157,11 @@ def _derivations(run: Run, *, seed: int) -> dict[str, _Derived]:
         return made
     for name, column, how, first in _scores(run):
         if column in present:
-            made[name] = _over_layers(column, how, first=first)
+            made[name] = _over_layers(run, column, how, first=first)
     if COPY_SHARE_COLUMN in present:
         made["copy_share"] = _copy_share(run, has_sinks=SINK_MASS_COLUMN in present)
     if SINK_MASS_COLUMN in present:
-        made["sink_mass"] = _over_layers(SINK_MASS_COLUMN, "mean")
+        made["sink_mass"] = _over_layers(run, SINK_MASS_COLUMN, "mean")
     return made
 
 
@@ -195,8 +175,11 @@ def _scores(run: Run) -> Iterator[tuple[str, str, str, int]]:
     yield "median", run.identity.cds_column(method.ablation, heads=False), "median", 0
 
 
-def _over_layers(column: str, how: str, *, first: int = 0) -> _Derived:
-    return _Derived(sources=(column,), compute=lambda batch: reduce_cds(_matrix(batch[column])[:, first:], how))
+def _over_layers(run: Run, column: str, how: str, *, first: int = 0) -> _Derived:
+    def compute(batch: pa.RecordBatch) -> Floats:
+        return reduce_cds(lists_as_matrix(batch[column], run.folder)[:, first:], how)
+
+    return _Derived(sources=(column,), compute=compute)
 
 
 def _copy_share(run: Run, *, has_sinks: bool) -> _Derived:
@@ -209,7 +192,7 @@ def _copy_share(run: Run, *, has_sinks: bool) -> _Derived:
             layers = run.identity.layers
             clean = layers_after_sinks(run, scored=count_scored(run.folder)) if has_sinks else layers
             used.extend(layers.index(layer) for layer in clean)
-        return reduce_cds(_matrix(batch[COPY_SHARE_COLUMN])[:, used], "mean")
+        return reduce_cds(lists_as_matrix(batch[COPY_SHARE_COLUMN], run.folder)[:, used], "mean")
 
     return _Derived(sources=(COPY_SHARE_COLUMN,), compute=compute)
 
@@ -220,15 +203,6 @@ def random_numbers(batch: pa.RecordBatch, labels: Sequence[str], *, seed: int) -
     # A hash rather than a generator: a document has its number whatever else is in the data, and in whatever order.
     hashes = [xxhash.xxh3_64_intdigest(repr((seed, *names)).encode()) for names in zip(*columns, strict=True)]
     return np.array([number / 2**64 for number in hashes])
-
-
-def _matrix(column: pa.Array) -> Floats:
-    """A column of equally long lists: (B, L)."""
-    values = column.flatten().to_numpy(zero_copy_only=False)
-    if column.null_count or len(values) % max(len(column), 1):
-        raise StorageError(f"{PARQUET_FILE} is damaged: rows with different numbers of layers")
-    matrix_BL: Floats = values.astype(np.float64).reshape(len(column), -1)
-    return matrix_BL
 
 
 def _floats(column: pa.Array) -> Floats:

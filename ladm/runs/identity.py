@@ -244,25 +244,15 @@ class RunIdentity:
 
         Whichever command adds them: no statistic depends on a device, a precision or a package.
         """
+        made_of = {"settings": {"method": TEXT}, "layers": [], "score": {}, "signals": {TEXT: how}, "versions": {}}
+        backend = {"device": "cpu", "attention": "none", "focus": "none"}
+        # Model and tokenizer are those of the run, for whoever asks which rows of which model these are.
+        same = {name: self.content.get(name, {}) for name in ("model", "tokenizer", "data", "unit_rows")}
+        about = {name: self.about.get(name, "") for name in ("rows", "model")}
         return RunIdentity(
-            {
-                "format": FORMAT,
-                "settings": {"method": TEXT},
-                "layers": [],
-                "score": {},
-                "signals": {TEXT: how},
-                # Those of the run, for whoever asks which rows of which model these are.
-                "model": self.content.get("model", {}),
-                "tokenizer": self.content.get("tokenizer", {}),
-                "versions": {},
-                "data": self.data,
-                "dtype": "float32",
-                "backend": {"device": "cpu", "attention": "none", "focus": "none"},
-                "unit_rows": self.unit_rows,
-                "about": {name: self.about.get(name, "") for name in ("rows", "model")},
-            }
+            {"format": FORMAT, **made_of, **same, "dtype": "float32", "backend": backend, "about": about}
         )
 
     def for_manifest(self) -> dict[str, Any]:
         """The part of it that the manifest of a subset repeats."""
-        return {name: self.content[name] for name in MANIFEST_FIELDS}
+        return {name: self.content[name] for name in MANIFEST_FIELDS} | {"signals": self.signals}

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
@@ -20,6 +22,7 @@ from ladm.storage.checked_parquet import open_parquet, reading_parquet
 from ladm.storage.files import io_errors
 
 BATCH_ROWS = 65_536
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -141,6 +144,19 @@ def score_batches(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
             return
         if len(batch):
             yield batch.select(columns)
+
+
+def lists_as_matrix(column: pa.ListArray, folder: Path) -> Floats:
+    """A column of equally long lists of numbers as float64: (B, L); `folder`: that of the run.
+
+    Raises StorageError where their lengths differ.
+    """
+    lengths_B = np.diff(column.offsets.to_numpy())
+    if column.null_count or (lengths_B != lengths_B[:1]).any():
+        raise StorageError(f"{folder / PARQUET_FILE} is damaged: rows with different numbers of layers")
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    matrix_BL: Floats = values.astype(np.float64).reshape(len(column), -1)
+    return matrix_BL
 
 
 def _score_at(file: pq.ParquetFile, rank: int) -> float:

@@ -23,7 +23,15 @@ from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.runs.finish import LABELS, RESULT_FIELDS, sorting, staged_schema, staging, write_sorted
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
-from ladm.runs.results import columns_of, count_scored, open_scores, require_digest, require_finished, summarise
+from ladm.runs.results import (
+    columns_of,
+    count_scored,
+    lists_as_matrix,
+    open_scores,
+    require_digest,
+    require_finished,
+    summarise,
+)
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.scoring.result import ScoreResult
 from ladm.settings.layers import AFTER_SINKS, parse_layers
@@ -137,7 +145,7 @@ def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
         with staging(staged, schema) as writer, (run.folder / SORTED_FILE).open("rb") as file:
             lines = _decoded(file, digest, run)
             for batch in source.iter_batches(ROWS_AT_A_TIME):
-                cds_BL = _matrix(batch[name], run)
+                cds_BL = lists_as_matrix(batch[name], run.folder)
                 num_heads = None if reduction.heads is None else cds_BL.shape[1] // len(stored_layers)
                 used = reduction.columns(stored_layers, num_heads=num_heads)
                 scores_B = reduce_cds(cds_BL[:, used], reduction.how, reduction.weights)
@@ -167,15 +175,6 @@ def _errors_of(folder: Path) -> bytes:
     content = (folder / ERRORS_FILE).read_bytes()
     require_digest(folder, ERRORS_FILE, xxhash.xxh3_128(content).hexdigest())
     return content
-
-
-def _matrix(column: pa.Array, run: Run) -> Floats:
-    """A column of equally long lists as float64 (B, L)."""
-    values = column.flatten().to_numpy(zero_copy_only=False)
-    if column.null_count or len(values) % max(len(column), 1) or len(set(np.diff(column.offsets))) > 1:
-        raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: rows with different numbers of layers")
-    cds_BL: Floats = values.astype(np.float64).reshape(len(column), -1)
-    return cds_BL
 
 
 def _staged_batch(

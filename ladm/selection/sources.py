@@ -12,12 +12,14 @@ from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError
+from ladm.runs.added_signals import how_computed
+from ladm.runs.columns import require_known
 from ladm.runs.folder import Run
 from ladm.runs.results import require_finished
 from ladm.settings.selection import SelectSettings
 from ladm.storage.identity import differences
 
-NOT_COMPARED = ("record", "signals")
+NOT_COMPARED = ("record",)
 """Settings of a run that add columns and change no score."""
 
 
@@ -40,13 +42,20 @@ def open_sources(settings: SelectSettings) -> list[Source]:
     runs = [Run.read(Path(name)) for name in settings.runs]
     for run in runs:
         require_finished(run)
-    _require_alike(runs)
+        require_known(run, columns_used(settings))
+    _require_alike(runs, columns_used(settings))
     sources: list[Source] = []
     first = 0
     for run, name in zip(runs, settings.rows or [None] * len(runs), strict=True):
         sources.append(Source(run=run, rows=open_rows_of(run, name), first=first))
         first += run.num_rows
     return sources
+
+
+def columns_used(settings: SelectSettings) -> list[str]:
+    """The columns that documents are ranked and guarded by."""
+    names = [*settings.ranking.names, *(guard.column for guard in settings.guards if guard.column is not None)]
+    return list(dict.fromkeys(names))
 
 
 def open_rows_of(run: Run, name: str | None) -> Rows:
@@ -65,18 +74,16 @@ def open_rows_of(run: Run, name: str | None) -> Rows:
     return rows
 
 
-def _require_alike(runs: Sequence[Run]) -> None:
-    """Raise LadmError unless the scores of all runs can be compared with each other."""
+def _require_alike(runs: Sequence[Run], columns: Sequence[str]) -> None:
+    """Raise LadmError unless the scores and the named columns of all runs can be compared with each other."""
     first = runs[0]
-    seen: dict[str, Run] = {}
     # Each run is compared with the first alone: being alike is transitive.
-    for run in runs:
-        digest = str(run.identity.data)
-        if digest in seen:
-            raise LadmError(f"{run.folder} scored the same rows as {seen[digest].folder}; give them once")
-        seen[digest] = run
+    for k, run in enumerate(runs):
+        same = next((other for other in runs[:k] if other.identity.data == run.identity.data), None)
+        if same is not None:
+            raise LadmError(f"{run.folder} scored the same rows as {same.folder}; give them once")
         words = (f"in {first.folder}", f"in {run.folder}")
-        found = list(differences(_compared(first), _compared(run), words=words))
+        found = list(differences(_compared(first, columns), _compared(run, columns), words=words))
         if found:
             raise LadmError(
                 f"{run.folder} was not scored as {first.folder} was, so that their scores cannot be ranked together:"
@@ -84,8 +91,13 @@ def _require_alike(runs: Sequence[Run]) -> None:
             )
 
 
-def _compared(run: Run) -> dict[str, Any]:
-    """What two runs must have in common: all that a manifest repeats but the data."""
+def _compared(run: Run, columns: Sequence[str]) -> dict[str, Any]:
+    """What two runs must have in common: all that a manifest repeats but the data, and of signals those in use."""
     content = {name: value for name, value in run.identity.for_manifest().items() if name != "data"}
     settings = {name: value for name, value in content["settings"].items() if name not in NOT_COMPARED}
-    return content | {"settings": settings}
+    # Each run may have counted its tokens on its own rows: two estimates of how common a token is.
+    signals = {
+        signal: {name: value for name, value in how.items() if name != "unigrams"}
+        for signal, how in how_computed(run, columns).items()
+    }
+    return content | {"settings": settings, "signals": signals}

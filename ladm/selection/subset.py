@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError
+from ladm.runs.added_signals import how_computed
 from ladm.runs.results import summarise
 from ladm.selection.applying import apply_budget
 from ladm.selection.budget import Domains
@@ -19,7 +20,7 @@ from ladm.selection.formats.destination import Destination, destination
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.quotas import domain_shares
 from ladm.selection.ranking import DOCUMENT_COLUMN, rank_by_domain, read_documents
-from ladm.selection.sources import Source, open_sources
+from ladm.selection.sources import Source, columns_used, open_sources
 from ladm.selection.writing import write_subset
 from ladm.settings.selection import SelectSettings
 from ladm.settings.spelling import spell_command
@@ -127,7 +128,12 @@ def _provenance(settings: SelectSettings, sources: Sequence[Source], candidates:
     errors: Counter[str] = Counter()
     for source in sources:
         errors += summarise(source.run).errors
-    first, *others = (source.run.identity.for_manifest() for source in sources)
+    used = columns_used(settings)
+    first, *others = (
+        # With the signals that were added and used here, beside the run's own.
+        source.run.identity.for_manifest() | {"signals": source.run.identity.signals | how_computed(source.run, used)}
+        for source in sources
+    )
     sample = {"temperature": settings.draw_temperature, "seed": settings.draw_seed} if settings.sample else None
     return {
         "by": settings.ranking.text,

@@ -20,11 +20,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ladm.settings.signals import COLUMNS_OF, CONTEXT_GAIN
+
 Scheme = Literal["suffix", "blocks"]
 
 KEY_GAIN, KEY_LOSS = 2.0, 2.0
 """LongPPL's thresholds, in nats."""
-COLUMNS = ("gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy")
+COLUMNS = COLUMNS_OF[CONTEXT_GAIN]
 
 
 @dataclass(frozen=True, kw_only=True)

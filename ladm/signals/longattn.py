@@ -15,11 +15,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ladm.settings.signals import COLUMNS_OF, LONGATTN
+
 FAR_SHARE = 4
 """Attention is long-range when it looks back at least T / 4 tokens."""
 BLOCK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
 """Logits at a time, by device."""
-COLUMNS = ("longattn_ds", "longattn_v")
+COLUMNS = COLUMNS_OF[LONGATTN]
 
 
 def distant_attention(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor, *, scaling: float) -> dict[str, Tensor]:

@@ -21,14 +21,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ladm.settings.signals import COLUMNS_OF, PROLONG
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SEGMENT_TOKENS = 128
 MOST_SEGMENTS = 256
 LEAST_STRENGTH = 0.1
-SAMPLED_PAIRS = 5000
-COLUMNS = ("prolong", "prolong_per_pair", "prolong_pairs")
+COLUMNS = COLUMNS_OF[PROLONG]
 
 Perplexities = Callable[[Ints], Floats]
 """(inputs, tokens) ids of equal length -> the perplexity of each input's last 127 tokens, those of its last segment."""
@@ -51,7 +52,7 @@ class LongDependency:
 
 def segments(ids_T: Ints) -> Ints:
     """The segments of a row: (N, l). With fewer than two there is no pair, and the caller calls the row too short."""
-    N = min(len(ids_T) // SEGMENT_TOKENS, MOST_SEGMENTS)
+    N = number_of_segments(len(ids_T))
     return ids_T[: N * SEGMENT_TOKENS].reshape(N, SEGMENT_TOKENS)
 
 

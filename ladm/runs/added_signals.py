@@ -1,0 +1,80 @@
+"""A run -> the signals that were added to it: their columns, and how they were computed. Imports no torch."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from ladm.errors import LadmError
+from ladm.runs.folder import Run
+from ladm.runs.identity import Signals
+from ladm.runs.layout import IDENTITY_FILE, SIGNALS
+from ladm.runs.results import column_types
+from ladm.settings.signals import CDS, COLUMNS_OF, LONGATTN, TEXT
+
+
+def stored_columns(folder: Path) -> list[str]:
+    """Numbers in `scores.parquet` that are not lists; `score` is one of them."""
+    types = column_types(folder)
+    return [name for name, kind in types.items() if pa.types.is_floating(kind)]
+
+
+def finished_signals(run: Run) -> Iterator[Run]:
+    """The signals that were added to a run, in the order of their names."""
+    for path in sorted((run.folder / SIGNALS).glob(f"*/{IDENTITY_FILE}")):
+        signal = Run.read(path.parent)
+        if signal.is_finished:
+            yield signal
+
+
+def added_columns(run: Run) -> dict[str, Path]:
+    """The columns of the signals that were added for all rows of a run, with the folder of each."""
+    own = set(stored_columns(run.folder))
+    found: dict[str, Path] = {}
+    for signal in finished_signals(run):
+        # A run that has grown since stays one to select from: only a column of such a signal is an error.
+        if signal.identity.data == run.identity.data:
+            names = stored_columns(signal.folder)
+            found |= {name: signal.folder for name in names if name not in own and name not in found}
+    return found
+
+
+def require_rows_of_run(run: Run, name: str) -> None:
+    """Raise LadmError where the column is that of an added signal with other rows than the run, or with fewer."""
+    for signal in finished_signals(run):
+        if name not in stored_columns(signal.folder) or signal.identity.data == run.identity.data:
+            continue
+        if signal.num_rows >= run.num_rows:
+            raise LadmError(f"{signal.folder} was made from other rows than {run.folder}; remove it")
+        # Signals are not added to by the command that gives the run more rows, which names none of them.
+        command = ["ladm", "annotate", str(run.folder)]
+        if signal.folder.name != TEXT:
+            rows, model = (str(run.identity.about.get(key, key.upper())) for key in ("rows", "model"))
+            command = ["ladm", "score", rows, "--model", model, "--signals", signal.folder.name, "-o", str(run.folder)]
+        raise LadmError(
+            f"{signal.folder} has {signal.num_rows:,} of the {run.num_rows:,} rows of {run.folder}; add the others: "
+            f"{shlex.join(command)}"
+        )
+
+
+def how_computed(run: Run, names: Iterable[str]) -> Signals:
+    """The signals that the named columns are of, own and added ones, each with how it was computed."""
+    own = run.identity.signals
+    added = {signal.folder.name: signal.identity.signals for signal in finished_signals(run)}
+    found: Signals = {}
+    for name in names:
+        # Without CDS the score is the first column of the first signal.
+        of = next(iter(own)) if name == "score" else _signal_of(name)
+        if of is not None and of != CDS:
+            found[of] = own[of] if of in own else added.get(of, {}).get(of, {})
+    return found
+
+
+def _signal_of(column: str) -> str | None:
+    # The column that is derived from both of LongAttn's has the name of the signal.
+    if column == LONGATTN:
+        return column
+    return next((signal for signal, columns in COLUMNS_OF.items() if column in columns), None)
