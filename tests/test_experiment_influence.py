@@ -147,6 +147,9 @@ def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> Non
     assert gain["given_unseen"]["partial"] > 0.8
     assert found["null"]["p below .05"] < 0.12
     assert "| gain |" in page
+    # What is regressed out has nothing left to correlate.
+    assert set(found["columns"]["gzip_ratio"]) == {"spearman"}
+    assert "| a control |" in page
     assert set(results) == {"rows with every score", "rows with every score and no fault", "preconditioner"}
 
 

@@ -162,13 +162,15 @@ def analyse(rows: Rows) -> dict[str, Any]:
     columns = columns_of(rows)
     samples = [Sample(rows=rows, controls=CONTROLS), Sample(rows=rows, controls=(*CONTROLS, "unseen"))]
     u = samples[0].values("u_D")
-    table = {
-        name: {"spearman": correlation(average_ranks(values), average_ranks(u))}
-        | samples[0].partial(values)
-        | {"given_unseen": samples[1].partial(values)}
-        for name, values in columns.items()
+    table: dict[str, dict[str, Any]] = {
+        name: {"spearman": correlation(average_ranks(values), average_ranks(u))} for name, values in columns.items()
     }
-    width = float(np.median([entry["interval"][1] - entry["interval"][0] for entry in table.values()]))
+    # Nothing but rounding is left of a control once it is regressed out, so a control has no partial correlation.
+    judged = [name for name in columns if name not in CONTROLS]
+    for name in judged:
+        values = columns[name]
+        table[name] |= samples[0].partial(values) | {"given_unseen": samples[1].partial(values)}
+    width = float(np.median([table[name]["interval"][1] - table[name]["interval"][0] for name in judged]))
     draw = np.random.default_rng(3)
     null = [samples[0].partial(draw.random(len(rows))) for _ in range(NULL_COLUMNS)]
     return {
@@ -210,7 +212,10 @@ def as_markdown(found: dict[str, Any]) -> str:
         "given unseen tokens too | 95 % interval |",
         "|---|---:|---:|---|---:|---:|---|",
     ]
-    for name, entry in sorted(found["columns"].items(), key=lambda item: -item[1]["partial"]):
+    for name, entry in sorted(found["columns"].items(), key=lambda item: -item[1].get("partial", -math.inf)):
+        if name in CONTROLS:
+            lines.append(f"| {name} | {entry['spearman']:+.2f} | a control | | | | |")
+            continue
         more = entry["given_unseen"]
         intervals = [f"{low:+.2f} to {high:+.2f}" for low, high in (entry["interval"], more["interval"])]
         lines.append(
