@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import datetime
 import http.server
 import itertools
 import json
+import math
 import os
 import signal
 import struct
@@ -24,10 +27,13 @@ import yaml
 from click.testing import Result
 from conftest import GOLDEN, read_lines, topical_rows
 
+from ladm.selection.formats.card import card_text
 from ladm.selection.formats.content import SubsetContent
+from ladm.selection.manifest import read_manifest
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 512, 700, 480, 512, 490]
+NPY_FILES = {"tokens.npy", "offsets.npy", "rows.parquet"}
 
 
 def read_megatron(prefix: Path) -> list[np.ndarray[Any, Any]]:
@@ -222,6 +228,52 @@ def test_the_card(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> No
     assert f'load_dataset("{tmp_path}/p", split="train")' in body
 
 
+def card_settings(folder: Path) -> dict[str, Any]:
+    text = (folder / "README.md").read_text()
+    settings: dict[str, Any] = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    return settings
+
+
+def test_the_card_says_what_was_ranked_and_how(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    assert select(ladm, scored, tmp_path / "plain").exit_code == 0
+    text = (tmp_path / "plain" / "README.md").read_text()
+    assert ", chosen by their score from " in text
+    assert "`score` is higher where a document depends more on its distant parts; `rank`" in text
+    assert list(card_settings(tmp_path / "plain"))[:5] == ["by", "budget", "rule", "domain_key", "command"]
+    guards = ["length:400-500", "robust:10%-"]
+    flags = ["--by", "2*rank(robust)-3*rank(length)", "--sample", "--temperature", "0.5", "--seed", "3"]
+    flags += [word for guard in guards for word in ("--within", guard)]
+    result = select(ladm, scored, tmp_path / "s", *flags, "--allow-small-pool")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "s" / "README.md").read_text()
+    assert ", drawn by chance, weighted by `2*rank(robust)-3*rank(length)` from " in text
+    assert "`score` is the value of `2*rank(robust)-3*rank(length)`; `rank` is its place" in text
+    assert "| lowest value taken |" in text
+    assert "their score" not in text
+    settings = card_settings(tmp_path / "s")
+    assert settings["within"] == guards
+    assert settings["sample"] == {"temperature": 0.5, "seed": 3}
+    assert settings["command"].startswith("ladm select ")
+    assert "max_per_document" not in settings
+    manifest = dataclasses.replace(read_manifest(tmp_path / "s"), max_per_document=2)
+    assert "max_per_document: 2\n" in card_text(manifest, rows=3, folder="s")
+
+
+def test_bytes_are_null_in_json(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from ladm.selection.formats.tables import _JsonShard
+
+    rows = [{"x": b"\xff", "n": {"b": b"a", "t": datetime.date(2020, 1, 2)}, "f": 1.5}, {"x": None, "f": math.nan}]
+    with (tmp_path / "x.jsonl").open("wb") as file:
+        table = pa.Table.from_pylist([rows[0], {**rows[1], "n": {"b": b"c", "t": None}}])
+        _JsonShard(file, table.schema).write(table)
+    assert read_lines(tmp_path / "x.jsonl") == [
+        {"x": None, "n": {"b": None, "t": "2020-01-02"}, "f": 1.5},
+        {"x": None, "n": {"b": None, "t": None}, "f": None},
+    ]
+
+
 def test_names_from_the_data_stay_text_in_the_card() -> None:
     from ladm.selection.formats.card import _cell
 
@@ -322,7 +374,7 @@ def test_a_stopped_upload_is_no_subset_and_is_replaced(
 
 
 class HubStandIn(http.server.BaseHTTPRequestHandler):
-    """What the Hub answers to the making of a data set and one commit of small files."""
+    """What the Hub answers to the making of a data set, a list of its files and commits of small ones."""
 
     made: ClassVar[list[dict[str, Any]]] = []
     files: ClassVar[dict[str, bytes]] = {}
@@ -341,20 +393,30 @@ class HubStandIn(http.server.BaseHTTPRequestHandler):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     HubStandIn.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                elif line["key"] == "deletedFile":
+                    del HubStandIn.files[line["value"]["path"]]
             answer = {"commitOid": "0" * 40, "commitUrl": f"{hub}/datasets/org/subset/commit/0", "success": True}
         else:
             answer = {"errors": [], "warnings": []}
-        content = json.dumps(answer).encode()
+        self.answer(answer)
+
+    def do_GET(self) -> None:
+        if "/tree/" not in self.path:
+            self.send_error(404)
+            return
+        files = HubStandIn.files.items()
+        self.answer([{"type": "file", "path": path, "size": len(content), "oid": "0"} for path, content in files])
+
+    def do_HEAD(self) -> None:
+        self.send_error(404)
+
+    def answer(self, found: Any) -> None:
+        content = json.dumps(found).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
-
-    def do_GET(self) -> None:
-        self.send_error(404)
-
-    do_HEAD = do_GET
 
     def log_message(self, *_: Any) -> None:
         """Nothing on the terminal."""
@@ -372,13 +434,16 @@ def hub() -> Iterator[str]:
     thread.join()
 
 
-def run_with_hub(scored: tuple[str, Path], output: Path, address: str) -> subprocess.CompletedProcess[str]:
-    words = ["select", scored[1], "--rows", scored[0], "--tokens", "2k", "-o", output, "--push", "org/subset"]
+def python_with_hub(address: str, *words: Any) -> subprocess.CompletedProcess[str]:
     # A process of its own, because the client reads the address of the Hub when it is imported.
     environment = os.environ | {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_x", "NO_PROXY": "*"}
-    return subprocess.run(
-        [sys.executable, "-m", "ladm", *map(str, words)], env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def run_with_hub(scored: tuple[str, Path], output: Path, address: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    words = ["select", scored[1], "--rows", scored[0], "--tokens", "2k", "-o", output, "--push", "org/subset"]
+    return python_with_hub(address, "-m", "ladm", *words, *flags)
 
 
 def test_push_uploads_the_subset_in_one_commit(scored: tuple[str, Path], tmp_path: Path, hub: str) -> None:
@@ -392,11 +457,35 @@ def test_push_uploads_the_subset_in_one_commit(scored: tuple[str, Path], tmp_pat
     assert 'load_dataset("org/subset", split="train")' in HubStandIn.files["README.md"].decode()
 
 
+def test_a_second_push_takes_the_place_of_the_first(scored: tuple[str, Path], tmp_path: Path, hub: str) -> None:
+    first = tmp_path / "first"
+    (first / "data").mkdir(parents=True)
+    names = [f"data/train-{k:05d}-of-00003.parquet" for k in range(3)]
+    for name in (*names, "manifest.json", "notes.md"):
+        (first / name).write_text(name)
+    push = "import pathlib, sys; from ladm.selection.formats.hub_push import push_subset; push_subset("
+    words = f"{push}pathlib.Path(sys.argv[1]), 'org/subset', remedy='')"
+    done = python_with_hub(hub, "-c", words, first)
+    assert done.returncode == 0, done.stderr
+    assert set(HubStandIn.files) == {*names, "manifest.json", "notes.md"}
+    # One shard, then none: what was there of rows goes, and nothing else does.
+    for flags, data in (((), {"data/train-00000-of-00001.parquet"}), (("--format", "npy"), NPY_FILES)):
+        output = tmp_path / f"p{len(flags)}"
+        done = run_with_hub(scored, output, hub, *flags)
+        assert done.returncode == 0, done.stderr
+        assert set(HubStandIn.files) == {*data, "README.md", "manifest.json", "notes.md"}
+        assert HubStandIn.files["manifest.json"] == (output / "manifest.json").read_bytes()
+    card = HubStandIn.files["README.md"].decode()
+    assert 'folder = snapshot_download("org/subset", repo_type="dataset")\n' in card
+    assert 'np.load(f"{folder}/tokens.npy"' in card
+
+
 def test_a_failed_push_leaves_the_subset(scored: tuple[str, Path], tmp_path: Path) -> None:
     done = run_with_hub(scored, tmp_path / "p", "http://127.0.0.1:9")
     assert done.returncode == 1
     assert done.stderr.startswith("ladm: --push org/subset: "), done.stderr
     assert done.stderr.endswith(
-        f"; the subset is in {tmp_path}/p: hf upload org/subset {tmp_path}/p --repo-type dataset\n"
+        f"; the subset is in {tmp_path}/p: hf upload org/subset {tmp_path}/p --repo-type dataset "
+        "--delete 'data/train-*'\n"
     )
     assert (tmp_path / "p" / "manifest.json").is_file()

@@ -51,7 +51,7 @@ def write_subset(
 
     def fill(folder: Path) -> None:
         _WRITERS[manifest.format](content, folder)
-        card = card_text(manifest, rows=len(content), folder=push or place.name)
+        card = card_text(manifest, rows=len(content), folder=place.name, repository=push)
         write_whole(folder / CARD_FILE, [card.encode()])
         # The manifest last: it is what makes a folder a subset.
         write_manifest(folder, manifest, _chosen(sources, taken))
@@ -60,7 +60,7 @@ def write_subset(
 
 
 def _push(name: str, repository: str, folder: Path) -> None:
-    remedy = f"the subset is in {name}: hf upload {repository} {name} --repo-type dataset"
+    remedy = f"the subset is in {name}: hf upload {repository} {name} --repo-type dataset --delete 'data/train-*'"
     push_subset(folder, repository, remedy=remedy)
 
 

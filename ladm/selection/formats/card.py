@@ -30,11 +30,32 @@ _LOADING = {
     ),
 }
 """How each format is opened."""
+_OF_HUB = {
+    "megatron": (
+        "from huggingface_hub import snapshot_download\n"
+        "from megatron.core.datasets.indexed_dataset import IndexedDataset\n\n"
+        'folder = snapshot_download("{folder}", repo_type="dataset")\n'
+        'rows = IndexedDataset(f"{{folder}}/train")'
+    ),
+    "npy": (
+        "import numpy as np\nfrom huggingface_hub import snapshot_download\n\n"
+        'folder = snapshot_download("{folder}", repo_type="dataset")\n'
+        'tokens = np.load(f"{{folder}}/tokens.npy", mmap_mode="r")\n'
+        'offsets = np.load(f"{{folder}}/offsets.npy", mmap_mode="r")\n'
+        "first = tokens[offsets[0] : offsets[1]]"
+    ),
+}
+"""The same on the Hub, of formats whose library reads local files alone."""
 
 
-def card_text(manifest: Manifest, *, rows: int, folder: str) -> str:
-    """The card: front matter, what is in the data set, a table by domain, the settings, how to load it."""
-    return "\n".join([*_front_matter(manifest, rows), *_body(manifest, rows, folder)]) + "\n"
+def card_text(manifest: Manifest, *, rows: int, folder: str, repository: str | None = None) -> str:
+    """The card: front matter, what is in the data set, a table by domain, the settings, how to load it.
+
+    `repository`: the data set on the Hub that the card is for; None: the subset stays in `folder`.
+    """
+    loading = _LOADING if repository is None else _LOADING | _OF_HUB
+    example = loading[manifest.format].format(folder=folder if repository is None else repository)
+    return "\n".join([*_front_matter(manifest, rows), *_body(manifest, rows, example)]) + "\n"
 
 
 def _front_matter(manifest: Manifest, rows: int) -> Iterator[str]:
@@ -50,15 +71,21 @@ def _front_matter(manifest: Manifest, rows: int) -> Iterator[str]:
     yield "---"
 
 
-def _body(manifest: Manifest, rows: int, folder: str) -> Iterator[str]:
+def _body(manifest: Manifest, rows: int, example: str) -> Iterator[str]:
     yield "\n# Long documents selected with LADM\n"
     what = f"{count_of(manifest.taken_documents, 'row')} with {count_of(manifest.taken_tokens, 'token')}"
     pool = f"{count_of(manifest.pool_documents, 'row')} with {count_of(manifest.pool_tokens, 'token')}"
-    yield f"{what}, chosen by their score from {pool} by [LADM](https://arxiv.org/abs/2503.02502), ladm {__version__}."
+    by_score = manifest.by == "score"
+    # An expression is of names, numbers and signs, of which Markdown would take `*` for emphasis.
+    ranked = "their score" if by_score else f"`{' '.join(manifest.by.split())}`"
+    how = "chosen by" if manifest.sample is None else "drawn by chance, weighted by"
+    yield f"{what}, {how} {ranked} from {pool} with [LADM](https://arxiv.org/abs/2503.02502), ladm {__version__}."
     if rows != manifest.taken_documents:
         yield f"All {rows:,} rows are in the data set; `taken` says which were chosen."
-    yield "`score` is higher where a document depends more on its distant parts; `rank` is its place in its domain."
-    yield "\n| domain | rows in the pool | rows taken | tokens taken | lowest score taken |\n|---|---:|---:|---:|---:|"
+    meaning = "higher where a document depends more on its distant parts" if by_score else f"the value of {ranked}"
+    yield f"`score` is {meaning}; `rank` is its place in its domain."
+    lowest_of = "lowest score taken" if by_score else "lowest value taken"
+    yield f"\n| domain | rows in the pool | rows taken | tokens taken | {lowest_of} |\n|---|---:|---:|---:|---:|"
     for name, domain in manifest.domains.items():
         lowest = "" if domain.lowest_score_taken is None else f"{domain.lowest_score_taken:.6g}"
         counts = f"{domain.pool_documents:,} | {domain.taken_documents:,} | {domain.taken_tokens:,}"
@@ -69,12 +96,19 @@ def _body(manifest: Manifest, rows: int, folder: str) -> Iterator[str]:
     yield "```"
     yield "\n`manifest.json` has the rest: the identity of the run, the model with its hashes, the rows."
     yield "\n## Loading\n"
-    yield f"```python\n{_LOADING[manifest.format].format(folder=folder)}\n```"
+    yield f"```python\n{example}\n```"
 
 
 def _settings(manifest: Manifest) -> dict[str, object]:
-    chosen = {"by": manifest.by, "budget": manifest.budget_text, "rule": manifest.rule}
+    chosen: dict[str, object] = {"by": manifest.by, "budget": manifest.budget_text, "rule": manifest.rule}
     chosen["domain_key"] = manifest.domain_key
+    where_set = {
+        "within": [guard.given for guard in manifest.guards],
+        "sample": manifest.sample,
+        "max_per_document": manifest.max_per_document,
+        "command": manifest.command,
+    }
+    chosen |= {name: value for name, value in where_set.items() if value}
     return chosen | {name: manifest.run[name] for name in ("settings", "score", "layers") if name in manifest.run}
 
 

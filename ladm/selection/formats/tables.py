@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from ladm.corpus.meta import jsonable
 from ladm.selection.formats.content import SubsetContent
 
 SHARD_BYTES = 100_000_000
@@ -41,7 +40,7 @@ class _ParquetShard:
 
 
 class _JsonShard:
-    """A file with one JSON object a line; dates become text and NaN null, because JSON has neither."""
+    """A file with one JSON object a line; dates become text, NaN and bytes null, because JSON has none of them."""
 
     def __init__(self, file: BinaryIO, _schema: pa.Schema) -> None:
         self._file = file
@@ -49,13 +48,19 @@ class _JsonShard:
     def write(self, table: pa.Table) -> None:
         for row in table.to_pylist():
             try:
-                line = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
+                line = json.dumps(row, ensure_ascii=False, allow_nan=False, default=_in_json)
             except ValueError:
-                line = json.dumps(jsonable(row), ensure_ascii=False)
+                plain = json.loads(json.dumps(row, default=_in_json), parse_constant=lambda _: None)
+                line = json.dumps(plain, ensure_ascii=False)
             self._file.write(line.encode() + b"\n")
 
     def close(self) -> None:
         """Nothing to add at the end of the file."""
+
+
+def _in_json(value: Any) -> str | None:
+    # Images and sound as Python spells bytes would be many times their size, and nothing could read them.
+    return None if isinstance(value, bytes) else str(value)
 
 
 _KINDS: dict[str, Any] = {"parquet": _ParquetShard, "jsonl": _JsonShard}
