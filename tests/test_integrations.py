@@ -48,6 +48,10 @@ def test_a_text_is_scored_as_in_memory(talking: Path, expected: list[float | Non
     assert scorer._scorer is None
     assert pickle.loads(pickle.dumps(copy))._scorer is None
     assert copy.score([None]) == [type(found[0])(score=None, tokens=0, error="too_short: 0 of 300 tokens")]
+    # What the tokenizer would refuse costs the other texts nothing.
+    half = copy.score([TEXTS[0], TEXTS[1] + "\ud83d", TEXTS[2]])
+    assert [row.score for row in half] == [expected[0], None, expected[2]]
+    assert (half[1].tokens, half[1].error) == (None, "bad_text: the text is not valid Unicode")
     with pytest.raises(LadmError, match=r"^length must be at least 1, not 0$"):
         LazyScorer("model", length=0, settings={})
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ladm.api.memory import RowScore, Scorer
+from ladm.corpus.carried import whole_text
 from ladm.errors import LadmError
 
 COLUMNS = ("ladm_score", "ladm_tokens", "ladm_error")
@@ -50,11 +51,15 @@ class LazyScorer:
         """The scores of the texts, in their order. All rows have one length, so that they are scored in batches."""
         scorer, tokenizer = self._load()
         # Tables may hold null for a text; such a document is too short rather than an error of the whole batch.
-        plain = [text if isinstance(text, str) else "" for text in texts]
+        given = [text if isinstance(text, str) else "" for text in texts]
+        # Half of a surrogate pair, which the tokenizer refuses; of such a document the text here is not scored.
+        plain = [whole_text(text) for text in given]
         rows: dict[int, list[int]] = {}
         found: dict[int, ScoredText] = {}
         for k, cut in enumerate(tokenizer.cut(plain, self.length, most_windows=1)):
-            if cut.windows:
+            if plain[k] != given[k]:
+                found[k] = ScoredText(score=None, tokens=None, error="bad_text: the text is not valid Unicode")
+            elif cut.windows:
                 rows[k] = cut.windows[0].ids
             else:
                 short = f"too_short: {cut.num_tokens} of {self.length} tokens"
