@@ -25,6 +25,7 @@ from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
 from test_prepare_names import long_document, prepare, rows_of  # noqa: F401
 
 from ladm.cli.main import main
+from ladm.corpus.hub import _say_once
 
 Prepare = Callable[..., Result]
 LINES = b"".join(json.dumps(long_document(k)).encode() + b"\n" for k in range(5))
@@ -127,6 +128,23 @@ def test_a_glob_matches_what_a_folder_holds(prepare: Prepare, tmp_path: Path, mo
         assert len(rows_of(tmp_path / f"card{k}")) == k + 1
 
 
+@pytest.mark.parametrize("prefix", ["", "file://{}/"])
+def test_a_glob_matches_the_hidden_folders_that_it_asks_for(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for k, folder in enumerate((".parts", "d/.parts", "d/.other")):
+        Path(folder).mkdir(parents=True)
+        write_jsonl(Path(folder) / f"{k}.jsonl", [long_document(k)])
+    cases = {"d/.p*/*.jsonl": [1], "d/.*/*.jsonl": [1, 2], ".parts/*.jsonl": [0], "d/.*": [1, 2]}
+    for k, (pattern, expected) in enumerate(cases.items()):
+        result = prepare(prefix.format(tmp_path) + pattern, output=f"rows{k}")
+        assert result.exit_code == 0, result.output
+        places = [Path(row["source"].rsplit(" ", 2)[0]).stem for row in rows_of(tmp_path / f"rows{k}")]
+        assert sorted(map(int, places)) == expected, pattern
+    assert prepare(f"{prefix.format(tmp_path)}d/*/*.jsonl", output="none").exit_code == 1
+
+
 def test_a_file_that_is_given_twice_is_read_once(prepare: Prepare, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "d.jsonl", [long_document(0)])
     assert prepare(source, f"file://{source}", f"{tmp_path}/./d.jsonl", "--keep-duplicates").exit_code == 0
@@ -184,9 +202,11 @@ class TestHub:
             calls.append(("builder", name, config, revision))
             return real_builder("parquet" if name.endswith("parquet") else "json", data_files=files(name))
 
-        def load(name: str, config: str | None, *, split: str, revision: str | None, streaming: bool) -> Any:
-            calls.append(("load", name, config, split, revision, streaming))
-            return real_load("json", data_files=files(name), split=split, streaming=streaming)
+        def load(name: str, config: str | None = None, *, revision: str | None = None, streaming: bool = False) -> Any:
+            calls.append(("load", name, config, revision, streaming))
+            if streaming and name.endswith("archive"):
+                raise NotImplementedError("no way\nto stream this\x1b")
+            return real_load("json", data_files=files(name), streaming=streaming, cache_dir=str(tmp_path / "cache"))
 
         monkeypatch.setattr("datasets.load_dataset_builder", builder)
         monkeypatch.setattr("datasets.load_dataset", load)
@@ -207,9 +227,28 @@ class TestHub:
 
     def test_other_kinds_are_streamed(self, prepare: Prepare, tmp_path: Path, calls: Any) -> None:
         assert prepare("org/lines@v2", "--split", "test", "--limit", 2).exit_code == 0
-        assert calls[1] == ("load", "org/lines", None, "test", "v2", True)
+        assert calls[1] == ("load", "org/lines", None, "v2", True)
         assert [row["source"] for row in rows_of(tmp_path / "rows")] == ["org/lines@v2 row 0", "org/lines@v2 row 1"]
         assert prepare("org/lines@v2", "--split", "test").exit_code == 0
+        assert [row["document"] for row in rows_of(tmp_path / "rows")] == [0, 1, 2, 3]
+        result = prepare("org/lines", "--split", "validation", output="other")
+        assert (result.exit_code, result.stderr) == (
+            1,
+            "ladm: org/lines has no split validation (it has train, test)\n",
+        )
+
+    def test_what_cannot_be_streamed_is_fetched_whole_and_said(
+        self, prepare: Prepare, tmp_path: Path, calls: Any
+    ) -> None:
+        _say_once.cache_clear()
+        result = prepare("org/archive", "--split", "test")
+        assert result.exit_code == 0, result.output
+        # Once, though the data set is opened for its keys and for its rows.
+        assert result.stderr.count("warning") == 1
+        warning = "warning   org/archive cannot be read as a stream, so all of it is fetched: no way"
+        assert result.stderr.startswith(warning)
+        assert "\x1b" not in result.stderr
+        assert ("load", "org/archive", None, None, False) in calls
         assert [row["document"] for row in rows_of(tmp_path / "rows")] == [0, 1, 2, 3]
 
 
@@ -223,6 +262,10 @@ def test_a_split_of_a_saved_data_set(prepare: Prepare, tmp_path: Path) -> None:
     result = prepare(write_jsonl(tmp_path / "d.jsonl", DOCUMENTS), "--split", "b", output="other")
     assert (result.exit_code, result.stderr.splitlines()[0]) == (
         2, "ladm: --hub-config and --split are for data sets, and no SOURCE is one"
+    )  # fmt: skip
+    result = prepare(tmp_path / "saved", "--split", "b", "--hub-config", "small", output="other")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (
+        2, "ladm: --hub-config is for data sets on the Hub, and no SOURCE is one"
     )  # fmt: skip
 
 

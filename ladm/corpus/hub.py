@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from typing import Any
 
-from ladm.errors import LadmError
+from ladm.errors import LadmError, one_line
 from ladm.modeling.model_files import hub_name
 
 TRAIN = "train"
@@ -33,12 +35,26 @@ def parquet_files_of(name: str, *, config: str | None, split: str | None) -> lis
 
 
 def open_stream(name: str, *, config: str | None, split: str | None) -> Any | None:
-    """The rows of a data set on the Hub as an iterable data set of Arrow tables; None where it cannot be streamed."""
+    """The rows of a data set on the Hub as an iterable data set of Arrow tables.
+
+    None where it cannot be streamed, which a line on standard error says. Raises LadmError for no such split.
+    """
     import datasets
 
     base, revision = hub_name(name)
     try:
-        stream = datasets.load_dataset(base, config, split=split or TRAIN, revision=revision, streaming=True)
-    except Exception:
+        streams = datasets.load_dataset(base, config, revision=revision, streaming=True)
+    except Exception as error:
+        # No network, one in the cache alone, an archive that is read from its end: opening the whole of it may work.
+        _say_once(f"warning   {name} cannot be read as a stream, so all of it is fetched: {one_line(error)}")
         return None
-    return stream.with_format("arrow")
+    wanted = split or TRAIN
+    if wanted not in streams:
+        raise LadmError(f"{name} has no split {wanted} (it has {', '.join(map(str, streams))})")
+    return streams[wanted].with_format("arrow")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    # A data set is opened several times: to look at its keys, to check it, to read it.
+    print("".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)

@@ -5,6 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from dataclasses import dataclass, field, replace
@@ -75,7 +76,10 @@ def find_sources(
     for name in names:
         sources = _hub(name, config, split) if _is_hub_id(name) else _find(name, own)
         found += [replace(s, split=split) if s.kind == "dataset" else s for s in sources]
-    has_data_set = any(map(_is_hub_id, names)) or any(source.kind == "dataset" for source in found)
+    is_of_hub = any(map(_is_hub_id, names))
+    if config and not is_of_hub and any(source.kind == "dataset" for source in found):
+        raise UsageError("--hub-config is for data sets on the Hub, and no SOURCE is one")
+    has_data_set = is_of_hub or any(source.kind == "dataset" for source in found)
     if (config or split) and not has_data_set:
         raise UsageError("--hub-config and --split are for data sets, and no SOURCE is one")
     # By the file itself: a folder, a glob and a link may all lead to it.
@@ -123,8 +127,9 @@ def _matching_sources(pattern: str, own: Path | None) -> list[Source]:
 
     A folder that is matched stands for the documents below it, or for the data set that it is.
     """
-    given = set(pattern.split("/"))
-    matched = [n for n in _matching(pattern) if not any(p[:1] == "." and p not in given for p in n.split("/"))]
+    # Hidden folders that the pattern asks for, by name or as `.*`.
+    asked = [part for part in pattern.split("/") if part[:1] == "."]
+    matched = [n for n in _matching(pattern) if all(_is_asked_for(part, asked) for part in n.split("/"))]
     sources: list[Source] = []
     files: list[str] = []
     for name in matched:
@@ -145,6 +150,10 @@ def _matching_sources(pattern: str, own: Path | None) -> list[Source]:
         what = "no .jsonl, .parquet or .txt file" if matched else "no file"
         raise LadmError(f"no such source: {pattern} matches {what}")
     return sorted(sources, key=lambda source: source.name)
+
+
+def _is_asked_for(part: str, patterns: list[str]) -> bool:
+    return part[:1] != "." or any(fnmatch.fnmatchcase(part, pattern) for pattern in patterns)
 
 
 def _is_below(name: str, folder: Path | None) -> bool:
