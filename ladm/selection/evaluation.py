@@ -25,8 +25,9 @@ _FUNCTIONS: dict[str, Callable[[Floats], Floats]] = {"rank": rank_shares, "z": s
 def evaluate(expression: Expression, columns: Mapping[str, Floats]) -> Floats:
     """The value of every document: (N,). NaN where a column has none, and where the result is not finite.
 
-    `rank(x)` is the share of all documents with at most this value, `z(x)` the distance from their mean in standard
-    deviations; both are over the documents in `columns`, NaN left out. `log` is the natural logarithm.
+    `rank(x)` is the rank of x from the lowest up over the number of documents, where equal values share their mean
+    rank; `z(x)` is its distance from the mean in standard deviations. Both are over the documents in `columns`, NaN
+    left out. `log` is the natural logarithm.
     """
     # No copy of a single column: it may be a file that is larger than memory.
     if expression.is_column:
