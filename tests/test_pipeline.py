@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import Result
+from conftest import topical_rows
 from test_subset_formats import read_megatron
 
 from ladm.evaluation import needle
@@ -88,7 +89,8 @@ def test_the_job_file_repeats_the_job(ladm: Command, shard: Path, talking: Path,
     job = yaml.safe_load((first / "job.yaml").read_text())
     assert job == {
         "sources": [str(shard)], "model": str(talking), "output": str(first), "length": 512, "domain_key": "language",
-        "span_tokens": 16, "dtype": "float32", "device": "cpu", "tokens": 3000, "format": "megatron",
+        "domain": "unknown", "span_tokens": 16, "dtype": "float32", "device": "cpu", "tokens": 3000,
+        "format": "megatron",
     }  # fmt: skip
     result = ladm("run", "--config", first / "job.yaml", "-o", second)
     assert result.exit_code == 0, result.output
@@ -187,6 +189,91 @@ def test_rows_are_scored_as_they_are(ladm: Command, short_rows: str, golden_lm: 
     assert not (output / "rows").exists()
     assert f"rows      {short_rows} has token ids, which are scored as they are" in result.stderr
     assert json.loads((output / "subset" / "manifest.json").read_text())["domains"].keys() == {"domain 0", "domain 1"}
+
+
+def test_rows_without_the_domain_are_refused_before_they_are_scored(
+    ladm: Command, save_rows: Any, golden: dict[str, Any], golden_lm: Path, tmp_path: Path
+) -> None:
+    rows = topical_rows(golden, [512, 500, 490, 480])
+    for row in rows:
+        row |= {"url": "u", "source": "web"}
+    rows[2]["meta"] = {"pile_set_name": None, "title": "t"}
+    rows.insert(1, rows[2] | {"input_ids": None})
+    some, output = save_rows(rows, "some"), tmp_path / "job"
+    none = save_rows([{"input_ids": row["input_ids"], "source": "web"} for row in rows], "none")
+    flags = ("--model", golden_lm, "--tokens", "1k", "-o", output, "--dtype", "float32", "--span-tokens", "16")
+    remedy = "give --domain-key the key that it has, or none to rank all documents together"
+    for source, key, code, message in (
+        (some, (), 1, f"row 3 of {some} has no meta.pile_set_name; {remedy}"),
+        (none, (), 1, f"{none} has no column meta (it has input_ids, source); give --domain-key the key of a domain, "
+         "or none"),
+        (some, ("--domain-key", "url"), 2, "--domain-key url: a run repeats meta, id, domain and source of the rows; "
+         "give one of them, or none"),
+    ):  # fmt: skip
+        result = ladm("run", source, *flags, *key)
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (code, f"ladm: {message}")
+        assert not (output / "scores").exists()
+    # Nothing is stored, so that the next try may be of other rows and by another key.
+    result = ladm("run", some, *flags, "--domain-key", "source")
+    assert result.exit_code == 0, result.output
+    assert json.loads((output / "subset" / "manifest.json").read_text())["domains"].keys() == {"web"}
+    rows[3] |= {"meta": {"pile_set_name": "a", "title": "t"}}
+    result = ladm("run", save_rows(rows, "all"), *flags[:4], "-o", tmp_path / "all-rows", *flags[6:])
+    assert result.exit_code == 0, result.output
+    result = ladm("run", none, *flags[:4], "-o", tmp_path / "one", *flags[6:], "--domain-key", "none")
+    assert result.exit_code == 0, result.output
+
+
+def test_only_a_key_that_was_found_has_a_domain_for_documents_without_it(
+    ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 6)
+    source = tmp_path / "d.jsonl"
+    documents = [{"text": text_of(k, 600), "topic": "ab"[k % 2]} for k in range(8)]
+    # Behind those that are looked at.
+    del documents[7]["topic"]
+    source.write_text("".join(json.dumps(document) + "\n" for document in documents))
+
+    def run(output: str, *flags: str) -> Result:
+        return ladm(*job_words(source, talking, tmp_path / output), *flags)
+
+    result = run("given", "--domain-key", "topic")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"ladm: {source} line 8 has no topic; its keys are text: give --domain-key the key that it has, or --domain a "
+        "name for all documents without one"
+    )
+    for output, flags, name in (("named", ("--domain-key", "topic", "--domain", "other"), "other"),
+                                ("found", (), "unknown")):  # fmt: skip
+        result = run(output, *flags)
+        assert result.exit_code == 0, result.output
+        manifest = json.loads((tmp_path / output / "subset" / "manifest.json").read_text())
+        assert manifest["domains"].keys() == {"a", "b", name}
+        assert run(output, *flags).exit_code == 0
+
+
+def test_texts_that_prepare_decodes_or_drops(ladm: Command, talking: Path, tmp_path: Path) -> None:
+    texts = [text_of(k, 600).encode() for k in range(6)] + [b"\xff\xfe" + text_of(7, 900).encode()]
+    table = {"text": pa.array(texts, pa.binary()), "kind": list("abababa")}
+    pq.write_table(pa.table(table), tmp_path / "d.parquet")
+    result = ladm(*job_words(tmp_path / "d.parquet", talking, tmp_path / "job"))
+    assert result.exit_code == 0, result.output
+    assert "length    512 tokens: documents of at least that many have 100% of the tokens" in result.stderr
+    counts = json.loads((tmp_path / "job/rows/prepare.json").read_text())["counts"]
+    assert (counts["bad_text"], counts["kept"]) == (1, 6)
+
+
+def test_a_meta_that_is_nested_too_deep_decides_nothing(ladm: Command, talking: Path, tmp_path: Path) -> None:
+    source = tmp_path / "d.jsonl"
+    lines = [json.dumps({"text": text_of(k, 600), "topic": "ab"[k % 2]}) for k in range(6)]
+    lines.append('{"text": "a", "meta": ' + '{"a":' * 900 + "1" + "}" * 900 + "}")
+    lines.append(json.dumps({"text": text_of(7, 600) + "\ud83d", "topic": "a"}))
+    source.write_text("\n".join(lines) + "\n")
+    result = ladm(*job_words(source, talking, tmp_path / "job"))
+    assert result.exit_code == 0, result.output
+    assert "domains   topic: 2 values" in result.stderr
+    counts = json.loads((tmp_path / "job/rows/prepare.json").read_text())["counts"]
+    assert (counts["bad_text"], counts["too_deep"], counts["kept"]) == (1, 1, 6)
 
 
 def test_what_cannot_work_is_refused_before_it_costs_anything(

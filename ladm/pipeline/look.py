@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ladm.corpus.carried import domain_of, parsed_meta
-from ladm.corpus.documents import read_documents, value_at
+from ladm.corpus.carried import domain_of, parsed_meta, whole_text
+from ladm.corpus.documents import read_documents, text_at
+from ladm.corpus.rows import open_rows
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
-from ladm.errors import LadmError, StorageError
-from ladm.settings.common import DOMAIN_KEY
+from ladm.errors import LadmError, StorageError, UsageError
+from ladm.settings.common import DOMAIN_KEY, NAME_COLUMNS, NO_DOMAINS
 
 MOST_DOCUMENTS, MOST_SOURCES = 1000, 64
 MOST_CHARACTERS = 1 << 20
@@ -29,6 +31,7 @@ DOMAIN_KEYS = (
     "category", "topic", "genre", "type", "kind", "language", "lang", "dump",
 )  # fmt: skip
 """Names under which corpora have the domain, the likeliest first."""
+ROWS_AT_A_TIME = 10_000
 UNKNOWN = "unknown"
 """The domain of documents that have none, where the key was found rather than given."""
 
@@ -98,8 +101,9 @@ def choose_length(sample: Sample, tokenizer: Tokenizer, *, text_key: str, most: 
 def _lengths(sample: Sample, tokenizer: Tokenizer, text_key: str) -> list[int]:
     starts, parts, characters = [], [], 0
     for fields in sample.documents:
-        text = value_at(fields, text_key)
-        if isinstance(text, str) and text:
+        text = text_at(fields, text_key)
+        # What `prepare` drops counts for nothing here; the tokenizer refuses half of a surrogate pair.
+        if isinstance(text, str) and text and text == whole_text(text):
             starts.append(text[:MOST_CHARACTERS])
             parts.append(len(text) / len(starts[-1]))
             characters += len(starts[-1])
@@ -112,10 +116,11 @@ def _lengths(sample: Sample, tokenizer: Tokenizer, text_key: str) -> list[int]:
 
 def find_domains(sample: Sample) -> FoundDomains:
     """The likeliest key that every document of the sample has, with more than one value and not one for each."""
-    most = max(2, min(MOST_DOMAINS, len(sample.documents) // 2))
+    documents = list(_with_metas(sample))
+    most = max(2, min(MOST_DOMAINS, len(documents) // 2))
     single = FoundDomains(None, 0)
     for key in DOMAIN_KEYS:
-        values = Counter(domain_of(fields, parsed_meta(fields), key) for fields in sample.documents)
+        values = Counter(domain_of(fields, meta, key) for fields, meta in documents)
         # A key that only some documents have would leave the rest without a domain.
         if None in values:
             continue
@@ -125,3 +130,48 @@ def find_domains(sample: Sample) -> FoundDomains:
         if len(values) == 1 and single.key is None:
             single = FoundDomains(key, 1)
     return single
+
+
+def _with_metas(sample: Sample) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """The documents with their metas, without those whose meta is nested too deep, which `prepare` drops."""
+    for fields in sample.documents:
+        with contextlib.suppress(RecursionError):
+            yield fields, parsed_meta(fields)
+
+
+def domain_flags(key: str | None) -> tuple[str, str | None]:
+    """The key that `ladm prepare` looks under, and the domain of documents without it; None: they are an error."""
+    # A domain that no flag says is found in the documents, or is the same for all.
+    return (DOMAIN_KEY, UNKNOWN) if key in (None, NO_DOMAINS) else (key, None)
+
+
+def require_domains(rows: str, key: str) -> None:
+    """Raise where the selection or the page would fail, for want of domains, after hours of scoring.
+
+    UsageError for a column that a run does not repeat, LadmError for a row with tokens and without a domain.
+    """
+    if key == NO_DOMAINS:
+        return
+    if key.split(".")[0] not in ("meta", *NAME_COLUMNS):
+        raise UsageError(
+            f"--domain-key {key}: a run repeats meta, id, domain and source of the rows; give one of them, or "
+            f"{NO_DOMAINS}"
+        )
+    opened = open_rows(rows)
+    for start in range(0, len(opened), ROWS_AT_A_TIME):
+        stop = min(start + ROWS_AT_A_TIME, len(opened))
+        try:
+            domains = opened.domains(key, start, stop)
+        except StorageError:
+            raise
+        except LadmError as error:
+            raise LadmError(f"{error}; give --domain-key the key of a domain, or {NO_DOMAINS}") from None
+        if None not in domains:
+            continue
+        # A row without tokens gets no score, and what has none is not selected.
+        for k, num_tokens in enumerate(opened.lengths(start, stop)):
+            if domains[k] is None and num_tokens:
+                raise LadmError(
+                    f"row {start + k} of {rows} has no {key}; give --domain-key the key that it has, or {NO_DOMAINS} "
+                    "to rank all documents together"
+                )

@@ -23,7 +23,7 @@ from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.modeling.model_files import HUB_ID, hub_name
 from ladm.pipeline.job import JobFolder
-from ladm.pipeline.look import UNKNOWN, choose_length, find_domains, look_at
+from ladm.pipeline.look import UNKNOWN, choose_length, domain_flags, find_domains, look_at, require_domains
 from ladm.pipeline.timing import PartTimer
 from ladm.progress import Echo, Progress
 from ladm.report.page import write_report
@@ -132,6 +132,8 @@ def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
     if settings.domain_key is None and settings.domain is None:
         domains = find_domains(sample)
         found["domain_key"] = domains.key or NO_DOMAINS
+        # Of a key that was found in a part of the documents, one without it must not stop the job.
+        found["domain"] = UNKNOWN if domains.key else None
         values = f"{domains.key}: {count_of(domains.values, 'value')}"
         echo(f"domains   {values if domains.key else 'none found: all documents are one domain'}")
     return dataclasses.replace(settings, **found)
@@ -139,9 +141,7 @@ def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
 
 def _require_keys(settings: Any, sources: list[Source]) -> None:
     """Raise LadmError, with the keys there are, where the documents lack the keys that the flags say."""
-    key = DOMAIN_KEY if settings.domain_key in (None, NO_DOMAINS) else settings.domain_key
-    # A domain that no flag says is found in the documents, or is the same for all.
-    domain = UNKNOWN if settings.domain_key in (None, NO_DOMAINS) else None
+    key, domain = domain_flags(settings.domain_key)
     require_keys(prepare_settings(settings, rows="rows", length=1, domain_key=key, domain=domain), sources)
 
 
@@ -190,13 +190,15 @@ class _Parts:
             prepared = self._prepare()
         rows = self.job.sources[0] if prepared is None else self.folder.rows
         self._require_budget(rows)
+        # Rows of ladm prepare have the domain there, whatever it was called in the corpus.
+        key = self._domain_key(prepared)
+        if prepared is None:
+            require_domains(rows, key)
         scoring = score_settings(self.job, rows=rows, output=self.folder.scores)
         with self._timed("score"):
             scored = score(scoring, echo=self.echo, progress=self.bars.scoring())
         if scored.summary.scores is None:
             raise LadmError(f"no document has a score; {self.folder.scores}/errors.jsonl says why")
-        # Rows of ladm prepare have the domain there, whatever it was called in the corpus.
-        key = self._domain_key(prepared)
         with self._timed("select"):
             manifest = self._select(rows, key)
         with self._timed("report"):
@@ -218,9 +220,8 @@ class _Parts:
         job = self.job
         if is_rows(job):
             return None
-        key = DOMAIN_KEY if job.domain_key in (None, NO_DOMAINS) else job.domain_key
-        # Of a key that was found in a part of the documents, one without it must not stop the job.
-        wanted = prepare_settings(job, rows=self.folder.rows, length=job.length, domain_key=key, domain=UNKNOWN)
+        key, domain = domain_flags(job.domain_key)
+        wanted = prepare_settings(job, rows=self.folder.rows, length=job.length, domain_key=key, domain=domain)
         return prepare(wanted, echo=self.echo, progress=self.bars.preparing())
 
     def _require_budget(self, rows: str) -> None:
