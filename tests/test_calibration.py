@@ -42,9 +42,12 @@ from ladm.calibration.estimates import (
 )
 from ladm.calibration.packages import split_by_package
 from ladm.calibration.result import WORST, analyse
+from ladm.calibration.sample import _included, packages_of
 from ladm.calibration.signed_heads import fit_signed_heads, labelled
-from ladm.errors import LadmError
+from ladm.corpus.rows import open_rows
+from ladm.errors import LadmError, UsageError
 from ladm.selection.ranks import spearman
+from ladm.settings.common import DOMAIN_KEY
 from ladm.settings.profiles import read_profile
 
 Run = Callable[..., Result]
@@ -424,6 +427,27 @@ def test_calibrate_then_score_with_the_profile(ladm: Run, rows: str, tmp_path: P
     again = ladm(*command)
     assert again.exit_code == 0
     assert profile.read_bytes() == before
+
+
+def test_domains_of_a_sample_are_those_of_select(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    # The second row's meta has no domain, so that its column counts, as in `ladm select`.
+    rows = {
+        "input_ids": [[1, 2]] * 3, "meta": [{"pile_set_name": "code"}, {"pile_set_name": None}, None],
+        "domain": ["x", "books", None], "site": ["a", None, "b"],
+    }  # fmt: skip
+    Dataset.from_dict(rows).save_to_disk(str(tmp_path / "rows"))
+    opened = open_rows(str(tmp_path / "rows"))
+    assert packages_of(opened, None, otherwise=DOMAIN_KEY) == ["code", "books", None]
+    assert packages_of(opened, "site", otherwise=DOMAIN_KEY) == ["a", None, "b"]
+    with pytest.raises(UsageError, match=r"^--package-key absent: no row of .* has it$"):
+        packages_of(opened, "absent", otherwise=DOMAIN_KEY)
+    assert _included(opened, DOMAIN_KEY, ("books",)).tolist() == [True, False, True]
+    Dataset.from_dict({"input_ids": [[1, 2]], "domain": ["books"]}).save_to_disk(str(tmp_path / "plain"))
+    assert packages_of(open_rows(str(tmp_path / "plain")), None, otherwise=DOMAIN_KEY) == ["books"]
+    Dataset.from_dict({"input_ids": [[1, 2]]}).save_to_disk(str(tmp_path / "none"))
+    assert packages_of(open_rows(str(tmp_path / "none")), None, otherwise=DOMAIN_KEY) == [None]
 
 
 def test_error_messages_of_calibrate(ladm: Run, rows: str, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, Features, LargeList, List, Value, concatenate_datasets
 
 from ladm.corpus.rows import Row, open_rows, token_ids
-from ladm.errors import LadmError, RowError
+from ladm.errors import LadmError, RowError, StorageError
 
 DATA = [{"input_ids": [k, k + 1, 3], "index": 10 + k, "chunked_index": k % 2, "meta": {"d": "x"}} for k in range(9)]
 
@@ -37,6 +38,20 @@ def test_columns_that_are_absent_have_defaults(tmp_path: Path) -> None:
     assert len(rows) == 1
     row = rows.read(0, 1)[0]
     assert (row.index, row.chunked_index, row.meta, row.num_tokens) == (0, None, None, 1)
+
+
+def test_a_mark_of_a_copy_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = open_rows(saved(Dataset.from_list([row | {"copy_of": None} for row in DATA]), tmp_path / "rows"))
+    marks = rows.copies()
+    assert marks is not None
+    assert not marks.any()
+
+    def fail(*_: object) -> None:
+        raise pa.ArrowInvalid("no Arrow here\nat all")
+
+    monkeypatch.setattr(Dataset, "select_columns", fail)
+    with pytest.raises(StorageError, match=rf"^cannot read {tmp_path}/rows: no Arrow here"):
+        rows.copies()
 
 
 KINDS = [List(Value("int64")), List(Value("uint16")), LargeList(Value("int32")), List(Value("int32"), length=3)]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.calibration.contrast import MIN_DOCUMENTS
-from ladm.corpus.rows import Ids, Rows, commonest, look_up, open_rows, token_ids
+from ladm.corpus.rows import Ids, Rows, commonest, open_rows, token_ids
 from ladm.errors import LadmError, RowError, UsageError
 from ladm.modeling.facts import ModelFacts
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
@@ -170,11 +170,10 @@ def _included(rows: Rows, domain_key: str, exclude_domains: tuple[str, ...]) -> 
 
 
 def _values(rows: Rows, key: str) -> list[str | None]:
-    """The value of a column, or of a key inside a column, for every row; None for rows without it."""
-    column, *path = key.split(".")
-    if column not in rows.column_names:
+    """The domain of every row by a key, or its package; None for rows without it."""
+    if not rows.has_column_of(key):
         return [None] * len(rows)
     values: list[str | None] = []
-    for batch in rows.column_batches(column):
-        values += [look_up(value, path) for value in batch]
+    for start, stop in rows.batches():
+        values += rows.domains(key, start, stop)
     return values

@@ -162,6 +162,11 @@ class Rows:
         for start, stop in self.batches():
             yield self.column(name, start, stop)
 
+    def has_column_of(self, key: str) -> bool:
+        """Is there a column in which `domains` looks for the key?"""
+        names = self._dataset.column_names
+        return key.split(".")[0] in names or (key == DOMAIN_KEY and DOMAIN_COLUMN in names)
+
     def domains(self, key: str, start: int, stop: int) -> list[str | None]:
         """The domains of rows `start` to `stop - 1`, by a column or a key inside one; None where a row has none.
 
@@ -184,7 +189,8 @@ class Rows:
         """Which rows `ladm prepare` marked as copies of an earlier one: (rows,); None where it marked none."""
         if COPY_COLUMN not in self._dataset.column_names:
             return None
-        column = self._dataset.select_columns([COPY_COLUMN]).with_format("arrow")[0 : self._count][COPY_COLUMN]
+        with reading_rows(self.name):
+            column = self._dataset.select_columns([COPY_COLUMN]).with_format("arrow")[0 : self._count][COPY_COLUMN]
         return np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False))
 
     def select(self, positions: npt.NDArray[np.int64]) -> Any:
