@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +19,11 @@ import pytest
 from conftest import SMALL, read_object, topical_rows
 
 from ladm.report.document_samples import Cut, as_script_data, choose_documents, first_lines
+from ladm.report.explorer import _subset
 from ladm.report.histograms import column_histogram
 from ladm.runs import results
 from ladm.runs.results import score_batches
+from ladm.selection.manifest import read_manifest
 
 ROWS = 20_000
 
@@ -91,6 +95,61 @@ def test_counts_and_texts_of_a_small_run(ladm: Any, small_run: Path) -> None:
     for column in data["columns"]:
         assert sum(map(sum, column["documents"])) == 5
         assert sum(map(sum, column["tokens"])) == 700 + 650 + 600 + 550 + 512
+
+
+def test_the_command_works_from_any_folder(
+    ladm: Any, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = small_run.rename(small_run.parent / "it's")
+    monkeypatch.chdir(tmp_path)
+    assert ladm("report", odd.name, "--rows", "rows", "--domain-key", "none").exit_code == 0
+    words = shlex.split(data_of(odd / "report.html")["run"])
+    assert words == [str(odd), "--rows", f"{tmp_path}/rows", "--domain-key", "none"]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = ladm("select", *words, "--top", "50%", "--output", "subset")
+    assert result.exit_code == 0, result.output
+    # In the page's other commands a data set of the Hub stays a name.
+    from ladm.report.page import _commands
+    from ladm.settings.runs import ReportSettings
+
+    inspect, report = _commands(ReportSettings(run="run", rows="org/rows", subset="s"))
+    here = f"{tmp_path}/elsewhere"
+    assert inspect == f"ladm inspect {here}/run"
+    assert report == f"ladm report {here}/run --subset {here}/s --rows org/rows"
+
+
+def test_ids_are_whole_and_in_one_line(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, [700, 650])
+    names = ["https://example.org/" + "a" * 500, "two\nlines\u2028and\x1bmore"]
+    rows = [row | {"id": name} for row, name in zip(rows, names, strict=True)]
+    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    assert ladm("report", tmp_path / "run").exit_code == 0
+    data = data_of(tmp_path / "run" / "report.html")
+    assert sorted(document[4] for document in data["documents"]) == [names[0], "two lines and more"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    # Shown, they are short.
+    assert f"<bdi>{names[0][:299]}…</bdi>" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "cut_of_scores", "cut"),
+    [
+        ({}, True, True),
+        ({"copies": 0}, True, True),
+        ({"by": "length"}, False, True),
+        ({"copies": 2}, False, False),
+        ({"max_per_document": 1}, False, False),
+        ({"sample": {"temperature": 1.0, "seed": 0}}, False, False),
+    ],
+)
+def test_a_line_separates_what_was_taken_only_where_nothing_else_decided(
+    ladm: Any, small_run: Path, tmp_path: Path, changes: dict[str, Any], cut_of_scores: bool, cut: bool
+) -> None:
+    assert ladm("select", small_run, "--top", "50%", "--output", tmp_path / "subset").exit_code == 0
+    manifest = dataclasses.replace(read_manifest(tmp_path / "subset"), **changes)
+    assert (manifest.is_cut_of_scores, manifest.is_cut) == (cut_of_scores, cut)
+    assert (_subset(manifest, ["domain 0", "domain 1"]) is not None) == cut
 
 
 def test_without_texts_the_page_says_why(ladm: Any, small_run: Path, save_rows: Any, golden: Any) -> None:

@@ -218,6 +218,25 @@ def test_a_run_without_inspections_shows_the_commands(ladm: Any, make_run: Any) 
     assert f"ladm inspect {quoted} ladm report {quoted} {options}" in page.text
 
 
+def test_domains_by_a_column_that_the_run_repeats(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, [700, 692, 684, 676])
+    for k, row in enumerate(rows):
+        row |= {"source": "web" if k else None, "domain": "prose", "meta": {"pile_set_name": None if k else "code"}}
+    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    # By the default key, a row whose meta has no domain has that of its column.
+    for flags, domains in (
+        (("--domain-key", "source"), ["(none) 1", "web 3"]),
+        (("--domain-key", "domain"), ["prose 4"]),
+        ((), ["code 1", "prose 3"]),
+    ):
+        result = ladm("report", tmp_path / "run", *flags)
+        assert result.exit_code == 0, result.output
+        page = Page((tmp_path / "run" / "report.html").read_text())
+        assert [domain for domain in domains if domain not in page.text] == []
+        data = json.loads(page.scripts[0])
+        assert sorted(data["domains"]) == [domain.rsplit(" ", 1)[0] for domain in domains]
+
+
 def test_a_subset_is_shown_with_its_lowest_score(ladm: Any, make_run: Any, tmp_path: Path) -> None:
     run = make_run(["a", "b", "a", "b", "a", "b"])
     subset = tmp_path / "subset"
@@ -254,11 +273,12 @@ def test_a_subset_is_shown_with_its_lowest_score(ladm: Any, make_run: Any, tmp_p
 
 def test_error_messages_of_report(ladm: Any, make_run: Any, tmp_path: Path) -> None:
     run = make_run(["a", "b", "a"])
+    # These rows have no such column, which the run would repeat.
     result = ladm("report", run, "--domain-key", "source")
-    assert (result.exit_code, result.stderr) == (
-        1, "ladm: domains by source cannot be shown, because a run stores no column of the data but meta; give "
-        "--domain-key a key such as meta.source, or none\n",
-    )  # fmt: skip
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (
+        2,
+        f"ladm: --domain-key source: {run} repeats meta, id, domain and source of the rows; give one of them, or none",
+    )
     assert ladm("report", run, "--domain-key", "none").exit_code == 0
     result = ladm("report", run, "--domain-key", "meta.absent")
     assert (result.exit_code, result.stderr) == (

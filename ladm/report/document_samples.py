@@ -30,6 +30,8 @@ ENDS, ENDS_OF_COLUMN, ENDS_OF_DOMAIN, AROUND_CUT, RANDOM = 100, 10, 4, 100, 800
 AROUND_CUT_WITHOUT_SCRIPT = 12
 """Documents at either end of the score, of another column and of a domain; around the cut; drawn at random."""
 MOST_CHARACTERS, MOST_LINES = 280, 4
+MOST_ID_CHARACTERS = 10_000
+"""Of an id, which is cut where it is shown; whole in the list of ids that the page offers."""
 TEXT_BYTES, META_BYTES = 500, 250
 """Of a text and of metadata on the page, as JSON writes them: what a document of emoji or of `<` may take."""
 ROWS_AT_A_TIME = 32
@@ -128,7 +130,7 @@ def read_documents(
                     position=position,
                     num_tokens=overview.num_tokens[k],
                     domain=int(domains_N[k]),
-                    id=clean(label_id(row, position), 300),
+                    id=in_one_line(label_id(row, position)),
                     meta=fitted(clean(readable_meta(json.loads(row["meta"])), 200), META_BYTES),
                     is_random=k in chosen.random,
                     is_around_cut=k in chosen.around,
@@ -170,6 +172,11 @@ def first_lines(text: str) -> str:
     """The first lines that are not blank, cleaned and cut."""
     lines = [line.strip() for line in clean(text, len(text)).splitlines() if line.strip()][:MOST_LINES]
     return fitted(clean("\n".join(lines), MOST_CHARACTERS), TEXT_BYTES)
+
+
+def in_one_line(name: str) -> str:
+    """An id as a line of a list of ids."""
+    return " ".join(clean(name, MOST_ID_CHARACTERS).splitlines())
 
 
 def fitted(text: str, most_bytes: int) -> str:

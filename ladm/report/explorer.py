@@ -173,8 +173,8 @@ def _cuts(overview: RunOverview, manifest: Manifest | None, domains: list[str]) 
 
 def _subset(manifest: Manifest, domains: list[str]) -> dict[str, Any] | None:
     """What was taken of each domain, and from which value on; None where no such value decides it."""
-    # With guards or by chance, documents below others are taken, and no line separates the two.
-    if manifest.guards or manifest.sample is not None:
+    # Documents below others are taken, and no line separates the two.
+    if not manifest.is_cut:
         return None
     shown = [manifest.domains.get(name) for name in domains]
     if domains[-1] == OTHER_DOMAINS:

@@ -10,20 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ladm.corpus.rows import look_up
 from ladm.errors import LadmError
 from ladm.report.charts import Scale
 from ladm.runs.folder import Run
+from ladm.runs.labels import DomainReader
 from ladm.runs.results import columns_of, score_batches
 from ladm.selection.manifest import DomainManifest, Manifest
-from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NO_DOMAINS, ONE_DOMAIN
+from ladm.settings.common import NO_DOMAINS
 
 MOST_DOMAINS, MOST_DOTS = 40, 150
 MOST_DOMAINS_COUNTED = 100_000
 BEST, WORST = 25, 10
 LAYER_ROWS = 2000
 """Documents whose CDS by layer are averaged."""
-NO_DOMAIN = "(none)"
 _COLUMNS = ["rank", "score", "meta", "num_tokens", "position", "index", "chunked_index"]
 
 
@@ -72,35 +71,29 @@ class RunOverview:
 def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int) -> RunOverview:
     """Read all `scored` rows once. `inspected`: positions of the inspected documents.
 
-    Raises LadmError for a `domain_key` outside `meta`, which is all that a run stores of the data's columns.
+    Raises UsageError for a `domain_key` in a column that the run does not repeat, and LadmError for too many domains.
     """
     overview, codes = RunOverview(), dict[str, int]()
-    own = [DOMAIN_COLUMN] * (domain_key in (DOMAIN_KEY, DOMAIN_COLUMN) and DOMAIN_COLUMN in columns_of(run.folder))
-    is_own = bool(own) and domain_key == DOMAIN_COLUMN
-    path = [] if is_own else _domain_path(domain_key)
+    reader = DomainReader(run, domain_key)
     column = run.identity.cds_column(run.identity.score_form, heads=False, focus=run.identity.reduction.focus)
     layers = [column] if column in columns_of(run.folder) else []
     every = max(1, scored // LAYER_ROWS)
     shown_columns = [*_COLUMNS, *(name for name in ("id", "source") if name in columns_of(run.folder))]
-    for batch in score_batches(run.folder, [*shown_columns, *own, *layers]):
+    for batch in score_batches(run.folder, list(dict.fromkeys([*shown_columns, *reader.columns, *layers]))):
         columns = [batch[name].to_pylist() for name in shown_columns]
         cds = batch[layers[0]] if layers else None
-        own_domains = batch[DOMAIN_COLUMN].to_pylist() if own else [None] * len(batch)
-        for k, values in enumerate(zip(*columns, strict=True)):
+        domains = reader.read(batch)
+        for k, (domain, *values) in enumerate(zip(domains, *columns, strict=True)):
             rank, score, text, num_tokens, position, *_ = values
-            meta = json.loads(text)
-            domain = ONE_DOMAIN if path is None else None if is_own else look_up(meta, path)
-            # As `Rows.domains` does.
-            domain = own_domains[k] if domain is None else domain
-            domain = NO_DOMAIN if domain is None else domain
             overview.domains.setdefault(domain, array("d")).append(score)
             overview.codes.append(codes.setdefault(domain, len(codes)))
             overview.positions.append(position)
             overview.num_tokens.append(num_tokens)
             # Of all other rows only the score stays in memory.
             if rank <= BEST or rank > scored - WORST or position in inspected:
-                shown = dict(zip(shown_columns, values, strict=True)) | {"domain": domain, "meta": readable_meta(meta)}
-                overview.rows[position] = ResultRow(**shown)
+                shown = dict(zip(shown_columns, values, strict=True))
+                meta = readable_meta(json.loads(text))
+                overview.rows[position] = ResultRow(**shown | {"domain": domain, "meta": meta})
             # Lists of a thousand head values are costly to turn into Python objects, so only of the rows needed.
             if cds is not None and rank % every == 0:
                 overview.cds.append(cds[k].as_py())
@@ -121,19 +114,6 @@ def readable_meta(meta: Any) -> str:
     if meta is None:
         return ""
     return " · ".join(f"{key} {value}" for key, value in meta.items()) if isinstance(meta, dict) else str(meta)
-
-
-def _domain_path(key: str) -> list[str] | None:
-    """Where in `meta` the domain is; None: all documents are one domain. Raises LadmError for another column."""
-    if key == NO_DOMAINS:
-        return None
-    column, *path = key.split(".")
-    if column != "meta":
-        raise LadmError(
-            f"domains by {key} cannot be shown, because a run stores no column of the data but meta; give "
-            f"--domain-key a key such as meta.source, or {NO_DOMAINS}"
-        )
-    return path
 
 
 @dataclass(frozen=True, kw_only=True)

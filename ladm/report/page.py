@@ -18,7 +18,6 @@ from ladm.report.explorer import read_explorer, script, script_hash
 from ladm.report.overview import (
     MOST_DOMAINS,
     MOST_DOTS,
-    NO_DOMAIN,
     domain_rows,
     layer_shares,
     read_overview,
@@ -26,6 +25,7 @@ from ladm.report.overview import (
 from ladm.report.run_details import error_kinds, run_details, score_weighting
 from ladm.report.sections import document_sections, read_all_inspected
 from ladm.runs.folder import Run
+from ladm.runs.labels import NO_DOMAIN
 from ladm.runs.layout import PAGE_MARK, REPORT_FILE
 from ladm.runs.results import Summary, require_finished, summarise
 from ladm.selection.manifest import Manifest, read_manifest
@@ -113,9 +113,15 @@ def _render(
 
 
 def _arguments(settings: ReportSettings) -> str:
-    """The run and its domains, in a command."""
+    """The run, its rows and its domains, in a command that works from any folder."""
+    rows = [] if settings.rows is None else ["--rows", _place_of_rows(settings.rows)]
     key = [] if settings.domain_key == ReportSettings.domain_key else ["--domain-key", settings.domain_key]
-    return shlex.join([settings.run, *key])
+    return shlex.join([str(Path(settings.run).absolute()), *rows, *key])
+
+
+def _place_of_rows(name: str) -> str:
+    """The path from the root; a Hub id as it is."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
 
 
 def _read_manifest(settings: ReportSettings, run: Run) -> Manifest:
@@ -140,9 +146,10 @@ def _commands(settings: ReportSettings) -> list[str]:
     # Absolute and quoted: they are copied from the page into a shell that may be anywhere.
     run = str(Path(settings.run).absolute())
     report = ["ladm", "report", run]
-    for name in ("subset", "output", "rows"):
+    for name in ("subset", "output"):
         value = getattr(settings, name)
         report += [] if value is None else [f"--{name}", str(Path(value).absolute())]
+    report += [] if settings.rows is None else ["--rows", _place_of_rows(settings.rows)]
     if settings.domain_key != ReportSettings.domain_key:
         report += ["--domain-key", settings.domain_key]
     return [shlex.join(["ladm", "inspect", run]), shlex.join(report)]

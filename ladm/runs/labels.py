@@ -46,14 +46,14 @@ class Label:
 
 def domain_batches(run: Run, domain_key: str) -> Iterator[list[str]]:
     """The domain of every row with a score, a batch at a time, in the order of `scores.parquet`."""
-    reader = _DomainReader(run, domain_key)
+    reader = DomainReader(run, domain_key)
     for batch in score_batches(run.folder, ["position", *reader.columns]):
         yield reader.read(batch)
 
 
 def read_labels(run: Run, positions: Collection[int], domain_key: str) -> dict[int, Label]:
     """The labels of some rows, by position."""
-    reader = _DomainReader(run, domain_key)
+    reader = DomainReader(run, domain_key)
     present = columns_of(run.folder)
     names = [name for name in ("id", "index", "chunked_index") if name in present]
     # All batches are read for a few rows, because the file is in the order of the scores and has no index.
@@ -78,8 +78,11 @@ def label_id(named: Mapping[str, Any], position: int) -> str:
     return str(own) if chunk is None else f"{own}/{chunk}"
 
 
-class _DomainReader:
-    """Reads the domain of rows from their `meta`, or from a column that the run repeats."""
+class DomainReader:
+    """Reads the domain of rows from their `meta`, or from a column that the run repeats.
+
+    `columns` are those that `read` needs in a batch. Raises UsageError for a key in any other column.
+    """
 
     def __init__(self, run: Run, domain_key: str) -> None:
         column, *self._path = domain_key.split(".")
@@ -99,6 +102,7 @@ class _DomainReader:
         self.columns += [DOMAIN_COLUMN] if self._has_own else []
 
     def read(self, batch: pa.RecordBatch) -> list[str]:
+        """The domain of every row of a batch of `scores.parquet`; NO_DOMAIN for a row without one."""
         if self._is_one:
             return [ONE_DOMAIN] * len(batch)
         values = batch[self._column].to_pylist()

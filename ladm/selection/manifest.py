@@ -111,7 +111,13 @@ class Manifest:
     @property
     def is_cut_of_scores(self) -> bool:
         """Is what was taken of a domain everything from some score on, but for a last gap?"""
-        return self.by == "score" and not self.guards and self.sample is None
+        return self.by == "score" and self.is_cut
+
+    @property
+    def is_cut(self) -> bool:
+        """The same of the values of `by`."""
+        # Copies, and more rows of a document than were wanted, are left out above the lowest value that was taken.
+        return not self.guards and self.sample is None and self.max_per_document is None and not self.copies
 
     @property
     def budget_text(self) -> str:

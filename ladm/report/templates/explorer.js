@@ -27,6 +27,8 @@
   };
   // Isolated, so that text from right to left does not reorder the numbers beside it.
   const bdi = (text) => make("bdi", { dir: "auto" }, text);
+  // Ids are whole in the data, because they are downloaded.
+  const short = (id) => (id.length > 300 ? `${id.slice(0, 299)}…` : id);
   const sum = (list) => list.reduce((a, b) => a + b, 0);
   const whole = (value) => value.toLocaleString("en-US");
   const percent = (part, all) => (all ? `${(100 * part / all).toFixed(part && part < all / 10 ? 1 : 0)} %` : "0 %");
@@ -162,9 +164,9 @@
     const value = figure(found.values[k], k);
     const number = (text) => make("span", { class: "n" }, text);
     const summary = make("summary", { class: "entry", "aria-label": `rank ${whole(found.rank)}, ${columns[k].name} ${value}, ${whole(found.tokens)} tokens, `
-      + `${domains[found.domain]}, ${found.id}, ${taken ? "taken" : "not taken"}` },
+      + `${domains[found.domain]}, ${short(found.id)}, ${taken ? "taken" : "not taken"}` },
     make("span", { class: taken ? "mark on" : "mark" }), number(whole(found.rank)), number(value), number(whole(found.tokens)),
-    make("span", {}, bdi(domains[found.domain]), " · ", bdi(found.id), make("span", { class: "first" }, bdi(first))));
+    make("span", {}, bdi(domains[found.domain]), " · ", bdi(short(found.id)), make("span", { class: "first" }, bdi(first))));
     const details = make("details", {}, summary);
     // Filled when it is opened: hundreds of texts are not in the page until somebody wants one.
     details.addEventListener("toggle", () => {
@@ -226,7 +228,7 @@
     for (const found of points) {
       const circle = draw("circle", { class: isTaken(found, cut) ? "is" : "not", r: 4,
         cx: (left + place(a, found.values[a], width)).toFixed(1), cy: (10 + height - place(b, found.values[b], height)).toFixed(1), "pointer-events": "all" });
-      circle.append(draw("title", {}, `${found.id} (rank ${whole(found.rank)})`));
+      circle.append(draw("title", {}, `${short(found.id)} (rank ${whole(found.rank)})`));
       circle.addEventListener("click", () => open(found));
       parts.push(circle);
     }
