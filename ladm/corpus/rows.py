@@ -23,7 +23,7 @@ from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, RowError
 from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NAME_COLUMNS
 
-__all__ = ["Ids", "Row", "Rows", "commonest", "look_up", "open_rows", "token_ids"]
+__all__ = ["Ids", "Row", "Rows", "commonest", "open_rows", "token_ids"]
 
 IDENTITY_BLOCK_ROWS = 1024
 SAMPLED_ROWS = 64

@@ -31,7 +31,6 @@ DOMAIN_KEYS = (
     "category", "topic", "genre", "type", "kind", "language", "lang", "dump",
 )  # fmt: skip
 """Names under which corpora have the domain, the likeliest first."""
-ROWS_AT_A_TIME = 10_000
 UNKNOWN = "unknown"
 """The domain of documents that have none, where the key was found rather than given."""
 
@@ -158,8 +157,7 @@ def require_domains(rows: str, key: str) -> None:
             f"{NO_DOMAINS}"
         )
     opened = open_rows(rows)
-    for start in range(0, len(opened), ROWS_AT_A_TIME):
-        stop = min(start + ROWS_AT_A_TIME, len(opened))
+    for start, stop in opened.batches():
         try:
             domains = opened.domains(key, start, stop)
         except StorageError:
