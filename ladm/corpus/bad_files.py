@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ladm.corpus.saved_shards import torn_shards
 from ladm.corpus.sources import Source
 from ladm.corpus.whole_files import require_whole
 from ladm.errors import StorageError
@@ -30,11 +31,20 @@ class BadFiles:
         try:
             require_whole(source, text_key=self._text_key)
         except StorageError as error:
-            if len(self.messages) >= self._most:
-                raise
-            self.messages[source.name] = str(error)
-            self._echo(f"{error}; the file is left out")
-            with io_errors(self._path, "write"):
-                write_whole(self._path, [json_with_checksum(self.messages)])
+            self.leave_out(source.name, error)
             return True
+        if source.kind == "dataset" and Path(source.name).is_dir():
+            # The other shards of a saved data set are read: each is a file of its own.
+            for shard, message in torn_shards(source.name, split=source.split).items():
+                if shard not in self.messages:
+                    self.leave_out(shard, StorageError(message))
         return False
+
+    def leave_out(self, name: str, error: StorageError) -> None:
+        """Write down that a file is left out, and say so. Raises the error where that would be one too many."""
+        if len(self.messages) >= self._most:
+            raise error
+        self.messages[name] = str(error)
+        self._echo(f"{error}; the file is left out")
+        with io_errors(self._path, "write"):
+            write_whole(self._path, [json_with_checksum(self.messages)])

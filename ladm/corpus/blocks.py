@@ -35,6 +35,7 @@ REASONS = {
     "no_text": "nothing under --text-key",
     "not_text": "the text is not a string",
     "not_json": "the line is not a JSON object",
+    "long_line": "the line has more than 256 MiB",
     "too_deep": "a column is nested hundreds of levels deep",
     "bad_text": "the text is not valid Unicode",
     DUPLICATE: "every row has the ids of an earlier row",
@@ -122,6 +123,8 @@ def describe_counts(counts: Counts) -> str:
 def _drop_reason(document: Document, text: Any) -> str | None:
     if document.is_short:
         return "too_short"
+    if document.is_long_line:
+        return "long_line"
     if document.fields is None:
         return "not_json"
     if text is None:

@@ -60,10 +60,10 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
         loaded = loaded[wanted]
     elif split is not None and str(loaded.split or TRAIN) != split:
         raise LadmError(f"{name} has no split {split}: it is a single data set, not several")
-    return _without_files(loaded)
+    return without_files(loaded)
 
 
-def _without_files(dataset: Any) -> Any:
+def without_files(dataset: Any) -> Any:
     """The same table under features that are never decoded.
 
     Reading a value of an Image feature opens its path, and `save_to_disk` copies that file into what it saves.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
 from ladm.corpus.hub import open_stream
-from ladm.corpus.packed import bounded_lines, open_unpacked, read_bounded
+from ladm.corpus.packed import cut_lines, is_too_long, open_unpacked, read_bounded
+from ladm.corpus.saved_shards import load_whole_shards
 from ladm.corpus.sources import Source
 from ladm.corpus.tables import (
     ClassNames,
@@ -45,6 +46,8 @@ class Document:
     number: int = 0
     is_short: bool = False
     """Is it known to be too short without its text? Then there is none in `fields`."""
+    is_long_line: bool = False
+    """Is it a line beyond what a document may have? It is not parsed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +58,24 @@ class ShortRule:
     length: int
 
 
+class DamagedFileError(StorageError):
+    """A file whose content is damaged, as opposed to one that could not be reached."""
+
+
 def read_documents(
-    source: Source, *, text_key: str, skip: int = 0, short: ShortRule | None = None
+    source: Source,
+    *,
+    text_key: str,
+    skip: int = 0,
+    short: ShortRule | None = None,
+    left_out: Collection[str] = (),
 ) -> Iterator[Document]:
     """The documents of a source, in its order, without the first `skip`, which are not parsed.
 
     Of Parquet, texts of documents that are `short` are not read; they come as documents that say so. A text file is one
     document, whose text is under `text_key`. Of tables, columns with bytes (images, sound) are not read, unless they
-    hold the text or are `meta`. Raises StorageError for a file that cannot be read to its end.
+    hold the text or are `meta`. Of a saved data set, torn shards and those that are `left_out` are not read.
+    Raises StorageError for a file that cannot be read to its end, DamagedFileError where its content is the reason.
     """
     try:
         if source.kind == "json":
@@ -70,7 +83,7 @@ def read_documents(
         elif source.kind == "parquet":
             yield from _parquet(source.name, text_key, skip, short)
         elif source.kind == "dataset":
-            yield from _dataset(source, text_key, skip)
+            yield from _dataset(source, text_key, skip, left_out)
         elif skip == 0:
             with open_unpacked(source.name) as file:
                 # With -sig: the mark that Windows puts in front of UTF-8 is no part of the text.
@@ -79,7 +92,13 @@ def read_documents(
         raise
     except Exception as error:
         # Each of gzip, zstandard, Arrow and the file systems behind fsspec raises exceptions of its own.
-        raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
+        kind = DamagedFileError if _is_damage(error) else StorageError
+        raise kind(f"cannot read {source.name}: {one_line(error)}") from None
+
+
+def _is_damage(error: Exception) -> bool:
+    """Did Arrow not understand the bytes? A connection that breaks raises errors of its own, or one with a number."""
+    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
 
 
 def value_at(fields: Any, key: str) -> Any:
@@ -115,14 +134,15 @@ def _json(source: Source, skip: int) -> Iterator[Document]:
     name = source.name if source.lines is None else "standard input"
     with lines as numbered:
         for number, line in islice(numbered, skip, None):
-            yield Document(f"{name} line {number}", _json_object(line))
+            is_long = is_too_long(line)
+            yield Document(f"{name} line {number}", None if is_long else _json_object(line), is_long_line=is_long)
 
 
 @contextlib.contextmanager
 def _lines_of_file(name: str) -> Iterator[Iterator[tuple[int, bytes]]]:
     """The lines that are not blank, each with its number from 1."""
     with open_unpacked(name) as file:
-        yield ((number, line) for number, line in enumerate(bounded_lines(file), 1) if line.strip())
+        yield ((number, line) for number, line in enumerate(cut_lines(file), 1) if line.strip())
 
 
 def _json_object(line: bytes) -> dict[str, Any] | None:
@@ -139,8 +159,7 @@ def _parquet(name: str, text_key: str, skip: int, short: ShortRule | None) -> It
     with fsspec.open(name, "rb") as file:
         table = pq.ParquetFile(file)
         schema = table.schema_arrow
-        if schema.names.count(text_key) > 1:
-            raise StorageError(f"cannot read {name}: it has {schema.names.count(text_key)} columns {text_key}")
+        require_one_text(name, schema, text_key)
         wanted = wanted_columns(schema, text_key)
         labels = class_names_of_schema(schema)
         if short is not None and not (short.key in schema.names and pa.types.is_integer(schema.field(short.key).type)):
@@ -184,6 +203,12 @@ def _row_groups_from(metadata: pq.FileMetaData, row: int) -> tuple[list[int], in
     return [], first
 
 
+def require_one_text(name: str, schema: pa.Schema, text_key: str) -> None:
+    """Raise DamagedFileError for a table of which nobody can say which column has the text."""
+    if schema.names.count(text_key) > 1:
+        raise DamagedFileError(f"cannot read {name}: it has {schema.names.count(text_key)} columns {text_key}")
+
+
 def wanted_columns(schema: pa.Schema, text_key: str) -> list[str]:
     """All columns but those with bytes, of which only `meta` and the text's are read, and ids that are not carried."""
     needed = ("meta", text_key, text_key.split(".")[0])
@@ -194,13 +219,17 @@ def wanted_columns(schema: pa.Schema, text_key: str) -> list[str]:
     ]
 
 
-def _dataset(source: Source, text_key: str, skip: int) -> Iterator[Document]:
+def _dataset(source: Source, text_key: str, skip: int, left_out: Collection[str]) -> Iterator[Document]:
     is_local = os.path.isdir(source.name)
     stream = None if is_local else open_stream(source.name, config=source.config, split=source.split)
     if stream is not None:
         features, tables = stream.features, stream.skip(skip).iter(batch_size=_BATCH_ROWS)
     else:
-        dataset = load_split(source.name, split=source.split, config=source.config).with_format("arrow")
+        dataset = (
+            load_whole_shards(source.name, split=source.split, left_out=left_out)
+            if is_local
+            else load_split(source.name, split=source.split, config=source.config)
+        ).with_format("arrow")
         if skip >= len(dataset):
             return
         features = dataset.features

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import PurePath, PurePosixPath
 from typing import Literal
+
+from ladm.progress import Echo
 
 _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _ABOUT_DATA = frozenset(
     ("dataset_dict.json", "state.json", "dataset_info.json", "dataset_infos.json", "prepare.json", "manifest.json")
 )
+_UNREAD_DATA = frozenset(
+    "csv tsv arrow feather orc avro zip tar tgz 7z rar xml warc h5 npy npz pkl sqlite bin".split()
+)
+"""Ends of names of files that may be the corpus, in a form that is not read."""
 _CARDS = frozenset(
     "readme license licence licenses copying copyright notice authors citation contributing changelog changes "
     "code_of_conduct security checksums sha256sums md5sums".split()
@@ -19,14 +26,19 @@ _CARDS = frozenset(
 
 def kind_of(name: str) -> Literal["json", "parquet", "text"] | None:
     """The kind of a file, as its name says; None: no kind that is read."""
-    bare = name.lower()
-    for suffix in _PACKED_SUFFIXES:
-        bare = bare.removesuffix(suffix)
+    bare = _without_packing(name)
     if bare.endswith(_JSON_SUFFIXES):
         return "json"
     if bare.endswith(".parquet"):
         return "parquet"
     return "text" if bare.endswith((".txt", ".md")) else None
+
+
+def _without_packing(name: str) -> str:
+    bare = name.lower()
+    for suffix in _PACKED_SUFFIXES:
+        bare = bare.removesuffix(suffix)
+    return bare
 
 
 def is_document(file_name: str) -> bool:
@@ -41,6 +53,26 @@ def without_cards(names: Iterable[str]) -> list[str]:
     """
     found = list(names)
     return [name for name in found if not _is_card(PurePosixPath(name))] or found
+
+
+def without_files_beside_data(names: list[str], *, echo: Echo) -> list[str]:
+    """The names as given, without files of this machine that are no data; all of them where there is nothing else.
+
+    The shell expands `d/*` to every file in d: its licence and card must not stop the corpus. A table or an archive
+    stays, and is refused, because half of the corpus may be in it.
+    """
+    beside = [name for name in names if os.path.isfile(name) and _is_beside_data(PurePath(name))]
+    if len(beside) == len(names):
+        return names
+    for name in beside:
+        echo(f"{name} is no data; the file is left out")
+    return [name for name in names if name not in beside]
+
+
+def _is_beside_data(path: PurePath) -> bool:
+    if kind_of(path.name) is not None:
+        return _is_card(path) or not is_document(path.name)
+    return path.name.startswith(".") or _without_packing(path.name).rpartition(".")[2] not in _UNREAD_DATA
 
 
 def _is_card(path: PurePath) -> bool:

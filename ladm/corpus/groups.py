@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ladm.corpus.bad_files import BadFiles
-from ladm.corpus.documents import Document, ShortRule, read_documents, text_at
+from ladm.corpus.documents import DamagedFileError, Document, ShortRule, read_documents, text_at
 from ladm.corpus.sources import Source
+from ladm.errors import StorageError
 
 BLOCK_DOCUMENTS = 512
 BLOCK_CHARACTERS = 32_000_000
@@ -33,10 +34,21 @@ class Group:
     end: Place
 
 
+class DamagedSourceError(Exception):
+    """A source of which damage shows after some of its documents were given: number `source` of all sources."""
+
+    def __init__(self, source: int, name: str, error: StorageError) -> None:
+        super().__init__(str(error))
+        self.source, self.name, self.error = source, name, error
+
+
 def read_groups(
     sources: list[Source], *, text_key: str, short: ShortRule | None, bad_files: BadFiles, start: Place
 ) -> Iterator[Group]:
-    """Documents from `start` on: the same groups whenever the sources are the same and `start` ends one of them."""
+    """Documents from `start` on: the same groups whenever the sources are the same and `start` ends one of them.
+
+    Raises DamagedSourceError for a file whose damage could not be seen before it was read.
+    """
     group: list[Document] = []
     characters, number = 0, start.documents
     place = start
@@ -44,8 +56,10 @@ def read_groups(
         if source in bad_files:
             continue
         skipped = start.in_source if k == start.source else 0
-        documents = read_documents(source, text_key=text_key, skip=skipped, short=short)
-        for in_source, document in enumerate(documents, skipped + 1):
+        documents = read_documents(
+            source, text_key=text_key, skip=skipped, short=short, left_out=bad_files.messages.keys()
+        )
+        for in_source, document in enumerate(_until_damage(documents, k, source.name), skipped + 1):
             text = text_at(document.fields, text_key)
             group.append(replace(document, number=number))
             number += 1
@@ -57,3 +71,10 @@ def read_groups(
                 group, characters = [], 0
     if group:
         yield Group(documents=group, end=place)
+
+
+def _until_damage(documents: Iterator[Document], source: int, name: str) -> Iterator[Document]:
+    try:
+        yield from documents
+    except DamagedFileError as error:
+        raise DamagedSourceError(source, name, error) from None

@@ -1,4 +1,4 @@
-"""The first documents -> an error with the keys there are, where --text-key or --domain-key fits none of them.
+"""The first documents -> an error with the keys there are, where --text-key, --domain-key or --id-key fits none.
 
 Imports no torch.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from ladm.corpus.carried import domain_of, parsed_meta
+from ladm.corpus.carried import domain_of, id_of, parsed_meta
 from ladm.corpus.documents import read_documents, value_at
 from ladm.corpus.sources import Source
 from ladm.errors import LadmError, StorageError
@@ -21,11 +21,14 @@ _KEYS_SHOWN = 30
 
 
 def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
-    """Read until a document with a text and one with a domain have been seen, most often one document.
+    """Read until a document with a text, one with a domain and one with an id have been seen, most often one document.
 
-    Raises LadmError where the first 1,000 have no text under --text-key, or no domain under --domain-key.
+    Raises LadmError where the first 1,000 have no text under --text-key, no domain under --domain-key, or no id under
+    an --id-key other than the default.
     """
     text_found, domain_found = False, settings.domain is not None
+    # The default is looked for in every corpus, and many have no ids.
+    id_found = settings.id_key == PrepareSettings.id_key
     keys: dict[str, None] = {}
     seen = 0
     for fields in islice(_objects(settings, sources), DOCUMENTS_TRIED):
@@ -35,7 +38,8 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
         # A meta that is nested too deep is dropped where rows are made.
         with contextlib.suppress(RecursionError):
             domain_found = domain_found or domain_of(fields, parsed_meta(fields), settings.domain_key) is not None
-        if text_found and domain_found:
+        id_found = id_found or id_of(fields, settings.id_key) is not None
+        if text_found and domain_found and id_found:
             return
     if not seen:
         return
@@ -44,10 +48,12 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
     there_are = list_keys(keys)
     if not text_found:
         raise LadmError(f"{which} {negation}{settings.text_key}; the keys are {there_are}: give --text-key one of them")
-    raise LadmError(
-        f"{which} {negation}{settings.domain_key}; the keys are {there_are}: give --domain-key one of them, or "
-        "--domain a name for all documents without one"
-    )
+    if not domain_found:
+        raise LadmError(
+            f"{which} {negation}{settings.domain_key}; the keys are {there_are}: give --domain-key one of them, or "
+            "--domain a name for all documents without one"
+        )
+    raise LadmError(f"{which} {negation}{settings.id_key}; the keys are {there_are}: give --id-key one of them")
 
 
 def _objects(settings: PrepareSettings, sources: list[Source]) -> Iterator[dict[str, Any]]:

@@ -36,6 +36,21 @@ def bounded_lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
+def cut_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one for which `is_too_long` holds only the beginning."""
+    while line := file.readline(MOST_DOCUMENT_BYTES + 1):
+        yield line
+        rest = line
+        # In pieces, so that the rest of a line without an end never fills the memory.
+        while is_too_long(line) and rest and not rest.endswith(b"\n"):
+            rest = file.readline(_CHUNK)
+
+
+def is_too_long(line: bytes) -> bool:
+    """Has the line more bytes than a document may have?"""
+    return len(line) > MOST_DOCUMENT_BYTES
+
+
 def read_bounded(file: BinaryIO) -> bytes:
     """The whole file. Raises ValueError for one of more than MOST_DOCUMENT_BYTES."""
     content = file.read(MOST_DOCUMENT_BYTES + 1)

@@ -10,11 +10,10 @@ resumes where it was stopped. Imports no torch.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,14 @@ from ladm.corpus.blocks import REASONS, Counts, describe_counts
 from ladm.corpus.duplicates import TokenCounts, count_tokens
 from ladm.corpus.missing_keys import require_keys
 from ladm.corpus.other_stages import require_documents
+from ladm.corpus.prepare_identity import identity_of, require_same_preparation, with_digest_of_today
 from ladm.corpus.sealing import NoProgress, Progress, SealedBlocks, seal_blocks
-from ladm.corpus.sources import Source, find_sources
+from ladm.corpus.sources import find_sources
 from ladm.corpus.tokenization import Tokenizer, load_tokenizer
 from ladm.errors import LadmError, StorageError, count_of
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
 from ladm.storage.files import io_errors, write_whole
-from ladm.storage.identity import differences, require_same
 from ladm.storage.json_object import json_with_checksum, read_json_object
 from ladm.storage.locks import locked
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
@@ -72,10 +71,12 @@ def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None 
     """
     output = Path(settings.output)
     require_documents(settings.sources)
-    sources = find_sources(list(settings.sources), output=output, config=settings.hub_config, split=settings.split)
+    sources = find_sources(
+        list(settings.sources), output=output, config=settings.hub_config, split=settings.split, echo=echo
+    )
     tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos, threads=settings.num_proc)
-    identity = _identity(settings, sources, tokenizer)
-    finished = _finished(output, identity)
+    identity = identity_of(settings, sources, tokenizer)
+    finished = _finished(output, identity, tokenizer)
     if finished is not None and not _may_grow(finished, settings.limit):
         # What could not be removed at its end.
         if finished.all_read:
@@ -93,42 +94,25 @@ def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None 
     require_keys(settings, sources)
     with locked(output):
         work = output / WORK_FOLDER
-        _start(folder, work, identity)
+        _start(folder, work, identity, tokenizer)
         bad_files = BadFiles(work / BAD_FILES, most=settings.max_bad_files, text_key=settings.text_key, echo=echo)
         sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, progress or NoProgress())
         width = settings.length - tokenizer.bos
         return _finish(settings, output, sealed, identity, bad_files=bad_files.messages, width=width)
 
 
-def _identity(settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer) -> dict[str, Any]:
-    """What the rows are made with, as JSON gives it back; a resume must be the same."""
-    content = asdict(settings) | {
-        "output": None,
-        # How many torn files are too many does not change a row, nor does the number of threads.
-        "max_bad_files": None,
-        "sources": [source.record() for source in sources],
-        "tokenizer": tokenizer.record(),
-    }
-    # Left out at their defaults, as in the records of versions that did not have them.
-    for name in ("hub_config", "split", "token_count_key", "num_proc"):
-        if getattr(settings, name) == getattr(PrepareSettings, name) or name == "num_proc":
-            del content[name]
-    loaded: dict[str, Any] = json.loads(json.dumps(content))
-    return loaded
-
-
-def _start(folder: OutputFolder, work: Path, identity: dict[str, Any]) -> None:
+def _start(folder: OutputFolder, work: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> None:
     """Write down what the rows are made with, or compare with what is written down there.
 
     Nothing binds a folder in which no block is sealed. Raises LadmError for settings that do not fit sealed blocks.
     """
     if folder.is_started:
         if any(work.glob("*.parquet")):
-            had = folder.started_with()
+            had = with_digest_of_today(folder.started_with(), tokenizer)
             # A longer or shorter prefix of the same rows; and a domain for documents without one changes no block
             # that was sealed while such a document was an error.
             free = {"limit"} | ({"domain"} if had.get("domain") is None else set())
-            require_same(folder.path, had | {name: identity[name] for name in free}, identity)
+            require_same_preparation(folder.path, had | {name: identity[name] for name in free}, identity)
             with io_errors(folder.record, "write"):
                 write_whole(folder.record, [json_with_checksum(identity)])
             return
@@ -142,14 +126,14 @@ def has_sealed_rows(output: Path) -> bool:
     return (output / RECORD_FILE).is_file() or any((output / WORK_FOLDER).glob("*.parquet"))
 
 
-def _finished(output: Path, identity: dict[str, Any]) -> PreparedRows | None:
+def _finished(output: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> PreparedRows | None:
     """The rows that are there. Raises LadmError where they were made with something else, or are more than wanted."""
     path = output / RECORD_FILE
     if not path.is_file():
         return None
     record = read_json_object(path)
     try:
-        return _opened(output, record, identity)
+        return _opened(output, record | {"asked": with_digest_of_today(record["asked"], tokenizer)}, identity)
     except (KeyError, TypeError, AttributeError):
         raise StorageError(f"{path} is damaged: it does not describe prepared rows") from None
 
@@ -157,8 +141,7 @@ def _finished(output: Path, identity: dict[str, Any]) -> PreparedRows | None:
 def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any]) -> PreparedRows:
     """The rows that a record describes. Raises as `_finished`."""
     had, limit = record["asked"], identity["limit"]
-    if any(differences(had | {"limit": limit}, identity)):
-        require_same(output, had, identity)
+    require_same_preparation(output, had | {"limit": limit}, identity)
     if limit is not None and limit < record["rows"]:
         raise LadmError(
             f"{output} has {count_of(record['rows'], 'row')} already, more than --limit {limit:,}; give another "

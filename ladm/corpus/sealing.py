@@ -15,10 +15,11 @@ from ladm.corpus.bad_files import BadFiles
 from ladm.corpus.blocks import BlockRecord, Counts, record_of_block, seal_block
 from ladm.corpus.documents import ShortRule
 from ladm.corpus.duplicates import SeenRows, counts_without_copies
-from ladm.corpus.groups import Place, read_groups
+from ladm.corpus.groups import DamagedSourceError, Place, read_groups
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
 from ladm.settings.data import NO_TOKEN_COUNT, PrepareSettings
+from ladm.storage.files import io_errors
 
 
 class Progress(Protocol):
@@ -58,7 +59,40 @@ def seal_blocks(
     bad_files: BadFiles,
     progress: Progress,
 ) -> SealedBlocks:
-    """Seal every block that is not sealed yet, until there are as many rows as wanted."""
+    """Seal every block that is not sealed yet, until there are as many rows as wanted.
+
+    A file in which damage shows late is left out whole: what was made of it is removed and the rest is made again.
+    Raises StorageError where that is one such file too many.
+    """
+    while True:
+        try:
+            return _seal(settings, sources, tokenizer, work, bad_files, progress)
+        except DamagedSourceError as error:
+            # Before the file is written down as left out: a stop in between must not leave rows of it for good.
+            _remove_blocks_from(work, error.source)
+            bad_files.leave_out(error.name, error.error)
+
+
+def _remove_blocks_from(work: Path, source: int) -> None:
+    """Remove the blocks with documents of that source, and those behind them."""
+    number = 0
+    while (record := record_of_block(work / f"{number:06d}.parquet")) is not None and record.end.source < source:
+        number += 1
+    with io_errors(work, "write in"):
+        # From the end, so that there is never a gap behind which blocks of this try would pass for sealed ones.
+        for path in sorted(work.glob("*.parquet"), reverse=True):
+            if int(path.stem) >= number:
+                path.unlink()
+
+
+def _seal(
+    settings: PrepareSettings,
+    sources: list[Source],
+    tokenizer: Tokenizer,
+    work: Path,
+    bad_files: BadFiles,
+    progress: Progress,
+) -> SealedBlocks:
     blocks: list[tuple[BlockRows, Counts]] = []
     seen = SeenRows(length=settings.length, keep_duplicates=settings.keep_duplicates)
     rows, end = 0, Place()

@@ -14,11 +14,12 @@ from typing import Literal
 
 import fsspec
 
-from ladm.corpus.file_names import is_document, kind_of, without_cards
+from ladm.corpus.file_names import is_document, kind_of, without_cards, without_files_beside_data
 from ladm.corpus.hub import parquet_files_of
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.modeling.model_files import HUB_ID, hub_name
+from ladm.progress import Echo, silent
 
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files that make a folder a data set saved by `save_to_disk`."""
@@ -61,19 +62,25 @@ class Source:
 
 
 def find_sources(
-    names: list[str], *, output: Path | None = None, config: str | None = None, split: str | None = None
+    names: list[str],
+    *,
+    output: Path | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    echo: Echo = silent,
 ) -> list[Source]:
     """The files behind file names, folders, globs and Hub ids, in a fixed order; nothing inside `output`.
 
     `-` is standard input. Of a folder, hidden files, saved data sets below it, and the cards and licences beside data
-    are left out, and of what a glob matches too. A file that is given twice is read once. `config` and `split` are for
+    are left out, and of what a glob matches too; of files by their names, what is no data beside data is reported to
+    `echo` and left out. A file that is given twice is read once. `config` and `split` are for
     data sets. Raises LadmError for a name that is none of these, or a folder without a file of a known kind.
     """
     own = None if output is None else output.absolute()
     if names.count(STANDARD_INPUT) > 1:
         raise UsageError(f"{STANDARD_INPUT} is given twice, and standard input can be read once")
     found = []
-    for name in names:
+    for name in without_files_beside_data(names, echo=echo):
         sources = _hub(name, config, split) if _is_hub_id(name) else _find(name, own)
         found += [replace(s, split=split) if s.kind == "dataset" else s for s in sources]
     is_of_hub = any(map(_is_hub_id, names))

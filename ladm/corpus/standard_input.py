@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 import xxhash
 
-from ladm.corpus.packed import unpacked
+from ladm.corpus.packed import cut_lines, unpacked
 from ladm.errors import LadmError, StorageError, UsageError, one_line
 
 REPLAYED_LINES = 1000
@@ -26,7 +26,7 @@ class StandardInput:
     """The lines of standard input that are not blank; the first 1,000 are stored and can be read again."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._lines = ((number, line) for number, line in enumerate(_unpacked(stream), 1) if line.strip())
+        self._lines = ((number, line) for number, line in enumerate(cut_lines(_unpacked(stream)), 1) if line.strip())
         self._first: list[tuple[int, bytes]] = []
 
     def digest(self) -> str:

@@ -53,10 +53,13 @@ class Tokenizer:
         self._threads = threads or os.cpu_count() or 1
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
-        self._sha256 = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        saved = _sha256(self._backend)
         # What a padded call before save_pretrained left in tokenizer.json would cut or fill every document.
         self._backend.no_truncation()
         self._backend.no_padding()
+        # Hashed after that: neither is used here, so with and without them it is the same tokenizer.
+        self._sha256 = _sha256(self._backend)
+        self._digests = (self._sha256, saved)
         self.bos = bool(first_token(tokenizer)) if bos is None else bos
         if self.bos and tokenizer.bos_token_id is None:
             raise UsageError(f"--bos: {name} has no such token")
@@ -70,6 +73,10 @@ class Tokenizer:
             "bos": self.bos,
             "special_tokens": {key: str(value) for key, value in self._tokenizer.special_tokens_map.items()},
         }
+
+    def is_of_digest(self, digest: str) -> bool:
+        """Is it the tokenizer of a recorded SHA-256? Earlier versions hashed saved padding and truncation too."""
+        return digest in self._digests
 
     def surely_shorter(self, text: str, length: int) -> bool:
         """Is the text too short for `length` tokens at a glance?"""
@@ -95,6 +102,10 @@ class Tokenizer:
             for start in window_starts(len(ids), body, most)
         ]
         return TokenizedText(num_tokens=len(ids), windows=windows)
+
+
+def _sha256(backend: Any) -> str:
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fsspec
 import pyarrow.parquet as pq
 
-from ladm.corpus.documents import read_documents, wanted_columns
+from ladm.corpus.documents import read_documents, require_one_text, wanted_columns
 from ladm.corpus.packed import bounded_lines, open_unpacked, packing_of
 from ladm.corpus.sources import Source
 from ladm.errors import LadmError, StorageError, one_line
@@ -17,7 +17,8 @@ _BATCH_ROWS = 256
 def require_whole(source: Source, *, text_key: str) -> None:
     """Read a file that can be torn to its end. Raises StorageError where that fails.
 
-    A plain JSONL file is not read: a torn one has a torn last line, which is dropped with its reason.
+    A plain JSONL file is not read: a torn one has a torn last line, which is dropped with its reason. Nor is Parquet
+    over a network, of which only what is wanted is fetched; damage in it shows when its documents are read.
     """
     try:
         if source.kind == "parquet":
@@ -56,6 +57,7 @@ def _require_whole_parquet(source: Source, text_key: str) -> None:
     with fsspec.open(source.name, "rb") as file:
         # Its end says where everything is: a file that was cut off does not even open.
         table = pq.ParquetFile(file)
+        require_one_text(source.name, table.schema_arrow, text_key)
         if not source.is_remote:
             for _ in table.iter_batches(batch_size=_BATCH_ROWS, columns=wanted_columns(table.schema_arrow, text_key)):
                 pass

@@ -89,7 +89,8 @@ class JobFolder:
             # None means: keep the value that the first start filled in.
             if mine is not None:
                 now[field.flag], before[field.flag] = mine, old
-        require_same(self.path, before, now)
+        # The fields are flags already; the names of those that differ lead the message.
+        require_same(self.path, before, now, name_of_field=str)
         resumed = dataclasses.replace(job, **{field.name: getattr(had, field.name) for field in fixed})
         # Values of flags that never bind may stay as they were in the file.
         kept = {name: getattr(had, name) for name in _FREE_TO_CHANGE if hasattr(had, name)}

@@ -25,7 +25,7 @@ from ladm.modeling.model_files import HUB_ID, hub_name
 from ladm.pipeline.job import JobFolder
 from ladm.pipeline.look import UNKNOWN, choose_length, domain_flags, find_domains, look_at, require_domains
 from ladm.pipeline.timing import PartTimer
-from ladm.progress import Echo, Progress
+from ladm.progress import Echo, Progress, silent
 from ladm.report.page import write_report
 from ladm.runs.results import Summary
 from ladm.scoring.score import score
@@ -113,7 +113,7 @@ def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
     if is_rows(settings):
         echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")
         return settings
-    sources = _sources(settings)
+    sources = _sources(settings, echo=echo)
     echo(f"sources   {len(sources):,} ({_kinds(sources)})")
     tokenizer = load_tokenizer(settings.tokenizer or settings.model, bos=settings.bos)
     _require_keys(settings, sources)
@@ -167,10 +167,11 @@ def is_rows(settings: Any) -> bool:
         return ID_COLUMN in pq.read_schema(file).names
 
 
-def _sources(settings: Any) -> list[Source]:
+def _sources(settings: Any, *, echo: Echo = silent) -> list[Source]:
     return find_sources(
-        list(settings.sources), output=Path(settings.output), config=settings.hub_config, split=settings.split
-    )
+        list(settings.sources), output=Path(settings.output), config=settings.hub_config, split=settings.split,
+        echo=echo,
+    )  # fmt: skip
 
 
 @dataclass(kw_only=True)

@@ -240,11 +240,11 @@ def require_tokenizer(rows: Rows, facts: ModelFacts, *, allow_other: bool) -> No
         return
     name, digest = made_with
     try:
-        own = load_tokenizer(facts.folder, bos=False).record()["sha256"]
+        own = load_tokenizer(facts.folder, bos=False)
     except LadmError:
         # A model can be scored with whose tokenizer does not load; there is nothing to compare then.
         return
-    if own != digest:
+    if not own.is_of_digest(digest):
         raise UsageError(
             f"{rows.name} was made with the tokenizer of {name}, which is not that of {facts.name}; prepare the rows "
             f"with --tokenizer {facts.name}, or, where both make the same ids, give --allow-other-tokenizer"

@@ -1,0 +1,59 @@
+"""What rows are made with, as `prepare.json` records it, and the refusal of a resume with something else.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ladm.corpus.sources import Source
+from ladm.corpus.tokenization import Tokenizer
+from ladm.settings.data import PrepareSettings
+from ladm.settings.fields import settings_of
+from ladm.storage.identity import require_same
+
+_LATER_FIELDS = ("hub_config", "split", "token_count_key")
+"""Left out at their defaults, as in the records of versions that did not have them."""
+
+
+def identity_of(settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer) -> dict[str, Any]:
+    """What the rows are made with, as JSON gives it back; a resume must be the same."""
+    content = asdict(settings) | {
+        "output": None,
+        # How many torn files are too many does not change a row, nor does the number of threads.
+        "max_bad_files": None,
+        "sources": [source.record() for source in sources],
+        "tokenizer": tokenizer.record(),
+    }
+    for name in _LATER_FIELDS:
+        if getattr(settings, name) == getattr(PrepareSettings, name):
+            del content[name]
+    del content["num_proc"]
+    loaded: dict[str, Any] = json.loads(json.dumps(content))
+    return loaded
+
+
+def with_digest_of_today(had: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """A record, in which the SHA-256 of this tokenizer by an earlier version is that of today."""
+    recorded = had["tokenizer"]
+    if tokenizer.is_of_digest(recorded["sha256"]):
+        return had | {"tokenizer": recorded | {"sha256": tokenizer.record()["sha256"]}}
+    return had
+
+
+def require_same_preparation(folder: Path, had: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise LadmError with the flags that differ, and every field of the record that does."""
+    require_same(folder, had, now, name_of_field=_flag_of_field)
+
+
+def _flag_of_field(field: str) -> str:
+    """What a person changed to change a field of the record: `tokenizer.bos` -> `--bos`."""
+    if field == "sources":
+        return "sources"
+    name = "bos" if field == "tokenizer.bos" else field.partition(".")[0]
+    flags = {each.name: each.flag for each in settings_of(PrepareSettings)}
+    return flags.get(name, field)

@@ -1,0 +1,68 @@
+"""A data set saved by `save_to_disk` as documents -> its shards that are whole, each other one with its reason.
+
+Rows that are scored are read by `data_set.py`, which refuses a data set with a torn shard. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ladm.corpus.data_set import load_split, without_files
+from ladm.corpus.hub import TRAIN
+from ladm.errors import LadmError, StorageError, one_line
+from ladm.storage.json_object import read_json_object
+
+_STATE_FILE = "state.json"
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+"""What ends an Arrow stream; one that was cut between two batches reads well without it."""
+
+
+def torn_shards(name: str, *, split: str | None) -> dict[str, str]:
+    """The shards that cannot be read to their end, each with a message; none where the folder lists no shards."""
+    problems = {str(shard): _problem(shard) for shard in _shards(Path(name), split)}
+    return {shard: f"cannot read {shard}: {problem}" for shard, problem in problems.items() if problem is not None}
+
+
+def load_whole_shards(name: str, *, split: str | None, left_out: Collection[str]) -> Any:
+    """The `datasets.Dataset` of a folder without its torn shards and those that are `left_out`.
+
+    Raises StorageError where no shard is left, and as `load_split` for a folder that is no data set.
+    """
+    torn = torn_shards(name, split=split)
+    shards = [str(shard) for shard in _shards(Path(name), split)]
+    whole = [shard for shard in shards if shard not in torn and shard not in left_out]
+    if len(whole) == len(shards):
+        return load_split(name, split=split)
+    if not whole:
+        raise StorageError("; ".join(torn.values()) or f"cannot read {name}: its shards are left out")
+    import datasets
+
+    return without_files(datasets.concatenate_datasets([datasets.Dataset.from_file(shard) for shard in whole]))
+
+
+def _shards(folder: Path, split: str | None) -> list[Path]:
+    """The files of the data set, or of one of its splits, in their order."""
+    if not (folder / _STATE_FILE).is_file():
+        folder = folder / (split or TRAIN)
+    if not (folder / _STATE_FILE).is_file():
+        return []
+    try:
+        return [folder / each["filename"] for each in read_json_object(folder / _STATE_FILE)["_data_files"]]
+    except (LadmError, KeyError, TypeError):
+        # `load_split` says what is wrong with it.
+        return []
+
+
+def _problem(shard: Path) -> str | None:
+    try:
+        # Mapped, not read: the batches are looked up without the pages of their values.
+        with pa.memory_map(str(shard)) as file:
+            pa.ipc.open_stream(file).read_all()
+            file.seek(max(file.size() - len(_END_OF_STREAM), 0))
+            return None if file.read() == _END_OF_STREAM else "it ends before the end of its stream"
+    except (OSError, pa.ArrowException) as error:
+        return one_line(error)
