@@ -14,9 +14,7 @@ _PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _ABOUT_DATA = frozenset(
     ("dataset_dict.json", "state.json", "dataset_info.json", "dataset_infos.json", "prepare.json", "manifest.json")
 )
-_UNREAD_DATA = frozenset(
-    "csv tsv arrow feather orc avro zip tar tgz 7z rar xml warc h5 npy npz pkl sqlite bin".split()
-)
+_UNREAD_DATA = frozenset("csv tsv arrow feather orc avro zip tar tgz 7z rar xml warc h5 npy npz pkl sqlite bin".split())
 """Ends of names of files that may be the corpus, in a form that is not read."""
 _CARDS = frozenset(
     "readme license licence licenses copying copyright notice authors citation contributing changelog changes "
