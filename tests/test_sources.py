@@ -25,7 +25,7 @@ from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
 from test_prepare_names import long_document, prepare, rows_of  # noqa: F401
 
 from ladm.cli.main import main
-from ladm.corpus.hub import _say_once
+from ladm.corpus.hub import _warn_once
 
 Prepare = Callable[..., Result]
 LINES = b"".join(json.dumps(long_document(k)).encode() + b"\n" for k in range(5))
@@ -129,7 +129,7 @@ def test_a_glob_matches_what_a_folder_holds(prepare: Prepare, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("prefix", ["", "file://{}/"])
-def test_a_glob_matches_the_hidden_folders_that_it_asks_for(
+def test_a_glob_matches_the_hidden_folders_that_it_names(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -237,10 +237,10 @@ class TestHub:
             "ladm: org/lines has no split validation (it has train, test)\n",
         )
 
-    def test_what_cannot_be_streamed_is_fetched_whole_and_said(
+    def test_what_cannot_be_streamed_is_fetched_whole_with_a_warning(
         self, prepare: Prepare, tmp_path: Path, calls: Any
     ) -> None:
-        _say_once.cache_clear()
+        _warn_once.cache_clear()
         result = prepare("org/archive", "--split", "test")
         assert result.exit_code == 0, result.output
         # Once, though the data set is opened for its keys and for its rows.

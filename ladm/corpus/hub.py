@@ -37,7 +37,7 @@ def parquet_files_of(name: str, *, config: str | None, split: str | None) -> lis
 def open_stream(name: str, *, config: str | None, split: str | None) -> Any | None:
     """The rows of a data set on the Hub as an iterable data set of Arrow tables.
 
-    None where it cannot be streamed, which a line on standard error says. Raises LadmError for no such split.
+    None, with a warning on standard error, where it cannot be streamed. Raises LadmError for no such split.
     """
     import datasets
 
@@ -46,7 +46,7 @@ def open_stream(name: str, *, config: str | None, split: str | None) -> Any | No
         streams = datasets.load_dataset(base, config, revision=revision, streaming=True)
     except Exception as error:
         # No network, one in the cache alone, an archive that is read from its end: opening the whole of it may work.
-        _say_once(f"warning   {name} cannot be read as a stream, so all of it is fetched: {one_line(error)}")
+        _warn_once(f"warning   {name} cannot be read as a stream, so all of it is fetched: {one_line(error)}")
         return None
     wanted = split or TRAIN
     if wanted not in streams:
@@ -55,6 +55,6 @@ def open_stream(name: str, *, config: str | None, split: str | None) -> Any | No
 
 
 @functools.cache
-def _say_once(line: str) -> None:
+def _warn_once(line: str) -> None:
     # A data set is opened several times: to look at its keys, to check it, to read it.
     print("".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)

@@ -134,9 +134,9 @@ def _matching_sources(pattern: str, own: Path | None) -> list[Source]:
 
     A folder that is matched stands for the documents below it, or for the data set that it is.
     """
-    # Hidden folders that the pattern asks for, by name or as `.*`.
-    asked = [part for part in pattern.split("/") if part[:1] == "."]
-    matched = [n for n in _matching(pattern) if all(_is_asked_for(part, asked) for part in n.split("/"))]
+    # Hidden folders are left out, but for those that the pattern itself names, as `.cache` or as `.*`.
+    hidden = [part for part in pattern.split("/") if part[:1] == "."]
+    matched = [n for n in _matching(pattern) if all(_is_shown(part, hidden) for part in n.split("/"))]
     sources: list[Source] = []
     files: list[str] = []
     for name in matched:
@@ -159,7 +159,7 @@ def _matching_sources(pattern: str, own: Path | None) -> list[Source]:
     return sorted(sources, key=lambda source: source.name)
 
 
-def _is_asked_for(part: str, patterns: list[str]) -> bool:
+def _is_shown(part: str, patterns: list[str]) -> bool:
     return part[:1] != "." or any(fnmatch.fnmatchcase(part, pattern) for pattern in patterns)
 
 
