@@ -174,6 +174,20 @@ def test_rescoring_some_layers_and_by_a_profile_of_heads(ladm: Run, kept: tuple[
         assert len(direct["cds_per_layer"]) == 2
 
 
+def test_signed_weights_have_no_other_layers(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+    run, signed = kept[1], tmp_path / "signed"
+    profile = write_profile(tmp_path / "signed.yaml", run, Reduction(how="signed", layers=(0, 2), weights=(1.0, -0.5)))
+    assert ladm("rescore", run, "--profile", profile, "--output", signed).exit_code == 0
+    result = ladm("rescore", signed, "--layers", "0,1", "--output", tmp_path / "other")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"ladm: {signed} was scored by the signed weights of a profile, which other layers do not have; give --reduce "
+        "too, such as --reduce mean, or another --profile\n",
+    )
+    again = ladm("rescore", signed, "--layers", "0,1", "--reduce", "mean", "--output", tmp_path / "other")
+    assert again.exit_code == 0, again.stderr
+
+
 def test_forms_are_those_of_the_ablation_and_can_be_rescored(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = kept
     ladm("score", rows, *SMALL, "--record", "forms", "--output", tmp_path / "forms")

@@ -121,6 +121,30 @@ def test_modules_in_the_working_folder_are_never_imported(
     assert (tmp_path / "seen").exists(), "what the user puts on PYTHONPATH still works"
 
 
+def test_workers_of_a_python_call_import_nothing_of_the_working_folder(
+    save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    work, sentinel, script = tmp_path / "work", tmp_path / "sentinel", tmp_path / "own" / "script.py"
+    work.mkdir()
+    script.parent.mkdir()
+    for name in _planted_names(tmp_path):
+        (work / f"{name}.py").write_text(f"import os\nos.open({str(sentinel)!r}, os.O_CREAT)\nraise SystemExit(1)\n")
+    rows = str(save_rows(topical_rows(golden, [400] * 6)))
+    script.write_text(
+        "import os\nimport ladm\n"
+        "if __name__ == '__main__':\n"
+        f"    ladm.score({rows!r}, model={str(GOLDEN)!r}, output={str(tmp_path / 'run')!r}, span_tokens=16,\n"
+        "               device='cpu', dtype='float32', workers=2)\n"
+        "    assert 'PYTHONSAFEPATH' not in os.environ\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=work, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, sentinel.exists()) == (0, False), done.stderr
+
+
 def _planted_names(folder: Path) -> set[str]:
     """Every module of the standard library, but for those that `python -m` needs before it starts any program."""
     (folder / "loaded.py").write_text("import sys\nprint(*sys.modules)\n")

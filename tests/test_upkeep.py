@@ -148,7 +148,8 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
     (run / "sorted_by_score.jsonl").write_text("".join([lines[1], lines[0], *lines[2:]]))
     result = ladm("verify", run)
     other = (
-        "is damaged: its content does not match the digest in scores.parquet; remove both, and ladm score writes them"
+        "is damaged: its content does not match the digest in scores.parquet; remove both, and the command that made "
+        "the run writes them"
     )
     assert result.stdout == f"{run}/sorted_by_score.jsonl {other} again\n"
     assert result.stderr == f"ladm: {run} is not sound: 1 problem\n"

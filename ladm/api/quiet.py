@@ -15,6 +15,8 @@ _FOR_WORKERS = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # A worker is started by `python -c`, which would import a queue.py of the folder that the caller works in.
+    "PYTHONSAFEPATH": "1",
 }
 """The environment of a worker process, which imports the libraries itself."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _FIELD_NAMES = {
-    "layers": "--layers", "score": "--layers, --reduce or --profile", "dtype": "--dtype", "data": "the rows",
+    "layers": "--layers", "score": "--score, --layers, --reduce or --profile", "dtype": "--dtype", "data": "the rows",
     "model": "--model", "tokenizer": "the tokenizer of --model", "versions": "the installed versions",
     "backend.device": "--device", "backend.attention": "--attention", "backend.focus": "--backend",
     "backend.fused": "--fused", "format": "the version of ladm", "signals.context-gain.scheme": "--context-gain",

@@ -50,7 +50,7 @@ def require_finished(run: Run) -> None:
         raise IncompleteError(f"{run.folder} is not finished: {what}; run its {command} again")
 
 
-REMEDY = "remove it, and ladm score writes it again"
+REMEDY = "remove it, and the command that made the run writes it again"
 _METADATA_KEY = b"ladm"
 _CHUNK_BYTES = 1 << 20
 
@@ -111,7 +111,7 @@ def require_digest(folder: Path, name: str, found: str) -> None:
     if stored_digest(folder, name) not in (None, found):
         raise StorageError(
             f"{folder / name} is damaged: its content does not match the digest in {PARQUET_FILE}; remove both, and "
-            "ladm score writes them again"
+            "the command that made the run writes them again"
         )
 
 
@@ -127,7 +127,7 @@ def error_lines(folder: Path) -> Iterator[dict[str, Any]]:
                 # What each reader uses, checked here once.
                 yield found | {"error_type": str(found["error_type"]), "message": str(found["message"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise StorageError(f"{path} is damaged; remove it, and ladm score writes it again from the units") from None
+        raise StorageError(f"{path} is damaged; {REMEDY}") from None
 
 
 def score_batches(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -89,6 +89,11 @@ def _requested(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation
         named = _named(settings.score, run)
         return Reduction(layers=layers or named.layers_of(run.identity.layers), focus=named.focus), named.form
     if layers is not None:
+        if own.how == "signed" and settings.reduce is None:
+            raise LadmError(
+                f"{run.folder} was scored by the signed weights of a profile, which other layers do not have; give "
+                "--reduce too, such as --reduce mean, or another --profile"
+            )
         return Reduction(how=settings.reduce or own.how, layers=layers, focus=own.focus), form
     # The weights of a profile were fitted to its own reduction; with another one every layer or head counts the same.
     return Reduction(how=settings.reduce or own.how, layers=own.layers, heads=own.heads, focus=own.focus), form
