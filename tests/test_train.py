@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from conftest import GOLDEN, read_lines, topical_rows
 from ladm.errors import LadmError
 from ladm.settings.training import TrainSettings
 from ladm.training import plan as plan_module
-from ladm.training.folder import newest_checkpoint
+from ladm.training.checkpoints import newest_checkpoint
 from ladm.training.trainer import LossPrinter
 
 pytest.importorskip("accelerate")
@@ -106,13 +107,55 @@ def test_a_stop_changes_no_bit(
     assert not (out / "losses.jsonl").exists()
     if torn:
         (out / "checkpoint-4" / "whole").unlink()
-    assert newest_checkpoint(out) == str(out / f"checkpoint-{2 if torn else 4}")
+    assert newest_checkpoint(out) == out / f"checkpoint-{2 if torn else 4}"
     result = ladm(*settings_of(golden_lm, rows, config, out))
     assert result.exit_code == 0, result.output
     assert f"step {3 if torn else 5} of 6" in result.stderr
     whole, resumed = weights(tmp_path / "whole"), weights(out)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert (out / "losses.jsonl").read_bytes() == (tmp_path / "whole" / "losses.jsonl").read_bytes()
+
+
+def test_a_resume_refuses_a_damaged_checkpoint(
+    ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "stopped"
+
+    def stop(_self: Any, _args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LossPrinter, "on_log", stop)
+        assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 130
+    paths = sorted(path for path in (out / "checkpoint-2").iterdir() if path.is_file())
+    assert {"optimizer.pt", "model.safetensors", "rng_state.pth", "whole"} <= {path.name for path in paths}
+    for path in paths:
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :])
+        result = ladm(*settings_of(golden_lm, rows, config, out))
+        assert (result.exit_code, str(path) in result.stderr) == (74, True), result.output
+        path.write_bytes(whole)
+    paths[0].unlink()
+    assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 74
+    shutil.rmtree(out / "checkpoint-2")
+    assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 0
+
+
+def test_damaged_losses_of_a_finished_training_are_refused_and_made_again(
+    ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 0
+    path = out / "losses.jsonl"
+    whole = path.read_bytes()
+    for k in range(0, len(whole), 29):
+        path.write_bytes(whole[:k] + bytes([whole[k] ^ 1]) + whole[k + 1 :])
+        result = ladm(*settings_of(golden_lm, rows, config, out))
+        assert (result.exit_code, str(path) in result.stderr) == (74, True), result.output
+    path.unlink()
+    assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 0
+    assert path.read_bytes() == whole
 
 
 def test_the_losses_are_those_of_a_plain_loop(
@@ -266,7 +309,6 @@ def test_two_processes_train_as_one(golden_lm: Path, rows: str, config: Path, tm
 def test_devices_that_share_the_states_train_as_one(golden_lm: Path, rows: str, config: Path, tmp_path: Path) -> None:
     """FSDP by the repository's file, on processes of a CPU: the losses and weights of one, also after a stop."""
     import os
-    import shutil
     import subprocess
     import sys
 

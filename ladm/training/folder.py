@@ -1,7 +1,7 @@
 """The folder of a training: its identity, its checkpoints, and the finished model.
 
 DIR/train.json        what it was started with; the same command resumes from the newest complete checkpoint
-DIR/checkpoint-50/    model, optimiser, schedule, random state; the empty file `whole` is written last
+DIR/checkpoint-50/    model, optimiser, schedule, random state; see `checkpoints`
 DIR/model.safetensors, config.json    the result, with the new base and length
 DIR/losses.jsonl      a line a step; put in place last
 """
@@ -10,23 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainerCallback
-
-from ladm.errors import LadmError
+from ladm.errors import LadmError, StorageError
 from ladm.modeling.model_files import TOKENIZER_FILES, model_identity
-from ladm.storage.files import io_errors, sync_file, sync_folder, sync_tree, write_whole
+from ladm.runs.lines import decode_object, encode_object
+from ladm.storage.files import io_errors, sync_file, write_whole
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 from ladm.training.plan import TrainPlan
 
-IDENTITY_FILE, LOSSES_FILE, SEAL_FILE = "train.json", "losses.jsonl", "whole"
-_CHECKPOINT = re.compile(r"checkpoint-\d+")
+IDENTITY_FILE, LOSSES_FILE = "train.json", "losses.jsonl"
 _FREE_TO_CHANGE = ("model", "rows", "output", "liger", "save_every", "report_to")
 """Settings that a resume may have other values of: where things are, and how fast the same result is reached."""
 
@@ -59,41 +54,6 @@ def create_or_resume(plan: TrainPlan) -> None:
     output_folder(plan.output).start(identity)
 
 
-def newest_checkpoint(output: Path) -> str | None:
-    """The complete checkpoint with the most steps, or None."""
-    complete = [path for path in _checkpoints(output) if (path / SEAL_FILE).exists()]
-    return str(max(complete, key=lambda path: int(path.name.partition("-")[2]))) if complete else None
-
-
-def remove_incomplete(output: Path) -> None:
-    """Remove the checkpoints that a stop left half written."""
-    for path in _checkpoints(output):
-        if not (path / SEAL_FILE).exists():
-            shutil.rmtree(path)
-
-
-def _checkpoints(output: Path) -> list[Path]:
-    return [path for path in output.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
-
-
-class CheckpointSeal(TrainerCallback):  # type: ignore[misc]
-    """Makes every checkpoint durable, then marks it as complete, so that a resume never takes half a checkpoint."""
-
-    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Called by the Trainer after each checkpoint, in every process."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        # Each process writes its own random state; the mark has to come after all of them.
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        if not state.is_world_process_zero:
-            return
-        with io_errors(folder, "write"):
-            sync_tree(folder)
-        write_whole(folder / SEAL_FILE, [b""])
-        with io_errors(folder, "write"):
-            sync_folder(folder.parent)
-
-
 def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
     """Add the tokenizer to the trained model, and write the losses, whose file makes the training finished.
 
@@ -117,10 +77,29 @@ def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
         for line in history
         if "loss" in line
     ]
-    write_whole(output / LOSSES_FILE, [json.dumps(step).encode() + b"\n" for step in steps])
+    write_whole(output / LOSSES_FILE, [encode_object(step) for step in steps])
 
 
 def read_result(output: Path) -> TrainResult:
-    """The result of a finished training."""
-    steps = [json.loads(line) for line in (output / LOSSES_FILE).read_text().splitlines()]
-    return TrainResult(steps=len(steps), first_loss=steps[0]["loss"], last_loss=steps[-1]["loss"])
+    """The result of a finished training. Raises StorageError for losses that are not as they were written."""
+    path = output / LOSSES_FILE
+    with io_errors(path, "read"):
+        steps = [_loss_of(line) for line in path.read_bytes().splitlines()]
+    losses = [loss for loss in steps if loss is not None]
+    if not steps or len(losses) < len(steps):
+        raise StorageError(f"{path} is damaged; remove it, and the command that made it writes it again")
+    return TrainResult(steps=len(losses), first_loss=losses[0], last_loss=losses[-1])
+
+
+def _loss_of(line: bytes) -> float | None:
+    """The loss of a step; None for a damaged line."""
+    decoded = decode_object(line)
+    if decoded is not None:
+        return float(decoded[0]["loss"])
+    try:
+        step = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    # A line of an earlier version has these keys and no checksum.
+    plain = isinstance(step, dict) and set(step) == {"step", "loss", "learning_rate"}
+    return step["loss"] if plain and isinstance(step["loss"], float) else None

@@ -11,16 +11,8 @@ from ladm.modeling.causal_lm import load_causal
 from ladm.progress import Echo
 from ladm.settings.training import TrainSettings
 from ladm.storage.locks import locked
-from ladm.training.folder import (
-    LOSSES_FILE,
-    TrainResult,
-    create_or_resume,
-    finish,
-    newest_checkpoint,
-    output_folder,
-    read_result,
-    remove_incomplete,
-)
+from ladm.training.checkpoints import newest_checkpoint, remove_incomplete, require_undamaged
+from ladm.training.folder import LOSSES_FILE, TrainResult, create_or_resume, finish, output_folder, read_result
 from ladm.training.plan import TrainPlan, make_plan
 from ladm.training.plan_report import describe_plan
 from ladm.training.trackers import require_tracker
@@ -65,7 +57,10 @@ def _train(plan: TrainPlan, arguments: TrainingArguments, echo: Echo, *, main: b
     if main:
         remove_incomplete(plan.output)
     _wait_for_all(arguments)
-    trainer.train(resume_from_checkpoint=newest_checkpoint(plan.output))
+    checkpoint = newest_checkpoint(plan.output)
+    if main and checkpoint is not None:
+        require_undamaged(checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # Checkpointing of activations switches the cache off, and the saved configuration would keep it so.
     model.config.use_cache = True
     _save_whole(trainer, plan)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.progress import Echo
-from ladm.training.folder import CheckpointSeal
+from ladm.training.checkpoints import CheckpointSeal
 from ladm.training.plan import Positions, TrainPlan
 from ladm.training.trackers import tracker_arguments
 
