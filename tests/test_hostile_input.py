@@ -78,6 +78,35 @@ def test_weights_that_an_index_names_are_in_the_folder_itself(tmp_path: Path, sh
         model_folder(str(model))
 
 
+def test_an_index_does_not_choose_between_files_with_the_same_weight(tmp_path: Path) -> None:
+    """Else the index, which is no part of a model's identity, would decide what is loaded."""
+    from safetensors.numpy import load_file, save_file
+
+    model = tmp_path / "model"
+    shutil.copytree(GOLDEN, model)
+    weights = load_file(GOLDEN / "model.safetensors")
+    names = sorted(weights)
+    (model / "model.safetensors").unlink()
+    parts = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}
+    for shard, held in parts.items():
+        save_file({name: weights[name] for name in held}, model / shard, metadata={"format": "pt"})
+    weight_map = {name: shard for shard, held in parts.items() for name in held}
+
+    def with_index(found: dict[str, str]) -> str:
+        (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": found}))
+        return str(model_folder(str(model)))
+
+    assert with_index(weight_map) == str(model)
+    with pytest.raises(LadmError, match=f"looks for {names[0]} in two.safetensors, which does not hold it$"):
+        with_index(weight_map | {names[0]: "two.safetensors"})
+    save_file({name: weights[name] for name in names[:2]}, model / "two.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LadmError, match=f"both one.safetensors and two.safetensors hold {names[0]}$"):
+        with_index(weight_map)
+    (model / "two.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(LadmError, match=r"two.safetensors cannot be read: .*; fetch it again$"):
+        with_index(weight_map)
+
+
 def laughs(top: str) -> str:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 12)]

@@ -172,6 +172,22 @@ def test_a_signal_is_heard(cluster: Any, save_rows: Any, golden: Any, tmp_path: 
     assert said.splitlines()[-1].startswith("ladm: stopped by SIGTERM; finished rows are safe in ")
 
 
+def test_actors_never_import_modules_of_the_working_folder(
+    cluster: Any, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    work, sentinel = tmp_path / "work", tmp_path / "sentinel"
+    work.mkdir()
+    attack = f"import os, sys\nos.open({str(sentinel)!r}, os.O_CREAT)\nsys.exit(1)\n"
+    for name in (*sys.stdlib_module_names, "xxhash", "datasets", "transformers", "torch", "numpy", "pyarrow"):
+        (work / f"{name}.py").write_text(attack)
+    command = ["score", save_rows(topical_rows(golden, [512] * 4)), "--model", GOLDEN, "--span-tokens", "16"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "ladm", *map(str, command), "--engine", "ray", "-o", str(tmp_path / "run")],
+        cwd=work, env=os.environ | {"RAY_ADDRESS": cluster.address}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, sentinel.exists()) == (0, False), done.stderr
+
+
 @pytest.mark.usefixtures("cluster")
 def test_devices_are_for_ray_to_give_out() -> None:
     with pytest.raises(UsageError, match="Ray assigns the devices"):

@@ -85,22 +85,44 @@ def _require_safetensors(name: str, folder: Path) -> None:
 
 
 def _require_own_shards(name: str, folder: Path) -> None:
-    """Raise LadmError for an index of weights that names files outside the folder, or in a folder inside it.
+    """Raise LadmError for an index of weights that could decide, unseen, which weights are loaded.
 
-    They would be loaded, and they are not among the files that make the identity of the model.
+    Only the files of the folder are the identity of a model. An index that names others, or that chooses between two
+    files with the same weight, would change the model and not its identity.
     """
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return
     try:
-        shards = {str(shard) for shard in read_json_object(index)["weight_map"].values()}
+        weight_map = {str(weight): str(shard) for weight, shard in read_json_object(index)["weight_map"].items()}
     except (StorageError, KeyError, AttributeError):
         raise LadmError(f"{name}: {index.name} is not an index of weights") from None
-    for shard in sorted(shards):
+    shards = sorted(set(weight_map.values()))
+    for shard in shards:
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise LadmError(f"{name}: {index.name} names weights that are not in the folder itself: {shard[:200]}")
         if not (folder / shard).is_file():
             raise LadmError(f"{name}: {shard[:200]} is missing, which {index.name} names")
+    found: dict[str, str] = {}
+    for shard in shards:
+        for weight in _weights_in(name, folder / shard):
+            if weight in found:
+                raise LadmError(f"{name}: both {found[weight]} and {shard} hold {weight[:200]}")
+            found[weight] = shard
+    for weight, shard in weight_map.items():
+        if found.get(weight) != shard:
+            raise LadmError(f"{name}: {index.name} looks for {weight[:200]} in {shard}, which does not hold it")
+
+
+def _weights_in(name: str, path: Path) -> list[str]:
+    """The names of the weights in a file, from its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise LadmError(f"{name}: {path.name} cannot be read: {one_line(error)}; fetch it again") from None
 
 
 def _base_of_adapter(folder: Path) -> str:

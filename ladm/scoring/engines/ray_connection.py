@@ -6,12 +6,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import ray
 from ray.exceptions import RayError
+from ray.job_config import JobConfig
 
 from ladm.errors import LadmError, UsageError, one_line
 
@@ -63,10 +64,31 @@ def connect(device: str, workers: int | None) -> Cluster:
     return Cluster(cuda=cuda, actors=workers or (gpus if cuda else max(1, cores)))
 
 
+class _NoPaths(list[str]):
+    """A list that stays empty."""
+
+    def extend(self, _paths: Iterable[str]) -> None:
+        """Ray's call; see `_without_driver_paths`."""
+
+
+def _without_driver_paths() -> JobConfig:
+    """A job whose actors import what their nodes have installed, and nothing from the driver's working folder.
+
+    Ray puts that folder first on their path, so that a `queue.py` in it, in a folder that somebody else filled, would
+    run. No option of Ray switches this off but a working folder of the job's own, which it would copy to every node.
+    """
+    config = JobConfig()
+    config._py_driver_sys_path = _NoPaths()
+    return config
+
+
 def _initialise() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "auto"), job_config=_without_driver_paths(), log_to_driver=False,
+            logging_level=logging.ERROR,
+        )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise LadmError(
             f"--engine ray: no Ray cluster to join ({one_line(error)}); start one with ray start --head, or name it in "
