@@ -163,7 +163,12 @@ def test_the_whole_path_survives_a_kill_and_ends_in_a_report(
     assert contrast["students"] == [2, 4]
     means = [found["arms"][arm]["D"]["mean"] for arm in ("guarded", "random")]
     assert contrast["difference"] == pytest.approx(means[0] - means[1], abs=1e-6)
-    assert "| guarded - random | loss on D |" in report.as_markdown(found)
+    page = report.as_markdown(found)
+    assert "| guarded - random | loss on D |" in page
+    # The same 256 tokens after 256 and after 768 others.
+    assert found["ladder"]["random"]["context"] == [256, 768]
+    assert len(found["ladder"]["random"]["loss"]) == 2
+    assert "| loss of the same last tokens after | 256 | 768 | gain | +- |" in page
 
 
 @pytest.mark.usefixtures("states")

@@ -6,6 +6,7 @@ them. S is half of the smallest window. Windows of 8, 16 and 32 tokens: tokens 2
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from ladm.modeling.causal_lm import CausalLM, token_losses
 DRAWS = 2000
 
 Floats = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
+LastLosses = Callable[[Ids, int], Floats]
+"""A row and a number of tokens -> the losses of that many last tokens."""
 
 
 def suffix_tokens(windows: tuple[int, ...]) -> int:
@@ -24,18 +28,24 @@ def suffix_tokens(windows: tuple[int, ...]) -> int:
     return max(1, windows[0] // 2)
 
 
-def ladder_losses(language: CausalLM, ids_T: npt.NDArray[np.int64], windows: tuple[int, ...]) -> list[float]:
+def ladder_losses(losses_of: LastLosses, ids_T: Ids, windows: tuple[int, ...]) -> list[float]:
     """The mean loss of the last tokens of the row in every window."""
     count = suffix_tokens(windows)
-    means = []
-    for window in windows:
-        ids = torch.from_numpy(ids_T[len(ids_T) - window :]).unsqueeze(0)
+    return [float(losses_of(ids_T[len(ids_T) - window :], count).mean()) for window in windows]
+
+
+def losses_of_model(language: CausalLM) -> LastLosses:
+    """What computes the losses of a row's last tokens with a language model."""
+
+    def last_losses(ids_T: Ids, count: int) -> Floats:
+        ids = torch.from_numpy(ids_T).unsqueeze(0)
         if not language.same_for_prefixes:
             # A RoPE that depends on the length remembers the longest row that it has seen; a very short one makes it
             # forget.
             token_losses(language, ids[:, :2])
-        means.append(float(token_losses(language, ids)[0, -count:].double().mean()))
-    return means
+        return np.asarray(token_losses(language, ids)[0, -count:].double().numpy())
+
+    return last_losses
 
 
 def ladder_summary(losses_by_row: list[list[float]], windows: tuple[int, ...]) -> dict[str, Any]:

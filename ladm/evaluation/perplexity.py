@@ -16,7 +16,7 @@ from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
-from ladm.evaluation.ladder import ladder_losses, ladder_summary
+from ladm.evaluation.ladder import ladder_losses, ladder_summary, losses_of_model
 from ladm.modeling.causal_lm import CausalLM, load_language, require_positions, token_losses
 from ladm.modeling.model_files import model_folder
 from ladm.progress import Echo, Progress
@@ -60,6 +60,7 @@ def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Pr
     progress.start(total=len(positions), done=0)
     by_window: list[list[float]] = []
     ladders: list[list[float]] = []
+    last_losses = losses_of_model(language)
     by_position = np.zeros(windows[-1] - 1)
     for position in positions:
         ids_T = rows.ids_at(int(position), vocab_size=language.vocab_size)[: windows[-1]]
@@ -67,7 +68,7 @@ def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Pr
         by_position += losses / len(positions)
         by_window.append(means)
         if settings.ladder:
-            ladders.append(ladder_losses(language, ids_T, windows))
+            ladders.append(ladder_losses(last_losses, ids_T, windows))
         progress.advance(rows=1, tokens=len(ids_T))
     progress.close()
     return {

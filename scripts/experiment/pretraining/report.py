@@ -213,7 +213,36 @@ def analyse(folder: Path) -> dict[str, Any]:
     return {
         "documents": len(outcomes["D"].weights), "packages": len(np.unique(outcomes["D"].clusters)), "tokens": tokens,
         "arms": arms, "contrasts": contrasts, "seeds": seeds, "gate_2": gate, "needles": by_distance(folder),
+        "ladder": by_context(folder),
     }  # fmt: skip
+
+
+def by_context(folder: Path) -> dict[str, dict[str, Any]]:
+    """Of every arm the mean loss of the same last tokens by context, and its gain over the shortest context.
+
+    Rows are paired and packages drawn together. Empty where no student has these losses.
+    """
+    if not (folder / "ladder.parquet").exists():
+        return {}
+    table = pq.read_table(folder / "ladder.parquet").to_pydict()
+    arms, contexts, losses, packages, documents = (
+        np.array(table[name]) for name in ("arm", "context", "loss", "package", "document")
+    )
+    steps = np.unique(contexts)
+    found = {}
+    for arm in dict.fromkeys(table["arm"]):
+        names = list(dict.fromkeys(documents[arms == arm]))
+        # Mean over the students of the arm: (documents, contexts).
+        by_document = np.array(
+            [[losses[(arms == arm) & (documents == name) & (contexts == c)].mean() for c in steps] for name in names]
+        )
+        clusters = np.array([packages[documents == name][0] for name in names])
+        gains = by_document[:, 0] - by_document[:, -1]
+        found[arm] = {
+            "context": steps.tolist(), "loss": by_document.mean(axis=0).tolist(), "gain": float(gains.mean()),
+            "error": document_error((gains - gains.mean()) / len(gains), clusters),
+        }  # fmt: skip
+    return found
 
 
 def by_distance(folder: Path) -> dict[str, list[list[float]]]:
@@ -266,6 +295,13 @@ def as_markdown(found: dict[str, Any]) -> str:
     lines += ["", "| outcome | standard deviation of seeds | of random selections |", "|---|---:|---:|"]
     for outcome, each in found["seeds"].items():
         lines.append(f"| {OUTCOMES[outcome]} | {each['sd']:.4f} | {each['selection_sd']:.4f} |")
+    if found["ladder"]:
+        contexts = next(iter(found["ladder"].values()))["context"]
+        lines += ["", f"| loss of the same last tokens after | {' | '.join(f'{c:,}' for c in contexts)} | gain | +- |"]
+        lines += ["|---|" + "---:|" * (len(contexts) + 2)]
+        for name, each in found["ladder"].items():
+            cells = " | ".join(f"{loss:.4f}" for loss in each["loss"])
+            lines.append(f"| {name} | {cells} | {each['gain']:.4f} | {1.96 * each['error']:.4f} |")
     far = next(iter(found["needles"].values()))
     lines += ["", f"| needles at a distance of | {' | '.join(f'{each[0]:,.0f}' for each in far)} |"]
     lines += ["|---|" + "---:|" * len(far)]

@@ -90,10 +90,11 @@ def train_student(job: Job, pack: Pack, rows: list[int], students: Students, tok
     if job.arm != UNTRAINED:
         trained, seconds = timed(students.train, pack.ids[rows], seed=job.seed)
     students.model.eval()
-    (long, short, bins), evaluated = timed(students.evaluate, pack.held_out)
+    found, evaluated = timed(students.evaluate, pack.held_out)
     if tokens is not None:
-        write_token_losses(tokens, job.name, long, short)
-    outcomes = sums_by_class(as_stored(long), as_stored(short), pack.classes) | {"bins": bins}
+        write_token_losses(tokens, job.name, found.long, found.short)
+    outcomes = sums_by_class(as_stored(found.long), as_stored(found.short), pack.classes)
+    outcomes |= {"bins": found.bins, "ladder": found.ladder}
     needles, needled = timed(students.needle_losses, pack.needle_ids, pack.needle_places)
     return trained | {
         "rows": [pack.about[k]["id"] for k in rows], "held_out": outcomes, "needles": needles,

@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from judge import short_context
+
+from ladm.evaluation.ladder import ladder_losses, suffix_tokens
 
 Array = np.ndarray[Any, Any]
 
@@ -57,6 +60,28 @@ def use_fused_norms(model: Any) -> None:
         if type(module).__name__.endswith("RMSNorm"):
             shape, eps = tuple(module.weight.shape), module.variance_epsilon
             module.forward = lambda x, w=module.weight, shape=shape, eps=eps: functional.rms_norm(x, shape, w, eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutLosses:
+    """What a student makes of the held-out rows."""
+
+    long: Array
+    """Losses of the far half with all context: (rows, T / 2)."""
+    short: Array
+    """The same with at most 1K of context."""
+    bins: list[list[float]]
+    """Of every row the mean loss by position."""
+    ladder: list[list[float]]
+    """Of every row the mean loss of the same last tokens in each of `ladder_windows`."""
+
+
+def ladder_windows(T: int) -> tuple[int, ...]:
+    """Windows from the short context to the whole row, each twice the one before it."""
+    found = [short_context(T)]
+    while found[-1] * 2 < T:
+        found.append(found[-1] * 2)
+    return (*found, T)
 
 
 class Students:
@@ -140,15 +165,16 @@ class Students:
         ]
         return torch.cat(parts).view(len(ids_RT), last).cpu().numpy()
 
-    def evaluate(self, held_out_RT: Array) -> tuple[Array, Array, list[list[float]]]:
-        """Of every held-out row the losses in the far half, with all and with 1K of context; the mean by position.
+    def evaluate(self, held_out_RT: Array) -> HeldOutLosses:
+        """The losses of every held-out row.
 
         A short input scores its second half, so that its tokens see 512 to 1,024 tokens.
         """
         T = held_out_RT.shape[1]
         context = short_context(T)
         step = context // 2
-        all_long, all_short, bins = [], [], []
+        all_long, all_short, bins, ladder = [], [], [], []
+        windows_of_ladder = ladder_windows(T)
         for ids_T in held_out_RT.astype(np.int64):
             ids_RT = torch.from_numpy(ids_T)[None].to(self.device)
             long = self.losses(ids_RT, last=T - 1)[0]
@@ -158,7 +184,16 @@ class Students:
             all_short.append(np.concatenate(short))
             all_long.append(long[T // 2 - 1 :])
             bins.append([round(float(part.mean()), 4) for part in np.array_split(long, BINS)])
-        return np.stack(all_long), np.stack(all_short), bins
+            steps = ladder_losses(self._last_losses, ids_T, windows_of_ladder[:-1])
+            # The longest window is the whole row, of which the losses are known.
+            ladder.append([*steps, float(long[-suffix_tokens(windows_of_ladder) :].mean())])
+        return HeldOutLosses(
+            long=np.stack(all_long), short=np.stack(all_short), bins=bins,
+            ladder=[[round(value, 4) for value in steps] for steps in ladder],
+        )  # fmt: skip
+
+    def _last_losses(self, ids_T: Array, count: int) -> Array:
+        return self.losses(torch.from_numpy(ids_T)[None].to(self.device), last=count)[0]
 
     @torch.inference_mode()
     def needle_losses(self, ids_RT: Array, places_RDV: Array) -> list[list[float]]:

@@ -21,10 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bigrams import bigram_losses, pool_unigram
 from files import OUTCOMES, Pack, read_token_losses, sums_by_class
+from student import ladder_windows
 
+from ladm.evaluation.ladder import suffix_tokens
 from ladm.storage.files import write_whole
 
-TABLES = ("scores", "arms", "losses", "needles", "students")
+TABLES = ("scores", "arms", "losses", "needles", "students", "ladder")
 
 
 def score_table(state: dict[str, Any], pack: Pack) -> list[dict[str, Any]]:
@@ -61,6 +63,19 @@ def needle_table(state: dict[str, Any], pack: Pack) -> list[dict[str, Any]]:
         for arm, draw, seed in (name.split("/"),)
         for row, losses in enumerate(student["needles"])
         for distance, loss in zip(pack.needle_distances[row], losses, strict=True)
+    ]
+
+
+def ladder_table(state: dict[str, Any], pack: Pack) -> list[dict[str, Any]]:
+    """Mean losses of the same last tokens of every held-out row by window; of students that have them."""
+    windows = ladder_windows(pack.held_out.shape[1])
+    return [
+        {"arm": arm, "draw": int(draw), "seed": int(seed), "document": row["id"], "package": row["package"]}
+        | {"window": window, "context": window - suffix_tokens(windows), "loss": loss}
+        for name, student in state["students"].items()
+        for arm, draw, seed in (name.split("/"),)
+        for row, losses in zip(pack.held_out_about, student["held_out"].get("ladder", []), strict=False)
+        for window, loss in zip(windows, losses, strict=True)
     ]
 
 
@@ -133,9 +148,12 @@ def main(
         write_whole(next_state, [gzip.compress(json.dumps(state).encode(), mtime=0)])
     made = (
         score_table(state, pack), arm_table(state), loss_table(state, pack), needle_table(state, pack),
-        student_table(state),
+        student_table(state), ladder_table(state, pack),
     )  # fmt: skip
     for name, rows in zip(TABLES, made, strict=True):
+        if not rows:
+            (output / f"{name}.parquet").unlink(missing_ok=True)
+            continue
         pq.write_table(pa.Table.from_pylist(rows), output / f"{name}.parquet", compression="zstd", compression_level=9)
     print({name: len(rows) for name, rows in zip(TABLES, made, strict=True)})
 
