@@ -149,16 +149,16 @@ def test_a_robust_run_is_inspected_and_reported(ladm: Command, run: Path, tmp_pa
 
 
 def test_a_plain_mean_over_sink_layers_is_warned_of(run: Path) -> None:
-    assert sink_warning(Run.read(run), scored=4) is None
+    assert sink_warning(Run.read(run)) is None
     _with_sink_masses(run, [0.1, 0.7, 0.6])
-    assert sink_warning(Run.read(run), scored=4) == (
+    assert sink_warning(Run.read(run)) == (
         "in layers 1-2 a few tokens receive up to 70% of the distant attention, and a plain mean over layers "
         f"depends on where they stand; try ladm rescore {run} --score robust"
     )
     identity = read_object(run / "run.json")
     for change in ({"layers": [0]}, {"reduce": "median"}, {"focus": "value"}):
         (run / "run.json").write_text(json.dumps(identity | {"score": identity["score"] | change}))
-        assert sink_warning(Run.read(run), scored=4) is None
+        assert sink_warning(Run.read(run)) is None
 
 
 def test_sinks_in_the_later_half_of_the_layers_are_warned_of(ladm: Command, run: Path, tmp_path: Path) -> None:
@@ -167,15 +167,15 @@ def test_sinks_in_the_later_half_of_the_layers_are_warned_of(ladm: Command, run:
         "in layer 1 a few tokens receive up to 70% of the distant attention, and a {}mean over layers depends on where "
         f"they stand; try ladm rescore {run} --score robust --layers after-sinks"
     )
-    assert sink_warning(Run.read(run), scored=4) == warning.format("plain ")
+    assert sink_warning(Run.read(run)) == warning.format("plain ")
     identity = read_object(run / "run.json")
     (run / "run.json").write_text(json.dumps(identity | {"score": identity["score"] | {"focus": "value"}}))
-    assert sink_warning(Run.read(run), scored=4) == warning.format("")
+    assert sink_warning(Run.read(run)) == warning.format("")
     (run / "run.json").write_text(json.dumps(identity))
     again = ladm("rescore", run, "--score", "robust", "--layers", "after-sinks", "--output", tmp_path / "after")
     assert again.exit_code == 0, again.output
     assert read_object(tmp_path / "after" / "run.json")["score"]["layers"] == [2]
-    assert sink_warning(Run.read(tmp_path / "after"), scored=4) is None
+    assert sink_warning(Run.read(tmp_path / "after")) is None
 
 
 def test_layers_after_sinks_need_the_stored_sink_mass(ladm: Command, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from ladm.errors import UsageError
+from ladm.settings.fields import Setting, settings_of
 
 Path = str | os.PathLike[str]
 
@@ -33,11 +34,20 @@ def checked(kind: type, call: str, given: Mapping[str, Any], *, without: Iterabl
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
             raise UsageError(f"{call} has no setting {name}{hint}")
-    found = {name: _value(value) for name, value in given.items() if value is not None}
+    settings = {field.name: field for field in settings_of(kind)}
+    return {name: _of_field(_value(value), settings[name]) for name, value in given.items() if value is not None}
+
+
+def _of_field(value: Any, field: Setting) -> Any:
+    """A value in the form that the field has: a text as the flag reads it, one of several values, a list of words."""
+    if isinstance(value, str):
+        if field.spec.parse is not None:
+            return field.spec.parse(value)
+        return (value,) if get_origin(field.kind) is tuple else value
     # What is one word on the command line may be a list of words here.
-    if isinstance(found.get("signals"), tuple):
-        found["signals"] = ",".join(map(str, found["signals"]))
-    return found
+    if isinstance(value, tuple) and str in (field.kind, *get_args(field.kind)) and get_origin(field.kind) is not tuple:
+        return ",".join(map(str, value))
+    return value
 
 
 def _value(value: Any) -> Any:

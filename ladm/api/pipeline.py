@@ -166,20 +166,11 @@ def select(
     `within=["gzip_ratio:20%-80%"]`.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller than the budget.
     """
-    from ladm.settings.quantities import parse_percent, parse_token_budget
     from ladm.settings.selection import SelectSettings
 
-    given = checked(SelectSettings, "ladm.select", settings)
-    if isinstance(given.get("top"), str):
-        given["top"] = parse_percent(given["top"])
-    if isinstance(given.get("within"), str):
-        given["within"] = (given["within"],)
+    given = checked(SelectSettings, "ladm.select", settings | {"tokens": tokens})
     wanted = SelectSettings(
-        runs=_paths(run),
-        rows=() if rows is None else _paths(rows),
-        tokens=parse_token_budget(tokens) if isinstance(tokens, str) else tokens,
-        output=spell_path(output),
-        **given,
+        runs=_paths(run), rows=() if rows is None else _paths(rows), output=spell_path(output), **given
     )
     with quiet_libraries():
         from ladm.selection.subset import select as run_select

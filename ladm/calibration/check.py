@@ -90,7 +90,7 @@ def check(
         length_tokens=sample.length_tokens,
         documents=len(sample.ids),
         long_range=_long_range(run, contrast),
-        sink_mass=median_sink_mass(run, scored=len(scores.kinds)),
+        sink_mass=median_sink_mass(run),
         sink_words=sink_words(
             load_planned(plan, plan.hardware.devices[0]), sample.ids, scoring.method.grid(sample.length_tokens)
         ),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ladm.cli.display import plain
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import AS_JSON, is_set, note, quieten_libraries, show
+from ladm.cli.terminal import note, print_result, quieten_libraries
 from ladm.settings.comparison import CompareSettings, TopSettings
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def top(settings: TopSettings) -> None:
     found = top_documents(settings)
     if found.note is not None:
         note(f"note      {found.note}")
-    for line in [json.dumps(found.as_json())] if is_set(AS_JSON) else _top_table(found):
-        show(line)
+    print_result(_top_table(found), found.as_json)
 
 
 def _top_table(found: TopList) -> Iterator[str]:
@@ -76,11 +75,8 @@ def compare(settings: CompareSettings) -> None:
     if found.note is not None:
         note(f"note      {found.note}")
     page = None if settings.output is None else str(write_page(found, Path(settings.output)))
-    content = _without_nan(asdict(found)) | {"page": page}
-    for line in [json.dumps(content)] if is_set(AS_JSON) else _compare_lines(found):
-        show(line)
-    if page is not None and not is_set(AS_JSON):
-        show(f"page: {page}")
+    lines = chain(_compare_lines(found), [] if page is None else [f"page: {page}"])
+    print_result(lines, lambda: _without_nan(asdict(found)) | {"page": page})
 
 
 def _without_nan(value: Any) -> Any:

@@ -119,7 +119,7 @@ def settings_command(
 
     def decorate(function: Callable[[Any], None]) -> SettingsCommand:
         def callback(
-            config: str | None, quiet: bool | None, verbose: bool | None, as_json: bool | None = None, **flags: Any
+            config: str | None, quiet: bool | None, verbose: bool | None, as_json: bool | None, **flags: Any
         ) -> None:
             if quiet and verbose:
                 raise UsageError("-q and -v contradict each other; give one of them")
@@ -131,13 +131,12 @@ def settings_command(
         config = click.Option(["config", "--config"], metavar="FILE", help=CONFIG_HELP)
         general = [
             config,
+            click.Option(["as_json", "--json"], is_flag=True, default=None, help=JSON_HELP),
             click.Option(["quiet", "--quiet", "-q"], is_flag=True, default=None, help="Print only results and errors."),
             click.Option(
                 ["verbose", "--verbose", "-v"], is_flag=True, default=None, help="Also show what the libraries print."
             ),
         ]
-        if "json" not in (field.name for field in settings_of(kind)):
-            general.insert(1, click.Option(["as_json", "--json"], is_flag=True, default=None, help=JSON_HELP))
         return SettingsCommand(
             name=name or function.__name__,
             callback=callback,

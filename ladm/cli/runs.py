@@ -27,15 +27,12 @@ from ladm.settings.runs import (
 )
 def status(settings: StatusSettings) -> None:
     """Show how far RUN is: units, rows, errors by type, rate, time left. It may be running."""
-    import json
-
     from ladm.runs.folder import Run
     from ladm.runs.status import describe
     from ladm.runs.status import status as read_status
 
     found = read_status(Run.read(Path(settings.run)))
-    for line in [json.dumps(describe(found))] if settings.json else status_report(found):
-        show(line)
+    print_result(status_report(found), lambda: describe(found))
 
 
 @settings_command(

@@ -22,10 +22,9 @@ from ladm.comparison.agreement import (
 from ladm.comparison.kinds import KindTable, kind_table, read_row_column
 from ladm.comparison.result import ColumnSummary, Comparison, DifferentDocument, Pair
 from ladm.errors import LadmError
-from ladm.runs.columns import column_names, fill_columns, require_known
+from ladm.runs.columns import column_names, read_columns
 from ladm.runs.folder import Run
 from ladm.runs.labels import Beginnings, domain_batches, read_labels
-from ladm.runs.results import count_scored
 from ladm.selection.evaluation import evaluate
 from ladm.selection.ranks import spearman
 from ladm.selection.sources import open_rows_of
@@ -128,12 +127,9 @@ def _evaluated(
     run: Run, expressions: Sequence[Expression], *, seed: int
 ) -> tuple[npt.NDArray[np.int64], dict[str, Floats]]:
     names = dict.fromkeys(name for expression in expressions for name in expression.names)
-    require_known(run, names)
-    count = count_scored(run.folder)
-    arrays = {name: np.empty(count) for name in names}
-    positions_N = np.empty(count, dtype=np.int64)
-    fill_columns(run, arrays, positions_N, seed=seed)
-    return positions_N, {expression.text: evaluate(expression, arrays) for expression in expressions}
+    table = read_columns(run, list(names), seed=seed)
+    arrays = {name: table[name].to_numpy() for name in names}
+    return table["position"].to_numpy(), {expression.text: evaluate(expression, arrays) for expression in expressions}
 
 
 def _joined(

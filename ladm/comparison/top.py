@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +85,11 @@ def top_documents(settings: TopSettings) -> TopList:
 
 def _in_domain(run: Any, settings: TopSettings) -> npt.NDArray[np.bool_]:
     """Which documents are of the domain, in the order of `scores.parquet`."""
-    domains = list(
-        chain.from_iterable(_is_domain(batch, settings.domain) for batch in domain_batches(run, settings.domain_key))
-    )
-    if not any(domains):
+    batches = domain_batches(run, settings.domain_key)
+    is_inside = [domain == settings.domain for batch in batches for domain in batch]
+    if not any(is_inside):
         found = sorted({domain for batch in domain_batches(run, settings.domain_key) for domain in batch})
         raise LadmError(
             f"no document of {run.folder} has the domain {settings.domain}; there are {', '.join(found[:20])}"
         )
-    return np.array(domains, dtype=np.bool_)
-
-
-def _is_domain(batch: list[str], domain: str | None) -> Iterator[bool]:
-    return (each == domain for each in batch)
+    return np.array(is_inside, dtype=np.bool_)

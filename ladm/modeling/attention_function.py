@@ -56,10 +56,10 @@ class ForwardContext:
     kernel: str
     layers: frozenset[int] = frozenset()
     visit: Visit | None = None
-    unwinds: bool = True
-    """Does the pass end at the last wanted layer, and is a wanted layer with a mask refused?"""
+    refuses_masks: bool = True
+    """Is a wanted layer with a mask, such as that of a window, an error?"""
     to_end: bool = False
-    """Run on to the last hidden states all the same: somebody wants the model's losses."""
+    """Run on to the last hidden states: somebody wants them. Else the pass ends at the last wanted layer."""
     seen: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
 
@@ -86,10 +86,10 @@ def attention(
     context = ladm_context
     context.seen.append((layer, extras))
     wanted = context.visit is not None and layer in context.layers
-    last = wanted and context.unwinds and not context.to_end and layer == max(context.layers)
+    last = wanted and not context.to_end and layer == max(context.layers)
     # transformers passes a mask only where more than plain causal attention is meant: padding, or a sliding window.
     if attention_mask is not None:
-        if wanted and context.unwinds:
+        if wanted and context.refuses_masks:
             raise LadmError(f"layer {layer} does not see every earlier token; leave it out with --layers")
         out = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True

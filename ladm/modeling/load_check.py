@@ -57,8 +57,9 @@ class LoadCheck:
         ids = torch.arange(length, device=self.model.device).mul(37).remainder(self.facts.vocab_size).unsqueeze(0)
         lse_errors: list[float] = []
         context = ForwardContext(
-            self.attention, frozenset(self.layers[:1]), lambda view: lse_errors.append(_lse_error(view)), unwinds=False
-        )
+            self.attention, frozenset(self.layers[:1]), lambda view: lse_errors.append(_lse_error(view)),
+            refuses_masks=False, to_end=True,
+        )  # fmt: skip
         try:
             ours = self.model(input_ids=ids, use_cache=False, ladm_context=context).last_hidden_state
         except (AttributeError, ImportError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:

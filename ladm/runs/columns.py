@@ -190,7 +190,7 @@ def _copy_share(run: Run, *, has_sinks: bool) -> _Derived:
         # On the first batch only, so that listing the columns of a run does not read its sink masses.
         if not used:
             layers = run.identity.layers
-            clean = layers_after_sinks(run, scored=count_scored(run.folder)) if has_sinks else layers
+            clean = layers_after_sinks(run) if has_sinks else layers
             used.extend(layers.index(layer) for layer in clean)
         return reduce_cds(lists_as_matrix(batch[COPY_SHARE_COLUMN], run.folder)[:, used], "mean")
 

@@ -25,9 +25,7 @@ from ladm.runs.lines import encode_line, read_records
 from ladm.runs.records import ScoredRow
 from ladm.storage.files import MARKED_BYTES, SORTING, io_errors, sync_folder, write_whole
 
-_OWN = re.compile(
-    rf"run\.json|unigrams\.npy(\.[0-9a-f]+\.partial)?|{LEFTOVERS.pattern}|report\.html\.[0-9a-f]+\.partial"
-)
+_OWN = re.compile(rf"run\.json|{LEFTOVERS.pattern}|report\.html\.[0-9a-f]+\.partial")
 _OF_INSPECT = re.compile(r"\d+\.json(\.[0-9a-f]+\.partial)?")
 
 

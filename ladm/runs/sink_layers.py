@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ladm.runs.folder import Run
-from ladm.runs.results import score_batches
+from ladm.runs.results import count_scored, score_batches
 
 SINK_MASS_COLUMN = "sink_mass_per_layer"
 HIGH_SINK_MASS = 0.55
@@ -18,12 +18,12 @@ HIGH_SINK_MASS = 0.55
 MOST_ROWS = 10_000
 
 
-def median_sink_mass(run: Run, *, scored: int) -> dict[int, float]:
+def median_sink_mass(run: Run) -> dict[int, float]:
     """The median sink mass of each layer of a run that stored it; empty where no row has a score.
 
-    `scored`: rows with a score. Of many rows evenly spaced ones are read.
+    Of many rows evenly spaced ones are read.
     """
-    every = max(1, scored // MOST_ROWS)
+    every = max(1, count_scored(run.folder) // MOST_ROWS)
     masses: list[list[float]] = []
     for batch in score_batches(run.folder, ["rank", SINK_MASS_COLUMN]):
         chosen = pa.array(batch["rank"].to_numpy() % every == 0)
@@ -33,9 +33,9 @@ def median_sink_mass(run: Run, *, scored: int) -> dict[int, float]:
     return dict(zip(run.identity.layers, np.median(np.array(masses), axis=0).tolist(), strict=True))
 
 
-def layers_after_sinks(run: Run, *, scored: int) -> tuple[int, ...]:
+def layers_after_sinks(run: Run) -> tuple[int, ...]:
     """The layers behind the last one with sinks, or all of them where none would be left."""
-    masses = median_sink_mass(run, scored=scored)
+    masses = median_sink_mass(run)
     return run.identity.layers[first_after_sinks(list(masses.values())) :]
 
 

@@ -19,7 +19,8 @@ from ladm.runs.lines import encode_line
 from ladm.runs.records import ScoredRow
 from ladm.scoring.engines.batches import BatchSizes, CheckedRow, checked_row, start_batch
 from ladm.scoring.plan import Plan
-from ladm.scoring.row_checks import RowLengths, plan_for_rows, refusal, require_rows
+from ladm.scoring.row_checks import plan_for_rows, require_rows
+from ladm.scoring.row_lengths import RowLengths, refusal
 from ladm.scoring.signal_choice import choose_signals
 from ladm.settings.score import ScoreSettings
 from ladm.signals.scorer import Scorer

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import disagreement
 from ladm.errors import count_of
@@ -57,12 +55,11 @@ def _method(plan: Plan, rows: Rows) -> Iterator[str]:
             )
 
 
-def prolong_cost(rows: Rows, *, most_pairs: int | None) -> str:
+def prolong_cost(rows_by_length: dict[int, int], *, most_pairs: int | None) -> str:
     """What the long-dependency score will cost beside a plain forward pass over the rows: a line for people."""
-    lengths, counts = np.unique(rows.lengths(), return_counts=True)
-    plain = int((lengths * counts).sum())
-    segments = pairs = tokens = 0
-    for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
+    plain = segments = pairs = tokens = 0
+    for length, count in rows_by_length.items():
+        plain += count * length
         segments += count * number_of_segments(length)
         pairs += count * number_of_pairs(length, most=most_pairs)
         tokens += count * forward_tokens(length, most=most_pairs)

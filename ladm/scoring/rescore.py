@@ -25,7 +25,6 @@ from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
 from ladm.runs.results import (
     columns_of,
-    count_scored,
     lists_as_matrix,
     open_scores,
     require_digest,
@@ -63,7 +62,7 @@ def rescore(settings: RescoreSettings) -> ScoreResult:
         try:
             with sorting(output) as staged, io_errors(run.folder / PARQUET_FILE, "read"):
                 _stage(run, reduction, _column(run, reduction, ablation), staged)
-                write_whole(output / ERRORS_FILE, [_errors_of(run.folder)])
+                write_whole(output / ERRORS_FILE, _errors_of(run.folder))
                 write_sorted(output, staged)
         except Exception:
             # Without results the identity would only stand in the way of the next attempt. The results go first: of a
@@ -103,7 +102,7 @@ def _layers_after_sinks(run: Run) -> tuple[int, ...]:
     """All layers where none has sinks, or none is left. Raises LadmError for a run that did not store sink masses."""
     if SINK_MASS_COLUMN not in columns_of(run.folder):
         raise LadmError(f"{run.folder} did not store {SINK_MASS_COLUMN}; score it again with this version of ladm")
-    return layers_after_sinks(run, scored=count_scored(run.folder))
+    return layers_after_sinks(run)
 
 
 def _named(score: str, run: Run) -> NamedScore:
@@ -175,11 +174,15 @@ def _decoded(file: Iterable[bytes], digest: xxhash.xxh3_128, run: Run) -> Iterat
             raise StorageError(f"{run.folder / SORTED_FILE} is damaged: a line is not UTF-8") from None
 
 
-def _errors_of(folder: Path) -> bytes:
-    """The content of `errors.jsonl`. Raises StorageError for a damaged one."""
-    content = (folder / ERRORS_FILE).read_bytes()
-    require_digest(folder, ERRORS_FILE, xxhash.xxh3_128(content).hexdigest())
-    return content
+def _errors_of(folder: Path) -> Iterator[bytes]:
+    """The lines of `errors.jsonl`. Raises StorageError after the last one where the file is damaged."""
+    digest = xxhash.xxh3_128()
+    path = folder / ERRORS_FILE
+    with io_errors(path, "read"), path.open("rb") as lines:
+        for line in lines:
+            digest.update(line)
+            yield line
+    require_digest(folder, ERRORS_FILE, digest.hexdigest())
 
 
 def _staged_batch(

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from ladm.corpus.rows import Rows, commonest
+from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import load_tokenizer
 from ladm.errors import LadmError, UsageError
 from ladm.method.grid import Method, default_span_tokens
 from ladm.modeling.facts import ModelFacts
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.scoring.plan import Hardware, Plan, make_plan
+from ladm.scoring.plan_report import prolong_cost
+from ladm.scoring.row_lengths import RowLengths
 from ladm.settings.score import ScoreSettings
-from ladm.settings.signals import CDS, CONTEXT_GAIN, LONGATTN, PROLONG, TEXT
-from ladm.signals.prolong import number_of_segments
-from ladm.signals.scorer import LEAST_TOKENS
+from ladm.settings.signals import CDS, PROLONG
 from ladm.storage.json_object import read_json_object
 
 PREPARED = "prepare.json"
@@ -30,50 +26,6 @@ LOOKED_AT_ROWS = 256
 """Rows, evenly spread, in which padding and packed documents are looked for."""
 _PACKED_COLUMNS = ("seq_idx", "cu_seqlens", "seq_lengths", "document_ids")
 """Columns that trainers write beside rows of several documents."""
-
-
-@dataclass(frozen=True)
-class RowLengths:
-    """Tokens of every row; 0 where a row is no list of ids."""
-
-    tokens: npt.NDArray[np.int64]
-
-    @cached_property
-    def counts(self) -> dict[int, int]:
-        """Rows by length, ascending, without those that have no ids."""
-        found, counts = np.unique(self.tokens[self.tokens > 0], return_counts=True)
-        return dict(zip(found.tolist(), counts.tolist(), strict=True))
-
-    @property
-    def common(self) -> int:
-        return commonest(self.tokens)
-
-    def refusals(self, settings: ScoreSettings, facts: ModelFacts) -> Counter[str]:
-        """How many rows will have no score, by the type of the error, as far as their lengths say."""
-        found: Counter[str] = Counter()
-        for length, count in self.counts.items():
-            kind = refusal(length, settings, facts)
-            if kind is not None:
-                found[kind] += count
-        return found
-
-
-def refusal(length: int, settings: ScoreSettings, facts: ModelFacts) -> str | None:
-    """The type of the error of every row of that length, as the scorer of those signals gives it; None: none.
-
-    The length of a span must be known.
-    """
-    signals = settings.signal_names
-    if signals == (TEXT,):
-        return None
-    if signals == (PROLONG,):
-        # Only pairs of segments go through the model, so that no row is too long.
-        return "too_short" if number_of_segments(length) < 2 else None
-    if facts.max_tokens is not None and length > facts.max_tokens:
-        return "too_long"
-    if CDS in signals and not settings.method.grid(length).J:
-        return "too_short"
-    return "too_short" if length < LEAST_TOKENS and {CONTEXT_GAIN, LONGATTN} & set(signals) else None
 
 
 def plan_for_rows(
@@ -99,6 +51,8 @@ def plan_for_rows(
     facts = facts.at_length(_longest_that_fits(lengths, facts))
     lines += _differing_lengths(lengths)
     lines += _refuse_or_count(settings, lengths, facts)
+    if PROLONG in settings.signal_names:
+        lines.append(prolong_cost(lengths.counts, most_pairs=settings.prolong_pairs))
     lines += [f"warning   {problem}" for problem in (_padding(rows), _packing(rows)) if problem is not None]
     return make_plan(settings, facts=facts, ask=ask), lines
 

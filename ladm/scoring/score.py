@@ -25,7 +25,7 @@ from ladm.scoring.engines.job import WorkerConfig, nothing_early
 from ladm.scoring.engines.processes import EarlyWorker, early_worker, threads_of_worker
 from ladm.scoring.identity import absolute_name, checked_scorer, identity_of, machine_identity
 from ladm.scoring.plan import Plan
-from ladm.scoring.plan_report import describe_plan, prolong_cost
+from ladm.scoring.plan_report import describe_plan
 from ladm.scoring.result import ScoreResult
 from ladm.scoring.row_checks import plan_for_rows, require_rows
 from ladm.scoring.scoring_pass import ScoringPass
@@ -33,7 +33,6 @@ from ladm.scoring.signal_choice import SignalChoice, choose_signals
 from ladm.scoring.sink_warning import sink_warning
 from ladm.settings.common import TEXT_COLUMN
 from ladm.settings.score import ScoreSettings
-from ladm.settings.signals import PROLONG
 from ladm.signals.text_columns import TextColumns, count_unigrams, store_unigrams, unigrams_of_folder
 from ladm.storage.identity import differences
 from ladm.storage.interrupts import stop_on_signals
@@ -68,7 +67,7 @@ def score(
             signals=signals, early=early, machine=in_background(partial(machine_identity, facts)),
         )  # fmt: skip
         result = command.add_to_finished() if choice.only_adds else command.score()
-        warning = sink_warning(result.run, scored=result.summary.scored)
+        warning = sink_warning(result.run)
         if warning is not None:
             echo(f"warning   {warning}")
         return result
@@ -129,8 +128,6 @@ class _Command:
 
     def _plan(self, settings: ScoreSettings) -> Plan:
         plan, lines = plan_for_rows(settings, self.rows, self.facts, ask=self.early.call if self.early else None)
-        if PROLONG in plan.signals:
-            lines.append(prolong_cost(self.rows, most_pairs=settings.prolong_pairs))
         for line in [*describe_plan(plan, self.rows), *lines, f"output    {settings.output}"]:
             self.echo(line)
         return plan if plan.text is None else replace(plan, text=self._text_columns(plan, plan.text))

@@ -37,20 +37,25 @@ def choose_signals(settings: ScoreSettings) -> SignalChoice:
     folder = Path(settings.output)
     if settings.overwrite or not (folder / IDENTITY_FILE).is_file():
         requested = requested or DEFAULT_SIGNALS
-        # Every pair of segments is a pass of its own: nothing of it can be shared, and it takes many times as long.
-        own = tuple(name for name in requested if name != PROLONG) or requested
+        own = _of_one_pass(requested)
         return SignalChoice(own=own, added=_without(requested, own), only_adds=False)
     run = Run.read(folder)
     has = tuple(run.identity.signals)
     if requested is None:
         return SignalChoice(own=has, added=(), only_adds=False)
     if not run.is_finished:
-        own = tuple(name for name in requested if name != PROLONG or has == (PROLONG,)) or requested
+        own = requested if has == (PROLONG,) else _of_one_pass(requested)
         return SignalChoice(own=own, added=_without(requested, own), only_adds=False)
     added = _without(requested, has)
     if CDS in added:
         raise LadmError(f"{folder} was scored without cds, which cannot be added to a run; give another --output")
     return SignalChoice(own=has, added=added, only_adds=CDS in has and CDS not in requested)
+
+
+def _of_one_pass(requested: tuple[str, ...]) -> tuple[str, ...]:
+    """The signals that a run computes itself: those that share a pass, or prolong alone."""
+    # Every pair of segments is a pass of its own: nothing of it can be shared, and it takes many times as long.
+    return _without(requested, (PROLONG,)) or requested
 
 
 def _without(names: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:

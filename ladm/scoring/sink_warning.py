@@ -10,18 +10,15 @@ from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.signals import CDS
 
 
-def sink_warning(run: Run, *, scored: int) -> str | None:
-    """The warning; None where the score is no plain mean over layers, or no layer in it has a high median sink mass.
-
-    `scored`: rows with a score. Of many rows evenly spaced ones are read.
-    """
+def sink_warning(run: Run) -> str | None:
+    """The warning; None where the score is no plain mean over layers, or no layer in it has a high median sink mass."""
     if CDS not in run.identity.signals:
         return None
     reduction = run.identity.reduction
     is_mean = reduction.how == "mean" and reduction.heads is None and reduction.weights is None
     if not is_mean or SINK_MASS_COLUMN not in columns_of(run.folder):
         return None
-    median_of = median_sink_mass(run, scored=scored)
+    median_of = median_sink_mass(run)
     sinks = [layer for layer in reduction.layers if median_of.get(layer, 0.0) > HIGH_SINK_MASS]
     if not sinks:
         return None

@@ -29,8 +29,6 @@ class StatusSettings(Settings):
     """The settings of `ladm status`."""
 
     run: str = run_setting()
-    # Named after the flag, for the file of --config; nothing else of this class needs the module json.
-    json: bool = setting(False, "Print one JSON object instead of text.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import Settings, flag, setting
 from ladm.settings.guards import BandGuard, Guard, parse_guard
 from ladm.settings.quantities import parse_percent, parse_token_budget
-from ladm.settings.subset import SubsetFormat, check_subset, format_setting, keep_all_setting, push_setting
+from ladm.settings.subset import WRITING, SubsetFormat, check_subset
 
 BUDGET = "How much: one of these"
 ORDER = "Ranking, and which documents are excluded"
@@ -116,9 +116,21 @@ class SelectSettings(Settings):
     )
     # Without it a pool that is too small is an error, because taking everything is no selection.
     allow_small_pool: bool = setting(False, "Take everything when there is less than the budget.", section=CHOICE)
-    format: SubsetFormat | None = format_setting()
-    keep_all: bool = keep_all_setting()
-    push: str | None = push_setting()
+    # None, because the Hub shows and streams Parquet, and everything else here reads what save_to_disk writes.
+    format: SubsetFormat | None = setting(
+        None,
+        "A data set of save_to_disk, Parquet or JSONL shards, Megatron-LM's .bin and .idx, or NumPy token files.",
+        section=WRITING,
+        unset="arrow; parquet with --push",
+    )
+    keep_all: bool = setting(False, "Write every row, with its score and whether it was taken.", section=WRITING)
+    push: str | None = setting(
+        None,
+        "Also upload the subset to the Hub; a data set that does not exist is made, private.",
+        section=WRITING,
+        metavar="ORG/NAME",
+        unset="no upload",
+    )
     dry_run: bool = setting(False, "Show what would be selected; write nothing.")
 
     def check_together(self) -> None:

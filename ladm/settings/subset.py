@@ -3,43 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from ladm.errors import UsageError
-from ladm.settings.fields import setting
 
 SubsetFormat = Literal["arrow", "parquet", "jsonl", "megatron", "npy"]
 WRITING = "How the subset is written"
 TABLES = ("arrow", "parquet", "jsonl")
 """Formats with a row for each document; the others are token ids alone, with a table beside them."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-def format_setting() -> Any:
-    """How the rows are stored."""
-    # None, because the Hub shows and streams Parquet, and everything else here reads what save_to_disk writes.
-    return setting(
-        None,
-        "A data set of save_to_disk, Parquet or JSONL shards, Megatron-LM's .bin and .idx, or NumPy token files.",
-        section=WRITING,
-        unset="arrow; parquet with --push",
-    )
-
-
-def keep_all_setting() -> Any:
-    """Write rows that were not taken too."""
-    return setting(False, "Write every row, with its score and whether it was taken.", section=WRITING)
-
-
-def push_setting() -> Any:
-    """Where on the Hub the subset goes."""
-    return setting(
-        None,
-        "Also upload the subset to the Hub; a data set that does not exist is made, private.",
-        section=WRITING,
-        metavar="ORG/NAME",
-        unset="no upload",
-    )
 
 
 def resolve_format(wanted: SubsetFormat | None, *, push: str | None) -> SubsetFormat:

@@ -15,14 +15,12 @@ Shape suffixes: B rows, T tokens of a row, W scored tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ladm.settings.score import GainScheme
 from ladm.settings.signals import COLUMNS_OF, CONTEXT_GAIN
-
-Scheme = Literal["suffix", "blocks"]
 
 KEY_GAIN, KEY_LOSS = 2.0, 2.0
 """LongPPL's thresholds, in nats."""
@@ -43,7 +41,7 @@ def short_context_tokens(T: int) -> int:
     return max(1, T // 8)
 
 
-def windows(T: int, scheme: Scheme) -> list[Window]:
+def windows(T: int, scheme: GainScheme) -> list[Window]:
     """The short inputs of a row of at least 16 tokens; the scored tokens of all are one stretch to the row's end.
 
     suffix: one input of the last T/4 tokens with S before them, about 1.25 x the cost of the row alone in all.
@@ -59,7 +57,7 @@ def windows(T: int, scheme: Scheme) -> list[Window]:
     return [Window(start=start, first=start + S, stop=start + 2 * S) for start in reversed(starts)]
 
 
-def scored_from(T: int, scheme: Scheme) -> int:
+def scored_from(T: int, scheme: GainScheme) -> int:
     """The first scored token of a row."""
     return windows(T, scheme)[0].first
 

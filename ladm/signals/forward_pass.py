@@ -10,7 +10,7 @@ from ladm.method.attention import causal_attention
 from ladm.method.grid import Ablation, Grid
 from ladm.modeling.attention_function import LayerView
 from ladm.modeling.observer import Observer
-from ladm.signals.context_gain import Scheme
+from ladm.settings.score import GainScheme
 from ladm.signals.gain_losses import GainLosses, gain_losses
 from ladm.signals.layer_cds import Columns, FocusMeasurement, ForwardResult
 from ladm.signals.longattn import distant_attention
@@ -24,7 +24,7 @@ class PassSignals:
     """Which signals a pass is made for, and how each is measured."""
 
     cds: bool
-    gain: Scheme | None
+    gain: GainScheme | None
     longattn: bool
     ablation: Ablation = "none"
     record: str = "layers"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ladm.modeling.observer import Observer
+from ladm.settings.score import GainScheme
 from ladm.signals.context_gain import (
-    Scheme,
     Window,
     continues_earlier_bigram,
     gain_columns,
@@ -48,7 +48,7 @@ def gain_losses(
     on_device_BT: Tensor,
     hidden_BTE: Tensor,
     *,
-    scheme: Scheme,
+    scheme: GainScheme,
     low_memory: bool = False,
 ) -> GainLosses:
     """Losses with the whole row before each token, from the hidden states of its own pass, and with a short context.
