@@ -81,7 +81,7 @@ def test_a_short_row_has_a_score_from_the_pairs_that_it_has() -> None:
         seen.append(inputs.shape)
         return np.where(inputs.shape[1] == 128, 100.0, 60.0) * np.ones(len(inputs))
 
-    found = prolong.score_row(ids, perplexities, most_pairs=prolong.SAMPLED_PAIRS, seed=0)
+    found = prolong.score_row(ids, perplexities, most_pairs=5000, seed=0)
     assert seen == [(3, 128), (3, 256)]
     # Segment 1 has one earlier segment, which is specific; segment 2 gains evenly from two, which is not.
     assert found.score == pytest.approx(0.4 + 1 / 255)
