@@ -12,17 +12,16 @@ from pathlib import Path
 from ladm.calibration.band import intact_band, text_band
 from ladm.calibration.contrast import KINDS, ContrastRow, absent_kinds, contrast_set
 from ladm.calibration.contrast_scores import WITH_SIGMA, WITHOUT_SIGMA, read_contrast_scores
+from ladm.calibration.inputs import open_inputs, require_rows_and_lists
 from ladm.calibration.packages import Halves, split_by_package
 from ladm.calibration.result import CalibrationResult, analyse
 from ladm.calibration.sample import DocumentSample, ListSample, sample_rows
-from ladm.calibration.work_folder import CONTRAST, RUN, open_work_folder, save_contrast
-from ladm.corpus.rows import open_rows
+from ladm.calibration.work_folder import CONTRAST, RUN, claim_work_folder, require_work_folder, save_contrast
 from ladm.errors import LadmError, UsageError, count_of
-from ladm.method.grid import default_span_tokens
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
-from ladm.scoring.row_checks import require_rows, require_tokenizer
+from ladm.scoring.plan import make_plan
 from ladm.scoring.score import score as run_score
 from ladm.settings.calibration import CalibrateSettings, Search
 from ladm.settings.layers import parse_layers
@@ -43,16 +42,22 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     if output.exists():
         raise LadmError(f"{output} exists already; give --output another name")
     folder = work_folder(settings)
-    require_rows(settings.rows, model=settings.model, command="ladm calibrate --rows")
-    facts, rows = model_facts(settings.model), open_rows(settings.rows)
-    require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
-    sample, lists = sample_rows(rows, settings, facts=facts, exclude_domains=settings.exclude_domains)
+    require_rows_and_lists(settings, command="ladm calibrate")
+    require_work_folder(folder, rows=settings.rows)
+    facts = model_facts(settings.model)
+    inputs = open_inputs(settings, facts, rows=settings.rows)
+    sample, lists = sample_rows(
+        inputs.rows, inputs.lists, settings, facts=facts, exclude_domains=settings.exclude_domains
+    )
     facts = facts.at_length(sample.length_tokens)
     _require_layer_within_cost(settings, facts)
-    # Checked before the folder is created, so that a mistake in the settings leaves nothing behind.
-    scoring = _score_settings(settings, sample, folder=folder)
-    open_work_folder(folder, rows=settings.rows)
+    scoring = _score_settings(settings, sample, span_tokens=inputs.span_tokens, folder=folder)
     halves, contrast = make_contrast(sample, lists, span_tokens=scoring.method.span_tokens, seed=settings.seed)
+    for line in inputs.notes:
+        echo(line)
+    # A model or device that cannot be used is refused here; all that is refused at all leaves no folder behind.
+    make_plan(scoring, facts=facts)
+    claim_work_folder(folder)
     echo(
         f"contrast  {count_of(len(contrast), 'row')} of {sample.length_tokens:,} tokens from "
         f"{count_of(len(sample.ids), 'document')}, stored in {folder}"
@@ -128,7 +133,9 @@ def _require_layer_within_cost(settings: CalibrateSettings, facts: ModelFacts) -
         raise UsageError(f"no layer ends within {settings.most_cost:g} of a forward pass; allow more with --max-cost")
 
 
-def _score_settings(settings: CalibrateSettings, sample: DocumentSample, *, folder: Path) -> ScoreSettings:
+def _score_settings(
+    settings: CalibrateSettings, sample: DocumentSample, *, span_tokens: int, folder: Path
+) -> ScoreSettings:
     """Those of the contrast set's run: the method and the device as given, everything else from here."""
     used = settings.scoring | {
         "rows": str(folder / CONTRAST),
@@ -137,8 +144,7 @@ def _score_settings(settings: CalibrateSettings, sample: DocumentSample, *, fold
         # One pass stores what every candidate needs: layers and heads, with sigma and without.
         "record": "forms",
     }
-    used.setdefault("span_tokens", default_span_tokens(sample.length_tokens))
-    scoring = ScoreSettings(**used)
+    scoring = ScoreSettings(**used | {"span_tokens": span_tokens})
     require_spans(scoring, sample.length_tokens)
     return scoring
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,21 +16,27 @@ from ladm.calibration.check_result import CheckResult, draw_check
 from ladm.calibration.contrast import INTACT, KINDS, ContrastRow
 from ladm.calibration.contrast_scores import ContrastScores, read_contrast_scores
 from ladm.calibration.estimates import Estimate, estimate_spearman
+from ladm.calibration.inputs import open_inputs, require_rows_and_lists
+from ladm.calibration.packages import Halves
 from ladm.calibration.result import by_kind, layer_results, uncalibrated
-from ladm.calibration.sample import sample_rows
-from ladm.calibration.work_folder import CONTRAST, RUN, open_work_folder, save_contrast
+from ladm.calibration.sample import DocumentSample, sample_rows
+from ladm.calibration.work_folder import (
+    CONTRAST,
+    RUN,
+    claim_work_folder,
+    removed_when_refused,
+    require_work_folder,
+    save_contrast,
+)
 from ladm.corpus.prepare import Progress as PrepareProgress
 from ladm.corpus.prepare import prepare
-from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError
-from ladm.method.grid import default_span_tokens
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.runs.results import read_scores
 from ladm.runs.sink_layers import median_sink_mass
-from ladm.scoring.plan import load_planned, make_plan
-from ladm.scoring.row_checks import require_tokenizer
+from ladm.scoring.plan import Plan, load_planned, make_plan
 from ladm.scoring.score import score as run_score
 from ladm.settings.calibration import CheckSettings
 from ladm.settings.data import PrepareSettings
@@ -61,17 +68,19 @@ def check(
     from ladm.calibration.sink_words import sink_words
 
     output = Path(settings.output or f"check-{Path(settings.model).name}")
+    require_rows_and_lists(settings, command="ladm check")
+    require_work_folder(output, rows=settings.rows)
     facts = model_facts(settings.model)
-    open_work_folder(output, rows=settings.rows)
-    rows_name = settings.rows or _prepare_packaged_documents(settings, facts, output, echo=echo, progress=preparing)
-    rows = open_rows(rows_name)
-    require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
-    sample, lists = sample_rows(rows, settings, facts=facts, min_documents=MIN_DOCUMENTS)
-    span_tokens = settings.span_tokens or default_span_tokens(sample.length_tokens)
-    facts = facts.at_length(sample.length_tokens)
-    scoring = _score_settings(settings, facts, span_tokens, output)
-    require_spans(scoring, sample.length_tokens)
-    halves, contrast = make_contrast(sample, lists, span_tokens=span_tokens, seed=settings.seed, kinds=CHECKED_KINDS)
+    if settings.rows is not None:
+        prepared = _prepare_check(settings, facts, output, rows=settings.rows, echo=echo)
+        claim_work_folder(output)
+    else:
+        # The documents of the package are prepared in the folder, before anything is known about their rows.
+        with removed_when_refused(output):
+            rows = _prepare_packaged_documents(settings, facts, output, echo=echo, progress=preparing)
+            prepared = _prepare_check(settings, facts, output, rows=rows, echo=echo)
+    sample, halves, contrast, plan = prepared.sample, prepared.halves, prepared.contrast, prepared.plan
+    facts, scoring = plan.facts, prepared.scoring
     for line in contrast_notes(sample, halves, contrast, CHECKED_KINDS):
         echo(line)
     save_contrast(contrast, output)
@@ -81,7 +90,6 @@ def check(
         run, contrast, clusters_of(sample, halves, contrast), num_layers=facts.num_layers, heads=False
     )
     other = _score_other_span(settings, facts, scoring, contrast, output, echo=echo, progress=new_progress())
-    plan = make_plan(scoring, facts=facts)
     candidates = uncalibrated(scores)
     values = {name: candidate.values(scores) for name, candidate in candidates.items()} | scores.counts
     result = CheckResult(
@@ -94,7 +102,7 @@ def check(
         sink_words=sink_words(
             load_planned(plan, plan.hardware.devices[0]), sample.ids, scoring.method.grid(sample.length_tokens)
         ),
-        spans=(span_tokens, other.identity.method.span_tokens) if other else None,
+        spans=(scoring.method.span_tokens, other.identity.method.span_tokens) if other else None,
         spearman=_spearman(run, other, contrast, scores, seed=settings.seed) if other else {},
         layers=list(layer_results(scores, seed=settings.seed)),
         # Nothing is chosen here, so both halves judge.
@@ -104,6 +112,35 @@ def check(
     remove_abandoned(output / JSON_FILE)
     write_whole(output / JSON_FILE, [json_with_checksum(result.to_json())])
     return result, output / PICTURE_FILE
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PreparedCheck:
+    """What a check works with, once nothing is left that could refuse it."""
+
+    sample: DocumentSample
+    halves: Halves
+    contrast: list[ContrastRow]
+    scoring: ScoreSettings
+    plan: Plan
+
+
+def _prepare_check(
+    settings: CheckSettings, facts: ModelFacts, output: Path, *, rows: str, echo: Echo
+) -> _PreparedCheck:
+    """Everything before the first row is scored; writes nothing. Raises whatever `check` raises for its input."""
+    inputs = open_inputs(settings, facts, rows=rows)
+    sample, lists = sample_rows(inputs.rows, inputs.lists, settings, facts=facts, min_documents=MIN_DOCUMENTS)
+    facts = facts.at_length(sample.length_tokens)
+    scoring = _score_settings(settings, facts, inputs.span_tokens, output)
+    require_spans(scoring, sample.length_tokens)
+    halves, contrast = make_contrast(
+        sample, lists, span_tokens=inputs.span_tokens, seed=settings.seed, kinds=CHECKED_KINDS
+    )
+    for line in inputs.notes:
+        echo(line)
+    plan = make_plan(scoring, facts=facts)
+    return _PreparedCheck(sample=sample, halves=halves, contrast=contrast, scoring=scoring, plan=plan)
 
 
 def _score_other_span(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.calibration.contrast import MIN_DOCUMENTS
-from ladm.corpus.rows import Ids, Rows, commonest, open_rows, token_ids
+from ladm.corpus.rows import Ids, Rows, commonest, token_ids
 from ladm.errors import LadmError, RowError, UsageError
 from ladm.modeling.facts import ModelFacts
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
@@ -31,6 +31,7 @@ class DocumentSample:
 
 def sample_rows(
     rows: Rows,
+    lists: Rows | None,
     settings: CalibrateSettings | CheckSettings,
     *,
     facts: ModelFacts,
@@ -48,14 +49,14 @@ def sample_rows(
         exclude_domains=exclude_domains,
         min_documents=min_documents,
     )
-    lists = sample_lists(
-        open_rows(settings.lists) if settings.lists else None,
+    of_lists = sample_lists(
+        lists,
         facts=facts,
         length_tokens=sample.length_tokens,
         domain_key=settings.domain_key,
         package_key=settings.package_key,
     )
-    return sample, lists
+    return sample, of_lists
 
 
 def sample_documents(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from ladm.calibration.contrast import ContrastRow
 from ladm.corpus.rows import open_rows
-from ladm.errors import LadmError
+from ladm.errors import LadmError, StorageError
 from ladm.storage.files import io_errors
 from ladm.storage.output_folder import OutputFolder
 
@@ -17,19 +19,50 @@ _PARTIAL_MARK = r"\.ladm-calibration\.[0-9a-f]+\.partial"
 """The name under which a killed call may have left it."""
 
 
-def open_work_folder(folder: Path, *, rows: str | None) -> None:
-    """Create the folder, or accept one that an earlier call created. Raises LadmError for any other folder."""
-    output = OutputFolder(
-        folder, record=MARK, leftovers=_PARTIAL_MARK, remedy="give an empty folder for the work files"
-    )  # fmt: skip
+def require_work_folder(folder: Path, *, rows: str | None) -> None:
+    """Accept a folder that an earlier call created, or one that can be created. Raises LadmError for any other.
+
+    Nothing is written, so that what is refused later leaves nothing behind.
+    """
+    output = _output_folder(folder)
     if output.is_started:
         return
     # Otherwise a later cleanup of the work files would remove the rows with them.
     if rows is not None and folder.resolve() in (Path(rows).resolve(), *Path(rows).resolve().parents):
         raise LadmError(f"{folder} contains the rows {rows}; give another folder for the work files")
     output.require_own_or_empty()
+
+
+def claim_work_folder(folder: Path) -> bool:
+    """Create the folder, which `require_work_folder` has accepted; returns False where an earlier call created it."""
     # It holds no settings: `save_contrast` compares the contrast set, and `score` what its run was started with.
-    output.claim(b"Work files of ladm calibrate or ladm check; this folder can be removed.\n")
+    content = b"Work files of ladm calibrate or ladm check; this folder can be removed.\n"
+    return not _output_folder(folder).is_started and _output_folder(folder).claim(content)
+
+
+@contextlib.contextmanager
+def removed_when_refused(folder: Path) -> Iterator[None]:
+    """Claim the folder, and remove what a block wrote in it where that refuses the work, unless it was there before."""
+    was_there = folder.exists()
+    is_new = claim_work_folder(folder)
+    try:
+        yield
+    except StorageError:
+        # The same command goes on with what is there.
+        raise
+    except LadmError:
+        if is_new:
+            # The folder was empty when it was claimed: everything in it is from here.
+            shutil.rmtree(folder, ignore_errors=True)
+            if was_there:
+                folder.mkdir(exist_ok=True)
+        raise
+
+
+def _output_folder(folder: Path) -> OutputFolder:
+    return OutputFolder(
+        folder, record=MARK, leftovers=_PARTIAL_MARK, remedy="give an empty folder for the work files"
+    )  # fmt: skip
 
 
 def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:

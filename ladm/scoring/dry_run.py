@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,14 +12,14 @@ import numpy as np
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError, RowError
-from ladm.modeling.facts import model_facts
+from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo
 from ladm.runs.lines import encode_line
 from ladm.runs.records import ScoredRow
 from ladm.scoring.engines.batches import BatchSizes, CheckedRow, checked_row, start_batch
 from ladm.scoring.plan import Plan
 from ladm.scoring.row_checks import plan_for_rows, require_rows
-from ladm.scoring.row_lengths import RowLengths, refusal
+from ladm.scoring.row_lengths import BadIds, RowLengths, find_bad_ids, refusal
 from ladm.scoring.signal_choice import choose_signals
 from ladm.settings.score import ScoreSettings
 from ladm.signals.scorer import Scorer
@@ -38,7 +37,7 @@ class DryRun:
 
     rows_by_length: dict[int, int]
     refused: dict[str, int]
-    """Rows that will have no score, as far as their lengths say, by the type of the error."""
+    """Rows that will have no score, as far as their lengths and ids say, by the type of the error."""
     seconds_by_length: dict[int, float]
     """Seconds a row on one device, as timed."""
     seconds: float
@@ -66,12 +65,13 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
     passes = [choice.of_added(settings, name) for name in choice.added]
     if not choice.only_adds:
         passes.insert(0, choice.of_run(settings))
-    timed = [_time_pass(each, rows, lengths, echo=echo) for each in passes]
+    facts = model_facts(settings.model)
+    bad = find_bad_ids(rows, lengths, vocab_size=facts.vocab_size)
+    timed = [_time_pass(each, rows, facts, bad, echo=echo) for each in passes]
     first, devices = timed[0], timed[0].plan.hardware.devices
-    empty = len(rows) - sum(lengths.counts.values())
     return DryRun(
         rows_by_length=lengths.counts,
-        refused=dict(lengths.refusals(first.plan.settings, first.plan.facts) + Counter(empty=empty)),
+        refused=dict(bad.counts + bad.others.refusals(first.plan.settings, first.plan.facts)),
         seconds_by_length={n: sum(each.seconds_of(n) for each in timed) for n in first.seconds},
         seconds=sum(count * each.seconds_of(n) for each in timed for n, count in each.scored.items()),
         devices=len(devices) if len(devices) > 1 else DEVICES_BEYOND_ONE,
@@ -99,11 +99,16 @@ class _TimedPass:
         return float(np.interp(length, typical, [self.seconds[k] for k in typical])) if length in self.scored else 0.0
 
 
-def _time_pass(settings: ScoreSettings, rows: Rows, lengths: RowLengths, *, echo: Echo) -> _TimedPass:
-    plan, lines = plan_for_rows(settings, rows, model_facts(settings.model))
+def _time_pass(settings: ScoreSettings, rows: Rows, facts: ModelFacts, bad: BadIds, *, echo: Echo) -> _TimedPass:
+    plan, lines = plan_for_rows(settings, rows, facts)
     for line in lines:
         echo(line)
+    lengths = bad.others
     scored = {n: count for n, count in lengths.counts.items() if refusal(n, plan.settings, plan.facts) is None}
+    if not scored:
+        refused = bad.counts + lengths.refusals(plan.settings, plan.facts)
+        reasons = ", ".join(f"{kind} {count:,}" for kind, count in sorted(refused.items()))
+        raise LadmError(f"no row of {rows.name} can be scored: {reasons}")
     seconds, line_bytes = _time(plan, rows, plan.make_scorer()(plan.hardware.devices[0]), lengths)
     return _TimedPass(plan=plan, scored=scored, seconds=seconds, line_bytes=line_bytes)
 
@@ -129,7 +134,8 @@ def _time(plan: Plan, rows: Rows, scorer: Scorer, lengths: RowLengths) -> tuple[
 
 def _timed_rows(rows: Rows, scorer: Scorer, lengths: RowLengths) -> list[CheckedRow]:
     """A row of the least, of the commonest and of the greatest length that can be scored."""
-    order = np.argsort(lengths.tokens, kind="stable")
+    # Those of no tokens, or of bad ids, stand in front; there may be more of them than are tried.
+    order = np.argsort(lengths.tokens, kind="stable")[np.count_nonzero(lengths.tokens == 0) :]
     usual = np.flatnonzero(lengths.tokens == lengths.common)
     chosen: dict[int, CheckedRow] = {}
     for positions in (order, usual, order[::-1]):

@@ -15,7 +15,7 @@ from ladm.modeling.facts import ModelFacts
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.scoring.plan import Hardware, Plan, make_plan
 from ladm.scoring.plan_report import prolong_cost
-from ladm.scoring.row_lengths import RowLengths
+from ladm.scoring.row_lengths import RowLengths, default_span
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import CDS, PROLONG
 from ladm.storage.json_object import read_json_object
@@ -45,16 +45,21 @@ def plan_for_rows(
     lines = []
     has_cds = CDS in settings.signal_names
     if settings.span_tokens is None:
-        settings = replace(settings, span_tokens=default_span_tokens(lengths.common))
-        span = f"{settings.span_tokens} tokens: 1/256 of the commonest length, {lengths.common:,} tokens"
-        lines += [f"spans     {span}"] if has_cds else []
+        span = default_span(lengths, facts)
+        settings = replace(settings, span_tokens=span.span_tokens)
+        lines += [span.line] if has_cds else []
     facts = facts.at_length(_longest_that_fits(lengths, facts))
-    lines += _differing_lengths(lengths)
+    lines += differing_lengths(lengths)
     lines += _refuse_or_count(settings, lengths, facts)
     if PROLONG in settings.signal_names:
         lines.append(prolong_cost(lengths.counts, most_pairs=settings.prolong_pairs))
-    lines += [f"warning   {problem}" for problem in (_padding(rows), _packing(rows)) if problem is not None]
+    lines += warnings_about(rows)
     return make_plan(settings, facts=facts, ask=ask), lines
+
+
+def warnings_about(rows: Rows) -> list[str]:
+    """A line for each of padding and packed documents in the rows, which a score takes for text of one document."""
+    return [f"warning   {problem}" for problem in (_padding(rows), _packing(rows)) if problem is not None]
 
 
 def require_rows(name: str, *, model: str, command: str = "ladm score") -> None:
@@ -97,7 +102,8 @@ def _longest_that_fits(lengths: RowLengths, facts: ModelFacts) -> int:
     return max((length for length in lengths.counts if limit is None or length <= limit), default=0)
 
 
-def _differing_lengths(lengths: RowLengths) -> Iterator[str]:
+def differing_lengths(lengths: RowLengths) -> Iterator[str]:
+    """A line where the rows are not all of one length."""
     if len(lengths.counts) > 1:
         common, shortest, longest = lengths.common, min(lengths.counts), max(lengths.counts)
         yield (

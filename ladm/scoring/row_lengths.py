@@ -1,4 +1,4 @@
-"""Tokens of every row -> how many rows there are of a length, and which will have no score. Imports no torch."""
+"""Lengths and ids of rows -> the default span, and the rows that will have no score, by reason. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.rows import commonest
+from ladm.corpus.rows import Rows, commonest, token_ids
+from ladm.errors import RowError
+from ladm.method.grid import default_span_tokens
 from ladm.modeling.facts import ModelFacts
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import CDS, CONTEXT_GAIN, LONGATTN, PROLONG, TEXT
 from ladm.signals.prolong import number_of_segments
 from ladm.signals.scorer import LEAST_TOKENS
+
+MOST_IDS, MOST_ROWS = 1 << 29, 100_000
+"""Of larger data a part, drawn at random, is looked at for ids that no row may have: all would take hours."""
+_ROWS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,12 @@ class RowLengths:
     def common(self) -> int:
         return commonest(self.tokens)
 
+    def common_within(self, facts: ModelFacts) -> int:
+        """The commonest length among the rows that the model has positions for, or else its number of positions."""
+        if facts.max_tokens is None:
+            return self.common
+        return commonest(self.tokens[self.tokens <= facts.max_tokens]) or min(self.common, facts.max_tokens)
+
     def refusals(self, settings: ScoreSettings, facts: ModelFacts) -> Counter[str]:
         """How many rows will have no score, by the type of the error, as far as their lengths say."""
         found: Counter[str] = Counter()
@@ -41,6 +53,26 @@ class RowLengths:
             if kind is not None:
                 found[kind] += count
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultSpan:
+    """The tokens of a span where no flag says them."""
+
+    span_tokens: int
+    length_tokens: int
+    """The commonest length, of which it is 1/256."""
+
+    @property
+    def line(self) -> str:
+        """What is printed of it."""
+        return f"spans     {self.span_tokens} tokens: 1/256 of the commonest length, {self.length_tokens:,} tokens"
+
+
+def default_span(lengths: RowLengths, facts: ModelFacts) -> DefaultSpan:
+    """The default span for rows: the same in every command that scores them."""
+    common = lengths.common_within(facts)
+    return DefaultSpan(span_tokens=default_span_tokens(common), length_tokens=common)
 
 
 def refusal(length: int, settings: ScoreSettings, facts: ModelFacts) -> str | None:
@@ -59,3 +91,44 @@ def refusal(length: int, settings: ScoreSettings, facts: ModelFacts) -> str | No
     if CDS in signals and not settings.method.grid(length).J:
         return "too_short"
     return "too_short" if length < LEAST_TOKENS and {CONTEXT_GAIN, LONGATTN} & set(signals) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadIds:
+    """Rows without ids of the vocabulary, by the type of the error, and all lengths with 0 for those that were seen."""
+
+    counts: Counter[str]
+    """Of all rows; where only a part of them was looked at, in proportion."""
+    others: RowLengths
+
+
+def find_bad_ids(rows: Rows, lengths: RowLengths, *, vocab_size: int) -> BadIds:
+    """Read the ids, and count the rows that will have no score because of them."""
+    has_ids = np.flatnonzero(lengths.tokens > 0)
+    share = min(1.0, MOST_ROWS / max(len(has_ids), 1), MOST_IDS / max(int(lengths.tokens.sum()), 1))
+    count = max(int(len(has_ids) * share), min(len(has_ids), 1))
+    # At random, because files and domains often alternate; the same draw for the same rows.
+    looked_at = np.sort(np.random.default_rng(0).choice(has_ids, count, replace=False)) if share < 1 else has_ids
+    counts = Counter(_problems(rows, np.flatnonzero(lengths.tokens == 0), vocab_size).values())
+    problems = _problems(rows, looked_at, vocab_size)
+    for kind, found in Counter(problems.values()).items():
+        counts[kind] += round(found * len(has_ids) / count)
+    others = lengths.tokens.copy()
+    others[list(problems)] = 0
+    return BadIds(counts=counts, others=RowLengths(others))
+
+
+def _problems(rows: Rows, positions: npt.NDArray[np.int64], vocab_size: int) -> dict[int, str]:
+    """The type of the error of each of these rows that has one."""
+    found: dict[int, str] = {}
+    # Neighbouring positions are read together: one read of a block costs hardly more than one of a row.
+    for run in np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1):
+        # Of no positions `np.split` makes one run of none, which has no part.
+        for start in range(0, len(run), _ROWS_AT_A_TIME):
+            part = run[start : start + _ROWS_AT_A_TIME].tolist()
+            for row in rows.read(part[0], part[-1] + 1):
+                try:
+                    token_ids(row, vocab_size=vocab_size)
+                except RowError as error:
+                    found[row.position] = error.kind
+    return found
