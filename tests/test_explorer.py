@@ -42,6 +42,7 @@ def small_run(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Path:
     rows = topical_rows(golden, [700, 650, 600, 550, 512, 40])
     for row in rows:
         row["text"] = f"\n\n  {row['text']}\n\nsecond line\nthird\nfourth\nfifth"
+        row["source"] = f"corpus/part-{row['index']}.jsonl line 7"
     assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
     return tmp_path / "run"
 
@@ -66,6 +67,7 @@ def large_run(small_run: Path, tmp_path: Path) -> Callable[..., Path]:
             "position": np.arange(count)[::-1], "num_tokens": np.full(count, 3), "index": np.arange(count),
             "chunked_index": pa.nulls(count, pa.int64()), "meta": [metas[k] for k in rng.integers(0, 60, count)],
             "id": [f"https://example.org/a/long/address/of/a/document/{k:09d}" for k in range(count)],
+            "source": [f"{'<' * 300}/part-7.jsonl line {k}" for k in range(count)],
         }  # fmt: skip
         path = folder / "scores.parquet"
         pq.write_table(pa.table(table | signals), path, write_page_checksum=True, row_group_size=1000)
@@ -87,11 +89,12 @@ def test_counts_and_texts_of_a_small_run(ladm: Any, small_run: Path) -> None:
     assert {"length", "robust", "copy_share"} <= set(names)
     assert "random" not in names
     for document, row in zip(data["documents"], table, strict=True):
-        rank, tokens, domain, _, name, meta, text, values = document
+        rank, tokens, domain, _, name, meta, text, values, source = document
         assert (rank, tokens, name) == (row["rank"], row["num_tokens"], str(row["index"]))
         assert data["domains"][domain] in meta
         assert text == f"document {row['index']}\nsecond line\nthird\nfourth"
         assert values[0] == pytest.approx(row["score"], rel=1e-5)
+        assert source == f"corpus/part-{row['index']}.jsonl line 7"
     for column in data["columns"]:
         assert sum(map(sum, column["documents"])) == 5
         assert sum(map(sum, column["tokens"])) == 700 + 650 + 600 + 550 + 512
@@ -206,6 +209,8 @@ def test_a_page_of_many_documents_stays_small(ladm: Any, large_run: Any, monkeyp
     drawn = [document[2] for document in data["documents"] if document[3]]
     assert {drawn.count(domain) for domain in range(25)} == {32}
     assert all(document[6].startswith("<日本") for document in data["documents"])
+    # Of a long place the end is shown, which names the file and the line.
+    assert all(re.fullmatch(r"…<*/part-7\.jsonl line \d+", document[8]) for document in data["documents"])
 
 
 def test_reading_a_run_holds_a_part_of_it_at_a_time(large_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,7 +237,7 @@ def test_every_control_has_a_name(browser: Browser, page: Path) -> None:
     controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in roles]
     found = {(node["role"]["value"], node.get("name", {}).get("value", "")) for node in controls}
     assert {role for role, _ in found} >= {"combobox", "slider", "radio", "button", "searchbox", "image", "table"}
-    assert ("searchbox", "Search in ids, texts and metadata") in found
+    assert ("searchbox", "Search in ids, sources, texts and metadata") in found
     assert ("combobox", "Column") in found
     unnamed = [role for role, name in found if not name and role not in ("table", "list")]
     assert unnamed == []

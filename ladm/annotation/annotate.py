@@ -56,7 +56,7 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
     with stop_on_signals(folder) as signals, locked(folder):
         columns = _text_columns(settings, rows, folder)
         identity = run.identity.with_text(columns.how())
-        made = resume_or_grow(folder, identity, first_rows=rows.identity_of_first, is_shared=False, echo=echo)
+        made = resume_or_grow(folder, identity, rows=rows, is_shared=False, echo=echo)
         store_unigrams(folder, columns)
         made.adopt_shared()
         already_finished = made.is_finished

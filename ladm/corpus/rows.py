@@ -6,8 +6,7 @@ Reads what `datasets` saved to disk, or a Hub id. Columns: `input_ids`, and `met
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import xxhash
 from ladm.corpus.data_set import load_split, reading_rows
 from ladm.corpus.meta import jsonable, look_up
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
+from ladm.corpus.row_identity import RowDigests
 from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, RowError
 from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NAME_COLUMNS
@@ -54,6 +54,7 @@ class Rows:
         self._dataset = dataset
         named = [column for column in NAME_COLUMNS if column in names and _is_name(dataset, column)]
         self._named = dataset.select_columns(named) if named else None
+        self._digested: dict[int, RowDigests] = {}
         self._count = len(dataset) if limit is None else min(limit, len(dataset))
         if self._count == 0:
             raise LadmError(f"{name} has no rows")
@@ -199,30 +200,31 @@ class Rows:
 
     def identity(self) -> dict[str, Any]:
         """Number of rows and a digest of their ids, indices and meta, in order."""
-        return self.identity_of_first(self._count)
+        return {"rows": self._count, "xxh3_128": self._digests(self._count).rows}
 
-    def identity_of_first(self, count: int) -> dict[str, Any]:
-        """What `identity` would give if there were only the first `count` rows."""
-        digest = xxhash.xxh3_128()
-        for start in range(0, count, IDENTITY_BLOCK_ROWS):
-            with reading_rows(self.name):
-                for content in self._content(start, min(start + IDENTITY_BLOCK_ROWS, count)):
-                    digest.update(content)
-        return {"rows": count, "xxh3_128": digest.hexdigest()}
+    def content(self) -> str:
+        """A digest of the same that stays when rows with other keys of `meta` are added to the data set."""
+        return self._digests(self._count).content
 
-    def _content(self, start: int, stop: int) -> Iterator[bytes]:
-        """Bytes that stand for the rows, the same however the data set is stored."""
-        carried = {} if self._carried is None else self._carried[start:stop]
-        yield json.dumps([carried.get(column) for column in _CARRIED], sort_keys=True, default=str).encode()
-        ids = self._ids[start:stop]["input_ids"].combine_chunks()
-        if not is_integer_list(ids.type) or ids.flatten().null_count:
-            yield json.dumps(ids.to_pylist(), default=str).encode()
-            return
-        lengths = pc.list_value_length(ids).fill_null(-1).to_numpy(zero_copy_only=False)
-        yield lengths.astype("<i8").tobytes()
-        values = ids.flatten().to_numpy(zero_copy_only=False)
-        small = values.dtype.itemsize <= 4 or not len(values) or (values.min() >= 0 and values.max() < 2**31)
-        yield values.astype("<i4" if small else "<i8", copy=False).tobytes()
+    def begin_with(self, data: Mapping[str, Any], *, content: str | None) -> bool:
+        """Are the first rows, or all, those that once had the identity `data`, or the digest `content`?"""
+        count = data.get("rows")
+        if not isinstance(count, int) or count > self._count:
+            return False
+        digests = self._digests(count)
+        return digests.rows == data.get("xxh3_128") or digests.content == content
+
+    def _digests(self, count: int) -> RowDigests:
+        """The digests of the first `count` rows; what was computed is remembered, since it reads all of them."""
+        if count not in self._digested:
+            digests = RowDigests(_CARRIED)
+            for start in range(0, count, IDENTITY_BLOCK_ROWS):
+                stop = min(start + IDENTITY_BLOCK_ROWS, count)
+                with reading_rows(self.name):
+                    carried = {} if self._carried is None else self._carried[start:stop]
+                    digests.add(carried, self._ids[start:stop]["input_ids"].combine_chunks())
+            self._digested[count] = digests
+        return self._digested[count]
 
 
 def commonest(lengths: npt.NDArray[np.int64]) -> int:

@@ -32,8 +32,8 @@ AROUND_CUT_WITHOUT_SCRIPT = 12
 MOST_CHARACTERS, MOST_LINES = 280, 4
 MOST_ID_CHARACTERS = 10_000
 """Of an id, which is cut where it is shown; whole in the list of ids that the page offers."""
-TEXT_BYTES, META_BYTES = 500, 250
-"""Of a text and of metadata on the page, as JSON writes them: what a document of emoji or of `<` may take."""
+TEXT_BYTES, META_BYTES, SOURCE_BYTES = 500, 250, 200
+"""Of a text, of metadata and of a source on the page, as JSON writes them: what one of emoji or of `<` may take."""
 ROWS_AT_A_TIME = 32
 
 
@@ -55,6 +55,8 @@ class SampledDocument:
     domain: int
     """Index of its domain among those of the explorer."""
     id: str
+    source: str
+    """The file and line or row that it was read from; empty where the run does not have it."""
     meta: str
     is_random: bool
     is_around_cut: bool
@@ -115,7 +117,7 @@ def read_documents(
     run: Run, chosen: ChosenDocuments, *, overview: RunOverview, domains_N: npt.NDArray[Any]
 ) -> list[SampledDocument]:
     """The chosen documents, best first, without their texts."""
-    names = [name for name in ("id", "index", "chunked_index") if name in columns_of(run.folder)]
+    names = [name for name in ("id", "source", "index", "chunked_index") if name in columns_of(run.folder)]
     documents: list[SampledDocument] = []
     start, wanted = 0, np.array(chosen.places, dtype=np.int64)
     for batch in score_batches(run.folder, [*names, "meta"]):
@@ -131,6 +133,7 @@ def read_documents(
                     num_tokens=overview.num_tokens[k],
                     domain=int(domains_N[k]),
                     id=in_one_line(label_id(row, position)),
+                    source=_end(in_one_line(row.get("source") or "")),
                     meta=fitted(clean(readable_meta(json.loads(row["meta"])), 200), META_BYTES),
                     is_random=k in chosen.random,
                     is_around_cut=k in chosen.around,
@@ -138,6 +141,11 @@ def read_documents(
             )
         start += len(batch)
     return documents
+
+
+def _end(source: str) -> str:
+    """The end of a place, where the file's name and the line are, in no more bytes than `fitted` allows."""
+    return fitted(source[::-1], SOURCE_BYTES)[::-1]
 
 
 def add_texts(run: Run, documents: list[SampledDocument], name: str | None) -> str | None:

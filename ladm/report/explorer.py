@@ -81,7 +81,7 @@ class Explorer:
         rows = [
             [
                 document.rank, document.num_tokens, document.domain, int(document.is_random), document.id,
-                document.meta, document.text, [document.values[name] for name in names],
+                document.meta, document.text, [document.values[name] for name in names], document.source,
             ]
             for document in self.documents
         ]  # fmt: skip

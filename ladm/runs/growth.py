@@ -7,10 +7,9 @@ The first 1,000 rows of the second command must be, by their digest, those of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, count_of
 from ladm.progress import Echo
 from ladm.runs.folder import Run
@@ -19,11 +18,8 @@ from ladm.runs.layout import IDENTITY_FILE, RESULT_FILES
 from ladm.storage.files import io_errors, sync_folder, write_whole
 from ladm.storage.json_object import json_with_checksum
 
-DataOf = Callable[[int], dict[str, Any]]
-"""The identity of the first N rows, as `Rows.identity` gives it."""
 
-
-def resume_or_grow(folder: Path, wanted: RunIdentity, *, first_rows: DataOf, is_shared: bool, echo: Echo) -> Run:
+def resume_or_grow(folder: Path, wanted: RunIdentity, *, rows: Rows, is_shared: bool, echo: Echo) -> Run:
     """Create the run in `folder`, resume it, or give it the rows that it lacks.
 
     Raises LadmError as `Run.create_or_resume`, and where launches that share the run would have to add rows.
@@ -31,9 +27,9 @@ def resume_or_grow(folder: Path, wanted: RunIdentity, *, first_rows: DataOf, is_
     if not (folder / IDENTITY_FILE).is_file():
         return Run.create_or_resume(folder, wanted)
     had = Run.read(folder).identity
-    is_grown = had.num_rows < wanted.num_rows and first_rows(had.num_rows) == had.data
-    if not is_grown and had.data != wanted.data:
+    if had.data != wanted.data and not rows.begin_with(had.data, content=had.rows_content):
         return Run.create_or_resume(folder, wanted)
+    is_grown = had.num_rows < wanted.num_rows
     # The size of a unit follows from the number of rows when a run is created, and stays when there are more. With
     # the rows that it has: anything else that differs is refused before the run is changed.
     run = Run.create_or_resume(folder, RunIdentity(wanted.content | {"unit_rows": had.unit_rows, "data": had.data}))
@@ -67,5 +63,7 @@ def _grow(run: Run, wanted: RunIdentity) -> Run:
         if last.stop - last.start < run.unit_rows and run.sealed_path(last).exists():
             run.sealed_path(last).replace(run.open_path(last))
             sync_folder(run.open_path(last).parent)
-        write_whole(run.folder / IDENTITY_FILE, [json_with_checksum(run.identity.content | {"data": wanted.data})])
+        about = run.identity.about | {"rows_content": wanted.rows_content}
+        grown = run.identity.content | {"data": wanted.data, "about": about}
+        write_whole(run.folder / IDENTITY_FILE, [json_with_checksum(grown)])
     return Run.read(run.folder)

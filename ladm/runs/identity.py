@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind, Method
 from ladm.method.reduction import Reduction, kept_column
@@ -205,6 +206,15 @@ class RunIdentity:
         return cast(dict[str, str], self.content["versions"])
 
     @property
+    def rows_content(self) -> str | None:
+        """The digest by which the run's rows are recognised among more, see `Rows.content`; older runs have none."""
+        return cast(str | None, self.about.get("rows_content"))
+
+    def has_rows(self, rows: Rows) -> bool:
+        """Are these the rows that the run is of, whatever keys the meta of rows behind them has added?"""
+        return len(rows) == self.num_rows and rows.begin_with(self.data, content=self.rows_content)
+
+    @property
     def about(self) -> dict[str, Any]:
         """For people: where rows and model were. Not compared on resume."""
         return cast(dict[str, Any], self.content.get("about", {}))
@@ -249,6 +259,7 @@ class RunIdentity:
         # Model and tokenizer are those of the run, for whoever asks which rows of which model these are.
         same = {name: self.content.get(name, {}) for name in ("model", "tokenizer", "data", "unit_rows")}
         about = {name: self.about.get(name, "") for name in ("rows", "model")}
+        about |= {"rows_content": self.rows_content} if self.rows_content is not None else {}
         return RunIdentity(
             {"format": FORMAT, **made_of, **same, "dtype": "float32", "backend": backend, "about": about}
         )

@@ -161,7 +161,7 @@ def _verify_identity(run: Run) -> Iterator[str]:
     except LadmError as error:
         yield f"the model cannot be compared: {error}"
     try:
-        if open_rows(run.identity.rows_name, limit=run.num_rows).identity() != run.identity.data:
+        if not run.identity.has_rows(open_rows(run.identity.rows_name, limit=run.num_rows)):
             yield f"the rows {run.identity.rows_name} are no longer those that were scored"
     except LadmError as error:
         yield f"the rows cannot be compared: {error}"

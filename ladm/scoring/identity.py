@@ -50,6 +50,7 @@ def identity_of(plan: Plan, rows: Rows, *, machine: dict[str, Any]) -> RunIdenti
         unit_rows=unit_rows_for(len(rows)),
         about={
             "rows": absolute_name(rows.name),
+            "rows_content": rows.content(),
             "model": absolute_name(plan.facts.name),
             "batch_size": plan.settings.batch_size,
             # For `ladm select --within profile`, which looks for the band there.

@@ -153,6 +153,8 @@ class _Command:
         # Before anything is removed: a command that cannot work must not cost the run that is there.
         identity = identity_of(plan, self.rows, machine=self.machine())
         if beside is not None:
+            if beside.has_rows(self.rows):
+                identity = RunIdentity(identity.content | {"data": beside.data})
             _require_same_rows_and_model(folder, beside, identity)
             if plan.text is not None:
                 # As `ladm annotate` would add them, so that either command goes on with what the other started.
@@ -160,9 +162,7 @@ class _Command:
         if plan.settings.overwrite and (folder / IDENTITY_FILE).exists():
             delete_run(folder)
         is_shared = plan.placement is not None
-        run = resume_or_grow(
-            folder, identity, first_rows=self.rows.identity_of_first, is_shared=is_shared, echo=self.echo
-        )
+        run = resume_or_grow(folder, identity, rows=self.rows, is_shared=is_shared, echo=self.echo)
         if plan.text is not None:
             store_unigrams(folder, plan.text)
         if not is_shared:

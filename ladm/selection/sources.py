@@ -69,7 +69,7 @@ def open_rows_of(run: Run, name: str | None) -> Rows:
     except LadmError as error:
         raise LadmError(str(error) if name else f"{error}; give --rows where they are now") from None
     # By content: positions of other rows would select other documents without any error.
-    if rows.identity() != run.identity.data:
+    if not run.identity.has_rows(rows):
         raise LadmError(f"{place} are not the rows that {run.folder} scored: their content differs")
     return rows
 

@@ -4,8 +4,8 @@
   const data = JSON.parse(document.getElementById("x-data").textContent);
   const at = (id) => document.getElementById(id);
   const { columns, domains, subset } = data;
-  const documents = data.documents.map(([rank, tokens, domain, random, id, meta, text, values]) => (
-    { rank, tokens, domain, random, id, meta, text, values, words: `${id}\n${meta}\n${text}\n${domains[domain]}`.toLowerCase() }));
+  const documents = data.documents.map(([rank, tokens, domain, random, id, meta, text, values, source]) => (
+    { rank, tokens, domain, random, id, meta, text, values, source, words: `${id}\n${source}\n${meta}\n${text}\n${domains[domain]}`.toLowerCase() }));
   // Lengths that are all the same are no second axis.
   const isSpread = ({ documents: counts }) => counts[0].filter((_, b) => counts.some((of) => of[b])).length > 1;
   const byCut = subset ? columns.findIndex((column) => column.name === subset.by) : -1;
@@ -174,6 +174,7 @@
       const values = columns.map((column, c) => make("li", {}, `${column.name} `, make("b", {}, figure(found.values[c], c))));
       const more = make("div", { class: "more" }, make("ul", { class: "values" }, ...values));
       if (found.meta) more.prepend(make("p", { class: "soft" }, bdi(found.meta)));
+      if (found.source) more.prepend(make("p", { class: "soft" }, bdi(found.source)));
       if (found.text) more.prepend(make("div", { class: "lines", dir: "auto" }, found.text));
       details.append(more);
     });
