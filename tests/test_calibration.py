@@ -64,7 +64,7 @@ def own_packages(count: int) -> list[str]:
 
 
 @given(st.integers(32, 50), st.integers(64, 200), st.integers(0, 5))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_pasted_rows_hold_the_same_tokens_from_different_documents(count: int, tokens: int, seed: int) -> None:
     names = own_packages(count)
     halves = split_by_package(names, names, seed=seed)

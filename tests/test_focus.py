@@ -148,7 +148,7 @@ def test_a_span_with_one_earlier_span_is_left_out_unless_sigma_is_dropped() -> N
     seed=st.integers(0, 9),
     heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
 )
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_the_released_focus_of_a_span_on_everything_before_it_sums_to_l(
     T: int,
     l: int,
@@ -168,7 +168,7 @@ def test_the_released_focus_of_a_span_on_everything_before_it_sums_to_l(
 
 
 @given(order=st.permutations(range(4)), variant=st.sampled_from(["paper", "released"]))
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30)
 def test_permuting_heads_changes_nothing(order: list[int], variant: str) -> None:
     q, k = random_qk(4, 4, 100, 8, seed=3)
     grid = grid_of(100, variant=variant, l=4, n0=6)

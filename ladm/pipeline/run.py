@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import fsspec
-import pyarrow.parquet as pq
-
-from ladm.corpus.data_set import load_split
-from ladm.corpus.missing_keys import require_keys
-from ladm.corpus.other_stages import require_documents
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import open_rows
-from ladm.corpus.sources import Source, find_sources
-from ladm.corpus.tokenization import load_tokenizer
-from ladm.errors import LadmError, count_of
-from ladm.modeling.facts import ModelFacts, model_facts
-from ladm.modeling.model_files import HUB_ID, hub_name
+from ladm.errors import LadmError
+from ladm.modeling.facts import model_facts
 from ladm.pipeline.job import JobFolder
-from ladm.pipeline.look import UNKNOWN, choose_length, domain_flags, find_domains, look_at, require_domains
+from ladm.pipeline.look import domain_flags, require_domains
+from ladm.pipeline.resolve import is_rows, resolve
 from ladm.pipeline.timing import PartTimer
-from ladm.progress import Echo, Progress, silent
+from ladm.progress import Echo, Progress
 from ladm.report.page import write_report
 from ladm.runs.results import Summary
 from ladm.scoring.score import score
@@ -37,8 +28,6 @@ from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings
 from ladm.storage.locks import locked
-
-ID_COLUMN = "input_ids"
 
 
 class Bars(Protocol):
@@ -85,7 +74,7 @@ def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
     was_started = folder.is_started
     if not was_started:
         folder.require_free()
-        job = _resolve(settings, model_facts(settings.model), echo)
+        job = resolve(settings, model_facts(settings.model), echo)
         # Written before any row: a resume must use the length that was found, whatever the documents are by then.
         folder.start(job)
     # A second launch of the same job would otherwise prepare and select beside this one.
@@ -102,76 +91,9 @@ def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
         echo(f"{folder.path} was started before; resuming it")
         return job
     echo(f"{folder.path} was started before and has no rows yet; starting again")
-    job = _resolve(settings, model_facts(settings.model), echo)
+    job = resolve(settings, model_facts(settings.model), echo)
     folder.replace(job)
     return job
-
-
-def _resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
-    """The settings with everything that was left open."""
-    require_documents(settings.sources)
-    if is_rows(settings):
-        echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")
-        return settings
-    sources = _sources(settings, echo=echo)
-    echo(f"sources   {len(sources):,} ({_kinds(sources)})")
-    tokenizer = load_tokenizer(settings.tokenizer or settings.model, bos=settings.bos)
-    _require_keys(settings, sources)
-    echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
-    if settings.length is not None and (settings.domain_key is not None or settings.domain is not None):
-        return settings
-    sample = look_at(sources, text_key=settings.text_key)
-    found: dict[str, Any] = {}
-    if settings.length is None:
-        length, share = choose_length(sample, tokenizer, text_key=settings.text_key, most=facts.max_tokens)
-        found["length"] = length
-        echo(
-            f"length    {length:,} tokens: documents of at least that many have {share:.0%} of the tokens "
-            f"(of {len(sample.documents):,} documents looked at)"
-        )
-    if settings.domain_key is None and settings.domain is None:
-        domains = find_domains(sample)
-        found["domain_key"] = domains.key or NO_DOMAINS
-        # Of a key that was found in a part of the documents, one without it must not stop the job.
-        found["domain"] = UNKNOWN if domains.key else None
-        values = f"{domains.key}: {count_of(domains.values, 'value')}"
-        echo(f"domains   {values if domains.key else 'none found: all documents are one domain'}")
-    return dataclasses.replace(settings, **found)
-
-
-def _require_keys(settings: Any, sources: list[Source]) -> None:
-    """Raise LadmError, with the keys there are, where the documents lack the keys that the flags say."""
-    key, domain = domain_flags(settings.domain_key)
-    require_keys(prepare_settings(settings, rows="rows", length=1, domain_key=key, domain=domain), sources)
-
-
-def _kinds(sources: list[Source]) -> str:
-    return " and ".join(sorted({source.kind for source in sources}))
-
-
-def is_rows(settings: Any) -> bool:
-    """Is the source a data set of token ids, to be scored without another tokenisation? --length says no."""
-    if len(settings.sources) != 1 or settings.length is not None:
-        return False
-    (name,) = settings.sources
-    is_local = Path(name).is_dir()
-    if not is_local and (Path(name).exists() or not HUB_ID.fullmatch(hub_name(name)[0])):
-        return False
-    sources = _sources(settings)
-    if is_local:
-        return sources[0].kind == "dataset" and ID_COLUMN in load_split(name, split=settings.split).column_names
-    if sources[0].kind != "parquet":
-        return False
-    # Of the Hub the columns alone: a whole data set may be terabytes.
-    with fsspec.open(sources[0].name, "rb") as file:
-        return ID_COLUMN in pq.read_schema(file).names
-
-
-def _sources(settings: Any, *, echo: Echo = silent) -> list[Source]:
-    return find_sources(
-        list(settings.sources), output=Path(settings.output), config=settings.hub_config, split=settings.split,
-        echo=echo,
-    )  # fmt: skip
 
 
 @dataclass(kw_only=True)

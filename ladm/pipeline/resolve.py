@@ -1,0 +1,92 @@
+"""The settings of a job, some left open -> all of them: length and domain key are found in the documents."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow.parquet as pq
+
+from ladm.corpus.data_set import load_split
+from ladm.corpus.missing_keys import require_keys
+from ladm.corpus.other_stages import require_documents
+from ladm.corpus.sources import Source, find_sources
+from ladm.corpus.tokenization import load_tokenizer
+from ladm.errors import count_of
+from ladm.modeling.facts import ModelFacts
+from ladm.modeling.model_files import HUB_ID, hub_name
+from ladm.pipeline.look import UNKNOWN, choose_length, domain_flags, find_domains, look_at
+from ladm.progress import Echo, silent
+from ladm.settings.common import NO_DOMAINS
+from ladm.settings.pipeline import prepare_settings
+
+ID_COLUMN = "input_ids"
+
+
+def resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
+    """The settings with everything that was left open."""
+    require_documents(settings.sources)
+    if is_rows(settings):
+        echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")
+        return settings
+    sources = _sources(settings, echo=echo)
+    echo(f"sources   {len(sources):,} ({_kinds(sources)})")
+    tokenizer = load_tokenizer(settings.tokenizer or settings.model, bos=settings.bos)
+    _require_keys(settings, sources)
+    echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
+    if settings.length is not None and (settings.domain_key is not None or settings.domain is not None):
+        return settings
+    sample = look_at(sources, text_key=settings.text_key)
+    found: dict[str, Any] = {}
+    if settings.length is None:
+        length, share = choose_length(sample, tokenizer, text_key=settings.text_key, most=facts.max_tokens)
+        found["length"] = length
+        echo(
+            f"length    {length:,} tokens: documents of at least that many have {share:.0%} of the tokens "
+            f"(of {len(sample.documents):,} documents looked at)"
+        )
+    if settings.domain_key is None and settings.domain is None:
+        domains = find_domains(sample)
+        found["domain_key"] = domains.key or NO_DOMAINS
+        # Of a key that was found in a part of the documents, one without it must not stop the job.
+        found["domain"] = UNKNOWN if domains.key else None
+        values = f"{domains.key}: {count_of(domains.values, 'value')}"
+        echo(f"domains   {values if domains.key else 'none found: all documents are one domain'}")
+    return dataclasses.replace(settings, **found)
+
+
+def _require_keys(settings: Any, sources: list[Source]) -> None:
+    """Raise LadmError, with the keys there are, where the documents lack the keys that the flags say."""
+    key, domain = domain_flags(settings.domain_key)
+    require_keys(prepare_settings(settings, rows="rows", length=1, domain_key=key, domain=domain), sources)
+
+
+def _kinds(sources: list[Source]) -> str:
+    return " and ".join(sorted({source.kind for source in sources}))
+
+
+def is_rows(settings: Any) -> bool:
+    """Is the source a data set of token ids, to be scored without another tokenisation? --length says no."""
+    if len(settings.sources) != 1 or settings.length is not None:
+        return False
+    (name,) = settings.sources
+    is_local = Path(name).is_dir()
+    if not is_local and (Path(name).exists() or not HUB_ID.fullmatch(hub_name(name)[0])):
+        return False
+    sources = _sources(settings)
+    if is_local:
+        return sources[0].kind == "dataset" and ID_COLUMN in load_split(name, split=settings.split).column_names
+    if sources[0].kind != "parquet":
+        return False
+    # Of the Hub the columns alone: a whole data set may be terabytes.
+    with fsspec.open(sources[0].name, "rb") as file:
+        return ID_COLUMN in pq.read_schema(file).names
+
+
+def _sources(settings: Any, *, echo: Echo = silent) -> list[Source]:
+    return find_sources(
+        list(settings.sources), output=Path(settings.output), config=settings.hub_config, split=settings.split,
+        echo=echo,
+    )  # fmt: skip
