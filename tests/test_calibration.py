@@ -398,7 +398,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
 COMMON = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "8")
 
 
-@pytest.mark.parametrize("search", ["layers", "heads", "signed"])
+@pytest.mark.parametrize("search", ["layers", pytest.param("heads", marks=pytest.mark.slow), "signed"])
 def test_calibrate_then_score_with_the_profile(ladm: Run, rows: str, tmp_path: Path, search: str) -> None:
     profile = tmp_path / "p.yaml"
     command = ("calibrate", *COMMON, "--rows", rows, "--output", profile, "--exclude-domain", "lists")
@@ -536,6 +536,7 @@ def test_layers_with_a_window_are_left_out(ladm: Run, rows: str, windowed: str, 
     assert json.loads((tmp_path / "check" / "run" / "run.json").read_text())["layers"] == [0, 2]
 
 
+@pytest.mark.slow
 def test_a_profile_separates_new_documents_of_the_kind_it_was_calibrated_on(ladm: Run, tmp_path: Path) -> None:
     """From documents to AUC by the commands alone: repeated tunes, calibrated on some and judged on others.
 

@@ -301,6 +301,7 @@ def test_the_example_of_a_signal(talking: Path, mixed_rows: str) -> None:
     assert out[4].split("\t")[1].startswith("id 1000000 at token 300 is outside")
 
 
+@pytest.mark.slow
 def test_the_example_for_slurm(mixed_rows: str, tmp_path: Path) -> None:
     """With an `srun` that starts the tasks of one node here: two share the run, one writes the results."""
     (tmp_path / "srun").write_text(

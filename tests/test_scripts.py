@@ -136,6 +136,7 @@ def test_published_settings_are_those_of_the_paper_in_float16() -> None:
     assert all({"index", "chunked_index", "score", "meta"} == set(line) for line in expected)
 
 
+@pytest.mark.slow
 def test_full_run_scores_and_selects(stand_in: dict[str, Any]) -> None:
     done = shell("launch.sh", stand_in["ROWS"], stand_in["OUTPUT"], stand_in["MODEL"], "4k",
                  CONFIG=stand_in["CONFIG"], DEVICE="cpu")  # fmt: skip

@@ -91,7 +91,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ["script", pytest.param("module", marks=pytest.mark.slow)])
 def test_modules_in_the_working_folder_are_never_imported(
     save_rows: Any, golden: Any, tmp_path: Path, program: str
 ) -> None:

@@ -90,7 +90,7 @@ def test_what_is_printed_and_written(ladm: Command, golden_lm: Path, rows: str, 
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("torn", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_stop_changes_no_bit(
     ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
 ) -> None:

@@ -303,6 +303,7 @@ def test_launches_that_share_a_run_reset_nothing(ladm: Run, made: tuple[str, Pat
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_score_in_two_processes_and_as_a_shard_gives_the_same_bytes(
     ladm: Run, made: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
