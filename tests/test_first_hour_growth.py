@@ -66,6 +66,10 @@ def test_rows_and_their_run_grow_by_documents_with_other_keys(
     assert ladm("select", run, "--documents", "2", "-o", tmp_path / "subset").exit_code == 0
     added = score(run, "--limit", "6", signals="cds,context-gain")
     assert added.exit_code == 0, added.output
+    # A run of the same rows that was scored after them: the two are compared, and their scores are combined.
+    assert score(tmp_path / "later", "--limit", "6").exit_code == 0
+    compared = ladm("compare", run, tmp_path / "later", "--columns", "score", "-o", tmp_path / "compare.html")
+    assert compared.exit_code == 0, compared.output
     result = score(run)
     assert result.exit_code == 0, result.output
     assert "adding 6 rows to the 6 of the run" in result.stderr.splitlines()

@@ -11,6 +11,11 @@ import numpy as np
 import pytest
 from click.testing import Result
 from conftest import GOLDEN, SMALL
+from tokenizers import Tokenizer
+
+from ladm.corpus.rows import open_rows
+from ladm.modeling.facts import model_facts
+from ladm.scoring.row_checks import require_tokenizer
 
 Command = Callable[..., Result]
 GOLDEN_FLAGS = ("--model", str(GOLDEN), "--dtype", "float32", "--device", "cpu")
@@ -113,6 +118,12 @@ def test_rows_of_another_tokenizer_are_refused(ladm: Command, talking: Path, tmp
         result = judge(ladm, command, rows, out, "--model", other)
         assert (result.exit_code, "was made with the tokenizer of" in result.stderr) == (2, True), result.output
         assert list(out.iterdir()) == []
+    # Padding that was saved with a tokenizer makes it no other one.
+    backend = Tokenizer.from_file(str(talking / "tokenizer.json"))
+    backend.enable_padding(length=700, pad_id=1, pad_token="w1")
+    backend.enable_truncation(9)
+    backend.save(str(talking / "tokenizer.json"))
+    require_tokenizer(open_rows(str(rows)), model_facts(str(talking)), allow_other=False)
 
 
 @pytest.mark.parametrize("command", ["check", "calibrate"])

@@ -125,7 +125,11 @@ def test_a_wrong_key_lists_the_keys_and_binds_nothing(
     output = tmp_path / "job"
     words = job_words(shard, talking, output)
     keys = "the keys are text, id, url, dump, language, token_count, page_ends"
-    for flags, missing in ((("--text-key", "body"), "body"), (("--domain-key", "topic"), "topic")):
+    for flags, missing in (
+        (("--text-key", "body"), "body"),
+        (("--domain-key", "topic"), "topic"),
+        (("--id-key", "urn"), "urn"),
+    ):
         result = ladm(*words, *flags)
         assert result.exit_code == 1
         assert f"none of the first 12 documents has {missing}; {keys}: give " in result.stderr.splitlines()[-1]

@@ -56,7 +56,7 @@ def compare(settings: CompareSettings) -> Comparison:
     column that a run does not have.
     """
     runs = [Run.read(Path(name)) for name in settings.runs]
-    if runs[-1].identity.data != runs[0].identity.data:
+    if not runs[-1].identity.is_of_same_rows(runs[0].identity):
         raise LadmError(f"{runs[1].folder} scored other rows than {runs[0].folder}; only runs of the same rows compare")
     columns = _read(runs, settings)
     taken = {

@@ -210,6 +210,11 @@ class RunIdentity:
         """The digest by which the run's rows are recognised among more, see `Rows.content`; older runs have none."""
         return cast(str | None, self.about.get("rows_content"))
 
+    def is_of_same_rows(self, other: RunIdentity) -> bool:
+        """Are both of the same rows? One may have been scored before rows with other keys of meta came behind them."""
+        is_known = self.rows_content is not None and self.num_rows == other.num_rows
+        return self.data == other.data or (is_known and self.rows_content == other.rows_content)
+
     def has_rows(self, rows: Rows) -> bool:
         """Are these the rows that the run is of, whatever keys the meta of rows behind them has added?"""
         return len(rows) == self.num_rows and rows.begin_with(self.data, content=self.rows_content)

@@ -79,7 +79,7 @@ def _require_alike(runs: Sequence[Run], columns: Sequence[str]) -> None:
     first = runs[0]
     # Each run is compared with the first alone: being alike is transitive.
     for k, run in enumerate(runs):
-        same = next((other for other in runs[:k] if other.identity.data == run.identity.data), None)
+        same = next((other for other in runs[:k] if other.identity.is_of_same_rows(run.identity)), None)
         if same is not None:
             raise LadmError(f"{run.folder} scored the same rows as {same.folder}; give them once")
         words = (f"in {first.folder}", f"in {run.folder}")
