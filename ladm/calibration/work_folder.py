@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ladm.calibration.contrast import ContrastRow
 from ladm.corpus.rows import open_rows
-from ladm.errors import LadmError, StorageError
+from ladm.errors import InterruptedRunError, LadmError, LockedError, StorageError
 from ladm.storage.files import io_errors
 from ladm.storage.output_folder import OutputFolder
 
@@ -47,12 +47,16 @@ def removed_when_refused(folder: Path) -> Iterator[None]:
     is_new = claim_work_folder(folder)
     try:
         yield
-    except StorageError:
+    except (StorageError, InterruptedRunError, LockedError):
         # The same command goes on with what is there.
         raise
     except LadmError:
         if is_new:
-            # The folder was empty when it was claimed: everything in it is from here.
+            # The folder was empty when it was claimed: everything in it is from here. The mark goes last, so that a
+            # kill in between leaves a folder that the next call accepts.
+            for path in folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
             if was_there:
                 folder.mkdir(exist_ok=True)
