@@ -1,4 +1,4 @@
-"""Writes the outputs in docs/selection.md anew: python scripts/docs/selection.py FOLDER
+"""Writes the outputs in docs/selection.md again: python scripts/docs/selection.py FOLDER
 
 FOLDER gets the model, the rows and the run of the page's first commands, where it does not have them yet; scoring takes
 some minutes of a CPU.
