@@ -76,7 +76,7 @@ class PreparingBar:
 
     def start(self) -> None:
         self._printed = time.monotonic()
-        # Started again where a damaged file is left out, and the documents are counted anew.
+        # Started again where a damaged file is left out, and the documents are counted again.
         self._documents = self._kept = 0
         if self._is_shown and sys.stderr.isatty():
             from tqdm import tqdm
