@@ -18,6 +18,7 @@ from ladm.progress import Echo, NoProgress, Progress
 from ladm.runs.folder import Run
 from ladm.runs.growth import resume_or_grow
 from ladm.runs.layout import SIGNALS
+from ladm.runs.new_identity import identity_of_text
 from ladm.runs.results import require_finished, summarise
 from ladm.runs.unigrams import read_counts
 from ladm.scoring.engines.job import WorkerConfig
@@ -55,7 +56,7 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
     # The lock is that of the signal's own folder: another signal may be added to the same run meanwhile.
     with stop_on_signals(folder) as signals, locked(folder):
         columns = _text_columns(settings, rows, folder)
-        identity = run.identity.with_text(columns.how())
+        identity = identity_of_text(run.identity, columns.how())
         made = resume_or_grow(folder, identity, rows=rows, is_shared=False, echo=echo)
         store_unigrams(folder, columns)
         made.adopt_shared()

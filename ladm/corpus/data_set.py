@@ -97,3 +97,17 @@ def _storage(feature: Any) -> Any:
     if not hasattr(feature, "decode_example") or isinstance(feature, datasets.Json):
         return feature
     return datasets.Features.from_arrow_schema(pa.schema([("stored", feature())]))["stored"]
+
+
+def is_whole_number(dataset: Any, column: str) -> bool:
+    """Does a column hold whole numbers, or nothing?"""
+    kind = dataset.select_columns([column]).with_format("arrow")[0:1][column].type
+    return bool(pa.types.is_integer(kind) and kind != pa.uint64()) or pa.types.is_null(kind)
+
+
+def is_name(dataset: Any, column: str) -> bool:
+    """Text or whole numbers; a column of objects by such a name is something else."""
+    kind = dataset.features[column]
+    arrow = dataset.select_columns([column]).with_format("arrow")[0:1][column].type if len(dataset) else pa.null()
+    named = pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_integer(arrow)
+    return bool(named and getattr(kind, "decode_example", None) is None)

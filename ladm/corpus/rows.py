@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ladm.corpus.data_set import load_split, reading_rows
+from ladm.corpus.data_set import is_name, is_whole_number, load_split, reading_rows
 from ladm.corpus.meta import jsonable, look_up
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
 from ladm.corpus.row_identity import RowDigests
@@ -48,11 +48,11 @@ class Rows:
         self._ids = dataset.select_columns(["input_ids"]).with_format("arrow")
         carried = [column for column in _CARRIED if column in names]
         self._whole_numbers = {
-            column: column in names and _is_whole_number(dataset, column) for column in ("index", "chunked_index")
+            column: column in names and is_whole_number(dataset, column) for column in ("index", "chunked_index")
         }
         self._carried = dataset.select_columns(carried) if carried else None
         self._dataset = dataset
-        named = [column for column in NAME_COLUMNS if column in names and _is_name(dataset, column)]
+        named = [column for column in NAME_COLUMNS if column in names and is_name(dataset, column)]
         self._named = dataset.select_columns(named) if named else None
         self._digested: dict[int, RowDigests] = {}
         self._count = len(dataset) if limit is None else min(limit, len(dataset))
@@ -240,16 +240,3 @@ def open_rows(source: str, *, limit: int | None = None) -> Rows:
     """
     with reading_rows(source):
         return Rows(load_split(source), name=source, limit=limit)
-
-
-def _is_whole_number(dataset: Any, column: str) -> bool:
-    kind = dataset.select_columns([column]).with_format("arrow")[0:1][column].type
-    return bool(pa.types.is_integer(kind) and kind != pa.uint64()) or pa.types.is_null(kind)
-
-
-def _is_name(dataset: Any, column: str) -> bool:
-    """Text or whole numbers; a column of objects by such a name is something else."""
-    kind = dataset.features[column]
-    arrow = dataset.select_columns([column]).with_format("arrow")[0:1][column].type if len(dataset) else pa.null()
-    named = pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_integer(arrow)
-    return bool(named and getattr(kind, "decode_example", None) is None)

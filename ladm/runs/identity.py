@@ -1,9 +1,8 @@
-"""`run.json` -> typed values: what a run was made with. The only place that knows the keys. Imports no torch."""
+"""`run.json` -> typed values: what a run was made with. `new_identity` makes them. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from ladm.corpus.rows import Rows
@@ -11,7 +10,7 @@ from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind, Method
 from ladm.method.reduction import Reduction, kept_column
 from ladm.settings.common import DType
-from ladm.settings.signals import CDS, TEXT
+from ladm.settings.signals import CDS
 
 FORMAT = 5
 """5: CDS with and without sigma, of plain and value-weighted PFS, copy share and sink mass of every layer are stored.
@@ -33,57 +32,6 @@ class RunIdentity:
     """
 
     content: dict[str, Any]
-
-    @classmethod
-    def create(
-        cls,
-        *,
-        method: Method,
-        record: str,
-        layers: tuple[int, ...],
-        reduction: Reduction,
-        score_form: Ablation,
-        machine: dict[str, Any],
-        data: dict[str, Any],
-        dtype: str,
-        device_kind: str,
-        attention: str,
-        focus_backend: str,
-        fused: str = "none",
-        signals: Signals,
-        unit_rows: int,
-        about: dict[str, Any],
-    ) -> RunIdentity:
-        """The identity of a new run. `machine`: model, tokenizer and versions, as every machine of the run has them.
-
-        `score_form`: the ablation of the CDS that make the score, which may be stored beside that of the method.
-        `signals`: what is computed of a row; without `cds` neither method nor layers nor reduction matter.
-        """
-        made_of = {
-            "settings": {"method": "ladm", **method.as_dict(), "reduce": reduction.how, "record": record},
-            "layers": list(layers),
-            "score": reduction.identity() | ({} if score_form == method.ablation else {"form": score_form}),
-        }
-        if CDS not in signals:
-            made_of = {"settings": {"method": next(iter(signals))}, "layers": [], "score": {}}
-        return cls(
-            {
-                "format": FORMAT,
-                **made_of,
-                # Left out where CDS is all, as in runs from before there was a choice.
-                **({} if tuple(signals) == (CDS,) else {"signals": signals}),
-                **machine,
-                "data": data,
-                # Precision and kernels change the last digits of a score, the versions of torch and transformers may.
-                "dtype": dtype,
-                # `fused` is left out when nothing is fused, as in runs from before there was a choice.
-                "backend": {"device": device_kind, "attention": attention, "focus": focus_backend}
-                | ({} if fused == "none" else {"fused": fused}),
-                # Here, and not computed on resume: a version with another rule would cut the rows at other places.
-                "unit_rows": unit_rows,
-                "about": about,
-            }
-        )
 
     @property
     def format(self) -> int:
@@ -116,11 +64,11 @@ class RunIdentity:
     @property
     def method(self) -> Method:
         """The eight values that the rows were scored with. Raises LadmError for a run without CDS."""
-        return Method.from_dict(self._settings)
+        return Method.from_dict(self.settings)
 
     @property
-    def _settings(self) -> dict[str, Any]:
-        """What CDS was computed with."""
+    def settings(self) -> dict[str, Any]:
+        """What CDS was computed with. Raises LadmError for a run without CDS."""
         self._require_cds()
         return cast(dict[str, Any], self.content["settings"])
 
@@ -131,7 +79,7 @@ class RunIdentity:
     @property
     def record(self) -> str:
         """What was stored of each row besides its score: `layers`, `heads`, `range` or `forms`."""
-        return str(self._settings["record"])
+        return str(self.settings["record"])
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -155,11 +103,11 @@ class RunIdentity:
         """The ablation of the CDS that make the score, which may not be that of the method."""
         self._require_cds()
         # There is a key only where the form differs from that of the settings.
-        return cast(Ablation, self.content["score"].get("form", self._settings["ablation"]))
+        return cast(Ablation, self.content["score"].get("form", self.settings["ablation"]))
 
     def cds_column(self, form: Ablation, *, heads: bool, focus: FocusKind = "plain") -> str:
         """The column of `scores.parquet` that holds the CDS of that form, if the run stored it."""
-        return kept_column(heads=heads, second_form=form != self._settings["ablation"], focus=focus)
+        return kept_column(heads=heads, second_form=form != self.settings["ablation"], focus=focus)
 
     @property
     def score_column(self) -> str:
@@ -171,7 +119,7 @@ class RunIdentity:
     def stores_both_forms(self) -> bool:
         """Were CDS of the layers stored with sigma and without?"""
         always = self.format >= FORMAT_WITH_BOTH_FORMS
-        return (always or self.record == "forms") and self._settings["ablation"] == "none"
+        return (always or self.record == "forms") and self.settings["ablation"] == "none"
 
     @property
     def model(self) -> dict[str, Any]:
@@ -238,36 +186,6 @@ class RunIdentity:
     def is_rescored(self) -> bool:
         """Was the run made by `ladm rescore`? Then it has results and no units."""
         return "rescored_from" in self.about
-
-    def rescored(self, reduction: Reduction, form: Ablation, *, source: str, profile: str | None = None) -> RunIdentity:
-        """The identity of the run that another reduction makes from this one; `profile`: its file, if it has one."""
-        settings = self._settings | {"reduce": reduction.how}
-        other_form = {} if form == self._settings["ablation"] else {"form": form}
-        return RunIdentity(
-            self.content
-            | {
-                "settings": settings,
-                "score": reduction.identity() | other_form,
-                "about": {key: value for key, value in self.about.items() if key != "profile"}
-                | {"rescored_from": source}
-                | ({} if profile is None else {"profile": str(Path(profile).absolute())}),
-            }
-        )
-
-    def with_text(self, how: dict[str, str]) -> RunIdentity:
-        """The identity of the statistics of texts that are added to this run; `how` as in `signals`.
-
-        Whichever command adds them: no statistic depends on a device, a precision or a package.
-        """
-        made_of = {"settings": {"method": TEXT}, "layers": [], "score": {}, "signals": {TEXT: how}, "versions": {}}
-        backend = {"device": "cpu", "attention": "none", "focus": "none"}
-        # Model and tokenizer are those of the run, for whoever asks which rows of which model these are.
-        same = {name: self.content.get(name, {}) for name in ("model", "tokenizer", "data", "unit_rows")}
-        about = {name: self.about.get(name, "") for name in ("rows", "model")}
-        about |= {"rows_content": self.rows_content} if self.rows_content is not None else {}
-        return RunIdentity(
-            {"format": FORMAT, **made_of, **same, "dtype": "float32", "backend": backend, "about": about}
-        )
 
     def for_manifest(self) -> dict[str, Any]:
         """The part of it that the manifest of a subset repeats."""

@@ -13,6 +13,7 @@ from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import model_identity, tokenizer_identity
 from ladm.runs.folder import unit_rows_for
 from ladm.runs.identity import RunIdentity
+from ladm.runs.new_identity import identity_of_scores
 from ladm.scoring.engines.job import MakeScorer
 from ladm.scoring.plan import Plan
 from ladm.settings.signals import CONTEXT_GAIN, PROLONG, TEXT
@@ -32,7 +33,7 @@ def identity_of(plan: Plan, rows: Rows, *, machine: dict[str, Any]) -> RunIdenti
             f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "
             "SHA-256; calibrate this one: ladm calibrate"
         )
-    return RunIdentity.create(
+    return identity_of_scores(
         method=plan.settings.method,
         record=plan.settings.record,
         layers=plan.layers,

@@ -23,6 +23,7 @@ from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.runs.finish import LABELS, RESULT_FIELDS, sorting, staged_schema, staging, write_sorted
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
+from ladm.runs.new_identity import rescored_identity
 from ladm.runs.results import (
     columns_of,
     lists_as_matrix,
@@ -55,7 +56,9 @@ def rescore(settings: RescoreSettings) -> ScoreResult:
     require_finished(run)
     require_own_or_empty(output)
     reduction, ablation = _requested(settings, run)
-    identity = run.identity.rescored(reduction, ablation, source=str(run.folder), profile=settings.profile_path)
+    identity = rescored_identity(
+        run.identity, reduction, ablation, source=str(run.folder), profile=settings.profile_path
+    )
     with locked(output):
         rescored = Run.create_or_resume(output, identity)
         already_finished = rescored.is_finished

@@ -18,6 +18,7 @@ from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.growth import resume_or_grow
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, RESULT_FILES
+from ladm.runs.new_identity import identity_of_text
 from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.results import summarise
 from ladm.scoring.background import in_background
@@ -158,7 +159,7 @@ class _Command:
             _require_same_rows_and_model(folder, beside, identity)
             if plan.text is not None:
                 # As `ladm annotate` would add them, so that either command goes on with what the other started.
-                identity = beside.with_text(plan.text.how())
+                identity = identity_of_text(beside, plan.text.how())
         if plan.settings.overwrite and (folder / IDENTITY_FILE).exists():
             delete_run(folder)
         is_shared = plan.placement is not None

@@ -29,6 +29,7 @@ from ladm.calibration.result import analyse
 from ladm.modeling.model_files import model_identity
 from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
+from ladm.runs.new_identity import rescored_identity
 from ladm.settings.profiles import Quantiles, profile_text
 
 
@@ -62,7 +63,7 @@ def whole_band(run: Run, scores: ContrastScores, recommended: Candidate) -> dict
     identity = run.identity
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "run"
-        rescored = identity.rescored(identity.reduction, identity.score_form, source=str(run.folder))
+        rescored = rescored_identity(identity, identity.reduction, identity.score_form, source=str(run.folder))
         found = Run.create_or_resume(copy, rescored)
         shutil.copy(run.folder / PARQUET_FILE, copy)
         # A finished run has these too; the columns are in the Parquet file.
