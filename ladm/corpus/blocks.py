@@ -25,7 +25,7 @@ from ladm.corpus.missing_keys import keys_of, list_keys
 from ladm.corpus.tokenization import TokenizedText, Tokenizer, Window
 from ladm.errors import LadmError
 from ladm.settings.data import PrepareSettings
-from ladm.storage.checked_parquet import add_footer_checksum
+from ladm.storage.checked_parquet import add_checksum
 from ladm.storage.files import io_errors, replacing
 
 KEPT = "kept"
@@ -89,7 +89,7 @@ def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, pa
     table = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.with_metadata(metadata))
     with io_errors(path, "write"), replacing(path) as partial:
         pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-        add_footer_checksum(partial)
+        add_checksum(partial)
     return record
 
 

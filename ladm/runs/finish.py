@@ -27,7 +27,7 @@ from ladm.runs.lines import StoredLine
 from ladm.runs.records import Column, ScoredRow
 from ladm.runs.results import digest_of_file, digests_in_metadata
 from ladm.settings.common import NAME_COLUMNS
-from ladm.storage.checked_parquet import add_footer_checksum
+from ladm.storage.checked_parquet import add_checksum
 from ladm.storage.files import SORTING_PREFIX, io_errors, replacing, write_whole
 
 ROWS_AT_A_TIME = 10_000
@@ -168,7 +168,7 @@ def write_sorted(folder: Path, staged: Path) -> None:
             digests = {SORTED_FILE: digest.hexdigest(), ERRORS_FILE: errors_digest}
             parquet.add_key_value_metadata(digests_in_metadata(digests))
             parquet.close()
-            add_footer_checksum(parquet_path)
+            add_checksum(parquet_path)
 
 
 def _result_batch(batch: pa.RecordBatch, rank: int, schema: pa.Schema) -> pa.RecordBatch:

@@ -1,9 +1,10 @@
-"""A Parquet file <-> the same with a checksum of its footer: no flipped bit of it is read in silence. No torch.
+"""A Parquet file <-> the same with a checksum of all its bytes: no flipped bit of it is read in silence. No torch.
 
-Parquet has checksums for its pages and none for its footer, which says what type the numbers of a page have and where
-it starts. The checksum is put between the last page and the footer, where no reader looks:
+Parquet has checksums for the data of its pages, and none for the headers of pages and for its footer, which say how
+many numbers a page has, of what type, and where it starts. The checksum is put between the last page and the footer,
+where no reader looks:
 
-    PAR1  pages ..  b"ladm-crc" + CRC-32 of the footer  footer  length of the footer  PAR1
+    PAR1  pages ..  b"ladm-xxh" + XXH3-64 of the pages and of the footer  footer  length of the footer  PAR1
 """
 
 from __future__ import annotations
@@ -17,26 +18,34 @@ from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from ladm.errors import StorageError, one_line
 from ladm.storage.files import io_errors
 
-_MARK = b"ladm-crc"
+_MARK = b"ladm-xxh"
+_OLD_MARK = b"ladm-crc"
+"""Earlier versions had the CRC-32 of the footer alone, in 4 bytes."""
 _MAGIC = b"PAR1"
-_CHECKED_BYTES = len(_MARK) + 4
 _TAIL_BYTES = 8
 """The length of the footer in 4 bytes, then the magic."""
+_CHUNK_BYTES = 1 << 24
+REMEMBERED_BYTES = 1 << 26
+"""A file of at least this size is read for its checksum once in a process, a smaller one whenever it is opened."""
+_known_as_whole: set[tuple[str, int, int, int]] = set()
 
 
-def add_footer_checksum(path: Path) -> None:
+def add_checksum(path: Path) -> None:
     """Put the checksum into a Parquet file that has just been written."""
     with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
         file.seek(-_TAIL_BYTES, os.SEEK_END)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(-_TAIL_BYTES - length, os.SEEK_END)
-        footer = file.read(length + _TAIL_BYTES)
-        file.seek(-len(footer), os.SEEK_END)
-        file.write(_MARK + _checksum(footer) + footer)
+        body = size - _TAIL_BYTES - int.from_bytes(file.read(4), "little")
+        file.seek(body)
+        footer = file.read()
+        checksum = _checksum(file, body, footer)
+        file.seek(body)
+        file.write(_MARK + checksum + footer)
 
 
 @contextlib.contextmanager
@@ -50,29 +59,46 @@ def reading_parquet(path: Path, *, remedy: str) -> Iterator[None]:
 
 
 def open_parquet(path: Path, *, remedy: str) -> pq.ParquetFile:
-    """A file to be read with its checksums verified; that of the footer is verified here. Raises StorageError."""
-    with io_errors(path, "read"), path.open("rb") as file:
-        is_whole = _is_whole(file, path.stat().st_size)
-    if not is_whole:
-        raise StorageError(f"{path} is damaged: its footer does not match its checksum; {remedy}")
+    """A file to be read; its checksum is verified here. Raises StorageError."""
+    with io_errors(path, "read"):
+        found = path.stat()
+        signs = (str(path.absolute()), found.st_size, found.st_mtime_ns, found.st_ino)
+        is_known = found.st_size >= REMEMBERED_BYTES and signs in _known_as_whole
+        if not is_known:
+            with path.open("rb") as file:
+                is_known = _is_whole(file, found.st_size)
+    if not is_known:
+        raise StorageError(f"{path} is damaged: it does not match its checksum; {remedy}")
+    _known_as_whole.add(signs)
     with reading_parquet(path, remedy=remedy):
         # Arrow's default reads ahead and holds all of the file until the last batch, which is for stores far away.
         return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
 
 
 def _is_whole(file: BinaryIO, size: int) -> bool:
-    """Does the footer match its checksum? True as well where there is none, as in files of earlier versions."""
+    """Does the file match its checksum? True as well where there is none, as in files of earlier versions."""
     if size < 2 * _TAIL_BYTES:
         return True
     file.seek(size - _TAIL_BYTES)
-    length = int.from_bytes(file.read(4), "little")
-    before = size - _TAIL_BYTES - length - _CHECKED_BYTES
-    if before < len(_MAGIC):
-        return True
-    file.seek(before)
-    mark, checksum, footer = file.read(len(_MARK)), file.read(4), file.read(length + _TAIL_BYTES)
-    return mark != _MARK or checksum == _checksum(footer)
+    footer_start = size - _TAIL_BYTES - int.from_bytes(file.read(4), "little")
+    for mark, length in ((_MARK, 8), (_OLD_MARK, 4)):
+        body = footer_start - length - len(mark)
+        if body < len(_MAGIC):
+            continue
+        file.seek(body)
+        if file.read(len(mark)) == mark:
+            checksum, footer = file.read(length), file.read()
+            if mark == _OLD_MARK:
+                return checksum == zlib.crc32(footer).to_bytes(4, "little")
+            return checksum == _checksum(file, body, footer)
+    return True
 
 
-def _checksum(footer: bytes) -> bytes:
-    return zlib.crc32(footer).to_bytes(4, "little")
+def _checksum(file: BinaryIO, body: int, footer: bytes) -> bytes:
+    """Of the first `body` bytes of the file, and of the footer with its length and the magic."""
+    digest = xxhash.xxh3_64()
+    file.seek(0)
+    while chunk := file.read(min(_CHUNK_BYTES, body - file.tell())):
+        digest.update(chunk)
+    digest.update(footer)
+    return digest.digest()
