@@ -22,7 +22,8 @@ def reading_rows(name: str) -> Iterator[None]:
     """Turn what a damaged data set makes Arrow or Python raise into a StorageError that names it."""
     try:
         yield
-    except (pa.ArrowException, UnicodeError, OSError) as error:
+    # SystemError and MemoryError: texts and lists whose damaged offsets give them negative or absurd sizes.
+    except (pa.ArrowException, UnicodeError, OSError, SystemError, MemoryError) as error:
         raise StorageError(f"cannot read {name}: {one_line(error)}") from None
 
 

@@ -54,7 +54,7 @@ def reading_parquet(path: Path, *, remedy: str) -> Iterator[None]:
     try:
         yield
     # A flipped byte of the footer may ask for anything: an unknown type, a name that is no UTF-8, an absurd size.
-    except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError, IndexError) as error:
+    except (pa.ArrowException, OSError, ValueError, MemoryError, SystemError, KeyError, IndexError) as error:
         raise StorageError(f"{path} is damaged: {one_line(error)}; {remedy}") from None
 
 
