@@ -42,7 +42,8 @@ ROWS = 200
 def cluster() -> Iterator[Any]:
     """Two nodes, each a scheduler and workers of its own, with this process connected to them."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before or ""])
+    # An empty entry would mean the working folder of every process.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), before]))
     found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         found.add_node(num_cpus=1)
