@@ -484,6 +484,7 @@ def test_error_messages_of_calibrate(ladm: Run, rows: str, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_stopped_calibration_resumes(ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def command(name: str) -> tuple[str, ...]:
         return ("calibrate", *COMMON, "--rows", rows, "--output", str(tmp_path / name), "--batch-size", "4")

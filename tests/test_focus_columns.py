@@ -25,7 +25,7 @@ CASES = [
     ("released", 301, 4, 2, 32, 7, {}),
     pytest.param("released", 400, 3, 1, 80, 16, {"d_afs": 3, "d_cds": 2}, marks=pytest.mark.slow),
     ("released", 300, 1, 1, 16, 130, {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0, "n0": 1, "ablation": "no-std"}),
-    ("paper", 301, 4, 2, 40, 7, {"n0": 3}),
+    pytest.param("paper", 301, 4, 2, 40, 7, {"n0": 3}, marks=pytest.mark.slow),
     ("paper", 640, 2, 1, 96, 33, {"n0": 2, "n": 1, "d_afs": 2, "d_cds": 3}),
 ]
 
@@ -74,7 +74,7 @@ def test_columns_equal_the_oracle(
             )
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("triton", marks=pytest.mark.slow)])
 def test_columns_by_head_have_the_columns_as_their_mean(backend: str) -> None:
     grid = span_grid(301, variant="released", l=7, m=1, n=4, n0=None, d_afs=4, d_cds=4)
     q, k, v, ids = make(301, 4, 2, 32)

@@ -79,7 +79,7 @@ TRITON_CASES = [
     # longer and shorter than a tile, every stride, a grid whose residue classes differ
     ("released", 301, 4, 2, 32, 7, {}),
     pytest.param("released", 400, 3, 1, 80, 16, {"d_afs": 3, "d_cds": 2}, marks=pytest.mark.slow),
-    ("released", 420, 1, 1, 256, 40, {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0}),
+    pytest.param("released", 420, 1, 1, 256, 40, {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0}, marks=pytest.mark.slow),
     ("released", 700, 4, 4, 16, 20, {"n": 5, "d_cds": 5, "m": 3}),
     pytest.param("released", 1500, 1, 1, 64, 130, {"n": 1, "d_afs": 2, "d_cds": 1, "n0": 4}, marks=pytest.mark.slow),
     ("paper", 301, 4, 2, 40, 7, {"n0": 3}),

@@ -157,6 +157,7 @@ def test_a_node_with_other_packages_or_files_ends_the_run(
         checked_scorer(fakes.make_fake, facts, started, "cpu")
 
 
+@pytest.mark.slow
 def test_a_signal_is_heard(cluster: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     rows = save_rows(topical_rows(golden, [4096] * 200))
     command = ["score", rows, "--model", GOLDEN, "--span-tokens", "16", "--engine", "ray", "--output", tmp_path / "run"]

@@ -43,6 +43,7 @@ def test_kills_inside_a_run(tmp_path: Path, save_rows: Any, workers: int, kills:
     assert found.acknowledged > 0
 
 
+@pytest.mark.slow
 def test_launches_that_share_a_run_killed_at_random(tmp_path: Path, save_rows: Any) -> None:
     rows = open_rows(save_rows(fake_rows(3000)))
     found = kill_launches(tmp_path, rows, kills=4, launches=2, seed=2)
