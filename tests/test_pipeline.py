@@ -163,23 +163,71 @@ def test_a_budget_that_was_too_great_binds_nothing(
     }[remedy[1]]  # fmt: skip
 
 
-def test_a_killed_job_ends_with_the_same_bytes(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+def test_a_killed_job_ends_with_the_same_bytes(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A name from here: a resume must write it into rows as the first start did.
+    monkeypatch.chdir(shard.parent)
+    source = Path(shard.name)
     whole, output = tmp_path / "whole", tmp_path / "job"
-    assert ladm(*job_words(shard, talking, whole)).exit_code == 0
-    # Killed as parts end or start, and then let through.
-    for module, name in (("scoring.scoring_pass", "finish"), ("selection.subset", "write_subset")):
-        code = (
-            f"import os, signal, sys, ladm.{module} as part\n"
-            f"part.{name} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
-            "from ladm.cli.main import main\nmain(sys.argv[1:])"
-        )
-        words = map(str, job_words(shard, talking, output))
+    assert ladm(*job_words(source, talking, whole)).exit_code == 0
+    # Killed in the middle of the blocks, and as two other parts end or start; each time then let through.
+    for module, name, calls in (
+        ("corpus.sealing", "seal_block", 2),
+        ("scoring.scoring_pass", "finish", 1),
+        ("selection.subset", "write_subset", 1),
+    ):
+        code = KILLED.format(module=module, name=name, calls=calls)
+        words = map(str, job_words(source, talking, output))
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False,
                               env=os.environ)  # fmt: skip
         assert done.returncode == -signal.SIGKILL, (module, done.stderr)
-    assert ladm(*job_words(shard, talking, output)).exit_code == 0
-    for name in ("scores/scores.parquet", "scores/sorted_by_score.jsonl", "subset/train.bin", "subset/train.idx"):
-        assert (whole / name).read_bytes() == (output / name).read_bytes(), name
+    assert ladm(*job_words(source, talking, output)).exit_code == 0
+    repeated = tmp_path / "repeated"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert ladm("run", "--config", output / "job.yaml", "-o", repeated).exit_code == 0
+    for name in (
+        "rows/train/data-00000-of-00001.arrow", "scores/scores.parquet", "scores/sorted_by_score.jsonl",
+        "subset/train.bin", "subset/train.idx", "subset/rows.parquet",
+    ):  # fmt: skip
+        assert (whole / name).read_bytes() == (output / name).read_bytes() == (repeated / name).read_bytes(), name
+
+
+KILLED = """
+import os, signal, sys
+import ladm.corpus.groups, ladm.{module} as part
+ladm.corpus.groups.BLOCK_DOCUMENTS = 4
+left, real = [{calls}], part.{name}
+
+def killed_at_the_last(*given, **named):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*given, **named)
+
+part.{name} = killed_at_the_last
+from ladm.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_length_is_chosen_by_the_counts_that_documents_are_dropped_by(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    """Documents of 600 tokens whose own column says 300, as another tokenizer may have counted them."""
+    table = pq.read_table(shard)
+    column = table.schema.get_field_index("token_count")
+    low = tmp_path / "low.parquet"
+    pq.write_table(table.set_column(column, "token_count", pa.array([300] * len(table))), low)
+    found = ladm(*job_words(low, talking, tmp_path / "job"))
+    assert "length    256 tokens: documents of at least that many have 100% of the tokens" in found.stderr
+    assert "preparing: 12 documents, 12 kept" in found.stderr
+    ignored = ladm(*job_words(low, talking, tmp_path / "other"), "--token-count-key", "none")
+    assert "length    512 tokens" in ignored.stderr
+    dropped = ladm(*job_words(low, talking, tmp_path / "third"), "--length", "512")
+    assert dropped.exit_code == 1
+    assert dropped.stderr.splitlines()[-1] == "ladm: no document has 512 tokens: 12 low_count"
 
 
 def test_rows_are_scored_as_they_are(ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ KEPT = "kept"
 DUPLICATE = "duplicate"
 REASONS = {
     "too_short": "fewer tokens than --length",
+    "low_count": "its token_count is below --length (--token-count-key none ignores that column)",
     "no_text": "nothing under --text-key",
     "not_text": "the text is not a string",
     "not_json": "the line is not a JSON object",
@@ -122,7 +123,7 @@ def describe_counts(counts: Counts) -> str:
 
 def _drop_reason(document: Document, text: Any) -> str | None:
     if document.is_short:
-        return "too_short"
+        return "low_count"
     if document.is_long_line:
         return "long_line"
     if document.fields is None:

@@ -8,6 +8,7 @@ it; until then a resume may have another value, which replaces the one in the fi
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ class JobFolder:
         fixed = [field for field in settings_of(RunSettings) if field.name in bound]
         now, before = {}, {}
         for field in fixed:
-            mine, old = (_plain(field.name, getattr(each, field.name)) for each in (job, had))
+            mine, old = (_plain(getattr(each, field.name)) for each in (job, had))
             # None means: keep the value that the first start filled in.
             if mine is not None:
                 now[field.flag], before[field.flag] = mine, old
@@ -99,16 +100,27 @@ class JobFolder:
         return resumed
 
 
+def with_absolute_places(job: Any) -> Any:
+    """The job with what is on this machine by its absolute path, to be found from any folder.
+
+    Rows repeat the name of their file: a resume, which reads the job's file, must make the same as an undisturbed job.
+    """
+    return dataclasses.replace(job, **{name: _absolute(getattr(job, name)) for name in _PLACES})
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_absolute(each) for each in value)
+    is_here = isinstance(value, str) and "://" not in value and (os.path.exists(value) or glob.has_magic(value))
+    return os.path.abspath(value) if is_here else value
+
+
 def _text(job: Any) -> bytes:
-    values = {name: _plain(name, value) for name, value in changed_values(job).items()}
+    values = {name: _plain(value) for name, value in changed_values(job).items()}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return f"# ladm run --config {JOB_FILE}\n{text}".encode()
 
 
-def _plain(name: str, value: Any) -> Any:
-    """A value as YAML has it; what is on this machine as an absolute path, to be found from any folder."""
-    if isinstance(value, tuple):
-        return [_plain(name, each) for each in value]
-    if name in _PLACES and isinstance(value, str) and os.path.exists(value):
-        return os.path.abspath(value)
-    return value
+def _plain(value: Any) -> Any:
+    """A value as YAML has it."""
+    return list(value) if isinstance(value, tuple) else value

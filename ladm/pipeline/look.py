@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 from ladm.corpus.carried import domain_of, parsed_meta, whole_text
@@ -40,6 +41,8 @@ class Sample:
     """Fields of documents from all over the sources."""
 
     documents: list[dict[str, Any]]
+    counts: Sequence[int | None] = ()
+    """Of each document the tokens that its own column says it has, by which `ladm prepare` drops it; or none at all."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,21 @@ class FoundDomains:
     values: int
 
 
-def look_at(sources: list[Source], *, text_key: str) -> Sample:
-    """Read the first documents of up to 64 sources, spread evenly.
+def look_at(sources: list[Source], *, text_key: str, token_count_key: str) -> Sample:
+    """Read the first documents of up to 64 sources, spread evenly. The keys are those of `ladm prepare`.
 
     Raises LadmError where no document can be read.
     """
     count = min(len(sources), MOST_SOURCES)
     chosen = [sources[len(sources) * k // count] for k in range(count)]
     each = MOST_DOCUMENTS // max(count, 1)
-    found = [fields for source in chosen for fields in islice(_objects(source, text_key), each)]
+    found = [
+        (fields, fields.get(token_count_key) if source.kind == "parquet" else None)
+        for source in chosen for fields in islice(_objects(source, text_key), each)
+    ]  # fmt: skip
     if not found:
         raise LadmError("no document could be read; ladm prepare says why")
-    return Sample(found)
+    return Sample([fields for fields, _ in found], [count if isinstance(count, int) else None for _, count in found])
 
 
 def _objects(source: Source, text_key: str) -> Iterator[dict[str, Any]]:
@@ -98,19 +104,22 @@ def choose_length(sample: Sample, tokenizer: Tokenizer, *, text_key: str, most: 
 
 
 def _lengths(sample: Sample, tokenizer: Tokenizer, text_key: str) -> list[int]:
-    starts, parts, characters = [], [], 0
-    for fields in sample.documents:
+    starts, parts, most, characters = [], [], [], 0
+    for fields, count in zip_longest(sample.documents, sample.counts):
         text = text_at(fields, text_key)
         # What `prepare` drops counts for nothing here; the tokenizer refuses half of a surrogate pair.
         if isinstance(text, str) and text and text == whole_text(text):
             starts.append(text[:MOST_CHARACTERS])
             parts.append(len(text) / len(starts[-1]))
+            most.append(math.inf if count is None else count)
             characters += len(starts[-1])
             if characters > ALL_CHARACTERS:
                 break
     # The length of the windows does not matter, only the count of all tokens.
     counted = tokenizer.cut(starts, 2, most_windows=1)
-    return [int(text.num_tokens * part) for text, part in zip(counted, parts, strict=True)]
+    return [
+        int(min(text.num_tokens * part, limit)) for text, part, limit in zip(counted, parts, most, strict=True)
+    ]  # fmt: skip
 
 
 def find_domains(sample: Sample) -> FoundDomains:

@@ -38,7 +38,7 @@ def resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
     echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
     if settings.length is not None and (settings.domain_key is not None or settings.domain is not None):
         return settings
-    sample = look_at(sources, text_key=settings.text_key)
+    sample = look_at(sources, text_key=settings.text_key, token_count_key=settings.token_count_key)
     found: dict[str, Any] = {}
     if settings.length is None:
         length, share = choose_length(sample, tokenizer, text_key=settings.text_key, most=facts.max_tokens)

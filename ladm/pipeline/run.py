@@ -12,7 +12,7 @@ from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError
 from ladm.modeling.facts import model_facts
-from ladm.pipeline.job import JobFolder
+from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.look import domain_flags, require_domains
 from ladm.pipeline.resolve import is_rows, resolve
 from ladm.pipeline.timing import PartTimer
@@ -70,6 +70,7 @@ def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
     Raises LadmError for documents, a model or settings that cannot be used, before anything is written where that is
     possible; for a folder that holds something else; and for a budget beyond the rows, before they are scored.
     """
+    settings = with_absolute_places(settings)
     folder = JobFolder(Path(settings.output))
     was_started = folder.is_started
     if not was_started:
