@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.calibration.contrast import MIN_DOCUMENTS
-from ladm.corpus.rows import Ids, Rows, commonest, token_ids
+from ladm.corpus.row import commonest
+from ladm.corpus.rows import Ids, Rows, token_ids
 from ladm.errors import LadmError, RowError, UsageError
 from ladm.modeling.facts import ModelFacts
 from ladm.settings.calibration import CalibrateSettings, CheckSettings

@@ -118,3 +118,9 @@ def raw_ids_of(scalar: pa.Scalar) -> Any:
     if isinstance(value, list) and isinstance(scalar.type.value_type, pa.BaseExtensionType):
         return [None if item is None else json.loads(item) for item in value]
     return value
+
+
+def commonest(lengths: npt.NDArray[np.int64]) -> int:
+    """The commonest length above 0, the longest of several; 0 when there is none."""
+    found, counts = np.unique(lengths[lengths > 0], return_counts=True)
+    return int(found[len(counts) - 1 - counts[::-1].argmax()]) if len(found) else 0

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.rows import Rows, commonest, token_ids
+from ladm.corpus.row import commonest
+from ladm.corpus.rows import Rows, token_ids
 from ladm.errors import RowError
 from ladm.method.grid import default_span_tokens
 from ladm.modeling.facts import ModelFacts

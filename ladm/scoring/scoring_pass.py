@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ladm.corpus.rows import Rows
@@ -53,14 +52,18 @@ class ScoringPass:
         if self.shard is not None:
             with SharedUnits(run, self.shard) as units:
                 self._score_units(units)
-                units.finish(partial(finish, run), lambda: run.is_finished)
+                units.finish(self._finish, lambda: run.is_finished)
             return
         try:
             self._score_units(OwnUnits(run))
         except BaseException:
             run.forget_if_empty()
             raise
-        finish(run)
+        self._finish()
+
+    def _finish(self) -> None:
+        self.rows.require_unchanged()
+        finish(self.run)
 
     def _score_units(self, source: Source) -> None:
         limit = _ErrorLimit(self.most_errors)
