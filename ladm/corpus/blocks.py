@@ -37,7 +37,7 @@ REASONS = {
     "not_text": "the text is not a string",
     "not_json": "the line is not a JSON object",
     "long_line": "the line has more than 256 MiB",
-    "too_deep": "a column is nested hundreds of levels deep",
+    "too_deep": "a column is nested more than 200 levels deep",
     "bad_text": "the text is not valid Unicode",
     DUPLICATE: "every row has the ids of an earlier row",
 }

@@ -22,10 +22,17 @@ ROW_COLUMNS = (
 )  # fmt: skip
 """Columns that `prepare` makes; a document's own column of such a name gets `original_` in front."""
 _LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
+MOST_LEVELS = 200
+"""Of lists and objects inside each other. Python's own limit differs between its versions, and so would the rows."""
 
 
-def plain(value: Any) -> Any:
-    """The value as Arrow and JSON can hold it: a number beyond 64 bits as text, U+FFFD for a half of a character."""
+def plain(value: Any, *, levels: int = MOST_LEVELS) -> Any:
+    """The value as Arrow and JSON can hold it: a number beyond 64 bits as text, U+FFFD for a half of a character.
+
+    Raises RecursionError for lists and objects nested more than `levels` deep.
+    """
+    if levels < 0:
+        raise RecursionError("nested too deep")
     if isinstance(value, str):
         return whole_text(value)
     if isinstance(value, bool) or value is None or isinstance(value, float):
@@ -33,9 +40,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, int):
         return value if _SMALLEST <= value <= _LARGEST else str(value)
     if isinstance(value, dict):
-        return {whole_text(str(key)): plain(part) for key, part in value.items()}
+        return {whole_text(str(key)): plain(part, levels=levels - 1) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
+        return [plain(part, levels=levels - 1) for part in value]
     return None if isinstance(value, (bytes, bytearray)) else str(value)
 
 
