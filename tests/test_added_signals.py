@@ -191,6 +191,7 @@ def test_prolong_beside_other_signals_is_a_run_of_its_own(ladm: Command, rows: s
     assert "namely other --prolong-pairs;" in other.stderr
 
 
+@pytest.mark.slow
 def test_worker_processes_score_an_added_signal_too(ladm: Command, rows: str, small: Any, tmp_path: Path) -> None:
     """One after the other for the run and for the signal, each with the plan of its own."""
     run = tmp_path / "run"

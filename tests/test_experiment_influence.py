@@ -106,6 +106,7 @@ def test_prolong_and_longattn_are_measured_too(pack: Path) -> None:
     assert found[35] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stopped_measurement_continues_behind_its_last_whole_line(pack: Path) -> None:
     path = pack / "influence.jsonl"
     whole = measured(pack)

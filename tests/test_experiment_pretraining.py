@@ -125,6 +125,7 @@ runpy.run_path({script!r}, run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_the_whole_path_survives_a_kill_and_ends_in_a_report(
     inputs: Path, states: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
@@ -171,6 +172,7 @@ def test_the_whole_path_survives_a_kill_and_ends_in_a_report(
     assert "| loss of the same last tokens after | 256 | 768 | gain | +- |" in page
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("states")
 def test_a_state_of_another_pack_is_refused(inputs: Path) -> None:
     state = read_state(inputs)

@@ -92,6 +92,7 @@ def test_the_same_bytes_from_two_nodes(rows: Rows, plain: dict[str, bytes], tmp_
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_row_that_kills_actors_is_recorded(rows: Rows, tmp_path: Path) -> None:
     score_with_ray(tmp_path / "run", rows, fakes.make_deadly)

@@ -27,6 +27,7 @@ import numpy as np
 
 from ladm import __version__
 from ladm.corpus.rows import Row, open_rows
+from ladm.method.grid import Method
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run, unit_rows_for
 from ladm.runs.identity import FORMAT, RunIdentity
@@ -36,10 +37,16 @@ from ladm.scoring.engines.local import run_units
 from ladm.signals.scorer import Scored
 from ladm.storage.locks import locked
 
+COLUMNS = (
+    "cds_per_layer", "cds_per_layer_no_std", "value_cds_per_layer", "value_cds_per_layer_no_std",
+    "copy_share_per_layer", "sink_mass_per_layer",
+)  # fmt: skip
+"""What `ladm score` stores of every layer by default."""
+
 
 @dataclass
 class Cheap:
-    """Random CDS for `layers` layers, after `burn_seconds` of CPU time a row."""
+    """Random values in every column of `layers` layers that a run stores, after `burn_seconds` of CPU time a row."""
 
     layers: int
     burn_seconds: float
@@ -53,8 +60,12 @@ class Cheap:
         while time.process_time() < end:
             pass
         draw = np.random.default_rng(int(ids_BT[0, 0]))
-        cds_BL = draw.lognormal(size=(len(ids_BT), self.layers)).astype(np.float32).astype(float)
-        scored = [Scored(score=sum(cds) / self.layers, extras={"cds_per_layer": cds}) for cds in cds_BL.tolist()]
+        shape = (len(ids_BT), len(COLUMNS), self.layers)
+        drawn_BCL = draw.lognormal(size=shape).astype(np.float32).astype(float).tolist()
+        scored = [
+            Scored(score=sum(drawn_CL[0]) / self.layers, extras=dict(zip(COLUMNS, drawn_CL, strict=True)))
+            for drawn_CL in drawn_BCL
+        ]
         return lambda: scored
 
 
@@ -74,7 +85,12 @@ def run_once(root: Path, name: str, *, rows: int, layers: int, burn_seconds: flo
     """Seconds to score and store, and to sort."""
     data = open_rows(str(root / f"rows{rows}"))
     identity = {
-        "format": FORMAT, "settings": {}, "data": data.identity(), "unit_rows": unit_rows_for(rows), "about": {},
+        "format": FORMAT, "settings": Method(span_tokens=16).as_dict() | {"reduce": "mean", "record": "layers"},
+        "layers": list(range(layers)), "model": {"type": "none", "sha256": {}},
+        "tokenizer": {}, "versions": {"ladm": __version__, "torch": "none", "transformers": "none"},
+        "score": {"reduce": "mean", "layers": list(range(layers)), "heads": None, "weights": None},
+        "dtype": "float32", "backend": {"device": "cpu", "attention": "none", "focus": "none"},
+        "data": data.identity(), "unit_rows": unit_rows_for(rows), "about": {"rows": data.name, "model": "none"},
     }  # fmt: skip
     folder = root / name
     with locked(folder):
