@@ -1,5 +1,7 @@
 """The errors of ladm: each is one line for the user, with the exit code of the command."""
 
+import errno
+
 EXIT_DONE = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -51,6 +53,10 @@ class InterruptedRunError(LadmError):
         self.exit_code = 128 + signal_number
 
 
+class LackOfMemoryError(LadmError):
+    """The machine or a device has too little memory for the work; no file is at fault."""
+
+
 class RowError(Exception):
     """One row cannot be scored; `kind` is a short word that never changes, the text gives the reason."""
 
@@ -59,6 +65,47 @@ class RowError(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+_MEMORY_SIGNS = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+    # What the loader says of a library, such as torch's, that does not fit under a limit.
+    "failed to map segment",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Is this one of the many ways in which a system, a library or a device reports that memory is full?"""
+    if isinstance(error, OSError) and error.errno is not None:
+        # Its text repeats the name of a file, which may be anything.
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError | LackOfMemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS):
+        return True
+    # Libraries wrap it: transformers makes a MemoryError an OSError about the file that it was reading.
+    inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return inner is not None and is_out_of_memory(inner)
+
+
+def raise_if_out_of_memory(error: BaseException, *, action: str) -> None:
+    """Raise LackOfMemoryError where memory is the reason of an error that would else be taken for a fault of a file.
+
+    For every place that catches whatever a library raises; `action` is what could not be done.
+    """
+    if is_out_of_memory(error):
+        raise LackOfMemoryError(
+            f"not enough memory to {action} ({one_line(error)}); free some, or raise a limit such as ulimit -v"
+        ) from None
+
+
+def reading_problem(error: BaseException) -> str:
+    """The text of an error in reading data whose damage may ask for any size: then memory may be the reason or not."""
+    text = one_line(error)
+    return f"not enough memory for it, or it is damaged ({text})" if is_out_of_memory(error) else text
 
 
 def install_hint(extra: str) -> str:

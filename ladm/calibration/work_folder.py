@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ladm.calibration.contrast import ContrastRow
 from ladm.corpus.rows import open_rows
-from ladm.errors import InterruptedRunError, LadmError, LockedError, StorageError
+from ladm.errors import InterruptedRunError, LackOfMemoryError, LadmError, LockedError, StorageError
 from ladm.storage.files import io_errors
 from ladm.storage.output_folder import OutputFolder
 
@@ -47,7 +47,7 @@ def removed_when_refused(folder: Path) -> Iterator[None]:
     is_new = claim_work_folder(folder)
     try:
         yield
-    except (StorageError, InterruptedRunError, LockedError):
+    except (StorageError, InterruptedRunError, LockedError, LackOfMemoryError):
         # The same command goes on with what is there.
         raise
     except LadmError:

@@ -23,7 +23,7 @@ from ladm.cli.scoring import score
 from ladm.cli.selection import select
 from ladm.cli.terminal import show
 from ladm.cli.training import train
-from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, EXIT_PIPE, LadmError, one_line
+from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, EXIT_PIPE, LadmError, is_out_of_memory, one_line
 from ladm.version import __version__
 
 SECTIONS = {
@@ -86,6 +86,9 @@ class _Program(CommandGroup):
         except Exception as error:
             if os.environ.get("LADM_DEBUG"):
                 raise
+            if is_out_of_memory(error):
+                show(f"ladm: not enough memory ({one_line(error)}); free some, or raise a limit", err=True)
+                sys.exit(EXIT_ERROR)
             what = one_line(error)
             show(
                 f"ladm: unexpected {type(error).__name__}: {what} (a fault of ladm; LADM_DEBUG=1 shows where)", err=True

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ladm.corpus.hub import TRAIN
-from ladm.errors import LadmError, StorageError, one_line
+from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, reading_problem
 from ladm.modeling.model_files import HUB_ID, hub_name
 
 
@@ -24,7 +24,7 @@ def reading_rows(name: str) -> Iterator[None]:
         yield
     # SystemError and MemoryError: texts and lists whose damaged offsets give them negative or absurd sizes.
     except (pa.ArrowException, UnicodeError, OSError, SystemError, MemoryError) as error:
-        raise StorageError(f"cannot read {name}: {one_line(error)}") from None
+        raise StorageError(f"cannot read {name}: {reading_problem(error)}") from None
 
 
 def load_split(name: str, *, split: str | None = None, config: str | None = None) -> Any:
@@ -51,6 +51,8 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
         # What `datasets` raises for a saved data set without a single shard.
         raise LadmError(f"{name} has no rows") from None
     except Exception as error:
+        if is_out_of_memory(error):
+            raise StorageError(f"cannot read {name}: {reading_problem(error)}") from None
         # Arrow, JSON, the file system and the Hub client each raise exceptions of their own here.
         where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
         raise LadmError(f"no such data set: {name} {where}: {one_line(error)}") from None

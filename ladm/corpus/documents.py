@@ -29,7 +29,7 @@ from ladm.corpus.tables import (
     holds_bytes,
     rows_of_table,
 )
-from ladm.errors import LadmError, StorageError, one_line
+from ladm.errors import LadmError, StorageError, is_out_of_memory, reading_problem
 
 _BATCH_ROWS = 256
 
@@ -93,11 +93,14 @@ def read_documents(
     except Exception as error:
         # Each of gzip, zstandard, Arrow and the file systems behind fsspec raises exceptions of its own.
         kind = DamagedFileError if _is_damage(error) else StorageError
-        raise kind(f"cannot read {source.name}: {one_line(error)}") from None
+        raise kind(f"cannot read {source.name}: {reading_problem(error)}") from None
 
 
 def _is_damage(error: Exception) -> bool:
     """Did Arrow not understand the bytes? A connection that breaks raises errors of its own, or one with a number."""
+    # A file is not left out for lack of memory, which only looks like a damaged size.
+    if is_out_of_memory(error):
+        return False
     return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
 
 

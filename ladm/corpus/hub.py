@@ -6,7 +6,7 @@ import functools
 import sys
 from typing import Any
 
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.modeling.model_files import hub_name
 
 TRAIN = "train"
@@ -23,7 +23,8 @@ def parquet_files_of(name: str, *, config: str | None, split: str | None) -> lis
     base, revision = hub_name(name)
     try:
         builder = datasets.load_dataset_builder(base, config, revision=revision)
-    except Exception:
+    except Exception as error:
+        raise_if_out_of_memory(error, action=f"read {name}")
         # No such data set, no network, one in the cache alone: opening it will show, with its own message.
         return []
     files = getattr(builder.config, "data_files", None)
@@ -45,6 +46,7 @@ def open_stream(name: str, *, config: str | None, split: str | None) -> Any | No
     try:
         streams = datasets.load_dataset(base, config, revision=revision, streaming=True)
     except Exception as error:
+        raise_if_out_of_memory(error, action=f"read {name}")
         # No network, one in the cache alone, an archive that is read from its end: opening the whole of it may work.
         _warn_once(f"warning   {name} cannot be read as a stream, so all of it is fetched: {one_line(error)}")
         return None

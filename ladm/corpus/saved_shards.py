@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ladm.corpus.data_set import load_split, without_files
 from ladm.corpus.hub import TRAIN
-from ladm.errors import LadmError, StorageError, one_line
+from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, reading_problem
 from ladm.storage.json_object import read_json_object
 
 _STATE_FILE = "state.json"
@@ -65,4 +65,7 @@ def _problem(shard: Path) -> str | None:
             file.seek(max(file.size() - len(_END_OF_STREAM), 0))
             return None if file.read() == _END_OF_STREAM else "it ends before the end of its stream"
     except (OSError, pa.ArrowException) as error:
+        # No reason to leave it out.
+        if is_out_of_memory(error):
+            raise StorageError(f"cannot read {shard}: {reading_problem(error)}") from None
         return one_line(error)

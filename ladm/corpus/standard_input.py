@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 import xxhash
 
 from ladm.corpus.packed import cut_lines, unpacked
-from ladm.errors import LadmError, StorageError, UsageError, one_line
+from ladm.errors import LadmError, StorageError, UsageError, one_line, raise_if_out_of_memory
 
 REPLAYED_LINES = 1000
 STANDARD_INPUT = "-"
@@ -46,6 +46,7 @@ class StandardInput:
         try:
             return next(self._lines, None)
         except Exception as error:
+            raise_if_out_of_memory(error, action="read standard input")
             # Each kind of compression raises exceptions of its own.
             raise StorageError(f"cannot read standard input: {one_line(error)}") from None
 

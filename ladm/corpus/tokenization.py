@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows
-from ladm.errors import LadmError, UsageError, one_line
+from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
 from ladm.modeling.model_files import HUB_ID, hub_name
 from ladm.settings.common import TEXT_COLUMN
 
@@ -227,6 +227,7 @@ def plain_tokenizer(name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:
+        raise_if_out_of_memory(error, action=f"load the tokenizer of {name}")
         # The tokenizer classes and the Hub client raise many kinds of their own.
         if Path(name).is_dir() and not (Path(name) / "tokenizer.json").exists():
             raise LadmError(

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from ladm.corpus.documents import read_documents, require_one_text, wanted_columns
 from ladm.corpus.packed import bounded_lines, open_unpacked, packing_of
 from ladm.corpus.sources import Source
-from ladm.errors import LadmError, StorageError, one_line
+from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
 
 _CHUNK = 1 << 20
 _BATCH_ROWS = 256
@@ -37,6 +37,7 @@ def require_whole(source: Source, *, text_key: str) -> None:
     except LadmError:
         raise
     except Exception as error:
+        raise_if_out_of_memory(error, action=f"read {source.name}")
         raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
 
 

@@ -11,7 +11,7 @@ from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.prepare import prepare
 from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.tokenization import disagreement
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
 
@@ -47,6 +47,7 @@ def _fetched(name: str) -> str:
     try:
         return str(huggingface_hub.hf_hub_download(repository, file, repo_type="dataset"))
     except Exception as error:
+        raise_if_out_of_memory(error, action=f"fetch {repository}")
         # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
         raise LadmError(
             f"--rows {name}: the Hub did not give {repository}: {one_line(error)}; give rows of ladm prepare"

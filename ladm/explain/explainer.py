@@ -13,12 +13,11 @@ from torch import Tensor
 
 from ladm.corpus.rows import Row, token_ids
 from ladm.corpus.tokenization import spell
-from ladm.errors import LadmError, RowError
+from ladm.errors import LadmError, RowError, is_out_of_memory
 from ladm.explain.decompose import Decomposer, Decomposition
 from ladm.explain.inspected_document import InspectedDocument, ScoreColumn, SpanPair, SpanText, read_inspected
 from ladm.method.grid import Grid, Method
 from ladm.method.reduction import Floats
-from ladm.scoring.engines.batches import is_out_of_memory
 
 EXCERPT_TOKENS, AROUND_TOKENS = 80, 32
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.modeling.devices import resolve_devices, resolve_dtype
 from ladm.modeling.facts import learned_positions
 from ladm.modeling.language_head import LanguageHead, head_of
@@ -88,6 +88,7 @@ def load_causal(name: str, *, dtype: torch.dtype, attention: str, config: Any = 
             use_safetensors=True, output_loading_info=True,
         )  # fmt: skip
     except Exception as error:
+        raise_if_out_of_memory(error, action=f"load the model {name}")
         # What a model class raises on weights or settings that do not fit is its own.
         raise LadmError(f"{name} cannot be loaded as a language model: {one_line(error)}") from None
     missing = sorted(info["missing_keys"])

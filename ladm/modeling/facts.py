@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import LadmError, UsageError, one_line
+from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
 from ladm.modeling.model_files import model_folder
 from ladm.settings.layers import spell_layers
 
@@ -150,6 +150,7 @@ def read_config(name: str, folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
+        raise_if_out_of_memory(error, action=f"read the configuration of {name}")
         # Every configuration class checks its fields in its own way, and raises kinds of its own.
         if _has_own_code(folder):
             raise LadmError(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladm.errors import LadmError
+from ladm.errors import LadmError, raise_if_out_of_memory
 from ladm.modeling.attention_function import (
     IMPLEMENTATION,
     ForwardContext,
@@ -63,6 +63,7 @@ class LoadCheck:
         try:
             ours = self.model(input_ids=ids, use_cache=False, ladm_context=context).last_hidden_state
         except (AttributeError, ImportError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise_if_out_of_memory(error, action=f"run the model {self.facts.name}")
             if is_missing_in_table(error):
                 raise no_interface(self.facts) from None
             what = f"{type(error).__name__}: {error}"

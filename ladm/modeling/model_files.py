@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from ladm.errors import LadmError, StorageError, one_line
+from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
 from ladm.storage.digests import file_sha256
 from ladm.storage.json_object import read_json_object
 
@@ -46,6 +46,7 @@ def _found(name: str) -> Path:
             snapshot_download(hub_id, revision=revision, allow_patterns=["*.safetensors", "*.json", *TOKENIZER_FILES])
         )
     except Exception as error:
+        raise_if_out_of_memory(error, action=f"fetch {name}")
         # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
         what = one_line(error)
         raise LadmError(f"no such model: {name} is not a folder, and the Hub did not give it: {what}") from None
@@ -122,6 +123,7 @@ def _weights_in(name: str, path: Path) -> list[str]:
         with safe_open(path, framework="numpy") as file:
             return list(file.keys())
     except (SafetensorError, OSError) as error:
+        raise_if_out_of_memory(error, action=f"read {path}")
         raise LadmError(f"{name}: {path.name} cannot be read: {one_line(error)}; fetch it again") from None
 
 

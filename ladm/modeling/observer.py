@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.method.attention import attention_kernel
 from ladm.modeling.attention_function import (
     IMPLEMENTATION,
@@ -130,6 +130,7 @@ def load_observer(
         )
         model = model.to(device).eval()
     except Exception as error:
+        raise_if_out_of_memory(error, action=f"load the model {facts.name}")
         # Each model class, safetensors and the device raise kinds of their own.
         if is_missing_in_table(error):
             raise no_interface(facts) from None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ladm.errors import LadmError, StorageError, UsageError
+from ladm.errors import LadmError, StorageError, UsageError, is_out_of_memory, reading_problem
 from ladm.runs.folder import Run
 from ladm.runs.layout import UNIGRAMS_FILE
 from ladm.settings.signals import TEXT
@@ -28,7 +28,9 @@ def read_counts(path: Path) -> Counts:
         counts = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UsageError(f"--unigrams {path} does not exist") from None
-    except _UNREADABLE:
+    except _UNREADABLE as error:
+        if is_out_of_memory(error):
+            raise LadmError(f"cannot read {path}: {reading_problem(error)}") from None
         raise LadmError(f"{path} is not a file of token counts, such as the unigrams.npy of a run") from None
     if not isinstance(counts, np.ndarray) or counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise LadmError(f"{path} is not a list of counts, one for each token id")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from ladm.errors import StorageError, one_line
+from ladm.errors import StorageError, is_out_of_memory, one_line, reading_problem
 from ladm.storage.files import io_errors
 
 _MARK = b"ladm-xxh"
@@ -55,6 +55,8 @@ def reading_parquet(path: Path, *, remedy: str) -> Iterator[None]:
         yield
     # A flipped byte of the footer may ask for anything: an unknown type, a name that is no UTF-8, an absurd size.
     except (pa.ArrowException, OSError, ValueError, MemoryError, SystemError, KeyError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise StorageError(f"cannot read {path}: {reading_problem(error)}; in that case {remedy}") from None
         raise StorageError(f"{path} is damaged: {one_line(error)}; {remedy}") from None
 
 

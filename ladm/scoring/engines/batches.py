@@ -9,20 +9,12 @@ from functools import partial
 import numpy as np
 
 from ladm.corpus.rows import Ids, Row
-from ladm.errors import RowError
+from ladm.errors import RowError, is_out_of_memory
 from ladm.runs.records import Column, ErrorRow, Record, ScoredRow, float32_column
 from ladm.signals.scorer import DescribesRows, Scored, Scorer
 
 BatchRule = Callable[[int], int]
 """Number of tokens of a row -> how many such rows go into one batch."""
-
-_OUT_OF_MEMORY = (
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "can't allocate memory",
-    "not enough memory",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +78,6 @@ def start_batch(batch: Sequence[CheckedRow], scorer: Scorer, sizes: BatchSizes, 
     sizes.reduce(len(batch[0].ids), len(batch))
     halves = [start_batch(half, scorer, sizes) for half in (batch[:middle], batch[middle:])]
     return lambda: [record for half in halves for record in half()]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Is this one of the many ways in which a device reports that its memory is full?"""
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _records(batch: Sequence[CheckedRow], scored: Callable[[], list[Scored]]) -> list[Record]:

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
-from ladm.errors import LadmError, UsageError, one_line
+from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
 
 TICK_SECONDS = 0.5
 
@@ -90,6 +90,7 @@ def _initialise() -> None:
             logging_level=logging.ERROR,
         )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError) as error:
+        raise_if_out_of_memory(error, action="join the Ray cluster")
         raise LadmError(
             f"--engine ray: no Ray cluster to join ({one_line(error)}); start one with ray start --head, or name it in "
             "RAY_ADDRESS"

@@ -9,7 +9,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from ladm.errors import LadmError, one_line
+from ladm.errors import LackOfMemoryError, LadmError, is_out_of_memory, one_line
 from ladm.runs.folder import Run
 from ladm.scoring.engines.batches import BatchSizes
 from ladm.scoring.engines.events import UnitSealed, WorkerBroken, WorkerEvent, WorkerFailed, WorkerReady
@@ -91,6 +91,9 @@ def _serve(config: WorkerConfig, device: str, pipe: Connection) -> None:
     except Exception as error:
         what = f"{type(error).__name__}: {one_line(error)}"
         if not scoring:
+            if is_out_of_memory(error):
+                send(WorkerFailed(LackOfMemoryError(f"not enough memory to start the worker on {device} ({what})")))
+                return
             send(WorkerFailed(LadmError(f"the worker on {device} failed: {what}")))
             return
         # After such an error every later call to a CUDA device may fail. A new process goes on, and finds out which

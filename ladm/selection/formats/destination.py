@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import fsspec
 
-from ladm.errors import LadmError, LockedError, StorageError, one_line
+from ladm.errors import LadmError, LockedError, StorageError, one_line, raise_if_out_of_memory
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.storage.files import io_errors, sync_folder, sync_tree
 from ladm.storage.locks import locked
@@ -185,5 +185,6 @@ class RemoteFolder:
         except LadmError:
             raise
         except Exception as error:
+            raise_if_out_of_memory(error, action=f"{action} {self.name}")
             # Each store behind fsspec raises exceptions of its own.
             raise StorageError(f"cannot {action} {self.name}: {one_line(error)}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 
 STORED_ROWS = ["data/train-*", "train.bin", "train.idx", "tokens.npy", "offsets.npy", "rows.parquet"]
 """Names of the files that hold a subset's rows, whatever its format."""
@@ -31,6 +31,7 @@ def push_subset(folder: Path, repository: str, *, remedy: str) -> str:
             delete_patterns=STORED_ROWS,
         )
     except Exception as error:
+        raise_if_out_of_memory(error, action=f"push {repository}")
         # The client raises exceptions of its own, of its HTTP library, and of the operating system.
         raise LadmError(f"--push {repository}: {one_line(error)}; {remedy}") from None
     return str(commit.commit_url)
