@@ -74,7 +74,7 @@ _MEMORY_SIGNS = (
     "allocate memory",
     "not enough memory",
     "std::bad_alloc",
-    # What the loader says of a library, such as torch's, that does not fit under a limit.
+    # What the loader reports for a library, such as torch's, that does not fit under a limit.
     "failed to map segment",
 )
 
