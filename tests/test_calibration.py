@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -503,6 +504,17 @@ def test_a_stopped_calibration_resumes(ladm: Run, rows: str, tmp_path: Path, mon
     assert not (tmp_path / "stopped.yaml").exists()
     safe = ladm("status", tmp_path / "stopped.calibration" / "run", "--json")
     assert 60 < json.loads(safe.stdout)["done"] < 120
+    contrast = tmp_path / "stopped.calibration" / "contrast"
+    (path,) = contrast.glob("*.arrow")
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    damaged = ladm(*command("stopped.yaml"))
+    assert (damaged.exit_code, damaged.stderr.splitlines()[-1]) == (
+        74, f"ladm: {path} is damaged: it does not match its digest in digests.json; remove {contrast}, and the same "
+        "command makes it again"
+    )  # fmt: skip
+    shutil.rmtree(contrast)
     assert ladm(*command("stopped.yaml")).exit_code == 0
     assert (tmp_path / "stopped.yaml").read_bytes() == (tmp_path / "whole.yaml").read_bytes()
 

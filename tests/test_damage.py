@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import SMALL, topical_rows
-from damage import Command, Damages, attack, nothing
+from damage import Command, Damages, attack, damages_of, nothing
 
 FLIPS = int(os.environ.get("LADM_FLIPS", "16"))
 CUTS = max(2, FLIPS // 8)
@@ -209,6 +212,42 @@ def test_files_of_a_preparation(world: World, tmp_path: Path, monkeypatch: pytes
         check(target, {"prepare": command}, tmp_path / "out")
 
 
+def test_a_contrast_set(tmp_path: Path) -> None:
+    """Of an unfinished calibration or check: damage is not taken for other documents."""
+    from ladm.calibration.contrast import ContrastRow
+    from ladm.calibration.work_folder import DIGESTS, save_contrast
+    from ladm.errors import LadmError, StorageError
+
+    rows = [
+        ContrastRow(kind="intact", half=k % 2, document=k, packages=("a",), ids=np.arange(k, 50 + k)) for k in range(6)
+    ]
+    save_contrast(rows, tmp_path)
+    folder = tmp_path / "contrast"
+    files = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    assert {path.suffix for path in files} == {".arrow", ".json"}
+    for path, content in files.items():
+        for how, damaged in damages_of(content, flips=FLIPS, cuts=CUTS, draw=random.Random(SEED)):
+            path.write_bytes(damaged)
+            with pytest.raises(StorageError, match=f"; remove {re.escape(str(folder))}, and the same") as caught:
+                save_contrast(rows, tmp_path)
+            assert path.name in str(caught.value), how
+        path.write_bytes(content)
+    save_contrast(rows, tmp_path)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == files
+    # That of an earlier version has no digests, and is compared by its rows alone.
+    (folder / DIGESTS).unlink()
+    save_contrast(rows, tmp_path)
+    with pytest.raises(LadmError, match="was started with other documents or another seed; remove it"):
+        save_contrast(rows[1:], tmp_path)
+
+
+def test_the_record_of_a_training(golden_lm: Path, world: World, tmp_path: Path) -> None:
+    train = ("train", "--model", golden_lm, "--rows", world.folder / "rows", "--length", "64", "--tokens", "128")
+    train += ("--batch-tokens", "64", "--dtype", "float32", "--output", tmp_path / "trained")
+    world.do(*train)
+    check(tmp_path / "trained" / "train.json", {"train": world.command(*train, compared=nothing)}, tmp_path / "out")
+
+
 def restore(saved: Path, target: Path) -> None:
     """The preparation as it was stopped, but for the damaged file."""
     content, folder = target.read_bytes(), target.parents[1]
@@ -252,11 +291,8 @@ def test_files_that_only_say_who_works(tmp_path: Path, save_rows: Any) -> None:
 
 def test_an_open_unit_is_cut_at_a_torn_end_and_refused_when_damaged(tmp_path: Path, save_rows: Any) -> None:
     """A resume scores again what a cut removed, with the bytes of an undisturbed run, and names a flipped bit."""
-    import random
-
     import fakes
     from crashes import complete, contents
-    from damage import damages_of
 
     from ladm.corpus.rows import open_rows
     from ladm.errors import StorageError

@@ -10,10 +10,14 @@ from pathlib import Path
 from ladm.calibration.contrast import ContrastRow
 from ladm.corpus.rows import open_rows
 from ladm.errors import InterruptedRunError, LackOfMemoryError, LadmError, LockedError, StorageError
-from ladm.storage.files import io_errors
+from ladm.storage.digests import file_sha256
+from ladm.storage.files import io_errors, sync_tree, write_whole
+from ladm.storage.json_object import json_with_checksum, read_json_object
 from ladm.storage.output_folder import OutputFolder
 
 CONTRAST, RUN = "contrast", "run"
+DIGESTS = "digests.json"
+"""In the folder of the contrast set, what its other files are to be compared with."""
 MARK = ".ladm-calibration"
 _PARTIAL_MARK = r"\.ladm-calibration\.[0-9a-f]+\.partial"
 """The name under which a killed call may have left it."""
@@ -72,7 +76,7 @@ def _output_folder(folder: Path) -> OutputFolder:
 def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
     """Write the rows to `folder`/contrast as `ladm score` reads them; the same rows of an earlier call stay.
 
-    Raises LadmError when other rows are there.
+    Raises LadmError when other rows are there, and StorageError when they are not as they were written.
     """
     from datasets import Dataset
 
@@ -85,6 +89,8 @@ def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
             for row in contrast
         ],
     }
+    # First, because damaged rows would be taken for those of other documents.
+    _require_undamaged(target)
     with io_errors(target, "write"):
         if partial.exists():
             shutil.rmtree(partial)
@@ -98,4 +104,28 @@ def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
                 )
             shutil.rmtree(partial)
         else:
+            write_whole(partial / DIGESTS, [json_with_checksum(_digests(partial))])
+            sync_tree(partial)
             partial.rename(target)
+
+
+def _digests(contrast: Path) -> dict[str, str]:
+    """SHA-256 of the files of a contrast set, by name."""
+    names = sorted(path.name for path in contrast.iterdir() if path.is_file() and path.name != DIGESTS)
+    return {name: file_sha256(contrast / name, remember=False) for name in names}
+
+
+def _require_undamaged(contrast: Path) -> None:
+    """Raise StorageError for a contrast set whose files are not as they were written."""
+    # An earlier version wrote no digests.
+    if not (contrast / DIGESTS).exists():
+        return
+    remedy = f"remove {contrast}, and the same command makes it again"
+    try:
+        with io_errors(contrast, "read"):
+            had, now = read_json_object(contrast / DIGESTS), _digests(contrast)
+    except StorageError as error:
+        raise StorageError(f"{error}; {remedy}") from None
+    differing = [name for name in had if now.get(name) != had[name]]
+    if differing:
+        raise StorageError(f"{contrast / differing[0]} is damaged: it does not match its digest in {DIGESTS}; {remedy}")
