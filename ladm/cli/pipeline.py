@@ -53,4 +53,6 @@ def run(settings: RunSettings) -> None:
         [*selection_table(result.manifest), *summary_lines(result)],
         lambda: content | more | {"manifest": asdict(result.manifest)},
     )
-    next_step("ladm", "train", "--model", "MODEL", "--rows", result.subset, "--tokens", "N", "-o", "trained")
+    # The other formats are for other trainers: ladm train reads rows as save_to_disk writes them.
+    if result.manifest.format == "arrow":
+        next_step("ladm", "train", "--model", "MODEL", "--rows", result.subset, "--tokens", "N", "-o", "trained")
