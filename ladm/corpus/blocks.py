@@ -26,7 +26,7 @@ from ladm.corpus.tokenization import TokenizedText, Tokenizer, Window
 from ladm.errors import LadmError
 from ladm.settings.data import PrepareSettings
 from ladm.storage.checked_parquet import add_checksum
-from ladm.storage.files import io_errors, replacing
+from ladm.storage.files import arrow_path, io_errors, replacing
 
 KEPT = "kept"
 DUPLICATE = "duplicate"
@@ -89,7 +89,7 @@ def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, pa
     metadata = {_METADATA_KEY: json.dumps({"counts": dict(counts), "end": asdict(group.end)}).encode()}
     table = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.with_metadata(metadata))
     with io_errors(path, "write"), replacing(path) as partial:
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, arrow_path(partial), compression="zstd", write_page_checksum=True)
         add_checksum(partial)
     return record
 

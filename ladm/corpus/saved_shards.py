@@ -14,6 +14,7 @@ import pyarrow as pa
 from ladm.corpus.data_set import load_split, without_files
 from ladm.corpus.hub import TRAIN
 from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, reading_problem
+from ladm.storage.files import arrow_path
 from ladm.storage.json_object import read_json_object
 
 _STATE_FILE = "state.json"
@@ -41,7 +42,9 @@ def load_whole_shards(name: str, *, split: str | None, left_out: Collection[str]
         raise StorageError("; ".join(torn.values()) or f"cannot read {name}: its shards are left out")
     import datasets
 
-    return without_files(datasets.concatenate_datasets([datasets.Dataset.from_file(shard) for shard in whole]))
+    return without_files(
+        datasets.concatenate_datasets([datasets.Dataset.from_file(arrow_path(shard)) for shard in whole])
+    )
 
 
 def _shards(folder: Path, split: str | None) -> list[Path]:
@@ -60,7 +63,7 @@ def _shards(folder: Path, split: str | None) -> list[Path]:
 def _problem(shard: Path) -> str | None:
     try:
         # Mapped, not read: the batches are looked up without the pages of their values.
-        with pa.memory_map(str(shard)) as file:
+        with pa.memory_map(arrow_path(shard)) as file:
             pa.ipc.open_stream(file).read_all()
             file.seek(max(file.size() - len(_END_OF_STREAM), 0))
             return None if file.read() == _END_OF_STREAM else "it ends before the end of its stream"

@@ -28,7 +28,7 @@ from ladm.runs.records import Column, ScoredRow
 from ladm.runs.results import digest_of_file, digests_in_metadata
 from ladm.settings.common import NAME_COLUMNS
 from ladm.storage.checked_parquet import add_checksum
-from ladm.storage.files import SORTING_PREFIX, io_errors, replacing, write_whole
+from ladm.storage.files import SORTING_PREFIX, arrow_path, io_errors, replacing, write_whole
 
 ROWS_AT_A_TIME = 10_000
 SORT_MEMORY = "1GB"
@@ -119,7 +119,9 @@ def staged_schema(columns: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:
 
 def staging(staged: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer of rows to be sorted; uncompressed, because they are read once."""
-    return pq.ParquetWriter(staged, schema, compression="none", use_dictionary=False, write_statistics=False)
+    return pq.ParquetWriter(
+        arrow_path(staged), schema, compression="none", use_dictionary=False, write_statistics=False
+    )
 
 
 def _staged_table(scored: Sequence[StoredLine], schema: pa.Schema) -> pa.Table:
@@ -144,7 +146,7 @@ def _staged_table(scored: Sequence[StoredLine], schema: pa.Schema) -> pa.Table:
 def write_sorted(folder: Path, staged: Path) -> None:
     """Write the rows of `staged` in order into both result files."""
     # Few threads and little memory: the model may still be loaded, and DuckDB would take 80 % of what there is.
-    settings = {"threads": 2, "memory_limit": SORT_MEMORY, "temp_directory": str(staged.parent / "spill")}
+    settings = {"threads": 2, "memory_limit": SORT_MEMORY, "temp_directory": arrow_path(staged.parent / "spill")}
     with contextlib.closing(duckdb.connect(":memory:", config=settings)) as engine:
         schema = _result_schema(engine, staged)
         with (
@@ -153,10 +155,10 @@ def write_sorted(folder: Path, staged: Path) -> None:
             replacing(folder / SORTED_FILE) as lines_path,
             replacing(folder / PARQUET_FILE) as parquet_path,
             lines_path.open("wb") as lines,
-            pq.ParquetWriter(parquet_path, schema, write_page_checksum=True) as parquet,
+            pq.ParquetWriter(arrow_path(parquet_path), schema, write_page_checksum=True) as parquet,
         ):
             rank, digest = 0, xxhash.xxh3_128()
-            for batch in engine.sql(_SORT, params={"staged": str(staged)}).to_arrow_reader(ROWS_AT_A_TIME):
+            for batch in engine.sql(_SORT, params={"staged": arrow_path(staged)}).to_arrow_reader(ROWS_AT_A_TIME):
                 texts = batch["line"].to_pylist()
                 block = "".join(f'{{"rank": {rank + k}, {text}\n' for k, text in enumerate(texts, 1)).encode()
                 lines.write(block)
@@ -184,10 +186,10 @@ def _result_batch(batch: pa.RecordBatch, rank: int, schema: pa.Schema) -> pa.Rec
 def _result_schema(engine: duckdb.DuckDBPyConnection, staged: Path) -> pa.Schema:
     """The columns of `scores.parquet`; `meta` is JSON text, because its shape is the user's."""
     texts = engine.execute(
-        "SELECT count(index_text), count(chunk_text) FROM read_parquet(?)", [str(staged)]
+        "SELECT count(index_text), count(chunk_text) FROM read_parquet(?)", [arrow_path(staged)]
     ).fetchall()[0]
     hidden = {name for name, _ in [*_KEYS, *_SHOWN, _LINE]}
-    columns = [field for field in pq.read_schema(staged) if field.name not in hidden]
+    columns = [field for field in pq.read_schema(arrow_path(staged)) if field.name not in hidden]
     return pa.schema(
         [
             ("rank", pa.int64()),

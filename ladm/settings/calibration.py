@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ladm.errors import UsageError
 from ladm.method.grid import METHOD_FIELDS, Variant
 from ladm.settings.common import (
+    WRITE_LOCALLY,
     DType,
     device_setting,
     domain_key_setting,
@@ -70,6 +71,7 @@ class CalibrateSettings(Settings):
         "Folder for the contrast set and its run.",
         metavar="FOLDER",
         unset="PROFILE.calibration",
+        not_an_address=WRITE_LOCALLY,
     )
     lists: str | None = lists_setting()
     # More make narrower intervals. Each is scored ten times: intact, and once for every kind of bad row.

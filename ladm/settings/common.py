@@ -22,15 +22,26 @@ ONE_DOMAIN = "all"
 """The name of that one domain."""
 
 
+WRITE_LOCALLY = "write to this machine and copy the result there (only ladm select writes to addresses)"
+READ_LOCALLY = "copy the run to this machine and give its folder"
+
+
 def run_setting() -> Any:
     """The run folder of a command that reads one."""
-    return setting("", "", metavar="RUN", required=True, positional=True)
+    return setting("", "", metavar="RUN", required=True, positional=True, not_an_address=READ_LOCALLY)
+
+
+def runs_setting() -> Any:
+    """The run folders of a command that reads several."""
+    return setting(
+        (), "", metavar="RUN", required=True, positional=True, flag="run", not_an_address=READ_LOCALLY
+    )  # fmt: skip
 
 
 def output_setting(help_text: str, *, metavar: str, **more: Any) -> Any:
-    """Where the result goes; `-o` in every command."""
+    """Where the result goes; `-o` in every command. A place on this machine unless `not_an_address` is None."""
     # No default in most commands: a result must not land in whatever folder the user happens to be in.
-    given: dict[str, Any] = {"required": True, "default": ""} | more
+    given: dict[str, Any] = {"required": True, "default": "", "not_an_address": WRITE_LOCALLY} | more
     return setting(given.pop("default"), help_text, short="-o", metavar=metavar, **given)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ladm.errors import UsageError
-from ladm.settings.common import domain_key_setting, output_setting, run_setting
+from ladm.settings.common import domain_key_setting, output_setting, run_setting, runs_setting
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import Settings, setting
 from ladm.settings.quantities import parse_percent
@@ -43,7 +43,7 @@ class TopSettings(Settings):
 class CompareSettings(Settings):
     """The settings of `ladm compare`. `columns` None: all of one run, the score of two. `output` None: no page."""
 
-    runs: tuple[str, ...] = setting((), "", metavar="RUN", required=True, positional=True, flag="run")
+    runs: tuple[str, ...] = runs_setting()
     columns: str | None = setting(
         None,
         "Columns or expressions to compare, with commas between them.",

@@ -46,6 +46,8 @@ class FieldSpec:
     short: str | None = None
     several: bool = False
     """May several values follow the flag at once, as in `--rows A B`?"""
+    not_an_address: str | None = None
+    """Of a place that must be on this machine: what to do instead of giving an address such as s3://bucket/run."""
     destructive: bool = False
     """It removes what exists, so that no hint may ever suggest it."""
     parse: Callable[[str], Any] | None = None
@@ -107,6 +109,10 @@ class Settings:
             problem = out_of_range(value, field.spec)
             if problem:
                 raise UsageError(f"{field.flag} {problem}")
+            for place in value if isinstance(value, tuple) else (value,):
+                # Checked here, before anything is read: as a path, s3://bucket is a folder `s3:` of this machine.
+                if field.spec.not_an_address and isinstance(place, str) and "://" in place:
+                    raise UsageError(f"{field.flag} {place} is an address; {field.spec.not_an_address}")
         self.check_together()
 
     def check_together(self) -> None:

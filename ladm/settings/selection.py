@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from ladm.errors import UsageError, count_of
-from ladm.settings.common import domain_key_setting, output_setting
+from ladm.settings.common import domain_key_setting, output_setting, runs_setting
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import Settings, flag, setting
 from ladm.settings.guards import BandGuard, Guard, parse_guard
@@ -25,7 +25,7 @@ DEFAULT_TEMPERATURE = 1.0
 class SelectSettings(Settings):
     """The settings of `ladm select`. `rows` empty: where the runs found them."""
 
-    runs: tuple[str, ...] = setting((), "", metavar="RUN", required=True, positional=True, flag="run")
+    runs: tuple[str, ...] = runs_setting()
     rows: tuple[str, ...] = setting(
         (),
         "The rows that RUN scored; one for each RUN.",
@@ -33,7 +33,7 @@ class SelectSettings(Settings):
         unset="where RUN found them",
         several=True,
     )
-    output: str = output_setting("Folder for the subset.", metavar="SUBSET")
+    output: str = output_setting("Folder for the subset.", metavar="SUBSET", not_an_address=None)
     tokens: int | str | None = setting(
         None,
         "N tokens at most (1B is 10^9; 500M, 250k), or that share of the tokens there are.",

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from ladm.errors import StorageError, is_out_of_memory, one_line, reading_problem
-from ladm.storage.files import io_errors
+from ladm.storage.files import arrow_path, io_errors
 
 _MARK = b"ladm-xxh"
 _OLD_MARK = b"ladm-crc"
@@ -74,7 +74,7 @@ def open_parquet(path: Path, *, remedy: str) -> pq.ParquetFile:
     _known_as_whole.add(signs)
     with reading_parquet(path, remedy=remedy):
         # Arrow's default reads ahead and holds all of the file until the last batch, which is for stores far away.
-        return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+        return pq.ParquetFile(arrow_path(path), page_checksum_verification=True, pre_buffer=False)
 
 
 def _is_whole(file: BinaryIO, size: int) -> bool:

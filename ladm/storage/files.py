@@ -38,6 +38,14 @@ def io_errors(path: Path, action: str) -> Iterator[None]:
         raise StorageError(f"cannot {action} {path}: {error.strerror or error}") from error
 
 
+def arrow_path(path: str | Path) -> str:
+    """The path as Arrow, DuckDB and `datasets` take it for a file of this machine, whatever its name.
+
+    Each of them takes the relative path `a:b/run` for a URI of the scheme `a`; an absolute path begins with a slash.
+    """
+    return str(Path(path).absolute())
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from ladm.selection.formats.content import SubsetContent
+from ladm.storage.files import arrow_path
 
 SHARD_BYTES = 100_000_000
 DATA_FOLDER = "data"
@@ -108,10 +109,10 @@ def write_arrow(content: SubsetContent, folder: Path) -> None:
     # Named by the content, because `datasets` would name it by chance, and the same command must write the same bytes.
     digest = xxhash.xxh3_64(content.positions.tobytes() + content.scores.tobytes()).hexdigest()
     dataset = datasets.Dataset(
-        MemoryMappedTable.from_file(str(whole)),
+        MemoryMappedTable.from_file(arrow_path(whole)),
         info=datasets.DatasetInfo(features=features),
         split=datasets.NamedSplit("train"),
         fingerprint=digest,
     )
-    datasets.DatasetDict(train=dataset).save_to_disk(str(folder))
+    datasets.DatasetDict(train=dataset).save_to_disk(arrow_path(folder))
     whole.unlink()

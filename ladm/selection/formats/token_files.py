@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.selection.formats.content import SubsetContent
+from ladm.storage.files import arrow_path
 
 SIDECAR = "rows.parquet"
 MEGATRON_PREFIX = "train"
@@ -72,7 +73,7 @@ def _write_sidecar(content: SubsetContent, folder: Path) -> None:
     writer = None
     for (start, stop), table in zip(content.batches(), content.tables(columns), strict=True):
         table = table.append_column("num_tokens", pa.array(content.num_tokens[start:stop]))
-        writer = writer or pq.ParquetWriter(folder / SIDECAR, table.schema, compression="zstd")
+        writer = writer or pq.ParquetWriter(arrow_path(folder / SIDECAR), table.schema, compression="zstd")
         writer.write_table(table)
     if writer is not None:
         writer.close()

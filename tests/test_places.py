@@ -1,0 +1,95 @@
+"""Where results go: a path of this machine whatever its name, and an address for `ladm select` alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from conftest import GOLDEN, SMALL, topical_rows
+from test_pipeline import job_words, shard  # noqa: F401
+
+Command = Callable[..., Result]
+ADDRESS = "s3://bucket/result"
+WRITING = f"{ADDRESS} is an address; write to this machine and copy the result there (only ladm select writes to"
+READING = f"RUN {ADDRESS} is an address; copy the run to this machine and give its folder\n"
+MODEL_AND_ROWS = ("--model", "no-model", "--rows", "no-rows")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("prepare", "no-file", "--tokenizer", "no-model"),
+        ("score", "no-rows", "--model", "no-model"),
+        ("score", "no-rows", "--model", "no-model", "--dry-run"),
+        ("run", "no-file", "--model", "no-model", "--tokens", "1M"),
+        ("rescore", "no-run"),
+        ("calibrate", *MODEL_AND_ROWS),
+        ("check", "--model", "no-model"),
+        ("report", "no-run"),
+        ("compare", "no-run"),
+        ("train", *MODEL_AND_ROWS, "--tokens", "1M"),
+        ("evaluate", "perplexity", *MODEL_AND_ROWS),
+        ("evaluate", "needle", *MODEL_AND_ROWS),
+        ("evaluate", "tasks", "--model", "no-model"),
+    ],
+)
+def test_an_address_as_output_is_refused_before_anything_is_read(
+    ladm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = ladm(*words, "--output", ADDRESS)
+    error = result.stderr[result.stderr.rindex("ladm: ") :]
+    assert (result.exit_code, error) == (2, f"ladm: --output {WRITING} addresses)\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_places_that_cannot_be_addresses(ladm: Command, tmp_path: Path) -> None:
+    result = ladm("calibrate", *MODEL_AND_ROWS, "--output", tmp_path / "p.yaml", "--work", ADDRESS)
+    assert (result.exit_code, result.stderr) == (2, f"ladm: --work {WRITING} addresses)\n")
+    for words in (
+        ("annotate",), ("report",), ("status",), ("verify",), ("inspect",), ("top",), ("compare",),
+        ("rescore", "-o", "new"), ("select", "--tokens", "1M", "-o", "subset"),
+    ):  # fmt: skip
+        result = ladm(words[0], ADDRESS, *words[1:])
+        assert (result.exit_code, result.stderr) == (2, f"ladm: {READING}"), words
+
+
+def test_a_local_path_may_have_colons(
+    ladm: Command, save_rows: Any, golden: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_rows(topical_rows(golden, [512] * 4), "data:rows/rows")
+    monkeypatch.chdir(tmp_path)
+    run = ("a:b/run", "--rows", "data:rows/rows")
+    select = ("select", *run, "--documents", "2", "-o")
+    commands = [
+        ("score", "data:rows/rows", "-o", "a:b/run", *SMALL, "--signals", "cds"),
+        ("annotate", *run, "--num-proc", "1"),
+        ("rescore", "a:b/run", "--layers", "1", "-o", "a:b/new"),
+        *((*select, f"c:d/{kind}", "--format", kind) for kind in ("arrow", "parquet", "npy")),
+        ("verify", "a:b/run", "--deep"),
+        ("score", "c:d/arrow", "-o", "https:subset", "--model", GOLDEN, *SMALL[2:]),
+    ]
+    for words in commands:
+        result = ladm(*words)
+        assert result.exit_code == 0, (words, result.output)
+
+
+def test_a_job_may_have_colons(
+    ladm: Command,
+    shard: Path,  # noqa: F811
+    talking: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data:b").mkdir()
+    shard.rename("data:b/shard.parquet")
+    result = ladm(*job_words(Path("data:b/shard.parquet"), talking, Path("c:d/job")), "--format", "arrow")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in Path("c:d/job").iterdir()} >= {"rows", "scores", "subset", "report.html"}
+    following = "next: ladm train --model MODEL --rows c:d/job/subset --tokens N -o trained"
+    assert result.stderr.splitlines()[-1] == following
