@@ -241,6 +241,18 @@ def test_a_contrast_set(tmp_path: Path) -> None:
         save_contrast(rows[1:], tmp_path)
 
 
+def test_the_file_of_a_job(world: World, tmp_path: Path) -> None:
+    """Damage in it is not taken for other flags than those that the job was started with."""
+    job = tmp_path / "job"
+    words = ("run", world.folder / "rows", *SMALL, "--tokens", "2k", "--output", job)
+    world.do(*words)
+
+    def subset() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (job / "subset").iterdir() if path.is_file()}
+
+    check(job / "job.yaml", {"run": world.command(*words, compared=nothing, result=subset)}, tmp_path / "out")
+
+
 def test_the_record_of_a_training(golden_lm: Path, world: World, tmp_path: Path) -> None:
     train = ("train", "--model", golden_lm, "--rows", world.folder / "rows", "--length", "64", "--tokens", "128")
     train += ("--batch-tokens", "64", "--dtype", "float32", "--output", tmp_path / "trained")

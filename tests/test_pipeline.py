@@ -89,6 +89,7 @@ def test_the_job_file_repeats_the_job(ladm: Command, shard: Path, talking: Path,
     first, second = tmp_path / "job", tmp_path / "again"
     assert ladm(*job_words(shard, talking, first)).exit_code == 0
     job = yaml.safe_load((first / "job.yaml").read_text())
+    checksum = job.pop("checksum")
     assert job == {
         "sources": [str(shard)], "model": str(talking), "output": str(first), "length": 512, "domain_key": "language",
         "domain": "unknown", "span_tokens": 16, "dtype": "float32", "device": "cpu", "tokens": 3000,
@@ -98,6 +99,25 @@ def test_the_job_file_repeats_the_job(ladm: Command, shard: Path, talking: Path,
     assert result.exit_code == 0, result.output
     for name in ("scores/scores.parquet", "subset/train.bin", "subset/train.idx", "subset/rows.parquet"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    # Edited by hand it is refused, wherever it is read, until the line of the checksum is removed.
+    written = (first / "job.yaml").read_text()
+    edited = written.replace("tokens: 3000", "tokens: 2000")
+    (first / "job.yaml").write_text(edited)
+    reason = "damaged, or edited by hand; if you edited it, remove its line checksum"
+    result = ladm("run", "--config", first / "job.yaml", "-o", tmp_path / "third")
+    assert (result.exit_code, result.stderr) == (
+        2, f"ladm: --config {first / 'job.yaml'}: {reason}\n"
+    )  # fmt: skip
+    result = ladm(*job_words(shard, talking, first))
+    assert (result.exit_code, result.stderr) == (
+        74, f"ladm: cannot resume with {first / 'job.yaml'}: {reason}; or give another --output\n"
+    )  # fmt: skip
+    (first / "job.yaml").write_text(
+        edited.replace(f"checksum: {checksum}\n", "").replace(f"checksum: '{checksum}'\n", "")
+    )
+    result = ladm("run", "--config", first / "job.yaml", "-o", tmp_path / "third")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "third" / "subset" / "manifest.json").read_text())["taken_tokens"] <= 2000
 
 
 def test_the_same_command_goes_on_and_another_is_refused(

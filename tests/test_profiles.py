@@ -274,7 +274,7 @@ def test_a_profile_with_another_digit_is_refused_unless_its_checksum_is_removed(
     path.write_text(text.replace("0.25", "0.27"))
     with pytest.raises(UsageError) as caught:
         read_profile(path)
-    message = "damaged, or edited by hand; if you edited it, remove the line checksum at its end"
+    message = "damaged, or edited by hand; if you edited it, remove its line checksum"
     assert str(caught.value) == f"--profile {path}: {message}"
     path.write_text(text.replace("checksum", "checksuM"))
     with pytest.raises(UsageError, match="damaged: its last key should be checksum$"):

@@ -16,14 +16,16 @@ from typing import Any
 import yaml
 
 from ladm.corpus.prepare import has_sealed_rows
-from ladm.errors import LadmError
+from ladm.errors import LadmError, StorageError, UsageError
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import settings_of
 from ladm.settings.pipeline import PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
+from ladm.settings.yaml_text import CHECKSUM
 from ladm.storage.files import create_once, io_errors, remove_abandoned, write_whole
 from ladm.storage.identity import require_same
+from ladm.storage.json_object import content_checksum
 
 JOB_FILE = "job.yaml"
 _FREE_TO_CHANGE = ("output", "device", "workers", "batch_size", "max_errors", "fail_fast", "max_bad_files", "num_proc")
@@ -79,9 +81,10 @@ class JobFolder:
     def resume(self, job: Any) -> Any:
         """The job as it was started, with what may change taken from `job`. Only for the holder of the lock.
 
-        Raises LadmError with the flags that differ; what `job` leaves open is as it was found.
+        Raises LadmError with the flags that differ; what `job` leaves open is as it was found. Raises StorageError for
+        a file that cannot be used.
         """
-        had = RunSettings(**read_config(self._job, RunSettings))
+        had = self._read()
         bound = self.bound_fields()
         fixed = [field for field in settings_of(RunSettings) if field.name in bound]
         now, before = {}, {}
@@ -98,6 +101,17 @@ class JobFolder:
         if (recorded := dataclasses.replace(resumed, **kept)) != had:
             self.replace(recorded)
         return resumed
+
+    def _read(self) -> Any:
+        try:
+            found = read_config(self._job, RunSettings)
+            if not found:
+                raise UsageError("it is empty")
+            return RunSettings(**found)
+        except UsageError as error:
+            # Of the user's own flags none is at fault here.
+            reason = str(error).removeprefix(f"--config {self._job}").lstrip(": ")
+            raise StorageError(f"cannot resume with {self._job}: {reason}; or give another --output") from None
 
 
 def with_absolute_places(job: Any) -> Any:
@@ -117,7 +131,8 @@ def _absolute(value: Any) -> Any:
 
 def _text(job: Any) -> bytes:
     values = {name: _plain(value) for name, value in changed_values(job).items()}
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    # The checksum goes first: the lines in front of a cut would otherwise pass for a whole file of an earlier version.
+    text = yaml.safe_dump({CHECKSUM: content_checksum(values)} | values, sort_keys=False, allow_unicode=True)
     return f"# ladm run --config {JOB_FILE}\n{text}".encode()
 
 

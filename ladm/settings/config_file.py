@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from ladm.errors import UsageError, one_line
+from ladm.errors import LadmError, UsageError, one_line
 from ladm.settings.fields import Setting, choices, describe, fits, flag, nearest, out_of_range, settings_of
 from ladm.settings.layers import parse_layers, spell_layers
 from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.profiles import read_profile
 from ladm.settings.score import ScoreSettings
-from ladm.settings.yaml_text import load_yaml
+from ladm.settings.yaml_text import load_yaml, require_checksum
 
 MOST_BYTES = 1_000_000
 MOST_SHOWN = 80
@@ -131,6 +131,10 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise UsageError(f"--config {path} must hold keys and values, such as span_tokens: 128")
+    try:
+        require_checksum(loaded)
+    except LadmError as error:
+        raise UsageError(f"--config {path}: {error}") from None
     return loaded
 
 

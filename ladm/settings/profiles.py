@@ -15,12 +15,10 @@ import yaml
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.method.grid import Method
 from ladm.method.reduction import Reduction
-from ladm.settings.yaml_text import load_yaml
+from ladm.settings.yaml_text import CHECKSUM, load_yaml, require_checksum
 from ladm.storage.json_object import content_checksum, is_checksum
 
 FORMAT = 1
-CHECKSUM = "checksum"
-"""The last key: a digit that changed in weights would be other scores without any error."""
 Quantiles = tuple[float, float, float]
 
 
@@ -96,12 +94,9 @@ def read_profile(path: str | Path) -> Profile:
 
 def _require_undamaged(content: dict[str, Any]) -> None:
     """Raise LadmError for a profile that is not as it was written. One without a checksum was edited by hand."""
-    checksum = content.pop(CHECKSUM, None)
-    if checksum is None:
-        if is_checksum(str(list(content.values())[-1])):
-            raise LadmError(f"damaged: its last key should be {CHECKSUM}")
-    elif str(checksum) != content_checksum(content):
-        raise LadmError(f"damaged, or edited by hand; if you edited it, remove the line {CHECKSUM} at its end")
+    if CHECKSUM not in content and is_checksum(str(list(content.values())[-1])):
+        raise LadmError(f"damaged: its last key should be {CHECKSUM}")
+    require_checksum(content)
 
 
 def _quantiles(values: list[float]) -> Quantiles:

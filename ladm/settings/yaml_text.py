@@ -10,6 +10,11 @@ from typing import Any
 
 import yaml
 
+from ladm.errors import LadmError
+from ladm.storage.json_object import content_checksum
+
+CHECKSUM = "checksum"
+"""A key of files that ladm writes: a digit that changed would be other scores without any error."""
 MOST_NODES = 100_000
 MOST_BYTES = 1 << 24
 
@@ -21,6 +26,23 @@ def load_yaml(text: str) -> Any:
     found = yaml.safe_load(text)
     _count(found, {}, set())
     return found
+
+
+def require_checksum(content: dict[Any, Any]) -> None:
+    """Take the checksum out of the content of a file. Raises LadmError where the rest does not match it.
+
+    Content without one was written by an earlier version, or edited by hand.
+    """
+    if CHECKSUM not in content:
+        return
+    had = content.pop(CHECKSUM)
+    try:
+        matches = str(had) == content_checksum(content)
+    # What no file of ours holds, such as a date, which one flipped bit can make of a text.
+    except (TypeError, ValueError):
+        matches = False
+    if not matches:
+        raise LadmError(f"damaged, or edited by hand; if you edited it, remove its line {CHECKSUM}")
 
 
 def _count(value: Any, known: dict[int, int], inside: set[int]) -> int:
