@@ -1,4 +1,4 @@
-"""Documents -> sealed blocks of rows, as many as are wanted, going on behind those of an earlier start.
+"""Documents -> sealed blocks of rows, as many as are wanted; the blocks of an earlier start are kept and continued.
 
 Imports no torch.
 """
@@ -61,14 +61,16 @@ def seal_blocks(
 ) -> SealedBlocks:
     """Seal every block that is not sealed yet, until there are as many rows as wanted.
 
-    A file in which damage shows late is left out whole: what was made of it is removed and the rest is made again.
-    Raises StorageError where that is one such file too many.
+    Damage may show only after rows of a file are sealed. The file is left out whole all the same: its blocks and those
+    behind them are removed, and the latter made again. Raises StorageError beyond `--max-bad-files`.
     """
     while True:
+        made = _sealed_then_new(settings, sources, tokenizer, work, bad_files)
         try:
-            return _seal(settings, sources, tokenizer, work, bad_files, progress)
+            return _take(made, settings, progress)
         except DamagedSourceError as error:
-            # Before the file is written down as left out: a stop in between must not leave rows of it for good.
+            # Blocks first: after a stop in between, the file is read and found damaged again. The other way round
+            # it would be recorded as left out while its rows stayed.
             _remove_blocks_from(work, error.source)
             bad_files.leave_out(error.name, error.error)
 
@@ -85,20 +87,14 @@ def _remove_blocks_from(work: Path, source: int) -> None:
                 path.unlink()
 
 
-def _seal(
-    settings: PrepareSettings,
-    sources: list[Source],
-    tokenizer: Tokenizer,
-    work: Path,
-    bad_files: BadFiles,
-    progress: Progress,
-) -> SealedBlocks:
+def _take(made: Iterator[tuple[Path, BlockRecord]], settings: PrepareSettings, progress: Progress) -> SealedBlocks:
+    """Take blocks, which are sealed one by one, until there are as many rows as wanted."""
     blocks: list[tuple[BlockRows, Counts]] = []
     seen = SeenRows(length=settings.length, keep_duplicates=settings.keep_duplicates)
     rows, end = 0, Place()
     progress.start()
     try:
-        for path, record in _sealed_then_new(settings, sources, tokenizer, work, bad_files):
+        for path, record in made:
             block = seen.judge(path)
             blocks.append((block, counts_without_copies(record.counts, block)))
             rows += int(block.is_kept.sum())
