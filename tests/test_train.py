@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,19 +91,26 @@ def test_what_is_printed_and_written(ladm: Command, golden_lm: Path, rows: str, 
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+@contextlib.contextmanager
+def stopping_at(step: int) -> Iterator[None]:
+    """Stop trainings as Ctrl-C does, when they report that step."""
+
+    def stop(_self: Any, _args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == step:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LossPrinter, "on_log", stop)
+        yield
+
+
 @pytest.mark.parametrize("torn", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_stop_changes_no_bit(
-    ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
+    ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path, torn: bool
 ) -> None:
     assert ladm(*settings_of(golden_lm, rows, config, tmp_path / "whole")).exit_code == 0
     out = tmp_path / "stopped"
-
-    def stop(_self: Any, _args: Any, state: Any, *_: Any, **__: Any) -> None:
-        if state.global_step == 5:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LossPrinter, "on_log", stop)
+    with stopping_at(5):
         assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 130
     assert not (out / "losses.jsonl").exists()
     if torn:
@@ -117,16 +125,10 @@ def test_a_stop_changes_no_bit(
 
 
 def test_a_resume_refuses_a_damaged_checkpoint(
-    ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "stopped"
-
-    def stop(_self: Any, _args: Any, state: Any, *_: Any, **__: Any) -> None:
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LossPrinter, "on_log", stop)
+    with stopping_at(3):
         assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 130
     paths = sorted(path for path in (out / "checkpoint-2").iterdir() if path.is_file())
     assert {"optimizer.pt", "model.safetensors", "rng_state.pth", "whole"} <= {path.name for path in paths}

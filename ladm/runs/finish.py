@@ -25,9 +25,10 @@ from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 from ladm.runs.lines import StoredLine
 from ladm.runs.records import Column, ScoredRow
-from ladm.runs.results import digest_of_file, digests_in_metadata
+from ladm.runs.results import digests_in_metadata
 from ladm.settings.common import NAME_COLUMNS
 from ladm.storage.checked_parquet import add_checksum
+from ladm.storage.digests import file_xxh3
 from ladm.storage.files import SORTING_PREFIX, arrow_path, io_errors, replacing, write_whole
 
 ROWS_AT_A_TIME = 10_000
@@ -166,7 +167,7 @@ def write_sorted(folder: Path, staged: Path) -> None:
                 parquet.write_batch(_result_batch(batch, rank, schema))
                 rank += len(texts)
             # Of the files without checksums of their own, so that none of the three is damaged in silence.
-            errors_digest = digest_of_file(folder / ERRORS_FILE)
+            errors_digest = file_xxh3(folder / ERRORS_FILE)
             digests = {SORTED_FILE: digest.hexdigest(), ERRORS_FILE: errors_digest}
             parquet.add_key_value_metadata(digests_in_metadata(digests))
             parquet.close()

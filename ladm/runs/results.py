@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from ladm.errors import IncompleteError, StorageError
 from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES
 from ladm.storage.checked_parquet import open_parquet, reading_parquet
-from ladm.storage.files import io_errors
+from ladm.storage.digests import file_xxh3
 
 BATCH_ROWS = 65_536
 Floats = npt.NDArray[np.float64]
@@ -52,7 +51,6 @@ def require_finished(run: Run) -> None:
 
 REMEDY = "remove it, and the command that made the run writes it again"
 _METADATA_KEY = b"ladm"
-_CHUNK_BYTES = 1 << 20
 
 
 def open_scores(folder: Path) -> pq.ParquetFile:
@@ -88,15 +86,6 @@ def digests_in_metadata(digests: dict[str, str]) -> dict[str, str]:
     return {_METADATA_KEY.decode(): json.dumps({"xxh3_128": digests})}
 
 
-def digest_of_file(path: Path) -> str:
-    """XXH3 of a file. Raises StorageError where it cannot be read."""
-    digest = xxhash.xxh3_128()
-    with io_errors(path, "read"), path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def stored_digest(folder: Path, name: str) -> str | None:
     """The XXH3 that `scores.parquet` has of another result file; None in runs from before it had any."""
     metadata = open_scores(folder).metadata.metadata or {}
@@ -119,7 +108,7 @@ def error_lines(folder: Path) -> Iterator[dict[str, Any]]:
     """The rows without a score as `errors.jsonl` has them. Raises StorageError for a damaged file."""
     path = folder / ERRORS_FILE
     # Read twice rather than held: a run may have millions of rows without a score.
-    require_digest(folder, ERRORS_FILE, digest_of_file(path))
+    require_digest(folder, ERRORS_FILE, file_xxh3(path))
     try:
         with path.open(encoding="utf-8") as lines:
             for line in lines:

@@ -18,9 +18,10 @@ from ladm.runs.folder import Run, Unit, read_if_there
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import ERRORS_FILE, IDENTITY_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
 from ladm.runs.records import ScoredRow
-from ladm.runs.results import columns_of, digest_of_file, read_scores, require_digest
+from ladm.runs.results import columns_of, read_scores, require_digest
 from ladm.runs.status import require_whole_if_rescored
 from ladm.runs.unigrams import counts_of_run
+from ladm.storage.digests import file_xxh3
 
 ROWS_AT_A_TIME = 10_000
 
@@ -96,7 +97,7 @@ def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | Non
         table = read_scores(run.folder, columns_of(run.folder))
         error_lines = (run.folder / ERRORS_FILE).read_bytes().splitlines(keepends=True)
         for name in (SORTED_FILE, ERRORS_FILE):
-            require_digest(run.folder, name, digest_of_file(run.folder / name))
+            require_digest(run.folder, name, file_xxh3(run.folder / name))
     except LadmError as error:
         yield str(error)
         return

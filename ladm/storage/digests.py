@@ -1,4 +1,4 @@
-"""A large file -> its SHA-256, read once: the digest of a file that has not changed is remembered. Imports no torch.
+"""A large file -> its SHA-256, which is remembered while the file does not change, or its XXH3. Imports no torch.
 
 Hashing the weights of a model takes seconds of every start. A file counts as unchanged when its path, size, inode, time
 of modification and time of change are those of the last time. The time of change (ctime) is set by the kernel at every
@@ -15,14 +15,26 @@ import re
 import time
 from pathlib import Path
 
-from ladm.storage.files import PARTIAL_SUFFIX
+import xxhash
+
+from ladm.storage.files import PARTIAL_SUFFIX, io_errors
 
 CACHE_VARIABLE = "LADM_CACHE"
 SMALLEST_BYTES = 1 << 20
 """A smaller file is hashed faster than its digest is looked up."""
 SETTLED_SECONDS = 3.0
 """A file changed within this time may change again within the same tick of the file system's clock."""
+_CHUNK_BYTES = 1 << 24
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def file_xxh3(path: Path) -> str:
+    """XXH3-128 of a file in hexadecimal, for files of our own. Raises StorageError where it cannot be read."""
+    digest = xxhash.xxh3_128()
+    with io_errors(path, "read"), path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def file_sha256(path: Path, *, remember: bool = True) -> str:

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from transformers import TrainerCallback
 
 from ladm.errors import StorageError
+from ladm.storage.digests import file_xxh3
 from ladm.storage.files import io_errors, sync_folder, sync_tree, write_whole
 from ladm.storage.json_object import json_with_checksum, read_json_object
 
 SEAL_FILE = "whole"
-CHUNK_BYTES = 1 << 24
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
@@ -49,7 +48,7 @@ def require_undamaged(checkpoint: Path) -> None:
     written = read_json_object(seal)
     for name, digest in written.items():
         path = checkpoint / name
-        if not path.is_file() or _digest(path) != digest:
+        if not path.is_file() or file_xxh3(path) != digest:
             raise StorageError(
                 f"{path} is damaged or missing; remove {checkpoint}, and the same command goes on from the checkpoint "
                 "before it, or from the start"
@@ -73,7 +72,7 @@ class CheckpointSeal(TrainerCallback):  # type: ignore[misc]
             return
         with io_errors(folder, "write"):
             sync_tree(folder)
-            digests = {str(path.relative_to(folder)): _digest(path) for path in _files(folder)}
+            digests = {str(path.relative_to(folder)): file_xxh3(path) for path in _files(folder)}
         write_whole(folder / SEAL_FILE, [json_with_checksum(digests)])
         with io_errors(folder, "write"):
             sync_folder(folder.parent)
@@ -82,11 +81,3 @@ class CheckpointSeal(TrainerCallback):  # type: ignore[misc]
 def _files(checkpoint: Path) -> list[Path]:
     """All files of a checkpoint but its seal."""
     return sorted(path for path in checkpoint.rglob("*") if path.is_file() and path != checkpoint / SEAL_FILE)
-
-
-def _digest(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with io_errors(path, "read"), path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
