@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, topical_rows
+from conftest import GOLDEN, SMALL, topical_rows
 from crashes import Stopped, complete, contents, identity, stop_at
 from fakes import fake_rows
 
@@ -127,6 +127,43 @@ def test_rows_that_are_written_to_while_they_are_scored_give_no_results(
     assert ladm(*command, "--overwrite").exit_code == 0
     os.utime(path)
     assert ladm("verify", tmp_path / "run", "--deep").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_model_that_is_written_to_while_it_scores_gives_no_results(
+    ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rows = save_rows(topical_rows(golden, [400] * 6))
+    model = Path(shutil.copytree(GOLDEN, tmp_path / "model"))
+    content, real = (model / name).read_bytes(), ScoringPass._score_units
+    # The same size: another last weight, or another epsilon.
+    other = content[:-1] + bytes([content[-1] ^ 1]) if name != "config.json" else content.replace(b"1e-06", b"1e-05")
+    assert len(other) == len(content)
+    assert other != content
+
+    def then_write(written: bytes) -> Any:
+        def score_units(scoring: ScoringPass, source: Any) -> None:
+            real(scoring, source)
+            with (model / name).open("r+b") as file:
+                file.write(written)
+
+        return score_units
+
+    command = ("score", rows, *SMALL, "--model", model, "-o", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoringPass, "_score_units", then_write(other))
+        result = ladm(*command)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"ladm: the model {model} was changed while it was used ({name})")
+    assert not (tmp_path / "run" / "scores.parquet").exists()
+    # The next launch reads the other model, and does not go on with the scores of the first.
+    result = ladm(*command)
+    assert result.exit_code == 1
+    assert "was started with something else, namely other --model" in result.stderr
+    # The same bytes once more, as a copy of the model onto itself writes them, change nothing.
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoringPass, "_score_units", then_write(other))
+        assert ladm(*command, "--overwrite").exit_code == 0
 
 
 def test_two_selections_into_one_place_do_not_mix(tmp_path: Path) -> None:

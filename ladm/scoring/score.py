@@ -13,6 +13,7 @@ from typing import Any
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
+from ladm.modeling.model_files import ModelState, model_state, require_unchanged_model
 from ladm.progress import Echo, NoProgress, Progress, silent
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.growth import resume_or_grow
@@ -65,7 +66,8 @@ def score(
         choice = choose_signals(settings)
         command = _Command(
             settings=settings, choice=choice, rows=rows, facts=facts, echo=echo, progress=progress or NoProgress(),
-            signals=signals, early=early, machine=in_background(partial(machine_identity, facts)),
+            signals=signals, early=early, state=model_state(facts.folder),
+            machine=in_background(partial(machine_identity, facts)),
         )  # fmt: skip
         result = command.add_to_finished() if choice.only_adds else command.score()
         warning = sink_warning(result.run)
@@ -94,6 +96,8 @@ class _Command:
     progress: Progress
     signals: list[int]
     early: EarlyWorker | None
+    state: ModelState
+    """Of the model's files, before their identity was read."""
     machine: Callable[[], dict[str, Any]]
     """Waits for the SHA-256 of the model's files."""
 
@@ -185,6 +189,10 @@ class _Command:
             most_errors=math.inf if limit is None else limit,
             shard=None if plan.placement is None else plan.placement.shard, cluster=plan.cluster,
             take_early=self.early.take if self.early else nothing_early,
+            require_unchanged_model=partial(
+                require_unchanged_model, self.facts.name, self.facts.folder, before=self.state,
+                sha256=run.identity.model_sha256,
+            ),
         ).finish_run()  # fmt: skip
 
     def _worker(self, plan: Plan, run: Run) -> WorkerConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ class ScoringPass:
     cluster: Cluster | None = None
     """The Ray cluster that scores; None: this machine."""
     take_early: TakeEarly = nothing_early
+    require_unchanged_model: Callable[[], None] | None = None
+    """Raises LadmError where the model that scores was changed meanwhile; None: no model scores."""
 
     def finish_run(self) -> None:
         """Score what is left and write the results; of several launches that share the run one writes them."""
@@ -63,6 +66,8 @@ class ScoringPass:
 
     def _finish(self) -> None:
         self.rows.require_unchanged()
+        if self.require_unchanged_model is not None:
+            self.require_unchanged_model()
         finish(self.run)
 
     def _score_units(self, source: Source) -> None:
