@@ -15,6 +15,7 @@ from click.testing import Result
 from conftest import SMALL, topical_rows
 from datasets import Audio, Dataset, Features, Image, Json, LargeList, List, Value
 
+from ladm.cli.main import main
 from ladm.corpus.data_set import load_split
 from ladm.corpus.rows import open_rows
 
@@ -87,30 +88,76 @@ def hostile(rows: list[dict[str, Any]], targets: list[str], folder: Path) -> str
     return str(folder)
 
 
-@pytest.mark.parametrize("kind", ["address", "file"])
+FIRST = ("score", "select", "verify", "inspect", "report", "prepare")
+OTHERS = ("annotate", "compare", "top", "rescore", "status", "train", "run", "evaluate")
+SEARCHES = ("check", "calibrate")
+
+
+def hostile_rows(golden: Any, count: int, targets: list[str], folder: Path) -> str:
+    """Rows of 256 tokens, no two the same."""
+    data = topical_rows(golden, [256] * count)
+    for k, row in enumerate(data):
+        row["input_ids"] = golden["input_ids"][k % 4][7 * k : 7 * k + 256]
+    return hostile(data, targets, folder)
+
+
+def commands(source: str, talking: Path, made: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Calls of every command, by its name, that read the rows or what was made of them; those of `run` come first."""
+    model = ("--model", talking, *SMALL[2:-1], "8")
+    length = ("--length", "64", "--tokens", "256")
+    calibrating = ("--rows", source, *model)
+    return {
+        "score": [("score", source, *model, "--signals", "cds", "--output", made / "run")],
+        "select": [("select", made / "run", "--rows", source, "--tokens", "1000", "--output", made / "subset")],
+        "verify": [("verify", made / "run")],
+        "inspect": [("inspect", made / "run", "--top", "1")],
+        "report": [("report", made / "run", "--subset", made / "subset")],
+        "prepare": [("prepare", source, "--tokenizer", talking, "--length", "64", "--output", made / "rows")],
+        "annotate": [("annotate", made / "run", "--rows", source)],
+        "compare": [("compare", made / "run", "--output", made / "compared.html")],
+        "top": [("top", made / "run", "--rows", source)],
+        "rescore": [("rescore", made / "run", "--reduce", "median", "--output", made / "rescored")],
+        "status": [("status", made / "run")],
+        "train": [
+            ("train", "--model", talking, "--rows", source, *length, "--batch-tokens", "64", "--output", made / "new")
+        ],
+        "run": [("run", source, *model, *length[2:], "--output", made / "job")],
+        "evaluate": [
+            ("evaluate", "perplexity", "--model", talking, "--rows", source, "--windows", "128", "--dtype", "float32"),
+            ("evaluate", "needle", "--model", talking, "--rows", source, "--lengths", "100", "--depths", "1",
+             "--dtype", "float32", "--output", made / "needle.json"),
+        ],
+        "check": [("check", *calibrating, "--output", made / "check")],
+        "calibrate": [("calibrate", *calibrating, "--output", made / "profile.yaml")],
+    }  # fmt: skip
+
+
+# A calibration needs 32 documents.
+@pytest.mark.parametrize(("names", "count"), [(FIRST + OTHERS, 8), pytest.param(SEARCHES, 36, marks=pytest.mark.slow)])
 def test_no_command_opens_what_a_row_names(
-    ladm: Command, golden: Any, talking: Path, tmp_path: Path, secret: Path, listener: Listener, kind: str
-) -> None:
+    ladm: Command, golden: Any, talking: Path, tmp_path: Path, secret: Path, listener: Listener,
+    names: tuple[str, ...], count: int,
+) -> None:  # fmt: skip
     address = f"127.0.0.1:{listener.port}/a.png"
-    targets = [str(secret)] if kind == "file" else [f"ftp://{address}", f"http://{address}"]
-    source = hostile(topical_rows(golden, [512] * 4), targets, tmp_path / "hostile")
-    t = tmp_path / "made"
-
-    def run(*arguments: Any) -> None:
-        result = ladm(*arguments)
-        assert result.exit_code == 0, result.output
-
-    run("score", source, *SMALL, "--output", t / "run")
-    run("select", t / "run", "--rows", source, "--tokens", "1000", "--output", t / "subset")
-    run("verify", t / "run")
-    run("inspect", t / "run", "--top", "1")
-    run("report", t / "run", "--subset", t / "subset")
-    run("prepare", source, "--tokenizer", talking, "--length", "64", "--output", t / "rows")
-    assert listener.callers() == []
-    files = [path for path in t.rglob("*") if path.is_file()]
+    targets = [str(secret), f"ftp://{address}", f"http://{address}"]
+    source = hostile_rows(golden, count, targets, tmp_path / "hostile")
+    made = tmp_path / "made"
+    made.mkdir()
+    calls = commands(source, talking, made)
+    for name in names:
+        for words in calls[name]:
+            result = ladm(*words)
+            assert result.exit_code == 0, (name, result.output)
+            assert SECRET not in result.output, name
+            assert listener.callers() == [], name
+    files = [path for path in made.rglob("*") if path.is_file()]
     assert len(files) > 10
     for path in files:
         assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_every_command_is_among_them() -> None:
+    assert set(FIRST + OTHERS + SEARCHES) == set(main.commands)
 
 
 def test_the_fault_is_there_without_the_precaution(golden: Any, tmp_path: Path, secret: Path) -> None:
