@@ -1,4 +1,4 @@
-"""What `ladm select` ranks by, what it keeps within, how much it takes; several runs; and the errors of all that."""
+"""The options of `ladm select`: budgets, order, guards, samples, several runs, and the errors of each."""
 
 from __future__ import annotations
 
@@ -14,19 +14,13 @@ import numpy as np
 import pytest
 from click.testing import Result
 from conftest import SMALL, topical_rows
-from hypothesis import given
-from hypothesis import strategies as st
 from test_columns import add_signal
 
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError
 from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
 from ladm.selection.budget import select_documents, take_above
-from ladm.selection.evaluation import evaluate
-from ladm.selection.ranks import average_ranks
 from ladm.selection.sampling import gumbel_keys
-from ladm.settings.expressions import parse_expression
-from ladm.settings.guards import BandGuard, Guard, Limit, parse_guard
 from ladm.settings.profiles import Profile, profile_text
 from ladm.settings.selection import SelectSettings
 
@@ -50,106 +44,6 @@ def selected(ladm: Command, run: Path, *flags: Any) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     manifest: dict[str, Any] = json.loads((output / "manifest.json").read_text())
     return manifest | {"positions": manifest["chosen"][0]["positions"], "table": result.stdout.splitlines()}
-
-
-# Expressions
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a", [4, 1, np.nan, 2]),
-        ("-a + 2 * b", [-4 + 2, -1 + 4, np.nan, -2 + 6]),
-        ("(a - b) / b", [3, -0.5, np.nan, -1 / 3]),
-        ("rank(a)", [1, 1 / 3, np.nan, 2 / 3]),
-        ("rank(a) + rank(b)", [1 + 1 / 4, 1 / 3 + 2 / 4, np.nan, 2 / 3 + 3 / 4]),
-        ("rank(-a)", [1 / 3, 1, np.nan, 2 / 3]),
-        ("log(a) * 1", [np.log(4), 0, np.nan, np.log(2)]),
-        ("1 / (a - 1)", [1 / 3, np.nan, np.nan, 1]),
-        ("log(a - 4)", [np.nan] * 4),
-        ("b + log(1) + z(3)", [1, 2, 9, 3]),
-    ],
-)
-def test_an_expression_by_hand(text: str, expected: list[float]) -> None:
-    columns = {"a": np.array([4, 1, np.nan, 2]), "b": np.array([1.0, 2.0, 9.0, 3.0])}
-    np.testing.assert_allclose(evaluate(parse_expression(text), columns), expected)
-
-
-@given(values=st.lists(st.integers(0, 5), max_size=30))
-def test_ranks_agree_with_counting(values: list[int]) -> None:
-    expected = [sum(v < x for v in values) + (sum(v == x for v in values) + 1) / 2 for x in values]
-    assert average_ranks(np.array(values, dtype=np.float64)).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["__import__('os')", "a.b", "a ** 2", "a if b else a", "lambda: a", "a[0]", "f(a)", "rank(a, b)", "rank()", "'a'",
-     "True + a", "a < b", "[a]", "rank(x=a)", "1e999 * a", "a // b", "a @ b", "~a", "not a", "(b := a)", "a and b",
-     "1j * a", "rank(*a)"],
-)  # fmt: skip
-def test_an_expression_allows_nothing_else(text: str) -> None:
-    with pytest.raises(UsageError, match=r"is not allowed; an expression has columns, numbers"):
-        parse_expression(text)
-
-
-@pytest.mark.parametrize("text", ["", "a +", "a b", "(" * 400 + "a" + ")" * 400, "a\0", "-" * 999 + "a"])
-def test_what_is_no_expression(text: str) -> None:
-    with pytest.raises(UsageError, match=r"^--by .* is not an expression of columns, numbers"):
-        parse_expression(text)
-
-
-def test_an_expression_without_a_column_or_too_long() -> None:
-    with pytest.raises(UsageError, match="--by '1 \\+ 2' has no column in it"):
-        parse_expression("1 + 2")
-    with pytest.raises(UsageError, match="--by has 1,001 characters; at most 1,000 are read"):
-        parse_expression("a" * 1001)
-
-
-# Guards
-
-
-@pytest.mark.parametrize(
-    ("limits", "low", "high"),
-    [
-        ("0.2-0.5", 0.2, 0.5), ("-0.2", None, 0.2), ("0.2-", 0.2, None), ("-1.5--0.5", -1.5, -0.5), ("-1-", -1, None),
-        ("--2", None, -2), ("-1-1", -1, 1), ("1e-3-2E-3", 1e-3, 2e-3), (".5-1.", 0.5, 1), ("3-3", 3, 3),
-    ],
-)  # fmt: skip
-def test_limits_are_values(limits: str, low: float | None, high: float | None) -> None:
-    guard = parse_guard(f"a:b:{limits}")
-    assert isinstance(guard, Guard)
-    expected = [None if value is None else Limit(value=value) for value in (low, high)]
-    assert (guard.column, [guard.low, guard.high]) == ("a:b", expected)
-
-
-def test_limits_are_quantiles_or_a_band() -> None:
-    guard = parse_guard("a:20%-97.5%")
-    low, high = Limit(value=0.2, is_quantile=True), Limit(value=0.975, is_quantile=True)
-    assert guard == Guard(text="a:20%-97.5%", column="a", low=low, high=high)
-    assert parse_guard("profile") == BandGuard(text="profile", column=None)
-    assert parse_guard("a:profile") == BandGuard(text="a:profile", column="a")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a", "--within 'a' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor profile"),
-        (":1-2", "--within ':1-2' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor profile"),
-        ("a:", "--within 'a:': '' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
-        ("a:-", "--within 'a:-': '-' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
-        ("a:5", "--within 'a:5': '5' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
-        ("a:x-2", "--within 'a:x-2': 'x-2' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
-        ("a:nan-1", "--within 'a:nan-1': 'nan-1' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
-        ("a:2-1", "--within 'a:2-1': 2 is above 1"),
-        ("a:80%-20%", "--within 'a:80%-20%': 80% is above 20%"),
-        ("a:20%-101%", "--within 'a:20%-101%': 101% is not a quantile from 0% to 100%"),
-        ("a:-5%-20%", "--within 'a:-5%-20%': -5% is not a quantile from 0% to 100%"),
-    ],
-)
-def test_invalid_guards(text: str, message: str) -> None:
-    with pytest.raises(UsageError) as error:
-        parse_guard(text)
-    assert str(error.value) == message
 
 
 # Budgets
