@@ -21,8 +21,8 @@ sys.path.append(str(SCRIPTS / "pretraining"))
 
 import arms  # noqa: E402
 import judge  # noqa: E402
+from pretraining import differences, report  # noqa: E402
 from pretraining import pack as packing  # noqa: E402
-from pretraining import report  # noqa: E402
 
 TOKENS, STUDENT_ROWS, HELD_OUT = 1024, 8, 4
 
@@ -234,12 +234,12 @@ def test_a_bfloat16_student_keeps_rope_and_masters_in_float32(inputs: Path, tmp_
 
 @pytest.mark.parametrize(("t", "freedom", "p"), [(2.2281, 10, 0.05), (12.706, 1, 0.05), (1.3722, 10, 0.2)])
 def test_p_equals_published_tables(t: float, freedom: float, p: float) -> None:
-    assert report.p_value(t, freedom) == pytest.approx(p, rel=1e-3)
+    assert differences.p_value(t, freedom) == pytest.approx(p, rel=1e-3)
 
 
 def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
     found: list[dict[str, Any]] = [{"p": 0.04}, {"p": 0.01}, {"p": 0.03}, {"p": 0.5}]
-    report.holm(found)
+    differences.holm(found)
     assert [each["p_holm"] for each in found] == pytest.approx([0.09, 0.04, 0.09, 0.5])
 
 
@@ -257,7 +257,9 @@ def test_intervals_contain_the_true_difference_of_two_arms(of_seeds: float) -> N
             for arm in effect
             for seed in range(4)
         }
-        found = report.compare(report.Outcome(sums=sums, weights=weights, clusters=clusters), "guarded", "random")
+        found = differences.compare(
+            differences.Outcome(sums=sums, weights=weights, clusters=clusters), "guarded", "random"
+        )
         assert found is not None
         low, high = found["interval"]
         inside += low <= -0.03 <= high
@@ -275,8 +277,8 @@ def test_the_variance_of_selections_is_apart_from_that_of_seeds() -> None:
         moved = 0.03 * draw.normal()
         for seed in range(2):
             sums["random", selection, seed] = np.full(4, 3 + moved + 0.01 * draw.normal())
-    outcome = report.Outcome(sums=sums, weights=np.ones(4), clusters=np.arange(4))
-    of_seeds, freedom = report.seed_variance(outcome)
+    outcome = differences.Outcome(sums=sums, weights=np.ones(4), clusters=np.arange(4))
+    of_seeds, freedom = differences.seed_variance(outcome)
     assert freedom == 200
     assert of_seeds**0.5 == pytest.approx(0.01, rel=0.15)
-    assert report.draw_variance(outcome, of_seeds) ** 0.5 == pytest.approx(0.03, rel=0.15)
+    assert differences.draw_variance(outcome, of_seeds) ** 0.5 == pytest.approx(0.03, rel=0.15)

@@ -2,9 +2,7 @@
 
     python scripts/experiment/pretraining/report.py scripts/experiment/results/pretraining
 
-Differences are paired by token: both arms are judged on the same held-out tokens. Their variance is the sum of three:
-of the seeds (pooled over all arms), of the random selections, and of the documents (clusters are packages). p is from
-Student's t with the freedom of the seeds' variance, and corrected by Holm over the four contrasts.
+The statistics are those of differences.py.
 """
 
 from __future__ import annotations
@@ -13,8 +11,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,50 +22,12 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from arms import CONTRASTS, CONTRASTS_B
-from outcomes import student_t
-
-quantile = cache(student_t)
-
-Array = np.ndarray[Any, Any]
-Runs = dict[tuple[str, int, int], Array]
+from differences import Array, Outcome, Runs, compare, document_error, draw_variance, holm, seed_variance
 
 OUTCOMES = {
     "D": "loss on D", "needles": "loss on needles", "C": "loss on C", "S": "loss on S",
     "short": "loss at 1K of context", "gain": "gain from context", "D - S": "loss on D less that on S",
 }  # fmt: skip
-POWER = 0.8
-"""How often a difference of the detectable size is found at level .05."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """Sums of every student by document, and what they are divided by. `clusters` names each document's package."""
-
-    sums: Runs
-    weights: Array
-    clusters: Array
-    minus: Outcome | None = None
-    """An outcome of the same documents and students that is subtracted: does the first move more than this one?"""
-
-    def value(self, key: tuple[str, int, int]) -> float:
-        ratio = float(self.sums[key].sum() / self.weights.sum())
-        return ratio - (self.minus.value(key) if self.minus else 0.0)
-
-    def keys(self, arm: str) -> list[tuple[str, int, int]]:
-        return [key for key in self.sums if key[0] == arm]
-
-    def difference(self, arm: str, other: str) -> tuple[float, Array]:
-        """The difference in loss of two arms, and the part of its error that comes from each document."""
-        means = [np.mean([self.sums[key] for key in self.keys(name)], axis=0) for name in (arm, other)]
-        by_document = means[0] - means[1]
-        total = self.weights.sum()
-        value = float(by_document.sum() / total)
-        # A ratio of sums, linearised: a document with many tokens counts for more.
-        errors = (by_document - value * self.weights) / total
-        if self.minus is None:
-            return value, errors
-        value_of_minus, errors_of_minus = self.minus.difference(arm, other)
-        return value - value_of_minus, errors - errors_of_minus
 
 
 def read_outcomes(folder: Path) -> dict[str, Outcome]:
@@ -107,75 +66,6 @@ def read_outcomes(folder: Path) -> dict[str, Outcome]:
     for arm, draw, seed, row, loss in zip(*(needles[n] for n in ("arm", "draw", "seed", "row", "loss")), strict=True):
         by_row[arm, draw, seed][row] += loss
     return found | {"needles": Outcome(sums=dict(by_row), weights=np.full(rows, counts), clusters=np.arange(rows))}
-
-
-def seed_variance(outcome: Outcome) -> tuple[float, int]:
-    """Variance between students of one selection, pooled over all selections, and its degrees of freedom."""
-    cells: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for arm, draw, seed in outcome.sums:
-        cells[arm, draw].append(outcome.value((arm, draw, seed)))
-    squares = sum(float(np.square(np.array(values) - np.mean(values)).sum()) for values in cells.values())
-    freedom = sum(len(values) - 1 for values in cells.values())
-    return (squares / freedom if freedom else math.nan), freedom
-
-
-def draw_variance(outcome: Outcome, of_seeds: float) -> float:
-    """Variance between random selections beyond that of their seeds; 0 where it is no larger."""
-    cells: dict[int, list[float]] = defaultdict(list)
-    for _, draw, seed in outcome.keys("random"):
-        cells[draw].append(outcome.value(("random", draw, seed)))
-    if len(cells) < 2:
-        return 0.0
-    means = np.array([np.mean(values) for values in cells.values()])
-    of_means = float(np.mean([of_seeds / len(values) for values in cells.values()]))
-    return max(0.0, float(means.var(ddof=1)) - of_means)
-
-
-def document_error(errors: Array, clusters: Array) -> float:
-    """Standard error from the parts of the documents, with packages as clusters."""
-    by_cluster = np.array([errors[clusters == name].sum() for name in np.unique(clusters)])
-    count = len(by_cluster)
-    return math.sqrt(np.square(by_cluster).sum() * count / (count - 1)) if count > 1 else math.nan
-
-
-def p_value(t: float, freedom: float) -> float:
-    """Two-sided, by integrating the density of Student's t beyond `t`."""
-    x = np.sinh(np.linspace(math.asinh(abs(t)), 12.0, 20_001))
-    log = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
-    density = np.exp(log - (freedom + 1) / 2 * np.log1p(x**2 / freedom))
-    return float(min(1.0, 2 * np.sum((density[1:] + density[:-1]) / 2 * np.diff(x))))
-
-
-def compare(outcome: Outcome, arm: str, other: str) -> dict[str, Any] | None:
-    """The difference in loss of two arms; None where one of them has no student yet."""
-    keys = [outcome.keys(arm), outcome.keys(other)]
-    of_seeds, freedom = seed_variance(outcome)
-    if not all(keys) or not freedom:
-        return None
-    value, errors = outcome.difference(arm, other)
-    draws = [len({draw for _, draw, _ in of_arm}) for of_arm in keys]
-    parts = {
-        "seeds": of_seeds * sum(1 / len(of_arm) for of_arm in keys),
-        "selections": draw_variance(outcome, of_seeds) * sum(1 / count for count in draws),
-        "documents": document_error(errors, outcome.clusters) ** 2,
-    }
-    error = math.sqrt(sum(parts.values()))
-    half = quantile(0.975, freedom) * error
-    return {
-        "difference": value, "interval": [value - half, value + half], "error": error,
-        # With few degrees of freedom 2.8 standard errors, which is the usual rule, would promise too much.
-        "detectable": (quantile(0.975, freedom) + quantile(POWER, freedom)) * error,
-        "p": p_value(value / error, freedom), "students": [len(of_arm) for of_arm in keys],
-        "variances": parts, "freedom": freedom,
-    }  # fmt: skip
-
-
-def holm(found: list[dict[str, Any]]) -> None:
-    """Add `p_holm` to every comparison of a family of four, of which some may still be missing."""
-    largest = 0.0
-    for k, each in enumerate(sorted(found, key=lambda each: float(each["p"]))):
-        largest = max(largest, min(1.0, (len(CONTRASTS) - k) * each["p"]))
-        each["p_holm"] = largest
 
 
 def analyse(folder: Path) -> dict[str, Any]:
