@@ -405,6 +405,36 @@ def test_losses_are_sent_to_tensorboard(
     assert sent == pytest.approx([line["loss"] for line in read_lines(out / "losses.jsonl")], rel=1e-6)
 
 
+def test_a_resume_when_rows_were_added_uses_those_that_it_was_started_with(
+    ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, config: Path, tmp_path: Path
+) -> None:
+    first = topical_rows(golden, [128] * 9)
+    words = settings_of(golden_lm, save_rows(first), config, tmp_path / "out", "--tokens", "2_048")
+    assert ladm(*words).exit_code == 0
+    losses, trained = (tmp_path / "out" / "losses.jsonl").read_bytes(), weights(tmp_path / "out")
+    later = [row | {"meta": row["meta"] | {"year": 1999}, "index": 9 + k} for k, row in enumerate(first)]
+    # As `ladm prepare` stores them: every row has the new key, null in the first ones.
+    shutil.rmtree(tmp_path / "rows")
+    save_rows([row | {"meta": row["meta"] | {"year": None}} for row in first] + later)
+    (tmp_path / "out" / "losses.jsonl").unlink()
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    result = ladm(*words)
+    assert result.exit_code == 0, result.output
+    assert "resumed   with the first 9 rows, those that it was started with, without later ones" in result.stderr
+    assert (tmp_path / "out" / "losses.jsonl").read_bytes() == losses
+    again = weights(tmp_path / "out")
+    assert all(torch.equal(trained[name], again[name]) for name in trained)
+    # Other rows in the place of the first ones are still refused.
+    shutil.rmtree(tmp_path / "rows")
+    save_rows(later + first)
+    result = ladm(*words)
+    assert result.exit_code == 1
+    assert "data.rows: 9 before, 18 now" in result.stderr
+    # A record of something else is compared as before.
+    (tmp_path / "out" / "train.json").write_text('{"data": []}')
+    assert "was started with something else" in ladm(*words).stderr
+
+
 def test_a_tracker_that_is_not_installed_is_reported_first(
     ladm: Command, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, StorageError
 from ladm.modeling.model_files import TOKENIZER_FILES, model_identity
 from ladm.runs.lines import decode_object, encode_object
@@ -40,18 +41,42 @@ def output_folder(output: Path) -> OutputFolder:
     return OutputFolder(output, record=IDENTITY_FILE, leftovers=rf"train\.json\..*|{LOCK_FILES}")
 
 
+def started_rows(output: Path, source: str) -> int | None:
+    """How many of the rows the training in `output` was started with, where they have grown since; else None.
+
+    A resume takes these alone: with more rows the order of training, and so the result, would be another.
+    """
+    if not output_folder(output).is_started:
+        return None
+    rows, data, content = open_rows(source), *_stored_rows(output)
+    count = data.get("rows")
+    return count if isinstance(count, int) and count < len(rows) and rows.begin_with(data, content=content) else None
+
+
+def _stored_rows(output: Path) -> tuple[dict[str, Any], str | None]:
+    """Identity and content of the rows that a training was started with; empty where its record has neither."""
+    had = output_folder(output).started_with()
+    data, about = (had[name] if isinstance(had.get(name), dict) else {} for name in ("data", "about"))
+    return data, about.get("rows_content")
+
+
 def create_or_resume(plan: TrainPlan) -> None:
     """Write down what the training is started with, or check that a resumed one is the same.
 
     Raises LadmError with the fields that differ.
     """
+    folder, data = output_folder(plan.output), plan.rows.identity()
+    if folder.is_started:
+        had, content = _stored_rows(plan.output)
+        # As it was stored: the digest of the same rows is another when later rows have other keys of `meta`.
+        data = had if had.get("rows") == len(plan.rows) and plan.rows.begin_with(had, content=content) else data
     settings = dataclasses.asdict(plan.settings)
-    about = {name: settings.pop(name) for name in _FREE_TO_CHANGE}
+    about = {name: settings.pop(name) for name in _FREE_TO_CHANGE} | {"rows_content": plan.rows.content()}
     identity = {
         "settings": settings, "batches": dataclasses.asdict(plan.batches),
-        "model": model_identity(str(plan.model_folder)), "data": plan.rows.identity(), "about": about,
+        "model": model_identity(str(plan.model_folder)), "data": data, "about": about,
     }  # fmt: skip
-    output_folder(plan.output).start(identity)
+    folder.start(identity)
 
 
 def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:

@@ -75,11 +75,14 @@ class TrainPlan:
         return self.positions[training_order(len(self.positions), self.rows_needed, seed=self.settings.seed)]
 
 
-def make_plan(settings: TrainSettings) -> TrainPlan:
-    """Open model and rows, and decide all the rest. Raises LadmError for those that cannot be used together."""
+def make_plan(settings: TrainSettings, *, limit: int | None = None) -> TrainPlan:
+    """Open model and rows, and decide all the rest. `limit`: use the first rows only.
+
+    Raises LadmError for a model and rows that cannot be used together.
+    """
     folder = model_folder(settings.model)
     config = training_config(settings, folder)
-    rows = open_rows(settings.rows)
+    rows = open_rows(settings.rows, limit=limit)
     lengths = rows.lengths()
     length = settings.length or commonest(lengths)
     positions = np.flatnonzero(lengths >= max(length, 1))

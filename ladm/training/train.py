@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import torch
 from transformers import Trainer, TrainingArguments
@@ -12,7 +13,15 @@ from ladm.progress import Echo
 from ladm.settings.training import TrainSettings
 from ladm.storage.locks import locked
 from ladm.training.checkpoints import newest_checkpoint, remove_incomplete, require_undamaged
-from ladm.training.folder import LOSSES_FILE, TrainResult, create_or_resume, finish, output_folder, read_result
+from ladm.training.folder import (
+    LOSSES_FILE,
+    TrainResult,
+    create_or_resume,
+    finish,
+    output_folder,
+    read_result,
+    started_rows,
+)
 from ladm.training.plan import TrainPlan, make_plan
 from ladm.training.plan_report import describe_plan
 from ladm.training.trackers import require_tracker
@@ -27,7 +36,8 @@ def train(settings: TrainSettings, *, echo: Echo) -> TrainResult | None:
     and for a loss that is not finite.
     """
     require_tracker(settings)
-    plan = make_plan(settings)
+    limit = started_rows(Path(settings.output), settings.rows)
+    plan = make_plan(settings, limit=limit)
     output_folder(plan.output).require_own_or_empty()
     # Before the folder is locked: a model that is no language model is refused while these are made.
     lines = list(describe_plan(plan))
@@ -37,6 +47,8 @@ def train(settings: TrainSettings, *, echo: Echo) -> TrainResult | None:
         if main:
             for line in lines:
                 echo(line)
+            if limit is not None:
+                echo(f"resumed   with the first {limit:,} rows, those that it was started with, without later ones")
             create_or_resume(plan)
         # The others must not look at the folder before the first has made it.
         _wait_for_all(arguments)
