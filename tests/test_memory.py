@@ -67,6 +67,17 @@ def test_what_a_library_wrapped_is_recognised(monkeypatch: Any) -> None:
         model_facts(str(GOLDEN))
 
 
+def test_a_tokenizer_for_which_memory_lacks_is_not_left_out(talking: Path, monkeypatch: Any) -> None:
+    """A model without a tokenizer passes, and so does one whose tokenizer is broken."""
+    from ladm.corpus.tokenization import tokenizer_of_model
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", failing(ValueError("broken")))
+    assert tokenizer_of_model(str(talking)) is None
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", failing(MemoryError()))
+    with pytest.raises(LackOfMemoryError, match="^not enough memory to load the tokenizer of "):
+        tokenizer_of_model(str(talking))
+
+
 def test_a_name_is_no_sign() -> None:
     assert not is_out_of_memory(FileNotFoundError(errno.ENOENT, "No such file", "out of memory.txt"))
     assert not is_out_of_memory(ValueError("expected a number"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows
-from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
+from ladm.errors import LackOfMemoryError, LadmError, UsageError, one_line, raise_if_out_of_memory
 from ladm.modeling.model_files import HUB_ID, hub_name
 from ladm.settings.common import TEXT_COLUMN
 
@@ -210,6 +210,8 @@ def tokenizer_of_model(folder: str) -> Any | None:
         return None
     try:
         return plain_tokenizer(folder)
+    except LackOfMemoryError:
+        raise
     except LadmError:
         return None
 

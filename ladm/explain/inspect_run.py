@@ -11,7 +11,7 @@ from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.tokenization import disagreement, plain_tokenizer
-from ladm.errors import LadmError, count_of
+from ladm.errors import LackOfMemoryError, LadmError, count_of
 from ladm.explain.chosen_documents import choose_documents
 from ladm.explain.decompose import Decomposer
 from ladm.explain.explainer import Explainer, ScoredDocument
@@ -125,6 +125,8 @@ def _open_model(run: Run, settings: InspectSettings) -> ModelFacts:
     name = settings.model or run.identity.model_name
     try:
         facts = model_facts(name)
+    except LackOfMemoryError:
+        raise
     except LadmError as error:
         raise LadmError(str(error) if settings.model else f"{error}; give --model where it is now") from None
     # By the content of its files: a folder may have moved, and a name may stand for new weights.
