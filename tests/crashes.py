@@ -6,7 +6,6 @@ Short versions run in the tests, long ones by scripts/torture.py.
 from __future__ import annotations
 
 import contextlib
-import errno
 import multiprocessing
 import os
 import random
@@ -16,13 +15,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fakes
+from interruptions import Stopped, disk_operations, fail_at, stop_at
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LockedError, StorageError
@@ -266,62 +266,6 @@ def kill_own_group(*, after: float) -> None:
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-
-
-class Stopped(BaseException):
-    """Stands for the process ending here."""
-
-
-OPERATIONS = ("write", "fsync", "rename", "replace", "link", "unlink", "ftruncate")
-
-
-@contextlib.contextmanager
-def disk_operations(act: Callable[[int, Callable[[], Any]], Any]) -> Iterator[dict[str, int]]:
-    """Have `act` do, or not do, each disk operation: it is given its number and a call that does it."""
-    counter = {"calls": 0}
-    guard = threading.Lock()
-    real = {name: getattr(os, name) for name in OPERATIONS}
-
-    def wrap(operation: Any) -> Any:
-        def counted(*arguments: Any, **named: Any) -> Any:
-            with guard:
-                number = counter["calls"]
-                counter["calls"] += 1
-            return act(number, lambda: operation(*arguments, **named))
-
-        return counted
-
-    for name in OPERATIONS:
-        setattr(os, name, wrap(real[name]))
-    try:
-        yield counter
-    finally:
-        for name in OPERATIONS:
-            setattr(os, name, real[name])
-
-
-def stop_at(n: int, *, after: bool) -> contextlib.AbstractContextManager[dict[str, int]]:
-    """Let the n-th disk operation be the last, done or not; every later one fails too, as after a death."""
-
-    def act(number: int, do: Callable[[], Any]) -> Any:
-        if number < n:
-            return do()
-        if number == n and after:
-            do()
-        raise Stopped
-
-    return disk_operations(act)
-
-
-def fail_at(n: int, *, for_ever: bool) -> contextlib.AbstractContextManager[dict[str, int]]:
-    """Let the n-th disk operation find the disk full, and with `for_ever` all later ones too."""
-
-    def act(number: int, do: Callable[[], Any]) -> Any:
-        if number == n or (for_ever and number > n):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return do()
-
-    return disk_operations(act)
 
 
 def at_every_operation(folder: Path, rows: Rows, interrupted: Callable[[int, Path], dict[str, int]]) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import errno
 import io
 import json
 import os
@@ -25,14 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
-from crashes import Stopped
+from interruptions import MODES, Stopped, interrupting
 
 from ladm.cli.main import main
 
 OPERATIONS = ("write", "fsync", "rename", "replace", "link", "unlink", "ftruncate", "mkdir", "rmdir")
 # Each of one name, so that they never become more.
 LEFT_BY_LOCKS = re.compile(r"\.lock|\.holder|\.workers|\.progress-0")
-MODES = ("stop before", "stop after", "fail once", "fail for ever")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +126,7 @@ def build_world(folder: Path, model: Path) -> None:
 def disk_operations(below: Path, act: Callable[[int, Callable[[], Any]], Any]) -> Iterator[dict[str, int]]:
     """Have `act` do, or not do, each operation on files below a folder: it is given its number and a call that does it.
 
-    Opening a file for writing counts, besides what `crashes.disk_operations` counts.
+    Opening a file for writing counts, besides what `interruptions.disk_operations` counts.
     """
     counter, guard = {"calls": 0}, threading.Lock()
     real = {name: getattr(os, name) for name in OPERATIONS}
@@ -175,23 +173,6 @@ def _is_below(what: Any, folder: Path, dir_fd: int | None) -> bool:
         except OSError:
             return False
     return os.path.abspath(path).startswith(f"{folder}{os.sep}")
-
-
-def interrupting(mode: str, n: int) -> Callable[[int, Callable[[], Any]], Any]:
-    """What happens to the n-th operation, and to those behind it."""
-
-    def act(number: int, do: Callable[[], Any]) -> Any:
-        if number < n or (mode == "fail once" and number > n):
-            return do()
-        if mode.startswith("fail"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if mode == "stop after" and number == n:
-            made = do()
-            if hasattr(made, "close"):
-                made.close()
-        raise Stopped
-
-    return act
 
 
 @dataclass

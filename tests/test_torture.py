@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from crashes import (
-    Stopped,
     complete,
     contents,
     every_crash_point,
@@ -21,13 +20,13 @@ from crashes import (
     kill_workers,
     positions_in,
     race_for_the_lock,
-    stop_at,
 )
 from fakes import fake_rows
 from forgetful import ForgetfulDisk
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from interruptions import Stopped, stop_at
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import StorageError

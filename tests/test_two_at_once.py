@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from conftest import GOLDEN, SMALL, topical_rows
-from crashes import Stopped, complete, contents, identity, stop_at
+from crashes import complete, contents, identity
 from fakes import fake_rows
+from interruptions import Stopped, stop_at
 
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError
