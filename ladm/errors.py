@@ -86,13 +86,13 @@ def is_out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     if isinstance(error, MemoryError | LackOfMemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS):
         return True
-    # Libraries wrap it: transformers makes a MemoryError an OSError about the file that it was reading.
+    # Libraries wrap it: transformers turns a MemoryError into an OSError about the file that it was reading.
     inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return inner is not None and is_out_of_memory(inner)
 
 
 def raise_if_out_of_memory(error: BaseException, *, action: str) -> None:
-    """Raise LackOfMemoryError where memory is the reason of an error that would else be taken for a fault of a file.
+    """Raise LackOfMemoryError for an error of full memory that would otherwise be blamed on the file being read.
 
     For every place that catches whatever a library raises; `action` is what could not be done.
     """

@@ -20,7 +20,7 @@ class Inputs:
     span_tokens: int
     """As given, or the default for all rows: that of a score of them."""
     notes: list[str]
-    """What is odd about the rows, and the span where it is the default, for people."""
+    """Lines for the user: what is unusual about the rows, and the span where it is the default."""
 
 
 def require_rows_and_lists(settings: CalibrateSettings | CheckSettings, *, command: str) -> None:

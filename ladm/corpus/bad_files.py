@@ -41,7 +41,7 @@ class BadFiles:
         return False
 
     def leave_out(self, name: str, error: StorageError) -> None:
-        """Write down that a file is left out, and say so. Raises the error where that would be one too many."""
+        """Record and report that a file is left out. Raises `error` where that would exceed `--max-bad-files`."""
         if len(self.messages) >= self._most:
             raise error
         self.messages[name] = str(error)

@@ -35,7 +35,7 @@ def added_columns(run: Run) -> dict[str, Path]:
     own = set(stored_columns(run.folder))
     found: dict[str, Path] = {}
     for signal in finished_signals(run):
-        # A run that has grown since stays one to select from: only a column of such a signal is an error.
+        # A run that has grown can still be selected from: only a column of such a signal is an error.
         if signal.identity.data == run.identity.data:
             names = stored_columns(signal.folder)
             found |= {name: signal.folder for name in names if name not in own and name not in found}
@@ -61,7 +61,7 @@ def require_rows_of_run(run: Run, name: str) -> None:
 
 
 def how_computed(run: Run, names: Iterable[str]) -> Signals:
-    """The signals that the named columns are of, own and added ones, each with how it was computed."""
+    """The signals, own and added, that the named columns belong to, each with how it was computed."""
     own = run.identity.signals
     added = {signal.folder.name: signal.identity.signals for signal in finished_signals(run)}
     found: Signals = {}

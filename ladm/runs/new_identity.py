@@ -45,7 +45,7 @@ def identity_of_scores(
         {
             "format": FORMAT,
             **made_of,
-            # Left out where CDS is all, as in runs from before there was a choice.
+            # Left out where CDS is the only signal, as in runs from before there was a choice.
             **({} if tuple(signals) == (CDS,) else {"signals": signals}),
             **machine,
             "data": data,
