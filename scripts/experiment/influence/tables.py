@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from measure import adam_rows
+from gradients import adam_rows
 
 PARTS = ("influence", "columns", "prolong")
 
