@@ -159,7 +159,7 @@ def test_a_table_has_the_rows_that_lack_a_part_too(pack: Path) -> None:
     (pack / "columns.jsonl").write_text(json.dumps({"id": "0", "cds": [0.1, 0.2]}) + "\n")
     table = tables.as_table(tables.read_rows(pack))
     assert table["cds"].null_count == len(whole) - 1
-    # Six rows are fewer than the 40 that v is from, so that it is from all of them.
+    # v is computed from up to 40 rows, hence here from all six.
     assert table["of_adam"].to_pylist() == [True] * 6
     assert table["unseen"].to_pylist() == [0] * 6
     (pack / "columns.jsonl").unlink()

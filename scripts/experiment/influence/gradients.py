@@ -38,7 +38,7 @@ def gradient(model: Any, loss: Tensor) -> list[Tensor]:
 
 
 def adam_rows(count: int) -> slice:
-    """The rows that v is from. What they share with v makes their influence large, so a report leaves them out."""
+    """The rows that v is computed from. What they share with v makes their influence large, so a report leaves them out."""
     step = max(1, count // ADAM_ROWS)
     return slice(0, min(count, step * ADAM_ROWS), step)
 
@@ -47,8 +47,8 @@ def preconditioner(v: Tensor) -> Tensor:
     """P of a parameter from the mean square of its gradient.
 
     With Adam's eps of 1e-8, P is huge where v is about 0: at the embeddings of tokens that none of the 40 rows has.
-    The number of such tokens in a row then governs its influence: in the first run the rows that v is from had twice
-    the influence of others (docs/experiment.md).
+    The number of such tokens in a row then governs its influence: in the first run the rows that v is computed
+    from had twice the influence of others (docs/experiment.md).
     """
     return 1 / (v.sqrt() + v.mean().sqrt())
 

@@ -5,7 +5,8 @@
 For every column: Spearman's correlation with u_D; the same given domain, gzip ratio and u_S (ranks, with those
 regressed out), which asks for range rather than for better text; its 95 % interval from drawing packages with
 replacement; and the share of permutations inside domains whose correlation is as large (two-sided). Then once more
-with the row's tokens regressed out that no row has which the preconditioner is from. Rows that it is from are left out.
+after regressing out the number of a row's tokens that occur in no row the preconditioner is computed from. Rows that it
+is computed from are left out.
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ def analyse(rows: Rows) -> dict[str, Any]:
 
 
 def preconditioner_effect(rows: Rows) -> dict[str, Any]:
-    """The median influence of the rows that the preconditioner is from, and of the others of the pool."""
+    """The median influence of the rows that the preconditioner is computed from, and of the others of the pool."""
     of = {name: [row["u_D"] for row in rows if row["of_adam"] == flag and row["split"] == "pool"]
           for name, flag in (("rows of v", True), ("others", False))}  # fmt: skip
     return {name: {"rows": len(values), "median u_D": float(np.median(values))} for name, values in of.items()}

@@ -25,7 +25,7 @@ PARTS = ("influence", "columns", "prolong")
 
 
 def unseen_tokens(ids: np.ndarray) -> list[int]:
-    """Of each row how many different tokens it has that none of the rows has which the preconditioner is from."""
+    """For each row the number of distinct tokens that occur in none of the rows the preconditioner is computed from."""
     seen = np.unique(ids[adam_rows(len(ids))])
     return [len(np.setdiff1d(row, seen)) for row in ids]
 
