@@ -38,7 +38,7 @@ def gradient(model: Any, loss: Tensor) -> list[Tensor]:
 
 
 def adam_rows(count: int) -> slice:
-    """The rows that v is computed from. What they share with v makes their influence large, so a report leaves them out."""
+    """The rows that v is computed from. Sharing it makes their influence large, so a report leaves them out."""
     step = max(1, count // ADAM_ROWS)
     return slice(0, min(count, step * ADAM_ROWS), step)
 
