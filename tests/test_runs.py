@@ -339,7 +339,7 @@ def test_files_of_others_are_never_deleted(tmp_path: Path) -> None:
 
 def test_a_sort_that_fails_is_reported_and_repeated(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ladm.runs.finish._SORT", "SELECT *, error('disk full') FROM read_parquet($staged)")
+        patch.setattr("ladm.runs.sorting._SORT", "SELECT *, error('disk full') FROM read_parquet($staged)")
         with pytest.raises(StorageError, match=r"^cannot sort in .*/run/\.sorting-\w+: .*disk full"):
             complete(tmp_path / "run", rows)
     complete(tmp_path / "run", rows)

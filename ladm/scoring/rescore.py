@@ -20,7 +20,6 @@ import xxhash
 from ladm.errors import LadmError, StorageError, one_line
 from ladm.method.grid import Ablation
 from ladm.method.reduction import Floats, Reduction, reduce_cds
-from ladm.runs.finish import LABELS, RESULT_FIELDS, sorting, staged_schema, staging, write_sorted
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
 from ladm.runs.new_identity import rescored_identity
@@ -33,6 +32,7 @@ from ladm.runs.results import (
     summarise,
 )
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
+from ladm.runs.sorting import LABELS, RESULT_FIELDS, Staging, sorting, staged_schema, write_sorted
 from ladm.scoring.result import ScoreResult
 from ladm.settings.layers import AFTER_SINKS, parse_layers
 from ladm.settings.named_scores import NamedScore, named_score
@@ -41,7 +41,7 @@ from ladm.settings.runs import RescoreSettings
 from ladm.storage.files import io_errors, write_whole
 from ladm.storage.locks import locked
 
-ROWS_AT_A_TIME = 20_000
+ROWS_AT_A_TIME = 2_000
 # The front of a result line up to its score. A `"score": ` inside `meta` cannot come first: `index` and `chunked_index`
 # are numbers or strings, and a quotation mark in a JSON string is escaped.
 _FRONT = re.compile(r'\{"rank": \d+, (.*?"score": )[^,]+', re.DOTALL)
@@ -149,14 +149,14 @@ def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
     columns = [(field.name, field.type) for field in source.schema_arrow if field.name not in RESULT_FIELDS]
     schema = staged_schema(columns)
     try:
-        with staging(staged, schema) as writer, (run.folder / SORTED_FILE).open("rb") as file:
+        with Staging(staged, schema) as writer, (run.folder / SORTED_FILE).open("rb") as file:
             lines = _decoded(file, digest, run)
             for batch in source.iter_batches(ROWS_AT_A_TIME):
                 cds_BL = lists_as_matrix(batch[name], run.folder)
                 num_heads = None if reduction.heads is None else cds_BL.shape[1] // len(stored_layers)
                 used = reduction.columns(stored_layers, num_heads=num_heads)
                 scores_B = reduce_cds(cds_BL[:, used], reduction.how, reduction.weights)
-                writer.write_batch(_staged_batch(batch, scores_B, lines, schema, run))
+                writer.write_table(pa.Table.from_batches([_staged_batch(batch, scores_B, lines, schema, run)]))
             if next(lines, None) is not None:
                 raise StorageError(
                     f"{run.folder / SORTED_FILE} is damaged: it has more lines than {PARQUET_FILE} has rows"

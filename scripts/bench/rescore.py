@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm import __version__
-from ladm.runs.finish import staged_schema, write_sorted
 from ladm.runs.folder import Run, unit_rows_for
 from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.layout import ERRORS_FILE
 from ladm.runs.records import float32_column
+from ladm.runs.sorting import staged_schema, write_sorted
 
 BLOCK = 50_000
 
@@ -52,7 +52,6 @@ def make_run(folder: Path, *, rows: int, layers: int) -> None:
             writer.write_table(block(start, draw.lognormal(size=(count, layers)).astype(np.float32), schema))
     (folder / ERRORS_FILE).write_text("")
     write_sorted(folder, staged)
-    staged.unlink()
 
 
 def block(start: int, cds_BL: np.ndarray, schema: pa.Schema) -> pa.Table:
