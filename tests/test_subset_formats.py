@@ -109,6 +109,17 @@ def test_parquet_and_jsonl_hold_the_same_rows(ladm: Command, scored: tuple[str, 
     assert column.has_offset_index
 
 
+def test_rows_are_written_together(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    """A batch of the file for each row would take kilobytes a row of whoever opens it."""
+    import pyarrow as pa
+
+    output = tmp_path / "subset"
+    assert select(ladm, scored, output).exit_code == 0
+    (file,) = (output / "train").glob("*.arrow")
+    with pa.ipc.open_stream(file.read_bytes()) as stream:
+        assert [len(batch) for batch in stream] == [len(chosen(scored, tmp_path / "again", ladm))]
+
+
 def test_shards_end_at_their_size(scored: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ladm.corpus.rows import open_rows
     from ladm.runs.folder import Run

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from ladm.errors import StorageError, one_line
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
-from ladm.runs.results import digest_of_file, digests_in_metadata
+from ladm.runs.results import digests_in_metadata
 from ladm.storage.checked_parquet import add_checksum
+from ladm.storage.digests import file_xxh3
 from ladm.storage.files import SORTING_PREFIX, arrow_path, io_errors, replacing
 
 SORT_MEMORY = "256MB"
@@ -139,7 +140,7 @@ def write_sorted(folder: Path, staged: Path) -> None:
             parquet.write_batch(_result_batch(batch, rank, schema))
             rank += len(texts)
         # Of the files without checksums of their own, so that none of the three is damaged in silence.
-        errors_digest = digest_of_file(folder / ERRORS_FILE)
+        errors_digest = file_xxh3(folder / ERRORS_FILE)
         digests = {SORTED_FILE: digest.hexdigest(), ERRORS_FILE: errors_digest}
         parquet.add_key_value_metadata(digests_in_metadata(digests))
         parquet.close()

@@ -17,7 +17,7 @@ from ladm.selection.sources import Source
 
 BATCH_TOKENS = 1 << 21
 """Token ids of one table: 8 MB of int32, and about as much text again."""
-MOST_ROWS = 65_536
+MOST_ROWS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,9 @@ class SubsetContent:
     def _stored(self, part: slice, columns: list[str]) -> pa.Table:
         positions = self.positions[part].tolist()
         table: pa.Table = self.data.select_columns(columns).with_format("arrow")[positions]
-        return table
+        # `datasets` gives each row as a piece of its own. Written like that, each would be a batch of the file, and
+        # kilobytes of memory for whoever opens it.
+        return table.combine_chunks()
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """First row, and the row after the last, of each table."""
