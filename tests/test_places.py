@@ -88,6 +88,10 @@ def test_a_job_may_have_colons(
     monkeypatch.chdir(tmp_path)
     Path("data:b").mkdir()
     shard.rename("data:b/shard.parquet")
+    # data: is also the beginning of a URI that is the content itself, and :: joins nested addresses.
+    Path("data:b/a::b.jsonl").write_text('{"text": "The magic number", "domain": "x"}\n')
+    result = ladm("prepare", "data:b", "--tokenizer", talking, "--length", "2", "--domain", "u", "-o", "a:b")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "rows: a:b (13 rows)")
     result = ladm(*job_words(Path("data:b/shard.parquet"), talking, Path("c:d/job")), "--format", "arrow")
     assert result.exit_code == 0, result.output
     assert {path.name for path in Path("c:d/job").iterdir()} >= {"rows", "scores", "subset", "report.html"}

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
 from ladm.corpus.hub import open_stream
+from ladm.corpus.opening import open_bytes
 from ladm.corpus.packed import cut_lines, is_too_long, open_unpacked, read_bounded
 from ladm.corpus.saved_shards import load_whole_shards
 from ladm.corpus.sources import Source
@@ -159,7 +159,7 @@ def _json_object(line: bytes) -> dict[str, Any] | None:
 
 
 def _parquet(name: str, text_key: str, skip: int, short: ShortRule | None) -> Iterator[Document]:
-    with fsspec.open(name, "rb") as file:
+    with open_bytes(name) as file:
         table = pq.ParquetFile(file)
         schema = table.schema_arrow
         require_one_text(name, schema, text_key)

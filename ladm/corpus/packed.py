@@ -10,7 +10,7 @@ import lzma
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
-import fsspec
+from ladm.corpus.opening import open_bytes
 
 _CHUNK = 1 << 20
 MOST_DOCUMENT_BYTES = 1 << 28
@@ -24,7 +24,7 @@ _LARGEST_WINDOW = 2**31
 @contextlib.contextmanager
 def open_unpacked(name: str) -> Iterator[BinaryIO]:
     """The unpacked bytes of a file or address. Raises EOFError and the like at the place where a file is torn."""
-    with fsspec.open(name, "rb") as file:
+    with open_bytes(name) as file:
         yield unpacked(file)
 
 
@@ -61,7 +61,7 @@ def read_bounded(file: BinaryIO) -> bytes:
 
 def packing_of(name: str) -> str | None:
     """How a file is compressed; None where it is not."""
-    with fsspec.open(name, "rb") as file:
+    with open_bytes(name) as file:
         return _packing(file.read(_MAGIC_BYTES))
 
 

@@ -16,6 +16,7 @@ import fsspec
 
 from ladm.corpus.file_names import is_document, kind_of, without_cards, without_files_beside_data
 from ladm.corpus.hub import parquet_files_of
+from ladm.corpus.opening import file_system
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.modeling.model_files import HUB_ID, hub_name
@@ -226,7 +227,7 @@ def _file(name: str) -> Source:
     if kind is None:
         raise LadmError(f"{name}: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)")
     try:
-        system, path = fsspec.url_to_fs(name)
+        system, path = file_system(name)
         info = system.info(path)
         local = "mtime" in info and "ino" in info
         return Source(name, kind, f"{info['size']} {info['mtime']}" if local else str(system.ukey(path)))

@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
 from ladm.corpus.missing_keys import require_keys
+from ladm.corpus.opening import open_bytes
 from ladm.corpus.other_stages import require_documents
 from ladm.corpus.sources import Source, find_sources
 from ladm.corpus.tokenization import load_tokenizer
@@ -81,7 +81,7 @@ def is_rows(settings: Any) -> bool:
     if sources[0].kind != "parquet":
         return False
     # Of the Hub the columns alone: a whole data set may be terabytes.
-    with fsspec.open(sources[0].name, "rb") as file:
+    with open_bytes(sources[0].name) as file:
         return ID_COLUMN in pq.read_schema(file).names
 
 
