@@ -47,6 +47,11 @@ def test_an_address_as_output_is_refused_before_anything_is_read(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_path_that_would_be_taken_for_nested_addresses(ladm: Command) -> None:
+    result = ladm("prepare", "no-file", "--tokenizer", "no-model", "--output", "a::b/rows")
+    assert (result.exit_code, "--output a::b/rows is an address, because of the ::;" in result.stderr) == (2, True)
+
+
 def test_other_places_that_cannot_be_addresses(ladm: Command, tmp_path: Path) -> None:
     result = ladm("calibrate", *MODEL_AND_ROWS, "--output", tmp_path / "p.yaml", "--work", ADDRESS)
     assert (result.exit_code, result.stderr) == (2, f"ladm: --work {WRITING} addresses)\n")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, read_lines, read_object, topical_rows
+from conftest import GOLDEN, SMALL, read_lines, read_object, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -444,3 +444,17 @@ def test_a_run_without_any_score_is_reported_before_the_pool(
 def test_a_pool_smaller_than_the_budget_is_refused() -> None:
     with pytest.raises(LadmError, match="the pool has 10 tokens, fewer than the budget of 11"):
         select_exact(pool(("a", 1, 10)), budget_tokens=11, shares={"a": 1})
+
+
+@pytest.mark.parametrize("command", ["select", "inspect"])
+def test_torn_rows_are_damage_not_rows_that_moved(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path, command: str
+) -> None:
+    rows, run = Path(save_rows(topical_rows(golden, [400] * 6))), tmp_path / "run"
+    assert ladm("score", rows, *SMALL, "--output", run).exit_code == 0
+    (shard,) = rows.rglob("*.arrow")
+    shard.write_bytes(shard.read_bytes()[:-200])
+    words = {"select": ("--tokens", "1k", "-o", tmp_path / "subset"), "inspect": ()}[command]
+    result = ladm(command, run, *words)
+    assert result.exit_code == 74, result.stderr
+    assert "give --rows" not in result.stderr

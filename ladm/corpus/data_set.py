@@ -17,6 +17,8 @@ from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, rea
 from ladm.modeling.model_files import HUB_ID, hub_name
 from ladm.storage.files import arrow_path
 
+_FILES_OF_A_SAVED_SET = ("state.json", "dataset_info.json", "dataset_dict.json")
+
 
 @contextlib.contextmanager
 def reading_rows(name: str) -> Iterator[None]:
@@ -32,7 +34,7 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
     """The `datasets.Dataset` of a folder or Hub id, perhaps with `@revision`; of several splits, `split` or `train`.
 
     Values of Image, Audio and the like come as stored: a struct of bytes and path.
-    Raises LadmError with one line when it is neither, or has no such split.
+    Raises LadmError with one line when it is neither, or has no such split; StorageError for a damaged folder.
     """
     import datasets
 
@@ -55,6 +57,8 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
         if is_out_of_memory(error):
             raise StorageError(f"cannot read {name}: {reading_problem(error)}") from None
         # Arrow, JSON, the file system and the Hub client each raise exceptions of their own here.
+        if any((path / file).exists() for file in _FILES_OF_A_SAVED_SET):
+            raise StorageError(f"cannot read {name}, which is damaged or not whole: {one_line(error)}") from None
         where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
         raise LadmError(f"no such data set: {name} {where}: {one_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):

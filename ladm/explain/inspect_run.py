@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import disagreement, plain_tokenizer
 from ladm.errors import LackOfMemoryError, LadmError, count_of
 from ladm.explain.chosen_documents import choose_documents
@@ -23,6 +23,7 @@ from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.runs.layout import INSPECTED
 from ladm.runs.results import require_finished
+from ladm.runs.rows_of_run import rows_of_run
 from ladm.scoring.plan import load_planned, make_plan
 from ladm.settings.layers import spell_layers
 from ladm.settings.runs import InspectSettings
@@ -141,10 +142,7 @@ def _open_rows(run: Run, settings: InspectSettings) -> Rows:
     Their content is compared row by row in `Explainer.explain`: a digest of all would read the whole data set.
     """
     name = settings.rows or run.identity.rows_name
-    try:
-        rows = open_rows(name, limit=run.num_rows)
-    except LadmError as error:
-        raise LadmError(str(error) if settings.rows else f"{error}; give --rows where they are now") from None
+    rows = rows_of_run(run, settings.rows)
     if len(rows) != run.num_rows:
         raise LadmError(
             f"{name} has {len(rows):,} rows, and {run.folder} scored {run.num_rows:,}; give --rows those that it scored"

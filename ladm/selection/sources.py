@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.runs.added_signals import how_computed
 from ladm.runs.columns import require_known
 from ladm.runs.folder import Run
 from ladm.runs.results import require_finished
+from ladm.runs.rows_of_run import rows_of_run
 from ladm.settings.selection import SelectSettings
 from ladm.storage.identity import differences
 
@@ -61,13 +62,10 @@ def columns_used(settings: SelectSettings) -> list[str]:
 def open_rows_of(run: Run, name: str | None) -> Rows:
     """The rows of a run: those called `name`, or None, those at the place where the run found them.
 
-    Raises LadmError where there are none, or others.
+    Raises LadmError where there are none, or others, and StorageError for damaged ones.
     """
     place = name or run.identity.rows_name
-    try:
-        rows = open_rows(place, limit=run.num_rows)
-    except LadmError as error:
-        raise LadmError(str(error) if name else f"{error}; give --rows where they are now") from None
+    rows = rows_of_run(run, name)
     # By content: positions of other rows would select other documents without any error.
     if not run.identity.has_rows(rows):
         raise LadmError(f"{place} are not the rows that {run.folder} scored: their content differs")
