@@ -47,9 +47,30 @@ def test_an_address_as_output_is_refused_before_anything_is_read(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_path_that_would_be_taken_for_nested_addresses(ladm: Command) -> None:
-    result = ladm("prepare", "no-file", "--tokenizer", "no-model", "--output", "a::b/rows")
-    assert (result.exit_code, "--output a::b/rows is an address, because of the ::;" in result.stderr) == (2, True)
+def test_a_data_set_is_never_written_beside_its_place(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` takes `a::b` for a file b inside of a: it would write to a."""
+    rows = save_rows(topical_rows(golden, [300] * 4))
+    there = tmp_path / "a::b"
+    there.mkdir()
+    (tmp_path / "a").write_text("mine")
+    assert ladm("score", rows, *SMALL, "--output", there / "run").exit_code == 0
+    monkeypatch.chdir(there)
+    for words in (
+        ("select", "run", "--tokens", "600", "--output", "subset"),
+        ("prepare", "no-file", "--tokenizer", "no-model", "--output", "rows"),
+        ("run", "no-file", "--model", "no-model", "--tokens", "1M", "--output", "job"),
+        ("score", "other", *SMALL, "--output", tmp_path / "other run"),
+    ):
+        (there / "other").mkdir(exist_ok=True)
+        result = ladm(*words)
+        assert result.exit_code == 2, result.stderr
+        assert "has :: in it, which the datasets library takes for nested addresses; rename" in result.stderr
+    # The other formats need no help of that library.
+    assert ladm("select", "run", "--tokens", "600", "--format", "parquet", "--output", "subset").exit_code == 0
+    assert (tmp_path / "a").read_text() == "mine"
+    assert sorted(path.name for path in there.iterdir()) == ["other", "run", "subset"]
 
 
 def test_other_places_that_cannot_be_addresses(ladm: Command, tmp_path: Path) -> None:

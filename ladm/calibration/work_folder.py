@@ -11,7 +11,7 @@ from ladm.calibration.contrast import ContrastRow
 from ladm.corpus.rows import open_rows
 from ladm.errors import InterruptedRunError, LackOfMemoryError, LadmError, LockedError, StorageError
 from ladm.storage.digests import file_sha256
-from ladm.storage.files import arrow_path, io_errors, sync_tree, write_whole
+from ladm.storage.files import data_set_path, io_errors, sync_tree, write_whole
 from ladm.storage.json_object import json_with_checksum, read_json_object
 from ladm.storage.output_folder import OutputFolder
 
@@ -96,7 +96,7 @@ def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
             shutil.rmtree(partial)
         # Written in full even when a set is there: its digest, over ids and meta, decides whether the run in the
         # folder belongs to the documents and the seed of this call.
-        Dataset.from_dict(columns).save_to_disk(arrow_path(partial))
+        Dataset.from_dict(columns).save_to_disk(data_set_path(partial))
         if target.exists():
             if open_rows(str(target)).identity() != open_rows(str(partial)).identity():
                 raise LadmError(

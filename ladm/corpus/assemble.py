@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.rows import COPY_COLUMN
 from ladm.storage.checked_parquet import open_parquet, reading_parquet
-from ladm.storage.files import arrow_path, io_errors, sync_tree
+from ladm.storage.files import data_set_path, io_errors, sync_tree
 
 BLOCK_SCHEMA = pa.schema(
     [
@@ -100,13 +100,13 @@ def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool)
         cache = paths[0].parent / "cache"
         shutil.rmtree(cache, ignore_errors=True)
         try:
-            dataset = datasets.Dataset.from_generator(generate, features=features, cache_dir=arrow_path(cache))
+            dataset = datasets.Dataset.from_generator(generate, features=features, cache_dir=data_set_path(cache))
         except datasets.exceptions.DatasetGenerationError as error:
             # What went wrong is inside: a damaged block, or a disk that is full.
             raise error.__cause__ or error from None
         shutil.rmtree(output / "train", ignore_errors=True)
         (output / "dataset_dict.json").unlink(missing_ok=True)
-        datasets.DatasetDict(train=dataset).save_to_disk(arrow_path(output))
+        datasets.DatasetDict(train=dataset).save_to_disk(data_set_path(output))
         sync_tree(output)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ladm.corpus.hub import TRAIN
 from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, reading_problem
 from ladm.modeling.model_files import HUB_ID, hub_name
-from ladm.storage.files import arrow_path
+from ladm.storage.files import data_set_path
 
 _FILES_OF_A_SAVED_SET = ("state.json", "dataset_info.json", "dataset_dict.json")
 
@@ -41,7 +41,7 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
     path = Path(name)
     try:
         if path.is_dir():
-            loaded = datasets.load_from_disk(arrow_path(path))
+            loaded = datasets.load_from_disk(data_set_path(path))
         elif not path.exists() and HUB_ID.fullmatch(hub_name(name)[0]):
             base, revision = hub_name(name)
             chosen = {"name": config, "revision": revision}

@@ -19,7 +19,9 @@ class PrepareSettings(Settings):
 
     sources: tuple[str, ...] = setting((), "", metavar="SOURCE", required=True, positional=True)
     tokenizer: str = setting("", "Tokenizer: folder or Hub id of the model.", metavar="T", required=True)
-    output: str = output_setting("Folder for the rows; the same command resumes.", metavar="ROWS")
+    output: str = output_setting(
+        "Folder for the rows; the same command resumes.", metavar="ROWS", holds_rows=True
+    )  # fmt: skip
     # The paper's length: documents of at least 32K tokens are cut to it, so that all scores are comparable.
     length: int = setting(32768, "Tokens of a row; shorter documents are dropped.", metavar="TOKENS", at_least=1)
     text_key: str = setting("text", "Column or key that holds a document's text.", section=DOCUMENTS, metavar="KEY")

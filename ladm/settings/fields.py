@@ -18,6 +18,7 @@ from types import NoneType
 from typing import Any, Literal
 
 from ladm.errors import UsageError
+from ladm.storage.files import data_set_path
 
 INPUT_AND_OUTPUT = "Input and output"
 METHOD = "Method: the letters of the paper (arXiv 2503.02502, equations 2 to 5)"
@@ -48,6 +49,8 @@ class FieldSpec:
     """May several values follow the flag at once, as in `--rows A B`?"""
     not_an_address: str | None = None
     """Of a place that must be on this machine: what to do instead of giving an address such as s3://bucket/run."""
+    holds_rows: bool = False
+    """Is a data set written there?"""
     destructive: bool = False
     """It removes what exists, so that no hint may ever suggest it."""
     parse: Callable[[str], Any] | None = None
@@ -111,10 +114,10 @@ class Settings:
                 raise UsageError(f"{field.flag} {problem}")
             for place in value if isinstance(value, tuple) else (value,):
                 # Checked here, before anything is read: as a path, s3://bucket is a folder `s3:` of this machine.
-                if field.spec.not_an_address and isinstance(place, str) and ("://" in place or "::" in place):
-                    # `datasets`, which writes rows, takes any :: in a path for the joint of two addresses.
-                    nested = "" if "://" in place else ", because of the ::"
-                    raise UsageError(f"{field.flag} {place} is an address{nested}; {field.spec.not_an_address}")
+                if field.spec.not_an_address and isinstance(place, str) and "://" in place:
+                    raise UsageError(f"{field.flag} {place} is an address; {field.spec.not_an_address}")
+                if field.spec.holds_rows and isinstance(place, str):
+                    data_set_path(place)
         self.check_together()
 
     def check_together(self) -> None:

@@ -35,7 +35,9 @@ class _JobSettings(Settings):
 
     sources: tuple[str, ...] = setting((), "", metavar="SOURCE", required=True, positional=True)
     model: str = model_setting("Model folder or Hub id that scores, with its tokenizer.", required=True)
-    output: str = output_setting("Folder for everything; the same command resumes.", metavar="FOLDER")
+    output: str = output_setting(
+        "Folder for everything; the same command resumes.", metavar="FOLDER", holds_rows=True
+    )  # fmt: skip
     tokenizer: str | None = setting(
         None, "Tokenizer: folder or Hub id of a model.", metavar="T", unset="that of --model"
     )

@@ -39,11 +39,22 @@ def io_errors(path: Path, action: str) -> Iterator[None]:
 
 
 def arrow_path(path: str | Path) -> str:
-    """The path as Arrow, DuckDB and `datasets` take it for a file of this machine, whatever its name.
+    """The path as Arrow and DuckDB take it for a file of this machine, whatever its name.
 
-    Each of them takes the relative path `a:b/run` for a URI of the scheme `a`; an absolute path begins with a slash.
+    They take the relative path `a:b/run` for a URI of the scheme `a`; an absolute path begins with a slash.
     """
     return str(Path(path).absolute())
+
+
+def data_set_path(path: str | Path) -> str:
+    """The same for a folder that `datasets` reads or writes. Raises UsageError for one that it would misread."""
+    whole = arrow_path(path)
+    # For `datasets`, :: joins an address and one inside of it: it would write to a file in front of the two colons.
+    if "::" in whole:
+        raise UsageError(
+            f"{whole} has :: in it, which the datasets library takes for nested addresses; rename the folder"
+        )
+    return whole
 
 
 def sync_folder(folder: Path) -> None:

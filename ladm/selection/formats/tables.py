@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from ladm.selection.formats.content import SubsetContent
-from ladm.storage.files import arrow_path
+from ladm.storage.files import arrow_path, data_set_path
 
 SHARD_BYTES = 100_000_000
 DATA_FOLDER = "data"
@@ -101,6 +101,7 @@ def write_arrow(content: SubsetContent, folder: Path) -> None:
     from datasets.table import MemoryMappedTable
 
     # A file of our own first: `datasets` would read the rows one by one as Python objects, and keep them in its cache.
+    place = data_set_path(folder)
     whole = folder / "whole.arrow"
     features = datasets.Features(content.features())
     with whole.open("wb") as file, pa.ipc.new_stream(file, features.arrow_schema) as stream:
@@ -114,5 +115,5 @@ def write_arrow(content: SubsetContent, folder: Path) -> None:
         split=datasets.NamedSplit("train"),
         fingerprint=digest,
     )
-    datasets.DatasetDict(train=dataset).save_to_disk(arrow_path(folder))
+    datasets.DatasetDict(train=dataset).save_to_disk(place)
     whole.unlink()
