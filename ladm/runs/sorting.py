@@ -1,8 +1,8 @@
 """Rows in any order -> `scores.parquet` and `sorted_by_score.jsonl`, best first. Imports no torch.
 
-Only the sort keys are sorted, by DuckDB, which spills to disk; of wide rows it keeps more in memory the more there are.
-The rows themselves are moved once: into parts of neighbouring ranks, each of which fits in memory. So memory does not
-depend on the number of rows, but for 8 bytes a row.
+Only the sort keys are sorted, by DuckDB, which spills them to disk; with whole rows its memory would grow with their
+number. The rows themselves are moved once, into parts of neighbouring ranks, each of which fits in memory. So memory
+grows by 8 bytes a row, and beyond MOST_PARTS parts also with their size; the disk must hold the results three times.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from ladm.errors import StorageError, one_line
+from ladm.errors import StorageError, one_line, raise_if_out_of_memory
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 from ladm.runs.results import digests_in_metadata
 from ladm.storage.checked_parquet import add_checksum
@@ -33,10 +33,10 @@ from ladm.storage.files import SORTING_PREFIX, arrow_path, io_errors, replacing
 
 SORT_MEMORY = "256MB"
 GROUP_ROWS = 10_000
-GROUP_BYTES = 64 << 20
-"""What a group of rows may take; of wider rows, such as those with every head, a group has fewer."""
+GROUP_BYTES = 32 << 20
+"""Most bytes of a group of rows, about; of wider rows, such as those with every head, a group has fewer."""
 MOST_PARTS = 1_000
-"""Each group of rows is divided among all parts: the pieces are as many as the square of it."""
+"""Each group is divided among the parts, into as many pieces."""
 
 # An index is a number in one data set and text in another. Each has a sort key for either, one of them NULL, so that
 # numbers sort as numbers: 9 before 10.
@@ -52,10 +52,11 @@ LABELS = (("index", "index_number", "index_text"), ("chunked_index", "chunk_numb
 _SHOWN = [("score", pa.float64()), ("meta", pa.string()), ("num_tokens", pa.int64())]
 _LINE = ("line", pa.string())
 """A row of the sorted file without its rank: what follows `{"rank": 1, `."""
+_SIZE = ("line_bytes", pa.int32())
 RESULT_FIELDS = frozenset(("rank", "index", "chunked_index", "position", *(name for name, _ in _SHOWN)))
 """Columns that every `scores.parquet` has; the others are the scorer's."""
 _SORT = """
-    SELECT file_row_number AS row FROM read_parquet($staged, file_row_number = true)
+    SELECT file_row_number AS row, line_bytes FROM read_parquet($staged, file_row_number = true)
     ORDER BY score DESC, index_number NULLS FIRST, index_text NULLS FIRST,
              chunk_number NULLS FIRST, chunk_text NULLS FIRST, position
 """
@@ -63,12 +64,18 @@ _SORT = """
 
 @contextlib.contextmanager
 def sorting(folder: Path) -> Iterator[Path]:
-    """A throw-away file for the rows to be sorted. Raises StorageError for what the disk or the sort refuses."""
+    """A throw-away file for the rows to be sorted.
+
+    Raises StorageError for what the disk or the sort refuses, LackOfMemoryError where memory is full.
+    """
     with io_errors(folder, "sort in"):
         temporary = Path(tempfile.mkdtemp(prefix=SORTING_PREFIX, dir=folder))
         try:
             yield temporary / "staged.parquet"
-        except (duckdb.Error, pa.ArrowException) as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise_if_out_of_memory(error, action=f"sort the results of {folder}")
+            if isinstance(error, OSError):
+                raise
             raise StorageError(f"cannot sort in {temporary}: {one_line(error)}") from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -80,12 +87,16 @@ def staged_schema(columns: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:
 
 
 class Staging:
-    """A writer of rows to be sorted; uncompressed, because they are read twice at most."""
+    """A writer of rows to be sorted; uncompressed, because they are read once."""
 
     def __init__(self, staged: Path, schema: pa.Schema) -> None:
         self.schema = schema
         self._writer = pq.ParquetWriter(
-            arrow_path(staged), schema, compression="none", use_dictionary=False, write_statistics=False
+            arrow_path(staged),
+            schema.append(pa.field(*_SIZE)),
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
         )
         self._waiting: list[pa.Table] = []
         self._rows = self._bytes = 0
@@ -115,7 +126,9 @@ class Staging:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting))
+            table = pa.concat_tables(self._waiting)
+            sizes = pc.binary_length(table[_LINE[0]])
+            self._writer.write_table(table.append_column(pa.field(*_SIZE), sizes), row_group_size=len(table))
             self._waiting = []
             self._rows = self._bytes = 0
 
@@ -149,55 +162,57 @@ def write_sorted(folder: Path, staged: Path) -> None:
 
 def _in_order(staged: Path) -> Iterator[pa.RecordBatch]:
     """The rows of `staged`, best first."""
-    ranks_N = _ranks(staged)
-    if not len(ranks_N):
-        return
-    size = _rows_of_a_group(staged.stat().st_size / len(ranks_N), len(ranks_N))
-    # With 25 rows and parts of 10, part 1 holds ranks 10 to 19. A group of ten rows as they come, of the ranks 3, 12,
-    # 7, 21, ..., is written as up to three pieces, one for each part; and a part is read back from its pieces.
-    pieces: list[list[int]] = [[] for _ in range(math.ceil(len(ranks_N) / size))]
+    ranks_N, borders = _ranks(staged)
+    # With parts that end at the ranks 10, 18 and 25, a group of rows as they come, of the ranks 3, 12, 7, 21, ..., is
+    # written as up to three pieces, one for each part; and a part is read back from its pieces.
+    pieces: list[list[int]] = [[] for _ in borders]
     moved = staged.with_name("moved.arrow")
     with pq.ParquetFile(arrow_path(staged), pre_buffer=False) as file, pa.OSFile(str(moved), "wb") as target:
         schema = file.schema_arrow.append(pa.field("rank", pa.int64()))
         with pa.ipc.new_file(target, schema) as writer:
             start = written = 0
-            for batch in file.iter_batches(size):
-                ranks_B = ranks_N[start : start + len(batch)]
-                start += len(batch)
+            for number in range(file.num_row_groups):
+                group = file.read_row_group(number).combine_chunks()
+                ranks_B = ranks_N[start : start + len(group)]
+                start += len(group)
                 order_B = np.argsort(ranks_B)
-                ordered = pa.RecordBatch.from_arrays([*batch.columns, pa.array(ranks_B)], schema=schema).take(order_B)
-                parts, first = np.unique(ranks_B[order_B] // size, return_index=True)
-                for part, begin, end in zip(parts, first, [*first[1:], len(batch)], strict=True):
-                    writer.write_batch(ordered.slice(begin, end - begin))
-                    pieces[part].append(written)
-                    written += 1
+                ordered = group.append_column(schema.field("rank"), pa.array(ranks_B)).take(order_B)
+                parts, first = np.unique(np.searchsorted(borders, ranks_B[order_B], side="right"), return_index=True)
+                for part, begin, end in zip(parts, first, [*first[1:], len(group)], strict=True):
+                    for piece in ordered.slice(begin, end - begin).combine_chunks().to_batches():
+                        writer.write_batch(piece)
+                        pieces[part].append(written)
+                        written += 1
     staged.unlink()
     with pa.OSFile(str(moved), "rb") as source, pa.ipc.open_file(source) as reader:
         for numbers in pieces:
             part = pa.Table.from_batches([reader.get_batch(number) for number in numbers]).combine_chunks()
-            yield part.take(pc.sort_indices(part["rank"])).combine_chunks().to_batches()[0]
+            yield from part.take(pc.sort_indices(part["rank"])).combine_chunks().to_batches()
 
 
-def _rows_of_a_group(row_bytes: float, rows: int) -> int:
-    size = GROUP_ROWS
-    # In halves, so that the files of a run do not depend on a byte more or less.
-    while size > 1 and size * row_bytes > GROUP_BYTES:
-        size //= 2
-    return max(size, math.ceil(rows / MOST_PARTS))
-
-
-def _ranks(staged: Path) -> NDArray[np.int64]:
-    """The rank of each row of `staged`, from 0."""
+def _ranks(staged: Path) -> tuple[NDArray[np.int64], list[int]]:
+    """The rank of each row of `staged`, from 0, and the first rank behind each part."""
     with pq.ParquetFile(arrow_path(staged), pre_buffer=False) as file:
         ranks_N = np.empty(file.metadata.num_rows, dtype=np.int64)
+    share = math.ceil(len(ranks_N) / MOST_PARTS), math.ceil(staged.stat().st_size / MOST_PARTS)
+    most_rows, most_bytes = max(GROUP_ROWS, share[0]), max(GROUP_BYTES, share[1])
+    borders: list[int] = []
     # Few threads and little memory: the model may still be loaded, and DuckDB would take 80 % of what there is.
     settings = {"threads": 2, "memory_limit": SORT_MEMORY, "temp_directory": arrow_path(staged.parent / "spill")}
     with contextlib.closing(duckdb.connect(":memory:", config=settings)) as engine:
-        rank = 0
+        rank = begin = size = 0
         for batch in engine.sql(_SORT, params={"staged": arrow_path(staged)}).to_arrow_reader(GROUP_ROWS):
             ranks_N[batch["row"].to_numpy()] = np.arange(rank, rank + len(batch))
-            rank += len(batch)
-    return ranks_N
+            for line_bytes in batch["line_bytes"].to_pylist():
+                # The numbers of a row are in its columns once more; their text is the longer one of the two.
+                size += 2 * line_bytes
+                if rank > begin and (rank - begin >= most_rows or size > most_bytes):
+                    borders.append(rank)
+                    begin, size = rank, 2 * line_bytes
+                rank += 1
+    if rank != len(ranks_N):
+        raise StorageError(f"cannot sort in {staged.parent}: {rank:,} of {len(ranks_N):,} rows came back")
+    return ranks_N, [*borders, rank] if rank else []
 
 
 def _result_batch(batch: pa.RecordBatch, rank: int, schema: pa.Schema) -> pa.RecordBatch:
@@ -217,7 +232,7 @@ def _result_schema(staged: Path) -> pa.Schema:
         for batch in file.iter_batches(GROUP_ROWS, columns=list(has_text)):
             for name in has_text:
                 has_text[name] |= batch[name].null_count < len(batch)
-        hidden = {name for name, _ in [*_KEYS, *_SHOWN, _LINE]}
+        hidden = {name for name, _ in [*_KEYS, *_SHOWN, _LINE, _SIZE]}
         columns = [field for field in file.schema_arrow if field.name not in hidden]
     return pa.schema(
         [
