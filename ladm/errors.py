@@ -67,39 +67,72 @@ class RowError(Exception):
         self.kind = kind
 
 
+# Of texts in small letters.
 _MEMORY_SIGNS = (
     "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
     "allocate memory",
     "not enough memory",
     "std::bad_alloc",
-    # What the loader reports for a library, such as torch's, that does not fit under a limit.
-    "failed to map segment",
+    # DuckDB, below the limit that it was given.
+    "could not allocate block",
+    "failed to pin block",
 )
+_DEVICE_SIGNS = (
+    *("cuda out of memory", "cuda error", "cuda driver error", "cuda failure", "cublas_status", "cudnn_status"),
+    *("hip out of memory", "hip error", "xpu out of memory", "mps backend out of memory"),
+)
+_MAPPING_SIGN = "failed to map segment"
+"""What glibc reports for a library, such as torch's, that does not fit under a limit, or that is mounted noexec."""
+_STATIC_TLS_SIGN = "static tls block"
+"""A small area that libraries share, and that some order of imports fills; memory is not at fault."""
+DEVICE_REMEDY = "use a device with more free memory, or --dtype bfloat16"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Is this one of the many ways in which a system, a library or a device reports that memory is full?"""
+    """Is this one of the many ways in which a system, a library or a device reports that memory is full?
+
+    True also for a library on a noexec mount, where glibc gives the same text for both reasons.
+    """
+    return _text_of_lack(error) is not None
+
+
+def _text_of_lack(error: BaseException) -> str | None:
+    """The text, in small letters, of the error in a chain that reports full memory; None where none does."""
+    text = str(error).lower()
     if isinstance(error, OSError) and error.errno is not None:
         # Its text repeats the name of a file, which may be anything.
-        return error.errno == errno.ENOMEM
-    if isinstance(error, MemoryError | LackOfMemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS):
-        return True
+        return "" if error.errno == errno.ENOMEM else None
+    if _STATIC_TLS_SIGN in text or (_MAPPING_SIGN in text and "operation not permitted" in text):
+        return None
+    signs = (*_MEMORY_SIGNS, _MAPPING_SIGN)
+    if isinstance(error, MemoryError | LackOfMemoryError) or any(sign in text for sign in signs):
+        return text
     # Libraries wrap it: transformers turns a MemoryError into an OSError about the file that it was reading.
     inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return inner is not None and is_out_of_memory(inner)
+    return None if inner is None else _text_of_lack(inner)
 
 
-def raise_if_out_of_memory(error: BaseException, *, action: str) -> None:
+def lack_of_memory(error: BaseException, *, action: str, device_remedy: str = DEVICE_REMEDY) -> LackOfMemoryError:
+    """The error for the user: what could not be done, the library's text, and what helps against this kind of lack."""
+    text, what, remedy = _text_of_lack(error) or "", "", "free some, or raise a limit such as ulimit -v"
+    if any(sign in text for sign in _DEVICE_SIGNS):
+        remedy = device_remedy
+    elif _MAPPING_SIGN in text and not any(sign in text for sign in _MEMORY_SIGNS):
+        what = ", or the folder of a library is mounted noexec"
+        remedy += ", or use a folder whose files may be executed"
+    return LackOfMemoryError(f"not enough memory to {action}{what} ({one_line(error)}); {remedy}")
+
+
+def raise_if_out_of_memory(error: BaseException, *, action: str, device_remedy: str = DEVICE_REMEDY) -> None:
     """Raise LackOfMemoryError for an error of full memory that would otherwise be blamed on the file being read.
 
-    For every place that catches whatever a library raises; `action` is what could not be done.
+    For every place that catches whatever a library raises; `action` is what could not be done, and `device_remedy`
+    what helps where the memory of a device is full.
     """
     if is_out_of_memory(error):
-        raise LackOfMemoryError(
-            f"not enough memory to {action} ({one_line(error)}); free some, or raise a limit such as ulimit -v"
-        ) from None
+        raise lack_of_memory(error, action=action, device_remedy=device_remedy) from None
 
 
 def reading_problem(error: BaseException) -> str:

@@ -114,7 +114,6 @@ def test_losses_are_sent_step_by_step(
     found = [(each["train/global_step"], each["train/loss"], each["train/learning_rate"]) for each in sent]
     assert found == [(line["step"], line["loss"], line["learning_rate"]) for line in read_lines(out / "losses.jsonl")]
     assert len(found) == 2
-    assert calls[-1][0] == ("log" if name == "wandb" else "finish")
 
 
 @pytest.mark.slow

@@ -416,6 +416,9 @@ def test_a_resume_when_rows_were_added_uses_those_that_it_was_started_with(
     # As `ladm prepare` stores them: every row has the new key, null in the first ones.
     shutil.rmtree(tmp_path / "rows")
     save_rows([row | {"meta": row["meta"] | {"year": None}} for row in first] + later)
+    finished = ladm(*words)
+    assert "is finished already" in finished.stderr
+    assert "resumed" not in finished.stderr
     (tmp_path / "out" / "losses.jsonl").unlink()
     shutil.rmtree(tmp_path / "out" / "checkpoint-4")
     result = ladm(*words)

@@ -23,7 +23,16 @@ from ladm.cli.scoring import score
 from ladm.cli.selection import select
 from ladm.cli.terminal import show
 from ladm.cli.training import train
-from ladm.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_IO, EXIT_PIPE, LadmError, is_out_of_memory, one_line
+from ladm.errors import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_IO,
+    EXIT_PIPE,
+    LadmError,
+    is_out_of_memory,
+    lack_of_memory,
+    one_line,
+)
 from ladm.version import __version__
 
 SECTIONS = {
@@ -87,7 +96,7 @@ class _Program(CommandGroup):
             if os.environ.get("LADM_DEBUG"):
                 raise
             if is_out_of_memory(error):
-                show(f"ladm: not enough memory ({one_line(error)}); free some, or raise a limit", err=True)
+                show(f"ladm: {lack_of_memory(error, action='go on')}", err=True)
                 sys.exit(EXIT_ERROR)
             what = one_line(error)
             show(

@@ -6,6 +6,7 @@ Imports no torch.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
             raise StorageError(f"cannot read {name}: {reading_problem(error)}") from None
         # Arrow, JSON, the file system and the Hub client each raise exceptions of their own here.
         if any((path / file).exists() for file in _FILES_OF_A_SAVED_SET):
-            raise StorageError(f"cannot read {name}, which is damaged or not whole: {one_line(error)}") from None
+            what = ", which is damaged or not whole" if _is_damage(error) else ""
+            raise StorageError(f"cannot read {name}{what}: {one_line(error)}") from None
         where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
         raise LadmError(f"no such data set: {name} {where}: {one_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):
@@ -69,6 +71,14 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
     elif split is not None and str(loaded.split or TRAIN) != split:
         raise LadmError(f"{name} has no split {split}: it is a single data set, not several")
     return without_files(loaded)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Are files of a saved data set missing or broken, rather than locked or of a newer version of `datasets`?"""
+    if isinstance(error, pa.ArrowException | json.JSONDecodeError | UnicodeDecodeError | FileNotFoundError | KeyError):
+        return True
+    # Arrow's own reading errors are an OSError without a number.
+    return type(error) is OSError and error.errno is None
 
 
 def without_files(dataset: Any) -> Any:

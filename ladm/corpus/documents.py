@@ -93,7 +93,10 @@ def read_documents(
     except Exception as error:
         # Each of gzip, zstandard, Arrow and the file systems behind fsspec raises exceptions of its own.
         kind = DamagedFileError if _is_damage(error) else StorageError
-        raise kind(f"cannot read {source.name}: {reading_problem(error)}") from None
+        # A huge size in a damaged file looks like lack of memory. What is left out must not depend on the machine, so
+        # the user decides.
+        more = "; leave it out of the sources if it is damaged" if is_out_of_memory(error) else ""
+        raise kind(f"cannot read {source.name}: {reading_problem(error)}{more}") from None
 
 
 def _is_damage(error: Exception) -> bool:

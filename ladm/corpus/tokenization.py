@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows
-from ladm.errors import LackOfMemoryError, LadmError, UsageError, one_line, raise_if_out_of_memory
+from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
 from ladm.modeling.model_files import HUB_ID, hub_name
 from ladm.settings.common import TEXT_COLUMN
 
@@ -25,6 +25,10 @@ _PARALLEL = "TOKENIZERS_PARALLELISM"
 MOST_TOKENS_PER_BYTE = 4
 """A text with fewer bytes than a quarter of the tokens wanted is not tokenised at all: a byte makes one
 token at the most, and no normaliser in use makes four bytes of one."""
+
+
+class TokenizerError(LadmError):
+    """There is no such tokenizer, or none that can be used: the reason lies in its files, not in this machine."""
 
 
 @dataclass(frozen=True)
@@ -210,20 +214,18 @@ def tokenizer_of_model(folder: str) -> Any | None:
         return None
     try:
         return plain_tokenizer(folder)
-    except LackOfMemoryError:
-        raise
-    except LadmError:
+    except TokenizerError:
         return None
 
 
 def plain_tokenizer(name: str) -> Any:
     """Load a tokenizer from a folder or the Hub; no code of it is run.
 
-    Raises LadmError when there is none, or only one that is not fast.
+    Raises TokenizerError when there is none, or only one that is not fast, and LackOfMemoryError.
     """
     source, revision = (name, None) if Path(name).is_dir() else hub_name(name)
     if not Path(name).is_dir() and (Path(name).exists() or not HUB_ID.fullmatch(source)):
-        raise LadmError(f"no such tokenizer: {name} is neither a folder nor a Hub id such as org/name")
+        raise TokenizerError(f"no such tokenizer: {name} is neither a folder nor a Hub id such as org/name")
     from transformers import AutoTokenizer
 
     try:
@@ -232,10 +234,10 @@ def plain_tokenizer(name: str) -> Any:
         raise_if_out_of_memory(error, action=f"load the tokenizer of {name}")
         # The tokenizer classes and the Hub client raise many kinds of their own.
         if Path(name).is_dir() and not (Path(name) / "tokenizer.json").exists():
-            raise LadmError(
+            raise TokenizerError(
                 f"no such tokenizer: {name} has no tokenizer.json; give a folder or Hub id that has one"
             ) from None
-        raise LadmError(f"no such tokenizer: {name} does not load: {one_line(error)}") from None
+        raise TokenizerError(f"no such tokenizer: {name} does not load: {one_line(error)}") from None
     if not tokenizer.is_fast:
-        raise LadmError(f"{name}: only fast tokenizers are supported, and this one has no tokenizer.json")
+        raise TokenizerError(f"{name}: only fast tokenizers are supported, and this one has no tokenizer.json")
     return tokenizer

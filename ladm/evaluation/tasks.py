@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import LadmError, install_hint, one_line, raise_if_out_of_memory
+from ladm.errors import DEVICE_REMEDY, LadmError, install_hint, one_line, raise_if_out_of_memory
 from ladm.modeling.devices import resolve_devices, resolve_dtype
 from ladm.modeling.facts import read_config
 from ladm.modeling.model_files import model_folder
@@ -71,7 +71,8 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
                 log_samples=False,
             )
         except Exception as error:
-            raise_if_out_of_memory(error, action=f"run {name} of lm-eval")
+            remedy = f"give a smaller --batch-size, or {DEVICE_REMEDY}"
+            raise_if_out_of_memory(error, action=f"run {name} of lm-eval", device_remedy=remedy)
             # lm-eval, its tasks and what they download raise errors of many kinds.
             kept = f"; {len(marks)} marks of others are in {settings.output}" if settings.output and marks else ""
             raise LadmError(f"lm-eval failed in {name}: {one_line(error)}{kept}") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows
-from ladm.corpus.tokenization import disagreement, plain_tokenizer
+from ladm.corpus.tokenization import TokenizerError, disagreement, plain_tokenizer
 from ladm.errors import LackOfMemoryError, LadmError, count_of
 from ladm.explain.chosen_documents import choose_documents
 from ladm.explain.decompose import Decomposer
@@ -168,7 +168,7 @@ def _open_tokenizer(facts: ModelFacts, echo: Echo) -> Any:
         return None
     try:
         return plain_tokenizer(facts.folder)
-    except LadmError as error:
+    except TokenizerError as error:
         echo(f"warning   positions will be shown without their text: {error}")
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ladm.corpus.rows import Rows, open_rows
-from ladm.errors import LadmError, StorageError
+from ladm.errors import LackOfMemoryError, LadmError, StorageError
 from ladm.runs.folder import Run
 
 
@@ -14,8 +14,8 @@ def rows_of_run(run: Run, name: str | None) -> Rows:
     """
     try:
         return open_rows(name or run.identity.rows_name, limit=run.num_rows)
-    except StorageError:
-        # Damage is not cured by another place.
+    except (StorageError, LackOfMemoryError):
+        # Neither is cured by another place.
         raise
     except LadmError as error:
         raise LadmError(str(error) if name else f"{error}; give --rows where they are now") from None

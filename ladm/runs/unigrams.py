@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ladm.errors import LadmError, StorageError, UsageError, is_out_of_memory, reading_problem
+from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, is_out_of_memory, reading_problem
 from ladm.runs.folder import Run
 from ladm.runs.layout import UNIGRAMS_FILE
 from ladm.settings.signals import TEXT
@@ -19,10 +19,15 @@ Counts = npt.NDArray[np.int64]
 _UNREADABLE = (OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError, OverflowError, tokenize.TokenError)
 
 
+class CountsError(LadmError):
+    """A file is no table of token counts."""
+
+
 def read_counts(path: Path) -> Counts:
     """The counts in a file, one for each token id: (V,).
 
-    Raises UsageError where there is no such file, and LadmError for one that is no table of counts.
+    Raises UsageError where there is no such file, CountsError for one that is no table of counts, and
+    LackOfMemoryError.
     """
     try:
         counts = np.load(path, allow_pickle=False)
@@ -30,10 +35,10 @@ def read_counts(path: Path) -> Counts:
         raise UsageError(f"--unigrams {path} does not exist") from None
     except _UNREADABLE as error:
         if is_out_of_memory(error):
-            raise LadmError(f"cannot read {path}: {reading_problem(error)}") from None
-        raise LadmError(f"{path} is not a file of token counts, such as the unigrams.npy of a run") from None
+            raise LackOfMemoryError(f"cannot read {path}: {reading_problem(error)}") from None
+        raise CountsError(f"{path} is not a file of token counts, such as the unigrams.npy of a run") from None
     if not isinstance(counts, np.ndarray) or counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
-        raise LadmError(f"{path} is not a list of counts, one for each token id")
+        raise CountsError(f"{path} is not a list of counts, one for each token id")
     return counts.astype(np.int64)
 
 
@@ -45,14 +50,14 @@ def digest_of_counts(counts_V: Counts) -> str:
 def counts_of_run(run: Run) -> Counts | None:
     """The table that a run was started with: (V,); None where it has no statistics of texts, or no file of them yet.
 
-    Raises StorageError where the file is not that table.
+    Raises StorageError where the file is not that table, and LackOfMemoryError.
     """
     path, expected = run.folder / UNIGRAMS_FILE, run.identity.signals.get(TEXT, {}).get("unigrams")
     if expected is None or not path.exists():
         return None
     try:
         counts = read_counts(path)
-    except LadmError:
+    except CountsError:
         counts = None
     if counts is None or digest_of_counts(counts) != expected:
         raise StorageError(

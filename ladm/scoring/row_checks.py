@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ladm.corpus.rows import Rows
-from ladm.corpus.tokenization import load_tokenizer
-from ladm.errors import LackOfMemoryError, LadmError, UsageError
+from ladm.corpus.tokenization import TokenizerError, load_tokenizer
+from ladm.errors import LadmError, UsageError
 from ladm.method.grid import Method, default_span_tokens
 from ladm.modeling.facts import ModelFacts
 from ladm.runs.layout import IDENTITY_FILE
@@ -201,9 +201,7 @@ def require_tokenizer(rows: Rows, facts: ModelFacts, *, allow_other: bool) -> No
     name, digest = made_with
     try:
         own = load_tokenizer(facts.folder, bos=False)
-    except LackOfMemoryError:
-        raise
-    except LadmError:
+    except TokenizerError:
         # A model can be scored with whose tokenizer does not load; there is nothing to compare then.
         return
     if not own.is_of_digest(digest):

@@ -38,7 +38,7 @@ def require_checksum(content: dict[Any, Any]) -> None:
     had = content.pop(CHECKSUM)
     try:
         matches = str(had) == content_checksum(content)
-    # What no file of ours holds, such as a date, which one flipped bit can make of a text.
+    # A flipped bit can turn text into a date, which JSON cannot hold.
     except (TypeError, ValueError):
         matches = False
     if not matches:

@@ -56,7 +56,7 @@ def reading_parquet(path: Path, *, remedy: str) -> Iterator[None]:
     # A flipped byte of the footer may ask for anything: an unknown type, a name that is no UTF-8, an absurd size.
     except (pa.ArrowException, OSError, ValueError, MemoryError, SystemError, KeyError, IndexError) as error:
         if is_out_of_memory(error):
-            raise StorageError(f"cannot read {path}: {reading_problem(error)}; in that case {remedy}") from None
+            raise StorageError(f"cannot read {path}: {reading_problem(error)}; if it is damaged, {remedy}") from None
         raise StorageError(f"{path} is damaged: {one_line(error)}; {remedy}") from None
 
 

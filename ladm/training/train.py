@@ -47,7 +47,7 @@ def train(settings: TrainSettings, *, echo: Echo) -> TrainResult | None:
         if main:
             for line in lines:
                 echo(line)
-            if limit is not None:
+            if limit is not None and not (plan.output / LOSSES_FILE).exists():
                 echo(f"resumed   with the first {limit:,} rows, those that it was started with, without later ones")
             create_or_resume(plan)
         # The others must not look at the folder before the first has made it.

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from ladm.errors import LadmError, one_line, raise_if_out_of_memory
+from ladm.errors import DEVICE_REMEDY, LadmError, one_line, raise_if_out_of_memory
 from ladm.scoring.engines.batches import BatchSizes
 from ladm.scoring.engines.events import RowsStored, UnitEvent
 from ladm.scoring.engines.job import ScoreJob
@@ -46,7 +46,7 @@ def _explained(events: Iterator[UnitEvent]) -> Iterator[UnitEvent]:
     try:
         yield from events
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise_if_out_of_memory(error, action="score")
+        raise_if_out_of_memory(error, action="score", device_remedy=f"give a smaller --batch-size, or {DEVICE_REMEDY}")
         raise LadmError(
             f"scoring failed ({type(error).__name__}: {one_line(error)}); with --workers 1 the row that it fails in is "
             "found, recorded as an error, and left behind"

@@ -9,7 +9,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from ladm.errors import LackOfMemoryError, LadmError, is_out_of_memory, one_line
+from ladm.errors import LadmError, is_out_of_memory, lack_of_memory, one_line
 from ladm.runs.folder import Run
 from ladm.scoring.engines.batches import BatchSizes
 from ladm.scoring.engines.events import UnitSealed, WorkerBroken, WorkerEvent, WorkerFailed, WorkerReady
@@ -92,7 +92,7 @@ def _serve(config: WorkerConfig, device: str, pipe: Connection) -> None:
         what = f"{type(error).__name__}: {one_line(error)}"
         if not scoring:
             if is_out_of_memory(error):
-                send(WorkerFailed(LackOfMemoryError(f"not enough memory to start the worker on {device} ({what})")))
+                send(WorkerFailed(lack_of_memory(error, action=f"start the worker on {device}")))
                 return
             send(WorkerFailed(LadmError(f"the worker on {device} failed: {what}")))
             return
