@@ -189,3 +189,12 @@ def test_a_command_that_meets_it_anywhere_says_so(
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         1, "ladm: not enough memory to go on (MemoryError); free some, or raise a limit such as ulimit -v"
     )  # fmt: skip
+
+
+def test_a_folder_that_may_not_be_read_is_no_missing_data_set(short_rows: str, monkeypatch: Any) -> None:
+    from ladm.corpus.data_set import load_split
+
+    monkeypatch.setattr("datasets.load_from_disk", failing(FileNotFoundError("neither a Dataset nor a DatasetDict")))
+    monkeypatch.setattr(Path, "exists", failing(PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(StorageError, match=f"^cannot read {short_rows}: Permission denied$"):
+        load_split(short_rows)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ladm.corpus.hub import TRAIN
 from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, reading_problem
 from ladm.modeling.model_files import HUB_ID, hub_name
-from ladm.storage.files import data_set_path
+from ladm.storage.files import data_set_path, io_errors
 
 _FILES_OF_A_SAVED_SET = ("state.json", "dataset_info.json", "dataset_dict.json")
 
@@ -58,7 +58,9 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
         if is_out_of_memory(error):
             raise StorageError(f"cannot read {name}: {reading_problem(error)}") from None
         # Arrow, JSON, the file system and the Hub client each raise exceptions of their own here.
-        if any((path / file).exists() for file in _FILES_OF_A_SAVED_SET):
+        with io_errors(path, "read"):
+            is_saved = any((path / file).exists() for file in _FILES_OF_A_SAVED_SET)
+        if is_saved:
             what = ", which is damaged or not whole" if _is_damage(error) else ""
             raise StorageError(f"cannot read {name}{what}: {one_line(error)}") from None
         where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
