@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -81,6 +82,11 @@ def test_a_shard_of_finepdfs_becomes_megatron_files(ladm: Command, shard: Path, 
     assert result.stdout.splitlines()[-4:] == [
         f"rows: {output}/rows", f"scores: {output}/scores", f"subset: {output}/subset", f"page: {output}/report.html",
     ]  # fmt: skip
+    assert "kept                 12  documents of at least 512 tokens\n" in result.stderr
+    for command in ("status", "verify"):
+        refused = ladm(command, output)
+        message = f"ladm: {output} is a folder of ladm run, not a run; its run is {output}/scores\n"
+        assert (refused.exit_code, refused.stderr) == (2, message)
     # ladm train cannot read this format.
     assert "next:" not in result.stderr
 
@@ -177,8 +183,13 @@ def test_a_budget_that_was_too_great_binds_nothing(
     assert result.exit_code == 0, result.output
     # Now there is a subset, which another budget would contradict.
     other = ladm(*rest, "--tokens", "1k")
+    command = f"ladm select {output}/scores --rows {output}/rows --tokens 1000 --format megatron -o {output}/subset2"
     assert other.exit_code == 1
-    assert f"{output} was started with something else" in other.stderr
+    assert (
+        f"its scores serve other selections too: {command}; or give another --output, or what it was started with:"
+    ) in other.stderr
+    assert ladm(*shlex.split(command)[1:]).exit_code == 0
+    assert json.loads((output / "subset2" / "manifest.json").read_text())["taken_tokens"] <= 1000
     job = yaml.safe_load((output / "job.yaml").read_text())
     assert (job.get("tokens"), job.get("documents"), job.get("allow_small_pool")) == {
         "2k": (2000, None, None), "1M": (1_000_000, None, True), "3": (None, 3, None)
@@ -249,7 +260,7 @@ def test_a_length_is_chosen_by_the_counts_that_documents_are_dropped_by(
     assert "length    512 tokens" in ignored.stderr
     dropped = ladm(*job_words(low, talking, tmp_path / "third"), "--length", "512")
     assert dropped.exit_code == 1
-    assert dropped.stderr.splitlines()[-1] == "ladm: no document has 512 tokens: 12 low_count"
+    assert dropped.stderr.splitlines()[-1] == "ladm: no document has 512 tokens: 12 low_count; give a smaller --length"
 
 
 def test_rows_are_scored_as_they_are(ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path) -> None:

@@ -164,7 +164,10 @@ def test_a_document_of_exactly_the_length_is_kept(ladm: Command, tokenizer: str,
             "prepare", source, "--tokenizer", tokenizer, "--output", tmp_path / f"rows{length}", "--length", length
         )
         assert (result.exit_code == 0) is kept
-    assert result.stderr.splitlines()[-1] == f"ladm: no document has {exact + 1:,} tokens: 1 too_short"
+    assert (
+        result.stderr.splitlines()[-1]
+        == f"ladm: no document has {exact + 1:,} tokens: 1 too_short; give a smaller --length"
+    )
     flags = ("--tokenizer", tokenizer, "--output", tmp_path / "bare", "--length", exact - 1, "--no-bos")
     assert ladm("prepare", source, *flags).exit_code == 0
     assert rows_of(tmp_path / "bare")[0]["input_ids"] == reader(DOCUMENTS[0]["text"])["input_ids"][1:]

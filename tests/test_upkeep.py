@@ -84,7 +84,7 @@ def test_status_says_whether_a_run_is_alive_and_its_rate_from_the_first_batch(la
     (run / "units" / "000000.open").write_bytes(b"".join(first[:6]))
     dead = ladm("status", run).stdout
     assert dead.splitlines()[1].startswith("running: no, latest rows ")
-    assert dead.splitlines()[1].endswith(" ago; the same ladm score goes on from here")
+    assert dead.splitlines()[1].endswith(" ago; the same command goes on from here")
     assert "rate: " not in dead
     times = iter([100.0, 110.0, 114.0, 120.0])
     heartbeat = Heartbeat(run, shard=0, clock=lambda: next(times))
@@ -168,7 +168,7 @@ def test_an_unfinished_run_is_looked_at_as_far_as_it_is(ladm: Run, run: Path) ->
     (run / "units" / "000001.jsonl").rename(run / "units" / "000001.open")
     result = ladm("verify", run)
     assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr == f"ladm: {run} shows no damage so far, but is not finished; run the same ladm score again\n"
+    assert result.stderr == f"ladm: {run} shows no damage so far, but is not finished; run the same command again\n"
     flip(run / "units" / "000001.open", 50)
     result = ladm("verify", run)
     assert result.exit_code == 1

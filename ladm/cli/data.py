@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import AS_JSON, is_set, next_step, note, preparing_bar, print_result, quieten_libraries, show
+from ladm.cli.terminal import AS_JSON, is_set, next_step, note, preparing_bar, print_result, quieten_libraries
 from ladm.errors import count_of
 from ladm.settings.data import PrepareSettings
 
@@ -30,30 +30,17 @@ def prepare(settings: PrepareSettings) -> None:
     input.
     """
     quieten_libraries()
-    from ladm.corpus.prepare import REASONS
+    from ladm.corpus.preparation_report import preparation_lines
     from ladm.corpus.prepare import prepare as run_prepare
 
     prepared = run_prepare(settings, echo=note, progress=preparing_bar())
-    counts = prepared.counts
-    if is_set(AS_JSON):
-        print_result([], lambda: _as_json(prepared))
-        return
-    show(f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {count_of(settings.length, 'token')}")
-    # In a fixed order, so that two reports can be compared line by line.
-    for reason, meaning in REASONS.items():
-        if counts.get(reason):
-            show(f"{reason:<10} {counts[reason]:>12,}  dropped: {meaning}")
-    for message in prepared.bad_files.values():
-        show(f"{'bad_file':<10} {1:>12,}  left out: {message}")
-    tokens = prepared.tokens
-    if tokens is not None:
-        # Most of a book is beyond its first window, and nobody would look for it there.
-        cut_off = f"{tokens.cut_off:,} cut off" + ("; --windows all keeps them" if tokens.cut_off else "")
-        show(f"{'tokens':<10} {tokens.read:>12,}  read in these documents: {tokens.kept:,} in rows, {cut_off}")
-    if prepared.copies:
-        show(f"{'copies':<10} {prepared.copies:>12,}  short rows that repeat another: kept here, left out by select")
-    show(f"rows: {prepared.folder} ({count_of(prepared.rows, 'row')})")
-    next_step("ladm", "score", prepared.folder, "--model", settings.tokenizer, "-o", "run")
+    lines = [
+        *preparation_lines(prepared, length=settings.length),
+        f"rows: {prepared.folder} ({count_of(prepared.rows, 'row')})",
+    ]
+    print_result(lines, lambda: _as_json(prepared))
+    if not is_set(AS_JSON):
+        next_step("ladm", "score", prepared.folder, "--model", settings.tokenizer, "-o", "run")
 
 
 def _as_json(prepared: PreparedRows) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def _running(found: Any) -> str:
         return f"yes{f', {found.who}' if found.who else ''}{age}"
     if found.running is None:
         return f"unknown, perhaps on another machine{age}"
-    return f"no{age}; the same ladm score goes on from here"
+    return f"no{age}; the same command goes on from here"
 
 
 def duration(seconds: float) -> str:

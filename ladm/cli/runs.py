@@ -60,7 +60,7 @@ def verify(settings: VerifySettings) -> None:
     if problems:
         raise LadmError(f"{run} is not sound: {count_of(len(problems), 'problem')}")
     if not found.is_finished:
-        raise IncompleteError(f"{run} shows no damage so far, but is not finished; run the same ladm score again")
+        raise IncompleteError(f"{run} shows no damage so far, but is not finished; run the same command again")
 
 
 @settings_command(

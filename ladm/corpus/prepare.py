@@ -185,7 +185,8 @@ def _finish(
     if rows == 0:
         # Blocks without a row must not bind the folder to the --length that left none.
         shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
-        raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}")
+        remedy = "; give a smaller --length" if counts["too_short"] or counts["low_count"] else ""
+        raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}{remedy}")
     with io_errors(output, "write"):
         # First: until the new record is written, a folder whose data set is being replaced is not finished.
         (output / RECORD_FILE).unlink(missing_ok=True)

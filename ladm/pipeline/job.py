@@ -17,6 +17,7 @@ import yaml
 
 from ladm.corpus.prepare import has_sealed_rows
 from ladm.errors import LadmError, StorageError, UsageError
+from ladm.pipeline.reselect import select_command
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.settings.config_file import read_config
@@ -24,7 +25,7 @@ from ladm.settings.fields import settings_of
 from ladm.settings.pipeline import PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
 from ladm.settings.yaml_text import CHECKSUM
 from ladm.storage.files import create_once, io_errors, remove_abandoned, write_whole
-from ladm.storage.identity import require_same
+from ladm.storage.identity import CHANGED_REMEDY, require_same
 from ladm.storage.json_object import content_checksum
 
 JOB_FILE = "job.yaml"
@@ -94,13 +95,24 @@ class JobFolder:
             if mine is not None:
                 now[field.flag], before[field.flag] = mine, old
         # The fields are flags already; the names of those that differ lead the message.
-        require_same(self.path, before, now, name_of_field=str)
+        require_same(self.path, before, now, name_of_field=str, remedy=self._remedy(job, had))
         resumed = dataclasses.replace(job, **{field.name: getattr(had, field.name) for field in fixed})
         # Values of flags that never bind may stay as they were in the file.
         kept = {name: getattr(had, name) for name in _FREE_TO_CHANGE if hasattr(had, name)}
         if (recorded := dataclasses.replace(resumed, **kept)) != had:
             self.replace(recorded)
         return resumed
+
+    def _remedy(self, job: Any, had: Any) -> str:
+        """What to do about settings that differ: scores need not be made again for another selection."""
+        changed = {
+            field.name for field in settings_of(RunSettings)
+            if (mine := getattr(job, field.name)) is not None and mine != getattr(had, field.name)
+        }  # fmt: skip
+        if not changed - set(_FREE_TO_CHANGE) <= fields_by_part()[2]:
+            return CHANGED_REMEDY
+        command = select_command(job, folder=self.path, domain_key=had.domain_key)
+        return f"its scores serve other selections too: {command}; or {CHANGED_REMEDY}"
 
     def _read(self) -> Any:
         try:

@@ -153,6 +153,13 @@ def domain_flags(key: str | None) -> tuple[str, str | None]:
     return (DOMAIN_KEY, UNKNOWN) if key in (None, NO_DOMAINS) else (key, None)
 
 
+def key_in_rows(key: str | None, *, are_made_here: bool) -> str:
+    """The key under which the rows of a job hold their domains. `are_made_here`: by the job, not given to it."""
+    if key == NO_DOMAINS:
+        return NO_DOMAINS
+    return DOMAIN_KEY if are_made_here else key or DOMAIN_KEY
+
+
 def require_domains(rows: str, key: str) -> None:
     """Raise where the selection or the page would fail, for want of domains, after hours of scoring.
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ladm.corpus.preparation_report import preparation_lines
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.job import JobFolder, with_absolute_places
-from ladm.pipeline.look import domain_flags, require_domains
+from ladm.pipeline.look import domain_flags, key_in_rows, require_domains
 from ladm.pipeline.resolve import is_rows, resolve
 from ladm.pipeline.timing import PartTimer
 from ladm.progress import Echo, Progress
@@ -24,7 +25,6 @@ from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest
 from ladm.selection.subset import select
-from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings
 from ladm.storage.locks import locked
@@ -136,9 +136,7 @@ class _Parts:
         )  # fmt: skip
 
     def _domain_key(self, prepared: PreparedRows | None) -> str:
-        if self.job.domain_key == NO_DOMAINS:
-            return NO_DOMAINS
-        return DOMAIN_KEY if prepared is not None else self.job.domain_key or DOMAIN_KEY
+        return key_in_rows(self.job.domain_key, are_made_here=prepared is not None)
 
     def _prepare(self) -> PreparedRows | None:
         job = self.job
@@ -146,7 +144,10 @@ class _Parts:
             return None
         key, domain = domain_flags(job.domain_key)
         wanted = prepare_settings(job, rows=self.folder.rows, length=job.length, domain_key=key, domain=domain)
-        return prepare(wanted, echo=self.echo, progress=self.bars.preparing())
+        prepared = prepare(wanted, echo=self.echo, progress=self.bars.preparing())
+        for line in preparation_lines(prepared, length=job.length):
+            self.echo(line)
+        return prepared
 
     def _require_budget(self, rows: str) -> None:
         """Raise LadmError for a budget beyond all rows: scoring them would cost hours that end in the same error."""

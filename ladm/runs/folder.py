@@ -15,6 +15,7 @@ from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SHARED_UNIT_FILES, UNIT_FILES, UNITS
 from ladm.runs.lines import StoredLine, encode_line, read_lines, read_records
 from ladm.runs.records import Record, ScoredRow
+from ladm.settings.pipeline import SCORES
 from ladm.storage.files import PARTIAL_SUFFIX, io_errors, write_whole
 from ladm.storage.json_object import read_json_object
 from ladm.storage.output_folder import OutputFolder
@@ -55,6 +56,8 @@ class Run:
                 raise UsageError(
                     f"{folder} holds rows, not a run; score them first: ladm score {folder} --model MODEL -o run"
                 )
+            if (folder / SCORES / IDENTITY_FILE).is_file():
+                raise UsageError(f"{folder} is a folder of ladm run, not a run; its run is {folder / SCORES}")
             raise LadmError(f"{folder} is not a run: it has no {IDENTITY_FILE}")
         content = read_json_object(path)
         try:
