@@ -102,7 +102,15 @@ def test_lack_of_memory_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.
         write_results(tmp_path / "run", make_rows(3_000), at_a_time=500)
 
 
-def test_no_rows_at_all(tmp_path: Path) -> None:
-    write_results(tmp_path / "run", [], at_a_time=1)
-    assert pq.read_metadata(tmp_path / "run" / PARQUET_FILE).num_rows == 0
-    assert (tmp_path / "run" / SORTED_FILE).read_text() == ""
+@pytest.mark.parametrize("tables", [0, 1])
+def test_no_rows_at_all(tmp_path: Path, tables: int) -> None:
+    schema, run = staged_schema([]), tmp_path / "run"
+    run.mkdir()
+    (run / ERRORS_FILE).write_text("")
+    with sorting(run) as staged:
+        with Staging(staged, schema) as writer:
+            for _ in range(tables):
+                writer.write_table(schema.empty_table())
+        write_sorted(run, staged)
+    assert pq.read_metadata(run / PARQUET_FILE).num_rows == 0
+    assert (run / SORTED_FILE).read_text() == ""
