@@ -125,10 +125,10 @@ class Staging:
             self._writer.close()
 
     def _flush(self) -> None:
-        if self._waiting:
+        if self._rows:
             table = pa.concat_tables(self._waiting)
             sizes = pc.binary_length(table[_LINE[0]])
-            self._writer.write_table(table.append_column(pa.field(*_SIZE), sizes), row_group_size=max(1, len(table)))
+            self._writer.write_table(table.append_column(pa.field(*_SIZE), sizes), row_group_size=len(table))
             self._waiting = []
             self._rows = self._bytes = 0
 
