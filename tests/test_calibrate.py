@@ -159,8 +159,8 @@ def test_a_stopped_calibration_resumes(
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     damaged = ladm(*command("stopped.yaml"))
     assert (damaged.exit_code, damaged.stderr.splitlines()[-1]) == (
-        74, f"ladm: {path} is damaged: it does not match its digest in digests.json; remove {contrast}, and the same "
-        "command makes it again"
+        74, f"ladm: {path} is damaged or missing: it does not match its digest in digests.json; remove {contrast}, and "
+        "the same command makes it again"
     )  # fmt: skip
     shutil.rmtree(contrast)
     assert ladm(*command("stopped.yaml")).exit_code == 0

@@ -18,6 +18,7 @@ from ladm.runs.records import ErrorRow, Record
 from ladm.scoring.engines import score_unit as module
 from ladm.scoring.engines.assignments import Assignment, OwnUnits
 from ladm.scoring.engines.events import BatchStarted, ProgressEvent, RowsStored, UnitEvent, UnitSealed
+from ladm.scoring.engines.input_guard import InputGuard
 from ladm.scoring.engines.score_unit import score_unit
 from ladm.scoring.engines.tracker import TrackedWorker, UnitQueue, WorkerTracker
 from ladm.signals.scorer import Scored
@@ -63,7 +64,7 @@ def log_of(folder: Path, rows: Rows, *, asynchronous: bool, alone: tuple[int, ..
     scorer = LoggingScorer(asynchronous=asynchronous)
     scorer.log = []
     assignment = Assignment(unit=run.units[0], alone=frozenset(alone))
-    for event in score_unit(run, assignment, rows, scorer, batch_rows=lambda _: 4):
+    for event in score_unit(run, assignment, rows, scorer, batch_rows=lambda _: 4, guard=InputGuard()):
         scorer.log.append(first_row(event))
     return scorer.log
 
@@ -112,7 +113,7 @@ def test_nothing_starts_or_is_read_while_a_suspect_row_is_scored(
     scorer = CheckLoggingScorer(asynchronous=asynchronous)
     scorer.log = log
     assignment = Assignment(unit=run.units[0], alone=frozenset({5}))
-    for event in score_unit(run, assignment, rows, scorer, batch_rows=lambda _: 4):
+    for event in score_unit(run, assignment, rows, scorer, batch_rows=lambda _: 4, guard=InputGuard()):
         log.append(first_row(event))
     start = log.index(("started", 5))
     assert log[start:][:4] == [("started", 5), ("score", 5), ("collected", 5), ("stored", 5)]
@@ -134,7 +135,8 @@ def test_what_was_started_is_stored_when_reading_fails(
     safe: list[int] = []
 
     def score_all() -> None:
-        for event in score_unit(run, assignment, rows, FailingScorer(asynchronous=True), batch_rows=lambda _: 4):
+        scorer = FailingScorer(asynchronous=True)
+        for event in score_unit(run, assignment, rows, scorer, batch_rows=lambda _: 4, guard=InputGuard()):
             if isinstance(event, RowsStored):
                 safe.extend(record.position for record in event.records)
 

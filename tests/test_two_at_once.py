@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GOLDEN, SMALL, topical_rows
 from crashes import complete, contents, identity
 from fakes import fake_rows
 from interruptions import Stopped, stop_at
@@ -23,7 +22,6 @@ from ladm.runs.folder import Run
 from ladm.runs.verify import verify
 from ladm.scoring.engines.placement import Shard
 from ladm.scoring.engines.shared_units import SharedUnits
-from ladm.scoring.scoring_pass import ScoringPass
 from ladm.selection.formats.destination import LocalFolder
 
 
@@ -102,69 +100,6 @@ def test_rows_replaced_under_a_run_are_refused(tmp_path: Path, rows: Rows, save_
     shutil.move(other.name, rows.name)
     with pytest.raises(LadmError, match="was started with something else, namely other the rows"):
         complete(tmp_path / "run", open_rows(rows.name))
-
-
-def test_rows_that_are_written_to_while_they_are_scored_give_no_results(
-    ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = Path(save_rows(topical_rows(golden, [400] * 6)))
-    (path,) = folder.rglob("*.arrow")
-    other = Path(save_rows(topical_rows(golden, [400] * 7)[1:], name="other"))
-    content, real = next(other.rglob("*.arrow")).read_bytes(), ScoringPass._score_units
-
-    def then_write(scoring: ScoringPass, source: Any) -> None:
-        real(scoring, source)
-        with path.open("r+b") as file:
-            file.write(content)
-            file.truncate()
-
-    command = ("score", folder, *SMALL, "-o", tmp_path / "run")
-    with monkeypatch.context() as patch:
-        patch.setattr(ScoringPass, "_score_units", then_write)
-        result = ladm(*command)
-    assert result.exit_code == 1
-    assert f"the rows {folder} were changed while they were read" in result.stderr
-    assert not (tmp_path / "run" / "scores.parquet").exists()
-    assert ladm(*command, "--overwrite").exit_code == 0
-    os.utime(path)
-    assert ladm("verify", tmp_path / "run", "--deep").exit_code == 0
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_model_that_is_written_to_while_it_scores_gives_no_results(
-    ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    rows = save_rows(topical_rows(golden, [400] * 6))
-    model = Path(shutil.copytree(GOLDEN, tmp_path / "model"))
-    content, real = (model / name).read_bytes(), ScoringPass._score_units
-    # The same size: another last weight, or another epsilon.
-    other = content[:-1] + bytes([content[-1] ^ 1]) if name != "config.json" else content.replace(b"1e-06", b"1e-05")
-    assert len(other) == len(content)
-    assert other != content
-
-    def then_write(written: bytes) -> Any:
-        def score_units(scoring: ScoringPass, source: Any) -> None:
-            real(scoring, source)
-            with (model / name).open("r+b") as file:
-                file.write(written)
-
-        return score_units
-
-    command = ("score", rows, *SMALL, "--model", model, "-o", tmp_path / "run")
-    with monkeypatch.context() as patch:
-        patch.setattr(ScoringPass, "_score_units", then_write(other))
-        result = ladm(*command)
-    assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith(f"ladm: the model {model} was changed while it was used ({name})")
-    assert not (tmp_path / "run" / "scores.parquet").exists()
-    # The next launch reads the other model, and does not go on with the scores of the first.
-    result = ladm(*command)
-    assert result.exit_code == 1
-    assert "was started with something else, namely other --model" in result.stderr
-    # The same bytes once more, as a copy of the model onto itself writes them, change nothing.
-    with monkeypatch.context() as patch:
-        patch.setattr(ScoringPass, "_score_units", then_write(other))
-        assert ladm(*command, "--overwrite").exit_code == 0
 
 
 def test_two_selections_into_one_place_do_not_mix(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ladm.corpus.rows import Rows
+from ladm.corpus.rows_fingerprint import rows_fingerprint
 from ladm.errors import LadmError, UsageError
 from ladm.progress import Echo, NoProgress, Progress
 from ladm.runs.folder import Run
@@ -78,6 +79,7 @@ def _worker(run: Run, rows: Rows, columns: TextColumns) -> WorkerConfig:
         rows=absolute_name(rows.name),
         limit=len(rows),
         rows_sample=rows.sample(),
+        data=rows_fingerprint(rows, name=absolute_name(rows.name)),
         make_scorer=MakeTextScorer(columns=columns, vocab_size=MOST_IDS),
         batch_rows=_batch_rows,
         threads=1,

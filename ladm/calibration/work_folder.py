@@ -10,9 +10,8 @@ from pathlib import Path
 from ladm.calibration.contrast import ContrastRow
 from ladm.corpus.rows import open_rows
 from ladm.errors import InterruptedRunError, LackOfMemoryError, LadmError, LockedError, StorageError
-from ladm.storage.digests import file_sha256
-from ladm.storage.files import data_set_path, io_errors, sync_tree, write_whole
-from ladm.storage.json_object import json_with_checksum, read_json_object
+from ladm.storage.files import data_set_path, io_errors, sync_tree
+from ladm.storage.folder_seal import require_undamaged, seal_folder
 from ladm.storage.output_folder import OutputFolder
 
 CONTRAST, RUN = "contrast", "run"
@@ -90,7 +89,10 @@ def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
         ],
     }
     # First, because damaged rows would be taken for those of other documents.
-    _require_undamaged(target)
+    # An earlier version wrote no digests.
+    if (target / DIGESTS).exists():
+        remedy = f"remove {target}, and the same command makes it again"
+        require_undamaged(target, seal=DIGESTS, remedy=remedy)
     with io_errors(target, "write"):
         if partial.exists():
             shutil.rmtree(partial)
@@ -104,28 +106,6 @@ def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
                 )
             shutil.rmtree(partial)
         else:
-            write_whole(partial / DIGESTS, [json_with_checksum(_digests(partial))])
+            seal_folder(partial, seal=DIGESTS)
             sync_tree(partial)
             partial.rename(target)
-
-
-def _digests(contrast: Path) -> dict[str, str]:
-    """SHA-256 of the files of a contrast set, by name."""
-    names = sorted(path.name for path in contrast.iterdir() if path.is_file() and path.name != DIGESTS)
-    return {name: file_sha256(contrast / name, remember=False) for name in names}
-
-
-def _require_undamaged(contrast: Path) -> None:
-    """Raise StorageError for a contrast set whose files are not as they were written."""
-    # An earlier version wrote no digests.
-    if not (contrast / DIGESTS).exists():
-        return
-    remedy = f"remove {contrast}, and the same command makes it again"
-    try:
-        with io_errors(contrast, "read"):
-            had, now = read_json_object(contrast / DIGESTS), _digests(contrast)
-    except StorageError as error:
-        raise StorageError(f"{error}; {remedy}") from None
-    differing = [name for name in had if now.get(name) != had[name]]
-    if differing:
-        raise StorageError(f"{contrast / differing[0]} is damaged: it does not match its digest in {DIGESTS}; {remedy}")

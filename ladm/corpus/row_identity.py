@@ -7,10 +7,8 @@ the `content` covers the keys that each row has itself, so that a run recognises
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -20,25 +18,6 @@ import xxhash
 from ladm.corpus.row import is_integer_list
 
 META = "meta"
-
-
-FileState = dict[str, tuple[int, int, int]]
-"""Inode, size and time of change, in nanoseconds, of files by path."""
-
-
-def state_of_files(paths: Iterable[str]) -> FileState:
-    """The state of those files that are there."""
-    found: FileState = {}
-    for path in paths:
-        with contextlib.suppress(OSError):
-            signs = os.stat(path)
-            found[path] = (signs.st_ino, signs.st_size, signs.st_mtime_ns)
-    return found
-
-
-def written_in_place(before: FileState, now: FileState) -> bool:
-    """Was a file written to, as opposed to replaced by another or removed, which a reader of the old one survives?"""
-    return any(path in now and now[path][0] == state[0] and now[path] != state for path, state in before.items())
 
 
 class RowDigests:

@@ -18,10 +18,11 @@ import xxhash
 from ladm.corpus.data_set import is_name, is_whole_number, load_split, reading_rows
 from ladm.corpus.meta import jsonable, look_up
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
-from ladm.corpus.row_identity import FileState, RowDigests, state_of_files, written_in_place
+from ladm.corpus.row_identity import RowDigests
 from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, RowError
 from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NAME_COLUMNS
+from ladm.storage.file_states import file_states
 
 __all__ = ["Ids", "Row", "Rows", "open_rows", "token_ids"]
 
@@ -55,7 +56,8 @@ class Rows:
         named = [column for column in NAME_COLUMNS if column in names and is_name(dataset, column)]
         self._named = dataset.select_columns(named) if named else None
         self._digested: dict[int, RowDigests] = {}
-        self._files = self._state()
+        self.files = file_states(each["filename"] for each in dataset.cache_files)
+        """The state of its files when it was opened."""
         self._count = len(dataset) if limit is None else min(limit, len(dataset))
         if self._count == 0:
             raise LadmError(f"{name} has no rows")
@@ -214,19 +216,6 @@ class Rows:
             return False
         digests = self._digests(count)
         return digests.rows == data.get("xxh3_128") or digests.content == content
-
-    def require_unchanged(self) -> None:
-        """Raise LadmError where files of the rows were written to since they were opened, and hold other rows now."""
-        if written_in_place(self._files, self._state()) and not open_rows(self.name).begin_with(
-            self.identity(), content=self.content()
-        ):
-            raise LadmError(
-                f"the rows {self.name} were changed while they were read, and nothing says which scores are of which "
-                "content; score them again with --overwrite, and leave the rows alone meanwhile"
-            )
-
-    def _state(self) -> FileState:
-        return state_of_files(each["filename"] for each in self._dataset.cache_files)
 
     def _digests(self, count: int) -> RowDigests:
         """The digests of the first `count` rows; what was computed is remembered, since it reads all of them."""

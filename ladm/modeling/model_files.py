@@ -5,17 +5,19 @@ Weights are read from safetensors alone: a pickle could run any code.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
 from ladm.storage.digests import file_sha256
+from ladm.storage.file_states import FileStates
+from ladm.storage.files import io_errors
 from ladm.storage.json_object import read_json_object
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -26,9 +28,6 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
-
-ModelState = dict[str, tuple[int, int, int, int]]
-"""Inode, size, and times of modification and of change, in nanoseconds, of a model's files by name."""
 
 
 def model_folder(name: str) -> Path:
@@ -142,46 +141,50 @@ def _base_of_adapter(folder: Path) -> str:
 
 def model_identity(folder: str, *, remember: bool = True) -> dict[str, str]:
     """SHA-256 of `config.json` and of every safetensors file, by file name; `remember` as for `file_sha256`."""
-    paths = _deciding_files(folder)
+    paths = deciding_files(folder)
     with ThreadPoolExecutor(4) as pool:
         digests = pool.map(partial(_sha256, remember=remember), paths)
     return {path.name: digest for path, digest in zip(paths, digests, strict=True)}
 
 
-def _deciding_files(folder: str) -> list[Path]:
+def deciding_files(folder: str) -> list[Path]:
     """The files that decide a score."""
     return [Path(folder) / "config.json", *sorted(Path(folder).glob("*.safetensors"))]
 
 
-def model_state(folder: str) -> ModelState:
-    """What shows, without reading them, whether the files of a model were written to."""
-    found = {}
-    for path in _deciding_files(folder):
-        # A file that is removed while the model works changes nothing of what was read.
-        with contextlib.suppress(FileNotFoundError):
-            signs = path.stat()
-            found[path.name] = (signs.st_ino, signs.st_size, signs.st_mtime_ns, signs.st_ctime_ns)
-    return found
+@dataclass(frozen=True, kw_only=True)
+class ModelFingerprint:
+    """What the files of a model have to hold while it scores."""
 
+    name: str
+    sha256: Mapping[str, str]
+    """By file name, as in `model_identity`."""
+    files: FileStates
+    """Before the digests were computed."""
 
-def require_unchanged_model(name: str, folder: str, *, before: ModelState, sha256: Mapping[str, str]) -> None:
-    """Raise LadmError where files of a model have another state than before, and not the content of these digests."""
-    # Weights may be mapped into memory, where a write to the file changes them, and nobody knows when they were read.
-    now = model_state(folder)
-    for file in now.keys() & before.keys():
-        if now[file] != before[file] and not _has_sha256(Path(folder) / file, sha256.get(file)):
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"the model {self.name}"
+
+    def require_same(self, changed: Sequence[str]) -> None:
+        """Raise LadmError where one of these files has another content, StorageError where it cannot be read."""
+        with ThreadPoolExecutor(4) as pool:
+            same = list(pool.map(self._is_same, changed))
+        if not all(same):
+            name = Path(changed[same.index(False)]).name
             raise LadmError(
-                f"the model {name} was changed while it was used ({file}), and nothing says which scores are of which "
-                "content; score the rows again with --overwrite, and leave the model alone meanwhile"
+                f"{self.label} was changed while it was used ({name}); no score of the changed model was stored: with "
+                "the model as it was the same command goes on, and for the changed one give another --output"
             )
 
-
-def _has_sha256(path: Path, expected: str | None) -> bool:
-    try:
-        return _sha256(path, remember=False) == expected
-    # A config.json that is half written now.
-    except (OSError, ValueError):
-        return False
+    def _is_same(self, path: str) -> bool:
+        try:
+            with io_errors(Path(path), "read"):
+                return _sha256(Path(path), remember=False) == self.sha256.get(Path(path).name)
+        except ValueError:
+            # A config.json that is only half written so far.
+            return False
 
 
 def tokenizer_identity(folder: str) -> dict[str, str]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows_fingerprint import rows_fingerprint
 from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
-from ladm.modeling.model_files import ModelState, model_state, require_unchanged_model
+from ladm.modeling.model_files import ModelFingerprint, deciding_files
 from ladm.progress import Echo, NoProgress, Progress, silent
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.growth import resume_or_grow
@@ -35,7 +36,9 @@ from ladm.scoring.signal_choice import SignalChoice, choose_signals
 from ladm.scoring.sink_warning import sink_warning
 from ladm.settings.common import TEXT_COLUMN
 from ladm.settings.score import ScoreSettings
+from ladm.settings.signals import TEXT
 from ladm.signals.text_columns import TextColumns, count_unigrams, store_unigrams, unigrams_of_folder
+from ladm.storage.file_states import FileStates, file_states
 from ladm.storage.identity import differences
 from ladm.storage.interrupts import stop_on_signals
 from ladm.storage.locks import locked
@@ -66,7 +69,7 @@ def score(
         choice = choose_signals(settings)
         command = _Command(
             settings=settings, choice=choice, rows=rows, facts=facts, echo=echo, progress=progress or NoProgress(),
-            signals=signals, early=early, state=model_state(facts.folder),
+            signals=signals, early=early, model_files=file_states(deciding_files(facts.folder)),
             machine=in_background(partial(machine_identity, facts)),
         )  # fmt: skip
         result = command.add_to_finished() if choice.only_adds else command.score()
@@ -96,8 +99,8 @@ class _Command:
     progress: Progress
     signals: list[int]
     early: EarlyWorker | None
-    state: ModelState
-    """Of the model's files, before their identity was read."""
+    model_files: FileStates
+    """Before they were read for their identity."""
     machine: Callable[[], dict[str, Any]]
     """Waits for the SHA-256 of the model's files."""
 
@@ -189,10 +192,6 @@ class _Command:
             most_errors=math.inf if limit is None else limit,
             shard=None if plan.placement is None else plan.placement.shard, cluster=plan.cluster,
             take_early=self.early.take if self.early else nothing_early,
-            require_unchanged_model=partial(
-                require_unchanged_model, self.facts.name, self.facts.folder, before=self.state,
-                sha256=run.identity.model_sha256,
-            ),
         ).finish_run()  # fmt: skip
 
     def _worker(self, plan: Plan, run: Run) -> WorkerConfig:
@@ -204,10 +203,16 @@ class _Command:
             rows=absolute_name(plan.settings.rows),
             limit=plan.settings.limit,
             rows_sample=self.rows.sample(),
+            model=None if plan.signals == (TEXT,) else self._model_of(run),
+            data=rows_fingerprint(self.rows, name=absolute_name(plan.settings.rows)),
+            elsewhere=plan.cluster is not None,
             make_scorer=make_scorer,
             batch_rows=plan.batch_rows(),
             threads=threads_of_worker(plan.settings.workers),
         )
+
+    def _model_of(self, run: Run) -> ModelFingerprint:
+        return ModelFingerprint(name=self.facts.name, sha256=run.identity.model_sha256, files=self.model_files)
 
 
 def _require_same_rows_and_model(folder: Path, run: RunIdentity, signal: RunIdentity) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,8 +45,6 @@ class ScoringPass:
     cluster: Cluster | None = None
     """The Ray cluster that scores; None: this machine."""
     take_early: TakeEarly = nothing_early
-    require_unchanged_model: Callable[[], None] | None = None
-    """Raises LadmError where the model that scores was changed meanwhile; None: no model scores."""
 
     def finish_run(self) -> None:
         """Score what is left and write the results; of several launches that share the run one writes them."""
@@ -55,20 +52,14 @@ class ScoringPass:
         if self.shard is not None:
             with SharedUnits(run, self.shard) as units:
                 self._score_units(units)
-                units.finish(self._finish, lambda: run.is_finished)
+                units.finish(lambda: finish(run), lambda: run.is_finished)
             return
         try:
             self._score_units(OwnUnits(run))
         except BaseException:
             run.forget_if_empty()
             raise
-        self._finish()
-
-    def _finish(self) -> None:
-        self.rows.require_unchanged()
-        if self.require_unchanged_model is not None:
-            self.require_unchanged_model()
-        finish(self.run)
+        finish(run)
 
     def _score_units(self, source: Source) -> None:
         limit = _ErrorLimit(self.most_errors)

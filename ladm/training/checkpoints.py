@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from ladm.errors import StorageError
-from ladm.storage.digests import file_xxh3
-from ladm.storage.files import io_errors, sync_folder, sync_tree, write_whole
-from ladm.storage.json_object import json_with_checksum, read_json_object
+from ladm.storage.files import io_errors, sync_folder, sync_tree
+from ladm.storage.folder_seal import require_undamaged, seal_folder
 
 SEAL_FILE = "whole"
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
@@ -35,7 +33,7 @@ def remove_incomplete(output: Path) -> None:
             shutil.rmtree(path)
 
 
-def require_undamaged(checkpoint: Path) -> None:
+def require_undamaged_checkpoint(checkpoint: Path) -> None:
     """Raise StorageError for a complete checkpoint with a file that is not as it was written.
 
     A flipped bit in a weight or in the optimiser's state would load, and train another model in silence.
@@ -45,14 +43,10 @@ def require_undamaged(checkpoint: Path) -> None:
         # Earlier versions wrote an empty file.
         if seal.stat().st_size == 0:
             return
-    written = read_json_object(seal)
-    for name, digest in written.items():
-        path = checkpoint / name
-        if not path.is_file() or file_xxh3(path) != digest:
-            raise StorageError(
-                f"{path} is damaged or missing; remove {checkpoint}, and the same command goes on from the checkpoint "
-                "before it, or from the start"
-            )
+    require_undamaged(
+        checkpoint, seal=SEAL_FILE,
+        remedy=f"remove {checkpoint}, and the same command goes on from the checkpoint before it, or from the start",
+    )  # fmt: skip
 
 
 def _checkpoints(output: Path) -> list[Path]:
@@ -72,12 +66,6 @@ class CheckpointSeal(TrainerCallback):  # type: ignore[misc]
             return
         with io_errors(folder, "write"):
             sync_tree(folder)
-            digests = {str(path.relative_to(folder)): file_xxh3(path) for path in _files(folder)}
-        write_whole(folder / SEAL_FILE, [json_with_checksum(digests)])
+        seal_folder(folder, seal=SEAL_FILE)
         with io_errors(folder, "write"):
             sync_folder(folder.parent)
-
-
-def _files(checkpoint: Path) -> list[Path]:
-    """All files of a checkpoint but its seal."""
-    return sorted(path for path in checkpoint.rglob("*") if path.is_file() and path != checkpoint / SEAL_FILE)

@@ -12,7 +12,7 @@ from ladm.modeling.causal_lm import load_causal
 from ladm.progress import Echo
 from ladm.settings.training import TrainSettings
 from ladm.storage.locks import locked
-from ladm.training.checkpoints import newest_checkpoint, remove_incomplete, require_undamaged
+from ladm.training.checkpoints import newest_checkpoint, remove_incomplete, require_undamaged_checkpoint
 from ladm.training.folder import (
     LOSSES_FILE,
     TrainResult,
@@ -71,7 +71,7 @@ def _train(plan: TrainPlan, arguments: TrainingArguments, echo: Echo, *, main: b
     _wait_for_all(arguments)
     checkpoint = newest_checkpoint(plan.output)
     if main and checkpoint is not None:
-        require_undamaged(checkpoint)
+        require_undamaged_checkpoint(checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # Checkpointing of activations switches the cache off, and the saved configuration would keep it so.
     model.config.use_cache = True

@@ -27,6 +27,14 @@ class RowsStored:
 
 
 @dataclass(frozen=True, slots=True)
+class FilesReadAgain:
+    """Files of the model or of the rows were touched, and are read to see whether their content is the same."""
+
+    line: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnitSealed:
     """The worker has finished its unit and is idle."""
 
@@ -50,6 +58,6 @@ class WorkerBroken:
     reason: str
 
 
-UnitEvent = BatchStarted | RowsStored
-ProgressEvent = BatchStarted | RowsStored | UnitSealed
+UnitEvent = BatchStarted | RowsStored | FilesReadAgain
+ProgressEvent = UnitEvent | UnitSealed
 WorkerEvent = ProgressEvent | WorkerReady | WorkerFailed | WorkerBroken

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ladm.errors import DEVICE_REMEDY, LadmError, one_line, raise_if_out_of_memory
 from ladm.scoring.engines.batches import BatchSizes
-from ladm.scoring.engines.events import RowsStored, UnitEvent
+from ladm.scoring.engines.events import FilesReadAgain, RowsStored, UnitEvent
 from ladm.scoring.engines.job import ScoreJob
 from ladm.scoring.engines.score_unit import score_unit
 from ladm.signals.scorer import Scorer
@@ -23,17 +23,20 @@ def run_in_process(job: ScoreJob) -> None:
     Raises LadmError for an error of the scorer's libraries; rows that are durable by then stay.
     """
     scorer: Scorer | None = None
+    guard = job.worker.input_guard(job.rows)
     sizes = BatchSizes(job.worker.batch_rows)
     while True:
         assignment = job.source.take()
         if assignment is not None:
             scorer = scorer or job.worker.make_scorer(job.devices[0])
-            unit = score_unit(job.run, assignment, job.rows, scorer, batch_rows=sizes)
+            unit = score_unit(job.run, assignment, job.rows, scorer, batch_rows=sizes, guard=guard)
             # Closed also when `report` raises: the writer's thread must have ended before the file is closed.
             with contextlib.closing(unit) as events:
                 for event in _explained(events):
                     if isinstance(event, RowsStored):
                         job.report(event.records)
+                    elif isinstance(event, FilesReadAgain):
+                        job.warn(event.line)
             job.source.sealed(assignment)
         elif job.source.finished():
             return

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows_fingerprint import RowsFingerprint
 from ladm.errors import LadmError
+from ladm.modeling.model_files import ModelFingerprint
 from ladm.progress import Echo, silent
 from ladm.runs.folder import Run
 from ladm.scoring.engines.assignments import Source
 from ladm.scoring.engines.batches import BatchRule
 from ladm.scoring.engines.events import Report
+from ladm.scoring.engines.input_guard import InputGuard
 from ladm.signals.scorer import Scorer
+from ladm.storage.file_states import file_states
 
 MakeScorer = Callable[[str], Scorer]
 """The name of a device -> a scorer with its model loaded there."""
@@ -34,6 +38,12 @@ class WorkerConfig:
     batch_rows: BatchRule
     rows_sample: str | None = None
     """`Rows.sample` of the rows that the run was started with; None: not compared."""
+    model: ModelFingerprint | None = None
+    """What the model's files have to hold; None: no model scores."""
+    data: RowsFingerprint | None = None
+    """What the files of the rows have to hold; None: not compared."""
+    elsewhere: bool = False
+    """Workers run on other machines, where the same files may have other inodes and times."""
     threads: int | None = None
     """CPU threads of one worker; None: as the libraries choose."""
     hang_seconds: float = 300.0
@@ -47,6 +57,15 @@ class WorkerConfig:
         if self.rows_sample is not None and rows.sample() != self.rows_sample:
             raise LadmError(f"{self.rows} has other rows on {socket.gethostname()} than the run was started with")
         return rows
+
+    def input_guard(self, rows: Rows) -> InputGuard:
+        """What notices a change of the files on whatever machine this is; to be made before the model is loaded."""
+        model, data = self.model, self.data
+        if self.elsewhere:
+            # `make_scorer` compares the model's digests there, later than this: the state is older than what it reads.
+            model = None if model is None else replace(model, files=file_states(model.files))
+            data = None if data is None else replace(data, files=rows.files)
+        return InputGuard(*(each for each in (data, model) if each is not None))
 
 
 WorkerProcess = tuple[SpawnProcess, Connection]

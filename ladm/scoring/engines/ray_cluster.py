@@ -56,12 +56,15 @@ class _Actor:
     def start(self) -> None:
         """Load the model. Not in the constructor, whose errors Ray reports like the death of the actor."""
         self._run, self._rows = Run.read(self._config.folder), self._config.open_rows()
+        self._guard = self._config.input_guard(self._rows)
         self._scorer = self._config.make_scorer(self._device)
         self._sizes = BatchSizes(self._config.batch_rows)
 
     def score(self, assignment: Assignment) -> Iterator[UnitEvent]:
         """The events of a unit, as they happen."""
-        yield from score_unit(self._run, assignment, self._rows, self._scorer, batch_rows=self._sizes)
+        yield from score_unit(
+            self._run, assignment, self._rows, self._scorer, batch_rows=self._sizes, guard=self._guard
+        )
 
 
 @dataclass(kw_only=True)

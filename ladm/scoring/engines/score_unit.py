@@ -14,6 +14,7 @@ from ladm.runs.unit_writer import UnitWriter
 from ladm.scoring.engines.assignments import Assignment
 from ladm.scoring.engines.batches import BatchRule, BatchSizes, CheckedRow, Pending, checked_row, error_row, start_batch
 from ladm.scoring.engines.events import BatchStarted, RowsStored, UnitEvent
+from ladm.scoring.engines.input_guard import InputGuard
 from ladm.settings.common import TEXT_COLUMN
 from ladm.signals.scorer import DescribesRows, Scorer
 
@@ -23,18 +24,19 @@ READ_TOKENS = 1 << 18
 
 
 def score_unit(
-    run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule
+    run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule, guard: InputGuard
 ) -> Generator[UnitEvent, None, None]:
     """Score the rows of a unit that are not durable yet, batch by batch, and seal it; close it to stop earlier.
 
     Yields `BatchStarted` before a batch is scored, and `RowsStored` once its records are durable. A row
     of `assignment.alone` starts only when every row before it is durable, and while it is scored nothing
     is read and no other row starts: should the worker be lost then, that row is the cause.
+    Raises LadmError before rows are stored that may be of a changed model or of changed rows.
     """
     if run.sealed_path(assignment.unit).exists():
         return
     try:
-        yield from _score(run, assignment, rows, scorer, batch_rows=batch_rows)
+        yield from _score(run, assignment, rows, scorer, batch_rows=batch_rows, guard=guard)
     except StorageError:
         # Another holder has sealed the unit meanwhile and removed this one's file: nothing is lost.
         if not (assignment.holder and run.sealed_path(assignment.unit).exists()):
@@ -51,12 +53,14 @@ def score_unit(
 # supervisor learns of each batch only after the one before is durable. A scorer on a GPU is asynchronous: `score`
 # returns when the work is queued, so batch 2 is queued before the scores of batch 1 are waited for.
 def _score(
-    run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule
+    run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule, guard: InputGuard
 ) -> Iterator[UnitEvent]:
+    # Also before the first batch, which may take long: the model may have been changed while it was loaded.
+    yield from guard.check()
     writer = UnitWriter(run, assignment.unit, holder=assignment.holder)
     try:
         sizes = batch_rows if isinstance(batch_rows, BatchSizes) else BatchSizes(batch_rows)
-        with _Reader(rows, assignment, scorer, sizes) as reader, _Storage(writer) as storage:
+        with _Reader(rows, assignment, scorer, sizes) as reader, _Storage(writer, guard) as storage:
             for length, future in reader.parts(done=writer.done):
                 if future.exception() is not None:
                     # Reading has failed; what is being scored is stored before `result` raises.
@@ -85,8 +89,8 @@ def _score(
 class _Storage:
     """A batch that is being scored, and records that are being written; at most one of each."""
 
-    def __init__(self, writer: UnitWriter) -> None:
-        self._writer = writer
+    def __init__(self, writer: UnitWriter, guard: InputGuard) -> None:
+        self._writer, self._guard = writer, guard
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[list[Record]] | None = None
         self.pending: Pending | None = None
@@ -104,8 +108,10 @@ class _Storage:
             yield from self.store(records)
 
     def store(self, records: list[Record]) -> Iterator[UnitEvent]:
-        """Start writing records, once the ones before are durable."""
+        """Start writing records, once the ones before are durable, if nothing that they were made from has changed."""
         yield from self._wait_until_durable()
+        # After the scores are known: a change that came before they were computed is there to be seen.
+        yield from self._guard.check()
         self._writing = self._thread.submit(self._append, records)
 
     def finish(self) -> Iterator[UnitEvent]:

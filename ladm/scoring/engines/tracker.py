@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ladm.runs.records import ScoredRow
 from ladm.scoring.engines.assignments import Assignment, Source
-from ladm.scoring.engines.events import BatchStarted, ProgressEvent, RowsStored, UnitSealed
+from ladm.scoring.engines.events import BatchStarted, FilesReadAgain, ProgressEvent, RowsStored, UnitSealed
 from ladm.scoring.engines.failures import FailureTracker, HangTimeout
 from ladm.scoring.engines.job import ScoreJob
 
@@ -71,7 +71,8 @@ class WorkerTracker:
     def __init__(self, job: ScoreJob, *, clock: Clock = time.monotonic) -> None:
         self.failures = FailureTracker()
         self.clock = clock
-        self._source, self._report = job.source, job.report
+        self._source, self._report, self._warn = job.source, job.report, job.warn
+        self._warned: set[str] = set()
         self._queue = UnitQueue(job.source, clock)
         self._timeout = HangTimeout(
             hang_seconds=job.worker.hang_seconds, first_batch_seconds=job.worker.first_batch_seconds
@@ -106,6 +107,11 @@ class WorkerTracker:
             if any(isinstance(record, ScoredRow) for record in event.records):
                 self.failures.record_success(worker.place)
             self._report(event.records)
+        elif isinstance(event, FilesReadAgain):
+            # Every worker reads them; one line is enough for people.
+            if event.line not in self._warned:
+                self._warned.add(event.line)
+                self._warn(event.line)
         elif isinstance(event, UnitSealed):
             assert worker.assignment is not None
             self._source.sealed(worker.assignment)

@@ -76,12 +76,13 @@ def _serve(config: WorkerConfig, device: str, pipe: Connection) -> None:
         _limit_threads(config.threads)
         hold_as_worker(config.folder)
         run, rows = Run.read(config.folder), config.open_rows()
+        guard = config.input_guard(rows)
         scorer = config.make_scorer(device)
         sizes = BatchSizes(config.batch_rows)
         send(WorkerReady())
         scoring = True
         while (assignment := pipe.recv()) is not None:
-            for event in score_unit(run, assignment, rows, scorer, batch_rows=sizes):
+            for event in score_unit(run, assignment, rows, scorer, batch_rows=sizes, guard=guard):
                 send(event)
             send(UnitSealed())
     except LadmError as error:

@@ -1,0 +1,43 @@
+"""Rows that are being read -> whether their files still hold them. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ladm.corpus.rows import Rows, open_rows
+from ladm.errors import LadmError
+from ladm.storage.file_states import FileStates
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsFingerprint:
+    """What the files of rows have to hold while the rows are scored."""
+
+    name: str
+    """A folder or a Hub id."""
+    data: Mapping[str, Any]
+    """As `Rows.identity`."""
+    content: str
+    """As `Rows.content`."""
+    files: FileStates
+    """When the rows were opened, before they were read for their digests."""
+
+    @property
+    def label(self) -> str:
+        """How messages name them."""
+        return f"the rows {self.name}"
+
+    def require_same(self, _changed: Sequence[str]) -> None:
+        """Raise LadmError where the files hold other rows now; more rows behind them are no others."""
+        if not open_rows(self.name).begin_with(self.data, content=self.content):
+            raise LadmError(
+                f"{self.label} were changed while they were read; no score of the changed rows was stored: with the "
+                "rows as they were the same command goes on, and for the changed ones give another --output"
+            )
+
+
+def rows_fingerprint(rows: Rows, *, name: str) -> RowsFingerprint:
+    """That of open rows. Reads all of them, unless their identity is known already."""
+    return RowsFingerprint(name=name, data=rows.identity(), content=rows.content(), files=rows.files)

@@ -1,0 +1,27 @@
+"""Paths -> what shows, without reading the files, whether they were written to. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ladm.errors import StorageError
+
+FileStates = dict[str, tuple[int, int, int, int]]
+"""Inode, size, and the times of modification and of change in nanoseconds, of files by path."""
+
+
+def file_states(paths: Iterable[str | Path]) -> FileStates:
+    """The states of those files that are there. Raises StorageError where the file system does not answer."""
+    found: FileStates = {}
+    for path in paths:
+        try:
+            stat = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+        # The time of change beside that of modification: a copy that keeps the dates sets the one, never the other.
+        found[str(path)] = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return found
