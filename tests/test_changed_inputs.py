@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,18 @@ def changed(request: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Any:
     return command, path, content[:-1] + bytes([content[-1] ^ 1])
 
 
+@pytest.mark.parametrize("stopped", [False, True])
 def test_a_change_ends_the_launch_and_a_run_of_the_first_content_goes_on(
-    ladm: Any, changed: Any, tmp_path: Path
+    ladm: Any, changed: Any, tmp_path: Path, stopped: bool
 ) -> None:
+    """Also where Ctrl-C would end it a batch later, before it finishes."""
     command, path, other = changed
     first = path.read_bytes()
     assert other != first
     assert ladm(*command, "-o", tmp_path / "whole").exit_code == 0
     run = (*command, "-o", tmp_path / "run")
-    with at_batch(4, lambda: overwrite(path, other)):
+    stop = partial(os.kill, os.getpid(), signal.SIGINT)
+    with at_batch(4, lambda: overwrite(path, other)), at_batch(5, stop if stopped else lambda: None):
         result = ladm(*run)
     what = f"the model {path.parent} was" if path.suffix != ".arrow" else f"the rows {command[1]} were"
     assert (result.exit_code, stored_rows(tmp_path / "run")) == (1, 3)
@@ -102,24 +106,6 @@ def test_a_change_ends_the_launch_and_a_run_of_the_first_content_goes_on(
     refused = ladm(*run)
     assert refused.exit_code == 1
     assert "was started with something else" in refused.stderr
-    overwrite(path, first)
-    assert ladm(*run).exit_code == 0
-    assert results(tmp_path / "run") == results(tmp_path / "whole")
-
-
-def test_a_change_before_ctrl_c_leaves_no_score_either(ladm: Any, changed: Any, tmp_path: Path) -> None:
-    command, path, other = changed
-    first = path.read_bytes()
-    assert ladm(*command, "-o", tmp_path / "whole").exit_code == 0
-
-    def change_and_stop() -> None:
-        overwrite(path, other)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    run = (*command, "-o", tmp_path / "run")
-    with at_batch(4, change_and_stop):
-        assert ladm(*run).exit_code == 130
-    assert stored_rows(tmp_path / "run") == 3
     overwrite(path, first)
     assert ladm(*run).exit_code == 0
     assert results(tmp_path / "run") == results(tmp_path / "whole")
