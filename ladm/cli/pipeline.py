@@ -32,6 +32,7 @@ class _Bars:
     short_help="Documents to a subset, all in one",
     examples=(
         "ladm run corpus/*.jsonl.zst --model org/model --tokens 1B -o job",
+        "ladm run corpus/*.jsonl.zst --model org/model --tokens 1B --dry-run",
         "ladm run corpus/ --model org/model --tokens 500M --format megatron -o job",
         "ladm run --config job/job.yaml -o job2",
     ),
@@ -43,6 +44,13 @@ def run(settings: RunSettings) -> None:
     FOLDER/{rows,scores,subset,report.html} and job.yaml, which repeats the job. It may be stopped at any moment.
     """
     quieten_libraries()
+    if settings.dry_run:
+        from ladm.pipeline.forecast import forecast
+        from ladm.pipeline.forecast_report import forecast_content, forecast_lines
+
+        found = forecast(settings, echo=note)
+        print_result(forecast_lines(found, settings), lambda: forecast_content(found, settings))
+        return
     from ladm.pipeline.run import run as run_job
     from ladm.pipeline.run import summary_lines
 

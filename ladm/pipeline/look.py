@@ -43,6 +43,10 @@ class Sample:
     documents: list[dict[str, Any]]
     counts: Sequence[int | None] = ()
     """Of each document the tokens that its own column says it has, by which `ladm prepare` drops it; or none at all."""
+    origins: Sequence[int] = ()
+    """Of each document the position of its source among the sources."""
+    looked_at: Sequence[int] = ()
+    """The positions of the sources that were read."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,20 @@ def look_at(sources: list[Source], *, text_key: str, token_count_key: str) -> Sa
     Raises LadmError where no document can be read.
     """
     count = min(len(sources), MOST_SOURCES)
-    chosen = [sources[len(sources) * k // count] for k in range(count)]
+    chosen = [len(sources) * k // count for k in range(count)]
     each = MOST_DOCUMENTS // max(count, 1)
     found = [
-        (fields, fields.get(token_count_key) if source.kind == "parquet" else None)
-        for source in chosen for fields in islice(_objects(source, text_key), each)
+        (k, fields, fields.get(token_count_key) if sources[k].kind == "parquet" else None)
+        for k in chosen for fields in islice(_objects(sources[k], text_key), each)
     ]  # fmt: skip
     if not found:
         raise LadmError("no document could be read; ladm prepare says why")
-    return Sample([fields for fields, _ in found], [count if isinstance(count, int) else None for _, count in found])
+    return Sample(
+        documents=[fields for _, fields, _ in found],
+        counts=[count if isinstance(count, int) else None for _, _, count in found],
+        origins=[k for k, _, _ in found],
+        looked_at=chosen,
+    )
 
 
 def _objects(source: Source, text_key: str) -> Iterator[dict[str, Any]]:

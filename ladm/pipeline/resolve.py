@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ladm.corpus.tokenization import load_tokenizer
 from ladm.errors import count_of
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import HUB_ID, hub_name
-from ladm.pipeline.look import UNKNOWN, choose_length, domain_flags, find_domains, look_at
+from ladm.pipeline.look import UNKNOWN, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.pipeline import prepare_settings
@@ -25,19 +26,39 @@ from ladm.settings.pipeline import prepare_settings
 ID_COLUMN = "input_ids"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What was found out about the documents of a job."""
+
+    settings: Any
+    """Those of the job, with everything that was left open."""
+    sources: list[Source]
+    sample: Sample | None
+    """None where nothing had to be found in documents, or the source is a data set of token ids."""
+
+
 def resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
     """The settings with everything that was left open."""
+    return survey(settings, facts, echo).settings
+
+
+def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool = False) -> Survey:
+    """The settings with everything that was left open, and what they were found in.
+
+    `always_sample`: look at documents even where nothing is left open.
+    """
     require_documents(settings.sources)
     if is_rows(settings):
         echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")
-        return settings
+        return Survey(settings=settings, sources=[], sample=None)
     sources = _sources(settings, echo=echo)
     echo(f"sources   {len(sources):,} ({_kinds(sources)})")
     tokenizer = load_tokenizer(settings.tokenizer or settings.model, bos=settings.bos)
     _require_keys(settings, sources)
     echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
-    if settings.length is not None and (settings.domain_key is not None or settings.domain is not None):
-        return settings
+    is_open = settings.length is None or (settings.domain_key is None and settings.domain is None)
+    if not is_open and not always_sample:
+        return Survey(settings=settings, sources=sources, sample=None)
     sample = look_at(sources, text_key=settings.text_key, token_count_key=settings.token_count_key)
     found: dict[str, Any] = {}
     if settings.length is None:
@@ -54,7 +75,7 @@ def resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
         found["domain"] = UNKNOWN if domains.key else None
         values = f"{domains.key}: {count_of(domains.values, 'value')}"
         echo(f"domains   {values if domains.key else 'none found: all documents are one domain'}")
-    return dataclasses.replace(settings, **found)
+    return Survey(settings=dataclasses.replace(settings, **found), sources=sources, sample=sample)
 
 
 def _require_keys(settings: Any, sources: list[Source]) -> None:

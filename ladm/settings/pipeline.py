@@ -55,6 +55,10 @@ class _JobSettings(Settings):
         metavar="KEY",
         unset="found in the documents",
     )
+    dry_run: bool = setting(
+        False,
+        "Look at some documents, load the model, time three rows, show what the whole would take; write nothing.",
+    )
 
     def check_together(self) -> None:
         """Raise UsageError for whatever one of the three commands refuses."""

@@ -1,0 +1,149 @@
+"""Documents, a model and a budget -> what the job would take, from a sample of the documents; nothing is written."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ladm.corpus.prepare import PreparedRows
+from ladm.corpus.rows import open_rows
+from ladm.modeling.facts import model_facts
+from ladm.pipeline.corpus_size import CorpusSize, corpus_size
+from ladm.pipeline.job import JobFolder, with_absolute_places
+from ladm.pipeline.look import key_in_rows, require_domains
+from ladm.pipeline.resolve import Survey, survey
+from ladm.pipeline.sample_rows import rows_of_sample
+from ladm.progress import Echo
+from ladm.scoring.dry_run import DryRun, dry_run
+from ladm.settings.pipeline import SCORES, score_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Documents:
+    """The documents of a job, and how they were counted."""
+
+    number: int | None
+    """None: they cannot be counted beforehand."""
+    uncounted: str | None
+    """The source that cannot be counted."""
+    looked_at: int
+    sources: int
+    sources_looked_at: int
+    prepared: PreparedRows
+    """The rows of those that were looked at; their folder is gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a job would take."""
+
+    is_exact: bool
+    """Was every document read? Otherwise all numbers are estimates."""
+    documents: Documents | None
+    """None: the source is a data set of token ids, which is scored as it is."""
+    length: int | None
+    """Tokens of every row; None for rows of a data set."""
+    rows: int | None
+    tokens: int | None
+    """Of all rows."""
+    selectable_rows: int | None
+    """Rows that the selection may choose from: of one document perhaps not all."""
+    selectable_tokens: int | None
+    rows_bytes: int | None
+    """What the rows take on the disk; 0 where none are written, None where their number is not known."""
+    scoring: DryRun
+    """Of all rows, or where their number is not known of those of the sample."""
+
+
+def forecast(settings: Any, *, echo: Echo) -> Forecast:
+    """Look at some documents, make rows of them in a temporary folder, and time how three of them are scored.
+
+    Raises LadmError for whatever `ladm run` would refuse before it writes anything, and where none of the documents
+    that were looked at makes a row.
+    """
+    settings = with_absolute_places(settings)
+    if settings.output:
+        folder = JobFolder(Path(settings.output))
+        if folder.is_started:
+            echo(f"{folder.path} was started before; this is what the whole job takes from its beginning")
+        else:
+            folder.require_free()
+    with tempfile.TemporaryDirectory(prefix="ladm-dry-run-") as work:
+        # Without a place every source in this folder would count as a part of the output.
+        job = settings if settings.output else replace(settings, output=str(Path(work) / "job"))
+        found = survey(job, model_facts(job.model), echo, always_sample=True)
+        if found.sample is None:
+            return _of_rows(found.settings, Path(work), echo)
+        return _of_documents(found, Path(work), echo)
+
+
+def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
+    """What a job takes whose source is a data set of token ids."""
+    (source,) = job.sources
+    require_domains(source, key_in_rows(job.domain_key, are_made_here=False))
+    scoring = dry_run(score_settings(job, rows=source, output=str(work / SCORES)), echo=echo)
+    lengths = open_rows(source).lengths()
+    rows, tokens = int((lengths > 0).sum()), int(lengths.sum())
+    return Forecast(
+        is_exact=True, documents=None, length=None, rows=rows, tokens=tokens, selectable_rows=rows,
+        selectable_tokens=tokens, rows_bytes=0, scoring=scoring,
+    )  # fmt: skip
+
+
+def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
+    job, sample = found.settings, found.sample
+    assert sample is not None
+    made = rows_of_sample(job, sample, work=work)
+    size = corpus_size(found.sources, sample.looked_at)
+    scoring = dry_run(score_settings(job, rows=str(made.prepared.folder), output=str(work / SCORES)), echo=echo)
+    looked_at = sum(made.documents.values())
+    documents = Documents(
+        number=size.documents if isinstance(size, CorpusSize) else None,
+        uncounted=size if isinstance(size, str) else None,
+        looked_at=looked_at,
+        sources=len(found.sources),
+        sources_looked_at=len(sample.looked_at),
+        prepared=made.prepared,
+    )
+    if not isinstance(size, CorpusSize):
+        return Forecast(
+            is_exact=False, documents=documents, length=job.length, rows=None, tokens=None, selectable_rows=None,
+            selectable_tokens=None, rows_bytes=None, scoring=scoring,
+        )  # fmt: skip
+    rows = max(1, round(_of_all(made.rows, made.documents, size)))
+    selectable = max(1, round(_of_all(made.selectable, made.documents, size)))
+    if job.limit is not None:
+        rows, selectable = min(rows, job.limit), min(selectable, job.limit)
+    return Forecast(
+        is_exact=size.is_exact and made.is_whole and looked_at == size.documents and job.limit is None,
+        documents=documents,
+        length=job.length,
+        rows=rows,
+        tokens=rows * job.length,
+        selectable_rows=selectable,
+        selectable_tokens=selectable * job.length,
+        rows_bytes=round(rows * made.bytes_per_row),
+        scoring=_of_more_rows(scoring, rows / made.prepared.rows),
+    )
+
+
+def _of_all(rows: Mapping[int, float], documents: Mapping[int, int], size: CorpusSize) -> float:
+    """Rows of the whole corpus, from those of the documents that were looked at, by source."""
+    represented = sum(number for k, number in size.by_source.items() if documents.get(k))
+    found = sum(size.by_source[k] * rows.get(k, 0.0) / count for k, count in documents.items())
+    # A source without a document in the sample is taken to be as the others.
+    return found * sum(size.by_source.values()) / represented if represented else 0.0
+
+
+def _of_more_rows(scoring: DryRun, factor: float) -> DryRun:
+    """What that many times the rows of the sample take; the seconds of a row and the memory are the same."""
+    return replace(
+        scoring,
+        rows_by_length={length: round(count * factor) for length, count in scoring.rows_by_length.items()},
+        refused={kind: round(count * factor) for kind, count in scoring.refused.items()},
+        seconds=scoring.seconds * factor,
+        result_bytes=round(scoring.result_bytes * factor),
+    )

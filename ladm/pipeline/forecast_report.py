@@ -1,0 +1,102 @@
+"""What a job would take -> lines for people, and the same as JSON. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from ladm.corpus.preparation_report import preparation_lines
+from ladm.errors import count_of
+from ladm.pipeline.forecast import Documents, Forecast
+from ladm.scoring.dry_run import describe
+
+
+def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
+    """The documents, rows and tokens, whether they fill the budget of `job`, and what scoring takes."""
+    about = "" if found.is_exact else "about "
+    documents = found.documents
+    if documents is not None and found.length is not None:
+        yield f"of {count_of(documents.looked_at, 'document')} looked at:"
+        yield from preparation_lines(documents.prepared, length=found.length)
+        yield f"documents: {_number_of_documents(documents, about)}"
+    if found.rows is not None and found.tokens is not None:
+        yield f"rows: {about}{count_of(found.rows, 'row')}, {count_of(found.tokens, 'token')}"
+    yield f"budget: {_budget(found, job, about)}"
+    if documents is not None and found.rows is None:
+        yield f"for {count_of(documents.prepared.rows, 'row')} of the documents looked at, not for all:"
+    yield from describe(found.scoring)
+    if found.rows_bytes:
+        size = f"{found.rows_bytes / 2**20:,.3g} MiB"
+        yield f"rows on the disk: about {size}, and while they are made up to three times that"
+
+
+def _number_of_documents(documents: Documents, about: str) -> str:
+    where = count_of(documents.sources, "source")
+    if documents.number is None:
+        return f"not known beforehand: nothing says how many {documents.uncounted} has, as of a stream"
+    if not about:
+        return f"{documents.number:,} in {where}, all of them looked at"
+    part = "" if documents.sources_looked_at == documents.sources else f" of {documents.sources_looked_at:,} of them"
+    return (
+        f"{about}{documents.number:,} in {where}: an estimate from their sizes and "
+        f"{count_of(documents.looked_at, 'document')}{part}"
+    )
+
+
+def _budget(found: Forecast, job: Any, about: str) -> str:
+    """Whether the budget can be filled, as far as it says what fills it."""
+    if job.min_score is not None:
+        return f"every document with at least {job.min_score:g}; how many these are, scores alone say"
+    if job.top is not None:
+        return f"the best {job.top:g}% of the documents"
+    if isinstance(job.tokens, str):
+        return f"{job.tokens} of the tokens"
+    unit, wanted, there = _wanted_and_there(found, job)
+    if there is None:
+        return f"{count_of(wanted, unit)}; whether the documents have as many is not known"
+    pool = f"{about}{there:,} that can be selected{' before --within drops any' if job.within else ''}"
+    if there >= wanted:
+        return f"{count_of(wanted, unit)}, {wanted / there:.3g} of the {pool}"
+    if job.allow_small_pool:
+        return f"{count_of(wanted, unit)}, more than the {pool}, so all of them are taken"
+    return (
+        f"{count_of(wanted, unit)} cannot be filled with the {pool}; give a smaller budget or more documents, or take "
+        "all of it with --allow-small-pool"
+    )
+
+
+def _wanted_and_there(found: Forecast, job: Any) -> tuple[str, int, int | None]:
+    """The unit of the budget, its size, and how many there are."""
+    if job.documents is not None:
+        return "document", job.documents, found.selectable_rows
+    return "token", job.tokens, found.selectable_tokens
+
+
+def _is_filled(found: Forecast, job: Any) -> bool | None:
+    """None where a budget is a share or a threshold, or the number of documents is not known."""
+    if job.documents is None and not isinstance(job.tokens, int):
+        return None
+    _, wanted, there = _wanted_and_there(found, job)
+    return None if there is None else there >= wanted
+
+
+def forecast_content(found: Forecast, job: Any) -> dict[str, Any]:
+    """The numbers behind the lines."""
+    documents = found.documents
+    return {
+        "is_exact": found.is_exact,
+        "documents": documents and documents.number,
+        "documents_looked_at": documents and documents.looked_at,
+        "counts": documents and dict(documents.prepared.counts),
+        "sources": documents and documents.sources,
+        "sources_looked_at": documents and documents.sources_looked_at,
+        "length": found.length,
+        "rows": found.rows,
+        "tokens": found.tokens,
+        "selectable_rows": found.selectable_rows,
+        "selectable_tokens": found.selectable_tokens,
+        "fills_budget": _is_filled(found, job),
+        "rows_bytes": found.rows_bytes,
+        "scoring": asdict(found.scoring) | {"hours": found.scoring.hours},
+    }

@@ -1,0 +1,140 @@
+"""Documents of a sample -> the rows that `ladm prepare` makes of them, counted by source."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ladm.corpus.blocks import Counts
+from ladm.corpus.documents import text_at
+from ladm.corpus.prepare import PreparedRows, prepare
+from ladm.corpus.rows import open_rows
+from ladm.errors import LadmError, count_of
+from ladm.pipeline.look import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags
+from ladm.progress import silent
+from ladm.selection.subset import WINDOWS_PER_DOCUMENT
+from ladm.settings.pipeline import prepare_settings
+
+CHARACTERS_PER_TOKEN = 16
+"""More than any text has; so much of a document is enough to see whether it makes a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRows:
+    """The rows of the documents that were looked at."""
+
+    prepared: PreparedRows
+    documents: dict[int, int]
+    """How many documents of each source were looked at, by the position of the source."""
+    rows: dict[int, float]
+    """Rows by source, those of a document of which only the beginning was read in proportion."""
+    selectable: dict[int, float]
+    """The same, with no more rows of a document than a subset may have."""
+    bytes_per_row: float
+    """On the disk."""
+    is_whole: bool
+    """Was no text cut, and no document of the sample left out?"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """A document in the file that rows are made of."""
+
+    source: int
+    share: float
+    """How much of its text is in the file."""
+
+
+def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
+    """Make rows of the sample in `work`. Raises LadmError where none of its documents makes a row."""
+    file = work / "sample.jsonl"
+    chosen = _thinned(sample, job.text_key)
+    documents = Counter(sample.origins[k] for k in chosen)
+    dropped: Counter[str] = Counter()
+    written = _write(file, job, sample, chosen, dropped)
+    key, domain = domain_flags(job.domain_key)
+    # A document without a domain stops the job when it is reached, and is no reason not to estimate what it takes.
+    whole = prepare_settings(job, rows=str(work / "rows"), length=job.length, domain_key=key, domain=domain or UNKNOWN)
+    settings = replace(whole, sources=(str(file),), hub_config=None, split=None, limit=None)
+    try:
+        prepared = prepare(settings, echo=silent)
+    except LadmError as error:
+        raise LadmError(f"of {count_of(len(chosen), 'document')} looked at: {error}") from None
+    counts: Counts = Counter(prepared.counts) + dropped
+    rows, selectable = _by_source(prepared, written, most=_most_per_document(job, windows=whole.most_windows))
+    size = sum(path.stat().st_size for path in (prepared.folder / "train").rglob("*") if path.is_file())
+    return SampleRows(
+        prepared=replace(prepared, counts=counts), documents=documents, rows=rows, selectable=selectable,
+        bytes_per_row=size / prepared.rows, is_whole=chosen.step == 1 and all(each.share == 1 for each in written),
+    )  # fmt: skip
+
+
+def _thinned(sample: Sample, text_key: str) -> range:
+    """The documents that are used: every k-th where all have too many characters to be tokenised for an estimate."""
+    lengths = (len(text) for fields in sample.documents if isinstance(text := text_at(fields, text_key), str))
+    characters = sum(min(length, MOST_CHARACTERS) for length in lengths)
+    return range(0, len(sample.documents), max(1, math.ceil(characters / ALL_CHARACTERS)))
+
+
+def _write(file: Path, job: Any, sample: Sample, chosen: range, dropped: Counter[str]) -> list[_Written]:
+    """Write the chosen documents, a line each; those that are dropped beforehand are counted in `dropped`."""
+    written = []
+    most = max(MOST_CHARACTERS, CHARACTERS_PER_TOKEN * job.length)
+    with file.open("w", encoding="ascii") as lines:
+        for k in chosen:
+            count = sample.counts[k]
+            if count is not None and count < job.length:
+                dropped["low_count"] += 1
+                continue
+            fields, share = sample.documents[k], 1.0
+            text = text_at(fields, job.text_key)
+            if isinstance(text, str) and len(text) > most:
+                fields, share = fields | {job.text_key: text[:most]}, most / len(text)
+            try:
+                line = json.dumps(fields, default=_as_text)
+            except RecursionError:
+                dropped["too_deep"] += 1
+                continue
+            lines.write(f"{line}\n")
+            written.append(_Written(source=sample.origins[k], share=share))
+    return written
+
+
+def _as_text(value: Any) -> str:
+    """What JSON has no type for: texts of older Parquet, dates."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _most_per_document(job: Any, *, windows: int | None) -> float:
+    """Rows of one document that a subset has at most."""
+    if job.max_per_document is not None:
+        return float(job.max_per_document)
+    return math.inf if windows == 1 else WINDOWS_PER_DOCUMENT
+
+
+def _by_source(
+    prepared: PreparedRows, written: list[_Written], *, most: float
+) -> tuple[dict[int, float], dict[int, float]]:
+    """All rows, and those that may be selected, by source."""
+    by_document = Counter(_line_numbers(prepared))
+    rows: dict[int, float] = defaultdict(float)
+    selectable: dict[int, float] = defaultdict(float)
+    for number, count in by_document.items():
+        document = written[number - 1]
+        # Of more windows than one, the part of the text that was not read has as many as its length says.
+        estimate = count / document.share if count > 1 else count
+        rows[document.source] += estimate
+        selectable[document.source] += min(estimate, most)
+    return rows, selectable
+
+
+def _line_numbers(prepared: PreparedRows) -> Iterator[int]:
+    """For each row the line, from 1, that its document is in the file."""
+    opened = open_rows(str(prepared.folder))
+    for sources in opened.column_batches("source"):
+        yield from (int(source.rpartition(" ")[2]) for source in sources)

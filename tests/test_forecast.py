@@ -1,0 +1,176 @@
+"""`ladm run --dry-run`: what is found, what it would take, and that nothing is written."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from test_pipeline import text_of, write_finepdfs
+
+from ladm.corpus.document_counts import count_documents
+from ladm.corpus.sources import Source, find_sources
+from ladm.pipeline.corpus_size import CorpusSize, corpus_size
+
+Command = Callable[..., Result]
+FLAGS = ("--dtype", "float32", "--device", "cpu", "--span-tokens", "16", "--score", "robust", "--dry-run")
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    return write_finepdfs(tmp_path / "000_00000.parquet")
+
+
+def write_lines(path: Path, documents: list[dict[str, Any]]) -> Path:
+    text = "".join(json.dumps(document) + "\n" for document in documents).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return path
+
+
+def files_of(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def test_documents_that_were_all_looked_at(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The folder that the source is in: without --output nothing here may count as output.
+    monkeypatch.chdir(tmp_path)
+    before = files_of(tmp_path)
+    result = ladm("run", shard.name, "--model", talking, "--tokens", "3k", *FLAGS)
+    assert result.exit_code == 0, result.output
+    assert files_of(tmp_path) == before
+    assert "length    512 tokens: documents of at least that many have 100% of the tokens" in result.stderr
+    assert "domains   language: 3 values" in result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[:2] == [
+        "of 12 documents looked at:", "kept                 12  documents of at least 512 tokens"
+    ]  # fmt: skip
+    for line in (
+        "documents: 12 in 1 source, all of them looked at",
+        "rows: 12 rows, 6,144 tokens",
+        "budget: 3,000 tokens, 0.488 of the 6,144 that can be selected",
+    ):
+        assert line in lines
+    for start in ("a row of 512 tokens: ", "hours on 1 device: ", "memory: ", "results: about ", "rows on the disk: "):
+        assert sum(line.startswith(start) for line in lines) == 1, start
+    small = ladm("run", shard, "--model", talking, "--tokens", "1M", "-o", tmp_path / "job", *FLAGS, "--json")
+    found = json.loads(small.stdout)
+    assert files_of(tmp_path) == before
+    assert (found["documents"], found["rows"], found["is_exact"], found["fills_budget"]) == (12, 12, True, False)
+    assert found["scoring"]["rows_by_length"] == {"512": 12}
+
+
+def test_an_estimate_from_a_part(ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 12)
+    monkeypatch.setattr("ladm.pipeline.look.MOST_SOURCES", 2)
+    monkeypatch.setattr("ladm.pipeline.corpus_size.COUNTED_BYTES", 100_000)
+    monkeypatch.setattr("ladm.pipeline.corpus_size.LEAST_BYTES", 1)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number in range(4):
+        # Every third document is too short for a row.
+        documents = [{"text": text_of(100 * number + k, 60 if k % 3 == 2 else 600)} for k in range(90)]
+        write_lines(corpus / f"{number}.jsonl", documents)
+    words = ("run", corpus, "--model", talking, "--length", "512", "--domain", "d")
+    result = ladm(*words, "--tokens", "1M", *FLAGS, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["documents_looked_at"], found["sources"], found["sources_looked_at"]) == (12, 4, 2)
+    assert found["counts"] == {"kept": 8, "too_short": 4}
+    assert found["documents"] == pytest.approx(360, rel=0.1)
+    assert found["rows"] == pytest.approx(240, rel=0.1)
+    assert (found["is_exact"], found["fills_budget"], found["tokens"]) == (False, False, 512 * found["rows"])
+    assert found["scoring"]["seconds"] == pytest.approx(found["rows"] * found["scoring"]["seconds_by_length"]["512"])
+    result = ladm(*words, "--documents", "9999", *FLAGS)
+    lines = result.stdout.splitlines()
+    assert (
+        f"documents: about {found['documents']} in 4 sources: an estimate from their sizes and 12 documents of 2 "
+        in (result.stdout)
+    )
+    assert (
+        f"budget: 9,999 documents cannot be filled with the about {found['rows']} that can be selected; give a smaller "
+        "budget or more documents, or take all of it with --allow-small-pool"
+    ) in lines
+    none = ladm(*words[:4], "--length", "5000", "--domain", "d", "--tokens", "1k", *FLAGS)
+    assert (none.exit_code, none.stderr.splitlines()[-1]) == (
+        1,
+        "ladm: of 12 documents looked at: no document has 5,000 tokens: 12 too_short; give a smaller --length",
+    )
+
+
+def test_windows_count_as_often_as_a_subset_may_have_them(ladm: Command, shard: Path, talking: Path) -> None:
+    words = ("run", shard, "--model", talking, "--length", "256", "--tokens", "1k", "--windows", "all", *FLAGS)
+    words = (*words, "--span-tokens", "1")
+    result = ladm(*words, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    # 600 to 611 tokens: two windows, and one that ends with the text.
+    assert (found["rows"], found["selectable_rows"]) == (36, 24)
+
+
+def test_a_stream_has_no_number_of_documents(
+    ladm: Command, shard: Path, talking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert corpus_size([Source("org/stream", "dataset", "")], [0]) == "org/stream"
+    monkeypatch.setattr("ladm.pipeline.forecast.corpus_size", lambda *_: "org/stream")
+    result = ladm("run", shard, "--model", talking, "--tokens", "3k", *FLAGS)
+    assert result.exit_code == 0, result.output
+    for line in (
+        "documents: not known beforehand: nothing says how many org/stream has, as of a stream",
+        "budget: 3,000 tokens; whether the documents have as many is not known",
+        "for 12 rows of the documents looked at, not for all:",
+    ):
+        assert line in result.stdout.splitlines()
+    assert "rows: " not in result.stdout
+
+
+def test_rows_are_counted_and_not_estimated(ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path) -> None:
+    result = ladm("run", short_rows, "--model", golden_lm, "--tokens", "2k", "-o", tmp_path / "job", *FLAGS)
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "job").exists()
+    assert result.stdout.startswith("rows: ")
+    assert "about" not in result.stdout.splitlines()[0]
+    assert "documents" not in result.stdout
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.jsonl.gz"])
+def test_the_lines_of_a_file_are_counted_or_estimated(tmp_path: Path, name: str) -> None:
+    path = write_lines(tmp_path / name, [{"text": text_of(k, 100)} for k in range(1500)])
+    (source,) = find_sources([str(path)])
+    whole = count_documents(source, most_bytes=1 << 30)
+    part = count_documents(source, most_bytes=1 << 18)
+    assert whole is not None
+    assert part is not None
+    assert (whole.number, whole.is_exact, part.is_exact) == (1500, True, False)
+    assert part.number == pytest.approx(1500, rel=0.05)
+    path.write_bytes(path.read_bytes()[:-100])
+    torn = count_documents(source, most_bytes=1 << 30)
+    assert torn is not None
+    assert torn.number == (0 if path.suffix == ".gz" else 1500)
+
+
+def test_text_files_are_counted_by_their_number(tmp_path: Path) -> None:
+    for k in range(5):
+        (tmp_path / f"{k}.txt").write_text("a" * (k + 1))
+    size = corpus_size(find_sources([str(tmp_path)]), [0, 2])
+    assert isinstance(size, CorpusSize)
+    assert (size.documents, size.is_exact) == (5, False)
+
+
+def test_what_a_run_refuses_is_refused(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+    (tmp_path / "job" / "rows").mkdir(parents=True)
+    words = ("run", shard, "--model", talking, *FLAGS)
+    result = ladm(*words, "--tokens", "3k", "-o", tmp_path / "job")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/job holds rows and no job.yaml" in result.stderr
+    result = ladm(*words)
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (
+        2, "ladm: how much to select is missing; give --tokens, --documents, --top or --min-score"
+    )  # fmt: skip
+    result = ladm("run", "-", *words[2:], "--tokens", "3k")
+    assert (result.exit_code, "cannot read standard input" in result.stderr) == (2, True)
