@@ -32,7 +32,7 @@ class _Bars:
     short_help="Documents to a subset, all in one",
     examples=(
         "ladm run corpus/*.jsonl.zst --model org/model --tokens 1B -o job",
-        "ladm run corpus/*.jsonl.zst --model org/model --tokens 1B --dry-run",
+        "ladm run corpus/*.jsonl.zst --model org/model --tokens 1B -o job --dry-run",
         "ladm run corpus/ --model org/model --tokens 500M --format megatron -o job",
         "ladm run --config job/job.yaml -o job2",
     ),
