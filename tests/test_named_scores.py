@@ -153,7 +153,7 @@ def test_a_plain_mean_over_sink_layers_is_warned_of(run: Path) -> None:
     _with_sink_masses(run, [0.1, 0.7, 0.6])
     assert sink_warning(Run.read(run)) == (
         "in layers 1-2 a few tokens receive up to 70% of the distant attention, and a plain mean over layers "
-        f"depends on where they stand; try ladm rescore {run} --score robust"
+        f"depends on where they stand; try ladm rescore {run} --score robust --output {run}-robust"
     )
     identity = read_object(run / "run.json")
     for change in ({"layers": [0]}, {"reduce": "median"}, {"focus": "value"}):
@@ -165,7 +165,8 @@ def test_sinks_in_the_later_half_of_the_layers_are_warned_of(ladm: Command, run:
     _with_sink_masses(run, [0.1, 0.7, 0.2])
     warning = (
         "in layer 1 a few tokens receive up to 70% of the distant attention, and a {}mean over layers depends on where "
-        f"they stand; try ladm rescore {run} --score robust --layers after-sinks"
+        f"they stand; try ladm rescore {run} --score robust --layers after-sinks "
+        f"--output {run}-robust"
     )
     assert sink_warning(Run.read(run)) == warning.format("plain ")
     identity = read_object(run / "run.json")

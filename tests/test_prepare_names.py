@@ -193,7 +193,7 @@ def test_a_greater_limit_adds_rows_without_reading_the_first_again(
     assert (result.exit_code, result.stderr) == (
         1,
         f"ladm: {tmp_path}/rows has 10 rows already, more than --limit 2; give another --output, or score the first of "
-        "them: ladm score --limit 2\n",
+        f"them: ladm score {tmp_path / 'rows'} --model MODEL --limit 2 -o run\n",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_rows_longer_than_the_positions_are_refused(ladm: Any, save_rows: Any, g
     result = ladm("score", rows, *SMALL, "--model", small, "--output", tmp_path / "run")
     assert last(result) == (
         f"ladm: every row is longer than the 256 positions of {small} (the shortest has 512 tokens); make shorter "
-        "rows, ladm prepare --length 256, or use another model"
+        "rows (--length 256 of ladm prepare), or use another model"
     )
 
 
@@ -202,6 +203,7 @@ def test_a_dry_run_times_three_rows_and_writes_nothing(
     before = sorted(tmp_path.rglob("*"))
     result = ladm("score", rows, *SMALL, "--dry-run")
     assert result.exit_code == 0, result.output
+    assert result.stderr.endswith(f"\nnext: ladm score {rows} {shlex.join(SMALL)} -o run\n")
     assert "            512            2\n" in result.stdout
     assert "no score: too_short 1\na row of 512 tokens: " in result.stdout
     for words in (
@@ -222,7 +224,8 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
     for command, message in [
         (
             ("score", run, *SMALL, "--output", tmp_path / "run2"),
-            f"{run} is a run of ladm score, not rows; choose its best documents with: ladm select {run}",
+            f"{run} is a run of ladm score, not rows; choose its best documents with: ladm select {run} --tokens N "
+            "-o subset",
         ),
         (
             ("select", short_rows, "--rows", short_rows, "--tokens", "1", "--output", tmp_path / "s"),
@@ -235,20 +238,23 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
         ),
         (
             ("score", GOLDEN, "--model", short_rows, "--output", tmp_path / "run2"),
-            f"{GOLDEN} is a model, not rows; the two arguments are swapped: ladm score {short_rows} --model {GOLDEN}",
+            f"{GOLDEN} is a model, not rows; the two arguments are swapped: ladm score {short_rows} --model {GOLDEN} "
+            "-o run",
         ),
         (
             ("score", GOLDEN, "--model", GOLDEN, "--output", tmp_path / "run2"),
-            f"{GOLDEN} is a model, not rows; give rows as well: ladm score ROWS --model {GOLDEN}",
+            f"{GOLDEN} is a model, not rows; give rows as well: ladm score ROWS --model {GOLDEN} "
+            "-o run",
         ),
         (
             ("calibrate", "--rows", GOLDEN, "--model", short_rows, "--output", tmp_path / "profile.yaml"),
             f"{GOLDEN} is a model, not rows; the two arguments are swapped: ladm calibrate --rows {short_rows} --model "
-            f"{GOLDEN}",
+            f"{GOLDEN} -o profile.yaml",
         ),
         (
             ("prepare", run, "--tokenizer", GOLDEN, "--length", "40", "--output", tmp_path / "rows2"),
-            f"{run} is a run of ladm score, not documents; choose its best documents with: ladm select {run}",
+            f"{run} is a run of ladm score, not documents; choose its best documents with: ladm select {run} --tokens N "
+            "-o subset",
         ),
     ]:
         result = ladm(*command)
@@ -263,6 +269,6 @@ def test_a_subset_without_texts_cannot_be_prepared(ladm: Any, short_rows: str, t
     assert (result.exit_code, last(result)) == (
         2,
         f"ladm: {subset} is a subset in the format megatron, which has no texts; write one that has them: ladm select "
-        "RUN --format parquet -o SUBSET",
+        "RUN --tokens N --format parquet -o SUBSET",
     )
     assert not (tmp_path / "rows2").exists()

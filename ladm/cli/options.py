@@ -13,7 +13,7 @@ import click
 
 from ladm.cli.parameters import parameter_of
 from ladm.cli.repeated_flags import repeat_flags
-from ladm.cli.terminal import AS_JSON, QUIET, VERBOSE, show
+from ladm.cli.terminal import AS_JSON, QUIET, VERBOSE, WORDS, show
 from ladm.errors import EXIT_USAGE, UsageError
 from ladm.settings.fields import INPUT_AND_OUTPUT, nearest, settings_of
 
@@ -61,6 +61,7 @@ class SettingsCommand(click.Command):
         write_epilog(formatter, self.examples)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = list(args)
         try:
             return super().parse_args(ctx, repeat_flags(args, self.params, several=self.several))
         except UsageError as error:

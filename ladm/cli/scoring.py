@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import next_step, note, print_result, quieten_libraries, scoring_bar
+from ladm.cli.terminal import next_step, note, print_result, quieten_libraries, scoring_bar, words_without
 from ladm.errors import LadmError, count_of
 from ladm.settings.score import ScoreSettings
 
@@ -41,7 +41,8 @@ def score(settings: ScoreSettings) -> None:
 
         estimate = dry_run(settings, echo=note)
         print_result(describe(estimate), lambda: asdict(estimate) | {"hours": estimate.hours})
-        next_step("ladm", "score", settings.rows, "--model", settings.model, "-o", settings.output or "run")
+        # As typed, because another span or device would make the estimate one of something else.
+        next_step("ladm", "score", *words_without("--dry-run"), *([] if settings.output else ["-o", "run"]))
         return
     from ladm.scoring.score import score as run_score
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 QUIET, VERBOSE, AS_JSON = "ladm.quiet", "ladm.verbose", "ladm.json"
 """Keys of what `-q`, `-v` and `--json` say, in the context of the command that runs."""
+WORDS = "ladm.words"
+"""The key of the words that were typed behind the command."""
 
 
 def is_set(key: str) -> bool:
@@ -44,6 +46,11 @@ def note(line: str) -> None:
     """Print a line about the work. Standard output is for results alone."""
     if not is_set(QUIET):
         show(line, err=True)
+
+
+def words_without(flag: str) -> list[str]:
+    """The words that were typed behind the command that runs, without a flag."""
+    return [word for word in click.get_current_context().meta[WORDS] if word != flag]
 
 
 def next_step(*words: Any) -> None:

@@ -20,13 +20,14 @@ def require_documents(names: Iterable[str]) -> None:
         folder = Path(name)
         if (folder / _RUN).is_file() and (folder / _UNITS).is_dir():
             raise UsageError(
-                f"{name} is a run of ladm score, not documents; choose its best documents with: ladm select {name}"
+                f"{name} is a run of ladm score, not documents; choose its best documents with: ladm select {name} "
+                "--tokens N -o subset"
             )
         form = _format_of_subset(folder)
         if form in _WITHOUT_TEXT:
             raise UsageError(
                 f"{name} is a subset in the format {form}, which has no texts; write one that has them: ladm select "
-                "RUN --format parquet -o SUBSET"
+                "RUN --tokens N --format parquet -o SUBSET"
             )
 
 

@@ -145,7 +145,7 @@ def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any]) -> P
     if limit is not None and limit < record["rows"]:
         raise LadmError(
             f"{output} has {count_of(record['rows'], 'row')} already, more than --limit {limit:,}; give another "
-            f"--output, or score the first of them: ladm score --limit {limit}"
+            f"--output, or score the first of them: ladm score {output} --model MODEL --limit {limit} -o run"
         )
     tokens = record.get("tokens")
     return PreparedRows(

@@ -70,7 +70,7 @@ def look_at(sources: list[Source], *, text_key: str, token_count_key: str) -> Sa
         for k in chosen for fields in islice(_objects(sources[k], text_key), each)
     ]  # fmt: skip
     if not found:
-        raise LadmError("no document could be read; ladm prepare says why")
+        raise LadmError("no document could be read; ladm prepare SOURCE --tokenizer MODEL -o rows says why")
     return Sample(
         documents=[fields for _, fields, _ in found],
         counts=[count if isinstance(count, int) else None for _, _, count in found],

@@ -22,6 +22,8 @@ from ladm.storage.json_object import read_json_object
 
 PREPARED = "prepare.json"
 _DOCUMENTS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".ndjson", ".parquet", ".txt", ".csv")
+_OUTPUTS = {"ladm score": " -o run", "ladm calibrate": " -o profile.yaml"}
+"""What the commands need at their end that a suggestion must have too."""
 LOOKED_AT_ROWS = 256
 """Rows, evenly spread, in which padding and packed documents are looked for."""
 _PACKED_COLUMNS = ("seq_idx", "cu_seqlens", "seq_lengths", "document_ids")
@@ -72,7 +74,10 @@ def require_rows(name: str, *, model: str, command: str = "ladm score") -> None:
         # Before documents are looked for: every model folder has JSON files.
         raise UsageError(f"{name} is a model, not rows; {_rows_remedy(name, model, command)}")
     if (path / IDENTITY_FILE).is_file() and not _is_data_set(path):
-        raise UsageError(f"{name} is a run of ladm score, not rows; choose its best documents with: ladm select {name}")
+        raise UsageError(
+            f"{name} is a run of ladm score, not rows; choose its best documents with: ladm select {name} --tokens N "
+            "-o subset"
+        )
     documents = path if path.is_file() and path.name.endswith(_DOCUMENTS) else None
     if path.is_dir() and not _is_data_set(path):
         documents = next((each for each in sorted(path.iterdir()) if each.name.endswith(_DOCUMENTS)), None)
@@ -88,9 +93,10 @@ def _is_model(folder: Path) -> bool:
 
 
 def _rows_remedy(name: str, model: str, command: str) -> str:
+    output = next((output for each, output in _OUTPUTS.items() if command.startswith(each)), "")
     if not Path(model).is_dir() or _is_model(Path(model)):
-        return f"give rows as well: {command} ROWS --model {name}"
-    return f"the two arguments are swapped: {command} {model} --model {name}"
+        return f"give rows as well: {command} ROWS --model {name}{output}"
+    return f"the two arguments are swapped: {command} {model} --model {name}{output}"
 
 
 def _is_data_set(folder: Path) -> bool:
@@ -129,7 +135,7 @@ def _no_row_fits(settings: ScoreSettings, lengths: RowLengths, facts: ModelFacts
     if not refused["too_short"]:
         return (
             f"every row is longer than the {facts.max_tokens:,} positions of {facts.name} (the shortest has "
-            f"{shortest:,} tokens); make shorter rows, ladm prepare --length {facts.max_tokens}, or use another model"
+            f"{shortest:,} tokens); make shorter rows (--length {facts.max_tokens} of ladm prepare), or use another model"
         )
     # Of rows that are too short and rows that are too long only the former can be helped by a setting.
     fitting = [length for length in lengths.counts if facts.max_tokens is None or length <= facts.max_tokens]
@@ -139,7 +145,7 @@ def _no_row_fits(settings: ScoreSettings, lengths: RowLengths, facts: ModelFacts
     if settings.profile is not None:
         remedy = "give rows as long as those that the profile was calibrated on, or calibrate at this length"
     elif span is None:
-        remedy = "make longer rows: ladm prepare --length"
+        remedy = "make longer rows (--length of ladm prepare)"
     else:
         remedy = f"give --span-tokens {span}, or longer rows"
     return f"{message} leave no span to score with spans of {settings.method.span_tokens} tokens; {remedy}"

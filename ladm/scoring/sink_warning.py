@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of
 from ladm.runs.sink_layers import HIGH_SINK_MASS, SINK_MASS_COLUMN, median_sink_mass
@@ -28,10 +30,11 @@ def sink_warning(run: Run) -> str | None:
     is_weighted = reduction.focus == "value"
     if is_weighted and not layers_are_left:
         return None
-    command = f"ladm rescore {run.folder} --score robust"
+    command = f"ladm rescore {shlex.quote(str(run.folder))} --score robust"
     # The robust score leaves out the earlier half of the layers. A model may have sinks in the later half too.
     if layers_are_left and NAMED_SCORES["robust"].layers_of(run.identity.layers)[0] <= last:
         command += f" --layers {AFTER_SINKS}"
+    command += f" --output {shlex.quote(f'{run.folder}-robust')}"
     return (
         f"in layer{'s' if len(sinks) > 1 else ''} {spell_layers(sinks)} a few tokens receive up to "
         f"{max(median_of[layer] for layer in sinks):.0%} of the distant attention, and a "
