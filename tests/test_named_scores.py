@@ -137,6 +137,21 @@ def test_a_robust_score_is_decomposed(golden_observer: Any, golden: dict[str, An
         assert part_ll.sum().item() == pytest.approx(found.part_JN[row, i].item(), rel=1e-4)
 
 
+def test_a_full_disk_is_not_blamed_on_the_run_that_is_rescored(
+    ladm: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("Error writing bytes to file. Detail: [errno 28] No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+    result = ladm("rescore", run, "--score", "robust", "--output", tmp_path / "out")
+    assert (result.exit_code, result.stderr) == (
+        74,
+        f"ladm: cannot sort in {tmp_path / 'out'}: Error writing bytes to file. Detail: [errno 28] No space left on "
+        "device\n",
+    )
+
+
 def test_a_robust_run_is_inspected_and_reported(ladm: Command, run: Path, tmp_path: Path) -> None:
     robust = tmp_path / "robust"
     assert ladm("rescore", run, "--score", "robust", "--output", robust).exit_code == 0

@@ -243,8 +243,7 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
         ),
         (
             ("score", GOLDEN, "--model", GOLDEN, "--output", tmp_path / "run2"),
-            f"{GOLDEN} is a model, not rows; give rows as well: ladm score ROWS --model {GOLDEN} "
-            "-o run",
+            f"{GOLDEN} is a model, not rows; give rows as well: ladm score ROWS --model {GOLDEN} -o run",
         ),
         (
             ("calibrate", "--rows", GOLDEN, "--model", short_rows, "--output", tmp_path / "profile.yaml"),
@@ -253,8 +252,8 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
         ),
         (
             ("prepare", run, "--tokenizer", GOLDEN, "--length", "40", "--output", tmp_path / "rows2"),
-            f"{run} is a run of ladm score, not documents; choose its best documents with: ladm select {run} --tokens N "
-            "-o subset",
+            f"{run} is a run of ladm score, not documents; choose its best documents with: ladm select {run} "
+            "--tokens N -o subset",
         ),
     ]:
         result = ladm(*command)

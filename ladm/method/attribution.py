@@ -33,8 +33,8 @@ def column_weights(cds_P: Floats, reduction: Reduction) -> Floats:
     """
     if reduction.how == "signed":
         raise LadmError(
-            "a signed sum of logarithms has no parts that add up to it; ladm rescore RUN --score robust -o RUN2 makes a "
-            "run that can be inspected"
+            "a signed sum of logarithms has no parts that add up to it; ladm rescore RUN --score robust -o RUN2 makes "
+            "a run that can be inspected"
         )
     P = len(cds_P)
     if reduction.how == "median":

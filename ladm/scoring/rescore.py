@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import xxhash
 
 from ladm.errors import LadmError, StorageError, one_line
@@ -24,6 +25,7 @@ from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
 from ladm.runs.new_identity import rescored_identity
 from ladm.runs.results import (
+    REMEDY,
     columns_of,
     lists_as_matrix,
     open_scores,
@@ -38,6 +40,7 @@ from ladm.settings.layers import AFTER_SINKS, parse_layers
 from ladm.settings.named_scores import NamedScore, named_score
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.runs import RescoreSettings
+from ladm.storage.checked_parquet import reading_parquet
 from ladm.storage.files import io_errors, write_whole
 from ladm.storage.locks import locked
 
@@ -63,7 +66,7 @@ def rescore(settings: RescoreSettings) -> ScoreResult:
         rescored = Run.create_or_resume(output, identity)
         already_finished = rescored.is_finished
         try:
-            with sorting(output) as staged, io_errors(run.folder / PARQUET_FILE, "read"):
+            with sorting(output) as staged:
                 _stage(run, reduction, _column(run, reduction, ablation), staged)
                 write_whole(output / ERRORS_FILE, _errors_of(run.folder))
                 write_sorted(output, staged)
@@ -149,9 +152,9 @@ def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
     columns = [(field.name, field.type) for field in source.schema_arrow if field.name not in RESULT_FIELDS]
     schema = staged_schema(columns)
     try:
-        with Staging(staged, schema) as writer, (run.folder / SORTED_FILE).open("rb") as file:
-            lines = _decoded(file, digest, run)
-            for batch in source.iter_batches(ROWS_AT_A_TIME):
+        with Staging(staged, schema) as writer:
+            lines = _lines(run, digest)
+            for batch in _batches(source, run):
                 cds_BL = lists_as_matrix(batch[name], run.folder)
                 num_heads = None if reduction.heads is None else cds_BL.shape[1] // len(stored_layers)
                 used = reduction.columns(stored_layers, num_heads=num_heads)
@@ -167,14 +170,29 @@ def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
     require_digest(run.folder, SORTED_FILE, digest.hexdigest())
 
 
-def _decoded(file: Iterable[bytes], digest: xxhash.xxh3_128, run: Run) -> Iterator[str]:
-    """The lines as text, each added to the digest first."""
-    for line in file:
-        digest.update(line)
-        try:
-            yield line.decode()
-        except UnicodeDecodeError:
-            raise StorageError(f"{run.folder / SORTED_FILE} is damaged: a line is not UTF-8") from None
+def _batches(source: pq.ParquetFile, run: Run) -> Iterator[pa.RecordBatch]:
+    """The rows of the run. Raises StorageError where they cannot be read."""
+    batches = source.iter_batches(ROWS_AT_A_TIME)
+    while True:
+        # Not around the yield: the rows are written while the generator waits there, and a full disk is no fault of
+        # the file that is read.
+        with reading_parquet(run.folder / PARQUET_FILE, remedy=REMEDY):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _lines(run: Run, digest: xxhash.xxh3_128) -> Iterator[str]:
+    """The lines of the sorted file, each added to the digest first. Raises StorageError where they cannot be read."""
+    path = run.folder / SORTED_FILE
+    with io_errors(path, "read"), path.open("rb") as file:
+        for line in file:
+            digest.update(line)
+            try:
+                yield line.decode()
+            except UnicodeDecodeError:
+                raise StorageError(f"{path} is damaged: a line is not UTF-8") from None
 
 
 def _errors_of(folder: Path) -> Iterator[bytes]:

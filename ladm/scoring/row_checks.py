@@ -135,7 +135,8 @@ def _no_row_fits(settings: ScoreSettings, lengths: RowLengths, facts: ModelFacts
     if not refused["too_short"]:
         return (
             f"every row is longer than the {facts.max_tokens:,} positions of {facts.name} (the shortest has "
-            f"{shortest:,} tokens); make shorter rows (--length {facts.max_tokens} of ladm prepare), or use another model"
+            f"{shortest:,} tokens); make shorter rows (--length {facts.max_tokens} of ladm prepare), or use "
+            "another model"
         )
     # Of rows that are too short and rows that are too long only the former can be helped by a setting.
     fitting = [length for length in lengths.counts if facts.max_tokens is None or length <= facts.max_tokens]
