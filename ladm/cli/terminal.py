@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ladm.errors import StorageError
 from ladm.progress_bars import PreparingBar, ScoringBar
 
 if TYPE_CHECKING:
@@ -38,8 +40,22 @@ def printable(text: str) -> str:
 
 
 def show(line: str, *, err: bool = False) -> None:
-    """Print a line, on standard error with `err`. Everything that a command prints goes through here."""
-    click.echo(printable(line), err=err)
+    """Print a line, on standard error with `err`. Everything that a command prints goes through here.
+
+    Raises StorageError where standard output is closed or full.
+    """
+    # Python gives a program that is started without standard output None, which click takes for a reason to be silent.
+    if not err and sys.stdout is None:
+        raise StorageError("cannot write to standard output: it is closed")
+    try:
+        click.echo(printable(line), err=err)
+    except BrokenPipeError:
+        # The reader has seen enough, which needs no message.
+        raise
+    except OSError as error:
+        if err:
+            raise
+        raise StorageError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
 def note(line: str) -> None:
