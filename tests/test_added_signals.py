@@ -88,7 +88,7 @@ def test_signals_are_added_without_scoring_again(
     unit = run / "signals" / "text" / "units" / "000000.jsonl"
     unit.write_bytes(unit.read_bytes().replace(b"digits", b"dogits", 1))
     damaged = ladm("verify", run)
-    assert damaged.exit_code == 1
+    assert damaged.exit_code == 74
     assert str(unit) in damaged.stdout
 
 

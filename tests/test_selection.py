@@ -332,7 +332,7 @@ def test_a_nan_in_a_sealed_unit_is_reported_and_never_sorted(ladm: Command, scor
     unit = run / "units" / "000000.jsonl"
     position = json.loads(unit.read_text().splitlines()[-1])["position"]
     result = ladm("verify", run)
-    assert result.exit_code == 1
+    assert result.exit_code == 74
     assert f"{unit} is damaged: row {position} has the score nan" in result.stdout
     (run / "sorted_by_score.jsonl").unlink()
     result = ladm("score", rows, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "--output", run)

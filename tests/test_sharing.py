@@ -152,7 +152,7 @@ def test_a_damaged_file_of_a_launch_is_reported_and_stays(tmp_path: Path, rows: 
         with pytest.raises(StorageError, match=f"^{path} is damaged at byte 0"):
             again()
     assert path.read_bytes() == content
-    assert any(f"{path} is damaged" in line for line in verify(run, deep=False))
+    assert any(f"{path} is damaged" in problem.text for problem in verify(run, deep=False))
 
 
 def test_one_who_comes_back_while_a_run_alone_is_at_the_unit(tmp_path: Path, rows: Rows, whole: Any) -> None:

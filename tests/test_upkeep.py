@@ -127,7 +127,7 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
     for at in range(0, len(whole), 97):
         flip(unit, at)
         result = ladm("verify", run)
-        assert result.exit_code == 1
+        assert result.exit_code == 74
         assert f"{unit} is damaged" in result.stdout
         unit.write_bytes(whole)
     table = pq.read_table(run / "scores.parquet")
@@ -141,7 +141,7 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
                 # A byte that means nothing, such as one of the statistics: what is read is as it was.
                 assert pq.read_table(path).equals(table)
             else:
-                assert result.exit_code == 1, (name, at)
+                assert result.exit_code == 74, (name, at)
                 assert name in result.stdout, result.stderr
             path.write_bytes(whole)
     lines = (run / "sorted_by_score.jsonl").read_text().splitlines(keepends=True)
@@ -171,7 +171,7 @@ def test_an_unfinished_run_is_looked_at_as_far_as_it_is(ladm: Run, run: Path) ->
     assert result.stderr == f"ladm: {run} shows no damage so far, but is not finished; run the same command again\n"
     flip(run / "units" / "000001.open", 50)
     result = ladm("verify", run)
-    assert result.exit_code == 1
+    assert result.exit_code == 74
     assert "000001.open is damaged at byte 0: the line is not as it was written; without that file" in result.stdout
 
 
@@ -182,7 +182,9 @@ def test_verify_deep_sees_other_rows_and_models(ladm: Run, made: tuple[str, Path
     identity["model"]["sha256"]["config.json"] = "0" * 64
     (run / "run.json").write_text(json.dumps(identity))
     assert ladm("verify", run).exit_code == 0
-    assert ladm("verify", run, "--deep").stdout == (
+    result = ladm("verify", run, "--deep")
+    assert result.exit_code == 1
+    assert result.stdout == (
         f"the model {GOLDEN} is no longer the one that scored\nthe rows {other} are no longer those that were scored\n"
     )
     assert made[1] != run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import xxhash
 
 from ladm.corpus.rows import open_rows
-from ladm.errors import LadmError, count_of
+from ladm.errors import LadmError, StorageError, count_of
 from ladm.runs.folder import Run, Unit, read_if_there
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import ERRORS_FILE, IDENTITY_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
@@ -26,8 +27,22 @@ from ladm.storage.digests import file_xxh3
 ROWS_AT_A_TIME = 10_000
 
 
-def verify(run: Run, *, deep: bool) -> Iterator[str]:
-    """What is wrong with a run, a line each; nothing when all is well.
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong with a run."""
+
+    text: str
+    is_damage: bool = True
+    """False where every file is as it was written, but rows, model or version are other ones than the run's."""
+
+    @classmethod
+    def of(cls, error: LadmError) -> Problem:
+        """The problem that an error reports."""
+        return cls(str(error), is_damage=isinstance(error, StorageError))
+
+
+def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
+    """What is wrong with a run; nothing when all is well.
 
     Checks the checksum of every line of every unit, that every row is present once, and that the result
     files hold exactly what the units hold; `deep`: also that model and rows are still those of the
@@ -53,15 +68,15 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
                 for path in holders.get(unit.number, ()):
                     _read_open(path, unit)
         except LadmError as error:
-            yield str(error)
+            yield Problem.of(error)
     if run.is_finished:
         yield from _verify_results(run, None if run.identity.is_rescored or unfinished else (lines, errors))
         if unfinished:
-            yield f"{run.folder} has results, and units of it are missing"
+            yield Problem(f"{run.folder} has results, and units of it are missing")
     try:
         counts_of_run(run)
     except LadmError as error:
-        yield str(error)
+        yield Problem.of(error)
     if deep:
         yield from _verify_identity(run)
     # A signal that was added later is a run of its own; its messages name its folder.
@@ -72,25 +87,25 @@ def verify(run: Run, *, deep: bool) -> Iterator[str]:
             yield from verify(added, deep=False)
             yield from _verify_added(added.folder, added.identity, run.identity)
         except LadmError as error:
-            yield str(error)
+            yield Problem.of(error)
 
 
-def _verify_added(folder: Path, added: RunIdentity, run: RunIdentity) -> Iterator[str]:
+def _verify_added(folder: Path, added: RunIdentity, run: RunIdentity) -> Iterator[Problem]:
     """Is an added signal one of the run's rows, and of its model? It may have fewer rows than a run that has grown."""
     if added.num_rows >= run.num_rows and added.data != run.data:
-        yield f"{folder} was made from other rows than {folder.parent.parent}; remove it"
+        yield Problem(f"{folder} was made from other rows than {folder.parent.parent}; remove it", is_damage=False)
     if not added.has_model_of(run):
-        yield f"{folder} was made with another model than {folder.parent.parent}; remove it"
+        yield Problem(f"{folder} was made with another model than {folder.parent.parent}; remove it", is_damage=False)
 
 
 def _read_open(path: Path, unit: Unit) -> None:
     try:
         read_if_there(path, unit)
     except LadmError as error:
-        raise LadmError(f"{error}; without that file its rows are scored again") from None
+        raise StorageError(f"{error}; without that file its rows are scored again") from None
 
 
-def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | None) -> Iterator[str]:
+def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | None) -> Iterator[Problem]:
     """Do the result files hold the rows of the units, and the same ones, in order?"""
     sorted_path = run.folder / SORTED_FILE
     try:
@@ -99,32 +114,32 @@ def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | Non
         for name in (SORTED_FILE, ERRORS_FILE):
             require_digest(run.folder, name, file_xxh3(run.folder / name))
     except LadmError as error:
-        yield str(error)
+        yield Problem.of(error)
         return
     if not {"position", "score"} <= set(table.column_names):
-        yield f"{run.folder / PARQUET_FILE} is damaged: it has columns {', '.join(table.column_names)}"
+        yield Problem(f"{run.folder / PARQUET_FILE} is damaged: it has columns {', '.join(table.column_names)}")
         return
     # These three checks name the problem; the comparison line by line below only says where the first one is.
     scores, positions = table["score"].to_pylist(), table["position"].to_pylist()
     if scores != sorted(scores, reverse=True):
-        yield f"{run.folder / PARQUET_FILE} is not in order"
+        yield Problem(f"{run.folder / PARQUET_FILE} is not in order")
     if len(set(positions)) != len(positions):
-        yield f"{run.folder / PARQUET_FILE} has a row twice"
+        yield Problem(f"{run.folder / PARQUET_FILE} has a row twice")
     if len(positions) + len(error_lines) != run.num_rows:
         found = f"{count_of(len(positions), 'score')} and {count_of(len(error_lines), 'error')}"
-        yield f"{run.folder}: {found} are not {count_of(run.num_rows, 'row')}"
+        yield Problem(f"{run.folder}: {found} are not {count_of(run.num_rows, 'row')}")
     narrow = _float32_columns(table.schema)
     rows = (row for batch in table.to_batches(ROWS_AT_A_TIME) for row in batch.to_pylist())
     with sorted_path.open("rb") as lines:
         for count, (line, row) in enumerate(itertools.zip_longest(lines, rows), 1):
             if line is None or row is None or not _is_line(line, row, narrow):
-                yield f"{sorted_path}, line {count}, and row {count} of {PARQUET_FILE} differ"
+                yield Problem(f"{sorted_path}, line {count}, and row {count} of {PARQUET_FILE} differ")
                 return
             if expected is not None and not _is_of_unit(line, count, expected[0].get(row["position"])):
-                yield f"{sorted_path} is damaged at line {count}: it is not what the unit holds"
+                yield Problem(f"{sorted_path} is damaged at line {count}: it is not what the unit holds")
                 return
     if expected is not None and error_lines != expected[1]:
-        yield f"{run.folder / ERRORS_FILE} is not what the units hold"
+        yield Problem(f"{run.folder / ERRORS_FILE} is not what the units hold")
 
 
 def _float32_columns(schema: pa.Schema) -> set[str]:
@@ -150,7 +165,7 @@ def _is_of_unit(line: bytes, rank: int, expected: int | None) -> bool:
     return line.startswith(front) and xxhash.xxh3_64_intdigest(line[len(front) : -1]) == expected
 
 
-def _verify_identity(run: Run) -> Iterator[str]:
+def _verify_identity(run: Run) -> Iterator[Problem]:
     from ladm.modeling.facts import model_facts
     from ladm.modeling.model_files import model_identity
 
@@ -158,11 +173,11 @@ def _verify_identity(run: Run) -> Iterator[str]:
         # Read in full: a disk that returns other bytes than were written changes no date.
         found = model_identity(model_facts(run.identity.model_name).folder, remember=False)
         if found != run.identity.model_sha256:
-            yield f"the model {run.identity.model_name} is no longer the one that scored"
+            yield Problem(f"the model {run.identity.model_name} is no longer the one that scored", is_damage=False)
     except LadmError as error:
-        yield f"the model cannot be compared: {error}"
+        yield Problem(f"the model cannot be compared: {error}", is_damage=isinstance(error, StorageError))
     try:
         if not run.identity.has_rows(open_rows(run.identity.rows_name, limit=run.num_rows)):
-            yield f"the rows {run.identity.rows_name} are no longer those that were scored"
+            yield Problem(f"the rows {run.identity.rows_name} are no longer those that were scored", is_damage=False)
     except LadmError as error:
-        yield f"the rows cannot be compared: {error}"
+        yield Problem(f"the rows cannot be compared: {error}", is_damage=isinstance(error, StorageError))
