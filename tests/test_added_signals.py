@@ -96,7 +96,7 @@ def test_a_command_that_adds_says_nothing_of_the_method(ladm: Command, rows: str
     """Without `cds` among its signals the run's own settings are not compared; with it they are."""
     refused = ladm("score", rows, *small, "--signals", "cds,longattn", "--output", run)
     assert refused.exit_code == 1
-    assert "namely other --span-tokens;" in refused.stderr
+    assert "something else (--span-tokens);" in refused.stderr
     assert not (run / "signals").exists()
     assert ladm("score", rows, *small, "--signals", "longattn", "--output", run).exit_code == 0
     assert (run / "signals" / "longattn" / "scores.parquet").exists()
@@ -188,7 +188,7 @@ def test_prolong_beside_other_signals_is_a_run_of_its_own(ladm: Command, rows: s
     stored = json.loads((run / "signals" / "prolong" / "run.json").read_text())
     assert stored["signals"] == {"prolong": {"pairs": "3"}}
     other = ladm(*command[:-4], "--prolong-pairs", "4", "--output", run)
-    assert "namely other --prolong-pairs;" in other.stderr
+    assert "something else (--prolong-pairs);" in other.stderr
 
 
 @pytest.mark.slow

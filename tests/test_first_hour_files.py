@@ -215,7 +215,7 @@ def test_rows_made_with_other_flags_are_refused_by_their_flags(prepare: Command,
         result = prepare(*arguments)
         assert result.exit_code == 1
         assert result.stderr.startswith(
-            f"ladm: {tmp_path / 'rows'} was started with something else, namely other {flags}; give another --output, "
+            f"ladm: {tmp_path / 'rows'} was started with something else ({flags}); give another --output, "
         )
 
 

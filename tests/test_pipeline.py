@@ -141,7 +141,7 @@ def test_the_same_command_goes_on_and_another_is_refused(
     other = ladm(*words, "--length", "256")
     assert (other.exit_code, other.stderr) == (
         1,
-        f"ladm: {output} was started with something else, namely other --length; give another --output, or what it was "
+        f"ladm: {output} was started with something else (--length); give another --output, or what it was "
         "started with:\n"
         "  --length: 512 before, 256 now\n",
     )

@@ -283,7 +283,7 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
     ladm("prepare", source, *good, "--output", tmp_path / "rows")
     result = ladm("prepare", source, *good, "--output", tmp_path / "rows", "--limit", "2", "--no-bos")
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"ladm: {t}/rows was started with something else, namely other --bos; give ")
+    assert result.stderr.startswith(f"ladm: {t}/rows was started with something else (--bos); give ")
     assert "\n  tokenizer.bos: true before, false now" in result.stderr
 
 

@@ -205,7 +205,7 @@ def test_a_resume_with_something_else_is_refused_with_the_fields(tmp_path: Path,
     with pytest.raises(LadmError) as caught:
         Run.create_or_resume(tmp_path / "run", other)
     assert str(caught.value) == (
-        f"{tmp_path / 'run'} was started with something else, namely other --d-afs; give them as they were, another "
+        f"{tmp_path / 'run'} was started with something else (--d-afs); give them as they were, another "
         "--output, or --overwrite to delete the run and start again:\n"
         "  settings.d_afs: 4 before, 2 now"
     )

@@ -206,7 +206,7 @@ def test_a_resume_with_something_else_is_refused(
     ]:
         result = ladm("score", *arguments, "--output", folder)
         assert result.exit_code == 1, field
-        assert f"{folder} was started with something else, namely other " in result.stderr
+        assert f"{folder} was started with something else (" in result.stderr
         assert "; give them as they were, another --output, or --overwrite to delete the run" in result.stderr
         assert f"\n  {field}: " in result.stderr
     assert results(folder) == before

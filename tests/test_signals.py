@@ -186,9 +186,9 @@ def test_a_resume_with_other_signals_is_refused(ladm: Command, rows: str, small:
         (run / name).unlink()
     result = ladm("score", rows, *small, "--signals", "cds,longattn", "--output", run)
     assert result.exit_code == 1
-    assert "namely other --signals;" in result.stderr
+    assert "something else (--signals);" in result.stderr
     other = ladm("score", rows, *small, "--signals", "cds,context-gain", "--context-gain", "blocks", "--output", run)
-    assert "namely other --context-gain;" in other.stderr
+    assert "something else (--context-gain);" in other.stderr
     # Without the flag the run goes on as it was started.
     assert ladm("score", rows, *small, "--output", run).exit_code == 0
     assert {"gain", "cds_per_layer"} <= set(by_index(run)[0])

@@ -29,7 +29,7 @@ def require_same(
         fields = (line.partition(": ")[0] for line in differing)
         # A dictionary, because many fields may stand for one flag, and the order is that of the identity.
         names = dict.fromkeys(map(name_of_field, fields)) if name_of_field else {}
-        which = f", namely other {', '.join(names)}" if names else ""
+        which = f" ({', '.join(names)})" if names else ""
         raise LadmError(
             f"{folder} was started with something else{which}; {remedy}:" + "".join(f"\n  {line}" for line in differing)
         )
