@@ -311,7 +311,8 @@ def test_error_messages_of_report(ladm: Any, make_run: Any, tmp_path: Path) -> N
          "part or a PFS is not a finite number; remove it, or run ladm inspect again"),
         (whole | {"pairs": [1]}, 74, f"{path} is damaged: TypeError: 'int' object is not subscriptable; remove it, or "
          "run ladm inspect again"),
-        ([], 74, f"{path} is damaged: it does not hold a JSON object"),
+        ([], 74, f"{path} is damaged: it does not hold a JSON object; restore it from a copy, or "
+         "make it again"),
     ]  # fmt: skip
     for content, code, message in cases:
         path.write_text(json.dumps(content))

@@ -161,7 +161,10 @@ def test_a_fused_line_in_an_open_unit_is_not_dropped_in_silence(tmp_path: Path, 
     path.write_bytes(lines[0] + lines[1] + b"\n")
     with pytest.raises(StorageError) as caught:
         UnitWriter(run, run.units[0])
-    assert str(caught.value) == f"{path} is damaged at byte 0: the line is not as it was written"
+    assert str(caught.value) == (
+        f"{path} is damaged at byte 0: the line is not as it was written; remove it and sorted_by_score.jsonl, and the "
+        "command that made the run scores its rows again"
+    )
 
 
 def test_lines_carry_their_checksum() -> None:

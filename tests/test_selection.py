@@ -262,7 +262,10 @@ def test_a_damaged_manifest_is_refused(ladm: Command, scored: tuple[str, Path], 
         with pytest.raises(LadmError) as caught:
             read_manifest(path.parent)
         assert str(caught.value) == f"{path} is not a manifest of ladm select: {message}"
-    for text, message in (("[1]", "it does not hold a JSON object"), ("{", "Expecting property name")):
+    for text, message in (
+        ("[1]", "it does not hold a JSON object"),
+        ("{", "line 1 is not JSON; restore it from a copy, or remove "),
+    ):
         path.write_text(text)
         with pytest.raises(StorageError, match=re.escape(f"{path} is damaged: {message}")):
             read_manifest(path.parent)
@@ -336,8 +339,9 @@ def test_a_nan_in_a_sealed_unit_is_reported_and_never_sorted(ladm: Command, scor
     assert f"{unit} is damaged: row {position} has the score nan" in result.stdout
     (run / "sorted_by_score.jsonl").unlink()
     result = ladm("score", rows, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "--output", run)
+    remedy = "remove it, and the command that made the run scores its rows again"
     assert result.exit_code == 74
-    assert result.stderr.endswith(f"ladm: {unit} is damaged: row {position} has the score nan\n")
+    assert result.stderr.endswith(f"ladm: {unit} is damaged: row {position} has the score nan; {remedy}\n")
 
 
 def with_nan_score(record: dict[str, Any]) -> bytes:

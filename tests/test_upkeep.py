@@ -159,7 +159,30 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
     assert ladm("verify", run).stdout == f"{run}/errors.jsonl {other} again\n"
     (run / "errors.jsonl").write_bytes(whole)
     unit.unlink()
-    assert ladm("verify", run).stdout == f"{run} has results, and units of it are missing\n"
+    assert ladm("verify", run).stdout == (
+        f"{run} has results, and units of it are missing; remove sorted_by_score.jsonl, and the command that made the "
+        "run scores their rows again\n"
+    )
+
+
+def test_a_damaged_unit_is_scored_again_as_the_message_says(ladm: Run, made: tuple[str, Path], run: Path) -> None:
+    unit, before = run / "units" / "000002.jsonl", contents(run)
+    flip(unit, 30)
+    assert ladm("verify", run).stdout == (
+        f"{unit} is damaged at byte 0: the line is not as it was written; remove it and sorted_by_score.jsonl, and the "
+        "command that made the run scores its rows again\n"
+    )
+    unit.unlink()
+    (run / "sorted_by_score.jsonl").unlink()
+    assert ladm("score", made[0], *SMALL, "--output", run).exit_code == 0
+    assert contents(run) == before
+    identity = run / "run.json"
+    identity.write_text(identity.read_text().replace('"rows": 40', '"rows": 41'))
+    result = ladm("verify", run)
+    assert (result.exit_code, result.stderr) == (
+        74, f"ladm: {identity} is damaged: its content does not match its checksum; restore it from a copy, or remove "
+        f"{run} and score the rows again\n",
+    )  # fmt: skip
 
 
 def test_an_unfinished_run_is_looked_at_as_far_as_it_is(ladm: Run, run: Path) -> None:
@@ -172,7 +195,10 @@ def test_an_unfinished_run_is_looked_at_as_far_as_it_is(ladm: Run, run: Path) ->
     flip(run / "units" / "000001.open", 50)
     result = ladm("verify", run)
     assert result.exit_code == 74
-    assert "000001.open is damaged at byte 0: the line is not as it was written; without that file" in result.stdout
+    assert (
+        "000001.open is damaged at byte 0: the line is not as it was written; remove it, and the command that"
+        in result.stdout
+    )
 
 
 def test_verify_deep_sees_other_rows_and_models(ladm: Run, made: tuple[str, Path], run: Path, save_rows: Any) -> None:

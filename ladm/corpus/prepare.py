@@ -31,7 +31,7 @@ from ladm.errors import LadmError, StorageError, count_of
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
 from ladm.storage.files import io_errors, write_whole
-from ladm.storage.json_object import json_with_checksum, read_json_object
+from ladm.storage.json_object import damaged_file, json_with_checksum, read_json_object
 from ladm.storage.locks import locked
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 
@@ -135,7 +135,7 @@ def _finished(output: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> P
     try:
         return _opened(output, record | {"asked": with_digest_of_today(record["asked"], tokenizer)}, identity)
     except (KeyError, TypeError, AttributeError):
-        raise StorageError(f"{path} is damaged: it does not describe prepared rows") from None
+        raise damaged_file(path, "it does not describe prepared rows") from None
 
 
 def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any]) -> PreparedRows:

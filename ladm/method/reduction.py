@@ -74,7 +74,7 @@ class Reduction:
         """Where the wanted numbers stand among those kept. Raises LadmError for a layer that was not kept."""
         absent = sorted(set(self.layers) - set(kept_layers))
         if absent:
-            raise LadmError(f"layer {absent[0]} is wanted, and the run kept layers {list(kept_layers)}")
+            raise LadmError(f"layer {absent[0]} is not among the layers of the run: {', '.join(map(str, kept_layers))}")
         place = {layer: k for k, layer in enumerate(kept_layers)}
         if self.heads is None:
             return [place[layer] for layer in self.layers]

@@ -13,11 +13,11 @@ from ladm.errors import IncompleteError, LadmError, StorageError, UsageError
 from ladm.runs.flags import flag_of_field
 from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SHARED_UNIT_FILES, UNIT_FILES, UNITS
-from ladm.runs.lines import StoredLine, encode_line, read_lines, read_records
+from ladm.runs.lines import StoredLine, damaged_unit, encode_line, read_lines, read_records
 from ladm.runs.records import Record, ScoredRow
 from ladm.settings.pipeline import SCORES
 from ladm.storage.files import PARTIAL_SUFFIX, io_errors, write_whole
-from ladm.storage.json_object import read_json_object
+from ladm.storage.json_object import damaged_file, read_json_object
 from ladm.storage.output_folder import OutputFolder
 
 TARGET_UNITS = 4096
@@ -68,7 +68,7 @@ class Run:
                 )
             return cls(folder, identity)
         except (ValueError, KeyError, TypeError):
-            raise StorageError(f"{path} is damaged: not a run's identity") from None
+            raise damaged_file(path, "not a run's identity") from None
 
     @classmethod
     def create_or_resume(cls, folder: Path, identity: RunIdentity) -> Run:
@@ -190,13 +190,13 @@ class Run:
             raise IncompleteError(f"{self.folder} is not finished: unit {unit.number} is missing")
         lines, size = read_lines(path, start=unit.start, stop=unit.stop)
         if size != path.stat().st_size:
-            raise StorageError(f"{path} is damaged at byte {size}: a sealed unit ends in the middle of a line")
+            raise damaged_unit(path, "a sealed unit ends in the middle of a line", offset=size)
         if len(lines) != unit.stop - unit.start:
-            raise StorageError(f"{path} is damaged: {len(lines)} rows of {unit.stop - unit.start}")
+            raise damaged_unit(path, f"{len(lines)} rows of {unit.stop - unit.start}")
         for line in lines:
             row = line.record
             if isinstance(row, ScoredRow) and not math.isfinite(row.score):
-                raise StorageError(f"{path} is damaged: row {row.position} has the score {row.score}")
+                raise damaged_unit(path, f"row {row.position} has the score {row.score}")
         return sorted(lines, key=lambda line: line.record.position)
 
 

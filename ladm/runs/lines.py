@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import StorageError
+from ladm.runs.layout import SORTED_FILE
 from ladm.runs.records import Record, record_from_json
 from ladm.storage.files import io_errors
 
@@ -33,6 +34,16 @@ class StoredLine:
     def result(self) -> str:
         """The text from `"index"` on: what a line of the sorted file has behind its rank."""
         return self.text[self.text.index('"index"') :]
+
+
+def damaged_unit(path: Path, problem: str, *, offset: int | None = None) -> StorageError:
+    """The error for a damaged file of a unit, with what to do about it; `offset`: the byte where the damage is."""
+    place = "" if offset is None else f" at byte {offset}"
+    # Without the sorted file the run is unfinished, or the command would take it for one that has all its rows.
+    too = f" and {SORTED_FILE}" if (path.parent.parent / SORTED_FILE).exists() else ""
+    return StorageError(
+        f"{path} is damaged{place}: {problem}; remove it{too}, and the command that made the run scores its rows again"
+    )
 
 
 def encode_object(found: dict[str, Any]) -> bytes:
@@ -74,11 +85,11 @@ def read_lines(path: Path, *, start: int, stop: int) -> tuple[list[StoredLine], 
             break
         decoded = decode_object(line)
         if decoded is None:
-            raise StorageError(f"{path} is damaged at byte {offset}: the line is not as it was written")
+            raise damaged_unit(path, "the line is not as it was written", offset=offset)
         position = decoded[0].get("position")
         if not isinstance(position, int) or not start <= position < stop or position in seen:
             what = "stored twice" if position in seen else "not of this unit"
-            raise StorageError(f"{path} is damaged at byte {offset}: row {position} is {what}")
+            raise damaged_unit(path, f"row {position} is {what}", offset=offset)
         seen.add(position)
         lines.append(_stored(*decoded, path=path, offset=offset))
         offset = end + 1
@@ -97,7 +108,7 @@ def whole_lines(content: bytes, path: Path) -> Iterator[bytes]:
             return
         match = _LINE.fullmatch(line)
         if match is None or zlib.crc32(match[1]) != int(match[2], 16):
-            raise StorageError(f"{path} is damaged at byte {offset}: the line is not as it was written")
+            raise damaged_unit(path, "the line is not as it was written", offset=offset)
         yield line
         offset = end + 1
 
@@ -111,4 +122,4 @@ def _stored(found: dict[str, Any], text: str, *, path: Path, offset: int) -> Sto
     try:
         return StoredLine(record=record_from_json(found), text=text)
     except (KeyError, TypeError):
-        raise StorageError(f"{path} is damaged at byte {offset}: the line does not hold a row") from None
+        raise damaged_unit(path, "the line does not hold a row", offset=offset) from None

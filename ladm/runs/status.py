@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import IncompleteError, StorageError
+from ladm.errors import IncompleteError
 from ladm.runs.claims import units_held
 from ladm.runs.folder import Run
 from ladm.runs.heartbeat import holder_of, is_locked, pulses
 from ladm.runs.layout import UNITS
-from ladm.runs.lines import whole_lines
+from ladm.runs.lines import damaged_unit, whole_lines
 from ladm.runs.results import error_lines
 
 RATE_OVER_UNITS = 64
@@ -81,7 +81,7 @@ def status(run: Run) -> Status:
                 sealed_at.append((path.stat().st_mtime, unit.stop - unit.start))
                 lines = list(whole_lines(path.read_bytes(), path))
                 if len(lines) != unit.stop - unit.start:
-                    raise StorageError(f"{path} is damaged: {len(lines)} rows of {unit.stop - unit.start}")
+                    raise damaged_unit(path, f"{len(lines)} rows of {unit.stop - unit.start}")
                 found.errors.update(_error_types(lines))
     found.rows_a_second = _rate(sorted(sealed_at)[-RATE_OVER_UNITS:])
     if not found.finished:

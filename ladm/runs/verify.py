@@ -15,7 +15,7 @@ import xxhash
 
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, StorageError, count_of
-from ladm.runs.folder import Run, Unit, read_if_there
+from ladm.runs.folder import Run, read_if_there
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import ERRORS_FILE, IDENTITY_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
 from ladm.runs.records import ScoredRow
@@ -52,7 +52,7 @@ def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
     # A rescored run has no units: its results are compared with each other only.
     lines: dict[int, int] = {}
     errors: list[bytes] = []
-    unfinished = False
+    unfinished, is_comparable = False, not run.identity.is_rescored
     holders = run.holder_files() if not run.identity.is_rescored else {}
     for unit in run.units if not run.identity.is_rescored else ():
         try:
@@ -66,13 +66,18 @@ def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
             else:
                 unfinished = True
                 for path in holders.get(unit.number, ()):
-                    _read_open(path, unit)
+                    read_if_there(path, unit)
         except LadmError as error:
+            # The results would seem damaged too if they were compared with the lines that are left.
+            is_comparable = False
             yield Problem.of(error)
     if run.is_finished:
-        yield from _verify_results(run, None if run.identity.is_rescored or unfinished else (lines, errors))
+        yield from _verify_results(run, (lines, errors) if is_comparable and not unfinished else None)
         if unfinished:
-            yield Problem(f"{run.folder} has results, and units of it are missing")
+            yield Problem(
+                f"{run.folder} has results, and units of it are missing; remove {SORTED_FILE}, and the command that "
+                "made the run scores their rows again"
+            )
     try:
         counts_of_run(run)
     except LadmError as error:
@@ -96,13 +101,6 @@ def _verify_added(folder: Path, added: RunIdentity, run: RunIdentity) -> Iterato
         yield Problem(f"{folder} was made from other rows than {folder.parent.parent}; remove it", is_damage=False)
     if not added.has_model_of(run):
         yield Problem(f"{folder} was made with another model than {folder.parent.parent}; remove it", is_damage=False)
-
-
-def _read_open(path: Path, unit: Unit) -> None:
-    try:
-        read_if_there(path, unit)
-    except LadmError as error:
-        raise StorageError(f"{error}; without that file its rows are scored again") from None
 
 
 def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | None) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from ladm.errors import LadmError, StorageError, one_line
+from ladm.errors import LadmError, StorageError, UsageError, one_line
 from ladm.method.grid import Ablation
 from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.runs.folder import Run, require_own_or_empty
@@ -36,7 +36,7 @@ from ladm.runs.results import (
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.runs.sorting import LABELS, RESULT_FIELDS, Staging, sorting, staged_schema, write_sorted
 from ladm.scoring.result import ScoreResult
-from ladm.settings.layers import AFTER_SINKS, parse_layers
+from ladm.settings.layers import AFTER_SINKS, parse_layers, spell_layers
 from ladm.settings.named_scores import NamedScore, named_score
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.runs import RescoreSettings
@@ -53,12 +53,14 @@ _FRONT = re.compile(r'\{"rank": \d+, (.*?"score": )[^,]+', re.DOTALL)
 def rescore(settings: RescoreSettings) -> ScoreResult:
     """Score the rows of `settings.run` again from their stored CDS, into the folder `settings.output`.
 
-    Raises LadmError when the run did not store what is needed, or a profile is for another model or method.
+    Raises UsageError for a layer that the run does not have, and LadmError when the run did not store what is needed,
+    or a profile is for another model or method.
     """
     run, output = Run.read(Path(settings.run)), Path(settings.output)
     require_finished(run)
     require_own_or_empty(output)
     reduction, ablation = _requested(settings, run)
+    _require_layers(reduction, run)
     identity = rescored_identity(
         run.identity, reduction, ablation, source=str(run.folder), profile=settings.profile_path
     )
@@ -102,6 +104,14 @@ def _requested(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation
         return Reduction(how=settings.reduce or own.how, layers=layers, focus=own.focus), form
     # The weights of a profile were fitted to its own reduction; with another one every layer or head counts the same.
     return Reduction(how=settings.reduce or own.how, layers=own.layers, heads=own.heads, focus=own.focus), form
+
+
+def _require_layers(reduction: Reduction, run: Run) -> None:
+    """Raise UsageError for a layer that the run did not score."""
+    absent = sorted(set(reduction.layers) - set(run.identity.layers))
+    if absent:
+        there = spell_layers(run.identity.layers)
+        raise UsageError(f"layer {absent[0]} is not one of {run.folder}, which has layers {there}")
 
 
 def _layers_after_sinks(run: Run) -> tuple[int, ...]:

@@ -20,6 +20,13 @@ from ladm.storage.files import io_errors
 CHECKSUM = "crc32"
 MOST_BYTES = 1 << 28
 """A larger file is refused before it is read: none of ours comes near it, and JSON takes ten times as much memory."""
+_MADE_AGAIN = {
+    "run.json": "score the rows again",
+    "prepare.json": "prepare the documents again",
+    "manifest.json": "select again",
+    "train.json": "train again",
+}
+"""What makes the folder of a file again that cannot be made alone. Here, because commands read each other's files."""
 _LAST_KEY = b',\n "crc32": '
 _DIGITS = re.compile(r"[0-9a-f]{8}")
 
@@ -32,7 +39,7 @@ def read_json_object(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, A
     with io_errors(path, "read"):
         size = path.stat().st_size
         if size > most_bytes:
-            raise StorageError(f"{path} is damaged: it has {size:,} bytes, more than any file of its kind")
+            raise damaged_file(path, f"it has {size:,} bytes, more than any file of its kind")
         return parse_json_object(path.read_bytes(), path=path)
 
 
@@ -42,17 +49,33 @@ def parse_json_object(content: bytes, *, path: Path) -> dict[str, Any]:
         found = json.loads(content)
     # ValueError: no JSON or no UTF-8. RecursionError: lists nested thousands deep.
     except (ValueError, RecursionError) as error:
-        raise StorageError(f"{path} is damaged: {one_line(error)}") from None
+        raise damaged_file(path, _problem_of_json(error)) from None
     if not isinstance(found, dict):
-        raise StorageError(f"{path} is damaged: it does not hold a JSON object")
+        raise damaged_file(path, "it does not hold a JSON object")
     if CHECKSUM in found:
         checksum = found.pop(CHECKSUM)
         if checksum not in (_checksum_of_text(content), _checksum(found)):
-            raise StorageError(f"{path} is damaged: its content does not match its checksum")
+            raise damaged_file(path, "its content does not match its checksum")
     elif found and is_checksum(list(found.values())[-1]):
         # The name of the checksum itself is damaged. Without this check the file would count as one of an old version.
-        raise StorageError(f"{path} is damaged: its last key should be {CHECKSUM}")
+        raise damaged_file(path, f"its last key should be {CHECKSUM}")
     return found
+
+
+def damaged_file(path: Path, problem: str) -> StorageError:
+    """The error for a damaged file, which ends with what to do about it."""
+    again = _MADE_AGAIN.get(path.name)
+    remedy = "or make it again" if again is None else f"or remove {path.parent} and {again}"
+    return StorageError(f"{path} is damaged: {problem}; restore it from a copy, {remedy}")
+
+
+def _problem_of_json(error: Exception) -> str:
+    """What is wrong with a text, without the words of the parser, which mean nothing to whoever has not written it."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno} is not JSON"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return f"it is not JSON: {one_line(error)}"
 
 
 def json_with_checksum(content: Mapping[str, Any]) -> bytes:
