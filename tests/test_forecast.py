@@ -172,5 +172,9 @@ def test_what_a_run_refuses_is_refused(ladm: Command, shard: Path, talking: Path
     assert (result.exit_code, result.stderr.splitlines()[0]) == (
         2, "ladm: how much to select is missing; give --tokens, --documents, --top or --min-score"
     )  # fmt: skip
+    result = ladm(*words, "--tokens", "3k", "--length", "128", "--signals", "prolong")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1, "ladm: no row of the documents looked at can be scored: too_short 12"
+    )  # fmt: skip
     result = ladm("run", "-", *words[2:], "--tokens", "3k")
     assert (result.exit_code, "cannot read standard input" in result.stderr) == (2, True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ladm.corpus.prepare import PreparedRows
 from ladm.corpus.rows import open_rows
+from ladm.errors import LadmError
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
 from ladm.pipeline.job import JobFolder, with_absolute_places
@@ -98,7 +99,13 @@ def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
     assert sample is not None
     made = rows_of_sample(job, sample, work=work)
     size = corpus_size(found.sources, sample.looked_at)
-    scoring = dry_run(score_settings(job, rows=str(made.prepared.folder), output=str(work / SCORES)), echo=echo)
+    rows_folder = str(made.prepared.folder)
+    try:
+        scoring = dry_run(score_settings(job, rows=rows_folder, output=str(work / SCORES)), echo=echo)
+    except LadmError as error:
+        # The folder is gone when the message is read.
+        error.args = (str(error).replace(rows_folder, "the documents looked at"),)
+        raise
     looked_at = sum(made.documents.values())
     documents = Documents(
         number=size.documents if isinstance(size, CorpusSize) else None,
