@@ -16,6 +16,7 @@ from test_columns import add_signal
 from ladm.calibration.estimates import auc
 from ladm.comparison.agreement import (
     best_inside_domains,
+    is_constant,
     overlap,
     ranks_inside_domains,
     spearman_inside_domains,
@@ -61,6 +62,7 @@ def test_agreement_by_hand() -> None:
     best_a, best_b = (best_inside_domains(values, codes, share=0.67) for values in (a, b))
     assert best_a.tolist() == [False, True, True, False, True, True]
     assert overlap(best_a, best_b) == 0.5
+    assert [is_constant(np.array(each)) for each in ([2.0, NAN, 2.0], [NAN], [2.0, 3.0])] == [True, True, False]
     with_nan = np.array([NAN, 2.0, NAN, NAN, NAN, NAN])
     assert best_inside_domains(with_nan, codes, share=1.0).tolist() == [False, True, False, False, False, False]
 

@@ -14,12 +14,15 @@ from conftest import SMALL, read_lines, read_object, topical_rows
 
 from ladm.corpus.rows import open_rows
 from ladm.corpus.tokenization import plain_tokenizer, spell
+from ladm.explain.chosen_documents import choose_documents
 from ladm.explain.inspected_document import read_inspected, write_inspected
 from ladm.method.attribution import column_weights, pair_parts, strongest, token_focus
 from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, wanted_JN
 from ladm.method.grid import span_grid
 from ladm.method.pfs_torch import Focus
 from ladm.method.reduction import Reduction, reduce_cds
+from ladm.runs.folder import Run
+from ladm.settings.runs import InspectSettings
 
 
 @pytest.mark.parametrize("variant", ["released", "paper"])
@@ -167,9 +170,20 @@ def test_documents_are_chosen_by_their_index(ladm: Any, scored: Path) -> None:
     assert [one["index"] for one in inspected(scored)] == [1, 4]
     result = ladm("inspect", scored, "--index", "4", "--index", "x")
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: no document of {scored} with the index 'x' has a score; its errors.jsonl lists the rows without "
-        "one, with the reasons\n",
+        1, f"ladm: no document of {scored} with the index or id 'x' has a score; its errors.jsonl lists the rows "
+        "without one, with the reasons\n",
     )  # fmt: skip
+
+
+def test_a_name_is_an_index_or_else_an_id(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, [400] * 4)
+    ids = ["perl-5", "0", "twice", "twice"]
+    run = tmp_path / "run"
+    folder = save_rows([row | {"index": k, "id": name} for k, (row, name) in enumerate(zip(rows, ids, strict=True))])
+    assert ladm("score", folder, *SMALL, "--signals", "cds", "--output", run).exit_code == 0
+    for name, expected in (("perl-5", {0}), ("0", {0}), ("1", {1}), ("twice", {2, 3})):
+        chosen = choose_documents(Run.read(run), InspectSettings(run=str(run), index=(name,)))
+        assert {document.index for document in chosen} == expected
 
 
 def test_a_valid_file_is_not_written_again(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +238,7 @@ def test_the_number_of_documents_is_limited(ladm: Any, scored: Path, monkeypatch
     monkeypatch.setattr("ladm.explain.chosen_documents.MOST_INSPECTED", 1)
     result = ladm("inspect", scored, "--top", "2")
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: more than 1 documents of {scored} have such an index; choose others, or use --top\n",
+        1, f"ladm: more than 1 documents of {scored} have such an index or id; choose others, or use --top\n",
     )  # fmt: skip
 
 

@@ -59,6 +59,12 @@ def overlap(taken_N: npt.NDArray[np.bool_], other_N: npt.NDArray[np.bool_]) -> f
     return int((taken_N & other_N).sum()) / most if most else float("nan")
 
 
+def is_constant(values_N: Floats) -> bool:
+    """Has every document that has a value the same one? What a selection by it takes is then decided by ties alone."""
+    known = values_N[~np.isnan(values_N)]
+    return len(known) == 0 or bool((known == known[0]).all())
+
+
 def _parts(codes_N: Codes) -> Sequence[npt.NDArray[np.int64]]:
     """The places of the documents of each domain."""
     # Stable, so that the documents of a domain keep their order, which decides ties.

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ladm.comparison.agreement import (
     best_inside_domains,
+    is_constant,
     overlap,
     ranks_inside_domains,
     spearman_inside_domains,
@@ -63,6 +64,7 @@ def compare(settings: CompareSettings) -> Comparison:
         name: best_inside_domains(values_N, columns.codes_N, share=settings.top / 100)
         for name, values_N in columns.values.items()
     }
+    constant = {name for name, values_N in columns.values.items() if is_constant(values_N)}
     # A correlation of 200,000 documents is known to a third decimal, and every pair of columns costs two sorts.
     every = max(1, -(-len(columns.positions_N) // MOST_CORRELATED))
     sampled = slice(None, None, every)
@@ -73,7 +75,7 @@ def compare(settings: CompareSettings) -> Comparison:
             b=b,
             spearman=spearman(columns.values[a][sampled], columns.values[b][sampled]),
             inside_domains=spearman_inside_domains(columns.values[a][sampled], columns.values[b][sampled], codes_S),
-            overlap=overlap(taken[a], taken[b]),
+            overlap=float("nan") if {a, b} & constant else overlap(taken[a], taken[b]),
         )
         for a, b in combinations(columns.values, 2)
     ]

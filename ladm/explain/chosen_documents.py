@@ -16,17 +16,21 @@ _COLUMNS = ["rank", "position", "score", "num_tokens", "index", "meta"]
 
 
 def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument]:
-    """The best and worst documents and those named by their index, best first, each once.
+    """The best and worst documents and those named by their index or id, best first, each once.
 
-    Raises LadmError for an index that no document with a score has, and for an index that too many have.
+    A name is taken for an id where no document has it as its index. Raises LadmError for a name that no document with a
+    score has, and for one that too many have.
     """
-    column = _cds_column(run)
+    column, has_ids = _cds_column(run), "id" in columns_of(run.folder)
     indices = set(settings.index)
     chosen: dict[int, ScoredDocument] = {}
     found_indices: set[str] = set()
+    # Whether a name is an index is known at the end of the file only.
+    by_id: dict[str, list[ScoredDocument]] = {}
     # The worst documents are the last of the file, whatever its length: a queue that forgets all but the last.
     last: deque[ScoredDocument] = deque(maxlen=settings.last)
-    for batch in score_batches(run.folder, [*_COLUMNS, *([column] if column else [])]):
+    more = [*([column] if column else []), *(["id"] if has_ids else [])]
+    for batch in score_batches(run.folder, [*_COLUMNS, *more]):
         best_rank = batch["rank"][0].as_py()
         # Without names to look for, only the first batches are worth turning into Python objects.
         searched = batch if indices or best_rank <= settings.first else batch.slice(0, 0)
@@ -35,23 +39,34 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
             if rank <= settings.first or label in indices:
                 (chosen[rank],) = _documents(batch.slice(k, 1), column)
                 found_indices.add(label)
-        if len(chosen) > MOST_INSPECTED:
-            raise LadmError(
-                f"more than {MOST_INSPECTED} documents of {run.folder} have such an index; choose others, or use --top"
-            )
+        for k, name in enumerate(searched["id"].to_pylist() if has_ids and indices else ()):
+            if name in indices and len(by_id.setdefault(name, [])) <= MOST_INSPECTED:
+                by_id[name] += _documents(batch.slice(k, 1), column)
+        _require_few(run, chosen)
         last.extend(_documents(batch.slice(max(0, len(batch) - settings.last)), column))
         if not (settings.last or indices) and len(chosen) == settings.first:
             break
-    if indices - found_indices:
-        raise LadmError(
-            f"no document of {run.folder} with the index {sorted(indices - found_indices)[0]!r} has a score; its "
-            "errors.jsonl lists the rows without one, with the reasons"
-        )
+    for name in sorted(indices - found_indices):
+        if name not in by_id:
+            raise LadmError(
+                f"no document of {run.folder} with the index or id {name!r} has a score; its errors.jsonl lists the "
+                "rows without one, with the reasons"
+            )
+        chosen |= {document.rank: document for document in by_id[name]}
+        _require_few(run, chosen)
     # By rank, so that a document of a short run that is among the best and the worst occurs once.
     chosen |= {document.rank: document for document in last}
     if not chosen:
         raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl has the reasons")
     return [chosen[rank] for rank in sorted(chosen)]
+
+
+def _require_few(run: Run, chosen: dict[int, ScoredDocument]) -> None:
+    if len(chosen) > MOST_INSPECTED:
+        raise LadmError(
+            f"more than {MOST_INSPECTED} documents of {run.folder} have such an index or id; choose others, or "
+            "use --top"
+        )
 
 
 def _cds_column(run: Run) -> str | None:
@@ -61,6 +76,5 @@ def _cds_column(run: Run) -> str | None:
 
 
 def _documents(batch: pa.RecordBatch, column: str | None) -> list[ScoredDocument]:
-    return [
-        ScoredDocument(cds=values.pop(column) if column else None, **values) for values in batch.to_pylist()
-    ]  # fmt: skip
+    rows = batch.select([*_COLUMNS, *([column] if column else [])]).to_pylist()
+    return [ScoredDocument(cds=values.pop(column) if column else None, **values) for values in rows]

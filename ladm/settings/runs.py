@@ -106,7 +106,7 @@ class InspectSettings(Settings):
         at_least=0,
     )
     index: tuple[str, ...] = setting(
-        (), "The document with this index; may be repeated.", section=DOCUMENTS, metavar="INDEX"
+        (), "The document with this index, or else id; may be repeated.", section=DOCUMENTS, metavar="INDEX|ID"
     )
     rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
     model: str | None = model_setting("The model that scored them.", default=None, unset="where RUN found it")
