@@ -7,8 +7,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ladm.corpus.rows import open_rows
 from ladm.modeling.facts import model_facts
 from ladm.modeling.model_files import hub_name
 from tests.conftest import GOLDEN, SMALL, topical_rows
@@ -215,6 +217,33 @@ def test_a_dry_run_times_three_rows_and_writes_nothing(
     ):
         assert words in result.stdout
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_prepared_rows_with_a_flipped_bit_are_refused(ladm: Any, talking: Path, tmp_path: Path) -> None:
+    documents, rows = tmp_path / "d.jsonl", tmp_path / "rows"
+    text = " ".join(f"w{k % 300}" for k in range(600))
+    documents.write_text(json.dumps({"text": text, "meta": {"pile_set_name": "A"}}) + "\n")
+    assert ladm("prepare", documents, "--tokenizer", talking, "--length", "512", "-o", rows).exit_code == 0
+    (path,) = (rows / "train").glob("*.arrow")
+    whole, ids = path.read_bytes(), np.array(open_rows(str(rows)).read(0, 1)[0].raw_ids)
+    # The last id of the row, which stays one of the vocabulary.
+    at = next(
+        whole.find(kind.tobytes()) + kind.nbytes
+        for kind in (ids.astype("<i4"), ids.astype("<i8"))
+        if kind.tobytes() in whole
+    )
+    at -= 4 if ids.astype("<i4").tobytes() in whole else 8
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    small = ("--model", talking, *SMALL[2:], "-o", tmp_path / "run")
+    result = ladm("score", rows, *small)
+    assert (result.exit_code, last(result)) == (
+        74,
+        f"ladm: {rows} is damaged or was changed since ladm prepare wrote it; remove it and prepare it again",
+    )
+    record = json.loads((rows / "prepare.json").read_text())
+    del record["xxh3_128"], record["crc32"]
+    (rows / "prepare.json").write_text(json.dumps(record))
+    assert ladm("score", rows, *small).exit_code == 0
 
 
 def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: Path) -> None:

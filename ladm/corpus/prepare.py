@@ -24,6 +24,8 @@ from ladm.corpus.duplicates import TokenCounts, count_tokens
 from ladm.corpus.missing_keys import require_keys
 from ladm.corpus.other_stages import require_documents
 from ladm.corpus.prepare_identity import identity_of, require_same_preparation, with_digest_of_today
+from ladm.corpus.row_identity import PREPARED, PREPARED_DIGEST
+from ladm.corpus.rows import open_rows
 from ladm.corpus.sealing import NoProgress, Progress, SealedBlocks, seal_blocks
 from ladm.corpus.sources import find_sources
 from ladm.corpus.tokenization import Tokenizer, load_tokenizer
@@ -37,7 +39,7 @@ from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 
 __all__ = ["REASONS", "PreparedRows", "Progress", "has_sealed_rows", "prepare"]
 
-RECORD_FILE = "prepare.json"
+RECORD_FILE = PREPARED
 WORK_FOLDER = ".preparing"
 BAD_FILES = "bad_files.json"
 
@@ -200,6 +202,8 @@ def _finish(
         "bad_files": bad_files,
         "copies": copies,
         "all_read": sealed.all_read,
+        # A bit of the data set that flips later would give a wrong score, and no error.
+        PREPARED_DIGEST: open_rows(str(output)).identity()["xxh3_128"],
     }
     # The record last: it is what makes the folder finished, whenever a stop comes.
     with io_errors(output, "write"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,8 +17,26 @@ import pyarrow.compute as pc
 import xxhash
 
 from ladm.corpus.row import is_integer_list
+from ladm.errors import StorageError
+from ladm.storage.json_object import read_json_object
 
 META = "meta"
+PREPARED = "prepare.json"
+"""What `ladm prepare` writes beside its rows."""
+PREPARED_DIGEST = "xxh3_128"
+"""Its key for the digest of all of them."""
+
+
+def require_as_prepared(name: str, digest: str) -> None:
+    """Raise StorageError where `ladm prepare` recorded another digest of all rows of the data set `name`.
+
+    Rows of another origin, and of an earlier version, have none.
+    """
+    path = Path(name) / PREPARED
+    if path.is_file() and read_json_object(path).get(PREPARED_DIGEST) not in (None, digest):
+        raise StorageError(
+            f"{name} is damaged or was changed since ladm prepare wrote it; remove it and prepare it again"
+        )
 
 
 class RowDigests:

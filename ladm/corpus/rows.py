@@ -18,7 +18,7 @@ import xxhash
 from ladm.corpus.data_set import is_name, is_whole_number, load_split, reading_rows
 from ladm.corpus.meta import jsonable, look_up
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
-from ladm.corpus.row_identity import RowDigests
+from ladm.corpus.row_identity import RowDigests, require_as_prepared
 from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, RowError
 from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NAME_COLUMNS
@@ -226,6 +226,8 @@ class Rows:
                 with reading_rows(self.name):
                     carried = {} if self._carried is None else self._carried[start:stop]
                     digests.add(carried, self._ids[start:stop]["input_ids"].combine_chunks())
+            if count == len(self._dataset):
+                require_as_prepared(self.name, digests.rows)
             self._digested[count] = digests
         return self._digested[count]
 

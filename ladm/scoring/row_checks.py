@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ladm.corpus.row_identity import PREPARED
 from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import TokenizerError, load_tokenizer
 from ladm.errors import LadmError, UsageError
@@ -20,7 +21,6 @@ from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import CDS, PROLONG
 from ladm.storage.json_object import read_json_object
 
-PREPARED = "prepare.json"
 _DOCUMENTS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".ndjson", ".parquet", ".txt", ".csv")
 _OUTPUTS = {"ladm score": " -o run", "ladm calibrate": " -o profile.yaml"}
 """What the commands need at their end that a suggestion must have too."""
