@@ -45,7 +45,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
 COMMON = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "8")
 
 
-@pytest.mark.parametrize("search", ["layers", pytest.param("heads", marks=pytest.mark.slow), "signed"])
+@pytest.mark.parametrize(
+    "search", [pytest.param("layers", marks=pytest.mark.slow), pytest.param("heads", marks=pytest.mark.slow), "signed"]
+)
 def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_path: Path, search: str) -> None:
     profile = tmp_path / "p.yaml"
     command = ("calibrate", *COMMON, "--rows", rows, "--output", profile, "--exclude-domain", "lists")
@@ -184,6 +186,7 @@ def windowed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
+@pytest.mark.slow
 def test_layers_with_a_window_are_left_out(ladm: Command, rows: str, windowed: str, tmp_path: Path) -> None:
     common = ("--model", windowed, "--rows", rows, "--span-tokens", "8", "--dtype", "float32")
     result = ladm("calibrate", *common, "--output", tmp_path / "p.yaml")

@@ -359,6 +359,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_only_watches_workers_imports_no_torch(tmp_path: Path, short_rows: str) -> None:
     (tmp_path / "supervisor.py").write_text(WATCHER)
     words = [sys.executable, str(tmp_path / "supervisor.py"), short_rows, str(GOLDEN), str(tmp_path / "run")]

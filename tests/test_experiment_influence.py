@@ -59,6 +59,7 @@ def measured(folder: Path, *more: str) -> list[dict[str, Any]]:
     return tables.read_rows(folder)
 
 
+@pytest.mark.slow
 def test_influence_is_the_preconditioned_inner_product(pack: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -154,6 +155,7 @@ def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> Non
     assert set(results) == {"rows with every score", "rows with every score and no fault", "preconditioner"}
 
 
+@pytest.mark.slow
 def test_a_table_has_the_rows_that_lack_a_part_too(pack: Path) -> None:
     whole = measured(pack)
     (pack / "columns.jsonl").write_text(json.dumps({"id": "0", "cds": [0.1, 0.2]}) + "\n")

@@ -136,6 +136,7 @@ def test_with_q_the_results_alone_are_printed(
     assert (both.exit_code, both.stderr) == (2, "ladm: -q and -v contradict each other; give one of them\n")
 
 
+@pytest.mark.slow
 def test_in_a_log_file_progress_is_plain_lines_and_v_adds_the_libraries(
     commands: dict[str, tuple[Any, ...]], tmp_path: Path
 ) -> None:

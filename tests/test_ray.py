@@ -175,6 +175,7 @@ def test_a_signal_is_heard(cluster: Any, save_rows: Any, golden: Any, tmp_path: 
     assert said.splitlines()[-1].startswith("ladm: stopped by SIGTERM; finished rows are safe in ")
 
 
+@pytest.mark.slow
 def test_actors_never_import_modules_of_the_working_folder(
     cluster: Any, save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ def shell(script: str, *arguments: Any, **environment: Any) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | own, cwd="/")
 
 
-@pytest.mark.parametrize("number", [9, 11])
+@pytest.mark.parametrize("number", [9, pytest.param(11, marks=pytest.mark.slow)])
 def test_reference_equals_the_released_code(
     save_rows: Any, golden: dict[str, Any], tmp_path: Path, number: int
 ) -> None:
@@ -109,6 +109,7 @@ def stand_in(save_rows: Any, golden: dict[str, Any], tmp_path: Path) -> dict[str
     }
 
 
+@pytest.mark.slow
 def test_published_scores_are_compared_with_a_run(
     stand_in: dict[str, Any], golden: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ from ladm.errors import StorageError
 from ladm.runs.folder import Run
 
 
-@pytest.mark.parametrize(("workers", "kills"), [(1, 8), pytest.param(2, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("workers", "kills"), [(1, 4), pytest.param(2, 2, marks=pytest.mark.slow)])
 def test_kills_inside_a_run(tmp_path: Path, save_rows: Any, workers: int, kills: int) -> None:
     rows = open_rows(save_rows(fake_rows(600)))
     found = kill_again_and_again(tmp_path, rows, kills=kills, seed=1, workers=workers)
