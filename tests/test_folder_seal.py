@@ -34,5 +34,5 @@ def test_a_sealed_folder(tmp_path: Path, algorithm: str) -> None:
             )
         path.write_text(path.name)
     (tmp_path / "seal").write_text("{")
-    with pytest.raises(StorageError, match="seal is damaged: .*; remove it"):
+    with pytest.raises(StorageError, match="seal is damaged or cannot be read; remove it"):
         require_undamaged(tmp_path, seal="seal", remedy="remove it")

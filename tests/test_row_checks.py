@@ -238,7 +238,8 @@ def test_prepared_rows_with_a_flipped_bit_are_refused(ladm: Any, talking: Path, 
     result = ladm("score", rows, *small)
     assert (result.exit_code, last(result)) == (
         74,
-        f"ladm: {rows} is damaged or was changed since ladm prepare wrote it; remove it and prepare it again",
+        f"ladm: {rows} is damaged or was changed since ladm prepare wrote it; remove it and prepare it again, or copy "
+        "it without prepare.json if it was changed on purpose",
     )
     record = json.loads((rows / "prepare.json").read_text())
     del record["xxh3_128"], record["crc32"]

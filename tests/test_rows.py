@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from datasets import Dataset, DatasetDict, Features, LargeList, List, Value, con
 
 from ladm.corpus.rows import Row, open_rows, token_ids
 from ladm.errors import LadmError, RowError, StorageError
+from ladm.storage.json_object import json_with_checksum
 
 DATA = [{"input_ids": [k, k + 1, 3], "index": 10 + k, "chunked_index": k % 2, "meta": {"d": "x"}} for k in range(9)]
 
@@ -172,3 +174,15 @@ def test_a_column_comes_in_batches_that_end_with_the_rows(tmp_path: Path, monkey
     assert list(rows.column_batches("index")) == [[10, 11, 12], [13, 14, 15], [16]]
     with pytest.raises(LadmError, match="has no column other"):
         list(rows.column_batches("other"))
+
+
+def test_rows_that_prepare_replaces_while_they_are_open_are_not_damaged(save_rows: Any, tmp_path: Path) -> None:
+    """The old files are still mapped, and prepare.json speaks of the new ones."""
+    folder = Path(save_rows([{"input_ids": [k, k + 1], "index": k} for k in range(3)]))
+    rows = open_rows(str(folder))
+    grown = Path(shutil.move(folder, tmp_path / "old"))
+    shutil.copytree(grown, folder)
+    (folder / "prepare.json").write_bytes(json_with_checksum({"xxh3_128": "of other rows"}))
+    assert rows.identity()["rows"] == 3
+    with pytest.raises(StorageError, match="is damaged or was changed"):
+        open_rows(str(folder)).identity()

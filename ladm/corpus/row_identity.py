@@ -35,7 +35,8 @@ def require_as_prepared(name: str, digest: str) -> None:
     path = Path(name) / PREPARED
     if path.is_file() and read_json_object(path).get(PREPARED_DIGEST) not in (None, digest):
         raise StorageError(
-            f"{name} is damaged or was changed since ladm prepare wrote it; remove it and prepare it again"
+            f"{name} is damaged or was changed since ladm prepare wrote it; remove it and prepare it again, or copy it "
+            f"without {PREPARED} if it was changed on purpose"
         )
 
 

@@ -226,7 +226,8 @@ class Rows:
                 with reading_rows(self.name):
                     carried = {} if self._carried is None else self._carried[start:stop]
                     digests.add(carried, self._ids[start:stop]["input_ids"].combine_chunks())
-            if count == len(self._dataset):
+            # Of files that were replaced since they were opened, prepare.json says nothing about these.
+            if count == len(self._dataset) and file_states(self.files) == self.files:
                 require_as_prepared(self.name, digests.rows)
             self._digested[count] = digests
         return self._digested[count]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
-from ladm.errors import LadmError
+from ladm.errors import LackOfMemoryError, LadmError
 from ladm.storage.file_states import FileStates
 
 
@@ -31,10 +31,20 @@ class RowsFingerprint:
 
     def require_same(self, _changed: Sequence[str]) -> None:
         """Raise LadmError where the files hold other rows now; more rows behind them are no others."""
-        if not open_rows(self.name).begin_with(self.data, content=self.content):
+        try:
+            are_same = open_rows(self.name).begin_with(self.data, content=self.content)
+        except LackOfMemoryError:
+            raise
+        except LadmError as error:
+            # Such as a folder that ladm prepare is writing again at this moment.
+            raise type(error)(
+                f"{self.label} cannot be read now ({error}); what was stored stays, and once they are whole the same "
+                "command goes on"
+            ) from None
+        if not are_same:
             raise LadmError(
                 f"{self.label} were changed while they were read; no score of the changed rows was stored: with the "
-                "rows as they were the same command goes on, and for the changed ones give another --output"
+                "rows as they were the same command goes on, and changed rows need a run of their own"
             )
 
 

@@ -14,7 +14,7 @@ from ladm.corpus.blocks import Counts
 from ladm.corpus.documents import text_at
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.rows import open_rows
-from ladm.errors import LadmError, count_of
+from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
 from ladm.pipeline.look import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags
 from ladm.progress import silent
 from ladm.selection.subset import WINDOWS_PER_DOCUMENT
@@ -63,6 +63,8 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
     settings = replace(whole, sources=(str(file),), hub_config=None, split=None, limit=None)
     try:
         prepared = prepare(settings, echo=silent)
+    except (StorageError, LackOfMemoryError, UsageError):
+        raise
     except LadmError as error:
         raise LadmError(f"of {count_of(len(chosen), 'document')} looked at: {error}") from None
     counts: Counts = Counter(prepared.counts) + dropped

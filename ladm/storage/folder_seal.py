@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ladm.errors import StorageError
+from ladm.errors import LadmError, StorageError
 from ladm.storage.digests import file_sha256, file_xxh3
 from ladm.storage.files import io_errors, write_whole
 from ladm.storage.json_object import json_with_checksum, read_json_object
@@ -24,12 +24,13 @@ def require_undamaged(folder: Path, *, seal: str, remedy: str) -> None:
     """Raise StorageError, which ends with the remedy, for a sealed folder with a file that is not as it was written."""
     try:
         written = read_json_object(folder / seal)
-        for name, digest in written.items():
-            path = folder / name
-            if not path.is_file() or _digest_like(path, digest) != digest:
-                raise StorageError(f"{path} is damaged or missing: it does not match its digest in {seal}")
-    except StorageError as error:
-        raise StorageError(f"{error}; {remedy}") from None
+    except LadmError:
+        # The general remedy, to make the file again, would seal whatever is there.
+        raise StorageError(f"{folder / seal} is damaged or cannot be read; {remedy}") from None
+    for name, digest in written.items():
+        path = folder / name
+        if not path.is_file() or _digest_like(path, digest) != digest:
+            raise StorageError(f"{path} is damaged or missing: it does not match its digest in {seal}; {remedy}")
 
 
 def _digest_like(path: Path, digest: object) -> str:

@@ -112,6 +112,8 @@ class WorkerTracker:
             if event.line not in self._warned:
                 self._warned.add(event.line)
                 self._warn(event.line)
+            # Reading a large model or corpus takes longer than the slowest batch: allow for it as for a start.
+            worker.warm = False
         elif isinstance(event, UnitSealed):
             assert worker.assignment is not None
             self._source.sealed(worker.assignment)
