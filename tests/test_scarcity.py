@@ -122,6 +122,8 @@ def test_a_full_pipe_and_a_full_disk_behind_standard_output(run: Path) -> None:
     assert (done.returncode, done.stderr) == (141, "")
     if os.path.exists("/dev/full"):
         with open("/dev/full", "w") as full:
-            done = ladm("status", run, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+            # With a buffer, as Python has it unless the user's environment says otherwise.
+            buffered = {"PYTHONUNBUFFERED": None}
+            done = ladm("status", run, capture_output=False, stdout=full, stderr=subprocess.PIPE, env=buffered)
         message = "ladm: cannot write to standard output: No space left on device\n"
         assert (done.returncode, done.stderr) == (74, message)

@@ -21,7 +21,7 @@ from ladm.cli.pipeline import run as run_job
 from ladm.cli.runs import annotate, inspect, report, rescore, status, verify
 from ladm.cli.scoring import score
 from ladm.cli.selection import select
-from ladm.cli.terminal import show
+from ladm.cli.terminal import drop_output, show
 from ladm.cli.training import train
 from ladm.errors import (
     EXIT_ERROR,
@@ -69,6 +69,14 @@ class _Program(CommandGroup):
         except click.Abort:
             show("ladm: stopped by Ctrl-C", err=True)
             sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            drop_output()
+            sys.exit(EXIT_PIPE)
+        except OSError as error:
+            # Of the help and the version, which click prints before there is a command.
+            drop_output()
+            show(f"ladm: cannot write to standard output: {error.strerror or error}", err=True)
+            sys.exit(EXIT_IO)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -86,10 +94,11 @@ class _Program(CommandGroup):
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
         except BrokenPipeError:
-            # The reader has closed the pipe. Python flushes standard output when it ends, and would fail on it again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader has closed the pipe.
+            drop_output()
             sys.exit(EXIT_PIPE)
         except OSError as error:
+            drop_output()
             show(f"ladm: {one_line(error)}", err=True)
             sys.exit(EXIT_IO)
         except Exception as error:

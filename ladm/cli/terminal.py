@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -55,7 +56,14 @@ def show(line: str, *, err: bool = False) -> None:
     except OSError as error:
         if err:
             raise
+        drop_output()
         raise StorageError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+def drop_output() -> None:
+    """Lead the rest of standard output nowhere: Python flushes it when it ends, and would fail on it again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(line: str) -> None:
