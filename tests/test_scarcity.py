@@ -120,10 +120,15 @@ def test_a_full_pipe_and_a_full_disk_behind_standard_output(run: Path) -> None:
     with os.fdopen(writing, "w") as pipe:
         done = ladm("status", run, "--json", capture_output=False, stdout=pipe, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (141, "")
-    if os.path.exists("/dev/full"):
+    if not os.path.exists("/dev/full"):
+        return
+    # With a buffer, as Python has it unless the user's environment says otherwise.
+    buffered = {"PYTHONUNBUFFERED": None}
+    for words, what in (
+        (("status", run), "write to standard output"),
+        (("--version",), "write"),
+        (("top", "-h"), "write"),
+    ):
         with open("/dev/full", "w") as full:
-            # With a buffer, as Python has it unless the user's environment says otherwise.
-            buffered = {"PYTHONUNBUFFERED": None}
-            done = ladm("status", run, capture_output=False, stdout=full, stderr=subprocess.PIPE, env=buffered)
-        message = "ladm: cannot write to standard output: No space left on device\n"
-        assert (done.returncode, done.stderr) == (74, message)
+            done = ladm(*words, capture_output=False, stdout=full, stderr=subprocess.PIPE, env=buffered)
+        assert (done.returncode, done.stderr) == (74, f"ladm: cannot {what}: No space left on device\n")

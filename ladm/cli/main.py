@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -69,14 +69,9 @@ class _Program(CommandGroup):
         except click.Abort:
             show("ladm: stopped by Ctrl-C", err=True)
             sys.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            drop_output()
-            sys.exit(EXIT_PIPE)
         except OSError as error:
             # Of the help and the version, which click prints before there is a command.
-            drop_output()
-            show(f"ladm: cannot write to standard output: {error.strerror or error}", err=True)
-            sys.exit(EXIT_IO)
+            _exit_for(error)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -93,14 +88,8 @@ class _Program(CommandGroup):
         # Click's own way out of a command: `main` turns these into messages.
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
-        except BrokenPipeError:
-            # The reader has closed the pipe.
-            drop_output()
-            sys.exit(EXIT_PIPE)
         except OSError as error:
-            drop_output()
-            show(f"ladm: {one_line(error)}", err=True)
-            sys.exit(EXIT_IO)
+            _exit_for(error)
         except Exception as error:
             if os.environ.get("LADM_DEBUG"):
                 raise
@@ -123,6 +112,16 @@ class _Program(CommandGroup):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         write_epilog(formatter, EXAMPLES)
+
+
+def _exit_for(error: OSError) -> NoReturn:
+    """End for a file or stream that nothing below could deal with, without a line where the reader has left."""
+    drop_output()
+    if isinstance(error, BrokenPipeError):
+        sys.exit(EXIT_PIPE)
+    # Only an error of writing to an open file, such as standard output, names no file.
+    show(f"ladm: {one_line(error) if error.filename else f'cannot write: {error.strerror or error}'}", err=True)
+    sys.exit(EXIT_IO)
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
