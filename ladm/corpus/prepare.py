@@ -39,7 +39,6 @@ from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 
 __all__ = ["REASONS", "PreparedRows", "Progress", "has_sealed_rows", "prepare"]
 
-RECORD_FILE = PREPARED
 WORK_FOLDER = ".preparing"
 BAD_FILES = "bad_files.json"
 
@@ -125,12 +124,12 @@ def _start(folder: OutputFolder, work: Path, identity: dict[str, Any], tokenizer
 
 def has_sealed_rows(output: Path) -> bool:
     """Is anything there that a preparation with other settings could not use?"""
-    return (output / RECORD_FILE).is_file() or any((output / WORK_FOLDER).glob("*.parquet"))
+    return (output / PREPARED).is_file() or any((output / WORK_FOLDER).glob("*.parquet"))
 
 
 def _finished(output: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> PreparedRows | None:
     """The rows that are there. Raises LadmError where they were made with something else, or are more than wanted."""
-    path = output / RECORD_FILE
+    path = output / PREPARED
     if not path.is_file():
         return None
     record = read_json_object(path)
@@ -191,7 +190,7 @@ def _finish(
         raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}{remedy}")
     with io_errors(output, "write"):
         # First: until the new record is written, a folder whose data set is being replaced is not finished.
-        (output / RECORD_FILE).unlink(missing_ok=True)
+        (output / PREPARED).unlink(missing_ok=True)
     assemble(output, blocks, rows=rows, windows=settings.most_windows != 1)
     tokens, copies = count_tokens(blocks, rows=rows, width=width), count_copies(blocks, rows=rows)
     record = {
@@ -207,7 +206,7 @@ def _finish(
     }
     # The record last: it is what makes the folder finished, whenever a stop comes.
     with io_errors(output, "write"):
-        write_whole(output / RECORD_FILE, [json_with_checksum(record)])
+        write_whole(output / PREPARED, [json_with_checksum(record)])
         # Blocks of a part of the corpus are what a greater --limit goes on from.
         leftover = output / WORK_FOLDER / "cache" if not sealed.all_read else output / WORK_FOLDER
         shutil.rmtree(leftover, ignore_errors=True)

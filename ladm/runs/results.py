@@ -119,12 +119,12 @@ def error_lines(folder: Path) -> Iterator[dict[str, Any]]:
         raise StorageError(f"{path} is damaged; {REMEDY}") from None
 
 
-def score_batches(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def score_batches(folder: Path, columns: list[str], *, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
     """The same in batches, in the order of the file: best first."""
     path = folder / PARQUET_FILE
     file = open_scores(folder)
     with reading_parquet(path, remedy=REMEDY):
-        batches = file.iter_batches(BATCH_ROWS, columns=columns)
+        batches = file.iter_batches(rows, columns=columns)
     while True:
         # Not around the yield: an error of whoever uses the batch is no damage of the file.
         with reading_parquet(path, remedy=REMEDY):

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 
 from ladm.errors import LadmError, StorageError, UsageError, one_line
@@ -25,12 +24,12 @@ from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
 from ladm.runs.new_identity import rescored_identity
 from ladm.runs.results import (
-    REMEDY,
     columns_of,
     lists_as_matrix,
     open_scores,
     require_digest,
     require_finished,
+    score_batches,
     summarise,
 )
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
@@ -40,7 +39,6 @@ from ladm.settings.layers import AFTER_SINKS, parse_layers, spell_layers
 from ladm.settings.named_scores import NamedScore, named_score
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.runs import RescoreSettings
-from ladm.storage.checked_parquet import reading_parquet
 from ladm.storage.files import io_errors, write_whole
 from ladm.storage.locks import locked
 
@@ -158,13 +156,12 @@ def _column(run: Run, reduction: Reduction, ablation: Ablation) -> str:
 def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
     """The rows of the run with their new scores, ready to be sorted."""
     stored_layers = run.identity.layers
-    source, digest = open_scores(run.folder), xxhash.xxh3_128()
-    columns = [(field.name, field.type) for field in source.schema_arrow if field.name not in RESULT_FIELDS]
-    schema = staged_schema(columns)
+    stored, digest = open_scores(run.folder).schema_arrow, xxhash.xxh3_128()
+    schema = staged_schema([(field.name, field.type) for field in stored if field.name not in RESULT_FIELDS])
     try:
         with Staging(staged, schema) as writer:
             lines = _lines(run, digest)
-            for batch in _batches(source, run):
+            for batch in score_batches(run.folder, stored.names, rows=ROWS_AT_A_TIME):
                 cds_BL = lists_as_matrix(batch[name], run.folder)
                 num_heads = None if reduction.heads is None else cds_BL.shape[1] // len(stored_layers)
                 used = reduction.columns(stored_layers, num_heads=num_heads)
@@ -178,19 +175,6 @@ def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
         raise StorageError(f"{run.folder / PARQUET_FILE} is damaged: {one_line(error)}") from None
     # The lines are copied without being decoded, so nothing else would notice one that was damaged.
     require_digest(run.folder, SORTED_FILE, digest.hexdigest())
-
-
-def _batches(source: pq.ParquetFile, run: Run) -> Iterator[pa.RecordBatch]:
-    """The rows of the run. Raises StorageError where they cannot be read."""
-    batches = source.iter_batches(ROWS_AT_A_TIME)
-    while True:
-        # Not around the yield: the rows are written while the generator waits there, and a full disk is no fault of
-        # the file that is read.
-        with reading_parquet(run.folder / PARQUET_FILE, remedy=REMEDY):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch
 
 
 def _lines(run: Run, digest: xxhash.xxh3_128) -> Iterator[str]:
