@@ -67,6 +67,10 @@ def test_a_data_set_is_never_written_beside_its_place(
         result = ladm(*words)
         assert result.exit_code == 2, result.stderr
         assert "has :: in it, which the datasets library takes for nested addresses; rename" in result.stderr
+    # Refused before anything is written.
+    result = ladm("select", "run", "--tokens", "600", "--output", tmp_path / "c::d" / "subset")
+    assert (result.exit_code, (tmp_path / "c::d").exists()) == (2, False)
+    assert f"{tmp_path / 'c::d' / 'subset'} has :: in it" in result.stderr
     # The other formats need no help of that library.
     assert ladm("select", "run", "--tokens", "600", "--format", "parquet", "--output", "subset").exit_code == 0
     assert (tmp_path / "a").read_text() == "mine"

@@ -12,7 +12,8 @@ from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import Settings, flag, setting
 from ladm.settings.guards import BandGuard, Guard, parse_guard
 from ladm.settings.quantities import parse_percent, parse_token_budget
-from ladm.settings.subset import WRITING, SubsetFormat, check_subset
+from ladm.settings.subset import WRITING, SubsetFormat, check_subset, resolve_format
+from ladm.storage.files import data_set_path
 
 BUDGET = "How much: one of these"
 ORDER = "Ranking, and which documents are excluded"
@@ -143,6 +144,9 @@ class SelectSettings(Settings):
             # Python callers may write it with spaces, as the command line may.
             parse_percent(self.tokens)
         check_subset(self.format, keep_all=self.keep_all, push=self.push)
+        # The datasets library writes this format alone; what goes to an address it writes to this machine first.
+        if resolve_format(self.format, push=self.push) == "arrow" and "://" not in self.output:
+            data_set_path(self.output)
         self._check_rule(given[0])
         self._check_sampling()
         if self.rows and len(self.rows) != len(self.runs):
