@@ -21,7 +21,6 @@ from conftest import SMALL, read_object, topical_rows
 from ladm.report.document_samples import Cut, as_script_data, choose_documents, first_lines
 from ladm.report.explorer import _subset
 from ladm.report.histograms import column_histogram
-from ladm.runs import results
 from ladm.runs.results import score_batches
 from ladm.selection.manifest import read_manifest
 
@@ -213,12 +212,11 @@ def test_a_page_of_many_documents_stays_small(ladm: Any, large_run: Any, monkeyp
     assert all(re.fullmatch(r"…<*/part-7\.jsonl line \d+", document[8]) for document in data["documents"])
 
 
-def test_reading_a_run_holds_a_part_of_it_at_a_time(large_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "BATCH_ROWS", 1000)
+def test_reading_a_run_holds_a_part_of_it_at_a_time(large_run: Any) -> None:
     run = large_run(ROWS)
     names = [f"signal_{k}" for k in range(30)]
     before = pa.total_allocated_bytes()
-    most = max(pa.total_allocated_bytes() - before for _ in score_batches(run, names))
+    most = max(pa.total_allocated_bytes() - before for _ in score_batches(run, names, rows=1000))
     assert most < 30 * 8 * ROWS / 2
 
 
