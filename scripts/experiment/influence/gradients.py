@@ -85,8 +85,8 @@ class Influence:
             torch.save({"p": self._p, "pg": self._pg}, state.with_suffix(".partial"))
             state.with_suffix(".partial").rename(state)
 
-    def of(self, ids_T: Tensor) -> dict[str, float]:
-        """u_c of a row for every class, and its loss."""
+    def of(self, ids_T: Tensor) -> tuple[dict[str, float], Tensor]:
+        """u_c of a row for every class and its mean loss; and the loss of its tokens 1 .. T-1, from the same pass."""
         losses = token_losses(self._model, ids_T)
         mean = losses.mean()
         g = gradient(self._model, mean)
@@ -96,4 +96,4 @@ class Influence:
             for name in CLASSES
         } | {"loss": mean.detach()}
         # One wait for the device instead of four.
-        return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True)), losses.detach()

@@ -60,10 +60,10 @@ def cds_columns(
 
 
 @torch.inference_mode()
-def gains(model: Any, ids_T: Tensor) -> dict[str, float]:
-    """The columns of long-context gain by the suffix scheme."""
+def gains(model: Any, ids_T: Tensor, *, losses: Tensor | None = None) -> dict[str, float]:
+    """The columns of long-context gain by the suffix scheme; `losses`: of tokens 1 .. T-1, where they are known."""
     (window,) = windows(len(ids_T), "suffix")
-    long = token_losses(model, ids_T)[window.first - 1 :]
+    long = (token_losses(model, ids_T) if losses is None else losses)[window.first - 1 :]
     short = token_losses(model, ids_T[window.start : window.stop])[window.first - window.start - 1 :]
     copied = continues_earlier_bigram(ids_T.cpu())[window.first :]
     columns = gain_columns(long[None].cpu(), short[None].cpu(), copied[None])
@@ -176,6 +176,8 @@ def main(
     held_out, classes = torch.from_numpy(held_out_ids).to(device), torch.from_numpy(classes_HT).to(device)
     about = [row for row in json.loads((pack / "rows.json").read_text()) if row["split"] != "held_out"]
     torch.backends.cuda.matmul.allow_tf32 = False
+    # Gradients of far tokens are tiny; on a CPU, arithmetic with denormal numbers takes many times as long.
+    torch.set_flush_denormal(True)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa")
     model = model.to(device).eval()
     facts = model_facts(model_folder)
@@ -185,10 +187,11 @@ def main(
         print(f"held-out gradients after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
         def measure_influence(of: slice) -> list[dict[str, Any]]:
-            return [
-                about[k] | influence.of(rows[k]) | gains(model, rows[k]) | {"bigram": -bigrams[k]}
-                for k in range(of.start, of.stop)
-            ]
+            found = []
+            for k in range(of.start, of.stop):
+                influences, losses = influence.of(rows[k])
+                found.append(about[k] | influences | gains(model, rows[k], losses=losses) | {"bigram": -bigrams[k]})
+            return found
 
         write_rows(output / "influence.jsonl", len(rows), measure_influence, until=until)
     if "columns" in parts:
