@@ -47,6 +47,14 @@ def whole_input_faults(tmp_path: Path, save_rows: Any, golden: Any) -> dict[str,
             (f"{t}/nowhere/x", *model, *out), 1,
             f"no such data set: {t}/nowhere/x is neither a folder nor a Hub id such as org/name",
         ),
+        "no such folder here": (
+            ("nowhere", *model, *out), 1,
+            "no such data set: nowhere is neither a folder nor a Hub id such as org/name",
+        ),
+        "no such folder, from here": (
+            ("./nowhere", *model, *out), 1,
+            "no such data set: ./nowhere is neither a folder nor a Hub id such as org/name",
+        ),
         "a Hub id that is not given": (
             ("org/nowhere", *model, *out), 1,
             "no such data set: org/nowhere is not a folder, nor given by the Hub: *",

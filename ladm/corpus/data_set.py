@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ladm.corpus.hub import TRAIN
 from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, reading_problem
-from ladm.modeling.model_files import HUB_ID, hub_name
+from ladm.modeling.model_files import hub_name, may_be_on_hub
 from ladm.storage.files import data_set_path, io_errors
 
 _FILES_OF_A_SAVED_SET = ("state.json", "dataset_info.json", "dataset_dict.json")
@@ -43,12 +43,12 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
     try:
         if path.is_dir():
             loaded = datasets.load_from_disk(data_set_path(path))
-        elif not path.exists() and HUB_ID.fullmatch(hub_name(name)[0]):
+        elif not path.exists() and may_be_on_hub(name):
             base, revision = hub_name(name)
             chosen = {"name": config, "revision": revision}
             loaded = datasets.load_dataset(base, **{key: value for key, value in chosen.items() if value is not None})
         else:
-            raise LadmError(f"no such data set: {name} is neither a folder nor a Hub id such as org/name")
+            raise no_such_data_set(name)
     except LadmError:
         raise
     except IndexError:
@@ -73,6 +73,10 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
     elif split is not None and str(loaded.split or TRAIN) != split:
         raise LadmError(f"{name} has no split {split}: it is a single data set, not several")
     return without_files(loaded)
+
+
+def no_such_data_set(name: str) -> LadmError:
+    return LadmError(f"no such data set: {name} is neither a folder nor a Hub id such as org/name")
 
 
 def _is_damage(error: Exception) -> bool:

@@ -7,6 +7,7 @@ Reads what `datasets` saved to disk, or a Hub id. Columns: `input_ids`, and `met
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ladm.corpus.data_set import is_name, is_whole_number, load_split, reading_rows
+from ladm.corpus.data_set import is_name, is_whole_number, load_split, no_such_data_set, reading_rows
 from ladm.corpus.meta import jsonable, look_up
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
 from ladm.corpus.row_identity import RowDigests, require_as_prepared
@@ -238,5 +239,8 @@ def open_rows(source: str, *, limit: int | None = None) -> Rows:
 
     Raises LadmError with one line when it is neither, or holds no token ids.
     """
+    # A mistyped folder is far commoner than rows on the Hub without an owner, and asking there takes half a minute.
+    if "/" not in source and not Path(source).exists():
+        raise no_such_data_set(source)
     with reading_rows(source):
         return Rows(load_split(source), name=source, limit=limit)

@@ -19,7 +19,7 @@ from ladm.corpus.hub import parquet_files_of
 from ladm.corpus.opening import file_system
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
 from ladm.errors import LadmError, UsageError, one_line
-from ladm.modeling.model_files import HUB_ID, hub_name
+from ladm.modeling.model_files import may_be_on_hub
 from ladm.progress import Echo, silent
 
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
@@ -98,7 +98,7 @@ def find_sources(
 
 
 def _is_hub_id(name: str) -> bool:
-    return not os.path.exists(name) and bool(HUB_ID.fullmatch(hub_name(name)[0])) and not kind_of(name) and name != "-"
+    return not os.path.exists(name) and may_be_on_hub(name) and not kind_of(name) and name != STANDARD_INPUT
 
 
 def _hub(name: str, config: str | None, split: str | None) -> list[Source]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
-from ladm.modeling.model_files import HUB_ID, hub_name
+from ladm.modeling.model_files import hub_name, may_be_on_hub
 from ladm.settings.common import TEXT_COLUMN
 
 COMPARED_TOKENS = 64
@@ -224,7 +224,7 @@ def plain_tokenizer(name: str) -> Any:
     Raises TokenizerError when there is none, or only one that is not fast, and LackOfMemoryError.
     """
     source, revision = (name, None) if Path(name).is_dir() else hub_name(name)
-    if not Path(name).is_dir() and (Path(name).exists() or not HUB_ID.fullmatch(source)):
+    if not Path(name).is_dir() and (Path(name).exists() or not may_be_on_hub(name)):
         raise TokenizerError(f"no such tokenizer: {name} is neither a folder nor a Hub id such as org/name")
     from transformers import AutoTokenizer
 

@@ -40,11 +40,11 @@ def model_folder(name: str) -> Path:
 def _found(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
-    hub_id, revision = hub_name(name)
-    if Path(name).exists() or not HUB_ID.fullmatch(hub_id):
+    if Path(name).exists() or not may_be_on_hub(name):
         raise LadmError(f"no such model: {name} is neither a folder nor a Hub id such as org/name")
     from huggingface_hub import snapshot_download
 
+    hub_id, revision = hub_name(name)
     try:
         return Path(
             snapshot_download(hub_id, revision=revision, allow_patterns=["*.safetensors", "*.json", *TOKENIZER_FILES])
@@ -54,6 +54,12 @@ def _found(name: str) -> Path:
         # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
         what = one_line(error)
         raise LadmError(f"no such model: {name} is not a folder, and the Hub did not give it: {what}") from None
+
+
+def may_be_on_hub(name: str) -> bool:
+    """Can it be an id on the Hub, by its form?"""
+    hub_id = hub_name(name)[0]
+    return bool(HUB_ID.fullmatch(hub_id)) and not hub_id.startswith(".")
 
 
 def hub_name(name: str) -> tuple[str, str | None]:

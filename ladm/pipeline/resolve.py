@@ -17,7 +17,7 @@ from ladm.corpus.sources import Source, find_sources
 from ladm.corpus.tokenization import load_tokenizer
 from ladm.errors import count_of
 from ladm.modeling.facts import ModelFacts
-from ladm.modeling.model_files import HUB_ID, hub_name
+from ladm.modeling.model_files import may_be_on_hub
 from ladm.pipeline.look import UNKNOWN, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
 from ladm.settings.common import NO_DOMAINS
@@ -94,7 +94,7 @@ def is_rows(settings: Any) -> bool:
         return False
     (name,) = settings.sources
     is_local = Path(name).is_dir()
-    if not is_local and (Path(name).exists() or not HUB_ID.fullmatch(hub_name(name)[0])):
+    if not is_local and (Path(name).exists() or not may_be_on_hub(name)):
         return False
     sources = _sources(settings)
     if is_local:
