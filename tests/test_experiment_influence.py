@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 SCRIPTS = Path(__file__).parent.parent / "scripts" / "experiment" / "influence"
 sys.path += [str(SCRIPTS), str(SCRIPTS.parent)]
 
+import gradients  # noqa: E402
 import judge  # noqa: E402
 import measure  # noqa: E402
 import report  # noqa: E402
@@ -116,6 +118,44 @@ def test_a_stopped_measurement_continues_behind_its_last_whole_line(pack: Path) 
     again = measured(pack)
     assert [row["id"] for row in again] == [row["id"] for row in whole]
     assert again[4]["u_D"] == pytest.approx(whole[4]["u_D"], rel=1e-4)
+
+
+def test_stopped_among_the_held_out_rows_the_gradients_are_the_same(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(pack / "model", dtype=torch.float32).eval()
+    ids = torch.from_numpy(np.load(pack / "pack.npz")["ids"].astype(np.int64))
+    classes = torch.from_numpy(np.load(pack / "classes.npz")["classes"])
+    whole = gradients.Influence(model, ids[:6], ids[6:], classes, state=None).of(ids[2])
+    save = gradients._save
+
+    def stop_after_the_first_row(saved: dict[str, Any], state: Path) -> None:
+        save(saved, state)
+        if saved["rows"] == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(gradients, "SAVE_ROWS", 1)
+    monkeypatch.setattr(gradients, "_save", stop_after_the_first_row)
+    with pytest.raises(KeyboardInterrupt):
+        gradients.Influence(model, ids[:6], ids[6:], classes, state=tmp_path / "state.pt")
+    resumed = gradients.Influence(model, ids[:6], ids[6:], classes, state=tmp_path / "state.pt").of(ids[2])
+    assert resumed == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_products_in_bfloat16_and_what_is_taken_over_from_a_table(pack: Path, tmp_path: Path) -> None:
+    exact = measured(pack)
+    tables.pq.write_table(tables.as_table(exact[:6]), tmp_path / "rows.parquet")
+    other = tmp_path / "other"
+    shutil.copytree(pack, other, ignore=shutil.ignore_patterns("*.jsonl", "*.pt"))
+    rounded = measured(other, "--products", "bfloat16", "--continue-from", str(tmp_path))
+    assert {row["products"] for row in exact} == {"float32"}
+    assert {row["products"] for row in rounded} == {"bfloat16"}
+    assert rounded[2]["u_D"] == pytest.approx(exact[2]["u_D"], rel=0.1)
+    assert [row["gain"] for row in rounded] == [row["gain"] for row in exact]
+    assert rounded[3]["cds"] == pytest.approx(exact[3]["cds"], rel=1e-6)
 
 
 def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> None:

@@ -4,22 +4,25 @@
 
 The influence is that of gradients.py.
 The pack's folder has pack.npz and rows.json of prepare.py, and classes.npz of scripts/experiment/judge.py.
-Writes a line a row to influence.jsonl, columns.jsonl and prolong.jsonl as it goes; started again, it continues after
-their last whole lines. The parts need not run on one machine.
+Writes a line a row to influence.jsonl, gain.jsonl, columns.jsonl and prolong.jsonl as it goes; started again, it
+continues after their last whole lines. The parts need not run on one machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -37,6 +40,12 @@ from ladm.signals.prolong import SEGMENT_TOKENS, score_row
 SEGMENT_ROWS = 32
 GPU_ROWS = 8
 BIGRAM_SHARE = 0.5
+TAKEN_OVER = {
+    "gain": ["gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy"],
+    "columns": [
+        "cds", "cds_no_std", "value_cds", "value_cds_no_std", "copy_share", "sink_mass", "longattn_ds", "longattn_v",
+    ],
+}  # fmt: skip
 
 
 def cds_columns(
@@ -60,10 +69,10 @@ def cds_columns(
 
 
 @torch.inference_mode()
-def gains(model: Any, ids_T: Tensor, *, losses: Tensor | None = None) -> dict[str, float]:
-    """The columns of long-context gain by the suffix scheme; `losses`: of tokens 1 .. T-1, where they are known."""
+def gains(model: Any, ids_T: Tensor) -> dict[str, float]:
+    """The columns of long-context gain by the suffix scheme."""
     (window,) = windows(len(ids_T), "suffix")
-    long = (token_losses(model, ids_T) if losses is None else losses)[window.first - 1 :]
+    long = token_losses(model, ids_T)[window.first - 1 :]
     short = token_losses(model, ids_T[window.start : window.stop])[window.first - window.start - 1 :]
     copied = continues_earlier_bigram(ids_T.cpu())[window.first :]
     columns = gain_columns(long[None].cpu(), short[None].cpu(), copied[None])
@@ -114,6 +123,30 @@ def whole_lines(path: Path) -> int:
     return content[:end].count(b"\n")
 
 
+def take_over(table: Path, output: Path, ids: list[str]) -> None:
+    """Write gain.jsonl and columns.jsonl of the first rows from a table of the same rows; files that exist stay."""
+    rows = pq.read_table(table / "rows.parquet").to_pylist()
+    if [row["id"] for row in rows] != ids:
+        sys.exit(f"{table} is of other rows")
+    for name, columns in TAKEN_OVER.items():
+        path = output / f"{name}.jsonl"
+        if not path.exists():
+            measured = takewhile(lambda row, first=columns[0]: row[first] is not None, rows)
+            path.write_text("".join(json.dumps({key: row[key] for key in ("id", *columns)}) + "\n" for row in measured))
+
+
+@contextlib.contextmanager
+def matrix_products(dtype: str) -> Iterator[None]:
+    """Matrix products of float32 numbers on a CPU, rounded to `dtype` before they are multiplied."""
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = {"float32": "ieee", "bfloat16": "bf16"}[dtype]
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
 def write_rows(
     path: Path, count: int, measure: Callable[[slice], list[dict[str, Any]]], *, until: float, at_once: int = 1
 ) -> None:
@@ -140,8 +173,16 @@ def write_rows(
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of what is measured; default: the pack's.")
 @click.option("--minutes", type=float, help="Stop after so long; started again, it continues.")
 @click.option(
-    "--parts", multiple=True, type=click.Choice(["influence", "columns", "prolong"]), default=["influence", "columns"],
-    help="prolong costs 16 times the tokens of a row at 2,048.",
+    "--parts", multiple=True, type=click.Choice(["influence", "gain", "columns", "prolong"]),
+    default=["influence", "gain", "columns"], help="prolong costs 16 times the tokens of a row at 2,048.",
+)  # fmt: skip
+@click.option(
+    "--products", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
+    help="Of the gradients: bfloat16 rounds what is multiplied; on a CPU with AMX 1.5 times as fast.",
+)  # fmt: skip
+@click.option(
+    "--continue-from", type=click.Path(path_type=Path, exists=True),
+    help="A folder of tables.py for the same rows: what it has of gain and columns is not measured again.",
 )  # fmt: skip
 @click.option("--backend", type=click.Choice(["torch", "triton"]), default="torch", help="Of equation 2.")
 @click.option("--state/--no-state", default=True, help="Keep the held-out gradients (1.5 GB for 135M parameters).")
@@ -152,6 +193,8 @@ def main(
     output: Path | None,
     minutes: float | None,
     parts: tuple[str, ...],
+    products: str,
+    continue_from: Path | None,
     backend: str,
     state: bool,
 ) -> None:
@@ -181,19 +224,29 @@ def main(
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa")
     model = model.to(device).eval()
     facts = model_facts(model_folder)
+    if continue_from is not None:
+        take_over(continue_from, output, [row["id"] for row in about])
     bigrams = list(row_bigram_losses(all_ids[~held], held_out_ids, classes_HT == CLASSES["D"]))
     if "influence" in parts:
-        influence = Influence(model, rows, held_out, classes, state=output / "gradients.pt" if state else None)
+        with matrix_products(products):
+            file = output / f"gradients-{products}.pt"
+            influence = Influence(model, rows, held_out, classes, state=file if state else None)
         print(f"held-out gradients after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
         def measure_influence(of: slice) -> list[dict[str, Any]]:
-            found = []
-            for k in range(of.start, of.stop):
-                influences, losses = influence.of(rows[k])
-                found.append(about[k] | influences | gains(model, rows[k], losses=losses) | {"bigram": -bigrams[k]})
-            return found
+            return [
+                about[k] | influence.of(rows[k]) | {"bigram": -bigrams[k], "products": products}
+                for k in range(of.start, of.stop)
+            ]
 
-        write_rows(output / "influence.jsonl", len(rows), measure_influence, until=until)
+        with matrix_products(products):
+            write_rows(output / "influence.jsonl", len(rows), measure_influence, until=until)
+    if "gain" in parts:
+
+        def measure_gain(of: slice) -> list[dict[str, Any]]:
+            return [{"id": about[k]["id"]} | gains(model, rows[k]) for k in range(of.start, of.stop)]
+
+        write_rows(output / "gain.jsonl", len(rows), measure_gain, until=until)
     if "columns" in parts:
         how: dict[str, Any] = {"dtype": torch.float32, "device": torch.device(device)}
         observer = load_observer(facts, layers=tuple(range(facts.num_layers)), **how)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from gradients import adam_rows
 
-PARTS = ("influence", "columns", "prolong")
+PARTS = ("influence", "gain", "columns", "prolong")
 
 
 def unseen_tokens(ids: np.ndarray) -> list[int]:
