@@ -140,18 +140,19 @@ def test_rows_are_counted_and_not_estimated(ladm: Command, short_rows: str, gold
 
 @pytest.mark.parametrize("name", ["d.jsonl", "d.jsonl.gz"])
 def test_the_lines_of_a_file_are_counted_or_estimated(tmp_path: Path, name: str) -> None:
-    path = write_lines(tmp_path / name, [{"text": text_of(k, 100)} for k in range(1500)])
+    # Packed, some 580 KB: from Python 3.12 on gzip reads 128 KB at a time, and an estimate needs three of those.
+    path = write_lines(tmp_path / name, [{"text": text_of(k, 100)} for k in range(6000)])
     (source,) = find_sources([str(path)])
     whole = count_documents(source, most_bytes=1 << 30)
     part = count_documents(source, most_bytes=1 << 18)
     assert whole is not None
     assert part is not None
-    assert (whole.number, whole.is_exact, part.is_exact) == (1500, True, False)
-    assert part.number == pytest.approx(1500, rel=0.05)
+    assert (whole.number, whole.is_exact, part.is_exact) == (6000, True, False)
+    assert part.number == pytest.approx(6000, rel=0.05)
     path.write_bytes(path.read_bytes()[:-100])
     torn = count_documents(source, most_bytes=1 << 30)
     assert torn is not None
-    assert torn.number == (0 if path.suffix == ".gz" else 1500)
+    assert torn.number == (0 if path.suffix == ".gz" else 6000)
 
 
 def test_text_files_are_counted_by_their_number(tmp_path: Path) -> None:
