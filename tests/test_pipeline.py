@@ -126,6 +126,48 @@ def test_the_job_file_repeats_the_job(ladm: Command, shard: Path, talking: Path,
     assert json.loads((tmp_path / "third" / "subset" / "manifest.json").read_text())["taken_tokens"] <= 2000
 
 
+def test_a_job_grows_by_a_greater_limit(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+    words = ["--allow-small-pool", "--limit"]
+    output, whole = tmp_path / "job", tmp_path / "whole"
+    assert ladm(*job_words(shard, talking, output), *words, 4).exit_code == 0
+    first = (output / "subset" / "train.bin").read_bytes()
+    again = ladm(*job_words(shard, talking, output), words[0])
+    assert again.exit_code == 0, again.output
+    assert "limit     4 rows, with which it was started; a greater --limit adds to them\n" in again.stderr
+    assert "limit                 4  rows: --limit ends there, before all documents are read or used\n" in again.stderr
+    assert (output / "subset" / "train.bin").read_bytes() == first
+    grown = ladm(*job_words(shard, talking, output), *words, 9)
+    assert grown.exit_code == 0, grown.output
+    assert "adding 5 rows to the 4 of the run\n" in grown.stderr
+    assert f"{output / 'subset'} is of fewer documents; selecting again\n" in grown.stderr
+    assert ladm(*job_words(shard, talking, whole), *words, 9).exit_code == 0
+    for name in ("scores/scores.parquet", "subset/train.bin", "subset/train.idx", "subset/rows.parquet"):
+        assert (output / name).read_bytes() == (whole / name).read_bytes(), name
+    assert yaml.safe_load((output / "job.yaml").read_text())["limit"] == 9
+    fewer = ladm(*job_words(shard, talking, output), *words, 5)
+    assert (fewer.exit_code, fewer.stderr.splitlines()[-1]) == (1, "  --limit: 9 before, 5 now")
+
+
+def test_a_limit_holds_for_rows_that_exist_already(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+    prepared = ladm(
+        "prepare", shard, "--tokenizer", talking, "--length", 512, "--domain-key", "language", "-o", tmp_path / "rows"
+    )  # fmt: skip
+    assert prepared.exit_code == 0, prepared.output
+    output = tmp_path / "job"
+    words = [*job_words(tmp_path / "rows", talking, output), "--limit"]
+    looked = ladm(*words, 6, "--dry-run")
+    assert looked.exit_code == 0, looked.output
+    assert looked.stdout.startswith("rows: 6 ")
+    small = ladm(*words, 5)
+    assert small.exit_code == 1
+    assert "the rows have 2,560 tokens, fewer than --tokens 3,000" in small.stderr
+    for limit in (6, 8):
+        result = ladm(*words, limit)
+        assert result.exit_code == 0, result.output
+        manifest = json.loads((output / "subset" / "manifest.json").read_text())
+        assert manifest["pool_documents"] == limit
+
+
 def test_the_same_command_goes_on_and_another_is_refused(
     ladm: Command, shard: Path, talking: Path, tmp_path: Path
 ) -> None:

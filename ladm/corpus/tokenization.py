@@ -172,8 +172,9 @@ def disagreement(rows: Rows, model_folder: str) -> str | None:
         if not isinstance(text, str) or row.num_tokens is None:
             continue
         front = text[: COMPARED_TOKENS * 40]
-        ours = tokenizer(front, add_special_tokens=False, verbose=False)["input_ids"][:COMPARED_TOKENS]
-        # Special tokens are left out, because rows may have been made with or without them.
+        # Special tokens are left out, because rows may have been made with or without them; [UNK] is one too.
+        whole = tokenizer(front, add_special_tokens=False, verbose=False)["input_ids"]
+        ours = [k for k in whole if k not in special][:COMPARED_TOKENS]
         theirs = [int(k) for k in row.raw_ids[: COMPARED_TOKENS + 8] if k not in special][: len(ours)]
         if len(theirs) >= COMPARED_TOKENS // 4:
             agree = sum(a == b for a, b in zip(ours, theirs, strict=False)) / len(theirs)

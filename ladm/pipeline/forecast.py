@@ -85,8 +85,8 @@ def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
     """What a job takes whose source is a data set of token ids."""
     (source,) = job.sources
     require_domains(source, key_in_rows(job.domain_key, are_made_here=False))
-    scoring = dry_run(score_settings(job, rows=source, output=str(work / SCORES)), echo=echo)
-    lengths = open_rows(source).lengths()
+    scoring = dry_run(score_settings(job, rows=source, output=str(work / SCORES), limit=job.limit), echo=echo)
+    lengths = open_rows(source, limit=job.limit).lengths()
     rows, tokens = int((lengths > 0).sum()), int(lengths.sum())
     return Forecast(
         is_exact=True, documents=None, length=None, rows=rows, tokens=tokens, selectable_rows=rows,

@@ -87,6 +87,9 @@ class JobFolder:
         """
         had = self._read()
         bound = self.bound_fields()
+        if had.limit is not None and job.limit is not None and job.limit > had.limit:
+            # The rows and scores that there are stay as they are; others are added to them.
+            bound -= {"limit"}
         fixed = [field for field in settings_of(RunSettings) if field.name in bound]
         now, before = {}, {}
         for field in fixed:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from ladm.corpus.preparation_report import preparation_lines
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.prepare import Progress as Preparing
-from ladm.corpus.rows import open_rows
-from ladm.errors import LadmError
+from ladm.corpus.rows import Rows, open_rows
+from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.look import domain_flags, key_in_rows, require_domains
@@ -19,6 +19,7 @@ from ladm.pipeline.resolve import is_rows, resolve
 from ladm.pipeline.timing import PartTimer
 from ladm.progress import Echo, Progress
 from ladm.report.page import write_report
+from ladm.runs.folder import Run
 from ladm.runs.results import Summary
 from ladm.scoring.score import score
 from ladm.selection.formats.destination import LocalFolder
@@ -90,6 +91,9 @@ def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
     if folder.bound_fields():
         job = folder.resume(settings)
         echo(f"{folder.path} was started before; resuming it")
+        if job.limit is not None and settings.limit is None:
+            rows = count_of(job.limit, "row")
+            echo(f"limit     {rows}, with which it was started; a greater --limit adds to them")
         return job
     echo(f"{folder.path} was started before and has no rows yet; starting again")
     job = resolve(settings, model_facts(settings.model), echo)
@@ -113,18 +117,20 @@ class _Parts:
         with self._timed("prepare"):
             prepared = self._prepare()
         rows = self.job.sources[0] if prepared is None else self.folder.rows
-        self._require_budget(rows)
+        # Rows that it made are limited already.
+        limit = self.job.limit if prepared is None else None
+        self._require_budget(open_rows(rows, limit=limit))
         # Rows of ladm prepare have the domain there, whatever it was called in the corpus.
         key = self._domain_key(prepared)
         if prepared is None:
             require_domains(rows, key)
-        scoring = score_settings(self.job, rows=rows, output=self.folder.scores)
+        scoring = score_settings(self.job, rows=rows, output=self.folder.scores, limit=limit)
         with self._timed("score"):
             scored = score(scoring, echo=self.echo, progress=self.bars.scoring())
         if scored.summary.scores is None:
             raise LadmError(f"no document has a score; {self.folder.scores}/errors.jsonl says why")
         with self._timed("select"):
-            manifest = self._select(rows, key)
+            manifest = self._select(rows, key, scored.run)
         with self._timed("report"):
             page = ReportSettings(
                 run=self.folder.scores, output=self.folder.page, subset=self.folder.subset, domain_key=key
@@ -149,23 +155,29 @@ class _Parts:
             self.echo(line)
         return prepared
 
-    def _require_budget(self, rows: str) -> None:
+    def _require_budget(self, rows: Rows) -> None:
         """Raise LadmError for a budget beyond all rows: scoring them would cost hours that end in the same error."""
         tokens = self.job.tokens
         if not isinstance(tokens, int) or self.job.allow_small_pool:
             return
-        pool = int(open_rows(rows).lengths().sum())
+        pool = int(rows.lengths().sum())
         if pool < tokens:
             raise LadmError(
                 f"the rows have {pool:,} tokens, fewer than --tokens {tokens:,}; give a smaller budget, take "
                 "all of it with --allow-small-pool, or give more documents and another --output"
             )
 
-    def _select(self, rows: str, key: str) -> Manifest:
+    def _select(self, rows: str, key: str, run: Run) -> Manifest:
         subset = Path(self.folder.subset)
-        LocalFolder(subset).tidy()
+        place = LocalFolder(subset)
+        place.tidy()
+        is_there = (subset / MANIFEST_FILE).is_file()
+        if is_there and read_manifest(subset).run["data"] != run.identity.for_manifest()["data"]:
+            self.echo(f"{subset} is of fewer documents; selecting again")
+            place.remove()
+            is_there = False
         # A subset is in place whole or not at all, and this job's settings are fixed: it is the same.
-        if not (subset / MANIFEST_FILE).is_file():
+        if not is_there:
             select(select_settings(self.job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key))
         elif self.job.push is not None:
             # An upload that failed left the subset here; the Hub takes equal files a second time without a copy.

@@ -106,9 +106,11 @@ def prepare_settings(job: Any, *, rows: str, length: int, domain_key: str, domai
     )  # fmt: skip
 
 
-def score_settings(job: Any, *, rows: str, output: str, resolve_profile: bool = True) -> ScoreSettings:
-    """The settings of `ladm score` for the job."""
-    given = {"model": job.model, "rows": rows, "output": output} | _given(job, ScoreSettings)
+def score_settings(
+    job: Any, *, rows: str, output: str, limit: int | None = None, resolve_profile: bool = True
+) -> ScoreSettings:
+    """The settings of `ladm score` for the job. `limit`: for rows that it does not make itself."""
+    given = {"model": job.model, "rows": rows, "output": output, "limit": limit} | _given(job, ScoreSettings)
     # The user has said by --tokenizer that the model understands these ids.
     given["allow_other_tokenizer"] = job.tokenizer is not None
     if not resolve_profile:

@@ -72,6 +72,12 @@ class LocalFolder:
         if self.path.parent.is_dir():
             _remove_abandoned(self.path.parent, self._prefix)
 
+    def remove(self) -> None:
+        """Remove the subset; after a stop on the way it is whole or gone."""
+        with self.work_folder() as work, io_errors(self.path, "remove"):
+            # What is left of the folder is removed with the work folder, at the latest by the next `tidy`.
+            self.path.rename(work / "subset")
+
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:
         """A folder beside the subset."""
