@@ -242,7 +242,11 @@ def report(rows: Rows) -> tuple[dict[str, Any], str]:
     text = "\n".join(f"## {title[0].upper()}{title[1:]}\n\n{as_markdown(found)}" for title, found in results.items())
     effect = results["preconditioner"] = preconditioner_effect(measured)
     medians = ", ".join(f"{each['median u_D']:.2f} of {each['rows']} {name}" for name, each in effect.items())
-    return results, f"{text}\nMedian u_D in the pool: {medians}.\n"
+    products = results["products"] = sorted({row.get("products", "float32") for row in measured})
+    return (
+        results,
+        f"{text}\nMedian u_D in the pool: {medians}. Matrix products of the gradients in {' and '.join(products)}.\n",
+    )
 
 
 @click.command(help=__doc__.splitlines()[0])
