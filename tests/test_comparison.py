@@ -148,6 +148,9 @@ def test_compare_columns_of_a_run(ladm: Command, scored: tuple[str, Path], tmp_p
     assert lines[0].split()[:2] == ["column", "documents"]
     assert lines[2].split()[:2] == ["gain", "6"]
     assert lines[-1] == f"page: {page}"
+    at = lines.index("documents that score ranks above gain (rank in the domain: 1 is the best, 0 the last)")
+    assert lines[at + 1].split() == ["score", "gain", "domain", "id", "beginning"]
+    assert float(lines[at + 2].split()[0]) > float(lines[at + 2].split()[1])
     found = json.loads(ladm("compare", run, "--columns", "score,gain,rank(gain)", "--top", "50%", "--json").stdout)
     pairs = {(pair["a"], pair["b"]): pair for pair in found["pairs"]}
     assert pairs["gain", "rank(gain)"]["spearman"] == pytest.approx(1)

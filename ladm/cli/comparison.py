@@ -107,8 +107,10 @@ def _compare_lines(found: Comparison) -> Iterator[str]:
     if found.correlated < found.documents:
         yield f"correlations on {found.correlated:,} of {found.documents:,} documents, evenly spaced"
     yield from _kind_lines(found, width)
-    for column, documents in zip(found.columns[:2], (found.higher_by_a, found.higher_by_b), strict=False):
-        yield from _different_lines(plain(column.name), documents)
+    compared = [plain(column.name) for column in found.columns[:2]]
+    both = zip(compared, compared[::-1], (found.higher_by_a, found.higher_by_b), strict=False)
+    for higher, lower, documents in both:
+        yield from _different_lines(higher, lower, compared, documents)
 
 
 def _kind_lines(found: Comparison, width: int) -> Iterator[str]:
@@ -129,15 +131,21 @@ def _kind_lines(found: Comparison, width: int) -> Iterator[str]:
         yield f"{plain(column.name):<{width}}" + "".join(f" {t:>{w}}" for t, w in zip(texts, widths, strict=True))
 
 
-def _different_lines(name: str, documents: list[DifferentDocument]) -> Iterator[str]:
+def _different_lines(higher: str, lower: str, names: list[str], documents: list[DifferentDocument]) -> Iterator[str]:
+    """The documents that `higher` ranks above `lower`; `names`: of both columns, in the order of the comparison."""
     if not documents:
         return
     yield ""
-    yield f"ranked higher by {name} (rank in the domain by the first and by the second column; 1 is the highest)"
-    for document in documents:
-        ranks = f"{document.rank_a:.2f} {document.rank_b:.2f}"
-        name = f"{plain(document.domain)}  {plain(document.id)}"
-        yield f"  {ranks}  {name}  {plain(document.beginning, most=80)}".rstrip()
+    yield f"documents that {higher} ranks above {lower} (rank in the domain: 1 is the best, 0 the last)"
+    texts = [(plain(document.domain), plain(document.id)) for document in documents]
+    domain = max(len("domain"), *(len(text) for text, _ in texts))
+    id_ = max(len("id"), *(len(text) for _, text in texts))
+    a, b = (max(4, len(name)) for name in names)
+    yield f"{names[0]:>{a}} {names[1]:>{b}}  {'domain':<{domain}}  {'id':<{id_}}  beginning"
+    for document, (of_domain, of_id) in zip(documents, texts, strict=True):
+        ranks = f"{document.rank_a:>{a}.2f} {document.rank_b:>{b}.2f}"
+        beginning = plain(document.beginning, most=80)
+        yield f"{ranks}  {of_domain:<{domain}}  {of_id:<{id_}}  {beginning}".rstrip()
 
 
 def _rho(value: float) -> str:
