@@ -126,7 +126,9 @@ def test_the_job_file_repeats_the_job(ladm: Command, shard: Path, talking: Path,
     assert json.loads((tmp_path / "third" / "subset" / "manifest.json").read_text())["taken_tokens"] <= 2000
 
 
-def test_a_job_grows_by_a_greater_limit(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+def test_a_job_grows_by_a_greater_limit(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["--allow-small-pool", "--limit"]
     output, whole = tmp_path / "job", tmp_path / "whole"
     assert ladm(*job_words(shard, talking, output), *words, 4).exit_code == 0
@@ -136,10 +138,18 @@ def test_a_job_grows_by_a_greater_limit(ladm: Command, shard: Path, talking: Pat
     assert "limit     4 rows, with which it was started; a greater --limit adds to them\n" in again.stderr
     assert "limit                 4  rows: --limit ends there, before all documents are read or used\n" in again.stderr
     assert (output / "subset" / "train.bin").read_bytes() == first
+
+    def stop(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    # Until the new subset is whole the old one stays.
+    with monkeypatch.context() as patch:
+        patch.setattr("ladm.selection.formats.destination.sync_tree", stop)
+        assert ladm(*job_words(shard, talking, output), *words, 9).exit_code == 130
+    assert (output / "subset" / "train.bin").read_bytes() == first
     grown = ladm(*job_words(shard, talking, output), *words, 9)
     assert grown.exit_code == 0, grown.output
-    assert "adding 5 rows to the 4 of the run\n" in grown.stderr
-    assert f"{output / 'subset'} is of fewer documents; selecting again\n" in grown.stderr
+    assert f"{output / 'subset'} is of fewer rows; selecting again\n" in grown.stderr
     assert ladm(*job_words(shard, talking, whole), *words, 9).exit_code == 0
     for name in ("scores/scores.parquet", "subset/train.bin", "subset/train.idx", "subset/rows.parquet"):
         assert (output / name).read_bytes() == (whole / name).read_bytes(), name

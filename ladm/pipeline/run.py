@@ -169,16 +169,16 @@ class _Parts:
 
     def _select(self, rows: str, key: str, run: Run) -> Manifest:
         subset = Path(self.folder.subset)
-        place = LocalFolder(subset)
+        place = LocalFolder(subset, replaces=True)
         place.tidy()
+        # A subset is in place whole or not at all, and this job's settings are fixed: of the same rows it is the same.
         is_there = (subset / MANIFEST_FILE).is_file()
-        if is_there and read_manifest(subset).run["data"] != run.identity.for_manifest()["data"]:
-            self.echo(f"{subset} is of fewer documents; selecting again")
-            place.remove()
-            is_there = False
-        # A subset is in place whole or not at all, and this job's settings are fixed: it is the same.
-        if not is_there:
-            select(select_settings(self.job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key))
+        is_old = is_there and read_manifest(subset).run["data"] != run.identity.for_manifest()["data"]
+        if is_old:
+            self.echo(f"{subset} is of fewer rows; selecting again")
+        if is_old or not is_there:
+            chosen = select_settings(self.job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key)
+            select(chosen, place=place)
         elif self.job.push is not None:
             # An upload that failed left the subset here; the Hub takes equal files a second time without a copy.
             push_subset(subset, self.job.push, remedy="run the same command again")

@@ -30,13 +30,15 @@ WINDOWS_PER_DOCUMENT = 2
 """Rows of one document at most, where it was cut into windows and --max-per-document is not given."""
 
 
-def select(settings: SelectSettings) -> Manifest:
+def select(settings: SelectSettings, *, place: Destination | None = None) -> Manifest:
     """Choose documents and, unless it is a dry run, write them with their manifest; returns the manifest.
 
+    `place`: that of --output, where it is to be used in a way of its own.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller
     than the budget or without a document that fits it; StorageError for a damaged run.
     """
-    place = None if settings.dry_run else destination(settings.output)
+    if place is None and not settings.dry_run:
+        place = destination(settings.output)
     if place is not None:
         # First of all: ranking millions of documents takes minutes, and an occupied folder is known now.
         place.require_free()

@@ -55,15 +55,18 @@ def destination(name: str) -> Destination:
 
 
 class LocalFolder:
-    """A folder of this machine."""
+    """A folder of this machine. `replaces`: a subset that is there is replaced when the new one is whole."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, replaces: bool = False) -> None:
         self.path, self.name = path, str(path)
+        self._replaces = replaces
         self._prefix = f".{path.name}.ranking-"
 
     def require_free(self) -> None:
-        """Raise LadmError for anything but an empty folder."""
+        """Raise LadmError for anything but an empty folder, or a subset that may be replaced."""
         self.tidy()
+        if self._replaces and (self.path / MANIFEST_FILE).is_file():
+            return
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise LadmError(f"{self.path} exists already; give --output another folder")
 
@@ -71,12 +74,6 @@ class LocalFolder:
         """Remove what selections into this folder that were killed have left beside it."""
         if self.path.parent.is_dir():
             _remove_abandoned(self.path.parent, self._prefix)
-
-    def remove(self) -> None:
-        """Remove the subset; after a stop on the way it is whole or gone."""
-        with self.work_folder() as work, io_errors(self.path, "remove"):
-            # What is left of the folder is removed with the work folder, at the latest by the next `tidy`.
-            self.path.rename(work / "subset")
 
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:
@@ -101,6 +98,9 @@ class LocalFolder:
             fill(partial)
             # The rename is the commit, so everything under the name has to be durable before it.
             sync_tree(partial)
+            if self._replaces and self.path.exists():
+                # A stop between the two renames leaves no subset, and the same command selects again.
+                self.path.rename(work / "replaced")
             self._put_in_place(partial)
             sync_folder(self.path.parent)
         if after is not None:
