@@ -156,6 +156,9 @@ def test_products_in_bfloat16_and_what_is_taken_over_from_a_table(pack: Path, tm
     assert rounded[2]["u_D"] == pytest.approx(exact[2]["u_D"], rel=0.1)
     assert [row["gain"] for row in rounded] == [row["gain"] for row in exact]
     assert rounded[3]["cds"] == pytest.approx(exact[3]["cds"], rel=1e-6)
+    again = tmp_path / "again"
+    shutil.copytree(pack, again, ignore=shutil.ignore_patterns("*.jsonl", "*.pt"))
+    assert [row["u_D"] for row in measured(again, "--continue-from", str(tmp_path))] == [row["u_D"] for row in exact]
 
 
 def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> None:

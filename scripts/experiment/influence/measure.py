@@ -41,6 +41,7 @@ SEGMENT_ROWS = 32
 GPU_ROWS = 8
 BIGRAM_SHARE = 0.5
 TAKEN_OVER = {
+    "influence": ["u_D", "u_C", "u_S", "loss", "bigram", "products"],
     "gain": ["gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy"],
     "columns": [
         "cds", "cds_no_std", "value_cds", "value_cds_no_std", "copy_share", "sink_mass", "longattn_ds", "longattn_v",
@@ -123,14 +124,17 @@ def whole_lines(path: Path) -> int:
     return content[:end].count(b"\n")
 
 
-def take_over(table: Path, output: Path, ids: list[str]) -> None:
-    """Write gain.jsonl and columns.jsonl of the first rows from a table of the same rows; files that exist stay."""
+def take_over(table: Path, output: Path, ids: list[str], *, products: str) -> None:
+    """Write what a table of the same rows has of its first ones, each part into its file; files that exist stay.
+
+    Influence is taken over only where it was measured with the same `products`.
+    """
     rows = pq.read_table(table / "rows.parquet").to_pylist()
     if [row["id"] for row in rows] != ids:
         sys.exit(f"{table} is of other rows")
     for name, columns in TAKEN_OVER.items():
         path = output / f"{name}.jsonl"
-        if not path.exists():
+        if not path.exists() and (name != "influence" or rows[0].get("products") == products):
             measured = takewhile(lambda row, first=columns[0]: row[first] is not None, rows)
             path.write_text("".join(json.dumps({key: row[key] for key in ("id", *columns)}) + "\n" for row in measured))
 
@@ -182,7 +186,7 @@ def write_rows(
 )  # fmt: skip
 @click.option(
     "--continue-from", type=click.Path(path_type=Path, exists=True),
-    help="A folder of tables.py for the same rows: what it has of gain and columns is not measured again.",
+    help="A folder of tables.py for the same rows: what it has of the first of them is not measured again.",
 )  # fmt: skip
 @click.option("--backend", type=click.Choice(["torch", "triton"]), default="torch", help="Of equation 2.")
 @click.option("--state/--no-state", default=True, help="Keep the held-out gradients (1.5 GB for 135M parameters).")
@@ -225,9 +229,10 @@ def main(
     model = model.to(device).eval()
     facts = model_facts(model_folder)
     if continue_from is not None:
-        take_over(continue_from, output, [row["id"] for row in about])
+        take_over(continue_from, output, [row["id"] for row in about], products=products)
     bigrams = list(row_bigram_losses(all_ids[~held], held_out_ids, classes_HT == CLASSES["D"]))
-    if "influence" in parts:
+    # Where no row is left, the held-out gradients, which take half an hour on two cores, are not needed.
+    if "influence" in parts and whole_lines(output / "influence.jsonl") < len(rows):
         with matrix_products(products):
             file = output / f"gradients-{products}.pt"
             influence = Influence(model, rows, held_out, classes, state=file if state else None)
