@@ -195,7 +195,7 @@ def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> Non
     # What is regressed out has nothing left to correlate.
     assert set(found["columns"]["gzip_ratio"]) == {"spearman"}
     assert "| a control |" in page
-    assert set(results) == {"rows with every score", "rows with every score and no fault", "preconditioner"}
+    assert set(results) == {"rows with every score", "rows with every score and no fault", "preconditioner", "products"}
 
 
 @pytest.mark.slow
