@@ -88,14 +88,14 @@ class Influence:
         self._pg = {name: [p * g for p, g in zip(self._p, saved["sums"][name], strict=True)] for name in CLASSES}
 
     def of(self, ids_T: Tensor) -> dict[str, float]:
-        """u_c of a row for every class, and its loss."""
+        """u_c of a row for every class."""
         mean = token_losses(self._model, ids_T).mean()
         g = gradient(self._model, mean)
         norm = torch.stack([(p * x.square()).sum() for p, x in zip(self._p, g, strict=True)]).sum().sqrt()
         found = {
             f"u_{name}": torch.stack([(pg * x).sum() for pg, x in zip(self._pg[name], g, strict=True)]).sum() / norm
             for name in CLASSES
-        } | {"loss": mean.detach()}
+        }
         # One wait for the device instead of four.
         return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
 

@@ -41,8 +41,8 @@ SEGMENT_ROWS = 32
 GPU_ROWS = 8
 BIGRAM_SHARE = 0.5
 TAKEN_OVER = {
-    "influence": ["u_D", "u_C", "u_S", "loss", "bigram", "products"],
-    "gain": ["gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy"],
+    "influence": ["u_D", "u_C", "u_S", "bigram", "products"],
+    "gain": ["gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy", "loss"],
     "columns": [
         "cds", "cds_no_std", "value_cds", "value_cds_no_std", "copy_share", "sink_mass", "longattn_ds", "longattn_v",
     ],
@@ -71,13 +71,14 @@ def cds_columns(
 
 @torch.inference_mode()
 def gains(model: Any, ids_T: Tensor) -> dict[str, float]:
-    """The columns of long-context gain by the suffix scheme."""
+    """The columns of long-context gain by the suffix scheme, and the mean loss of the row."""
     (window,) = windows(len(ids_T), "suffix")
-    long = token_losses(model, ids_T)[window.first - 1 :]
+    losses = token_losses(model, ids_T)
+    long = losses[window.first - 1 :]
     short = token_losses(model, ids_T[window.start : window.stop])[window.first - window.start - 1 :]
     copied = continues_earlier_bigram(ids_T.cpu())[window.first :]
     columns = gain_columns(long[None].cpu(), short[None].cpu(), copied[None])
-    return {name: float(value[0]) for name, value in columns.items()}
+    return {name: float(value[0]) for name, value in columns.items()} | {"loss": float(losses.mean())}
 
 
 @torch.inference_mode()
