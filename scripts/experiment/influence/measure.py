@@ -5,7 +5,7 @@
 The influence is that of gradients.py.
 The pack's folder has pack.npz and rows.json of prepare.py, and classes.npz of scripts/experiment/judge.py.
 Writes a line a row to influence.jsonl, gain.jsonl, columns.jsonl and prolong.jsonl as it goes; started again, it
-continues after their last whole lines. The parts need not run on one machine.
+measures the rows that have none. The parts need not run on one machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -113,20 +112,20 @@ def row_bigram_losses(rows: np.ndarray, held_out: np.ndarray, dependent: np.ndar
         yield float(-np.log(BIGRAM_SHARE * found + (1 - BIGRAM_SHARE) * unigram[after]).mean())
 
 
-def whole_lines(path: Path) -> int:
-    """Rows that are measured already; a torn last line is cut off."""
+def measured_ids(path: Path) -> set[str]:
+    """The rows that are measured already; a torn last line is cut off."""
     if not path.exists():
-        return 0
+        return set()
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
     if end < len(content):
         with path.open("r+b") as file:
             file.truncate(end)
-    return content[:end].count(b"\n")
+    return {json.loads(line)["id"] for line in content[:end].splitlines()}
 
 
 def take_over(table: Path, output: Path, ids: list[str], *, products: str) -> None:
-    """Write what a table of the same rows has of its first ones, each part into its file; files that exist stay.
+    """Write what a table of the same rows has of each part into the part's file; files that exist stay.
 
     Influence is taken over only where it was measured with the same `products`.
     """
@@ -135,9 +134,11 @@ def take_over(table: Path, output: Path, ids: list[str], *, products: str) -> No
         sys.exit(f"{table} is of other rows")
     for name, columns in TAKEN_OVER.items():
         path = output / f"{name}.jsonl"
-        if not path.exists() and (name != "influence" or rows[0].get("products") == products):
-            measured = takewhile(lambda row, first=columns[0]: row[first] is not None, rows)
-            path.write_text("".join(json.dumps({key: row[key] for key in ("id", *columns)}) + "\n" for row in measured))
+        if path.exists():
+            continue
+        of_part = [{key: row.get(key) for key in ("id", *columns)} for row in rows]
+        kept = [row for row in of_part if None not in row.values() and row.get("products", products) == products]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
 
 @contextlib.contextmanager
@@ -153,22 +154,24 @@ def matrix_products(dtype: str) -> Iterator[None]:
 
 
 def write_rows(
-    path: Path, count: int, measure: Callable[[slice], list[dict[str, Any]]], *, until: float, at_once: int = 1
+    path: Path, ids: list[str], measure: Callable[[list[int]], list[dict[str, Any]]], *, until: float, at_once: int = 1
 ) -> None:
     """Append a line for every row that has none yet, until the time is up; exits 3 when rows are left."""
-    done = whole_lines(path)
+    done = measured_ids(path)
+    left = [k for k, name in enumerate(ids) if name not in done]
     started = time.monotonic()
     with path.open("ab") as file:
-        for k in range(done, count, at_once):
+        for first in range(0, len(left), at_once):
             if time.monotonic() > until:
-                print(f"{path.name}: {k} of {count} rows; the same command continues", file=sys.stderr)
+                print(f"{path.name}: {len(left) - first} rows left; the same command continues", file=sys.stderr)
                 sys.exit(3)
-            found = measure(slice(k, min(k + at_once, count)))
+            of = left[first : first + at_once]
+            found = [{"id": ids[k]} | columns for k, columns in zip(of, measure(of), strict=True)]
             file.write(b"".join(json.dumps(row).encode() + b"\n" for row in found))
             file.flush()
-    if done < count:
+    if left:
         seconds = time.monotonic() - started
-        print(f"{path.name}: {count - done} rows in {seconds:.1f} s", file=sys.stderr, flush=True)
+        print(f"{path.name}: {len(left)} rows in {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 @click.command(help=__doc__.splitlines()[0])
@@ -183,11 +186,11 @@ def write_rows(
 )  # fmt: skip
 @click.option(
     "--products", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
-    help="Of the gradients: bfloat16 rounds what is multiplied; on a CPU with AMX 1.5 times as fast.",
+    help="Of the gradients: bfloat16 rounds what is multiplied, which is faster on a CPU with AMX.",
 )  # fmt: skip
 @click.option(
     "--continue-from", type=click.Path(path_type=Path, exists=True),
-    help="A folder of tables.py for the same rows: what it has of the first of them is not measured again.",
+    help="A folder of tables.py for the same rows: what it has of them is not measured again.",
 )  # fmt: skip
 @click.option("--backend", type=click.Choice(["torch", "triton"]), default="torch", help="Of equation 2.")
 @click.option("--state/--no-state", default=True, help="Keep the held-out gradients (1.5 GB for 135M parameters).")
@@ -229,30 +232,28 @@ def main(
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa")
     model = model.to(device).eval()
     facts = model_facts(model_folder)
+    ids = [row["id"] for row in about]
     if continue_from is not None:
-        take_over(continue_from, output, [row["id"] for row in about], products=products)
+        take_over(continue_from, output, ids, products=products)
     bigrams = list(row_bigram_losses(all_ids[~held], held_out_ids, classes_HT == CLASSES["D"]))
-    # Where no row is left, the held-out gradients, which take half an hour on two cores, are not needed.
-    if "influence" in parts and whole_lines(output / "influence.jsonl") < len(rows):
+    path = output / "influence.jsonl"
+    # Where no row is left, the gradients of the held-out rows are not needed.
+    if "influence" in parts and len(measured_ids(path)) < len(ids):
         with matrix_products(products):
             file = output / f"gradients-{products}.pt"
             influence = Influence(model, rows, held_out, classes, state=file if state else None)
-        print(f"held-out gradients after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+            print(f"held-out gradients after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
-        def measure_influence(of: slice) -> list[dict[str, Any]]:
-            return [
-                about[k] | influence.of(rows[k]) | {"bigram": -bigrams[k], "products": products}
-                for k in range(of.start, of.stop)
-            ]
+            def measure_influence(of: list[int]) -> list[dict[str, Any]]:
+                return [influence.of(rows[k]) | {"bigram": -bigrams[k], "products": products} for k in of]
 
-        with matrix_products(products):
-            write_rows(output / "influence.jsonl", len(rows), measure_influence, until=until)
+            write_rows(path, ids, measure_influence, until=until)
     if "gain" in parts:
 
-        def measure_gain(of: slice) -> list[dict[str, Any]]:
-            return [{"id": about[k]["id"]} | gains(model, rows[k]) for k in range(of.start, of.stop)]
+        def measure_gain(of: list[int]) -> list[dict[str, Any]]:
+            return [gains(model, rows[k]) for k in of]
 
-        write_rows(output / "gain.jsonl", len(rows), measure_gain, until=until)
+        write_rows(output / "gain.jsonl", ids, measure_gain, until=until)
     if "columns" in parts:
         how: dict[str, Any] = {"dtype": torch.float32, "device": torch.device(device)}
         observer = load_observer(facts, layers=tuple(range(facts.num_layers)), **how)
@@ -260,21 +261,18 @@ def main(
         first_layers = load_observer(facts, layers=(0, 1), check=False, **how)
         method = Method(span_tokens=max(1, rows.shape[1] // 256))
 
-        def measure_columns(of: slice) -> list[dict[str, Any]]:
-            found = cds_columns(observer, first_layers, rows[of], method, backend=backend)
-            return [{"id": row["id"]} | columns for row, columns in zip(about[of], found, strict=True)]
+        def measure_columns(of: list[int]) -> list[dict[str, Any]]:
+            return cds_columns(observer, first_layers, rows[of], method, backend=backend)
 
         at_once = GPU_ROWS if device.startswith("cuda") else 1
-        write_rows(output / "columns.jsonl", len(rows), measure_columns, until=until, at_once=at_once)
+        write_rows(output / "columns.jsonl", ids, measure_columns, until=until, at_once=at_once)
     if "prolong" in parts:
 
-        def measure_prolong(of: slice) -> list[dict[str, Any]]:
+        def measure_prolong(of: list[int]) -> list[dict[str, Any]]:
             perplexities = partial(segment_perplexities, model)
-            ids_BT = all_ids[~held][of]
-            found = [score_row(ids_T, perplexities, most_pairs=None, seed=0).columns() for ids_T in ids_BT]
-            return [{"id": row["id"]} | columns for row, columns in zip(about[of], found, strict=True)]
+            return [score_row(row, perplexities, most_pairs=None, seed=0).columns() for row in all_ids[~held][of]]
 
-        write_rows(output / "prolong.jsonl", len(rows), measure_prolong, until=until)
+        write_rows(output / "prolong.jsonl", ids, measure_prolong, until=until)
     print(json.dumps({"rows": len(rows), "seconds": round(time.monotonic() - started, 1), "device": device}))
 
 

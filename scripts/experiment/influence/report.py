@@ -243,10 +243,8 @@ def report(rows: Rows) -> tuple[dict[str, Any], str]:
     effect = results["preconditioner"] = preconditioner_effect(measured)
     medians = ", ".join(f"{each['median u_D']:.2f} of {each['rows']} {name}" for name, each in effect.items())
     products = results["products"] = sorted({row.get("products", "float32") for row in measured})
-    return (
-        results,
-        f"{text}\nMedian u_D in the pool: {medians}. Matrix products of the gradients in {' and '.join(products)}.\n",
-    )
+    how = f"Matrix products of the gradients in {' and '.join(products)}."
+    return results, f"{text}\nMedian u_D in the pool: {medians}. {how}\n"
 
 
 @click.command(help=__doc__.splitlines()[0])
