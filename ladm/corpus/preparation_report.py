@@ -17,7 +17,7 @@ def preparation_lines(prepared: PreparedRows, *, length: int) -> Iterator[str]:
     counts = prepared.counts
     yield f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {count_of(length, 'token')}"
     if not prepared.all_read:
-        yield f"{'limit':<10} {prepared.rows:>12,}  rows: --limit ends there, before all documents are read or used"
+        yield f"{'limit':<10} {prepared.rows:>12,}  rows, where --limit stopped: later documents are not among them"
     # In a fixed order, so that two reports can be compared line by line.
     for reason, meaning in REASONS.items():
         if counts.get(reason):

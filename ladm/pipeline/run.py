@@ -93,7 +93,7 @@ def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
         echo(f"{folder.path} was started before; resuming it")
         if job.limit is not None and settings.limit is None:
             rows = count_of(job.limit, "row")
-            echo(f"limit     {rows}, with which it was started; a greater --limit adds to them")
+            echo(f"limit     {rows}, as before; a greater --limit adds more")
         return job
     echo(f"{folder.path} was started before and has no rows yet; starting again")
     job = resolve(settings, model_facts(settings.model), echo)
@@ -175,7 +175,7 @@ class _Parts:
         is_there = (subset / MANIFEST_FILE).is_file()
         is_old = is_there and read_manifest(subset).run["data"] != run.identity.for_manifest()["data"]
         if is_old:
-            self.echo(f"{subset} is of fewer rows; selecting again")
+            self.echo(f"{subset} was selected from fewer rows; selecting again")
         if is_old or not is_there:
             chosen = select_settings(self.job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key)
             select(chosen, place=place)

@@ -1,0 +1,191 @@
+"""What a started job of `ladm run` is bound to: resumed, killed, corrected, grown, and refused with other settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from test_pipeline import Command, job_words, write_finepdfs
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    return write_finepdfs(tmp_path / "000_00000.parquet")
+
+
+def test_a_job_grows_by_a_greater_limit(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--allow-small-pool", "--limit"]
+    output, whole = tmp_path / "job", tmp_path / "whole"
+    assert ladm(*job_words(shard, talking, output), *words, 4).exit_code == 0
+    first = (output / "subset" / "train.bin").read_bytes()
+    again = ladm(*job_words(shard, talking, output), words[0])
+    assert again.exit_code == 0, again.output
+    assert "limit     4 rows, as before; a greater --limit adds more\n" in again.stderr
+    assert "limit                 4  rows, where --limit stopped: later documents are not among them\n" in again.stderr
+    assert (output / "subset" / "train.bin").read_bytes() == first
+
+    def stop(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    # Until the new subset is whole the old one stays.
+    with monkeypatch.context() as patch:
+        patch.setattr("ladm.selection.formats.destination.sync_tree", stop)
+        assert ladm(*job_words(shard, talking, output), *words, 9).exit_code == 130
+    assert (output / "subset" / "train.bin").read_bytes() == first
+    grown = ladm(*job_words(shard, talking, output), *words, 9)
+    assert grown.exit_code == 0, grown.output
+    assert f"{output / 'subset'} was selected from fewer rows; selecting again\n" in grown.stderr
+    assert ladm(*job_words(shard, talking, whole), *words, 9).exit_code == 0
+    for name in ("scores/scores.parquet", "subset/train.bin", "subset/train.idx", "subset/rows.parquet"):
+        assert (output / name).read_bytes() == (whole / name).read_bytes(), name
+    assert yaml.safe_load((output / "job.yaml").read_text())["limit"] == 9
+    fewer = ladm(*job_words(shard, talking, output), *words, 5)
+    assert (fewer.exit_code, fewer.stderr.splitlines()[-1]) == (1, "  --limit: 9 before, 5 now")
+
+
+def test_a_limit_holds_for_rows_that_exist_already(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+    prepared = ladm(
+        "prepare", shard, "--tokenizer", talking, "--length", 512, "--domain-key", "language", "-o", tmp_path / "rows"
+    )  # fmt: skip
+    assert prepared.exit_code == 0, prepared.output
+    output = tmp_path / "job"
+    words = [*job_words(tmp_path / "rows", talking, output), "--limit"]
+    looked = ladm(*words, 6, "--dry-run")
+    assert looked.exit_code == 0, looked.output
+    assert looked.stdout.startswith("rows: 6 ")
+    small = ladm(*words, 5)
+    assert small.exit_code == 1
+    assert "the rows have 2,560 tokens, fewer than --tokens 3,000" in small.stderr
+    for limit in (6, 8):
+        result = ladm(*words, limit)
+        assert result.exit_code == 0, result.output
+        manifest = json.loads((output / "subset" / "manifest.json").read_text())
+        assert manifest["pool_documents"] == limit
+
+
+def test_the_same_command_goes_on_and_another_is_refused(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "job"
+    words = job_words(shard, talking, output)
+    assert ladm(*words).exit_code == 0
+    before = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    again = ladm(*words)
+    assert again.exit_code == 0, again.output
+    assert f"{output} was started before; resuming it" in again.stderr
+    after = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    assert {name for name in before if before[name] != after.get(name)} <= {"report.html"}
+    other = ladm(*words, "--length", "256")
+    assert (other.exit_code, other.stderr) == (
+        1,
+        f"ladm: {output} was started with something else (--length); give another --output, or what it was "
+        "started with:\n"
+        "  --length: 512 before, 256 now\n",
+    )
+
+
+def test_a_wrong_key_lists_the_keys_and_binds_nothing(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "job"
+    words = job_words(shard, talking, output)
+    keys = "the keys are text, id, url, dump, language, token_count, page_ends"
+    for flags, missing in (
+        (("--text-key", "body"), "body"),
+        (("--domain-key", "topic"), "topic"),
+        (("--id-key", "urn"), "urn"),
+    ):
+        result = ladm(*words, *flags)
+        assert result.exit_code == 1
+        assert f"none of the first 12 documents has {missing}; {keys}: give " in result.stderr.splitlines()[-1]
+    result = ladm(*words, "--length", "5000")
+    assert (result.exit_code, "no document has 5,000 tokens" in result.stderr) == (1, True)
+    again = ladm(*words)
+    assert again.exit_code == 0, again.output
+    assert f"{output} was started before and has no rows yet; starting again" in again.stderr
+    assert yaml.safe_load((output / "job.yaml").read_text())["length"] == 512
+
+
+@pytest.mark.parametrize("remedy", [("--tokens", "2k"), ("--tokens", "1M", "--allow-small-pool"), ("--documents", "3")])
+def test_a_budget_that_was_too_great_binds_nothing(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path, remedy: tuple[str, ...]
+) -> None:
+    output = tmp_path / "job"
+    words = job_words(shard, talking, output)
+    rest = [*words[:4], *words[6:]]
+    assert "fewer than --tokens" in ladm(*rest, "--tokens", "1M").stderr
+    other = ladm(*rest, *remedy, "--length", "256")
+    assert (other.exit_code, other.stderr.splitlines()[-1]) == (1, "  --length: 512 before, 256 now")
+    result = ladm(*rest, *remedy)
+    assert result.exit_code == 0, result.output
+    # Now there is a subset, which another budget would contradict.
+    other = ladm(*rest, "--tokens", "1k")
+    command = f"ladm select {output}/scores --rows {output}/rows --tokens 1000 --format megatron -o {output}/subset2"
+    assert other.exit_code == 1
+    assert (
+        f"its scores serve other selections too: {command}; or give another --output, or what it was started with:"
+    ) in other.stderr
+    assert ladm(*shlex.split(command)[1:]).exit_code == 0
+    assert json.loads((output / "subset2" / "manifest.json").read_text())["taken_tokens"] <= 1000
+    job = yaml.safe_load((output / "job.yaml").read_text())
+    assert (job.get("tokens"), job.get("documents"), job.get("allow_small_pool")) == {
+        "2k": (2000, None, None), "1M": (1_000_000, None, True), "3": (None, 3, None)
+    }[remedy[1]]  # fmt: skip
+
+
+def test_a_killed_job_ends_with_the_same_bytes(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A name from here: a resume must write it into rows as the first start did.
+    monkeypatch.chdir(shard.parent)
+    source = Path(shard.name)
+    whole, output = tmp_path / "whole", tmp_path / "job"
+    assert ladm(*job_words(source, talking, whole)).exit_code == 0
+    # Killed in the middle of the blocks, and as two other parts end or start; each time then let through.
+    for module, name, calls in (
+        ("corpus.sealing", "seal_block", 2),
+        ("scoring.scoring_pass", "finish", 1),
+        ("selection.subset", "write_subset", 1),
+    ):
+        code = KILLED.format(module=module, name=name, calls=calls)
+        words = map(str, job_words(source, talking, output))
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False,
+                              env=os.environ)  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, (module, done.stderr)
+    assert ladm(*job_words(source, talking, output)).exit_code == 0
+    repeated = tmp_path / "repeated"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert ladm("run", "--config", output / "job.yaml", "-o", repeated).exit_code == 0
+    for name in (
+        "rows/train/data-00000-of-00001.arrow", "scores/scores.parquet", "scores/sorted_by_score.jsonl",
+        "subset/train.bin", "subset/train.idx", "subset/rows.parquet",
+    ):  # fmt: skip
+        assert (whole / name).read_bytes() == (output / name).read_bytes() == (repeated / name).read_bytes(), name
+
+
+KILLED = """
+import os, signal, sys
+import ladm.corpus.groups, ladm.{module} as part
+ladm.corpus.groups.BLOCK_DOCUMENTS = 4
+left, real = [{calls}], part.{name}
+
+def killed_at_the_last(*given, **named):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*given, **named)
+
+part.{name} = killed_at_the_last
+from ladm.cli.main import main
+main(sys.argv[1:])
+"""
