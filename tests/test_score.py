@@ -241,7 +241,10 @@ def test_rows_of_another_tokenizer_are_noticed(ladm: Run, save_rows: Any, golden
     ids = [k % 500 + 1 for k in golden["input_ids"][0][:512]]
     own = {"text": " ".join(f"w{k}" for k in ids), "input_ids": ids}
     arguments = [argument if argument != str(GOLDEN) else str(model) for argument in map(str, SMALL)]
-    result = ladm("score", save_rows([own] * 3, "own"), *arguments, "--output", tmp_path / "a")
+    # The token for unknown words is a special one, and those of the text are no disagreement.
+    unknown = [0 if k % 3 == 0 else id_ for k, id_ in enumerate(ids)]
+    foreign = {"text": " ".join(f"w{k}" if k else "foreign" for k in unknown), "input_ids": unknown}
+    result = ladm("score", save_rows([own, foreign, own], "own"), *arguments, "--output", tmp_path / "a")
     assert result.exit_code == 0
     assert "warning" not in result.stderr
     other = own | {"text": " ".join(f"w{(k * 7) % 511}" for k in ids)}

@@ -76,6 +76,7 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
 
 
 def no_such_data_set(name: str) -> LadmError:
+    """The error for a name that is nothing here and cannot be an id on the Hub."""
     return LadmError(f"no such data set: {name} is neither a folder nor a Hub id such as org/name")
 
 

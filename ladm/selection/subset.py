@@ -33,7 +33,7 @@ WINDOWS_PER_DOCUMENT = 2
 def select(settings: SelectSettings, *, place: Destination | None = None) -> Manifest:
     """Choose documents and, unless it is a dry run, write them with their manifest; returns the manifest.
 
-    `place`: that of --output, where it is to be used in a way of its own.
+    `place`: where to write, in place of what `settings.output` names.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller
     than the budget or without a document that fits it; StorageError for a damaged run.
     """

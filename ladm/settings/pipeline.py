@@ -109,7 +109,7 @@ def prepare_settings(job: Any, *, rows: str, length: int, domain_key: str, domai
 def score_settings(
     job: Any, *, rows: str, output: str, limit: int | None = None, resolve_profile: bool = True
 ) -> ScoreSettings:
-    """The settings of `ladm score` for the job. `limit`: for rows that it does not make itself."""
+    """The settings of `ladm score` for the job. `limit`: rows at most, where the job does not prepare them."""
     given = {"model": job.model, "rows": rows, "output": output, "limit": limit} | _given(job, ScoreSettings)
     # The user has said by --tokenizer that the model understands these ids.
     given["allow_other_tokenizer"] = job.tokenizer is not None
