@@ -66,9 +66,23 @@ def test_documents_of_the_pack_are_four_of_each_package_with_the_kinds_in_turn()
     assert found == chosen_documents(pool)
 
 
+def test_rows_of_each_kind_are_spread_over_the_packages() -> None:
+    from rows import spread_rows
+
+    from ladm.calibration.contrast import ContrastRow
+
+    def row(k: int, kind: str) -> ContrastRow:
+        return ContrastRow(ids=np.arange(4), kind=kind, half=1, document=k, packages=(f"p{k // 4}",))
+
+    rows = [(k, row(k, "intact" if k < 40 else "shuffled")) for k in range(43)]
+    found = spread_rows(rows, 10)
+    assert [place for place, _ in found] == [*range(0, 40, 4), 40, 41, 42]
+    assert spread_rows(rows, 100) == rows
+
+
 @pytest.mark.slow
 def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
-    """Two parts with a tiny model; a second call finds them finished."""
+    """Three parts with a tiny model, of all signals; a second call finds them finished."""
     draw = np.random.default_rng(0)
     rows = [
         {"kind": kind, "type": "x", "package": f"{kind} {k // 4}", "document": f"{k}", "half": k // 4 % 2}
@@ -80,11 +94,11 @@ def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHON": sys.executable, "CALIBRATED": f"{TOKENS}", "DEVICE": "cpu"}
     # No limit of time: on a busy machine the tiny model may take minutes.
     environment |= {"LIMIT": "36000", "PART_LIMIT": "36000"}
+    environment |= {"SIGNALS": "cds,context-gain,longattn,text", "PROLONG_ROWS": "3", "PROLONG_PAIRS": "3"}
+    parts = [f"{TOKENS}", f"{TOKENS}-8", f"{TOKENS}-prolong"]
     command = ["bash", QUALITY / "score.sh", tmp_path / "pack.parquet", talking, tmp_path / "out"]
     for words in ("== done", f"== {TOKENS} is finished"):
-        done = subprocess.run(
-            [*command, f"{TOKENS}", f"{TOKENS}-8"], env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*command, *parts], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert words in done.stdout
     name = Path(talking).name
@@ -107,6 +121,9 @@ def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
         "robust, all layers",
         "robust, after sinks",
         "signed heads",
+        "gain",
+        "key tokens",
+        "LongAttn",
         "F",
         "gzip",
     ):
@@ -120,10 +137,21 @@ def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
     # Of one block, repeated, a count of rare words or a compressor needs no model.
     assert table["gzip"]["repeated T/16"][0] > 0.9
     assert set(found["spearman"][f"{TOKENS}-8"]) >= {"released", "median", "robust"}
+    # ProLong is judged on its own rows, and the other scores beside it on the same ones.
+    beside = found["auc"][f"{TOKENS}-prolong"]
+    assert beside["rows"] == dict.fromkeys(table["rows"], 3)
+    assert set(beside) == set(table) | {"ProLong", "ProLong per pair"}
     assert list(found["guarded"]) == [
         "none", "ceiling", "ceiling, copy share", "text statistics", "ceiling, copy share, text statistics",
         "ceiling, copy share, text statistics, signed heads",
     ]  # fmt: skip
     scores = pq.read_table(tmp_path / "report" / "scores.parquet")
-    assert Counter(scores["part"].to_pylist()) == {f"{TOKENS}": 10 * DOCUMENTS + LISTS, f"{TOKENS}-8": 52}
+    counts = {parts[0]: 10 * DOCUMENTS + LISTS, parts[1]: 52, parts[2]: 33}
+    assert Counter(scores["part"].to_pylist()) == counts
+    # A row is the same one in both parts: its scores agree.
+    rows = {(row["part"], row["index"]): row for row in scores.to_pylist()}
+    for (part, index), row in rows.items():
+        if part == parts[2]:
+            assert row["ProLong"] is not None
+            assert row["robust"] == rows[parts[0], index]["robust"]
     assert "| released |" in (tmp_path / "report" / "quality.md").read_text()

@@ -6,7 +6,7 @@ Shape suffixes: B rows, L layers.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,13 +29,20 @@ from ladm.calibration.contrast_scores import (
 )  # fmt: skip
 from ladm.corpus.tokenization import plain_tokenizer
 from ladm.method.reduction import Floats, reduce_cds
+from ladm.runs.columns import LONGATTN, longattn
 from ladm.runs.folder import Run
-from ladm.runs.results import read_scores
+from ladm.runs.results import columns_of, read_scores
 from ladm.runs.sink_layers import first_after_sinks
 from ladm.settings.profiles import Profile
 from ladm.signals.text_statistics import COLUMNS, UnigramTable, text_statistics
 
 WITHOUT_SIGMA = FORMS[1]
+SIGNALS = {
+    "gain": "gain", "positive gain": "gain_positive", "longfilter": "longfilter", "key tokens": "key_tokens",
+    "gain without copies": "gain_no_copy", "LongAttn": "longattn", "ProLong": "prolong",
+    "ProLong per pair": "prolong_per_pair",
+}  # fmt: skip
+"""Scores that are a column of a run, where the run has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +79,8 @@ class Part:
     scores: ContrastScores
     places_B: np.ndarray
     """The place of each scored row among all rows of its length."""
+    signals: dict[str, Floats] = field(default_factory=dict)
+    """Scores of other signals by name: (B,) each."""
 
     @classmethod
     def read(cls, folder: Path, rows: Rows) -> Part:
@@ -85,7 +94,33 @@ class Part:
             heads=True,
             expected={(rows.rows[place].kind, rows.rows[place].half) for place in places.tolist()},
         )
-        return cls(name=folder.name, rows=rows, scores=scores, places_B=places)
+        return cls(name=folder.name, rows=rows, scores=scores, places_B=places, signals=read_signals(folder))
+
+    def with_prolong(self, folder: Path) -> Part:
+        """The rows of this part that ProLong has scored in the run of `folder`, with its scores."""
+        row_of = {place: k for k, place in enumerate(read_scores(folder, ["index"])["index"].to_pylist())}
+        kept = np.array([k for k, place in enumerate(self.places_B.tolist()) if place in row_of])
+        order = np.array([row_of[place] for place in self.places_B[kept].tolist()])
+        part = self.of_rows(kept, name=folder.name)
+        found = {name: values[order] for name, values in read_signals(folder).items()}
+        return replace(part, signals=part.signals | found)
+
+    def of_rows(self, kept: np.ndarray, *, name: str) -> Part:
+        """The same scores of some of the rows."""
+        of = self.scores
+        scores = replace(
+            of,
+            rows=[of.rows[k] for k in kept],
+            kinds=of.kinds[kept],
+            halves=of.halves[kept],
+            clusters=of.clusters[kept],
+            cds={form: values[kept] for form, values in of.cds.items()},
+            by_head={form: values[kept] for form, values in of.by_head.items()},
+            copy_share=None if of.copy_share is None else of.copy_share[kept],
+            sink_mass=None if of.sink_mass is None else of.sink_mass[kept],
+        )
+        signals = {each: values[kept] for each, values in self.signals.items()}
+        return Part(name=name, rows=self.rows, scores=scores, places_B=self.places_B[kept], signals=signals)
 
     def statistic(self, name: str) -> Floats:
         """A text statistic of the scored rows: (B,)."""
@@ -129,9 +164,20 @@ class Part:
             found[name] = reduce_cds(stored[form][:, columns], profile.reduction.how, profile.reduction.weights)
         if signed is not None and signed.form in self.scores.by_head:
             found["signed heads"] = signed.values(self.scores)
+        found |= self.signals
         found["F"], found["gzip"] = self.statistic("far_rare"), self.statistic("gzip_ratio")
         found["random"] = np.random.default_rng(0).random(len(self.places_B))
         return found
+
+
+def read_signals(folder: Path) -> dict[str, Floats]:
+    """The scores of `SIGNALS` that a finished run has; of a run, score.sh keeps its scores alone."""
+    known = columns_of(folder)
+    names = [name for name in (*SIGNALS.values(), *LONGATTN) if name in known]
+    table = {name: column.to_numpy() for name, column in zip(names, read_scores(folder, names).columns, strict=True)}
+    if set(LONGATTN) <= set(table):
+        table["longattn"] = longattn(*(table[name] for name in LONGATTN))
+    return {name: table[column] for name, column in SIGNALS.items() if column in table}
 
 
 def fit_signed(part: Part) -> Candidate:

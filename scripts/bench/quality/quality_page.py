@@ -45,7 +45,7 @@ def _model(found: dict[str, Any]) -> Iterator[str]:
 
 def _title(part: str) -> str:
     length, _, more = part.partition("-")
-    variant = ", the paper's variant" if more == "paper" else ""
+    variant = {"paper": ", the paper's variant", "prolong": ", rows that ProLong has scored"}.get(more, "")
     span = more if more.isdigit() else str(int(length) // 256)
     return f"{int(length):,} tokens, spans of {span}{variant}"
 

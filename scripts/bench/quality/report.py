@@ -33,7 +33,7 @@ SEED = 5
 SELECTED_BY = ("released", "robust", "robust, all layers", "profile", "signed heads", "F", "gzip", "random")
 PAIRS = (
     ("robust", "robust, all layers"), ("robust", "robust, after sinks"), ("robust", "F"), ("signed heads", "F"),
-    ("signed heads", "robust"),
+    ("signed heads", "robust"), ("gain", "robust"), ("gain", "F"), ("longfilter", "gain"), ("ProLong", "F"),
 )  # fmt: skip
 """Scores that are compared on the same rows."""
 
@@ -72,7 +72,7 @@ def main(
 
 
 def read_parts(packed: Path, folder: Path, model: str, *, documents: int | None, calibrated: str) -> dict[str, Part]:
-    """The finished parts, by name: the calibrated one first, and each length before its other spans."""
+    """The finished parts, by name: the calibrated one first, and each length before its other spans and ProLong."""
     rows: dict[int, Rows] = {}
     parts = {}
     names = [path.parent.name for path in folder.glob("*/scores.parquet") if path.parent.name != "work"]
@@ -80,7 +80,10 @@ def read_parts(packed: Path, folder: Path, model: str, *, documents: int | None,
         length = int(name.partition("-")[0])
         if length not in rows:
             rows[length] = Rows.make(packed, model, length=length, documents=documents)
-        parts[name] = Part.read(folder / name, rows[length])
+        if name.endswith("-prolong"):
+            parts[name] = parts[str(length)].with_prolong(folder / name)
+        else:
+            parts[name] = Part.read(folder / name, rows[length])
     return parts
 
 

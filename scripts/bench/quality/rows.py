@@ -113,11 +113,12 @@ def chosen_documents(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @click.option("--span-tokens", type=int, help="Tokens of the spans that are shuffled.  [default: T/256]")
 @click.option("--half", type=int, help="The rows of this half only.  [default: both]")
 @click.option("--few", is_flag=True, help=f"Only the kinds {', '.join(KINDS_FOR_SPANS)}.")
+@click.option("--most", type=int, help="At most N rows of each kind and half, spread over the packages.")
 @click.option("--documents", type=int, help="Only the first N documents and lists of a half, for trying it out.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
 def make(
-    packed: Path, model: str, length: int, span_tokens: int | None, half: int | None, few: bool, documents: int | None,
-    output: Path,
+    packed: Path, model: str, length: int, span_tokens: int | None, half: int | None, few: bool, most: int | None,
+    documents: int | None, output: Path,
 ) -> None:  # fmt: skip
     """PACKED -> OUTPUT, rows for `ladm score`."""
     from datasets import Dataset
@@ -127,6 +128,8 @@ def make(
     rows = judging_rows(packed, model, length=length, span_tokens=span_tokens, documents=documents)
     wanted = [(k, row) for k, row in enumerate(rows) if half in (None, row.half)]
     wanted = [(k, row) for k, row in wanted if not few or row.kind in KINDS_FOR_SPANS]
+    if most is not None:
+        wanted = spread_rows(wanted, most)
     columns = {
         "input_ids": [row.ids for _, row in wanted],
         # The number of the row among all of this length, so that the runs of two spans can be joined.
@@ -170,6 +173,19 @@ def judging_rows(
         [ids for _, ids in intact], halves, span_tokens=span_tokens or max(1, length // 256), seed=SEED,
         lists=[ids for _, ids in lists],
     )  # fmt: skip
+
+
+def spread_rows(rows: list[tuple[int, ContrastRow]], most: int) -> list[tuple[int, ContrastRow]]:
+    """At most so many rows of each kind and half: one in every so many, as neighbours are of the same package."""
+    groups: dict[tuple[str, int], list[tuple[int, ContrastRow]]] = defaultdict(list)
+    for place, row in rows:
+        groups[row.kind, row.half].append((place, row))
+    taken = {
+        group[len(group) * k // min(most, len(group))][0]
+        for group in groups.values()
+        for k in range(min(most, len(group)))
+    }
+    return [(place, row) for place, row in rows if place in taken]
 
 
 def first_of_each(found: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:

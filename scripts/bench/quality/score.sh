@@ -10,8 +10,10 @@
 #   2048       half 1, all kinds, spans of 8, single heads
 #   2048-64    as 4096-128, but spans of 64: those of 128 leave nothing to score in 2,048 tokens
 #   4096-paper half 1, all kinds, spans of 16, the paper's variant
-# LIMIT: seconds for all parts together; PART_LIMIT: for one (default: none). For trying it out: DEVICE,
-# DTYPE, PYTHON, DOCUMENTS (the first N of a half), other lengths as parts, CALIBRATED (the one with both halves).
+#   2048-prolong  ProLong alone, of PROLONG_ROWS rows of each kind of half 1 and PROLONG_PAIRS pairs of segments of each
+# SIGNALS: what is computed of the rows (default: cds,text). LIMIT: seconds for all parts together; PART_LIMIT: for one
+# (default: none). For trying it out: DEVICE, DTYPE, PYTHON, DOCUMENTS (the first N of a half), other lengths as parts,
+# CALIBRATED (the one with both halves).
 set -uo pipefail
 [ $# -ge 3 ] || { echo "usage: $0 DOCUMENTS.parquet MODEL-FOLDER OUT [PART...]" >&2; exit 2; }
 pack=$(realpath "$1") model=$(realpath "$2"); mkdir -p "$3"
@@ -32,17 +34,21 @@ limited() { # command...: no longer than a part may take, and than what is left;
     timeout --signal=INT --kill-after=20 "$((left < most ? left : most))" "$@"
 }
 for part in $parts; do
-    length=${part%%-*} rows=$work/rows-$part run=$work/run-$part options=(--record heads) which=(--half 1)
+    length=${part%%-*} rows=$work/rows-$part run=$work/run-$part which=(--half 1)
+    options=(--layers "$layers" --signals "${SIGNALS:-cds,text}")
     case $part in
-        "$calibrated") which=() ;;
-        *-paper) options=(--variant paper) ;;
-        *-*) which=(--half 1 --few) options=(--span-tokens "${part##*-}") ;;
+        *-prolong) which=(--half 1 --most "${PROLONG_ROWS:-20}")
+            options=(--signals prolong --prolong-pairs "${PROLONG_PAIRS:-40}") ;;
+        "$calibrated") options+=(--record heads) which=() ;;
+        *-paper) options+=(--variant paper) ;;
+        *-*) which=(--half 1 --few) options+=(--span-tokens "${part##*-}") ;;
+        *) options+=(--record heads) ;;
     esac
     [ -e "$out/$part/scores.parquet" ] && { echo "== $part is finished"; continue; }
     echo "== $part, after $SECONDS s"
     limited "$python" scripts/bench/quality/rows.py make "$pack" --model "$model" --length "$length" "${which[@]}" \
         ${DOCUMENTS:+--documents "$DOCUMENTS"} --output "$rows" &&
-    limited "$python" -m ladm score "$rows" --model "$model" --device "$device" --dtype "$dtype" --layers "$layers" "${options[@]}" \
+    limited "$python" -m ladm score "$rows" --model "$model" --device "$device" --dtype "$dtype" "${options[@]}" \
         --output "$run" &&
     mkdir -p "$out/$part" && cp "$run/run.json" "$out/$part/" && cp "$run/scores.parquet" "$out/$part/.partial" &&
     mv "$out/$part/.partial" "$out/$part/scores.parquet" && rm -rf "$run" "$rows" || { echo "$part is not finished" >&2; failed=1; }
