@@ -254,6 +254,15 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
         "ladm: the rows have 6,144 tokens, fewer than --tokens 1,000,000; give a smaller budget, take all of it with "
         "--allow-small-pool, or give more documents and another --output",
     )
+    budgets = {
+        ("--tokens", "100"): "no row fits --tokens 100: the shortest has 512 tokens; give a larger budget",
+        ("--tokens", "1%"): "no row fits --tokens 1%: the shortest has 512 tokens; give a larger budget",
+        ("--documents", "50"): "there are 12 rows, fewer than --documents 50; give a smaller budget, take all of it "
+        "with --allow-small-pool, or give more documents and another --output",
+    }
+    for budget, words_of in budgets.items():
+        result = ladm(*[*words[:4], *budget, *words[6:]])
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, f"ladm: {words_of}")
     assert not (tmp_path / "job" / "scores").exists()
     (tmp_path / "other" / "scores").mkdir(parents=True)
     result = ladm(*job_words(shard, talking, tmp_path / "other"))

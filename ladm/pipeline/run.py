@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from ladm.corpus.preparation_report import preparation_lines
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.prepare import Progress as Preparing
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import model_facts
+from ladm.pipeline.budget import require_budget
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.look import domain_flags, key_in_rows, require_domains
 from ladm.pipeline.resolve import is_rows, resolve
@@ -119,7 +120,7 @@ class _Parts:
         rows = self.job.sources[0] if prepared is None else self.folder.rows
         # Rows that it made are limited already.
         limit = self.job.limit if prepared is None else None
-        self._require_budget(open_rows(rows, limit=limit))
+        require_budget(open_rows(rows, limit=limit), self.job)
         # Rows of ladm prepare have the domain there, whatever it was called in the corpus.
         key = self._domain_key(prepared)
         if prepared is None:
@@ -154,18 +155,6 @@ class _Parts:
         for line in preparation_lines(prepared, length=job.length):
             self.echo(line)
         return prepared
-
-    def _require_budget(self, rows: Rows) -> None:
-        """Raise LadmError for a budget beyond all rows: scoring them would cost hours that end in the same error."""
-        tokens = self.job.tokens
-        if not isinstance(tokens, int) or self.job.allow_small_pool:
-            return
-        pool = int(rows.lengths().sum())
-        if pool < tokens:
-            raise LadmError(
-                f"the rows have {pool:,} tokens, fewer than --tokens {tokens:,}; give a smaller budget, take "
-                "all of it with --allow-small-pool, or give more documents and another --output"
-            )
 
     def _select(self, rows: str, key: str, run: Run) -> Manifest:
         subset = Path(self.folder.subset)

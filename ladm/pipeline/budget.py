@@ -1,0 +1,42 @@
+"""The budget of a job against its rows, before scoring them costs hours. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ladm.corpus.rows import Rows
+from ladm.errors import LadmError
+from ladm.settings.pipeline import select_settings
+
+
+def require_budget(rows: Rows, job: Any) -> None:
+    """Raise LadmError for a budget that all rows together cannot fill, or that the shortest of them does not fit.
+
+    Rows that guards drop, and rows without a score, are known after scoring only: `ladm select` looks again.
+    """
+    lengths_N = rows.lengths()
+    lengths_N = lengths_N[lengths_N > 0]
+    if not len(lengths_N):
+        return
+    pool, shortest = int(lengths_N.sum()), int(lengths_N.min())
+    chosen = select_settings(job, run="", rows="", output="", domain_key="")
+    most = chosen.documents
+    if most is not None and most > len(lengths_N) and not chosen.allow_small_pool:
+        raise _small_pool(f"there are {len(lengths_N):,} rows", f"--documents {most:,}")
+    if chosen.tokens is None:
+        return
+    share = chosen.token_share
+    budget = int(chosen.tokens) if share is None else int(share * pool)
+    if budget > pool and not chosen.allow_small_pool:
+        raise _small_pool(f"the rows have {pool:,} tokens", f"--tokens {budget:,}")
+    # The percent rule exceeds its budget, so that a row always fits.
+    if budget < shortest and chosen.rule != "percent":
+        given = f"{budget:,}" if share is None else chosen.tokens
+        raise LadmError(f"no row fits --tokens {given}: the shortest has {shortest:,} tokens; give a larger budget")
+
+
+def _small_pool(pool: str, budget: str) -> LadmError:
+    return LadmError(
+        f"{pool}, fewer than {budget}; give a smaller budget, take all of it with --allow-small-pool, "
+        "or give more documents and another --output"
+    )
