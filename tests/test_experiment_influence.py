@@ -179,9 +179,12 @@ def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> Non
         row |= {name: draw.random(width).tolist() for name, width in layers.items()}
         names = (
             "gain_positive longfilter key_tokens gain_no_copy gzip_ratio far_rare unigram_entropy repeated_4grams "
-            "repeated_13grams characters_per_token loss bigram longattn_ds longattn_v"
+            "repeated_13grams characters_per_token characters digits loss bigram longattn_ds longattn_v"
         )
-        rows.append(row | {name: draw.random() for name in names.split()})
+        row |= {name: draw.random() for name in names.split()}
+        # Repetition goes with the influence, and the loss is repetition alone.
+        row["repeated_4grams"] = u + draw.normal()
+        rows.append(row | {"loss": row["repeated_4grams"] + 0.3 * draw.normal()})
     results, page = report.report(rows)
     found = results["rows with every score"]
     assert found["rows"] == 220
@@ -193,7 +196,12 @@ def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> Non
     assert random["interval"][1] < gain["interval"][0]
     assert random["p"] > 0.005
     assert 0.05 < found["detectable"] < 0.4
+    assert gain["p_holm"] < 0.01
     assert gain["given_unseen"]["partial"] > 0.8
+    assert gain["given_text"]["partial"] > 0.8
+    assert found["columns"]["loss"]["partial"] > 0.4
+    assert abs(found["columns"]["loss"]["given_text"]["partial"]) < 0.25
+    assert "given_text" not in found["columns"]["repeated_4grams"]
     assert found["null"]["p below .05"] < 0.12
     assert "| gain |" in page
     # What is regressed out has nothing left to correlate.

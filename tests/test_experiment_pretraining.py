@@ -21,6 +21,7 @@ sys.path.append(str(SCRIPTS / "pretraining"))
 
 import arms  # noqa: E402
 import judge  # noqa: E402
+import outcomes  # noqa: E402
 from pretraining import differences, report  # noqa: E402
 from pretraining import pack as packing  # noqa: E402
 
@@ -155,10 +156,10 @@ def test_the_whole_path_survives_a_kill_and_ends_in_a_report(
     assert {name: student["held_out"] for name, student in following["students"].items()} == {
         name: student["held_out"] for name, student in after["students"].items()
     }
-    for arm, outcomes in report.analyse(output)["arms"].items():
-        assert outcomes["D"]["mean"] == found["arms"][arm]["D"]["mean"]
-        assert outcomes["D - S"]["mean"] == pytest.approx(outcomes["D"]["mean"] - outcomes["S"]["mean"])
-        assert outcomes["bigram"] == found["arms"][arm]["bigram"]
+    for arm, of_arm in report.analyse(output)["arms"].items():
+        assert of_arm["D"]["mean"] == found["arms"][arm]["D"]["mean"]
+        assert of_arm["D - S"]["mean"] == pytest.approx(of_arm["D"]["mean"] - of_arm["S"]["mean"])
+        assert of_arm["bigram"] == found["arms"][arm]["bigram"]
     assert found["arms"]["random"]["students"] == 4
     contrast = found["contrasts"]["D"]["guarded - random"]
     assert contrast["students"] == [2, 4]
@@ -239,7 +240,7 @@ def test_p_equals_published_tables(t: float, freedom: float, p: float) -> None:
 
 def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
     found: list[dict[str, Any]] = [{"p": 0.04}, {"p": 0.01}, {"p": 0.03}, {"p": 0.5}]
-    differences.holm(found)
+    outcomes.holm(found, family=4)
     assert [each["p_holm"] for each in found] == pytest.approx([0.09, 0.04, 0.09, 0.5])
 
 

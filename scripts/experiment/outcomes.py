@@ -207,3 +207,11 @@ def as_markdown(found: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def holm(found: list[dict[str, Any]], *, family: int) -> None:
+    """Add `p_holm`, p after Holm's correction, to every result of a family, of which some may still be missing."""
+    largest = 0.0
+    for k, each in enumerate(sorted(found, key=lambda each: float(each["p"]))):
+        largest = max(largest, min(1.0, (family - k) * each["p"]))
+        each["p_holm"] = largest

@@ -19,7 +19,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from arms import CONTRASTS
 from outcomes import student_t
 
 quantile = cache(student_t)
@@ -121,11 +120,3 @@ def compare(outcome: Outcome, arm: str, other: str) -> dict[str, Any] | None:
         "p": p_value(value / error, freedom), "students": [len(of_arm) for of_arm in keys],
         "variances": parts, "freedom": freedom,
     }  # fmt: skip
-
-
-def holm(found: list[dict[str, Any]]) -> None:
-    """Add `p_holm` to every comparison of a family of four, of which some may still be missing."""
-    largest = 0.0
-    for k, each in enumerate(sorted(found, key=lambda each: float(each["p"]))):
-        largest = max(largest, min(1.0, (len(CONTRASTS) - k) * each["p"]))
-        each["p_holm"] = largest

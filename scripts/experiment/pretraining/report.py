@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from arms import CONTRASTS, CONTRASTS_B
-from differences import Array, Outcome, Runs, compare, document_error, draw_variance, holm, seed_variance
+from differences import Array, Outcome, Runs, compare, document_error, draw_variance, seed_variance
+from outcomes import holm
 
 OUTCOMES = {
     "D": "loss on D", "needles": "loss on needles", "C": "loss on C", "S": "loss on S",
@@ -87,7 +88,8 @@ def analyse(folder: Path) -> dict[str, Any]:
     pairs = (*CONTRASTS, ("random x2", "random"), *CONTRASTS_B)
     for name, outcome in outcomes.items():
         found = {f"{arm} - {other}": compare(outcome, arm, other) for arm, other in pairs}
-        holm([each for (arm, other) in CONTRASTS if (each := found[f"{arm} - {other}"]) is not None])
+        made = [each for (arm, other) in CONTRASTS if (each := found[f"{arm} - {other}"]) is not None]
+        holm(made, family=len(CONTRASTS))
         contrasts[name] = found
     seeds = {
         name: {"sd": math.sqrt(seed_variance(outcome)[0]), "freedom": seed_variance(outcome)[1],
