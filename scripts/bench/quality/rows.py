@@ -176,7 +176,7 @@ def judging_rows(
 
 
 def spread_rows(rows: list[tuple[int, ContrastRow]], most: int) -> list[tuple[int, ContrastRow]]:
-    """At most so many rows of each kind and half: one in every so many, as neighbours are of the same package."""
+    """At most `most` rows of each kind and half, evenly spaced, because neighbours are of the same package."""
     groups: dict[tuple[str, int], list[tuple[int, ContrastRow]]] = defaultdict(list)
     for place, row in rows:
         groups[row.kind, row.half].append((place, row))

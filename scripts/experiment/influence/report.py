@@ -35,7 +35,7 @@ from ladm.selection.ranks import average_ranks
 
 DRAWS = 2000
 PERMUTATIONS = 9_999
-"""So many that the smallest p, 1 in 10,000, outlasts a correction over all columns."""
+"""The smallest p, 1 in 10,000, then outlasts a correction over all columns."""
 NULL_COLUMNS = 100
 CONTROLS = ("gzip_ratio", "u_S")
 TEXT = (
