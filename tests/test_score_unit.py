@@ -84,6 +84,17 @@ def test_a_synchronous_scorer_is_collected_at_once(tmp_path: Path, rows: Rows) -
     ]
 
 
+def test_a_batch_that_took_long_on_a_cpu_is_reported_before_the_next_one_starts(
+    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if every batch took so long that storing it is short beside it.
+    monkeypatch.setattr(module, "WAIT_SHARE", 1e9)
+    log = log_of(tmp_path / "run", rows, asynchronous=False)
+    assert [(kind, first) for kind, first in log if kind in ("score", "stored")] == [
+        ("score", 0), ("stored", 0), ("score", 4), ("stored", 4), ("score", 8), ("stored", 8),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_the_rows_before_a_suspect_row_are_durable_when_it_starts(
     tmp_path: Path, rows: Rows, asynchronous: bool

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from ladm.corpus.rows import Row, Rows
@@ -21,6 +22,8 @@ from ladm.signals.scorer import DescribesRows, Scorer
 # A read of a data set costs a fixed time, which short rows in small batches would pay for each batch.
 READ_TOKENS = 1 << 18
 """Tokens that are read at a time, where a batch has fewer."""
+WAIT_SHARE = 0.05
+"""How long a batch that was just scored is waited for until it is durable, as a share of the time that it took."""
 
 
 def score_unit(
@@ -51,7 +54,9 @@ def score_unit(
 #
 # One thread each, because the order has to be kept: rows are stored in the order in which they were scored, and the
 # supervisor learns of each batch only after the one before is durable. A scorer on a GPU is asynchronous: `score`
-# returns when the work is queued, so batch 2 is queued before the scores of batch 1 are waited for.
+# returns when the work is queued, so batch 2 is queued before the scores of batch 1 are waited for. On a CPU a batch is
+# scored when `score` returns; where that took much longer than storing it does, it is reported before the next one
+# starts, and not only after that.
 def _score(
     run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule, guard: InputGuard
 ) -> Iterator[UnitEvent]:
@@ -73,6 +78,7 @@ def _score(
                     if alone:
                         yield from storage.finish()
                     yield BatchStarted([checked.row.position for checked in batch])
+                    began = time.monotonic()
                     pending = start_batch(batch, scorer, sizes)
                     yield from storage.collect()
                     storage.pending = pending
@@ -80,6 +86,7 @@ def _score(
                         yield from storage.finish()
                     elif not scorer.asynchronous:
                         yield from storage.collect()
+                        yield from storage.report(within=WAIT_SHARE * (time.monotonic() - began))
             yield from storage.finish()
         writer.seal()
     finally:
@@ -113,6 +120,11 @@ class _Storage:
         # After the scores are known: a change that came before they were computed is there to be seen.
         yield from self._guard.check()
         self._writing = self._thread.submit(self._append, records)
+
+    def report(self, *, within: float) -> Iterator[UnitEvent]:
+        """Report the records that are being written, if they are durable within this many seconds."""
+        if self._writing is not None and wait([self._writing], timeout=within).done:
+            yield from self._wait_until_durable()
 
     def finish(self) -> Iterator[UnitEvent]:
         """Wait until everything is durable."""
