@@ -53,18 +53,19 @@ def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest
     assert list(record["long_range"]) == ["intact", "2 pieces", "4 pieces", "8 pieces"]
     assert record["long_range"]["intact"] > 0
     assert record["verdict"][-1] in result.stdout or record["verdict"][-2] in result.stdout
+    forms = ["released", "median", "robust", "no sigma", "value-weighted", "value-weighted, no sigma"]
     kinds = ["2 pieces", "4 pieces", "8 pieces", "shuffled", "repeated T/16", "repeated T/5", "made list", "real list"]
     assert list(record["auc"]) == [*kinds, "worst kind"]
     for kind, by_score in record["auc"].items():
-        assert list(by_score) == ["released", "median", "robust", "F", "gzip"]
-        (line,) = (
-            line for line in result.stdout.splitlines() if line.startswith(f"{kind:<23} ") and line.endswith(")")
-        )
-        for value, low, high in by_score.values():
+        assert list(by_score) == [*forms, "F", "gzip"]
+        # Six scores stand beside each other, the others in a second table.
+        lines = [line for line in result.stdout.splitlines() if line.startswith(f"{kind:<23} ") and line.endswith(")")]
+        assert len(lines) == 2
+        for k, (value, low, high) in enumerate(by_score.values()):
             assert low <= value <= high
-            assert f"{value:.3f} (" in line
+            assert f"{value:.3f} (" in lines[k // 6]
     assert record["spans"] == [8, 4]
-    assert set(record["spearman"]) == {"released", "median", "robust"}
+    assert list(record["spearman"]) == forms
     assert all(-1 <= low <= value <= high <= 1 for value, low, high in record["spearman"].values())
     assert list(record["sink_mass"]) == list(record["sink_words"]) == ["0", "1", "2"]
     assert all(0 < mass <= 1 for mass in record["sink_mass"].values())
@@ -74,6 +75,13 @@ def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest
         "absent    4 pieces, same package: no package has 4 documents in one half; see --package-key\n" in result.stderr
     )
     assert f"picture: {out}/check.png\n" in result.stdout
+    # The folder is a contrast run like any other: every column of it can be compared by kind.
+    compared = ladm("compare", out / "run", "--kinds", "kind", "--cluster", "package", "--columns", "score", "--json")
+    assert compared.exit_code == 0, compared.output
+    found = {
+        kind["kind"]: kind["by_column"]["score"]["value"] for kind in json.loads(compared.stdout)["kinds"]["kinds"]
+    }
+    assert found == pytest.approx({kind: record["auc"][kind]["released"][0] for kind in kinds}, abs=1e-3)
     again = ladm(*command)
     assert again.exit_code == 0
     assert json.loads((out / "check.json").read_text()) == record

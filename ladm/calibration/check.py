@@ -18,7 +18,7 @@ from ladm.calibration.contrast_scores import ContrastScores, read_contrast_score
 from ladm.calibration.estimates import Estimate, estimate_spearman
 from ladm.calibration.inputs import open_inputs, require_rows_and_lists
 from ladm.calibration.packages import Halves
-from ladm.calibration.result import by_kind, layer_results, uncalibrated
+from ladm.calibration.result import by_kind, every_form, layer_results
 from ladm.calibration.sample import DocumentSample, sample_rows
 from ladm.calibration.work_folder import (
     CONTRAST,
@@ -90,8 +90,7 @@ def check(
         run, contrast, clusters_of(sample, halves, contrast), num_layers=facts.num_layers, heads=False
     )
     other = _score_other_span(settings, facts, scoring, contrast, output, echo=echo, progress=new_progress())
-    candidates = uncalibrated(scores)
-    values = {name: candidate.values(scores) for name, candidate in candidates.items()} | scores.counts
+    values = {name: candidate.values(scores) for name, candidate in every_form(scores).items()} | scores.counts
     result = CheckResult(
         facts=facts,
         rows=settings.rows,
@@ -172,7 +171,7 @@ def _score_other_span(
 def _spearman(
     run: Run, other: Run, contrast: list[ContrastRow], scores: ContrastScores, *, seed: int
 ) -> dict[str, Estimate]:
-    """The rank correlation of the intact documents between the two runs, for every uncalibrated score."""
+    """The rank correlation of the intact documents between the two runs, for every score."""
     intact = [k for k, row in enumerate(contrast) if row.kind == INTACT]
     rows = [contrast[k] for k in intact]
     # The index of a row is its place in the rows of its own run, and those of `other` are the intact ones.
@@ -184,7 +183,7 @@ def _spearman(
         other, rows, [str(row.document) for row in rows], num_layers=scores.num_layers, heads=False
     )
     found = {}
-    for name, candidate in uncalibrated(scores).items():
+    for name, candidate in every_form(scores).items():
         a_B, b_B = candidate.values(scores)[ours], candidate.values(other_scores)[theirs]
         found[name] = estimate_spearman(a_B, b_B, scores.clusters[ours], seed=seed)
     return found

@@ -23,8 +23,12 @@ GOOD_AUC, FAIR_AUC = 0.8, 0.6
 """A model whose best score has a lower bound of its AUC above the first is fit, above the second weak."""
 STABLE_RANKS = 0.6
 """A rank correlation between two spans below it means that the span, and not the document, decides the score."""
-COUNTS = ("F", "gzip")
-"""Scores that need no model."""
+ADVICE = {
+    "released": "score as released",
+    "median": "score with --reduce median",
+    "robust": "score with --score robust",
+}
+"""The scores that the verdict may recommend."""
 BAR_COLOURS = ("#1b6e9c", "#6aa5c4", "#a5c8da", "#d3e3ec")
 
 
@@ -100,14 +104,10 @@ class CheckResult:
     def _by_score(self) -> Iterator[str]:
         pasted = [kind for kind in self.kinds if kind in (*PASTED, SAME_PACKAGE)]
         # The worst pasted kind counts. Lower bounds, so that a score that few rows make look good does not win.
-        names = [name for name in self.kinds[WORST] if name not in COUNTS]
+        names = [name for name in self.kinds[WORST] if name in ADVICE]
         worst = {name: min((self.kinds[kind][name] for kind in pasted), key=lambda each: each.value) for name in names}
         best = max(names, key=lambda name: worst[name].low)
-        advice = {
-            "released": "score as released",
-            "median": "score with --reduce median",
-            "robust": "score with --score robust",
-        }[best]
+        advice = ADVICE[best]
         if worst[best].low >= GOOD_AUC:
             yield f"verdict: fit to be a calculator; {advice}"
         elif worst[best].low >= FAIR_AUC:

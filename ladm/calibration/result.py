@@ -14,7 +14,14 @@ from ladm.calibration.candidates import (
     evaluate_candidates,
     robust_score,
 )
-from ladm.calibration.contrast_scores import JUDGED_ON, ROBUST, WITH_SIGMA, ContrastScores, Form
+from ladm.calibration.contrast_scores import (
+    JUDGED_ON,
+    ROBUST,
+    WITH_SIGMA,
+    WITHOUT_SIGMA,
+    ContrastScores,
+    Form,
+)
 from ladm.calibration.estimates import Estimate, estimate_auc, estimate_worst, estimate_worst_gain
 from ladm.errors import count_of
 from ladm.method.reduction import Floats, Reduction
@@ -87,6 +94,16 @@ def uncalibrated(scores: ContrastScores) -> dict[str, Candidate]:
     """The scores that every user has without calibration, as far as their forms were stored."""
     found = {"released": all_layers(scores, "mean"), "median": all_layers(scores, "median")}
     return found | ({"robust": robust_score(scores)} if ROBUST in scores.cds else {})
+
+
+def every_form(scores: ContrastScores) -> dict[str, Candidate]:
+    """The same, and the mean over all layers of each stored form, which shows what sigma and the values do."""
+    others = {
+        "no sigma": Form(ablation=WITHOUT_SIGMA), "value-weighted": Form(focus="value"),
+        "value-weighted, no sigma": ROBUST,
+    }  # fmt: skip
+    found = {name: all_layers(scores, "mean", form=form) for name, form in others.items() if form in scores.cds}
+    return uncalibrated(scores) | found
 
 
 def analyse(

@@ -83,6 +83,9 @@ def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
     columns = {
         "input_ids": [row.ids for row in contrast],
         "index": list(range(len(contrast))),
+        # For `ladm compare --kinds kind --cluster package`. The identity of the rows does not depend on them.
+        "kind": [row.kind for row in contrast],
+        "package": [row.packages[0] for row in contrast],
         "meta": [
             {"kind": row.kind, "half": row.half, "document": row.document, "packages": list(row.packages)}
             for row in contrast

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 WIDTH = 26
 """Characters of a value with its interval."""
+COLUMNS = 6
+"""Scores beside each other; further ones stand in a table below."""
 
 
 def calibration_report(result: CalibrationResult) -> Iterator[str]:
@@ -41,10 +43,14 @@ def calibration_report(result: CalibrationResult) -> Iterator[str]:
 
 
 def _auc_table(kinds: dict[str, dict[str, Estimate]]) -> Iterator[str]:
-    names = next(iter(kinds.values()))
-    yield (f"{'AUC against':<23} " + " ".join(f"{name:<{WIDTH}}" for name in names)).rstrip()
-    for kind, by_score in kinds.items():
-        yield (f"{kind:<23} " + " ".join(f"{found!s:<{WIDTH}}" for found in by_score.values())).rstrip()
+    names = list(next(iter(kinds.values())))
+    for start in range(0, len(names), COLUMNS):
+        shown = names[start : start + COLUMNS]
+        if start:
+            yield ""
+        yield (f"{'AUC against':<23} " + " ".join(f"{name:<{WIDTH}}" for name in shown)).rstrip()
+        for kind, by_score in kinds.items():
+            yield (f"{kind:<23} " + " ".join(f"{by_score[name]!s:<{WIDTH}}" for name in shown)).rstrip()
 
 
 def _significance(gain: Estimate) -> str:
@@ -64,9 +70,9 @@ def check_report(result: CheckResult) -> Iterator[str]:
         yield f"{layer:<6} {mass:>9.2f}  {', '.join(result.sink_words.get(layer, []))}"
     if result.spans is not None:
         yield ""
-        yield f"{'score':<10} rank correlation between spans of {result.spans[0]} and of {result.spans[1]} tokens"
+        yield f"{'score':<24} rank correlation between spans of {result.spans[0]} and of {result.spans[1]} tokens"
         for name, found in result.spearman.items():
-            yield f"{name:<10} {found!s}"
+            yield f"{name:<24} {found!s}"
     yield ""
     yield from _auc_table(result.kinds)
     yield ""

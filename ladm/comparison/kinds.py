@@ -19,6 +19,9 @@ from ladm.errors import LadmError
 MOST_PAIRS = 50_000_000
 """Intact documents times rows of a kind: eight bytes each in memory."""
 
+MOST_NAMED = 12
+"""Kinds that an error names."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -58,8 +61,10 @@ def kind_table(
     others = sorted({kind for kind in kinds if kind not in (None, intact)})
     is_intact_N = names == intact
     if not is_intact_N.any() or not others:
-        found = ", ".join(sorted({kind for kind in kinds if kind})) or "none"
-        raise LadmError(f"the kinds are {found}; an AUC needs {intact} and another one (--intact)")
+        every = sorted({kind for kind in kinds if kind})
+        more = f" and {len(every) - MOST_NAMED:,} others" if len(every) > MOST_NAMED else ""
+        found = ", ".join(kind[:40] for kind in every[:MOST_NAMED]) or "none"
+        raise LadmError(f"the kinds are {found}{more}; an AUC needs {intact} and another one (--intact)")
     made = []
     for kind in others:
         is_kind_N = names == kind
@@ -92,8 +97,15 @@ def _estimate(
 
 
 def read_row_column(rows: Rows, name: str, positions_N: npt.NDArray[np.int64]) -> list[str | None]:
-    """A column of the rows at these positions, as text. Raises LadmError where the rows have no such column."""
-    values: list[Any] = []
-    for batch in rows.column_batches(name):
-        values += batch
-    return [None if values[k] is None else str(values[k]) for k in positions_N.tolist()]
+    """A column of the rows at these positions, or a key inside one such as `meta.kind`, as text.
+
+    A name that is no column is looked for inside `meta`. Raises LadmError where there is neither.
+    """
+    inside = f"meta.{name}"
+    key = name if rows.has_column_of(name) or not rows.has_column_of(inside) else inside
+    values: list[str | None] = []
+    for start, stop in rows.batches():
+        values += rows.domains(key, start, stop)
+    if key == inside and not any(value is not None for value in values):
+        raise LadmError(f"{rows.name} has no column {name}, and no row has it inside meta")
+    return [values[k] for k in positions_N.tolist()]
