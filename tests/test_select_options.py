@@ -295,6 +295,12 @@ def test_runs_that_were_not_made_alike_are_refused(ladm: Command, two: list[tupl
         f'  settings.reduce: "mean" in {run}, "median" in {other}\n'
         f'  score.reduce: "mean" in {run}, "median" in {other}\n',
     )
+    # How the layers make the score matters to the score alone.
+    median = tmp_path / "median"
+    assert ladm("rescore", run2, "--reduce", "median", "--output", median).exit_code == 0
+    both = ("select", run, median, "--rows", rows, rows2, "--documents", "5", "--domain-key", "none")
+    assert ladm(*both, "--output", tmp_path / "by-score").exit_code == 1
+    assert ladm(*both, "--by", "robust", "--output", tmp_path / "by-robust").exit_code == 0
     result = ladm("select", run, run, *out)
     assert (result.exit_code, result.stderr) == (1, f"ladm: {run} scored the same rows as {run}; give them once\n")
     result = ladm("select", run, run2, "--rows", rows, *out)
@@ -305,6 +311,24 @@ def test_runs_that_were_not_made_alike_are_refused(ladm: Command, two: list[tupl
     assert (result.exit_code, result.stderr) == (
         1, f"ladm: {rows2} are not the rows that {run} scored: their content differs\n",
     )  # fmt: skip
+
+
+def test_copy_shares_over_different_layers_are_not_compared(
+    ladm: Command, two: list[tuple[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (rows, run), (rows2, run2) = two
+    command = ("select", run, run2, "--rows", rows, rows2, "--documents", "5", "--domain-key", "none")
+    command += ("--within", "copy_share:-95%")
+    assert ladm(*command, "--output", tmp_path / "same").exit_code == 0
+    last = {run: (0, 1, 2), run2: (2,)}
+    monkeypatch.setattr("ladm.selection.sources.layers_after_sinks", lambda each: last[each.folder])
+    refused = ladm(*command, "--output", tmp_path / "none")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"ladm: copy_share is the mean over layers 0-2 in {run} and over layers 2 in {run2}, by the sinks in their own "
+        "rows, so that its values do not compare; leave it out, or select from each run alone\n",
+    )
+    assert ladm(*command[:-2], "--output", tmp_path / "without").exit_code == 0
 
 
 def test_runs_need_the_same_signals_only_where_they_are_used(

@@ -15,13 +15,18 @@ from ladm.errors import LadmError
 from ladm.runs.added_signals import how_computed
 from ladm.runs.columns import require_known
 from ladm.runs.folder import Run
-from ladm.runs.results import require_finished
+from ladm.runs.results import columns_of, require_finished
 from ladm.runs.rows_of_run import rows_of_run
+from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
+from ladm.settings.layers import spell_layers
 from ladm.settings.selection import SelectSettings
 from ladm.storage.identity import differences
 
 NOT_COMPARED = ("record",)
 """Settings of a run that add columns and change no score."""
+OF_THE_SCORE = ("reduce",)
+"""Settings that change the column `score` alone."""
+COPY_SHARE = "copy_share"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +92,32 @@ def _require_alike(runs: Sequence[Run], columns: Sequence[str]) -> None:
                 f"{run.folder} was not scored as {first.folder} was, so that their scores cannot be ranked together:"
                 + "".join(f"\n  {line}" for line in found)
             )
+    if COPY_SHARE in columns and len(runs) > 1:
+        _require_same_copy_layers(runs)
+
+
+def _require_same_copy_layers(runs: Sequence[Run]) -> None:
+    """Raise LadmError where the copy share is a mean over other layers in one run than in another.
+
+    Each run takes those after its last sink layer, which its own rows decide.
+    """
+    first, *others = [(run, layers_after_sinks(run)) for run in runs if SINK_MASS_COLUMN in columns_of(run.folder)]
+    for run, layers in others:
+        if layers != first[1]:
+            raise LadmError(
+                f"copy_share is the mean over layers {spell_layers(first[1])} in {first[0].folder} and over layers "
+                f"{spell_layers(layers)} in {run.folder}, by the sinks in their own rows, so that its values do not "
+                "compare; leave it out, or select from each run alone"
+            )
 
 
 def _compared(run: Run, columns: Sequence[str]) -> dict[str, Any]:
     """What two runs must have in common: all that a manifest repeats but the data, and of signals those in use."""
     content = {name: value for name, value in run.identity.for_manifest().items() if name != "data"}
-    settings = {name: value for name, value in content["settings"].items() if name not in NOT_COMPARED}
+    unused = NOT_COMPARED if "score" in columns else (*NOT_COMPARED, *OF_THE_SCORE)
+    settings = {name: value for name, value in content["settings"].items() if name not in unused}
+    if "score" not in columns:
+        content.pop("score", None)
     # Each run may have counted its tokens on its own rows: two estimates of how common a token is.
     signals = {
         signal: {name: value for name, value in how.items() if name != "unigrams"}
