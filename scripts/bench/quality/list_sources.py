@@ -1,4 +1,4 @@
-"""Real lists of eight types out of packages that the experiment's pool uses: (type, package) and where they are.
+"""Real lists of nine types out of packages that the experiment's pool uses: (type, package) and where they are.
 
 Each row of a type is from a source of its own: another package.
 """
