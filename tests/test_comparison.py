@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ladm.comparison.kinds import kind_table
 from ladm.errors import LadmError
 from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
+from ladm.runs.quartiles import largest_domains, quartiles, quartiles_text, summarise_columns
 from ladm.selection.ranks import spearman
 
 Command = Callable[..., Result]
@@ -137,6 +139,61 @@ def test_top_without_the_rows_and_with_others(
         2,
         f"ladm: --domain-key kind: {run} repeats meta, id, domain and source of the rows; give one of them, or none\n",
     )
+
+
+def test_quartiles_by_domain_by_hand() -> None:
+    nan = NAN
+    columns = {"a": np.array([1.0, 2.0, 3.0, 10.0, 30.0, 5.0, nan]), "b": np.array([nan, 4.0, 6.0, nan, nan, 7.0, 8.0])}
+    codes = np.array([0, 0, 0, 1, 1, 2, 3], dtype=np.int32)
+    (a, b), documents = summarise_columns(columns, codes, ["low", "high", "alone", "empty"], most_domains=3)
+    # Of the three largest domains, by the median of the first column; of two that are equally large the first by name.
+    assert documents == {"high": 2, "alone": 1, "low": 3}
+    assert list(a.by_domain) == list(b.by_domain) == list(documents)
+    assert a.by_domain == {"high": (15, 20, 25), "alone": (5, 5, 5), "low": (1.5, 2, 2.5)}
+    assert (a.documents, a.quartiles) == (6, (2.25, 4, 8.75))
+    assert b.by_domain["low"] == (4.5, 5, 5.5)
+    assert np.isnan(b.by_domain["high"]).all()
+    assert largest_domains(documents, 2) == ["high", "low"]
+    # A domain without a value is the last.
+    (last, _), found = summarise_columns(columns, codes, ["low", "high", "alone", "empty"], most_domains=9)
+    assert list(found) == ["high", "alone", "low", "empty"]
+    assert np.isnan(last.by_domain["empty"]).all()
+    assert summarise_columns({}, codes, ["low", "high", "alone", "empty"], most_domains=9) == ([], {})
+    assert quartiles_text(a.by_domain["low"], digits=3) == "2 (1.5 to 2.5)"
+    assert quartiles_text(b.by_domain["high"], digits=3) == "-"
+
+
+def test_compare_prints_quartiles_by_domain(ladm: Command, scored: tuple[str, Path], monkeypatch: Any) -> None:
+    _, run = scored
+    table = read_columns(Run.read(run), ["score", "gain"])
+    cells = {}
+    for domain in (0, 1):
+        inside = table["position"].to_numpy() % 2 == domain
+        cells[domain] = [
+            quartiles_text(quartiles(table[name].to_numpy()[inside]), digits=3) for name in ("score", "gain")
+        ]
+    first = max((0, 1), key=lambda domain: float(cells[domain][0].split()[0]))
+    lines = ladm("compare", run, "--columns", "score,gain").stdout.splitlines()
+    at = lines.index("median (first to third quartile) by domain, in the order of the median of score")
+    assert lines[at + 1].split() == ["domain", "documents", "score", "gain"]
+    for line, domain in zip(lines[at + 2 : at + 4], (first, 1 - first), strict=True):
+        count = 4 if domain == 0 else 3
+        assert re.split(r" {2,}", line) == [f"domain {domain}", str(count), *cells[domain]]
+    assert lines[at + 4] == ""
+    # What is left out is said, and one domain is no table.
+    monkeypatch.setattr("ladm.cli.comparison.MOST_DOMAINS", 1)
+    monkeypatch.setattr("ladm.cli.comparison.MOST_COLUMNS", 1)
+    monkeypatch.setattr("ladm.comparison.page.MOST_DOMAINS", 1)
+    page = run.parent / "few.html"
+    lines = ladm("compare", run, "--columns", "score,gain", "-o", page).stdout.splitlines()
+    assert lines[at + 2].startswith("domain 0 ")
+    assert lines[at + 3 : at + 5] == [
+        "not shown: 1 smaller domain",
+        "not shown: 1 more column; -o FILE writes a page with all of them, or give --columns",
+    ]
+    assert "Not shown: 1 smaller domain." in page.read_text()
+    alone = ladm("compare", run, "--columns", "score,gain", "--domain-key", "none").stdout
+    assert "by domain" not in alone
 
 
 def test_compare_columns_of_a_run(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:

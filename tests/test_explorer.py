@@ -180,7 +180,7 @@ def test_without_texts_the_page_says_why(ladm: Any, small_run: Path, save_rows: 
 
 
 def test_a_page_of_many_documents_stays_small(ladm: Any, large_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ladm.report.explorer.IN_MEMORY_UP_TO", 1000)
+    monkeypatch.setattr("ladm.report.run_columns.IN_MEMORY_UP_TO", 1000)
     run = large_run(ROWS)
     assert ladm("report", run).exit_code == 0
     page = run / "report.html"

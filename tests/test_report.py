@@ -7,17 +7,23 @@ import hashlib
 import json
 import re
 import shutil
+from array import array
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import GOLDEN, SMALL, read_lines, read_object, topical_rows
 
 from ladm.explain.inspected_document import InspectedDocument, SpanPair, SpanText
 from ladm.report.charts import brightest, heat_map, scale, shares_by_distance
+from ladm.report.domain_quartiles import BOX_WIDTH, COLUMNS, MOST_COLUMNS, quartile_table
 from ladm.report.environment import decimals
+from ladm.report.overview import MOST_DOMAINS, RunOverview
+from ladm.runs.columns import read_columns
+from ladm.runs.folder import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 VOID = {"meta", "link", "br", "img", "input"}
@@ -109,6 +115,62 @@ def make_run(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Callable
         return tmp_path / "run"
 
     return make
+
+
+def test_the_page_has_medians_and_quartiles_by_domain_and_column(ladm: Any, make_run: Any) -> None:
+    run = make_run(["prose", "code", "prose", "code", "prose", "lists"])
+    assert ladm("report", run).exit_code == 0
+    text = (run / "report.html").read_text()
+    page = Page(text)
+    table = read_columns(Run.read(run), ["score", "robust", "gzip_ratio"])
+    domains = np.array(["prose", "code", "prose", "code", "prose", "lists"])[table["position"].to_numpy()]
+    section = Page(text[text.index('<h2 id="quartiles">') : text.index('<h2 id="why">')]).text
+    # The run's score is the released one, which is not shown twice; what the run lacks has no column.
+    heading = "domain documents score (released) robust gzip_ratio far_rare unigram_entropy repeated_13grams digits"
+    assert heading in section
+    places = [section.index(f" {name} ", len(heading)) for name in by_median(table["score"].to_numpy(), domains)]
+    assert places == sorted(places)
+    for domain, count in (("prose", 3), ("code", 2), ("lists", 1)):
+        cells = []
+        for name in ("score", "robust"):
+            low, middle, high = (
+                f"{x:.3g}" for x in np.quantile(table[name].to_numpy()[domains == domain], (0.25, 0.5, 0.75))
+            )
+            cells.append(f"{middle} {low} to {high}")
+        assert f" {domain} {count} {' '.join(cells)} " in section
+    assert "all documents 6 " in section
+    require_harmless(page)
+
+
+def by_median(values: Any, domains: Any) -> list[str]:
+    """The domains, the one with the highest median first."""
+    return sorted(set(domains.tolist()), key=lambda name: -float(np.median(values[domains == name])))
+
+
+def test_the_table_of_quartiles_is_bounded() -> None:
+    count = MOST_DOMAINS + 7
+    rng = np.random.default_rng(0)
+    codes = np.arange(3 * count) % count
+    overview = RunOverview(domains={f"d{k}": array("d", [1.0]) for k in range(count)})
+    overview.codes.extend(codes.tolist())
+    values = rng.normal(size=3 * count)
+    columns = {name: values + k for k, name in enumerate(COLUMNS)}
+    columns |= {"score": values, "robust": values * (1 + 1e-9), "gain": np.full(3 * count, np.nan), "other": values}
+    table = quartile_table(columns, overview)
+    assert (len(table.domains), table.domains_left_out) == (MOST_DOMAINS, 7)
+    # Empty columns and those of no interest are left out; the score by name is the run's own.
+    assert table.columns == ["score (robust)", *(name for name in COLUMNS[1:] if name not in ("robust", "gain"))]
+    medians = [row.boxes[0].quartiles[1] for row in table.domains if row.boxes[0]]
+    assert medians == sorted(medians, reverse=True)
+    for row in (table.all_documents, *table.domains):
+        for box in row.boxes:
+            assert box is not None
+            assert 0 <= box.places[0] <= box.places[1] <= box.places[2] <= BOX_WIDTH
+    columns["digits"] = np.where(codes == 0, np.nan, values)
+    missing = [row.boxes[-1] for row in quartile_table(columns, overview).domains if row.name == "d0"]
+    assert missing == [None]
+    many = {name: rng.normal(size=3 * count) for name in COLUMNS}
+    assert len(quartile_table(many, overview).columns) <= MOST_COLUMNS
 
 
 def test_the_page_shows_what_the_run_holds(ladm: Any, make_run: Any, talking: Path) -> None:

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 from ladm.cli.display import plain
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import note, print_result, quieten_libraries
+from ladm.errors import count_of
 from ladm.settings.comparison import CompareSettings, TopSettings
 
 if TYPE_CHECKING:
     from ladm.comparison.result import Comparison, DifferentDocument
     from ladm.comparison.top import TopList
+
+MOST_DOMAINS, MOST_COLUMNS = 20, 4
+"""Of the table of quartiles by domain, whose lines would otherwise be wider than a terminal."""
 
 
 @settings_command(
@@ -95,6 +99,7 @@ def _compare_lines(found: Comparison) -> Iterator[str]:
     for column in found.columns:
         numbers = " ".join(f"{value:>11.5g}" for value in column.quartiles)
         yield f"{plain(column.name):<{width}} {column.documents:>10,} {numbers}"
+    yield from _domain_lines(found)
     if found.pairs:
         yield ""
         head = f"{'a':<{width}} {'b':<{width}}"
@@ -111,6 +116,29 @@ def _compare_lines(found: Comparison) -> Iterator[str]:
     both = zip(compared, compared[::-1], (found.higher_by_a, found.higher_by_b), strict=False)
     for higher, lower, documents in both:
         yield from _different_lines(higher, lower, compared, documents)
+
+
+def _domain_lines(found: Comparison) -> Iterator[str]:
+    """Medians and quartiles by domain, which of a single domain are those of all documents."""
+    from ladm.runs.quartiles import largest_domains, quartiles_text
+
+    if found.domains < 2:
+        return
+    columns, domains = found.columns[:MOST_COLUMNS], largest_domains(found.domain_documents, MOST_DOMAINS)
+    yield ""
+    yield f"median (first to third quartile) by domain, in the order of the median of {plain(columns[0].name)}"
+    cells = [[quartiles_text(column.by_domain[name], digits=3) for name in domains] for column in columns]
+    widths = [max(map(len, (plain(column.name), *texts))) for column, texts in zip(columns, cells, strict=True)]
+    width = max(map(len, ("domain", *map(plain, domains))))
+    titles = "".join(f"  {plain(column.name):>{w}}" for column, w in zip(columns, widths, strict=True))
+    yield f"{'domain':<{width}} {'documents':>10}{titles}"
+    for name, texts in zip(domains, zip(*cells, strict=True), strict=True):
+        numbers = "".join(f"  {text:>{w}}" for text, w in zip(texts, widths, strict=True))
+        yield f"{plain(name):<{width}} {found.domain_documents[name]:>10,}{numbers}"
+    if left := found.domains - len(domains):
+        yield f"not shown: {left:,} smaller {'domain' if left == 1 else 'domains'}"
+    if left := len(found.columns) - len(columns):
+        yield f"not shown: {count_of(left, 'more column')}; -o FILE writes a page with all of them, or give --columns"
 
 
 def _kind_lines(found: Comparison, width: int) -> Iterator[str]:

@@ -21,11 +21,12 @@ from ladm.comparison.agreement import (
     spearman_inside_domains,
 )
 from ladm.comparison.kinds import KindTable, kind_table, read_row_column
-from ladm.comparison.result import ColumnSummary, Comparison, DifferentDocument, Pair
+from ladm.comparison.result import Comparison, DifferentDocument, Pair
 from ladm.errors import LadmError
 from ladm.runs.columns import column_names, read_columns
 from ladm.runs.folder import Run
 from ladm.runs.labels import Beginnings, domain_batches, read_labels
+from ladm.runs.quartiles import summarise_columns
 from ladm.selection.evaluation import evaluate
 from ladm.selection.ranks import spearman
 from ladm.selection.sources import open_rows_of
@@ -35,6 +36,8 @@ from ladm.settings.expressions import Expression, parse_expression
 MOST_CORRELATED = 200_000
 """Documents that correlations are computed on; of more, evenly spaced ones."""
 BEGINNING_CHARACTERS = 240
+MOST_DOMAINS = 100
+"""Domains that medians and quartiles are given of, the largest."""
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
@@ -80,13 +83,17 @@ def compare(settings: CompareSettings) -> Comparison:
         for a, b in combinations(columns.values, 2)
     ]
     higher_by_a, higher_by_b, note = _different(runs[0], columns, settings)
+    summaries, domain_documents = summarise_columns(
+        columns.values, columns.codes_N, columns.domain_names, most_domains=MOST_DOMAINS
+    )
     return Comparison(
         runs=[str(run.folder) for run in runs],
         documents=len(columns.positions_N),
         correlated=len(codes_S),
         domains=len(columns.domain_names),
         top_percent=settings.top,
-        columns=[_summary(name, values_N, columns) for name, values_N in columns.values.items()],
+        columns=summaries,
+        domain_documents=domain_documents,
         pairs=pairs,
         higher_by_a=higher_by_a,
         higher_by_b=higher_by_b,
@@ -142,23 +149,6 @@ def _joined(
     values_T[positions_M] = values_M
     joined_N: Floats = values_T[positions_N]
     return joined_N
-
-
-def _summary(name: str, values_N: Floats, columns: _Columns) -> ColumnSummary:
-    """Medians and quartiles, as in figure 4 of the paper."""
-    by_domain = {
-        domain: _quartiles(values_N[columns.codes_N == code]) for code, domain in enumerate(columns.domain_names[:100])
-    }
-    count = int(np.count_nonzero(~np.isnan(values_N)))
-    return ColumnSummary(name=name, documents=count, quartiles=_quartiles(values_N), by_domain=by_domain)
-
-
-def _quartiles(values: Floats) -> tuple[float, float, float]:
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return (float("nan"),) * 3
-    low, middle, high = np.quantile(known, (0.25, 0.5, 0.75))
-    return float(low), float(middle), float(high)
 
 
 def _different(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ladm.comparison.result import Comparison, Pair
 from ladm.report.environment import page_environment
+from ladm.report.overview import MOST_DOMAINS
+from ladm.runs.quartiles import largest_domains
 from ladm.storage.files import write_whole
 from ladm.version import __version__
 
@@ -28,7 +30,7 @@ def write_page(comparison: Comparison, output: Path) -> Path:
         found=comparison,
         names=names,
         pairs={(pair.a, pair.b): pair for pair in comparison.pairs} | _mirrored(comparison.pairs),
-        domains=sorted({domain for column in comparison.columns for domain in column.by_domain})[:40],
+        domains=largest_domains(comparison.domain_documents, MOST_DOMAINS),
     )
     write_whole(output, [page.encode(errors="replace")])
     return output

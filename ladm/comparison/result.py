@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ladm.comparison.kinds import KindTable
+from ladm.runs.quartiles import ColumnSummary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +32,6 @@ class DifferentDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColumnSummary:
-    """How many documents have a value, and their quartiles."""
-
-    name: str
-    documents: int
-    quartiles: tuple[float, float, float]
-    by_domain: dict[str, tuple[float, float, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What `ladm compare` found."""
 
@@ -50,6 +41,8 @@ class Comparison:
     domains: int
     top_percent: float
     columns: list[ColumnSummary]
+    domain_documents: dict[str, int]
+    """The documents of the domains that the columns are summarised in, in the same order."""
     pairs: list[Pair]
     higher_by_a: list[DifferentDocument]
     """Documents that the first column ranks high and the second low; then the other way round."""

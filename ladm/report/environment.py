@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ladm.runs.quartiles import quartiles_text
+
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _CONTROL = {k: " " for k in (*range(32), *range(127, 160)) if k not in (9, 10)}
 _DIRECTION = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), None)
@@ -25,8 +27,15 @@ def page_environment(*folders: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": lambda x: f"{x:,}", "short": lambda x: f"{x:.4g}", "clean": clean, "tight": tight}
+    made.filters |= {
+        "number": lambda x: f"{x:,}",
+        "short": lambda x: f"{x:.4g}",
+        "digits": lambda x, most: f"{x:.{most}g}",
+        "clean": clean,
+        "tight": tight,
+    }
     made.filters |= {"decimals": decimals, "fixed": lambda x, places: f"{x:,.{places}f}"}
+    made.filters["quartiles"] = quartiles_text
     made.filters["percent"] = lambda x: f"{100 * x:.0f} %" if x >= 0.095 else f"{100 * x:.2g} %"
     return made
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,18 +28,14 @@ from ladm.report.document_samples import (
 from ladm.report.environment import clean
 from ladm.report.histograms import OTHER_BINS, SCORE_BINS, ColumnHistogram, column_histogram, rounded
 from ladm.report.overview import RunOverview
-from ladm.runs.columns import column_names, fill_columns
 from ladm.runs.folder import Run
 from ladm.selection.manifest import Manifest
-from ladm.storage.disk_arrays import array_on_disk
 
 Floats = npt.NDArray[np.float64]
 
 MOST_DOMAINS, MOST_COLUMNS = 24, 24
 RANDOM_WITHOUT_SCRIPT = 3
 OTHER_DOMAINS = "(other domains)"
-IN_MEMORY_UP_TO = 4_000_000
-"""Number of values held in memory; beyond it arrays are memory-mapped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,33 +91,42 @@ class Explorer:
         return as_script_data(content).decode()
 
 
-def read_explorer(run: Run, overview: RunOverview, manifest: Manifest | None, *, rows: str | None) -> Explorer:
-    """Read the columns of a run once, and the texts of the sample.
+def explorer_columns(known: Sequence[str]) -> list[str]:
+    """The columns that the explorer shows, of those that a run has."""
+    # `random` has no meaning to look at.
+    return [name for name in known if name != "random"][:MOST_COLUMNS]
 
-    Raises LadmError for added signals of other rows, and for `rows` that are not the run's.
+
+def read_explorer(
+    run: Run,
+    overview: RunOverview,
+    manifest: Manifest | None,
+    *,
+    columns: Mapping[str, Floats],
+    names: Sequence[str],
+    rows: str | None,
+) -> Explorer:
+    """Count those `columns`, in the order of `scores.parquet`, that `names` has, and read the texts of the sample.
+
+    Raises LadmError for `rows` that are not the run's.
     """
     domains, domains_N = _domains(overview)
-    # `random` has no meaning to look at.
-    names = [name for name in column_names(run) if name != "random"][:MOST_COLUMNS]
     tokens_N = np.frombuffer(overview.num_tokens, dtype=np.int64)
-    with tempfile.TemporaryDirectory(prefix="ladm-report-") as work:
-        columns = _read_columns(run, names, len(tokens_N), Path(work))
-        cuts = _cuts(overview, manifest, domains)
-        chosen = choose_documents(len(tokens_N), columns.values(), domains_N=domains_N, cuts=cuts)
-        documents = read_documents(run, chosen, overview=overview, domains_N=domains_N)
-        histograms = []
-        for name, values_N in columns.items():
-            found = column_histogram(
-                name, values_N, domains_N=domains_N, tokens_N=tokens_N, num_domains=len(domains),
-                bins=SCORE_BINS if name == "score" else OTHER_BINS,
-            )  # fmt: skip
-            if found is None:
-                continue
-            histograms.append(found)
-            for document, value in zip(documents, np.array(values_N[chosen.places]).tolist(), strict=True):
-                document.values[name] = rounded(value) if np.isfinite(value) else None
-        # Closed before the folder is removed, which Windows refuses for a mapped file.
-        columns.clear()
+    cuts = _cuts(overview, manifest, domains)
+    chosen = choose_documents(len(tokens_N), [columns[name] for name in names], domains_N=domains_N, cuts=cuts)
+    documents = read_documents(run, chosen, overview=overview, domains_N=domains_N)
+    histograms = []
+    for name in names:
+        values_N = columns[name]
+        found = column_histogram(
+            name, values_N, domains_N=domains_N, tokens_N=tokens_N, num_domains=len(domains),
+            bins=SCORE_BINS if name == "score" else OTHER_BINS,
+        )  # fmt: skip
+        if found is None:
+            continue
+        histograms.append(found)
+        for document, value in zip(documents, np.array(values_N[chosen.places]).tolist(), strict=True):
+            document.values[name] = rounded(value) if np.isfinite(value) else None
     without_text = add_texts(run, documents, rows)
     return Explorer(
         domains=domains,
@@ -144,17 +148,6 @@ def _domains(overview: RunOverview) -> tuple[list[str], npt.NDArray[np.int64]]:
     # A run may have a hundred thousand domains: the ones that are not shown share the last number.
     of_code = np.array([numbers.get(name, MOST_DOMAINS) for name in names], dtype=np.int64)
     return largest, of_code[np.frombuffer(overview.codes, dtype=np.int32)]
-
-
-def _read_columns(run: Run, names: list[str], count: int, work: Path) -> dict[str, Floats]:
-    # All columns in one pass over the file, because several of them are derived from the same lists of layers.
-    in_memory = count * len(names) <= IN_MEMORY_UP_TO
-    columns: dict[str, Floats] = {
-        name: np.empty(count) if in_memory else array_on_disk(work / f"column-{k}", "f8", count)
-        for k, name in enumerate(names)
-    }
-    fill_columns(run, columns, np.empty(count, dtype=np.int64))
-    return columns
 
 
 def _cuts(overview: RunOverview, manifest: Manifest | None, domains: list[str]) -> list[Cut]:

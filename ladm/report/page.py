@@ -13,8 +13,9 @@ from ladm.errors import LadmError
 from ladm.explain.inspected_document import InspectedDocument
 from ladm.progress import Echo
 from ladm.report.charts import scale
+from ladm.report.domain_quartiles import quartile_table, table_columns
 from ladm.report.environment import page_environment
-from ladm.report.explorer import read_explorer, script, script_hash
+from ladm.report.explorer import explorer_columns, read_explorer, script, script_hash
 from ladm.report.overview import (
     MOST_DOMAINS,
     MOST_DOTS,
@@ -22,8 +23,10 @@ from ladm.report.overview import (
     layer_shares,
     read_overview,
 )
+from ladm.report.run_columns import open_columns
 from ladm.report.run_details import error_kinds, run_details, score_weighting
 from ladm.report.sections import document_sections, read_all_inspected
+from ladm.runs.columns import column_names
 from ladm.runs.folder import Run
 from ladm.runs.labels import NO_DOMAIN
 from ladm.runs.layout import PAGE_MARK, REPORT_FILE
@@ -71,7 +74,11 @@ def _render(
     )  # fmt: skip
     if set(overview.domains) == {NO_DOMAIN}:
         echo(f"warning   no document has {settings.domain_key}, so all are one domain; give --domain-key another key")
-    explorer = read_explorer(run, overview, manifest, rows=settings.rows)
+    known = column_names(run)
+    explored = explorer_columns(known)
+    with open_columns(run, list(dict.fromkeys([*explored, *table_columns(known)])), len(overview.positions)) as columns:
+        quartiles = quartile_table(columns, overview)
+        explorer = read_explorer(run, overview, manifest, columns=columns, names=explored, rows=settings.rows)
     assert summary.scores is not None
     best, _, worst = summary.scores
     line = scale([best, worst], STRIP_WIDTH)
@@ -96,6 +103,7 @@ def _render(
             domains=domain_rows(overview, line, manifest),
             domains_left_out=max(0, len(overview.domains) - MOST_DOMAINS),
             most_dots=MOST_DOTS,
+            quartiles=quartiles,
             line=line,
             manifest=manifest,
             commands=_commands(settings),
