@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,12 @@ from conftest import SMALL, read_object, topical_rows
 from ladm.report.document_samples import Cut, as_script_data, choose_documents, first_lines
 from ladm.report.explorer import _subset
 from ladm.report.histograms import column_histogram
+from ladm.report.overview import RunOverview
+from ladm.report.subset import ReportedSubset
+from ladm.runs.folder import Run
 from ladm.runs.results import score_batches
-from ladm.selection.manifest import read_manifest
+from ladm.selection.guarding import GuardManifest
+from ladm.selection.manifest import Chosen, Manifest, read_manifest, write_manifest
 
 ROWS = 20_000
 
@@ -151,7 +156,114 @@ def test_a_line_separates_what_was_taken_only_where_nothing_else_decided(
     assert ladm("select", small_run, "--top", "50%", "--output", tmp_path / "subset").exit_code == 0
     manifest = dataclasses.replace(read_manifest(tmp_path / "subset"), **changes)
     assert (manifest.is_cut_of_scores, manifest.is_cut) == (cut_of_scores, cut)
-    assert (_subset(manifest, ["domain 0", "domain 1"]) is not None) == cut
+    subset = ReportedSubset(manifest=manifest, taken_T=np.array([True, False, False, True, True]))
+    overview = RunOverview(positions=array("q", [4, 1, 3, 2, 0]), num_tokens=array("q", [5, 6, 7, 8, 9]))
+    found = _subset(subset, overview, ["domain 0", "domain 1"], np.array([0, 1, 1, 1, 0]))
+    assert (found["cut"], found["by"]) == (cut, manifest.by)
+    assert (found["documents"], found["tokens"]) == ([2, 1], [14, 7])
+    lowest = [manifest.domains[name].lowest_score_taken for name in ("domain 0", "domain 1")]
+    assert found["lowest"] == (pytest.approx(lowest, rel=1e-5) if cut else [None, None])
+
+
+def test_the_documents_of_a_guarded_subset_are_marked(ladm: Any, small_run: Path, tmp_path: Path) -> None:
+    subset = tmp_path / "subset"
+    select = ("select", small_run, "--top", "100%", "--within", "length:-660", "--within", "length:520-")
+    assert ladm(*select, "--output", subset).exit_code == 0
+    assert ladm("report", small_run, "--subset", subset).exit_code == 0
+    data = data_of(small_run / "report.html")
+    # Of 700, 650, 600, 550 and 512 tokens, in two domains by turns, the first and the last were dropped.
+    assert {document[1]: document[9] for document in data["documents"]} == {700: 0, 650: 1, 600: 1, 550: 1, 512: 0}
+    assert data["subset"] == {
+        "by": "score", "cut": False, "lowest": [None, None], "documents": [1, 2], "tokens": [600, 1200],
+    }  # fmt: skip
+    for column in data["columns"]:
+        assert [sum(counts) for counts in column["taken"]] == [1, 2]
+    page = re.sub(r"<[^>]*>|\s+", " ", (small_run / "report.html").read_text())
+    page = re.sub(r" +", " ", page)
+    assert "length:-660 length of at most 660 1 0 domain 0 1 " in page
+    assert "length:520- length of at least 520 1 0 domain 0 1 " in page
+    assert "Documents of the subset" in page
+    assert (page.count(" · selected · "), page.count(" · not selected · ") > 0) == (3 * 3, True)
+    # Without a subset nothing is marked, and there are no guards.
+    assert ladm("report", small_run).exit_code == 0
+    assert {len(document) for document in data_of(small_run / "report.html")["documents"]} == {9}
+    page = (small_run / "report.html").read_text()
+    assert "Guards of the subset" not in page
+    assert "selected · " not in page
+
+
+def test_the_dots_of_a_guarded_subset_are_those_it_took(ladm: Any, small_run: Path, tmp_path: Path) -> None:
+    subset = tmp_path / "subset"
+    flags = ("--documents", "2", "--within", "length:-660", "--domain-key", "none")
+    assert ladm("select", small_run, *flags, "--output", subset).exit_code == 0
+    assert ladm("report", small_run, "--subset", subset, "--domain-key", "none").exit_code == 0
+    page = (small_run / "report.html").read_text()
+    dots = re.findall(r'<circle class="(is|not)" cx="([0-9.]+)" cy="11"', page)
+    taken = set(read_object(subset / "manifest.json")["chosen"][0]["positions"])
+    rows = pq.read_table(small_run / "scores.parquet").to_pylist()
+    assert [kind == "is" for kind, _ in dots] == [row["position"] in taken for row in rows]
+    ranked = re.findall(r'data-label="selected">(yes|no)</td>', page)
+    assert [word == "yes" for word in ranked] == [row["position"] in taken for row in rows]
+
+
+def test_a_page_shows_its_run_of_a_subset_of_two(ladm: Any, small_run: Path, save_rows: Any, golden: Any) -> None:
+    root = small_run.parent
+    rows = topical_rows(golden, [690, 640, 590])
+    for row in rows:
+        row["text"], row["source"] = f"another {row['index']}", "another.jsonl"
+    other = save_rows(rows, "other")
+    assert ladm("score", other, *SMALL, "--output", root / "run2").exit_code == 0
+    runs = (small_run, root / "run2", "--rows", root / "rows", other)
+    result = ladm("select", *runs, "--top", "60%", "--output", root / "both")
+    assert result.exit_code == 0, result.output
+    chosen = read_object(root / "both" / "manifest.json")["chosen"]
+    for run, part in zip((small_run, root / "run2"), chosen, strict=True):
+        assert ladm("report", run, "--subset", root / "both").exit_code == 0
+        data = data_of(run / "report.html")
+        assert sum(data["subset"]["documents"]) == len(part["positions"]) > 0
+        assert sum(document[9] for document in data["documents"]) == len(part["positions"])
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [None, [], [{}], "text", *([{"positions": each}] for each in (3, ["a"], [0, 6], [-1], [0.5], [[0], [1, 2]]))],
+)
+def test_a_subset_without_the_rows_it_took_is_refused(ladm: Any, small_run: Path, tmp_path: Path, chosen: Any) -> None:
+    assert ladm("select", small_run, "--top", "50%", "--output", tmp_path / "subset").exit_code == 0
+    path = tmp_path / "subset" / "manifest.json"
+    manifest = {key: value for key, value in read_object(path).items() if key not in ("crc32", "chosen")}
+    path.write_text(json.dumps(manifest | ({} if chosen is None else {"chosen": chosen})))
+    result = ladm("report", small_run, "--subset", tmp_path / "subset")
+    message = f"{path} does not list the rows that were chosen from {small_run}; select again"
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+
+
+def test_a_small_subset_of_many_documents_is_on_the_page(ladm: Any, large_run: Any, tmp_path: Path) -> None:
+    run = Run.read(large_run(ROWS))
+    taken = list(range(5, ROWS, 50))
+    guard = GuardManifest(
+        given="signal_0:0-", column="signal_0", low=0.0, high=None, without_value=7,
+        dropped={f"domain {k}": k for k in range(60)},
+    )  # fmt: skip
+    manifest = Manifest(
+        rule="exact", quota="tokens", percent=None, domain_key="meta.pile_set_name", budget_tokens=3 * len(taken),
+        taken_tokens=3 * len(taken), taken_documents=len(taken), pool_tokens=3 * ROWS,
+        pool_documents=ROWS, without_score={}, domains_left_out=[], domains={},
+        run=run.identity.for_manifest(), guards=[guard],
+    )  # fmt: skip
+    (tmp_path / "subset").mkdir()
+    write_manifest(tmp_path / "subset", manifest, [Chosen(data=run.identity.data, positions=[taken], ids=[[]])])
+    assert ladm("report", run.folder, "--subset", tmp_path / "subset").exit_code == 0
+    page = run.folder / "report.html"
+    assert page.stat().st_size < 3_000_000
+    data = data_of(page)
+    assert sum(data["subset"]["documents"]) == len(taken)
+    assert {sum(map(sum, column["taken"])) for column in data["columns"][:1]} == {len(taken)}
+    shown = [document for document in data["documents"] if document[9]]
+    assert len(shown) >= 100
+    # The positions of this run are its ranks the other way round.
+    assert {ROWS - document[0] for document in shown} <= set(taken)
+    assert "and 52 more" in page.read_text()
 
 
 def test_without_texts_the_page_says_why(ladm: Any, small_run: Path, save_rows: Any, golden: Any) -> None:

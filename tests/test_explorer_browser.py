@@ -134,12 +134,40 @@ def test_a_subset_is_shown_as_selected(browser: Browser, page_of_subset: Path) -
     choose(browser, "x-group", "all")
     browser.run("document.getElementById('x-more').click()")
     assert sum("not taken" not in label for label in browser.run(LISTED)) == manifest["taken_documents"]
-    # Another column has no cut of the subset.
+    assert browser.run("document.getElementById('x-cut-title').textContent") == "Cut of the subset"
+    assert browser.run("document.querySelectorAll('#x-domains .cut').length") == 3
+    # Another column has the same documents filled, and no cut of the subset.
     choose(browser, "x-column", "1")
-    assert browser.run("document.querySelector('#x-subset input').disabled")
+    assert taken(browser) == (manifest["taken_documents"], manifest["taken_tokens"])
+    assert browser.run("document.getElementById('x-cut-title').textContent") == "The subset as selected"
+    assert browser.run("document.querySelectorAll('#x-domains .cut').length") == 0
     browser.run("document.querySelector('input[value=share]').click()")
     choose(browser, "x-cut", "100", event="input")
     assert taken(browser) == (DOCUMENTS, sum(LENGTHS))
+    assert browser.problems() == []
+
+
+def test_a_guarded_subset_is_marked_and_can_be_listed(ladm: Any, browser: Browser, run: Path, tmp_path: Path) -> None:
+    subset = tmp_path / "guarded"
+    flags = ("--within", "length:-680", "--top", "30%", "--domain-key", "none")
+    assert ladm("select", run, "--rows", tmp_path / "rows", *flags, "--output", subset).exit_code == 0
+    assert ladm("report", run, "--subset", subset, "--domain-key", "none").exit_code == 0
+    browser.open(run / "report.html")
+    manifest = json.loads((subset / "manifest.json").read_text())
+    ids = {f"id-{position}" for position in manifest["chosen"][0]["positions"]}
+    assert 0 < len(ids) < DOCUMENTS
+    assert taken(browser) == (manifest["taken_documents"], manifest["taken_tokens"]) == (len(ids), taken(browser)[1])
+    for group, expected in (("taken", ids), ("left", {f"id-{k}" for k in range(DOCUMENTS)} - ids)):
+        choose(browser, "x-group", group)
+        browser.run("document.getElementById('x-more').click()")
+        labels = browser.run(LISTED)
+        assert {re.search(r"id-\d+", label)[0] for label in labels} == expected
+        assert {label.endswith(", not taken") for label in labels} == {group == "left"}
+    # Whoever drags a cut still sees which documents the subset has.
+    browser.run("document.querySelector('input[value=value]').click()")
+    choose(browser, "x-group", "taken")
+    browser.run("document.querySelector('#x-list details').open = true")
+    assert browser.wait_until("document.querySelector('#x-list .values')?.textContent").endswith("in the subset yes")
     assert browser.problems() == []
 
 

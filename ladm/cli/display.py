@@ -92,15 +92,10 @@ def selection_table(manifest: Manifest) -> Iterator[str]:
 def _guard_table(manifest: Manifest) -> Iterator[str]:
     """What each guard dropped, by domain; the domains of which one dropped nothing are left out."""
     for guard in manifest.guards:
-        low, high = ("" if limit is None else f"{limit:.6g}" for limit in (guard.low, guard.high))
         total = sum(guard.dropped.values())
-        # A guard with quantiles or a band says which values these were.
-        if low and high:
-            limits = f"{guard.column} from {low} to {high}"
-        else:
-            limits = f"{guard.column} of at least {low}" if low else f"{guard.column} of at most {high}"
         by_domain = ", ".join(f"{plain(name)} {count:,}" for name, count in guard.dropped.items())
-        yield f"dropped by --within {guard.given}: {total:,}, keeping {limits}{f' ({by_domain})' if by_domain else ''}"
+        where = f" ({by_domain})" if by_domain else ""
+        yield f"dropped by --within {guard.given}: {total:,}, keeping {guard.limits_text}{where}"
         if guard.without_value:
             yield f"dropped without a value of {guard.column}: {guard.without_value:,}"
 

@@ -26,9 +26,10 @@ Floats = npt.NDArray[np.float64]
 
 ALL_UP_TO = 1500
 """Runs of no more documents have all of them on their page."""
-ENDS, ENDS_OF_COLUMN, ENDS_OF_DOMAIN, AROUND_CUT, RANDOM = 100, 10, 4, 100, 800
+ENDS, ENDS_OF_COLUMN, ENDS_OF_DOMAIN, AROUND_CUT, RANDOM, TAKEN = 100, 10, 4, 100, 800, 100
 AROUND_CUT_WITHOUT_SCRIPT = 12
-"""Documents at either end of the score, of another column and of a domain; around the cut; drawn at random."""
+"""Documents at either end of the score, of another column and of a domain; around the cut; drawn at random; of a subset
+of the run."""
 MOST_CHARACTERS, MOST_LINES = 280, 4
 MOST_ID_CHARACTERS = 10_000
 """Of an id, which is cut where it is shown; whole in the list of ids that the page offers."""
@@ -61,6 +62,8 @@ class SampledDocument:
     is_random: bool
     is_around_cut: bool
     text: str = ""
+    taken: bool | None = None
+    """Did the subset take it? None without a subset."""
     values: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -74,9 +77,17 @@ class ChosenDocuments:
 
 
 def choose_documents(
-    count: int, columns: Iterable[Floats], *, domains_N: npt.NDArray[Any], cuts: Sequence[Cut]
+    count: int,
+    columns: Iterable[Floats],
+    *,
+    domains_N: npt.NDArray[Any],
+    cuts: Sequence[Cut],
+    taken_N: npt.NDArray[np.bool_] | None = None,
 ) -> ChosenDocuments:
-    """Choose among `count` documents. The draw is the same for the same run."""
+    """Choose among `count` documents, some of them of those that a subset took.
+
+    The draw is the same for the same run.
+    """
     near, around = set[int](), set[int]()
     for cut in cuts:
         places = np.arange(count) if cut.domain is None else np.flatnonzero(domains_N == cut.domain)
@@ -90,6 +101,10 @@ def choose_documents(
     chosen = {*range(ENDS), *range(count - ENDS, count), *near}
     for values_N in columns:
         chosen.update(_ends(values_N))
+    if taken_N is not None:
+        places = np.flatnonzero(taken_N)
+        # Spread over the ranking. A small subset would hardly be in the other samples.
+        chosen.update(places[:: max(1, -(-len(places) // TAKEN))].tolist())
     names = np.unique(domains_N)
     generator = np.random.default_rng(0)
     random: set[int] = set()

@@ -28,13 +28,14 @@ from ladm.report.document_samples import (
 from ladm.report.environment import clean
 from ladm.report.histograms import OTHER_BINS, SCORE_BINS, ColumnHistogram, column_histogram, rounded
 from ladm.report.overview import RunOverview
+from ladm.report.subset import ReportedSubset
 from ladm.runs.folder import Run
 from ladm.selection.manifest import Manifest
 
 Floats = npt.NDArray[np.float64]
 
 MOST_DOMAINS, MOST_COLUMNS = 24, 24
-RANDOM_WITHOUT_SCRIPT = 3
+RANDOM_WITHOUT_SCRIPT, TAKEN_WITHOUT_SCRIPT = 3, 12
 OTHER_DOMAINS = "(other domains)"
 
 
@@ -49,7 +50,8 @@ class Explorer:
     scored: int
     without_text: str | None
     """Why there are no texts; None where there are."""
-    manifest: Manifest | None
+    subset: dict[str, Any] | None
+    """What the subset took of this run, for the script; None without one."""
 
     def around_cut(self) -> list[SampledDocument]:
         """The documents next to a cut."""
@@ -64,19 +66,24 @@ class Explorer:
             found += own[:: -(-len(own) // RANDOM_WITHOUT_SCRIPT) or 1]
         return found
 
+    def taken(self) -> list[SampledDocument]:
+        """A few documents that the subset took, spread over the ranking."""
+        taken = [document for document in self.documents if document.taken]
+        return taken[:: -(-len(taken) // TAKEN_WITHOUT_SCRIPT) or 1]
+
     def texts(self) -> dict[int, str]:
         """The first lines of documents by rank."""
         return {document.rank: document.text for document in self.documents}
 
     def as_script_data(self, *, arguments: str) -> str:
         """JSON for the inside of a script element that is not run; `arguments` name the run in a command."""
-        subset = None if self.manifest is None else _subset(self.manifest, self.domains)
         names = [column.name for column in self.columns]
         # Lists rather than objects: the names of the fields would be a fifth of the page.
         rows = [
             [
                 document.rank, document.num_tokens, document.domain, int(document.is_random), document.id,
                 document.meta, document.text, [document.values[name] for name in names], document.source,
+                *([] if document.taken is None else [int(document.taken)]),
             ]
             for document in self.documents
         ]  # fmt: skip
@@ -86,7 +93,7 @@ class Explorer:
             "domains": [clean(name, 60) for name in self.domains],
             "columns": [column.as_json() for column in self.columns],
             "documents": rows,
-            "subset": subset,
+            "subset": self.subset,
         }
         return as_script_data(content).decode()
 
@@ -100,7 +107,7 @@ def explorer_columns(known: Sequence[str]) -> list[str]:
 def read_explorer(
     run: Run,
     overview: RunOverview,
-    manifest: Manifest | None,
+    subset: ReportedSubset | None,
     *,
     columns: Mapping[str, Floats],
     names: Sequence[str],
@@ -112,15 +119,21 @@ def read_explorer(
     """
     domains, domains_N = _domains(overview)
     tokens_N = np.frombuffer(overview.num_tokens, dtype=np.int64)
-    cuts = _cuts(overview, manifest, domains)
-    chosen = choose_documents(len(tokens_N), [columns[name] for name in names], domains_N=domains_N, cuts=cuts)
+    taken_N = None if subset is None else subset.taken_of(overview.positions)
+    cuts = _cuts(overview, None if subset is None else subset.manifest, domains)
+    chosen = choose_documents(
+        len(tokens_N), [columns[name] for name in names], domains_N=domains_N, cuts=cuts, taken_N=taken_N
+    )
     documents = read_documents(run, chosen, overview=overview, domains_N=domains_N)
+    if taken_N is not None:
+        for document, taken in zip(documents, taken_N[chosen.places].tolist(), strict=True):
+            document.taken = taken
     histograms = []
     for name in names:
         values_N = columns[name]
         found = column_histogram(
             name, values_N, domains_N=domains_N, tokens_N=tokens_N, num_domains=len(domains),
-            bins=SCORE_BINS if name == "score" else OTHER_BINS,
+            bins=SCORE_BINS if name == "score" else OTHER_BINS, taken_N=taken_N,
         )  # fmt: skip
         if found is None:
             continue
@@ -134,7 +147,7 @@ def read_explorer(
         documents=documents,
         scored=len(tokens_N),
         without_text=without_text,
-        manifest=manifest,
+        subset=None if subset is None else _subset(subset, overview, domains, domains_N),
     )
 
 
@@ -164,24 +177,23 @@ def _cuts(overview: RunOverview, manifest: Manifest | None, domains: list[str]) 
     return found or [Cut(place=len(overview.positions) // 2, domain=None)]
 
 
-def _subset(manifest: Manifest, domains: list[str]) -> dict[str, Any] | None:
-    """What was taken of each domain, and from which value on; None where no such value decides it."""
-    # Documents below others are taken, and no line separates the two.
-    if not manifest.is_cut:
-        return None
-    shown = [manifest.domains.get(name) for name in domains]
-    if domains[-1] == OTHER_DOMAINS:
-        named = set(domains)
-        rest = [domain for name, domain in manifest.domains.items() if name not in named]
-        others = [sum(domain.taken_documents for domain in rest), sum(domain.taken_tokens for domain in rest)]
-    else:
-        others = [0, 0]
+def _subset(
+    subset: ReportedSubset, overview: RunOverview, domains: list[str], domains_N: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    """What was taken of each domain, and from which value on, where such a value decides it."""
+    manifest, taken_N = subset.manifest, subset.taken_of(overview.positions)
+    tokens_N = np.frombuffer(overview.num_tokens, dtype=np.int64)[taken_N]
+    # With guards, or drawn by chance, documents below others are taken, and no line separates the two.
+    shown = [manifest.domains.get(name) if manifest.is_cut else None for name in domains]
     return {
         "by": manifest.by,
+        "cut": manifest.is_cut,
         "lowest": [None if domain is None or domain.lowest_score_taken is None else rounded(domain.lowest_score_taken)
                    for domain in shown],
-        "documents": [others[0] if domain is None else domain.taken_documents for domain in shown],
-        "tokens": [others[1] if domain is None else domain.taken_tokens for domain in shown],
+        # Counted here, because the manifest of a subset of several runs has the sums over all of them.
+        "documents": np.bincount(domains_N[taken_N], minlength=len(domains)).tolist(),
+        # Sums of whole numbers below 2^53, which float64 has exactly.
+        "tokens": np.bincount(domains_N[taken_N], weights=tokens_N, minlength=len(domains)).astype(np.int64).tolist(),
     }  # fmt: skip
 
 

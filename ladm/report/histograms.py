@@ -37,9 +37,12 @@ class ColumnHistogram:
     documents_DB: Ints
     tokens_DB: Ints
     without_value: int
+    taken_DB: Ints | None
+    """Those of the documents that a subset took; None without one."""
 
     def as_json(self) -> dict[str, Any]:
         """What the script of the page reads."""
+        taken = {} if self.taken_DB is None else {"taken": self.taken_DB.tolist()}
         return {
             "name": self.name,
             "log": self.is_logarithmic,
@@ -47,18 +50,26 @@ class ColumnHistogram:
             "documents": self.documents_DB.tolist(),
             "tokens": self.tokens_DB.tolist(),
             "without": self.without_value,
-        }
+        } | taken
 
 
 def column_histogram(
-    name: str, values_N: Floats, *, domains_N: Ints, tokens_N: Ints, num_domains: int, bins: int
+    name: str,
+    values_N: Floats,
+    *,
+    domains_N: Ints,
+    tokens_N: Ints,
+    num_domains: int,
+    bins: int,
+    taken_N: npt.NDArray[np.bool_] | None = None,
 ) -> ColumnHistogram | None:
     """Count a column; None where no document has a value. Reads the arrays in chunks, which may be on disk."""
     edges, is_logarithmic = _edges(values_N, bins)
     if edges is None:
         return None
     size = num_domains * (len(edges) - 1)
-    documents, tokens, without = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64), 0
+    documents, tokens, taken = (np.zeros(size, dtype=np.int64) for _ in range(3))
+    without = 0
     for start in range(0, len(values_N), CHUNK):
         part = slice(start, start + CHUNK)
         valid = ~np.isnan(values_N[part])
@@ -70,6 +81,8 @@ def column_histogram(
         documents += np.bincount(cells, minlength=size)
         # Sums of whole numbers below 2^53, so exact in the float64 that bincount adds up in.
         tokens += np.bincount(cells, weights=tokens_N[part][valid], minlength=size).astype(np.int64)
+        if taken_N is not None:
+            taken += np.bincount(cells[taken_N[part][valid]], minlength=size)
     shape = (num_domains, -1)
     return ColumnHistogram(
         name=name,
@@ -78,6 +91,7 @@ def column_histogram(
         documents_DB=documents.reshape(shape),
         tokens_DB=tokens.reshape(shape),
         without_value=without,
+        taken_DB=None if taken_N is None else taken.reshape(shape),
     )
 
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from ladm.errors import LadmError
 from ladm.report.charts import Scale
+from ladm.report.subset import ReportedSubset
 from ladm.runs.folder import Run
 from ladm.runs.labels import DomainReader
 from ladm.runs.results import columns_of, score_batches
-from ladm.selection.manifest import DomainManifest, Manifest
+from ladm.selection.manifest import DomainManifest
 from ladm.settings.common import NO_DOMAINS
 
 MOST_DOMAINS, MOST_DOTS = 40, 150
@@ -122,6 +123,7 @@ class Dot:
 
     at: float
     selected: bool
+    """Without a subset, every document is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,18 +139,21 @@ class DomainRow:
     """What was selected of the domain; None without a subset, or where the subset has no such domain."""
 
 
-def domain_rows(overview: RunOverview, line: Scale, manifest: Manifest | None) -> list[DomainRow]:
+def domain_rows(overview: RunOverview, line: Scale, subset: ReportedSubset | None) -> list[DomainRow]:
     """The largest domains, the one with the highest median first."""
     largest = sorted(overview.domains, key=lambda name: (-len(overview.domains[name]), name))[:MOST_DOMAINS]
+    taken_N = None if subset is None else subset.taken_of(overview.positions)
+    codes_N, code_of = (
+        np.frombuffer(overview.codes, dtype=np.int32),
+        {name: k for k, name in enumerate(overview.domains)},
+    )
     rows = []
     for name in largest:
         scores = overview.domains[name]
         # Evenly spaced ranks; the set removes the repeats of a domain with fewer documents than dots.
         shown = sorted({round(k * (len(scores) - 1) / (MOST_DOTS - 1)) for k in range(MOST_DOTS)})
-        selected = None if manifest is None else manifest.domains.get(name)
-        # Ranked by another column, or with guards, what was taken is no cut of the scores that the page shows.
-        is_cut = manifest is not None and manifest.is_cut_of_scores
-        lowest = selected.lowest_score_taken if selected is not None and is_cut else None
+        # In the order of the ranks, as the domain's scores are.
+        taken = None if taken_N is None else taken_N[codes_N == code_of[name]]
         median = float(np.median(scores))
         rows.append(
             DomainRow(
@@ -156,10 +161,8 @@ def domain_rows(overview: RunOverview, line: Scale, manifest: Manifest | None) -
                 documents=len(scores),
                 median=median,
                 median_at=line.place(median),
-                dots=[
-                    Dot(at=line.place(scores[k]), selected=lowest is not None and scores[k] >= lowest) for k in shown
-                ],
-                selected=selected,
+                dots=[Dot(at=line.place(scores[k]), selected=taken is None or bool(taken[k])) for k in shown],
+                selected=None if subset is None else subset.manifest.domains.get(name),
             )
         )
     return sorted(rows, key=lambda row: -row.median)

@@ -26,12 +26,12 @@ from ladm.report.overview import (
 from ladm.report.run_columns import open_columns
 from ladm.report.run_details import error_kinds, run_details, score_weighting
 from ladm.report.sections import document_sections, read_all_inspected
+from ladm.report.subset import ReportedSubset, read_subset
 from ladm.runs.columns import column_names
 from ladm.runs.folder import Run
 from ladm.runs.labels import NO_DOMAIN
 from ladm.runs.layout import PAGE_MARK, REPORT_FILE
 from ladm.runs.results import Summary, require_finished, summarise
-from ladm.selection.manifest import Manifest, read_manifest
 from ladm.settings.runs import ReportSettings
 from ladm.storage.files import require_place, write_whole
 from ladm.version import __version__
@@ -51,8 +51,10 @@ def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
     summary = summarise(run)
     if summary.scores is None:
         raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl has the reasons")
-    manifest = None if settings.subset is None else _read_manifest(settings, run)
-    page = _render(settings, run, summary, manifest, read_all_inspected(run), echo=echo)
+    subset = None
+    if settings.subset is not None:
+        subset = read_subset(Path(settings.subset), run, domain_key=settings.domain_key)
+    page = _render(settings, run, summary, subset, read_all_inspected(run), echo=echo)
     # Text cut from the middle of a character may hold half a surrogate pair, which UTF-8 cannot encode.
     write_whole(output, [page.encode(errors="replace")])
     return output
@@ -62,7 +64,7 @@ def _render(
     settings: ReportSettings,
     run: Run,
     summary: Summary,
-    manifest: Manifest | None,
+    subset: ReportedSubset | None,
     documents: dict[int, InspectedDocument],
     *,
     echo: Echo,
@@ -78,7 +80,7 @@ def _render(
     explored = explorer_columns(known)
     with open_columns(run, list(dict.fromkeys([*explored, *table_columns(known)])), len(overview.positions)) as columns:
         quartiles = quartile_table(columns, overview)
-        explorer = read_explorer(run, overview, manifest, columns=columns, names=explored, rows=settings.rows)
+        explorer = read_explorer(run, overview, subset, columns=columns, names=explored, rows=settings.rows)
     assert summary.scores is not None
     best, _, worst = summary.scores
     line = scale([best, worst], STRIP_WIDTH)
@@ -100,12 +102,13 @@ def _render(
             weighting=score_weighting(identity),
             uses_sigma=identity.score_form != "no-std",
             is_mean=identity.reduction.how == "mean",
-            domains=domain_rows(overview, line, manifest),
+            domains=domain_rows(overview, line, subset),
             domains_left_out=max(0, len(overview.domains) - MOST_DOMAINS),
             most_dots=MOST_DOTS,
             quartiles=quartiles,
             line=line,
-            manifest=manifest,
+            manifest=None if subset is None else subset.manifest,
+            taken=None if subset is None else subset.taken_T,
             commands=_commands(settings),
             documents=document_sections(documents, overview, run),
             inspected=len(documents),
@@ -130,23 +133,6 @@ def _arguments(settings: ReportSettings) -> str:
 def _place_of_rows(name: str) -> str:
     """The path from the root; a Hub id as it is."""
     return str(Path(name).absolute()) if Path(name).exists() else name
-
-
-def _read_manifest(settings: ReportSettings, run: Run) -> Manifest:
-    """What was selected. Raises LadmError where there is none, or where it was selected from another run."""
-    manifest = read_manifest(Path(settings.subset or ""))
-    # Older manifests have no signals, and newer ones also those that were added to the run.
-    own = {name: value for name, value in run.identity.for_manifest().items() if name != "signals"}
-    # A subset may be of several runs, of which this page shows one.
-    if not any(
-        all(each.get(name) == value for name, value in own.items()) for each in (manifest.run, *manifest.other_runs)
-    ):
-        raise LadmError(f"{settings.subset} was not selected from {run.folder}")
-    if manifest.domain_key != settings.domain_key:
-        raise LadmError(
-            f"{settings.subset} was selected by {manifest.domain_key}; give --domain-key {manifest.domain_key}"
-        )
-    return manifest
 
 
 def _commands(settings: ReportSettings) -> list[str]:

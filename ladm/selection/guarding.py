@@ -33,6 +33,14 @@ class GuardManifest:
     without_value: int
     """Documents, left by the earlier guards, that have no number in this column."""
 
+    @property
+    def limits_text(self) -> str:
+        """What it keeps, such as `gzip_ratio from 0.25 to 0.6`: of quantiles and of a band the values they were."""
+        low, high = ("" if limit is None else f"{limit:.6g}" for limit in (self.low, self.high))
+        if low and high:
+            return f"{self.column} from {low} to {high}"
+        return f"{self.column} of at least {low}" if low else f"{self.column} of at most {high}"
+
 
 def resolve_guards(settings: SelectSettings, run: Run) -> list[Guard]:
     """The guards of `settings`, those of a profile's band with its limits. `run`: the first of those selected from.

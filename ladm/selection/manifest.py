@@ -230,7 +230,12 @@ def _json(manifest: Manifest, chosen: Iterable[Chosen]) -> Iterator[bytes]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the subset in `folder`.
+    """The manifest of the subset in `folder`. Raises as `read_manifest_and_chosen`."""
+    return read_manifest_and_chosen(folder)[0]
+
+
+def read_manifest_and_chosen(folder: Path) -> tuple[Manifest, Any]:
+    """The same, and the rows that it lists, run by run as `Chosen` has them; unchecked, and None where it has none.
 
     Raises LadmError where there is none, or another file by its name; StorageError for one that cannot be read.
     """
@@ -238,6 +243,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists():
         raise LadmError(f"{folder} is not a subset of ladm select: it has no {MANIFEST_FILE}")
     try:
-        return Manifest.from_json(read_json_object(path, most_bytes=MOST_BYTES))
+        content = read_json_object(path, most_bytes=MOST_BYTES)
+        return Manifest.from_json(content), content.get("chosen")
     except ValueError as error:
         raise LadmError(f"{path} is not a manifest of ladm select: {one_line(error)}") from None

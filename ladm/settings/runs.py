@@ -139,7 +139,7 @@ class ReportSettings(Settings):
         "The page.", metavar="FILE", default=None, required=False, unset="RUN/report.html"
     )
     subset: str | None = setting(
-        None, "What ladm select made of RUN; the page then shows its cut.", metavar="SUBSET", unset="none"
+        None, "What ladm select made of RUN; the page then marks what it took.", metavar="SUBSET", unset="none"
     )
     rows: str | None = setting(
         None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="where RUN found them"

@@ -4,12 +4,13 @@
   const data = JSON.parse(document.getElementById("x-data").textContent);
   const at = (id) => document.getElementById(id);
   const { columns, domains, subset } = data;
-  const documents = data.documents.map(([rank, tokens, domain, random, id, meta, text, values, source]) => (
-    { rank, tokens, domain, random, id, meta, text, values, source, words: `${id}\n${source}\n${meta}\n${text}\n${domains[domain]}`.toLowerCase() }));
+  const documents = data.documents.map(([rank, tokens, domain, random, id, meta, text, values, source, taken]) => (
+    { rank, tokens, domain, random, id, meta, text, values, source, taken, words: `${id}\n${source}\n${meta}\n${text}\n${domains[domain]}`.toLowerCase() }));
   // Lengths that are all the same are no second axis.
   const isSpread = ({ documents: counts }) => counts[0].filter((_, b) => counts.some((of) => of[b])).length > 1;
-  const byCut = subset ? columns.findIndex((column) => column.name === subset.by) : -1;
-  const state = { column: Math.max(byCut, 0), domain: -1, search: "", mode: byCut >= 0 ? "subset" : "value",
+  // The column that the subset was ranked by, and the one that it is a cut of: with guards it is a cut of none.
+  const byColumn = subset ? columns.findIndex((column) => column.name === subset.by) : -1, cutColumn = subset?.cut ? byColumn : -1;
+  const state = { column: Math.max(byColumn, 0), domain: -1, search: "", mode: subset ? "subset" : "value",
     cuts: new Map(), share: 20, group: "top", order: "down", across: 0, upwards: Math.max(0, columns.findIndex((column, k) => k && isSpread(column))), shown: 25 };
   const PAGE = 25, ENDS = 50, SVG = "http://www.w3.org/2000/svg";
 
@@ -62,13 +63,11 @@
       const [counts, tokens] = [columns[k].documents[d], columns[k].tokens[d]];
       const all = { documents: sum(counts), tokens: sum(tokens) };
       if (state.mode === "subset") {
-        const value = subset.lowest[d];
-        let bin = value === null ? counts.length : 0;
+        const value = k === cutColumn ? subset.lowest[d] : null;
+        let bin = 0;
         while (bin < counts.length - 1 && edges[bin + 1] <= value) bin++;
-        // The cut is inside a bin, of which the rest of what was selected is taken.
-        const above = sum(counts.slice(bin + 1));
-        const taken = counts.map((count, b) => (b > bin ? count : b === bin ? Math.max(0, subset.documents[d] - above) : 0));
-        return { place: value === null ? null : bin + fraction(k, bin, value), value, taken, all, documents: subset.documents[d], tokens: subset.tokens[d] };
+        return { place: value === null ? null : bin + fraction(k, bin, value), value, taken: columns[k].taken[d], all,
+          documents: subset.documents[d], tokens: subset.tokens[d] };
       }
       const bin = state.mode === "share" ? binOfShare(k, [d], state.share / 100) : cutOf(k);
       const value = bin === 0 ? -Infinity : bin === counts.length ? null : edges[bin];
@@ -81,6 +80,7 @@
     return Math.min(1, Math.max(0, (onAxis(k, value) - low) / (high - low)));
   }
   const isTaken = (found, cut) => {
+    if (state.mode === "subset") return found.taken === 1;
     const value = found.values[state.column];
     return value !== null && cut[found.domain].value !== null && value >= cut[found.domain].value;
   };
@@ -108,15 +108,17 @@
       + `${whole(total.tokens)} of ${whole(all.tokens)} tokens (${percent(total.tokens, all.tokens)}).`;
     at("x-total").textContent = text + (column.without ? ` ${whole(column.without)} documents have no ${column.name}.` : "");
     const slider = at("x-cut"), isShare = state.mode === "share", one = state.mode === "value" || shown.length === 1;
+    // Of a subset with guards, or in another column than its own, no value separates what was taken.
+    const hasCut = state.mode !== "subset" || k === cutColumn;
     slider.hidden = state.mode === "subset";
     slider.max = isShare ? 100 : bins(k);
     slider.value = isShare ? state.share : cutOf(k);
     const where = !isShare ? cutWords(k, cut[shown[0]].value) : `${state.share} % of each domain`;
     slider.setAttribute("aria-valuetext", `${where}: ${whole(total.documents)} documents, ${whole(total.tokens)} tokens`);
-    at("x-cut-title").textContent = state.mode === "subset" ? "Cut of the subset" : `Cut: ${where}`;
+    at("x-cut-title").textContent = state.mode !== "subset" ? `Cut: ${where}` : k === cutColumn ? "Cut of the subset" : "The subset as selected";
     const overall = (of) => column.documents[0].map((_, b) => sum(shown.map((d) => of(d)[b])));
     histogram(at("x-all"), overall((d) => column.documents[d]), overall((d) => cut[d].taken), one ? cut[shown[0]].place : null, 90);
-    at("x-all").setAttribute("aria-label", `Documents by ${column.name}${one ? `, cut at ${cutWords(k, cut[shown[0]].value)}` : ""}`);
+    at("x-all").setAttribute("aria-label", `Documents by ${column.name}${one && hasCut ? `, cut at ${cutWords(k, cut[shown[0]].value)}` : ""}`);
     at("x-low").textContent = figure(column.edges[0], k);
     at("x-middle").textContent = column.name + (column.log ? " (logarithmic)" : "");
     at("x-high").textContent = figure(column.edges[bins(k)], k);
@@ -129,7 +131,7 @@
     at("x-caption").textContent = `${column.name} by domain: filled is taken, hollow is not, and each histogram has a scale of its own`;
     at("x-domains").replaceChildren(...shown.map((d) => {
       const svg = draw("svg", { class: "histogram", viewBox: "0 0 600 34", preserveAspectRatio: "none", role: "img",
-        "aria-label": `${domains[d]}: cut at ${cutWords(k, cut[d].value)}` });
+        "aria-label": `${domains[d]}: ${hasCut ? `cut at ${cutWords(k, cut[d].value)}` : `${whole(cut[d].documents)} taken`}` });
       histogram(svg, column.documents[d], cut[d].taken, cut[d].place, 34);
       const cell = (part, whole_) => make("td", { class: "n" }, whole(part), make("small", {}, `of ${whole(whole_)}`));
       return make("tr", {}, make("th", { scope: "row" }, bdi(domains[d]), svg),
@@ -149,13 +151,14 @@
     const found = matching(), order = state.order;
     const valued = found.filter((one) => one.values[state.column] !== null);
     if (state.group === "all") return sorted(found, order);
+    if (state.group === "taken" || state.group === "left") return sorted(found.filter((one) => (one.taken === 1) === (state.group === "taken")), order);
     if (state.group === "random") return sorted(found.filter((one) => one.random), order);
     if (state.group === "top") return sorted(sorted(valued, "down").slice(0, ENDS), order);
     if (state.group === "bottom") return sorted(sorted(valued, "up").slice(0, ENDS), order);
     const pools = state.mode === "value" ? [valued] : domains.map((_, d) => valued.filter((one) => one.domain === d));
     const each = Math.max(2, Math.floor(PAGE / pools.filter((pool) => pool.length).length));
     return sorted(pools.flatMap((pool) => {
-      const ranked = sorted(pool, "down"), k = ranked.filter((one) => isTaken(one, cut)).length;
+      const ranked = sorted(pool, "down"), k = ranked.map((one) => isTaken(one, cut)).lastIndexOf(true) + 1;
       return ranked.slice(Math.max(0, k - each), k + each);
     }), order);
   }
@@ -172,6 +175,7 @@
     details.addEventListener("toggle", () => {
       if (!details.open || details.children.length > 1) return;
       const values = columns.map((column, c) => make("li", {}, `${column.name} `, make("b", {}, figure(found.values[c], c))));
+      if (subset) values.push(make("li", {}, "in the subset ", make("b", {}, found.taken ? "yes" : "no")));
       const more = make("div", { class: "more" }, make("ul", { class: "values" }, ...values));
       if (found.meta) more.prepend(make("p", { class: "soft" }, bdi(found.meta)));
       if (found.source) more.prepend(make("p", { class: "soft" }, bdi(found.source)));
@@ -257,13 +261,8 @@
   }
 
   function show() {
-    const possible = byCut >= 0 && state.column === byCut;
-    if (!possible && state.mode === "subset") state.mode = "value";
-    at("x-subset").hidden = byCut < 0;
-    for (const radio of document.getElementsByName("x-mode")) {
-      radio.checked = radio.value === state.mode;
-      radio.disabled = radio.value === "subset" && !possible;
-    }
+    at("x-subset").hidden = !subset;
+    for (const radio of document.getElementsByName("x-mode")) radio.checked = radio.value === state.mode;
     const cut = cuts();
     showCut(cut);
     showScatter(cut);
