@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ sys.path.append(str(SCRIPTS / "pretraining"))
 import arms  # noqa: E402
 import judge  # noqa: E402
 import outcomes  # noqa: E402
-from pretraining import differences, report  # noqa: E402
+from pretraining import differences, files, report  # noqa: E402
 from pretraining import pack as packing  # noqa: E402
 
 TOKENS, STUDENT_ROWS, HELD_OUT = 1024, 8, 4
@@ -183,6 +184,35 @@ def test_a_state_of_another_pack_is_refused(inputs: Path) -> None:
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert "was started with another pack" in refused.stderr
+
+
+def test_a_model_is_known_by_its_config_and_weights_and_not_by_who_converted_it(inputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(inputs / "model", tmp_path / "model")
+    config_file, weights_file = (tmp_path / "model" / name for name in ("config.json", "model.safetensors"))
+    config = json.loads(config_file.read_text())
+    known = files.model_identity(inputs / "model")
+    # Another release also writes the keys in another order.
+    config_file.write_text(json.dumps(dict(reversed(config.items())) | {"transformers_version": "99.0"}))
+    assert files.model_identity(tmp_path / "model") == known
+    config_file.write_text(json.dumps(config | {"rms_norm_eps": 1.0}))
+    assert {key for key, value in files.model_identity(tmp_path / "model").items() if value != known[key]} == {
+        "model config"
+    }
+    config_file.write_text(json.dumps(config))
+    content = bytearray(weights_file.read_bytes())
+    content[-1] ^= 1
+    weights_file.write_bytes(content)
+    assert {key for key, value in files.model_identity(tmp_path / "model").items() if value != known[key]} == {
+        "weights file"
+    }
+
+
+def test_the_committed_state_is_of_the_weights_that_the_scores_of_documents_are_of() -> None:
+    root = SCRIPTS.parent.parent
+    state = json.loads(gzip.decompress((SCRIPTS / "results" / "pretraining" / "state.json.gz").read_bytes()))
+    runs = json.loads((root / "scripts" / "bench" / "results" / "quality" / "runs.json").read_text())
+    weights = runs["smollm2/4096"]["model"]["sha256"]["model.safetensors"]
+    assert state["identity"]["weights file"] == weights[:16]
 
 
 def test_every_arm_takes_its_quarter_of_each_domain() -> None:

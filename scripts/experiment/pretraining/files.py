@@ -113,6 +113,28 @@ def sums_by_class(long: Array, short: Array, classes: Array) -> dict[str, dict[s
     }
 
 
+CONFIG_WITHOUT = ("transformers_version", "_model_name_or_path")
+"""Keys that say who wrote a config and where from; the same model has others after another conversion."""
+
+
+def model_identity(folder: Path) -> dict[str, str]:
+    """Digests of a model folder's config and of its weights: equal whichever release of transformers wrote them."""
+    config = json.loads((folder / "config.json").read_text())
+    plain = {key: value for key, value in config.items() if key not in CONFIG_WITHOUT}
+    weights = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        sys.exit(f"{folder} has no *.safetensors")
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                weights.update(block)
+    return {
+        "model config": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16],
+        "weights file": weights.hexdigest()[:16],
+    }
+
+
 class State:
     """What has been measured, in one file."""
 

@@ -11,7 +11,6 @@ Exit code 3: work is left.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import tempfile
@@ -30,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from arms import RANKED, UNTRAINED, Job, jobs, rows_of
 from bigrams import bigram_losses, pool_unigram
-from files import Pack, State, as_stored, sums_by_class, write_token_losses
+from files import Pack, State, as_stored, model_identity, sums_by_class, write_token_losses
 from influence.measure import gains
 from student import LEARNING_RATE, ROPE_BASE, ROWS_A_STEP, Students, timed, write_long_config
 
@@ -158,7 +157,7 @@ def main(
         "pack": pack.digest,
         "classes": pack.classes_digest,
         "held-out rows": len(pack.held_out),
-        "model": hashlib.sha256((model_folder / "config.json").read_bytes()).hexdigest()[:16],
+        **model_identity(model_folder),
         "rope base": ROPE_BASE,
         "learning rate": LEARNING_RATE,
         "rows a step": ROWS_A_STEP,
