@@ -101,13 +101,20 @@ def states(inputs: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     judge.save_classes(inputs / "classes.npz", classes, judged)
     # Killed by itself, when it has stored its first student: from outside the moment could be missed.
     script_name, *words = run_command(inputs)[1:]
-    program = KILLED.format(folder=str(Path(script_name).parent), script=script_name, words=words)
+    program = WITHOUT + KILLED.format(folder=str(Path(script_name).parent), script=script_name, words=words)
     first = subprocess.run([sys.executable, "-c", program], check=False)
     assert first.returncode == -signal.SIGKILL
     before = read_state(inputs)
     subprocess.run(run_command(inputs), check=True)
     return before, read_state(inputs)
 
+
+WITHOUT = """
+import sys
+for name in ("accelerate", "datasets", "duckdb", "gguf", "matplotlib", "pandas", "xxhash", "zstandard"):
+    sys.modules[name] = None  # an import of it raises ModuleNotFoundError
+"""
+"""A machine that has torch, transformers and what these need, pyarrow and click."""
 
 KILLED = """
 import os, runpy, signal, sys
@@ -213,6 +220,21 @@ def test_the_committed_state_is_of_the_weights_that_the_scores_of_documents_are_
     runs = json.loads((root / "scripts" / "bench" / "results" / "quality" / "runs.json").read_text())
     weights = runs["smollm2/4096"]["model"]["sha256"]["model.safetensors"]
     assert state["identity"]["weights file"] == weights[:16]
+
+
+def test_ids_in_memory_are_scored_where_only_torch_and_transformers_are_installed(inputs: Path) -> None:
+    program = f"""{WITHOUT}
+import ladm
+(row,) = ladm.Scorer({str(inputs / "model")!r}, score="robust", dtype="float32", device="cpu").score(list(range(256)))
+assert row.error is None, row.error
+try:
+    import datasets
+except ModuleNotFoundError:
+    print(row.score)
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert float(found.stdout) > 0
 
 
 def test_every_arm_takes_its_quarter_of_each_domain() -> None:

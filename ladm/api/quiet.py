@@ -6,6 +6,7 @@ Imports no torch.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import threading
@@ -47,21 +48,19 @@ def quiet_libraries() -> Iterator[None]:
 def _silence() -> contextlib.ExitStack:
     """Silence the libraries; closing the stack undoes it."""
     # Imported before the environment is changed: they read it once, at import, and would then be silent for good.
-    import datasets
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
+    # A machine that only scores ids in memory can do without it; what reads or writes rows imports it itself.
+    has_datasets = importlib.util.find_spec("datasets") is not None
     undo = contextlib.ExitStack()
     if logging.is_progress_bar_enabled():
         logging.disable_progress_bar()
         undo.callback(logging.enable_progress_bar)
     undo.callback(logging.set_verbosity, logging.get_verbosity())
     logging.set_verbosity_error()
-    undo.callback(datasets.logging.set_verbosity, datasets.logging.get_verbosity())
-    datasets.logging.set_verbosity_error()
-    if not datasets.are_progress_bars_disabled():
-        datasets.disable_progress_bars()
-        undo.callback(datasets.enable_progress_bars)
+    if has_datasets:
+        _silence_datasets(undo)
     if not are_progress_bars_disabled():
         disable_progress_bars()
         undo.callback(enable_progress_bars)
@@ -70,6 +69,16 @@ def _silence() -> contextlib.ExitStack:
             os.environ[name] = value
             undo.callback(os.environ.pop, name, None)
     return undo
+
+
+def _silence_datasets(undo: contextlib.ExitStack) -> None:
+    import datasets
+
+    undo.callback(datasets.logging.set_verbosity, datasets.logging.get_verbosity())
+    datasets.logging.set_verbosity_error()
+    if not datasets.are_progress_bars_disabled():
+        datasets.disable_progress_bars()
+        undo.callback(datasets.enable_progress_bars)
 
 
 def echo_to(*, progress: bool) -> Callable[[str], None]:

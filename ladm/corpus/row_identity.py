@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from ladm.corpus.row import is_integer_list
 from ladm.errors import StorageError
@@ -46,6 +45,8 @@ class RowDigests:
     def __init__(self, columns: tuple[str, ...]) -> None:
         self._columns = columns
         """What is digested beside the ids; null where a data set does not have it."""
+        import xxhash
+
         self._rows, self._content = xxhash.xxh3_128(), xxhash.xxh3_128()
 
     def add(self, carried: Mapping[str, Any], ids: pa.Array) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from ladm.corpus.data_set import is_name, is_whole_number, load_split, no_such_data_set, reading_rows
 from ladm.corpus.meta import jsonable, look_up
@@ -116,6 +115,8 @@ class Rows:
 
     def sample(self) -> str:
         """A digest of the number of rows and of a few of them, quick to compute whenever they are opened."""
+        import xxhash
+
         digest = xxhash.xxh3_128(str(len(self)).encode())
         for position in sorted({len(self) * k // SAMPLED_ROWS for k in range(SAMPLED_ROWS)}):
             (row,) = self.read(position, position + 1)

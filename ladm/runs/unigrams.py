@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, is_out_of_memory, reading_problem
 from ladm.runs.folder import Run
@@ -44,6 +43,8 @@ def read_counts(path: Path) -> Counts:
 
 def digest_of_counts(counts_V: Counts) -> str:
     """XXH3 of the counts: part of the identity of whatever is made with them."""
+    import xxhash
+
     return xxhash.xxh3_128_hexdigest(counts_V.tobytes())
 
 

@@ -18,7 +18,6 @@ from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from ladm.errors import StorageError, is_out_of_memory, one_line, reading_problem
 from ladm.storage.files import arrow_path, io_errors
@@ -98,6 +97,8 @@ def _is_whole(file: BinaryIO, size: int) -> bool:
 
 def _checksum(file: BinaryIO, body: int, footer: bytes) -> bytes:
     """Of the first `body` bytes of the file, and of the footer with its length and the magic."""
+    import xxhash
+
     digest = xxhash.xxh3_64()
     file.seek(0)
     while chunk := file.read(min(_CHUNK_BYTES, body - file.tell())):

@@ -15,8 +15,6 @@ import re
 import time
 from pathlib import Path
 
-import xxhash
-
 from ladm.storage.files import PARTIAL_SUFFIX, io_errors
 
 CACHE_VARIABLE = "LADM_CACHE"
@@ -30,6 +28,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def file_xxh3(path: Path) -> str:
     """XXH3-128 of a file in hexadecimal, for files of our own. Raises StorageError where it cannot be read."""
+    # Imported where it is used, as elsewhere: `ladm.Scorer` works on a machine that has only torch and transformers.
+    import xxhash
+
     digest = xxhash.xxh3_128()
     with io_errors(path, "read"), path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
