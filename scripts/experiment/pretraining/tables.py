@@ -112,8 +112,9 @@ def bigrams_of(ids: list[str], pack: Pack) -> dict[str, float]:
 @click.option("--classes", type=click.Path(path_type=Path), help="Of judge.py; default: classes.npz beside the pack.")
 @click.option(
     "--tokens",
+    multiple=True,
     type=click.Path(path_type=Path, exists=True),
-    help="Losses of all tokens, for classes made later.",
+    help="Folder or *.zip with the losses of all tokens, for classes made later; may be repeated.",
 )
 @click.option(
     "--next-state",
@@ -125,7 +126,7 @@ def main(
     state_file: Path,
     pack_file: Path,
     classes: Path | None,
-    tokens: Path | None,
+    tokens: tuple[Path, ...],
     next_state: Path | None,
     output: Path,
 ) -> None:
@@ -135,7 +136,7 @@ def main(
     )
     if pack.digest != state["identity"]["pack"]:
         sys.exit(f"{state_file} is of another pack")
-    if tokens is not None:
+    if tokens:
         for name, student in state["students"].items():
             losses = read_token_losses(tokens, name)
             student["held_out"] |= sums_by_class(losses["long"], losses["short"], pack.classes)
