@@ -307,6 +307,25 @@ def test_weights_that_are_at_hand_are_converted_without_a_download(tmp_path: Pat
     assert len(made) == 1
 
 
+def test_a_pack_is_known_by_its_arrays_and_not_by_their_compression(tmp_path: Path) -> None:
+    arrays = {"ids": np.arange(12, dtype=np.uint16).reshape(3, 4), "held_out": np.array([True, False, False])}
+    known = files.arrays_digest(arrays)
+    # Pinned: the committed state holds such a digest.
+    assert known == "443fda29337d2234"
+    for k, save in enumerate((np.savez, np.savez_compressed)):
+        save(tmp_path / f"{k}.npz", **dict(reversed(arrays.items())))
+        with np.load(tmp_path / f"{k}.npz") as content:
+            assert files.arrays_digest(content) == known
+    ids = arrays["ids"]
+    assert files.arrays_digest(arrays | {"ids": np.asfortranarray(ids)}) == known
+    assert files.arrays_digest(arrays | {"ids": ids.astype(">u2")}) == known
+    changed = ids.copy()
+    changed[2, 3] += 1
+    for other in (changed, ids.reshape(4, 3), ids.astype(np.int16)):
+        assert files.arrays_digest(arrays | {"ids": other}) != known
+    assert files.arrays_digest({"other": ids, "held_out": arrays["held_out"]}) != known
+
+
 def test_every_arm_takes_its_quarter_of_each_domain() -> None:
     draw = np.random.default_rng(0)
     domains = ["a"] * 40 + ["b"] * 24 + ["c"] * 16

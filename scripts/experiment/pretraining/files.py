@@ -9,7 +9,7 @@ import json
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,21 @@ from ladm.storage.files import write_whole
 Array = np.ndarray[Any, Any]
 
 OUTCOMES = {name: code for name, code in CLASSES.items() if name != "none"}
+
+
+def arrays_digest(arrays: Mapping[str, Array]) -> str:
+    """Of names, dtypes, shapes and values: the same whatever zlib compressed them, and in whatever order.
+
+    A zlib that compresses differently still changes a pack's digest where the rows' gzip ratios differ: arms choose by
+    them.
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        # Little-endian and row by row, on every machine.
+        plain = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{name} {plain.dtype.str} {array.shape}\n".encode())
+        digest.update(plain.tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +63,7 @@ class Pack:
             facts = json.loads(content["about"].tobytes())
             held, ids = content["held_out"], content["ids"]
             needles = {name: content[name] for name in ("needle_ids", "needle_places", "needle_distances")}
+            digest = arrays_digest({name: content[name] for name in content.files})
         # Tokens of a row that is not judged are of no class, and count in no outcome.
         classes, _ = read_classes(classes_path, (int(held.sum()), ids.shape[1]))
         used = np.arange(len(classes))[:held_out_rows]
@@ -56,7 +72,7 @@ class Pack:
         return cls(
             ids=ids[~held], about=[row for row, is_held in zip(about, held, strict=True) if not is_held],
             held_out=ids[held][used], held_out_about=[held_about[k] for k in used], classes=classes[used],
-            student_rows=facts["student_rows"], digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+            student_rows=facts["student_rows"], digest=digest,
             classes_digest=hashlib.sha256(classes[used].tobytes()).hexdigest()[:16], **needles,
         )  # fmt: skip
 
