@@ -25,7 +25,7 @@ import arms  # noqa: E402
 import fetch_model  # noqa: E402
 import judge  # noqa: E402
 import outcomes  # noqa: E402
-from pretraining import carry, differences, files, report  # noqa: E402
+from pretraining import carry, coverage, differences, files, report  # noqa: E402
 from pretraining import pack as packing  # noqa: E402
 
 TOKENS, STUDENT_ROWS, HELD_OUT = 1024, 8, 4
@@ -424,3 +424,37 @@ def test_the_variance_of_selections_is_apart_from_that_of_seeds() -> None:
     assert freedom == 200
     assert of_seeds**0.5 == pytest.approx(0.01, rel=0.15)
     assert differences.draw_variance(outcome, of_seeds) ** 0.5 == pytest.approx(0.03, rel=0.15)
+
+
+def test_freedom_is_that_of_seeds_selections_and_documents_together() -> None:
+    """Two selections by two seeds against two with a seed each, on four documents; worked out by hand."""
+    losses = {("random", 0, 0): 3.00, ("random", 0, 1): 3.02, ("random", 1, 1): 3.10, ("random", 1, 0): 3.12}
+    sums = {key: np.full(4, value) for key, value in losses.items()}
+    sums |= {("random x2", k, k): 2.9 + 0.1 * k + np.array([0.2, -0.2, 0.2, -0.2]) for k in range(2)}
+    outcome = differences.Outcome(sums=sums, weights=np.ones(4), clusters=np.arange(4))
+    found = differences.compare(outcome, "random x2", "random")
+    assert found is not None
+    # Seeds: 4 deviations of 0.01, over 2. Selections: means of 3.01 and 3.11, less half of that. Documents: 4 of 0.05.
+    assert found["variances"] == pytest.approx(
+        {"seeds": 0.0002 * 0.75, "selections": (0.005 - 0.0001) * 1.0, "documents": 4 * 0.05**2 * 4 / 3}
+    )
+    assert found["freedoms"] == {"seeds": 2, "selections": 1, "documents": 3}
+    assert found["difference"] == pytest.approx(-0.11)
+    assert found["error"] == pytest.approx(0.018383333**0.5)
+    assert found["freedom"] == pytest.approx(0.018383333**2 / (0.00015**2 / 2 + 0.0049**2 / 1 + 0.013333333**2 / 3))
+    assert found["freedom"] == pytest.approx(4.058, abs=0.001)
+    # Between the published 2.776 and 2.571 of 4 and 5 degrees of freedom.
+    assert 2.571 < (found["interval"][1] + 0.11) / found["error"] < 2.776
+    assert found["p"] == pytest.approx(differences.p_value(0.11 / 0.018383333**0.5, 4.058), abs=1e-4)
+
+
+def test_a_part_without_variance_has_no_say_in_the_freedom() -> None:
+    assert differences.satterthwaite([(0.0, 0), (0.002, 7)]) == pytest.approx(7)
+    assert differences.satterthwaite([(0.0001, 1), (0.0003, 30)]) == pytest.approx(12.3, abs=0.05)
+
+
+def test_intervals_are_as_wide_as_the_page_says() -> None:
+    shares = coverage.covered(*coverage.CASES["as estimated for D"], count=20_000)
+    assert shares == pytest.approx({"Satterthwaite": 0.93, "of the seeds": 0.998, "normal": 0.91}, abs=0.01)
+    shares = coverage.covered(*coverage.CASES["selections dominate"], count=20_000)
+    assert shares["Satterthwaite"] == pytest.approx(0.87, abs=0.01)

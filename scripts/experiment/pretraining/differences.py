@@ -2,7 +2,7 @@
 
 Differences are paired by token: both arms are judged on the same held-out tokens. Their variance is the sum of three:
 of the seeds (pooled over all arms), of the random selections, and of the documents (clusters are packages). p is from
-Student's t with the freedom of the seeds' variance, and corrected by Holm over the four contrasts.
+Student's t with Satterthwaite's degrees of freedom of that sum, and corrected by Holm over the four contrasts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,6 +84,16 @@ def draw_variance(outcome: Outcome, of_seeds: float) -> float:
     return max(0.0, float(means.var(ddof=1)) - of_means)
 
 
+def satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of independent variances, from pairs of a variance and its own freedom.
+
+    Variances of 0.0001 with 1 degree of freedom and 0.0003 with 30 have
+    0.0004^2 / (0.0001^2 / 1 + 0.0003^2 / 30) = 12.3.
+    """
+    found = sum(variance**2 / freedom for variance, freedom in parts if variance)
+    return sum(variance for variance, _ in parts) ** 2 / found if found else math.nan
+
+
 def document_error(errors: Array, clusters: Array) -> float:
     """Standard error from the parts of the documents, with packages as clusters."""
     by_cluster = np.array([errors[clusters == name].sum() for name in np.unique(clusters)])
@@ -101,8 +112,8 @@ def p_value(t: float, freedom: float) -> float:
 def compare(outcome: Outcome, arm: str, other: str) -> dict[str, Any] | None:
     """The difference in loss of two arms; None where one of them has no student yet."""
     keys = [outcome.keys(arm), outcome.keys(other)]
-    of_seeds, freedom = seed_variance(outcome)
-    if not all(keys) or not freedom:
+    of_seeds, freedom_of_seeds = seed_variance(outcome)
+    if not all(keys) or not freedom_of_seeds:
         return None
     value, errors = outcome.difference(arm, other)
     draws = [len({draw for _, draw, _ in of_arm}) for of_arm in keys]
@@ -111,6 +122,12 @@ def compare(outcome: Outcome, arm: str, other: str) -> dict[str, Any] | None:
         "selections": draw_variance(outcome, of_seeds) * sum(1 / count for count in draws),
         "documents": document_error(errors, outcome.clusters) ** 2,
     }
+    freedoms = {
+        "seeds": freedom_of_seeds,
+        "selections": len({draw for _, draw, _ in outcome.keys("random")}) - 1,
+        "documents": len(np.unique(outcome.clusters)) - 1,
+    }
+    freedom = satterthwaite([(parts[name], freedoms[name]) for name in parts])
     error = math.sqrt(sum(parts.values()))
     half = quantile(0.975, freedom) * error
     return {
@@ -118,5 +135,5 @@ def compare(outcome: Outcome, arm: str, other: str) -> dict[str, Any] | None:
         # With few degrees of freedom 2.8 standard errors, which is the usual rule, would promise too much.
         "detectable": (quantile(0.975, freedom) + quantile(POWER, freedom)) * error,
         "p": p_value(value / error, freedom), "students": [len(of_arm) for of_arm in keys],
-        "variances": parts, "freedom": freedom,
+        "variances": parts, "freedoms": freedoms, "freedom": freedom,
     }  # fmt: skip

@@ -100,7 +100,8 @@ def analyse(folder: Path) -> dict[str, Any]:
     gate = None
     if double is not None:
         gate = {"detectable": double["detectable"], "difference": double["difference"],
-                "passed": double["detectable"] < -double["difference"], "variances": double["variances"]}  # fmt: skip
+                "passed": double["detectable"] < -double["difference"], "variances": double["variances"],
+                "freedom": double["freedom"]}  # fmt: skip
     tokens = {name: int(outcome.weights.sum()) for name, outcome in outcomes.items()}
     return {
         "documents": len(outcomes["D"].weights), "packages": len(np.unique(outcomes["D"].clusters)), "tokens": tokens,
@@ -167,6 +168,7 @@ def as_markdown(found: dict[str, Any]) -> str:
         shares = ", ".join(f"{name} {part / total:.0%}" for name, part in gate["variances"].items())
         lines += [f"Gate 2: twice the tokens change the loss on D by {gate['difference']:+.4f}; a difference of "
                   f"{gate['detectable']:.4f} would be detectable with 80 % power: {verdict}. "
+                  f"t with {gate['freedom']:.1f} degrees of freedom. "
                   f"Variance of that difference: {shares}.", ""]  # fmt: skip
     lines += [f"| arm | students | {' | '.join(OUTCOMES.values())} | bigram table on D | seconds |"]
     lines += ["|---|---:|" + "---:|" * (len(OUTCOMES) + 2)]
@@ -174,16 +176,17 @@ def as_markdown(found: dict[str, Any]) -> str:
         cells = [f"{arm[outcome]['mean']:.4f}" for outcome in OUTCOMES]
         bigram = "-" if arm["bigram"]["D"] is None else f"{arm['bigram']['D']:.3f}"
         lines.append(f"| {name} | {arm['students']} | {' | '.join(cells)} | {bigram} | {arm['seconds']:.0f} |")
-    lines += ["", "| contrast | outcome | difference | 95 % interval | detectable | p | p, Holm |"]
-    lines += ["|---|---|---:|---:|---:|---:|---:|"]
+    lines += ["", "| contrast | outcome | difference | 95 % interval | detectable | freedom | p | p, Holm |"]
+    lines += ["|---|---|---:|---:|---:|---:|---:|---:|"]
     for outcome, contrasts in found["contrasts"].items():
         for name, each in contrasts.items():
             if each is None:
                 continue
             low, high = each["interval"]
             adjusted = f"{each['p_holm']:.3f}" if "p_holm" in each else ""
+            p = "< 0.001" if each["p"] < 0.001 else f"{each['p']:.3f}"
             lines.append(f"| {name} | {OUTCOMES[outcome]} | {each['difference']:+.4f} | {low:+.4f} to {high:+.4f} | "
-                         f"{each['detectable']:.4f} | {each['p']:.3f} | {adjusted} |")  # fmt: skip
+                         f"{each['detectable']:.4f} | {each['freedom']:.1f} | {p} | {adjusted} |")  # fmt: skip
     lines += ["", "| outcome | standard deviation of seeds | of random selections |", "|---|---:|---:|"]
     for outcome, each in found["seeds"].items():
         lines.append(f"| {OUTCOMES[outcome]} | {each['sd']:.4f} | {each['selection_sd']:.4f} |")
