@@ -75,7 +75,7 @@ def script(name: str, *arguments: Any) -> list[str]:
 def run_command(folder: Path) -> list[str]:
     return script("pretraining/run.py", "--model", folder / "model", "--pack", folder / "pack.npz", "--state",
                   folder / "state.json.gz", "--tokens", folder / "tokens.zip",
-                  "--only", "random", "--only", "guarded", "--seeds", 2)  # fmt: skip
+                  "--only", "random", "--only", "guarded", "--only", "repetition", "--seeds", 2)  # fmt: skip
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -147,6 +147,7 @@ def test_the_whole_path_survives_a_kill_and_ends_in_a_report(
     assert after["scores"] == before["scores"]
     assert set(after["students"]) == {
         "random/0/0", "random/1/1", "random/0/1", "random/1/0", "guarded/0/0", "guarded/0/1",
+        "repetition/0/0", "repetition/0/1",
     }  # fmt: skip
     assert len(after["scores"]) == 4 * STUDENT_ROWS
     student = after["students"]["random/0/0"]
@@ -175,6 +176,8 @@ def test_the_whole_path_survives_a_kill_and_ends_in_a_report(
     assert contrast["students"] == [2, 4]
     means = [found["arms"][arm]["D"]["mean"] for arm in ("guarded", "random")]
     assert contrast["difference"] == pytest.approx(means[0] - means[1], abs=1e-6)
+    assert found["contrasts"]["D"]["repetition - random"]["students"] == [2, 4]
+    assert "p_holm" not in found["contrasts"]["D"]["repetition - random"]
     page = report.as_markdown(found)
     assert "| guarded - random | loss on D |" in page
     # The same 256 tokens after 256 and after 768 others.
@@ -329,7 +332,7 @@ def test_a_pack_is_known_by_its_arrays_and_not_by_their_compression(tmp_path: Pa
 def test_every_arm_takes_its_quarter_of_each_domain() -> None:
     draw = np.random.default_rng(0)
     domains = ["a"] * 40 + ["b"] * 24 + ["c"] * 16
-    scores = {name: draw.random(80) for name in ("robust", "gain", "far_rare", "gzip_ratio")}
+    scores = {name: draw.random(80) for name in ("robust", "gain", *arms.TEXT_COLUMNS)}
     for job in arms.jobs():
         taken = arms.rows_of(job, scores, domains, 20)
         if job.arm == arms.UNTRAINED:
@@ -342,6 +345,33 @@ def test_every_arm_takes_its_quarter_of_each_domain() -> None:
     assert int(np.argmax(scores["robust"])) not in guarded
     once = arms.rows_of(arms.Job(arm="random"), scores, domains, 20)
     assert set(once) < set(arms.rows_of(arms.Job(arm="random x2"), scores, domains, 20))
+
+
+def test_an_added_arm_comes_last_and_leaves_the_others_in_their_order() -> None:
+    names = [job.name for job in arms.jobs()]
+    assert names[-2:] == ["repetition/0/0", "repetition/0/1"]
+    assert len(names) == len(set(names)) == 57
+    # The committed state has the first seven.
+    state = json.loads(gzip.decompress((SCRIPTS / "results" / "pretraining" / "state.json.gz").read_bytes()))
+    assert list(state["students"]) == names[:7]
+    assert names[7:11] == ["guarded/0/0", "text/0/0", "gain/0/0", "guarded, lowest/0/0"]
+    without_a_model = {job.arm for job in arms.jobs() if not job.ranks}
+    assert without_a_model == {"untrained", "random", "random x2", "B random", "text", "B text", "repetition"}
+
+
+def test_repetition_ranks_by_repeated_4grams_in_the_band_and_needs_no_model() -> None:
+    values = np.arange(40.0)
+    taken = arms.rows_of(arms.Job(arm="repetition"), {"repeated_4grams": values}, ["a"] * 40, 5)
+    # The two above the 95th percentile rank last.
+    assert taken == [37, 36, 35, 34, 33]
+
+
+def test_the_band_of_pool_b_is_of_all_its_rows() -> None:
+    """A selection does not know which rows are faults: ten of them with high scores widen the band."""
+    intact, faults = np.arange(90.0), 1000 + np.arange(10.0)
+    scores = {"robust": np.concatenate([intact, faults])}
+    taken = arms.rows_of(arms.Job(arm="B guarded"), scores, ["a"] * 100, 8)
+    assert taken == [94, 93, 92, 91, 90, 89, 88, 87]
 
 
 def test_needles_ask_for_what_stands_at_their_distances(inputs: Path) -> None:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from arms import CONTRASTS, CONTRASTS_B
+from arms import CONTRASTS, CONTRASTS_B, CONTRASTS_LATER
 from differences import Array, Outcome, Runs, compare, document_error, draw_variance, seed_variance
 from outcomes import holm
 
@@ -85,7 +85,7 @@ def analyse(folder: Path) -> dict[str, Any]:
             values = [outcome.value(key) for key in outcome.keys(arm)]
             arms[arm][name] = {"mean": float(np.mean(values)), "by_student": values}
     contrasts: dict[str, Any] = {}
-    pairs = (*CONTRASTS, ("random x2", "random"), *CONTRASTS_B)
+    pairs = (*CONTRASTS, ("random x2", "random"), *CONTRASTS_B, *CONTRASTS_LATER)
     for name, outcome in outcomes.items():
         found = {f"{arm} - {other}": compare(outcome, arm, other) for arm, other in pairs}
         made = [each for (arm, other) in CONTRASTS if (each := found[f"{arm} - {other}"]) is not None]

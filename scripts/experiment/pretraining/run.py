@@ -27,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from arms import RANKED, UNTRAINED, Job, jobs, rows_of
+from arms import RANKED, TEXT_COLUMNS, UNTRAINED, Job, jobs, rows_of
 from bigrams import bigram_losses, pool_unigram
 from files import Pack, State, as_stored, model_identity, sums_by_class, write_token_losses
 from influence.measure import gains
@@ -114,7 +114,7 @@ def expected_seconds(state: State, job: Job, device: str) -> float:
 
 def columns_for(state: State, pack: Pack, places: list[int]) -> dict[str, Array]:
     """What the arms rank by, of the candidate rows; without the model's scores where those are missing."""
-    found = {name: np.array([pack.about[k][name] for k in places]) for name in ("far_rare", "gzip_ratio")}
+    found = {name: np.array([pack.about[k][name] for k in places]) for name in TEXT_COLUMNS}
     scores = [state.content["scores"].get(pack.about[k]["id"]) for k in places]
     if all(scores):
         found |= {name: np.array([row[name] for row in scores]) for name in set(RANKED.values()) - set(found)}
