@@ -82,7 +82,11 @@ class Pack:
 
 
 TOKEN_STEP = 1 / 16
-"""Token losses are stored in a byte each; rounding to this moves the mean of 10,000 tokens by some 0.0002."""
+"""Token losses are stored in a byte each.
+
+Rounding lowers the mean of the committed trained students by 0.0016 to 0.0018, because losses below 1 / 32 are common
+and become 0; that of the untrained model by 0.0009.
+"""
 
 
 def in_steps(losses: Array) -> Array:
@@ -93,8 +97,8 @@ def in_steps(losses: Array) -> Array:
 def as_stored(losses: Array) -> Array:
     """Losses as they are read back from a file of all tokens.
 
-    Every outcome is made of these. Small losses are common, so rounding has a bias; students whose classes came before
-    and after their training can be compared because it is the same for both.
+    Every outcome is made of these. Rounding has a bias; students whose classes came before and after their training
+    can be compared because it is the same for both.
     """
     return np.asarray(in_steps(losses) * np.float32(TOKEN_STEP))
 
