@@ -90,7 +90,7 @@ and become 0; that of the untrained model by 0.0009.
 
 
 def in_steps(losses: Array) -> Array:
-    """Losses in steps of `TOKEN_STEP`, a byte each."""
+    """Losses in steps of `TOKEN_STEP`, a byte each; a loss above 15.94 counts as 15.94."""
     return np.round(losses / TOKEN_STEP).clip(0, 255).astype(np.uint8)
 
 
