@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ladm.errors import LadmError
-from ladm.method import attention
-from ladm.method.attention import attention_kernel, causal_attention
+from ladm.method import attention, attention_packages
+from ladm.method.attention import causal_attention
+from ladm.method.attention_choice import attention_kernel
 
 ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -86,7 +87,7 @@ def test_a_flash_attn_that_does_not_fit_is_left_alone(monkeypatch: pytest.Monkey
 def test_which_attention_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine without cuDNN and flash-attn, and then with them, whatever this one has."""
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: None)
-    monkeypatch.setattr(attention, "_has_flash_attn", lambda: False)
+    monkeypatch.setattr(attention_packages, "has_flash_attn", lambda: False)
 
     def choose(dtype: torch.dtype = torch.bfloat16, **more: Any) -> str:
         return attention_kernel("cuda:0", dtype, **({"head_size": 128} | more))
@@ -102,7 +103,7 @@ def test_which_attention_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         attention_kernel("cpu", torch.bfloat16, requested="cudnn")
     with pytest.raises(LadmError, match="the package is not installed"):
         choose(requested="flash-attn")
-    monkeypatch.setattr(attention, "_has_flash_attn", lambda: True)
+    monkeypatch.setattr(attention_packages, "has_flash_attn", lambda: True)
     assert choose() == choose(requested="flash-attn") == "flash-attn"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91600)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladm.errors import LadmError, raise_if_out_of_memory
+from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.modeling.attention_function import (
     IMPLEMENTATION,
     ForwardContext,
@@ -62,11 +62,14 @@ class LoadCheck:
         )  # fmt: skip
         try:
             ours = self.model(input_ids=ids, use_cache=False, ladm_context=context).last_hidden_state
-        except (AttributeError, ImportError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        except LadmError:
+            raise
+        # The model's code, the kernel's compiler and what they load raise kinds of their own.
+        except Exception as error:
             raise_if_out_of_memory(error, action=f"run the model {self.facts.name}")
             if is_missing_in_table(error):
                 raise no_interface(self.facts) from None
-            what = f"{type(error).__name__}: {error}"
+            what = f"{type(error).__name__}: {one_line(error)}"
             other = "" if self.model.device.type == "cpu" else f", or another --attention than that of {self.attention}"
             other += "" if self.fused is None else ", or --fused none"
             raise LadmError(

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from ladm.errors import LadmError, one_line, raise_if_out_of_memory
-from ladm.method.attention import attention_kernel
+from ladm.method.attention_choice import attention_kernel
 from ladm.modeling.attention_function import (
     IMPLEMENTATION,
     ForwardContext,

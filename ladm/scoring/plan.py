@@ -159,7 +159,7 @@ def _join_cluster(settings: ScoreSettings) -> Cluster:
 
 def _hardware(settings: ScoreSettings, facts: ModelFacts, *, rank: int | None) -> Hardware:
     """What this process, or a worker on a machine like this one, runs on."""
-    from ladm.method.attention import attention_kernel
+    from ladm.method.attention_choice import attention_kernel
     from ladm.modeling.devices import resolve_backend, resolve_devices, resolve_dtype
     from ladm.modeling.fused import resolve_fused
 

@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from contenders import SHAPES, Contenders, document, grid_of, random_model
 from machine import facts, grown_by, measure, synchronised
 
-from ladm.method.attention import attention_kernel
+from ladm.method.attention_choice import attention_kernel
 from ladm.method.focus import value_weights
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys

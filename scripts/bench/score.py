@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from contenders import SHAPES, Contender, Contenders, document, flops, grid_of, random_model
 from machine import facts, grown_by, made_resident, matrix_rate, measure, write_result
 
-from ladm.method.attention import attention_kernel
+from ladm.method.attention_choice import attention_kernel
 from ladm.modeling.devices import resolve_backend, resolve_dtype
 
 NAMES = {"a": "a plain forward", "b": "b ladm", "c": "c released way", "d": "d some layers"}

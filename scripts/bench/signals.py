@@ -29,7 +29,7 @@ from contenders import SHAPES, document, grid_of
 from machine import facts, grown_by, synchronised, write_result
 from transformers import LlamaForCausalLM
 
-from ladm.method.attention import attention_kernel
+from ladm.method.attention_choice import attention_kernel
 from ladm.modeling.devices import resolve_backend, resolve_dtype
 from ladm.modeling.facts import model_facts
 from ladm.modeling.fused import resolve_fused

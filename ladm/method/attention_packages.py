@@ -1,0 +1,116 @@
+"""Packages beside torch that have a fused attention kernel: are they installed, and how is their kernel reached?"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ladm.errors import LadmError, install_hint, one_line, raise_if_out_of_memory
+
+FA3 = "kernels-community/flash-attn3"
+"""The kernel of FlashAttention 3 on the Hub, for the package `kernels`."""
+FA3_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A package that a kernel comes from."""
+
+    name: str
+    remedy: str
+    is_there: Callable[[], bool]
+
+
+def has_flash_attn() -> bool:
+    """Is the package there, and does it fit this torch?"""
+    try:
+        from flash_attn import flash_attn_func  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def has_fa3() -> bool:
+    """Is there the package through which the kernel comes? The kernel itself may still have to be fetched."""
+    return importlib.util.find_spec("kernels") is not None
+
+
+def has_fa4() -> bool:
+    """Does torch know FlashAttention 4, and is its package there?"""
+    from torch.nn import attention
+
+    if not hasattr(attention, "activate_flash_attention_impl"):
+        return False
+    try:
+        import flash_attn.cute.interface  # noqa: F401
+    # It is Python that is compiled when it runs: one made for another version of its compiler lacks names.
+    except (ImportError, OSError, AttributeError):
+        return False
+    return True
+
+
+PACKAGES = {
+    # A function each, so that the one of the module at the time of the call is used.
+    "flash-attn": Package(name="the package", remedy=install_hint("flash"), is_there=lambda: has_flash_attn()),
+    "fa3": Package(name="the package kernels", remedy="run pip install kernels", is_there=lambda: has_fa3()),
+    "fa4": Package(name="FlashAttention 4", remedy="run pip install --pre flash-attn-4", is_there=lambda: has_fa4()),
+}
+
+
+@lru_cache(maxsize=1)
+def fa3_kernel() -> Any:
+    """The module of FlashAttention 3, whose `flash_attn_func` is called: the copy in the local cache, else fetched.
+
+    Raises LadmError where it can be neither loaded nor fetched.
+    """
+    try:
+        import kernels
+
+        folder = stored_fa3()
+        if folder is not None:
+            try:
+                return kernels.get_local_kernel(folder, "flash_attn3")
+            # What is stored was built for another torch or another system.
+            except FileNotFoundError:
+                pass
+        return kernels.get_kernel(FA3, version=FA3_VERSION)
+    # The Hub, its HTTP client, the package and the kernel's own code raise kinds of their own.
+    except Exception as error:
+        raise_if_out_of_memory(error, action=f"load {FA3}")
+        raise LadmError(
+            f"--attention fa3: {FA3} cannot be loaded ({type(error).__name__}: {one_line(error)}); fetch it where the "
+            "Hub can be reached, or choose another --attention"
+        ) from None
+
+
+def stored_fa3() -> Path | None:
+    """The newest copy of FlashAttention 3 in the local cache, which is used without a request to the Hub; or None."""
+    from huggingface_hub import constants
+
+    cache = Path(os.environ.get("KERNELS_CACHE") or constants.HF_HUB_CACHE)
+    name = FA3.replace("/", "--")
+    # The Hub stores kernels as a kind of their own; earlier versions of the package stored them as models.
+    snapshots = [path for kind in ("kernels", "models") for path in cache.glob(f"{kind}--{name}/snapshots/*/build")]
+    return max(snapshots, key=lambda path: path.stat().st_mtime).parent if snapshots else None
+
+
+def use_implementation(name: str | None) -> None:
+    """Have torch's flash operator run FlashAttention 4, or its own kernel: one for the whole process at a time."""
+    global _active_implementation
+    if name == _active_implementation:
+        return
+    from torch.nn import attention
+
+    if name is None:
+        attention.restore_flash_attention_impl()
+    else:
+        attention.activate_flash_attention_impl(name)
+    _active_implementation = name
+
+
+_active_implementation: str | None = None

@@ -1,0 +1,302 @@
+"""FlashAttention 3 and 4 by stand-ins of their interfaces, which compute plainly: no GPU, no package, no Hub."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from test_attention import draw, plain_attention
+from torch import Tensor
+
+from ladm.errors import LackOfMemoryError, LadmError
+from ladm.method import attention_packages
+from ladm.method.attention import causal_attention
+from ladm.method.attention_choice import attention_kernel
+
+Lse = Callable[[Tensor], Tensor]
+KNOWS_FA4 = pytest.mark.skipif(
+    not hasattr(torch.nn.attention, "activate_flash_attention_impl"), reason="needs a torch that knows FlashAttention 4"
+)
+
+
+class FakeKernels(types.ModuleType):
+    """The package `kernels`: counts what is loaded, and from where."""
+
+    def __init__(self, *, change: Lse = lambda lse: lse, problem: BaseException | None = None) -> None:
+        super().__init__("kernels")
+        self.__spec__ = importlib.machinery.ModuleSpec("kernels", None)
+        self.change, self.problem = change, problem
+        self.fetched: list[tuple[str, int]] = []
+        self.opened: list[Path] = []
+
+    def get_kernel(self, repo_id: str, *, version: int) -> Any:
+        if self.problem is not None:
+            raise self.problem
+        self.fetched.append((repo_id, version))
+        return types.SimpleNamespace(flash_attn_func=self.flash_attn_func)
+
+    def get_local_kernel(self, repo_path: Path, package_name: str) -> Any:
+        assert package_name == "flash_attn3"
+        self.opened.append(repo_path)
+        if not (repo_path / "build" / "for-this-torch").exists():
+            raise FileNotFoundError(f"Could not find package '{package_name}' in {repo_path}")
+        return types.SimpleNamespace(flash_attn_func=self.flash_attn_func)
+
+    def flash_attn_func(
+        self, q: Tensor, k: Tensor, v: Tensor, *, softmax_scale: float, causal: bool, **more: Any
+    ) -> Any:
+        """Takes and gives heads behind tokens; the log-sum-exp is (B, H, T), as FlashAttention 3 returns it."""
+        assert causal
+        assert more == {"return_attn_probs": True}
+        out, lse = plain_attention(*(x.transpose(1, 2) for x in (q, k, v)), softmax_scale)
+        return out.transpose(1, 2), self.change(lse)
+
+
+@pytest.fixture
+def install_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., FakeKernels]]:
+    """Put a stand-in of the package in place, with an empty cache."""
+    attention_packages.fa3_kernel.cache_clear()
+    monkeypatch.setenv("KERNELS_CACHE", str(tmp_path / "cache"))
+
+    def install(**how: Any) -> FakeKernels:
+        package = FakeKernels(**how)
+        monkeypatch.setitem(sys.modules, "kernels", package)
+        return package
+
+    yield install
+    attention_packages.fa3_kernel.cache_clear()
+
+
+def store(cache: Path, commit: str, *variants: str, kind: str = "kernels", when: int = 1) -> Path:
+    """A copy of the kernel in the Hub's cache."""
+    snapshot = cache / f"{kind}--kernels-community--flash-attn3" / "snapshots" / commit
+    for variant in variants:
+        (snapshot / "build" / variant).mkdir(parents=True)
+    os.utime(snapshot / "build", (when, when))
+    return snapshot
+
+
+def equals_plain_attention(kernel: str, *, D: int = 24) -> None:
+    """Grouped keys, a scaling that is not the usual one, several rows, an odd number of tokens."""
+    q, k, v = draw(2, 6, 2, 77, D)
+    out, lse = causal_attention(q, k, v, scaling=0.3, kernel=kernel)
+    expected_out, expected_lse = plain_attention(q, k, v, 0.3)
+    assert (out.shape, lse.shape, lse.dtype) == (q.shape, q.shape[:-1], torch.float32)
+    assert torch.allclose(out, expected_out, atol=1e-6)
+    assert torch.allclose(lse, expected_lse, atol=1e-5)
+
+
+def test_fa3_is_used_as_its_interface_says_and_loaded_once(install_kernels: Any) -> None:
+    package = install_kernels()
+    assert attention_kernel("cuda", torch.bfloat16, requested="fa3") == "fa3"
+    equals_plain_attention("fa3")
+    equals_plain_attention("fa3")
+    assert package.fetched == [("kernels-community/flash-attn3", 1)]
+
+
+def test_a_log_sum_exp_of_fa3_that_is_padded_is_cut(install_kernels: Any) -> None:
+    install_kernels(change=lambda lse: torch.nn.functional.pad(lse, (0, 51)))
+    equals_plain_attention("fa3")
+
+
+def test_a_stored_fa3_is_used_without_the_hub(install_kernels: Any, tmp_path: Path) -> None:
+    """The newest copy, whichever kind of repository it was stored as; one for another torch is fetched again."""
+    package = install_kernels()
+    store(tmp_path / "cache", "a" * 40, "for-this-torch", kind="models")
+    newest = store(tmp_path / "cache", "b" * 40, "for-this-torch", when=2)
+    equals_plain_attention("fa3")
+    assert (package.opened, package.fetched) == ([newest], [])
+    attention_packages.fa3_kernel.cache_clear()
+    store(tmp_path / "cache", "c" * 40, "for-another-torch", when=3)
+    equals_plain_attention("fa3")
+    assert len(package.fetched) == 1
+
+
+def test_an_absent_package_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_packages, "has_fa3", lambda: False)
+    with pytest.raises(
+        LadmError,
+        match="^--attention fa3: the package kernels is not installed, or not for this torch; run pip install kernels$",
+    ):
+        attention_kernel("cuda", torch.bfloat16, requested="fa3")
+    monkeypatch.setattr(attention_packages, "has_fa4", lambda: False)
+    with pytest.raises(
+        LadmError,
+        match="^--attention fa4: FlashAttention 4 is not installed, or not for this torch; run pip install --pre "
+        "flash-attn-4$",
+    ):
+        attention_kernel("cuda", torch.bfloat16, requested="fa4")
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        OfflineModeIsEnabled("Cannot reach the Hub: offline mode is enabled.\nUnset HF_HUB_OFFLINE."),
+        LocalEntryNotFoundError("An error happened while trying to locate the files on the Hub"),
+        EntryNotFoundError("no such entry"),
+        OSError("libcudart.so.12: cannot open shared object file"),
+        ValueError("Version 1 not found, available versions: "),
+    ],
+)
+def test_a_kernel_that_cannot_be_loaded_is_one_line(
+    install_kernels: Any, golden_observer: Any, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    install_kernels(problem=problem)
+    monkeypatch.setattr(golden_observer, "attention", "fa3")
+    with pytest.raises(LadmError) as caught:
+        golden_observer.check()
+    text = str(caught.value)
+    assert text.startswith(
+        f"--attention fa3: kernels-community/flash-attn3 cannot be loaded ({type(problem).__name__}: "
+        + str(problem).split("\n")[0].split(":")[0].strip()
+    )
+    assert text.endswith("); fetch it where the Hub can be reached, or choose another --attention")
+    assert "\n" not in text
+
+
+def test_lack_of_memory_while_a_kernel_is_loaded_is_called_that(install_kernels: Any) -> None:
+    install_kernels(problem=MemoryError())
+    with pytest.raises(LackOfMemoryError, match="^not enough memory to load kernels-community/flash-attn3"):
+        causal_attention(*draw(1, 2, 2, 8, 8), scaling=1.0, kernel="fa3")
+
+
+class CompilerError(Exception):
+    """A kind that only a kernel's compiler knows."""
+
+
+@pytest.mark.parametrize("problem", [OSError("libcuda.so.1: no such file"), CompilerError("no\nsuch architecture")])
+def test_whatever_a_kernel_raises_at_load_is_one_line(
+    install_kernels: Any, golden_observer: Any, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    def fail(_lse: Tensor) -> Tensor:
+        raise problem
+
+    install_kernels(change=fail)
+    monkeypatch.setattr(golden_observer, "attention", "fa3")
+    what = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+    with pytest.raises(LadmError, match="they fail with an attention function of ours ") as caught:
+        golden_observer.check()
+    assert what in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [lambda lse: lse / 0.6931, lambda lse: lse.flip(-1), lambda lse: lse * float("nan")])
+def test_a_wrong_log_sum_exp_of_fa3_is_found_before_the_first_row(
+    install_kernels: Any, golden_observer: Any, monkeypatch: pytest.MonkeyPatch, change: Lse
+) -> None:
+    """To the base 2, of tokens in the wrong order, and not a number."""
+    package = install_kernels()
+    monkeypatch.setattr(golden_observer, "attention", "fa3")
+    golden_observer.check()
+    package.change = change
+    with pytest.raises(LadmError, match="^fa3 gives a wrong log-sum-exp here .* choose another --attention$"):
+        golden_observer.check()
+
+
+class FakeFlashAttention4:
+    """What torch activates for FA4: torch's own flash operator, on the CPU, where it has no other kernel."""
+
+    def __init__(self, change: Lse = lambda lse: lse) -> None:
+        self.change = change
+        self.activated = self.removed = 0
+        self._library: torch.library.Library | None = None
+
+    def register(self) -> FakeFlashAttention4:
+        self.activated += 1
+        self._library = torch.library.Library("aten", "IMPL", "CPU")
+        self._library.impl("_scaled_dot_product_flash_attention", self.forward, "CPU")
+        return self
+
+    def remove(self) -> None:
+        self.removed += 1
+        assert self._library is not None
+        self._library._destroy()
+        self._library = None
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout_p: float, is_causal: bool, debug: bool = False, *, scale: float
+    ) -> Any:
+        assert (dropout_p, is_causal, debug) == (0.0, True, False)
+        assert q.shape[-1] % 8 == 0
+        out, lse = plain_attention(q, k, v, scale)
+        return out, self.change(lse), None, None, q.shape[2], k.shape[2], *(torch.empty(0) for _ in range(3))
+
+
+@pytest.fixture
+def fa4(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFlashAttention4]:
+    """FlashAttention 4 as torch's registry knows it, with a stand-in of the kernel."""
+    from torch.nn.attention import _registry
+
+    fake = FakeFlashAttention4()
+    monkeypatch.setitem(_registry._FLASH_ATTENTION_IMPLS, "FA4", fake.register)
+    monkeypatch.setattr(attention_packages, "has_fa4", lambda: True)
+    yield fake
+    attention_packages.use_implementation(None)
+
+
+@KNOWS_FA4
+def test_fa4_runs_behind_torchs_flash_operator_and_is_activated_once(fa4: FakeFlashAttention4) -> None:
+    assert attention_kernel("cuda", torch.bfloat16, requested="fa4") == "fa4"
+    equals_plain_attention("fa4")
+    # A head size that is no multiple of 8 is padded with zeros, which change neither logits nor output.
+    equals_plain_attention("fa4", D=20)
+    assert (fa4.activated, fa4.removed) == (1, 0)
+    assert torch.nn.attention.current_flash_attention_impl() == "FA4"
+
+
+@KNOWS_FA4
+def test_torchs_own_flash_attention_is_restored_for_the_kernel_of_that_name(fa4: FakeFlashAttention4) -> None:
+    equals_plain_attention("fa4")
+    # On a CPU torch has no kernel of its own for this operator, so that one in the place of FA4 would be seen.
+    with pytest.raises(NotImplementedError, match="_scaled_dot_product_flash_attention"):
+        equals_plain_attention("aten-flash-cuda")
+    assert (fa4.activated, fa4.removed) == (1, 1)
+    assert torch.nn.attention.current_flash_attention_impl() is None
+    equals_plain_attention("fa4")
+    assert (fa4.activated, fa4.removed) == (2, 1)
+
+
+@KNOWS_FA4
+def test_a_wrong_log_sum_exp_of_fa4_is_found_before_the_first_row(
+    fa4: FakeFlashAttention4, golden_observer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden_observer, "attention", "fa4")
+    golden_observer.check()
+    fa4.change = lambda lse: lse / 0.6931
+    with pytest.raises(LadmError, match="^fa4 gives a wrong log-sum-exp here .* choose another --attention$"):
+        golden_observer.check()
+
+
+@KNOWS_FA4
+@pytest.mark.usefixtures("fa4")
+def test_an_fa4_that_torch_cannot_activate_is_one_line(golden_observer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("Module 'flash_attn.cute.interface' does not expose FA4 kernels")
+
+    from torch.nn.attention import _registry
+
+    monkeypatch.setitem(_registry._FLASH_ATTENTION_IMPLS, "FA4", fail)
+    monkeypatch.setattr(golden_observer, "attention", "fa4")
+    with pytest.raises(LadmError, match="RuntimeError: Module 'flash_attn.cute.interface' does not expose FA4 kernels"):
+        golden_observer.check()
+    assert torch.nn.attention.current_flash_attention_impl() is None
+
+
+@KNOWS_FA4
+def test_a_flash_attention_4_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There as a package, but without the module, or written for another version of its compiler."""
+    package = types.ModuleType("flash_attn")
+    package.__path__ = []  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    assert not attention_packages.has_fa4()
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", types.ModuleType("flash_attn.cute"))
+    monkeypatch.setitem(sys.modules, "flash_attn.cute.interface", types.ModuleType("flash_attn.cute.interface"))
+    assert attention_packages.has_fa4()
