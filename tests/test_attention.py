@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ladm.errors import LadmError
-from ladm.method import attention, attention_packages
+from ladm.method import attention
 from ladm.method.attention import causal_attention
 from ladm.method.attention_choice import attention_kernel
 
@@ -73,44 +73,6 @@ def test_flash_attn_is_used_as_its_interface_says(monkeypatch: pytest.MonkeyPatc
     expected_out, expected_lse = plain_attention(q, k, v, 0.3)
     assert torch.allclose(out, expected_out, atol=1e-6)
     assert torch.allclose(lse, expected_lse, atol=1e-5)
-
-
-def test_a_flash_attn_that_does_not_fit_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There, but of another version or for another torch."""
-    monkeypatch.setitem(sys.modules, "flash_attn", types.ModuleType("flash_attn"))
-    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: None)
-    assert attention_kernel("cuda", torch.bfloat16) == "aten-flash-cuda"
-    with pytest.raises(LadmError, match="^--attention flash-attn: the package is not installed, or not for this torch"):
-        attention_kernel("cuda", torch.bfloat16, requested="flash-attn")
-
-
-def test_which_attention_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine without cuDNN and flash-attn, and then with them, whatever this one has."""
-    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: None)
-    monkeypatch.setattr(attention_packages, "has_flash_attn", lambda: False)
-
-    def choose(dtype: torch.dtype = torch.bfloat16, **more: Any) -> str:
-        return attention_kernel("cuda:0", dtype, **({"head_size": 128} | more))
-
-    with pytest.raises(LadmError, match="device 'mps' is not supported"):
-        attention_kernel("mps", torch.float32)
-    assert choose() == "aten-flash-cuda"
-    assert choose(requested="cudnn") == "aten-cudnn-cuda"
-    assert choose(torch.float32) == choose(torch.float32, requested="efficient") == "aten-efficient-cuda"
-    with pytest.raises(LadmError, match="--attention cudnn does not go with cuda in float32; there is efficient$"):
-        choose(torch.float32, requested="cudnn")
-    with pytest.raises(LadmError, match="--attention cudnn does not go with cpu in bfloat16; there is flash$"):
-        attention_kernel("cpu", torch.bfloat16, requested="cudnn")
-    with pytest.raises(LadmError, match="the package is not installed"):
-        choose(requested="flash-attn")
-    monkeypatch.setattr(attention_packages, "has_flash_attn", lambda: True)
-    assert choose() == choose(requested="flash-attn") == "flash-attn"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91600)
-    for capability, chosen in (((9, 0), "aten-cudnn-cuda"), ((8, 0), "flash-attn"), ((12, 0), "flash-attn")):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
-        assert choose() == chosen
-        assert choose(head_size=256) == choose(head_size=100) == choose(head_size=None) == "flash-attn"
 
 
 def test_a_wrong_log_sum_exp_is_found_before_the_first_row(

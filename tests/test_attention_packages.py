@@ -60,10 +60,15 @@ class FakeKernels(types.ModuleType):
         return out.transpose(1, 2), self.change(lse)
 
 
+def forget_loaded() -> None:
+    attention_packages.fa3_kernel.cache_clear()
+    attention_packages._load_stored_fa3.cache_clear()
+
+
 @pytest.fixture
 def install_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., FakeKernels]]:
     """Put a stand-in of the package in place, with an empty cache."""
-    attention_packages.fa3_kernel.cache_clear()
+    forget_loaded()
     monkeypatch.setenv("KERNELS_CACHE", str(tmp_path / "cache"))
 
     def install(**how: Any) -> FakeKernels:
@@ -72,7 +77,7 @@ def install_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
         return package
 
     yield install
-    attention_packages.fa3_kernel.cache_clear()
+    forget_loaded()
 
 
 def store(cache: Path, commit: str, *variants: str, kind: str = "kernels", when: int = 1) -> Path:
@@ -114,7 +119,7 @@ def test_a_stored_fa3_is_used_without_the_hub(install_kernels: Any, tmp_path: Pa
     newest = store(tmp_path / "cache", "b" * 40, "for-this-torch", when=2)
     equals_plain_attention("fa3")
     assert (package.opened, package.fetched) == ([newest], [])
-    attention_packages.fa3_kernel.cache_clear()
+    forget_loaded()
     store(tmp_path / "cache", "c" * 40, "for-another-torch", when=3)
     equals_plain_attention("fa3")
     assert len(package.fetched) == 1

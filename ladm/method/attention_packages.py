@@ -69,16 +69,12 @@ def fa3_kernel() -> Any:
     Raises LadmError where it can be neither loaded nor fetched.
     """
     try:
-        import kernels
+        stored = _load_stored_fa3()
+        if stored is not None:
+            return stored
+        from kernels import get_kernel
 
-        folder = stored_fa3()
-        if folder is not None:
-            try:
-                return kernels.get_local_kernel(folder, "flash_attn3")
-            # What is stored was built for another torch or another system.
-            except FileNotFoundError:
-                pass
-        return kernels.get_kernel(FA3, version=FA3_VERSION)
+        return get_kernel(FA3, version=FA3_VERSION)
     # The Hub, its HTTP client, the package and the kernel's own code raise kinds of their own.
     except Exception as error:
         raise_if_out_of_memory(error, action=f"load {FA3}")
@@ -86,6 +82,33 @@ def fa3_kernel() -> Any:
             f"--attention fa3: {FA3} cannot be loaded ({type(error).__name__}: {one_line(error)}); fetch it where the "
             "Hub can be reached, or choose another --attention"
         ) from None
+
+
+def fa3_needs_no_fetching() -> bool:
+    """Is FlashAttention 3 in the local cache, for this torch?
+
+    True also for a copy that is broken: its use says what is wrong with it.
+    """
+    if not has_fa3():
+        return False
+    try:
+        return _load_stored_fa3() is not None
+    except Exception:  # whatever the kernel's own code raises when it is imported
+        return True
+
+
+@lru_cache(maxsize=1)
+def _load_stored_fa3() -> Any | None:
+    """The stored copy; None where there is none, or none that was built for this torch and this system."""
+    folder = stored_fa3()
+    if folder is None:
+        return None
+    from kernels import get_local_kernel
+
+    try:
+        return get_local_kernel(folder, "flash_attn3")
+    except FileNotFoundError:
+        return None
 
 
 def stored_fa3() -> Path | None:

@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ladm.errors import LadmError, UsageError, install_hint
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
+from ladm.runs.folder import Run
+from ladm.runs.layout import IDENTITY_FILE
 from ladm.scoring.engines.batches import BatchRule
 from ladm.scoring.engines.placement import SHARING_VARIABLES, Placement, Shard, parse_shard, placement_from
 from ladm.settings.layers import parse_layers
@@ -39,6 +42,8 @@ class Hardware:
     backend: str
     fused: str
     """Kernels for the elementwise work of the layers, or `none`."""
+    passed_over: tuple[str, ...] = ()
+    """A line for people for each attention kernel that should be faster and does not work here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,8 @@ def make_plan(
     facts: ModelFacts | None = None,
     ask: Callable[[Callable[[], Hardware]], Hardware] | None = None,
 ) -> Plan:
-    """Decide device, dtype, layers and kernels. Needs no output folder and no rows.
+    """Decide device, dtype, layers and kernels. Needs no rows, and of the output folder only what a run there was
+    started with.
 
     `facts` are those of `settings.model`, where the caller has read them already. `ask` calls a function in a process
     that has imported torch already; without it, what needs torch is found out here.
@@ -116,13 +122,14 @@ def make_plan(
         shared_by = settings.shard is None and settings.engine != "ray" and found
         remedy = f"here {found[0]} says so: unset {' '.join(found)}" if shared_by else "leave --shard and --engine out"
         raise UsageError(f"--overwrite and --retry-errors are for a run that no other launch shares; {remedy}")
+    recorded = _recorded_attention(settings)
     if cluster is None:
-        find_out = partial(_hardware, settings, facts, rank=placement.rank if placement else None)
+        find_out = partial(_hardware, settings, facts, recorded=recorded, rank=placement.rank if placement else None)
         hardware = find_out() if ask is None else ask(find_out)
     else:
         # Resolved on a node of the cluster: the driver may have no GPU.
         on_node = replace(settings, device="cuda" if cluster.cuda else "cpu", workers=None)
-        hardware = cluster.on_a_device(partial(_hardware, on_node, facts, rank=0))
+        hardware = cluster.on_a_device(partial(_hardware, on_node, facts, recorded=recorded, rank=0))
     return Plan(
         text=_text_columns(settings, facts),
         settings=settings,
@@ -157,18 +164,33 @@ def _join_cluster(settings: ScoreSettings) -> Cluster:
     return connect(settings.device, settings.workers)
 
 
-def _hardware(settings: ScoreSettings, facts: ModelFacts, *, rank: int | None) -> Hardware:
+def _recorded_attention(settings: ScoreSettings) -> str | None:
+    """The attention kernel that the run in the output folder was started with, if there is one to be resumed."""
+    folder = Path(settings.output)
+    if settings.overwrite or not (folder / IDENTITY_FILE).is_file():
+        return None
+    return Run.read(folder).identity.backend["attention"]
+
+
+def _hardware(settings: ScoreSettings, facts: ModelFacts, *, recorded: str | None, rank: int | None) -> Hardware:
     """What this process, or a worker on a machine like this one, runs on."""
-    from ladm.method.attention_choice import attention_kernel
+    from ladm.method.attention_choice import choose_attention
     from ladm.modeling.devices import resolve_backend, resolve_devices, resolve_dtype
     from ladm.modeling.fused import resolve_fused
 
     devices = resolve_devices(settings.device, workers=settings.workers, rank=rank)
     dtype = resolve_dtype(settings.dtype, devices[0])
+    attention = choose_attention(
+        devices[0], dtype, requested=settings.attention, head_size=facts.head_size, recorded=recorded,
+        elsewhere=settings.engine == "ray",
+        # Statistics of texts need no device, which may be full.
+        check=settings.signal_names != (TEXT,),
+    )  # fmt: skip
     return Hardware(
         devices=devices,
         dtype=str(dtype).removeprefix("torch."),
-        attention=attention_kernel(devices[0], dtype, requested=settings.attention, head_size=facts.head_size),
+        attention=attention.kernel,
+        passed_over=attention.passed_over,
         backend=resolve_backend(settings.backend, devices[0]),
         fused=resolve_fused(settings.fused, device=devices[0], dtype=dtype, model_type=facts.model_type),
     )

@@ -56,7 +56,8 @@ def plan_for_rows(
     if PROLONG in settings.signal_names:
         lines.append(prolong_cost(lengths.counts, most_pairs=settings.prolong_pairs))
     lines += warnings_about(rows)
-    return make_plan(settings, facts=facts, ask=ask), lines
+    plan = make_plan(settings, facts=facts, ask=ask)
+    return plan, [*lines, *(f"warning   {line}" for line in plan.hardware.passed_over)]
 
 
 def warnings_about(rows: Rows) -> list[str]:

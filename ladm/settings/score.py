@@ -131,7 +131,7 @@ class ScoreSettings(MethodSettings):
     )
     attention: Attention = setting(
         "auto",
-        "Fused attention kernel; auto: cuDNN's where PyTorch prefers it, else flash-attn if installed.",
+        "Fused attention kernel; auto: the fastest that is installed and computes a short input right.",
         section=DEVICE,
         changes_result=True,
     )
