@@ -13,7 +13,7 @@ from torch import Tensor
 from ladm.errors import LadmError
 from ladm.method import attention
 from ladm.method.attention import causal_attention
-from ladm.method.attention_choice import attention_kernel
+from ladm.method.attention_choice import attention_kernel, choose_attention, kernel_problem
 
 ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -108,3 +108,11 @@ def test_the_kernels_of_a_gpu(requested: str, dtype: torch.dtype, D: int) -> Non
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2
     assert torch.allclose(out.float(), expected_out, atol=tolerance)
     assert torch.allclose(lse, expected_lse, atol=tolerance)
+
+
+@ON_CUDA
+@pytest.mark.parametrize("D", [64, 100, 128, 256])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_auto_finds_a_kernel_that_works_on_this_gpu(dtype: torch.dtype, D: int) -> None:
+    choice = choose_attention("cuda:0", dtype, head_size=D)
+    assert kernel_problem(choice.kernel, device="cuda:0", dtype=dtype, head_size=D) is None, choice.passed_over

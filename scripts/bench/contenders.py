@@ -33,6 +33,12 @@ SHAPES = {
         hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4,
         vocab_size=32000, max_position_embeddings=32768, rope_theta=500_000.0,
     ),
+    # SmolLM2-135M, whose rows of 4,096 tokens do not fill a GPU.
+    "smollm2": LlamaConfig(
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        head_dim=64, vocab_size=49152, max_position_embeddings=8192, rope_theta=100_000.0, rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+    ),
 }  # fmt: skip
 
 

@@ -296,7 +296,7 @@ def batches(bench: Bench) -> dict[str, Any]:
         sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size * tokens <= bench.options.batch_tokens]
         ids = bench.ids[:, : tokens * (bench.ids.shape[1] // tokens)].reshape(-1, tokens)
         ids = ids.repeat(-(-sizes[-1] // len(ids)), 1)
-        for record in ("layers", "forms"):
+        for record in bench.options.records:
             runs = {str(size): bench.ours(observer, ids[:size], record=record) for size in sizes}
             times = measure(runs, repeats=5, device=bench.device)
             result[f"{tokens} tokens, {record}"] = {
@@ -354,6 +354,7 @@ def main() -> None:
     parser.add_argument("--gate-tokens", type=int, default=8192)
     parser.add_argument("--short-tokens", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--batch-tokens", type=int, default=65536)
+    parser.add_argument("--records", nargs="+", default=["layers", "forms"], choices=["layers", "heads", "forms"])
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
