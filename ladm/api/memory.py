@@ -13,7 +13,8 @@ from ladm.api.quiet import quiet_libraries
 if TYPE_CHECKING:
     from ladm.corpus.rows import Row
     from ladm.runs.records import Column, Record
-    from ladm.scoring.engines.batches import BatchRule, CheckedRow
+    from ladm.scoring.engines.batch_sizes import BatchRule
+    from ladm.scoring.engines.batches import CheckedRow
     from ladm.signals.scorer import Scorer as Signal
 
 _OF_RUNS_ALONE = (
@@ -77,7 +78,7 @@ class Scorer:
         return scorer
 
     def _set(self, signal: Signal, batch_rows: BatchRule) -> None:
-        from ladm.scoring.engines.batches import BatchSizes
+        from ladm.scoring.engines.batch_sizes import BatchSizes
 
         self._signal = signal
         self._sizes = BatchSizes(batch_rows)

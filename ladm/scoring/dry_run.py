@@ -16,7 +16,8 @@ from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo
 from ladm.runs.lines import encode_line
 from ladm.runs.records import ScoredRow
-from ladm.scoring.engines.batches import BatchSizes, CheckedRow, checked_row, start_batch
+from ladm.scoring.engines.batch_sizes import BatchSizes
+from ladm.scoring.engines.batches import CheckedRow, checked_row, start_batch
 from ladm.scoring.plan import Plan
 from ladm.scoring.row_checks import plan_for_rows, require_rows
 from ladm.scoring.row_lengths import BadIds, RowLengths, find_bad_ids, refusal

@@ -14,7 +14,7 @@ from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
-from ladm.scoring.engines.batches import BatchRule
+from ladm.scoring.engines.batch_sizes import BatchRule, batch_rule
 from ladm.scoring.engines.placement import SHARING_VARIABLES, Placement, Shard, parse_shard, placement_from
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
@@ -27,9 +27,6 @@ from ladm.signals.text_scorer import TextScorer
 if TYPE_CHECKING:
     from ladm.modeling.observer import Observer
     from ladm.scoring.engines.ray_connection import Cluster
-
-CUDA_BATCH_TOKENS = 32_768
-"""Tokens of a batch with `--batch-size auto` on a GPU: more make it no faster, and need more memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +71,7 @@ class Plan:
 
     def batch_rows(self) -> BatchRule:
         """How many rows of a length go into one batch."""
-        size = self.settings.batch_size
-        # A CPU computes a row at a time anyway, and a batch of one row keeps scores independent of the batch.
-        tokens = CUDA_BATCH_TOKENS if self.hardware.devices[0].startswith("cuda") else 1
-        return partial(_batch_rows, None if size == "auto" else size, tokens)
+        return batch_rule(self.settings.batch_size, on_cuda=self.hardware.devices[0].startswith("cuda"))
 
 
 def make_plan(
@@ -242,7 +236,3 @@ def _load_scorer(plan: Plan, device: str) -> Scorer:
     return RowScorer(
         plan.facts, load_planned(plan, device), settings, signals=signals, reduction=plan.reduction, text=plan.text
     )
-
-
-def _batch_rows(size: int | None, tokens: int, num_tokens: int) -> int:
-    return max(1, tokens // num_tokens) if size is None else size

@@ -165,9 +165,14 @@ class ScoreSettings(MethodSettings):
         changes_result=False,
     )
     allow_other_tokenizer: bool = other_tokenizer_setting(changes_result=False)
-    # Rows of a batch have equal length and are never padded, so its size changes a score by rounding at most.
+    # Rows of a batch have equal length and are never padded, so its size changes a score by rounding at most: that of a
+    # GPU in the last digits, that of a CPU in float32 not at all.
     batch_size: int | Literal["auto"] = setting(
-        "auto", "Rows of equal length in one step.", section=DEVICE, at_least=1, changes_result=False
+        "auto",
+        "Rows of equal length in one step; auto: on a GPU as many as are fastest.",
+        section=DEVICE,
+        at_least=1,
+        changes_result=False,
     )
     # Not marked as changing the result, because the identity of the data covers just the first N rows.
     limit: int | None = setting(

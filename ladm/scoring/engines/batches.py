@@ -11,10 +11,8 @@ import numpy as np
 from ladm.corpus.rows import Ids, Row
 from ladm.errors import RowError, is_out_of_memory
 from ladm.runs.records import Column, ErrorRow, Record, ScoredRow, float32_column
+from ladm.scoring.engines.batch_sizes import BatchSizes
 from ladm.signals.scorer import DescribesRows, Scored, Scorer
-
-BatchRule = Callable[[int], int]
-"""Number of tokens of a row -> how many such rows go into one batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +34,6 @@ Pending = Callable[[], list[Record]]
 """A batch that the device is working on: calling it waits for the records."""
 
 
-class BatchSizes:
-    """A batch rule that learns from the device: a size that did not fit is not tried again."""
-
-    def __init__(self, rule: BatchRule) -> None:
-        self._rule = rule
-        self._max_rows: dict[int, int] = {}
-
-    def __call__(self, num_tokens: int) -> int:
-        # What did not fit at one length does not fit at a greater one either.
-        learnt = (rows for tokens, rows in self._max_rows.items() if tokens <= num_tokens)
-        return min([self._rule(num_tokens), *learnt])
-
-    def reduce(self, num_tokens: int, rows: int) -> None:
-        """A batch of `rows` rows of this length did not fit: from now on half as many, for longer rows too."""
-        self._max_rows[num_tokens] = min(self._max_rows.get(num_tokens, rows), max(1, rows // 2))
-
-
 def start_batch(batch: Sequence[CheckedRow], scorer: Scorer, sizes: BatchSizes, *, low_memory: bool = False) -> Pending:
     """Start scoring a batch of rows of one length.
 
@@ -68,7 +49,7 @@ def start_batch(batch: Sequence[CheckedRow], scorer: Scorer, sizes: BatchSizes, 
     # Retried outside the `except`: inside it the traceback still refers to the failed attempt's tensors, and their
     # memory would not be free.
     if pending is not None:
-        return partial(_records, batch, pending)
+        return partial(_records, batch, pending, sizes if scorer.asynchronous else None)
     if len(batch) == 1 and not low_memory:
         return start_batch(batch, scorer, sizes, low_memory=True)
     if len(batch) == 1:
@@ -80,8 +61,12 @@ def start_batch(batch: Sequence[CheckedRow], scorer: Scorer, sizes: BatchSizes, 
     return lambda: [record for half in halves for record in half()]
 
 
-def _records(batch: Sequence[CheckedRow], scored: Callable[[], list[Scored]]) -> list[Record]:
-    return [_record(checked, result) for checked, result in zip(batch, scored(), strict=True)]
+def _records(batch: Sequence[CheckedRow], scored: Callable[[], list[Scored]], sizes: BatchSizes | None) -> list[Record]:
+    """Wait for the scores of a batch. `sizes` learns from the time; None where nothing overlaps with the scoring."""
+    results = scored()
+    if sizes is not None:
+        sizes.record_finished(len(batch[0].ids), len(batch))
+    return [_record(checked, result) for checked, result in zip(batch, results, strict=True)]
 
 
 def _record(checked: CheckedRow, result: Scored) -> Record:

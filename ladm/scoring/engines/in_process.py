@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from ladm.errors import DEVICE_REMEDY, LadmError, one_line, raise_if_out_of_memory
-from ladm.scoring.engines.batches import BatchSizes
+from ladm.scoring.engines.batch_sizes import BatchSizes
 from ladm.scoring.engines.events import FilesReadAgain, RowsStored, UnitEvent
 from ladm.scoring.engines.job import ScoreJob
 from ladm.scoring.engines.score_unit import score_unit

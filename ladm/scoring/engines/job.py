@@ -16,7 +16,7 @@ from ladm.modeling.model_files import ModelFingerprint
 from ladm.progress import Echo, silent
 from ladm.runs.folder import Run
 from ladm.scoring.engines.assignments import Source
-from ladm.scoring.engines.batches import BatchRule
+from ladm.scoring.engines.batch_sizes import BatchRule
 from ladm.scoring.engines.events import Report
 from ladm.scoring.engines.input_guard import InputGuard
 from ladm.signals.scorer import Scorer

@@ -19,7 +19,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ladm.errors import LadmError, one_line
 from ladm.runs.folder import Run
 from ladm.scoring.engines.assignments import Assignment
-from ladm.scoring.engines.batches import BatchSizes
+from ladm.scoring.engines.batch_sizes import BatchSizes
 from ladm.scoring.engines.events import UnitEvent, UnitSealed
 from ladm.scoring.engines.job import ScoreJob, WorkerConfig
 from ladm.scoring.engines.ray_connection import Cluster

@@ -13,7 +13,8 @@ from ladm.runs.folder import Run
 from ladm.runs.records import Record
 from ladm.runs.unit_writer import UnitWriter
 from ladm.scoring.engines.assignments import Assignment
-from ladm.scoring.engines.batches import BatchRule, BatchSizes, CheckedRow, Pending, checked_row, error_row, start_batch
+from ladm.scoring.engines.batch_sizes import BatchRule, BatchSizes
+from ladm.scoring.engines.batches import CheckedRow, Pending, checked_row, error_row, start_batch
 from ladm.scoring.engines.events import BatchStarted, RowsStored, UnitEvent
 from ladm.scoring.engines.input_guard import InputGuard
 from ladm.settings.common import TEXT_COLUMN

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 from ladm.errors import LadmError, is_out_of_memory, lack_of_memory, one_line
 from ladm.runs.folder import Run
-from ladm.scoring.engines.batches import BatchSizes
+from ladm.scoring.engines.batch_sizes import BatchSizes
 from ladm.scoring.engines.events import UnitSealed, WorkerBroken, WorkerEvent, WorkerFailed, WorkerReady
 from ladm.scoring.engines.job import WorkerConfig
 from ladm.scoring.engines.score_unit import score_unit
