@@ -279,3 +279,6 @@ def test_a_plan_reads_what_the_run_in_its_folder_was_started_with(ladm: Any, sho
     assert ladm("score", short_rows, *SMALL, "--output", tmp_path / "run", "--limit", "1").exit_code == 0
     assert recorded() == "aten-flash-cpu"
     assert recorded(overwrite=True) is None
+    # A signal that is added to the run uses its kernel.
+    added = ScoreSettings(rows=short_rows, output=str(tmp_path / "run" / "signals" / "context-gain"))
+    assert _recorded_attention(added) == "aten-flash-cpu"

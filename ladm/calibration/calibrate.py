@@ -56,7 +56,8 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     for line in inputs.notes:
         echo(line)
     # A model or device that cannot be used is refused here; all that is refused at all leaves no folder behind.
-    make_plan(scoring, facts=facts)
+    # The run below makes a plan of its own, in the process that scores: this one must not occupy the device.
+    make_plan(scoring, facts=facts, try_attention=False)
     claim_work_folder(folder)
     echo(
         f"contrast  {count_of(len(contrast), 'row')} of {sample.length_tokens:,} tokens from "

@@ -13,7 +13,7 @@ from ladm.errors import LadmError, UsageError, install_hint
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.runs.folder import Run
-from ladm.runs.layout import IDENTITY_FILE
+from ladm.runs.layout import IDENTITY_FILE, SIGNALS
 from ladm.scoring.engines.batch_sizes import BatchRule, batch_rule
 from ladm.scoring.engines.placement import SHARING_VARIABLES, Placement, Shard, parse_shard, placement_from
 from ladm.settings.layers import parse_layers
@@ -79,12 +79,14 @@ def make_plan(
     *,
     facts: ModelFacts | None = None,
     ask: Callable[[Callable[[], Hardware]], Hardware] | None = None,
+    try_attention: bool = True,
 ) -> Plan:
     """Decide device, dtype, layers and kernels. Needs no rows, and of the output folder only what a run there was
     started with.
 
     `facts` are those of `settings.model`, where the caller has read them already. `ask` calls a function in a process
-    that has imported torch already; without it, what needs torch is found out here.
+    that has imported torch already; without it, what needs torch is found out here. `try_attention`: let attention
+    kernels compute something on the device, which costs memory of it for as long as that process lives.
     Raises LadmError for a model or device that cannot be used.
     """
     facts = facts or model_facts(settings.model)
@@ -118,7 +120,8 @@ def make_plan(
         raise UsageError(f"--overwrite and --retry-errors are for a run that no other launch shares; {remedy}")
     recorded = _recorded_attention(settings)
     if cluster is None:
-        find_out = partial(_hardware, settings, facts, recorded=recorded, rank=placement.rank if placement else None)
+        rank = placement.rank if placement else None
+        find_out = partial(_hardware, settings, facts, recorded=recorded, rank=rank, try_attention=try_attention)
         hardware = find_out() if ask is None else ask(find_out)
     else:
         # Resolved on a node of the cluster: the driver may have no GPU.
@@ -159,14 +162,18 @@ def _join_cluster(settings: ScoreSettings) -> Cluster:
 
 
 def _recorded_attention(settings: ScoreSettings) -> str | None:
-    """The attention kernel that the run in the output folder was started with, if there is one to be resumed."""
+    """The attention kernel of the run in the output folder; of a signal that is added to a run, that of the run."""
     folder = Path(settings.output)
-    if settings.overwrite or not (folder / IDENTITY_FILE).is_file():
+    places = [folder, folder.parent.parent] if folder.parent.name == SIGNALS else [folder]
+    started = [place for place in places if (place / IDENTITY_FILE).is_file()]
+    if settings.overwrite or not started:
         return None
-    return Run.read(folder).identity.backend["attention"]
+    return Run.read(started[0]).identity.backend.get("attention")
 
 
-def _hardware(settings: ScoreSettings, facts: ModelFacts, *, recorded: str | None, rank: int | None) -> Hardware:
+def _hardware(
+    settings: ScoreSettings, facts: ModelFacts, *, recorded: str | None, rank: int | None, try_attention: bool = True
+) -> Hardware:
     """What this process, or a worker on a machine like this one, runs on."""
     from ladm.method.attention_choice import choose_attention
     from ladm.modeling.devices import resolve_backend, resolve_devices, resolve_dtype
@@ -178,7 +185,7 @@ def _hardware(settings: ScoreSettings, facts: ModelFacts, *, recorded: str | Non
         devices[0], dtype, requested=settings.attention, head_size=facts.head_size, recorded=recorded,
         elsewhere=settings.engine == "ray",
         # Statistics of texts need no device, which may be full.
-        check=settings.signal_names != (TEXT,),
+        check=try_attention and settings.signal_names != (TEXT,),
     )  # fmt: skip
     return Hardware(
         devices=devices,
