@@ -5,8 +5,9 @@
 
 Processes one after the other, each with nothing loaded at its start: bare Python (import torch and transformers,
 load the model, one forward pass), the whole program, a bare loop over the same documents with a loaded model, as
-(b) of score.py, and bare Python again, of which the faster counts. The program prints when each row became durable. Reported: seconds from the command to the first row,
-over those of bare Python; and seconds a document in the steady state, over those of the loop.
+(b) of score.py, and bare Python again, of which the faster counts. The program prints when each row became durable.
+Reported: seconds from the command to the first row, over those of bare Python; and seconds a document in the steady
+state, over those of the loop.
 """
 
 from __future__ import annotations
