@@ -14,13 +14,16 @@ def require_budget(rows: Rows, job: Any) -> None:
 
     Rows that guards drop, and rows without a score, are known after scoring only: `ladm select` looks again.
     """
+    chosen = select_settings(job, run="", rows="", output="", domain_key="")
+    most = chosen.documents
+    if most is None and chosen.tokens is None:
+        # Nothing to compare with a share of the rows or a least score: the lengths of all rows need not be read.
+        return
     lengths_N = rows.lengths()
     lengths_N = lengths_N[lengths_N > 0]
     if not len(lengths_N):
         return
     pool, shortest = int(lengths_N.sum()), int(lengths_N.min())
-    chosen = select_settings(job, run="", rows="", output="", domain_key="")
-    most = chosen.documents
     if most is not None and most > len(lengths_N) and not chosen.allow_small_pool:
         raise _small_pool(f"there are {len(lengths_N):,} rows", f"--documents {most:,}")
     if chosen.tokens is None:
