@@ -319,9 +319,7 @@ def test_a_subset_is_shown_with_its_lowest_score(ladm: Any, make_run: Any, tmp_p
     result = ladm("report", again, "--subset", subset)
     assert (result.exit_code, result.stderr) == (1, f"ladm: {subset} was not selected from {again}\n")
     result = ladm("report", run, "--subset", subset, "--domain-key", "meta.title")
-    assert result.stderr == (
-        f"ladm: {subset} was selected with --domain-key meta.pile_set_name; give the same\n"
-    )
+    assert result.stderr == (f"ladm: {subset} was selected with --domain-key meta.pile_set_name; give the same\n")
     manifest["run"]["dtype"] = "bfloat16"
     (subset / "manifest.json").write_text(json.dumps(manifest))
     result = ladm("report", run, "--subset", subset)
