@@ -19,13 +19,10 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "experiment"
 sys.path.append(str(SCRIPTS))
 sys.path.append(str(SCRIPTS / "pretraining"))
-sys.path.append(str(SCRIPTS.parent / "toy"))
 
 import arms  # noqa: E402
-import fetch_model  # noqa: E402
 import judge  # noqa: E402
-import outcomes  # noqa: E402
-from pretraining import carry, coverage, differences, files, report  # noqa: E402
+from pretraining import files, report  # noqa: E402
 from pretraining import pack as packing  # noqa: E402
 
 TOKENS, STUDENT_ROWS, HELD_OUT = 1024, 8, 4
@@ -241,74 +238,6 @@ except ModuleNotFoundError:
     assert float(found.stdout) > 0
 
 
-def test_token_losses_of_several_launches_are_found_in_folders_and_archives(tmp_path: Path) -> None:
-    draw = np.random.default_rng(0)
-    losses = {name: draw.uniform(0, 8, (2, 3, 8)).astype(np.float32) for name in ("random/0/0", "B guards, random/1/1")}
-    for place in (tmp_path / "folder", tmp_path / "all.zip"):
-        for name in (*losses, "random/0/0"):
-            files.write_token_losses(place, name, *losses[name])
-        for name, (long, short) in losses.items():
-            found = files.read_token_losses([place], name)
-            assert np.abs(found["long"] - long).max() <= files.TOKEN_STEP / 2
-            assert np.abs(found["short"] - short).max() <= files.TOKEN_STEP / 2
-    files.write_token_losses(tmp_path / "next.zip", "text/0/0", *losses["random/0/0"])
-    places = [tmp_path / "all.zip", tmp_path / "folder", tmp_path / "next.zip"]
-    assert files.read_token_losses(places, "text/0/0")["long"].shape == (3, 8)
-    with pytest.raises(SystemExit, match="no losses of all tokens of gain/0/0 in "):
-        files.read_token_losses(places, "gain/0/0")
-
-
-@pytest.mark.parametrize(("size", "most", "count"), [(1000, 400, 3), (1000, 1000, 1), (1001, 500, 3), (0, 10, 1)])
-def test_a_file_is_split_and_joined_again(tmp_path: Path, size: int, most: int, count: int) -> None:
-    content = np.random.default_rng(0).bytes(size)
-    (tmp_path / "weights").write_bytes(content)
-    listed = carry.split(tmp_path / "weights", tmp_path / "parts", most_bytes=most)
-    parts = sorted((tmp_path / "parts").glob("weights.part-*"))
-    assert len(parts) == count
-    assert max(part.stat().st_size for part in parts) <= most
-    carry.join(listed, tmp_path / "again")
-    assert (tmp_path / "again").read_bytes() == content
-
-
-def test_a_part_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
-    (tmp_path / "weights").write_bytes(bytes(range(100)))
-    listed = carry.split(tmp_path / "weights", tmp_path, most_bytes=50)
-    second = tmp_path / "weights.part-2-of-2"
-    content = second.read_bytes()
-    second.write_bytes(content[:-1])
-    with pytest.raises(SystemExit, match="weights.part-2-of-2 is not what weights.json lists; copy it again"):
-        carry.join(listed, tmp_path / "again")
-    second.unlink()
-    with pytest.raises(SystemExit, match="not in .*: weights.part-2-of-2"):
-        carry.join(listed, tmp_path / "again")
-    assert not list(tmp_path.glob("again*"))
-    # Whole parts in the wrong order.
-    second.write_bytes(content)
-    about = json.loads(listed.read_text())
-    listed.write_text(json.dumps(about | {"parts": about["parts"][::-1]}))
-    with pytest.raises(SystemExit, match="the parts do not make up weights"):
-        carry.join(listed, tmp_path / "again")
-    assert not (tmp_path / "again").exists()
-
-
-def test_weights_that_are_at_hand_are_converted_without_a_download(tmp_path: Path, monkeypatch: Any) -> None:
-    made = []
-    monkeypatch.setattr(fetch_model, "convert", lambda gguf, folder: made.append((gguf, folder)))
-    gguf = tmp_path / "weights.gguf"
-    with pytest.raises(SystemExit, match="weights.gguf: no such file"):
-        fetch_model.main(tmp_path / "model", gguf=gguf)
-    gguf.write_bytes(b"GGUF")
-    monkeypatch.setattr(fetch_model, "fetch", lambda _folder: pytest.fail("downloads"))
-    fetch_model.main(tmp_path / "model", gguf=gguf)
-    assert made == [(gguf, tmp_path / "model")]
-    # The model was made earlier, without keeping the weights.
-    monkeypatch.setattr(fetch_model, "fetch", lambda _folder: gguf)
-    (tmp_path / "model").mkdir()
-    fetch_model.main(tmp_path / "model", keep=tmp_path / "kept.gguf")
-    assert (tmp_path / "kept.gguf").read_bytes() == b"GGUF"
-    assert len(made) == 1
-
-
 def test_a_pack_is_known_by_its_arrays_and_not_by_their_compression(tmp_path: Path) -> None:
     arrays = {"ids": np.arange(12, dtype=np.uint16).reshape(3, 4), "held_out": np.array([True, False, False])}
     known = files.arrays_digest(arrays)
@@ -415,89 +344,3 @@ def test_a_bfloat16_student_keeps_rope_and_masters_in_float32(inputs: Path, tmp_
         rows = np.random.default_rng(0).integers(0, 500, (4, 256)).astype(np.uint16)
         losses.append(students.train(rows, seed=0)["training_losses"])
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
-
-
-@pytest.mark.parametrize(("t", "freedom", "p"), [(2.2281, 10, 0.05), (12.706, 1, 0.05), (1.3722, 10, 0.2)])
-def test_p_equals_published_tables(t: float, freedom: float, p: float) -> None:
-    assert differences.p_value(t, freedom) == pytest.approx(p, rel=1e-3)
-
-
-def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
-    found: list[dict[str, Any]] = [{"p": 0.04}, {"p": 0.01}, {"p": 0.03}, {"p": 0.5}]
-    outcomes.holm(found, family=4)
-    assert [each["p_holm"] for each in found] == pytest.approx([0.09, 0.04, 0.09, 0.5])
-
-
-@pytest.mark.parametrize("of_seeds", [0.0, 0.02])
-def test_intervals_contain_the_true_difference_of_two_arms(of_seeds: float) -> None:
-    """Two arms of four seeds and 40 packages of 2 documents; documents differ between arms by 0.05."""
-    draw = np.random.default_rng(1)
-    weights = draw.integers(20, 80, 80).astype(float)
-    clusters = np.repeat(np.arange(40), 2)
-    inside, widths = 0, []
-    for _ in range(300):
-        effect = {"random": np.zeros(80), "guarded": -0.03 + 0.05 * np.repeat(draw.normal(size=40), 2)}
-        sums = {
-            (arm, 0, seed): weights * (3 + effect[arm] + of_seeds * draw.normal() + 0.001 * draw.normal(size=80))
-            for arm in effect
-            for seed in range(4)
-        }
-        found = differences.compare(
-            differences.Outcome(sums=sums, weights=weights, clusters=clusters), "guarded", "random"
-        )
-        assert found is not None
-        low, high = found["interval"]
-        inside += low <= -0.03 <= high
-        widths.append(high - low)
-    assert inside / 300 >= 0.91
-    # Not by being wide: the difference itself varies by the documents' 0.05 over 40 packages and the seeds' over 4.
-    spread = (0.05**2 / 40 + 2 * of_seeds**2 / 4) ** 0.5
-    assert np.median(widths) < 2.2 * 2 * 1.96 * spread
-
-
-def test_the_variance_of_selections_is_apart_from_that_of_seeds() -> None:
-    draw = np.random.default_rng(2)
-    sums = {}
-    for selection in range(200):
-        moved = 0.03 * draw.normal()
-        for seed in range(2):
-            sums["random", selection, seed] = np.full(4, 3 + moved + 0.01 * draw.normal())
-    outcome = differences.Outcome(sums=sums, weights=np.ones(4), clusters=np.arange(4))
-    of_seeds, freedom = differences.seed_variance(outcome)
-    assert freedom == 200
-    assert of_seeds**0.5 == pytest.approx(0.01, rel=0.15)
-    assert differences.draw_variance(outcome, of_seeds) ** 0.5 == pytest.approx(0.03, rel=0.15)
-
-
-def test_freedom_is_that_of_seeds_selections_and_documents_together() -> None:
-    """Two selections by two seeds against two with a seed each, on four documents; worked out by hand."""
-    losses = {("random", 0, 0): 3.00, ("random", 0, 1): 3.02, ("random", 1, 1): 3.10, ("random", 1, 0): 3.12}
-    sums = {key: np.full(4, value) for key, value in losses.items()}
-    sums |= {("random x2", k, k): 2.9 + 0.1 * k + np.array([0.2, -0.2, 0.2, -0.2]) for k in range(2)}
-    outcome = differences.Outcome(sums=sums, weights=np.ones(4), clusters=np.arange(4))
-    found = differences.compare(outcome, "random x2", "random")
-    assert found is not None
-    # Seeds: 4 deviations of 0.01, over 2. Selections: means of 3.01 and 3.11, less half of that. Documents: 4 of 0.05.
-    assert found["variances"] == pytest.approx(
-        {"seeds": 0.0002 * 0.75, "selections": (0.005 - 0.0001) * 1.0, "documents": 4 * 0.05**2 * 4 / 3}
-    )
-    assert found["freedoms"] == {"seeds": 2, "selections": 1, "documents": 3}
-    assert found["difference"] == pytest.approx(-0.11)
-    assert found["error"] == pytest.approx(0.018383333**0.5)
-    assert found["freedom"] == pytest.approx(0.018383333**2 / (0.00015**2 / 2 + 0.0049**2 / 1 + 0.013333333**2 / 3))
-    assert found["freedom"] == pytest.approx(4.058, abs=0.001)
-    # Between the published 2.776 and 2.571 of 4 and 5 degrees of freedom.
-    assert 2.571 < (found["interval"][1] + 0.11) / found["error"] < 2.776
-    assert found["p"] == pytest.approx(differences.p_value(0.11 / 0.018383333**0.5, 4.058), abs=1e-4)
-
-
-def test_a_part_without_variance_has_no_say_in_the_freedom() -> None:
-    assert differences.satterthwaite([(0.0, 0), (0.002, 7)]) == pytest.approx(7)
-    assert differences.satterthwaite([(0.0001, 1), (0.0003, 30)]) == pytest.approx(12.3, abs=0.05)
-
-
-def test_intervals_are_as_wide_as_the_page_says() -> None:
-    shares = coverage.covered(*coverage.CASES["as estimated for D"], count=20_000)
-    assert shares == pytest.approx({"Satterthwaite": 0.93, "of the seeds": 0.998, "normal": 0.91}, abs=0.01)
-    shares = coverage.covered(*coverage.CASES["selections dominate"], count=20_000)
-    assert shares["Satterthwaite"] == pytest.approx(0.87, abs=0.01)
