@@ -22,7 +22,8 @@ if [ "${VENV-}" != none ]; then
         if [ "$made" != "$version" ]; then
             "$python" -m venv --clear "$venv" || { echo "could not make an environment in $venv" >&2; exit 1; }
         fi
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        # Not compiled here: most of the 16,000 files are never imported, and Python compiles those that are.
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
             --constraint constraints.txt --editable '.[dev,gguf]' || {
             echo "could not install the packages into $venv; run this again once the cause above is gone" >&2
             exit 1

@@ -77,13 +77,13 @@ def lse_of(q: Tensor, k: Tensor, scaling: float) -> Tensor:
 TRITON_CASES = [
     # variant, T, H, G, D, l, and what else is changed; a length that nothing divides, heads of odd sizes, spans
     # longer and shorter than a tile, every stride, a grid whose residue classes differ
-    ("released", 301, 2, 1, 32, 7, {}),
+    ("released", 173, 2, 1, 32, 7, {}),
     pytest.param("released", 400, 3, 1, 80, 16, {"d_afs": 3, "d_cds": 2}, marks=pytest.mark.slow),
     pytest.param("released", 420, 1, 1, 256, 40, {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0}, marks=pytest.mark.slow),
     pytest.param("released", 700, 4, 4, 16, 20, {"n": 5, "d_cds": 5, "m": 3}, marks=pytest.mark.slow),
     pytest.param("released", 1500, 1, 1, 64, 130, {"n": 1, "d_afs": 2, "d_cds": 1, "n0": 4}, marks=pytest.mark.slow),
     pytest.param("paper", 301, 4, 2, 40, 7, {"n0": 3}, marks=pytest.mark.slow),
-    ("paper", 640, 2, 1, 96, 33, {"n0": 2, "n": 1, "d_afs": 2, "d_cds": 3}),
+    ("paper", 397, 2, 1, 96, 33, {"n0": 2, "n": 1, "d_afs": 2, "d_cds": 3}),
 ]
 
 
@@ -217,7 +217,7 @@ def test_nothing_of_the_size_of_all_pairs_is_made(variant: str) -> None:
 )
 def test_rows_whose_own_span_holds_nearly_all_the_mass(own_weight: float, backend: str) -> None:
     """Keys that answer only to their own span: the prefix share falls to e^-80 and less."""
-    T, l, D = 256, 8, 40
+    T, l, D = 128, 8, 40
     q, k = draw(1, 2, 1, T, D, seed=2)
     spans = torch.arange(T) // l
     mark = torch.nn.functional.one_hot(spans, T // l).float()

@@ -83,6 +83,7 @@ def score_with_ray(folder: Path, rows: Rows, make_scorer: Any, *, report: Any = 
             source.finish(partial(finish, run), lambda: run.is_finished)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_the_same_bytes_from_two_nodes(rows: Rows, plain: dict[str, bytes], tmp_path: Path) -> None:
     heard: list[Any] = []
@@ -138,6 +139,7 @@ def test_the_command_gives_the_bytes_of_one_process(ladm: Any, save_rows: Any, g
     assert ladm("verify", tmp_path / "ray", "--deep").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_node_with_other_packages_or_files_ends_the_run(
     ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -121,6 +121,7 @@ def test_modules_in_the_working_folder_are_never_imported(
     assert (tmp_path / "seen").exists(), "what the user puts on PYTHONPATH still works"
 
 
+@pytest.mark.slow
 def test_workers_of_a_python_call_import_nothing_of_the_working_folder(
     save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:

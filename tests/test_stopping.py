@@ -55,14 +55,24 @@ def some_rows(save_rows: Any, golden: dict[str, Any]) -> str:
     return str(save_rows(topical_rows(golden, [512] * 24)))
 
 
-def test_killed_interrupted_and_terminated_the_bytes_are_the_same(ladm: Run, some_rows: str, tmp_path: Path) -> None:
+KILLED, INTERRUPTED, TERMINATED = (3, signal.SIGKILL, -9), (8, signal.SIGINT, 130), (18, signal.SIGTERM, 143)
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param([KILLED, INTERRUPTED, TERMINATED], marks=pytest.mark.slow),
+        # What Ctrl+C does is tested at a terminal as well.
+        [KILLED, TERMINATED],
+    ],
+    ids=["all", "killed and terminated"],
+)
+def test_stopped_by_signals_the_bytes_are_the_same(
+    ladm: Run, some_rows: str, tmp_path: Path, signals: list[tuple[int, signal.Signals, int]]
+) -> None:
     folder = tmp_path / "run"
     command = ("score", some_rows, *SMALL, "--output", folder)
-    for at_rows, number, code in [
-        (3, signal.SIGKILL, -9),
-        (8, signal.SIGINT, 130),
-        (18, signal.SIGTERM, 143),
-    ]:
+    for at_rows, number, code in signals:
         process = start(*command, pause_after=at_rows - lines_safe(folder))
         said = interrupt(process, folder, at_rows=at_rows, number=number)
         assert process.returncode == code, said
