@@ -131,24 +131,45 @@ def test_an_unfinished_run_of_format_3_is_not_resumed(
     result = ladm("score", rows, *SMALL, "--record", "forms", "--output", old, *flags)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         1,
-        f"ladm: {old} is an unfinished run of format 3, and this version writes format 5; go on with the version of "
+        f"ladm: {old} is an unfinished run of format 3, and this version writes format 6; go on with the version of "
         "ladm that started it, or give another --output",
     )
     assert ladm("status", old).stdout.startswith("unfinished: 7 of 7 rows\n")
+
+
+@pytest.mark.parametrize("record", ["layers", "heads"])
+def test_an_unfinished_run_of_format_5_goes_on_if_it_stores_no_heads(
+    ladm: Command, rows: str, tmp_path: Path, record: str
+) -> None:
+    """What is stored of layers is the same in both formats, and of heads more in format 6."""
+    run = tmp_path / "run"
+    command = ("score", rows, *SMALL, "--record", record, "--output", run)
+    assert ladm(*command).exit_code == 0
+    whole = results(run)
+    (run / "run.json").write_text(json.dumps(read_object(run / "run.json") | {"format": 5}))
+    for name in whole:
+        (run / name).unlink()
+    again = ladm(*command)
+    if record == "heads":
+        assert again.exit_code == 1
+        assert "is an unfinished run of format 5, and this version writes format 6" in again.stderr
+    else:
+        assert again.exit_code == 0, again.output
+        assert results(run) == whole
 
 
 def test_the_failed_rows_of_a_run_of_format_3_stay_as_they_are(ladm: Command, old: Path, rows: str) -> None:
     before = results(old)
     result = ladm("score", rows, *SMALL, "--record", "forms", "--output", old, "--retry-errors")
     assert result.exit_code == 1
-    assert "is a run of format 3, and this version writes format 5" in result.stderr
+    assert "is a run of format 3, and this version writes format 6" in result.stderr
     assert results(old) == before
 
 
 def test_a_run_of_another_format_is_refused(ladm: Command, old: Path) -> None:
-    identity = read_object(old / "run.json") | {"format": 6}
+    identity = read_object(old / "run.json") | {"format": 7}
     (old / "run.json").write_text(json.dumps(identity))
     result = ladm("status", old)
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: {old}/run.json: format 6, and this version reads 3 to 5\n",
+        1, f"ladm: {old}/run.json: format 7, and this version reads 3 to 6\n",
     )  # fmt: skip

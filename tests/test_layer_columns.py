@@ -45,7 +45,7 @@ def test_columns_of_layers_are_those_of_the_equations(golden_observer: Any, ids:
         expected = {
             **dict(zip(FOUR, (cds(x, grid, form) for x in (plain, value) for form in ("none", "no-std")), strict=True)),
             "copy_share_per_layer": oracle.copy_share(plain, copied, grid),
-            "sink_mass_per_layer": sink_mass(mass)[0],
+            "sink_mass_per_layer": sink_mass(mass.mean(dim=1))[0],
         }
         for name, number in expected.items():
             assert found[name][0, k].item() == pytest.approx(number.item(), rel=1e-5), (name, k)
@@ -71,17 +71,43 @@ def test_what_was_stored_before_stays_the_same_to_the_last_bit(golden_observer: 
             assert torch.equal(found["cds_per_head"], torch.cat([cds(x, grid, "none") for x in by_head], dim=1))
 
 
-def test_columns_of_heads_have_a_value_weighted_form_too(golden_observer: Any, ids: torch.Tensor) -> None:
+def test_every_column_of_layers_is_there_of_heads(golden_observer: Any, ids: torch.Tensor) -> None:
     grid = Method(span_tokens=16).grid(512)
-    heads = ("cds_per_head", "value_cds_per_head")
     found = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch", record="heads")
-    assert tuple(found) == (*SIX, *heads)
+    assert tuple(found) == (*SIX, *(name.replace("layer", "head") for name in SIX))
     forms = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch", record="forms")
-    assert set(forms) == {*SIX, *heads, *(f"{name}_no_std" for name in heads)}
+    assert all(torch.equal(forms[name], found[name]) for name in found)
     for focus in ("", "value_"):
-        by_head = forms[f"{focus}cds_per_head_no_std"].view(1, len(golden_observer.layers), -1)
+        by_head = found[f"{focus}cds_per_head_no_std"].view(1, len(golden_observer.layers), -1)
         # Without sigma CDS is linear in PFS, so the layer's is the mean over its heads.
-        torch.testing.assert_close(by_head.mean(dim=-1), forms[f"{focus}cds_per_layer_no_std"])
+        torch.testing.assert_close(by_head.mean(dim=-1), found[f"{focus}cds_per_layer_no_std"])
+
+
+def test_columns_of_heads_are_those_of_the_equations(golden_observer: Any, ids: torch.Tensor) -> None:
+    grid = Method(span_tokens=16).grid(512)
+    found = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch", record="heads")
+    views: list[Any] = []
+    golden_observer.observe(ids, views.append)
+    H = views[0].q_BHTD.shape[1]
+    R = H // views[0].k_BGTD.shape[1]
+    for layer, view in enumerate(views):
+        mass = far_key_mass(view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(1))
+        for head in range(H):
+            # The oracle of one head: its own query, and the key and the values of its group.
+            group = slice(head // R, head // R + 1)
+            q, k = view.q_BHTD[0, head : head + 1], view.k_BGTD[0, group]
+            weights = oracle.value_weights(view.v_BGTD[0])[group]
+            plain = oracle.pairwise_focus(q, k, scaling=view.scaling, grid=grid)
+            value = oracle.pairwise_focus(q, k, scaling=view.scaling, grid=grid, key_weight_GT=weights)
+            copied = oracle.pairwise_focus(q, k, scaling=view.scaling, grid=grid, counted_TT=oracle.copy_keys(ids[0]))
+            forms = (cds(x, grid, form) for x in (plain, value) for form in ("none", "no-std"))
+            expected = {
+                **dict(zip((name.replace("layer", "head") for name in FOUR), forms, strict=True)),
+                "copy_share_per_head": oracle.copy_share(plain, copied, grid),
+                "sink_mass_per_head": sink_mass(mass[0, head]),
+            }
+            for name, number in expected.items():
+                assert found[name][0, layer * H + head].item() == pytest.approx(number.item(), rel=1e-5), (name, head)
 
 
 def test_an_ablation_has_one_form_of_each_focus(golden_observer: Any, ids: torch.Tensor) -> None:

@@ -207,12 +207,15 @@ def test_forms_are_those_of_the_ablation_and_can_be_rescored(ladm: Run, kept: tu
     assert {index: line["score"] for index, line in again.items()} == pytest.approx(
         {index: line["score"] for index, line in straight.items()}, rel=1e-6
     )
-    # Any run stores both forms of its layers; those of its heads need --record forms.
+    # Any run stores both forms of its layers, and with its heads those of its heads.
     assert ladm("rescore", run, "--profile", profile, "--output", tmp_path / "layers").exit_code == 0
     assert by_index(tmp_path / "layers").keys() == again.keys()
     of_heads = write_profile(tmp_path / "h.yaml", run, Reduction(layers=(1,), heads=((1, 0),)), ablation="no-std")
-    result = ladm("rescore", run, "--profile", of_heads, "--output", tmp_path / "x")
-    assert result.stderr == f"ladm: {run} did not store cds_per_head_no_std; score it again with --record forms\n"
+    assert ladm("rescore", run, "--profile", of_heads, "--output", tmp_path / "heads").exit_code == 0
+    # Head 0 of layer 1 comes after those of layer 0, a third of all.
+    first = {index: line["cds_per_head_no_std"] for index, line in forms.items()}
+    found = {index: line["score"] for index, line in by_index(tmp_path / "heads").items()}
+    assert found == pytest.approx({index: heads[len(heads) // 3] for index, heads in first.items()}, rel=1e-6)
     other, ablated_run = write_profile(tmp_path / "o.yaml", run, Reduction(layers=(1,))), tmp_path / "no-std"
     result = ladm("rescore", ablated_run, "--profile", other, "--output", tmp_path / "x")
     assert result.stderr == f"ladm: {other} scores with ablation none, and {ablated_run} was scored with no-std\n"

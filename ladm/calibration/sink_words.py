@@ -30,10 +30,10 @@ def sink_words(observer: Observer, documents: list[Ids], grid: Grid) -> dict[int
         strongest = min(len(tokens), max(1, round(len(tokens) * STRONGEST_PER_1024 / 1024)))
 
         def visit(view: LayerView, tokens: list[int] = tokens, strongest: int = strongest) -> None:
-            mass_BT = far_key_mass(
+            mass_BHT = far_key_mass(
                 view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l
             )
-            mass, places = mass_BT[0].topk(strongest)
+            mass, places = mass_BHT[0].mean(dim=0).topk(strongest)
             for place, share in zip(places.tolist(), mass.tolist(), strict=True):
                 mass_of[view.layer][tokens[place]] += share
 

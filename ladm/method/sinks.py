@@ -22,7 +22,7 @@ STRONGEST_PER_1024 = 6
 
 
 def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, *, scaling: float, skipped_tokens: int) -> Tensor:
-    """Attention that sampled query rows pay to each key: (B, T) float32, a mean over heads, a sum over rows.
+    """Attention that sampled query rows pay to each key: (B, H, T) float32, a sum over rows; a layer's is the mean.
 
     Keys closer than 64 tokens to the query, and the first `skipped_tokens` (span 0 and what stands before it), count 0.
     """
@@ -35,14 +35,18 @@ def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, *, scaling: float, skipped_toke
     logits_BHQT = (q_BGXD @ k_BGTD.float().mT).view(B, H, count, T)
     back_QT = rows_Q.unsqueeze(1) - torch.arange(T, device=q_BHTD.device)
     weights_BHQT = logits_BHQT.masked_fill_(back_QT < 0, -torch.inf).softmax(dim=-1)
-    mass_BT = weights_BHQT.masked_fill_(back_QT < FAR_TOKENS, 0.0).sum(dim=2).mean(dim=1)
-    mass_BT[:, :skipped_tokens] = 0.0
-    return mass_BT
+    mass_BHT = weights_BHQT.masked_fill_(back_QT < FAR_TOKENS, 0.0).sum(dim=2)
+    mass_BHT[..., :skipped_tokens] = 0.0
+    return mass_BHT
 
 
-def sink_mass(mass_BT: Tensor) -> Tensor:
-    """Share of `far_key_mass` on its strongest keys, 6 of every 1,024: (B,); 0 where no key is far enough back."""
-    strongest = max(1, round(mass_BT.shape[1] * STRONGEST_PER_1024 / 1024))
-    total_B = mass_BT.sum(dim=1)
-    top_B = mass_BT.topk(min(strongest, mass_BT.shape[1]), dim=1).values.sum(dim=1)
-    return torch.where(total_B > 0, top_B / total_B.clamp(min=1e-30), 0.0)
+def sink_mass(mass_XT: Tensor) -> Tensor:
+    """Share of the mass on its strongest keys, 6 of every 1,024: (..., T) -> (...); 0 where no key is far enough back.
+
+    Of a layer: of `far_key_mass` averaged over its heads. Of a head: of its own.
+    """
+    tokens = mass_XT.shape[-1]
+    strongest = max(1, round(tokens * STRONGEST_PER_1024 / 1024))
+    total_X = mass_XT.sum(dim=-1)
+    top_X = mass_XT.topk(min(strongest, tokens), dim=-1).values.sum(dim=-1)
+    return torch.where(total_X > 0, top_X / total_X.clamp(min=1e-30), 0.0)

@@ -12,12 +12,13 @@ from ladm.method.reduction import Reduction, kept_column
 from ladm.settings.common import DType
 from ladm.settings.signals import CDS
 
-FORMAT = 5
-"""5: CDS with and without sigma, of plain and value-weighted PFS, copy share and sink mass of every layer are stored.
+FORMAT = 6
+"""6: where heads are stored, the same is stored of them as of layers. 5: CDS with and without sigma, of plain and value-weighted PFS, copy share and sink mass of every layer are stored.
 4: one CDS of every layer. The numbers are float32, in `scores.parquet` and in the digits of a unit's JSON. 3: float64.
 """
-READABLE_FORMATS = (3, 4, 5)
+READABLE_FORMATS = (3, 4, 5, 6)
 FORMAT_WITH_BOTH_FORMS = 5
+RECORDS_WITH_HEADS = ("heads", "forms")
 Signals = dict[str, dict[str, str]]
 MACHINE_FIELDS = ("model", "tokenizer", "versions")
 MANIFEST_FIELDS = ("settings", "layers", "score", "model", "data", "dtype")
@@ -37,6 +38,12 @@ class RunIdentity:
     def format(self) -> int:
         """The version of the run folder's files."""
         return int(self.content["format"])
+
+    @property
+    def is_as_written_now(self) -> bool:
+        """Would this version store the same columns?"""
+        has_heads = CDS in self.signals and self.record in RECORDS_WITH_HEADS
+        return self.format == FORMAT or (self.format == FORMAT_WITH_BOTH_FORMS and not has_heads)
 
     def with_format(self, number: int) -> RunIdentity:
         """The same identity as a run of another format would have it."""

@@ -146,9 +146,7 @@ def _column(run: Run, reduction: Reduction, ablation: Ablation) -> str:
     """The column of `scores.parquet` that holds what is reduced. Raises LadmError where it was not stored."""
     name = run.identity.cds_column(ablation, heads=reduction.heads is not None, focus=reduction.focus)
     if name not in columns_of(run.folder):
-        again = "this version of ladm"
-        if reduction.heads is not None:
-            again = "--record forms" if name.endswith("_no_std") else "--record heads"
+        again = "this version of ladm" if reduction.heads is None else "--record heads"
         raise LadmError(f"{run.folder} did not store {name}; score it again with {again}")
     return name
 

@@ -62,11 +62,11 @@ class ScoreSettings(MethodSettings):
         unset="all",
         changes_result=True,
     )
-    # Each choice includes the columns of `layers`; `forms` is large, and only a calibration needs it.
+    # Each choice includes the columns of `layers`. `forms` is that of `heads`, but for a form more beside an ablation.
     record: Recorded = setting(
         "layers",
-        "Recorded of a document beside its score: CDS by layer; also by head; also the focus at long range; or all "
-        "forms that ladm calibrate needs.",
+        "Recorded of a document beside its score: CDS, copy share and sink mass by layer; also by head; also the focus "
+        "at long range; or heads, and everything without sigma beside any ablation.",
         section=LAYERS,
         changes_result=True,
     )

@@ -48,11 +48,9 @@ class ForwardResult:
         kept = {
             kept_column(heads=False, second_form=k == 1, focus=focus): _cds(pfs_BLJN, self.grid, form)
             for focus, pfs_BLJN in _by_kind(self.pfs_BLJN, self.value_BLJN)
-            for k, form in enumerate(_forms_of_layers(self.ablation, self.record))
+            for k, form in enumerate(_forms(self.ablation, self.record))
         }
-        total_BL = self.pfs_BLJN.sum(dim=(-2, -1))
-        # Where nothing is paid to any span, nothing is copied: 0 and not NaN, which would cost the row its score.
-        kept["copy_share_per_layer"] = torch.where(total_BL > 0, self.copied_BL / total_BL, 0.0)
+        kept["copy_share_per_layer"] = _copy_share(self.copied_BL, self.pfs_BLJN)
         kept["sink_mass_per_layer"] = self.sink_mass_BL
         if self.record == "range":
             kept["range_per_layer"] = long_range_focus(self.pfs_BLJN, self.grid)
@@ -73,10 +71,10 @@ def layer_cds(
 
     `cds_per_layer` (B, L), beside an ablation of "none" the same without sigma, `cds_per_layer_no_std`; both also of
     the value-weighted PFS, `value_cds_per_layer` and `value_cds_per_layer_no_std`; `copy_share_per_layer`, the share
-    of the used PFS that falls on copy keys; `sink_mass_per_layer`. With record "heads" also `cds_per_head` and
-    `value_cds_per_head` (B, L H), each head's CDS from its own PFS, layer by layer; with "range" also
+    of the used PFS that falls on copy keys; `sink_mass_per_layer`. With record "heads" also the same of each head, from
+    its own attention, layer by layer: `..._per_head` in place of `..._per_layer` (B, L H); with "range" also
     `range_per_layer` (B, L), the median PFS of the used pairs at least half the document apart; with "forms" heads
-    too, and everything also without sigma. `low_memory`: see `measure_focus`.
+    too, and a form without sigma beside any ablation. `low_memory`: see `measure_focus`.
     """
     one = forward(observer, ids_BT, grid, ablation=ablation, backend=backend, record=record, low_memory=low_memory)
     return one.to_host(wait=True).finish()
@@ -146,14 +144,21 @@ class FocusMeasurement:
         self._layers["pfs_BLJN"].append(focus.pfs_BKJN.mean(dim=1))
         self._layers["value_BLJN"].append(focus.weighted_BKJN.mean(dim=1))
         self._layers["copied_BL"].append(focus.copied_BK.mean(dim=1))
-        key_mass_BT = far_key_mass(
+        mass_BHT = far_key_mass(
             view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l
         )
-        self._layers["sink_mass_BL"].append(sink_mass(key_mass_BT))
-        for kind, pfs in _by_kind(focus.pfs_BKJN, focus.weighted_BKJN) if by_head else ():
-            for k, form in enumerate(_forms_of_heads(self._ablation, self._record)):
-                name = kept_column(heads=True, second_form=k == 1, focus=kind)
-                self._heads.setdefault(name, []).append(_cds(pfs, grid, form))
+        self._layers["sink_mass_BL"].append(sink_mass(mass_BHT.mean(dim=1)))
+        if not by_head:
+            return
+        heads = {
+            kept_column(heads=True, second_form=k == 1, focus=kind): _cds(pfs_BHJN, grid, form)
+            for kind, pfs_BHJN in _by_kind(focus.pfs_BKJN, focus.weighted_BKJN)
+            for k, form in enumerate(_forms(self._ablation, self._record))
+        }
+        heads["copy_share_per_head"] = _copy_share(focus.copied_BK, focus.pfs_BKJN)
+        heads["sink_mass_per_head"] = sink_mass(mass_BHT)
+        for name, values_BH in heads.items():
+            self._heads.setdefault(name, []).append(values_BH)
 
     def result(self) -> ForwardResult:
         """What the visited layers have given."""
@@ -166,14 +171,16 @@ def _by_kind(plain: Tensor, value: Tensor) -> tuple[tuple[FocusKind, Tensor], ..
     return (("plain", plain), ("value", value))
 
 
-def _forms_of_layers(ablation: Ablation, record: str) -> tuple[Ablation, ...]:
+def _forms(ablation: Ablation, record: str) -> tuple[Ablation, ...]:
     # An ablation is one form on purpose: no-std is without sigma already, no-length belongs to no named score.
     return (ablation, "no-std") if ablation == "none" or record == "forms" else (ablation,)
 
 
-def _forms_of_heads(ablation: Ablation, record: str) -> tuple[Ablation, ...]:
-    # Heads are many times as many numbers as layers, so a second form is stored on request only.
-    return (ablation, "no-std") if record == "forms" else (ablation,)
+def _copy_share(copied: Tensor, pfs_JN: Tensor) -> Tensor:
+    """The part of the sum of PFS that falls on copy keys: (...) and (..., J, N) -> (...)."""
+    total = pfs_JN.sum(dim=(-2, -1))
+    # Where nothing is paid to any span, nothing is copied: 0 and not NaN, which would cost the row its score.
+    return torch.where(total > 0, copied / total, 0.0)
 
 
 def _cds(pfs: Tensor, grid: Grid, ablation: Ablation) -> Tensor:
