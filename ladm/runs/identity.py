@@ -13,8 +13,9 @@ from ladm.settings.common import DType
 from ladm.settings.signals import CDS
 
 FORMAT = 6
-"""6: where heads are stored, the same is stored of them as of layers. 5: CDS with and without sigma, of plain and value-weighted PFS, copy share and sink mass of every layer are stored.
-4: one CDS of every layer. The numbers are float32, in `scores.parquet` and in the digits of a unit's JSON. 3: float64.
+"""6: of heads, where they are stored, everything that is stored of layers. 5: CDS with and without sigma, of plain and
+value-weighted PFS, copy share and sink mass of every layer. 4: one CDS of every layer. The numbers are float32, in
+`scores.parquet` and in the digits of a unit's JSON. 3: float64.
 """
 READABLE_FORMATS = (3, 4, 5, 6)
 FORMAT_WITH_BOTH_FORMS = 5

@@ -144,9 +144,7 @@ class FocusMeasurement:
         self._layers["pfs_BLJN"].append(focus.pfs_BKJN.mean(dim=1))
         self._layers["value_BLJN"].append(focus.weighted_BKJN.mean(dim=1))
         self._layers["copied_BL"].append(focus.copied_BK.mean(dim=1))
-        mass_BHT = far_key_mass(
-            view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l
-        )
+        mass_BHT = far_key_mass(view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l)
         self._layers["sink_mass_BL"].append(sink_mass(mass_BHT.mean(dim=1)))
         if not by_head:
             return

@@ -183,9 +183,7 @@ def columns(bench: Bench) -> dict[str, Any]:
             )  # fmt: skip
             if sinks:
                 skipped = bench.grid.start(0) + bench.grid.l
-                mass_BHT = far_key_mass(
-                    view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=skipped
-                )
+                mass_BHT = far_key_mass(view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=skipped)
                 sink_mass(mass_BHT.mean(dim=1))
 
         return lambda: observer.observe(bench.ids, visit)
