@@ -1,4 +1,4 @@
-"""The map of modules beside the modules, and the length of the README. Links are checked in `test_cli.py`."""
+"""The map of modules beside the modules, the length of the README, and every link inside the pages."""
 
 from __future__ import annotations
 
@@ -19,3 +19,28 @@ def test_map_lists_every_module_once() -> None:
 
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_link_leads_to_a_file_and_a_heading_that_exist() -> None:
+    folders = ("docs", "examples", "ladm", "scripts", "configs", "tests")
+    pages = [*ROOT.glob("*.md"), *(page for name in folders for page in (ROOT / name).rglob("*.md"))]
+    assert len(pages) > 15
+    missing = []
+    for page in pages:
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, heading = link.partition("#")
+            if "://" in path or path.startswith("mailto:"):
+                continue
+            target = page if not path else (page.parent / path).resolve()
+            if not target.exists() or (heading and heading not in anchors(target)):
+                missing.append(f"{page.relative_to(ROOT)}: {link}")
+    assert not missing
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    names = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    return {f"{name}-{names[:k].count(name)}" if name in names[:k] else name for k, name in enumerate(names)}
