@@ -11,9 +11,10 @@
 #   2048-64    as 4096-128, but spans of 64: those of 128 leave nothing to score in 2,048 tokens
 #   4096-paper half 1, all kinds, spans of 16, the paper's variant
 #   2048-prolong  ProLong alone, of PROLONG_ROWS rows of each kind of half 1 and PROLONG_PAIRS pairs of segments of each
-# SIGNALS: what is computed of the rows (default: cds,text). LIMIT: seconds for all parts together; PART_LIMIT: for one
-# (default: none). For trying it out: DEVICE, DTYPE, PYTHON, DOCUMENTS (the first N of a half), other lengths as parts,
-# CALIBRATED (the one with both halves).
+# SIGNALS: what is computed of the rows (default: cds,text). MOST: at most that many rows of each kind, spread over the
+# packages (default: all). FEW=1: a few kinds and no single heads in every part. LIMIT: seconds for all parts together;
+# PART_LIMIT: for one (default: none). For trying it out: DEVICE, DTYPE, PYTHON, DOCUMENTS (the first N of a half), other
+# lengths as parts, CALIBRATED (the one with both halves).
 set -uo pipefail
 [ $# -ge 3 ] || { echo "usage: $0 DOCUMENTS.parquet MODEL-FOLDER OUT [PART...]" >&2; exit 2; }
 pack=$(realpath "$1") model=$(realpath "$2"); mkdir -p "$3"
@@ -42,12 +43,12 @@ for part in $parts; do
         "$calibrated") options+=(--record heads) which=() ;;
         *-paper) options+=(--variant paper) ;;
         *-*) which=(--half 1 --few) options+=(--span-tokens "${part##*-}") ;;
-        *) options+=(--record heads) ;;
+        *) if [ "${FEW-}" ]; then which+=(--few); else options+=(--record heads); fi ;;
     esac
     [ -e "$out/$part/scores.parquet" ] && { echo "== $part is finished"; continue; }
     echo "== $part, after $SECONDS s"
     limited "$python" scripts/bench/quality/rows.py make "$pack" --model "$model" --length "$length" "${which[@]}" \
-        ${DOCUMENTS:+--documents "$DOCUMENTS"} --output "$rows" &&
+        ${DOCUMENTS:+--documents "$DOCUMENTS"} ${MOST:+--most "$MOST"} --output "$rows" &&
     limited "$python" -m ladm score "$rows" --model "$model" --device "$device" --dtype "$dtype" "${options[@]}" \
         --output "$run" &&
     mkdir -p "$out/$part" && cp "$run/run.json" "$out/$part/" && cp "$run/scores.parquet" "$out/$part/.partial" &&
