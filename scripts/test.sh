@@ -28,6 +28,7 @@ ruff format --check .
 mypy ladm
 lint-imports
 python scripts/check_prose.py
-# A file at a time on each of up to four cores, each with one thread: the tests' own processes share them.
+# A file at a time on each of up to four cores, each with one thread: the tests' own processes share them. The order is
+# that of tests/conftest.py, which starts the files that take longest first.
 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
-    "${select[@]}" "$@"
+    --no-loadscope-reorder "${select[@]}" "$@"

@@ -27,6 +27,17 @@ GOLDEN = DATA / "golden"
 SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--device", "cpu", "--span-tokens", "16")
 
 
+LONGEST = """
+    engines experiment_pretraining stopping kernels front_door security ray torture survival job_resume
+""".split()
+"""Files of tests that take 20 s and more. One of them started last would leave all other cores idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def golden() -> dict[str, Any]:
     loaded = json.loads((GOLDEN / "released_cds.json").read_text())
