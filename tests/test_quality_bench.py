@@ -155,3 +155,12 @@ def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
             assert row["ProLong"] is not None
             assert row["robust"] == rows[parts[0], index]["robust"]
     assert "| released |" in (tmp_path / "report" / "quality.md").read_text()
+    # Fitted to one kind alone, from the same part; the heads are in every form.
+    one_kind = [sys.executable, QUALITY / "one_kind.py", tmp_path / "pack.parquet", tmp_path / "out" / name / parts[0]]
+    done = subprocess.run(
+        [*one_kind, "--model", talking, "--kind", "4 pieces"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    judged = {name: row["judged"] for name, row in json.loads(done.stdout.splitlines()[-1])["auc"].items()}
+    assert len(judged) == 4 + 4 + 1
+    assert all(low <= value <= high for value, low, high in judged.values())

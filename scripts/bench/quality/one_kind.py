@@ -1,0 +1,76 @@
+"""A finished part with both halves -> how well a score that is fitted to one kind of fault alone finds that kind.
+
+    python scripts/bench/quality/one_kind.py runs/quality/documents.parquet runs/quality/out/smollm2/4096 \
+        --model runs/quality/smollm2 --output scripts/bench/results/quality/one-kind.json
+
+A signed sum of logarithms (layers, heads) is fitted to intact rows and rows of KIND of the calibration half, by the fit
+of `ladm calibrate`, and judged on the other half. What it misses there, no weighting of these numbers will find.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from judged import Part, Rows
+from machine import facts, write_result
+
+from ladm.calibration.contrast import INTACT, SAME_PACKAGE
+from ladm.calibration.contrast_scores import CHOSEN_ON, JUDGED_ON
+from ladm.calibration.estimates import estimate_auc
+from ladm.calibration.signed_heads import LabelledRows, fit_signed_heads
+from ladm.method.reduction import Floats, log_cds
+
+SEED = 17
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.argument("packed", type=click.Path(path_type=Path, exists=True))
+@click.argument("part_folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--model", required=True, help="Folder of the model, for its tokenizer.")
+@click.option("--kind", default=SAME_PACKAGE, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path))
+def main(packed: Path, part_folder: Path, model: str, kind: str, output: Path | None) -> None:
+    length = int(part_folder.name.partition("-")[0])
+    part = Part.read(part_folder, Rows.make(packed, model, length=length, documents=None))
+    found = {name: judged(part, logs_BP, kind) for name, logs_BP in features(part).items()}
+    for name, row in found.items():
+        low, high = row["judged"][1:]
+        print(f"{name:40} fitted {row['fitted']:.3f}  other packages {row['judged'][0]:.3f} ({low:.3f} to {high:.3f})")
+    write_result(facts("cpu") | {"part": part_folder.name, "kind": kind, "auc": found}, output)
+
+
+def features(part: Part) -> dict[str, Floats]:
+    """What is weighted, by name: (B, P) each."""
+    of_layers = {f"layers, {form}": log_cds(values) for form, values in part.scores.cds.items()}
+    of_heads = {f"heads, {form}": log_cds(values) for form, values in part.scores.by_head.items()}
+    assert part.scores.copy_share is not None
+    assert part.scores.sink_mass is not None
+    everything = np.hstack([*of_layers.values(), part.scores.copy_share, part.scores.sink_mass])
+    return of_layers | of_heads | {"layers in every form, copy share and sink mass": everything}
+
+
+def judged(part: Part, logs_BP: Floats, kind: str) -> dict[str, Any]:
+    """AUC on packages that the fit held out in turn, and on the other half with its interval."""
+    scores = part.scores
+    known_B = (scores.halves == CHOSEN_ON) & np.isin(scores.kinds, (INTACT, kind))
+    rows = LabelledRows(
+        logs_BP=logs_BP[known_B], kinds_B=scores.kinds[known_B], clusters_B=scores.clusters[known_B], intact=INTACT
+    )
+    fit = fit_signed_heads(rows, seed=SEED)
+    wins = scores.wins(logs_BP @ fit.weights_P, (kind,), JUDGED_ON)
+    return {
+        "ridge": fit.ridge,
+        "fitted": round(fit.worst_auc, 4),
+        "judged": estimate_auc(wins, seed=SEED).rounded(),
+    }
+
+
+if __name__ == "__main__":
+    main()
