@@ -188,6 +188,30 @@ def test_signed_weights_have_no_other_layers(ladm: Run, kept: tuple[str, Path], 
     assert again.exit_code == 0, again.stderr
 
 
+def test_rows_are_scored_by_signed_heads_as_they_are_rescored(
+    ladm: Run, kept: tuple[str, Path], tmp_path: Path
+) -> None:
+    rows, run = kept
+    reduction = Reduction(how="signed", layers=(0, 1), heads=((0, 1), (1, 3)), weights=(1.0, -0.5))
+    profile = write_profile(tmp_path / "p.yaml", run, reduction)
+    assert ladm("rescore", run, "--profile", profile, "--output", tmp_path / "rescored").exit_code == 0
+    command = ("score", rows, "--model", GOLDEN, "--dtype", "float32", "--profile", profile)
+    result = ladm(*command, "--output", tmp_path / "direct")
+    assert result.exit_code == 0, result.output
+    assert "ablation none, signed over layers 0-1\n" in result.stderr
+    expected = {index: line["score"] for index, line in by_index(tmp_path / "rescored").items()}
+    found = {index: line["score"] for index, line in by_index(tmp_path / "direct").items()}
+    assert found == pytest.approx(expected, rel=1e-5)
+    again = ladm(*command, "--output", tmp_path / "direct")
+    assert (again.exit_code, "already finished" in again.output) == (0, True), again.output
+    result = ladm(*command, "--reduce", "mean", "--output", tmp_path / "other")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"ladm: --profile {profile} scores with --reduce signed, and --reduce mean was given; leave it out, or leave "
+        "the profile out\n",
+    )
+
+
 def test_forms_are_those_of_the_ablation_and_can_be_rescored(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = kept
     ladm("score", rows, *SMALL, "--record", "forms", "--output", tmp_path / "forms")

@@ -39,7 +39,7 @@ def _method(plan: Plan, rows: Rows) -> Iterator[str]:
     yield (
         f"method    {method.variant}, spans of {count_of(method.span_tokens, 'token')}, m {method.m}, "
         f"n {method.n}, n0 {n0}, d_afs {method.d_afs}, d_cds {method.d_cds}, ablation {method.ablation}, "
-        f"{s.reduce} over layers {spell_layers(plan.layers)}"
+        f"{plan.reduction.how} over layers {spell_layers(plan.layers)}"
     )
     if s.score is not None:
         made_of = "value-weighted, without sigma" if s.focus == "value" else "as published"

@@ -80,7 +80,8 @@ def _settings_of_profile(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
         bound["record"] = "heads"
     types = typing.get_type_hints(ScoreSettings)
     for name, value in bound.items():
-        if not fits(value, types[name]):
+        # A signed sum is no choice of --reduce, because its weights are in the profile alone.
+        if name != "reduce" and not fits(value, types[name]):
             raise UsageError(f"--profile {path}: {name}: {value!r} is not {describe(types[name])}")
         given = value if chosen.get(name) is None else chosen[name]
         if name == "layers":
@@ -91,7 +92,7 @@ def _settings_of_profile(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
                 f"--profile {path} scores with {flag(name)} {value}, and {flag(name)} {given} was given; "
                 "leave it out, or leave the profile out"
             )
-    return bound
+    return {name: value for name, value in bound.items() if fits(value, types[name])}
 
 
 def read_config(path: Path, kind: type = ScoreSettings) -> dict[str, Any]:
