@@ -313,6 +313,50 @@ def test_runs_that_were_not_made_alike_are_refused(ladm: Command, two: list[tupl
     )  # fmt: skip
 
 
+def test_rows_per_document_in_runs_with_and_without_windows(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    """Four windows of each of two books, and articles that no window is cut from; then a subset of both as rows."""
+    rows = topical_rows(golden, [512] * 8 + [480] * 3)
+    prepared = {"start_token": 0, "source": "books.jsonl"}
+    books = [row | prepared | {"document": k // 4, "chunked_index": str(k % 4)} for k, row in enumerate(rows[:8])]
+    articles = [row | prepared | {"document": k, "source": f"article-{k}.txt"} for k, row in enumerate(rows[8:])]
+    folders = [save_rows(books, "books"), save_rows(articles, "articles"), save_rows(rows[8:], "others")]
+    runs = [Path(f"{folder}-run") for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        assert ladm("score", folder, *SMALL, "--output", run).exit_code == 0
+    everything = ("--documents", "99", "--allow-small-pool", "--domain-key", "none")
+    for other in runs[1:]:
+        # The articles have a number of a document, or none.
+        found = selected(ladm, runs[0], other, *everything)
+        assert found["max_per_document"] == 2
+        assert [sum(k // 4 == book for k in found["positions"]) for book in (0, 1)] == [2, 2]
+        assert found["chosen"][1]["positions"] == [0, 1, 2]
+        # Rows that were selected are rows to score: the columns that only the books have are null in the articles.
+        again = tmp_path / "again"
+        assert ladm("score", tmp_path / "subset", *SMALL, "--output", again, "--overwrite").exit_code == 0
+        subset = tmp_path / "subset"
+        subset.rename(subset := tmp_path / other.name.partition("-")[0] / "subset")
+        # Document 0 of the books and document 0 of the articles are two documents.
+        found = selected(ladm, again, *everything, "--rows", subset, "--max-per-document", "2")
+        assert found["positions"] == list(range(7))
+
+
+def test_documents_are_named_by_numbers_or_texts(save_rows: Any) -> None:
+    from ladm.corpus.rows import open_rows
+    from ladm.selection.ranking import read_documents
+
+    names = {"texts": ["a", "b", "a", None, None], "numbers": [1, None, 1, 2, None]}
+    rows = [
+        open_rows(save_rows([{"input_ids": [1], "document": each} for each in column], kind))
+        for kind, column in names.items()
+    ]
+    found = read_documents(rows).tolist()
+    for part, expected in ((found[:5], [0, 1, 0, 3, 4]), (found[5:], [0, 1, 0, 3, 4])):
+        assert [part.index(number) for number in part] == expected
+    assert len(set(found)) == 4 + 4
+
+
 def test_copy_shares_over_different_layers_are_not_compared(
     ladm: Command, two: list[tuple[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from ladm.corpus.rows import Rows
 from ladm.selection.budget import Domains, DomainSelection
@@ -20,6 +21,10 @@ DOCUMENT_COLUMN = "document"
 _COLUMNS = (("positions", "i8"), ("num_tokens", "i8"), ("scores", "f8"))
 
 Ints = npt.NDArray[np.int64]
+
+_NO_DOCUMENT = -(1 << 63)
+_OF_PREPARE = {"source", "start_token"}
+"""Columns that `ladm prepare` writes beside it; a `source` of other rows may be anything."""
 
 
 def rank_by_domain(
@@ -61,15 +66,50 @@ def best_of_documents(documents: Ints, most: int) -> npt.NDArray[np.bool_]:
 
 
 def read_documents(data: Sequence[Rows]) -> Ints:
-    """The number of every row's document; documents of different data sets have different numbers: (T,)."""
+    """The number of every row's document: (T,). Documents of different data sets have different numbers.
+
+    A row that does not say which document it is of is one of its own, as in a subset of several data sets.
+    """
     parts: list[Ints] = []
     first = 0
     for rows in data:
-        numbers = [np.asarray(batch, dtype=np.int64) for batch in rows.column_batches(DOCUMENT_COLUMN)]
-        own = np.concatenate(numbers) + first
-        parts.append(own)
-        first = int(own.max()) + 1
+        keys = _document_keys(rows)
+        own = np.unique(keys, return_inverse=True)[1].astype(np.int64)
+        nameless = np.flatnonzero(keys == _NO_DOCUMENT)
+        own[nameless] = len(keys) + np.arange(len(nameless))
+        parts.append(own + first)
+        first += 2 * len(keys)
     return np.concatenate(parts)
+
+
+def _document_keys(rows: Rows) -> Ints:
+    """A number that the rows of a document have in common, and of which others have another; or _NO_DOCUMENT."""
+    names = rows.column_names
+    if DOCUMENT_COLUMN not in names:
+        return np.full(len(rows), _NO_DOCUMENT)
+    batches = rows.column_batches(DOCUMENT_COLUMN)
+    if not _OF_PREPARE <= set(names):
+        return np.concatenate([_keys(batch) for batch in batches])
+    # A subset of two data sets has the document 0 of either; what each was read from distinguishes them.
+    sources = rows.column_batches("source")
+    return np.concatenate([
+        _keys([value if value is None else (value, source) for value, source in zip(batch, beside, strict=True)])
+        for batch, beside in zip(batches, sources, strict=True)
+    ])  # fmt: skip
+
+
+def _keys(values: list[Any]) -> Ints:
+    return np.fromiter(map(_key, values), dtype=np.int64, count=len(values))
+
+
+def _key(value: Any) -> int:
+    """A whole number as it is, and a hash of anything else."""
+    if value is None:
+        return _NO_DOCUMENT
+    if type(value) is int and abs(value) < 1 << 63:
+        return value
+    # Shifted, because int64 has no room for the last bit.
+    return xxhash.xxh3_64_intdigest(repr(value).encode()) >> 1
 
 
 def _group_by_domain(

@@ -82,7 +82,8 @@ def _max_per_document(settings: SelectSettings, sources: Sequence[Source]) -> in
     """How many rows of a document may be chosen; None where rows do not say which document they are of."""
     columns = [set(source.rows.column_names) for source in sources]
     if settings.max_per_document is None:
-        has_windows = all({DOCUMENT_COLUMN, "chunked_index"} <= names for names in columns)
+        # In any of them: a corpus without windows beside one with windows is no reason to take more of a book.
+        has_windows = any({DOCUMENT_COLUMN, "chunked_index"} <= names for names in columns)
         return WINDOWS_PER_DOCUMENT if has_windows else None
     for source, names in zip(sources, columns, strict=True):
         if DOCUMENT_COLUMN not in names:
