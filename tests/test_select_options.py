@@ -373,6 +373,10 @@ def test_copy_shares_over_different_layers_are_not_compared(
         "rows, so that its values do not compare; leave it out, or select from each run alone\n",
     )
     assert ladm(*command[:-2], "--output", tmp_path / "without").exit_code == 0
+    # A band brings the copy share with it.
+    profile = write_profile(run, tmp_path / "p.yaml", {"score": (0.0, 0.0, 9.0), "copy_share": (0.0, 0.5, 1.0)})
+    by_band = ladm(*command[:-1], "profile", "--profile", profile, "--output", tmp_path / "none")
+    assert (by_band.exit_code, by_band.stderr) == (1, refused.stderr)
 
 
 def test_runs_need_the_same_signals_only_where_they_are_used(

@@ -18,6 +18,7 @@ from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, require_finished
 from ladm.runs.rows_of_run import rows_of_run
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
+from ladm.selection.guarding import resolve_guards
 from ladm.settings.layers import spell_layers
 from ladm.settings.selection import SelectSettings
 from ladm.storage.identity import differences
@@ -49,7 +50,11 @@ def open_sources(settings: SelectSettings) -> list[Source]:
     for run in runs:
         require_finished(run)
         require_known(run, columns_used(settings))
-    _require_alike(runs, columns_used(settings))
+    # A profile's band may bring the copy share with it, which no flag names.
+    columns = [*columns_used(settings), *(guard.column for guard in resolve_guards(settings, runs[0]))]
+    for run in runs:
+        require_known(run, columns)
+    _require_alike(runs, columns)
     sources: list[Source] = []
     first = 0
     for run, name in zip(runs, settings.rows or [None] * len(runs), strict=True):
