@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from conftest import read_lines, read_object
@@ -79,6 +80,29 @@ def test_rows_and_their_run_grow_by_documents_with_other_keys(
     assert grown == once
     assert read_object(run / "run.json")["data"] == read_object(tmp_path / "once/run.json")["data"]
     assert ladm("verify", run, "--deep").exit_code == 0
+
+
+def test_a_run_grows_by_the_first_documents_with_ids_of_their_own(
+    ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 3)
+    lines = [document | ({"id": f"book {k}"} if k > 6 else {}) for k, document in enumerate(documents({}))]
+    source = write_jsonl(tmp_path / "d.jsonl", lines)
+    rows, run, again = tmp_path / "rows", tmp_path / "run", tmp_path / "again"
+    prepare = ("prepare", source, "--tokenizer", talking, "--length", "256", "-o", rows)
+    flags = ("--model", talking, "--dtype", "float32", "--device", "cpu", "--span-tokens", "8", "--signals", "cds")
+    for more in (("--limit", "6"), ()):
+        for command in ((*prepare, *more), ("score", rows, *flags, "-o", run)):
+            result = ladm(*command)
+            assert result.exit_code == 0, result.output
+    assert ladm("score", rows, *flags, "-o", tmp_path / "once").exit_code == 0
+    grown, once = (pq.read_table(folder / "scores.parquet") for folder in (run, tmp_path / "once"))
+    assert grown.equals(once)
+    assert grown["id"].null_count == 7
+    assert ladm("rescore", run, "--reduce", "median", "-o", again).exit_code == 0
+    for folder in (run, again):
+        result = ladm("verify", folder)
+        assert result.exit_code == 0, result.output
 
 
 def test_a_run_of_an_older_version_is_still_that_of_its_rows(ladm: Command, talking: Path, tmp_path: Path) -> None:

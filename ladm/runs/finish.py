@@ -29,14 +29,18 @@ def finish(run: Run) -> None:
     """
     if run.is_finished:
         return
+    names: set[str] = set()
     with sorting(run.folder) as staged:
         # One pass over the units serves two files: scored rows go to `staged` while the errors are yielded.
-        write_whole(run.folder / ERRORS_FILE, _stage(run, staged))
-        write_sorted(run.folder, staged)
+        write_whole(run.folder / ERRORS_FILE, _stage(run, staged, names))
+        write_sorted(run.folder, staged, without=[name for name in NAME_COLUMNS if name not in names])
 
 
-def _stage(run: Run, staged: Path) -> Iterator[bytes]:
-    """Write the scored rows to `staged`, and yield the lines of the rows without a score."""
+def _stage(run: Run, staged: Path, names: set[str]) -> Iterator[bytes]:
+    """Write the scored rows to `staged`, and yield the lines of the rows without a score.
+
+    Adds to `names` those of NAME_COLUMNS that any scored row has: rows that a run is given later may have one more.
+    """
     writer: Staging | None = None
     with contextlib.ExitStack() as opened:
         for unit in run.units:
@@ -45,6 +49,7 @@ def _stage(run: Run, staged: Path) -> Iterator[bytes]:
             # The first scored row decides the columns; a run without any still gets a file with the fixed ones.
             if writer is None and (scored or unit.stop == run.num_rows):
                 writer = opened.enter_context(Staging(staged, staged_schema(_columns_of(scored))))
+            names.update(*(line.record.names for line in scored))
             if writer is not None:
                 writer.write_table(_staged_table(scored, writer.schema))
             yield from (line.text.encode() + b"\n" for line in lines if not isinstance(line.record, ScoredRow))
@@ -53,11 +58,9 @@ def _stage(run: Run, staged: Path) -> Iterator[bytes]:
 def _columns_of(scored: Sequence[StoredLine]) -> list[tuple[str, pa.DataType]]:
     """Name and type of the columns that name a document, and of the scorer's: a number, or one a layer or head."""
     columns: dict[str, Column] = {}
-    names: list[str] = []
     if scored and isinstance(scored[0].record, ScoredRow):
         columns = dict(scored[0].record.columns)
-        names = [name for name in NAME_COLUMNS if name in scored[0].record.names]
-    return [(name, pa.string()) for name in names] + [
+    return [(name, pa.string()) for name in NAME_COLUMNS] + [
         (name, pa.list_(pa.float32()) if isinstance(value, list) else pa.float32()) for name, value in columns.items()
     ]
 

@@ -11,7 +11,7 @@ import contextlib
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -133,9 +133,9 @@ class Staging:
             self._rows = self._bytes = 0
 
 
-def write_sorted(folder: Path, staged: Path) -> None:
-    """Write the rows of `staged` in order into both result files."""
-    schema = _result_schema(staged)
+def write_sorted(folder: Path, staged: Path, *, without: Collection[str] = ()) -> None:
+    """Write the rows of `staged` in order into both result files, some of its columns left out."""
+    schema = _result_schema(staged, without)
     with (
         # Contexts close in the reverse order: the Parquet file is in place before the sorted one, whose presence
         # completes the run.
@@ -225,14 +225,14 @@ def _result_batch(batch: pa.RecordBatch, rank: int, schema: pa.Schema) -> pa.Rec
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _result_schema(staged: Path) -> pa.Schema:
+def _result_schema(staged: Path, without: Collection[str]) -> pa.Schema:
     """The columns of `scores.parquet`; `meta` is JSON text, because its shape is the user's."""
     has_text = dict.fromkeys(("index_text", "chunk_text"), False)
     with pq.ParquetFile(arrow_path(staged), pre_buffer=False) as file:
         for batch in file.iter_batches(GROUP_ROWS, columns=list(has_text)):
             for name in has_text:
                 has_text[name] |= batch[name].null_count < len(batch)
-        hidden = {name for name, _ in [*_KEYS, *_SHOWN, _LINE, _SIZE]}
+        hidden = {name for name, _ in [*_KEYS, *_SHOWN, _LINE, _SIZE]} | set(without)
         columns = [field for field in file.schema_arrow if field.name not in hidden]
     return pa.schema(
         [

@@ -22,6 +22,7 @@ from ladm.runs.records import ScoredRow
 from ladm.runs.results import columns_of, read_scores, require_digest
 from ladm.runs.status import require_whole_if_rescored
 from ladm.runs.unigrams import counts_of_run
+from ladm.settings.common import NAME_COLUMNS
 from ladm.storage.digests import file_xxh3
 
 ROWS_AT_A_TIME = 10_000
@@ -153,6 +154,8 @@ def _is_line(line: bytes, row: dict[str, Any], narrow: set[str]) -> bool:
         with np.errstate(over="ignore"):
             found |= {name: np.asarray(found[name], dtype=np.float32).tolist() for name in narrow}
         shown = {key: value for key, value in row.items() if key != "position"}
+        # A run that was given more rows may have a name of those that the lines of its first rows lack.
+        found = {name: None for name in NAME_COLUMNS if name in shown} | found
         return bool(found == shown | {"meta": json.loads(row["meta"])})
     except (ValueError, KeyError, TypeError):
         return False
