@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from click.testing import Result
 from conftest import SMALL, read_lines, results
 
+from ladm.errors import LadmError
 from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
 
@@ -41,6 +44,27 @@ def test_a_greater_limit_scores_only_the_new_rows(ladm: Command, rows: str, tmp_
     assert results(run) == results(tmp_path / "fresh")
     assert Run.read(run).identity.data == Run.read(tmp_path / "fresh").identity.data
     assert ladm("verify", run).exit_code == 0
+
+
+def test_a_worker_that_starts_after_rows_were_added_reads_those_of_the_run(
+    ladm: Command, rows: str, save_rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ladm.corpus.rows import open_rows
+
+    every = list(open_rows(rows).select(np.arange(40)))
+    first = save_rows(every[:18], "growing")
+    workers: list[Any] = []
+
+    def start(*, worker: Any, **_: Any) -> Mock:
+        workers.append(worker)
+        return Mock(finish_run=Mock(side_effect=LadmError("the device was lost")))
+
+    monkeypatch.setattr("ladm.scoring.score.ScoringPass", start)
+    assert score(ladm, first, tmp_path / "run").stderr.endswith("ladm: the device was lost\n")
+    more = save_rows(every, "more")
+    shutil.rmtree(first)
+    Path(more).rename(first)
+    assert len(workers[0].open_rows()) == 18
 
 
 def test_what_does_not_grow(ladm: Command, rows: str, save_rows: Any, tmp_path: Path) -> None:

@@ -201,7 +201,8 @@ class _Command:
         return WorkerConfig(
             folder=run.folder.absolute(),
             rows=absolute_name(plan.settings.rows),
-            limit=plan.settings.limit,
+            # Not --limit: rows may be added to the data set before a worker that was lost is replaced.
+            limit=len(self.rows),
             rows_sample=self.rows.sample(),
             model=None if plan.signals == (TEXT,) else self._model_of(run),
             data=rows_fingerprint(self.rows, name=absolute_name(plan.settings.rows)),
