@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,24 @@ def test_an_added_signal_that_was_stopped_goes_on(ladm: Command, rows: str, smal
     assert json.loads(ladm("status", folder, "--json").stdout)["done"] == 1
     assert ladm(*command).exit_code == 0
     assert results(folder) == whole
+
+
+def test_another_form_of_an_added_signal_is_refused_without_a_way_to_lose_the_run(
+    ladm: Command, rows: str, small: Any, run: Path
+) -> None:
+    command = ("score", rows, *small, "--output", run, "--signals", "context-gain")
+    assert ladm(*command).exit_code == 0
+    folder, before = run / "signals" / "context-gain", files(run)
+    result = ladm(*command, "--context-gain", "blocks")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-2:] == [
+        f"ladm: {folder} was started with something else (--context-gain); give them as they were, or remove {folder} "
+        "to compute the signal again:",
+        '  signals.context-gain.scheme: "suffix" before, "blocks" now',
+    ]
+    assert files(run) == before
+    shutil.rmtree(folder)
+    assert ladm(*command, "--context-gain", "blocks").exit_code == 0
 
 
 def test_cds_cannot_be_added(ladm: Command, rows: str, small: Any, tmp_path: Path) -> None:

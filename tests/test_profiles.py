@@ -368,6 +368,13 @@ def test_rescore_faults_in_full(ladm: Run, kept: tuple[str, Path], tmp_path: Pat
         result = ladm("rescore", *arguments)
         assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
         assert not (tmp_path / "out" / "run.json").exists()
+    assert ladm("rescore", run, *out, "--reduce", "median").exit_code == 0
+    result = ladm("rescore", run, *out, "--reduce", "geometric")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (
+        1,
+        f"ladm: {tmp_path / 'out'} was started with something else (--reduce, --score, --layers, --reduce or "
+        "--profile); give them as they were, or another --output:",
+    )
 
 
 def test_rescoring_a_damaged_run(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:

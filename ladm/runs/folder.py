@@ -12,7 +12,7 @@ from pathlib import Path
 from ladm.errors import IncompleteError, LadmError, StorageError, UsageError
 from ladm.runs.flags import flag_of_field
 from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
-from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SHARED_UNIT_FILES, UNIT_FILES, UNITS
+from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SHARED_UNIT_FILES, SIGNALS, UNIT_FILES, UNITS
 from ladm.runs.lines import StoredLine, damaged_unit, encode_line, read_lines, read_records
 from ladm.runs.records import Record, ScoredRow
 from ladm.settings.pipeline import SCORES
@@ -71,16 +71,17 @@ class Run:
             raise damaged_file(path, "not a run's identity") from None
 
     @classmethod
-    def create_or_resume(cls, folder: Path, identity: RunIdentity) -> Run:
+    def create_or_resume(cls, folder: Path, identity: RunIdentity, *, remedy: str | None = None) -> Run:
         """Create the run, or resume the one that is there when its identity is the same.
 
         A finished run of an older format is opened as it is, because nothing will be written to it.
-        Raises LadmError with every field that differs, and for an unfinished run of an older format.
+        Raises LadmError with every field that differs, and for an unfinished run of an older format. `remedy`: what
+        helps against the former, where that is not what helps in `ladm score`.
         """
         require_own_or_empty(folder)
         with io_errors(folder, "create"):
             (folder / UNITS).mkdir(parents=True, exist_ok=True)
-        output = _output_folder(folder)
+        output = _output_folder(folder, remedy)
         if not output.is_started:
             output.start(identity.content)
             return cls.read(folder)
@@ -200,13 +201,18 @@ class Run:
         return sorted(lines, key=lambda line: line.record.position)
 
 
-def _output_folder(folder: Path) -> OutputFolder:
+def _output_folder(folder: Path, remedy: str | None = None) -> OutputFolder:
+    if remedy is None:
+        remedy = "give them as they were, another --output, or --overwrite to delete the run and start again"
+        # --overwrite would delete the run that the signal was added to.
+        if folder.parent.name == SIGNALS and (folder.parent.parent / IDENTITY_FILE).is_file():
+            remedy = f"give them as they were, or remove {folder} to compute the signal again"
     return OutputFolder(
         folder,
         record=IDENTITY_FILE,
         leftovers=LEFTOVERS.pattern,
         name_of_field=flag_of_field,
-        changed_remedy="give them as they were, another --output, or --overwrite to delete the run and start again",
+        changed_remedy=remedy,
     )
 
 

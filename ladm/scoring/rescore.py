@@ -63,7 +63,7 @@ def rescore(settings: RescoreSettings) -> ScoreResult:
         run.identity, reduction, ablation, source=str(run.folder), profile=settings.profile_path
     )
     with locked(output):
-        rescored = Run.create_or_resume(output, identity)
+        rescored = Run.create_or_resume(output, identity, remedy="give them as they were, or another --output")
         already_finished = rescored.is_finished
         try:
             with sorting(output) as staged:
