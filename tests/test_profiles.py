@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+import ladm as front
 from ladm.errors import LadmError, UsageError
 from ladm.method.grid import Method
 from ladm.method.reduction import Reduction, reduce_cds
@@ -283,13 +284,18 @@ def test_a_profile_of_another_model_or_method_is_refused(ladm: Run, kept: tuple[
     assert (result.exit_code, result.stderr) == (
         1, f"ladm: {tmp_path / 'other.yaml'} was calibrated for another model than the one of {run}\n",
     )  # fmt: skip
-    result = ladm("score", rows, "--model", GOLDEN, "--profile", tmp_path / "other.yaml", "--output", tmp_path / "a")
-    assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1] == (
-        f"ladm: {tmp_path / 'other.yaml'} was calibrated for another model: the files of {GOLDEN} have other SHA-256; "
+    message = (
+        f"{tmp_path / 'other.yaml'} was calibrated for another model: the files of {GOLDEN} have other SHA-256; "
         "calibrate this one: ladm calibrate"
     )
+    command = ("score", rows, "--model", GOLDEN, "--profile", tmp_path / "other.yaml", "--output", tmp_path / "a")
+    for more in ((), ("--dry-run",)):
+        result = ladm(*command, *more)
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, f"ladm: {message}")
     assert not (tmp_path / "a" / "run.json").exists()
+    with pytest.raises(LadmError) as caught:
+        front.Scorer(GOLDEN, profile=tmp_path / "other.yaml")
+    assert str(caught.value) == message
 
 
 def test_a_profile_with_another_digit_is_refused_unless_its_checksum_is_removed(

@@ -62,9 +62,11 @@ class Scorer:
         given = {"signals": CDS} | given | {"model": spell_path(model), "rows": "-", "output": "-"}
         wanted = score_settings(None if config is None else spell_path(config), given)
         with quiet_libraries():
+            from ladm.scoring.identity import require_model_of_profile
             from ladm.scoring.plan import make_plan
 
             plan = make_plan(wanted)
+            require_model_of_profile(plan)
             self._set(plan.make_scorer()(plan.hardware.devices[0]), plan.batch_rows())
 
     @classmethod

@@ -28,11 +28,7 @@ def identity_of(plan: Plan, rows: Rows, *, machine: dict[str, Any]) -> RunIdenti
     `machine` is `machine_identity` of the plan's model. Raises LadmError when the profile was made for another model.
     """
     hardware = plan.hardware
-    if plan.profile is not None and plan.profile.model["sha256"] != machine["model"]["sha256"]:
-        raise LadmError(
-            f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "
-            "SHA-256; calibrate this one: ladm calibrate"
-        )
+    _require_model_of_profile(plan, machine["model"]["sha256"])
     return identity_of_scores(
         method=plan.settings.method,
         record=plan.settings.record,
@@ -58,6 +54,20 @@ def identity_of(plan: Plan, rows: Rows, *, machine: dict[str, Any]) -> RunIdenti
             **({} if plan.profile is None else {"profile": str(Path(str(plan.settings.profile)).absolute())}),
         },
     )
+
+
+def require_model_of_profile(plan: Plan) -> None:
+    """Raise LadmError when the profile was made for another model. Reads the weights where there is a profile."""
+    if plan.profile is not None:
+        _require_model_of_profile(plan, model_identity(plan.facts.folder))
+
+
+def _require_model_of_profile(plan: Plan, sha256: dict[str, str]) -> None:
+    if plan.profile is not None and plan.profile.model["sha256"] != sha256:
+        raise LadmError(
+            f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "
+            "SHA-256; calibrate this one: ladm calibrate"
+        )
 
 
 def _how(plan: Plan, signal: str) -> dict[str, str]:
