@@ -109,6 +109,29 @@ def test_parquet_and_jsonl_hold_the_same_rows(ladm: Command, scored: tuple[str, 
     assert column.has_offset_index
 
 
+def test_class_labels_are_names_where_no_features_explain_them(
+    ladm: Command, golden: Any, tmp_path: Path, save_rows: Any
+) -> None:
+    from datasets import ClassLabel, Features, List, Value, load_dataset, load_from_disk
+
+    label = ClassLabel(names=["book", "web"])
+    features = Features(input_ids=List(Value("int32")), domain=label, kind=label)
+    kinds = [0, 1, None, 1]
+    rows = [{"input_ids": golden["input_ids"][k][:512], "domain": k % 2, "kind": kind} for k, kind in enumerate(kinds)]
+    folder, run = save_rows(rows, features=features), tmp_path / "run"
+    assert ladm("score", folder, "--model", GOLDEN, "--dtype", "float32", "--signals", "cds", "-o", run).exit_code == 0
+    command = ("select", run, "--documents", "4", "--domain-key", "domain")
+    for kind in ("arrow", "parquet", "jsonl", "npy"):
+        result = ladm(*command, "--format", kind, "-o", tmp_path / kind)
+        assert result.exit_code == 0, result.output
+    assert load_from_disk(str(tmp_path / "arrow"))["train"].features["kind"] == label
+    (lines,) = (tmp_path / "jsonl/data").iterdir()
+    parquet = load_dataset(str(tmp_path / "parquet"), split="train", cache_dir=str(tmp_path / "cache"))
+    for found in (read_lines(lines), parquet.to_list()):
+        assert [row["kind"] for row in found] == ["book", "web", None, "web"]
+    assert pq.read_table(tmp_path / "npy/rows.parquet")["domain"].to_pylist() == ["book", "web"] * 2
+
+
 def test_rows_are_written_together(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     """A batch of the file for each row would take kilobytes a row of whoever opens it."""
     import pyarrow as pa

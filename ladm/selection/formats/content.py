@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, one_line
 from ladm.runs.results import score_batches
 from ladm.selection.budget import Domains, Floats, Ints
@@ -82,14 +83,17 @@ class SubsetContent:
             name: datasets.Value(kinds[name]) for name in self._added_names
         }
 
-    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """All rows, a bounded number of tokens at a time; `columns` of the data set alone, or all of them."""
+    def tables(self, columns: list[str] | None = None, *, as_features: bool = False) -> Iterator[pa.Table]:
+        """All rows, a bounded number of tokens at a time; `columns` of the data set alone, or all of them.
+
+        A class label is the name of its class, or with `as_features` its number, which only `features` can explain.
+        """
         chosen = self.column_names if columns is None else columns
         names = self.names
         for start, stop in self.batches():
             # Without a column `datasets` has no rows either.
             own = self._stored(slice(start, stop), chosen) if chosen else {}
-            stored = {names[name]: own[name] for name in chosen}
+            stored = {names[name]: own[name] if as_features else self._named(name, own[name]) for name in chosen}
             yield pa.table(stored | self._added(slice(start, stop)))
 
     def token_batches(self) -> Iterator[npt.NDArray[Any]]:
@@ -104,6 +108,14 @@ class SubsetContent:
         # `datasets` gives each row as a piece of its own. Written like that, each would be a batch of the file, and
         # kilobytes of memory for whoever opens it.
         return table.combine_chunks()
+
+    def _named(self, column: str, values: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+        """The values of a column; of one of class labels the names of the classes."""
+        names = getattr(self.data.features[column], "names", None)
+        if names is None:
+            return values
+        found = (class_name(names, value) for value in values.to_pylist())
+        return pa.array((None if name is None else str(name) for name in found), pa.string())
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """First row, and the row after the last, of each table."""

@@ -105,7 +105,7 @@ def write_arrow(content: SubsetContent, folder: Path) -> None:
     whole = folder / "whole.arrow"
     features = datasets.Features(content.features())
     with whole.open("wb") as file, pa.ipc.new_stream(file, features.arrow_schema) as stream:
-        for table in content.tables():
+        for table in content.tables(as_features=True):
             stream.write_table(table.cast(features.arrow_schema))
     # Named by the content, because `datasets` would name it by chance, and the same command must write the same bytes.
     digest = xxhash.xxh3_64(content.positions.tobytes() + content.scores.tobytes()).hexdigest()
