@@ -175,6 +175,8 @@ def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_p
     model = write_profile(run, tmp_path / "model.yaml", band, model={"type": "llama", "sha256": {"a": "b"}})
     bare = write_profile(run, tmp_path / "bare.yaml", {})
     whole = write_profile(run, tmp_path / "whole.yaml", band)
+    method = replace(Run.read(run).identity.method, span_tokens=32)
+    spans = write_profile(run, tmp_path / "spans.yaml", band | {"robust": (0.0, 1.0, 2.0)}, method=method)
     for flags, code, message in (
         ((), 2, "--within profile needs --profile, because RUN was not scored with one"),
         (("--profile", bare), 2, f"--profile {bare} has no band; ladm calibrate of this version writes one"),
@@ -183,6 +185,9 @@ def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_p
         (("--profile", other), 1,
          f"the band of {other} is for the score of that profile, which {run} does not have; rescore first: ladm "
          f"rescore {run} --score {other} -o RUN2"),
+        *((("--profile", spans, "--by", column), 1,
+           f"{spans} was calibrated with --span-tokens 32, and {run} was scored with 16, so that its band of {column} "
+           "is of another scale") for column in ("score", "robust")),
         (("--profile", whole, "--by", "score + 1"), 2,
          "--within profile needs --by to be a column, and score + 1 is an expression; give COLUMN:profile"),
         (("--profile", whole, "--by", "length"), 2,
@@ -190,6 +195,22 @@ def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_p
     ):  # fmt: skip
         result = ladm("select", run, "--top", "9%", "--output", tmp_path / "none", "--within", "profile", *flags)
         assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
+
+
+def test_the_median_of_an_ablation_has_no_band(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    rows, run = scored
+    profile = write_profile(run, tmp_path / "p.yaml", {"median": (0.0, 0.0, 9.0), "robust": (0.0, 0.0, 9.0)})
+    other = tmp_path / "no-std"
+    assert ladm("score", rows, *SMALL, "--ablation", "no-std", "--output", other).exit_code == 0
+    command = ("--top", "9%", "--within", "profile", "--profile", profile, "--dry-run", "--by")
+    assert ladm("select", run, *command, "median").exit_code == 0
+    assert ladm("select", other, *command, "robust").exit_code == 0
+    result = ladm("select", other, *command, "median")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"ladm: {profile} was calibrated with --ablation none, and {other} was scored with no-std, so that its band of "
+        "median is of another scale\n",
+    )
 
 
 def test_a_sample_is_drawn_in_proportion() -> None:

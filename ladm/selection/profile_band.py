@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from ladm.errors import LadmError, UsageError
 from ladm.runs.folder import Run
+from ladm.settings.fields import flag
 from ladm.settings.guards import Band
-from ladm.settings.profiles import read_profile
+from ladm.settings.named_scores import NAMED_SCORES
+from ladm.settings.profiles import Profile, read_profile
+
+_SCORES = ("score", *NAMED_SCORES, "median")
+"""Columns made of CDS, whose scale the spans decide."""
 
 
 def band_for(run: Run, path: str, *, ranked_by: str) -> Band:
     """The band of a profile for a run.
 
     Raises UsageError for a file that is no profile or has no band, and LadmError for a profile of another model, and
-    where documents are ranked by `score` and the run's is not the profile's.
+    where documents are ranked by `score` and the run's is not the profile's, or by a score of another method.
     """
     profile = read_profile(path)
     if not profile.band:
@@ -26,4 +31,21 @@ def band_for(run: Run, path: str, *, ranked_by: str) -> Band:
             f"the band of {path} is for the score of that profile, which {run.folder} does not have; rescore first: "
             f"ladm rescore {run.folder} --score {path} -o RUN2"
         )
+    if ranked_by in _SCORES:
+        _require_same_method(run, profile, path, ranked_by)
     return profile.band
+
+
+def _require_same_method(run: Run, profile: Profile, path: str, ranked_by: str) -> None:
+    had_values, wanted = run.identity.method.as_dict(), profile.method.as_dict()
+    # That of a profile says which of two stored forms its own score is made of. The contrast set itself is scored
+    # without an ablation, and of the other columns only the median takes the run's own.
+    del wanted["ablation"]
+    if ranked_by == "median":
+        wanted["ablation"] = "none"
+    for name, value in wanted.items():
+        if had_values[name] != value:
+            raise LadmError(
+                f"{path} was calibrated with {flag(name)} {value}, and {run.folder} was scored with "
+                f"{had_values[name]}, so that its band of {ranked_by} is of another scale"
+            )
