@@ -46,6 +46,20 @@ def test_a_greater_limit_scores_only_the_new_rows(ladm: Command, rows: str, tmp_
     assert ladm("verify", run).exit_code == 0
 
 
+def test_a_run_that_grows_by_rows_of_another_place_is_selected_from_without_naming_it(
+    ladm: Command, rows: str, save_rows: Any, tmp_path: Path
+) -> None:
+    from ladm.corpus.rows import open_rows
+
+    run, first = tmp_path / "run", save_rows(list(open_rows(rows).select(np.arange(18))), "first")
+    assert score(ladm, first, run).exit_code == 0
+    assert score(ladm, rows, run).exit_code == 0
+    result = ladm("select", run, "--documents", 30, "-o", tmp_path / "subset")
+    assert result.exit_code == 0, result.output
+    result = ladm("verify", run, "--deep")
+    assert result.exit_code == 0, result.output
+
+
 def test_a_worker_that_starts_after_rows_were_added_reads_those_of_the_run(
     ladm: Command, rows: str, save_rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,7 +63,9 @@ def _grow(run: Run, wanted: RunIdentity) -> Run:
         if last.stop - last.start < run.unit_rows and run.sealed_path(last).exists():
             run.sealed_path(last).replace(run.open_path(last))
             sync_folder(run.open_path(last).parent)
-        about = run.identity.about | {"rows_content": wanted.rows_content}
+        # The rows may be another data set than the one that the run was started with, which lacks those behind its own.
+        now = {name: wanted.about[name] for name in ("rows", "rows_content") if name in wanted.about}
+        about = run.identity.about | now
         grown = run.identity.content | {"data": wanted.data, "about": about}
         write_whole(run.folder / IDENTITY_FILE, [json_with_checksum(grown)])
     return Run.read(run.folder)
