@@ -58,6 +58,21 @@ def test_stored_and_derived_columns(run: Run) -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize("ablation", ["no-std", "no-length"])
+def test_a_score_with_sigma_is_no_column_of_an_ablation(ladm: Any, run: Run, tmp_path: Path, ablation: str) -> None:
+    command = ("score", run.identity.rows_name, *SMALL, "--signals", "cds", "--ablation", ablation)
+    for record in ("layers", "forms"):
+        assert ladm(*command, "--record", record, "--output", tmp_path / record).exit_code == 0
+        ablated = Run.read(tmp_path / record)
+        assert "released" not in column_names(ablated)
+    # What has no sigma in either run is the same column.
+    expected, found = (
+        dict(zip(table["position"].to_pylist(), table["robust"].to_pylist(), strict=True))
+        for table in (read_columns(run, ["robust"]), read_columns(ablated, ["robust"]))
+    )
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_copy_share_counts_the_layers_after_the_last_sink_layer(run: Run) -> None:
     path = run.folder / "scores.parquet"
     table = pq.read_table(path)

@@ -169,7 +169,8 @@ def _scores(run: Run) -> Iterator[tuple[str, str, str, int]]:
     """Name, column, reduction and place of the first layer that counts, of the scores that any run of CDS has."""
     method, layers = run.identity.method, run.identity.layers
     for name, score in NAMED_SCORES.items():
-        if score.variant in (None, method.variant):
+        # A second form, where a run has one, is that without sigma, whatever the first is.
+        if score.variant in (None, method.variant) and score.form in (method.ablation, "no-std"):
             first = len(layers) - len(score.layers_of(layers))
             yield name, run.identity.cds_column(score.form, heads=False, focus=score.focus), "mean", first
     yield "median", run.identity.cds_column(method.ablation, heads=False), "median", 0
