@@ -132,6 +132,22 @@ def test_class_labels_are_names_where_no_features_explain_them(
     assert pq.read_table(tmp_path / "npy/rows.parquet")["domain"].to_pylist() == ["book", "web"] * 2
 
 
+@pytest.mark.parametrize(
+    "index", [[5, None, 7], [[1, 2], [3], None], [True, False, True], [1.0, 2.5, 3.0], ["a", None, "b"]], ids=str
+)
+def test_an_index_of_any_type_names_a_row_as_in_the_results(
+    ladm: Command, golden: Any, save_rows: Any, tmp_path: Path, index: list[Any]
+) -> None:
+    rows = [{"input_ids": golden["input_ids"][k][:512], "index": each} for k, each in enumerate(index)]
+    folder, run = save_rows(rows), tmp_path / "run"
+    assert ladm("score", folder, "--model", GOLDEN, "--dtype", "float32", "--signals", "cds", "-o", run).exit_code == 0
+    result = ladm("select", run, "--documents", "3", "--domain-key", "none", "--format", "npy", "-o", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    found = pq.read_table(tmp_path / "s/rows.parquet")["id"].to_pylist()
+    scored = pq.read_table(run / "scores.parquet", columns=["position", "index"]).sort_by("position")
+    assert found == [str(each) for each in scored["index"].to_pylist()]
+
+
 def test_rows_are_written_together(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     """A batch of the file for each row would take kilobytes a row of whoever opens it."""
     import pyarrow as pa

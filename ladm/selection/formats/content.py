@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, one_line
@@ -146,10 +147,17 @@ class SubsetContent:
 
     def _labels(self, part: slice) -> pa.Array:
         """The index of each row as text, which names it in the results of a run too."""
-        positions = self.positions[part]
+        positions = pa.array(map(str, self.positions[part].tolist()), pa.string())
         if "index" not in self.column_names:
-            return pa.array(map(str, positions.tolist()), pa.string())
-        return self._stored(part, ["index"])["index"].combine_chunks().cast(pa.string())
+            return positions
+        index = self._stored(part, ["index"])["index"]
+        if pa.types.is_integer(index.type) or pa.types.is_string(index.type):
+            text = index.cast(pa.string())
+        else:
+            # As Python spells it, like the results: Arrow has another text for 1.0 and True, and none for a list.
+            found = (None if value is None else str(value) for value in index.to_pylist())
+            text = pa.chunked_array([pa.array(found, pa.string())])
+        return pc.coalesce(text.combine_chunks(), positions)
 
 
 def subset_content(sources: Sequence[Source], domains: Domains, *, keep_all: bool, by_score: bool) -> SubsetContent:
