@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+import zstandard
 from click.testing import Result
 from conftest import GOLDEN, SMALL, topical_rows
 from test_damage import tokenizer_folder
@@ -54,6 +55,25 @@ def test_a_file_that_unpacks_to_one_endless_document_is_one_bad_file(
     refused = ladm("prepare", bomb, *words, "--max-bad-files", "0", "--output", tmp_path / "none")
     assert refused.exit_code == 74
     assert str(bomb) in refused.stderr
+
+
+def test_a_zst_file_is_unpacked_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten kilobytes of Zstandard may stand for 300 MiB."""
+    bomb = tmp_path / "bomb.jsonl.zst"
+    with bomb.open("wb") as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as writer:
+        for _ in range(300):
+            writer.write(b" " * (1 << 20))
+    unpack, sizes = packed._ZstdReader._decompress, list[int]()
+
+    def measured(self: Any, chunk: bytes) -> bytes:
+        part = unpack(self, chunk)
+        sizes.append(len(part))
+        return part
+
+    monkeypatch.setattr(packed._ZstdReader, "_decompress", measured)
+    with packed.open_unpacked(str(bomb)) as file:
+        assert sum(len(part) for part in iter(lambda: file.read(1 << 20), b"")) == sum(sizes) == 300 << 20
+    assert max(sizes) <= packed.MOST_DOCUMENT_BYTES
 
 
 @pytest.mark.parametrize("shard", ["../evil.safetensors", "sub/evil.safetensors", "/absolute/evil.safetensors", "gone"])

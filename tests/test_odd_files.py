@@ -22,6 +22,8 @@ Command = Callable[..., Result]
 TWO = b"".join(json.dumps(long_document(k)).encode() + b"\n" for k in range(2))
 ARRAY = json.dumps([long_document(0), long_document(1)]).encode()
 PRETTY = json.dumps(long_document(0), indent=1).encode()
+SKIPPED = b"\x50\x2a\x4d\x18\x04\0\0\0size"
+"""A frame without content, as pzstd writes one in front of every other."""
 SEVERAL_LINES = "it is one JSON value over several lines or an array, not an object a line; make it JSONL: jq -c "
 
 
@@ -36,6 +38,8 @@ SEVERAL_LINES = "it is one JSON value over several lines or an array, not an obj
         ("packed.jsonl", gzip.compress(TWO)),
         ("other.jsonl.gz", zstandard.compress(TWO)),
         ("two frames.jsonl.gz", gzip.compress(TWO[:700]) + gzip.compress(TWO[700:])),
+        ("pzstd.jsonl.zst", b"".join(SKIPPED + zstandard.compress(part) for part in (TWO[:700], TWO[700:]))),
+        ("last frame.jsonl.zst", zstandard.compress(TWO) + SKIPPED),
         ("empty lines.ndjson", b"\n \n" + TWO + b"\n\n"),
         ("no newline.json", TWO.rstrip()),
     ],

@@ -17,6 +17,10 @@ MOST_DOCUMENT_BYTES = 1 << 28
 """A kilobyte of gzip may stand for a megabyte, and a megabyte of it for a line without an end."""
 _MAGIC = {"gz": b"\x1f\x8b", "zst": b"\x28\xb5\x2f\xfd", "bz2": b"BZh", "xz": b"\xfd7zXZ\x00"}
 _MAGIC_BYTES = 6
+_SKIPPED_ZSTD = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
+"""A frame without content, with which pzstd begins its files."""
+_ZSTD_CHUNK = 1 << 13
+"""A block of 128 KiB may take four bytes, so that no chunk unpacks to more than a document may have."""
 _LARGEST_WINDOW = 2**31
 """What `zstd --long=31` needs; the library refuses more than 128 MiB unless it is allowed to."""
 
@@ -77,6 +81,8 @@ def unpacked(stream: Any) -> BinaryIO:
 
 
 def _packing(first_bytes: bytes) -> str | None:
+    if first_bytes.startswith(_SKIPPED_ZSTD):
+        return "zst"
     return next((name for name, magic in _MAGIC.items() if first_bytes.startswith(magic)), None)
 
 
@@ -85,7 +91,7 @@ class _ZstdReader(io.RawIOBase):
 
     def __init__(self, packed: Any) -> None:
         self._packed = packed
-        self._unpacked = b""
+        self._unpacked = memoryview(b"")
         self._frame: Any = None
         """The decompressor of the unfinished frame; None between two frames."""
         self._rest = b""
@@ -95,13 +101,14 @@ class _ZstdReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._unpacked:
-            chunk = self._rest or self._packed.read(_CHUNK)
+            chunk = self._rest or self._packed.read(_ZSTD_CHUNK)
             self._rest = b""
             if not chunk:
                 if self._frame is not None:
                     raise EOFError("the file ends in the middle of a Zstandard frame")
                 return 0
-            self._unpacked = self._decompress(chunk)
+            # A view, because bytes would be copied again for each part of them that is taken.
+            self._unpacked = memoryview(self._decompress(chunk))
         count = min(len(buffer), len(self._unpacked))
         buffer[:count] = self._unpacked[:count]
         self._unpacked = self._unpacked[count:]
