@@ -149,3 +149,22 @@ def test_a_signal_of_fewer_rows_stops_only_what_needs_it_and_grows(
     assert read_columns(Run.read(run / "signals" / "longattn"), ["longattn_v"]) == read_columns(
         Run.read(fresh), ["longattn_v"]
     )
+
+
+def test_rows_whose_meta_has_more_keys_since_are_still_inspected(ladm: Command, save_rows: Any, tmp_path: Path) -> None:
+    """`ladm prepare` gives all rows the keys of the meta of those that it adds, null where a row has none."""
+    ids = [[(k * k * (3 + row) + 7 * k + row) % 500 for k in range(512)] for row in range(4)]
+    old = [{"input_ids": each, "meta": {"pile_set_name": "A"}} for each in ids]
+    new = [row | {"meta": row["meta"] | {"year": None}} for row in old[:2]]
+    new += [row | {"meta": row["meta"] | {"year": 1999}} for row in old[2:]]
+    run = tmp_path / "run"
+    assert score(ladm, save_rows(old[:2]), run).exit_code == 0
+    shutil.rmtree(tmp_path / "rows")
+    rows = save_rows(new)
+    before = ladm("inspect", run, "--top", "2")
+    assert before.exit_code == 0, before.output
+    assert score(ladm, rows, run).exit_code == 0
+    shutil.rmtree(run / "inspected")
+    after = ladm("inspect", run, "--top", "4")
+    assert after.exit_code == 0, after.output
+    assert len(list((run / "inspected").iterdir())) == 4

@@ -54,7 +54,7 @@ class RowDigests:
         self._rows.update(_json([carried.get(column) for column in self._columns]))
         own = dict(carried)
         if own.get(META) is not None:
-            own[META] = [_own_keys(value) for value in own[META]]
+            own[META] = [own_keys(value) for value in own[META]]
         self._content.update(_json([own.get(column) for column in self._columns]))
         for part in _bytes_of_ids(ids):
             self._rows.update(part)
@@ -73,7 +73,7 @@ def _json(values: list[Any]) -> bytes:
     return json.dumps(values, sort_keys=True, default=str).encode()
 
 
-def _own_keys(meta: Any) -> Any:
+def own_keys(meta: Any) -> Any:
     """The meta of one row without nulls; JSON text, as rows have it whose documents agree on no type, is parsed."""
     if isinstance(meta, str):
         try:

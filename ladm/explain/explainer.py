@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ladm.corpus.row_identity import own_keys
 from ladm.corpus.rows import Row, token_ids
 from ladm.corpus.tokenization import spell
 from ladm.errors import LadmError, RowError, is_out_of_memory
@@ -71,7 +72,9 @@ class Explainer:
             ids = token_ids(row, vocab_size=self.vocab_size)
         except RowError as error:
             raise LadmError(f"row {row.position} of {source}: {error}") from None
-        if (row.index, row.meta, len(ids)) != (document.index, json.loads(document.meta), document.num_tokens):
+        # Without nulls: rows that were added later may have given all rows the keys of their meta.
+        here = (row.index, own_keys(row.meta), len(ids))
+        if here != (document.index, own_keys(json.loads(document.meta)), document.num_tokens):
             raise LadmError(f"{source} are not the rows of the run: row {row.position} is another document")
         grid = self.method.grid(len(ids))
         found = self._decompose(torch.from_numpy(ids).unsqueeze(0), grid, row.position)
