@@ -20,9 +20,10 @@ from test_calibration import own_packages
 from ladm.calibration.contrast import INTACT, contrast_set
 from ladm.calibration.estimates import auc
 from ladm.calibration.packages import split_by_package
-from ladm.calibration.sample import _included, packages_of
+from ladm.calibration.sample import _included, packages_of, sample_documents
 from ladm.corpus.rows import open_rows
 from ladm.errors import UsageError
+from ladm.modeling.facts import model_facts
 from ladm.settings.common import DOMAIN_KEY
 from ladm.settings.profiles import read_profile
 
@@ -97,6 +98,29 @@ def test_domains_of_a_sample_are_those_of_select(tmp_path: Path) -> None:
     assert packages_of(open_rows(str(tmp_path / "plain")), None, otherwise=DOMAIN_KEY) == ["books"]
     Dataset.from_dict({"input_ids": [[1, 2]]}).save_to_disk(str(tmp_path / "none"))
     assert packages_of(open_rows(str(tmp_path / "none")), None, otherwise=DOMAIN_KEY) == [None]
+
+
+def test_windows_of_a_document_are_one_group(tmp_path: Path) -> None:
+    """`ladm prepare` counts rows in `index`; published rows repeat the index in all parts of a book."""
+    from datasets import Dataset
+
+    rows = {
+        "input_ids": [[k, 1, 2, 3] for k in range(6)], "meta": [{"pile_set_name": "books"}] * 6,
+        "index": list(range(6)), "chunked_index": [0, 1, 0, 1, 2, 0], "document": [0, 0, 3, 3, 3, 7],
+    }  # fmt: skip
+    published = {name: rows[name] for name in ("input_ids", "meta", "chunked_index")} | {"index": rows["document"]}
+    others = rows | {"document": ["a text"] * 6}
+    for name, columns, groups in (
+        ("prepared", rows, ["0", "0", "3", "3", "3", "7"]),
+        ("published", published, ["0", "0", "3", "3", "3", "7"]),
+        ("others", others, list("012345")),
+    ):
+        Dataset.from_dict(columns).save_to_disk(str(tmp_path / name))
+        found = sample_documents(
+            open_rows(str(tmp_path / name)), facts=model_facts(str(GOLDEN)), documents=6, seed=0,
+            domain_key=DOMAIN_KEY, min_documents=1,
+        )  # fmt: skip
+        assert found.groups == groups, name
 
 
 def test_error_messages_of_calibrate(ladm: Command, rows: str, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from ladm.calibration.contrast import MIN_DOCUMENTS
 from ladm.corpus.row import commonest
-from ladm.corpus.rows import Ids, Rows, token_ids
+from ladm.corpus.rows import Ids, Row, Rows, token_ids
 from ladm.errors import LadmError, RowError, UsageError
 from ladm.modeling.facts import ModelFacts
+from ladm.selection.ranking import DOCUMENT_COLUMN
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
 
 
@@ -92,7 +93,7 @@ def sample_documents(
         if len(drawn) < documents:
             (row,) = rows.read(position, position + 1)
             with contextlib.suppress(RowError):
-                drawn[position] = token_ids(row, vocab_size=facts.vocab_size)[:length], str(row.index)
+                drawn[position] = token_ids(row, vocab_size=facts.vocab_size)[:length], _document_of(rows, row)
     if len(drawn) < min_documents:
         raise LadmError(
             f"{rows.name}: {len(drawn)} documents of {length:,} tokens, and at least {min_documents} are needed"
@@ -107,6 +108,19 @@ def sample_documents(
         packages=[package_of[p] or f"document {group}" for p, group in zip(positions, groups, strict=True)],
         length_tokens=length,
     )
+
+
+def _document_of(rows: Rows, row: Row) -> str:
+    """The name of the document that a row is of: its index, which published rows repeat in all parts of a book.
+
+    Where `ladm prepare` cut windows, an index counts rows, and a column of its own counts the documents.
+    """
+    if {DOCUMENT_COLUMN, "chunked_index"} <= set(rows.column_names):
+        (number,) = rows.column(DOCUMENT_COLUMN, row.position, row.position + 1)
+        # Somebody else's column of that name may hold anything.
+        if isinstance(number, int):
+            return str(number)
+    return str(row.index)
 
 
 @dataclass(frozen=True, kw_only=True)
