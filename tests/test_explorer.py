@@ -354,6 +354,9 @@ def test_histograms_of_awkward_columns() -> None:
     assert spread.edges == [1, 10, 100, 1000, 10_000]
     assert spread.documents_DB.tolist() == [[1, 1, 1, 1]]
     assert spread.tokens_DB.tolist() == [[1, 2, 3, 4]]
+    # Different numbers, and on the page, which has six digits of them, the same.
+    close = histogram([0.12345671, 0.12345672, 0.12345673, np.nan])
+    assert (close.documents_DB.sum(), close.tokens_DB.sum(), len(close.edges)) == (3, 6, 5)
     infinite = histogram([np.inf, -np.inf, 0.0, 1.0])
     assert infinite.documents_DB.tolist() == [[2, 0, 0, 2]]
 

@@ -104,7 +104,8 @@ def _edges(values_N: Floats, bins: int) -> tuple[Floats | None, bool]:
         return None, False
     # Few documents have no tails: every value is at its own place.
     tails = TAILS if len(sample) > 1 / TAILS else 0.0
-    low, high = (float(x) for x in np.quantile(sample, (tails, 1 - tails)))
+    # In as few digits as the page has: values that are equal there would else leave no bin between two edges.
+    low, high = (rounded(float(x)) for x in np.quantile(sample, (tails, 1 - tails)))
     if low == high:
         margin = abs(low) / 2 or 1.0
         low, high = low - margin, high + margin
