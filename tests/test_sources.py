@@ -56,6 +56,19 @@ def test_standard_input_again(piped: Callable[..., Result], tmp_path: Path) -> N
     assert (other.exit_code, other.stderr.splitlines()[-1].startswith("  sources: ")) == (1, True)
 
 
+def test_no_line_of_standard_input_is_lost_while_its_keys_are_looked_for(
+    piped: Callable[..., Result], tmp_path: Path
+) -> None:
+    """The first 1,000 lines can be read again, and the first one with an id may be among the last of them."""
+    lines = [b"no object\n"] * 20 + [b'{"text": "short", "meta": {}}\n'] * 978
+    first = [json.dumps(long_document(k) | {"doi": f"d{k}"}).encode() + b"\n" for k in range(8)]
+    result = piped(b"".join(lines + first), "--id-key", "doi", "--domain", "x")
+    assert result.exit_code == 0, result.output
+    assert [row["id"] for row in rows_of(tmp_path / "rows")] == [f"d{k}" for k in range(8)]
+    none = piped(b"".join([*lines, lines[-1] * 20, *first]), "--id-key", "doi", "--domain", "x", output="none")
+    assert (none.exit_code, "none of the first 980 documents has doi" in none.stderr) == (1, True)
+
+
 def test_faults_of_standard_input(piped: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": ["a"]}), buffer)

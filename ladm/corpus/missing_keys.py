@@ -31,7 +31,10 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
     id_found = settings.id_key == PrepareSettings.id_key
     keys: dict[str, None] = {}
     seen = 0
-    for fields in islice(_objects(settings, sources), DOCUMENTS_TRIED):
+    # Lines that are no object count too: of standard input no more than the first 1,000 lines can be read again.
+    for fields in islice(_fields(settings, sources), DOCUMENTS_TRIED):
+        if fields is None:
+            continue
         seen += 1
         keys |= dict.fromkeys(keys_of(fields))
         text_found = text_found or value_at(fields, settings.text_key) is not None
@@ -56,7 +59,7 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
     raise LadmError(f"{which} {negation}{settings.id_key}; the keys are {there_are}: give --id-key one of them")
 
 
-def _objects(settings: PrepareSettings, sources: list[Source]) -> Iterator[dict[str, Any]]:
+def _fields(settings: PrepareSettings, sources: list[Source]) -> Iterator[dict[str, Any] | None]:
     for source in sources:
         documents = read_documents(source, text_key=settings.text_key)
         while True:
@@ -67,8 +70,7 @@ def _objects(settings: PrepareSettings, sources: list[Source]) -> Iterator[dict[
                 break
             if document is None:
                 break
-            if document.fields is not None:
-                yield document.fields
+            yield document.fields
 
 
 def list_keys(keys: Iterable[str]) -> str:
