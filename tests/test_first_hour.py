@@ -158,6 +158,13 @@ def test_a_hash_of_64_bits_in_meta_keeps_its_digits(prepare: Command, tmp_path: 
     assert {row["domain"] for row in rows} == {"a"}
 
 
+def test_a_number_beside_fractions_keeps_its_digits(prepare: Command, tmp_path: Path) -> None:
+    values = [{"n": 2**53 + 1, "m": 2**53}, {"n": 1.5, "m": 0.5}]
+    source = write_jsonl(tmp_path / "d.jsonl", [record(k, **more) for k, more in enumerate(values)])
+    rows = rows_after(prepare(source), tmp_path / "rows")
+    assert [(row["n"], row["m"]) for row in rows] == [("9007199254740993", 2.0**53), ("1.5", 0.5)]
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_a_key_may_have_a_dot_in_its_name(prepare: Command, tmp_path: Path, kind: str) -> None:
     """The columns of a flattened table, which look like paths into objects."""

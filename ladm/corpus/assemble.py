@@ -40,6 +40,7 @@ BLOCK_SCHEMA = pa.schema(
 NO_COPY = -1
 BLOCK_REMEDY = "remove it, and the same command makes it again"
 _ROWS_AT_A_TIME = 32
+_EXACT_IN_FLOAT64 = 2**53
 
 
 def open_block(path: Path) -> pq.ParquetFile:
@@ -145,16 +146,20 @@ def _has_ids(blocks: list[Path]) -> bool:
 def _carried_kinds(blocks: list[Path]) -> dict[str, str]:
     """The carried columns in the order of their first appearance, each with one type for all its values."""
     kinds: dict[str, set[type]] = {}
+    large: set[str] = set()
     for path in blocks:
         for text in read_block(path, ["carried"])["carried"].to_pylist():
             for name, value in json.loads(text).items():
                 kinds.setdefault(name, set()).add(type(value))
+                if type(value) is int and abs(value) > _EXACT_IN_FLOAT64:
+                    large.add(name)
     names = {bool: "bool", int: "int64", float: "float64", str: "string"}
-    return {
-        # A column of 1 and 1.5 is one of numbers; any other mixture is text.
-        name: names[found.pop()] if len(found) == 1 else "float64" if found == {int, float} else "string"
-        for name, found in kinds.items()
-    }
+    for name, found in kinds.items():
+        # A column of 1 and 1.5 is one of numbers, unless a fraction's type would round them.
+        if found == {int, float} and name not in large:
+            kinds[name] = {float}
+    # Any other mixture is text.
+    return {name: names[next(iter(found))] if len(found) == 1 else "string" for name, found in kinds.items()}
 
 
 def _as_kind(value: Any, kind: str) -> Any:
