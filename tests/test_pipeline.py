@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from conftest import topical_rows
 from test_subset_formats import read_megatron
 
 from ladm.evaluation import needle
+from ladm.pipeline import resolve
+from ladm.pipeline.job import with_absolute_places
+from ladm.settings.pipeline import RunSettings
 
 Command = Callable[..., Result]
 WORDS = [*"The magic number of is Question What Answer the".split(), *needle.CITIES]
@@ -147,6 +151,55 @@ def test_rows_are_scored_as_they_are(ladm: Command, short_rows: str, golden_lm: 
     assert not (output / "rows").exists()
     assert f"rows      {short_rows} has token ids, which are scored as they are" in result.stderr
     assert json.loads((output / "subset" / "manifest.json").read_text())["domains"].keys() == {"domain 0", "domain 1"}
+
+
+@pytest.mark.parametrize("given", ["--split", "--hub-config"])
+def test_token_ids_of_another_part_are_refused(
+    ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """They are scored as they are, and `ladm score` reads the split train of the default configuration."""
+    from datasets import DatasetDict, load_from_disk
+
+    both, name = str(tmp_path / "both"), {"--split": "validation", "--hub-config": "de"}[given]
+    train = load_from_disk(short_rows)["train"]
+    DatasetDict(train=train, validation=train.select([0, 1])).save_to_disk(both)
+    if given == "--hub-config":
+        monkeypatch.setattr(resolve, "is_rows", lambda _: True)
+    words = ("run", both, "--model", golden_lm, "--tokens", "2k", "-o", tmp_path / "job", "--span-tokens", "16")
+    result = ladm(*words, given, name)
+    assert result.exit_code == 2, result.output
+    assert f"ladm: {given} {name}: {both} has token ids, which are scored as they are, in the " in result.stderr
+    assert not (tmp_path / "job").exists()
+    if given == "--split":
+        assert ladm(*words, given, "train").exit_code == 0
+
+
+def test_every_name_of_a_score_is_taken(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+    for name, variant in (("paper", "paper"), ("released", "released"), ("robust", "released")):
+        output = tmp_path / name
+        result = ladm(*job_words(shard, talking, output), "--score", name)
+        assert result.exit_code == 0, result.output
+        assert json.loads((output / "scores" / "run.json").read_text())["settings"]["variant"] == variant
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("model: {}\n")
+    for flag in ("--score", "--profile"):
+        result = ladm(*job_words(shard, talking, tmp_path / "job"), flag, profile)
+        assert result.exit_code == 2, result.output
+        assert f"--profile {profile} is not a profile of ladm calibrate" in result.stderr
+        # Before a row is made.
+        assert not (tmp_path / "job").exists()
+
+
+def test_places_of_a_job_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("d.jsonl", "model", "u.npy", "p.yaml", "q.yaml", "robust"):
+        Path(name).touch()
+    job = RunSettings(sources=("d.jsonl",), model="model", output="job", unigrams="u.npy", quota="q.yaml", tokens=9)
+    found = with_absolute_places(dataclasses.replace(job, score="p.yaml"))
+    assert (found.sources, found.model, found.unigrams, found.quota, found.score) == (
+        (f"{tmp_path}/d.jsonl",), f"{tmp_path}/model", f"{tmp_path}/u.npy", f"{tmp_path}/q.yaml", f"{tmp_path}/p.yaml",
+    )  # fmt: skip
+    assert with_absolute_places(dataclasses.replace(job, score="robust")).score == "robust"
 
 
 def test_rows_without_the_domain_are_refused_before_they_are_scored(

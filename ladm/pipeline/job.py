@@ -22,6 +22,7 @@ from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import settings_of
+from ladm.settings.named_scores import is_profile
 from ladm.settings.pipeline import PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
 from ladm.settings.yaml_text import CHECKSUM
 from ladm.storage.files import create_once, io_errors, remove_abandoned, write_whole
@@ -31,7 +32,7 @@ from ladm.storage.json_object import content_checksum
 JOB_FILE = "job.yaml"
 _FREE_TO_CHANGE = ("output", "device", "workers", "batch_size", "max_errors", "fail_fast", "max_bad_files", "num_proc")
 """Flags that a resume may have other values of: they change no row, score or choice."""
-_PLACES = ("sources", "model", "tokenizer", "profile", "quota")
+_PLACES = ("sources", "model", "tokenizer", "profile", "unigrams", "quota")
 
 
 class JobFolder:
@@ -85,7 +86,8 @@ class JobFolder:
         Raises LadmError with the flags that differ; what `job` leaves open is as it was found. Raises StorageError for
         a file that cannot be used.
         """
-        had = self._read()
+        # An earlier version wrote some places down as they were given.
+        had = with_absolute_places(self._read())
         bound = self.bound_fields()
         if had.limit is not None and job.limit is not None and job.limit > had.limit:
             # The rows and scores that there are stay as they are; others are added to them.
@@ -134,7 +136,9 @@ def with_absolute_places(job: Any) -> Any:
 
     Rows repeat the name of their file: a resume, which reads the job's file, must make the same as an undisturbed job.
     """
-    return dataclasses.replace(job, **{name: _absolute(getattr(job, name)) for name in _PLACES})
+    # The name of a score is a word, whatever folder is called the same.
+    places = (*_PLACES, "score") if is_profile(job.score) else _PLACES
+    return dataclasses.replace(job, **{name: _absolute(getattr(job, name)) for name in places})
 
 
 def _absolute(value: Any) -> Any:

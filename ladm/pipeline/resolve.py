@@ -10,18 +10,19 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
+from ladm.corpus.hub import TRAIN
 from ladm.corpus.missing_keys import require_keys
 from ladm.corpus.opening import open_bytes
 from ladm.corpus.other_stages import require_documents
 from ladm.corpus.sources import Source, find_sources
 from ladm.corpus.tokenization import load_tokenizer
-from ladm.errors import count_of
+from ladm.errors import UsageError, count_of
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import may_be_on_hub
 from ladm.pipeline.look import UNKNOWN, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
 from ladm.settings.common import NO_DOMAINS
-from ladm.settings.pipeline import prepare_settings
+from ladm.settings.pipeline import ROWS, SCORES, prepare_settings, score_settings
 
 ID_COLUMN = "input_ids"
 
@@ -48,7 +49,10 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     `always_sample`: look at documents even where nothing is left open.
     """
     require_documents(settings.sources)
+    # A profile is read here for its errors alone, which would otherwise come after all rows are made.
+    score_settings(settings, rows=ROWS, output=SCORES)
     if is_rows(settings):
+        _require_part_that_is_scored(settings)
         echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")
         return Survey(settings=settings, sources=[], sample=None)
     sources = _sources(settings, echo=echo)
@@ -76,6 +80,27 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
         values = f"{domains.key}: {count_of(domains.values, 'value')}"
         echo(f"domains   {values if domains.key else 'none found: all documents are one domain'}")
     return Survey(settings=dataclasses.replace(settings, **found), sources=sources, sample=sample)
+
+
+def _require_part_that_is_scored(settings: Any) -> None:
+    """Raise UsageError for a part of a data set of token ids that `ladm score` does not read.
+
+    It has neither flag: of several splits it reads `train`, of several configurations the default.
+    """
+    (name,) = settings.sources
+    remedy = "save that part alone with save_to_disk, and give its folder"
+    if settings.hub_config is not None:
+        raise UsageError(
+            f"--hub-config {settings.hub_config}: {name} has token ids, which are scored as they are, in the default "
+            f"configuration; {remedy}"
+        )
+    # A folder with a single split is read as it is, whatever the split is called.
+    is_single = Path(name).is_dir() and not (Path(name) / "dataset_dict.json").exists()
+    if settings.split not in (None, TRAIN) and not is_single:
+        raise UsageError(
+            f"--split {settings.split}: {name} has token ids, which are scored as they are, in the split {TRAIN}; "
+            f"{remedy}"
+        )
 
 
 def _require_keys(settings: Any, sources: list[Source]) -> None:

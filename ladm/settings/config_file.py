@@ -37,7 +37,7 @@ def score_settings(config: str | None, flags: dict[str, Any]) -> ScoreSettings:
 
     Raises UsageError as `load_settings`, and for a setting that contradicts the profile.
     """
-    chosen = _with_score_name(_merge(ScoreSettings, config, flags))
+    chosen = with_score_name(_merge(ScoreSettings, config, flags))
     if "profile" in chosen:
         # Refuse what can never work before the profile's own values are compared with it.
         ScoreSettings(**chosen)
@@ -58,7 +58,7 @@ def _merge(kind: type, config: str | None, flags: dict[str, Any]) -> dict[str, A
     return chosen
 
 
-def _with_score_name(chosen: dict[str, Any]) -> dict[str, Any]:
+def with_score_name(chosen: dict[str, Any]) -> dict[str, Any]:
     """`--score` as the settings that it stands for; contradictions are left for `ScoreSettings` to refuse."""
     score = chosen.get("score")
     if score is None:

@@ -113,13 +113,13 @@ def score_settings(
     given = {"model": job.model, "rows": rows, "output": output, "limit": limit} | _given(job, ScoreSettings)
     # The user has said by --tokenizer that the model understands these ids.
     given["allow_other_tokenizer"] = job.tokenizer is not None
-    if not resolve_profile:
-        return ScoreSettings(**given)
     from ladm.settings.config_file import score_settings as resolved
+    from ladm.settings.config_file import with_score_name
 
     defaults = {field.name: field.default for field in settings_of(ScoreSettings)}
-    # A profile sets what no flag says: a default must not pass for a flag.
-    return resolved(None, {name: value for name, value in given.items() if value != defaults[name]})
+    # A profile and the name of a score set what no flag says: a default must not pass for a flag.
+    chosen = {name: value for name, value in given.items() if value != defaults[name]}
+    return resolved(None, chosen) if resolve_profile else ScoreSettings(**with_score_name(chosen))
 
 
 def select_settings(job: Any, *, run: str, rows: str, output: str, domain_key: str) -> SelectSettings:
