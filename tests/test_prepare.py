@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from click.testing import Result
+from conftest import read_object
 from datasets import Dataset, DatasetDict, load_from_disk
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -118,6 +120,32 @@ def test_every_kind_of_source_gives_the_same_rows(
     result = ladm("prepare", source, "--tokenizer", tokenizer, "--output", tmp_path / "rows", "--length", "40")
     assert result.exit_code == 0, result.output
     assert without_source(rows_of(tmp_path / "rows")) == without_source(plain)
+
+
+def test_a_saved_data_set_that_was_written_again_is_another_source(
+    ladm: Command, tokenizer: str, tmp_path: Path
+) -> None:
+    source, rows = tmp_path / "source", tmp_path / "rows"
+    words = ("prepare", source, "--tokenizer", tokenizer, "--length", "40", "--output", rows)
+    DatasetDict(train=Dataset.from_list(DOCUMENTS), test=Dataset.from_list(DOCUMENTS[:1])).save_to_disk(str(source))
+    assert ladm(*words).exit_code == 0
+    # A record of an earlier version, which had no key of such a source, fits any.
+    record = read_object(rows / "prepare.json")
+    key = record["asked"]["sources"][0]["key"]
+    record["asked"]["sources"][0]["key"] = ""
+    (rows / "prepare.json").write_text(json.dumps(record))
+    assert "is prepared already" in ladm(*words).stderr
+    record["asked"]["sources"][0]["key"] = key
+    (rows / "prepare.json").write_text(json.dumps(record))
+    # Another split is no part of it.
+    shutil.rmtree(source / "test")
+    Dataset.from_list(DOCUMENTS[:2]).save_to_disk(str(source / "test"))
+    assert "is prepared already" in ladm(*words).stderr
+    shutil.rmtree(source / "train")
+    Dataset.from_list(DOCUMENTS[::-1]).save_to_disk(str(source / "train"))
+    changed = ladm(*words)
+    assert changed.exit_code == 1
+    assert f"{rows} was started with something else (sources)" in changed.stderr
 
 
 def test_text_files_are_one_document_each(ladm: Command, tokenizer: str, tmp_path: Path) -> None:

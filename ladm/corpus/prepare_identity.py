@@ -47,7 +47,16 @@ def with_digest_of_today(had: dict[str, Any], tokenizer: Tokenizer) -> dict[str,
 
 def require_same_preparation(folder: Path, had: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise LadmError with the flags that differ, and every field of the record that does."""
-    require_same(folder, had, now, name_of_field=_flag_of_field)
+    require_same(folder, had | {"sources": _with_keys_of_today(had, now)}, now, name_of_field=_flag_of_field)
+
+
+def _with_keys_of_today(had: dict[str, Any], now: dict[str, Any]) -> list[Any]:
+    """The sources of a record; those saved data sets of which an earlier version stored no key have that of today."""
+    keys = {source["name"]: source["key"] for source in now["sources"] if source["kind"] == "dataset"}
+    return [
+        source | {"key": keys.get(source["name"], "")} if source["kind"] == "dataset" and not source["key"] else source
+        for source in had["sources"]
+    ]
 
 
 def _flag_of_field(field: str) -> str:

@@ -5,6 +5,7 @@ Rows that are scored are read by `data_set.py`, which refuses a data set with a 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ def torn_shards(name: str, *, split: str | None) -> dict[str, str]:
     """The shards that cannot be read to their end, each with a message; none where the folder lists no shards."""
     problems = {str(shard): _problem(shard) for shard in _shards(Path(name), split)}
     return {shard: f"cannot read {shard}: {problem}" for shard, problem in problems.items() if problem is not None}
+
+
+def key_of_shards(name: str, *, split: str | None) -> str:
+    """What changes when one of the shards is written again; empty where the folder lists no shards."""
+    lines = []
+    for shard in _shards(Path(name), split):
+        try:
+            stat = shard.stat()
+            lines.append(f"{shard.name} {stat.st_size} {stat.st_mtime}")
+        except OSError:
+            # It is reported, and left out, where it is read.
+            lines.append(f"{shard.name} missing")
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest() if lines else ""
 
 
 def load_whole_shards(name: str, *, split: str | None, left_out: Collection[str]) -> Any:

@@ -17,6 +17,7 @@ import fsspec
 from ladm.corpus.file_names import is_document, kind_of, without_cards, without_files_beside_data
 from ladm.corpus.hub import parquet_files_of
 from ladm.corpus.opening import file_system
+from ladm.corpus.saved_shards import key_of_shards
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.modeling.model_files import may_be_on_hub
@@ -83,7 +84,7 @@ def find_sources(
     found = []
     for name in without_files_beside_data(names, echo=echo):
         sources = _hub(name, config, split) if _is_hub_id(name) else _find(name, own)
-        found += [replace(s, split=split) if s.kind == "dataset" else s for s in sources]
+        found += [_part(s, split) if s.kind == "dataset" else s for s in sources]
     is_of_hub = any(map(_is_hub_id, names))
     if config and not is_of_hub and any(source.kind == "dataset" for source in found):
         raise UsageError("--hub-config is for data sets on the Hub, and no SOURCE is one")
@@ -95,6 +96,12 @@ def find_sources(
     for source in found:
         first.setdefault(source.identity, source)
     return list(first.values())
+
+
+def _part(source: Source, split: str | None) -> Source:
+    """One split of a data set; None: its only one, or `train`."""
+    key = key_of_shards(source.name, split=split) if _is_local(source.name) else source.key
+    return replace(source, split=split, key=key)
 
 
 def _is_hub_id(name: str) -> bool:
