@@ -141,6 +141,25 @@ def test_a_glob_matches_what_a_folder_holds(prepare: Prepare, tmp_path: Path, mo
         assert len(rows_of(tmp_path / f"card{k}")) == 1
 
 
+def test_links_to_folders_are_followed_once(prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corpus on several disks is often a folder of links; and a link may lead back."""
+    monkeypatch.chdir(tmp_path)
+    for k, name in enumerate(("d/a.jsonl", "d/sub/b.jsonl", "disk/deep/c.jsonl", "other/e.jsonl")):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(Path(name), [long_document(k)])
+    for link, target in (
+        ("d/Disk", "disk"), ("d/again", "disk/deep"), ("d/back", "d"), ("d/0", "d/sub"), ("disk/deep/other", "other"),
+        ("other/disk", "disk"), ("d/rows", "output"),
+    ):  # fmt: skip
+        Path(link).symlink_to(tmp_path / target)
+    Path("output").mkdir()
+    result = prepare("d", output="output")
+    assert result.exit_code == 0, result.output
+    places = [row["source"].rsplit(" ", 2)[0] for row in rows_of(tmp_path / "output")]
+    assert places == ["d/Disk/deep/c.jsonl", "d/Disk/deep/other/e.jsonl", "d/a.jsonl", "d/sub/b.jsonl"]
+    assert "output is prepared already" in prepare("d", output="output").stderr
+
+
 @pytest.mark.parametrize("prefix", ["", "file://{}/"])
 def test_a_glob_matches_the_hidden_folders_that_it_names(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str

@@ -185,17 +185,27 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _documents_below(folder: Path, own: Path | None) -> list[Path]:
-    """The files of a folder that are documents, in the order of their names."""
-    found = []
-    for parent, folders, names in os.walk(folder):
-        below = Path(parent)
-        # Pruned here, so that os.walk never enters them: a notebook's copies, a cache, our own output.
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and (below / name).absolute() != own and not _is_saved(below / name)
-        ]
-        found += [below / name for name in names if is_document(name)]
+    """The files of a folder that are documents, in the order of their names; links to folders are followed."""
+    found: list[Path] = []
+    # Links after the folders themselves, whose files keep their names then, and each once: a link may lead back.
+    waiting, seen = [folder], set[str]()
+    while waiting:
+        for parent, folders, names in os.walk(waiting.pop(0)):
+            if os.path.realpath(parent) in seen:
+                folders.clear()
+                continue
+            seen.add(os.path.realpath(parent))
+            below = Path(parent)
+            # Pruned here, so that os.walk never enters them: a notebook's copies, a cache, our own output.
+            folders[:] = sorted(
+                name
+                for name in folders
+                if not name.startswith(".")
+                and (own is None or os.path.realpath(below / name) != os.path.realpath(own))
+                and not _is_saved(below / name)
+            )
+            waiting += [below / name for name in folders if (below / name).is_symlink()]
+            found += [below / name for name in names if is_document(name)]
     return [Path(name) for name in without_cards(str(path) for path in sorted(found) if path.is_file())]
 
 
