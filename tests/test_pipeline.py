@@ -153,6 +153,15 @@ def test_rows_are_scored_as_they_are(ladm: Command, short_rows: str, golden_lm: 
     assert json.loads((output / "subset" / "manifest.json").read_text())["domains"].keys() == {"domain 0", "domain 1"}
 
 
+def test_no_training_on_rows_that_were_not_taken_is_proposed(
+    ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path
+) -> None:
+    words = ("run", short_rows, "--model", golden_lm, "--tokens", "2k", "-o", tmp_path / "job", "--span-tokens", "16")
+    result = ladm(*words, "--keep-all")
+    assert result.exit_code == 0, result.output
+    assert "next:" not in result.stderr
+
+
 @pytest.mark.parametrize("given", ["--split", "--hub-config"])
 def test_token_ids_of_another_part_are_refused(
     ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str

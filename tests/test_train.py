@@ -249,6 +249,16 @@ def test_bfloat16_on_a_cpu_and_a_budget_with_a_suffix(
     assert (result.exit_code, result.stderr) == (2, f"{message}1073741824\n")
 
 
+def test_rows_that_a_selection_did_not_take_are_reported(
+    ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, config: Path, tmp_path: Path
+) -> None:
+    rows = save_rows([row | {"taken": k == 0} for k, row in enumerate(topical_rows(golden, [128] * 9))], "kept")
+    result = ladm(*settings_of(golden_lm, rows, config, tmp_path / "out")[:-1], "512")
+    assert result.exit_code == 0, result.output
+    message = "warning   the rows have a column taken, as --keep-all writes it: those not taken are used too"
+    assert message in result.stderr.splitlines()
+
+
 def test_models_that_cannot_see_far(ladm: Command, rows: str, config: Path, tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 

@@ -62,5 +62,6 @@ def run(settings: RunSettings) -> None:
         lambda: content | more | {"manifest": asdict(result.manifest)},
     )
     # The other formats are for other trainers: ladm train reads rows as save_to_disk writes them.
-    if result.manifest.format == "arrow":
+    # And it would train on every row that --keep-all has written.
+    if result.manifest.format == "arrow" and not settings.keep_all:
         next_step("ladm", "train", "--model", "MODEL", "--rows", result.subset, "--tokens", "N", "-o", "trained")

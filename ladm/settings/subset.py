@@ -11,6 +11,8 @@ SubsetFormat = Literal["arrow", "parquet", "jsonl", "megatron", "npy"]
 WRITING = "How the subset is written"
 TABLES = ("arrow", "parquet", "jsonl")
 """Formats with a row for each document; the others are token ids alone, with a table beside them."""
+TAKEN_COLUMN = "taken"
+"""What `--keep-all` adds: was the row chosen?"""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 

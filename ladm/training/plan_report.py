@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ladm.corpus.tokenization import disagreement
 from ladm.errors import count_of
 from ladm.modeling.facts import windowed_layers
+from ladm.settings.subset import TAKEN_COLUMN
 from ladm.training.batches import memory_estimate
 from ladm.training.plan import TrainPlan
 
@@ -57,6 +58,8 @@ def _warnings(plan: TrainPlan) -> Iterator[str]:
     if plan.rows_needed > len(plan.positions):
         times = plan.rows_needed / len(plan.positions)
         yield f"warning   the budget is {times:.1f} times the rows that there are; they will be repeated"
+    if TAKEN_COLUMN in plan.rows.column_names:
+        yield f"warning   the rows have a column {TAKEN_COLUMN}, as --keep-all writes it: those not taken are used too"
     problem = disagreement(plan.rows, str(plan.model_folder))
     if problem is not None:
         yield f"warning   {problem}"

@@ -16,6 +16,7 @@ from ladm.errors import LadmError, one_line
 from ladm.runs.results import score_batches
 from ladm.selection.budget import Domains, Floats, Ints
 from ladm.selection.sources import Source
+from ladm.settings.subset import TAKEN_COLUMN
 
 BATCH_TOKENS = 1 << 21
 """Token ids of one table: 8 MB of int32, and about as much text again."""
@@ -72,13 +73,13 @@ class SubsetContent:
     def _added_names(self) -> list[str]:
         # What prepare wrote about a row stays as it is.
         own = [name for name in ("id", "domain") if name not in self.column_names]
-        return [*own, "score", "rank", *(["taken"] if self.keep_all else [])]
+        return [*own, "score", "rank", *([TAKEN_COLUMN] if self.keep_all else [])]
 
     def features(self) -> dict[str, Any]:
         """The features of `datasets` for all columns; those that Arrow cannot express, as class labels, stay."""
         import datasets
 
-        kinds = {"id": "string", "domain": "string", "score": "float64", "rank": "int64", "taken": "bool"}
+        kinds = {"id": "string", "domain": "string", "score": "float64", "rank": "int64", TAKEN_COLUMN: "bool"}
         own = self.data.features
         return {new: own[name] for name, new in self.names.items()} | {
             name: datasets.Value(kinds[name]) for name in self._added_names
@@ -136,7 +137,7 @@ class SubsetContent:
             "domain": lambda: self._domain_column(part),
             "score": lambda: pa.array(scores, mask=np.isnan(scores)),
             "rank": lambda: pa.array(ranks, mask=ranks == 0),
-            "taken": lambda: pa.array(self.taken[part]),
+            TAKEN_COLUMN: lambda: pa.array(self.taken[part]),
         }
         # Only those: of rows with ids and domains of their own, every text would be made for nothing.
         return {name: make[name]() for name in self._added_names}
