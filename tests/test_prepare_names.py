@@ -243,6 +243,20 @@ def test_a_document_without_domain_is_mended_in_the_same_folder(
     assert [row["domain"] for row in rows_of(tmp_path / "rows")] == ["a", "b", "a", "other"]
 
 
+def test_a_document_without_domain_is_mended_where_the_first_rows_are_finished(
+    prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    source = write_jsonl(tmp_path / "d.jsonl", [*DOCUMENTS[:3], {"text": DOCUMENTS[4]["text"]}])
+    assert prepare(source, "--limit", "2").exit_code == 0
+    assert "or --domain a name for all documents without one" in prepare(source).stderr
+    mended = prepare(source, "--domain", "other")
+    assert mended.exit_code == 0, mended.output
+    assert [row["domain"] for row in rows_of(tmp_path / "rows")] == ["a", "b", "a", "other"]
+    for flags, code in ((("--domain", "other"), 0), ((), 1), (("--domain", "third"), 1)):
+        assert prepare(source, *flags).exit_code == code
+
+
 def test_a_preparation_without_a_block_binds_nothing(prepare: Callable[..., Result], tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "d.jsonl", [*DOCUMENTS[:1], {"text": DOCUMENTS[1]["text"]}])
     assert prepare(source).exit_code == 1

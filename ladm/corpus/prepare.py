@@ -110,16 +110,23 @@ def _start(folder: OutputFolder, work: Path, identity: dict[str, Any], tokenizer
     if folder.is_started:
         if any(work.glob("*.parquet")):
             had = with_digest_of_today(folder.started_with(), tokenizer)
-            # A longer or shorter prefix of the same rows; and a domain for documents without one changes no block
-            # that was sealed while such a document was an error.
-            free = {"limit"} | ({"domain"} if had.get("domain") is None else set())
-            require_same_preparation(folder.path, had | {name: identity[name] for name in free}, identity)
+            # A longer or shorter prefix of the same rows.
+            require_same_preparation(folder.path, _with_free_settings(had, identity), identity)
             with io_errors(folder.record, "write"):
                 write_whole(folder.record, [json_with_checksum(identity)])
             return
         with io_errors(work, "write in"):
             shutil.rmtree(work)
     folder.start(identity)
+
+
+def _with_free_settings(had: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What rows were started with, but for settings that change none of them.
+
+    A domain for documents without one changes no row that was made while such a document was an error.
+    """
+    free = {"limit"} | ({"domain"} if had.get("domain") is None else set())
+    return had | {name: now[name] for name in free}
 
 
 def has_sealed_rows(output: Path) -> bool:
@@ -142,7 +149,7 @@ def _finished(output: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> P
 def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any]) -> PreparedRows:
     """The rows that a record describes. Raises as `_finished`."""
     had, limit = record["asked"], identity["limit"]
-    require_same_preparation(output, had | {"limit": limit}, identity)
+    require_same_preparation(output, _with_free_settings(had, identity), identity)
     if limit is not None and limit < record["rows"]:
         raise LadmError(
             f"{output} has {count_of(record['rows'], 'row')} already, more than --limit {limit:,}; give another "

@@ -20,6 +20,7 @@ from ladm.errors import LadmError, StorageError, UsageError
 from ladm.pipeline.reselect import select_command
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
+from ladm.settings.common import NO_DOMAINS
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import settings_of
 from ladm.settings.named_scores import is_profile
@@ -92,6 +93,9 @@ class JobFolder:
         if had.limit is not None and job.limit is not None and job.limit > had.limit:
             # The rows and scores that there are stay as they are; others are added to them.
             bound -= {"limit"}
+        if had.domain is None and had.domain_key not in (None, NO_DOMAINS):
+            # A document without a domain was an error so far, which says to give this.
+            bound -= {"domain"}
         fixed = [field for field in settings_of(RunSettings) if field.name in bound]
         now, before = {}, {}
         for field in fixed:
