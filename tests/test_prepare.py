@@ -183,6 +183,18 @@ def test_drops_are_counted_with_their_reason(ladm: Command, tokenizer: str, tmp_
     assert record["asked"]["tokenizer"]["bos"] is True
 
 
+def test_all_windows_are_not_advised_where_they_are_given(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
+    """Of windows that were dropped as copies of earlier rows, or are beyond --limit."""
+    source = write_jsonl(tmp_path / "d.jsonl", [document(0, 400)])
+    words = ("prepare", source, "--tokenizer", tokenizer, "--length", "40", "--limit", "2", "--output")
+    for windows, remedy in (("all", ""), ("2", "; --windows all keeps them")):
+        result = ladm(*words, tmp_path / f"rows-{windows}", "--windows", windows)
+        assert result.exit_code == 0, result.output
+        (line,) = (line for line in result.stdout.splitlines() if line.startswith("tokens "))
+        assert line.endswith(f" cut off{remedy}")
+        assert ", 0 cut off" not in line
+
+
 def test_a_document_of_exactly_the_length_is_kept(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
     reader = PreTrainedTokenizerFast.from_pretrained(tokenizer)
     exact = len(reader(DOCUMENTS[0]["text"])["input_ids"])

@@ -35,7 +35,7 @@ def prepare(settings: PrepareSettings) -> None:
 
     prepared = run_prepare(settings, echo=note, progress=preparing_bar())
     lines = [
-        *preparation_lines(prepared, length=settings.length),
+        *preparation_lines(prepared, length=settings.length, windows=settings.windows),
         f"rows: {prepared.folder} ({count_of(prepared.rows, 'row')})",
     ]
     print_result(lines, lambda: _as_json(prepared))

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from ladm.corpus.blocks import REASONS
 from ladm.corpus.prepare import PreparedRows
 from ladm.errors import count_of
+from ladm.settings.data import ALL_WINDOWS
 
 
-def preparation_lines(prepared: PreparedRows, *, length: int) -> Iterator[str]:
+def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> Iterator[str]:
     """How many documents were kept, how many were dropped for which reason, and how many of their tokens are in rows.
 
-    `length`: tokens of a row.
+    `length`: tokens of a row; `windows`: as `--windows`.
     """
     counts = prepared.counts
     yield f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {count_of(length, 'token')}"
@@ -26,8 +27,10 @@ def preparation_lines(prepared: PreparedRows, *, length: int) -> Iterator[str]:
         yield f"{'bad_file':<10} {1:>12,}  left out: {message}"
     tokens = prepared.tokens
     if tokens is not None:
-        # Most of a book is beyond its first window, and nobody would look for it there.
-        cut_off = f"{tokens.cut_off:,} cut off" + ("; --windows all keeps them" if tokens.cut_off else "")
+        # Most of a book is beyond its first window, and nobody would look for it there. Of all windows only those are
+        # missing that repeat an earlier row, or are beyond --limit.
+        remedy = "; --windows all keeps them" if tokens.cut_off and windows != ALL_WINDOWS else ""
+        cut_off = f"{tokens.cut_off:,} cut off{remedy}"
         yield f"{'tokens':<10} {tokens.read:>12,}  read in these documents: {tokens.kept:,} in rows, {cut_off}"
     if prepared.copies:
         yield f"{'copies':<10} {prepared.copies:>12,}  short rows that repeat another: kept here, left out by select"

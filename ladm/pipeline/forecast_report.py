@@ -18,7 +18,7 @@ def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
     documents = found.documents
     if documents is not None and found.length is not None:
         yield f"of {count_of(documents.looked_at, 'document')} looked at:"
-        yield from preparation_lines(documents.prepared, length=found.length)
+        yield from preparation_lines(documents.prepared, length=found.length, windows=job.windows)
         yield f"documents: {_number_of_documents(documents, about)}"
     if found.rows is not None and found.tokens is not None:
         yield f"rows: {about}{count_of(found.rows, 'row')}, {count_of(found.tokens, 'token')}"

@@ -152,7 +152,7 @@ class _Parts:
         key, domain = domain_flags(job.domain_key)
         wanted = prepare_settings(job, rows=self.folder.rows, length=job.length, domain_key=key, domain=domain)
         prepared = prepare(wanted, echo=self.echo, progress=self.bars.preparing())
-        for line in preparation_lines(prepared, length=job.length):
+        for line in preparation_lines(prepared, length=job.length, windows=job.windows):
             self.echo(line)
         return prepared
 

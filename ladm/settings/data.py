@@ -9,6 +9,8 @@ from ladm.settings.common import domain_key_setting, output_setting
 from ladm.settings.fields import Settings, setting
 
 DOCUMENTS = "Where the parts of a document are"
+ALL_WINDOWS = "all"
+"""As `--windows`."""
 NO_TOKEN_COUNT = "none"
 """As a `--token-count-key`: read every document."""
 
@@ -60,8 +62,8 @@ class PrepareSettings(Settings):
     @property
     def most_windows(self) -> int | None:
         """Rows of a document at most; None: as many as there are."""
-        return {"first": 1, "all": None}[self.windows] if not self.windows.isdecimal() else int(self.windows)
+        return {"first": 1, ALL_WINDOWS: None}[self.windows] if not self.windows.isdecimal() else int(self.windows)
 
     def check_together(self) -> None:
-        if self.windows not in ("first", "all") and not (self.windows.isdecimal() and int(self.windows) > 0):
+        if self.windows not in ("first", ALL_WINDOWS) and not (self.windows.isdecimal() and int(self.windows) > 0):
             raise UsageError(f"--windows {self.windows!r} is neither first, all nor a number of at least 1")
