@@ -95,6 +95,13 @@ def test_clusters_widen_an_interval() -> None:
     assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
 
 
+def test_rows_without_a_cluster_are_drawn_for_themselves() -> None:
+    generator = np.random.default_rng(1)
+    values, kinds = {"x": generator.normal(size=60)}, ["intact", "bad"] * 30
+    alone = kind_table(values, kinds, list(range(60)), intact="intact", seed=0)
+    assert kind_table(values, kinds, [None] * 60, intact="intact", seed=0) == alone
+
+
 def test_top_lists_documents(ladm: Command, scored: tuple[str, Path]) -> None:
     _, run = scored
     table = read_columns(Run.read(run), ["score"])

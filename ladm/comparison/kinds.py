@@ -57,7 +57,9 @@ def kind_table(
     names = np.array([kind or "" for kind in kinds], dtype=object)
     # Numbered by first appearance; only which rows share a number matters to the bootstrap.
     numbers: dict[Any, int] = {}
-    codes_N = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
+    # A row without a cluster is one of its own: it has nothing in common with the others that is known.
+    own = ((k,) if cluster is None else cluster for k, cluster in enumerate(clusters))
+    codes_N = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in own], dtype=np.int64)
     others = sorted({kind for kind in kinds if kind not in (None, intact)})
     is_intact_N = names == intact
     if not is_intact_N.any() or not others:
