@@ -189,13 +189,21 @@ def test_every_name_of_a_score_is_taken(ladm: Command, shard: Path, talking: Pat
         result = ladm(*job_words(shard, talking, output), "--score", name)
         assert result.exit_code == 0, result.output
         assert json.loads((output / "scores" / "run.json").read_text())["settings"]["variant"] == variant
+
+
+def test_files_of_flags_are_read_before_a_row_is_made(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
     profile = tmp_path / "profile.yaml"
     profile.write_text("model: {}\n")
-    for flag in ("--score", "--profile"):
+    for flag, message in (
+        ("--score", f"--profile {profile} is not a profile of ladm calibrate"),
+        ("--profile", f"--profile {profile} is not a profile of ladm calibrate"),
+        ("--quota", f"--quota {profile}: the weight of model is {{}}, not a number of at least 0"),
+    ):
         result = ladm(*job_words(shard, talking, tmp_path / "job"), flag, profile)
         assert result.exit_code == 2, result.output
-        assert f"--profile {profile} is not a profile of ladm calibrate" in result.stderr
-        # Before a row is made.
+        assert message in result.stderr
         assert not (tmp_path / "job").exists()
 
 

@@ -21,6 +21,7 @@ from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import may_be_on_hub
 from ladm.pipeline.look import UNKNOWN, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
+from ladm.selection.quotas import DOCUMENTS, TOKENS, read_weights
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.pipeline import ROWS, SCORES, prepare_settings, score_settings
 
@@ -49,8 +50,10 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     `always_sample`: look at documents even where nothing is left open.
     """
     require_documents(settings.sources)
-    # A profile is read here for its errors alone, which would otherwise come after all rows are made.
+    # A profile and weights are read here for their errors alone, which would otherwise come after hours of work.
     score_settings(settings, rows=ROWS, output=SCORES)
+    if settings.quota not in (None, TOKENS, DOCUMENTS):
+        read_weights(Path(settings.quota))
     if is_rows(settings):
         _require_part_that_is_scored(settings)
         echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")

@@ -13,6 +13,9 @@ from ladm.errors import UsageError, one_line
 from ladm.selection.budget import Domains, Shares
 from ladm.settings.yaml_text import load_yaml
 
+TOKENS, DOCUMENTS = "tokens", "documents"
+"""What `--quota` may be beside a file."""
+
 
 def domain_shares(domains: Domains, quota: str) -> Shares:
     """A share for every domain, in any unit; only their proportion counts.
@@ -20,16 +23,17 @@ def domain_shares(domains: Domains, quota: str) -> Shares:
     `quota` is `tokens` (the pool's), `documents`, or a YAML file that maps each domain to a weight.
     Raises UsageError for a file that cannot be read or does not have exactly the domains of the pool.
     """
-    if quota == "tokens":
+    if quota == TOKENS:
         return {name: domain.pool_tokens for name, domain in domains.items()}
-    if quota == "documents":
+    if quota == DOCUMENTS:
         return {name: len(domain) for name, domain in domains.items()}
-    weights = _read_weights(Path(quota))
+    weights = read_weights(Path(quota))
     _require_same_domains(quota, weights, domains)
     return weights
 
 
-def _read_weights(path: Path) -> Mapping[str, Fraction]:
+def read_weights(path: Path) -> Mapping[str, Fraction]:
+    """The weights of a file. Raises UsageError for one that cannot be read, or holds something else."""
     try:
         loaded = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
