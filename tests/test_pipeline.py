@@ -273,10 +273,10 @@ def test_only_a_key_that_was_found_has_a_domain_for_documents_without_it(
     )
     with monkeypatch.context() as patch:
         patch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 3)
-        assert run("begun", "--domain-key", "topic").exit_code == 1
-    assert list((tmp_path / "begun" / "rows" / ".preparing").glob("*.parquet"))
+        assert run("resumed", "--domain-key", "topic").exit_code == 1
+    assert list((tmp_path / "resumed" / "rows" / ".preparing").glob("*.parquet"))
     for output, flags, name in (("named", ("--domain-key", "topic", "--domain", "other"), "other"),
-                                ("begun", ("--domain-key", "topic", "--domain", "other"), "other"),
+                                ("resumed", ("--domain-key", "topic", "--domain", "other"), "other"),
                                 ("found", (), "unknown")):  # fmt: skip
         result = run(output, *flags)
         assert result.exit_code == 0, result.output
