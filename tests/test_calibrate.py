@@ -254,3 +254,17 @@ def test_a_profile_separates_new_documents_of_the_kind_it_was_calibrated_on(ladm
     found = yaml.safe_load(profile.read_text())["found"]["auc"]["8 pieces"]["profile"]
     value = auc(scores[INTACT], scores["8 pieces"])
     assert found[1] - 0.1 <= value <= found[2] + 0.1
+
+
+def test_a_share_of_the_pass_that_ends_with_a_layer_includes_that_layer() -> None:
+    """0.29 of 100 layers is 28.999999999999996."""
+    from ladm.calibration.calibrate import _require_layer_within_cost
+    from ladm.settings.calibration import CalibrateSettings
+
+    facts = dataclasses.replace(model_facts(str(GOLDEN)), num_layers=100)
+    settings = CalibrateSettings(
+        model="m", rows="r", output="o", layers="28-99", search="layers", objective="cost", max_cost=0.29
+    )
+    _require_layer_within_cost(settings, facts)
+    with pytest.raises(UsageError, match="^no layer ends within 0.28 of a forward pass; allow more with --max-cost$"):
+        _require_layer_within_cost(dataclasses.replace(settings, max_cost=0.28), facts)

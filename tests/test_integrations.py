@@ -134,6 +134,13 @@ def test_batches_of_ray_data_need_no_ray(talking: Path, expected: list[float | N
     assert arrays["ladm_score"][:5].tolist() == expected[:5]
     assert np.isnan(arrays["ladm_score"][5])
     assert arrays["ladm_error"].tolist() == [""] * 5 + ["too_short: 40 of 300 tokens"]
+    # As arrays, so in the format of pandas; what an earlier step has added is replaced.
+    frame = step(pa.table({"body": TEXTS, "ladm_score": [0.0] * 6}).to_pandas())
+    assert frame.columns.tolist() == ["body", "ladm_score", "ladm_tokens", "ladm_error"]
+    assert frame["ladm_score"][:5].tolist() == expected[:5]
+    again = step(table)
+    assert again.sort_by("k") == table.sort_by("k")
+    assert sorted(again.column_names) == sorted(table.column_names)
 
 
 @pytest.fixture

@@ -339,6 +339,16 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
         result = ladm(*[*words[:4], *budget, *words[6:]])
         assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, f"ladm: {words_of}")
     assert not (tmp_path / "job" / "scores").exists()
+    # Four documents of three rows each, of which two at most are taken.
+    long = write_finepdfs(tmp_path / "long.parquet", documents=4, words=1600)
+    words = [*job_words(long, talking, tmp_path / "windows"), "--length", "512", "--windows", "all", "--tokens", "5k"]
+    result = ladm(*words)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1,
+        "ladm: the rows, of which at most 2 of a document are taken, have 4,096 tokens, fewer than --tokens 5,000; "
+        "give a smaller budget, take all of it with --allow-small-pool, or give more documents and another --output",
+    )
+    assert not (tmp_path / "windows" / "scores").exists()
     (tmp_path / "other" / "scores").mkdir(parents=True)
     result = ladm(*job_words(shard, talking, tmp_path / "other"))
     assert (result.exit_code, result.stderr) == (

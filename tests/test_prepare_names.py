@@ -23,7 +23,7 @@ from ladm.corpus.carried import plain
 from ladm.corpus.documents import value_at
 from ladm.corpus.duplicates import SHORT_ROW_TOKENS
 from ladm.corpus.tokenization import Tokenizer, window_starts
-from ladm.selection.ranking import best_of_documents
+from ladm.selection.windows import best_of_documents
 
 Command = Callable[..., Result]
 WORDS = "river stone garden market engine letter window copper valley signal harbour method".split()

@@ -365,7 +365,7 @@ def test_rows_per_document_in_runs_with_and_without_windows(
 
 def test_documents_are_named_by_numbers_or_texts(save_rows: Any) -> None:
     from ladm.corpus.rows import open_rows
-    from ladm.selection.ranking import read_documents
+    from ladm.selection.windows import read_documents
 
     names = {"texts": ["a", "b", "a", None, None], "numbers": [1, None, 1, 2, None]}
     rows = [

@@ -14,7 +14,7 @@ from ladm.corpus.row import commonest
 from ladm.corpus.rows import Ids, Row, Rows, token_ids
 from ladm.errors import LadmError, RowError, UsageError
 from ladm.modeling.facts import ModelFacts
-from ladm.selection.ranking import DOCUMENT_COLUMN
+from ladm.selection.windows import DOCUMENT_COLUMN
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
 
 

@@ -19,7 +19,8 @@ class LadmScore:
                               compute=ActorPoolStrategy(size=8), num_gpus=1, batch_size=64, batch_format="pyarrow")
 
     The first `length` tokens of `text_column` are scored; a shorter text has no score. With `batch_format="pyarrow"`
-    what is missing is null; with NumPy's a missing number is NaN, and a missing error an empty text.
+    what is missing is null; with NumPy's and with pandas' a missing number is NaN, and a missing error an empty text.
+    Columns of these names that are there already are replaced.
     `settings`: those of `ladm.Scorer`, such as `device`.
     """
 
@@ -28,18 +29,22 @@ class LadmScore:
         self._scorer = LazyScorer(model, length=length, settings=settings)
 
     def __call__(self, batch: Any) -> Any:
-        """The batch, a pyarrow Table or a dictionary of arrays, with the three columns."""
+        """The batch, a pyarrow Table, a dictionary of arrays or a pandas DataFrame, with the three columns."""
         if isinstance(batch, pa.Table):
-            for name, values in self._columns(batch[self._text_column].to_pylist()).items():
+            found = self._columns(batch[self._text_column].to_pylist())
+            batch = batch.drop_columns([name for name in found if name in batch.column_names])
+            for name, values in found.items():
                 batch = batch.append_column(name, pa.array(values, _TYPES[name]))
             return batch
-        # Ray's default format has no null: NumPy's numbers have NaN, and its texts are objects.
+        # Ray's other formats have no null: NumPy's numbers have NaN, and its texts are objects.
         columns = self._columns(list(batch[self._text_column]))
         score, tokens, error = columns.values()
         numbers = {
             name: np.array(column, dtype=np.float64) for name, column in zip(COLUMNS, (score, tokens), strict=False)
         }
-        return batch | numbers | {COLUMNS[2]: np.array([text or "" for text in error], dtype=object)}
+        made = numbers | {COLUMNS[2]: np.array([text or "" for text in error], dtype=object)}
+        # A DataFrame has `assign`; whoever gives one has pandas.
+        return batch | made if isinstance(batch, dict) else batch.assign(**made)
 
     def _columns(self, texts: list[Any]) -> dict[str, list[Any]]:
         found: list[ScoredText] = self._scorer.score(texts)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
+from ladm.selection.windows import best_of_documents, max_per_document, read_documents
 from ladm.settings.pipeline import select_settings
 
 
@@ -20,18 +23,27 @@ def require_budget(rows: Rows, job: Any) -> None:
         # Nothing to compare with a share of the rows or a least score: the lengths of all rows need not be read.
         return
     lengths_N = rows.lengths()
-    lengths_N = lengths_N[lengths_N > 0]
-    if not len(lengths_N):
+    if not lengths_N.any():
         return
-    pool, shortest = int(lengths_N.sum()), int(lengths_N.min())
+    shortest = int(lengths_N[lengths_N > 0].min())
+    what = "rows"
+    limit = max_per_document(chosen.max_per_document, [rows])
+    if limit is not None:
+        # The longest of each document: no choice of that many holds more.
+        documents_N = read_documents([rows])
+        longest_first = np.lexsort((-lengths_N, documents_N))
+        lengths_N = lengths_N[longest_first][best_of_documents(documents_N[longest_first], limit)]
+        what = f"rows, of which at most {limit} of a document are taken,"
+    lengths_N = lengths_N[lengths_N > 0]
+    pool = int(lengths_N.sum())
     if most is not None and most > len(lengths_N) and not chosen.allow_small_pool:
-        raise _small_pool(f"there are {len(lengths_N):,} rows", f"--documents {most:,}")
+        raise _small_pool(f"there are {len(lengths_N):,} {what}".removesuffix(","), f"--documents {most:,}")
     if chosen.tokens is None:
         return
     share = chosen.token_share
     budget = int(chosen.tokens) if share is None else int(share * pool)
     if budget > pool and not chosen.allow_small_pool:
-        raise _small_pool(f"the rows have {pool:,} tokens", f"--tokens {budget:,}")
+        raise _small_pool(f"the {what} have {pool:,} tokens", f"--tokens {budget:,}")
     # The percent rule exceeds its budget, so that a row always fits.
     if budget < shortest and chosen.rule != "percent":
         given = f"{budget:,}" if share is None else chosen.tokens

@@ -17,7 +17,7 @@ from ladm.corpus.rows import open_rows
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
 from ladm.pipeline.look import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags
 from ladm.progress import silent
-from ladm.selection.subset import WINDOWS_PER_DOCUMENT
+from ladm.selection.windows import WINDOWS_PER_DOCUMENT
 from ladm.settings.pipeline import prepare_settings
 
 CHARACTERS_PER_TOKEN = 16

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from ladm.corpus.rows import Rows
 from ladm.selection.budget import Domains, DomainSelection
 from ladm.selection.candidates import Candidates
 from ladm.selection.domain_codes import DomainCodes
+from ladm.selection.windows import best_of_documents
 from ladm.storage.disk_arrays import array_on_disk
 
-DOCUMENT_COLUMN = "document"
-"""The number of the document that a row is a window of, in the rows of `ladm prepare`."""
 _COLUMNS = (("positions", "i8"), ("num_tokens", "i8"), ("scores", "f8"))
 
 Ints = npt.NDArray[np.int64]
-
-_NO_DOCUMENT = -(1 << 63)
-_OF_PREPARE = {"source", "start_token"}
-"""Columns that `ladm prepare` writes beside it; a `source` of other rows may be anything."""
 
 
 def rank_by_domain(
@@ -51,65 +43,6 @@ def rank_by_domain(
                 columns = (columns[0][kept], columns[1][kept], columns[2][kept])
             found[name] = DomainSelection(positions=columns[0], num_tokens=columns[1], scores=columns[2])
     return found
-
-
-def best_of_documents(documents: Ints, most: int) -> npt.NDArray[np.bool_]:
-    """Of ranked rows the first `most` of each document: (n,). Documents 7, 7, 3, 7 and 2 rows: all but the last."""
-    order = np.argsort(documents, kind="stable")
-    grouped = documents[order]
-    starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
-    # The place of a row among the rows of its document: its place in the grouped order minus where the group starts.
-    places = np.arange(len(grouped)) - np.repeat(starts, np.diff(np.r_[starts, len(grouped)]))
-    kept = np.zeros(len(documents), dtype=np.bool_)
-    kept[order[places < most]] = True
-    return kept
-
-
-def read_documents(data: Sequence[Rows]) -> Ints:
-    """The number of every row's document: (T,). Documents of different data sets have different numbers.
-
-    A row that does not say which document it is of is one of its own, as in a subset of several data sets.
-    """
-    parts: list[Ints] = []
-    first = 0
-    for rows in data:
-        keys = _document_keys(rows)
-        own = np.unique(keys, return_inverse=True)[1].astype(np.int64)
-        nameless = np.flatnonzero(keys == _NO_DOCUMENT)
-        own[nameless] = len(keys) + np.arange(len(nameless))
-        parts.append(own + first)
-        first += 2 * len(keys)
-    return np.concatenate(parts)
-
-
-def _document_keys(rows: Rows) -> Ints:
-    """A number that the rows of a document have in common, and of which others have another; or _NO_DOCUMENT."""
-    names = rows.column_names
-    if DOCUMENT_COLUMN not in names:
-        return np.full(len(rows), _NO_DOCUMENT)
-    batches = rows.column_batches(DOCUMENT_COLUMN)
-    if not _OF_PREPARE <= set(names):
-        return np.concatenate([_keys(batch) for batch in batches])
-    # A subset of two data sets has the document 0 of either; what each was read from distinguishes them.
-    sources = rows.column_batches("source")
-    return np.concatenate([
-        _keys([value if value is None else (value, source) for value, source in zip(batch, beside, strict=True)])
-        for batch, beside in zip(batches, sources, strict=True)
-    ])  # fmt: skip
-
-
-def _keys(values: list[Any]) -> Ints:
-    return np.fromiter(map(_key, values), dtype=np.int64, count=len(values))
-
-
-def _key(value: Any) -> int:
-    """A whole number as it is, and a hash of anything else."""
-    if value is None:
-        return _NO_DOCUMENT
-    if type(value) is int and abs(value) < 1 << 63:
-        return value
-    # Shifted, because int64 has no room for the last bit.
-    return xxhash.xxh3_64_intdigest(repr(value).encode()) >> 1
 
 
 def _group_by_domain(

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import LadmError
 from ladm.runs.added_signals import how_computed
 from ladm.runs.results import summarise
 from ladm.selection.applying import apply_budget
@@ -19,15 +18,13 @@ from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.destination import Destination, destination
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.quotas import domain_shares
-from ladm.selection.ranking import DOCUMENT_COLUMN, rank_by_domain, read_documents
+from ladm.selection.ranking import rank_by_domain
 from ladm.selection.sources import Source, columns_used, open_sources
+from ladm.selection.windows import max_per_document, read_documents
 from ladm.selection.writing import write_subset
 from ladm.settings.selection import SelectSettings
 from ladm.settings.spelling import spell_command
 from ladm.settings.subset import resolve_format
-
-WINDOWS_PER_DOCUMENT = 2
-"""Rows of one document at most, where it was cut into windows and --max-per-document is not given."""
 
 
 def select(settings: SelectSettings, *, place: Destination | None = None) -> Manifest:
@@ -43,9 +40,9 @@ def select(settings: SelectSettings, *, place: Destination | None = None) -> Man
         # First of all: ranking millions of documents takes minutes, and an occupied folder is known now.
         place.require_free()
     sources = open_sources(settings)
-    most = _max_per_document(settings, sources)
+    data = [source.rows for source in sources]
+    most = max_per_document(settings.max_per_document, data)
     with _work_folder(place) as work:
-        data = [source.rows for source in sources]
         codes = read_domains(data, domain_key=settings.domain_key, work=work)
         candidates = find_candidates(sources, settings, codes, work=work)
         # Read only where they are needed: it is a number for every row of the corpus.
@@ -76,21 +73,6 @@ def select(settings: SelectSettings, *, place: Destination | None = None) -> Man
 def _quota(settings: SelectSettings) -> str:
     """How the budget is shared: as it is counted, unless --quota says otherwise."""
     return settings.quota or ("tokens" if settings.tokens is not None else "documents")
-
-
-def _max_per_document(settings: SelectSettings, sources: Sequence[Source]) -> int | None:
-    """How many rows of a document may be chosen; None where rows do not say which document they are of."""
-    columns = [set(source.rows.column_names) for source in sources]
-    if settings.max_per_document is None:
-        # In any of them: a corpus without windows beside one with windows is no reason to take more of a book.
-        has_windows = any({DOCUMENT_COLUMN, "chunked_index"} <= names for names in columns)
-        return WINDOWS_PER_DOCUMENT if has_windows else None
-    for source, names in zip(sources, columns, strict=True):
-        if DOCUMENT_COLUMN not in names:
-            raise LadmError(
-                f"{source.rows.name} has no column {DOCUMENT_COLUMN}, so --max-per-document has nothing to count"
-            )
-    return settings.max_per_document
 
 
 @contextlib.contextmanager

@@ -1,0 +1,98 @@
+"""Rows that are windows of one document: which document each is of, and how many of one may be chosen. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from ladm.corpus.rows import Rows
+from ladm.errors import LadmError
+
+DOCUMENT_COLUMN = "document"
+"""The number of the document that a row is a window of, in the rows of `ladm prepare`."""
+WINDOWS_PER_DOCUMENT = 2
+"""Rows of one document at most, where it was cut into windows and --max-per-document is not given."""
+
+Ints = npt.NDArray[np.int64]
+
+_NO_DOCUMENT = -(1 << 63)
+_OF_PREPARE = {"source", "start_token"}
+"""Columns that `ladm prepare` writes beside it; a `source` of other rows may be anything."""
+
+
+def max_per_document(given: int | None, data: Sequence[Rows]) -> int | None:
+    """How many rows of a document may be chosen; None where rows do not say which document they are of.
+
+    `given`: as `--max-per-document`. Raises LadmError where that has nothing to count.
+    """
+    if given is None:
+        # In any of them: a corpus without windows beside one with windows is no reason to take more of a book.
+        has_windows = any({DOCUMENT_COLUMN, "chunked_index"} <= set(rows.column_names) for rows in data)
+        return WINDOWS_PER_DOCUMENT if has_windows else None
+    for rows in data:
+        if DOCUMENT_COLUMN not in rows.column_names:
+            raise LadmError(f"{rows.name} has no column {DOCUMENT_COLUMN}, so --max-per-document has nothing to count")
+    return given
+
+
+def best_of_documents(documents: Ints, most: int) -> npt.NDArray[np.bool_]:
+    """Of ranked rows the first `most` of each document: (n,). Documents 7, 7, 3, 7 and 2 rows: all but the last."""
+    order = np.argsort(documents, kind="stable")
+    grouped = documents[order]
+    starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
+    # The place of a row among the rows of its document: its place in the grouped order minus where the group starts.
+    places = np.arange(len(grouped)) - np.repeat(starts, np.diff(np.r_[starts, len(grouped)]))
+    kept = np.zeros(len(documents), dtype=np.bool_)
+    kept[order[places < most]] = True
+    return kept
+
+
+def read_documents(data: Sequence[Rows]) -> Ints:
+    """The number of every row's document: (T,). Documents of different data sets have different numbers.
+
+    A row that does not say which document it is of is one of its own, as in a subset of several data sets.
+    """
+    parts: list[Ints] = []
+    first = 0
+    for rows in data:
+        keys = _document_keys(rows)
+        own = np.unique(keys, return_inverse=True)[1].astype(np.int64)
+        nameless = np.flatnonzero(keys == _NO_DOCUMENT)
+        own[nameless] = len(keys) + np.arange(len(nameless))
+        parts.append(own + first)
+        first += 2 * len(keys)
+    return np.concatenate(parts)
+
+
+def _document_keys(rows: Rows) -> Ints:
+    """A number that the rows of a document have in common, and of which others have another; or _NO_DOCUMENT."""
+    names = rows.column_names
+    if DOCUMENT_COLUMN not in names:
+        return np.full(len(rows), _NO_DOCUMENT)
+    batches = rows.column_batches(DOCUMENT_COLUMN)
+    if not _OF_PREPARE <= set(names):
+        return np.concatenate([_keys(batch) for batch in batches])
+    # A subset of two data sets has the document 0 of either; what each was read from distinguishes them.
+    sources = rows.column_batches("source")
+    return np.concatenate([
+        _keys([value if value is None else (value, source) for value, source in zip(batch, beside, strict=True)])
+        for batch, beside in zip(batches, sources, strict=True)
+    ])  # fmt: skip
+
+
+def _keys(values: list[Any]) -> Ints:
+    return np.fromiter(map(_key, values), dtype=np.int64, count=len(values))
+
+
+def _key(value: Any) -> int:
+    """A whole number as it is, and a hash of anything else."""
+    if value is None:
+        return _NO_DOCUMENT
+    if type(value) is int and abs(value) < 1 << 63:
+        return value
+    # Shifted, because int64 has no room for the last bit.
+    return xxhash.xxh3_64_intdigest(repr(value).encode()) >> 1
