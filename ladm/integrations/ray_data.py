@@ -20,7 +20,7 @@ class LadmScore:
 
     The first `length` tokens of `text_column` are scored; a shorter text has no score. With `batch_format="pyarrow"`
     what is missing is null; with NumPy's and with pandas' a missing number is NaN, and a missing error an empty text.
-    Columns of these names that are there already are replaced.
+    Columns that have these names before are replaced.
     `settings`: those of `ladm.Scorer`, such as `device`.
     """
 
