@@ -173,7 +173,12 @@ def test_what_a_run_refuses_is_refused(ladm: Command, shard: Path, talking: Path
     assert (result.exit_code, result.stderr.splitlines()[0]) == (
         2, "ladm: how much to select is missing; give --tokens, --documents, --top or --min-score"
     )  # fmt: skip
-    result = ladm(*words, "--tokens", "3k", "--length", "128", "--signals", "prolong")
+    result = ladm(*words, "--tokens", "3k", "--signals", "prolong")
+    assert (result.exit_code, result.stderr) == (
+        2, "ladm: --score has no effect without cds among the signals (prolong)\n"
+    )  # fmt: skip
+    without = [word for word in words if word not in ("--score", "robust")]
+    result = ladm(*without, "--tokens", "3k", "--length", "128", "--signals", "prolong")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         1, "ladm: no row of the documents looked at can be scored: too_short 12"
     )  # fmt: skip

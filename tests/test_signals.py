@@ -107,8 +107,15 @@ def test_other_signals_change_no_bit_of_cds(ladm: Command, rows: str, small: Any
         assert more == [*GAIN_COLUMNS, "longattn_ds", "longattn_v", *TEXT_COLUMNS]
 
 
-@pytest.mark.parametrize("layers", [(), ("--layers", "0"), ("--layers", "1-2")])
-@pytest.mark.parametrize("signals", ["cds,longattn", "longattn"])
+@pytest.mark.parametrize(
+    ("signals", "layers"),
+    [
+        ("longattn", ()),
+        ("cds,longattn", ()),
+        ("cds,longattn", ("--layers", "0")),
+        ("cds,longattn", ("--layers", "1-2")),
+    ],
+)
 def test_longattn_is_that_of_whole_attention(
     ladm: Command, rows: str, small: Any, golden: Any, golden_lm: Path, tmp_path: Path, signals: str, layers: Any
 ) -> None:

@@ -64,7 +64,9 @@ class Scorer:
         with quiet_libraries():
             from ladm.scoring.identity import require_model_of_profile
             from ladm.scoring.plan import make_plan
+            from ladm.scoring.signal_choice import require_effect
 
+            require_effect(wanted, wanted.signal_names)
             plan = make_plan(wanted)
             require_model_of_profile(plan)
             self._set(plan.make_scorer()(plan.hardware.devices[0]), plan.batch_rows())

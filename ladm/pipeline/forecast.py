@@ -19,6 +19,7 @@ from ladm.pipeline.resolve import Survey, survey
 from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo
 from ladm.scoring.dry_run import DryRun, dry_run
+from ladm.scoring.signal_choice import choose_signals
 from ladm.settings.pipeline import SCORES, score_settings
 
 
@@ -73,6 +74,8 @@ def forecast(settings: Any, *, echo: Echo) -> Forecast:
         else:
             folder.require_free()
     with tempfile.TemporaryDirectory(prefix="ladm-dry-run-") as work:
+        # Before any document is read, as `ladm run` does.
+        choose_signals(score_settings(settings, rows="rows", output=str(Path(work) / SCORES), resolve_profile=False))
         # Without a place every source in this folder would count as a part of the output.
         job = settings if settings.output else replace(settings, output=str(Path(work) / "job"))
         found = survey(job, model_facts(job.model), echo, always_sample=True)

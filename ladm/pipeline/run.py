@@ -23,6 +23,7 @@ from ladm.report.page import write_report
 from ladm.runs.folder import Run
 from ladm.runs.results import Summary
 from ladm.scoring.score import score
+from ladm.scoring.signal_choice import choose_signals
 from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -75,6 +76,9 @@ def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
     settings = with_absolute_places(settings)
     folder = JobFolder(Path(settings.output))
     was_started = folder.is_started
+    if not folder.bound_fields():
+        # What scoring would refuse, before any document is read: no value of an earlier start can change it.
+        choose_signals(score_settings(settings, rows=folder.rows, output=folder.scores, resolve_profile=False))
     if not was_started:
         folder.require_free()
         job = resolve(settings, model_facts(settings.model), echo)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ladm.errors import LadmError
+from ladm.errors import LadmError, UsageError
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE, SIGNALS
+from ladm.settings.fields import settings_of
 from ladm.settings.score import ScoreSettings
-from ladm.settings.signals import CDS, DEFAULT_SIGNALS, PROLONG, parse_signals
+from ladm.settings.signals import CDS, DEFAULT_SIGNALS, OPTIONS_OF, PROLONG, parse_signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,36 @@ class SignalChoice:
 
 
 def choose_signals(settings: ScoreSettings) -> SignalChoice:
-    """Decide by what is in the run folder. Raises LadmError for signals that cannot be added to that run."""
+    """Decide by what is in the run folder.
+
+    Raises LadmError for signals that cannot be added to that run, UsageError for an option without effect.
+    """
+    choice = _choose(settings)
+    if not choice.only_adds:
+        require_effect(settings, (*choice.own, *choice.added))
+        return choice
+    for signal in parse_signals(settings.signals) or ():
+        for option in _given_options(settings, signal) if signal in choice.own else ():
+            raise UsageError(f"{option} has no effect: {settings.output} has {signal} already")
+    require_effect(settings, parse_signals(settings.signals) or ())
+    return choice
+
+
+def require_effect(settings: ScoreSettings, signals: tuple[str, ...]) -> None:
+    """Raise UsageError for an option of a signal that is not one of `signals`, those that are computed."""
+    for signal in OPTIONS_OF:
+        for option in _given_options(settings, signal) if signal not in signals else ():
+            raise UsageError(f"{option} has no effect without {signal} among the signals ({', '.join(signals)})")
+
+
+def _given_options(settings: ScoreSettings, signal: str) -> list[str]:
+    """The flags of a signal that have a value other than the default."""
+    fields = {field.name: field for field in settings_of(ScoreSettings)}
+    options = [fields[name] for name in OPTIONS_OF.get(signal, ())]
+    return [option.flag for option in options if getattr(settings, option.name) != option.default]
+
+
+def _choose(settings: ScoreSettings) -> SignalChoice:
     requested = parse_signals(settings.signals)
     folder = Path(settings.output)
     if settings.overwrite or not (folder / IDENTITY_FILE).is_file():

@@ -19,6 +19,15 @@ COLUMNS_OF = {
     PROLONG: ("prolong", "prolong_per_pair", "prolong_pairs"),
 }  # fmt: skip
 """The columns that a run stores of each signal; those of CDS depend on the settings."""
+OPTIONS_OF = {
+    # Not the lengths and strides of the method: configs/paper.yaml has them, and serves every signal of a run.
+    # A score or a profile stands before what it sets.
+    CDS: ("score", "profile", "variant", "ablation", "reduce", "layers", "record"),
+    CONTEXT_GAIN: ("context_gain",),
+    TEXT: ("unigrams",),
+    PROLONG: ("prolong_pairs",),
+}
+"""The settings of `ladm score` that concern one signal alone."""
 
 
 def parse_signals(text: str | None) -> tuple[str, ...] | None:
