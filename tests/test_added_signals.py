@@ -329,10 +329,10 @@ def test_options_of_signals_that_are_not_computed_are_refused(
         assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"ladm: {message}")
     job = ladm("run", rows, *small, *flags, "--documents", "1", "--output", output)
     assert (job.exit_code, job.stderr) == (2, f"ladm: {message}\n")
-    given = {flags[k][2:].replace("-", "_"): flags[k + 1] for k in range(0, len(flags), 2)}
-    given |= {"prolong_pairs": 3} if "prolong_pairs" in given else {}
+    words: dict[str, Any] = {flags[k][2:].replace("-", "_"): flags[k + 1] for k in range(0, len(flags), 2)}
+    words |= {"prolong_pairs": 3} if "prolong_pairs" in words else {}
     with pytest.raises(UsageError) as caught:
-        front.score(rows, model=small[1], output=output, **given)
+        front.score(rows, model=small[1], output=output, **words)
     assert str(caught.value) == message
     assert not output.exists()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,17 @@ from ladm.errors import LadmError, StorageError, count_of
 from ladm.runs.folder import Run, read_if_there
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import ERRORS_FILE, IDENTITY_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
+from ladm.runs.lines import StoredLine
 from ladm.runs.records import ScoredRow
-from ladm.runs.results import columns_of, read_scores, require_digest
+from ladm.runs.results import column_types, columns_of, count_scored, require_digest, score_batches
 from ladm.runs.status import require_whole_if_rescored
 from ladm.runs.unigrams import counts_of_run
 from ladm.settings.common import NAME_COLUMNS
 from ladm.storage.digests import file_xxh3
+from ladm.storage.files import io_errors
 
-ROWS_AT_A_TIME = 10_000
+ROWS_AT_A_TIME = 1_000
+"""Rows that are Python objects at once: with every head a row has thousands of numbers."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +51,17 @@ def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
     Checks the checksum of every line of every unit, that every row is present once, and that the result
     files hold exactly what the units hold; `deep`: also that model and rows are still those of the
     identity. The same for every signal that was added to the run. Of an unfinished run, what exists so far is checked.
+    Memory: 17 bytes a row.
     """
     require_whole_if_rescored(run)
     # A rescored run has no units: its results are compared with each other only.
-    lines: dict[int, int] = {}
-    errors: list[bytes] = []
     unfinished, is_comparable = False, not run.identity.is_rescored
+    held = _UnitDigests(run.num_rows)
     holders = run.holder_files() if not run.identity.is_rescored else {}
     for unit in run.units if not run.identity.is_rescored else ():
         try:
             if run.sealed_path(unit).exists():
-                for line in run.read_sealed_lines(unit):
-                    if isinstance(line.record, ScoredRow):
-                        # A digest in place of the line: 8 bytes a row instead of hundreds.
-                        lines[line.record.position] = xxhash.xxh3_64_intdigest(line.result.encode())
-                    else:
-                        errors.append(line.text.encode() + b"\n")
+                held.add(run.read_sealed_lines(unit))
             else:
                 unfinished = True
                 for path in holders.get(unit.number, ()):
@@ -73,7 +71,7 @@ def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
             is_comparable = False
             yield Problem.of(error)
     if run.is_finished:
-        yield from _verify_results(run, (lines, errors) if is_comparable and not unfinished else None)
+        yield from _verify_results(run, held if is_comparable and not unfinished else None)
         if unfinished:
             yield Problem(
                 f"{run.folder} has results, and units of it are missing; remove {SORTED_FILE}, and the command that "
@@ -96,6 +94,38 @@ def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
             yield Problem.of(error)
 
 
+class _UnitDigests:
+    """What the units of a run hold, as digests: 8 bytes a row in place of the hundreds of its line."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._lines_T = np.zeros(num_rows, dtype=np.uint64)
+        self._is_scored_T = np.zeros(num_rows, dtype=np.bool_)
+        self._errors = xxhash.xxh3_128()
+
+    def add(self, lines: Iterable[StoredLine]) -> None:
+        """The lines of a unit, in the order of the data."""
+        for line in lines:
+            if isinstance(line.record, ScoredRow):
+                self._lines_T[line.record.position] = xxhash.xxh3_64_intdigest(line.result.encode())
+                self._is_scored_T[line.record.position] = True
+            else:
+                self._errors.update(line.text.encode() + b"\n")
+
+    def holds(self, line: bytes, *, rank: int, position: int | None) -> bool:
+        """Is a line of the sorted file that of the row at `position`?"""
+        front = f'{{"rank": {rank}, '.encode()
+        if position is None or not 0 <= position < len(self._lines_T) or not self._is_scored_T[position]:
+            return False
+        if not line.startswith(front):
+            return False
+        return xxhash.xxh3_64_intdigest(line[len(front) : -1]) == int(self._lines_T[position])
+
+    @property
+    def errors_digest(self) -> str:
+        """That of the file with the rows without a score."""
+        return self._errors.hexdigest()
+
+
 def _verify_added(folder: Path, added: RunIdentity, run: RunIdentity) -> Iterator[Problem]:
     """Is an added signal one of the run's rows, and of its model? It may have fewer rows than a run that has grown."""
     if added.num_rows >= run.num_rows and added.data != run.data:
@@ -104,46 +134,86 @@ def _verify_added(folder: Path, added: RunIdentity, run: RunIdentity) -> Iterato
         yield Problem(f"{folder} was made with another model than {folder.parent.parent}; remove it", is_damage=False)
 
 
-def _verify_results(run: Run, expected: tuple[dict[int, int], list[bytes]] | None) -> Iterator[Problem]:
-    """Do the result files hold the rows of the units, and the same ones, in order?"""
-    sorted_path = run.folder / SORTED_FILE
+def _verify_results(run: Run, held: _UnitDigests | None) -> Iterator[Problem]:
+    """Do the result files hold the rows of the units, and the same ones, in order? `held` None: do not compare them."""
     try:
-        table = read_scores(run.folder, columns_of(run.folder))
-        error_lines = (run.folder / ERRORS_FILE).read_bytes().splitlines(keepends=True)
-        for name in (SORTED_FILE, ERRORS_FILE):
-            require_digest(run.folder, name, file_xxh3(run.folder / name))
+        names = columns_of(run.folder)
+        ranking = _read_ranking(run.folder) if {"position", "score"} <= set(names) else None
+        num_errors = _count_lines(run.folder / ERRORS_FILE)
+        errors_digest = file_xxh3(run.folder / ERRORS_FILE)
+        require_digest(run.folder, SORTED_FILE, file_xxh3(run.folder / SORTED_FILE))
+        require_digest(run.folder, ERRORS_FILE, errors_digest)
     except LadmError as error:
         yield Problem.of(error)
         return
-    if not {"position", "score"} <= set(table.column_names):
-        yield Problem(f"{run.folder / PARQUET_FILE} is damaged: it has columns {', '.join(table.column_names)}")
+    if ranking is None:
+        yield Problem(f"{run.folder / PARQUET_FILE} is damaged: it has columns {', '.join(names)}")
         return
     # These three checks name the problem; the comparison line by line below only says where the first one is.
-    scores, positions = table["score"].to_pylist(), table["position"].to_pylist()
-    if scores != sorted(scores, reverse=True):
+    if not ranking.is_in_order:
         yield Problem(f"{run.folder / PARQUET_FILE} is not in order")
-    if len(set(positions)) != len(positions):
+    if ranking.has_duplicates:
         yield Problem(f"{run.folder / PARQUET_FILE} has a row twice")
-    if len(positions) + len(error_lines) != run.num_rows:
-        found = f"{count_of(len(positions), 'score')} and {count_of(len(error_lines), 'error')}"
+    if ranking.num_rows + num_errors != run.num_rows:
+        found = f"{count_of(ranking.num_rows, 'score')} and {count_of(num_errors, 'error')}"
         yield Problem(f"{run.folder}: {found} are not {count_of(run.num_rows, 'row')}")
-    narrow = _float32_columns(table.schema)
-    rows = (row for batch in table.to_batches(ROWS_AT_A_TIME) for row in batch.to_pylist())
-    with sorted_path.open("rb") as lines:
-        for count, (line, row) in enumerate(itertools.zip_longest(lines, rows), 1):
-            if line is None or row is None or not _is_line(line, row, narrow):
-                yield Problem(f"{sorted_path}, line {count}, and row {count} of {PARQUET_FILE} differ")
-                return
-            if expected is not None and not _is_of_unit(line, count, expected[0].get(row["position"])):
-                yield Problem(f"{sorted_path} is damaged at line {count}: it is not what the unit holds")
-                return
-    if expected is not None and error_lines != expected[1]:
+    try:
+        problem = _first_difference(run.folder, names, held)
+    except LadmError as error:
+        problem = Problem.of(error)
+    if problem is not None:
+        yield problem
+    elif held is not None and errors_digest != held.errors_digest:
         yield Problem(f"{run.folder / ERRORS_FILE} is not what the units hold")
 
 
-def _float32_columns(schema: pa.Schema) -> set[str]:
+@dataclass(frozen=True, kw_only=True)
+class _Ranking:
+    """What is known of the order of `scores.parquet`."""
+
+    num_rows: int
+    is_in_order: bool
+    has_duplicates: bool
+
+
+def _read_ranking(folder: Path) -> _Ranking:
+    """Read the two columns that decide it. Raises StorageError for a damaged file."""
+    positions_N = np.empty(count_scored(folder), dtype=np.int64)
+    start, last, is_in_order = 0, np.inf, True
+    for batch in score_batches(folder, ["position", "score"]):
+        scores_B = batch["score"].to_numpy(zero_copy_only=False)
+        is_in_order &= bool(scores_B[0] <= last and (scores_B[1:] <= scores_B[:-1]).all())
+        last = scores_B[-1]
+        # Another file than ours may have none; no row has the position -1.
+        positions_N[start : start + len(batch)] = batch["position"].fill_null(-1).to_numpy(zero_copy_only=False)
+        start += len(batch)
+    positions_N.sort()
+    has_duplicates = bool((positions_N[1:] == positions_N[:-1]).any())
+    return _Ranking(num_rows=start, is_in_order=is_in_order, has_duplicates=has_duplicates)
+
+
+def _count_lines(path: Path) -> int:
+    with io_errors(path, "read"), path.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
+def _first_difference(folder: Path, names: list[str], held: _UnitDigests | None) -> Problem | None:
+    """Where the sorted file is first not what `scores.parquet` and the units hold."""
+    narrow = _float32_columns(column_types(folder))
+    rows = (row for batch in score_batches(folder, names, rows=ROWS_AT_A_TIME) for row in batch.to_pylist())
+    path = folder / SORTED_FILE
+    with io_errors(path, "read"), path.open("rb") as lines:
+        for count, (line, row) in enumerate(itertools.zip_longest(lines, rows), 1):
+            if line is None or row is None or not _is_line(line, row, narrow):
+                return Problem(f"{path}, line {count}, and row {count} of {PARQUET_FILE} differ")
+            if held is not None and not held.holds(line, rank=count, position=row["position"]):
+                return Problem(f"{path} is damaged at line {count}: it is not what the unit holds")
+    return None
+
+
+def _float32_columns(types: dict[str, pa.DataType]) -> set[str]:
     """Names of the columns of float32, or of lists of it. A run of format 3 has none."""
-    return {field.name for field in schema if pa.float32() in (field.type, getattr(field.type, "value_type", None))}
+    return {name for name, kind in types.items() if pa.float32() in (kind, getattr(kind, "value_type", None))}
 
 
 def _is_line(line: bytes, row: dict[str, Any], narrow: set[str]) -> bool:
@@ -159,11 +229,6 @@ def _is_line(line: bytes, row: dict[str, Any], narrow: set[str]) -> bool:
         return bool(found == shown | {"meta": json.loads(row["meta"])})
     except (ValueError, KeyError, TypeError):
         return False
-
-
-def _is_of_unit(line: bytes, rank: int, expected: int | None) -> bool:
-    front = f'{{"rank": {rank}, '.encode()
-    return line.startswith(front) and xxhash.xxh3_64_intdigest(line[len(front) : -1]) == expected
 
 
 def _verify_identity(run: Run) -> Iterator[Problem]:
