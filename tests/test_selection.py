@@ -403,6 +403,31 @@ def test_error_messages_of_select(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_cannot_be_replaced_is_refused_before_the_ranking(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.selection.subset.open_sources", lambda _: pytest.fail("the runs were opened"))
+    here, mounted = tmp_path / "here", tmp_path / "mounted"
+    here.mkdir()
+    mounted.mkdir()
+    (tmp_path / "link").symlink_to(here)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "absent")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == mounted)
+    reasons = {
+        Path("."): ("the current folder", "a folder in it"),
+        mounted: ("a mount point", "a folder in it"),
+        tmp_path / "link": ("a symbolic link", "the folder that it stands for"),
+        tmp_path / "nowhere": ("a symbolic link", "the folder that it stands for"),
+    }
+    for output, (what, remedy) in reasons.items():
+        result = ladm("select", scored[1], "--rows", scored[0], "--tokens", "1k", "--output", output)
+        assert (result.exit_code, result.stderr) == (
+            1, f"ladm: {output} is {what}, which a finished subset cannot replace; give --output {remedy}\n"
+        )  # fmt: skip
+    assert list(here.iterdir()) == list(mounted.iterdir()) == []
+
+
 def test_a_damaged_unfinished_or_missing_run_is_refused(
     ladm: Command, scored: tuple[str, Path], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -63,12 +64,27 @@ class LocalFolder:
         self._prefix = f".{path.name}.ranking-"
 
     def require_free(self) -> None:
-        """Raise LadmError for anything but an empty folder, or a subset that may be replaced."""
+        """Raise LadmError for anything but an empty folder, or a subset that may be replaced.
+
+        And for a name onto which no folder can be renamed.
+        """
         self.tidy()
-        if self._replaces and (self.path / MANIFEST_FILE).is_file():
-            return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        is_old = self._replaces and (self.path / MANIFEST_FILE).is_file()
+        if not is_old and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise LadmError(f"{self.path} exists already; give --output another folder")
+        # "." has no name of its own: the system calls it busy, as it does a mount point.
+        is_current = not self.path.name
+        if is_current or os.path.ismount(self.path):
+            what = "the current folder" if is_current else "a mount point"
+            raise LadmError(
+                f"{self.path} is {what}, which a finished subset cannot replace; give --output a folder in it"
+            )
+        # Of an old subset the link itself is moved away.
+        if self.path.is_symlink() and not is_old:
+            raise LadmError(
+                f"{self.path} is a symbolic link, which a finished subset cannot replace; give --output the folder "
+                "that it stands for"
+            )
 
     def tidy(self) -> None:
         """Remove what selections into this folder that were killed have left beside it."""
