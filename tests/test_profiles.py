@@ -189,6 +189,22 @@ def test_signed_weights_have_no_other_layers(ladm: Run, kept: tuple[str, Path], 
     assert again.exit_code == 0, again.stderr
 
 
+def test_a_signed_sum_is_not_inspected(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+    signed = tmp_path / "signed"
+    profile = write_profile(
+        tmp_path / "signed.yaml", kept[1], Reduction(how="signed", layers=(0, 2), weights=(1.0, -0.5))
+    )
+    assert ladm("rescore", kept[1], "--profile", profile, "--output", signed).exit_code == 0
+    # Rows that are not there are not looked for.
+    result = ladm("inspect", signed, "--rows", tmp_path / "absent")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "ladm: a signed sum of logarithms has no parts that add up to it; ladm rescore RUN --score robust -o RUN2 "
+        "makes a run that can be inspected\n",
+    )
+    assert not (signed / "inspected").exists()
+
+
 def test_rows_are_scored_by_signed_heads_as_they_are_rescored(
     ladm: Run, kept: tuple[str, Path], tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from ladm.explain.chosen_documents import choose_documents
 from ladm.explain.decompose import Decomposer
 from ladm.explain.explainer import Explainer, ScoredDocument
 from ladm.explain.inspected_document import write_inspected
+from ladm.method.attribution import require_parts
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.modeling.model_files import model_identity
@@ -41,11 +42,13 @@ def inspect(settings: InspectSettings, *, echo: Echo, on_file: Callable[[Path], 
 
     A document that was inspected before in the same way keeps its file.
 
-    Raises LadmError for an unfinished run, a document without a score, and for rows or a model that
-    are not the run's.
+    Raises LadmError for an unfinished run, a score without parts, a document without a score, and for rows or a model
+    that are not the run's.
     """
     run = Run.read(Path(settings.run))
     require_finished(run)
+    # Before rows and model are opened, which takes minutes of a large one.
+    require_parts(run.identity.reduction)
     folder = run.folder / INSPECTED
     with stop_on_signals(folder) as signals:
         documents = choose_documents(run, settings)

@@ -23,19 +23,24 @@ from ladm.method.grid import Ablation, Grid
 from ladm.method.reduction import Floats, Reduction
 
 
+def require_parts(reduction: Reduction) -> None:
+    """Raise LadmError for a signed sum of logarithms, which is no weighted sum of CDS."""
+    if reduction.how == "signed":
+        raise LadmError(
+            "a signed sum of logarithms has no parts that add up to it; ladm rescore RUN --score robust -o RUN2 makes "
+            "a run that can be inspected"
+        )
+
+
 def column_weights(cds_P: Floats, reduction: Reduction) -> Floats:
     """The w_P for which sum of w_p CDS_p is the score of `reduce_cds`: (P,) -> (P,).
 
     A median is the column in the middle, or half of each of two; of a geometric mean every column has
     the share that its weight has.
 
-    Raises LadmError for a signed sum of logarithms, which is no weighted sum of CDS.
+    Raises LadmError as `require_parts`.
     """
-    if reduction.how == "signed":
-        raise LadmError(
-            "a signed sum of logarithms has no parts that add up to it; ladm rescore RUN --score robust -o RUN2 makes "
-            "a run that can be inspected"
-        )
+    require_parts(reduction)
     P = len(cds_P)
     if reduction.how == "median":
         w_P = np.zeros(P)
