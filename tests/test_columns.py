@@ -14,7 +14,7 @@ import pytest
 from conftest import SMALL, read_object, topical_rows
 
 from ladm.errors import LadmError, UsageError
-from ladm.runs.columns import column_names, longattn, read_columns, standardised
+from ladm.runs.columns import column_names, float32_columns, longattn, read_columns, standardised, stored_limit
 from ladm.runs.folder import Run
 
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
@@ -28,16 +28,28 @@ def run(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Run:
     return Run.read(tmp_path / "run")
 
 
-def add_signal(run: Run, name: str, columns: dict[str, dict[int, float]]) -> Path:
+def add_signal(run: Run, name: str, columns: dict[str, dict[int, float]], *, kind: pa.DataType | None = None) -> Path:
     """A finished signal with these values by position, in an order that is not the run's."""
     folder = run.folder / "signals" / name
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("signals"))
     positions = sorted(set().union(*columns.values()), reverse=True)
-    values = {key: [found.get(k) for k in positions] for key, found in columns.items()}
+    values = {key: pa.array([found.get(k) for k in positions], kind) for key, found in columns.items()}
     pq.write_table(
         pa.table({"position": positions, "score": [0.5] * len(positions), **values}), folder / "scores.parquet"
     )
     return folder
+
+
+def test_a_limit_for_a_column_of_float32(run: Run) -> None:
+    add_signal(run, "narrow", {"light": {0: 0.7}}, kind=pa.float32())
+    add_signal(run, "wide", {"weight": {0: 0.7}})
+    names = ["score", "robust", "length", "gzip_ratio", "light", "weight"]
+    assert float32_columns(run, names) == {"gzip_ratio", "light"}
+    for shown in ("0.7", "0.1", "-0.3", "123456.7", "0", "-0.0", "1e-40"):
+        assert stored_limit(float(shown)) == float(np.float32(shown)), shown
+    # Beyond the range of float32 nothing is rounded: 1e-50 is more than 0, and 1e39 less than infinity.
+    for limit in (1e-50, -1e-50, 1e39, -1e39):
+        assert stored_limit(limit) == limit
 
 
 def test_stored_and_derived_columns(run: Run) -> None:

@@ -357,6 +357,15 @@ def test_histograms_of_awkward_columns() -> None:
     # Different numbers, and on the page, which has six digits of them, the same.
     close = histogram([0.12345671, 0.12345672, 0.12345673, np.nan])
     assert (close.documents_DB.sum(), close.tokens_DB.sum(), len(close.edges)) == (3, 6, 5)
+    # An edge is 0.7, and that of float32 is less: `--min-score 0.7` takes it.
+    narrow = np.array([0.5, 0.7, 0.9, np.nan], dtype=np.float32).astype(np.float64)
+    for is_float32, counts in ((True, [1, 2]), (False, [2, 1])):
+        found = column_histogram(
+            "x", narrow, domains_N=domains, tokens_N=tokens, num_domains=1, bins=2, is_float32=is_float32
+        )
+        assert found is not None
+        assert found.edges == [0.5, 0.7, 0.9]
+        assert found.documents_DB.tolist() == [counts]
     infinite = histogram([np.inf, -np.inf, 0.0, 1.0])
     assert infinite.documents_DB.tolist() == [[2, 0, 0, 2]]
 

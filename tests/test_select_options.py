@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
+from conftest import SMALL, read_lines, topical_rows
 from test_columns import add_signal
 
 from ladm.errors import LadmError
@@ -136,6 +137,36 @@ def test_guards_are_counted_by_domain(ladm: Command, scored: tuple[str, Path]) -
     assert (result.exit_code, result.stderr) == (
         1, "ladm: --within length:900- leaves no document; give it wider limits\n",
     )  # fmt: skip
+
+
+def test_limits_of_a_column_of_float32_include_what_is_shown_with_their_digits(
+    ladm: Command, scored: tuple[str, Path]
+) -> None:
+    _, run = scored
+    # As float32, 0.7 is less than 0.7, and 0.1 more than 0.1.
+    light = {0: 0.1, 1: 0.7, 2: 0.3, 4: 0.3, 5: 0.3, 6: 0.9, 7: 0.05}
+    add_signal(Run.read(run), "narrow", {"light": light}, kind=pa.float32())
+    add_signal(Run.read(run), "wide", {"weight": {k: float(np.float32(x)) for k, x in light.items()}})
+    everything = ("--documents", "100", "--allow-small-pool")
+    low = selected(ladm, run, *everything, "--within", "light:0.7-")
+    assert low["positions"] == [1, 6]
+    assert (low["guards"][0]["low"], low["guards"][0]["dropped"]) == (0.7, {"domain 0": 3, "domain 1": 2})
+    assert selected(ladm, run, *everything, "--within", "light:-0.1")["positions"] == [0, 7]
+    assert selected(ladm, run, "--min-score", "0.7", "--by", "light")["positions"] == [1, 6]
+    # The same numbers in a column of float64, and in an expression, are compared as they are.
+    assert selected(ladm, run, *everything, "--within", "weight:0.7-")["positions"] == [6]
+    assert selected(ladm, run, *everything, "--within", "weight:-0.1")["positions"] == [7]
+    assert selected(ladm, run, "--min-score", "0.7", "--by", "1 * light")["positions"] == [6]
+    # Of seven values the quantiles at 50 % and at a sixth are values themselves.
+    middle = selected(ladm, run, *everything, "--within", f"light:{100 / 6}%-50%")
+    assert middle["positions"] == [0, 2, 4, 5]
+    # This one is above 0.3 by less than float32 can hold, and so excludes 0.3.
+    assert selected(ladm, run, *everything, "--within", "light:66.6666666667%-")["positions"] == [1, 6]
+    # A column of the run itself, with a number as a person reads it in the results.
+    shown = {line["index"]: line["unigram_entropy"] for line in read_lines(run / "sorted_by_score.jsonl")}
+    for value in set(shown.values()):
+        found = selected(ladm, run, *everything, "--within", f"unigram_entropy:{value}-{value}")
+        assert found["positions"] == sorted(index for index in shown if shown[index] == value)
 
 
 def write_profile(run: Path, path: Path, band: dict[str, tuple[float, float, float]], **changes: Any) -> Path:

@@ -29,6 +29,7 @@ from ladm.report.environment import clean
 from ladm.report.histograms import OTHER_BINS, SCORE_BINS, ColumnHistogram, column_histogram, rounded
 from ladm.report.overview import RunOverview
 from ladm.report.subset import ReportedSubset
+from ladm.runs.columns import float32_columns
 from ladm.runs.folder import Run
 from ladm.selection.manifest import Manifest
 
@@ -128,12 +129,12 @@ def read_explorer(
     if taken_N is not None:
         for document, taken in zip(documents, taken_N[chosen.places].tolist(), strict=True):
             document.taken = taken
-    histograms = []
+    histograms, float32 = [], float32_columns(run, names)
     for name in names:
         values_N = columns[name]
         found = column_histogram(
             name, values_N, domains_N=domains_N, tokens_N=tokens_N, num_domains=len(domains),
-            bins=SCORE_BINS if name == "score" else OTHER_BINS, taken_N=taken_N,
+            bins=SCORE_BINS if name == "score" else OTHER_BINS, is_float32=name in float32, taken_N=taken_N,
         )  # fmt: skip
         if found is None:
             continue

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.report.charts import LOG_FROM_RATIO
+from ladm.runs.columns import stored_limit
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -61,12 +62,18 @@ def column_histogram(
     tokens_N: Ints,
     num_domains: int,
     bins: int,
+    is_float32: bool = False,
     taken_N: npt.NDArray[np.bool_] | None = None,
 ) -> ColumnHistogram | None:
-    """Count a column; None where no document has a value. Reads the arrays in chunks, which may be on disk."""
+    """Count a column; None where no document has a value. Reads the arrays in chunks, which may be on disk.
+
+    `is_float32`: the column is stored in float32.
+    """
     edges, is_logarithmic = _edges(values_N, bins)
     if edges is None:
         return None
+    # As `ladm select --min-score EDGE` compares them.
+    borders = np.array([stored_limit(edge) for edge in edges[1:-1]]) if is_float32 else edges[1:-1]
     size = num_domains * (len(edges) - 1)
     documents, tokens, taken = (np.zeros(size, dtype=np.int64) for _ in range(3))
     without = 0
@@ -75,7 +82,7 @@ def column_histogram(
         valid = ~np.isnan(values_N[part])
         without += int(np.count_nonzero(~valid))
         # "right", so that a value that equals an edge is above the cut there.
-        bins_B = np.searchsorted(edges[1:-1], values_N[part][valid], side="right")
+        bins_B = np.searchsorted(borders, values_N[part][valid], side="right")
         # Domain and bin as one number, so that a single count does for all domains.
         cells = domains_N[part][valid] * (len(edges) - 1) + bins_B
         documents += np.bincount(cells, minlength=size)

@@ -22,7 +22,7 @@ from ladm.method.reduction import reduce_cds
 from ladm.runs.added_signals import added_columns, require_rows_of_run, stored_columns
 from ladm.runs.folder import Run
 from ladm.runs.layout import PARQUET_FILE
-from ladm.runs.results import columns_of, count_scored, lists_as_matrix, require_finished, score_batches
+from ladm.runs.results import column_types, columns_of, count_scored, lists_as_matrix, require_finished, score_batches
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.settings.fields import nearest
 from ladm.settings.named_scores import NAMED_SCORES
@@ -88,6 +88,25 @@ def fill_columns(run: Run, arrays: Mapping[str, Floats], positions_N: Ints, *, s
         start += len(positions_B)
     if relative:
         arrays["longattn"][:] = longattn(*relative.values())
+
+
+def float32_columns(run: Run, names: Iterable[str]) -> set[str]:
+    """Those of the named columns that are stored in float32, which `read_columns` widens; derived ones are not."""
+    own, added = column_types(run.folder), added_columns(run)
+    # A list is no column of numbers, and what is stored wins, as in `_batches`.
+    types = {name: column_types(added[name])[name] if name in added else own.get(name) for name in names}
+    return {name for name, kind in types.items() if kind == pa.float32()}
+
+
+def stored_limit(limit: float) -> float:
+    """The number that a limit for a column of float32 means: the float32 that results show in the same digits.
+
+    A row that is shown with 0.7 has 0.699999988, and a limit of 0.7 includes it. A limit beyond the range of float32
+    stays as it is, so that one just above 0 excludes 0.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        found = float(np.float32(limit))
+    return found if np.isfinite(found) and found else limit
 
 
 def require_known(run: Run, names: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ladm.errors import LadmError
+from ladm.runs.columns import stored_limit
 from ladm.selection.budget import (
     Domains,
     Shares,
@@ -28,10 +29,13 @@ class AppliedBudget:
     """Of every domain, under the percent rule."""
 
 
-def apply_budget(domains: Domains, shares: Shares, settings: SelectSettings) -> AppliedBudget:
-    """Take documents of `domains`. Raises LadmError for a pool that is too small, and where nothing would be taken."""
+def apply_budget(domains: Domains, shares: Shares, settings: SelectSettings, *, are_float32: bool) -> AppliedBudget:
+    """Take documents of `domains`; `are_float32` as in `Candidates`.
+
+    Raises LadmError for a pool that is too small, and where nothing would be taken.
+    """
     if settings.min_score is not None:
-        take_above(domains, least=settings.min_score)
+        take_above(domains, least=stored_limit(settings.min_score) if are_float32 else settings.min_score)
         if not _has_taken(domains):
             raise LadmError(f"no document has at least --min-score {settings.min_score:g} of {settings.by}")
         return AppliedBudget()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError, StorageError
-from ladm.runs.columns import LONGATTN, fill_columns, longattn
+from ladm.runs.columns import LONGATTN, fill_columns, float32_columns, longattn
 from ladm.runs.results import count_scored
 from ladm.selection.domain_codes import NO_CODE, DomainCodes
 from ladm.selection.evaluation import evaluate
@@ -42,6 +42,8 @@ class Candidates:
     tokens_N: Floats
     values_N: Floats
     """What documents are ranked by; NaN where there is no value."""
+    are_float32: bool
+    """Are the values those of a column that is stored in float32?"""
     order: Ints
     guards: list[GuardManifest]
     without_value: int
@@ -86,7 +88,9 @@ def find_candidates(
         kept_N &= ~is_copy_T[rows_N]
     if not kept_N.any():
         raise LadmError(f"no document has a value of {settings.by}")
-    dropped = apply_guards(guards, columns, kept_N, codes_N=codes_N, names=domains.names)
+    # Runs of an old format have float64 in these columns.
+    float32 = set.intersection(*(float32_columns(source.run, names) for source in sources))
+    dropped = apply_guards(guards, columns, kept_N, codes_N=codes_N, names=domains.names, float32=float32)
     order = np.flatnonzero(kept_N)
     keys = values_N
     if settings.sample:
@@ -102,6 +106,7 @@ def find_candidates(
         rows_N=rows_N,
         tokens_N=columns["length"],
         values_N=values_N,
+        are_float32=expression.is_column and float32.issuperset(expression.names),
         order=order,
         guards=dropped,
         without_value=without_value,

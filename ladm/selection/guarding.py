@@ -5,13 +5,14 @@ Shape suffix: N documents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError, UsageError
+from ladm.runs.columns import stored_limit
 from ladm.runs.folder import Run
 from ladm.selection.profile_band import band_for
 from ladm.settings.guards import BandGuard, Guard, Limit, band_guards
@@ -77,11 +78,13 @@ def apply_guards(
     *,
     codes_N: npt.NDArray[np.int32],
     names: Sequence[str],
+    float32: Collection[str] = (),
 ) -> list[GuardManifest]:
     """Clear `kept_N` where a guard drops a document; returns what each dropped.
 
     Quantiles are those of all documents in `columns`, whatever other guards drop. `names` are the domains, `codes_N`
-    the number of each document's domain. Raises LadmError where no document is left.
+    the number of each document's domain, `float32` the columns that are stored as such. Raises LadmError where no
+    document is left.
     """
     found = []
     for guard in guards:
@@ -91,9 +94,9 @@ def apply_guards(
         # A guard with one open end would otherwise keep documents without a value.
         inside_N = has_value_N.copy()
         if low is not None:
-            inside_N &= values_N >= low
+            inside_N &= values_N >= _as_compared(low, guard.low, guard.column in float32)
         if high is not None:
-            inside_N &= values_N <= high
+            inside_N &= values_N <= _as_compared(high, guard.high, guard.column in float32)
         dropped = np.bincount(codes_N[kept_N & has_value_N & ~inside_N], minlength=len(names))
         found.append(
             GuardManifest(
@@ -116,3 +119,8 @@ def _value(limit: Limit | None, values_N: Floats) -> float | None:
         return None if limit is None else limit.value
     known = values_N[~np.isnan(values_N)]
     return float(np.quantile(known, limit.value)) if len(known) else float("nan")
+
+
+def _as_compared(value: float, limit: Limit | None, is_float32: bool) -> float:
+    """The number that values are compared with. A quantile is one of them, or lies between two, and stays."""
+    return stored_limit(value) if is_float32 and limit is not None and not limit.is_quantile else value

@@ -51,7 +51,9 @@ def select(settings: SelectSettings, *, place: Destination | None = None) -> Man
         shares = domain_shares(ranked, _quota(settings))
         # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
-        budget = apply_budget(domains, {name: shares[name] for name in domains}, settings)
+        budget = apply_budget(
+            domains, {name: shares[name] for name in domains}, settings, are_float32=candidates.are_float32
+        )
         manifest = Manifest(
             rule=settings.rule,
             quota=_quota(settings) if settings.rule == "exact" and settings.min_score is None else None,
