@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Every figure that wants a CUDA device, in at most 7 minutes: correctness first, then times, most valuable first.
-#   scripts/bench/gpu.sh OUTPUT-FOLDER [PART...]     parts: tests forward small program short sweep score; default: all but score
+#   scripts/bench/gpu.sh OUTPUT-FOLDER [PART...]     parts: tests forward signals small program short sweep score; default: all but score
 # Each part has a time limit of its own, prints its results as they come, and does not stop the others by failing.
 # Works where torch, triton, transformers, numpy and xxhash are installed. More is needed by `tests` (pytest, pytest-xdist,
 # hypothesis, click) and by `program` and `short` (the packages of `ladm score`, among them datasets, duckdb and pyarrow): a part
 # that lacks one is left out with a line that names it. liger-kernel, flash-attn, kernels and flash-attn-4 are measured where they
 # are installed.
 #   tests     the kernels on this device          forward   the pass at 32,768 tokens: fused, columns, attention kernels, compiled
+#   signals   what context gain and LongAttn add to the pass of CDS, at 32,768 tokens
 #   small     rows of 4,096 tokens with the shape of SmolLM2-135M, several at a time, by --record
 #   program   the whole of `ladm score`           short     the same with short rows and --record forms
 #   sweep     lengths and strides; LENGTHS=131072 for others      score     beside the released way, minutes at 32,768 tokens
@@ -16,7 +17,7 @@ set -uo pipefail
 [ $# -ge 1 ] || { echo "usage: $0 OUTPUT-FOLDER [PART...]" >&2; exit 2; }
 mkdir -p "$1"
 out=$(realpath "$1"); shift
-parts=${*:-tests forward small program short sweep}
+parts=${*:-tests forward signals small program short sweep}
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3} device=${DEVICE:-cuda:0} shape=${SHAPE:-tinyllama} tokens=${TOKENS:-32768} dtype=${DTYPE:-bfloat16}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
@@ -51,6 +52,9 @@ for part in $parts; do
                    tests/test_fused.py tests/test_attention.py tests/test_kernels.py tests/test_focus_columns.py ;;
         forward) limited 230 "$python" scripts/bench/forward.py --shape "$shape" --tokens "$tokens" --device "$device" \
                    --dtype "$dtype" --output "$out/forward.jsonl" ${FORWARD_OPTIONS:-} ;;
+        signals) limited 100 "$python" scripts/bench/signals.py --shape "$shape" --tokens "$tokens" --device "$device" \
+                   --dtype "$dtype" --repeats 3 --contenders "cds, suffix" "cds, blocks" "cds, longattn" \
+                   --output "$out/signals.json" ;;
         small) limited 60 "$python" scripts/bench/forward.py --shape "${SMALL_SHAPE:-smollm2}" --tokens "${SMALL_TOKENS:-4096}" \
                    --device "$device" --dtype "$dtype" --parts batches --short-tokens "${SMALL_TOKENS:-4096}" \
                    --batch-tokens "${SMALL_BATCH_TOKENS:-131072}" --records layers heads forms --output "$out/small.jsonl" ;;
@@ -62,7 +66,7 @@ for part in $parts; do
                    --repeats 3 --lengths ${LENGTHS:-4096 8192 16384 65536} --stride-tokens "$tokens" --output "$out/sweep.jsonl" ;;
         score) limited 300 "$python" scripts/bench/score.py --shape "$shape" --tokens "$tokens" --device "$device" \
                    --dtype "$dtype" --output "$out/score.json" ;;
-        *) echo "no part $part; there are tests, forward, small, program, short, sweep, score" >&2; exit 2 ;;
+        *) echo "no part $part; there are tests, forward, signals, small, program, short, sweep, score" >&2; exit 2 ;;
     esac > >(tee -a "$out/log.txt") 2>&1
     [ $? -eq 0 ] || { echo "$part failed" >&2; failed=1; }
 done
