@@ -345,8 +345,8 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
     result = ladm(*words)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         1,
-        "ladm: the rows, of which at most 2 of a document are taken, have 4,096 tokens, fewer than --tokens 5,000; "
-        "give a smaller budget, take all of it with --allow-small-pool, or give more documents and another --output",
+        "ladm: the rows (at most 2 of a document) have 4,096 tokens, fewer than --tokens 5,000; give a smaller budget, "
+        "take all of it with --allow-small-pool, or give more documents and another --output",
     )
     assert not (tmp_path / "windows" / "scores").exists()
     (tmp_path / "other" / "scores").mkdir(parents=True)

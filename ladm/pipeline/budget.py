@@ -33,11 +33,11 @@ def require_budget(rows: Rows, job: Any) -> None:
         documents_N = read_documents([rows])
         longest_first = np.lexsort((-lengths_N, documents_N))
         lengths_N = lengths_N[longest_first][best_of_documents(documents_N[longest_first], limit)]
-        what = f"rows, of which at most {limit} of a document are taken,"
+        what = f"rows (at most {limit} of a document)"
     lengths_N = lengths_N[lengths_N > 0]
     pool = int(lengths_N.sum())
     if most is not None and most > len(lengths_N) and not chosen.allow_small_pool:
-        raise _small_pool(f"there are {len(lengths_N):,} {what}".removesuffix(","), f"--documents {most:,}")
+        raise _small_pool(f"there are {len(lengths_N):,} {what}", f"--documents {most:,}")
     if chosen.tokens is None:
         return
     share = chosen.token_share

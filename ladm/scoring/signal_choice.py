@@ -38,20 +38,20 @@ def choose_signals(settings: ScoreSettings) -> SignalChoice:
     Raises LadmError for signals that cannot be added to that run, UsageError for an option without effect.
     """
     choice = _choose(settings)
-    if not choice.only_adds:
-        require_effect(settings, (*choice.own, *choice.added))
-        return choice
-    for signal in parse_signals(settings.signals) or ():
-        for option in _given_options(settings, signal) if signal in choice.own else ():
-            raise UsageError(f"{option} has no effect: {settings.output} has {signal} already")
-    require_effect(settings, parse_signals(settings.signals) or ())
+    computed = (*choice.own, *choice.added)
+    if choice.only_adds:
+        computed = parse_signals(settings.signals) or ()
+        for signal in (each for each in computed if each in choice.own):
+            for option in _given_options(settings, signal):
+                raise UsageError(f"{option} has no effect: {settings.output} has {signal} already")
+    require_effect(settings, computed)
     return choice
 
 
 def require_effect(settings: ScoreSettings, signals: tuple[str, ...]) -> None:
     """Raise UsageError for an option of a signal that is not one of `signals`, those that are computed."""
-    for signal in OPTIONS_OF:
-        for option in _given_options(settings, signal) if signal not in signals else ():
+    for signal in (each for each in OPTIONS_OF if each not in signals):
+        for option in _given_options(settings, signal):
             raise UsageError(f"{option} has no effect without {signal} among the signals ({', '.join(signals)})")
 
 

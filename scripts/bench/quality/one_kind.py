@@ -4,7 +4,7 @@
         --model runs/quality/smollm2 --output scripts/bench/results/quality/one-kind.json
 
 A signed sum of logarithms (layers, heads) is fitted to intact rows and rows of KIND of the calibration half, by the fit
-of `ladm calibrate`, and judged on the other half. What it misses there, no weighting of these numbers will find.
+of `ladm calibrate`, and judged on the other half. A score that has to find other kinds as well will hardly do better.
 """
 
 from __future__ import annotations
