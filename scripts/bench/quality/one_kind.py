@@ -37,6 +37,8 @@ SEED = 17
 @click.option("--kind", default=SAME_PACKAGE, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path))
 def main(packed: Path, part_folder: Path, model: str, kind: str, output: Path | None) -> None:
+    if not (part_folder / "run.json").is_file():
+        sys.exit(f"{part_folder} is not a finished part of score.sh: it has no run.json")
     length = int(part_folder.name.partition("-")[0])
     part = Part.read(part_folder, Rows.make(packed, model, length=length, documents=None))
     found = {name: judged(part, logs_BP, kind) for name, logs_BP in features(part).items()}
