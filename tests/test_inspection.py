@@ -21,6 +21,7 @@ from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_
 from ladm.method.grid import span_grid
 from ladm.method.pfs_torch import Focus
 from ladm.method.reduction import Reduction, reduce_cds
+from ladm.modeling.attention_function import LayerView
 from ladm.runs.folder import Run
 from ladm.settings.runs import InspectSettings
 
@@ -94,6 +95,30 @@ def test_a_document_without_focus_is_decomposed(golden_observer: Any, monkeypatc
         assert found.pfs_JN.isfinite().all()
 
 
+@pytest.mark.parametrize("most_bytes", [0, 300_000, 2**30])
+def test_layers_that_are_kept_are_those_of_another_pass(golden_observer: Any, most_bytes: int) -> None:
+    from ladm.explain.views import DocumentViews
+
+    passes: list[list[LayerView]] = [[], []]
+    runs: list[int] = []
+
+    class Counted:
+        def observe(self, ids: torch.Tensor, visit: Any) -> None:
+            runs.append(1)
+            golden_observer.observe(ids, visit)
+
+    ids = torch.arange(512).unsqueeze(0)
+    views = DocumentViews(Counted(), ids, most_bytes=most_bytes)  # type: ignore[arg-type]
+    for found in passes:
+        views.visit_all(found.append)
+    # A layer takes 262,144 bytes: one of three fits 300,000.
+    assert len(runs) == (1 if most_bytes == 2**30 else 2)
+    assert [view.layer for view in passes[0]] == [view.layer for view in passes[1]] == [0, 1, 2]
+    for first, second in zip(*passes, strict=True):
+        assert torch.equal(first.q_BHTD, second.q_BHTD)
+        assert torch.equal(first.v_BGTD, second.v_BGTD)
+
+
 @pytest.mark.parametrize("variant", ["released", "paper"])
 def test_tokens_add_up_to_the_focus_of_their_spans(variant: Any) -> None:
     draw = torch.Generator().manual_seed(2)
@@ -129,7 +154,7 @@ def test_the_best_and_the_worst_are_decomposed(ladm: Any, scored: Path, talking:
     ranked = read_lines(scored / "sorted_by_score.jsonl")
     result = ladm("inspect", scored, "--top", "2", "--bottom", "1")
     assert result.exit_code == 0, result.output
-    assert "device    cpu in float32, layers 0-2 of 3, twice over 3 documents\n" in result.stderr
+    assert "device    cpu in float32, layers 0-2 of 3, 3 documents\n" in result.stderr
     paths = [Path(line) for line in result.stdout.splitlines()]
     found = [read_object(path) for path in paths]
     assert [one["index"] for one in found] == [ranked[k]["index"] for k in (0, 1, -1)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ladm.explain.views import MOST_KEPT, DocumentViews
 from ladm.method.attribution import column_weights, pair_parts, strongest, token_focus
 from ladm.method.focus import aggregated_focus, contextual_dependency, value_weights
 from ladm.method.grid import Ablation, Grid
@@ -53,16 +54,18 @@ class Decomposer:
     most_pairs: int
 
     def decompose(self, ids_BT: Tensor, grid: Grid, *, low_memory: bool = False) -> Decomposition:
-        """Decompose the score of one row. The model runs twice.
+        """Decompose the score of one row.
 
         The focus of single tokens would be T x T numbers for each column, far more than the memory of any device.
-        So the first pass computes PFS of whole spans and finds the strongest pairs, and the second pass computes the
-        focus of single tokens for these alone.
+        So a first pass over the layers computes PFS of whole spans and finds the strongest pairs, and a second pass
+        computes the focus of single tokens for these alone. The second runs the model again only where the queries,
+        keys and values of the first are too large to keep.
 
-        `low_memory`: see `measure_focus`.
+        `low_memory`: see `measure_focus`; nothing is kept.
         """
         reduction, ablation = self.reduction, self.ablation
-        pfs_PJN = self._pairwise_focus(ids_BT, grid, low_memory=low_memory)
+        views = DocumentViews(self.observer, ids_BT, most_bytes=0 if low_memory else MOST_KEPT)
+        pfs_PJN = self._pairwise_focus(views, grid, low_memory=low_memory)
         afs_PJ = aggregated_focus(pfs_PJN, grid, ablation=ablation)
         cds_P = contextual_dependency(afs_PJ, grid, ablation=ablation).double().numpy()
         w_P = column_weights(cds_P, reduction)
@@ -80,10 +83,10 @@ class Decomposer:
             pfs_JN=(w_P11 * pfs_PJN).sum(dim=0) / total if total > 0 else pfs_PJN.mean(dim=0),
             part_JN=part_JN,
             pairs=pairs,
-            token_parts=self._token_parts(ids_BT, grid, pairs=pairs, pfs_PJN=pfs_PJN, part_PJN=part_PJN),
+            token_parts=self._token_parts(views, grid, pairs=pairs, pfs_PJN=pfs_PJN, part_PJN=part_PJN),
         )
 
-    def _pairwise_focus(self, ids_BT: Tensor, grid: Grid, *, low_memory: bool) -> Tensor:
+    def _pairwise_focus(self, views: DocumentViews, grid: Grid, *, low_memory: bool) -> Tensor:
         """Equation 2 for every layer or head behind the score: (P, J, N) on the CPU."""
         by_head, weighted = self.reduction.heads is not None, self.reduction.focus == "value"
         columns: list[Tensor] = []
@@ -96,11 +99,11 @@ class Decomposer:
             pfs_BKJN = focus.pfs_BKJN if focus.weighted_BKJN is None else focus.weighted_BKJN
             columns.append((pfs_BKJN[0, self._heads_of(view.layer)] if by_head else pfs_BKJN[0]).cpu())
 
-        self.observer.observe(ids_BT, visit)
+        views.visit_all(visit)
         return torch.cat(columns)
 
     def _token_parts(
-        self, ids_BT: Tensor, grid: Grid, *, pairs: list[tuple[int, int]], pfs_PJN: Tensor, part_PJN: Tensor
+        self, views: DocumentViews, grid: Grid, *, pairs: list[tuple[int, int]], pfs_PJN: Tensor, part_PJN: Tensor
     ) -> list[Tensor]:
         """For each pair what each token of span j with each token of span i adds to the score, (l, l)."""
         found = [torch.zeros(grid.l, grid.l) for _ in pairs]
@@ -129,7 +132,7 @@ class Decomposer:
                     # The tokens' focus sums to PFS(i, j); scaled by part / PFS it sums to the pair's part.
                     found[k] += focus_ll * (part / pfs if pfs > 0 else 0.0)
 
-        self.observer.observe(ids_BT, visit)
+        views.visit_all(visit)
         return found
 
     def _heads_of(self, layer: int) -> list[int]:

@@ -1,7 +1,4 @@
-"""A finished run -> for some of its documents, where their scores come from: one JSON file each in `RUN/inspected`.
-
-The model runs twice over each: once for every pair of spans, once more for the tokens of the strongest pairs.
-"""
+"""A finished run -> for some of its documents, where their scores come from: one JSON file each in `RUN/inspected`."""
 
 from __future__ import annotations
 
@@ -63,8 +60,7 @@ def inspect(settings: InspectSettings, *, echo: Echo, on_file: Callable[[Path], 
                     (row,) = rows.read(document.position, document.position + 1)
                     write_inspected(path, explainer.explain(row, document, rows.name))
                 on_file(path)
-                # The model reads every token twice.
-                progress.advance(rows=1, tokens=2 * document.num_tokens)
+                progress.advance(rows=1, tokens=document.num_tokens)
                 # A signal that arrives inside a callback of Python's does not raise here; see `stop_on_signals`.
                 if signals:
                     raise StopSignal(signals[0])
@@ -90,8 +86,8 @@ def _explainer(
     plan = make_plan(_score_settings(run, settings, reduction), facts=facts)
     used = plan.hardware
     echo(
-        f"device    {used.devices[0]} in {used.dtype}, layers {spell_layers(plan.layers)} of {facts.num_layers}, twice "
-        f"over {count_of(len(documents), 'document')}"
+        f"device    {used.devices[0]} in {used.dtype}, layers {spell_layers(plan.layers)} of {facts.num_layers}, "
+        f"{count_of(len(documents), 'document')}"
     )
     problem = disagreement(rows, facts.folder)
     if problem is not None:

@@ -23,7 +23,7 @@ from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
 
 MOST_RATIO = 2.2
-PASSES = 4
+PASSES = 3
 
 
 def auc(coherent: list[float], incoherent: list[float]) -> float:
