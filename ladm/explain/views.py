@@ -39,7 +39,7 @@ class DocumentViews:
         def keep(view: LayerView) -> None:
             nonlocal total
             visit(view)
-            # What is kept alive is the whole memory behind a tensor, of which it may be a part.
+            # A tensor may be a part of a larger block of memory, which stays in use as a whole.
             total += sum(x.untyped_storage().nbytes() for x in (view.q_BHTD, view.k_BGTD, view.v_BGTD))
             if total > self._most_bytes:
                 kept.clear()
