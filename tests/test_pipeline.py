@@ -197,8 +197,8 @@ def test_files_of_flags_are_read_before_a_row_is_made(
     profile = tmp_path / "profile.yaml"
     profile.write_text("model: {}\n")
     for flag, message in (
-        ("--score", f"--profile {profile} is not a profile of ladm calibrate"),
-        ("--profile", f"--profile {profile} is not a profile of ladm calibrate"),
+        ("--score", f"profile {profile} is not a profile of ladm calibrate"),
+        ("--profile", f"profile {profile} is not a profile of ladm calibrate"),
         ("--quota", f"--quota {profile}: the weight of model is {{}}, not a number of at least 0"),
     ):
         result = ladm(*job_words(shard, talking, tmp_path / "job"), flag, profile)

@@ -224,7 +224,7 @@ def test_rows_are_scored_by_signed_heads_as_they_are_rescored(
     result = ladm(*command, "--reduce", "mean", "--output", tmp_path / "other")
     assert (result.exit_code, result.stderr) == (
         2,
-        f"ladm: --profile {profile} scores with --reduce signed, and --reduce mean was given; leave it out, or leave "
+        f"ladm: profile {profile} scores with --reduce signed, and --reduce mean was given; leave it out, or leave "
         "the profile out\n",
     )
 
@@ -278,7 +278,7 @@ def test_a_profile_binds_the_settings_and_stops_early(ladm: Run, kept: tuple[str
         (("--layers", "0-2"), "--layers 0-1, and --layers 0-2 was given"),
     ):
         result = ladm("score", rows, *plain, "--profile", profile, "--output", tmp_path / "x", *flags)
-        message = f"ladm: --profile {profile} scores with {conflict}; leave it out, or leave the profile out\n"
+        message = f"ladm: profile {profile} scores with {conflict}; leave it out, or leave the profile out\n"
         assert (result.exit_code, result.stderr) == (2, message)
     same = ("--span-tokens", "16", "--layers", "0,1", "--reduce", "median")
     result = ladm("score", rows, *plain, "--profile", profile, "--output", tmp_path / "run", *same)
@@ -324,7 +324,7 @@ def test_a_profile_with_another_digit_is_refused_unless_its_checksum_is_removed(
     with pytest.raises(UsageError) as caught:
         read_profile(path)
     message = "damaged, or edited by hand; if you edited it, remove its line checksum"
-    assert str(caught.value) == f"--profile {path}: {message}"
+    assert str(caught.value) == f"profile {path}: {message}"
     path.write_text(text.replace("checksum", "checksuM"))
     with pytest.raises(UsageError, match="damaged: its last key should be checksum$"):
         read_profile(path)
@@ -353,7 +353,7 @@ def test_a_profile_that_cannot_be_used(
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(UsageError) as caught:
         read_profile(path)
-    assert str(caught.value) == f"--profile {path}: {message}"
+    assert str(caught.value) == f"profile {path}: {message}"
 
 
 def test_a_file_that_is_no_profile(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_p
     for flags, code, message in (
         ((), 2, "--within profile needs --profile, because RUN was not scored with one"),
         (("--profile", bare), 2, f"--profile {bare} has no band; ladm calibrate of this version writes one"),
-        (("--profile", tmp_path / "nowhere"), 2, f"--profile {tmp_path}/nowhere: No such file or directory"),
+        (("--profile", tmp_path / "nowhere"), 2, f"profile {tmp_path}/nowhere: No such file or directory"),
         (("--profile", model), 1, f"{model} was calibrated for another model than the one of {run}"),
         (("--profile", other), 1,
          f"the band of {other} is for the score of that profile, which {run} does not have; rescore first: ladm "
@@ -226,6 +226,26 @@ def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_p
     ):  # fmt: skip
         result = ladm("select", run, "--top", "9%", "--output", tmp_path / "none", "--within", "profile", *flags)
         assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
+
+
+def test_a_band_over_other_layers(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    _, run = scored
+    band = dict.fromkeys(("score", "copy_share", "robust", "length"), (0.0, 0.0, 9e9))
+    same = write_profile(run, tmp_path / "same.yaml", band, band_layers=(0, 1, 2))
+    other = write_profile(run, tmp_path / "other.yaml", band, band_layers=(0, 1, 2, 3))
+    command = ("select", run, "--top", "9%", "--dry-run", "--within")
+    for guard in ("profile", "robust:profile", "score:profile", "length:profile"):
+        assert ladm(*command, guard, "--profile", same).exit_code == 0
+    for guard, column in (("profile", "copy_share"), ("robust:profile", "robust")):
+        result = ladm(*command, guard, "--profile", other)
+        assert (result.exit_code, result.stderr) == (
+            1,
+            f"ladm: the band of {other} has {column} over layers 0-3, and {run} has layers 0-2; score with --layers "
+            "0-3 and rescore with the profile, or guard columns that are not over layers, such as --within "
+            "score:profile\n",
+        )
+    for guard in ("score:profile", "length:profile"):
+        assert ladm(*command, guard, "--profile", other).exit_code == 0
 
 
 def test_the_median_of_an_ablation_has_no_band(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:

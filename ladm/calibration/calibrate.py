@@ -186,6 +186,7 @@ def make_profile(
         length_tokens=length_tokens,
         reduction=result.reduction,
         band=band,
+        band_layers=tuple(identity.layers),
         found={
             "documents": len(packages),
             "packages": len(set(packages)),

@@ -5,16 +5,18 @@ from __future__ import annotations
 from ladm.errors import LadmError, UsageError
 from ladm.runs.folder import Run
 from ladm.settings.fields import flag
-from ladm.settings.guards import Band
+from ladm.settings.layers import spell_layers
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.profiles import Profile, read_profile
 
 _SCORES = ("score", *NAMED_SCORES, "median")
 """Columns made of CDS, whose scale the spans decide."""
+_OVER_LAYERS = (*NAMED_SCORES, "median", "copy_share", "sink_mass")
+"""Columns over the layers of a run, whatever its score is made of."""
 
 
-def band_for(run: Run, path: str, *, ranked_by: str) -> Band:
-    """The band of a profile for a run.
+def band_of_profile(run: Run, path: str, *, ranked_by: str) -> Profile:
+    """The profile with a band for a run.
 
     Raises UsageError for a file that is no profile or has no band, and LadmError for a profile of another model, and
     where documents are ranked by `score` and the run's is not the profile's, or by a score of another method.
@@ -33,7 +35,22 @@ def band_for(run: Run, path: str, *, ranked_by: str) -> Band:
         )
     if ranked_by in _SCORES:
         _require_same_method(run, profile, path, ranked_by)
-    return profile.band
+    return profile
+
+
+def require_same_layers(run: Run, profile: Profile, path: str, columns: list[str]) -> None:
+    """Raise LadmError where one of the columns is over other layers in the run than in the band."""
+    if profile.band_layers in (None, tuple(run.identity.layers)):
+        return
+    for column in columns:
+        if column in _OVER_LAYERS:
+            assert profile.band_layers is not None
+            layers, had = spell_layers(profile.band_layers), spell_layers(run.identity.layers)
+            raise LadmError(
+                f"the band of {path} has {column} over layers {layers}, and {run.folder} has layers {had}; score with "
+                f"--layers {layers} and rescore with the profile, or guard columns that are not over layers, such as "
+                "--within score:profile"
+            )
 
 
 def _require_same_method(run: Run, profile: Profile, path: str, ranked_by: str) -> None:

@@ -82,14 +82,14 @@ def _settings_of_profile(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
     for name, value in bound.items():
         # A signed sum is no choice of --reduce, because its weights are in the profile alone.
         if name != "reduce" and not fits(value, types[name]):
-            raise UsageError(f"--profile {path}: {name}: {value!r} is not {describe(types[name])}")
+            raise UsageError(f"profile {path}: {name}: {value!r} is not {describe(types[name])}")
         given = value if chosen.get(name) is None else chosen[name]
         if name == "layers":
             # `2,0-1` and `0-2` are the same layers.
             given = spell_layers(parse_layers(given) or ())
         if given != value:
             raise UsageError(
-                f"--profile {path} scores with {flag(name)} {value}, and {flag(name)} {given} was given; "
+                f"profile {path} scores with {flag(name)} {value}, and {flag(name)} {given} was given; "
                 "leave it out, or leave the profile out"
             )
     return {name: value for name, value in bound.items() if fits(value, types[name])}

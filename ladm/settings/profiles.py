@@ -26,7 +26,8 @@ Quantiles = tuple[float, float, float]
 class Profile:
     """The result of `ladm calibrate`. `found` is for people and is not used: AUC with intervals, cost, documents.
 
-    `band` has for columns of a run the quantiles 0.05, 0.5 and 0.95 of intact documents.
+    `band` has for columns of a run the quantiles 0.05, 0.5 and 0.95 of intact documents; `band_layers` are the layers
+    of that run, None in profiles that do not say.
     """
 
     model: dict[str, Any]
@@ -34,6 +35,7 @@ class Profile:
     length_tokens: int
     reduction: Reduction
     band: dict[str, Quantiles] = field(default_factory=dict)
+    band_layers: tuple[int, ...] | None = None
     found: dict[str, Any] = field(default_factory=dict)
 
 
@@ -49,6 +51,7 @@ def profile_text(profile: Profile) -> str:
         "length_tokens": profile.length_tokens,
         "score": reduction,
         "band": {column: list(quantiles) for column, quantiles in profile.band.items()},
+        "band_layers": None if profile.band_layers is None else list(profile.band_layers),
         "found": profile.found,
     }
     content[CHECKSUM] = content_checksum(content)
@@ -61,16 +64,16 @@ def read_profile(path: str | Path) -> Profile:
     try:
         content = load_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"--profile {path}: {error.strerror}") from None
+        raise UsageError(f"profile {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"--profile {path} is not YAML: {one_line(error)}") from None
+        raise UsageError(f"profile {path} is not YAML: {one_line(error)}") from None
     try:
         # First, because a later format may lack the keys that are read below, and the message would miss the reason.
         if content["format"] != FORMAT:
             raise LadmError(f"format {content['format']}, and this version reads {FORMAT}")
         _require_undamaged(content)
         score = content["score"]
-        heads = score["heads"]
+        heads, layers = score["heads"], content.get("band_layers")
         return Profile(
             model={"type": str(content["model"]["type"]), "sha256": dict(content["model"]["sha256"])},
             method=Method.from_dict(content["settings"]),
@@ -83,13 +86,14 @@ def read_profile(path: str | Path) -> Profile:
                 focus=score.get("focus", "plain"),
             ),
             band={str(column): _quantiles(values) for column, values in (content.get("band") or {}).items()},
+            band_layers=None if layers is None else tuple(int(layer) for layer in layers),
             found=dict(content.get("found") or {}),
         )
     except LadmError as error:
-        raise UsageError(f"--profile {path}: {error}") from None
+        raise UsageError(f"profile {path}: {error}") from None
     # Whatever is missing or of another type in a file that is valid YAML.
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"--profile {path} is not a profile of ladm calibrate: {one_line(error)}") from None
+        raise UsageError(f"profile {path} is not a profile of ladm calibrate: {one_line(error)}") from None
 
 
 def _require_undamaged(content: dict[str, Any]) -> None:
