@@ -93,6 +93,9 @@ def test_no_suggestion_deletes_anything(tmp_path: Path) -> None:
         (TrainSettings, "learning_rate: -1", "learning_rate must be above 0 and below 10, not -1"),
         (TasksSettings, "task: [1]", "task: [1] is not a list of texts"),
         (PerplexitySettings, "windows: [2048, 1]", "windows must be at least 2, not 1"),
+        (PrepareSettings, "length: 4\nlength: 5", "is not YAML: line 2 has the key length a second time"),
+        (PrepareSettings, "text-key: a\ntext_key: b", "text_key is a second value for --text-key"),
+        (TasksSettings, "task: short\ntasks: [ruler]", "tasks is a second value for --task"),
         (CalibrateSettings, "ablation: no-std",
          "remove ablation; calibration decides about it itself"),
         (CalibrateSettings, "fruit: apple", "unknown key 'fruit'; the keys are model, rows, output, work, lists, "
@@ -105,7 +108,7 @@ def test_a_file_is_refused_by_file_and_key(tmp_path: Path, kind: type, text: str
     file.write_text(text)
     with pytest.raises(UsageError) as error:
         load_settings(kind, str(file), {})
-    assert str(error.value) == f"--config {file}: {message}"
+    assert str(error.value) == f"--config {file}{'' if message.startswith('is not YAML') else ':'} {message}"
 
 
 def test_a_key_is_a_flags_name_and_a_flag_beats_the_file(tmp_path: Path) -> None:
@@ -117,6 +120,9 @@ def test_a_key_is_a_flags_name_and_a_flag_beats_the_file(tmp_path: Path) -> None
     assert load_settings(TasksSettings, str(file), {}).tasks == ("short",)
     file.write_text("run: run\nrows: rows\noutput: s\ntokens: 1.5k\n")
     assert load_settings(SelectSettings, str(file), {}).tokens == 1500
+    file.write_text("model: m\nrows: r\nwindows: [256, 64, 128, 64]\n")
+    # The largest window is the last one, and was taken to be that of 128 tokens here.
+    assert load_settings(PerplexitySettings, str(file), {}).windows == (64, 128, 256)
     for paper in ("paper", "toy", "published"):
         config = str(ROOT / "configs" / f"{paper}.yaml")
         assert score_settings(config, {"rows": "r", "output": "o"}).variant == "released"

@@ -46,8 +46,7 @@ def read_weights(path: Path) -> Mapping[str, Fraction]:
         # A bool is an int to Python, and `yes` in YAML is a bool.
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
             raise UsageError(f"--quota {path}: the weight of {name} is {weight}, not a number of at least 0")
-    # YAML reads a domain called 2020 as a number; domains are text everywhere else.
-    return {str(name): Fraction(weight) for name, weight in loaded.items()}
+    return {name: Fraction(weight) for name, weight in loaded.items()}
 
 
 def _require_same_domains(quota: str, weights: Mapping[str, Fraction], domains: Domains) -> None:

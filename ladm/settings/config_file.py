@@ -103,11 +103,13 @@ def read_config(path: Path, kind: type = ScoreSettings) -> dict[str, Any]:
     fields = {field.key: field for field in settings_of(kind)}
     # `task` and `tasks`, `exclude_domain` and `exclude_domains`: the flag's name, and that in Python.
     fields |= {field.name: field for field in settings_of(kind)}
-    chosen = {}
+    chosen: dict[str, Any] = {}
     for key, value in _read_yaml(path).items():
         name = str(key).replace("-", "_")
         try:
             if name in fields:
+                if fields[name].name in chosen:
+                    raise UsageError(f"{key} is a second value for {fields[name].flag}")
                 chosen[fields[name].name] = _value(fields[name], value, key=str(key))
             elif not kind.passes_over(name, value):  # type: ignore[attr-defined]
                 raise UsageError(f"unknown key {key!r}{_hint(name, settings_of(kind))}")
@@ -155,6 +157,9 @@ def _value(field: Setting, value: Any, *, key: str) -> Any:
     problem = out_of_range(value, field.spec)
     if problem:
         raise UsageError(f"{key} {problem}")
+    if field.spec.parse is not None and isinstance(value, tuple):
+        # A list means what its numbers mean between commas: sorted, each once.
+        return field.spec.parse(",".join(map(str, value)))
     return value
 
 

@@ -1,7 +1,7 @@
-"""YAML text -> its content, with limits on what a few lines may stand for. Imports no torch.
+"""YAML text -> its content, with every key as it is spelled, and limits on what a few lines may stand for.
 
 Ten lines of aliases (`b: [*a, *a, ..]`, `c: [*b, *b, ..]`) stand for a billion elements. Reading them costs nothing,
-because each alias is the same object again, but whatever then walks over the content would never end.
+because each alias is the same object again, but whatever then walks over the content would never end. Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,11 +19,33 @@ MOST_NODES = 100_000
 MOST_BYTES = 1 << 24
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML takes the key `no` for False, `1.10` for 1.1, and of two equal keys the last, without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys are texts. Raises yaml.YAMLError where it has a key twice."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.YAMLError(f"line {key.start_mark.line + 1} has the key {key.value} a second time")
+                seen.add(key.value)
+        # What `<<` merges in may repeat keys: those beside it win.
+        self.flatten_mapping(node)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(text: str) -> Any:
-    """The content of a YAML file. Raises yaml.YAMLError for anything else, and for content beyond the limits."""
+    """The content of a YAML file; the keys of scalars are texts, as they are spelled.
+
+    Raises yaml.YAMLError for anything else, for a mapping with a key twice, and for content beyond the limits.
+    """
     if len(text) > MOST_BYTES:
         raise yaml.YAMLError(f"more than {MOST_BYTES:,} bytes")
-    found = yaml.safe_load(text)
+    found = yaml.load(text, Loader=_Loader)
     _count(found, {}, set())
     return found
 
