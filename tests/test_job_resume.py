@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from test_pipeline import Command, job_words, write_finepdfs
+
+from ladm.pipeline import run as run_module
 
 
 @pytest.fixture
@@ -91,6 +94,23 @@ def test_the_same_command_goes_on_and_another_is_refused(
         "started with:\n"
         "  --length: 512 before, 256 now\n",
     )
+
+
+def test_a_job_that_another_launch_finished_meanwhile(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = job_words(shard, talking, tmp_path / "job")
+    looked_at = run_module.resolve
+
+    def look_while_another_finishes(*arguments: Any) -> Any:
+        found = looked_at(*arguments)
+        monkeypatch.undo()
+        assert ladm(*words).exit_code == 0
+        return found
+
+    monkeypatch.setattr(run_module, "resolve", look_while_another_finishes)
+    late = ladm(*words, "--by", "length")
+    assert (late.exit_code, late.stderr.splitlines()[-1]) == (1, '  --by: "score" before, "length" now')
 
 
 def test_a_wrong_key_lists_the_keys_and_binds_nothing(

@@ -191,6 +191,25 @@ def test_every_name_of_a_score_is_taken(ladm: Command, shard: Path, talking: Pat
         assert json.loads((output / "scores" / "run.json").read_text())["settings"]["variant"] == variant
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--score paper --variant released",
+         "--score paper goes with --variant paper, and --variant released was given; leave one of them out"),
+        ("--profile {profile} --reduce mean",
+         "profile {profile} scores with --reduce signed, and --reduce mean was given; leave it out, or leave the "
+         "profile out"),
+    ],
+)  # fmt: skip
+def test_a_flag_with_the_value_of_its_default_is_a_flag(
+    ladm: Command, tmp_path: Path, words: str, message: str
+) -> None:
+    profile = Path(__file__).parents[1] / "configs" / "profiles" / "smollm2-135m-guarded.yaml"
+    result = ladm("run", "d.jsonl", "--model", "m", "--tokens", "1k", "-o", tmp_path / "job",
+                  *words.format(profile=profile).split())  # fmt: skip
+    assert (result.exit_code, result.stderr) == (2, f"ladm: {message.format(profile=profile)}\n")
+
+
 def test_files_of_flags_are_read_before_a_row_is_made(
     ladm: Command, shard: Path, talking: Path, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
@@ -27,6 +27,13 @@ class _Bars:
         return scoring_bar()
 
 
+def _load(kind: type, config: str | None, flags: dict[str, Any]) -> Any:
+    # Imported here, because YAML and the profiles' numpy are not needed to show help.
+    from ladm.settings.config_file import job_settings
+
+    return job_settings(kind, config, flags)
+
+
 @settings_command(
     RunSettings,
     short_help="Documents to a subset, all in one",
@@ -36,6 +43,7 @@ class _Bars:
         "ladm run corpus/ --model org/model --tokens 500M --format megatron -o job",
         "ladm run --config job/job.yaml -o job2",
     ),
+    loader=_load,
 )
 def run(settings: RunSettings) -> None:
     """Prepare, score, select and report in one: the best documents of SOURCE for a budget of tokens, and why.

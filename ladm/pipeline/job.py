@@ -70,12 +70,12 @@ class JobFolder:
             parts = 1
         return frozenset().union(*fields_by_part()[:parts]) - set(_FREE_TO_CHANGE)
 
-    def start(self, job: Any) -> None:
-        """Write the job down."""
+    def start(self, job: Any) -> bool:
+        """Write the job down and return True; False where another launch has done so meanwhile."""
         with io_errors(self.path, "create"):
             self.path.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self._job)
-        create_once(self._job, _text(job))
+        return create_once(self._job, _text(job))
 
     def replace(self, job: Any) -> None:
         """Write the job down in place of the one that is there. Only for the holder of the lock."""

@@ -83,7 +83,8 @@ def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
         folder.require_free()
         job = resolve(settings, model_facts(settings.model), echo)
         # Written before any row: a resume must use the length that was found, whatever the documents are by then.
-        folder.start(job)
+        # To look at the documents takes a while, in which another launch may have started, and even finished, the job.
+        was_started = not folder.start(job)
     # A second launch of the same job would otherwise prepare and select beside this one.
     with locked(folder.path):
         if was_started:

@@ -45,6 +45,20 @@ def score_settings(config: str | None, flags: dict[str, Any]) -> ScoreSettings:
     return ScoreSettings(**chosen)
 
 
+def job_settings(kind: type, config: str | None, flags: dict[str, Any]) -> Any:
+    """The settings of a job, as `load_settings`.
+
+    Raises UsageError also for a flag that contradicts the score or the profile, as `score_settings`: later a default
+    is no different from a flag with the same value.
+    """
+    chosen = _merge(kind, config, flags)
+    settings = kind(**chosen)
+    names = {field.name for field in settings_of(ScoreSettings)}
+    of_score = {name: value for name, value in chosen.items() if name in names}
+    score_settings(None, of_score | {"rows": "-", "output": "-"})
+    return settings
+
+
 def _merge(kind: type, config: str | None, flags: dict[str, Any]) -> dict[str, Any]:
     chosen = {} if config is None else read_config(Path(config), kind)
     # None stands for a flag that was not given, so that a file's value survives it.
