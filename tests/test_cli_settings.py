@@ -22,6 +22,7 @@ from ladm.settings.config_file import load_settings, score_settings
 from ladm.settings.data import PrepareSettings
 from ladm.settings.evaluation import PerplexitySettings, TasksSettings
 from ladm.settings.fields import settings_of
+from ladm.settings.runs import InspectSettings
 from ladm.settings.score import ScoreSettings
 from ladm.settings.selection import SelectSettings
 from ladm.settings.training import TrainSettings
@@ -47,6 +48,7 @@ def stderr(*words: str) -> str:
         ("score rows --span-token 4", "no such option --span-token; did you mean --span-tokens?"),
         ("score rows --banana", "no such option --banana"),
         ("score rows more -o run", "got unexpected extra argument (more)"),
+        ("prepare a.txt @empty -o rows --tokenizer t", "SOURCE is an empty text; leave it out, or give a name"),
         ("score rows --output", "option '--output' requires an argument"),
         ("train --rope-base 1 --model a --rows b -o c --tokens 1k", "--rope-base must be above 1, not 1"),
         ("train --learning-rate nan --model a --rows b -o c --tokens 1k",
@@ -57,7 +59,8 @@ def stderr(*words: str) -> str:
 )  # fmt: skip
 def test_usage_errors_have_one_voice(words: str, message: str) -> None:
     command = "evaluate perplexity" if words.startswith("evaluate") else words.split()[0]
-    assert stderr(*words.split()) == f"ladm: {message}\ntry: ladm {command} --help\n"
+    typed = ["" if word == "@empty" else word for word in words.split()]
+    assert stderr(*typed) == f"ladm: {message}\ntry: ladm {command} --help\n"
 
 
 def test_an_unknown_command() -> None:
@@ -123,6 +126,10 @@ def test_a_key_is_a_flags_name_and_a_flag_beats_the_file(tmp_path: Path) -> None
     file.write_text("model: m\nrows: r\nwindows: [256, 64, 128, 64]\n")
     # The largest window is the last one, and was taken to be that of 128 tokens here.
     assert load_settings(PerplexitySettings, str(file), {}).windows == (64, 128, 256)
+    file.write_text("run: run\nindex: [4711, a]\n")
+    assert load_settings(InspectSettings, str(file), {}).index == ("4711", "a")
+    file.write_text("layers: 14\n")
+    assert score_settings(str(file), {"rows": "r", "output": "o"}).layers == "14"
     for paper in ("paper", "toy", "published"):
         config = str(ROOT / "configs" / f"{paper}.yaml")
         assert score_settings(config, {"rows": "r", "output": "o"}).variant == "released"

@@ -18,6 +18,10 @@ from click.testing import Result
 from conftest import GOLDEN, SMALL, read_lines, topical_rows
 
 import ladm
+from ladm.api.keywords import checked
+from ladm.settings.data import PrepareSettings
+from ladm.settings.score import ScoreSettings
+from ladm.settings.selection import SelectSettings
 
 Command = Callable[..., Result]
 ROOT = Path(__file__).parents[1]
@@ -152,6 +156,10 @@ def test_the_pipeline_prints_nothing_and_shows_progress_on_request(talking: Path
     code = f"""
 import sys
 import ladm
+from ladm.api.keywords import checked
+from ladm.settings.data import PrepareSettings
+from ladm.settings.score import ScoreSettings
+from ladm.settings.selection import SelectSettings
 def go(where, **more):
     rows = ladm.prepare("corpus/*.jsonl.gz", tokenizer={str(talking)!r}, output=where + "/rows", length=512, **more)
     run = ladm.score(rows, model={str(talking)!r}, output=where + "/run", span_tokens=16, **more)
@@ -233,7 +241,11 @@ def test_settings_that_do_not_exist_or_cannot_work(mixed_rows: str, tmp_path: Pa
          "ladm.score has no setting span_token; did you mean span_tokens?"),
         (lambda: ladm.Scorer(GOLDEN, workers=2), "ladm.Scorer has no setting workers; it has "),
         (lambda: ladm.Scorer(GOLDEN, reduce="max"), "--reduce 'max' is not mean or median or geometric"),
-        (lambda: ladm.prepare([], tokenizer=GOLDEN, output=tmp_path / "o", length=0), "--length must be at least 1"),
+        (lambda: ladm.prepare(["x"], tokenizer=GOLDEN, output=tmp_path / "o", length=0), "--length must be at least 1"),
+        (lambda: ladm.prepare([], tokenizer=GOLDEN, output=tmp_path / "o"), "there are no sources; give at least one"),
+        (lambda: ladm.select([], output=tmp_path / "o", top=20), "there are no runs; give at least one"),
+        (lambda: ladm.prepare("", tokenizer=GOLDEN, output=tmp_path / "o"), "an empty text is no file, folder or name"),
+        (lambda: ladm.open_run(""), "an empty text is no file, folder or name"),
         (lambda: ladm.select("run", rows="rows", tokens="many", output="o"), "'many' is not a number of tokens"),
         (lambda: ladm.Scorer(tmp_path / "nothing"), f"no such model: {tmp_path}/nothing is neither a folder"),
     ]  # fmt: skip
@@ -242,6 +254,18 @@ def test_settings_that_do_not_exist_or_cannot_work(mixed_rows: str, tmp_path: Pa
             fault()
         assert str(caught.value).startswith(message)
     assert not (tmp_path / "o").exists()
+
+
+def test_numbers_of_numpy_and_torch_and_numbers_for_texts() -> None:
+    found = checked(
+        SelectSettings, "f", {"min_score": np.float64(0.5), "documents": np.int64(3), "top": torch.tensor(20)}
+    )
+    assert found == {"min_score": 0.5, "documents": 3, "top": 20}
+    assert {name: type(value) for name, value in found.items()} == {"min_score": float, "documents": int, "top": int}
+    assert checked(PrepareSettings, "f", {"windows": 2, "length": np.int32(8)}) == {"windows": "2", "length": 8}
+    for layers in (range(3), np.arange(3), [0, 1, 2]):
+        assert checked(ScoreSettings, "f", {"layers": layers}) == {"layers": "0,1,2"}
+    assert checked(ScoreSettings, "f", {"layers": 1}) == {"layers": "1"}
 
 
 def write_corpus(folder: Path) -> None:

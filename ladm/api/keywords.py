@@ -12,14 +12,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
 from ladm.errors import UsageError
-from ladm.settings.fields import Setting, settings_of
+from ladm.settings.fields import Setting, settings_of, with_digits
 
 Path = str | os.PathLike[str]
 
 
 def spell_path(path: Path) -> str:
-    """A path as the settings hold it."""
-    return os.fspath(path)
+    """A path as the settings hold it. Raises UsageError for an empty one, which would be the working folder."""
+    spelled = os.fspath(path)
+    if not spelled:
+        raise UsageError("an empty text is no file, folder or name; give one")
+    return spelled
 
 
 def checked(kind: type, call: str, given: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
@@ -47,10 +50,13 @@ def _of_field(value: Any, field: Setting) -> Any:
     # What is one word on the command line may be a list of words here.
     if isinstance(value, tuple) and str in (field.kind, *get_args(field.kind)) and get_origin(field.kind) is not tuple:
         return ",".join(map(str, value))
-    return value
+    return with_digits(value, field.spec)
 
 
 def _value(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    return tuple(map(_value, value)) if isinstance(value, list) else value
+    # A number or an array of NumPy or torch, such as a quantile of scores; by their attributes, to import neither.
+    if hasattr(value, "tolist") and hasattr(value, "ndim"):
+        value = value.tolist()
+    return tuple(map(_value, value)) if isinstance(value, (list, range)) else value

@@ -110,7 +110,7 @@ def prepare(
 
     given = checked(PrepareSettings, "ladm.prepare", settings)
     wanted = PrepareSettings(
-        sources=_paths(sources), tokenizer=spell_path(tokenizer), output=spell_path(output), **given
+        sources=_paths(sources, what="sources"), tokenizer=spell_path(tokenizer), output=spell_path(output), **given
     )
     with quiet_libraries():
         from ladm.corpus.prepare import prepare as run_prepare
@@ -170,7 +170,10 @@ def select(
 
     given = checked(SelectSettings, "ladm.select", settings | {"tokens": tokens})
     wanted = SelectSettings(
-        runs=_paths(run), rows=() if rows is None else _paths(rows), output=spell_path(output), **given
+        runs=_paths(run, what="runs"),
+        rows=() if rows is None else _paths(rows, what="rows"),
+        output=spell_path(output),
+        **given,
     )
     with quiet_libraries():
         from ladm.selection.subset import select as run_select
@@ -178,14 +181,20 @@ def select(
         return Subset(folder=Path(wanted.output), manifest=run_select(wanted))
 
 
-def _paths(given: AnyPath | Sequence[AnyPath]) -> tuple[str, ...]:
-    """One path or several, as the settings hold them."""
-    return tuple(map(spell_path, [given] if isinstance(given, (str, os.PathLike)) else given))
+def _paths(given: AnyPath | Sequence[AnyPath], *, what: str) -> tuple[str, ...]:
+    """One path or several, as the settings hold them. Raises UsageError where there is none."""
+    paths = tuple(map(spell_path, [given] if isinstance(given, (str, os.PathLike)) else given))
+    if not paths:
+        from ladm.errors import UsageError
+
+        raise UsageError(f"there are no {what}; give at least one")
+    return paths
 
 
 def open_run(folder: AnyPath) -> ScoredRun:
     """A run folder of `ladm score`, finished or not. Raises LadmError where there is none."""
     from ladm.runs.folder import Run
 
-    Run.read(Path(folder))
-    return ScoredRun(Path(folder))
+    place = Path(spell_path(folder))
+    Run.read(place)
+    return ScoredRun(place)

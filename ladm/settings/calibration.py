@@ -101,7 +101,12 @@ class CalibrateSettings(Settings):
         at_most=1,
     )
     layers: str | None = setting(
-        None, "Search among these layers only, such as 0-10,14.", section=SEARCH, metavar="LAYERS", unset="all"
+        None,
+        "Search among these layers only, such as 0-10,14.",
+        section=SEARCH,
+        metavar="LAYERS",
+        unset="all",
+        digits=True,
     )
     # Only signed weights can rank a repeated block or a list below a document, see docs/calibration.md.
     search: Search = setting(

@@ -11,7 +11,17 @@ from typing import Any
 import yaml
 
 from ladm.errors import LadmError, UsageError, one_line
-from ladm.settings.fields import Setting, choices, describe, fits, flag, nearest, out_of_range, settings_of
+from ladm.settings.fields import (
+    Setting,
+    choices,
+    describe,
+    fits,
+    flag,
+    nearest,
+    out_of_range,
+    settings_of,
+    with_digits,
+)
 from ladm.settings.layers import parse_layers, spell_layers
 from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.profiles import read_profile
@@ -69,6 +79,9 @@ def _merge(kind: type, config: str | None, flags: dict[str, Any]) -> dict[str, A
         if field.spec.required and not chosen.get(field.name) and not needless:
             where = "here or in the file of --config"
             raise UsageError(f"{field.flag} is missing; give it {where}")
+        # Of an unset variable between quotes; as a path it would be the folder that the user happens to be in.
+        if field.spec.required and isinstance(chosen.get(field.name), tuple) and "" in chosen[field.name]:
+            raise UsageError(f"{field.flag} is an empty text; leave it out, or give a name")
     return chosen
 
 
@@ -165,6 +178,7 @@ def _value(field: Setting, value: Any, *, key: str) -> Any:
     if isinstance(field.default, tuple):
         # A flag that may be repeated may also be given once: `task: short` is `task: [short]`.
         value = tuple(value) if isinstance(value, list) else (value,)
+    value = with_digits(value, field.spec)
     if not fits(value, field.kind):
         hint = nearest(value, choices(field.kind)) if isinstance(value, str) else ""
         raise UsageError(f"{key}: {_shown(value)} is not {describe(field.kind)}{hint}")

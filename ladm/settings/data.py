@@ -48,7 +48,10 @@ class PrepareSettings(Settings):
     bos: bool | None = setting(None, "Start every row with the tokenizer's BOS token.", unset="as the tokenizer does")
     # The paper cuts every document to its first 32K tokens; a book has more to give than that.
     windows: str = setting(
-        "first", "Rows of a long document: its first window, at most N windows, or all.", metavar="first|N|all"
+        "first",
+        "Rows of a long document: its first window, at most N windows, or all.",
+        metavar="first|N|all",
+        digits=True,
     )
     # Exact copies only: they would be chosen together, having equal scores.
     keep_duplicates: bool = setting(False, "Keep rows that have the ids of an earlier row.")

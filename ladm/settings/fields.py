@@ -51,6 +51,8 @@ class FieldSpec:
     """Of a place that must be on this machine: what to do instead of giving an address such as s3://bucket/run."""
     holds_rows: bool = False
     """Is a data set written there?"""
+    digits: bool = False
+    """Of texts: may one be a whole number, which YAML and Python write without quotes?"""
     destructive: bool = False
     """It removes what exists, so that no hint may ever suggest it."""
     parse: Callable[[str], Any] | None = None
@@ -157,6 +159,13 @@ def _fits_one(value: Any, kind: Any) -> bool:
         return isinstance(value, tuple) and all(fits(each, typing.get_args(kind)[0]) for each in value)
     # `type(value) is kind` rather than isinstance, because bool is a subclass of int.
     return type(value) is kind or (kind is float and type(value) is int)
+
+
+def with_digits(value: Any, spec: FieldSpec) -> Any:
+    """A whole number as its digits, for a field that holds texts: `layers: 14` in YAML is `--layers 14`."""
+    if isinstance(value, tuple):
+        return tuple(with_digits(each, spec) for each in value)
+    return str(value) if spec.digits and type(value) is int else value
 
 
 _WORDS = {

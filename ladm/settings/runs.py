@@ -53,7 +53,7 @@ class RescoreSettings(Settings):
     reduce: Reduce | None = setting(None, "How the scores of the layers become one score.", unset="that of RUN")
     layers: str | None = setting(
         None, f"Layers that count, such as 0-10,14; or {AFTER_SINKS}, those after the last layer of RUN with sinks.",
-        metavar="LAYERS", unset="those of RUN, or of SCORE",
+        metavar="LAYERS", unset="those of RUN, or of SCORE", digits=True,
     )  # fmt: skip
 
     def check_together(self) -> None:
@@ -106,7 +106,11 @@ class InspectSettings(Settings):
         at_least=0,
     )
     index: tuple[str, ...] = setting(
-        (), "The document with this index, or else id; may be repeated.", section=DOCUMENTS, metavar="INDEX|ID"
+        (),
+        "The document with this index, or else id; may be repeated.",
+        section=DOCUMENTS,
+        metavar="INDEX|ID",
+        digits=True,
     )
     rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
     model: str | None = model_setting("The model that scored them.", default=None, unset="where RUN found it")

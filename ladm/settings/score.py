@@ -59,6 +59,7 @@ class ScoreSettings(MethodSettings):
         "Layers to score, such as 0-10,14; the model stops after the last of them.",
         section=LAYERS,
         metavar="LAYERS",
+        digits=True,
         unset="all",
         changes_result=True,
     )
