@@ -127,3 +127,20 @@ def test_a_job_may_have_colons(
     assert {path.name for path in Path("c:d/job").iterdir()} >= {"rows", "scores", "subset", "report.html"}
     following = "next: ladm train --model MODEL --rows c:d/job/subset --tokens N -o trained"
     assert result.stderr.splitlines()[-1] == following
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_any_work(
+    ladm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results of hours could not be written there, and those that were there would be called damaged."""
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    message = "is not UTF-8; give files and folders names that are\n"
+    for words in (("score", "no-rows", "-o", odd), ("top", odd), ("select", "no-run", "--tokens", "9", "-o", odd)):
+        result = ladm(*words)
+        assert (result.exit_code, result.stderr) == (2, f"ladm: {str(odd)!a} {message}"), words
+    monkeypatch.chdir(odd)
+    for words in (("score", "no-rows", "-o", "run"), ("top", "run"), ("rescore", tmp_path, "-o", "run")):
+        result = ladm(*words)
+        assert (result.exit_code, result.stderr) == (2, f"ladm: {str(odd / 'run')!a} {message}"), words
+    assert os.listdir(odd) == []

@@ -29,10 +29,12 @@ from ladm.errors import (
     EXIT_IO,
     EXIT_PIPE,
     LadmError,
+    UsageError,
     is_out_of_memory,
     lack_of_memory,
     one_line,
 )
+from ladm.storage.files import require_utf8
 from ladm.version import __version__
 
 SECTIONS = {
@@ -156,8 +158,7 @@ def run() -> None:
     # Before click parses anything, which would fail on such a name with a traceback.
     for word in sys.argv[1:]:
         try:
-            word.encode()
-        except UnicodeEncodeError:
-            # To the system a file's name may be any bytes; Arrow, JSON and YAML accept only text.
-            fail_usage(f"{word!a} is not UTF-8; give files and folders names that are", None)
+            require_utf8(word)
+        except UsageError as error:
+            fail_usage(str(error), None)
     main()

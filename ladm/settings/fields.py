@@ -7,6 +7,7 @@ dataclasses: `ladm --help` has to answer at once, and the same words must serve 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -18,7 +19,7 @@ from types import NoneType
 from typing import Any, Literal
 
 from ladm.errors import UsageError
-from ladm.storage.files import data_set_path
+from ladm.storage.files import arrow_path, data_set_path, require_utf8
 
 INPUT_AND_OUTPUT = "Input and output"
 METHOD = "Method: the letters of the paper (arXiv 2503.02502, equations 2 to 5)"
@@ -120,6 +121,8 @@ class Settings:
                     raise UsageError(f"{field.flag} {place} is an address; {field.spec.not_an_address}")
                 if field.spec.holds_rows and isinstance(place, str):
                     data_set_path(place)
+                if isinstance(place, str):
+                    _require_utf8(place, is_place=field.spec.not_an_address is not None)
         self.check_together()
 
     def check_together(self) -> None:
@@ -129,6 +132,18 @@ class Settings:
     def passes_over(cls, key: str, value: Any) -> bool:  # noqa: ARG003
         """Is this key of a YAML file one of another command, which this command can do without?"""
         return False
+
+
+def _require_utf8(text: str, *, is_place: bool) -> None:
+    """Raise UsageError for a text that is not UTF-8, and for a place on this machine in a folder whose name is not.
+
+    Now, and not when hours of work are to be written there.
+    """
+    require_utf8(text)
+    # A current folder that was removed has no name; whatever opens the place says so.
+    with contextlib.suppress(OSError):
+        if is_place and text:
+            arrow_path(text)
 
 
 def flag(name: str) -> str:

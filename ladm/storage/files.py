@@ -42,8 +42,19 @@ def arrow_path(path: str | Path) -> str:
     """The path as Arrow and DuckDB take it for a file of this machine, whatever its name.
 
     They take the relative path `a:b/run` for a URI of the scheme `a`; an absolute path begins with a slash.
+    Raises UsageError for a name that is not UTF-8, which none of them can open.
     """
-    return str(Path(path).absolute())
+    whole = str(Path(path).absolute())
+    require_utf8(whole)
+    return whole
+
+
+def require_utf8(name: str) -> None:
+    """Raise UsageError for a name that is not UTF-8: to the system it may be any bytes, to Arrow and JSON a text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{name!a} is not UTF-8; give files and folders names that are") from None
 
 
 def data_set_path(path: str | Path) -> str:
