@@ -273,6 +273,14 @@ def test_a_dry_run_times_what_is_added_to_a_run_and_nothing_else(
         assert f"results: about {2 * 3 * 3 * 10 / 2**20:.3g} MiB" in result.stdout
 
 
+def test_a_dry_run_of_signals_that_the_run_itself_has(ladm: Command, rows: str, small: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ("score", rows, *small, "--span-tokens", "16", "--output", run, "--signals")
+    assert ladm(*command, "cds,text").exit_code == 0
+    result = ladm(*command, "text", "--dry-run")
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {run} has text already: nothing is left to score\n")
+
+
 @pytest.mark.parametrize(
     ("signals", "expected"), [("text", {}), ("prolong", {"too_short": 2}), ("cds", {"too_long": 1, "too_short": 2})]
 )

@@ -119,6 +119,13 @@ def test_a_run_that_cannot_give_a_named_score(ladm: Command, rows: str, run: Pat
     assert ladm("rescore", tmp_path / "no-length", "--score", "robust", *out).stderr == (
         f"ladm: --score robust cannot be made from {tmp_path / 'no-length'}, which was scored with no-length\n"
     )
+    # With --record forms CDS without sigma are stored beside any ablation.
+    ladm("score", rows, *SMALL, "--ablation", "no-length", "--record", "forms", "--output", tmp_path / "forms")
+    assert ladm("rescore", tmp_path / "forms", "--score", "robust", *out).exit_code == 0
+    assert ladm("rescore", run, "--score", "robust", "--output", tmp_path / "robust").exit_code == 0
+    ours, theirs = (read_lines(tmp_path / name / "sorted_by_score.jsonl") for name in ("out", "robust"))
+    assert [line["score"] for line in ours] == [line["score"] for line in theirs]
+    shutil.rmtree(tmp_path / "out")
     ladm("score", rows, *SMALL, "--ablation", "no-std", "--output", tmp_path / "no-std")
     assert ladm("rescore", tmp_path / "no-std", "--score", "robust", *out).exit_code == 0
 

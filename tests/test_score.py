@@ -228,6 +228,21 @@ def test_stopping_at_errors_keeps_what_is_done(
     assert results(folder) == results(tmp_path / "straight")
 
 
+def test_the_rows_of_a_rescored_run_cannot_be_tried_again(
+    ladm: Run, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    rows, run, median = save_rows(topical_rows(golden, [512, 10])), tmp_path / "run", tmp_path / "median"
+    assert ladm("score", rows, *SMALL, "--output", run).exit_code == 0
+    assert ladm("rescore", run, "--reduce", "median", "--output", median).exit_code == 0
+    before = results(median)
+    result = ladm("score", rows, *SMALL, "--reduce", "median", "--retry-errors", "--output", median)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1, f"ladm: {median} was made by ladm rescore, which scores no rows; try those of the run that it was made from "
+        "again, and rescore that",
+    )  # fmt: skip
+    assert results(median) == before
+
+
 def test_rows_of_another_tokenizer_are_noticed(ladm: Run, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     """Where texts stand beside the ids and the model has a tokenizer, the first ones are compared."""
     from tokenizers import Tokenizer, models, pre_tokenizers

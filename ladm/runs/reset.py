@@ -32,8 +32,14 @@ _OF_INSPECT = re.compile(r"\d+\.json(\.[0-9a-f]+\.partial)?")
 def forget_errors(run: Run) -> int:
     """Remove every row without a score, so that it is scored again; returns how many there were.
 
-    Only for the holder of the exclusive lock. Killed at any moment it leaves the run resumable.
+    Only for the holder of the exclusive lock. Killed at any moment it leaves the run resumable. Raises LadmError for a
+    run that was made from another.
     """
+    if run.identity.is_rescored:
+        raise LadmError(
+            f"{run.folder} was made by ladm rescore, which scores no rows; try those of the run that it was made from "
+            "again, and rescore that"
+        )
     run.require_writable_format()
     removed = 0
     unsealed = {unit.number for unit in run.unsealed()}

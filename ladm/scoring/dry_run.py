@@ -67,6 +67,8 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
     passes = [choice.of_added(settings, name) for name in choice.added]
     if not choice.only_adds:
         passes.insert(0, choice.of_run(settings))
+    if not passes:
+        raise LadmError(f"{settings.output} has {settings.signals} already: nothing is left to score")
     facts = model_facts(settings.model)
     bad = find_bad_ids(rows, lengths, vocab_size=facts.vocab_size)
     timed = [_time_pass(each, rows, facts, bad, echo=echo) for each in passes]

@@ -124,8 +124,9 @@ def _named(score: str, run: Run) -> NamedScore:
     named, method = named_score(score), run.identity.method
     if named.variant not in (None, method.variant):
         raise LadmError(f"--score {score} is of the variant {named.variant}, and {run.folder} of {method.variant}")
-    # Only beside `none` a second form is stored.
-    if method.ablation not in ("none", named.form):
+    # The second form, which is that without sigma, is stored beside `none` always, and beside others with `forms`.
+    has_second = method.ablation == "none" or (named.form == "no-std" and run.identity.record == "forms")
+    if named.form != method.ablation and not has_second:
         raise LadmError(f"--score {score} cannot be made from {run.folder}, which was scored with {method.ablation}")
     return named
 
