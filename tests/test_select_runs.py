@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,21 @@ def test_several_runs_are_ranked_together(ladm: Command, two: list[tuple[str, Pa
     for name in ("again", "third"):
         assert load_from_disk(str(tmp_path / name))["train"]["id"] == best
     assert ladm("report", run2, "--subset", tmp_path / "subset", "--domain-key", "none").exit_code == 0
+
+
+def test_a_page_of_one_of_several_runs_counts_what_was_taken_of_it(
+    ladm: Command, two: list[tuple[str, Path]], tmp_path: Path
+) -> None:
+    subset = tmp_path / "subset"
+    assert ladm("select", *(run for _, run in two), "--documents", "6", "--output", subset).exit_code == 0
+    manifest = json.loads((subset / "manifest.json").read_text())
+    for (_, run), chosen in zip(two, manifest["chosen"], strict=True):
+        assert ladm("report", run, "--subset", subset).exit_code == 0
+        page = (run / "report.html").read_text()
+        taken = len(chosen["positions"])
+        assert f"<b>{taken}</b>selected, " in page
+        assert "documents of 2 runs" in page
+        assert sum(map(int, re.findall(r'data-label="selected">(\d+)<', page))) == taken < 6
 
 
 def test_runs_that_were_not_made_alike_are_refused(ladm: Command, two: list[tuple[str, Path]], tmp_path: Path) -> None:

@@ -135,8 +135,10 @@ class DomainRow:
     median: float
     median_at: float
     dots: list[Dot]
+    taken: int
+    """Documents of this run that the subset took; 0 without a subset."""
     selected: DomainManifest | None
-    """What was selected of the domain; None without a subset, or where the subset has no such domain."""
+    """What the manifest says of the domain, over all runs of the subset; None without one, or without the domain."""
 
 
 def domain_rows(overview: RunOverview, line: Scale, subset: ReportedSubset | None) -> list[DomainRow]:
@@ -162,6 +164,7 @@ def domain_rows(overview: RunOverview, line: Scale, subset: ReportedSubset | Non
                 median=median,
                 median_at=line.place(median),
                 dots=[Dot(at=line.place(scores[k]), selected=taken is None or bool(taken[k])) for k in shown],
+                taken=0 if taken is None else int(taken.sum()),
                 selected=None if subset is None else subset.manifest.domains.get(name),
             )
         )
