@@ -81,6 +81,15 @@ def test_kinds_by_hand() -> None:
         kind_table({"x": values}, kinds, [0] * 7, intact="good", seed=0)
 
 
+def test_a_row_without_a_kind_is_not_of_the_kind_without_a_name() -> None:
+    values = np.array([5.0, 1.0, 9.0, 9.0])
+    table = kind_table({"x": values}, ["intact", "", None, None], list(range(4)), intact="intact", seed=0)
+    (found,) = table.kinds
+    assert (found.kind, found.rows, table.clusters) == ("", 1, 2)
+    assert found.by_column["x"] is not None
+    assert found.by_column["x"].value == 1.0
+
+
 def test_clusters_widen_an_interval() -> None:
     """Ten copies of each row say nothing new: drawn as one cluster they leave the interval that it has alone."""
     draw = np.random.default_rng(0)
@@ -253,7 +262,7 @@ def test_compare_all_columns_and_kinds(ladm: Command, scored: tuple[str, Path], 
     intact, bad = (np.array([score[k] for k in places]) for places in ((0, 1, 2, 4), (5, 6)))
     assert kinds["kinds"][0]["by_column"]["score"]["value"] == auc(intact, bad)
     lines = ladm("compare", run, "--kinds", "kind", "--columns", "score").stdout.splitlines()
-    assert "AUC of intact (4 rows) over each kind; 95 % intervals over 7 clusters" in lines
+    assert "AUC of intact (4 rows) over each kind; 95 % intervals over 6 clusters" in lines
     assert "AUC by kind" in (tmp_path / "c.html").read_text()
 
 

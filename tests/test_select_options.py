@@ -24,6 +24,7 @@ from ladm.selection.budget import select_documents, take_above
 from ladm.selection.quotas import read_weights
 from ladm.selection.sampling import gumbel_keys
 from ladm.settings.profiles import Profile, profile_text
+from ladm.settings.quantities import parse_token_budget
 from ladm.settings.selection import SelectSettings
 
 Command = Callable[..., Result]
@@ -86,6 +87,8 @@ def test_every_budget(ladm: Command, scored: tuple[str, Path]) -> None:
     assert (found["positions"], found["min_score"]) == (sorted(ranked[:4]), least)
     assert (found["quota"], found["budget_tokens"]) == (None, None)
     half = selected(ladm, run, "--tokens", "50%")
+    # To the last digit: of a corpus of 10^12 tokens the seventh is 10,000 of them.
+    assert parse_token_budget("33.3333333 %") == "33.3333333%"
     assert half["budget_tokens"] == 3544 // 2
     assert half["positions"] == selected(ladm, run, "--tokens", "1772")["positions"]
     few = selected(ladm, run, "--documents", "3", "--quota", "tokens")
@@ -276,6 +279,18 @@ def test_the_median_of_an_ablation_has_no_band(ladm: Command, scored: tuple[str,
         f"ladm: {profile} was calibrated with --ablation none, and {other} was scored with no-std, so that its band of "
         "median is of another scale\n",
     )
+
+
+def test_half_of_a_character_in_a_domain(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    """The JSON of a text may spell one, and no file can hold it: it is U+FFFD, as in the rows of `ladm prepare`."""
+    rows = topical_rows(golden, [512, 400])
+    data = save_rows([row | {"meta": '{"pile_set_name": "a \\ud83d b"}'} for row in rows])
+    run = tmp_path / "run"
+    assert ladm("score", data, *SMALL, "--output", run).exit_code == 0
+    for kind in ("arrow", "jsonl"):
+        result = ladm("select", run, "--documents", "1", "--format", kind, "--output", tmp_path / kind)
+        assert result.exit_code == 0, result.output
+        assert list(json.loads((tmp_path / kind / "manifest.json").read_text())["domains"]) == ["a \ufffd b"]
 
 
 def test_a_sample_is_drawn_in_proportion() -> None:

@@ -54,12 +54,14 @@ def kind_table(
     percentiles of a bootstrap that draws clusters with all their rows.
     Raises LadmError where there is no intact document, no other kind, or too many of both.
     """
-    names = np.array([kind or "" for kind in kinds], dtype=object)
+    # As objects, so that a row without a kind stays None, and is not of a kind whose name is empty.
+    names = np.array(kinds, dtype=object)
     # Numbered by first appearance; only which rows share a number matters to the bootstrap.
     numbers: dict[Any, int] = {}
     # A row without a cluster is one of its own: it has nothing in common with the others that is known.
     own = ((k,) if cluster is None else cluster for k, cluster in enumerate(clusters))
     codes_N = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in own], dtype=np.int64)
+    num_clusters = len(set(codes_N[[kind is not None for kind in kinds]].tolist()))
     others = sorted({kind for kind in kinds if kind not in (None, intact)})
     is_intact_N = names == intact
     if not is_intact_N.any() or not others:
@@ -78,7 +80,7 @@ def kind_table(
             name: _estimate(values_N, is_intact_N, is_kind_N, codes_N, seed=seed) for name, values_N in columns.items()
         }
         made.append(KindAUC(kind=str(kind), rows=int(is_kind_N.sum()), by_column=by_column))
-    return KindTable(intact=intact, intact_rows=int(is_intact_N.sum()), clusters=len(numbers), kinds=made)
+    return KindTable(intact=intact, intact_rows=int(is_intact_N.sum()), clusters=num_clusters, kinds=made)
 
 
 def _estimate(

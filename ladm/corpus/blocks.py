@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.corpus.assemble import BLOCK_SCHEMA, open_block
-from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta, whole_text
+from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta
 from ladm.corpus.documents import Document, text_at
 from ladm.corpus.groups import Group, Place
+from ladm.corpus.meta import whole_text
 from ladm.corpus.missing_keys import keys_of, list_keys
 from ladm.corpus.tokenization import TokenizedText, Tokenizer, Window
 from ladm.errors import LadmError

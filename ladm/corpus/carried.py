@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from ladm.corpus.documents import value_at
-from ladm.corpus.meta import jsonable
+from ladm.corpus.meta import jsonable, whole_text
 
 DOMAIN_NAME = "pile_set_name"
 """Where a row's meta holds its domain, as in the published data."""
@@ -44,13 +44,6 @@ def plain(value: Any, *, levels: int = MOST_LEVELS) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(part, levels=levels - 1) for part in value]
     return None if isinstance(value, (bytes, bytearray)) else str(value)
-
-
-def whole_text(text: str) -> str:
-    """The text with U+FFFD in place of what is no character: half of a surrogate pair, as in JSON's "\\ud83d"."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def parsed_meta(fields: dict[str, Any]) -> dict[str, Any] | None:

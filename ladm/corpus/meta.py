@@ -29,4 +29,12 @@ def look_up(value: Any, path: list[str]) -> str | None:
             except (ValueError, RecursionError):
                 return None
         value = value.get(key) if isinstance(value, dict) else None
-    return None if value is None or isinstance(value, (dict, list)) else str(value)
+    # The JSON of a text may spell half of a surrogate pair, which neither Arrow nor a file can hold.
+    return None if value is None or isinstance(value, (dict, list)) else whole_text(str(value))
+
+
+def whole_text(text: str) -> str:
+    """The text with U+FFFD in place of what is no character: half of a surrogate pair, as in JSON's "\\ud83d"."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

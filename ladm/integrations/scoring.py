@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ladm.api.memory import RowScore, Scorer
-from ladm.corpus.carried import whole_text
+from ladm.corpus.meta import whole_text
 from ladm.errors import LadmError
 
 COLUMNS = ("ladm_score", "ladm_tokens", "ladm_error")

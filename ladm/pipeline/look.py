@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Any
 
-from ladm.corpus.carried import domain_of, parsed_meta, whole_text
+from ladm.corpus.carried import domain_of, parsed_meta
 from ladm.corpus.documents import read_documents, text_at
+from ladm.corpus.meta import whole_text
 from ladm.corpus.rows import open_rows
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer

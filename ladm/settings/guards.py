@@ -5,6 +5,7 @@ gzip_ratio:20%-80%    copy_share:-0.2    gain:0-    score:-1.5--0.5    digits:pr
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -68,6 +69,8 @@ def _limit(text: str | None, guard: str) -> Limit | None:
     if text is None:
         return None
     number = float(text.removesuffix("%"))
+    if not math.isfinite(number):
+        raise UsageError(f"--within {guard!r}: {text} is beyond any number; leave that end open")
     if not text.endswith("%"):
         return Limit(value=number)
     if not 0 <= number <= 100:

@@ -42,7 +42,8 @@ def parse_token_budget(text: str) -> int | str:
     """`1B` -> 1,000,000,000; `50 %` -> `50%`, which stands for half of the tokens there are. Raises UsageError."""
     if not text.strip().endswith("%"):
         return parse_tokens(text)
-    return f"{parse_percent(text):g}%"
+    # Every digit: of a trillion tokens a millionth of a percent is 10,000.
+    return f"{parse_percent(text)!r}".removesuffix(".0") + "%"
 
 
 def parse_windows(text: str) -> tuple[int, ...]:
