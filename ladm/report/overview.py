@@ -138,7 +138,7 @@ class DomainRow:
     taken: int
     """Documents of this run that the subset took; 0 without a subset."""
     selected: DomainManifest | None
-    """What the manifest says of the domain, over all runs of the subset; None without one, or without the domain."""
+    """The domain in the manifest, over all runs of the subset; None without a subset, or where it has none such."""
 
 
 def domain_rows(overview: RunOverview, line: Scale, subset: ReportedSubset | None) -> list[DomainRow]:
