@@ -19,9 +19,9 @@ from conftest import topical_rows
 from safetensors.torch import load_file, save_file
 
 from ladm.errors import LadmError
-from ladm.evaluation import needle, tasks
+from ladm.evaluation import needle, perplexity, tasks
 from ladm.modeling import causal_lm as language
-from ladm.modeling.language_head import CHUNK_LOGITS
+from ladm.modeling.language_head import CHUNK_LOGITS, LanguageHead
 from ladm.settings.evaluation import TasksSettings
 
 Command = Callable[..., Result]
@@ -152,7 +152,7 @@ def test_an_answer_is_greedy_and_matches_exactly(talking: Path) -> None:
     real = loaded.model.generate
     loaded.model.generate = generate
     assert not needle.answers(loaded, tokenizer, prompt)
-    assert heard[0][0].tolist() == ids
+    assert heard[0].sequences[0].tolist() == ids
     for text, right in (
         (f"{prompt.number} .", True), (f"is 12 {prompt.number}", False), (f"{prompt.number}1", False),
         (f"is : {prompt.number} . 1", True), ("1", False), ("", False),
@@ -174,6 +174,7 @@ def test_the_needle_command(ladm: Command, talking: Path, save_rows: Any, golden
     assert np.array(found["exact_match"]).shape == (2, 3)
     assert (tmp_path / "n.png").read_bytes().startswith(b"\x89PNG")
     assert result.stdout.splitlines()[0] == "  depth       100      200"
+    assert not list(tmp_path.glob("*.partial"))
     again = ladm(
         "evaluate", "needle", "--model", talking, "--rows", rows, "--lengths", "2000", "--output", tmp_path / "m.json"
     )
@@ -203,6 +204,62 @@ def test_faults_in_full(ladm: Command, golden_lm: Path, save_rows: Any, golden: 
     result = ladm(*n, "--output", tmp_path / "n.json")
     assert result.exit_code == 1
     assert "no such tokenizer" in result.stderr
+
+
+def test_needles_stopped_at_their_picture_run_again(
+    ladm: Command, talking: Path, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = save_rows(topical_rows(golden, [300] * 2))
+    words = ("evaluate", "needle", "--model", talking, "--rows", rows, "--lengths", "100", "--depths", "1",
+             "--repeats", "1", "--output", tmp_path / "n.json")  # fmt: skip
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("write_whole", "replacing"):
+        with monkeypatch.context() as patch:
+            patch.setattr(needle, place, stop)
+            assert ladm(*words).exit_code == 130
+    assert (tmp_path / "n.json").exists()
+    assert ladm(*words).exit_code == 0
+    assert (tmp_path / "n.png").exists()
+
+
+def test_a_model_without_finite_logits_is_refused(
+    ladm: Command, talking: Path, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = save_rows(topical_rows(golden, [300] * 2))
+    remedy = "its weights are damaged, or it needs another --dtype, such as float32"
+    p = ("evaluate", "perplexity", "--model", talking, "--rows", rows, "--windows", "64,128")
+    n = ("evaluate", "needle", "--model", talking, "--rows", rows, "--lengths", "100", "-o", tmp_path / "n.json")
+    real = perplexity.token_losses
+
+    def overflowing(loaded: Any, ids: torch.Tensor) -> torch.Tensor:
+        losses = real(loaded, ids).clone()
+        losses[0, 100:] = float("nan")
+        return losses
+
+    with monkeypatch.context() as patch:
+        patch.setattr(perplexity, "token_losses", overflowing)
+        result = ladm(*p)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1, f"ladm: row 0 of {rows}: the loss of {talking} is not finite; {remedy}",
+    )  # fmt: skip
+    weights = load_file(talking / "model.safetensors")
+    weights["model.norm.weight"][3] = float("inf")
+    save_file(weights, talking / "model.safetensors", metadata={"format": "pt"})
+    for words in (p, n):
+        result = ladm(*words)
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+            1, f"ladm: {talking}: its logits are not finite; {remedy}",
+        )  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageHead, "check", lambda *_args, **_named: None)
+        result = ladm(*n)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1, f"ladm: {talking}: logits after 84 tokens are not finite; {remedy}",
+    )  # fmt: skip
+    assert not (tmp_path / "n.json").exists()
 
 
 def test_a_head_that_is_more_than_linear_is_refused(golden_lm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

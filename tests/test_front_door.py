@@ -137,6 +137,8 @@ def test_whatever_holds_the_ids(golden: Any) -> None:
         assert scorer.score(one) == [expected]
     for several in ([ids, ids], np.array([ids, ids]), torch.tensor([ids, ids]), [torch.tensor(ids), tuple(ids)]):
         assert scorer.score(several) == [expected, expected]
+    ragged = np.array([np.array(ids), [1, 2]], dtype=object)
+    assert [found.error_type for found in scorer.score(ragged)] == [None, "too_short"]
     assert scorer.score([]) == []
     kinds = {
         "wrong_type": [np.array([1.5, 2.0]), ["a"], [1, None], [True], "abc", 7],

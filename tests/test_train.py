@@ -361,6 +361,7 @@ def test_faults_in_full(
     ladm: Command, golden_lm: Path, rows: str, config: Path, save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "text.yaml").write_text("learning_rate: 2e-5\n")
+    (tmp_path / "less.yaml").write_text("tokens: -5\n")
     (tmp_path / "typo.yaml").write_text("learning_rat: 1.0e-3\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
@@ -377,6 +378,12 @@ def test_faults_in_full(
          f"{rows}: no row has 400 tokens; give a smaller --length"),
         ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--rope-base", "1"), 2,
          "--rope-base must be above 1, not 1"),
+        ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--seed", "4294967296"), 2,
+         "--seed must be at least 0 and at most 4294967295, not 4294967296"),
+        ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--length", "1"), 2,
+         "--length must be at least 2, not 1"),
+        ((*base, "--output", tmp_path / "o", "--config", tmp_path / "less.yaml"), 2,
+         f"--config {tmp_path}/less.yaml: tokens must be at least 1, not -5"),
         ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--config", tmp_path / "text.yaml"), 2,
          f'--config {tmp_path}/text.yaml: learning_rate: "2e-5" is not a number such as 2.0e-5'),
         ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--config", tmp_path / "typo.yaml"), 2,

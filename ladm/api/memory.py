@@ -140,6 +140,9 @@ def _rows(ids: Any) -> list[Row]:
     if not isinstance(ids, (list, np.ndarray)) or (isinstance(ids, np.ndarray) and ids.ndim not in (1, 2)):
         raise LadmError(f"ladm.Scorer scores a list or an array of token ids, or several of them, not {_kind(ids)}")
     several = isinstance(ids, np.ndarray) and ids.ndim == 2
+    if isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype == object:
+        # How `datasets` gives a column of lists of different lengths as an array.
+        ids = list(ids)
     if isinstance(ids, list):
         ids = [_plain(part) for part in ids]
         several = all(isinstance(part, (list, np.ndarray)) for part in ids)

@@ -19,10 +19,11 @@ from ladm.corpus.tokenization import first_token, plain_tokenizer
 from ladm.errors import LadmError, UsageError
 from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
 from ladm.modeling.causal_lm import CausalLM, load_language, require_positions
+from ladm.modeling.language_head import FINITE_REMEDY
 from ladm.modeling.model_files import model_folder
 from ladm.progress import Echo, Progress
 from ladm.settings.evaluation import NeedleSettings
-from ladm.storage.files import io_errors, require_place, write_whole
+from ladm.storage.files import io_errors, replacing, require_place, write_whole
 
 CITIES = (
     "Lisbon", "Nairobi", "Oslo", "Lima", "Hanoi", "Quebec", "Dakar", "Tallinn", "Bergen", "Kyoto", "Cusco", "Split",
@@ -80,8 +81,9 @@ def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparin
         "repeats": settings.repeats, "seed": settings.seed, "exact_match": found,
         "mean": float(np.mean(found)),
     }  # fmt: skip
-    _draw(record, picture)
+    # The numbers first: a picture without them would pass for somebody else's, and stop the next try.
     write_whole(output, [json.dumps(record, indent=1).encode() + b"\n"])
+    _draw(record, picture)
     return record
 
 
@@ -113,15 +115,23 @@ def make_haystack(
 
 @torch.inference_mode()
 def answers(language: CausalLM, tokenizer: Any, prompt: Haystack) -> bool:
-    """Is the first number of the greedy continuation the one that was hidden?"""
+    """Is the first number of the greedy continuation the one that was hidden?
+
+    Raises LadmError where the model's logits are not finite.
+    """
     ids_BT = torch.from_numpy(prompt.ids).unsqueeze(0).to(language.device)
     # Without this, beams and penalties for repetition in the model's generation_config.json would be used.
     language.model.generation_config = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=ANSWER_TOKENS, pad_token_id=tokenizer.pad_token_id or 0,
         eos_token_id=language.model.generation_config.eos_token_id,
     )  # fmt: skip
-    out = language.model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT))
-    said = _DIGITS.search(tokenizer.decode(out[0, ids_BT.shape[1] :]))
+    found = language.model.generate(
+        ids_BT, attention_mask=torch.ones_like(ids_BT), return_dict_in_generate=True, output_logits=True
+    )
+    # Of NaN the greedy choice is some token, and the answer would count as a wrong one.
+    if not all(torch.isfinite(logits_BV).all() for logits_BV in found.logits):
+        raise LadmError(f"{language.name}: logits after {ids_BT.shape[1]:,} tokens are not finite; {FINITE_REMEDY}")
+    said = _DIGITS.search(tokenizer.decode(found.sequences[0, ids_BT.shape[1] :]))
     return said is not None and said[0] == prompt.number
 
 
@@ -154,6 +164,6 @@ def _draw(record: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("depth of the needle")
     axes.set_title(f"exact match, mean {record['mean']:.2f}")
     figure.colorbar(image)
-    with io_errors(path, "write"):
-        figure.savefig(path, dpi=130)
+    with io_errors(path, "write"), replacing(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
     plt.close(figure)

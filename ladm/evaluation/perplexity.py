@@ -18,6 +18,7 @@ from ladm.errors import LadmError
 from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
 from ladm.evaluation.ladder import ladder_losses, ladder_summary, losses_of_model
 from ladm.modeling.causal_lm import CausalLM, load_language, require_positions, token_losses
+from ladm.modeling.language_head import FINITE_REMEDY
 from ladm.modeling.model_files import model_folder
 from ladm.progress import Echo, Progress
 from ladm.settings.evaluation import PerplexitySettings
@@ -35,7 +36,7 @@ def perplexity(settings: PerplexitySettings, *, echo: Echo, progress: Progress, 
     A window of w tokens is the first w tokens of each row; its perplexity is exp of the mean loss of
     those w - 1 that follow another. Only rows that reach the largest window count, in every window.
 
-    Raises LadmError when no row does, or a row cannot be read.
+    Raises LadmError when no row does, a row cannot be read, or a loss is not finite.
     """
     require_place(settings.output, mark='"windows"')
     with evaluation_rows(
@@ -65,6 +66,10 @@ def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Pr
     for position in positions:
         ids_T = rows.ids_at(int(position), vocab_size=language.vocab_size)[: windows[-1]]
         losses, means = _one(language, ids_T, windows)
+        if not np.isfinite(losses).all() or not np.isfinite(means).all():
+            raise LadmError(
+                f"row {position} of {rows.name}: the loss of {language.name} is not finite; {FINITE_REMEDY}"
+            )
         by_position += losses / len(positions)
         by_window.append(means)
         if settings.ladder:

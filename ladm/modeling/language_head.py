@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ladm.errors import LadmError
 
+FINITE_REMEDY = "its weights are damaged, or it needs another --dtype, such as float32"
 CHECKED_TOKENS = 48
 CHUNK_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 27}
 """Logits at a time, by device: 128 MiB and 512 MiB of float32. B x T x V of them would be 4 GiB and more a row."""
@@ -54,10 +55,14 @@ class LanguageHead:
     ) -> None:
         """Raise LadmError unless logits made piece by piece are the model's own: some families do more in their head.
 
+        Also for logits that are not finite.
+
         `both_logits`: ids (1, T) -> the model's own logits, and those of `logits`.
         """
         ids_BT = torch.arange(CHECKED_TOKENS).unsqueeze(0) % vocab_size
         own, ours = both_logits(ids_BT)
+        if not torch.isfinite(own).all():
+            raise LadmError(f"{name}: its logits are not finite; {FINITE_REMEDY}")
         if not torch.allclose(ours, own, rtol=1e-2, atol=1e-2 * float(own.abs().max())):
             raise LadmError(f"{name}: the head of this {model_type} is not a linear one")
 

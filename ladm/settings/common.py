@@ -61,9 +61,9 @@ def dtype_setting(*, default: str | None = "auto", **more: Any) -> Any:
     return setting(default, help_text, section=DEVICE, **more)
 
 
-def seed_setting(*, section: str = INPUT_AND_OUTPUT) -> Any:
+def seed_setting(*, section: str = INPUT_AND_OUTPUT, **more: Any) -> Any:
     """The seed of all random draws."""
-    return setting(0, "Seed of every random draw.", section=section, at_least=0, metavar="N")
+    return setting(0, "Seed of every random draw.", section=section, at_least=0, metavar="N", **more)
 
 
 def domain_key_setting(

@@ -20,14 +20,15 @@ class TrainSettings(Settings):
     rows: str = setting("", "Rows as ladm score reads them, or a subset of ladm select.", metavar="ROWS", required=True)
     output: str = output_setting("Folder for the trained model; the same command resumes.", metavar="FOLDER")
     tokens: int = setting(
-        0, "Tokens to train on: 1B is 10^9; 500M, 250k.", metavar="N", required=True, parse=parse_tokens
+        0, "Tokens to train on: 1B is 10^9; 500M, 250k.", metavar="N", required=True, parse=parse_tokens, at_least=1
     )
     length: int | None = setting(
         None,
         "Tokens of a row; longer rows are cut.",
         metavar="TOKENS",
         unset="the commonest length",
-        at_least=1,
+        # A single token follows no other, and has no loss.
+        at_least=2,
     )
     rope_base: float | None = setting(None, "RoPE base to train with.", metavar="BASE", unset="the model's", above=1)
     # The paper's batch of 1M tokens; how it is split over devices and steps of accumulation follows from it.
@@ -70,7 +71,8 @@ class TrainSettings(Settings):
     )
     liger: bool = setting(True, "Use liger kernels on CUDA where they are installed.", section=DEVICE)
     save_every: int = setting(50, "Steps between checkpoints; the two newest are kept.", metavar="STEPS", at_least=1)
-    seed: int = seed_setting()
+    # The Trainer seeds NumPy's older generator, which takes 32 bits.
+    seed: int = seed_setting(at_most=2**32 - 1)
     report_to: Literal["trackio", "wandb", "tensorboard"] | None = setting(
         None, "Also send loss and learning rate to this tracker.", unset="none"
     )

@@ -84,8 +84,8 @@ def make_plan(settings: TrainSettings, *, limit: int | None = None) -> TrainPlan
     config = training_config(settings, folder)
     rows = open_rows(settings.rows, limit=limit)
     lengths = rows.lengths()
-    length = settings.length or commonest(lengths)
-    positions = np.flatnonzero(lengths >= max(length, 1))
+    length = settings.length or max(commonest(lengths), 2)
+    positions = np.flatnonzero(lengths >= length)
     if not len(positions):
         raise LadmError(f"{rows.name}: no row has {length:,} tokens; give a smaller --length")
     batches = cut_batches(settings, length=length, devices=_launched_processes())
