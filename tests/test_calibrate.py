@@ -147,8 +147,8 @@ def test_error_messages_of_calibrate(ladm: Command, rows: str, tmp_path: Path) -
          "--search 'best' is not signed or layers or heads"),
         (("--rows", rows, *out, "--exclude-domain", "books"), 1,
          f"{rows}: 4 documents of 256 tokens, and at least 32 are needed"),
-        (("--rows", rows, *out, "--documents", "8"), 1,
-         f"{rows}: 8 documents of 256 tokens, and at least 32 are needed"),
+        (("--rows", rows, *out, "--documents", "8"), 2,
+         "--documents 8 is too few; at least 32 are needed"),
         (("--rows", tmp_path / "no", *out), 1,
          f"no such data set: {tmp_path / 'no'} is neither a folder nor a Hub id such as org/name"),
     ):  # fmt: skip

@@ -192,8 +192,9 @@ def test_the_verdict_reports_the_positions_of_the_model(perfect_check: CheckResu
 def test_error_messages_of_check(ladm: Run, rows: str, tmp_path: Path) -> None:
     out = ("--output", tmp_path / "check")
     for arguments, code, message in (
-        (("--rows", rows, *out, "--documents", "15"), 1,
-         f"{rows}: 15 documents of 256 tokens, and at least 16 are needed"),
+        (("--rows", rows, *out, "--documents", "15"), 2, "--documents 15 is too few; at least 16 are needed"),
+        (("--rows", rows, *out, "--length", "128"), 2,
+         "--length has no effect with --rows, which have a length already"),
         (("--rows", tmp_path / "no", *out), 1,
          f"no such data set: {tmp_path / 'no'} is neither a folder nor a Hub id such as org/name"),
         (out, 1, f"*{GOLDEN}"),

@@ -287,6 +287,8 @@ def test_compare_two_runs(ladm: Command, scored: tuple[str, Path], save_rows: An
         ("b c", "3 runs given; at most 2 can be compared"),
         ("--cluster p", "--cluster has no effect without --kinds"),
         ("--intact p", "--intact has no effect without --kinds"),
+        ("--columns a,b --seed 1", "--seed has no effect without --kinds or the column random"),
+        ("b --seed 1", "--seed has no effect without --kinds or the column random"),
         ("--columns a,,b",
          "--columns '' is not an expression of columns, numbers, + - * /, parentheses, rank(x), z(x) and log(x)"),
         ("--top 0%", "--top '0%' must be above 0% and at most 100%"),

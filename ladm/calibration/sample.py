@@ -79,9 +79,11 @@ def sample_documents(
 
     `package_key` is the column, or the key inside a column, with a row's package; None: its domain.
 
-    Raises LadmError for fewer than `min_documents`, and UsageError for an excluded domain or a package key that no row
-    has.
+    Raises LadmError for fewer than `min_documents`, and UsageError where no more are wanted, and for an excluded domain
+    or a package key that no row has.
     """
+    if documents < min_documents:
+        raise UsageError(f"--documents {documents} is too few; at least {min_documents} are needed")
     # An excluded row counts as one of no tokens, which is never long enough.
     lengths = np.where(_included(rows, domain_key, exclude_domains), rows.lengths(), 0)
     length = min(_common_length(lengths, documents), facts.max_tokens or sys.maxsize)

@@ -24,6 +24,8 @@ from ladm.settings.score import Attention, Backend, ScoreSettings
 
 # Room for the middle layers, which separate best: in configs/profiles/smollm2-135m.yaml 14-17 of 30, at 0.60.
 DEFAULT_MAX_COST = 0.65
+PACKAGED_LENGTH = 4096
+"""Tokens of the documents that come with ladm, as `ladm check` cuts them."""
 DOCUMENTS = "Which documents"
 SEARCH = "What is searched for"
 Search = Literal["signed", "layers", "heads"]
@@ -171,7 +173,7 @@ class CheckSettings(Settings):
         unset="check-MODEL",
     )  # fmt: skip
     length: int = setting(
-        4096, "Tokens of a document, without --rows.", section=DOCUMENTS, metavar="TOKENS", at_least=1
+        PACKAGED_LENGTH, "Tokens of a document, without --rows.", section=DOCUMENTS, metavar="TOKENS", at_least=1
     )
     span_tokens: int | None = span_tokens_setting(None, unset="T/256")
     documents: int = setting(24, "At most N documents, drawn at random.", section=DOCUMENTS, metavar="N", at_least=1)
@@ -181,3 +183,7 @@ class CheckSettings(Settings):
     allow_other_tokenizer: bool = other_tokenizer_setting(section=DOCUMENTS)
     device: str = device_setting("auto, cpu, cuda (all visible GPUs), or cuda:0,1.")
     dtype: DType = dtype_setting()
+
+    def check_together(self) -> None:
+        if self.rows is not None and self.length != PACKAGED_LENGTH:
+            raise UsageError("--length has no effect with --rows, which have a length already")

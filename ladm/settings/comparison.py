@@ -86,6 +86,13 @@ class CompareSettings(Settings):
             raise UsageError("--cluster has no effect without --kinds")
         if self.intact != INTACT and self.kinds is None:
             raise UsageError("--intact has no effect without --kinds")
+        if self.seed and self.kinds is None and not self._may_read_random():
+            raise UsageError("--seed has no effect without --kinds or the column random")
+
+    def _may_read_random(self) -> bool:
+        """Is the column random compared? By default it is one of all those of a single run."""
+        names = {name for expression in self.expressions for name in expression.names}
+        return "random" in names if self.columns is not None else len(self.runs) == 1
 
     @property
     def expressions(self) -> list[Expression]:
