@@ -106,6 +106,17 @@ def test_types_of_text_in_parquet(prepare: Command, tmp_path: Path, kind: Any) -
     assert len(rows_of(tmp_path / "rows")) == 1
 
 
+def test_a_table_without_a_column_that_is_read(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+    pq.write_table(pa.table({"image": [b"a", b"b"]}), tmp_path / "images.parquet")
+    (tmp_path / "d.jsonl").write_bytes(TWO)
+    result = prepare(tmp_path / "images.parquet", tmp_path / "d.jsonl", "--domain", "x")
+    assert (result.exit_code, "no_text               2  dropped: nothing under --text-key" in result.stdout) == (
+        0,
+        True,
+    )
+    assert [row["document"] for row in rows_of(tmp_path / "rows")] == [2, 3]
+
+
 def test_columns_of_one_name(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
     texts = pa.array([long_document(0)["text"]])
     one, two = pa.array(["a"]), pa.array(["b"])

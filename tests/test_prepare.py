@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ladm.corpus import blocks as blocks_module
 from ladm.corpus import groups as groups_module
+from ladm.corpus import prepare as prepare_module
 from ladm.corpus import sealing as sealing_module
 
 Command = Callable[..., Result]
@@ -279,6 +280,27 @@ def test_stopped_anywhere_the_same_command_resumes(
     again = ladm(*command)
     assert again.exit_code == 0
     assert again.stderr.startswith(f"{tmp_path / 'rows'} is prepared already\n")
+
+
+def test_rows_that_another_launch_finished_meanwhile_stay(
+    ladm: Command, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows"
+    words = ("prepare", write_jsonl(tmp_path / "d.jsonl", DOCUMENTS), "--tokenizer", tokenizer, "--output", rows)
+    look = prepare_module.require_keys
+
+    def look_while_another_finishes(*arguments: Any) -> None:
+        look(*arguments)
+        monkeypatch.undo()
+        assert ladm(*words, "--length", "40").exit_code == 0
+
+    for length, code in (("30", 1), ("40", 0)):
+        shutil.rmtree(rows, ignore_errors=True)
+        monkeypatch.setattr(prepare_module, "require_keys", look_while_another_finishes)
+        late = ladm(*words, "--length", length)
+        assert (late.exit_code, len(rows_of(rows)[0]["input_ids"])) == (code, 40)
+        expected = "  length: 40 before, 30 now" if code else f"{rows} is prepared already"
+        assert expected in late.stderr.splitlines()
 
 
 def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -> None:

@@ -79,11 +79,7 @@ def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None 
     identity = identity_of(settings, sources, tokenizer)
     finished = _finished(output, identity, tokenizer)
     if finished is not None and not _may_grow(finished, settings.limit):
-        # What could not be removed at its end.
-        if finished.all_read:
-            shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
-        echo(f"{output} is prepared already")
-        return finished
+        return _prepared_already(finished, echo)
     # The record of what was started is in the work folder: a data set is ours as long as its preparation is unfinished.
     folder = OutputFolder(
         output, record=f"{WORK_FOLDER}/asked.json", leftovers=rf"{re.escape(WORK_FOLDER)}|{LOCK_FILES}"
@@ -94,12 +90,24 @@ def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None 
         echo(f"{output} has {count_of(finished.rows, 'row')}; adding to them")
     require_keys(settings, sources)
     with locked(output):
+        # The documents were looked at meanwhile, and another launch may have finished: its rows are not replaced.
+        finished = _finished(output, identity, tokenizer)
+        if finished is not None and not _may_grow(finished, settings.limit):
+            return _prepared_already(finished, echo)
         work = output / WORK_FOLDER
         _start(folder, work, identity, tokenizer)
         bad_files = BadFiles(work / BAD_FILES, most=settings.max_bad_files, text_key=settings.text_key, echo=echo)
         sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, progress or NoProgress())
         width = settings.length - tokenizer.bos
         return _finish(settings, output, sealed, identity, bad_files=bad_files.messages, width=width)
+
+
+def _prepared_already(finished: PreparedRows, echo: Echo) -> PreparedRows:
+    # What could not be removed at its end.
+    if finished.all_read:
+        shutil.rmtree(finished.folder / WORK_FOLDER, ignore_errors=True)
+    echo(f"{finished.folder} is prepared already")
+    return finished
 
 
 def _start(folder: OutputFolder, work: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> None:

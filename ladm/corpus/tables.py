@@ -23,6 +23,9 @@ def rows_of_table(table: pa.Table | pa.RecordBatch, class_names: ClassNames) -> 
         if names is not None:
             values = [class_name(names, value) for value in values]
         columns[name] = values
+    if not columns:
+        # Of a table of images alone no column is read, and its rows are documents without a text.
+        return [{} for _ in range(table.num_rows)]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
