@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,15 @@ LONGEST = """
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of the longest files first."""
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+
+
+def run_script(path: Path, *arguments: Any) -> None:
+    """Run a script as a program would be run, but in this process, where most of what it imports is loaded already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        # Python puts the folder of a program first.
+        patch.syspath_prepend(str(path.parent))
+        runpy.run_path(str(path), run_name="__main__")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import run_script
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "experiment"
 sys.path.append(str(SCRIPTS))
@@ -69,6 +70,13 @@ def script(name: str, *arguments: Any) -> list[str]:
     return [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
 
 
+def run_here(name: str, *arguments: Any) -> None:
+    """Run one of the experiment's commands, which ends with a success, in this process."""
+    with pytest.raises(SystemExit) as ended:
+        run_script(SCRIPTS / name, *arguments)
+    assert not ended.value.code
+
+
 def run_command(folder: Path) -> list[str]:
     return script("pretraining/run.py", "--model", folder / "model", "--pack", folder / "pack.npz", "--state",
                   folder / "state.json.gz", "--tokens", folder / "tokens.zip",
@@ -83,15 +91,11 @@ def read_state(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def states(inputs: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state of a run that was killed after its first student, and that of its end."""
-    subprocess.run(
-        script("pretraining/pack.py", inputs / "pool.parquet", "--tokenizer", inputs / "model", "--output",
-               inputs / "pack.npz", "--student-rows", STUDENT_ROWS, "--needle-rows", 2),
-        check=True,
+    run_here(
+        "pretraining/pack.py", inputs / "pool.parquet", "--tokenizer", inputs / "model", "--output",
+        inputs / "pack.npz", "--student-rows", STUDENT_ROWS, "--needle-rows", 2,
     )  # fmt: skip
-    subprocess.run(
-        script("judge.py", inputs / "pack.npz", "--judge", inputs / "model", "--tokenizer", inputs / "model"),
-        check=True,
-    )
+    run_here("judge.py", inputs / "pack.npz", "--judge", inputs / "model", "--tokenizer", inputs / "model")
     # A tiny random judge finds no dependent tokens, and the report wants some.
     classes, judged = judge.read_classes(inputs / "classes.npz", (HELD_OUT, TOKENS))
     assert judged.all()
@@ -153,10 +157,10 @@ def test_the_whole_path_survives_a_kill_and_ends_in_a_report(
     assert student["training_losses"][-1] < student["training_losses"][0]
     output = inputs / "results"
     common = ("--state", inputs / "state.json.gz", "--pack", inputs / "pack.npz", "--output", output)
-    subprocess.run(script("pretraining/tables.py", *common), check=True)
+    run_here("pretraining/tables.py", *common)
     found = report.analyse(output)
     more = ("--tokens", inputs / "tokens.zip", "--next-state", inputs / "next.json.gz")
-    subprocess.run(script("pretraining/tables.py", *common, *more), check=True)
+    run_here("pretraining/tables.py", *common, *more)
     # Classes made before training and after it give the same outcomes, so that a launch can continue from either.
     following = json.loads(gzip.decompress((inputs / "next.json.gz").read_bytes()))
     assert following["identity"] == after["identity"]
@@ -223,6 +227,7 @@ def test_the_committed_state_is_of_the_weights_that_the_scores_of_documents_are_
     assert state["identity"]["weights file"] == weights[:16]
 
 
+@pytest.mark.slow
 def test_ids_in_memory_are_scored_where_only_torch_and_transformers_are_installed(inputs: Path) -> None:
     program = f"""{WITHOUT}
 import ladm

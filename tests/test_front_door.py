@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from conftest import GOLDEN, SMALL, read_lines, topical_rows
+from conftest import GOLDEN, SMALL, read_lines, run_script, topical_rows
 
 import ladm
 from ladm.api.keywords import checked
@@ -305,25 +305,30 @@ def test_the_examples_of_the_page_run_in_order(
     assert printed[3] == ["--reduce 'max' is not mean or median or geometric"]
 
 
-def run_example(*arguments: Any, **more: Any) -> str:
-    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=False, **more)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run_example(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
+    """Run a script of `examples/`; returns the lines that it prints."""
+
+    def run(name: str, *arguments: Any) -> list[str]:
+        run_script(ROOT / "examples" / name, *arguments)
+        return capsys.readouterr().out.splitlines()
+
+    return run
 
 
-def test_the_example_in_memory(talking: Path, tmp_path: Path) -> None:
+def test_the_example_in_memory(talking: Path, tmp_path: Path, run_example: Any) -> None:
     draw = np.random.default_rng(0)
     files = [tmp_path / f"{k}.txt" for k in range(3)]
     for file in files:
         file.write_text(" ".join(f"w{word}" for word in draw.integers(2, 300, 600)))
-    out = run_example(sys.executable, ROOT / "examples" / "score_in_python.py", talking, *files).splitlines()
+    out = run_example("score_in_python.py", talking, *files)
     assert sorted(line.split("\t")[0] for line in out) == list(map(str, files))
     scores = [float(line.split("\t")[1]) for line in out]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_the_example_of_a_signal(talking: Path, mixed_rows: str) -> None:
-    out = run_example(sys.executable, ROOT / "examples" / "own_signal.py", talking, mixed_rows).splitlines()
+def test_the_example_of_a_signal(talking: Path, mixed_rows: str, run_example: Any) -> None:
+    out = run_example("own_signal.py", talking, mixed_rows)
     assert [line.split("\t")[0] for line in out] == ["0", "1", "2", "3", "4"]
     assert all(0 < float(line.split("\t")[1]) < 1 for line in out[:3])
     assert out[4].split("\t")[1].startswith("id 1000000 at token 300 is outside")
@@ -341,8 +346,8 @@ def test_the_example_for_slurm(mixed_rows: str, tmp_path: Path) -> None:
     for name in ("srun", "ladm"):
         (tmp_path / name).chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    out = run_example(
-        "bash", ROOT / "examples" / "slurm.sbatch", mixed_rows, GOLDEN, tmp_path / "run", *SMALL[2:], env=environment
-    )
-    assert out.count("3 documents scored") == 2
+    command = ["bash", ROOT / "examples" / "slurm.sbatch", mixed_rows, GOLDEN, tmp_path / "run", *SMALL[2:]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("3 documents scored") == 2
     assert ladm.open_run(tmp_path / "run").is_finished

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import read_lines
+from conftest import read_lines, run_script
 from test_pipeline import text_of
 
 import ladm
@@ -182,12 +181,7 @@ def test_the_example_of_datatrove(talking: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     lines = [json.dumps({"text": text, "id": str(k)}) + "\n" for k, text in enumerate(TEXTS)]
     (tmp_path / "in" / "x.jsonl").write_text("".join(lines))
-    words = ["examples/datatrove_pipeline.py", talking, tmp_path / "in", tmp_path / "out", LENGTH]
-    done = subprocess.run(
-        [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_script(ROOT / "examples" / "datatrove_pipeline.py", talking, tmp_path / "in", tmp_path / "out", LENGTH)
     (path,) = (tmp_path / "out" / "scored").iterdir()
     assert [row["id"] for row in read_lines(path)] == list("01234")
 

@@ -103,6 +103,7 @@ def test_a_row_that_kills_actors_is_recorded(rows: Rows, tmp_path: Path) -> None
     assert "its Ray actor died each time it scored this row" in errors[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_scorer_that_cannot_be_made_ends_the_run(rows: Rows, tmp_path: Path) -> None:
     with pytest.raises(LadmError, match="a Ray actor failed .ValueError: no such weights"):

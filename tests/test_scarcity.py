@@ -47,26 +47,22 @@ def select(run: Path, output: Path) -> tuple[Any, ...]:
     return ("select", run, "--domain-key", "meta.d", "--tokens", "600", "--format", "parquet", "--output", output)
 
 
-def few_descriptors() -> None:
+def little_of_everything() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-
-
-def little_memory() -> None:
     # Of addresses, which libraries reserve freely: far below what they really use.
     resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 
 
-@pytest.mark.parametrize("limit", [few_descriptors, little_memory])
-def test_few_descriptors_and_little_memory(run: Path, tmp_path: Path, limit: Callable[[], None]) -> None:
-    done = ladm(*select(run, tmp_path / "subset"), limit=limit)
+def test_few_descriptors_and_little_memory(run: Path, tmp_path: Path) -> None:
+    done = ladm(*select(run, tmp_path / "subset"), limit=little_of_everything)
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
     (run / "sorted_by_score.jsonl").unlink()
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_scarcity; " + (
         f"test_scarcity.finish_again({str(run)!r})"
     )
     again = subprocess.run(
-        [sys.executable, "-c", program], preexec_fn=limit, capture_output=True, text=True, check=False,
-        env=os.environ | {"MALLOC_ARENA_MAX": "2"},
+        [sys.executable, "-c", program], preexec_fn=little_of_everything, capture_output=True, text=True,
+        check=False, env=os.environ | {"MALLOC_ARENA_MAX": "2"},
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert (run / "sorted_by_score.jsonl").exists()
