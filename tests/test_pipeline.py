@@ -183,6 +183,21 @@ def test_token_ids_of_another_part_are_refused(
         assert ladm(*words, given, "train").exit_code == 0
 
 
+def test_flags_about_documents_are_refused_for_token_ids(
+    ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path
+) -> None:
+    words = ("run", short_rows, "--model", golden_lm, "--tokens", "2k", "-o", tmp_path / "job", "--span-tokens", "16")
+    for flags in ("--windows all", "--domain web", "--no-bos", "--text-key body", "--keep-duplicates"):
+        flag = flags.split()[0].replace("--no-bos", "--bos")
+        result = ladm(*words, *flags.split())
+        assert (result.exit_code, result.stderr) == (
+            2,
+            f"ladm: {flag} has no effect: {short_rows} has token ids, which are scored as they are; leave it out, or "
+            "give --length to make other rows of its texts\n",
+        )
+    assert not (tmp_path / "job").exists()
+
+
 def test_every_name_of_a_score_is_taken(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
     for name, variant in (("paper", "paper"), ("released", "released"), ("robust", "released")):
         output = tmp_path / name

@@ -355,6 +355,10 @@ def test_a_loss_that_is_not_finite_ends_the_training() -> None:
 
     with pytest.raises(LadmError, match="^step 3: the loss is nan; lower learning_rate, and start again$"):
         LossPrinter(print).on_log(None, TrainerState(global_step=3), None, logs={"loss": float("nan")})
+    with pytest.raises(
+        LadmError, match="^step 1: the loss is inf; its weights are damaged, or it needs another --dtype"
+    ):
+        LossPrinter(print).on_log(None, TrainerState(global_step=1), None, logs={"loss": float("inf")})
 
 
 def test_faults_in_full(

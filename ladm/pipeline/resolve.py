@@ -23,9 +23,13 @@ from ladm.pipeline.look import UNKNOWN, Sample, choose_length, domain_flags, fin
 from ladm.progress import Echo, silent
 from ladm.selection.quotas import DOCUMENTS, TOKENS, read_weights
 from ladm.settings.common import NO_DOMAINS
+from ladm.settings.data import PrepareSettings
+from ladm.settings.fields import settings_of
 from ladm.settings.pipeline import ROWS, SCORES, prepare_settings, score_settings
 
 ID_COLUMN = "input_ids"
+_OF_PREPARING_ALONE = ("text_key", "id_key", "domain", "token_count_key", "bos", "windows", "keep_duplicates")
+"""Settings that say how rows are made of documents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +90,17 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
 
 
 def _require_part_that_is_scored(settings: Any) -> None:
-    """Raise UsageError for a part of a data set of token ids that `ladm score` does not read.
+    """Raise UsageError for a part of a data set of token ids that `ladm score` does not read, and for other flags.
 
-    It has neither flag: of several splits it reads `train`, of several configurations the default.
+    It has neither --split nor --hub-config: of several splits it reads `train`, of several configurations the default.
     """
     (name,) = settings.sources
+    for field in settings_of(PrepareSettings):
+        if field.name in _OF_PREPARING_ALONE and getattr(settings, field.name) != field.default:
+            raise UsageError(
+                f"{field.flag} has no effect: {name} has token ids, which are scored as they are; leave it out, or "
+                "give --length to make other rows of its texts"
+            )
     remedy = "save that part alone with save_to_disk, and give its folder"
     if settings.hub_config is not None:
         raise UsageError(

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
+from ladm.modeling.language_head import FINITE_REMEDY
 from ladm.progress import Echo
 from ladm.training.checkpoints import CheckpointSeal
 from ladm.training.plan import Positions, TrainPlan
@@ -114,9 +115,9 @@ class LossPrinter(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
-            raise LadmError(
-                f"step {state.global_step:,}: the loss is {logs['loss']}; lower learning_rate, and start again"
-            )
+            # That of the first step is the loss of the model as it was given.
+            remedy = FINITE_REMEDY if state.global_step == 1 else "lower learning_rate, and start again"
+            raise LadmError(f"step {state.global_step:,}: the loss is {logs['loss']}; {remedy}")
         if state.is_world_process_zero:
             rate = logs.get("learning_rate", 0.0)
             self._echo(f"step {state.global_step:,} of {state.max_steps:,}: loss {logs['loss']:.4f}, rate {rate:.3g}")
