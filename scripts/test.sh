@@ -28,7 +28,8 @@ ruff format --check .
 mypy ladm
 lint-imports
 python scripts/check_prose.py
-# A file at a time on each of up to four cores, each with one thread: the tests' own processes share them. The order is
-# that of tests/conftest.py, which starts the files that take longest first.
-HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+# One file at a time for each core and one more, because tests also wait for processes of their own; four at most, each
+# with one thread. The order is that of tests/conftest.py, which starts the files that take longest first.
+workers=$(python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python -m pytest --numprocesses "$workers" --dist loadfile \
     --no-loadscope-reorder "${select[@]}" "$@"

@@ -118,7 +118,9 @@ def hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("make_scorer", [fakes.make_hanging_once, fakes.make_hanging_later])
+@pytest.mark.parametrize(
+    "make_scorer", [fakes.make_hanging_once, pytest.param(fakes.make_hanging_later, marks=pytest.mark.slow)]
+)
 def test_a_worker_that_hangs_once_is_replaced(
     tmp_path: Path, rows: Rows, whole: Any, make_scorer: Any, hang: Path
 ) -> None:
@@ -127,7 +129,9 @@ def test_a_worker_that_hangs_once_is_replaced(
     assert contents(tmp_path / "run") == whole
 
 
-@pytest.mark.parametrize("make_scorer", [fakes.make_bad_on_one, fakes.make_dying_on_one])
+@pytest.mark.parametrize(
+    "make_scorer", [fakes.make_bad_on_one, pytest.param(fakes.make_dying_on_one, marks=pytest.mark.slow)]
+)
 def test_a_bad_device_is_given_up_and_no_row_is_lost_to_it(
     tmp_path: Path, rows: Rows, whole: Any, make_scorer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -338,7 +338,7 @@ def test_flags_that_contradict_each_other(ladm: Command, scored: tuple[str, Path
         assert (result.exit_code, result.stderr) == (2, f"ladm: {message}\n")
 
 
-@pytest.mark.parametrize("kind", ["parquet", "megatron", "arrow"])
+@pytest.mark.parametrize("kind", ["parquet", "megatron", pytest.param("arrow", marks=pytest.mark.slow)])
 def test_a_killed_command_leaves_nothing_and_writes_the_same_bytes(
     ladm: Command, scored: tuple[str, Path], tmp_path: Path, kind: str
 ) -> None:

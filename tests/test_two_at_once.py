@@ -30,6 +30,7 @@ def rows(save_rows: Any) -> Rows:
     return open_rows(save_rows(fake_rows(60)))
 
 
+@pytest.mark.slow
 def test_a_launch_paused_beyond_its_lease_and_continued(tmp_path: Path, save_rows: Any) -> None:
     """SIGSTOP while it scores; another launch takes its units over and finishes; SIGCONT changes nothing."""
     rows = open_rows(save_rows(fake_rows(3000)))
