@@ -266,6 +266,14 @@ def test_rows_of_another_tokenizer_are_noticed(ladm: Run, save_rows: Any, golden
     rows = save_rows([own, other, own], "other")
     result = ladm("score", rows, *arguments, "--output", tmp_path / "b")
     assert f"warning   row 1 of {rows}: 0% of its first ids are what the model's own tokenizer makes" in result.stderr
+    # A row that is no list of ids is an error of its own, and no text says nothing.
+    odd = [own | {"input_ids": [1, None, *ids[2:]]}, own | {"text": None}, own | {"input_ids": None}]
+    result = ladm("score", save_rows(odd, "odd"), *arguments, "--output", tmp_path / "c")
+    assert (result.exit_code, result.stdout.splitlines()[0].split(": ")[1]) == (
+        0,
+        "1 document scored, 2 without a score",
+    )
+    assert "warning" not in result.stderr
 
 
 def test_a_fault_of_ours_is_one_line_too(

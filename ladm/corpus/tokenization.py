@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladm.corpus.row import token_ids
 from ladm.corpus.rows import Rows
-from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
+from ladm.errors import LadmError, RowError, UsageError, one_line, raise_if_out_of_memory
 from ladm.modeling.model_files import hub_name, may_be_on_hub
 from ladm.settings.common import TEXT_COLUMN
 
@@ -123,7 +124,8 @@ def _tokenizer_threads(count: int) -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ[_PARALLEL]
+            # Another thread may have removed it meanwhile.
+            os.environ.pop(_PARALLEL, None)
         else:
             os.environ[_PARALLEL] = before
 
@@ -169,13 +171,16 @@ def disagreement(rows: Rows, model_folder: str) -> str | None:
     for position in sorted({0, len(rows) // 2, len(rows) - 1}):
         (text,) = rows.column(TEXT_COLUMN, position, position + 1)
         (row,) = rows.read(position, position + 1)
-        if not isinstance(text, str) or row.num_tokens is None:
+        try:
+            ids = token_ids(row, vocab_size=2**63 - 1).tolist()
+        except RowError:
+            # Such as a null among the ids, which makes an error row where it is scored.
             continue
-        front = text[: COMPARED_TOKENS * 40]
+        front = text[: COMPARED_TOKENS * 40] if isinstance(text, str) else ""
         # Special tokens are left out, because rows may have been made with or without them; [UNK] is one too.
         whole = tokenizer(front, add_special_tokens=False, verbose=False)["input_ids"]
         ours = [k for k in whole if k not in special][:COMPARED_TOKENS]
-        theirs = [int(k) for k in row.raw_ids[: COMPARED_TOKENS + 8] if k not in special][: len(ours)]
+        theirs = [k for k in ids[: COMPARED_TOKENS + 8] if k not in special][: len(ours)]
         if len(theirs) >= COMPARED_TOKENS // 4:
             agree = sum(a == b for a, b in zip(ours, theirs, strict=False)) / len(theirs)
             worst, where = min((worst, where), (agree, position))
