@@ -120,6 +120,10 @@ def test_padding_and_packed_rows_are_reported(ladm: Any, save_rows: Any, golden:
         "\nwarning   padding: attention_mask has zeros in 2 of the 2 rows looked at, and padding is " in result.stderr
     )
     assert "\nwarning   packed rows: the column position_ids shows several documents in a row, " in result.stderr
+    # Columns of other people that have these names.
+    odd = [row | {"attention_mask": "all", "position_ids": 1} for row in rows]
+    result = ladm("score", save_rows(odd, "odd"), *SMALL, "--output", tmp_path / "odd-run")
+    assert (result.exit_code, "warning" in result.stderr) == (0, False)
 
 
 def test_rows_of_another_tokenizer_are_refused(ladm: Any, talking: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from ladm.scoring.plan import load_planned, make_plan
 from ladm.settings.layers import spell_layers
 from ladm.settings.runs import InspectSettings
 from ladm.settings.score import ScoreSettings
-from ladm.storage.files import PARTIAL_SUFFIX, io_errors
+from ladm.storage.files import io_errors, remove_all_abandoned
 from ladm.storage.interrupts import StopSignal, stop_on_signals
 
 MOST_PAIRS = 4
@@ -71,9 +71,8 @@ def inspect(settings: InspectSettings, *, echo: Echo, on_file: Callable[[Path], 
 def _create(folder: Path) -> None:
     with io_errors(folder, "write in"):
         folder.mkdir(exist_ok=True)
-        # What a killed inspection was still writing.
-        for partial in folder.glob(f"*{PARTIAL_SUFFIX}"):
-            partial.unlink(missing_ok=True)
+        # What a killed inspection was still writing; another one may be at work.
+        remove_all_abandoned(folder)
 
 
 def _explainer(

@@ -154,7 +154,16 @@ def _marked_as_in_use(partial: Path) -> Iterator[None]:
 
 def remove_abandoned(path: Path) -> None:
     """Remove what killed processes left half written of `path`; what another process is writing now stays."""
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
+    _remove_abandoned(path.parent, f"{glob.escape(path.name)}.*{PARTIAL_SUFFIX}")
+
+
+def remove_all_abandoned(folder: Path) -> None:
+    """The same of every file of a folder."""
+    _remove_abandoned(folder, f"*{PARTIAL_SUFFIX}")
+
+
+def _remove_abandoned(folder: Path, pattern: str) -> None:
+    for left in folder.glob(pattern):
         if not OWN_PARTIAL.fullmatch(left.name) or left.is_symlink():
             continue
         with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ladm.errors import LockedError, StorageError
-from ladm.storage.files import OWN_PARTIAL, PARTIAL_SUFFIX, SORTING, io_errors
+from ladm.storage.files import SORTING, io_errors, remove_all_abandoned
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder"
@@ -57,9 +57,8 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
 def _tidy(folder: Path) -> None:
     """Remove what killed runs left half written."""
-    for left in folder.glob(f"*{PARTIAL_SUFFIX}"):
-        if OWN_PARTIAL.fullmatch(left.name):
-            left.unlink(missing_ok=True)
+    # Not all of them: a report is written without the lock of the folder.
+    remove_all_abandoned(folder)
     for left in folder.iterdir():
         if SORTING.fullmatch(left.name):
             shutil.rmtree(left, ignore_errors=True)
