@@ -214,7 +214,7 @@ def test_a_name_is_an_index_or_else_an_id(ladm: Any, save_rows: Any, golden: Any
 def test_a_valid_file_is_not_written_again(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ladm("inspect", scored, "--top", "2").exit_code == 0
     before = {path: path.read_bytes() for path in (scored / "inspected").iterdir()}
-    (scored / "inspected" / "000000000.json.0f.partial").write_text("")
+    (scored / "inspected" / f"000000000.json.{'0f' * 16}.partial").write_text("")
     first, second = list(before)
     first.write_bytes(before[first][:-20])
     made: list[Any] = []

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ from ladm.runs.verify import verify
 from ladm.scoring.engines.placement import Shard
 from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.selection.formats.destination import LocalFolder
+from ladm.storage.files import replacing
+from ladm.storage.locks import locked
+
+
+def _lock(folder: Path) -> None:
+    with locked(folder):
+        pass
+
+
+def _inspect(folder: Path) -> None:
+    # Imported here, because no other test of this file needs torch.
+    from ladm.explain.inspect_run import _create
+
+    _create(folder)
 
 
 @pytest.fixture
@@ -101,6 +116,20 @@ def test_rows_replaced_under_a_run_are_refused(tmp_path: Path, rows: Rows, save_
     shutil.move(other.name, rows.name)
     with pytest.raises(LadmError, match="was started with something else \\(the rows\\)"):
         complete(tmp_path / "run", open_rows(rows.name))
+
+
+@pytest.mark.parametrize("tidy", [_lock, _inspect])
+def test_a_file_that_another_command_is_writing_stays(tmp_path: Path, tidy: Callable[[Path], None]) -> None:
+    """Such as a report while a run is resumed, or a second `ladm inspect`; what a killed one has left goes."""
+    abandoned, mine = tmp_path / f"report.html.{'0' * 32}.partial", tmp_path / "mine.partial"
+    abandoned.touch()
+    mine.touch()
+    with replacing(tmp_path / "report.html") as partial:
+        partial.write_text("whole")
+        tidy(tmp_path)
+    assert (tmp_path / "report.html").read_text() == "whole"
+    assert not abandoned.exists()
+    assert mine.exists()
 
 
 def test_two_selections_into_one_place_do_not_mix(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def _padding(rows: Rows) -> str | None:
         return None
     looked_at = _spread(rows)
     masks = [rows.column("attention_mask", k, k + 1)[0] for k in looked_at]
-    padded = sum(bool(mask) and 0 in mask for mask in masks)
+    padded = sum(isinstance(mask, list) and 0 in mask for mask in masks)
     if not padded:
         return None
     return (
@@ -188,8 +188,8 @@ def _packing(rows: Rows) -> str | None:
     packed = next((name for name in _PACKED_COLUMNS if name in names), None)
     if packed is None and "position_ids" in names:
         # Positions that start again are how trainers mark the next document of a row.
-        starts = [list(rows.column("position_ids", k, k + 1)[0] or ()).count(0) for k in _spread(rows)]
-        packed = "position_ids" if max(starts, default=0) > 1 else None
+        positions = (rows.column("position_ids", k, k + 1)[0] for k in _spread(rows))
+        packed = "position_ids" if any(isinstance(each, list) and each.count(0) > 1 for each in positions) else None
     if packed is None:
         return None
     return (
