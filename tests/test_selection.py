@@ -381,7 +381,8 @@ def test_error_messages_of_select(
          f"row 0 of {rows} has no meta.source; give --domain-key the key that it has, or none to rank all documents "
          "together"),
         (("--rows", rows, "--tokens", "1k", *out, "--domain-key", "source"), 1,
-         f"{rows} has no column source (it has index, input_ids, meta, text)"),
+         f"{rows} has no column source (it has index, input_ids, meta, text); give --domain-key the key of a domain, "
+         "or none to rank all documents together"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "nowhere.yaml"), 2,
          f"--quota {t}/nowhere.yaml is neither tokens, documents nor a file: No such file or directory"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "half.yaml"), 2,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.corpus.rows import Rows
+from ladm.errors import LadmError
 from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
 from ladm.storage.disk_arrays import array_on_disk
 
@@ -48,4 +49,10 @@ def read_domains(data: Sequence[Rows], *, domain_key: str, work: Path) -> Domain
 def _domains(rows: Rows, domain_key: str, start: int, stop: int) -> list[str | None]:
     if domain_key == NO_DOMAINS:
         return [ONE_DOMAIN] * (stop - start)
+    if not rows.has_column_of(domain_key):
+        names = ", ".join(sorted(rows.column_names))
+        raise LadmError(
+            f"{rows.name} has no column {domain_key.split('.')[0]} (it has {names}); give --domain-key the key of a "
+            f"domain, or {NO_DOMAINS} to rank all documents together"
+        )
     return rows.domains(domain_key, start, stop)
