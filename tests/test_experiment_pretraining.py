@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import run_script
+from interruptions import Stopped, disk_operations, stop_at
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "experiment"
 sys.path.append(str(SCRIPTS))
@@ -196,6 +197,36 @@ def test_a_state_of_another_pack_is_refused(inputs: Path) -> None:
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert "was started with another pack" in refused.stderr
+
+
+def test_a_kill_at_any_moment_leaves_the_last_state_and_its_token_losses(tmp_path: Path) -> None:
+    """Ended before and after every operation on the disk; what comes next is written over what is left."""
+    state_file, archive = tmp_path / "state.json.gz", tmp_path / "tokens.zip"
+    losses = np.ones((2, 3, 8), np.float32)
+
+    def students() -> list[str]:
+        return list(files.State(state_file, {"pack": "a"}).content["students"])
+
+    def store(name: str) -> None:
+        files.write_token_losses(archive, name, *losses)
+        state = files.State(state_file, {"pack": "a"})
+        state.content["students"][name] = {}
+        state.save()
+
+    store("first")
+    with disk_operations(lambda _, do: do()) as counted:
+        store("second")
+    assert counted["calls"] >= 6
+    for number in range(counted["calls"]):
+        for after in (False, True):
+            name, before = f"{number} {after}", students()
+            with stop_at(number, after=after), pytest.raises(Stopped):
+                store(name)
+            assert students() in (before, [*before, name])
+            for stored in students():
+                assert (files.read_token_losses([archive], stored)["long"] == 1).all()
+            store(name)
+            assert students() == [*before, name]
 
 
 def test_a_model_is_known_by_its_config_and_weights_and_not_by_who_converted_it(inputs: Path, tmp_path: Path) -> None:
