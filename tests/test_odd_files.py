@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,22 @@ def test_files_that_are_left_out(
     assert result.exit_code == 0, result.output
     assert len(rows_of(tmp_path / "others")) == 2
     assert f"bad_file              1  left out: cannot read {folder / name}: {message}" in result.stdout
+
+
+def test_names_that_are_not_utf8(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / os.fsdecode(b"caf\xe9.jsonl")).write_bytes(TWO)
+    (corpus / os.fsdecode(b"torn\xff.jsonl.gz")).write_bytes(gzip.compress(TWO)[:-9])
+    for _ in range(2):
+        result = prepare(corpus, "--domain", "x")
+        assert result.exit_code == 0, result.output
+        assert f"left out: cannot read {corpus}/torn\\xff.jsonl.gz: " in result.stdout
+    assert "is prepared already" in result.stderr
+    assert rows_of(tmp_path / "rows")[0]["source"] == f"{corpus}/caf\ufffd.jsonl line 1"
+    assert json.loads((tmp_path / "rows" / "prepare.json").read_text())["asked"]["sources"][0]["name"] == (
+        f"{corpus}/caf\\xe9.jsonl"
+    )
 
 
 def test_a_document_nested_too_deep_is_dropped(prepare: Command, tmp_path: Path) -> None:  # noqa: F811

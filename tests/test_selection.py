@@ -166,13 +166,13 @@ def test_largest_remainder() -> None:
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [("1B", 10**9), ("500M", 5 * 10**8), ("250k", 250_000), ("1.5b", 1_500_000_000), ("1_000", 1000), ("64,000", 64000),
-     ("1073741824", 2**30), ("2T", 2 * 10**12)],
+     ("1073741824", 2**30), ("1.5e9", 1_500_000_000), ("2T", 2 * 10**12)],
 )  # fmt: skip
 def test_token_counts(text: str, tokens: int) -> None:
     assert parse_tokens(text) == tokens
 
 
-@pytest.mark.parametrize("text", ["", "B", "many", "1G", "1KB", "0", "-5", "0.5", "nan", "1/0"])
+@pytest.mark.parametrize("text", ["", "B", "many", "1G", "1KB", "0", "-5", "0.5", "nan", "1/0", "1e400", "1e999999999"])
 def test_invalid_token_counts(text: str) -> None:
     with pytest.raises(UsageError, match=r"^'.*' (is not a number|must be a whole number)"):
         parse_tokens(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ladm.corpus.file_names import name_as_text
 from ladm.corpus.saved_shards import torn_shards
 from ladm.corpus.sources import Source
 from ladm.corpus.whole_files import require_whole
@@ -26,7 +27,7 @@ class BadFiles:
         Half a torn file must never be taken for a whole one, hence before its first document is used. Raises
         StorageError when there are more such files than allowed.
         """
-        if source.name in self.messages:
+        if name_as_text(source.name) in self.messages:
             return True
         try:
             require_whole(source, text_key=self._text_key)
@@ -44,7 +45,7 @@ class BadFiles:
         """Record and report that a file is left out. Raises `error` where that would exceed `--max-bad-files`."""
         if len(self.messages) >= self._most:
             raise error
-        self.messages[name] = str(error)
+        self.messages[name_as_text(name)] = name_as_text(str(error))
         self._echo(f"{error}; the file is left out")
         with io_errors(self._path, "write"):
             write_whole(self._path, [json_with_checksum(self.messages)])

@@ -22,6 +22,14 @@ _CARDS = frozenset(
 )
 
 
+def name_as_text(name: str) -> str:
+    r"""The name of a file as JSON can hold it: `caf\xe9.txt` where a byte of it is no UTF-8.
+
+    Such a byte is half of a surrogate pair to Python, which opens the file by it, and no text to anything else.
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def kind_of(name: str) -> Literal["json", "parquet", "text"] | None:
     """The kind of a file, as its name says; None: no kind that is read."""
     bare = _without_packing(name)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import fsspec
 
-from ladm.corpus.file_names import is_document, kind_of, without_cards, without_files_beside_data
+from ladm.corpus.file_names import is_document, kind_of, name_as_text, without_cards, without_files_beside_data
 from ladm.corpus.hub import parquet_files_of
 from ladm.corpus.opening import file_system
 from ladm.corpus.saved_shards import key_of_shards
@@ -44,7 +44,7 @@ class Source:
         """What makes it this source and no other, whatever the spelling of its name."""
         parts = {"config": self.config, "split": self.split}
         named = {key: value for key, value in parts.items() if value is not None}
-        return {"name": self.place, "kind": self.kind, "key": self.key} | named
+        return {"name": name_as_text(self.place), "kind": self.kind, "key": self.key} | named
 
     @property
     def place(self) -> str:

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from ladm.errors import UsageError
 
+MOST_EXPONENT = 18
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 
@@ -17,6 +18,10 @@ def parse_tokens(text: str) -> int:
     bare = text.strip().lower().replace("_", "").replace(",", "")
     suffix = bare[-1:] if bare[-1:].isalpha() else ""
     try:
+        # 1e9 is a number of tokens, and 1e999999999 would fill the memory with its digits.
+        _, _, exponent = bare.removesuffix(suffix).partition("e")
+        if exponent and not 0 <= int(exponent) <= MOST_EXPONENT:
+            raise ValueError
         # A float would turn 1.1B into 1100000000.0000002 tokens.
         tokens = Fraction(bare.removesuffix(suffix)) * _SUFFIXES[suffix]
     except (ValueError, KeyError, ZeroDivisionError):
