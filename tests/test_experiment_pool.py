@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts" / "experiment"))
 
-from pool import candidates, extract, faults, fetch, formats, select_rows, sources
+from pool import candidates, extract, faults, fetch, formats, report, select_rows, sources
 from pool.extract import Document, Source
 from pool.formats import Section
 from pool.imports import import_order, imported_names
@@ -275,3 +275,18 @@ def test_no_package_is_in_two_splits_or_reserved() -> None:
         sources.check_disjoint([*listed, again], set())
     with pytest.raises(ValueError, match="^abs-guide: already used by the toy, the calibration or the earlier"):
         sources.check_disjoint(listed, {"abs-guide"})
+
+
+def test_packages_with_other_versions_than_the_page_are_named() -> None:
+    def packages(**versions: str) -> dict[str, dict[str, Any]]:
+        return {
+            name: {"version": version, "licence": "GPL-2", "kind": "manuals"} for name, version in versions.items()
+        } | {"wheel==1.0": {"version": "1.0", "licence": "MIT", "kind": "sources"}}
+
+    row = {"kind": "manuals", "domain": "d", "split": "pool", "fault_kind": ""}
+    rows = [row | {"package": name} for name in ("a", "b", "c", "wheel==1.0")]
+    page = report.markdown(rows, packages(a="1", b="2-1", c="3"), 0.1)
+    assert report.other_versions(packages(a="1", b="2-1", c="3"), page) == []
+    assert report.other_versions(packages(a="1", b="2-2"), page) == ["b 2-2 (2-1)", "c missing (3)"]
+    committed = (POOL.parent / "results" / "pool.md").read_text()
+    assert len(report.other_versions({}, committed)) > 200

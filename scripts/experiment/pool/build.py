@@ -29,11 +29,12 @@ import fetch_model
 from pool.candidates import candidates
 from pool.extract import Source
 from pool.fetch import fetch_debian_packages, fetch_wheels, unpacked
-from pool.report import markdown
+from pool.report import markdown, other_versions
 from pool.select_rows import long_rows, short_rows
 from pool.sources import read_sources
 from pool.tools import Tools, fetch_tools
 
+COMMITTED = Path(__file__).resolve().parents[1] / "results" / "pool.md"
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "package", "kind", "domain", "document")]
     + [("row_in_document", pa.int32())]
@@ -81,6 +82,13 @@ def main(folder: Path, only: str | None) -> None:
     facts = {"largest_share_of_13_grams": round(largest, 4), "packages": of_packages}
     (folder / "sources.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     (folder / "pool.md").write_text(markdown(chosen, of_packages, largest))
+    if changed := other_versions(of_packages, COMMITTED.read_text()):
+        print(
+            f"warning: {len(changed)} packages have other versions than in {COMMITTED.name} of the results: "
+            f"{', '.join(changed[:8])}{', ...' if len(changed) > 8 else ''}. So rows and packs of this pool differ from "
+            "those that the committed results are of; `apt-get update` fetches the newest lists.",
+            file=sys.stderr,
+        )
 
 
 def rows_of(

@@ -8,6 +8,9 @@ from typing import Any
 SPLITS = ("pool", "held_out", "fault")
 
 
+PACKAGE_COLUMNS = "| package | version | licence | kind | domain | pool | held out | faults |"
+
+
 def markdown(rows: list[dict[str, Any]], packages: dict[str, dict[str, Any]], largest_share: float) -> str:
     """Rows by kind, by kind of fault and by package, with each package's version and licence."""
     total = Counter(row["split"] for row in rows)
@@ -31,9 +34,20 @@ def markdown(rows: list[dict[str, Any]], packages: dict[str, dict[str, Any]], la
         sources[row["fault_kind"]].add(row["package"])
     lines += ["", "| natural fault | packages | rows |", "|---|---:|---:|"]
     lines += [f"| {kind} | {len(sources[kind])} | {rows_of} |" for kind, rows_of in sorted(faults.items())]
-    lines += ["", "| package | version | licence | kind | domain | pool | held out | faults |"]
+    lines += ["", PACKAGE_COLUMNS]
     lines += ["|---|---|---|---|---|---:|---:|---:|"]
     return "\n".join([*lines, *by_package(rows, packages)]) + "\n"
+
+
+def other_versions(packages: dict[str, dict[str, Any]], page: str) -> list[str]:
+    """The packages of a page that have another version now, such as `rsync 3.2.7 (3.5.0)` with that of the page."""
+    now = {package.partition("==")[0]: facts["version"] for package, facts in packages.items()}
+    found = []
+    for line in page.partition(PACKAGE_COLUMNS)[2].strip().splitlines()[1:]:
+        name, version = line.strip("| ").split(" | ")[:2]
+        if now.get(name) != version:
+            found.append(f"{name} {now.get(name, 'missing')} ({version})")
+    return found
 
 
 def by_kind(rows: list[dict[str, Any]]) -> list[str]:
