@@ -85,8 +85,8 @@ def main(folder: Path, only: str | None) -> None:
     if changed := other_versions(of_packages, COMMITTED.read_text()):
         print(
             f"warning: {len(changed)} packages have other versions than in {COMMITTED.name} of the results: "
-            f"{', '.join(changed[:8])}{', ...' if len(changed) > 8 else ''}. So rows and packs of this pool differ from "
-            "those that the committed results are of; `apt-get update` fetches the newest lists.",
+            f"{', '.join(changed[:8])}{', ...' if len(changed) > 8 else ''}. So its rows and packs differ from "
+            "those of the committed results; `apt-get update` fetches the newest lists.",
             file=sys.stderr,
         )
 
