@@ -18,7 +18,10 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise UsageError(f"--shard {self.index}/{self.count}: the first is 0/{self.count}")
+            allowed = f"the first is 0/{self.count}, the last {self.count - 1}/{self.count}"
+            raise UsageError(
+                f"--shard {self.index}/{self.count}: {allowed if self.count else 'there is at least one, 0/1'}"
+            )
 
 
 SHARING_VARIABLES = ("SLURM_ARRAY_TASK_ID", "WORLD_SIZE", "SLURM_STEP_ID")
