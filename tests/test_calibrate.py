@@ -24,6 +24,7 @@ from ladm.calibration.sample import _included, packages_of, sample_documents
 from ladm.corpus.rows import open_rows
 from ladm.errors import UsageError
 from ladm.modeling.facts import model_facts
+from ladm.runs.folder import Run
 from ladm.settings.common import DOMAIN_KEY
 from ladm.settings.profiles import read_profile
 
@@ -68,8 +69,13 @@ def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_pat
     assert found.method.span_tokens == 8
     assert {"score", "released", "median", "robust", "copy_share", "sink_mass"} <= set(found.band)
     assert all(low <= middle <= high for low, middle, high in found.band.values())
+    run = tmp_path / "p.calibration" / "run"
+    assert found.band_layers == Run.read(run).identity.layers
+    assert bool(found.score_layers_band) == (found.reduction.layers != found.band_layers)
     result = ladm("score", rows, *COMMON, "--profile", profile, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
+    chosen = ladm("select", tmp_path / "run", "--within", "profile", "--top", "50%", "--dry-run")
+    assert "keeping copy_share of at most" in chosen.output
     assert json.loads((tmp_path / "run" / "run.json").read_text())["score"] == found.reduction.identity()
     before = profile.read_bytes()
     assert ladm(*command).stderr == f"ladm: {profile} exists already; give --output another name\n"

@@ -14,7 +14,15 @@ import pytest
 from conftest import SMALL, read_object, topical_rows
 
 from ladm.errors import LadmError, UsageError
-from ladm.runs.columns import column_names, float32_columns, longattn, read_columns, standardised, stored_limit
+from ladm.runs.columns import (
+    OVER_LAYERS,
+    column_names,
+    float32_columns,
+    longattn,
+    read_columns,
+    standardised,
+    stored_limit,
+)
 from ladm.runs.folder import Run
 
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
@@ -100,6 +108,24 @@ def test_copy_share_counts_the_layers_after_the_last_sink_layer(run: Run) -> Non
     for masses, expected in (([0.1, 0.75, 0.25], 0.5), ([0.1, 0.2, 0.3], 0.25), ([0.9, 0.1, 0.75], 0.25)):
         with_columns(sink_mass_per_layer=masses, copy_share_per_layer=[0.125, 0.125, 0.5])
         assert read_columns(run, ["copy_share"])["copy_share"].to_pylist() == [expected] * rows
+
+
+def test_columns_over_some_layers_are_those_of_a_run_of_these_layers(ladm: Any, run: Run, tmp_path: Path) -> None:
+    rows = run.identity.rows_name
+    assert ladm("score", rows, *SMALL, "--layers", "1-2", "--output", tmp_path / "few").exit_code == 0
+    few = Run.read(tmp_path / "few")
+    wide, found, expected = (
+        {row["position"]: row for row in table.to_pylist()}
+        for table in (
+            read_columns(run, OVER_LAYERS[:1] + OVER_LAYERS[2:]),
+            read_columns(run, OVER_LAYERS[:1] + OVER_LAYERS[2:], layers=(1, 2)),
+            read_columns(few, OVER_LAYERS[:1] + OVER_LAYERS[2:]),
+        )
+    )
+    assert set(found) == set(expected)
+    for position, row in expected.items():
+        assert found[position] == pytest.approx(row, rel=1e-6)
+        assert all(found[position][name] != wide[position][name] for name in row if name != "position")
 
 
 def test_a_number_by_chance_belongs_to_a_document_and_a_seed(run: Run) -> None:

@@ -265,6 +265,27 @@ def test_a_band_over_other_layers(ladm: Command, scored: tuple[str, Path], tmp_p
         assert ladm(*command, guard, "--profile", other).exit_code == 0
 
 
+def test_the_band_over_the_layers_of_a_profile(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    """A run that is made with a profile stores its layers alone; one that is rescored by it keeps all."""
+    rows, run = scored
+    few = replace(Run.read(run).identity.reduction, layers=(1, 2))
+    band = {"score": (0.0, 0.0, 9.0), "copy_share": (0.0, 0.0, 0.9)}
+    profile = write_profile(
+        run, tmp_path / "p.yaml", band, reduction=few, band_layers=(0, 1, 2),
+        score_layers_band={"copy_share": (0.0, 0.0, 0.8)},
+    )  # fmt: skip
+    assert ladm("score", rows, *SMALL, "--profile", profile, "--output", tmp_path / "few").exit_code == 0
+    assert ladm("rescore", run, "--profile", profile, "--output", tmp_path / "all").exit_code == 0
+    assert ladm("score", rows, *SMALL, "--layers", "2", "--output", tmp_path / "other").exit_code == 0
+    flags = ("--top", "100%", "--within", "profile")
+    for folder, limit in ((tmp_path / "few", 0.8), (tmp_path / "all", 0.9)):
+        guards = selected(ladm, folder, *flags)["guards"]
+        assert [(guard["column"], guard["high"]) for guard in guards] == [("score", 9.0), ("copy_share", limit)]
+    result = ladm("select", tmp_path / "other", "--dry-run", "--top", "9%", "--within", "copy_share:profile",
+                  "--profile", profile)  # fmt: skip
+    assert (result.exit_code, "has copy_share over layers 0-2, and" in result.stderr) == (1, True)
+
+
 def test_the_median_of_an_ablation_has_no_band(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = scored
     profile = write_profile(run, tmp_path / "p.yaml", {"median": (0.0, 0.0, 9.0), "robust": (0.0, 0.0, 9.0)})

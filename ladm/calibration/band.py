@@ -14,7 +14,7 @@ from ladm.calibration.contrast_scores import JUDGED_ON, ContrastScores
 from ladm.corpus.rows import Ids
 from ladm.corpus.tokenization import tokenizer_of_model
 from ladm.method.reduction import Floats
-from ladm.runs.columns import column_names, read_columns
+from ladm.runs.columns import OVER_LAYERS, column_names, read_columns
 from ladm.runs.folder import Run
 from ladm.settings.profiles import Quantiles
 from ladm.signals.text_statistics import UnigramTable, text_statistics
@@ -39,6 +39,19 @@ def intact_band(run: Run, scores: ContrastScores, recommended: Candidate) -> dic
     intact = scores.mask(INTACT, None)
     band = {"score": _quantiles(recommended.values(scores)[scores.mask(INTACT, JUDGED_ON)])}
     return band | {name: _quantiles(table[name].to_numpy()[intact]) for name in names}
+
+
+def score_layers_band(run: Run, scores: ContrastScores, layers: tuple[int, ...]) -> dict[str, Quantiles]:
+    """The same of the columns over layers, in a run of these layers alone, as `ladm score --profile` makes one.
+
+    Empty where these are all layers of `run`.
+    """
+    if layers == tuple(run.identity.layers):
+        return {}
+    names = [name for name in column_names(run) if name in OVER_LAYERS]
+    table = read_columns(run, names, layers=layers)
+    intact = scores.mask(INTACT, None)
+    return {name: _quantiles(table[name].to_numpy()[intact]) for name in names}
 
 
 def text_band(documents: list[Ids], model_folder: str) -> dict[str, Quantiles]:

@@ -33,6 +33,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 COPY_SHARE_COLUMN = "copy_share_per_layer"
+OVER_LAYERS = (*NAMED_SCORES, "median", "copy_share", "sink_mass")
+"""Derived columns over the layers of a run, whatever its score is made of."""
 LONGATTN = COLUMNS_OF[LONGATTN_SIGNAL]
 """What the score of LongAttn is made of, relative to the documents that are ranked together."""
 
@@ -51,34 +53,43 @@ def column_names(run: Run) -> list[str]:
     Columns of a signal of other rows than the run's are not among them. Raises IncompleteError for an unfinished run.
     """
     require_finished(run)
-    names = [*stored_columns(run.folder), *added_columns(run), *_derivations(run, seed=0)]
+    names = [*stored_columns(run.folder), *added_columns(run), *_derivations(run, seed=0, layers=run.identity.layers)]
     if set(LONGATTN) <= set(names):
         names.append("longattn")
     return list(dict.fromkeys(names))
 
 
-def read_columns(run: Run, names: Sequence[str], *, seed: int = 0) -> pa.Table:
+def read_columns(run: Run, names: Sequence[str], *, seed: int = 0, layers: tuple[int, ...] | None = None) -> pa.Table:
     """`position` and the named columns of every row with a score, as float64 in the order of `scores.parquet`.
 
-    NaN where a row has no value. `seed` is that of the column `random`. Memory: 8 bytes a row and column.
+    NaN where a row has no value. `seed` is that of the column `random`. With `layers` derived columns are those of a
+    run of these layers alone. Memory: 8 bytes a row and column.
     Raises UsageError for a name that is not one of `column_names`.
     """
     require_known(run, names)
     count = count_scored(run.folder)
     arrays = {name: np.empty(count) for name in names}
     positions = np.empty(count, dtype=np.int64)
-    fill_columns(run, arrays, positions, seed=seed)
+    fill_columns(run, arrays, positions, seed=seed, layers=layers)
     return pa.table({"position": positions, **arrays})
 
 
-def fill_columns(run: Run, arrays: Mapping[str, Floats], positions_N: Ints, *, seed: int = 0) -> None:
+def fill_columns(
+    run: Run,
+    arrays: Mapping[str, Floats],
+    positions_N: Ints,
+    *,
+    seed: int = 0,
+    layers: tuple[int, ...] | None = None,
+) -> None:
     """`read_columns` into arrays of the caller, who decides whether they are in memory or on disk."""
     require_known(run, arrays)
     # Both parts of `longattn` are read in the same pass as the other columns, whether or not they are wanted too.
     direct = [name for name in arrays if name != "longattn"]
     relative = {name: np.empty(len(positions_N)) for name in LONGATTN if "longattn" in arrays}
     start = 0
-    for positions_B, columns in _batches(run, [*direct, *(n for n in relative if n not in direct)], seed=seed):
+    names = [*direct, *(name for name in relative if name not in direct)]
+    for positions_B, columns in _batches(run, names, seed=seed, layers=layers or run.identity.layers):
         part = slice(start, start + len(positions_B))
         positions_N[part] = positions_B
         for name, values_B in columns.items():
@@ -136,11 +147,13 @@ def standardised(values_N: Floats) -> Floats:
     return centred / deviation if deviation > 0 else centred
 
 
-def _batches(run: Run, names: Sequence[str], *, seed: int) -> Iterator[tuple[Ints, dict[str, Floats]]]:
+def _batches(
+    run: Run, names: Sequence[str], *, seed: int, layers: tuple[int, ...]
+) -> Iterator[tuple[Ints, dict[str, Floats]]]:
     """Positions and columns, a batch at a time in the order of `scores.parquet`."""
     # What is stored wins over a column of the same name that is added or derived.
     stored, added = stored_columns(run.folder), added_columns(run)
-    derivations = _derivations(run, seed=seed)
+    derivations = _derivations(run, seed=seed, layers=layers)
     joined = {name: _by_position(added[name], name, run.num_rows) for name in names if name in added}
     derived = {name: derivations[name] for name in names if name not in stored and name not in joined}
     wanted = {"position", *(name for name in names if name in stored)}
@@ -164,8 +177,8 @@ def _by_position(folder: Path, name: str, num_rows: int) -> Floats:
     return values_T
 
 
-def _derivations(run: Run, *, seed: int) -> dict[str, _Derived]:
-    """Every derived column that the run's own columns allow, by name."""
+def _derivations(run: Run, *, seed: int, layers: tuple[int, ...]) -> dict[str, _Derived]:
+    """Every derived column that the run's own columns allow, by name, over some of its layers."""
     present = set(columns_of(run.folder))
     made = {"length": _Derived(sources=("num_tokens",), compute=lambda batch: _floats(batch["num_tokens"]))}
     labels = tuple(name for name in ("id", "index", "chunked_index") if name in present)
@@ -174,44 +187,45 @@ def _derivations(run: Run, *, seed: int) -> dict[str, _Derived]:
     # Runs of a signal alone have no layers and no method.
     if "cds_per_layer" not in present:
         return made
-    for name, column, how, first in _scores(run):
+    for name, column, how, counted in _scores(run, layers):
         if column in present:
-            made[name] = _over_layers(run, column, how, first=first)
+            made[name] = _over_layers(run, column, how, counted)
     if COPY_SHARE_COLUMN in present:
-        made["copy_share"] = _copy_share(run, has_sinks=SINK_MASS_COLUMN in present)
+        made["copy_share"] = _copy_share(run, layers, has_sinks=SINK_MASS_COLUMN in present)
     if SINK_MASS_COLUMN in present:
-        made["sink_mass"] = _over_layers(run, SINK_MASS_COLUMN, "mean")
+        made["sink_mass"] = _over_layers(run, SINK_MASS_COLUMN, "mean", layers)
     return made
 
 
-def _scores(run: Run) -> Iterator[tuple[str, str, str, int]]:
-    """Name, column, reduction and place of the first layer that counts, of the scores that any run of CDS has."""
-    method, layers = run.identity.method, run.identity.layers
+def _scores(run: Run, layers: tuple[int, ...]) -> Iterator[tuple[str, str, str, tuple[int, ...]]]:
+    """Name, column, reduction and the layers that count, of the scores that any run of CDS has."""
+    method = run.identity.method
     for name, score in NAMED_SCORES.items():
         # A second form, where a run has one, is that without sigma, whatever the first is.
         if score.variant in (None, method.variant) and score.form in (method.ablation, "no-std"):
-            first = len(layers) - len(score.layers_of(layers))
-            yield name, run.identity.cds_column(score.form, heads=False, focus=score.focus), "mean", first
-    yield "median", run.identity.cds_column(method.ablation, heads=False), "median", 0
+            column = run.identity.cds_column(score.form, heads=False, focus=score.focus)
+            yield name, column, "mean", score.layers_of(layers)
+    yield "median", run.identity.cds_column(method.ablation, heads=False), "median", layers
 
 
-def _over_layers(run: Run, column: str, how: str, *, first: int = 0) -> _Derived:
+def _over_layers(run: Run, column: str, how: str, layers: tuple[int, ...]) -> _Derived:
+    used = [run.identity.layers.index(layer) for layer in layers]
+
     def compute(batch: pa.RecordBatch) -> Floats:
-        return reduce_cds(lists_as_matrix(batch[column], run.folder)[:, first:], how)
+        return reduce_cds(lists_as_matrix(batch[column], run.folder)[:, used], how)
 
     return _Derived(sources=(column,), compute=compute)
 
 
-def _copy_share(run: Run, *, has_sinks: bool) -> _Derived:
+def _copy_share(run: Run, layers: tuple[int, ...], *, has_sinks: bool) -> _Derived:
     """The mean over the layers after the last sink layer: what a layer of sinks copies says nothing of the text."""
     used: list[int] = []
 
     def compute(batch: pa.RecordBatch) -> Floats:
         # On the first batch only, so that listing the columns of a run does not read its sink masses.
         if not used:
-            layers = run.identity.layers
-            clean = layers_after_sinks(run) if has_sinks else layers
-            used.extend(layers.index(layer) for layer in clean)
+            clean = layers_after_sinks(run, layers) if has_sinks else layers
+            used.extend(run.identity.layers.index(layer) for layer in clean)
         return reduce_cds(lists_as_matrix(batch[COPY_SHARE_COLUMN], run.folder)[:, used], "mean")
 
     return _Derived(sources=(COPY_SHARE_COLUMN,), compute=compute)

@@ -33,10 +33,11 @@ def median_sink_mass(run: Run) -> dict[int, float]:
     return dict(zip(run.identity.layers, np.median(np.array(masses), axis=0).tolist(), strict=True))
 
 
-def layers_after_sinks(run: Run) -> tuple[int, ...]:
-    """The layers behind the last one with sinks, or all of them where none would be left."""
+def layers_after_sinks(run: Run, layers: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Of these layers of a run (None: all) those behind the last one with sinks, or all where none would be left."""
+    layers = layers or run.identity.layers
     masses = median_sink_mass(run)
-    return run.identity.layers[first_after_sinks(list(masses.values())) :]
+    return layers[first_after_sinks([masses[layer] for layer in layers if layer in masses]) :]
 
 
 def first_after_sinks(median_L: Sequence[float] | npt.NDArray[np.float64]) -> int:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ladm.errors import LadmError, UsageError
 from ladm.runs.columns import stored_limit
 from ladm.runs.folder import Run
-from ladm.selection.profile_band import band_of_profile, require_same_layers
+from ladm.selection.profile_band import band_of, profile_with_band, require_same_layers
 from ladm.settings.guards import BandGuard, Guard, Limit, band_guards
 from ladm.settings.selection import SelectSettings
 
@@ -67,8 +67,8 @@ def _of_band(guard: BandGuard, path: str, settings: SelectSettings, run: Run) ->
             f"--within profile needs --by to be a column, and {settings.by} is an expression; give COLUMN:profile"
         )
     ranked_by = settings.ranking.text
-    profile = band_of_profile(run, path, ranked_by=guard.column or ranked_by)
-    found = band_guards(guard, profile.band, ranked_by=ranked_by, profile=path)
+    profile = profile_with_band(run, path, ranked_by=guard.column or ranked_by)
+    found = band_guards(guard, band_of(run, profile), ranked_by=ranked_by, profile=path)
     require_same_layers(run, profile, path, [each.column for each in found])
     return found
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from ladm.errors import LadmError, UsageError
+from ladm.runs.columns import OVER_LAYERS
 from ladm.runs.folder import Run
 from ladm.settings.fields import flag
+from ladm.settings.guards import Band
 from ladm.settings.layers import spell_layers
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.profiles import Profile, read_profile
 
 _SCORES = ("score", *NAMED_SCORES, "median")
 """Columns made of CDS, whose scale the spans decide."""
-_OVER_LAYERS = (*NAMED_SCORES, "median", "copy_share", "sink_mass")
-"""Columns over the layers of a run, whatever its score is made of."""
 
 
-def band_of_profile(run: Run, path: str, *, ranked_by: str) -> Profile:
-    """The profile with a band for a run.
+def profile_with_band(run: Run, path: str, *, ranked_by: str) -> Profile:
+    """A profile whose band, that of `band_of`, is for a run.
 
     Raises UsageError for a file that is no profile or has no band, and LadmError for a profile of another model, and
     where documents are ranked by `score` and the run's is not the profile's, or by a score of another method.
@@ -38,18 +38,25 @@ def band_of_profile(run: Run, path: str, *, ranked_by: str) -> Profile:
     return profile
 
 
+def band_of(run: Run, profile: Profile) -> Band:
+    """The band over the layers of the run: all that were calibrated, or those of the profile's score alone."""
+    is_narrow = profile.reduction.layers == run.identity.layers != profile.band_layers
+    return profile.band | profile.score_layers_band if is_narrow else profile.band
+
+
 def require_same_layers(run: Run, profile: Profile, path: str, columns: list[str]) -> None:
-    """Raise LadmError where one of the columns is over other layers in the run than in the band."""
-    if profile.band_layers in (None, tuple(run.identity.layers)):
+    """Raise LadmError where one of the columns is over other layers in the run than in both bands."""
+    layers = run.identity.layers
+    if profile.band_layers in (None, layers) or (profile.score_layers_band and layers == profile.reduction.layers):
         return
     for column in columns:
-        if column in _OVER_LAYERS:
+        if column in OVER_LAYERS:
             assert profile.band_layers is not None
-            layers, had = spell_layers(profile.band_layers), spell_layers(run.identity.layers)
+            wanted = spell_layers(profile.band_layers)
             raise LadmError(
-                f"the band of {path} has {column} over layers {layers}, and {run.folder} has layers {had}; score with "
-                f"--layers {layers} and rescore with the profile, or guard columns that are not over layers, such as "
-                "--within score:profile"
+                f"the band of {path} has {column} over layers {wanted}, and {run.folder} has layers "
+                f"{spell_layers(layers)}; score with --layers {wanted} and rescore with the profile, or guard columns "
+                "that are not over layers, such as --within score:profile"
             )
 
 

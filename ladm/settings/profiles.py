@@ -27,7 +27,8 @@ class Profile:
     """The result of `ladm calibrate`. `found` is for people and is not used: AUC with intervals, cost, documents.
 
     `band` has for columns of a run the quantiles 0.05, 0.5 and 0.95 of intact documents; `band_layers` are the layers
-    of that run, None in profiles that do not say.
+    of that run, None in profiles that do not say. `score_layers_band` has the columns over layers once more, over those
+    of `reduction` alone, where these are fewer.
     """
 
     model: dict[str, Any]
@@ -36,6 +37,7 @@ class Profile:
     reduction: Reduction
     band: dict[str, Quantiles] = field(default_factory=dict)
     band_layers: tuple[int, ...] | None = None
+    score_layers_band: dict[str, Quantiles] = field(default_factory=dict)
     found: dict[str, Any] = field(default_factory=dict)
 
 
@@ -50,8 +52,9 @@ def profile_text(profile: Profile) -> str:
         "settings": profile.method.as_dict(),
         "length_tokens": profile.length_tokens,
         "score": reduction,
-        "band": {column: list(quantiles) for column, quantiles in profile.band.items()},
+        "band": _band_lists(profile.band),
         "band_layers": None if profile.band_layers is None else list(profile.band_layers),
+        "score_layers_band": _band_lists(profile.score_layers_band),
         "found": profile.found,
     }
     content[CHECKSUM] = content_checksum(content)
@@ -85,8 +88,9 @@ def read_profile(path: str | Path) -> Profile:
                 weights=None if score["weights"] is None else tuple(float(w) for w in score["weights"]),
                 focus=score.get("focus", "plain"),
             ),
-            band={str(column): _quantiles(values) for column, values in (content.get("band") or {}).items()},
+            band=_read_band(content, "band"),
             band_layers=None if layers is None else tuple(int(layer) for layer in layers),
+            score_layers_band=_read_band(content, "score_layers_band"),
             found=dict(content.get("found") or {}),
         )
     except LadmError as error:
@@ -101,6 +105,14 @@ def _require_undamaged(content: dict[str, Any]) -> None:
     if CHECKSUM not in content and is_checksum(str(list(content.values())[-1])):
         raise LadmError(f"damaged: its last key should be {CHECKSUM}")
     require_checksum(content)
+
+
+def _band_lists(band: dict[str, Quantiles]) -> dict[str, list[float]]:
+    return {column: list(quantiles) for column, quantiles in band.items()}
+
+
+def _read_band(content: dict[str, Any], key: str) -> dict[str, Quantiles]:
+    return {str(column): _quantiles(values) for column, values in (content.get(key) or {}).items()}
 
 
 def _quantiles(values: list[float]) -> Quantiles:
