@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import SMALL, read_lines, read_object, topical_rows
 
+from ladm.comparison.top import top_documents
 from ladm.corpus.rows import open_rows
 from ladm.corpus.tokenization import plain_tokenizer, spell
 from ladm.explain.chosen_documents import choose_documents
@@ -23,6 +24,7 @@ from ladm.method.pfs_torch import Focus
 from ladm.method.reduction import Reduction, reduce_cds
 from ladm.modeling.attention_function import LayerView
 from ladm.runs.folder import Run
+from ladm.settings.comparison import TopSettings
 from ladm.settings.runs import InspectSettings
 
 
@@ -195,8 +197,8 @@ def test_documents_are_chosen_by_their_index(ladm: Any, scored: Path) -> None:
     assert [one["index"] for one in inspected(scored)] == [1, 4]
     result = ladm("inspect", scored, "--index", "4", "--index", "x")
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: no document of {scored} with the index or id 'x' has a score; its errors.jsonl lists the rows "
-        "without one, with the reasons\n",
+        1, f"ladm: no document of {scored} with the index or id 'x' has a score; ladm top {scored} shows ids, and its "
+        "errors.jsonl lists the rows without a score\n",
     )  # fmt: skip
 
 
@@ -209,6 +211,24 @@ def test_a_name_is_an_index_or_else_an_id(ladm: Any, save_rows: Any, golden: Any
     for name, expected in (("perl-5", {0}), ("0", {0}), ("1", {1}), ("twice", {2, 3})):
         chosen = choose_documents(Run.read(run), InspectSettings(run=str(run), index=(name,)))
         assert {document.index for document in chosen} == expected
+
+
+@pytest.mark.parametrize("ids", [["a", "a", "b"], [7, 7, 8], None])
+def test_a_window_is_named_as_ladm_top_shows_it(
+    ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, ids: list[Any] | None
+) -> None:
+    named = [{} if ids is None else {"id": name} for name in ids or "---"]
+    windows = [{"index": 40 + k, "chunked_index": part} for k, part in enumerate([0, 1, 1])]
+    rows = [
+        row | window | own for row, window, own in zip(topical_rows(golden, [400] * 3), windows, named, strict=True)
+    ]
+    assert ladm("score", save_rows(rows), *SMALL, "--signals", "cds", "--output", tmp_path / "run").exit_code == 0
+    run = Run.read(tmp_path / "run")
+    shown = top_documents(TopSettings(run=str(run.folder))).documents
+    assert len({document.id for document in shown}) == 3
+    for document in shown:
+        (chosen,) = choose_documents(run, InspectSettings(run=str(run.folder), index=(document.id,)))
+        assert chosen.position == document.position
 
 
 def test_a_valid_file_is_not_written_again(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from ladm.errors import LadmError
 from ladm.explain.explainer import ScoredDocument
 from ladm.runs.folder import Run
+from ladm.runs.labels import label_id
 from ladm.runs.results import columns_of, score_batches
 from ladm.settings.runs import MOST_INSPECTED, InspectSettings
 
@@ -18,10 +20,12 @@ _COLUMNS = ["rank", "position", "score", "num_tokens", "index", "meta"]
 def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument]:
     """The best and worst documents and those named by their index or id, best first, each once.
 
-    A name is taken for an id where no document has it as its index. Raises LadmError for a name that no document with a
+    An id is that of the document, or what `ladm top` shows: with its part where it is cut into windows (`17/3`). A name
+    is taken for an id where no document has it as its index. Raises LadmError for a name that no document with a
     score has, and for one that too many have.
     """
-    column, has_ids = _cds_column(run), "id" in columns_of(run.folder)
+    column = _cds_column(run)
+    naming = [name for name in ("id", "chunked_index") if name in columns_of(run.folder)]
     indices = set(settings.index)
     chosen: dict[int, ScoredDocument] = {}
     found_indices: set[str] = set()
@@ -29,7 +33,7 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
     by_id: dict[str, list[ScoredDocument]] = {}
     # The worst documents are the last of the file, whatever its length: a queue that forgets all but the last.
     last: deque[ScoredDocument] = deque(maxlen=settings.last)
-    more = [*([column] if column else []), *(["id"] if has_ids else [])]
+    more = [*([column] if column else []), *naming]
     for batch in score_batches(run.folder, [*_COLUMNS, *more]):
         best_rank = batch["rank"][0].as_py()
         # Without names to look for, only the first batches are worth turning into Python objects.
@@ -39,7 +43,7 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
             if rank <= settings.first or label in indices:
                 (chosen[rank],) = _documents(batch.slice(k, 1), column)
                 found_indices.add(label)
-        for k, name in enumerate(searched["id"].to_pylist() if has_ids and indices else ()):
+        for k, name in _names(searched, naming) if indices else ():
             if name in indices and len(by_id.setdefault(name, [])) <= MOST_INSPECTED:
                 by_id[name] += _documents(batch.slice(k, 1), column)
         _require_few(run, chosen)
@@ -49,8 +53,8 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
     for name in sorted(indices - found_indices):
         if name not in by_id:
             raise LadmError(
-                f"no document of {run.folder} with the index or id {name!r} has a score; its errors.jsonl lists the "
-                "rows without one, with the reasons"
+                f"no document of {run.folder} with the index or id {name!r} has a score; ladm top {run.folder} shows "
+                "ids, and its errors.jsonl lists the rows without a score"
             )
         chosen |= {document.rank: document for document in by_id[name]}
         _require_few(run, chosen)
@@ -59,6 +63,14 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
     if not chosen:
         raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl has the reasons")
     return [chosen[rank] for rank in sorted(chosen)]
+
+
+def _names(batch: pa.RecordBatch, naming: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The names of each document of a batch beside its index, with its place there."""
+    for k, named in enumerate(batch.select(["index", *naming]).to_pylist()):
+        own = named.get("id")
+        shown = label_id(named, named["index"])
+        yield from ((k, name) for name in ({shown} if own is None else {str(own), shown}))
 
 
 def _require_few(run: Run, chosen: dict[int, ScoredDocument]) -> None:
