@@ -139,6 +139,9 @@ def test_whatever_holds_the_ids(golden: Any) -> None:
         assert scorer.score(several) == [expected, expected]
     ragged = np.array([np.array(ids), [1, 2]], dtype=object)
     assert [found.error_type for found in scorer.score(ragged)] == [None, "too_short"]
+    mixed = scorer.score([None, ids, 7, "text", []])
+    assert [found.error_type for found in mixed] == ["no_ids", None, "wrong_type", "wrong_type", "empty"]
+    assert mixed[1].score == scorer.score(ids)[0].score
     assert scorer.score([]) == []
     kinds = {
         "wrong_type": [np.array([1.5, 2.0]), ["a"], [1, None], [True], "abc", 7],

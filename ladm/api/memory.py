@@ -145,7 +145,8 @@ def _rows(ids: Any) -> list[Row]:
         ids = list(ids)
     if isinstance(ids, list):
         ids = [_plain(part) for part in ids]
-        several = all(isinstance(part, (list, np.ndarray)) for part in ids)
+        # Any: one row that is None, as a table has it, must not make one row of all the others.
+        several = not ids or any(isinstance(part, (list, np.ndarray)) for part in ids)
     return [
         Row(position=k, index=k, chunked_index=None, meta=None, raw_ids=_raw(row))
         for k, row in enumerate(ids if several else [ids])
@@ -164,9 +165,11 @@ def _plain(value: Any) -> Any:
 
 
 def _raw(row: Any) -> Any:
-    """A row as `token_ids` checks it: an array of whole numbers, or a list to be looked at number by number."""
+    """A row as `token_ids` checks it: an array of whole numbers, a list of whatever it holds, or what is no row."""
     import numpy as np
 
+    if not isinstance(row, (list, np.ndarray)):
+        return row
     if isinstance(row, np.ndarray):
         return row if row.ndim == 1 and np.issubdtype(row.dtype, np.integer) else row.tolist()
     return [int(token) if isinstance(token, np.integer) else token for token in row]
