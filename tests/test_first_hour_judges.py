@@ -203,6 +203,20 @@ def test_a_dry_run_counts_ids_outside_the_vocabulary(
     assert 60 <= json.loads(result.stdout)["refused"]["outside_vocabulary"] <= 140
 
 
+def test_a_dry_run_refuses_what_the_run_in_the_folder_was_not_started_with(
+    ladm: Command, save_rows: Any, golden_lm: Path, tmp_path: Path
+) -> None:
+    words = ("score", save_rows(rows_of_lengths([512] * 2)), *SMALL, "--model", golden_lm, "-o", tmp_path / "run")
+    assert ladm(*words, "--signals", "cds,context-gain").exit_code == 0
+    assert ladm(*words, "--dry-run").exit_code == 0
+    for flag, value in (("--reduce", "median"), ("--context-gain", "blocks")):
+        dry, real = (ladm(*words, flag, value, *more) for more in (["--dry-run"], []))
+        assert dry.exit_code == real.exit_code == 1, dry.output
+        assert dry.stderr.startswith(f"ladm: {tmp_path}/run was started with something else ({flag}")
+        assert real.stderr.endswith(dry.stderr)
+    assert ladm(*words, "--reduce", "median", "--dry-run", "--overwrite").exit_code == 0
+
+
 def test_a_dry_run_without_a_row_that_can_be_scored(ladm: Command, save_rows: Any, tmp_path: Path) -> None:
     made = rows_of_lengths([512] * 3)
     for row in made:

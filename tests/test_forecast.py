@@ -182,5 +182,17 @@ def test_what_a_run_refuses_is_refused(ladm: Command, shard: Path, talking: Path
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         1, "ladm: no row of the documents looked at can be scored: too_short 12"
     )  # fmt: skip
+    # A job that has rows is bound to what they were made with.
+    job, rows = tmp_path / "other" / "job.yaml", tmp_path / "other" / "rows"
+    rows.mkdir(parents=True)
+    (rows / "prepare.json").write_text("{}")
+    job.write_text(f"sources: [{shard}]\nmodel: {talking}\noutput: x\ntokens: 3000\nlength: 512\ndomain_key: none\n")
+    before = job.read_bytes()
+    result = ladm(*words, "--tokens", "3k", "--length", "256", "-o", job.parent)
+    assert (result.exit_code, result.stderr) == (
+        1, f"ladm: {job.parent} was started with something else (--length); give another --output, or what it was "
+        "started with:\n  --length: 512 before, 256 now\n"
+    )  # fmt: skip
+    assert job.read_bytes() == before
     result = ladm("run", "-", *words[2:], "--tokens", "3k")
     assert (result.exit_code, "cannot read standard input" in result.stderr) == (2, True)

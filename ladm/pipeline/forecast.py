@@ -70,6 +70,8 @@ def forecast(settings: Any, *, echo: Echo) -> Forecast:
     if settings.output:
         folder = JobFolder(Path(settings.output))
         if folder.is_started:
+            if folder.bound_fields():
+                settings = replace(folder.as_started(replace(settings, dry_run=False)), dry_run=True)
             echo(f"{folder.path} was started before; this is what the whole job takes from its beginning")
         else:
             folder.require_free()

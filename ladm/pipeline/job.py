@@ -82,13 +82,21 @@ class JobFolder:
         write_whole(self._job, [_text(job)])
 
     def resume(self, job: Any) -> Any:
-        """The job as it was started, with what may change taken from `job`. Only for the holder of the lock.
+        """The job as `as_started` has it, written down where it differs. Only for the holder of the lock."""
+        had, resumed = self._had(), self.as_started(job)
+        # Values of flags that never bind may stay as they were in the file.
+        kept = {name: getattr(had, name) for name in _FREE_TO_CHANGE if hasattr(had, name)}
+        if (recorded := dataclasses.replace(resumed, **kept)) != had:
+            self.replace(recorded)
+        return resumed
+
+    def as_started(self, job: Any) -> Any:
+        """The job as it was started, with what may change taken from `job`.
 
         Raises LadmError with the flags that differ; what `job` leaves open is as it was found. Raises StorageError for
         a file that cannot be used.
         """
-        # An earlier version wrote some places down as they were given.
-        had = with_absolute_places(self._read())
+        had = self._had()
         bound = self.bound_fields()
         if had.limit is not None and job.limit is not None and job.limit > had.limit:
             # The rows and scores that there are stay as they are; others are added to them.
@@ -105,12 +113,11 @@ class JobFolder:
                 now[field.flag], before[field.flag] = mine, old
         # The fields are flags already; the names of those that differ lead the message.
         require_same(self.path, before, now, name_of_field=str, remedy=self._remedy(job, had))
-        resumed = dataclasses.replace(job, **{field.name: getattr(had, field.name) for field in fixed})
-        # Values of flags that never bind may stay as they were in the file.
-        kept = {name: getattr(had, name) for name in _FREE_TO_CHANGE if hasattr(had, name)}
-        if (recorded := dataclasses.replace(resumed, **kept)) != had:
-            self.replace(recorded)
-        return resumed
+        return dataclasses.replace(job, **{field.name: getattr(had, field.name) for field in fixed})
+
+    def _had(self) -> Any:
+        # An earlier version wrote some places down as they were given.
+        return with_absolute_places(self._read())
 
     def _remedy(self, job: Any, had: Any) -> str:
         """What to do about settings that differ: scores need not be made again for another selection."""

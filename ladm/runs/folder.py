@@ -216,6 +216,11 @@ def _output_folder(folder: Path, remedy: str | None = None) -> OutputFolder:
     )
 
 
+def require_same_start(folder: Path, identity: RunIdentity) -> None:
+    """Raise LadmError with every field that differs from that of the run in `folder`. Writes nothing."""
+    _output_folder(folder, None).require_same(identity.content)
+
+
 def require_own_or_empty(folder: Path) -> None:
     """Raise LadmError when `folder` exists and holds anything but a run or what a run leaves.
 

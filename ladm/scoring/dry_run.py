@@ -18,7 +18,7 @@ from ladm.runs.lines import encode_line
 from ladm.runs.records import ScoredRow
 from ladm.scoring.engines.batch_sizes import BatchSizes
 from ladm.scoring.engines.batches import CheckedRow, checked_row, start_batch
-from ladm.scoring.identity import require_model_of_profile
+from ladm.scoring.identity import require_model_of_profile, require_same_settings
 from ladm.scoring.plan import Plan
 from ladm.scoring.row_checks import plan_for_rows, require_rows
 from ladm.scoring.row_lengths import BadIds, RowLengths, find_bad_ids, refusal
@@ -108,6 +108,7 @@ def _time_pass(settings: ScoreSettings, rows: Rows, facts: ModelFacts, bad: BadI
     for line in lines:
         echo(line)
     require_model_of_profile(plan)
+    require_same_settings(plan)
     lengths = bad.others
     scored = {n: count for n, count in lengths.counts.items() if refusal(n, plan.settings, plan.facts) is None}
     if not scored:

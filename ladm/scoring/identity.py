@@ -11,8 +11,9 @@ from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import model_identity, tokenizer_identity
-from ladm.runs.folder import unit_rows_for
-from ladm.runs.identity import RunIdentity
+from ladm.runs.folder import Run, require_same_start, unit_rows_for
+from ladm.runs.identity import RunIdentity, Signals
+from ladm.runs.layout import IDENTITY_FILE
 from ladm.runs.new_identity import identity_of_scores
 from ladm.scoring.engines.job import MakeScorer
 from ladm.scoring.plan import Plan
@@ -27,8 +28,49 @@ def identity_of(plan: Plan, rows: Rows, *, machine: dict[str, Any]) -> RunIdenti
 
     `machine` is `machine_identity` of the plan's model. Raises LadmError when the profile was made for another model.
     """
-    hardware = plan.hardware
     _require_model_of_profile(plan, machine["model"]["sha256"])
+    about = {
+        "rows": absolute_name(rows.name),
+        "rows_content": rows.content(),
+        "model": absolute_name(plan.facts.name),
+        "batch_size": plan.settings.batch_size,
+        # For `ladm select --within profile`, which looks for the band there.
+        **({} if plan.profile is None else {"profile": str(Path(str(plan.settings.profile)).absolute())}),
+    }
+    return _identity(
+        plan, machine=machine, data=rows.identity(), signals={name: _how(plan, name) for name in plan.signals},
+        unit_rows=unit_rows_for(len(rows)), about=about,
+    )  # fmt: skip
+
+
+def require_same_settings(plan: Plan) -> None:
+    """Raise LadmError where the plan's run folder was started with other settings, a score that would be refused.
+
+    Writes nothing, and compares neither rows nor model, which would have to be read from end to end.
+    """
+    folder = Path(plan.settings.output)
+    is_new = not plan.settings.output or plan.settings.overwrite or not (folder / IDENTITY_FILE).is_file()
+    # Statistics of texts that are added to a run have no settings.
+    if is_new or plan.signals == (TEXT,):
+        return
+    had = Run.read(folder).identity
+    if had.is_as_written_now:
+        same: dict[str, Any] = {"machine": had.machine, "data": had.data, "unit_rows": had.unit_rows, "about": {}}
+        # How common a token is would have to be counted on the rows.
+        signals = {name: how if name == TEXT else _how(plan, name) for name, how in had.signals.items()}
+        require_same_start(folder, _identity(plan, signals=signals, **same))
+
+
+def _identity(
+    plan: Plan,
+    *,
+    machine: dict[str, Any],
+    data: dict[str, Any],
+    signals: Signals,
+    unit_rows: int,
+    about: dict[str, Any],
+) -> RunIdentity:
+    hardware = plan.hardware
     return identity_of_scores(
         method=plan.settings.method,
         record=plan.settings.record,
@@ -36,23 +78,16 @@ def identity_of(plan: Plan, rows: Rows, *, machine: dict[str, Any]) -> RunIdenti
         reduction=plan.reduction,
         score_form=plan.settings.score_form,
         machine=machine,
-        data=rows.identity(),
+        data=data,
         dtype=hardware.dtype,
         # `cuda`, without the number: a run may be resumed on another GPU.
         device_kind=hardware.devices[0].split(":")[0],
         attention=hardware.attention,
         focus_backend=hardware.backend,
         fused=hardware.fused,
-        signals={name: _how(plan, name) for name in plan.signals},
-        unit_rows=unit_rows_for(len(rows)),
-        about={
-            "rows": absolute_name(rows.name),
-            "rows_content": rows.content(),
-            "model": absolute_name(plan.facts.name),
-            "batch_size": plan.settings.batch_size,
-            # For `ladm select --within profile`, which looks for the band there.
-            **({} if plan.profile is None else {"profile": str(Path(str(plan.settings.profile)).absolute())}),
-        },
+        signals=signals,
+        unit_rows=unit_rows,
+        about=about,
     )
 
 

@@ -74,18 +74,18 @@ class OutputFolder:
 
         `about`, which is for people, is not compared. Raises LadmError with every field that differs.
         """
-        content = json_with_checksum(identity)
-        if self.claim(content):
+        if self.claim(json_with_checksum(identity)):
             return True
-        # Compared as JSON gives it back: a tuple is a list there.
-        require_same(
-            self.path,
-            self.started_with(),
-            parse_json_object(content, path=self.record),
-            name_of_field=self._name_of_field,
-            remedy=self._changed_remedy,
-        )
+        self.require_same(identity)
         return False
+
+    def require_same(self, identity: Mapping[str, Any]) -> None:
+        """Compare with what the work was started with. Raises LadmError with every field that differs."""
+        # Compared as JSON gives it back: a tuple is a list there.
+        now = parse_json_object(json_with_checksum(identity), path=self.record)
+        require_same(
+            self.path, self.started_with(), now, name_of_field=self._name_of_field, remedy=self._changed_remedy
+        )
 
     def claim(self, content: bytes) -> bool:
         """Create the folder and the record, unless it exists already."""
