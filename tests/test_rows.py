@@ -139,6 +139,31 @@ def test_the_last_id_of_the_vocabulary_is_one_of_it() -> None:
     assert token_ids(row_of(np.array([0, 99], dtype=np.int16)), vocab_size=100).dtype == np.int64
 
 
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"run.json": "{}"}, "is a run of ladm score, not rows; give those that it scored"),
+        ({".preparing/asked.json": "{}", ".lock": ""},
+         "has no rows yet: its ladm prepare was stopped; give that command again"),
+        ({"manifest.json": '{"format": "jsonl", "taken_tokens": 1}', "data/train-00000-of-00001.jsonl": ""},
+         "is a subset in the format jsonl, and rows are read from the format arrow; select with --format arrow"),
+        ({"manifest.json": '{"format": "npy", "taken_tokens": 1}', "tokens.npy": ""},
+         "is a subset in the format npy, and rows are read from the format arrow; select with --format arrow"),
+        ({}, "is a file, not a folder of rows; make rows of documents: ladm prepare {} --tokenizer MODEL -o ROWS"),
+    ],
+)  # fmt: skip
+def test_what_another_command_reads_or_wrote_is_named(tmp_path: Path, files: dict[str, str], problem: str) -> None:
+    place = tmp_path / "x"
+    for name, text in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    if not files:
+        place.write_text("{}")
+    with pytest.raises(LadmError) as raised:
+        open_rows(str(place))
+    assert str(raised.value) == f"{place} {problem.format(place)}"
+
+
 def test_hub_id_is_requested_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Hub is not at hand; that its data set would be read is."""
     requests = []

@@ -18,7 +18,7 @@ from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, rea
 from ladm.modeling.model_files import hub_name, may_be_on_hub
 from ladm.storage.files import data_set_path, io_errors
 
-_FILES_OF_A_SAVED_SET = ("state.json", "dataset_info.json", "dataset_dict.json")
+FILES_OF_A_SAVED_SET = ("state.json", "dataset_info.json", "dataset_dict.json")
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
             raise StorageError(f"cannot read {name}: {reading_problem(error)}") from None
         # Arrow, JSON, the file system and the Hub client each raise exceptions of their own here.
         with io_errors(path, "read"):
-            is_saved = any((path / file).exists() for file in _FILES_OF_A_SAVED_SET)
+            is_saved = any((path / file).exists() for file in FILES_OF_A_SAVED_SET)
         if is_saved:
             what = ", which is damaged or not whole" if _is_damage(error) else ""
             raise StorageError(f"cannot read {name}{what}: {one_line(error)}") from None

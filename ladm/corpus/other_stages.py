@@ -1,13 +1,16 @@
-"""Names given as documents -> an error where one is a folder that a later command wrote. Imports no torch."""
+"""Names given as documents or rows -> an error where one is what another command reads or wrote. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from ladm.corpus.data_set import FILES_OF_A_SAVED_SET
 from ladm.errors import LadmError, UsageError
 from ladm.storage.json_object import read_json_object
 
+WORK_FOLDER = ".preparing"
+"""Of a preparation that is not finished, in the folder of its rows."""
 # Written by stages that come after this one, whose modules must not be imported here.
 _RUN, _UNITS, _MANIFEST = "run.json", "units", "manifest.json"
 _WITHOUT_TEXT = ("megatron", "npy")
@@ -31,10 +34,35 @@ def require_documents(names: Iterable[str]) -> None:
             )
 
 
+def require_finished_rows(name: str) -> None:
+    """Raise LadmError, with the command that was meant, for what is no data set of rows but known to be something else.
+
+    That is a file, a run folder, a subset in another format, or the output of a `ladm prepare` that was stopped.
+    """
+    place = Path(name)
+    if any((place / file).exists() for file in FILES_OF_A_SAVED_SET):
+        return
+    problem = None
+    if place.is_file():
+        problem = (
+            f"is a file, not a folder of rows; make rows of documents: ladm prepare {name} --tokenizer MODEL -o ROWS"
+        )
+    elif (place / _RUN).is_file():
+        problem = "is a run of ladm score, not rows; give those that it scored"
+    elif (place / WORK_FOLDER).is_dir():
+        problem = "has no rows yet: its ladm prepare was stopped; give that command again"
+    elif (form := _format_of_subset(place)) is not None:
+        problem = (
+            f"is a subset in the format {form}, and rows are read from the format arrow; select with --format arrow"
+        )
+    if problem is not None:
+        raise LadmError(f"{name} {problem}")
+
+
 def _format_of_subset(folder: Path) -> str | None:
     path = folder / _MANIFEST
-    # Many programs write a manifest.json; only next to a file of one of these formats is it worth reading.
-    if not path.is_file() or not (any(folder.glob("*.bin")) or any(folder.glob("*.npy"))):
+    # Many programs write a manifest.json; only next to what one of these formats has is it worth reading.
+    if not path.is_file() or not any(any(folder.glob(pattern)) for pattern in ("*.bin", "*.npy", "data")):
         return None
     try:
         manifest = read_json_object(path)

@@ -22,7 +22,7 @@ from ladm.corpus.bad_files import BadFiles
 from ladm.corpus.blocks import REASONS, Counts, describe_counts
 from ladm.corpus.duplicates import TokenCounts, count_tokens
 from ladm.corpus.missing_keys import require_keys
-from ladm.corpus.other_stages import require_documents
+from ladm.corpus.other_stages import WORK_FOLDER, require_documents
 from ladm.corpus.prepare_identity import identity_of, require_same_preparation, with_digest_of_today
 from ladm.corpus.row_identity import PREPARED, PREPARED_DIGEST
 from ladm.corpus.rows import open_rows
@@ -39,7 +39,6 @@ from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 
 __all__ = ["REASONS", "PreparedRows", "Progress", "has_sealed_rows", "prepare"]
 
-WORK_FOLDER = ".preparing"
 BAD_FILES = "bad_files.json"
 
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from ladm.corpus.data_set import is_name, is_whole_number, load_split, no_such_data_set, reading_rows
 from ladm.corpus.meta import jsonable, look_up
+from ladm.corpus.other_stages import require_finished_rows
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
 from ladm.corpus.row_identity import RowDigests, require_as_prepared
 from ladm.corpus.tables import class_name
@@ -238,10 +239,12 @@ class Rows:
 def open_rows(source: str, *, limit: int | None = None) -> Rows:
     """Open a folder written by `save_to_disk` (a Dataset, or a DatasetDict with `train`) or a Hub id.
 
-    Raises LadmError with one line when it is neither, or holds no token ids.
+    Raises LadmError with one line when it is neither, or holds no token ids; where it is what another command reads or
+    wrote, that line says which.
     """
     # A mistyped folder is far commoner than rows on the Hub without an owner, and asking there takes half a minute.
     if "/" not in source and not Path(source).exists():
         raise no_such_data_set(source)
+    require_finished_rows(source)
     with reading_rows(source):
         return Rows(load_split(source), name=source, limit=limit)
