@@ -18,7 +18,8 @@ from conftest import GOLDEN
 from ladm.cli.main import main
 from ladm.errors import UsageError
 from ladm.settings.calibration import CalibrateSettings
-from ladm.settings.config_file import load_settings, score_settings
+from ladm.settings.comparison import CompareSettings
+from ladm.settings.config_file import load_settings, read_config, score_settings
 from ladm.settings.data import PrepareSettings
 from ladm.settings.evaluation import PerplexitySettings, TasksSettings
 from ladm.settings.fields import settings_of
@@ -123,6 +124,18 @@ def test_a_key_is_a_flags_name_and_a_flag_beats_the_file(tmp_path: Path) -> None
     assert load_settings(TasksSettings, str(file), {}).tasks == ("short",)
     file.write_text("run: run\nrows: rows\noutput: s\ntokens: 1.5k\n")
     assert load_settings(SelectSettings, str(file), {}).tokens == 1500
+    # What has commas on the command line may be a list here, as from Python.
+    for kind, line, expected in (
+        (ScoreSettings, "signals: [cds, text]", "cds,text"),
+        (ScoreSettings, "layers: [0-3, 7]", "0-3,7"),
+        (ScoreSettings, "layers: [7]", "7"),
+        (CompareSettings, "columns: [score, 'rank(gain) + 1']", "score,rank(gain) + 1"),
+    ):
+        file.write_text(line)
+        assert list(read_config(file, kind).values()) == [expected]
+    file.write_text("signals: [[cds]]")
+    with pytest.raises(UsageError, match="signals: a nested value is not text or null"):
+        read_config(file, ScoreSettings)
     file.write_text("model: m\nrows: r\nwindows: [256, 64, 128, 64]\n")
     # The largest window is the last one, and was taken to be that of 128 tokens here.
     assert load_settings(PerplexitySettings, str(file), {}).windows == (64, 128, 256)

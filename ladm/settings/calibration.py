@@ -109,6 +109,7 @@ class CalibrateSettings(Settings):
         metavar="LAYERS",
         unset="all",
         digits=True,
+        commas=True,
     )
     # Only signed weights can rank a repeated block or a list below a document, see docs/calibration.md.
     search: Search = setting(

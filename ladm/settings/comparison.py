@@ -48,6 +48,7 @@ class CompareSettings(Settings):
         None,
         "Columns or expressions to compare, with commas between them.",
         metavar="A,B,C",
+        commas=True,
         unset="all of one RUN; the score of two",
     )
     top: float = setting(

@@ -170,6 +170,8 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
 
 def _value(field: Setting, value: Any, *, key: str) -> Any:
     """What the YAML value stands for. Raises UsageError where it is not of the field's type or range."""
+    if field.spec.commas and isinstance(value, list) and value and all(type(each) in (int, str) for each in value):
+        value = ",".join(map(str, value))
     if field.spec.parse is not None and isinstance(value, str):
         try:
             return field.spec.parse(value)

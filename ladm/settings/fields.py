@@ -54,6 +54,8 @@ class FieldSpec:
     """Is a data set written there?"""
     digits: bool = False
     """Of texts: may one be a whole number, which YAML and Python write without quotes?"""
+    commas: bool = False
+    """Of texts: do they hold several words between commas, which YAML may have as a list?"""
     destructive: bool = False
     """It removes what exists, so that no hint may ever suggest it."""
     parse: Callable[[str], Any] | None = None

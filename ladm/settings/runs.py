@@ -53,7 +53,7 @@ class RescoreSettings(Settings):
     reduce: Reduce | None = setting(None, "How the scores of the layers become one score.", unset="that of RUN")
     layers: str | None = setting(
         None, f"Layers that count, such as 0-10,14; or {AFTER_SINKS}, those after the last layer of RUN with sinks.",
-        metavar="LAYERS", unset="those of RUN, or of SCORE", digits=True,
+        metavar="LAYERS", unset="those of RUN, or of SCORE", digits=True, commas=True,
     )  # fmt: skip
 
     def check_together(self) -> None:

@@ -60,6 +60,7 @@ class ScoreSettings(MethodSettings):
         section=LAYERS,
         metavar="LAYERS",
         digits=True,
+        commas=True,
         unset="all",
         changes_result=True,
     )
@@ -96,6 +97,7 @@ class ScoreSettings(MethodSettings):
         "is that of cds; without cds it is the first column.",
         section=SIGNALS_SECTION,
         metavar="SIGNALS",
+        commas=True,
         unset="cds,text, or what RUN has",
         changes_result=True,
     )
