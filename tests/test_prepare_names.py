@@ -243,6 +243,16 @@ def test_a_document_without_domain_is_mended_in_the_same_folder(
     assert [row["domain"] for row in rows_of(tmp_path / "rows")] == ["a", "b", "a", "other"]
 
 
+def test_a_list_is_no_domain_and_is_named_as_one(prepare: Callable[..., Result], tmp_path: Path) -> None:
+    remedy = "--domain a name for all documents without one"
+    for k, kinds in enumerate((["a", ["b", "c"]], [{}, {"b": 1}])):
+        records = [{"text": text(k), "kind": kind} for kind in kinds]
+        result = prepare(write_jsonl(tmp_path / f"{k}.jsonl", records), "--domain-key", "kind", output=f"rows{k}")
+        where = ("none of the first 2 documents has", f"{tmp_path}/0.jsonl line 2 has no")[k == 0]
+        assert result.stderr.splitlines()[-1].startswith(f"ladm: {where} kind that is a text or a number; ")
+        assert result.stderr.endswith(f"{remedy}\n")
+
+
 def test_a_document_without_domain_is_mended_where_the_first_rows_are_finished(
     prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +350,12 @@ def test_a_subset_takes_two_windows_of_a_document(
     assert (result.exit_code, result.stderr) == (
         1, "ladm: no document fits --tokens 9: the shortest has 512 tokens\n",
     )  # fmt: skip
+    # Who counts the rows of the run must learn why there are fewer to choose from.
+    left_out = sum(max(0, sum(row["document"] == k for row in rows) - 2) for k in range(3))
+    for budget in (("--documents", len(rows)), ("--tokens", 512 * len(rows))):
+        result = ladm("select", tmp_path / "run", "--rows", tmp_path / "rows", *budget, "-o", tmp_path / "none")
+        assert result.exit_code == 1
+        assert result.stderr.endswith(f"; --max-per-document 2 leaves {left_out} rows out\n")
 
 
 def test_a_domain_column_of_foreign_rows_is_found(ladm: Command, tmp_path: Path) -> None:

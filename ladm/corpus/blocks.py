@@ -22,7 +22,7 @@ from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, pa
 from ladm.corpus.documents import Document, text_at
 from ladm.corpus.groups import Group, Place
 from ladm.corpus.meta import whole_text
-from ladm.corpus.missing_keys import keys_of, list_keys
+from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_key
 from ladm.corpus.tokenization import TokenizedText, Tokenizer, Window
 from ladm.errors import LadmError
 from ladm.settings.data import PrepareSettings
@@ -147,8 +147,9 @@ def _columns(document: Document, settings: PrepareSettings) -> dict[str, Any]:
     domain = domain_of(fields, meta, settings.domain_key)
     domain = settings.domain if domain is None else domain
     if domain is None:
+        key = name_of_domain_key(fields, meta, settings.domain_key)
         raise LadmError(
-            f"{document.where} has no {settings.domain_key}; its keys are {list_keys(keys_of(fields))}: give "
+            f"{document.where} has no {key}; its keys are {list_keys(keys_of(fields))}: give "
             "--domain-key the key that it has, or --domain a name for all documents without one"
         )
     own_id = id_of(fields, settings.id_key)

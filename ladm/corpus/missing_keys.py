@@ -26,7 +26,7 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
     Raises LadmError where the first 1,000 have no text under --text-key, no domain under --domain-key, or no id under
     an --id-key other than the default.
     """
-    text_found, domain_found = False, settings.domain is not None
+    text_found, domain_found, domain_key = False, settings.domain is not None, settings.domain_key
     # The default is looked for in every corpus, and many have no ids.
     id_found = settings.id_key == PrepareSettings.id_key
     keys: dict[str, None] = {}
@@ -40,7 +40,9 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
         text_found = text_found or value_at(fields, settings.text_key) is not None
         # A meta that is nested too deep is dropped where rows are made.
         with contextlib.suppress(RecursionError):
-            domain_found = domain_found or domain_of(fields, parsed_meta(fields), settings.domain_key) is not None
+            meta = parsed_meta(fields)
+            domain_found = domain_found or domain_of(fields, meta, settings.domain_key) is not None
+            domain_key = name_of_domain_key(fields, meta, settings.domain_key)
         id_found = id_found or id_of(fields, settings.id_key) is not None
         if text_found and domain_found and id_found:
             return
@@ -53,10 +55,16 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
         raise LadmError(f"{which} {negation}{settings.text_key}; the keys are {there_are}: give --text-key one of them")
     if not domain_found:
         raise LadmError(
-            f"{which} {negation}{settings.domain_key}; the keys are {there_are}: give --domain-key one of them, or "
+            f"{which} {negation}{domain_key}; the keys are {there_are}: give --domain-key one of them, or "
             "--domain a name for all documents without one"
         )
     raise LadmError(f"{which} {negation}{settings.id_key}; the keys are {there_are}: give --id-key one of them")
+
+
+def name_of_domain_key(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: str) -> str:
+    """What a document without a domain lacks: the key, or a text under it where it has a list or an object there."""
+    there = value_at(fields if meta is None else fields | {"meta": meta}, domain_key)
+    return domain_key if there is None else f"{domain_key} that is a text or a number"
 
 
 def _fields(settings: PrepareSettings, sources: list[Source]) -> Iterator[dict[str, Any] | None]:

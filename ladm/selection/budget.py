@@ -24,6 +24,10 @@ Shares = Mapping[str, int | float | Fraction]
 """For each domain its part of the budget, in any unit: only the proportions count."""
 
 
+class SmallPoolError(LadmError):
+    """There is less than the budget."""
+
+
 @dataclass(kw_only=True)
 class DomainSelection:
     """The documents of a domain, best first, as columns (n,), and which of them are taken.
@@ -188,7 +192,7 @@ def select_documents(domains: Domains, *, budget_documents: int, shares: Shares,
     """
     pool = sum(map(len, domains.values()))
     if pool < budget_documents and not allow_small_pool:
-        raise LadmError(
+        raise SmallPoolError(
             f"the pool has {pool:,} documents, fewer than the budget of {budget_documents:,}; give a smaller "
             "--documents, or take all of it with --allow-small-pool"
         )
@@ -216,8 +220,8 @@ def take_above(domains: Domains, *, least: float) -> None:
         domain.take_first(len(domain) - int(np.searchsorted(ascending, least, side="left")))
 
 
-def _small_pool(pool_tokens: int, budget_tokens: int) -> LadmError:
-    return LadmError(
+def _small_pool(pool_tokens: int, budget_tokens: int) -> SmallPoolError:
+    return SmallPoolError(
         f"the pool has {pool_tokens:,} tokens, fewer than the budget of {budget_tokens:,}; give a smaller --tokens, or "
         "take all of it with --allow-small-pool"
     )

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ladm.errors import count_of
 from ladm.runs.added_signals import how_computed
 from ladm.runs.results import summarise
 from ladm.selection.applying import apply_budget
-from ladm.selection.budget import Domains
+from ladm.selection.budget import Domains, SmallPoolError
 from ladm.selection.candidates import Candidates, find_candidates
 from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.destination import Destination, destination
@@ -51,9 +52,15 @@ def select(settings: SelectSettings, *, place: Destination | None = None) -> Man
         shares = domain_shares(ranked, _quota(settings))
         # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
-        budget = apply_budget(
-            domains, {name: shares[name] for name in domains}, settings, are_float32=candidates.are_float32
-        )
+        left_out = len(candidates) - sum(map(len, ranked.values()))
+        try:
+            budget = apply_budget(
+                domains, {name: shares[name] for name in domains}, settings, are_float32=candidates.are_float32
+            )
+        except SmallPoolError as error:
+            if not left_out:
+                raise
+            raise SmallPoolError(f"{error}; --max-per-document {most} leaves {count_of(left_out, 'row')} out") from None
         manifest = Manifest(
             rule=settings.rule,
             quota=_quota(settings) if settings.rule == "exact" and settings.min_score is None else None,
