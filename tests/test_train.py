@@ -222,7 +222,7 @@ def test_kernels_and_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None
 
     def chosen(cuda: bool, **more: Any) -> tuple[bool, str, bool, bool]:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-        settings = TrainSettings(**more)
+        settings = TrainSettings(tokens=1, **more)
         liger = [plan_module.uses_liger(settings, kind) for kind in ("llama", "gpt2")]
         return plan_module.is_half(settings), plan_module.attention_for(half=plan_module.is_half(settings)), *liger
 
@@ -483,4 +483,4 @@ def test_a_model_without_a_rope_base_is_refused(tmp_path: Path) -> None:
 
     GPT2Config(n_layer=1, n_head=1, n_embd=8).save_pretrained(tmp_path)
     with pytest.raises(LadmError, match="gpt2 has no RoPE base to change; leave --rope-base out$"):
-        plan_module.training_config(TrainSettings(model="m", rope_base=1e6), tmp_path)
+        plan_module.training_config(TrainSettings(model="m", tokens=1, rope_base=1e6), tmp_path)
