@@ -261,6 +261,11 @@ def test_compare_all_columns_and_kinds(ladm: Command, scored: tuple[str, Path], 
     score = dict(zip(table["position"].to_pylist(), table["score"].to_pylist(), strict=True))
     intact, bad = (np.array([score[k] for k in places]) for places in ((0, 1, 2, 4), (5, 6)))
     assert kinds["kinds"][0]["by_column"]["score"]["value"] == auc(intact, bad)
+    for flags in (("--kinds", "sort"), ("--kinds", "kind", "--cluster", "sort")):
+        result = ladm("compare", run, *flags)
+        assert result.exit_code == 1
+        assert "has no column sort, and no row has it inside meta; the columns are " in result.stderr
+        assert "kind" in result.stderr.partition("; the columns are ")[2].strip().split(", ")
     lines = ladm("compare", run, "--kinds", "kind", "--columns", "score").stdout.splitlines()
     assert "AUC of intact (4 rows) over each kind; 95 % intervals over 6 clusters" in lines
     assert "AUC by kind" in (tmp_path / "c.html").read_text()

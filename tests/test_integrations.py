@@ -139,6 +139,8 @@ def test_batches_of_ray_data_need_no_ray(talking: Path, expected: list[float | N
     assert frame["ladm_score"][:5].tolist() == expected[:5]
     again = step(table)
     assert again.sort_by("k") == table.sort_by("k")
+    with pytest.raises(LadmError, match="a batch has no column body; give text_column, one of text, k"):
+        step(pa.table({"text": TEXTS, "k": range(6)}))
     assert sorted(again.column_names) == sorted(table.column_names)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ladm.calibration.contrast import MIN_DOCUMENTS
 from ladm.corpus.row import commonest
 from ladm.corpus.rows import Ids, Row, Rows, token_ids
-from ladm.errors import LadmError, RowError, UsageError
+from ladm.errors import LadmError, RowError, UsageError, count_of
 from ladm.modeling.facts import ModelFacts
 from ladm.selection.windows import DOCUMENT_COLUMN
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
@@ -97,9 +97,8 @@ def sample_documents(
             with contextlib.suppress(RowError):
                 drawn[position] = token_ids(row, vocab_size=facts.vocab_size)[:length], _document_of(rows, row)
     if len(drawn) < min_documents:
-        raise LadmError(
-            f"{rows.name}: {len(drawn)} documents of {length:,} tokens, and at least {min_documents} are needed"
-        )
+        found = count_of(len(drawn), "document")
+        raise LadmError(f"{rows.name}: {found} of {length:,} tokens, and at least {min_documents} are needed")
     # In the order of the rows, so that the contrast set does not depend on the order of the draw.
     positions = sorted(drawn)
     groups = [drawn[position][1] for position in positions]

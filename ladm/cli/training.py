@@ -6,7 +6,7 @@ import importlib.util
 
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import next_step, note, print_result, quieten_libraries
-from ladm.errors import LadmError, install_hint
+from ladm.errors import LadmError, count_of, install_hint
 from ladm.settings.training import TrainSettings
 
 
@@ -34,8 +34,9 @@ def train(settings: TrainSettings) -> None:
     # Under accelerate every process gets here, and only the main one has results to print.
     if result is None:
         return
+    steps = count_of(result.steps, "step")
     lines = [
-        f"{result.steps:,} steps: loss {result.first_loss:.4f} at the first, {result.last_loss:.4f} at the last",
+        f"{steps}: loss {result.first_loss:.4f} at the first, {result.last_loss:.4f} at the last",
         f"model: {settings.output}",
     ]
     content = {"model": settings.output, "steps": result.steps, "first_loss": result.first_loss}

@@ -111,5 +111,6 @@ def read_row_column(rows: Rows, name: str, positions_N: npt.NDArray[np.int64]) -
     for start, stop in rows.batches():
         values += rows.domains(key, start, stop)
     if key == inside and not any(value is not None for value in values):
-        raise LadmError(f"{rows.name} has no column {name}, and no row has it inside meta")
+        there_are = ", ".join(sorted(rows.column_names))
+        raise LadmError(f"{rows.name} has no column {name}, and no row has it inside meta; the columns are {there_are}")
     return [values[k] for k in positions_N.tolist()]

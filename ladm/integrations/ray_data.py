@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ladm.errors import LadmError
 from ladm.integrations.scoring import COLUMNS, LazyScorer, ScoredText
 
 _TYPES = dict(zip(COLUMNS, (pa.float64(), pa.int64(), pa.string()), strict=True))
@@ -30,6 +31,9 @@ class LadmScore:
 
     def __call__(self, batch: Any) -> Any:
         """The batch, a pyarrow Table, a dictionary of arrays or a pandas DataFrame, with the three columns."""
+        names = batch.column_names if isinstance(batch, pa.Table) else list(map(str, batch))
+        if self._text_column not in names:
+            raise LadmError(f"a batch has no column {self._text_column}; give text_column, one of {', '.join(names)}")
         if isinstance(batch, pa.Table):
             found = self._columns(batch[self._text_column].to_pylist())
             batch = batch.drop_columns([name for name in found if name in batch.column_names])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ladm.corpus.row import commonest
 from ladm.corpus.rows import Rows, token_ids
-from ladm.errors import RowError
+from ladm.errors import RowError, count_of
 from ladm.method.grid import default_span_tokens
 from ladm.modeling.facts import ModelFacts
 from ladm.settings.score import ScoreSettings
@@ -67,7 +67,8 @@ class DefaultSpan:
     @property
     def line(self) -> str:
         """What is printed of it."""
-        return f"spans     {self.span_tokens} tokens: 1/256 of the commonest length, {self.length_tokens:,} tokens"
+        span = count_of(self.span_tokens, "token")
+        return f"spans     {span}: 1/256 of the commonest length, {self.length_tokens:,} tokens"
 
 
 def default_span(lengths: RowLengths, facts: ModelFacts) -> DefaultSpan:
