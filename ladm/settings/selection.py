@@ -102,7 +102,8 @@ class SelectSettings(Settings):
     # The published code takes a whole percentage of every domain, and exceeds the budget by up to 1 % of the pool.
     rule: Literal["exact", "percent"] = setting(
         "exact",
-        "Fill the budget exactly, or take the same percentage of every domain as the published code does.",
+        "exact: never more than the budget. percent: the same percentage of every domain, as the published code takes; "
+        "up to 1% of the pool more.",
         section=CHOICE,
     )
     quota: str | None = setting(
