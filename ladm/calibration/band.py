@@ -41,12 +41,12 @@ def intact_band(run: Run, scores: ContrastScores, recommended: Candidate) -> dic
     return band | {name: _quantiles(table[name].to_numpy()[intact]) for name in names}
 
 
-def score_layers_band(run: Run, scores: ContrastScores, layers: tuple[int, ...]) -> dict[str, Quantiles]:
+def band_of_layers(run: Run, scores: ContrastScores, layers: tuple[int, ...]) -> dict[str, Quantiles]:
     """The same of the columns over layers, in a run of these layers alone, as `ladm score --profile` makes one.
 
     Empty where these are all layers of `run`.
     """
-    if layers == tuple(run.identity.layers):
+    if layers == run.identity.layers:
         return {}
     names = [name for name in column_names(run) if name in OVER_LAYERS]
     table = read_columns(run, names, layers=layers)

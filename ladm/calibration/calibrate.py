@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ladm.calibration.band import intact_band, score_layers_band, text_band
+from ladm.calibration.band import band_of_layers, intact_band, text_band
 from ladm.calibration.contrast import KINDS, ContrastRow, absent_kinds, contrast_set
 from ladm.calibration.contrast_scores import WITH_SIGMA, WITHOUT_SIGMA, read_contrast_scores
 from ladm.calibration.inputs import open_inputs, require_rows_and_lists
@@ -83,7 +83,7 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     profile = make_profile(
         run, result, length_tokens=sample.length_tokens, packages=sample.packages, seed=settings.seed,
         search=settings.search, band=band,
-        narrow_band=score_layers_band(run, scores, result.reduction.layers),
+        score_layers_band=band_of_layers(run, scores, result.reduction.layers),
     )  # fmt: skip
     write_whole(output, [profile_text(profile).encode()])
     return result
@@ -178,11 +178,11 @@ def make_profile(
     seed: int,
     search: Search,
     band: dict[str, Quantiles],
-    narrow_band: dict[str, Quantiles],
+    score_layers_band: dict[str, Quantiles],
 ) -> Profile:
     """The profile of what was found in the run of a contrast set. `packages`: the package of every document.
 
-    `band` and `narrow_band`: see `intact_band` and `score_layers_band`.
+    `band` and `score_layers_band`: see `intact_band` and `band_of_layers`.
     """
     identity = run.identity
     return Profile(
@@ -191,8 +191,8 @@ def make_profile(
         length_tokens=length_tokens,
         reduction=result.reduction,
         band=band,
-        band_layers=tuple(identity.layers),
-        score_layers_band=narrow_band,
+        band_layers=identity.layers,
+        score_layers_band=score_layers_band,
         found={
             "documents": len(packages),
             "packages": len(set(packages)),

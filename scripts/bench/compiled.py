@@ -16,7 +16,7 @@ from transformers import AutoModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import SHAPES, document, random_model
-from machine import facts, measure, synchronised, write_result
+from machine import errors_in_a_line, facts, measure, synchronised, write_result
 
 
 def main() -> None:
@@ -56,4 +56,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

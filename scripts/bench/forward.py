@@ -39,7 +39,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import SHAPES, Contenders, document, grid_of, random_model
-from machine import facts, grown_by, measure, synchronised
+from machine import errors_in_a_line, facts, grown_by, measure, synchronised
 
 from ladm.method.attention_choice import attention_kernel
 from ladm.method.focus import value_weights
@@ -388,4 +388,5 @@ def write(output: Path | None, line: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from machine import facts, write_result
+from machine import errors_in_a_line, facts, write_result
 from store import make_rows
 
 WORDS = 40
@@ -128,4 +128,5 @@ def main(rows: int, layers: int, output: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

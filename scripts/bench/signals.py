@@ -28,7 +28,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import SHAPES, document, grid_of
-from machine import facts, grown_by, synchronised, write_result
+from machine import errors_in_a_line, facts, grown_by, synchronised, write_result
 from transformers import LlamaForCausalLM
 
 from ladm.method.attention_choice import attention_kernel
@@ -203,4 +203,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

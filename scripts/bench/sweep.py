@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import score
-from machine import facts
+from machine import errors_in_a_line, facts
 
 LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072)
 STRIDES = ((4, 4), (2, 4), (4, 2), (2, 2))
@@ -50,4 +50,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import facts, synchronised, write_result
+from machine import errors_in_a_line, facts, synchronised, write_result
 
 from ladm.calibration.contrast import INTACT
 from ladm.method.grid import Method
@@ -134,4 +134,5 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

@@ -54,7 +54,7 @@ def main(packed: Path, part: Path, model: str, documents: int | None, output: Pa
         run, result, length_tokens=length, packages=[row.packages[0] for row in intact], seed=SEED, search="signed",
         band=whole_band(run, scores, result.recommended) | text_band([row.ids for row in intact], model),
         # A signed sum is over the heads of all layers.
-        narrow_band={},
+        score_layers_band={},
     )  # fmt: skip
     output.write_text(profile_text(replace(profile, model=profile.model | {"sha256": hashes})))
     print(f"{output}: {result.summary()['recommended']}; worst kind {result.worst_kind}")

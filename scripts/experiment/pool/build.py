@@ -47,14 +47,16 @@ SCHEMA = pa.schema(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--only", help="Make the candidates of this package alone, again, and stop.")
 def main(folder: Path, only: str | None) -> None:
+    sources = read_sources(Path(__file__).with_name("sources.yaml"))
+    if only is not None:
+        sources = [source for source in sources if source.package == only]
+        if not sources:
+            sys.exit(f"--only {only}: sources.yaml has no such package")
     for name in ("archives", "packages"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     fetch_model.main(folder / "model")
     tokenizer = Tokenizer.from_file(str(folder / "model" / "tokenizer.json"))
     tools = fetch_tools(folder)
-    sources = read_sources(Path(__file__).with_name("sources.yaml"))
-    if only:
-        sources = [source for source in sources if source.package == only]
     fetch_debian_packages([each.package for each in sources if "==" not in each.package], folder / "archives")
     fetch_wheels([each.package for each in sources if "==" in each.package], folder / "archives")
     rows: list[dict[str, Any]] = []
