@@ -7,7 +7,7 @@ MODEL is a folder or Hub id of a causal language model with a tokenizer; FOLDER 
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.filters import LambdaFilter
@@ -33,4 +33,8 @@ def has_score(document: object) -> bool:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], int(sys.argv[4]) if len(sys.argv) > 4 else 32_768)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("model", "folder", "output"):
+        parser.add_argument(name)
+    parser.add_argument("length", type=int, nargs="?", default=32_768)
+    main(**vars(parser.parse_args()))

@@ -9,6 +9,7 @@ a device runs out of memory, halved for it as for the signals of the package.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -65,7 +66,11 @@ def main(model: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("rows")
+    given = parser.parse_args()
     try:
-        main(*sys.argv[1:3])
+        main(given.model, given.rows)
     except ladm.LadmError as error:
         sys.exit(f"{sys.argv[0]}: {error}")

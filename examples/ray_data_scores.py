@@ -7,7 +7,7 @@ Needs Ray Data: `pip install 'ray[data]'`.
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import ray
 
@@ -30,6 +30,11 @@ def main(model: str, files: str, output: str, length: int, actors: int) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("model", "files", "output"):
+        parser.add_argument(name)
+    parser.add_argument("length", type=int, nargs="?", default=32_768)
+    parser.add_argument("actors", type=int, nargs="?", default=1)
+    given = parser.parse_args()
     ray.init()
-    length, actors = [*map(int, sys.argv[4:]), *(32_768, 1)[len(sys.argv) - 4 :]]
-    main(*sys.argv[1:4], length, actors)
+    main(**vars(given))

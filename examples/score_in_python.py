@@ -7,6 +7,7 @@ MODEL is a folder or Hub id of a causal language model with a tokenizer; each FI
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -29,7 +30,11 @@ def main(model: str, files: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    given = parser.parse_args()
     try:
-        main(sys.argv[1], sys.argv[2:])
-    except ladm.LadmError as error:
+        main(given.model, given.files)
+    except (ladm.LadmError, OSError) as error:
         sys.exit(f"{sys.argv[0]}: {error}")

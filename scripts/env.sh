@@ -33,3 +33,5 @@ if [ "${VENV-}" != none ]; then
     export PATH="$(cd "$venv" && pwd)/bin:$PATH"
 fi
 export HF_HUB_DISABLE_TELEMETRY=1
+# Container images often set this, and then every process compiles torch and transformers again, for some seconds.
+unset PYTHONDONTWRITEBYTECODE

@@ -337,6 +337,15 @@ def test_the_example_of_a_signal(talking: Path, mixed_rows: str, run_example: An
     assert out[4].split("\t")[1].startswith("id 1000000 at token 300 is outside")
 
 
+@pytest.mark.parametrize("name", ["score_in_python.py", "own_signal.py"])
+def test_an_example_without_arguments_shows_its_usage(
+    name: str, run_example: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_example(name)
+    assert f"usage: {name}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_example_for_slurm(mixed_rows: str, tmp_path: Path) -> None:
     """With an `srun` that starts the tasks of one node here: two share the run, one writes the results."""

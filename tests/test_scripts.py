@@ -205,8 +205,10 @@ esac
     return interpreter
 
 
-def make_environment(folder: Path, interpreter: Path, *, options: str) -> subprocess.CompletedProcess[str]:
-    command = ["bash", "-c", f"{options} . scripts/env.sh; echo ready: $PATH"]
+def make_environment(
+    folder: Path, interpreter: Path, *, options: str = "", then: str = "echo ready: $PATH"
+) -> subprocess.CompletedProcess[str]:
+    command = ["bash", "-c", f"{options} . scripts/env.sh; {then}"]
     environment = {name: value for name, value in os.environ.items() if name != "VENV"}
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env=environment | {"PYTHON": str(interpreter)}
@@ -232,3 +234,10 @@ def test_environment_is_made_once_and_again_when_the_constraints_change(tmp_path
         done = make_environment(tmp_path / "a", interpreter, options=options)
         assert (done.returncode, done.stdout.startswith(f"ready: {tmp_path}/a/.venv/bin:")) == (0, True), done.stderr
         assert (tmp_path / "a" / "pip.log").read_text() == "installing\n" * installs
+
+
+def test_processes_keep_the_modules_that_they_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    interpreter = fake_repository(tmp_path / "a", pip_fails=False)
+    done = make_environment(tmp_path / "a", interpreter, then="python -c 'import sys; print(sys.dont_write_bytecode)'")
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr

@@ -9,6 +9,7 @@ of a fixed structure (`meta.kind: list`). No package is in both; `unicode-data` 
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import random
@@ -130,4 +131,6 @@ def write(path: Path, documents: list[dict[str, object]]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    main(parser.parse_args().folder)

@@ -22,6 +22,7 @@ cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3} device=${DEVICE:-cuda:0} shape=${SHAPE:-tinyllama} tokens=${TOKENS:-32768} dtype=${DTYPE:-bfloat16}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 export HF_HUB_DISABLE_PROGRESS_BARS=1 TQDM_DISABLE=1
+unset PYTHONDONTWRITEBYTECODE  # or each of the many processes compiles torch and transformers again
 failed=0 total=${LIMIT:-420}
 limited() { # seconds command...: at most this many seconds, and no more than are left for all parts
     local most=$1 left=$((total - SECONDS)); shift

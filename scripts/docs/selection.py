@@ -6,6 +6,7 @@ some minutes of a CPU.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -37,7 +38,9 @@ def with_outputs(example: re.Match[str], folder: Path) -> str:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
     page = PAGE.read_text(encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("scripts", "ladm"):

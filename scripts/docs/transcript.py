@@ -5,6 +5,7 @@ MODEL is a folder, such as the one that `python scripts/toy/fetch_model.py MODEL
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import os
@@ -107,4 +108,6 @@ def shell(command: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(transcript(Path(sys.argv[1]), LENGTH_TOKENS), encoding="utf-8")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    PAGE.write_text(transcript(parser.parse_args().folder, LENGTH_TOKENS), encoding="utf-8")
