@@ -155,12 +155,20 @@ def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
             assert row["ProLong"] is not None
             assert row["robust"] == rows[parts[0], index]["robust"]
     assert "| released |" in (tmp_path / "report" / "quality.md").read_text()
-    # Fitted to one kind alone, from the same part; the heads are in every form.
-    one_kind = [sys.executable, QUALITY / "one_kind.py", tmp_path / "pack.parquet", tmp_path / "out" / name / parts[0]]
-    done = subprocess.run(
-        [*one_kind, "--model", talking, "--kind", "4 pieces"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    judged = {name: row["judged"] for name, row in json.loads(done.stdout.splitlines()[-1])["auc"].items()}
-    assert len(judged) == 4 + 4 + 1
-    assert all(low <= value <= high for value, low, high in judged.values())
+    # Fitted to one kind alone and to all of them, from the same part; the heads are in every form.
+    fits = [sys.executable, QUALITY / "signed_fits.py", tmp_path / "pack.parquet", tmp_path / "out" / name / parts[0]]
+    for kind in ("4 pieces", "all", "nonsense"):
+        done = subprocess.run([*fits, "--model", talking, "--kind", kind], capture_output=True, text=True, check=False)
+        if kind == "nonsense":
+            assert "has no rows of kind 'nonsense' in both halves, but of 2 pieces, " in done.stderr
+            continue
+        assert done.returncode == 0, done.stderr
+        judged = json.loads(done.stdout.splitlines()[-1])["auc"]
+        assert len(judged) == 4 + 4 + 1
+        for row in judged.values():
+            value, low, high = row["judged"]
+            assert low <= value <= high
+            assert (
+                value == min(by_kind[0] for by_kind in row["by_kind"].values()) == row["by_kind"][row["worst_kind"]][0]
+            )
+            assert set(row["by_kind"]) == ({kind} if kind != "all" else set(table["rows"]) - {"intact"})
