@@ -155,6 +155,13 @@ def test_from_a_pack_to_tables(talking: Any, tmp_path: Path) -> None:
             assert row["ProLong"] is not None
             assert row["robust"] == rows[parts[0], index]["robust"]
     assert "| released |" in (tmp_path / "report" / "quality.md").read_text()
+    # A part of one half, or without heads, only judges.
+    report[report.index("--calibrated") + 1] = parts[1]
+    done = subprocess.run(report, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "report" / "quality.json").read_text())[name]
+    assert found["guarded"] == {}
+    assert "signed heads" not in found["auc"][parts[0]]
     # Fitted to one kind alone and to all of them, from the same part; the heads are in every form.
     fits = [sys.executable, QUALITY / "signed_fits.py", tmp_path / "pack.parquet", tmp_path / "out" / name / parts[0]]
     for kind in ("4 pieces", "all", "nonsense"):

@@ -92,6 +92,9 @@ def judged(
 ) -> tuple[dict[str, Any], list[pa.Table]]:
     """Every number of one model, and its scores row by row."""
     known = parts.get(calibrated)
+    # Rows of one half alone, or without heads, only judge.
+    if known is not None and not (known.scores.by_head and known.scores.mask(INTACT, CHOSEN_ON).any()):
+        known = None
     has_signed = any(profile.reduction.how == "signed" for profile in profiles)
     signed = None if known is None or has_signed else fit_signed(known)
     values = {name: part.values(signed=signed, profiles=profiles) for name, part in parts.items()}
