@@ -319,6 +319,20 @@ def test_only_a_key_that_was_found_has_a_domain_for_documents_without_it(
         assert run(output, *flags).exit_code == 0
 
 
+def test_documents_without_the_key_that_the_others_have_are_one_domain(
+    ladm: Command, talking: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "d.jsonl"
+    documents = [{"text": text_of(k, 600)} | ({"source": "ab"[k % 2]} if k > 1 else {}) for k in range(8)]
+    source.write_text("".join(json.dumps(document) + "\n" for document in documents))
+    result = ladm(*job_words(source, talking, tmp_path / "job"))
+    assert result.exit_code == 0, result.output
+    line = "domains   source: 2 values; 2 of 8 documents looked at have none, and are the domain unknown"
+    assert line in result.stderr.splitlines()
+    manifest = json.loads((tmp_path / "job" / "subset" / "manifest.json").read_text())
+    assert manifest["domains"].keys() == {"a", "b", "unknown"}
+
+
 def test_texts_that_prepare_decodes_or_drops(ladm: Command, talking: Path, tmp_path: Path) -> None:
     texts = [text_of(k, 600).encode() for k in range(6)] + [b"\xff\xfe" + text_of(7, 900).encode()]
     table = {"text": pa.array(texts, pa.binary()), "kind": list("abababa")}
@@ -405,10 +419,14 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
     [
         ([{"source": f"s{k % 7}", "id": k} for k in range(70)], "source", 7),
         ([{"meta": {"pile_set_name": f"p{k % 2}"}, "source": f"s{k % 7}"} for k in range(70)], "meta.pile_set_name", 2),
-        # A source for each document is a name, no domain; a key that one document lacks is none either.
+        # A source for each document is a name, no domain; a key that all have comes before one that some lack.
         ([{"source": f"s{k}", "language": "ab"[k % 2]} for k in range(70)], "language", 2),
         ([{"source": "x", "lang": "ab"[k % 2]} if k else {"lang": "a"} for k in range(9)], "lang", 2),
         ([{"dump": "d", "id": k} for k in range(9)], "dump", 1),
+        ([{"source": "ab"[k % 2]} if k else {} for k in range(9)], "source", 2),
+        ([{"source": "ab"[k % 2], "dump": "d"} if k % 3 else {"dump": "d"} for k in range(9)], "source", 2),
+        ([{"source": "ab"[k % 2]} if k < 4 else {} for k in range(9)], None, 0),
+        ([{"source": "a"} if k else {} for k in range(9)], None, 0),
         ([{"id": k} for k in range(9)], None, 0),
     ],
 )

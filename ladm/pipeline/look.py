@@ -28,6 +28,8 @@ SHORTEST, LONGEST = 256, 32_768
 LEAST_TOKENS = 0.5
 """Share of the tokens that must be in documents of at least the chosen length."""
 MOST_DOMAINS = 200
+MOST_WITHOUT = 0.5
+"""Share of the documents that may lack the key of the domain."""
 DOMAIN_KEYS = (
     DOMAIN_KEY, "domain", "meta.domain", "source", "meta.source", "subset", "dataset", "corpus", "collection",
     "category", "topic", "genre", "type", "kind", "language", "lang", "dump",
@@ -56,6 +58,8 @@ class FoundDomains:
 
     key: str | None
     values: int
+    without: int = 0
+    """Documents of the sample that lack the key."""
 
 
 def look_at(sources: list[Source], *, text_key: str, token_count_key: str) -> Sample:
@@ -133,21 +137,26 @@ def _lengths(sample: Sample, tokenizer: Tokenizer, text_key: str) -> list[int]:
 
 
 def find_domains(sample: Sample) -> FoundDomains:
-    """The likeliest key that every document of the sample has, with more than one value and not one for each."""
+    """The likeliest key that every document of the sample has, with more than one value and not one for each.
+
+    Where there is none, such a key that at least half of the documents have: the others are one more domain.
+    """
     documents = list(_with_metas(sample))
     most = max(2, min(MOST_DOMAINS, len(documents) // 2))
-    single = FoundDomains(None, 0)
+    partial = single = FoundDomains(None, 0)
     for key in DOMAIN_KEYS:
         values = Counter(domain_of(fields, meta, key) for fields, meta in documents)
-        # A key that only some documents have would leave the rest without a domain.
-        if None in values:
-            continue
+        without = values.pop(None, 0)
+        found = FoundDomains(key, len(values), without)
         # As many values as documents: a name or an address, such as `source: https://..`.
-        if 1 < len(values) <= most:
-            return FoundDomains(key, len(values))
-        if len(values) == 1 and single.key is None:
-            single = FoundDomains(key, 1)
-    return single
+        is_split = 1 < len(values) <= most
+        if is_split and not without:
+            return found
+        if is_split and partial.key is None and without <= len(documents) * MOST_WITHOUT:
+            partial = found
+        if len(values) == 1 and not without and single.key is None:
+            single = found
+    return single if partial.key is None else partial
 
 
 def _with_metas(sample: Sample) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:

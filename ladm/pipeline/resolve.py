@@ -19,7 +19,7 @@ from ladm.corpus.tokenization import load_tokenizer
 from ladm.errors import UsageError, count_of
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import may_be_on_hub
-from ladm.pipeline.look import UNKNOWN, Sample, choose_length, domain_flags, find_domains, look_at
+from ladm.pipeline.look import UNKNOWN, FoundDomains, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
 from ladm.selection.quotas import DOCUMENTS, TOKENS, read_weights
 from ladm.settings.common import NO_DOMAINS
@@ -84,9 +84,17 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
         found["domain_key"] = domains.key or NO_DOMAINS
         # Of a key that was found in a part of the documents, one without it must not stop the job.
         found["domain"] = UNKNOWN if domains.key else None
-        values = f"{domains.key}: {count_of(domains.values, 'value')}"
-        echo(f"domains   {values if domains.key else 'none found: all documents are one domain'}")
+        echo(f"domains   {_words_of(domains, len(sample.documents))}")
     return Survey(settings=dataclasses.replace(settings, **found), sources=sources, sample=sample)
+
+
+def _words_of(domains: FoundDomains, documents: int) -> str:
+    if domains.key is None:
+        return "none found: all documents are one domain"
+    values = f"{domains.key}: {count_of(domains.values, 'value')}"
+    if not domains.without:
+        return values
+    return f"{values}; {domains.without:,} of {documents:,} documents looked at have none, and are the domain {UNKNOWN}"
 
 
 def _require_part_that_is_scored(settings: Any) -> None:
