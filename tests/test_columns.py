@@ -136,6 +136,29 @@ def test_a_number_by_chance_belongs_to_a_document_and_a_seed(run: Run) -> None:
     assert all(0 <= number < 1 for number in first)
 
 
+def test_rows_of_one_index_have_numbers_of_their_own(run: Run) -> None:
+    path = run.folder / "scores.parquet"
+    table = pq.read_table(path)
+    positions = table["position"].to_pylist()
+
+    def numbers(index: list[int], ids: list[str | None] | None = None) -> dict[int, float]:
+        columns = table.set_column(table.column_names.index("index"), "index", pa.array(index))
+        pq.write_table(columns if ids is None else columns.append_column("id", pa.array(ids)), path)
+        found = read_columns(run, ["random"])
+        return dict(zip(found["position"].to_pylist(), found["random"].to_pylist(), strict=True))
+
+    # Two shards of four rows: 0 1 2 3 0 1 2 3, without the row that has no score.
+    shards = [position % 4 for position in positions]
+    alone, together = numbers(positions), numbers(shards)
+    assert len(set(together.values())) == 7
+    # The first row of an index has the number that it has where no other row has that index.
+    assert [together[k] for k in (0, 1, 2)] == [alone[k] for k in (0, 1, 2)]
+    # Rows with an id have one number, however many have it: a copy is the same document.
+    copies = numbers([0] * 7, ["a" if position in (0, 1) else None for position in positions])
+    assert copies[0] == copies[1]
+    assert len(set(copies.values())) == 6
+
+
 def test_an_added_signal_is_joined_by_position(run: Run) -> None:
     add_signal(run, "context-gain", {"gain": {0: 0.5, 7: 0.25, 3: 9.0}, "key_tokens": {0: 1.0}})
     add_signal(

@@ -258,8 +258,8 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
     for command, message in [
         (
             ("score", run, *SMALL, "--output", tmp_path / "run2"),
-            f"{run} is a run of ladm score, not rows; choose its best documents with: ladm select {run} --tokens N "
-            "-o subset",
+            f"{run} is a run of ladm score, not rows; give the rows that it scored ({short_rows}), or use the run "
+            f"itself: ladm rescore {run} makes another score of it, ladm select {run} chooses its best documents",
         ),
         (
             ("select", short_rows, "--rows", short_rows, "--tokens", "1", "--output", tmp_path / "s"),

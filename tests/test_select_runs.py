@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
+from conftest import SMALL, read_lines, topical_rows
 from test_select_options import selected, write_profile
 
 from ladm.runs.columns import read_columns
@@ -57,6 +57,20 @@ def test_several_runs_are_ranked_together(ladm: Command, two: list[tuple[str, Pa
     for name in ("again", "third"):
         assert load_from_disk(str(tmp_path / name))["train"]["id"] == best
     assert ladm("report", run2, "--subset", tmp_path / "subset", "--domain-key", "none").exit_code == 0
+
+
+def test_rows_of_two_runs_without_ids_have_numbers_of_their_own(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    runs = []
+    for name, lengths in (("a", [512, 400, 450, 480]), ("b", [700, 490, 512, 300])):
+        rows = save_rows(topical_rows(golden, lengths), f"rows-{name}")
+        runs.append(tmp_path / name)
+        assert ladm("score", rows, *SMALL, "--output", runs[-1]).exit_code == 0
+    command = ("select", *runs, "--documents", "8", "--by", "random", "--format", "jsonl", "-o", tmp_path / "subset")
+    assert ladm(*command).exit_code == 0
+    (lines,) = (tmp_path / "subset" / "data").glob("*.jsonl")
+    assert len({row["random"] for row in read_lines(lines)}) == 8
 
 
 def test_a_page_of_one_of_several_runs_counts_what_was_taken_of_it(

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
 from ladm.errors import StorageError, UsageError
 from ladm.method.reduction import reduce_cds
 from ladm.runs.added_signals import added_columns, require_rows_of_run, stored_columns
 from ladm.runs.folder import Run
 from ladm.runs.layout import PARQUET_FILE
+from ladm.runs.random_numbers import LABELS, RandomNumbers
 from ladm.runs.results import column_types, columns_of, count_scored, lists_as_matrix, require_finished, score_batches
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.settings.fields import nearest
@@ -81,15 +81,20 @@ def fill_columns(
     *,
     seed: int = 0,
     layers: tuple[int, ...] | None = None,
+    first_row: int = 0,
 ) -> None:
-    """`read_columns` into arrays of the caller, who decides whether they are in memory or on disk."""
+    """`read_columns` into arrays of the caller, who decides whether they are in memory or on disk.
+
+    `first_row`: the number of the run's first row among those of all runs, where several are ranked together.
+    """
     require_known(run, arrays)
     # Both parts of `longattn` are read in the same pass as the other columns, whether or not they are wanted too.
     direct = [name for name in arrays if name != "longattn"]
     relative = {name: np.empty(len(positions_N)) for name in LONGATTN if "longattn" in arrays}
     start = 0
     names = [*direct, *(name for name in relative if name not in direct)]
-    for positions_B, columns in _batches(run, names, seed=seed, layers=layers or run.identity.layers):
+    derivations = _derivations(run, seed=seed, layers=layers or run.identity.layers, first_row=first_row)
+    for positions_B, columns in _batches(run, names, derivations):
         part = slice(start, start + len(positions_B))
         positions_N[part] = positions_B
         for name, values_B in columns.items():
@@ -148,12 +153,11 @@ def standardised(values_N: Floats) -> Floats:
 
 
 def _batches(
-    run: Run, names: Sequence[str], *, seed: int, layers: tuple[int, ...]
+    run: Run, names: Sequence[str], derivations: Mapping[str, _Derived]
 ) -> Iterator[tuple[Ints, dict[str, Floats]]]:
     """Positions and columns, a batch at a time in the order of `scores.parquet`."""
     # What is stored wins over a column of the same name that is added or derived.
     stored, added = stored_columns(run.folder), added_columns(run)
-    derivations = _derivations(run, seed=seed, layers=layers)
     joined = {name: _by_position(added[name], name, run.num_rows) for name in names if name in added}
     derived = {name: derivations[name] for name in names if name not in stored and name not in joined}
     wanted = {"position", *(name for name in names if name in stored)}
@@ -177,13 +181,14 @@ def _by_position(folder: Path, name: str, num_rows: int) -> Floats:
     return values_T
 
 
-def _derivations(run: Run, *, seed: int, layers: tuple[int, ...]) -> dict[str, _Derived]:
+def _derivations(run: Run, *, seed: int, layers: tuple[int, ...], first_row: int = 0) -> dict[str, _Derived]:
     """Every derived column that the run's own columns allow, by name, over some of its layers."""
     present = set(columns_of(run.folder))
     made = {"length": _Derived(sources=("num_tokens",), compute=lambda batch: _floats(batch["num_tokens"]))}
-    labels = tuple(name for name in ("id", "index", "chunked_index") if name in present)
+    labels = tuple(name for name in LABELS if name in present)
     if labels:
-        made["random"] = _Derived(sources=labels, compute=lambda batch: random_numbers(batch, labels, seed=seed))
+        numbers = RandomNumbers(run, labels, seed=seed, first_row=first_row)
+        made["random"] = _Derived(sources=numbers.columns, compute=numbers.compute)
     # Runs of a signal alone have no layers and no method.
     if "cds_per_layer" not in present:
         return made
@@ -229,14 +234,6 @@ def _copy_share(run: Run, layers: tuple[int, ...], *, has_sinks: bool) -> _Deriv
         return reduce_cds(lists_as_matrix(batch[COPY_SHARE_COLUMN], run.folder)[:, used], "mean")
 
     return _Derived(sources=(COPY_SHARE_COLUMN,), compute=compute)
-
-
-def random_numbers(batch: pa.RecordBatch, labels: Sequence[str], *, seed: int) -> Floats:
-    """A number from 0 to 1 for each row, made of `seed` and of what names the row in the columns `labels`."""
-    columns = [batch[name].to_pylist() for name in labels]
-    # A hash rather than a generator: a document has its number whatever else is in the data, and in whatever order.
-    hashes = [xxhash.xxh3_64_intdigest(repr((seed, *names)).encode()) for names in zip(*columns, strict=True)]
-    return np.array([number / 2**64 for number in hashes])
 
 
 def _floats(column: pa.Array) -> Floats:

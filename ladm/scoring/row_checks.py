@@ -13,6 +13,7 @@ from ladm.corpus.tokenization import TokenizerError, load_tokenizer
 from ladm.errors import LadmError, UsageError
 from ladm.method.grid import Method, default_span_tokens
 from ladm.modeling.facts import ModelFacts
+from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.scoring.plan import Hardware, Plan, make_plan
 from ladm.scoring.plan_report import prolong_cost
@@ -76,8 +77,8 @@ def require_rows(name: str, *, model: str, command: str = "ladm score") -> None:
         raise UsageError(f"{name} is a model, not rows; {_rows_remedy(name, model, command)}")
     if (path / IDENTITY_FILE).is_file() and not _is_data_set(path):
         raise UsageError(
-            f"{name} is a run of ladm score, not rows; choose its best documents with: ladm select {name} --tokens N "
-            "-o subset"
+            f"{name} is a run of ladm score, not rows; give the rows that it scored{_name_of_rows(path)}, or use the "
+            f"run itself: ladm rescore {name} makes another score of it, ladm select {name} chooses its best documents"
         )
     documents = path if path.is_file() and path.name.endswith(_DOCUMENTS) else None
     if path.is_dir() and not _is_data_set(path):
@@ -87,6 +88,14 @@ def require_rows(name: str, *, model: str, command: str = "ladm score") -> None:
             f"{documents} holds documents, not rows of token ids; make rows of them first: ladm prepare {name} "
             "--tokenizer MODEL -o rows"
         )
+
+
+def _name_of_rows(folder: Path) -> str:
+    try:
+        return f" ({Run.read(folder).identity.rows_name})"
+    # A file of that name may be another program's.
+    except (LadmError, KeyError):
+        return ""
 
 
 def _is_model(folder: Path) -> bool:

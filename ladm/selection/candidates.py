@@ -138,7 +138,8 @@ def _read(
     }
     rows_N: Ints = array_on_disk(work / "rows", "i8", count)
     for source, part in zip(sources, parts, strict=True):
-        fill_columns(source.run, {name: column[part] for name, column in columns.items()}, rows_N[part], seed=seed)
+        parts_of_columns = {name: column[part] for name, column in columns.items()}
+        fill_columns(source.run, parts_of_columns, rows_N[part], seed=seed, first_row=source.first)
         rows_N[part] += source.first
     if relative:
         columns["longattn"] = longattn(*(columns[name] for name in LONGATTN))
@@ -150,7 +151,8 @@ def _read_sampling(sources: Sequence[Source], count: int, *, seed: int, work: Pa
     uniform_N: Floats = array_on_disk(work / "uniform", "f8", count)
     positions_N: Ints = array_on_disk(work / "sampled", "i8", count)
     for source, part in zip(sources, _parts(sources), strict=True):
-        fill_columns(source.run, {"random": uniform_N[part]}, positions_N[part], seed=-1 - seed)
+        found = {"random": uniform_N[part]}
+        fill_columns(source.run, found, positions_N[part], seed=-1 - seed, first_row=source.first)
     return uniform_N
 
 
