@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ladm.selection.budget import documents_of_top, round_quotas
 from ladm.selection.ranks import average_ranks, spearman
 
 Floats = npt.NDArray[np.float64]
@@ -42,14 +43,25 @@ def ranks_inside_domains(values_N: Floats, codes_N: Codes) -> Floats:
     return shares_N
 
 
-def best_inside_domains(values_N: Floats, codes_N: Codes, *, share: float) -> npt.NDArray[np.bool_]:
-    """The documents that a selection of this share of every domain takes, ties in the order of the documents: (N,)."""
+def best_inside_domains(
+    values_N: Floats, codes_N: Codes, *, names: Sequence[str], percent: float
+) -> npt.NDArray[np.bool_]:
+    """The documents that `ladm select --top` takes by these values, ties in the order of the documents: (N,).
+
+    `names` are those of the domains. A document without a value is not in the pool that the share is of.
+    """
     taken_N = np.zeros(len(values_N), dtype=np.bool_)
+    known = {}
     for part in _parts(codes_N):
-        known = part[~np.isnan(values_N[part])]
-        # The share is of all documents of the domain: one without a value takes up room that nobody else gets.
-        count = min(round(share * len(part)), len(known))
-        taken_N[known[np.argsort(-values_N[known], kind="stable")[:count]]] = True
+        places = part[~np.isnan(values_N[part])]
+        if len(places):
+            known[names[codes_N[places[0]]]] = places
+    if not known:
+        return taken_N
+    counts = {name: len(places) for name, places in known.items()}
+    quotas = round_quotas(documents_of_top(percent, sum(counts.values())), counts)
+    for name, places in known.items():
+        taken_N[places[np.argsort(-values_N[places], kind="stable")[: quotas[name]]]] = True
     return taken_N
 
 

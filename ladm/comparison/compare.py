@@ -64,7 +64,7 @@ def compare(settings: CompareSettings) -> Comparison:
         raise LadmError(f"{runs[1].folder} scored other rows than {runs[0].folder}; only runs of the same rows compare")
     columns = _read(runs, settings)
     taken = {
-        name: best_inside_domains(values_N, columns.codes_N, share=settings.top / 100)
+        name: best_inside_domains(values_N, columns.codes_N, names=columns.domain_names, percent=settings.top)
         for name, values_N in columns.values.items()
     }
     constant = {name for name, values_N in columns.values.items() if is_constant(values_N)}

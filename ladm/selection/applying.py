@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 from ladm.errors import LadmError
 from ladm.runs.columns import stored_limit
 from ladm.selection.budget import (
     Domains,
     Shares,
+    documents_of_top,
     select_documents,
     select_exact,
     select_percent,
@@ -39,18 +39,12 @@ def apply_budget(domains: Domains, shares: Shares, settings: SelectSettings, *, 
         if not _has_taken(domains):
             raise LadmError(f"no document has at least --min-score {settings.min_score:g} of {settings.by}")
         return AppliedBudget()
-    if settings.tokens is None:
-        return _apply_documents(domains, shares, settings)
-    return _apply_tokens(domains, shares, settings)
-
-
-def _apply_documents(domains: Domains, shares: Shares, settings: SelectSettings) -> AppliedBudget:
+    if settings.tokens is not None:
+        return _apply_tokens(domains, shares, settings)
     budget = settings.documents
-    if budget is None:
-        # Rounded down, but never to nothing: the best 1 % of 50 documents is one document.
-        pool = sum(map(len, domains.values()))
-        budget = max(1, int(Fraction(str(settings.top)) / 100 * pool))
-    select_documents(domains, budget_documents=budget, shares=shares, allow_small_pool=settings.allow_small_pool)
+    if settings.top is not None:
+        budget = documents_of_top(settings.top, sum(map(len, domains.values())))
+    select_documents(domains, budget_documents=budget or 0, shares=shares, allow_small_pool=settings.allow_small_pool)
     return AppliedBudget(documents=budget)
 
 

@@ -132,6 +132,12 @@ def round_quotas(total: int, shares: Shares) -> dict[str, int]:
     return quotas
 
 
+def documents_of_top(percent: float, documents: int) -> int:
+    """The number of documents in the best `percent` of `documents`, rounded down, but never to nothing."""
+    # Through the text, because 0.3 as a float is a little less than 3/10. Of 50 documents the best 1 % is one.
+    return max(1, int(Fraction(str(percent)) / 100 * documents))
+
+
 def _take_quota(domain: DomainSelection, quota: int) -> None:
     """Step 1 of `select_exact`."""
     tokens, count = 0, len(domain)
