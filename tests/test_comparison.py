@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ from ladm.errors import LadmError
 from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
 from ladm.runs.quartiles import largest_domains, quartiles, quartiles_text, summarise_columns
+from ladm.selection.applying import apply_budget
+from ladm.selection.budget import DomainSelection
 from ladm.selection.ranks import spearman
+from ladm.settings.selection import SelectSettings
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
@@ -61,12 +65,35 @@ def test_agreement_by_hand() -> None:
     assert spearman(a, np.array([1.0, NAN, 3.0, NAN, NAN, 2.0])) == pytest.approx(0.5)
     assert np.isnan(spearman(a, np.ones(6)))
     assert ranks_inside_domains(a, codes).tolist() == [0, 0.5, 1, 0, 0.5, 1]
-    best_a, best_b = (best_inside_domains(values, codes, share=0.67) for values in (a, b))
+    names = ["first", "second"]
+    best_a, best_b = (best_inside_domains(values, codes, names=names, percent=67) for values in (a, b))
     assert best_a.tolist() == [False, True, True, False, True, True]
     assert overlap(best_a, best_b) == 0.5
     assert [is_constant(np.array(each)) for each in ([2.0, NAN, 2.0], [NAN], [2.0, 3.0])] == [True, True, False]
     with_nan = np.array([NAN, 2.0, NAN, NAN, NAN, NAN])
-    assert best_inside_domains(with_nan, codes, share=1.0).tolist() == [False, True, False, False, False, False]
+    only = best_inside_domains(with_nan, codes, names=names, percent=100)
+    assert only.tolist() == [False, True, False, False, False, False]
+    assert not best_inside_domains(np.full(6, NAN), codes, names=names, percent=100).any()
+
+
+@pytest.mark.parametrize("percent", [1, 10, 20, 33.3, 50, 70, 100])
+def test_the_overlap_is_of_what_a_selection_takes(percent: float) -> None:
+    draw = np.random.default_rng(0)
+    codes = draw.integers(0, 5, 60).astype(np.int32)
+    values = draw.normal(size=60)
+    values[draw.integers(0, 60, 7)] = NAN
+    names = ["e", "b", "a", "d", "c"]
+    domains = {}
+    for code in np.unique(codes):
+        places = np.flatnonzero((codes == code) & ~np.isnan(values))
+        places = places[np.argsort(-values[places], kind="stable")]
+        tokens = np.full(len(places), 100)
+        domains[names[code]] = DomainSelection(positions=places, num_tokens=tokens, scores=values[places])
+    settings = SelectSettings(runs=("run",), output="subset", top=percent)
+    shares = {name: len(domain) for name, domain in domains.items()}
+    apply_budget(domains, shares, settings, are_float32=False)
+    taken = np.sort(np.concatenate([domain.taken_positions for domain in domains.values()]))
+    assert np.flatnonzero(best_inside_domains(values, codes, names=names, percent=percent)).tolist() == taken.tolist()
 
 
 def test_kinds_by_hand() -> None:
@@ -247,6 +274,27 @@ def test_compare_columns_of_a_run(ladm: Command, scored: tuple[str, Path], tmp_p
     assert (result.exit_code, result.stderr, page.read_text()) == (2, f"ladm: {message}\n", "mine")
 
 
+def test_of_many_columns_only_pairs_with_the_first_are_printed(ladm: Command, scored: tuple[str, Path]) -> None:
+    _, run = scored
+
+    def pairs(*flags: str) -> tuple[list[tuple[str, str]], str]:
+        lines = ladm("compare", run, "--show", "0", *flags).stdout.splitlines()
+        at = next(k for k, line in enumerate(lines) if line.startswith("a ") and " b " in line)
+        names = [tuple(line.split()[:2]) for line in lines[at + 1 :] if not line.startswith("not shown")]
+        return names, lines[-1]
+
+    names = [column["name"] for column in json.loads(ladm("compare", run, "--json").stdout)["columns"]]
+    every = list(combinations(names, 2))
+    shown, last = pairs()
+    assert shown == [("score", name) for name in names[1:]]
+    left = len(every) - len(shown)
+    assert last == f"not shown: {left} pairs without score; give --all-pairs, or some --columns"
+    assert pairs("--all-pairs")[0] == every
+    assert pairs("--columns", ",".join(names))[0] == every
+    assert len(json.loads(ladm("compare", run, "--json").stdout)["pairs"]) == len(every)
+    assert pairs("--columns", "score,gain,length")[0] == list(combinations(["score", "gain", "length"], 2))
+
+
 def test_compare_all_columns_and_kinds(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     _, run = scored
     result = ladm("compare", run, "--kinds", "kind", "--cluster", "package", "--json", "-o", tmp_path / "c.html")
@@ -292,6 +340,7 @@ def test_compare_two_runs(ladm: Command, scored: tuple[str, Path], save_rows: An
         ("b c", "3 runs given; at most 2 can be compared"),
         ("--cluster p", "--cluster has no effect without --kinds"),
         ("--intact p", "--intact has no effect without --kinds"),
+        ("--columns a,b --all-pairs", "--all-pairs has no effect with --columns, whose pairs are all printed"),
         ("--columns a,b --seed 1", "--seed has no effect without --kinds or the column random"),
         ("b --seed 1", "--seed has no effect without --kinds or the column random"),
         ("--columns a,,b",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_DOMAINS, MOST_COLUMNS = 20, 4
 """Of the table of quartiles by domain, whose lines would otherwise be wider than a terminal."""
+MOST_PAIRS = 20
+"""Pairs of columns that nobody has chosen; of more, only those with the first column fit a screen."""
 
 
 @settings_command(
@@ -79,7 +81,8 @@ def compare(settings: CompareSettings) -> None:
     if found.note is not None:
         note(f"note      {found.note}")
     page = None if settings.output is None else str(write_page(found, Path(settings.output)))
-    lines = chain(_compare_lines(found), [] if page is None else [f"page: {page}"])
+    is_short = settings.columns is None and not settings.all_pairs
+    lines = chain(_compare_lines(found, is_short=is_short), [] if page is None else [f"page: {page}"])
     print_result(lines, lambda: _without_nan(asdict(found)) | {"page": page})
 
 
@@ -92,30 +95,40 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _compare_lines(found: Comparison) -> Iterator[str]:
-    """The tables of a comparison."""
+def _compare_lines(found: Comparison, *, is_short: bool) -> Iterator[str]:
+    """The tables of a comparison; `is_short`: of many pairs only those with the first column."""
     width = max(len(plain(column.name)) for column in found.columns)
     yield f"{'column':<{width}} {'documents':>10} {'25 %':>11} {'median':>11} {'75 %':>11}"
     for column in found.columns:
         numbers = " ".join(f"{value:>11.5g}" for value in column.quartiles)
         yield f"{plain(column.name):<{width}} {column.documents:>10,} {numbers}"
     yield from _domain_lines(found)
-    if found.pairs:
-        yield ""
-        head = f"{'a':<{width}} {'b':<{width}}"
-        overlap = f"overlap of the best {found.top_percent:g} %"
-        yield f"{head} {'inside domains':>15} {'overall':>8} {overlap:>{len(overlap)}}"
-    for pair in found.pairs:
-        names = f"{plain(pair.a):<{width}} {plain(pair.b):<{width}}"
-        overlap_text = f"{pair.overlap:.0%}" if not math.isnan(pair.overlap) else "-"
-        yield f"{names} {_rho(pair.inside_domains):>15} {_rho(pair.spearman):>8} {overlap_text:>{len(overlap)}}"
-    if found.correlated < found.documents:
-        yield f"correlations on {found.correlated:,} of {found.documents:,} documents, evenly spaced"
+    yield from _pair_lines(found, width, is_short=is_short)
     yield from _kind_lines(found, width)
     compared = [plain(column.name) for column in found.columns[:2]]
     both = zip(compared, compared[::-1], (found.higher_by_a, found.higher_by_b), strict=False)
     for higher, lower, documents in both:
         yield from _different_lines(higher, lower, compared, documents)
+
+
+def _pair_lines(found: Comparison, width: int, *, is_short: bool) -> Iterator[str]:
+    """The agreement of pairs of columns; all of them unless `is_short` and there are many."""
+    pairs, first = found.pairs, found.columns[0].name
+    if is_short and len(pairs) > MOST_PAIRS:
+        pairs = [pair for pair in pairs if pair.a == first]
+    if pairs:
+        yield ""
+        head = f"{'a':<{width}} {'b':<{width}}"
+        overlap = f"overlap of the best {found.top_percent:g} %"
+        yield f"{head} {'inside domains':>15} {'overall':>8} {overlap:>{len(overlap)}}"
+    for pair in pairs:
+        names = f"{plain(pair.a):<{width}} {plain(pair.b):<{width}}"
+        overlap_text = f"{pair.overlap:.0%}" if not math.isnan(pair.overlap) else "-"
+        yield f"{names} {_rho(pair.inside_domains):>15} {_rho(pair.spearman):>8} {overlap_text:>{len(overlap)}}"
+    if left := len(found.pairs) - len(pairs):
+        yield f"not shown: {count_of(left, 'pair')} without {plain(first)}; give --all-pairs, or some --columns"
+    if found.correlated < found.documents:
+        yield f"correlations on {found.correlated:,} of {found.documents:,} documents, evenly spaced"
 
 
 def _domain_lines(found: Comparison) -> Iterator[str]:

@@ -53,7 +53,7 @@ class CompareSettings(Settings):
     )
     top: float = setting(
         20.0,
-        "Share of every domain that a selection would take, for the overlap.",
+        "Share of the documents that a selection would take, for the overlap.",
         metavar="P%",
         parse=parse_percent,
         above=0,
@@ -61,6 +61,9 @@ class CompareSettings(Settings):
     )
     show: int = setting(
         3, "Documents to show that the first two columns rank most differently, each way.", metavar="N", at_least=0
+    )
+    all_pairs: bool = setting(
+        False, "Print every pair of columns; without --columns, of many only those with the first are printed."
     )
     domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")
     rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
@@ -83,6 +86,8 @@ class CompareSettings(Settings):
             raise UsageError(f"{len(self.runs)} runs given; at most {MOST_RUNS} can be compared")
         if self.columns is not None and len(self.expressions) > MOST_COLUMNS:
             raise UsageError(f"--columns has {len(self.expressions)} columns; at most {MOST_COLUMNS} can be compared")
+        if self.all_pairs and self.columns is not None:
+            raise UsageError("--all-pairs has no effect with --columns, whose pairs are all printed")
         if self.cluster is not None and self.kinds is None:
             raise UsageError("--cluster has no effect without --kinds")
         if self.intact != INTACT and self.kinds is None:
