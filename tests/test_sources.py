@@ -238,6 +238,10 @@ class TestHub:
             calls.append(("load", name, config, revision, streaming))
             if streaming and name.endswith("archive"):
                 raise NotImplementedError("no way\nto stream this\x1b")
+            if name.endswith("nowhere"):
+                raise datasets.exceptions.DatasetNotFoundError("Dataset 'nowhere' doesn't exist on the Hub")
+            if name.endswith("offline"):
+                raise ConnectionError("Couldn't reach 'offline' on the Hub")
             return real_load("json", data_files=files(name), streaming=streaming, cache_dir=str(tmp_path / "cache"))
 
         monkeypatch.setattr("datasets.load_dataset_builder", builder)
@@ -282,6 +286,20 @@ class TestHub:
         assert "\x1b" not in result.stderr
         assert ("load", "org/archive", None, None, False) in calls
         assert [row["document"] for row in rows_of(tmp_path / "rows")] == [0, 1, 2, 3]
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [("nowhere", "Dataset 'nowhere' doesn't exist on the Hub"), ("offline", "Couldn't reach 'offline' on the Hub")],
+    )
+    def test_what_is_not_there_is_an_error_without_a_warning(
+        self, prepare: Prepare, calls: Any, name: str, reason: str
+    ) -> None:
+        _warn_once.cache_clear()
+        result = prepare(name)
+        assert ("load", name, None, None, True) in calls
+        assert (result.exit_code, result.stderr) == (
+            1, f"ladm: no such data set: {name} is not a folder, nor given by the Hub: {reason}\n"
+        )  # fmt: skip
 
 
 def test_a_split_of_a_saved_data_set(prepare: Prepare, tmp_path: Path) -> None:

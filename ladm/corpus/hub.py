@@ -38,7 +38,8 @@ def parquet_files_of(name: str, *, config: str | None, split: str | None) -> lis
 def open_stream(name: str, *, config: str | None, split: str | None) -> Any | None:
     """The rows of a data set on the Hub as an iterable data set of Arrow tables.
 
-    None, with a warning on standard error, where it cannot be streamed. Raises LadmError for no such split.
+    None where it cannot be streamed, with a warning on standard error if it is there. Raises LadmError for no such
+    split.
     """
     import datasets
 
@@ -48,7 +49,9 @@ def open_stream(name: str, *, config: str | None, split: str | None) -> Any | No
     except Exception as error:
         raise_if_out_of_memory(error, action=f"read {name}")
         # No network, one in the cache alone, an archive that is read from its end: opening the whole of it may work.
-        _warn_once(f"warning   {name} cannot be read as a stream, so all of it is fetched: {one_line(error)}")
+        # Where there is no such data set, or no network, nothing is fetched, and opening it raises the error.
+        if not isinstance(error, (FileNotFoundError, ConnectionError)):
+            _warn_once(f"warning   {name} cannot be read as a stream, so all of it is fetched: {one_line(error)}")
         return None
     wanted = split or TRAIN
     if wanted not in streams:
