@@ -16,7 +16,8 @@ from transformers import AutoModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import SHAPES, document, random_model
-from machine import errors_in_a_line, facts, measure, synchronised, write_result
+from error_lines import errors_in_a_line
+from machine import facts, measure, synchronised, write_result
 
 
 def main() -> None:

@@ -39,7 +39,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import SHAPES, Contenders, document, grid_of, random_model
-from machine import errors_in_a_line, facts, grown_by, measure, synchronised
+from error_lines import errors_in_a_line
+from machine import facts, grown_by, measure, synchronised
 
 from ladm.method.attention_choice import attention_kernel
 from ladm.method.focus import value_weights

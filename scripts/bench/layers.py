@@ -18,8 +18,11 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from error_lines import errors_in_a_line
 
+from ladm.corpus.row import Row
 from ladm.corpus.rows import open_rows
+from ladm.errors import LadmError
 from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import measure_focus
@@ -40,8 +43,9 @@ def contrast(
     """(kind, domain, document, ids) of the wanted rows, document by document; real lists at the end."""
     rows = open_rows(rows_name)
     every = rows.read(0, len(rows))
-    lists = [row for row in every if row.meta["kind"] == "list"]
-    intact = [row for row in every if row.meta["kind"] == "document"]
+    lists, intact = ([row for row in every if kind_of(row) == kind] for kind in ("list", "document"))
+    if not intact:
+        raise LadmError(f"{rows_name}: no row has the kind `document` in its meta; documents.py makes such rows")
     chosen = [intact[k] for k in sorted(np.random.default_rng(seed).permutation(len(intact))[:documents])]
     made = contrast_set(
         [np.asarray(row.raw_ids) for row in chosen], np.zeros(len(chosen), int), span_tokens=16, seed=seed
@@ -56,6 +60,10 @@ def contrast(
             for k, row in enumerate(lists)
         ]
     return named
+
+
+def kind_of(row: Row) -> object:
+    return row.meta.get("kind") if isinstance(row.meta, dict) else None
 
 
 def domain_of(row: ContrastRow, chosen: list) -> str:
@@ -102,6 +110,8 @@ def main(
     facts = model_facts(model)
     wanted = facts.choose_layers(parse_layers(layers))
     todo = contrast(rows, documents=documents, first=from_document, kinds=kinds.split(","), seed=seed)
+    if not todo:
+        raise LadmError(f"{rows}: none of its rows is of the kinds {kinds} from document {from_document} on")
     T = len(todo[0][-1])
     grids = {str(l): span_grid(T, l=l, ablation="none", **PAPER) for l in dict.fromkeys((T // 256, 128))}
     done = len(output.read_text().splitlines()) if output.exists() else 0
@@ -118,4 +128,5 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import platform
@@ -10,23 +9,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-
-
-@contextlib.contextmanager
-def errors_in_a_line() -> Iterator[None]:
-    """End the program with the message of an error that ladm raises about what it was given."""
-    from ladm.errors import LadmError
-
-    try:
-        yield
-    except LadmError as error:
-        sys.exit(str(error))
 
 
 def facts(device: str) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from machine import errors_in_a_line, facts, write_result
+from error_lines import errors_in_a_line
+from machine import facts, write_result
 from store import make_rows
 
 WORDS = 40

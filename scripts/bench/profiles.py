@@ -18,8 +18,10 @@ from typing import Any
 
 import click
 import numpy as np
+from error_lines import errors_in_a_line
 
 from ladm.calibration.estimates import Estimate, Wins, auc, estimate, wins
+from ladm.errors import LadmError
 from ladm.method.reduction import reduce_cds
 from ladm.settings.profiles import read_profile
 
@@ -27,17 +29,25 @@ SEED = 7
 
 
 class Measurement:
-    """The lines of one file of `layers.py`."""
+    """The lines of one file of `layers.py`. Raises LadmError for another file, and for a form that it lacks."""
 
     def __init__(self, path: Path, form: str) -> None:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = [json.loads(line) for line in content.splitlines()]
+        try:
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            self._read([json.loads(line) for line in content.splitlines()])
+        except (OSError, ValueError, LookupError, TypeError):
+            raise LadmError(f"{path} is not what layers.py writes") from None
+        forms = [name for name in self._cds[0] if name != "heads" and not name.endswith(" no-std")]
+        if form not in forms:
+            raise LadmError(f"{path} has no --form {form}; it has {', '.join(forms)}")
+        self.form = form
+
+    def _read(self, lines: list[dict[str, Any]]) -> None:
         self.layers = tuple(lines[0]["layers"])
         self.kinds = np.array([line["kind"] for line in lines])
         self.domains = np.array([line["domain"] for line in lines])
         self.documents = np.array([line["document"] for line in lines])
         self._cds = [line["cds"] for line in lines]
-        self.form = form
 
     def by_layer(self, *, sigma: bool) -> np.ndarray:
         name = self.form if sigma else f"{self.form} no-std"
@@ -145,4 +155,5 @@ def main(measured: Path, form: str, profiles: tuple[str, ...], late: int | None,
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

@@ -125,7 +125,11 @@ def run_child(name: str, options: argparse.Namespace, work: Path) -> list[tuple[
         flags["workers"] = options.workers
     words = [str(word) for key, value in flags.items() for word in (f"--{key.replace('_', '-')}", value)]
     began = time.time()
-    done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        from ladm.errors import LadmError
+
+        raise LadmError(f"the process {name} ended with {done.returncode}; its error is above")
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("rows ")]
     return [(float(when) - began, int(rows)) for _, rows, when in lines]
 
@@ -147,9 +151,11 @@ def main() -> None:
     if options.child:
         CHILDREN[options.child](options)
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        work = Path(temporary)
-        found = measure(options, work)
+    # Not at the top: a child has nothing loaded at its start.
+    from error_lines import errors_in_a_line
+
+    with errors_in_a_line(), tempfile.TemporaryDirectory() as temporary:
+        found = measure(options, Path(temporary))
     ratio = found["seconds_a_document"]["program"] / found["seconds_a_document"]["loop"]
     first = found["seconds_to_the_first_row"]
     print(
@@ -170,13 +176,17 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     from machine import facts
 
     from ladm.modeling.devices import resolve_dtype
+    from ladm.modeling.facts import model_facts
 
     disable_progress_bars()
     about = facts(options.device)
     dtype = resolve_dtype(options.dtype, options.device)
     options.dtype = str(dtype).removeprefix("torch.")
     random = options.model is None
-    if random:
+    if not random:
+        # For its errors: other loaders know a folder that is no model by tracebacks of their own.
+        model_facts(options.model)
+    else:
         options.model = random_model(options.shape, str(work / "model"), dtype, options.tokens, device=options.device)
     ids = (
         document(options.model, options.tokens * options.documents, random=random)

@@ -18,8 +18,10 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from error_lines import errors_in_a_line
 
 from ladm import __version__
+from ladm.errors import LadmError
 from ladm.runs.folder import Run, unit_rows_for
 from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.layout import ERRORS_FILE
@@ -76,8 +78,8 @@ def block(start: int, cds_BL: np.ndarray, schema: pa.Schema) -> pa.Table:
 
 
 @click.command(help=__doc__.splitlines()[0])
-@click.option("--rows", default=1_000_000)
-@click.option("--layers", default=30)
+@click.option("--rows", default=1_000_000, type=click.IntRange(min=1))
+@click.option("--layers", default=30, type=click.IntRange(min=1))
 @click.option("--output", type=click.Path(path_type=Path))
 def main(rows: int, layers: int, output: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +89,9 @@ def main(rows: int, layers: int, output: Path | None) -> None:
         for how in ("median", "geometric", "mean"):
             began = time.perf_counter()
             command = [sys.executable, "-m", "ladm", "rescore", run, "--reduce", how, "--output", f"{folder}/{how}"]
-            subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+            done = subprocess.run(list(map(str, command)), check=False, stdout=subprocess.DEVNULL)
+            if done.returncode:
+                raise LadmError(f"ladm rescore ended with {done.returncode}; its error is above")
             seconds[how] = round(time.perf_counter() - began, 2)
             print(f"{how:10} {seconds[how]:6.1f} s, {seconds[how] / rows * 1e6:5.1f} microseconds a row")
         same = (run / "sorted_by_score.jsonl").read_bytes() == (
@@ -108,4 +112,5 @@ def main(rows: int, layers: int, output: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

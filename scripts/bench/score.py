@@ -27,7 +27,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import SHAPES, Contender, Contenders, document, flops, grid_of, random_model
-from machine import errors_in_a_line, facts, grown_by, made_resident, matrix_rate, measure, write_result
+from error_lines import errors_in_a_line
+from machine import facts, grown_by, made_resident, matrix_rate, measure, write_result
 
 from ladm.method.attention_choice import attention_kernel
 from ladm.modeling.devices import resolve_backend, resolve_dtype

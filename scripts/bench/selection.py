@@ -22,6 +22,7 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from error_lines import errors_in_a_line
 
 from ladm import __version__
 from ladm.corpus.rows import open_rows
@@ -61,8 +62,8 @@ def make(root: Path, rows: int) -> None:
 
 
 @click.command(help=__doc__.splitlines()[0])
-@click.option("--rows", default=10_000_000)
-@click.option("--limit-mib", default=2048)
+@click.option("--rows", default=10_000_000, type=click.IntRange(min=1))
+@click.option("--limit-mib", default=2048, type=click.IntRange(min=1))
 @click.option("--flags", default="", help="More flags of ladm select.")
 @click.option("--output", type=click.Path(path_type=Path))
 def main(rows: int, limit_mib: int, flags: str, output: Path | None) -> None:
@@ -96,4 +97,5 @@ def main(rows: int, limit_mib: int, flags: str, output: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

@@ -28,7 +28,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import SHAPES, document, grid_of
-from machine import errors_in_a_line, facts, grown_by, synchronised, write_result
+from error_lines import errors_in_a_line
+from machine import facts, grown_by, synchronised, write_result
 from transformers import LlamaForCausalLM
 
 from ladm.method.attention_choice import attention_kernel

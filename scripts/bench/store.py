@@ -24,9 +24,11 @@ from typing import Any
 
 import click
 import numpy as np
+from error_lines import errors_in_a_line
 
 from ladm import __version__
 from ladm.corpus.rows import Row, open_rows
+from ladm.errors import LadmError
 from ladm.method.grid import Method
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run, unit_rows_for
@@ -138,11 +140,11 @@ def make_rows(root: Path, rows: int) -> None:
 
 
 @click.command(help=__doc__.splitlines()[0])
-@click.option("--rows", default=1_000_000)
-@click.option("--layers", default=30)
+@click.option("--rows", default=1_000_000, type=click.IntRange(min=1))
+@click.option("--layers", default=30, type=click.IntRange(min=1))
 @click.option("--burn-ms", default=0.0)
-@click.option("--workers", default=1)
-@click.option("--repeats", default=3, help="With --burn-ms.")
+@click.option("--workers", default=1, type=click.IntRange(min=1))
+@click.option("--repeats", default=3, type=click.IntRange(min=1), help="With --burn-ms.")
 @click.option("--output", type=click.Path(path_type=Path))
 @click.option("--child", hidden=True)
 def main(
@@ -163,7 +165,9 @@ def main(
             # A process of its own, so that its peak memory is its own.
             arguments = {"rows": count, "layers": layers, "burn-ms": burn_ms, "workers": workers, "child": root}
             command = [sys.executable, __file__, *(f"--{name}={value}" for name, value in arguments.items())]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+            if done.returncode:
+                raise LadmError(f"the process with {count:,} rows ended with {done.returncode}; its error is above")
             found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
             return found
 
@@ -194,4 +198,5 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_a_line():
+        main()

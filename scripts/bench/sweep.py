@@ -18,7 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import score
-from machine import errors_in_a_line, facts
+from error_lines import errors_in_a_line
+from machine import facts
 
 LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072)
 STRIDES = ((4, 4), (2, 4), (4, 2), (2, 2))

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import errors_in_a_line, facts, synchronised, write_result
+from error_lines import errors_in_a_line
+from machine import facts, synchronised, write_result
 
 from ladm.calibration.contrast import INTACT
 from ladm.method.grid import Method
