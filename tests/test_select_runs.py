@@ -70,7 +70,7 @@ def test_rows_of_two_runs_without_ids_have_numbers_of_their_own(
     command = ("select", *runs, "--documents", "8", "--by", "random", "--format", "jsonl", "-o", tmp_path / "subset")
     assert ladm(*command).exit_code == 0
     (lines,) = (tmp_path / "subset" / "data").glob("*.jsonl")
-    assert len({row["random"] for row in read_lines(lines)}) == 8
+    assert len({row["score"] for row in read_lines(lines)}) == 8
 
 
 def test_a_page_of_one_of_several_runs_counts_what_was_taken_of_it(
