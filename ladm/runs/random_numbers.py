@@ -25,8 +25,8 @@ class RandomNumbers:
     """The numbers of the rows of a run. `labels` are those of LABELS that it has.
 
     A row with an id has the same number in any data and any order. Rows without one may have one index, as where
-    shards were put together, so the n-th of them counts as another row; and rows of several runs that are ranked
-    together are told apart by `first_row`, the number of the run's first row among those of all.
+    shards were put together, so the n-th of them counts as another row. Rows of several runs that are ranked
+    together differ by `first_row`, the number of the run's first row among those of all.
     """
 
     def __init__(self, run: Run, labels: Sequence[str], *, seed: int, first_row: int = 0) -> None:
