@@ -28,10 +28,11 @@ def test_layers_names_rows_and_models_that_are_none(save_rows: Any, golden: Any,
     assert found.startswith(f"no such data set: {tmp_path} is not a data set saved by save_to_disk")
     found = refusal("layers.py", rows, "--model", tmp_path, *flags)
     assert found == f"{tmp_path}: no config.json there; a model folder holds config.json and *.safetensors"
-    documents = [row | {"meta": {"kind": "document", "pile_set_name": "a"}} for row in topical_rows(golden, [512, 512])]
+    meta = {"kind": "document", "pile_set_name": "a"}
+    documents = [row | {"meta": meta} for row in topical_rows(golden, [512 + k for k in range(40)])]
     rows = save_rows(documents, "documents")
-    found = refusal("layers.py", rows, "--model", GOLDEN, *flags, "--kinds", "intact", "--from-document", "9")
-    assert found == f"{rows}: none of its rows is of the kinds intact from document 9 on"
+    found = refusal("layers.py", rows, "--model", GOLDEN, *flags, "--kinds", "intact", "--from-document", "99")
+    assert found == f"{rows}: none of its rows is of the kinds intact from document 99 on"
 
 
 @pytest.mark.parametrize("content", ["", "{}\n", "no JSON\n", "[]\n", '{"layers": 3}\n'])
