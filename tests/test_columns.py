@@ -149,10 +149,7 @@ def test_rows_of_one_index_have_numbers_of_their_own(run: Run) -> None:
 
     # Two shards of four rows: 0 1 2 3 0 1 2 3, without the row that has no score.
     shards = [position % 4 for position in positions]
-    alone, together = numbers(positions), numbers(shards)
-    assert len(set(together.values())) == 7
-    # The first row of an index has the number that it has where no other row has that index.
-    assert [together[k] for k in (0, 1, 2)] == [alone[k] for k in (0, 1, 2)]
+    assert len(set(numbers(shards).values())) == 7
     # Rows with an id have one number, however many have it: a copy is the same document.
     copies = numbers([0] * 7, ["a" if position in (0, 1) else None for position in positions])
     assert copies[0] == copies[1]

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from ladm.errors import StorageError, UsageError
 from ladm.method.reduction import reduce_cds
 from ladm.runs.added_signals import added_columns, require_rows_of_run, stored_columns
 from ladm.runs.folder import Run
 from ladm.runs.layout import PARQUET_FILE
-from ladm.runs.random_numbers import LABELS, RandomNumbers
 from ladm.runs.results import column_types, columns_of, count_scored, lists_as_matrix, require_finished, score_batches
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.settings.fields import nearest
@@ -185,10 +186,10 @@ def _derivations(run: Run, *, seed: int, layers: tuple[int, ...], first_row: int
     """Every derived column that the run's own columns allow, by name, over some of its layers."""
     present = set(columns_of(run.folder))
     made = {"length": _Derived(sources=("num_tokens",), compute=lambda batch: _floats(batch["num_tokens"]))}
-    labels = tuple(name for name in LABELS if name in present)
+    labels = tuple(name for name in ("id", "index", "chunked_index") if name in present)
     if labels:
-        numbers = RandomNumbers(run, labels, seed=seed, first_row=first_row)
-        made["random"] = _Derived(sources=numbers.columns, compute=numbers.compute)
+        compute = partial(random_numbers, labels=labels, seed=seed, first_row=first_row)
+        made["random"] = _Derived(sources=("position", *labels), compute=compute)
     # Runs of a signal alone have no layers and no method.
     if "cds_per_layer" not in present:
         return made
@@ -234,6 +235,20 @@ def _copy_share(run: Run, layers: tuple[int, ...], *, has_sinks: bool) -> _Deriv
         return reduce_cds(lists_as_matrix(batch[COPY_SHARE_COLUMN], run.folder)[:, used], "mean")
 
     return _Derived(sources=(COPY_SHARE_COLUMN,), compute=compute)
+
+
+def random_numbers(batch: pa.RecordBatch, labels: Sequence[str], *, seed: int, first_row: int = 0) -> Floats:
+    """A number from 0 to 1 for each row, made of `seed` and of what names the row in the columns `labels`.
+
+    `first_row` is as in `fill_columns`.
+    """
+    columns = [batch[name].to_pylist() for name in labels]
+    ids = batch["id"].to_pylist() if "id" in labels else [None] * len(batch)
+    names = zip(batch["position"].to_pylist(), ids, *columns, strict=True)
+    # Without an id several rows may have one index, as where shards were put together; their places differ.
+    keys = [(seed, *own, *(() if row_id is not None else (first_row + position,))) for position, row_id, *own in names]
+    # A hash rather than a generator: a document has its number whatever else is in the data, and in whatever order.
+    return np.array([xxhash.xxh3_64_intdigest(repr(key).encode()) / 2**64 for key in keys])
 
 
 def _floats(column: pa.Array) -> Floats:
