@@ -147,6 +147,39 @@ def test_an_unwindowed_layer_of_a_windowed_model_can_be_scored(tmp_path: Path) -
     assert pfs[-1, 1].item() == pytest.approx(rows[:, grid.tokens(1)].sum().item(), rel=1e-4)
 
 
+def test_windowed_layers_ask_for_no_grouped_keys_with_their_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CUDA only the kernel that writes all T x T logits of every head takes both."""
+    calls: list[tuple[Any, ...]] = []
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def recorded(q: Any, k: Any, v: Any, **options: Any) -> Any:
+        calls.append((q.shape[1], k.shape[1], v.shape[1], options.get("enable_gqa", False)))
+        return plain(q, k, v, **options)
+
+    observer = load(save(REFUSED["gemma3"][0](), tmp_path / "gemma3"), (2,))
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+    observer.observe(TOKENS, lambda _: None)
+    heads, keys = GROUPED["num_attention_heads"], GROUPED["num_key_value_heads"]
+    assert heads > keys
+    assert calls == 2 * [(heads, heads, heads, False)]
+
+
+@pytest.mark.skipif(not hasattr(tf, "Gemma4TextConfig"), reason="needs a transformers that has Gemma 4")
+def test_the_head_size_is_the_largest_of_any_layer(tmp_path: Path) -> None:
+    """Attention kernels are chosen and tried by it; Gemma 4 has larger heads in the layers that can be scored."""
+    config = tf.Gemma4TextConfig(
+        **GROUPED | {"num_hidden_layers": 6}, head_dim=8, global_head_dim=16, hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=GROUPED["vocab_size"], num_kv_shared_layers=0, sliding_window=16,
+    )  # fmt: skip
+    folder = save(config, tmp_path / "gemma4")
+    assert model_facts(folder).head_size == 16
+    views: list[LayerView] = []
+    load(folder, (5,)).observe(TOKENS, views.append)
+    assert [view.q_BHTD.shape[-1] for view in views] == [16]
+
+
 class Disguise:
     """A model type that the table of refusals does not name, so that the behavioural checks must speak."""
 

@@ -91,8 +91,11 @@ def attention(
     if attention_mask is not None:
         if wanted and context.refuses_masks:
             raise LadmError(f"layer {layer} does not see every earlier token; leave it out with --layers")
+        # Not `enable_gqa`: with it and a mask CUDA has only the kernel that writes all B x H x T x T logits.
+        repeats = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(repeats, dim=1) for x in (key, value))
         out = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
+            query, key, value, attn_mask=attention_mask, scale=scaling
         )
         return out.transpose(1, 2), None
     lse = None

@@ -137,6 +137,14 @@ def _window(config: Any) -> int | None:
 
 
 def _head_size(config: Any) -> int | None:
+    """The largest of any layer, for attention kernels have a limit: Gemma 4 has larger heads where it has no window."""
+    layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config]
+    # Earlier versions of transformers have a name of its own for the larger ones.
+    sizes = [getattr(config, "global_head_dim", None), *map(_head_size_of_layer, layers)]
+    return max((size for size in sizes if isinstance(size, int)), default=None)
+
+
+def _head_size_of_layer(config: Any) -> int | None:
     size = getattr(config, "head_dim", None)
     if size is None and getattr(config, "num_attention_heads", None):
         size = config.hidden_size // config.num_attention_heads
