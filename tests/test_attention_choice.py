@@ -205,7 +205,8 @@ def test_nothing_is_fetched_for_auto(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     """With the package `kernels`, and in the cache nothing, a kernel for another torch, one that fits, a broken one."""
     opened: list[str] = []
 
-    def get_local_kernel(folder: Path, _name: str) -> Any:
+    def get_local_kernel(folder: Path, package_name: str) -> Any:
+        assert package_name == "flash_attn3"
         opened.append(folder.name)
         if folder.name == "1":
             raise FileNotFoundError("no variant for this system")

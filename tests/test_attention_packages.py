@@ -60,6 +60,14 @@ class FakeKernels(types.ModuleType):
         return out.transpose(1, 2), self.change(lse)
 
 
+class FakeNewerKernels(FakeKernels):
+    """From version 0.14 on, which finds the name of the module by itself."""
+
+    def get_local_kernel(self, repo_path: Path, *, backend: str | None = None) -> Any:  # type: ignore[override]
+        assert backend is None
+        return super().get_local_kernel(repo_path, "flash_attn3")
+
+
 def forget_loaded() -> None:
     attention_packages.fa3_kernel.cache_clear()
     attention_packages._load_stored_fa3.cache_clear()
@@ -71,8 +79,8 @@ def install_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     forget_loaded()
     monkeypatch.setenv("KERNELS_CACHE", str(tmp_path / "cache"))
 
-    def install(**how: Any) -> FakeKernels:
-        package = FakeKernels(**how)
+    def install(kind: type[FakeKernels] = FakeKernels, **how: Any) -> FakeKernels:
+        package = kind(**how)
         monkeypatch.setitem(sys.modules, "kernels", package)
         return package
 
@@ -112,9 +120,10 @@ def test_a_log_sum_exp_of_fa3_that_is_padded_is_cut(install_kernels: Any) -> Non
     equals_plain_attention("fa3")
 
 
-def test_a_stored_fa3_is_used_without_the_hub(install_kernels: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [FakeKernels, FakeNewerKernels])
+def test_a_stored_fa3_is_used_without_the_hub(kind: type[FakeKernels], install_kernels: Any, tmp_path: Path) -> None:
     """The newest copy, whichever kind of repository it was stored as; one for another torch is fetched again."""
-    package = install_kernels()
+    package = install_kernels(kind)
     store(tmp_path / "cache", "a" * 40, "for-this-torch", kind="models")
     newest = store(tmp_path / "cache", "b" * 40, "for-this-torch", when=2)
     equals_plain_attention("fa3")

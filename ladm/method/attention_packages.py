@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,8 +106,10 @@ def _load_stored_fa3() -> Any | None:
         return None
     from kernels import get_local_kernel
 
+    # From version 0.14 on the package finds out by itself what the kernel's module is called.
+    named = "package_name" in inspect.signature(get_local_kernel).parameters
     try:
-        return get_local_kernel(folder, "flash_attn3")
+        return get_local_kernel(folder, *(("flash_attn3",) if named else ()))
     except FileNotFoundError:
         return None
 
