@@ -56,6 +56,32 @@ def test_calls_of_the_cuda_kernels_have_the_shapes_that_torch_says(kernel: str, 
     assert D % 8 or out.transpose(1, 2).is_contiguous()
 
 
+def test_a_kernel_runs_while_the_device_of_its_tensors_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlashAttention 4 launches on the current device: with `--device cuda:1` that was another GPU."""
+    events: list[Any] = []
+
+    class Recorder:
+        def __init__(self, x: Tensor) -> None:
+            events.append(x)
+
+        def __enter__(self) -> None:
+            events.append("enter")
+
+        def __exit__(self, *_: object) -> None:
+            events.append("exit")
+
+    def kernel(q: Tensor, _k: Tensor, _v: Tensor, _scaling: float) -> tuple[Tensor, Tensor]:
+        events.append("launch")
+        return q, q
+
+    monkeypatch.setattr(torch.cuda, "device_of", Recorder)
+    monkeypatch.setitem(attention._KERNELS, "fa4", kernel)
+    q, k, v = draw(1, 2, 1, 8, 8)
+    causal_attention(q, k, v, scaling=1.0, kernel="fa4")
+    assert events[0] is q
+    assert events[1:] == ["enter", "launch", "exit"]
+
+
 def test_flash_attn_is_used_as_its_interface_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in of the package's signature, which takes and gives heads behind tokens."""
 

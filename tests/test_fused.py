@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from conftest import GOLDEN
 from test_observer import GROUPED, OBSERVED, TOKENS
 
 from ladm.errors import LadmError, UsageError
-from ladm.modeling import fused_triton
+from ladm.modeling import fused, fused_triton
 from ladm.modeling.facts import model_facts
 from ladm.modeling.fused import FUSED_MODEL_TYPES, FusedLayers, resolve_fused
 from ladm.modeling.observer import Observer, load_observer
@@ -144,3 +148,29 @@ def test_what_fused_resolves_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("auto") == "none"
     with pytest.raises(LadmError, match="^--fused triton: triton is not installed$"):
         resolve("triton")
+
+
+def test_the_rotary_embedding_of_liger_is_launched_on_the_device_of_its_tensors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It launches on the current device: with `--device cuda:1` that was another GPU."""
+    events: list[str] = []
+
+    def rope_forward(q: torch.Tensor, k: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        events.append("launch")
+        return q, k
+
+    @contextlib.contextmanager
+    def device_of(_: torch.Tensor) -> Iterator[None]:
+        events.append("enter")
+        yield
+        events.append("exit")
+
+    for module, function in (("rms_norm", "rms_norm_forward"), ("rope", "rope_forward"), ("swiglu", "swiglu_forward")):
+        stand_in = types.ModuleType(module)
+        setattr(stand_in, function, rope_forward)
+        monkeypatch.setitem(sys.modules, f"liger_kernel.ops.{module}", stand_in)
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    x = torch.zeros(1, 1, 2, 4)
+    fused._liger_kernels().rotary(x, x, x, x)
+    assert events == ["enter", "launch", "exit"]

@@ -26,7 +26,9 @@ def causal_attention(
         (B, H, T, D) in the dtype of q, heads behind tokens in memory where the kernel allows, and
         (B, H, T) float32, natural logarithm.
     """
-    return _KERNELS[kernel](q_BHTD, k_BGTD, v_BGTD, scaling)
+    # FlashAttention 4 launches on the current device, which may not be the one that holds the tensors.
+    with torch.cuda.device_of(q_BHTD):  # type: ignore[no-untyped-call]
+        return _KERNELS[kernel](q_BHTD, k_BGTD, v_BGTD, scaling)
 
 
 def _as_groups(kernel: AttentionKernel) -> AttentionKernel:

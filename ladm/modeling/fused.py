@@ -115,7 +115,9 @@ def _liger_kernels() -> _Kernels:
         return normed
 
     def rotary(q_BHTD: Tensor, k_BGTD: Tensor, cos_BTD: Tensor, sin_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        q_BHTD, k_BGTD, *_ = rope_forward(q_BHTD, k_BGTD, cos_BTD, sin_BTD)
+        # Unlike the other two it launches on the current device, which may not be the one that holds the tensors.
+        with torch.cuda.device_of(q_BHTD):  # type: ignore[no-untyped-call]
+            q_BHTD, k_BGTD, *_ = rope_forward(q_BHTD, k_BGTD, cos_BTD, sin_BTD)
         return q_BHTD, k_BGTD
 
     def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
