@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from ladm.method import pfs_triton
 
 HEAD = """
 import subprocess, tempfile
@@ -27,9 +30,9 @@ shapes = {"D": 64, "BLOCK_D": 64, "BLOCK_M": 128, "BLOCK_K": 128, "WIDEN": False
 for kernel, more in (
     (pfs_kernels.denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
     (pfs_kernels.denominators_kernel, {"HAS_LSE": False, "PAPER": True}),
-    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "WEIGHTED": False, "COPIED": False}),
-    (pfs_kernels.focus_kernel, {"ONE_TILE": False, "WEIGHTED": False, "COPIED": False}),
-    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "WEIGHTED": True, "COPIED": True}),
+    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "STAGES": 3, "WEIGHTED": False, "COPIED": False}),
+    (pfs_kernels.focus_kernel, {"ONE_TILE": False, "STAGES": 3, "WEIGHTED": False, "COPIED": False}),
+    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "STAGES": 3, "WEIGHTED": True, "COPIED": True}),
 ):
     fixed = shapes | more
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
@@ -51,18 +54,24 @@ SHARED = (
     HEAD
     + """
 import sys, torch
-D, name = int(sys.argv[1]), sys.argv[2]
-tile = pfs_triton.largest_tile(D, getattr(torch, name))
-POINTERS |= dict.fromkeys(("q", "k"), {"float32": "*fp32", "bfloat16": "*bf16"}[name])
+D, name, capability, shared_bytes = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+tile = pfs_triton.largest_tile(D, getattr(torch, name), shared_bytes)
+POINTERS |= dict.fromkeys(("q", "k"), {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16"}[name])
 shapes = {"D": D, "BLOCK_D": D, "BLOCK_M": tile, "BLOCK_K": tile, "WIDEN": False}
+# As at a launch: rows of a tile are copied to shared memory ahead of their use only where 16 bytes are copied at once.
+aligned = {*POINTERS, "q_b", "q_h", "q_t", "k_b", "k_g", "k_t", "l"} - {"scale", "smallest_share"}
 for kernel, more in (
     (pfs_kernels.denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
-    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "WEIGHTED": True, "COPIED": True}),
+    (
+        pfs_kernels.focus_kernel,
+        {"ONE_TILE": True, "STAGES": pfs_triton.stages(shared_bytes), "WEIGHTED": True, "COPIED": True},
+    ),
 ):
     fixed = shapes | more
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=fixed)
-    print(triton.compile(source, target=GPUTarget("cuda", 80, 32)).metadata.shared)
+    attributes = {(k,): [["tt.divisibility", 16]] for k, name in enumerate(kernel.arg_names) if name in aligned}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=attributes)
+    print(triton.compile(source, target=GPUTarget("cuda", capability, 32)).metadata.shared)
 """
 )
 
@@ -77,11 +86,40 @@ def test_the_kernels_compile_for_a_gpu_and_use_its_matrix_units() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("D", "dtype"), [(64, "float32"), (128, "float32"), (256, "float32"), (256, "bfloat16")])
+@pytest.mark.parametrize(
+    ("D", "dtype"),
+    [(64, "float32"), (128, "float32"), (256, "float32"), (128, "bfloat16"), (256, "bfloat16"), (512, "bfloat16")],
+)
 def test_the_kernels_fit_small_gpus(D: int, dtype: str) -> None:
-    """Compute capability 8.0 stands for all of 8.x, of which the smallest let a program have 99 KiB."""
+    """Compute capability 8.6, such as of an RTX 3090 or an A10, lets a program have 99 KiB, as do 8.9 and 12.0."""
+    assert all(bytes_ <= 99 << 10 for bytes_ in shared_bytes_of(D, dtype, capability=86, shared_bytes=99 << 10))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("D", "dtype"), [(128, "float32"), (128, "float16")])
+def test_the_kernels_fit_a_t4(D: int, dtype: str) -> None:
+    assert all(bytes_ <= 64 << 10 for bytes_ in shared_bytes_of(D, dtype, capability=75, shared_bytes=64 << 10))
+
+
+def shared_bytes_of(D: int, dtype: str, *, capability: int, shared_bytes: int) -> list[int]:
+    """Shared memory of each kernel, compiled for a device that has so much of it."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-W", "ignore", "-c", SHARED, str(D), dtype]
+    command = [sys.executable, "-W", "ignore", "-c", SHARED, str(D), dtype, str(capability), str(shared_bytes)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert all(int(bytes_) <= 99 * 1024 for bytes_ in done.stdout.split())
+    return [int(text) for text in done.stdout.split()]
+
+
+def test_only_small_gpus_have_smaller_tiles_or_fewer_stages() -> None:
+    """With other tiles the numbers would be added in another order."""
+    tiles = {
+        shared: [
+            pfs_triton.largest_tile(D, dtype, shared << 10)
+            for dtype in (torch.bfloat16, torch.float32)
+            for D in (64, 128, 256)
+        ]
+        for shared in (227, 163, 99, 64)
+    }
+    assert tiles[227] == tiles[163] == tiles[99] == [128, 128, 64, 64, 64, 32]
+    assert tiles[64] == [128, 64, 32, 64, 32, 16]
+    assert [pfs_triton.stages(shared << 10) for shared in (227, 163, 99, 64)] == [3, 3, 2, 2]

@@ -83,6 +83,7 @@ TRITON_CASES = [
     pytest.param("released", 700, 4, 4, 16, 20, {"n": 5, "d_cds": 5, "m": 3}, marks=pytest.mark.slow),
     pytest.param("released", 1500, 1, 1, 64, 130, {"n": 1, "d_afs": 2, "d_cds": 1, "n0": 4}, marks=pytest.mark.slow),
     pytest.param("paper", 301, 4, 2, 40, 7, {"n0": 3}, marks=pytest.mark.slow),
+    pytest.param("released", 420, 1, 1, 512, 40, {"n": 1, "d_afs": 2, "d_cds": 1}, marks=pytest.mark.slow),
     ("paper", 397, 2, 1, 96, 33, {"n0": 2, "n": 1, "d_afs": 2, "d_cds": 3}),
 ]
 

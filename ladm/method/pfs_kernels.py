@@ -107,7 +107,7 @@ def denominators_kernel(  # type: ignore[no-untyped-def]
 def focus_kernel(  # type: ignore[no-untyped-def]
     q, k, denominators, weight, ids, out, out_weighted, out_copied, scored, items,
     q_b, q_h, q_t, k_b, k_g, k_t, H, R, front, l, scale, J, P, d_afs, T, G,
-    ONE_TILE: tl.constexpr, WEIGHTED: tl.constexpr, COPIED: tl.constexpr, WIDEN: tl.constexpr,
+    ONE_TILE: tl.constexpr, STAGES: tl.constexpr, WEIGHTED: tl.constexpr, COPIED: tl.constexpr, WIDEN: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Sum over a tile of query rows and all keys of a span of exp(scaling q . k - denominator), pair after pair.
@@ -134,7 +134,7 @@ def focus_kernel(  # type: ignore[no-untyped-def]
     # Two loops instead of one: with a known single tile the compiler overlaps the loads of one span with the product
     # of the last; a loop inside would prevent that.
     if ONE_TILE:
-        for step in tl.range(count, num_stages=3):
+        for step in tl.range(count, num_stages=STAGES):
             first = front + (span + step * d_afs) * l
             focus_M, weighted_M, copied_M = _focus_of_tile(
                 q_MD, minus, x_M, k_head, k_t, w_head, ids + b * T, first, 0, l, scale,

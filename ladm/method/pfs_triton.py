@@ -23,6 +23,8 @@ from ladm.method.pfs_torch import SMALLEST_PREFIX_SHARE, Focus
 
 LOG2_E = 1.4426950408889634
 PAIRS_OF_A_PROGRAM = 16
+SMALL_SHARED_BYTES, LARGE_SHARED_BYTES = 99 << 10, 227 << 10
+"""Shared memory of a program on a consumer GPU, and on an H100. Three stages with heads of 128 take 102 KiB."""
 
 
 def measure_focus(
@@ -50,7 +52,8 @@ def measure_focus(
             copied_BK=None if ids_BT is None else nothing.new_zeros(B, H),
         )
     where = _where(grid, device)
-    tile = max(16, min(triton.next_power_of_2(grid.l), largest_tile(D, q.dtype)))
+    shared_bytes = _shared_bytes(device)
+    tile = max(16, min(triton.next_power_of_2(grid.l), largest_tile(D, q.dtype, shared_bytes)))
     parts = triton.cdiv(grid.l, tile)
     common = (
         *(q.stride(0), q.stride(1), q.stride(2), k.stride(0), k.stride(1), k.stride(2)),
@@ -81,6 +84,7 @@ def measure_focus(
             *(q, k, denominators, weight, ids, focus, weighted, copied, where.scored, where.items),
             *(*common, len(grid.J), len(where.pairs), grid.d_afs, T, k.shape[1]),
             ONE_TILE=grid.l <= tile,
+            STAGES=stages(shared_bytes),
             WEIGHTED=key_weight_BGT is not None,
             COPIED=ids_BT is not None,
             **shapes,
@@ -100,11 +104,29 @@ def measure_focus(
     )
 
 
-def largest_tile(D: int, dtype: torch.dtype) -> int:
-    """Rows of a tile such that the kernels take less than the 99 KiB of shared memory that small GPUs have."""
-    if dtype != torch.float32:
-        return 128 if D <= 128 else 64
-    return 64 if D <= 128 else 32
+def largest_tile(D: int, dtype: torch.dtype, shared_bytes: int) -> int:
+    """Rows of a tile such that the kernels take no more shared memory than a program may have on the device.
+
+    The same on every device with 99 KiB or more, as all have from compute capability 8.0 on: another tile adds in
+    another order.
+    """
+    most_rows, most_elements = (64, 1 << 13) if dtype == torch.float32 else (128, 1 << 14)
+    if shared_bytes < SMALL_SHARED_BYTES:
+        most_elements //= 2
+    return max(16, min(most_rows, most_elements // int(triton.next_power_of_2(D))))
+
+
+def stages(shared_bytes: int) -> int:
+    """How many tiles of keys are on their way at once. It changes no number."""
+    return 3 if shared_bytes > SMALL_SHARED_BYTES else 2
+
+
+def _shared_bytes(device: torch.device) -> int:
+    """Shared memory that a program may have. The interpreter knows no limit."""
+    if device.type != "cuda":
+        return LARGE_SHARED_BYTES
+    # torch does not know it of AMD's GPUs, which have 64 KiB.
+    return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 64 << 10))
 
 
 class _Where:
