@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from ladm.method.grid import Method
+from ladm.modeling.observer import Observer
 from ladm.signals import longattn, prolong
+from ladm.signals.forward_pass import PassSignals, forward_pass
 
 
 @pytest.mark.parametrize(("H", "G", "T"), [(4, 2, 64), (2, 2, 37), (3, 1, 130)])
@@ -29,6 +34,34 @@ def test_distant_attention_is_that_of_the_whole_matrix(
     far_weights = weights[:, :, apart]
     torch.testing.assert_close(found["longattn_ds"], far_weights.sum(-1).mean(1) / T, rtol=1e-5, atol=0)
     torch.testing.assert_close(found["longattn_v"], far_weights.var(-1, correction=0).mean(1), rtol=1e-4, atol=1e-12)
+
+
+def test_distant_attention_holds_fewer_weights_where_memory_is_short(
+    golden_observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last try of a row that did not fit must need less memory in every signal of its pass."""
+    limit = 4 * 4 * 48
+    monkeypatch.setattr(longattn, "LOW_MEMORY_ELEMENTS", limit)
+    at_once: list[int] = []
+    fill = torch.Tensor.masked_fill_
+
+    def recorded(weights: torch.Tensor, *options: Any) -> torch.Tensor:
+        at_once.append(weights.numel())
+        return fill(weights, *options)
+
+    monkeypatch.setattr(torch.Tensor, "masked_fill_", recorded)
+    ids = torch.arange(64).mul(31).remainder(96).unsqueeze(0)
+    grid = Method(span_tokens=4).grid(64)
+    signals = PassSignals(cds=False, gain=None, longattn=True)
+    observer = copy.copy(golden_observer)
+    observer.layers, observer.also = (), (0,)
+    found = {}
+    for low_memory in (False, True):
+        at_once.clear()
+        found[low_memory] = forward_pass(observer, ids, ids, grid, signals, low_memory=low_memory).longattn
+        assert (max(at_once) <= limit) == low_memory
+    for name, value in found[False].items():
+        torch.testing.assert_close(found[True][name], value, rtol=1e-6, atol=0)
 
 
 def plain_score(alone: list[float], given: dict[tuple[int, int], float]) -> float:

@@ -74,7 +74,7 @@ def forward_pass(
         if focus is not None and view.layer in observer.layers:
             focus.visit(view)
         if signals.longattn and view.layer == FIRST_LAYER:
-            longattn.update(_distant_attention(view, kernel=observer.attention))
+            longattn.update(_distant_attention(view, kernel=observer.attention, low_memory=low_memory))
 
     hidden_BTE = observer.observe(on_device_BT, visit, to_end=signals.gain is not None)
     gain = None
@@ -84,9 +84,9 @@ def forward_pass(
     return PassResult(focus=None if focus is None else focus.result(), gain=gain, longattn=longattn)
 
 
-def _distant_attention(view: LayerView, *, kernel: str) -> Columns:
+def _distant_attention(view: LayerView, *, kernel: str, low_memory: bool) -> Columns:
     q_BHTD, k_BGTD, lse_BHT = view.q_BHTD, view.k_BGTD, view.lse_BHT
     if lse_BHT is None:
         # The pass ends at this layer, whose attention the model therefore leaves out.
         _, lse_BHT = causal_attention(q_BHTD, k_BGTD, view.v_BGTD, scaling=view.scaling, kernel=kernel)
-    return distant_attention(q_BHTD, k_BGTD, lse_BHT, scaling=view.scaling)
+    return distant_attention(q_BHTD, k_BGTD, lse_BHT, scaling=view.scaling, low_memory=low_memory)

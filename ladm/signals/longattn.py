@@ -20,19 +20,24 @@ from ladm.settings.signals import COLUMNS_OF, LONGATTN
 FAR_SHARE = 4
 """Attention is long-range when it looks back at least T / 4 tokens."""
 BLOCK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
-"""Logits at a time, by device."""
+LOW_MEMORY_ELEMENTS = 1 << 22
+"""Logits at a time: usually, by device, and where memory is short. Their sums in float64 take four times as much."""
 COLUMNS = COLUMNS_OF[LONGATTN]
 
 
-def distant_attention(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor, *, scaling: float) -> dict[str, Tensor]:
+def distant_attention(
+    q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor, *, scaling: float, low_memory: bool = False
+) -> dict[str, Tensor]:
     """DS and V of each row, (B,) float64. `lse_BHT` is the float32 log-sum-exp of all causal logits of a query row.
 
     The weights exist a block of query rows at a time; rows that see no token as far back as T / 4 are skipped.
+    `low_memory`: hold few of them at a time.
     """
     B, H, T, D = q_BHTD.shape
     G = k_BGTD.shape[1]
     far = max(1, T // FAR_SHARE)
-    block = max(1, BLOCK_ELEMENTS[q_BHTD.device.type] // (B * H * max(1, T - far)))
+    elements = LOW_MEMORY_ELEMENTS if low_memory else BLOCK_ELEMENTS[q_BHTD.device.type]
+    block = max(1, elements // (B * H * max(1, T - far)))
     total_BH = q_BHTD.new_zeros(B, H, dtype=torch.float64)
     squares_BH = torch.zeros_like(total_BH)
     for start in range(far, T, block):
