@@ -4,7 +4,7 @@
     python scripts/bench/forward.py --model runs/toy/model --device cpu --tokens 1024 --dtype float32
 
 Parts, in order of worth. Each prints and writes one line of JSON as soon as it is done; one that fails does not stop
-the others.
+the others, and makes the exit code 1.
 
     gate       correctness: CDS by layer of fused and unfused layers against the oracle on a float32 model
     columns    what each column of a pass costs beside PFS: value-weighted PFS, copy keys, sink mass
@@ -156,7 +156,9 @@ def gate(bench: Bench) -> dict[str, Any]:
         }
     allowed = 1e-4 if bench.dtype == torch.float32 else max(HALF_BUDGET * errors["none"]["rms"], 1e-4)
     passed = {name: found["rms"] <= allowed for name, found in errors.items()}
-    return {"tokens": tokens, "allowed_rms": allowed, "passed": passed, "errors": errors}
+    result = {"tokens": tokens, "allowed_rms": allowed, "passed": passed, "errors": errors}
+    wrong = [name for name, good in passed.items() if not good]
+    return result | ({"failed": f"layers that are wrong: {', '.join(wrong)}"} if wrong else {})
 
 
 def fused(bench: Bench) -> dict[str, Any]:
@@ -296,6 +298,9 @@ def batches(bench: Bench) -> dict[str, Any]:
     result: dict[str, Any] = {"fused": best}
     for tokens in bench.options.short_tokens:
         sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size * tokens <= bench.options.batch_tokens]
+        if tokens > bench.ids.shape[1] or not sizes:
+            result[f"{tokens} tokens"] = "skipped: longer than --tokens or --batch-tokens"
+            continue
         ids = bench.ids[:, : tokens * (bench.ids.shape[1] // tokens)].reshape(-1, tokens)
         ids = ids.repeat(-(-sizes[-1] // len(ids)), 1)
         for record in bench.options.records:
@@ -368,6 +373,7 @@ def main() -> None:
         bench = Bench(options, folder)
         about = facts(options.device) | {"shape": options.shape, "dtype": str(bench.dtype).removeprefix("torch.")}
         write(options.output, {"part": "about", **about, "seconds_to_load": round(time.perf_counter() - began, 1)})
+        failed = []
         for name in options.parts:
             began = time.perf_counter()
             try:
@@ -377,6 +383,9 @@ def main() -> None:
                 bench.forget()
                 result = {"failed": f"{type(problem).__name__}: {str(problem)[:300]}"}
             write(options.output, {"part": name, "took_s": round(time.perf_counter() - began, 1), **result})
+            failed += [name] if "failed" in result else []
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def write(output: Path | None, line: dict[str, Any]) -> None:

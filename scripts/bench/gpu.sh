@@ -28,6 +28,9 @@ limited() { # seconds command...: at most this many seconds, and no more than ar
     local most=$1 left=$((total - SECONDS)); shift
     [ "$left" -ge 15 ] || { echo "no time left"; return 1; }
     timeout "$((left < most ? left : most))" "$@"
+    local code=$?
+    [ "$code" -ne 124 ] || echo "stopped after its $((left < most ? left : most)) s"
+    return "$code"
 }
 lacks() { # module...: print those that are not installed; false where there are none
     "$python" -c 'import importlib.util as i, sys
