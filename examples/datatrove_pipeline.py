@@ -33,7 +33,7 @@ def has_score(document: object) -> bool:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "folder", "output"):
         parser.add_argument(name)
     parser.add_argument("length", type=int, nargs="?", default=32_768)

@@ -30,7 +30,7 @@ def main(model: str, files: str, output: str, length: int, actors: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "files", "output"):
         parser.add_argument(name)
     parser.add_argument("length", type=int, nargs="?", default=32_768)

@@ -12,12 +12,11 @@ import sys
 from pathlib import Path
 
 import ladm
+from ladm.corpus.tokenization import plain_tokenizer
 
 
 def main(model: str, files: list[str]) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = plain_tokenizer(model)
     texts = [Path(file).read_text(encoding="utf-8") for file in files]
     # Scores of different lengths are hard to compare: cut all documents to one, here that of the shortest.
     ids = [tokenizer(text)["input_ids"] for text in texts]
@@ -30,7 +29,7 @@ def main(model: str, files: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("files", nargs="+", metavar="FILE")
     given = parser.parse_args()
