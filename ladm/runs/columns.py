@@ -244,9 +244,12 @@ def random_numbers(batch: pa.RecordBatch, labels: Sequence[str], *, seed: int, f
     """
     columns = [batch[name].to_pylist() for name in labels]
     ids = batch["id"].to_pylist() if "id" in labels else [None] * len(batch)
-    names = zip(batch["position"].to_pylist(), ids, *columns, strict=True)
+    places = [first_row + position for position in batch["position"].to_pylist()]
     # Without an id several rows may have one index, as where shards were put together; their places differ.
-    keys = [(seed, *own, *(() if row_id is not None else (first_row + position,))) for position, row_id, *own in names]
+    keys = [
+        (seed, *names) if row_id is not None else (seed, *names, place)
+        for row_id, place, *names in zip(ids, places, *columns, strict=True)
+    ]
     # A hash rather than a generator: a document has its number whatever else is in the data, and in whatever order.
     return np.array([xxhash.xxh3_64_intdigest(repr(key).encode()) / 2**64 for key in keys])
 

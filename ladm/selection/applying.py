@@ -41,10 +41,12 @@ def apply_budget(domains: Domains, shares: Shares, settings: SelectSettings, *, 
         return AppliedBudget()
     if settings.tokens is not None:
         return _apply_tokens(domains, shares, settings)
-    budget = settings.documents
-    if settings.top is not None:
+    if settings.documents is not None:
+        budget = settings.documents
+    else:
+        assert settings.top is not None, "one budget is always given"
         budget = documents_of_top(settings.top, sum(map(len, domains.values())))
-    select_documents(domains, budget_documents=budget or 0, shares=shares, allow_small_pool=settings.allow_small_pool)
+    select_documents(domains, budget_documents=budget, shares=shares, allow_small_pool=settings.allow_small_pool)
     return AppliedBudget(documents=budget)
 
 

@@ -20,8 +20,9 @@ from ladm.settings.signals import COLUMNS_OF, LONGATTN
 FAR_SHARE = 4
 """Attention is long-range when it looks back at least T / 4 tokens."""
 BLOCK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
+"""Logits at a time, by device."""
 LOW_MEMORY_ELEMENTS = 1 << 22
-"""Logits at a time: usually, by device, and where memory is short. Their sums in float64 take four times as much."""
+"""Logits at a time where memory is short."""
 COLUMNS = COLUMNS_OF[LONGATTN]
 
 
