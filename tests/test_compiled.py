@@ -17,9 +17,10 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from ladm.method import pfs_kernels, pfs_triton
+from ladm.method import columns_triton, pfs_kernels, pfs_triton
 
-POINTERS = {"q": "*bf16", "k": "*bf16", "scored": "*i64", "items": "*i64", "ids": "*i64"}
+POINTERS = {"q": "*bf16", "k": "*bf16", "v": "*bf16", "scored": "*i64", "items": "*i64", "ids": "*i32"}
+POINTERS |= {"norms": "*fp32", "bits": "*i32", "rows": "*i64", "mass": "*fp32"}
 POINTERS |= {"scale": "fp32", "smallest_share": "fp32"}
 POINTERS |= dict.fromkeys(("lse", "out", "denominators", "weight", "out_weighted", "out_copied"), "*fp32")
 """
@@ -27,14 +28,18 @@ COMPILE = (
     HEAD
     + """
 shapes = {"D": 64, "BLOCK_D": 64, "BLOCK_M": 128, "BLOCK_K": 128, "WIDEN": False}
+shapes |= {"BLOCK_T": 64, "BLOCK": 4096, "FAR": 64, "COUNT": 8, "HEADS": 8}
 for kernel, more in (
     (pfs_kernels.denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
     (pfs_kernels.denominators_kernel, {"HAS_LSE": False, "PAPER": True}),
-    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "STAGES": 3, "WEIGHTED": False, "COPIED": False}),
-    (pfs_kernels.focus_kernel, {"ONE_TILE": False, "STAGES": 3, "WEIGHTED": False, "COPIED": False}),
-    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "STAGES": 3, "WEIGHTED": True, "COPIED": True}),
+    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "FULL": True, "STAGES": 3, "WEIGHTED": False, "COPIED": False}),
+    (pfs_kernels.focus_kernel, {"ONE_TILE": False, "FULL": False, "STAGES": 3, "WEIGHTED": False, "COPIED": False}),
+    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "FULL": True, "STAGES": 3, "WEIGHTED": True, "COPIED": True}),
+    (columns_triton._far_key_mass_kernel, {}),
+    (columns_triton._norms_kernel, {}),
+    (columns_triton._divide_by_median_kernel, {}),
 ):
-    fixed = shapes | more
+    fixed = {name: value for name, value in (shapes | more).items() if name in kernel.arg_names}
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
     source = ASTSource(fn=kernel, signature=signature, constexprs=fixed)
     ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
@@ -46,7 +51,7 @@ for kernel, more in (
             command = [str(assembler), "-v", "-arch=sm_90a", file.name, "-o", "/dev/null"]
             done = subprocess.run(command, capture_output=True, text=True)
             said += done.stderr if done.returncode == 0 else ""
-    print("wgmma" in ptx, " 0 bytes spill stores, 0 bytes spill loads" in said)
+    print(kernel.fn.__name__, "wgmma" in ptx, " 0 bytes spill stores, 0 bytes spill loads" in said)
 """
 )
 
@@ -58,16 +63,18 @@ D, name, capability, shared_bytes = int(sys.argv[1]), sys.argv[2], int(sys.argv[
 tile = pfs_triton.largest_tile(D, getattr(torch, name), shared_bytes)
 POINTERS |= dict.fromkeys(("q", "k"), {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16"}[name])
 shapes = {"D": D, "BLOCK_D": D, "BLOCK_M": tile, "BLOCK_K": tile, "WIDEN": False}
+shapes |= {"FAR": 64, "COUNT": 8, "HEADS": max(2, min(8, tile // 8))}
 # As at a launch: rows of a tile are copied to shared memory ahead of their use only where 16 bytes are copied at once.
 aligned = {*POINTERS, "q_b", "q_h", "q_t", "k_b", "k_g", "k_t", "l"} - {"scale", "smallest_share"}
 for kernel, more in (
     (pfs_kernels.denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
     (
         pfs_kernels.focus_kernel,
-        {"ONE_TILE": True, "STAGES": pfs_triton.stages(shared_bytes), "WEIGHTED": True, "COPIED": True},
+        {"ONE_TILE": True, "FULL": True, "STAGES": pfs_triton.stages(shared_bytes), "WEIGHTED": True, "COPIED": True},
     ),
+    (columns_triton._far_key_mass_kernel, {}),
 ):
-    fixed = shapes | more
+    fixed = {name: value for name, value in (shapes | more).items() if name in kernel.arg_names}
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
     attributes = {(k,): [["tt.divisibility", 16]] for k, name in enumerate(kernel.arg_names) if name in aligned}
     source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=attributes)
@@ -82,7 +89,10 @@ def test_the_kernels_compile_for_a_gpu_and_use_its_matrix_units() -> None:
     command = [sys.executable, "-W", "ignore", "-c", COMPILE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "True"] * 5
+    products = [f"{kernel} True True" for kernel in ["denominators_kernel"] * 2 + ["focus_kernel"] * 3]
+    assert done.stdout.splitlines() == [
+        *products, "_far_key_mass_kernel True True", "_norms_kernel False True", "_divide_by_median_kernel False True",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

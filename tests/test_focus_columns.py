@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ladm.method import pfs_torch
+from ladm.method import columns, pfs_torch
 from ladm.method.attention import causal_attention
 from ladm.method.focus import copy_keys, copy_share, pairwise_focus, value_weights, wanted_JN
 from ladm.method.grid import Grid, span_grid
@@ -122,6 +122,34 @@ def test_copy_keys_of_a_short_row() -> None:
 def test_a_value_weight_of_1_is_that_of_the_median_value() -> None:
     v = torch.tensor([[[3.0, 4.0], [0.0, 10.0], [1.0, 0.0]]])
     torch.testing.assert_close(value_weights(v), torch.tensor([[1.0, 2.0, 0.2]]))
+
+
+@pytest.mark.parametrize("T", [1, 2, 200, 5001])
+def test_value_weights_of_the_kernel_equal_the_oracle(T: int) -> None:
+    _, _, v, _ = make(T, 2, 3, 24)
+    # Norms that are 0, equal or far apart; of one head so many are 0 that the median is.
+    v[0, 0, ::3] = 0.0
+    v[0, 1, T // 2 :] = v[0, 1, -1:]
+    v[1, 0] *= torch.logspace(-15, 15, T).unsqueeze(1)
+    v[1, 2, : T // 2 + 1] = 0.0
+    # Neither contiguous nor with the heads before the tokens.
+    there = v.transpose(1, 2).contiguous().transpose(1, 2).to(DEVICE)
+    found = columns.value_weights(there, backend="triton").cpu()
+    torch.testing.assert_close(found, value_weights(v), rtol=1e-6, atol=0)
+    assert (found[1, 2] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("T", "H", "G", "D"), [(5, 2, 1, 16), (201, 14, 2, 24), (300, 9, 1, 16), (301, 2, 2, 80)])
+def test_the_far_keys_of_the_kernel_equal_the_oracle(T: int, H: int, G: int, D: int, dtype: torch.dtype) -> None:
+    """With more heads to a key head than a program takes, and with numbers of them that are no powers of two."""
+    q, k, v, _ = (x.to(dtype) if x.is_floating_point() else x for x in make(T, H, G, D))
+    _, lse = causal_attention(q.float(), k.float(), v.float(), scaling=0.4, kernel="aten-flash-cpu")
+    there = [x.transpose(1, 2).contiguous().transpose(1, 2).to(DEVICE) for x in (q, k)]
+    found = columns.far_key_mass(*there, lse.to(DEVICE), scaling=0.4, skipped_tokens=20, backend="triton").cpu()
+    expected = far_key_mass(q, k, scaling=0.4, skipped_tokens=20)
+    assert bool(expected.any()) == (T > 100)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def far_attention(q: Tensor, k: Tensor, scaling: float, rows: list[int], skipped: int) -> Tensor:

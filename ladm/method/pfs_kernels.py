@@ -107,7 +107,8 @@ def denominators_kernel(  # type: ignore[no-untyped-def]
 def focus_kernel(  # type: ignore[no-untyped-def]
     q, k, denominators, weight, ids, out, out_weighted, out_copied, scored, items,
     q_b, q_h, q_t, k_b, k_g, k_t, H, R, front, l, scale, J, P, d_afs, T, G,
-    ONE_TILE: tl.constexpr, STAGES: tl.constexpr, WEIGHTED: tl.constexpr, COPIED: tl.constexpr, WIDEN: tl.constexpr,
+    ONE_TILE: tl.constexpr, FULL: tl.constexpr, STAGES: tl.constexpr, WEIGHTED: tl.constexpr, COPIED: tl.constexpr,
+    WIDEN: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Sum over a tile of query rows and all keys of a span of exp(scaling q . k - denominator), pair after pair.
@@ -138,7 +139,7 @@ def focus_kernel(  # type: ignore[no-untyped-def]
             first = front + (span + step * d_afs) * l
             focus_M, weighted_M, copied_M = _focus_of_tile(
                 q_MD, minus, x_M, k_head, k_t, w_head, ids + b * T, first, 0, l, scale,
-                WEIGHTED, COPIED, WIDEN, D, BLOCK_D, BLOCK_K,
+                FULL, WEIGHTED, COPIED, WIDEN, D, BLOCK_D, BLOCK_K,
             )  # fmt: skip
             _store(out, out_weighted, out_copied, target + step, focus_M, weighted_M, copied_M, WEIGHTED, COPIED)
     else:
@@ -150,7 +151,7 @@ def focus_kernel(  # type: ignore[no-untyped-def]
             for start in range(0, l, BLOCK_K):
                 more_M, more_weighted_M, more_copied_M = _focus_of_tile(
                     q_MD, minus, x_M, k_head, k_t, w_head, ids + b * T, first, start, l, scale,
-                    WEIGHTED, COPIED, WIDEN, D, BLOCK_D, BLOCK_K,
+                    FULL, WEIGHTED, COPIED, WIDEN, D, BLOCK_D, BLOCK_K,
                 )  # fmt: skip
                 focus_M += more_M
                 weighted_M += more_weighted_M
@@ -173,24 +174,25 @@ def _store(  # type: ignore[no-untyped-def]
 @triton.jit
 def _focus_of_tile(  # type: ignore[no-untyped-def]
     q_MD, minus, x_M, k_head, k_t, w_head, ids, first, start, l, scale,
-    WEIGHTED: tl.constexpr, COPIED: tl.constexpr, WIDEN: tl.constexpr,
+    FULL: tl.constexpr, WEIGHTED: tl.constexpr, COPIED: tl.constexpr, WIDEN: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """By query row, the sums over some keys of the span that begins at token `first`."""
     n = start + tl.arange(0, BLOCK_K)
-    k_KD = _tile(k_head, first + n, k_t, n < l, D, BLOCK_D)
+    inside = (n < l) | FULL
+    k_KD = _tile(k_head, first + n, k_t, inside, D, BLOCK_D)
     logits = _logits(q_MD, k_KD, WIDEN) * scale + minus[:, None]
-    attention = tl.where((n < l)[None, :], tl.exp2(logits), 0.0)
+    attention = tl.where(inside[None, :], tl.exp2(logits), 0.0)
     focus_M = tl.sum(attention, 1)
     weighted_M = focus_M
     copied_M = focus_M
     if WEIGHTED:
-        w_K = tl.load(w_head + first + n, mask=n < l, other=0.0)
+        w_K = tl.load(w_head + first + n, mask=inside, other=0.0)
         weighted_M = tl.sum(attention * w_K[None, :], 1)
     if COPIED:
         # Of a key whose token or whose token before is the query's own; token -1 does not exist.
-        x_K = tl.load(ids + first + n, mask=n < l, other=-1)
-        before_K = tl.load(ids + first + n - 1, mask=(n < l) & (first + n > 0), other=-1)
+        x_K = tl.load(ids + first + n, mask=inside, other=-1)
+        before_K = tl.load(ids + first + n - 1, mask=inside & (first + n > 0), other=-1)
         copies = (x_K[None, :] == x_M[:, None]) | (before_K[None, :] == x_M[:, None])
         copied_M = tl.sum(tl.where(copies, attention, 0.0), 1)
     return focus_M, weighted_M, copied_M

@@ -44,7 +44,8 @@ class CopyKeys:
     """
 
     def __init__(self, ids_BT: Tensor, grid: Grid) -> None:
-        self.ids_BT = ids_BT
+        # Of half the width they take a GPU half the instructions to compare, and no vocabulary needs more.
+        self.ids_BT = ids_BT.to(torch.int32)
         self._grid = grid
         self._places: dict[tuple[int, ...], list[Tensor]] = {}
 

@@ -52,16 +52,20 @@ def measure_focus(
             copied_BK=None if ids_BT is None else nothing.new_zeros(B, H),
         )
     where = _where(grid, device)
-    shared_bytes = _shared_bytes(device)
+    shared_bytes = shared_bytes_of(device)
     tile = max(16, min(triton.next_power_of_2(grid.l), largest_tile(D, q.dtype, shared_bytes)))
     parts = triton.cdiv(grid.l, tile)
     common = (
         *(q.stride(0), q.stride(1), q.stride(2), k.stride(0), k.stride(1), k.stride(2)),
         *(H, H // k.shape[1], grid.start(0), grid.l, scaling * LOG2_E),
     )
-    # The interpreter multiplies bfloat16 as if it were integers; products of widened operands are the same.
-    widen = triton.knobs.runtime.interpret and q.dtype == torch.bfloat16
-    shapes = {"WIDEN": widen, "D": D, "BLOCK_D": max(16, triton.next_power_of_2(D)), "BLOCK_M": tile, "BLOCK_K": tile}
+    shapes = {
+        "WIDEN": widened(q.dtype),
+        "D": D,
+        "BLOCK_D": max(16, triton.next_power_of_2(D)),
+        "BLOCK_M": tile,
+        "BLOCK_K": tile,
+    }
     denominators = torch.empty(B * H, len(grid.J), grid.l, dtype=torch.float32, device=device)
     lse = denominators if lse_BHT is None else lse_BHT.contiguous()
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
@@ -84,6 +88,7 @@ def measure_focus(
             *(q, k, denominators, weight, ids, focus, weighted, copied, where.scored, where.items),
             *(*common, len(grid.J), len(where.pairs), grid.d_afs, T, k.shape[1]),
             ONE_TILE=grid.l <= tile,
+            FULL=grid.l % tile == 0,
             STAGES=stages(shared_bytes),
             WEIGHTED=key_weight_BGT is not None,
             COPIED=ids_BT is not None,
@@ -121,7 +126,12 @@ def stages(shared_bytes: int) -> int:
     return 3 if shared_bytes > SMALL_SHARED_BYTES else 2
 
 
-def _shared_bytes(device: torch.device) -> int:
+def widened(dtype: torch.dtype) -> bool:
+    """Must operands be made float32? The interpreter multiplies bfloat16 as if it were integers."""
+    return bool(triton.knobs.runtime.interpret and dtype == torch.bfloat16)
+
+
+def shared_bytes_of(device: torch.device) -> int:
     """Shared memory that a program may have. The interpreter knows no limit."""
     if device.type != "cuda":
         return LARGE_SHARED_BYTES

@@ -9,6 +9,8 @@ Shape suffixes: B rows, H query heads, G key/value heads, R = H / G, T tokens, D
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,15 @@ STRONGEST_PER_1024 = 6
 """Of every 1,024 keys, the share of this many strongest ones is the sink mass."""
 
 
+# A constant of a length is made once for each device, as those of a grid in `focus.py`.
+@lru_cache(maxsize=256)
+def sampled_queries(T: int, device: torch.device) -> Tensor:
+    """The query rows that are looked at, the last one first: (Q,) int64."""
+    count = min(SAMPLED_QUERIES, T)
+    # From the last token back over half of the document: later rows have more to look back at.
+    return T - 1 - torch.arange(count, device=device) * max(1, T // 2) // count
+
+
 def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, *, scaling: float, skipped_tokens: int) -> Tensor:
     """Attention that sampled query rows pay to each key: (B, H, T) float32, a sum over rows; a layer's is the mean.
 
@@ -28,9 +39,8 @@ def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, *, scaling: float, skipped_toke
     """
     B, H, T, D = q_BHTD.shape
     G = k_BGTD.shape[1]
-    count = min(SAMPLED_QUERIES, T)
-    # From the last token back over half of the document: later rows have more to look back at.
-    rows_Q = T - 1 - torch.arange(count, device=q_BHTD.device) * max(1, T // 2) // count
+    rows_Q = sampled_queries(T, q_BHTD.device)
+    count = len(rows_Q)
     q_BGXD = q_BHTD[:, :, rows_Q].float().reshape(B, G, H // G * count, D) * scaling
     logits_BHQT = (q_BGXD @ k_BGTD.float().mT).view(B, H, count, T)
     back_QT = rows_Q.unsqueeze(1) - torch.arange(T, device=q_BHTD.device)

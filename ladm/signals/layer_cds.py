@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ladm.method.focus import aggregated_focus, contextual_dependency, value_weights, wanted_JN
+from ladm.method.columns import far_key_mass, value_weights
+from ladm.method.focus import aggregated_focus, contextual_dependency, wanted_JN
 from ladm.method.grid import Ablation, FocusKind, Grid
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
 from ladm.method.reduction import kept_column
-from ladm.method.sinks import far_key_mass, sink_mass
+from ladm.method.sinks import sink_mass
 from ladm.modeling.attention_function import LayerView
 from ladm.modeling.observer import Observer
 
@@ -124,8 +125,9 @@ class FocusMeasurement:
         # They depend on the ids alone: found once, used in every layer.
         self._copy_keys = CopyKeys(ids_BT, grid)
         self._layers: dict[str, list[Tensor]] = {
-            "pfs_BLJN": [], "value_BLJN": [], "copied_BL": [], "sink_mass_BL": [],
+            "pfs_BLJN": [], "value_BLJN": [], "copied_BL": [],
         }  # fmt: skip
+        self._far_key_mass: list[Tensor] = []
         self._heads: dict[str, list[Tensor]] = {}
 
     def visit(self, view: LayerView) -> None:
@@ -137,15 +139,19 @@ class FocusMeasurement:
         lse_BHT = None if view.layer == self._last else view.lse_BHT
         focus = measure_focus(
             view.q_BHTD, view.k_BGTD, lse_BHT, scaling=view.scaling, grid=grid, backend=self._backend, by_head=by_head,
-            key_weight_BGT=value_weights(view.v_BGTD), copy_keys=self._copy_keys, low_memory=self._low_memory,
+            key_weight_BGT=value_weights(view.v_BGTD, backend=self._backend), copy_keys=self._copy_keys,
+            low_memory=self._low_memory,
         )  # fmt: skip
         assert focus.weighted_BKJN is not None
         assert focus.copied_BK is not None
         self._layers["pfs_BLJN"].append(focus.pfs_BKJN.mean(dim=1))
         self._layers["value_BLJN"].append(focus.weighted_BKJN.mean(dim=1))
         self._layers["copied_BL"].append(focus.copied_BK.mean(dim=1))
-        mass_BHT = far_key_mass(view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l)
-        self._layers["sink_mass_BL"].append(sink_mass(mass_BHT.mean(dim=1)))
+        mass_BHT = far_key_mass(
+            view.q_BHTD, view.k_BGTD, lse_BHT, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l,
+            backend=self._backend,
+        )  # fmt: skip
+        self._far_key_mass.append(mass_BHT.mean(dim=1))
         if not by_head:
             return
         heads = {
@@ -162,7 +168,11 @@ class FocusMeasurement:
         """What the visited layers have given."""
         heads = {name: torch.cat(parts, dim=1) for name, parts in self._heads.items()}
         by_layer = {name: torch.stack(parts, dim=1) for name, parts in self._layers.items()}
-        return ForwardResult(grid=self._grid, ablation=self._ablation, record=self._record, heads=heads, **by_layer)
+        return ForwardResult(
+            grid=self._grid, ablation=self._ablation, record=self._record, heads=heads,
+            # The strongest keys of all layers at once: a GPU takes hardly longer than for those of one.
+            sink_mass_BL=sink_mass(torch.stack(self._far_key_mass, dim=1)), **by_layer,
+        )  # fmt: skip
 
 
 def _by_kind(plain: Tensor, value: Tensor) -> tuple[tuple[FocusKind, Tensor], ...]:

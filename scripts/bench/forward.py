@@ -43,10 +43,10 @@ from error_lines import errors_in_a_line
 from machine import facts, grown_by, measure, synchronised
 
 from ladm.method.attention_choice import attention_kernel
-from ladm.method.focus import value_weights
+from ladm.method.columns import far_key_mass, value_weights
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
-from ladm.method.sinks import far_key_mass, sink_mass
+from ladm.method.sinks import sink_mass
 from ladm.modeling.devices import resolve_backend, resolve_dtype
 from ladm.modeling.fused import resolve_fused
 from ladm.modeling.observer import load_observer
@@ -178,18 +178,29 @@ def columns(bench: Bench) -> dict[str, Any]:
     together: dict[str, Any] = {"copy_keys": CopyKeys(bench.ids, bench.grid)}
 
     def run(*, weighted: bool, copied: bool, sinks: bool) -> Callable[[], Any]:
+        masses: list[torch.Tensor] = []
+
         def visit(view: Any) -> None:
-            weights = value_weights(view.v_BGTD) if weighted else None
+            weights = value_weights(view.v_BGTD, backend=bench.backend) if weighted else None
             measure_focus(
                 view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, grid=bench.grid, backend=bench.backend,
                 key_weight_BGT=weights, **(together if copied else {}),
             )  # fmt: skip
             if sinks:
                 skipped = bench.grid.start(0) + bench.grid.l
-                mass_BHT = far_key_mass(view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=skipped)
-                sink_mass(mass_BHT.mean(dim=1))
+                mass_BHT = far_key_mass(
+                    view.q_BHTD, view.k_BGTD, view.lse_BHT, scaling=view.scaling, skipped_tokens=skipped,
+                    backend=bench.backend,
+                )  # fmt: skip
+                masses.append(mass_BHT.mean(dim=1))
 
-        return lambda: observer.observe(bench.ids, visit)
+        def measure() -> None:
+            masses.clear()
+            observer.observe(bench.ids, visit)
+            if sinks:
+                sink_mass(torch.stack(masses, dim=1))
+
+        return measure
 
     nothing = {"weighted": False, "copied": False, "sinks": False}
     runs = {
