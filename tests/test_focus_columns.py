@@ -127,7 +127,7 @@ def test_a_value_weight_of_1_is_that_of_the_median_value() -> None:
 @pytest.mark.parametrize("T", [1, 2, 200, 5001])
 def test_value_weights_of_the_kernel_equal_the_oracle(T: int) -> None:
     _, _, v, _ = make(T, 2, 3, 24)
-    # Norms that are 0, equal or far apart; of one head so many are 0 that the median is.
+    # Norms that are 0, equal or far apart; of one head more than half are 0, and so is the median.
     v[0, 0, ::3] = 0.0
     v[0, 1, T // 2 :] = v[0, 1, -1:]
     v[1, 0] *= torch.logspace(-15, 15, T).unsqueeze(1)
