@@ -115,7 +115,7 @@ def test_auto_takes_what_it_took_before_where_neither_fa3_nor_fa4_is_there(machi
 @pytest.mark.parametrize(
     ("capability", "order"),
     [
-        (HOPPER, ["fa3", "cudnn", "fa4", "flash-attn", "flash", "efficient"]),
+        (HOPPER, ["fa4", "fa3", "cudnn", "flash-attn", "flash", "efficient"]),
         (BLACKWELL, ["fa4", "cudnn", "flash-attn", "flash", "efficient"]),
         ((10, 3), ["fa4", "flash-attn", "flash", "efficient"]),
         ((8, 0), ["flash-attn", "flash", "efficient"]),
@@ -256,8 +256,8 @@ def test_what_was_passed_over_is_a_warning_and_what_was_chosen_is_in_the_plan(
     from ladm.scoring.row_checks import plan_for_rows
     from ladm.settings.score import ScoreSettings
 
-    on_a_gpu.has("fa4", "fa3")
-    on_a_gpu.changes["fa3"] = lambda out, lse: (out, lse * float("nan"))
+    on_a_gpu.has("fa4")
+    on_a_gpu.changes["fa4"] = lambda out, lse: (out, lse * float("nan"))
     rows = save_rows([{"input_ids": list(range(256)), "index": 0}])
     settings = ScoreSettings(
         rows=rows, model=str(GOLDEN), output=str(tmp_path / "run"), span_tokens=4, dtype="bfloat16", fused="none",
@@ -266,7 +266,7 @@ def test_what_was_passed_over_is_a_warning_and_what_was_chosen_is_in_the_plan(
     plan, lines = plan_for_rows(settings, open_rows(rows), model_facts(str(GOLDEN)))
     assert plan.hardware.attention == "aten-cudnn-cuda"
     assert [line for line in lines if "attention" in line] == [
-        "warning   attention fa3 does not work here and is passed over: its log-sum-exp is off by nan"
+        "warning   attention fa4 does not work here and is passed over: its log-sum-exp is off by nan"
     ]
 
 

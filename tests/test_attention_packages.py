@@ -22,9 +22,6 @@ from ladm.method.attention import causal_attention
 from ladm.method.attention_choice import attention_kernel
 
 Lse = Callable[[Tensor], Tensor]
-KNOWS_FA4 = pytest.mark.skipif(
-    not hasattr(torch.nn.attention, "activate_flash_attention_impl"), reason="needs a torch that knows FlashAttention 4"
-)
 
 
 class FakeKernels(types.ModuleType):
@@ -144,8 +141,8 @@ def test_an_absent_package_is_refused_with_what_to_install(monkeypatch: pytest.M
     monkeypatch.setattr(attention_packages, "has_fa4", lambda: False)
     with pytest.raises(
         LadmError,
-        match="^--attention fa4: FlashAttention 4 is not installed, or not for this torch; run pip install --pre "
-        "flash-attn-4$",
+        match="^--attention fa4: FlashAttention 4 is not installed, or not for this torch; run pip install --upgrade "
+        "--pre flash-attn-4$",
     ):
         attention_kernel("cuda", torch.bfloat16, requested="fa4")
 
@@ -216,69 +213,46 @@ def test_a_wrong_log_sum_exp_of_fa3_is_found_before_the_first_row(
 
 
 class FakeFlashAttention4:
-    """What torch activates for FA4: torch's own flash operator, on the CPU, where it has no other kernel."""
+    """The function of FlashAttention 4, which takes and gives heads behind tokens."""
 
-    def __init__(self, change: Lse = lambda lse: lse) -> None:
-        self.change = change
-        self.activated = self.removed = 0
-        self._library: torch.library.Library | None = None
+    def __init__(self) -> None:
+        self.change: Lse = lambda lse: lse
 
-    def register(self) -> FakeFlashAttention4:
-        self.activated += 1
-        self._library = torch.library.Library("aten", "IMPL", "CPU")
-        self._library.impl("_scaled_dot_product_flash_attention", self.forward, "CPU")
-        return self
-
-    def remove(self) -> None:
-        self.removed += 1
-        assert self._library is not None
-        self._library._destroy()
-        self._library = None
-
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, dropout_p: float, is_causal: bool, debug: bool = False, *, scale: float
+    def flash_attn_func(
+        self, q: Tensor, k: Tensor, v: Tensor, *, softmax_scale: float, causal: bool, return_lse: bool = False
     ) -> Any:
-        assert (dropout_p, is_causal, debug) == (0.0, True, False)
+        assert causal
+        assert return_lse
         assert q.shape[-1] % 8 == 0
-        out, lse = plain_attention(q, k, v, scale)
-        return out, self.change(lse), None, None, q.shape[2], k.shape[2], *(torch.empty(0) for _ in range(3))
+        out, lse = plain_attention(*(x.transpose(1, 2) for x in (q, k, v)), softmax_scale)
+        return out.transpose(1, 2), self.change(lse)
 
 
 @pytest.fixture
-def fa4(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFlashAttention4]:
-    """FlashAttention 4 as torch's registry knows it, with a stand-in of the kernel."""
-    from torch.nn.attention import _registry
-
+def fa4(monkeypatch: pytest.MonkeyPatch) -> FakeFlashAttention4:
+    """The package flash-attn-4 with a stand-in of its function."""
     fake = FakeFlashAttention4()
-    monkeypatch.setitem(_registry._FLASH_ATTENTION_IMPLS, "FA4", fake.register)
-    monkeypatch.setattr(attention_packages, "has_fa4", lambda: True)
-    yield fake
-    attention_packages.use_implementation(None)
+    install_fa4(monkeypatch, fake.flash_attn_func)
+    return fake
 
 
-@KNOWS_FA4
-def test_fa4_runs_behind_torchs_flash_operator_and_is_activated_once(fa4: FakeFlashAttention4) -> None:
+def install_fa4(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any] | None) -> None:
+    package, module = types.ModuleType("flash_attn"), types.ModuleType("flash_attn.cute")
+    package.__path__ = []  # type: ignore[attr-defined]
+    if function is not None:
+        module.flash_attn_func = function  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", module)
+
+
+@pytest.mark.usefixtures("fa4")
+def test_fa4_is_used_as_its_interface_says() -> None:
     assert attention_kernel("cuda", torch.bfloat16, requested="fa4") == "fa4"
     equals_plain_attention("fa4")
     # A head size that is no multiple of 8 is padded with zeros, which change neither logits nor output.
     equals_plain_attention("fa4", D=20)
-    assert (fa4.activated, fa4.removed) == (1, 0)
-    assert torch.nn.attention.current_flash_attention_impl() == "FA4"
 
 
-@KNOWS_FA4
-def test_torchs_own_flash_attention_is_restored_for_the_kernel_of_that_name(fa4: FakeFlashAttention4) -> None:
-    equals_plain_attention("fa4")
-    # On a CPU torch has no kernel of its own for this operator, so that one in the place of FA4 would be seen.
-    with pytest.raises(NotImplementedError, match="_scaled_dot_product_flash_attention"):
-        equals_plain_attention("aten-flash-cuda")
-    assert (fa4.activated, fa4.removed) == (1, 1)
-    assert torch.nn.attention.current_flash_attention_impl() is None
-    equals_plain_attention("fa4")
-    assert (fa4.activated, fa4.removed) == (2, 1)
-
-
-@KNOWS_FA4
 def test_a_wrong_log_sum_exp_of_fa4_is_found_before_the_first_row(
     fa4: FakeFlashAttention4, golden_observer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,28 +263,23 @@ def test_a_wrong_log_sum_exp_of_fa4_is_found_before_the_first_row(
         golden_observer.check()
 
 
-@KNOWS_FA4
-@pytest.mark.usefixtures("fa4")
-def test_an_fa4_that_torch_cannot_activate_is_one_line(golden_observer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise RuntimeError("Module 'flash_attn.cute.interface' does not expose FA4 kernels")
+def test_an_fa4_that_does_not_compile_is_one_line(golden_observer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, return_lse: bool, **more: Any) -> Any:  # noqa: ARG001
+        raise RuntimeError("cannot compile\nthis")
 
-    from torch.nn.attention import _registry
-
-    monkeypatch.setitem(_registry._FLASH_ATTENTION_IMPLS, "FA4", fail)
+    install_fa4(monkeypatch, fail)
     monkeypatch.setattr(golden_observer, "attention", "fa4")
-    with pytest.raises(LadmError, match="RuntimeError: Module 'flash_attn.cute.interface' does not expose FA4 kernels"):
+    with pytest.raises(LadmError, match="RuntimeError: cannot compile") as caught:
         golden_observer.check()
-    assert torch.nn.attention.current_flash_attention_impl() is None
+    assert "\n" not in str(caught.value)
 
 
-@KNOWS_FA4
 def test_a_flash_attention_4_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There as a package, but without the module, or written for another version of its compiler."""
-    package = types.ModuleType("flash_attn")
-    package.__path__ = []  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    """There as a package, but without the function, or with one that cannot give the log-sum-exp."""
+
+    def old(q: Tensor, k: Tensor, v: Tensor, *, softmax_scale: float, causal: bool) -> None: ...
+
+    install_fa4(monkeypatch, None)
     assert not attention_packages.has_fa4()
-    monkeypatch.setitem(sys.modules, "flash_attn.cute", types.ModuleType("flash_attn.cute"))
-    monkeypatch.setitem(sys.modules, "flash_attn.cute.interface", types.ModuleType("flash_attn.cute.interface"))
-    assert attention_packages.has_fa4()
+    install_fa4(monkeypatch, old)
+    assert not attention_packages.has_fa4()

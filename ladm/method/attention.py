@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ladm.method.attention_packages import fa3_kernel, use_implementation
+from ladm.method.attention_packages import fa3_kernel
 
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
@@ -60,26 +60,32 @@ def _efficient_cuda(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Te
     return out, lse
 
 
-def _flash_cuda(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    use_implementation(None)
-    return _aten_flash(q, k, v, scaling)
-
-
-def _fa4(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    use_implementation("FA4")
-    return _aten_flash(q, k, v, scaling)
-
-
 def _fa3(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     by_token = (x.transpose(1, 2) for x in (q, k, v))
     out, lse, *_ = fa3_kernel().flash_attn_func(*by_token, softmax_scale=scaling, causal=True, return_attn_probs=True)
     return out.transpose(1, 2), lse[..., : q.shape[-2]]
 
 
-def _aten_flash(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+def _fa4(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    # Not through torch.nn.attention.activate_flash_attention_impl, which calls an inner function of the package and
+    # fails with versions of it that return more.
+    from flash_attn.cute import flash_attn_func
+
+    D = q.shape[-1]
+    by_token = (x.transpose(1, 2) for x in _in_eights(q, k, v))
+    out, lse = flash_attn_func(*by_token, softmax_scale=scaling, causal=True, return_lse=True)
+    return out[..., :D].transpose(1, 2), lse
+
+
+def _in_eights(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Heads whose size is a multiple of 8: zeros behind them change neither a logit nor the output."""
+    more = -tensors[0].shape[-1] % 8
+    return tuple(torch.nn.functional.pad(x, (0, more)) for x in tensors) if more else tensors
+
+
+def _flash_cuda(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     T, D = q.shape[-2:]
-    if D % 8:
-        q, k, v = (torch.nn.functional.pad(x, (0, 8 - D % 8)) for x in (q, k, v))
+    q, k, v = _in_eights(q, k, v)
     out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, False, scale=scaling)
     return out[..., :D], lse[..., :T]
 

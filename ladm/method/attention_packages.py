@@ -42,24 +42,22 @@ def has_fa3() -> bool:
 
 
 def has_fa4() -> bool:
-    """Does torch know FlashAttention 4, and is its package there?"""
-    from torch.nn import attention
-
-    if not hasattr(attention, "activate_flash_attention_impl"):
-        return False
+    """Is the package there, in a version that gives the log-sum-exp, and does it fit its compiler?"""
     try:
-        import flash_attn.cute.interface  # noqa: F401
+        from flash_attn.cute import flash_attn_func
     # It is Python that is compiled when it runs: one made for another version of its compiler lacks names.
     except (ImportError, OSError, AttributeError):
         return False
-    return True
+    return "return_lse" in inspect.signature(flash_attn_func).parameters
 
 
 PACKAGES = {
     # A function each, so that the one of the module at the time of the call is used.
     "flash-attn": Package(name="the package", remedy=install_hint("flash"), is_there=lambda: has_flash_attn()),
     "fa3": Package(name="the package kernels", remedy="run pip install kernels", is_there=lambda: has_fa3()),
-    "fa4": Package(name="FlashAttention 4", remedy="run pip install --pre flash-attn-4", is_there=lambda: has_fa4()),
+    "fa4": Package(
+        name="FlashAttention 4", remedy="run pip install --upgrade --pre flash-attn-4", is_there=lambda: has_fa4()
+    ),
 }
 
 
@@ -123,20 +121,3 @@ def stored_fa3() -> Path | None:
     # The Hub stores kernels as a kind of their own; earlier versions of the package stored them as models.
     snapshots = [path for kind in ("kernels", "models") for path in cache.glob(f"{kind}--{name}/snapshots/*/build")]
     return max(snapshots, key=lambda path: path.stat().st_mtime).parent if snapshots else None
-
-
-def use_implementation(name: str | None) -> None:
-    """Have torch's flash operator run FlashAttention 4, or its own kernel: one for the whole process at a time."""
-    global _active_implementation
-    if name == _active_implementation:
-        return
-    from torch.nn import attention
-
-    if name is None:
-        attention.restore_flash_attention_impl()
-    else:
-        attention.activate_flash_attention_impl(name)
-    _active_implementation = name
-
-
-_active_implementation: str | None = None
