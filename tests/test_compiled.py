@@ -23,6 +23,12 @@ POINTERS = {"q": "*bf16", "k": "*bf16", "v": "*bf16", "scored": "*i64", "items":
 POINTERS |= {"norms": "*fp32", "bits": "*i32", "rows": "*i64", "mass": "*fp32"}
 POINTERS |= {"scale": "fp32", "smallest_share": "fp32"}
 POINTERS |= dict.fromkeys(("lse", "out", "denominators", "weight", "out_weighted", "out_copied"), "*fp32")
+# As at a launch: rows of a tile are copied to shared memory ahead of their use only where 16 bytes are copied at once.
+ALIGNED = {*POINTERS, "q_b", "q_h", "q_t", "k_b", "k_g", "k_t", "v_b", "v_g", "v_t", "l"} - {"scale", "smallest_share"}
+
+def attributes(kernel):
+    return {(k,): [["tt.divisibility", 16]] for k, name in enumerate(kernel.arg_names) if name in ALIGNED}
+
 """
 COMPILE = (
     HEAD
@@ -32,16 +38,16 @@ shapes |= {"BLOCK_T": 64, "BLOCK": 4096, "FAR": 64, "COUNT": 8, "HEADS": 8}
 for kernel, more in (
     (pfs_kernels.denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
     (pfs_kernels.denominators_kernel, {"HAS_LSE": False, "PAPER": True}),
-    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "FULL": True, "STAGES": 3, "WEIGHTED": False, "COPIED": False}),
-    (pfs_kernels.focus_kernel, {"ONE_TILE": False, "FULL": False, "STAGES": 3, "WEIGHTED": False, "COPIED": False}),
-    (pfs_kernels.focus_kernel, {"ONE_TILE": True, "FULL": True, "STAGES": 3, "WEIGHTED": True, "COPIED": True}),
+    (pfs_kernels.focus_kernel, {"FULL": True, "STAGES": 3, "WEIGHTED": False, "COPIED": False}),
+    (pfs_kernels.focus_kernel, {"FULL": False, "STAGES": 3, "WEIGHTED": False, "COPIED": False}),
+    (pfs_kernels.focus_kernel, {"FULL": True, "STAGES": 3, "WEIGHTED": True, "COPIED": True}),
     (columns_triton._far_key_mass_kernel, {}),
     (columns_triton._norms_kernel, {}),
     (columns_triton._divide_by_median_kernel, {}),
 ):
     fixed = {name: value for name, value in (shapes | more).items() if name in kernel.arg_names}
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=fixed)
+    source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=attributes(kernel))
     ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(ptx)
@@ -64,20 +70,17 @@ tile = pfs_triton.largest_tile(D, getattr(torch, name), shared_bytes)
 POINTERS |= dict.fromkeys(("q", "k"), {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16"}[name])
 shapes = {"D": D, "BLOCK_D": D, "BLOCK_M": tile, "BLOCK_K": tile, "WIDEN": False}
 shapes |= {"FAR": 64, "COUNT": 8, "HEADS": max(2, min(8, tile // 8))}
-# As at a launch: rows of a tile are copied to shared memory ahead of their use only where 16 bytes are copied at once.
-aligned = {*POINTERS, "q_b", "q_h", "q_t", "k_b", "k_g", "k_t", "l"} - {"scale", "smallest_share"}
 for kernel, more in (
     (pfs_kernels.denominators_kernel, {"HAS_LSE": True, "PAPER": False}),
     (
         pfs_kernels.focus_kernel,
-        {"ONE_TILE": True, "FULL": True, "STAGES": pfs_triton.stages(shared_bytes), "WEIGHTED": True, "COPIED": True},
+        {"FULL": True, "STAGES": pfs_triton.stages(shared_bytes), "WEIGHTED": True, "COPIED": True},
     ),
     (columns_triton._far_key_mass_kernel, {}),
 ):
     fixed = {name: value for name, value in (shapes | more).items() if name in kernel.arg_names}
     signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
-    attributes = {(k,): [["tt.divisibility", 16]] for k, name in enumerate(kernel.arg_names) if name in aligned}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=attributes)
+    source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=attributes(kernel))
     print(triton.compile(source, target=GPUTarget("cuda", capability, 32)).metadata.shared)
 """
 )

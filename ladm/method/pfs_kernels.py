@@ -106,22 +106,23 @@ def denominators_kernel(  # type: ignore[no-untyped-def]
 @triton.jit(do_not_specialize=["front", "J", "P", "T", "G"])
 def focus_kernel(  # type: ignore[no-untyped-def]
     q, k, denominators, weight, ids, out, out_weighted, out_copied, scored, items,
-    q_b, q_h, q_t, k_b, k_g, k_t, H, R, front, l, scale, J, P, d_afs, T, G,
-    ONE_TILE: tl.constexpr, FULL: tl.constexpr, STAGES: tl.constexpr, WEIGHTED: tl.constexpr, COPIED: tl.constexpr,
-    WIDEN: tl.constexpr,
+    q_b, q_h, q_t, k_b, k_g, k_t, H, R, front, l, scale, J, P, d_afs, T, G, parts,
+    FULL: tl.constexpr, STAGES: tl.constexpr, WEIGHTED: tl.constexpr, COPIED: tl.constexpr, WIDEN: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Sum over a tile of query rows and all keys of a span of exp(scaling q . k - denominator), pair after pair.
+    """Sum over a tile of query rows and one of keys of exp(scaling q . k - denominator), pair of spans after pair.
 
-    WEIGHTED: the same with each key's factor; COPIED: the same over copy keys alone. Both of the same exponentials.
+    A span has `parts` tiles, so a pair has their square. WEIGHTED: the same with each key's factor; COPIED: the same
+    over copy keys alone. Both of the same exponentials. FULL: the tiles of a span are all whole.
     """
     item = items + tl.program_id(0) * 4
     row, span, pair, count = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
     # 64 bits: B H T D of a batch of long rows is beyond what 32 can address.
     bh = tl.program_id(1).to(tl.int64)
-    part = tl.program_id(2)
+    tile = tl.program_id(2)
     b, h = bh // H, bh % H
-    m = part * BLOCK_M + tl.arange(0, BLOCK_M)
+    m = tile // parts * BLOCK_M + tl.arange(0, BLOCK_M)
+    start = tile % parts * BLOCK_K
     valid = m < l
     first_row = front + tl.load(scored + row) * l
     q_MD = _tile(q + b * q_b + h * q_h, first_row + m, q_t, valid, D, BLOCK_D)
@@ -131,44 +132,20 @@ def focus_kernel(  # type: ignore[no-untyped-def]
     x_M = tl.load(ids + b * T + first_row + m, mask=valid, other=-2) if COPIED else m
     k_head = k + b * k_b + (h // R) * k_g
     w_head = weight + (b * G + h // R) * T
-    target = (bh * tl.num_programs(2) + part) * P + pair
-    # Two loops instead of one: with a known single tile the compiler overlaps the loads of one span with the product
-    # of the last; a loop inside would prevent that.
-    if ONE_TILE:
-        for step in tl.range(count, num_stages=STAGES):
-            first = front + (span + step * d_afs) * l
-            focus_M, weighted_M, copied_M = _focus_of_tile(
-                q_MD, minus, x_M, k_head, k_t, w_head, ids + b * T, first, 0, l, scale,
-                FULL, WEIGHTED, COPIED, WIDEN, D, BLOCK_D, BLOCK_K,
-            )  # fmt: skip
-            _store(out, out_weighted, out_copied, target + step, focus_M, weighted_M, copied_M, WEIGHTED, COPIED)
-    else:
-        for step in range(count):
-            first = front + (span + step * d_afs) * l
-            focus_M = tl.zeros([BLOCK_M], tl.float32)
-            weighted_M = tl.zeros([BLOCK_M], tl.float32)
-            copied_M = tl.zeros([BLOCK_M], tl.float32)
-            for start in range(0, l, BLOCK_K):
-                more_M, more_weighted_M, more_copied_M = _focus_of_tile(
-                    q_MD, minus, x_M, k_head, k_t, w_head, ids + b * T, first, start, l, scale,
-                    FULL, WEIGHTED, COPIED, WIDEN, D, BLOCK_D, BLOCK_K,
-                )  # fmt: skip
-                focus_M += more_M
-                weighted_M += more_weighted_M
-                copied_M += more_copied_M
-            _store(out, out_weighted, out_copied, target + step, focus_M, weighted_M, copied_M, WEIGHTED, COPIED)
-
-
-@triton.jit
-def _store(  # type: ignore[no-untyped-def]
-    out, out_weighted, out_copied, at, focus_M, weighted_M, copied_M, WEIGHTED: tl.constexpr, COPIED: tl.constexpr
-):  # fmt: skip
-    """The sums over a tile of query rows, where they were requested."""
-    tl.store(out + at, tl.sum(focus_M, 0))
-    if WEIGHTED:
-        tl.store(out_weighted + at, tl.sum(weighted_M, 0))
-    if COPIED:
-        tl.store(out_copied + at, tl.sum(copied_M, 0))
+    target = (bh * tl.num_programs(2) + tile) * P + pair
+    # One loop over spans with one tile of each: the compiler overlaps the loads of a span with the product of the one
+    # before. A loop over the tiles of a span inside it would prevent that.
+    for step in tl.range(count, num_stages=STAGES):
+        first = front + (span + step * d_afs) * l
+        focus_M, weighted_M, copied_M = _focus_of_tile(
+            q_MD, minus, x_M, k_head, k_t, w_head, ids + b * T, first, start, l, scale,
+            FULL, WEIGHTED, COPIED, WIDEN, D, BLOCK_D, BLOCK_K,
+        )  # fmt: skip
+        tl.store(out + target + step, tl.sum(focus_M, 0))
+        if WEIGHTED:
+            tl.store(out_weighted + target + step, tl.sum(weighted_M, 0))
+        if COPIED:
+            tl.store(out_copied + target + step, tl.sum(copied_M, 0))
 
 
 @triton.jit

@@ -77,17 +77,16 @@ def measure_focus(
         )
         # What is not requested is neither computed nor stored; its pointers are never followed.
         focus, weighted, copied = (
-            torch.empty(B * H, parts, len(where.pairs), dtype=torch.float32, device=device)
+            torch.empty(B * H, parts**2, len(where.pairs), dtype=torch.float32, device=device)
             if requested
             else denominators
             for requested in (True, key_weight_BGT is not None, ids_BT is not None)
         )
         weight = denominators if key_weight_BGT is None else key_weight_BGT.float().contiguous()
         ids = where.scored if ids_BT is None else ids_BT.to(device).contiguous()
-        focus_kernel[(len(where.items), B * H, parts)](
+        focus_kernel[(len(where.items), B * H, parts**2)](
             *(q, k, denominators, weight, ids, focus, weighted, copied, where.scored, where.items),
-            *(*common, len(grid.J), len(where.pairs), grid.d_afs, T, k.shape[1]),
-            ONE_TILE=grid.l <= tile,
+            *(*common, len(grid.J), len(where.pairs), grid.d_afs, T, k.shape[1], parts),
             FULL=grid.l % tile == 0,
             STAGES=stages(shared_bytes),
             WEIGHTED=key_weight_BGT is not None,
@@ -97,7 +96,7 @@ def measure_focus(
     row_P, span_P = where.pairs.unbind(dim=1)
 
     def by_span(sums_ZP: Tensor) -> Tensor:
-        """The sums of all tiles of query rows, each pair in its place: (B, H, J, N)."""
+        """The sums of all tiles of each pair, in its place: (B, H, J, N)."""
         out_BHJN = q.new_zeros(B, H, len(grid.J), grid.N, dtype=torch.float32)
         out_BHJN[:, :, row_P, span_P] = sums_ZP.sum(dim=1).view(B, H, -1)
         return out_BHJN
