@@ -55,9 +55,7 @@ PACKAGES = {
     # A function each, so that the one of the module at the time of the call is used.
     "flash-attn": Package(name="the package", remedy=install_hint("flash"), is_there=lambda: has_flash_attn()),
     "fa3": Package(name="the package kernels", remedy="run pip install kernels", is_there=lambda: has_fa3()),
-    "fa4": Package(
-        name="FlashAttention 4", remedy="run pip install --upgrade --pre flash-attn-4", is_there=lambda: has_fa4()
-    ),
+    "fa4": Package(name="FlashAttention 4", remedy=install_hint("fa4"), is_there=lambda: has_fa4()),
 }
 
 
