@@ -141,7 +141,7 @@ def test_an_absent_package_is_refused_with_what_to_install(monkeypatch: pytest.M
     monkeypatch.setattr(attention_packages, "has_fa4", lambda: False)
     with pytest.raises(
         LadmError,
-        match=r"^--attention fa4: FlashAttention 4 is not installed, or not for this torch; run pip install '.\[fa4\]' ",
+        match=r"^--attention fa4: FlashAttention 4 is not installed, or not for this torch; run pip install '.\[fa4\]'",
     ):
         attention_kernel("cuda", torch.bfloat16, requested="fa4")
 

@@ -20,7 +20,8 @@ from ladm.method.pfs_kernels import _logits, _tile
 from ladm.method.pfs_triton import LOG2_E, largest_tile, shared_bytes_of, widened
 from ladm.method.sinks import FAR_TOKENS, sampled_queries
 
-NORMS_OF_A_PROGRAM = 64
+TILE_ELEMENTS = 4096
+"""Value vectors of a program, in numbers."""
 MEDIAN_BLOCK = 4096
 HEADS_OF_A_PROGRAM = 8
 
@@ -30,11 +31,12 @@ def value_weights(v_BGTD: Tensor) -> Tensor:
     B, G, T, D = v_BGTD.shape
     v = v_BGTD if v_BGTD.stride(-1) == 1 else v_BGTD.contiguous()
     norms_BGT = torch.empty(B, G, T, dtype=torch.float32, device=v.device)
+    width = triton.next_power_of_2(D)
+    tokens = max(1, TILE_ELEMENTS // width)
     with _on(v):
-        _norms_kernel[(triton.cdiv(T, NORMS_OF_A_PROGRAM), B * G)](
-            *(v, norms_BGT, v.stride(0), v.stride(1), v.stride(2), G, T),
-            D=D, BLOCK_D=triton.next_power_of_2(D), BLOCK_T=NORMS_OF_A_PROGRAM,
-        )  # fmt: skip
+        _norms_kernel[(triton.cdiv(T, tokens), B * G)](
+            *(v, norms_BGT, v.stride(0), v.stride(1), v.stride(2), G, T), D=D, BLOCK_D=width, BLOCK_T=tokens
+        )
         _divide_by_median_kernel[(B * G,)](
             norms_BGT, norms_BGT.view(torch.int32), T, (T + 1) // 2, BLOCK=MEDIAN_BLOCK, num_warps=16
         )
