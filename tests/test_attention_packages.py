@@ -282,3 +282,10 @@ def test_a_flash_attention_4_of_another_version_is_left_alone(monkeypatch: pytes
     assert not attention_packages.has_fa4()
     install_fa4(monkeypatch, old)
     assert not attention_packages.has_fa4()
+
+    class Broken(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(f"no driver for {name}")
+
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", Broken("flash_attn.cute"))
+    assert not attention_packages.has_fa4()
