@@ -124,7 +124,7 @@ def command_interruptions(root: Path) -> dict[str, Any]:
 
 
 def command_kills(root: Path) -> dict[str, Any]:
-    """Every command killed 20 times at random moments, its process group whole."""
+    """Every command killed 20 times, at disk operations drawn at random, its process group whole."""
     template = template_of(root)
     kills = {name: survival.kill_at_random(name, template, root, kills=20, seed=SEED) for name in survival.COMMANDS}
     return {"commands": {name: asdict(found) for name, found in kills.items()}}
