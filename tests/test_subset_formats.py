@@ -172,7 +172,7 @@ def test_shards_end_at_their_size(scored: tuple[str, Path], tmp_path: Path, monk
     domain = DomainSelection(positions=np.array([0, 1, 2, 4, 5]), num_tokens=rows.lengths()[[0, 1, 2, 4, 5]],
                              scores=np.arange(5)[::-1] / 4)  # fmt: skip
     domain.take_first(5)
-    made = content.subset_content([source], {"all": domain}, keep_all=False, by_score=True)
+    made = content.subset_content([source], {"all": domain})
     names = tables.write_shards(made, tmp_path / "shards", kind="parquet", shard_bytes=1)
     assert names == [f"data/train-{k:05d}-of-00004.parquet" for k in range(4)]
     found = pq.read_table(tmp_path / "shards" / "data")
@@ -209,7 +209,7 @@ def test_large_vocabularies_take_four_bytes(save_rows: Any, tmp_path: Path) -> N
                                  scores=np.ones(count))  # fmt: skip
         domain.take_first(count)
         (tmp_path / str(count)).mkdir()
-        made = content.subset_content([source], {"all": domain}, keep_all=False, by_score=True)
+        made = content.subset_content([source], {"all": domain})
         token_files.write_megatron(made, tmp_path / str(count))
         found = read_megatron(tmp_path / str(count) / "train")
         assert {ids.dtype.type for ids in found} == {dtype}
@@ -232,9 +232,21 @@ def test_keep_all_says_what_was_taken(ladm: Command, scored: tuple[str, Path], t
     assert [row["index"] for row in found] == list(range(8))
     assert {row["index"] for row in found if row["taken"]} == set(rows)
     for row in found:
-        assert (row["score"] is None, row["rank"] is None, row["domain"] is None) == (row["index"] == 3,) * 3
+        assert (row["score"] is None, row["rank"] is None) == (row["index"] == 3,) * 2
+        assert row["domain"] == row["meta"]["pile_set_name"]
         assert not row["taken"] or row["score"] == rows[row["index"]]["score"]
     assert "All 8 rows are in the data set" in (tmp_path / "k" / "README.md").read_text()
+
+
+def test_keep_all_has_the_value_and_the_domain_of_rows_that_a_guard_dropped(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path
+) -> None:
+    flags = ("--by", "-length", "--within", "length:-500", "--format", "jsonl", "--keep-all")
+    assert select(ladm, scored, tmp_path / "k", *flags, "--allow-small-pool").exit_code == 0
+    found = read_lines(tmp_path / "k" / "data" / "train-00000-of-00001.jsonl")
+    assert [row["score"] for row in found] == [None if k == 3 else -float(LENGTHS[k]) for k in range(8)]
+    assert [row["domain"] for row in found] == [row["meta"]["pile_set_name"] for row in found]
+    assert [k for k in range(8) if found[k]["rank"] is None] == [0, 3, 4, 6]
 
 
 def test_no_column_is_made_that_the_rows_have() -> None:

@@ -16,6 +16,7 @@ from ladm.selection.applying import apply_budget
 from ladm.selection.budget import Domains, SmallPoolError
 from ladm.selection.candidates import Candidates, find_candidates
 from ladm.selection.domain_codes import read_domains
+from ladm.selection.formats.content import AllRows
 from ladm.selection.formats.destination import Destination, destination
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.quotas import domain_shares
@@ -75,7 +76,10 @@ def select(settings: SelectSettings, *, place: Destination | None = None) -> Man
             **_provenance(settings, sources, candidates),
         )
         if place is not None:
-            write_subset(place, sources, domains, manifest, keep_all=settings.keep_all, push=settings.push)
+            every = AllRows(rows_N=candidates.rows_N, values_N=candidates.values_N, domains=codes)
+            write_subset(
+                place, sources, domains, manifest, every=every if settings.keep_all else None, push=settings.push
+            )
     return manifest
 
 

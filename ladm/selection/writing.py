@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ladm.selection.budget import Domains
 from ladm.selection.formats.card import CARD_FILE, card_text
-from ladm.selection.formats.content import SubsetContent, subset_content
+from ladm.selection.formats.content import AllRows, SubsetContent, subset_content
 from ladm.selection.formats.destination import Destination
 from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.formats.tables import write_arrow, write_shards
@@ -39,14 +39,15 @@ def write_subset(
     domains: Domains,
     manifest: Manifest,
     *,
-    keep_all: bool,
+    every: AllRows | None,
     push: str | None,
 ) -> None:
     """Write the taken rows in the order of the data, run after run, with card and manifest; whole or not at all.
 
-    With `push`, to the Hub as well. Raises LadmError where the rows of several runs have columns of different types.
+    With `every`, all rows instead; with `push`, to the Hub as well.
+    Raises LadmError where the rows of several runs have columns of different types.
     """
-    content = subset_content(sources, domains, keep_all=keep_all, by_score=manifest.by == "score")
+    content = subset_content(sources, domains, every=every)
     taken = np.sort(np.concatenate([domain.taken_positions for domain in domains.values()]))
 
     def fill(folder: Path) -> None:

@@ -13,14 +13,25 @@ import pyarrow.compute as pc
 
 from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, one_line
-from ladm.runs.results import score_batches
 from ladm.selection.budget import Domains, Floats, Ints
+from ladm.selection.domain_codes import DomainCodes
 from ladm.selection.sources import Source
 from ladm.settings.subset import TAKEN_COLUMN
 
 BATCH_TOKENS = 1 << 21
 """Token ids of one table: 8 MB of int32, and about as much text again."""
 MOST_ROWS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllRows:
+    """What the selection knows of every row, ranked or not. Shape suffixes: N documents with a score, T rows."""
+
+    rows_N: Ints
+    """The number of each document's row over all runs."""
+    values_N: Floats
+    """What documents are ranked by; NaN where there is no value."""
+    domains: DomainCodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +51,7 @@ class SubsetContent:
     ranks: Ints
     """The place among the ranked rows of the domain, best first, from 1; 0 for a row that was not ranked."""
     domains: npt.NDArray[np.int32]
-    """Numbers into `domain_names`; -1 for a row that was not ranked."""
+    """Numbers into `domain_names`; -1 for a row that has no domain."""
     domain_names: list[str]
     taken: npt.NDArray[np.bool_]
     keep_all: bool
@@ -161,13 +172,12 @@ class SubsetContent:
         return pc.coalesce(text.combine_chunks(), positions)
 
 
-def subset_content(sources: Sequence[Source], domains: Domains, *, keep_all: bool, by_score: bool) -> SubsetContent:
-    """The rows that were taken, or with `keep_all` every row, in the order of the data, run after run.
+def subset_content(sources: Sequence[Source], domains: Domains, *, every: AllRows | None = None) -> SubsetContent:
+    """The rows that were taken, or those of `every`, in the order of the data, run after run.
 
-    `by_score`: documents were ranked by their score, which rows outside of the ranking have too.
     Raises LadmError where the rows of several runs have columns of different types.
     """
-    if keep_all:
+    if every is not None:
         positions = np.arange(sum(len(source.rows) for source in sources), dtype=np.int64)
         parts = [(domain, np.arange(len(domain))) for domain in domains.values()]
     else:
@@ -180,29 +190,22 @@ def subset_content(sources: Sequence[Source], domains: Domains, *, keep_all: boo
     scores, ranks = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
     codes, taken = np.full(count, -1, dtype=np.int32), np.zeros(count, dtype=np.bool_)
     lengths = np.zeros(count, dtype=np.int64)
-    if keep_all:
-        lengths = np.concatenate([source.rows.lengths() for source in sources])
-        if by_score:
-            _read_scores(sources, scores)
     for code, (domain, places) in enumerate(parts):
         at = np.searchsorted(positions, domain.positions[places])
         scores[at], ranks[at], codes[at] = domain.scores[places], places + 1, code
         lengths[at] = domain.num_tokens[places]
         taken[np.searchsorted(positions, domain.taken_positions)] = True
+    names = list(domains)
+    if every is not None:
+        # Rows outside of the ranking have these too, such as those that a guard dropped.
+        lengths = np.concatenate([source.rows.lengths() for source in sources])
+        scores[every.rows_N] = every.values_N
+        codes, names = every.domains.codes_T, every.domains.names
     data, positions = _joined(sources, positions)
     return SubsetContent(
         data=data, positions=positions, num_tokens=lengths, scores=scores, ranks=ranks, domains=codes,
-        domain_names=list(domains), taken=taken, keep_all=keep_all,
+        domain_names=names, taken=taken, keep_all=every is not None,
     )  # fmt: skip
-
-
-def _read_scores(sources: Sequence[Source], scores: Floats) -> None:
-    """Put the score of every scored row at its number over all runs."""
-    for source in sources:
-        for batch in score_batches(source.run.folder, ["position", "score"]):
-            columns = (batch[name].to_numpy(zero_copy_only=False) for name in ("position", "score"))
-            positions, values = columns
-            scores[source.first + positions] = values
 
 
 def _joined(sources: Sequence[Source], positions: Ints) -> tuple[Any, Ints]:
