@@ -23,6 +23,7 @@ from ladm.errors import LadmError, StorageError, UsageError
 from ladm.runs.lines import decode_object
 from ladm.selection import budget as selection
 from ladm.selection.budget import Domains, DomainSelection, round_quotas, select_exact, select_percent
+from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.manifest import read_manifest
 from ladm.settings.quantities import parse_tokens
 
@@ -427,6 +428,8 @@ def test_an_output_that_cannot_be_replaced_is_refused_before_the_ranking(
             1, f"ladm: {output} is {what}, which a finished subset cannot replace; give --output {remedy}\n"
         )  # fmt: skip
     assert list(here.iterdir()) == list(mounted.iterdir()) == []
+    with pytest.raises(StorageError, match=r"^cannot use x+: File name too long$"):
+        LocalFolder(Path("x" * 300)).require_free()
 
 
 def test_a_damaged_unfinished_or_missing_run_is_refused(

@@ -19,6 +19,8 @@ from click.testing import Result
 from conftest import SMALL, topical_rows
 from test_subset_formats import LENGTHS, NPY_FILES, files, select
 
+from ladm.api.pipeline import select as in_python
+
 Command = Callable[..., Result]
 
 
@@ -42,6 +44,9 @@ def test_a_subset_at_an_address(ladm: Command, scored: tuple[str, Path], tmp_pat
     assert memory.cat_file("/bucket/subset/train.bin") == (tmp_path / "m" / "train.bin").read_bytes()
     again = select(ladm, scored, output)
     assert (again.exit_code, again.stderr) == (1, f"ladm: {output} exists already; give --output another folder\n")
+    # A path of this machine would be memory:/bucket/python.
+    made = in_python(scored[1], rows=scored[0], tokens="2k", output="memory://bucket/python")
+    assert made.folder == os.fspath(made) == "memory://bucket/python"
     local = f"file://{tmp_path}/local"
     assert select(ladm, scored, local, "--format", "npy").exit_code == 0
     assert (tmp_path / "local" / "tokens.npy").is_file()

@@ -86,7 +86,8 @@ class ScoredRun:
 class Subset:
     """What `ladm.select` wrote, or with `dry_run` would have written."""
 
-    folder: Path
+    folder: Path | str
+    """A text where the subset is at an address such as s3://bucket/subset, which is no path of this machine."""
     manifest: Manifest
 
     def __fspath__(self) -> str:
@@ -178,7 +179,8 @@ def select(
     with quiet_libraries():
         from ladm.selection.subset import select as run_select
 
-        return Subset(folder=Path(wanted.output), manifest=run_select(wanted))
+        folder = wanted.output if "://" in wanted.output else Path(wanted.output)
+        return Subset(folder=folder, manifest=run_select(wanted))
 
 
 def _paths(given: AnyPath | Sequence[AnyPath], *, what: str) -> tuple[str, ...]:

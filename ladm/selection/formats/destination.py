@@ -66,11 +66,13 @@ class LocalFolder:
     def require_free(self) -> None:
         """Raise LadmError for anything but an empty folder, or a subset that may be replaced.
 
-        And for a name onto which no folder can be renamed.
+        And for a name onto which no folder can be renamed. Raises StorageError for one that the system refuses.
         """
-        self.tidy()
-        is_old = self._replaces and (self.path / MANIFEST_FILE).is_file()
-        if not is_old and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        with io_errors(self.path, "use"):
+            self.tidy()
+            is_old = self._replaces and (self.path / MANIFEST_FILE).is_file()
+            is_taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        if is_taken and not is_old:
             raise LadmError(f"{self.path} exists already; give --output another folder")
         # "." has no name of its own: the system calls it busy, as it does a mount point.
         is_current = not self.path.name
