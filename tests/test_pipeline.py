@@ -17,6 +17,7 @@ from click.testing import Result
 from conftest import topical_rows
 from test_subset_formats import read_megatron
 
+from ladm.errors import LadmError
 from ladm.evaluation import needle
 from ladm.pipeline import resolve
 from ladm.pipeline.job import with_absolute_places
@@ -243,7 +244,7 @@ def test_files_of_flags_are_read_before_a_row_is_made(
 
 def test_places_of_a_job_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("d.jsonl", "model", "u.npy", "p.yaml", "q.yaml", "robust"):
+    for name in ("d.jsonl", "model", "u.npy", "p.yaml", "q.yaml", "robust", "documents", "tokens"):
         Path(name).touch()
     job = RunSettings(sources=("d.jsonl",), model="model", output="job", unigrams="u.npy", quota="q.yaml", tokens=9)
     found = with_absolute_places(dataclasses.replace(job, score="p.yaml"))
@@ -251,6 +252,8 @@ def test_places_of_a_job_are_found_from_any_folder(tmp_path: Path, monkeypatch: 
         (f"{tmp_path}/d.jsonl",), f"{tmp_path}/model", f"{tmp_path}/u.npy", f"{tmp_path}/q.yaml", f"{tmp_path}/p.yaml",
     )  # fmt: skip
     assert with_absolute_places(dataclasses.replace(job, score="robust")).score == "robust"
+    for unit in ("documents", "tokens"):
+        assert with_absolute_places(dataclasses.replace(job, quota=unit)).quota == unit
 
 
 def test_rows_without_the_domain_are_refused_before_they_are_scored(
@@ -446,3 +449,5 @@ def test_the_length_follows_the_tokens(talking: Path) -> None:
     sample = Sample([{"text": text_of(k, 20)} for k in range(100)] + [{"text": text_of(0, 3000)}])
     assert choose_length(sample, tokenizer, text_key="text", most=None) == (2048, 3000 / 5000)
     assert choose_length(sample, tokenizer, text_key="text", most=1000) == (512, 3000 / 5000)
+    with pytest.raises(LadmError, match=r"^the model has 200 positions, and 256 is the least that is chosen; give"):
+        choose_length(sample, tokenizer, text_key="text", most=200)

@@ -20,6 +20,7 @@ from ladm.errors import LadmError, StorageError, UsageError
 from ladm.pipeline.reselect import select_command
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
+from ladm.selection.quotas import DOCUMENTS, TOKENS
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import settings_of
@@ -33,7 +34,7 @@ from ladm.storage.json_object import content_checksum
 JOB_FILE = "job.yaml"
 _FREE_TO_CHANGE = ("output", "device", "workers", "batch_size", "max_errors", "fail_fast", "max_bad_files", "num_proc")
 """Flags that a resume may have other values of: they change no row, score or choice."""
-_PLACES = ("sources", "model", "tokenizer", "profile", "unigrams", "quota")
+_PLACES = ("sources", "model", "tokenizer", "profile", "unigrams")
 
 
 class JobFolder:
@@ -147,8 +148,9 @@ def with_absolute_places(job: Any) -> Any:
 
     Rows repeat the name of their file: a resume, which reads the job's file, must make the same as an undisturbed job.
     """
-    # The name of a score is a word, whatever folder is called the same.
-    places = (*_PLACES, "score") if is_profile(job.score) else _PLACES
+    # The name of a score and the unit of a quota are words, whatever folder is called the same.
+    may_be_words = {"score": is_profile(job.score), "quota": job.quota not in (TOKENS, DOCUMENTS)}
+    places = (*_PLACES, *(name for name, is_place in may_be_words.items() if is_place))
     return dataclasses.replace(job, **{name: _absolute(getattr(job, name)) for name in places})
 
 

@@ -99,11 +99,13 @@ def choose_length(sample: Sample, tokenizer: Tokenizer, *, text_key: str, most: 
 
     By tokens rather than documents: of a corpus with few long documents among many short ones, the long ones count.
     `most`: positions of the model. Documents of 300, 5,000 and 9,000 tokens: 8,192, which 9,000 of 14,300 reach.
-    Raises LadmError where the documents are too short for any row.
+    Raises LadmError where the documents, or the positions of the model, are too few for any row.
     """
+    limit = LONGEST if most is None else min(most, LONGEST)
+    if limit < SHORTEST:
+        raise LadmError(f"the model has {limit:,} positions, and {SHORTEST} is the least that is chosen; give --length")
     lengths = _lengths(sample, tokenizer, text_key)
     total = sum(lengths)
-    limit = LONGEST if most is None else min(most, LONGEST)
     length = 1 << (limit.bit_length() - 1)
     while length >= SHORTEST:
         share = sum(tokens for tokens in lengths if tokens >= length - tokenizer.bos) / max(total, 1)
