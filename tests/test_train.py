@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,26 @@ def test_a_stop_changes_no_bit(
     whole, resumed = weights(tmp_path / "whole"), weights(out)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert (out / "losses.jsonl").read_bytes() == (tmp_path / "whole" / "losses.jsonl").read_bytes()
+
+
+def test_a_full_disk_is_reported_and_stops_no_resume(
+    ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path
+) -> None:
+    size = (golden_lm / "model.safetensors").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    words = settings_of(golden_lm, rows, config, tmp_path / "out")
+    # The weights do not fit, and then those do, but not the optimiser's states, which are twice their size.
+    for most, what in ((size // 2, "Error while serializing: "), (size * 3 // 2, "[enforce fail at ")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            result = ladm(*words)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        line = result.stderr.splitlines()[-1]
+        assert line.startswith(f"ladm: cannot write {tmp_path}/out/checkpoint-2: {what}"), result.stderr
+        assert (result.exit_code, line.endswith("; is the disk full?")) == (74, True), line
+    assert newest_checkpoint(tmp_path / "out") is None
+    assert ladm(*words).exit_code == 0
 
 
 def test_a_resume_refuses_a_damaged_checkpoint(

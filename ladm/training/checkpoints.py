@@ -5,14 +5,18 @@ DIR/checkpoint-50/whole    written last and synced; XXH3-128 of every other file
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 
+from ladm.errors import StorageError, one_line, raise_if_out_of_memory
 from ladm.storage.files import io_errors, sync_folder, sync_tree
 from ladm.storage.folder_seal import require_undamaged, seal_folder
 
@@ -51,6 +55,18 @@ def require_undamaged_checkpoint(checkpoint: Path) -> None:
 
 def _checkpoints(output: Path) -> list[Path]:
     return [path for path in output.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the Trainer raises while it writes into a StorageError."""
+    try:
+        with io_errors(folder, "write"):
+            yield
+    # On a full disk safetensors and torch raise errors of their own; that of torch speaks of positions alone.
+    except (SafetensorError, RuntimeError) as error:
+        raise_if_out_of_memory(error, action=f"write {folder}")
+        raise StorageError(f"cannot write {folder}: {one_line(error)}; is the disk full?") from None
 
 
 class CheckpointSeal(TrainerCallback):  # type: ignore[misc]

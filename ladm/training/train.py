@@ -12,7 +12,7 @@ from ladm.modeling.causal_lm import load_causal
 from ladm.progress import Echo
 from ladm.settings.training import TrainSettings
 from ladm.storage.locks import locked
-from ladm.training.checkpoints import newest_checkpoint, remove_incomplete, require_undamaged_checkpoint
+from ladm.training.checkpoints import newest_checkpoint, remove_incomplete, require_undamaged_checkpoint, writing
 from ladm.training.folder import (
     LOSSES_FILE,
     TrainResult,
@@ -33,7 +33,7 @@ def train(settings: TrainSettings, *, echo: Echo) -> TrainResult | None:
 
     Of several processes that a launcher started, one prints, checks and writes for all; the others return None.
     Raises LadmError for a model or rows that cannot be used, for a folder that was started with something else,
-    and for a loss that is not finite.
+    and for a loss that is not finite; StorageError where the disk is full.
     """
     require_tracker(settings)
     limit = started_rows(Path(settings.output), settings.rows)
@@ -92,4 +92,5 @@ def _save_whole(trainer: Trainer, plan: TrainPlan) -> None:
     fsdp = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if fsdp is not None:
         fsdp.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(str(plan.output))
+    with writing(plan.output):
+        trainer.save_model(str(plan.output))

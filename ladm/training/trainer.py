@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.modeling.language_head import FINITE_REMEDY
 from ladm.progress import Echo
-from ladm.training.checkpoints import CheckpointSeal
+from ladm.training.checkpoints import CheckpointSeal, writing
 from ladm.training.plan import Positions, TrainPlan
 from ladm.training.trackers import tracker_arguments
 
@@ -78,10 +79,17 @@ def _checkpointing(*, enabled: bool) -> dict[str, Any]:
 
 
 class _OrderedTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer that takes the rows in their order, across passes: the end of a pass makes no smaller batch."""
+    """A Trainer that takes the rows in their order, across passes: the end of a pass makes no smaller batch.
+
+    Raises StorageError for a checkpoint that cannot be written.
+    """
 
     def _get_train_sampler(self, *_: Any) -> Any:
         return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    def _save_checkpoint(self, *args: Any, **more: Any) -> None:
+        with writing(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):
+            super()._save_checkpoint(*args, **more)
 
 
 class _TrainingRows(torch.utils.data.Dataset[Batch]):
