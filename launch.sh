@@ -25,9 +25,10 @@ TOKENS=${4:-${TOKENS:-1B}}
 [ -n "$ROWS" ] && [ -n "$OUTPUT" ] && [ $# -le 4 ] || usage
 ROWS=$([ -d "$ROWS" ] && realpath "$ROWS" || echo "$ROWS")
 MODEL=$([ -d "$MODEL" ] && realpath "$MODEL" || echo "$MODEL")
+CONFIG=$([ -f "${CONFIG-}" ] && realpath "$CONFIG" || echo "${CONFIG:-configs/paper.yaml}")
 OUTPUT=$(realpath -m "$OUTPUT")
 cd "$(dirname "$0")"
 . scripts/env.sh
 
-ladm run "$ROWS" --model "$MODEL" --config "${CONFIG:-configs/paper.yaml}" --device "${DEVICE:-cuda}" \
+ladm run "$ROWS" --model "$MODEL" --config "$CONFIG" --device "${DEVICE:-cuda}" \
     --tokens "$TOKENS" --rule "${RULE:-exact}" --output "$OUTPUT"

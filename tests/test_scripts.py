@@ -137,6 +137,18 @@ def test_published_settings_are_those_of_the_paper_in_float16() -> None:
     assert all({"index", "chunked_index", "score", "meta"} == set(line) for line in expected)
 
 
+def test_a_file_of_settings_is_found_from_the_folder_of_the_call(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").touch()
+    (tmp_path / "ladm").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "ladm").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    # `shell` calls from the root of the file system.
+    mine = f"{tmp_path}/mine.yaml"
+    for given, used in ((mine[1:], mine), ("configs/toy.yaml", "configs/toy.yaml")):
+        done = shell("launch.sh", "org/rows", tmp_path / "out", PATH=path, CONFIG=given)
+        assert f" --config {used} " in done.stdout, done.stderr
+
+
 @pytest.mark.slow
 def test_full_run_scores_and_selects(stand_in: dict[str, Any]) -> None:
     done = shell("launch.sh", stand_in["ROWS"], stand_in["OUTPUT"], stand_in["MODEL"], "4k",
