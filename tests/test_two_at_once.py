@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from crashes import complete, contents, identity
 from fakes import fake_rows
 from interruptions import Stopped, stop_at
 
 from ladm.corpus.rows import Rows, open_rows
-from ladm.errors import LadmError
+from ladm.errors import LadmError, LockedError
 from ladm.runs.folder import Run
 from ladm.runs.verify import verify
 from ladm.scoring.engines.placement import Shard
@@ -143,3 +144,14 @@ def test_two_selections_into_one_place_do_not_mix(tmp_path: Path) -> None:
         LocalFolder(place).write(fill_while_another_is_faster)
     assert [path.name for path in place.iterdir()] == ["fast"]
     assert [path.name for path in tmp_path.iterdir()] == ["subset"]
+
+
+def test_two_calibrations_do_not_write_one_contrast_set(tmp_path: Path) -> None:
+    from ladm.calibration.contrast import ContrastRow
+    from ladm.calibration.work_folder import save_contrast
+
+    row = ContrastRow(kind="intact", half=0, document=0, packages=("p",), ids=np.arange(4))
+    with locked(tmp_path), pytest.raises(LockedError, match=rf"^{tmp_path} is in use by process \d+ on "):
+        save_contrast([row], tmp_path)
+    save_contrast([row], tmp_path)
+    assert len(open_rows(str(tmp_path / "contrast"))) == 1

@@ -12,6 +12,7 @@ from ladm.corpus.rows import open_rows
 from ladm.errors import InterruptedRunError, LackOfMemoryError, LadmError, LockedError, StorageError
 from ladm.storage.files import data_set_path, io_errors, sync_tree
 from ladm.storage.folder_seal import require_undamaged, seal_folder
+from ladm.storage.locks import locked
 from ladm.storage.output_folder import OutputFolder
 
 CONTRAST, RUN = "contrast", "run"
@@ -75,7 +76,8 @@ def _output_folder(folder: Path) -> OutputFolder:
 def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
     """Write the rows to `folder`/contrast as `ladm score` reads them; the same rows of an earlier call stay.
 
-    Raises LadmError when other rows are there, and StorageError when they are not as they were written.
+    Raises LadmError when other rows are there, StorageError when they are not as they were written, and LockedError
+    while another process writes them.
     """
     from datasets import Dataset
 
@@ -96,7 +98,7 @@ def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
     if (target / DIGESTS).exists():
         remedy = f"remove {target}, and the same command makes it again"
         require_undamaged(target, seal=DIGESTS, remedy=remedy)
-    with io_errors(target, "write"):
+    with locked(folder), io_errors(target, "write"):
         if partial.exists():
             shutil.rmtree(partial)
         # Written in full even when a set is there: its digest, over ids and meta, decides whether the run in the
