@@ -323,6 +323,11 @@ def test_a_sample_is_drawn_in_proportion() -> None:
     expected = np.exp(2 / temperature) / (1 + np.exp(2 / temperature))
     assert (keys[:, 1] > keys[:, 0]).mean() == pytest.approx(expected, abs=0.015)
     assert np.isfinite(gumbel_keys(np.ones(2), np.array([0.0, 1.0]), np.zeros(2, dtype=np.int32), temperature=1)).all()
+    # Squares of the larger values are infinite, and those of the smaller ones 0.
+    values, uniform, codes = np.array([-3.0, 0.5, 7.0]), np.array([0.2, 0.4, 0.6]), np.zeros(3, dtype=np.int32)
+    wanted = gumbel_keys(values, uniform, codes, temperature=1)
+    for factor in (2.0**700, 2.0**-700):
+        assert gumbel_keys(values * factor, uniform, codes, temperature=1).tolist() == wanted.tolist()
 
 
 def test_a_sample_belongs_to_its_seed(ladm: Command, scored: tuple[str, Path]) -> None:

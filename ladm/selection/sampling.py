@@ -18,6 +18,8 @@ def gumbel_keys(values_N: Floats, uniform_N: Floats, codes_N: npt.NDArray[np.int
     The k highest keys of a domain are k documents drawn without replacement, each time with a probability in
     proportion to exp(z / temperature) among those that are left (Yellott 1977).
     """
+    # Divided by a power of two, which changes no digit: squares of values such as 1e200 would be infinite.
+    values_N = np.ldexp(values_N, -int(np.frexp(np.abs(values_N).max(initial=0.0))[1]))
     counts_D = np.maximum(np.bincount(codes_N), 1)
     centred_N = values_N - (np.bincount(codes_N, weights=values_N) / counts_D)[codes_N]
     deviation_D = np.sqrt(np.bincount(codes_N, weights=centred_N**2) / counts_D)
