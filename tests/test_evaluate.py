@@ -234,17 +234,20 @@ def test_a_model_without_finite_logits_is_refused(
     n = ("evaluate", "needle", "--model", talking, "--rows", rows, "--lengths", "100", "-o", tmp_path / "n.json")
     real = perplexity.token_losses
 
-    def overflowing(loaded: Any, ids: torch.Tensor) -> torch.Tensor:
-        losses = real(loaded, ids).clone()
-        losses[0, 100:] = float("nan")
-        return losses
+    # exp of the second is beyond any number.
+    for value in (float("nan"), 3000.0):
 
-    with monkeypatch.context() as patch:
-        patch.setattr(perplexity, "token_losses", overflowing)
-        result = ladm(*p)
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        1, f"ladm: row 0 of {rows}: the loss of {talking} is not finite; {remedy}",
-    )  # fmt: skip
+        def overflowing(loaded: Any, ids: torch.Tensor, value: float = value) -> torch.Tensor:
+            losses = real(loaded, ids).clone()
+            losses[0, 70:] = value
+            return losses
+
+        with monkeypatch.context() as patch:
+            patch.setattr(perplexity, "token_losses", overflowing)
+            result = ladm(*p)
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+            1, f"ladm: row 0 of {rows}: the perplexity of {talking} is not finite; {remedy}",
+        )  # fmt: skip
     weights = load_file(talking / "model.safetensors")
     weights["model.norm.weight"][3] = float("inf")
     save_file(weights, talking / "model.safetensors", metadata={"format": "pt"})

@@ -66,9 +66,12 @@ def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Pr
     for position in positions:
         ids_T = rows.ids_at(int(position), vocab_size=language.vocab_size)[: windows[-1]]
         losses, means = _one(language, ids_T, windows)
-        if not np.isfinite(losses).all() or not np.isfinite(means).all():
+        with np.errstate(over="ignore"):
+            # exp of a mean loss above 709 is infinite, and so would the perplexity be.
+            are_finite = np.isfinite(losses).all() and np.isfinite(np.exp(means)).all()
+        if not are_finite:
             raise LadmError(
-                f"row {position} of {rows.name}: the loss of {language.name} is not finite; {FINITE_REMEDY}"
+                f"row {position} of {rows.name}: the perplexity of {language.name} is not finite; {FINITE_REMEDY}"
             )
         by_position += losses / len(positions)
         by_window.append(means)
