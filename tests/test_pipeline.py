@@ -234,7 +234,7 @@ def test_files_of_flags_are_read_before_a_row_is_made(
     for flag, message in (
         ("--score", f"profile {profile} is not a profile of ladm calibrate"),
         ("--profile", f"profile {profile} is not a profile of ladm calibrate"),
-        ("--quota", f"--quota {profile}: the weight of model is {{}}, not a number of at least 0"),
+        ("--quota", f"--quota {profile}: the weight of model is {{}}, not a number of at least 0 such as 2 or 2.0e-5"),
     ):
         result = ladm(*job_words(shard, talking, tmp_path / "job"), flag, profile)
         assert result.exit_code == 2, result.output

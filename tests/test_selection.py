@@ -391,7 +391,7 @@ def test_error_messages_of_select(
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "more.yaml"), 2,
          f"--quota {t}/more.yaml: the pool has no document of the domain fruit"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "minus.yaml"), 2,
-         f"--quota {t}/minus.yaml: the weight of domain 0 is -1, not a number of at least 0"),
+         f"--quota {t}/minus.yaml: the weight of domain 0 is -1, not a number of at least 0 such as 2 or 2.0e-5"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "zero.yaml"), 2,
          f"--quota {t}/zero.yaml: every weight is 0"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "list.yaml"), 2,

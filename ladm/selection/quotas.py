@@ -45,7 +45,10 @@ def read_weights(path: Path) -> Mapping[str, Fraction]:
     for name, weight in loaded.items():
         # A bool is an int to Python, and `yes` in YAML is a bool.
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-            raise UsageError(f"--quota {path}: the weight of {name} is {weight}, not a number of at least 0")
+            # PyYAML takes 2e-5, without a point, for a text.
+            raise UsageError(
+                f"--quota {path}: the weight of {name} is {weight}, not a number of at least 0 such as 2 or 2.0e-5"
+            )
     return {name: Fraction(weight) for name, weight in loaded.items()}
 
 
