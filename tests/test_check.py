@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN
 
-from ladm.calibration.check_result import CheckResult
-from ladm.calibration.contrast_scores import count_baselines
+from ladm.calibration.check_result import CheckResult, draw_check
+from ladm.calibration.contrast_scores import RELEASED, count_baselines
 from ladm.calibration.estimates import Estimate
+from ladm.calibration.result import LayerResult
+from ladm.errors import StorageError
 from ladm.modeling.facts import model_facts
 
 Run = Callable[..., Result]
@@ -112,6 +115,19 @@ def perfect_check() -> CheckResult:
         layers=[],
         kinds=kinds(released=PERFECT),
     )
+
+
+def test_a_full_disk_is_reported_with_the_picture_that_does_not_fit(perfect_check: CheckResult, tmp_path: Path) -> None:
+    layer = LayerResult(name="0", forms={RELEASED: PERFECT}, cost=1.0)
+    result = dataclasses.replace(perfect_check, layers=[layer], sink_mass={0: 0.1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(StorageError, match=rf"^cannot write {tmp_path}/check.png: File too large$"):
+            draw_check(result, tmp_path / "check.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def verdict(result: CheckResult, **changes: Any) -> list[str]:

@@ -107,8 +107,9 @@ def check(
         # Nothing is chosen here, so both halves judge.
         kinds=by_kind(scores, values, half=None, seed=settings.seed),
     )
+    for name in (PICTURE_FILE, JSON_FILE):
+        remove_abandoned(output / name)
     draw_check(result, output / PICTURE_FILE)
-    remove_abandoned(output / JSON_FILE)
     write_whole(output / JSON_FILE, [json_with_checksum(result.to_json())])
     return result, output / PICTURE_FILE
 

@@ -18,6 +18,7 @@ from ladm.method.reduction import Floats
 from ladm.modeling.facts import ModelFacts
 from ladm.runs.sink_layers import HIGH_SINK_MASS
 from ladm.settings.layers import spell_layers
+from ladm.storage.files import io_errors, replacing
 
 GOOD_AUC, FAIR_AUC = 0.8, 0.6
 """A model whose best score has a lower bound of its AUC above the first is fit, above the second weak."""
@@ -155,7 +156,10 @@ class CheckResult:
 
 
 def draw_check(result: CheckResult, path: Path) -> None:
-    """Two panels: the focus at long range by kind, and for every layer its AUC in two forms and its sink mass."""
+    """Two panels: the focus at long range by kind, and for every layer its AUC in two forms and its sink mass.
+
+    Raises StorageError where the picture cannot be written.
+    """
     import matplotlib
 
     # A backend without a display: the command runs on servers.
@@ -182,7 +186,8 @@ def draw_check(result: CheckResult, path: Path) -> None:
     right.set_ylabel("AUC, intact against pasted; sink mass")
     right.set_title(f"{len(layers)} layers, {result.documents} documents of {result.length_tokens:,} tokens")
     right.legend(loc="lower right", fontsize=8)
-    figure.savefig(path, dpi=130)
+    with io_errors(path, "write"), replacing(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
     plt.close(figure)
 
 
