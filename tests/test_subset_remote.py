@@ -20,6 +20,7 @@ from conftest import SMALL, topical_rows
 from test_subset_formats import LENGTHS, NPY_FILES, files, select
 
 from ladm.api.pipeline import select as in_python
+from ladm.selection import writing
 
 Command = Callable[..., Result]
 
@@ -200,3 +201,15 @@ def test_a_failed_push_leaves_the_subset(scored: tuple[str, Path], tmp_path: Pat
         "--delete 'data/train-*'\n"
     )
     assert (tmp_path / "p" / "manifest.json").is_file()
+
+
+def test_the_upload_that_is_proposed_is_one_of_a_folder_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(writing, "push_subset", lambda _folder, _repository, *, remedy: found.append(remedy))
+    for name in ("a b", "s3://bucket/subset"):
+        writing._push(name, "org/x", Path("staging"))
+    flags = "--repo-type dataset --delete 'data/train-*'"
+    assert found == [
+        f"the subset is in a b: hf upload org/x 'a b' {flags}",
+        f"the subset is in s3://bucket/subset; copy it to a FOLDER of this machine, and hf upload org/x FOLDER {flags}",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -61,8 +62,12 @@ def write_subset(
 
 
 def _push(name: str, repository: str, folder: Path) -> None:
-    remedy = f"the subset is in {name}: hf upload {repository} {name} --repo-type dataset --delete 'data/train-*'"
-    push_subset(folder, repository, remedy=remedy)
+    # The client of the Hub uploads from this machine alone.
+    is_address = "://" in name
+    place = "FOLDER" if is_address else name
+    command = shlex.join(["hf", "upload", repository, place, "--repo-type", "dataset", "--delete", "data/train-*"])
+    how = "; copy it to a FOLDER of this machine, and" if is_address else ":"
+    push_subset(folder, repository, remedy=f"the subset is in {name}{how} {command}")
 
 
 def _chosen(sources: Sequence[Source], taken: npt.NDArray[np.int64]) -> Iterator[Chosen]:
