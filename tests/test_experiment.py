@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,17 @@ import selection
 from planted_pool import plant
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_a_full_disk_leaves_no_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(Exception, match="File too large"):
+            selection.student_tokenizer(["one two"], 300, tmp_path / "t.json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert selection.student_tokenizer(["one two"], 300, tmp_path / "t.json").encode("one two").ids
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from ladm.corpus.tokenization import plain_tokenizer
 from ladm.method.reduction import reduce_cds
 from ladm.runs.results import read_scores
 from ladm.settings.profiles import read_profile
+from ladm.storage.files import write_whole
 
 IN_BAND = " in the band"
 """Arms that rank within the gzip band; their first outcome is reported, and no student is trained on them."""
@@ -80,7 +81,7 @@ def begin(work: Path, config: dict[str, Any]) -> Path:
     mark = work / "pool.json"
     if mark.exists() and json.loads(mark.read_text()) != own:
         sys.exit(f"{work} was started with other documents or settings; remove it, or set `work` to another folder")
-    mark.write_text(json.dumps(own, indent=1))
+    write_whole(mark, [json.dumps(own, indent=1).encode()])
     of_students = {key: value for key, value in config.items() if key not in ("work", "report", "at_once")}
     if config.get("profile"):
         of_students["profile sha256"] = hashlib.sha256(Path(config["profile"]).read_bytes()).hexdigest()
@@ -146,7 +147,8 @@ def student_tokenizer(texts: list[str], vocab: int, path: Path) -> Any:
     if not path.exists():
         trained = ByteLevelBPETokenizer()
         trained.train_from_iterator(texts, vocab_size=vocab, min_frequency=2, show_progress=False)
-        trained.save(str(path))
+        # As a whole: a stop in the middle would leave a file that no later launch can read.
+        write_whole(path, [trained.to_str(pretty=True).encode()])
     return Tokenizer.from_file(str(path))
 
 
