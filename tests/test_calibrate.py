@@ -85,6 +85,19 @@ def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_pat
     assert profile.read_bytes() == before
 
 
+def test_a_place_without_room_for_a_profile_is_refused_before_the_scoring(
+    ladm: Command, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.calibration.calibrate.run_score", lambda *_, **__: pytest.fail("rows were scored"))
+    (tmp_path / "file").touch()
+    flags = ("--work", tmp_path / "work", "--output", tmp_path / "file" / "p.yaml")
+    result = ladm("calibrate", *COMMON, "--rows", rows, *flags)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        74, f"ladm: cannot write {tmp_path}/file/p.yaml: {tmp_path}/file is not a folder that can be written to",
+    )  # fmt: skip
+    assert not (tmp_path / "work").exists()
+
+
 def test_domains_of_a_sample_are_those_of_select(tmp_path: Path) -> None:
     from datasets import Dataset
 

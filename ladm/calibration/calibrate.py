@@ -27,7 +27,7 @@ from ladm.settings.calibration import CalibrateSettings, Search
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, Quantiles, profile_text
 from ladm.settings.score import ScoreSettings
-from ladm.storage.files import io_errors, remove_abandoned, write_whole
+from ladm.storage.files import io_errors, require_place, write_whole
 
 FEW_DOCUMENTS = 100
 """With fewer documents the intervals are so wide that a warning is printed."""
@@ -58,6 +58,11 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     # A model or device that cannot be used is refused here; all that is refused at all leaves no folder behind.
     # The run below makes a plan of its own, in the process that scores: this one must not occupy the device.
     make_plan(scoring, facts=facts, try_attention=False)
+    # Before the hours of scoring rather than after them.
+    if not output.parent.exists():
+        with io_errors(output, "write"):
+            output.parent.mkdir(parents=True, exist_ok=True)
+    require_place(output, mark="length_tokens:")
     claim_work_folder(folder)
     echo(
         f"contrast  {count_of(len(contrast), 'row')} of {sample.length_tokens:,} tokens from "
@@ -76,9 +81,6 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
         scores, search=settings.search, objective=settings.objective, max_cost=settings.most_cost, seed=settings.seed
     )
     band = intact_band(run, scores, result.recommended) | text_band(sample.ids, facts.folder)
-    with io_errors(output, "write"):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(output)
     # Last, so that a profile exists only where the calibration is complete.
     profile = make_profile(
         run, result, length_tokens=sample.length_tokens, packages=sample.packages, seed=settings.seed,
