@@ -29,7 +29,7 @@ python scripts/toy/fetch_model.py $toy/model
 
 # documents -> rows of 4,096 tokens -> scores -> the best of every domain, 64,000 tokens of 131,072; a finished job is
 # removed and made again, a stopped one is resumed (and not timed)
-if [ -f $toy/subset/manifest.json ]; then rm -r $toy/rows $toy/scores $toy/subset $toy/job.yaml; rm -f $toy/report.html; fi
+if [ -f $toy/subset/manifest.json ]; then rm -rf $toy/rows $toy/scores $toy/subset $toy/job.yaml $toy/report.html; fi
 if [ ! -f $toy/job.yaml ]; then timed=yes; fi
 started=$SECONDS
 exec 3>&2

@@ -109,6 +109,22 @@ def stand_in(save_rows: Any, golden: dict[str, Any], tmp_path: Path) -> dict[str
     }
 
 
+def test_a_toy_that_was_stopped_while_it_removed_a_finished_job_goes_on(tmp_path: Path) -> None:
+    for name in ("launch_toy.sh", "scripts/env.sh", "bin/ladm", "bin/python"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("#!/bin/sh\n" if name.startswith("bin") else (ROOT / name).read_text())
+        (tmp_path / name).chmod(0o755)
+    # Rows and scores are gone already.
+    (tmp_path / "runs" / "toy" / "subset").mkdir(parents=True)
+    (tmp_path / "runs" / "toy" / "subset" / "manifest.json").touch()
+    done = subprocess.run(
+        ["bash", str(tmp_path / "launch_toy.sh")], capture_output=True, text=True, check=False,
+        env=os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "VENV": "none"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "runs" / "toy" / "subset").exists()
+
+
 @pytest.mark.slow
 def test_published_scores_are_compared_with_a_run(
     stand_in: dict[str, Any], golden: dict[str, Any], tmp_path: Path
