@@ -17,10 +17,10 @@ from ladm.corpus.tokenization import plain_tokenizer
 
 def main(model: str, files: list[str]) -> None:
     tokenizer = plain_tokenizer(model)
-    texts = [Path(file).read_text(encoding="utf-8") for file in files]
-    # Scores of different lengths are hard to compare: cut all documents to one, here that of the shortest.
+    texts = [Path(file).read_text(encoding="utf-8", errors="replace") for file in files]
+    # Scores of different lengths are hard to compare: cut all documents to one, here that of the shortest that is not empty.
     ids = [tokenizer(text)["input_ids"] for text in texts]
-    length = min(map(len, ids))
+    length = min((len(row) for row in ids if row), default=0)
     # A 256th of a document for each span, as in the paper: 128 tokens of 32,768.
     scorer = ladm.Scorer(model, span_tokens=max(1, length // 256))
     scores = scorer.score([row[:length] for row in ids])

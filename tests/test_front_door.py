@@ -324,7 +324,10 @@ def test_the_example_in_memory(talking: Path, tmp_path: Path, run_example: Any) 
     files = [tmp_path / f"{k}.txt" for k in range(3)]
     for file in files:
         file.write_text(" ".join(f"w{word}" for word in draw.integers(2, 300, 600)))
-    out = run_example("score_in_python.py", talking, *files)
+    (tmp_path / "empty.txt").touch()
+    files[0].write_bytes(b"\xff " + files[0].read_bytes())
+    out = run_example("score_in_python.py", talking, *files, tmp_path / "empty.txt")
+    assert out.pop() == f"{tmp_path}/empty.txt\tinput_ids is empty"
     assert sorted(line.split("\t")[0] for line in out) == list(map(str, files))
     scores = [float(line.split("\t")[1]) for line in out]
     assert scores == sorted(scores, reverse=True)
