@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -15,7 +16,11 @@ import pytest
 import yaml
 from test_pipeline import Command, job_words, write_finepdfs
 
+from ladm.corpus.rows import open_rows
+from ladm.errors import LadmError
 from ladm.pipeline import run as run_module
+from ladm.pipeline.budget import require_budget
+from ladm.settings.pipeline import RunSettings
 
 
 @pytest.fixture
@@ -209,3 +214,11 @@ part.{name} = killed_at_the_last
 from ladm.cli.main import main
 main(sys.argv[1:])
 """
+
+
+def test_a_budget_is_compared_with_the_rows_that_repeat_no_other(save_rows: Any) -> None:
+    rows = open_rows(save_rows([{"input_ids": [k // 2, 5], "copy_of": "0" if k == 1 else None} for k in range(3)]))
+    job = RunSettings(sources=("d.jsonl",), model="model", output="job", documents=3)
+    with pytest.raises(LadmError, match=r"^there are 2 rows, fewer than --documents 3; give a smaller budget"):
+        require_budget(rows, job)
+    require_budget(rows, dataclasses.replace(job, documents=2))

@@ -22,7 +22,10 @@ def require_budget(rows: Rows, job: Any) -> None:
     if most is None and chosen.tokens is None:
         # Nothing to compare with a share of the rows or a least score: the lengths of all rows need not be read.
         return
-    lengths_N = rows.lengths()
+    lengths_N, is_copy_N = rows.lengths(), rows.copies()
+    if is_copy_N is not None:
+        # Never selected, as rows without tokens are not.
+        lengths_N[is_copy_N] = 0
     if not lengths_N.any():
         return
     shortest = int(lengths_N[lengths_N > 0].min())
