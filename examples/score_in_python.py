@@ -18,7 +18,7 @@ from ladm.corpus.tokenization import plain_tokenizer
 def main(model: str, files: list[str]) -> None:
     tokenizer = plain_tokenizer(model)
     texts = [Path(file).read_text(encoding="utf-8", errors="replace") for file in files]
-    # Scores of different lengths are hard to compare: cut all documents to one, here that of the shortest that is not empty.
+    # Scores of different lengths are hard to compare: cut all documents to one, here that of the shortest with text.
     ids = [tokenizer(text)["input_ids"] for text in texts]
     length = min((len(row) for row in ids if row), default=0)
     # A 256th of a document for each span, as in the paper: 128 tokens of 32,768.

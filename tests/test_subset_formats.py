@@ -22,6 +22,7 @@ import yaml
 from click.testing import Result
 from conftest import GOLDEN, read_lines, topical_rows
 
+from ladm.errors import LadmError
 from ladm.selection.formats.card import card_text
 from ladm.selection.formats.content import SubsetContent
 from ladm.selection.manifest import read_manifest
@@ -247,6 +248,30 @@ def test_keep_all_has_the_value_and_the_domain_of_rows_that_a_guard_dropped(
     assert [row["score"] for row in found] == [None if k == 3 else -float(LENGTHS[k]) for k in range(8)]
     assert [row["domain"] for row in found] == [row["meta"]["pile_set_name"] for row in found]
     assert [k for k in range(8) if found[k]["rank"] is None] == [0, 3, 4, 6]
+
+
+def test_a_column_of_two_types_is_named(save_rows: Any) -> None:
+    from datasets import Features, List, Value
+
+    from ladm.corpus.rows import open_rows
+    from ladm.runs.folder import Run
+    from ladm.runs.identity import RunIdentity
+    from ladm.selection.formats.content import _joined
+    from ladm.selection.sources import Source
+
+    # The text of the library begins with all columns, and what is wrong would be cut off.
+    more = {f"column {k}": 1 for k in range(40)}
+    names = [save_rows([{"input_ids": [1]} | more], "a")]
+    features = Features({"input_ids": List(Value("uint16"))} | {name: Value("int64") for name in more})
+    names.append(save_rows([{"input_ids": [1]} | more], "b", features=features))
+    run = Run(Path("run"), RunIdentity({"data": {"rows": 1}, "unit_rows": 1}))
+    sources = [Source(run=run, rows=open_rows(name), first=k) for k, name in enumerate(names)]
+    with pytest.raises(LadmError) as found:
+        _joined(sources, np.arange(2))
+    assert str(found.value) == (
+        f"the columns of {names[0]} and {names[1]} cannot be joined: input_ids is List(Value('int32')) and "
+        "List(Value('uint16')); select from each run alone, or score rows with the same columns"
+    )
 
 
 def test_no_column_is_made_that_the_rows_have() -> None:

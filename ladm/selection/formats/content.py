@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -231,4 +232,16 @@ def _joined(sources: Sequence[Source], positions: Ints) -> tuple[Any, Ints]:
     # What Arrow and `datasets` raise for types that cannot be merged.
     except (ValueError, TypeError) as error:
         names = " and ".join(source.rows.name for source, _, _ in parts)
-        raise LadmError(f"the columns of {names} cannot be joined: {one_line(error)}") from None
+        reason = _types_of_column(joined, error) or one_line(error)
+        remedy = "select from each run alone, or score rows with the same columns"
+        raise LadmError(f"the columns of {names} cannot be joined: {reason}; {remedy}") from None
+
+
+def _types_of_column(joined: Sequence[Any], error: Exception) -> str | None:
+    """The column that an error of `datasets` is about, with its types; None where the text does not say.
+
+    The text itself begins with the types of all columns, and what is wrong comes after the part that is shown.
+    """
+    found = re.search(r"the key (.+?) of features", str(error))
+    kinds = [str(data.features[found[1]]) for data in joined if found[1] in data.features] if found else []
+    return f"{found[1]} is {' and '.join(dict.fromkeys(kinds))}" if found and kinds else None
