@@ -280,15 +280,24 @@ def test_a_head_that_is_more_than_linear_is_refused(golden_lm: Path, monkeypatch
         language.load_language(str(golden_lm), device="cpu", dtype="float32")
 
 
+@pytest.mark.parametrize("content", ['{"auto_map": ', "7"])
+def test_a_damaged_file_of_a_tokenizer_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(LadmError, match=r"^m: tokenizer_config.json is damaged: .*; fetch the model again$"):
+        tasks.require_no_code("m", tmp_path)
+
+
 def test_marks_are_gathered_from_every_task() -> None:
     found = {
         "results": {
             "arc_easy": {"alias": "arc_easy", "acc,none": 0.5, "acc_stderr,none": 0.1, "acc_norm,none": 0.6},
             "mmlu": {"acc,none": 0.3, "acc_stderr,none": "N/A", "sample_len": 4},
+            "one": {"acc,none": 1.0, "acc_stderr,none": float("nan")},
         }
     }
     assert [(m["task"], m["metric"], m["value"], m["error"]) for m in tasks.marks_of(found, 5, None)] == [
         ("arc_easy", "acc", 0.5, 0.1), ("arc_easy", "acc_norm", 0.6, None), ("mmlu", "acc", 0.3, None),
+        ("one", "acc", 1.0, None),
     ]  # fmt: skip
     assert tasks.shots_of(("ruler", "mine")) == {"ruler": None, "mine": None}
     assert tasks.shots_of(("short",))["arc_challenge"] == 25

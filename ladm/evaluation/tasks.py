@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,17 @@ def is_of_ruler(task: str) -> bool:
 
 
 def require_no_code(model: str, folder: Path) -> None:
-    """Raise LadmError for a model whose files name code: lm-eval's RULER would run that of the tokenizer."""
+    """Raise LadmError for a model whose files name code: lm-eval's RULER would run that of the tokenizer.
+
+    And for a file that is no JSON.
+    """
     for name in ("config.json", "tokenizer_config.json"):
         path = folder / name
-        if path.exists() and "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+        try:
+            names_code = path.exists() and "auto_map" in json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise LadmError(f"{model}: {name} is damaged: {one_line(error)}; fetch the model again") from None
+        if names_code:
             raise LadmError(
                 f"{model}: {name} names code (auto_map), which lm-eval's RULER would run; take it out first"
             )
@@ -152,5 +160,7 @@ def marks_of(found: dict[str, Any], shots: int | None, length: int | None) -> It
                 error = metrics.get(f"{metric}_stderr,{kind}")
                 yield {
                     "task": task, "metric": metric, "filter": kind, "value": value,
-                    "error": error if isinstance(error, (int, float)) else None, "examples": shots,
+                    # NaN of a single question; JSON has no word for it.
+                    "error": error if isinstance(error, (int, float)) and math.isfinite(error) else None,
+                    "examples": shots,
                 }  # fmt: skip
