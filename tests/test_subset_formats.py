@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import datetime
 import itertools
@@ -339,6 +340,12 @@ def test_the_card_says_what_was_ranked_and_how(ladm: Command, scored: tuple[str,
     assert "max_per_document" not in settings
     manifest = dataclasses.replace(read_manifest(tmp_path / "s"), max_per_document=2)
     assert "max_per_document: 2\n" in card_text(manifest, rows=3, folder="s")
+    for kind in ("arrow", "parquet", "jsonl", "megatron", "npy"):
+        folder = 'a "b" {c} \\ é\n'
+        text = card_text(dataclasses.replace(manifest, format=kind), rows=3, folder=folder)
+        code = ast.parse(text.rpartition("```python\n")[2].partition("```")[0])
+        names = [node.value for node in ast.walk(code) if isinstance(node, ast.Constant)]
+        assert any(str(name).startswith(folder) for name in names), kind
 
 
 def test_bytes_are_null_in_json(tmp_path: Path) -> None:

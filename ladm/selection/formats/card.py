@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import yaml
@@ -54,7 +55,9 @@ def card_text(manifest: Manifest, *, rows: int, folder: str, repository: str | N
     `repository`: the data set on the Hub that the card is for; None: the subset stays in `folder`.
     """
     loading = _LOADING if repository is None else _LOADING | _OF_HUB
-    example = loading[manifest.format].format(folder=folder if repository is None else repository)
+    # The texts of JSON are texts of Python too, whatever signs the name of a folder has.
+    place = json.dumps(folder if repository is None else repository, ensure_ascii=False)[1:-1]
+    example = loading[manifest.format].format(folder=place)
     return "\n".join([*_front_matter(manifest, rows), *_body(manifest, rows, example)]) + "\n"
 
 
