@@ -18,6 +18,7 @@ from conftest import GOLDEN, read_lines, topical_rows
 
 from ladm.errors import LadmError
 from ladm.settings.training import TrainSettings
+from ladm.training import folder as folder_module
 from ladm.training import plan as plan_module
 from ladm.training.checkpoints import newest_checkpoint
 from ladm.training.trainer import LossPrinter
@@ -369,6 +370,18 @@ def test_devices_that_share_the_states_train_as_one(golden_lm: Path, rows: str, 
     again = launch()
     assert "step 5 of 6" in again
     assert "step 4 of 6" not in again
+
+
+def test_all_files_of_a_model_in_parts_are_durable_before_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {f"model-0000{k}-of-00002.safetensors" for k in (1, 2)} | {"model.safetensors.index.json", "config.json"}
+    for name in names:
+        (tmp_path / name).touch()
+    durable: set[str] = set()
+    monkeypatch.setattr(folder_module, "sync_file", lambda path: durable.add(path.name))
+    folder_module.finish(tmp_path, tmp_path / "absent", [{"step": 1, "loss": 1.5, "learning_rate": 0.1}])
+    assert durable >= names
 
 
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:

@@ -95,8 +95,10 @@ def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
             write_whole(output / name, [(source / name).read_bytes()])
     with io_errors(output, "write"):
         (output / "training_args.bin").unlink(missing_ok=True)
-        for path in (*weights, output / "config.json"):
-            sync_file(path)
+        # All that the Trainer wrote: a model in parts has an index too.
+        for path in output.iterdir():
+            if path.is_file():
+                sync_file(path)
     steps = [
         {"step": line["step"], "loss": line["loss"], "learning_rate": line["learning_rate"]}
         for line in history
