@@ -51,8 +51,9 @@ def test_a_text_is_scored_as_in_memory(talking: Path, expected: list[float | Non
     half = copy.score([TEXTS[0], TEXTS[1] + "\ud83d", TEXTS[2]])
     assert [row.score for row in half] == [expected[0], None, expected[2]]
     assert (half[1].tokens, half[1].error) == (None, "bad_text: the text is not valid Unicode")
-    with pytest.raises(LadmError, match=r"^length must be at least 1, not 0$"):
-        LazyScorer("model", length=0, settings={})
+    for length, named in ((0, "0"), (512.0, "512.0"), ("512", "'512'")):
+        with pytest.raises(LadmError, match=rf"^length must be a whole number of at least 1, not {named}$"):
+            LazyScorer("model", length=length, settings={})  # type: ignore[arg-type]
 
 
 def test_datatrove_from_jsonl_to_jsonl(talking: Path, expected: list[float | None], tmp_path: Path) -> None:

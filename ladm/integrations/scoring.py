@@ -37,8 +37,9 @@ class LazyScorer:
     """
 
     def __init__(self, model: str, *, length: int, settings: dict[str, Any]) -> None:
-        if length < 1:
-            raise LadmError(f"length must be at least 1, not {length}")
+        # Here, and not in a worker at the first document. NumPy's whole numbers have it too.
+        if not hasattr(length, "__index__") or length < 1:
+            raise LadmError(f"length must be a whole number of at least 1, not {length!r}")
         self.model, self.length, self.settings = str(model), length, settings
         self._scorer: Scorer | None = None
         self._tokenizer: Any = None
