@@ -6,8 +6,11 @@ import base64
 import http.server
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +56,31 @@ def test_a_subset_at_an_address(ladm: Command, scored: tuple[str, Path], tmp_pat
     assert (tmp_path / "local" / "tokens.npy").is_file()
     unknown = select(ladm, scored, "nowhere://x")
     assert (unknown.exit_code, unknown.stderr) == (1, "ladm: --output nowhere://x: Protocol not known: nowhere\n")
+
+
+def test_a_full_temporary_folder_is_named(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
+    for flags in (("--output", "memory://bucket/full"), ("--dry-run",)):
+        result = ladm("select", scored[1], "--rows", scored[0], "--tokens", "2k", *flags)
+        assert (result.exit_code, result.stderr) == (
+            74, f"ladm: cannot make a temporary folder in {tmp_path}/absent: No such file or directory\n"
+        )  # fmt: skip
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        result = select(ladm, scored, "memory://bucket/full", "--format", "npy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert result.exit_code == 74
+    remedy = "set TMPDIR to a folder with more room"
+    assert re.fullmatch(
+        rf"ladm: cannot write {tmp_path}/ladm-select-\w+/subset: File too large; {remedy}\n", result.stderr
+    )
+    assert not list(tmp_path.glob("ladm-select-*"))
 
 
 def test_a_stopped_upload_is_no_subset_and_is_replaced(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ladm.selection.budget import Domains, SmallPoolError
 from ladm.selection.candidates import Candidates, find_candidates
 from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.content import AllRows
-from ladm.selection.formats.destination import Destination, destination
+from ladm.selection.formats.destination import Destination, destination, temporary_folder
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.quotas import domain_shares
 from ladm.selection.ranking import rank_by_domain
@@ -88,15 +87,9 @@ def _quota(settings: SelectSettings) -> str:
     return settings.quota or ("tokens" if settings.tokens is not None else "documents")
 
 
-@contextlib.contextmanager
-def _work_folder(place: Destination | None) -> Iterator[Path]:
+def _work_folder(place: Destination | None) -> contextlib.AbstractContextManager[Path]:
     """A folder for the ranking, removed at the end; `place` is None for a dry run."""
-    if place is None:
-        with tempfile.TemporaryDirectory(prefix="ladm-select-") as work:
-            yield Path(work)
-        return
-    with place.work_folder() as folder:
-        yield folder
+    return temporary_folder() if place is None else place.work_folder()
 
 
 def _counts(domains: Domains) -> dict[str, Any]:

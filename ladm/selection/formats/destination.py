@@ -143,6 +143,15 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder where the system has its temporary files (TMPDIR), removed at the end."""
+    with io_errors(Path(os.environ.get("TMPDIR", "/tmp")), "make a temporary folder in"):
+        made = tempfile.TemporaryDirectory(prefix="ladm-select-")
+    with made as work:
+        yield Path(work)
+
+
 class RemoteFolder:
     """A folder of a store behind fsspec, which has no rename of folders."""
 
@@ -162,18 +171,22 @@ class RemoteFolder:
         if others:
             raise LadmError(f"{self.name} exists already (it holds {others[0]}); give --output another folder")
 
-    @contextlib.contextmanager
-    def work_folder(self) -> Iterator[Path]:
+    def work_folder(self) -> contextlib.AbstractContextManager[Path]:
         """A folder for temporary files (TMPDIR)."""
-        with tempfile.TemporaryDirectory(prefix="ladm-select-") as work:
-            yield Path(work)
+        return temporary_folder()
 
     def write(self, fill: Callable[[Path], None], *, after: Callable[[Path], None] | None = None) -> None:
         """Fill a temporary folder, and upload its files, the manifest last."""
         with self.work_folder() as work:
             staging = work / "subset"
             staging.mkdir()
-            fill(staging)
+            try:
+                fill(staging)
+            except OSError as error:
+                reason = error.strerror or error
+                raise StorageError(
+                    f"cannot write {staging}: {reason}; set TMPDIR to a folder with more room"
+                ) from error
             names = sorted(str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file())
             with self._errors("write"):
                 for old in self._unfinished():
