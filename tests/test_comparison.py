@@ -319,7 +319,9 @@ def test_compare_all_columns_and_kinds(ladm: Command, scored: tuple[str, Path], 
     assert "AUC by kind" in (tmp_path / "c.html").read_text()
 
 
-def test_compare_two_runs(ladm: Command, scored: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_compare_two_runs(
+    ladm: Command, scored: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
     _, run = scored
     assert ladm("rescore", run, "--reduce", "median", "--output", tmp_path / "run2").exit_code == 0
     found = json.loads(ladm("compare", run, tmp_path / "run2", "--json").stdout)
@@ -327,6 +329,9 @@ def test_compare_two_runs(ladm: Command, scored: tuple[str, Path], save_rows: An
     assert (pair["a"], pair["b"]) == ("run: score", "run2: score")
     both = read_columns(Run.read(run), ["score", "median"])
     assert pair["spearman"] == pytest.approx(spearman(both["score"].to_numpy(), both["median"].to_numpy()))
+    monkeypatch.chdir(run)
+    (pair,) = json.loads(ladm("compare", ".", tmp_path / "run2", "--json").stdout)["pairs"]
+    assert (pair["a"], pair["b"]) == ("run: score", "run2: score")
     other = save_rows(topical_rows(golden, [512, 400]), "other")
     assert ladm("score", other, *SMALL, "--output", tmp_path / "other-run").exit_code == 0
     result = ladm("compare", run, tmp_path / "other-run")

@@ -5,6 +5,7 @@ Shape suffixes: N documents with a score in the first run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
@@ -109,9 +110,11 @@ def _read(runs: Sequence[Run], settings: CompareSettings) -> _Columns:
     for k, run in enumerate(runs):
         expressions = settings.expressions or _default_columns(run, alone=len(runs) == 1)
         # A column that both runs have is compared with itself; which run it is of is part of its name.
-        prefix = f"{run.folder.name}: " if len(runs) > 1 else ""
+        # By its whole path: "." has no name of its own.
+        folder = Path(os.path.abspath(run.folder)).name
+        prefix = f"{folder}: " if len(runs) > 1 else ""
         if prefix and any(name.startswith(prefix) for name in values):
-            prefix = f"{run.folder.name} {k + 1}: "
+            prefix = f"{folder} {k + 1}: "
         positions, found = _evaluated(run, expressions, seed=settings.seed)
         if k == 0:
             positions_N = positions
