@@ -1,8 +1,8 @@
 """Value weights and the attention to far keys, in Triton kernels that write nothing else.
 
-Held to `focus.value_weights` and `sinks.far_key_mass`; runs on a GPU, or anywhere under TRITON_INTERPRET=1. In plain
-operations the median alone takes longer than the PFS of a layer, because a whole key head is left to a single program
-that goes through it for every two bits, and each query row passes over all keys six times.
+Held to `focus.value_weights` and `sinks.far_key_mass`; runs on a GPU, or anywhere under TRITON_INTERPRET=1. Plain
+operations took 1.4 to 3 times as long on an H200: they go through a key head once for every two bits of its median, and
+through all keys of each sampled query row six times.
 
 Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size, Q sampled query rows.
 """

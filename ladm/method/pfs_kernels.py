@@ -118,11 +118,11 @@ def focus_kernel(  # type: ignore[no-untyped-def]
     item = items + tl.program_id(0) * 4
     row, span, pair, count = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
     # 64 bits: B H T D of a batch of long rows is beyond what 32 can address.
-    bh = tl.program_id(1).to(tl.int64)
-    tile = tl.program_id(2)
+    bh = (tl.program_id(1) // parts).to(tl.int64)
     b, h = bh // H, bh % H
-    m = tile // parts * BLOCK_M + tl.arange(0, BLOCK_M)
-    start = tile % parts * BLOCK_K
+    m = tl.program_id(1) % parts * BLOCK_M + tl.arange(0, BLOCK_M)
+    # The remainder is the number itself; by it the compiler knows that of a single tile, which is 0.
+    start = tl.program_id(2) % parts * BLOCK_K
     valid = m < l
     first_row = front + tl.load(scored + row) * l
     q_MD = _tile(q + b * q_b + h * q_h, first_row + m, q_t, valid, D, BLOCK_D)
@@ -132,7 +132,7 @@ def focus_kernel(  # type: ignore[no-untyped-def]
     x_M = tl.load(ids + b * T + first_row + m, mask=valid, other=-2) if COPIED else m
     k_head = k + b * k_b + (h // R) * k_g
     w_head = weight + (b * G + h // R) * T
-    target = (bh * tl.num_programs(2) + tile) * P + pair
+    target = (tl.program_id(1).to(tl.int64) * parts + tl.program_id(2) % parts) * P + pair
     # One loop over spans with one tile of each: the compiler overlaps the loads of a span with the product of the one
     # before. A loop over the tiles of a span inside it would prevent that.
     for step in tl.range(count, num_stages=STAGES):

@@ -59,13 +59,8 @@ def measure_focus(
         *(q.stride(0), q.stride(1), q.stride(2), k.stride(0), k.stride(1), k.stride(2)),
         *(H, H // k.shape[1], grid.start(0), grid.l, scaling * LOG2_E),
     )
-    shapes = {
-        "WIDEN": widened(q.dtype),
-        "D": D,
-        "BLOCK_D": max(16, triton.next_power_of_2(D)),
-        "BLOCK_M": tile,
-        "BLOCK_K": tile,
-    }
+    shapes = {"D": D, "BLOCK_D": max(16, triton.next_power_of_2(D)), "BLOCK_M": tile, "BLOCK_K": tile}
+    shapes |= {"WIDEN": widened(q.dtype)}
     denominators = torch.empty(B * H, len(grid.J), grid.l, dtype=torch.float32, device=device)
     lse = denominators if lse_BHT is None else lse_BHT.contiguous()
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
@@ -84,7 +79,7 @@ def measure_focus(
         )
         weight = denominators if key_weight_BGT is None else key_weight_BGT.float().contiguous()
         ids = where.scored if ids_BT is None else ids_BT.to(device).contiguous()
-        focus_kernel[(len(where.items), B * H, parts**2)](
+        focus_kernel[(len(where.items), B * H * parts, parts)](
             *(q, k, denominators, weight, ids, focus, weighted, copied, where.scored, where.items),
             *(*common, len(grid.J), len(where.pairs), grid.d_afs, T, k.shape[1], parts),
             FULL=grid.l % tile == 0,
