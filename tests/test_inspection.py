@@ -202,13 +202,17 @@ def test_documents_are_chosen_by_their_index(ladm: Any, scored: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_name_is_an_index_or_else_an_id(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
-    rows = topical_rows(golden, [400] * 4)
-    ids = ["perl-5", "0", "twice", "twice"]
+def test_a_name_is_an_id_or_else_an_index(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, [400] * 5)
+    ids = ["perl-5", "0", "twice", "twice", None]
     run = tmp_path / "run"
     folder = save_rows([row | {"index": k, "id": name} for k, (row, name) in enumerate(zip(rows, ids, strict=True))])
     assert ladm("score", folder, *SMALL, "--signals", "cds", "--output", run).exit_code == 0
-    for name, expected in (("perl-5", {0}), ("0", {0}), ("1", {1}), ("twice", {2, 3})):
+    # "0" is the name of the second document, and no document is called 1 or 4.
+    cases = (("perl-5", {0}), ("0", {1}), ("1", {1}), ("twice", {2, 3}), ("4", {4}), ("#4", {4}))
+    shown = {document.id for document in top_documents(TopSettings(run=str(run), number=9)).documents}
+    assert shown == {"perl-5", "0", "twice", "#4"}
+    for name, expected in cases:
         chosen = choose_documents(Run.read(run), InspectSettings(run=str(run), index=(name,)))
         assert {document.index for document in chosen} == expected
 

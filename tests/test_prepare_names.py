@@ -66,6 +66,15 @@ def test_columns_of_a_document_are_carried(prepare: Callable[..., Result], tmp_p
     assert rows[1] == nothing | fixed | second | {"big": str(2**64 - 1)}
 
 
+def test_a_whole_number_is_an_id_also_as_a_float(prepare: Callable[..., Result], tmp_path: Path) -> None:
+    """pandas writes a column of whole numbers as floats where one is missing."""
+    records = [{"text": text(k), "kind": "a"} | own for k, own in enumerate([{"id": 1000.0}, {}, {"id": 2.5}])]
+    assert prepare(write_jsonl(tmp_path / "d.jsonl", records), "--domain-key", "kind").exit_code == 0
+    rows = rows_of(tmp_path / "rows")
+    assert [row["id"] for row in rows] == ["1000", None, None]
+    assert [row["original_id"] for row in rows] == [None, None, 2.5]
+
+
 def test_a_score_can_be_joined_back_to_the_corpus(
     ladm: Command, prepare: Callable[..., Result], tmp_path: Path
 ) -> None:

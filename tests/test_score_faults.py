@@ -217,6 +217,8 @@ def test_a_resume_with_something_else_is_refused(
         assert f"{folder} was started with something else (" in result.stderr
         assert "; give them as they were, another --output, or --overwrite to delete the run" in result.stderr
         assert f"\n  {field}: " in result.stderr
+    result = ladm("score", short_rows, *SMALL, "--score", "robust", "--output", folder)
+    assert f"for another score of a finished run: ladm rescore {folder} --score NAME -o RUN2" in result.stderr
     assert results(folder) == before
 
 

@@ -220,6 +220,8 @@ def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_p
     band = {"score": (0.0, 1.0, 2.0)}
     median = replace(Run.read(run).identity.reduction, how="median")
     other = write_profile(run, tmp_path / "median.yaml", band, reduction=median)
+    signed = replace(Run.read(run).identity.reduction, how="signed", layers=(0,), heads=((0, 0),), weights=(1.0,))
+    heads = write_profile(run, tmp_path / "heads.yaml", band, reduction=signed)
     model = write_profile(run, tmp_path / "model.yaml", band, model={"type": "llama", "sha256": {"a": "b"}})
     bare = write_profile(run, tmp_path / "bare.yaml", {})
     whole = write_profile(run, tmp_path / "whole.yaml", band)
@@ -233,6 +235,9 @@ def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_p
         (("--profile", other), 1,
          f"the band of {other} is for the score of that profile, which {run} does not have; rescore first: ladm "
          f"rescore {run} --score {other} -o RUN2"),
+        (("--profile", heads), 1,
+         f"the band of {heads} is for the score of that profile, which {run} does not have; score the rows again with "
+         f"--profile {heads}, which stores what it takes"),
         *((("--profile", spans, "--by", column), 1,
            f"{spans} was calibrated with --span-tokens 32, and {run} was scored with 16, so that its band of {column} "
            "is of another scale") for column in ("score", "robust")),

@@ -64,8 +64,11 @@ def domain_of(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: s
 
 
 def id_of(fields: dict[str, Any], id_key: str) -> str | None:
-    """The document's own id as text, where it has one."""
+    """The document's own id, a text or a whole number, as text; None where it has none."""
     found = value_at(fields, id_key)
+    # pandas makes a column of whole numbers one of floats as soon as one is missing.
+    if isinstance(found, float) and found.is_integer():
+        found = int(found)
     return whole_text(str(found)) if isinstance(found, (str, int)) and not isinstance(found, bool) else None
 
 

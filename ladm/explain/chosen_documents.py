@@ -18,45 +18,47 @@ _COLUMNS = ["rank", "position", "score", "num_tokens", "index", "meta"]
 
 
 def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument]:
-    """The best and worst documents and those named by their index or id, best first, each once.
+    """The best and worst documents and those named by their id or index, best first, each once.
 
     An id is that of the document, or what `ladm top` shows: with its part where it is cut into windows (`17/3`). A name
-    is taken for an id where no document has it as its index. Raises LadmError for a name that no document with a
+    is taken for an index where no document has it as its id. Raises LadmError for a name that no document with a
     score has, and for one that too many have.
     """
     column = _cds_column(run)
     naming = [name for name in ("id", "chunked_index") if name in columns_of(run.folder)]
-    indices = set(settings.index)
+    names = set(settings.index)
     chosen: dict[int, ScoredDocument] = {}
-    found_indices: set[str] = set()
-    # Whether a name is an index is known at the end of the file only.
+    # Whether a name is an id is known at the end of the file only.
     by_id: dict[str, list[ScoredDocument]] = {}
+    by_index: dict[str, list[ScoredDocument]] = {}
     # The worst documents are the last of the file, whatever its length: a queue that forgets all but the last.
     last: deque[ScoredDocument] = deque(maxlen=settings.last)
     more = [*([column] if column else []), *naming]
     for batch in score_batches(run.folder, [*_COLUMNS, *more]):
         best_rank = batch["rank"][0].as_py()
         # Without names to look for, only the first batches are worth turning into Python objects.
-        searched = batch if indices or best_rank <= settings.first else batch.slice(0, 0)
+        searched = batch if names or best_rank <= settings.first else batch.slice(0, 0)
         labels = [str(index) for index in searched["index"].to_pylist()]
         for k, (rank, label) in enumerate(zip(searched["rank"].to_pylist(), labels, strict=True)):
-            if rank <= settings.first or label in indices:
+            if rank <= settings.first:
                 (chosen[rank],) = _documents(batch.slice(k, 1), column)
-                found_indices.add(label)
-        for k, name in _names(searched, naming) if indices else ():
-            if name in indices and len(by_id.setdefault(name, [])) <= MOST_INSPECTED:
+            if label in names and len(by_index.setdefault(label, [])) <= MOST_INSPECTED:
+                by_index[label] += _documents(batch.slice(k, 1), column)
+        for k, name in _names(searched, naming) if names else ():
+            if name in names and len(by_id.setdefault(name, [])) <= MOST_INSPECTED:
                 by_id[name] += _documents(batch.slice(k, 1), column)
         _require_few(run, chosen)
         last.extend(_documents(batch.slice(max(0, len(batch) - settings.last)), column))
-        if not (settings.last or indices) and len(chosen) == settings.first:
+        if not (settings.last or names) and len(chosen) == settings.first:
             break
-    for name in sorted(indices - found_indices):
-        if name not in by_id:
+    for name in sorted(names):
+        named = by_id.get(name) or by_index.get(name)
+        if not named:
             raise LadmError(
                 f"no document of {run.folder} with the index or id {name!r} has a score; ladm top {run.folder} shows "
                 "ids, and its errors.jsonl lists the rows without a score"
             )
-        chosen |= {document.rank: document for document in by_id[name]}
+        chosen |= {document.rank: document for document in named}
         _require_few(run, chosen)
     # By rank, so that a document of a short run that is among the best and the worst occurs once.
     chosen |= {document.rank: document for document in last}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import math
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ladm.errors import IncompleteError, LadmError, StorageError, UsageError
-from ladm.runs.flags import flag_of_field
+from ladm.runs.flags import SCORE_FLAGS, flag_of_field
 from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SHARED_UNIT_FILES, SIGNALS, UNIT_FILES, UNITS
 from ladm.runs.lines import StoredLine, damaged_unit, encode_line, read_lines, read_records
@@ -202,17 +203,22 @@ class Run:
 
 
 def _output_folder(folder: Path, remedy: str | None = None) -> OutputFolder:
-    if remedy is None:
-        remedy = "give them as they were, another --output, or --overwrite to delete the run and start again"
-        # --overwrite would delete the run that the signal was added to.
-        if folder.parent.name == SIGNALS and (folder.parent.parent / IDENTITY_FILE).is_file():
-            remedy = f"give them as they were, or remove {folder} to compute the signal again"
+    # --overwrite would delete the run that the signal was added to.
+    if remedy is None and folder.parent.name == SIGNALS and (folder.parent.parent / IDENTITY_FILE).is_file():
+        remedy = f"give them as they were, or remove {folder} to compute the signal again"
+
+    def changed(flags: tuple[str, ...]) -> str:
+        if flags == (SCORE_FLAGS,):
+            command = shlex.join(["ladm", "rescore", str(folder)])
+            return f"for another score of a finished run: {command} --score NAME -o RUN2; else give another --output"
+        return "give them as they were, another --output, or --overwrite to delete the run and start again"
+
     return OutputFolder(
         folder,
         record=IDENTITY_FILE,
         leftovers=LEFTOVERS.pattern,
         name_of_field=flag_of_field,
-        changed_remedy=remedy,
+        changed_remedy=changed if remedy is None else remedy,
     )
 
 

@@ -70,10 +70,13 @@ def read_labels(run: Run, positions: Collection[int], domain_key: str) -> dict[i
 
 
 def label_id(named: Mapping[str, Any], position: int) -> str:
-    """A document's own id, or its index where it has none; with its part, where it is cut into windows."""
+    """A document's own id, or its index where it has none; with its part, where it is cut into windows.
+
+    Among documents with ids an index is written #7, because it may be the id of another.
+    """
     own = named.get("id")
     if own is None:
-        own = named.get("index", position)
+        own = f"{'#' if 'id' in named else ''}{named.get('index', position)}"
     chunk = named.get("chunked_index")
     return str(own) if chunk is None else f"{own}/{chunk}"
 

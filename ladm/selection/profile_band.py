@@ -5,6 +5,7 @@ from __future__ import annotations
 from ladm.errors import LadmError, UsageError
 from ladm.runs.columns import OVER_LAYERS
 from ladm.runs.folder import Run
+from ladm.runs.results import columns_of
 from ladm.settings.fields import flag
 from ladm.settings.guards import Band
 from ladm.settings.layers import spell_layers
@@ -29,9 +30,15 @@ def profile_with_band(run: Run, path: str, *, ranked_by: str) -> Profile:
     # Quantiles of one score are no limits for another: their scales differ by orders of magnitude.
     own = (run.identity.reduction, run.identity.score_form)
     if ranked_by == "score" and own != (profile.reduction, profile.method.ablation):
+        heads, focus = profile.reduction.heads is not None, profile.reduction.focus
+        is_stored = run.identity.cds_column(profile.method.ablation, heads=heads, focus=focus) in columns_of(run.folder)
+        remedy = (
+            f"rescore first: ladm rescore {run.folder} --score {path} -o RUN2"
+            if is_stored
+            else f"score the rows again with --profile {path}, which stores what it takes"
+        )
         raise LadmError(
-            f"the band of {path} is for the score of that profile, which {run.folder} does not have; rescore first: "
-            f"ladm rescore {run.folder} --score {path} -o RUN2"
+            f"the band of {path} is for the score of that profile, which {run.folder} does not have; {remedy}"
         )
     if ranked_by in _SCORES:
         _require_same_method(run, profile, path, ranked_by)

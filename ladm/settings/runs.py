@@ -107,7 +107,7 @@ class InspectSettings(Settings):
     )
     index: tuple[str, ...] = setting(
         (),
-        "The document with this index, or else id; may be repeated.",
+        "The document with this id, or else index; may be repeated.",
         section=DOCUMENTS,
         metavar="INDEX|ID",
         digits=True,

@@ -18,11 +18,12 @@ def require_same(
     now: dict[str, Any],
     *,
     name_of_field: Callable[[str], str] | None = None,
-    remedy: str = CHANGED_REMEDY,
+    remedy: str | Callable[[tuple[str, ...]], str] = CHANGED_REMEDY,
 ) -> None:
     """Raise LadmError with every field that differs; `about` is for people and not compared.
 
-    `name_of_field` gives a field as a person knows it, such as `--d-afs`; these names then lead the message.
+    `name_of_field` gives a field as a person knows it, such as `--d-afs`; these names then lead the message, and a
+    `remedy` may depend on them.
     """
     differing = list(differences(had, now))
     if differing:
@@ -30,6 +31,7 @@ def require_same(
         # A dictionary, because many fields may stand for one flag, and the order is that of the identity.
         names = dict.fromkeys(map(name_of_field, fields)) if name_of_field else {}
         which = f" ({', '.join(names)})" if names else ""
+        remedy = remedy if isinstance(remedy, str) else remedy(tuple(names))
         raise LadmError(
             f"{folder} was started with something else{which}; {remedy}:" + "".join(f"\n  {line}" for line in differing)
         )

@@ -37,7 +37,7 @@ class OutputFolder:
         leftovers: str,
         remedy: str = "give --output an empty folder",
         name_of_field: Callable[[str], str] | None = None,
-        changed_remedy: str = CHANGED_REMEDY,
+        changed_remedy: str | Callable[[tuple[str, ...]], str] = CHANGED_REMEDY,
     ) -> None:
         self.path = path
         self.record = path / record
