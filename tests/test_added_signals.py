@@ -256,7 +256,7 @@ def test_a_dry_run_times_what_is_added_to_a_run_and_nothing_else(
 ) -> None:
     timed = []
 
-    def note_signals(plan: Plan, *_: Any) -> tuple[dict[int, float], float]:
+    def note_signals(plan: Plan, *_: Any, **__: Any) -> tuple[dict[int, float], float]:
         timed.append(plan.signals)
         return {512: 2.0, 700: 3.0}, 10.0
 

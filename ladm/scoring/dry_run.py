@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ladm.corpus.rows import Rows, open_rows
-from ladm.errors import LadmError, RowError
+from ladm.errors import LadmError, RowError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo
 from ladm.runs.lines import encode_line
@@ -115,15 +115,18 @@ def _time_pass(settings: ScoreSettings, rows: Rows, facts: ModelFacts, bad: BadI
         refused = bad.counts + lengths.refusals(plan.settings, plan.facts)
         reasons = ", ".join(f"{kind} {count:,}" for kind, count in sorted(refused.items()))
         raise LadmError(f"no row of {rows.name} can be scored: {reasons}")
-    seconds, line_bytes = _time(plan, rows, plan.make_scorer()(plan.hardware.devices[0]), lengths)
+    seconds, line_bytes = _time(plan, rows, plan.make_scorer()(plan.hardware.devices[0]), lengths, echo=echo)
     return _TimedPass(plan=plan, scored=scored, seconds=seconds, line_bytes=line_bytes)
 
 
-def _time(plan: Plan, rows: Rows, scorer: Scorer, lengths: RowLengths) -> tuple[dict[int, float], float]:
+def _time(plan: Plan, rows: Rows, scorer: Scorer, lengths: RowLengths, *, echo: Echo) -> tuple[dict[int, float], float]:
     """Seconds a row by length, of three rows; and the mean length of a stored line in bytes."""
     chosen = _timed_rows(rows, scorer, lengths)
     if not chosen:
         raise LadmError(f"none of {MOST_TRIED} rows of {rows.name} can be scored; run ladm score, which says why")
+    # Long rows on a CPU take minutes, in which nothing else would be printed.
+    of_tokens = ", ".join(f"{length:,}" for length in sorted({len(checked.ids) for checked in chosen}))
+    echo(f"timing    {count_of(len(chosen), 'row')} of {of_tokens} tokens, the first one twice")
     # The first call compiles kernels and fills caches, which the rows after it do not pay for.
     start_batch([chosen[0]], scorer, BatchSizes(lambda _tokens: 1))()
     found: dict[int, list[float]] = {}
