@@ -38,6 +38,8 @@ def test_golden_scores_layer_by_layer(ladm: Run, save_rows: Any, golden: dict[st
             assert line["score"] == pytest.approx(case["cds"][line["index"]], rel=1e-5)
             assert line["cds_per_layer"] == pytest.approx(case["cds_per_layer"][line["index"]], rel=1e-5)
         assert [line["index"] for line in lines] == sorted(range(4), key=lambda k: -case["cds"][k])
+        # Of an even number of rows the middle is the median too, as ladm compare has it.
+        assert f", middle {(lines[1]['score'] + lines[2]['score']) / 2:.6g}, worst " in result.stdout
 
 
 def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class ScoredRun:
         return Run.read(self.folder).identity
 
     def summary(self) -> Summary:
-        """Rows scored, errors by type, and best, middle and worst score. Raises LadmError for an unfinished run."""
+        """Rows scored, errors by type, and best, median and worst score. Raises LadmError for an unfinished run."""
         from ladm.runs.folder import Run
         from ladm.runs.results import summarise
 

@@ -31,7 +31,7 @@ class Summary:
     scored: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     scores: tuple[float, float, float] | None = None
-    """Best, middle and worst score; None when there is none."""
+    """Best, median and worst score; None when there is none."""
 
     @property
     def failed(self) -> int:
@@ -164,7 +164,9 @@ def summarise(run: Run) -> Summary:
     with reading_parquet(run.folder / PARQUET_FILE, remedy=REMEDY):
         summary = Summary(scored=file.metadata.num_rows)
         if summary.scored:
-            best, middle, worst = (_score_at(file, rank) for rank in (0, summary.scored // 2, summary.scored - 1))
-            summary.scores = (best, middle, worst)
+            last = summary.scored - 1
+            # The median, as `ladm compare` has it: of an even number of rows the mean of the two in the middle.
+            best, above, below, worst = (_score_at(file, rank) for rank in (0, last // 2, (last + 1) // 2, last))
+            summary.scores = (best, (above + below) / 2, worst)
     summary.errors.update(line["error_type"] for line in error_lines(run.folder))
     return summary
