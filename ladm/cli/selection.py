@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import pairwise
 
 from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import next_step, print_result, quieten_libraries
+from ladm.cli.terminal import next_step, note, print_result, quieten_libraries, typed_words
 from ladm.settings.common import DOMAIN_KEY
 from ladm.settings.selection import SelectSettings
 
@@ -30,6 +31,8 @@ def select(settings: SelectSettings) -> None:
     quieten_libraries()
     from ladm.selection.subset import select as run_select
 
+    _warn_about_a_bare_share(settings)
+
     manifest = run_select(settings)
     subset = [] if settings.dry_run else [f"subset: {settings.output}"]
     print_result([*selection_table(manifest), *subset], lambda: asdict(manifest) | {"subset": settings.output or None})
@@ -38,3 +41,12 @@ def select(settings: SelectSettings) -> None:
         # The page compares the subset with its own domains, and refuses one that was selected by others.
         domains = [] if settings.domain_key == DOMAIN_KEY else ["--domain-key", settings.domain_key]
         next_step("ladm", "report", settings.runs[0], "--subset", settings.output, *domains)
+
+
+def _warn_about_a_bare_share(settings: SelectSettings) -> None:
+    """Warn where `--top 0.1`, which is a percentage like every number there, may have been meant as a tenth."""
+    words = typed_words()
+    typed = [word.removeprefix("--top=") for word in words if word.startswith("--top=")]
+    typed += [value for flag, value in pairwise(words) if flag == "--top"]
+    if settings.top is not None and settings.top < 1 and typed and not any("%" in value for value in typed):
+        note(f"warning   --top {typed[-1]} is {settings.top:g} %: for a tenth write 10%")

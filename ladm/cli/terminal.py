@@ -72,9 +72,14 @@ def note(line: str) -> None:
         show(line, err=True)
 
 
+def typed_words() -> list[str]:
+    """The words that were typed behind the command that runs."""
+    return list(click.get_current_context().meta[WORDS])
+
+
 def words_without(flag: str) -> list[str]:
-    """The words that were typed behind the command that runs, without a flag."""
-    return [word for word in click.get_current_context().meta[WORDS] if word != flag]
+    """The same without a flag."""
+    return [word for word in typed_words() if word != flag]
 
 
 def next_step(*words: Any) -> None:
