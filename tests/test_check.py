@@ -14,6 +14,8 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN
 
+from ladm.calibration import check as check_module
+from ladm.calibration import contrast
 from ladm.calibration.check_result import CheckResult, draw_check
 from ladm.calibration.contrast_scores import RELEASED, count_baselines
 from ladm.calibration.estimates import Estimate
@@ -203,6 +205,11 @@ def test_the_verdict_reports_the_positions_of_the_model(perfect_check: CheckResu
         "positions: made for 8,192 tokens, tested with 4,096; longer rows are refused",
         "positions: made for 32,768 tokens, tested with 4,096; longer rows are not tested",
     ]
+
+
+def test_the_help_says_how_many_documents_are_needed(ladm: Run) -> None:
+    for command, least in (("check", check_module.MIN_DOCUMENTS), ("calibrate", contrast.MIN_DOCUMENTS)):
+        assert f"at least {least} are needed" in " ".join(ladm(command, "--help").stdout.split())
 
 
 def test_error_messages_of_check(ladm: Run, rows: str, tmp_path: Path) -> None:

@@ -77,7 +77,13 @@ class CalibrateSettings(Settings):
     )
     lists: str | None = lists_setting()
     # More make narrower intervals. Each is scored ten times: intact, and once for every kind of bad row.
-    documents: int = setting(128, "At most N documents, drawn at random.", section=DOCUMENTS, metavar="N", at_least=1)
+    documents: int = setting(
+        128,
+        "At most N documents, drawn at random; at least 32 are needed.",
+        section=DOCUMENTS,
+        metavar="N",
+        at_least=1,
+    )
     exclude_domains: tuple[str, ...] = setting(
         (),
         "Leave out the documents of a domain; may be repeated.",
@@ -177,7 +183,13 @@ class CheckSettings(Settings):
         PACKAGED_LENGTH, "Tokens of a document, without --rows.", section=DOCUMENTS, metavar="TOKENS", at_least=1
     )
     span_tokens: int | None = span_tokens_setting(None, unset="T/256")
-    documents: int = setting(24, "At most N documents, drawn at random.", section=DOCUMENTS, metavar="N", at_least=1)
+    documents: int = setting(
+        24,
+        "At most N documents, drawn at random; at least 16 are needed.",
+        section=DOCUMENTS,
+        metavar="N",
+        at_least=1,
+    )
     seed: int = seed_setting(section=DOCUMENTS)
     domain_key: str = domain_key_setting(section=DOCUMENTS)
     package_key: str | None = package_key_setting()
