@@ -311,6 +311,9 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
     (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(b"x" * 9999)[:30])
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "x").write_text("")
+    text = DOCUMENTS[2]["text"]
+    null = [{"text": text, "topic": "a"}, {"text": text, "id": {"a": 1}, "topic": None}]
+    nothing = write_jsonl(tmp_path / "null.jsonl", null)
     t, good = tmp_path, ("--tokenizer", tokenizer, "--length", "40")
     out = ("--output", tmp_path / "out")
     faults = [
@@ -324,6 +327,9 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
         ((bare, *good, *out), 1,
          f"{bare} line 3 has no meta.pile_set_name; its keys are text: give --domain-key the key that it has, or "
          "--domain a name for all documents without one"),
+        ((nothing, *good, *out, "--domain-key", "topic"), 1,
+         f"{nothing} line 2 has no topic other than null; its keys are text, id.a, topic: give --domain-key the key "
+         "that it has, or --domain a name for all documents without one"),
         ((source, "--length", "40", "--tokenizer", f"{t}/no/x", "--output", f"{t}/out2"), 1,
          f"no such tokenizer: {t}/no/x is neither a folder nor a Hub id such as org/name"),
         ((source, *good, "--output", f"{t}/taken"), 1,

@@ -62,9 +62,11 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
 
 
 def name_of_domain_key(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: str) -> str:
-    """What a document without a domain lacks: the key, or a text under it where it has a list or an object there."""
-    there = value_at(fields if meta is None else fields | {"meta": meta}, domain_key)
-    return domain_key if there is None else f"{domain_key} that is a text or a number"
+    """What a document without a domain lacks: the key, or a text under it where it has null, a list or an object."""
+    everything = fields if meta is None else fields | {"meta": meta}
+    if value_at(everything, domain_key) is not None:
+        return f"{domain_key} that is a text or a number"
+    return f"{domain_key} other than null" if domain_key in keys_of(everything) else domain_key
 
 
 def _fields(settings: PrepareSettings, sources: list[Source]) -> Iterator[dict[str, Any] | None]:
