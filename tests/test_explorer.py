@@ -269,9 +269,11 @@ def test_a_small_subset_of_many_documents_is_on_the_page(ladm: Any, large_run: A
 def test_without_texts_the_page_says_why(ladm: Any, small_run: Path, save_rows: Any, golden: Any) -> None:
     rows = small_run.parent / "rows"
     moved = rows.rename(small_run.parent / "moved")
-    assert ladm("report", small_run).exit_code == 0
+    result = ladm("report", small_run)
+    message = f"{rows} is not there any more; give --rows where the rows are now"
+    assert (result.exit_code, result.stderr) == (0, f"note      there are no texts: {message}\n")
     page = (small_run / "report.html").read_text()
-    assert f"{rows} is not there any more; give --rows where the rows are now" in page
+    assert message in page
     assert "second line" not in page
     assert ladm("report", small_run, "--rows", moved).exit_code == 0
     assert "second line" in (small_run / "report.html").read_text()

@@ -81,6 +81,8 @@ def _render(
     with open_columns(run, list(dict.fromkeys([*explored, *table_columns(known)])), len(overview.positions)) as columns:
         quartiles = quartile_table(columns, overview)
         explorer = read_explorer(run, overview, subset, columns=columns, names=explored, rows=settings.rows)
+    if explorer.without_text is not None:
+        echo(f"note      there are no texts: {explorer.without_text}")
     assert summary.scores is not None
     best, _, worst = summary.scores
     line = scale([best, worst], STRIP_WIDTH)
