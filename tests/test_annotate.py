@@ -52,7 +52,7 @@ def test_the_statistics_are_columns_of_the_run(ladm: Command, scored: tuple[list
         for name in COLUMNS:
             assert found[name][k].as_py() == pytest.approx(getattr(expected, name), rel=1e-6), name
     again = ladm("annotate", run)
-    assert again.stdout.splitlines()[0] == "annotated already: 39 rows, 1 without token ids"
+    assert again.stdout.splitlines()[0] == "has the text statistics already: 39 rows, 1 without token ids"
     for command in (("verify", run / "signals" / "text"), ("status", run / "signals" / "text"), ("verify", run)):
         assert ladm(*command).exit_code == 0
     subset = ladm("select", run, "--top", "50%", "--by", "gzip_ratio", "--output", run.parent / "subset")
@@ -126,11 +126,20 @@ def test_another_table_and_other_rows(
     # 1 of 5,000 is rarer than exp(-8), so every token that comes back from afar counts.
     assert read_columns(Run.read(run), ["far_rare"])["far_rare"].to_numpy().max() > 0
     result = ladm("annotate", run, "--unigrams", run / "signals" / "text" / "unigrams.npy")
-    assert result.stdout.startswith("annotated already")
+    assert result.stdout.startswith("has the text statistics already")
     full = tmp_path / "full"
     assert ladm("score", rows, *SMALL, "--signals", "cds,text", "--output", full).exit_code == 0
     result = ladm("annotate", full)
-    message = f"{full} was scored with --signals text: its scores.parquet has these columns already"
+    assert (result.exit_code, result.stderr.splitlines()[1:]) == (0, [])
+    assert result.stdout.splitlines() == [
+        "has the text statistics already: 34 rows, 6 without a score",
+        f"columns: {', '.join(COLUMNS)}",
+        f"results: {full}",
+    ]
+    assert ladm("annotate", full, "--rows", other).exit_code == 1
+    # Other counts would make other statistics.
+    result = ladm("annotate", full, "--unigrams", tmp_path / "many.npy")
+    message = f"{full} was scored with --signals text: --unigrams cannot change its columns"
     assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
     (full / "scores.parquet").unlink()
     assert ladm("annotate", full).exit_code == 3
@@ -144,7 +153,7 @@ def test_annotate_and_score_go_on_with_what_the_other_made(
     score = ("score", rows, *SMALL, "--signals", "text", "--output", run)
     annotate = ("annotate", run, "--num-proc", "1")
     for first, second, message in (
-        (annotate, score, "already finished"), (score, annotate, "annotated already: 39 rows"),
+        (annotate, score, "already finished"), (score, annotate, "has the text statistics already: 39 rows"),
     ):  # fmt: skip
         assert ladm(*first).exit_code == 0
         finished = results(text)

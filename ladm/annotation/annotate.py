@@ -46,12 +46,17 @@ MOST_IDS = 1 << 22
 def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | None = None) -> ScoreResult:
     """Compute the statistics of every row of a finished run, or go on with them.
 
-    Raises LadmError for an unfinished run, one that has the statistics already, and rows that are not the run's.
+    A run that was scored with them is returned itself. Raises LadmError for an unfinished run, rows that are not the
+    run's, and other token counts for statistics that it was scored with.
     """
     run = Run.read(Path(settings.run))
     require_finished(run)
     if TEXT in run.identity.signals:
-        raise LadmError(f"{run.folder} was scored with --signals text: its scores.parquet has these columns already")
+        if settings.unigrams is not None:
+            raise LadmError(f"{run.folder} was scored with --signals text: --unigrams cannot change its columns")
+        if settings.rows is not None:
+            open_rows_of(run, settings.rows)
+        return ScoreResult(run=run, summary=summarise(run), already_finished=True)
     rows = open_rows_of(run, settings.rows)
     folder = run.folder / SIGNALS / TEXT
     # The lock is that of the signal's own folder: another signal may be added to the same run meanwhile.

@@ -18,6 +18,7 @@ from ladm.settings.runs import (
     StatusSettings,
     VerifySettings,
 )
+from ladm.settings.signals import CDS, COLUMNS_OF, TEXT
 
 
 @settings_command(
@@ -101,11 +102,14 @@ def annotate(settings: AnnotateSettings) -> None:
 
     start = time.monotonic()
     result = run_annotate(settings, echo=note, progress=scoring_bar("annotating"))
-    done = "annotated already" if result.already_finished else f"annotated in {time.monotonic() - start:.1f} s"
+    seconds = time.monotonic() - start
+    done = "has the text statistics already" if result.already_finished else f"annotated in {seconds:.1f} s"
     summary, folder = result.summary, str(result.run.folder)
-    columns = [name for name in stored_columns(result.run.folder) if name != "score"]
+    # A run that was scored with them has other columns too.
+    columns = [name for name in stored_columns(result.run.folder) if name in COLUMNS_OF[TEXT]]
+    lacking = "a score" if CDS in result.run.identity.signals else "token ids"
     lines = [
-        f"{done}: {count_of(summary.scored, 'row')}, {summary.failed:,} without token ids",
+        f"{done}: {count_of(summary.scored, 'row')}, {summary.failed:,} without {lacking}",
         f"columns: {', '.join(columns)}",
         f"results: {folder}",
     ]
