@@ -58,6 +58,7 @@ def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest
     assert list(record["long_range"]) == ["intact", "2 pieces", "4 pieces", "8 pieces"]
     assert record["long_range"]["intact"] > 0
     assert record["verdict"][-1] in result.stdout or record["verdict"][-2] in result.stdout
+    assert "F:        share of rare words that occurred far back, no model\ngzip:     gzip ratio" in result.stdout
     forms = ["released", "median", "robust", "no sigma", "value-weighted", "value-weighted, no sigma"]
     kinds = ["2 pieces", "4 pieces", "8 pieces", "shuffled", "repeated T/16", "repeated T/5", "made list", "real list"]
     assert list(record["auc"]) == [*kinds, "worst kind"]

@@ -29,6 +29,8 @@ from ladm.settings.calibration import Search
 from ladm.settings.layers import spell_layers
 
 WORST = "worst kind"
+WITHOUT_MODEL = {"F": "share of rare words that occurred far back, no model", "gzip": "gzip ratio, no model"}
+"""Counts that stand beside the scores, and what they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,7 @@ def analyse(
         frontier=list(_frontier(scores, results, seed=seed)),
         chosen=chosen,
         recommended=recommended,
-        names=names | {"F": "share of rare words that occurred far back, no model", "gzip": "gzip ratio, no model"},
+        names=names | WITHOUT_MODEL,
         kinds=by_kind(scores, values, half=JUDGED_ON, seed=seed),
         gains=gains,
         reduction=recommended.reduction(scores),

@@ -76,4 +76,8 @@ def check_report(result: CheckResult) -> Iterator[str]:
     yield ""
     yield from _auc_table(result.kinds)
     yield ""
+    # Imported where it is needed: the help of a command needs neither this nor what it imports.
+    from ladm.calibration.result import WITHOUT_MODEL
+
+    yield from (f"{name + ':':<9} {text}" for name, text in WITHOUT_MODEL.items())
     yield from result.verdict()
