@@ -27,7 +27,7 @@ def causal_attention(
         (B, H, T) float32, natural logarithm.
     """
     # FlashAttention 4 launches on the current device, which may not be the one that holds the tensors.
-    with torch.cuda.device_of(q_BHTD):  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(q_BHTD):
         return _KERNELS[kernel](q_BHTD, k_BGTD, v_BGTD, scaling)
 
 

@@ -4,12 +4,12 @@ Held to `focus.value_weights` and `sinks.far_key_mass`; runs on a GPU, or anywhe
 operations took 1.4 to 3 times as long on an H200: they go through a key head once for every two bits of its median, and
 through all keys of each sampled query row six times.
 
+Kernels are launched on the device that holds the tensors, which may not be the current one.
+
 Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size, Q sampled query rows.
 """
 
 from __future__ import annotations
-
-import contextlib
 
 import torch
 import triton
@@ -33,7 +33,7 @@ def value_weights(v_BGTD: Tensor) -> Tensor:
     norms_BGT = torch.empty(B, G, T, dtype=torch.float32, device=v.device)
     width = triton.next_power_of_2(D)
     tokens = max(1, TILE_ELEMENTS // width)
-    with _on(v):
+    with torch.cuda.device_of(v):
         _norms_kernel[(triton.cdiv(T, tokens), B * G)](
             *(v, norms_BGT, v.stride(0), v.stride(1), v.stride(2), G, T), D=D, BLOCK_D=width, BLOCK_T=tokens
         )
@@ -58,7 +58,7 @@ def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor, *, scaling: fl
     count = triton.next_power_of_2(len(rows_Q))
     heads = max(16 // count, min(triton.next_power_of_2(H // G), HEADS_OF_A_PROGRAM, tile // count))
     parts = triton.cdiv(H // G, heads)
-    with _on(q):
+    with torch.cuda.device_of(q):
         _far_key_mass_kernel[(triton.cdiv(T, tile), B * G, parts)](
             *(q, k, lse_BHT.contiguous(), rows_Q, mass_BHT),
             *(q.stride(0), q.stride(1), q.stride(2), k.stride(0), k.stride(1), k.stride(2)),
@@ -67,11 +67,6 @@ def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor, *, scaling: fl
             D=D, BLOCK_D=max(16, triton.next_power_of_2(D)), BLOCK_K=tile,
         )  # fmt: skip
     return mass_BHT
-
-
-def _on(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    # Triton launches on the current device, which may not be the one that holds the tensor.
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 @triton.jit(do_not_specialize=["T"])

@@ -10,7 +10,6 @@ are wanted, l tokens of a span.
 
 from __future__ import annotations
 
-import contextlib
 from functools import lru_cache
 
 import torch
@@ -63,7 +62,8 @@ def measure_focus(
     shapes |= {"WIDEN": widened(q.dtype)}
     denominators = torch.empty(B * H, len(grid.J), grid.l, dtype=torch.float32, device=device)
     lse = denominators if lse_BHT is None else lse_BHT.contiguous()
-    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+    # Triton launches on the current device, which may not be the one that holds the tensors.
+    with torch.cuda.device_of(q):
         denominators_kernel[(B * H, len(grid.J), parts)](
             *(q, k, lse, denominators, where.scored, *common, len(grid.J), T, SMALLEST_PREFIX_SHARE[q.dtype]),
             HAS_LSE=lse_BHT is not None,

@@ -116,7 +116,7 @@ def _liger_kernels() -> _Kernels:
 
     def rotary(q_BHTD: Tensor, k_BGTD: Tensor, cos_BTD: Tensor, sin_BTD: Tensor) -> tuple[Tensor, Tensor]:
         # Unlike the other two it launches on the current device, which may not be the one that holds the tensors.
-        with torch.cuda.device_of(q_BHTD):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(q_BHTD):
             q_BHTD, k_BGTD, *_ = rope_forward(q_BHTD, k_BGTD, cos_BTD, sin_BTD)
         return q_BHTD, k_BGTD
 

@@ -2,13 +2,12 @@
 
 Arithmetic is float32, results are rounded once to the dtype of the inputs, so they are at least as exact as the stock
 operations, which round in between. Runs on a GPU, or anywhere under TRITON_INTERPRET=1. Addresses are 64 bits wide.
+Kernels are launched on the device that holds the tensors, which may not be the current one.
 
 Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size.
 """
 
 from __future__ import annotations
-
-import contextlib
 
 import torch
 import triton
@@ -29,7 +28,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     rows = x.numel() // width
     block = triton.next_power_of_2(width)
     tile_rows = max(1, TILE_ELEMENTS // block)
-    with _on(x):
+    with torch.cuda.device_of(x):
         _rms_norm_kernel[(triton.cdiv(rows, tile_rows),)](
             *(x, weight, out, rows, eps),
             WIDTH=width, BLOCK=block, ROWS=tile_rows, num_warps=min(16, max(4, tile_rows * block // 512)),
@@ -46,7 +45,7 @@ def rotary(q_BHTD: Tensor, k_BGTD: Tensor, cos_BTD: Tensor, sin_BTD: Tensor) -> 
     G = k_BGTD.shape[1]
     cos_BTD, sin_BTD = cos_BTD.contiguous(), sin_BTD.contiguous()
     cos_b = cos_BTD.stride(0) if cos_BTD.shape[0] > 1 else 0
-    with _on(q_BHTD):
+    with torch.cuda.device_of(q_BHTD):
         _rotary_kernel[(T, B)](
             *(q_BHTD, k_BGTD, cos_BTD, sin_BTD, cos_b, cos_BTD.stride(1)),
             *(q_BHTD.stride(0), q_BHTD.stride(1), q_BHTD.stride(2)),
@@ -60,16 +59,11 @@ def rotary(q_BHTD: Tensor, k_BGTD: Tensor, cos_BTD: Tensor, sin_BTD: Tensor) -> 
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up of two contiguous tensors of one shape; `gate` is overwritten with it."""
     elements = gate.numel()
-    with _on(gate):
+    with torch.cuda.device_of(gate):
         _silu_mul_kernel[(triton.cdiv(elements, BLOCK_ELEMENTS),)](
             gate, up, elements, BLOCK=BLOCK_ELEMENTS, num_warps=4
         )
     return gate
-
-
-def _on(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    # Triton launches on the current device, which may not be the one that holds the tensor.
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 @triton.jit
