@@ -147,7 +147,6 @@ def student_tokenizer(texts: list[str], vocab: int, path: Path) -> Any:
     if not path.exists():
         trained = ByteLevelBPETokenizer()
         trained.train_from_iterator(texts, vocab_size=vocab, min_frequency=2, show_progress=False)
-        # As a whole: a stop in the middle would leave a file that no later launch can read.
         write_whole(path, [trained.to_str(pretty=True).encode()])
     return Tokenizer.from_file(str(path))
 
