@@ -38,7 +38,7 @@ class Machine:
         for name, kernel in OF_CUDA.items():
             monkeypatch.setitem(attention._KERNELS, kernel, self._kernel(name))
         probe = attention_choice._probe
-        self._set(attention_choice, "_probe", lambda _device, dtype, head_size: probe("cpu", dtype, head_size))
+        self._set(attention_choice, "_probe", lambda _device, *probed: probe("cpu", *probed))
         self._set(torch.cuda, "is_available", lambda: True)
         self.has(capability=HOPPER)
 
@@ -167,6 +167,23 @@ def test_a_kernel_with_the_rounding_of_half_precision_passes(
     """That of a kernel which is there: torch's for a CPU."""
     assert machine.tried == []
     assert kernel_problem("aten-flash-cpu", device="cpu", dtype=dtype, head_size=head_size) is None
+
+
+@pytest.mark.parametrize(("group_size", "expected"), [(1, (2, 2)), (8, (16, 2)), (None, (4, 2))])
+def test_a_kernel_is_tried_with_as_many_query_heads_a_key_head_as_the_model_has(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, group_size: int | None, expected: tuple[int, int]
+) -> None:
+    heads: list[tuple[int, int]] = []
+
+    def note(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+        heads.append((q.shape[1], k.shape[1]))
+        out, lse = plain_attention(q, k, v, scaling)
+        return out.to(q.dtype), lse
+
+    machine.has("fa4")
+    monkeypatch.setitem(attention._KERNELS, "fa4", note)
+    assert choose(group_size=group_size) == "fa4"
+    assert heads == [expected]
 
 
 def test_lack_of_memory_is_not_a_fault_of_the_kernel(machine: Machine) -> None:

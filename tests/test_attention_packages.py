@@ -6,6 +6,7 @@ import importlib.machinery
 import os
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,14 @@ def fa4(monkeypatch: pytest.MonkeyPatch) -> FakeFlashAttention4:
     return fake
 
 
+@pytest.fixture(autouse=True)
+def forget_fa4() -> Iterator[None]:
+    """The function is looked up once a process, and here it changes."""
+    attention_packages.fa4_function.cache_clear()
+    yield
+    attention_packages.fa4_function.cache_clear()
+
+
 def install_fa4(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any] | None) -> None:
     package, module = types.ModuleType("flash_attn"), types.ModuleType("flash_attn.cute")
     package.__path__ = []  # type: ignore[attr-defined]
@@ -250,6 +259,19 @@ def test_fa4_is_used_as_its_interface_says() -> None:
     equals_plain_attention("fa4")
     # A head size that is no multiple of 8 is padded with zeros, which change neither logits nor output.
     equals_plain_attention("fa4", D=20)
+
+
+def test_what_the_compiler_of_fa4_says_of_its_own_code_is_not_shown(
+    fa4: FakeFlashAttention4, recwarn: pytest.WarningsRecorder
+) -> None:
+    def compile_first(lse: Tensor) -> Tensor:
+        warnings.warn("Argument aux_data (position 17) cannot be converted to a JitArgument for function", stacklevel=1)
+        warnings.warn("the driver is too old", stacklevel=1)
+        return lse
+
+    fa4.change = compile_first
+    equals_plain_attention("fa4")
+    assert [str(warning.message) for warning in recwarn] == ["the driver is too old"]
 
 
 def test_a_wrong_log_sum_exp_of_fa4_is_found_before_the_first_row(

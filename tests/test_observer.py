@@ -180,6 +180,14 @@ def test_the_head_size_is_the_largest_of_any_layer(tmp_path: Path) -> None:
     assert [view.q_BHTD.shape[-1] for view in views] == [16]
 
 
+def test_the_group_size_is_that_of_all_layers(tmp_path: Path) -> None:
+    """FlashAttention 4 is compiled for it, so the attention that is tried before the model is loaded has it too."""
+    heads, keys = GROUPED["num_attention_heads"], GROUPED["num_key_value_heads"]
+    assert model_facts(save(tf.LlamaConfig(**GROUPED), tmp_path / "grouped")).group_size == heads // keys
+    every = GROUPED | {"num_key_value_heads": heads}
+    assert model_facts(save(tf.LlamaConfig(**every), tmp_path / "own keys")).group_size == 1
+
+
 class Disguise:
     """A model type that the table of refusals does not name, so that the behavioural checks must speak."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ladm.method.attention_packages import fa3_kernel
+from ladm.method.attention_packages import fa3_kernel, fa4_function
 
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
@@ -67,13 +67,9 @@ def _fa3(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tenso
 
 
 def _fa4(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    # Not through torch.nn.attention.activate_flash_attention_impl, which calls an inner function of the package and
-    # fails with versions of it that return more.
-    from flash_attn.cute import flash_attn_func
-
     D = q.shape[-1]
     by_token = (x.transpose(1, 2) for x in _in_eights(q, k, v))
-    out, lse = flash_attn_func(*by_token, softmax_scale=scaling, causal=True, return_lse=True)
+    out, lse = fa4_function()(*by_token, softmax_scale=scaling, causal=True, return_lse=True)
     return out[..., :D].transpose(1, 2), lse
 
 

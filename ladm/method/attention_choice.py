@@ -51,9 +51,16 @@ class AttentionChoice:
     """A line for people for each kernel that is there and does not work."""
 
 
-def attention_kernel(device: str, dtype: torch.dtype, *, requested: str = "auto", head_size: int | None = None) -> str:
+def attention_kernel(
+    device: str,
+    dtype: torch.dtype,
+    *,
+    requested: str = "auto",
+    head_size: int | None = None,
+    group_size: int | None = None,
+) -> str:
     """The name of the kernel that `choose_attention` chooses."""
-    return choose_attention(device, dtype, requested=requested, head_size=head_size).kernel
+    return choose_attention(device, dtype, requested=requested, head_size=head_size, group_size=group_size).kernel
 
 
 def choose_attention(
@@ -62,6 +69,7 @@ def choose_attention(
     *,
     requested: str = "auto",
     head_size: int | None = None,
+    group_size: int | None = None,
     recorded: str | None = None,
     elsewhere: bool = False,
     check: bool = True,
@@ -69,8 +77,9 @@ def choose_attention(
     """The fused kernel for a device such as `cuda:0`, as it is recorded with a run.
 
     `auto` on CUDA in half precision is the fastest that is there, nothing being fetched for it, and that computes a
-    short attention right; one that does not is passed over. A run that was started with a kernel, `recorded`, keeps it
-    where it is there. `elsewhere`: other machines will use the choice. Without `check` nothing is computed.
+    short attention right, with heads as the model has them: `group_size` query heads share a key head. One that does
+    not is passed over. A run that was started with a kernel, `recorded`, keeps it where it is there. `elsewhere`: other
+    machines will use the choice. Without `check` nothing is computed.
 
     Raises LadmError for a device that has none that returns its log-sum-exp, or not the requested one.
     """
@@ -98,19 +107,25 @@ def choose_attention(
         return AttentionChoice(kernel=there[kept[0]])
     passed_over: list[str] = []
     for name in candidates:
-        problem = kernel_problem(there[name], device=device, dtype=dtype, head_size=head_size) if check else None
+        problem = None
+        if check:
+            problem = kernel_problem(
+                there[name], device=device, dtype=dtype, head_size=head_size, group_size=group_size
+            )
         if problem is None:
             return AttentionChoice(kernel=there[name], passed_over=tuple(passed_over))
         passed_over.append(f"attention {name} does not work here and is passed over: {problem}")
     raise LadmError(f"no attention kernel works on {device} in {str(dtype).removeprefix('torch.')}: {passed_over[-1]}")
 
 
-def kernel_problem(kernel: str, *, device: str, dtype: torch.dtype, head_size: int | None) -> str | None:
+def kernel_problem(
+    kernel: str, *, device: str, dtype: torch.dtype, head_size: int | None, group_size: int | None = None
+) -> str | None:
     """What is wrong with a kernel, by a short random attention that is also computed plainly; None: nothing.
 
     Raises LackOfMemoryError where memory is at fault, not the kernel.
     """
-    q, k, v = _probe(device, dtype, head_size or 64)
+    q, k, v = _probe(device, dtype, head_size or 64, group_size or 2)
     scaling = q.shape[-1] ** -0.5
     try:
         out, lse = causal_attention(q, k, v, scaling=scaling, kernel=kernel)
@@ -147,10 +162,13 @@ def _is_available(name: str, device: str, head_size: int | None, *, elsewhere: b
     return name not in PACKAGES or PACKAGES[name].is_there()
 
 
-def _probe(device: str, dtype: torch.dtype, head_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v of a short input whose heads share keys, with heads behind tokens in memory, as a model has them."""
+def _probe(device: str, dtype: torch.dtype, head_size: int, group_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v of a short input, with heads behind tokens in memory, as a model has them.
+
+    FlashAttention 4 is compiled for each `group_size`, so that of the model saves compiling it twice.
+    """
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(1, _PROBE_TOKENS, heads, head_size, generator=generator) for heads in (4, 2, 2))
+    q, k, v = (torch.randn(1, _PROBE_TOKENS, 2 * n, head_size, generator=generator) for n in (group_size, 1, 1))
     return tuple(x.to(device, dtype).transpose(1, 2) for x in (q, k, v))  # type: ignore[return-value]
 
 

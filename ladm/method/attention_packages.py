@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,6 +51,20 @@ def has_fa4() -> bool:
     except Exception:
         return False
     return "return_lse" in inspect.signature(flash_attn_func).parameters
+
+
+@lru_cache(maxsize=1)
+def fa4_function() -> Any:
+    """The function of FlashAttention 4 that gives the log-sum-exp.
+
+    Not through torch.nn.attention.activate_flash_attention_impl, which calls an inner function of the package and fails
+    with versions of it that return more.
+    """
+    from flash_attn.cute import flash_attn_func
+
+    # Whenever it compiles a kernel, its compiler warns of an argument of the package's own functions: a screenful.
+    warnings.filterwarnings("ignore", message="Argument .* cannot be converted to a JitArgument", category=UserWarning)
+    return flash_attn_func
 
 
 PACKAGES = {

@@ -33,7 +33,8 @@ class ModelFacts:
     """What the configuration of a model says.
 
     `max_tokens`, which counts a scaling of the rotary angles, is None where the model sets no limit, `head_size` where
-    it is not said; `windowed` are the layers that do not see every earlier token, and `window` is how many they see.
+    it is not said; `group_size` is how many query heads share a key head, None where it is not said or differs;
+    `windowed` are the layers that do not see every earlier token, and `window` is how many they see.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ModelFacts:
     vocab_size: int
     max_tokens: int | None
     head_size: int | None
+    group_size: int | None
     windowed: tuple[int, ...]
     window: int | None = None
     longest_tokens: int | None = None
@@ -100,6 +102,7 @@ def model_facts(name: str) -> ModelFacts:
         vocab_size=vocab_size,
         max_tokens=max_tokens,
         head_size=_head_size(config),
+        group_size=_group_size(config),
         windowed=windowed_layers(config),
         window=window,
     )
@@ -136,9 +139,23 @@ def _window(config: Any) -> int | None:
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
 
 
+def _layer_configs(config: Any) -> list[Any]:
+    return list(config.per_layer_config) if getattr(config, "is_heterogeneous", False) else [config]
+
+
+def _group_size(config: Any) -> int | None:
+    sizes = set()
+    for layer in _layer_configs(config):
+        queries = getattr(layer, "num_attention_heads", None)
+        # Without a number of its own every query head has a key head.
+        keys = getattr(layer, "num_key_value_heads", None) or queries
+        sizes.add(queries // keys if isinstance(queries, int) and isinstance(keys, int) and keys else None)
+    return sizes.pop() if len(sizes) == 1 else None
+
+
 def _head_size(config: Any) -> int | None:
     """The largest of any layer, for attention kernels have a limit: Gemma 4 has larger heads where it has no window."""
-    layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config]
+    layers = _layer_configs(config)
     # Earlier versions of transformers have a name of its own for the larger ones.
     sizes = [getattr(config, "global_head_dim", None), *map(_head_size_of_layer, layers)]
     return max((size for size in sizes if isinstance(size, int)), default=None)

@@ -150,7 +150,9 @@ def load_observer(
         raise LadmError(
             f"{facts.name}: the safetensors have a layer {max(beyond)}, and config.json says {facts.num_layers} layers"
         )
-    attention = attention or attention_kernel(str(device), dtype, head_size=facts.head_size)
+    attention = attention or attention_kernel(
+        str(device), dtype, head_size=facts.head_size, group_size=facts.group_size
+    )
     body = model.base_model if head else model
     observer = Observer(
         body, facts, layers=layers, attention=attention, fused=fused, also=also, head=head_of(model) if head else None

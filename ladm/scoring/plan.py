@@ -182,8 +182,8 @@ def _hardware(
     devices = resolve_devices(settings.device, workers=settings.workers, rank=rank)
     dtype = resolve_dtype(settings.dtype, devices[0])
     attention = choose_attention(
-        devices[0], dtype, requested=settings.attention, head_size=facts.head_size, recorded=recorded,
-        elsewhere=settings.engine == "ray",
+        devices[0], dtype, requested=settings.attention, head_size=facts.head_size, group_size=facts.group_size,
+        recorded=recorded, elsewhere=settings.engine == "ray",
         # Statistics of texts need no device, which may be full.
         check=try_attention and settings.signal_names != (TEXT,),
     )  # fmt: skip
