@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from ladm.modeling.attention_function import LayerView
 from ladm.modeling.observer import Observer
 from ladm.settings.score import GainScheme
 from ladm.signals.gain_losses import GainLosses, gain_losses
-from ladm.signals.layer_cds import Columns, FocusMeasurement, ForwardResult
+from ladm.signals.layer_cds import Columns, FocusMeasurement
 from ladm.signals.longattn import distant_attention
 
 FIRST_LAYER = 0
@@ -35,23 +35,21 @@ class PassSignals:
 class PassResult:
     """What a forward pass has left of rows of equal length, on the device or on its way to the host."""
 
-    focus: ForwardResult | None
+    focus: Columns
     gain: GainLosses | None
     longattn: Columns
 
     def to_host(self, *, wait: bool = False) -> PassResult:
         """The same on the CPU. Without `wait` the copies are made when the device's queue reaches them."""
-        return replace(
-            self,
-            focus=self.focus and self.focus.to_host(wait=wait),
-            gain=self.gain and self.gain.to_host(wait=wait),
-            longattn={name: x_B.to("cpu", non_blocking=not wait) for name, x_B in self.longattn.items()},
+        focus, longattn = (
+            {name: values.to("cpu", non_blocking=not wait) for name, values in columns.items()}
+            for columns in (self.focus, self.longattn)
         )
+        return PassResult(focus=focus, gain=self.gain and self.gain.to_host(wait=wait), longattn=longattn)
 
     def finish(self) -> Columns:
         """The stored columns: (B,), or (B, L) where there is a number a layer or head."""
-        columns = {} if self.focus is None else self.focus.finish()
-        return columns | ({} if self.gain is None else self.gain.finish()) | self.longattn
+        return self.focus | ({} if self.gain is None else self.gain.finish()) | self.longattn
 
 
 def forward_pass(
@@ -81,7 +79,7 @@ def forward_pass(
     if signals.gain is not None:
         assert hidden_BTE is not None
         gain = gain_losses(observer, ids_BT, on_device_BT, hidden_BTE, scheme=signals.gain, low_memory=low_memory)
-    return PassResult(focus=None if focus is None else focus.result(), gain=gain, longattn=longattn)
+    return PassResult(focus={} if focus is None else focus.columns(), gain=gain, longattn=longattn)
 
 
 def _distant_attention(view: LayerView, *, kernel: str, low_memory: bool) -> Columns:

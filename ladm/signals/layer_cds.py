@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ladm.method.columns import far_key_mass, value_weights
-from ladm.method.focus import aggregated_focus, contextual_dependency, wanted_JN
+from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.grid import Ablation, FocusKind, Grid
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
@@ -18,44 +18,6 @@ from ladm.modeling.attention_function import LayerView
 from ladm.modeling.observer import Observer
 
 Columns = dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForwardResult:
-    """What a forward pass has left of rows of equal length, on the device where it ran or on its way to the host.
-
-    `pfs_BLJN` is equation 2 of every wanted layer, `value_BLJN` the same with value weights, `copied_BL` the part of
-    the sum of `pfs_BLJN` that falls on copy keys; `heads` are columns that were finished as the model ran.
-    """
-
-    grid: Grid
-    ablation: Ablation
-    record: str
-    pfs_BLJN: Tensor
-    value_BLJN: Tensor
-    copied_BL: Tensor
-    sink_mass_BL: Tensor
-    heads: Columns
-
-    def to_host(self, *, wait: bool = False) -> ForwardResult:
-        """The same on the CPU. Without `wait` the copies are made when the device's queue reaches them."""
-        names = ("pfs_BLJN", "value_BLJN", "copied_BL", "sink_mass_BL")
-        tensors = {name: getattr(self, name).to("cpu", non_blocking=not wait) for name in names}
-        heads = {name: values.to("cpu", non_blocking=not wait) for name, values in self.heads.items()}
-        return replace(self, **tensors, heads=heads)
-
-    def finish(self) -> Columns:
-        """Equations 3-5: the stored columns, as in `layer_cds`."""
-        kept = {
-            kept_column(heads=False, second_form=k == 1, focus=focus): _cds(pfs_BLJN, self.grid, form)
-            for focus, pfs_BLJN in _by_kind(self.pfs_BLJN, self.value_BLJN)
-            for k, form in enumerate(_forms(self.ablation, self.record))
-        }
-        kept["copy_share_per_layer"] = _copy_share(self.copied_BL, self.pfs_BLJN)
-        kept["sink_mass_per_layer"] = self.sink_mass_BL
-        if self.record == "range":
-            kept["range_per_layer"] = long_range_focus(self.pfs_BLJN, self.grid)
-        return kept | self.heads
 
 
 def layer_cds(
@@ -77,35 +39,19 @@ def layer_cds(
     `range_per_layer` (B, L), the median PFS of the used pairs at least half the document apart; with "forms" heads
     too, and a form without sigma beside any ablation. `low_memory`: see `measure_focus`.
     """
-    one = forward(observer, ids_BT, grid, ablation=ablation, backend=backend, record=record, low_memory=low_memory)
-    return one.to_host(wait=True).finish()
-
-
-def forward(
-    observer: Observer,
-    ids_BT: Tensor,
-    grid: Grid,
-    *,
-    ablation: Ablation,
-    backend: str,
-    record: str,
-    low_memory: bool = False,
-) -> ForwardResult:
-    """The part of `layer_cds` that the device does. A GPU is given its work and, but for constants, not waited for."""
     measurement = FocusMeasurement(
         ids_BT.to(observer.device), grid, layers=observer.layers, ablation=ablation, backend=backend, record=record,
         low_memory=low_memory,
     )  # fmt: skip
     observer.observe(ids_BT, measurement.visit)
-    return measurement.result()
+    return {name: values.cpu() for name, values in measurement.columns().items()}
 
 
 class FocusMeasurement:
     """Takes equation 2 and what goes with it from each layer that it visits in one forward pass, `layers` in order.
 
-    Equations 3-5 of whole layers are left to the host: a GPU would take longer to begin so little than to do it. Those
-    of single heads are done as the model runs, because their PFS would be many times as large. Constants of a grid
-    stay on the device, because a copy to it waits for it.
+    Everything stays on the device, which is given its work and not waited for. Constants of a grid stay there too,
+    because a copy to it waits for it.
     """
 
     def __init__(
@@ -154,29 +100,33 @@ class FocusMeasurement:
         self._far_key_mass.append(mass_BHT.mean(dim=1))
         if not by_head:
             return
-        heads = {
-            kept_column(heads=True, second_form=k == 1, focus=kind): _cds(pfs_BHJN, grid, form)
-            for kind, pfs_BHJN in _by_kind(focus.pfs_BKJN, focus.weighted_BKJN)
-            for k, form in enumerate(_forms(self._ablation, self._record))
-        }
+        heads = self._cds_columns(focus.pfs_BKJN, focus.weighted_BKJN, heads=True)
         heads["copy_share_per_head"] = _copy_share(focus.copied_BK, focus.pfs_BKJN)
         heads["sink_mass_per_head"] = sink_mass(mass_BHT)
         for name, values_BH in heads.items():
             self._heads.setdefault(name, []).append(values_BH)
 
-    def result(self) -> ForwardResult:
-        """What the visited layers have given."""
-        heads = {name: torch.cat(parts, dim=1) for name, parts in self._heads.items()}
+    def columns(self) -> Columns:
+        """Equations 3-5 of the visited layers: the stored columns, as in `layer_cds`, on the device."""
+        grid = self._grid
         by_layer = {name: torch.stack(parts, dim=1) for name, parts in self._layers.items()}
-        return ForwardResult(
-            grid=self._grid, ablation=self._ablation, record=self._record, heads=heads,
-            # The strongest keys of all layers at once: a GPU takes hardly longer than for those of one.
-            sink_mass_BL=sink_mass(torch.stack(self._far_key_mass, dim=1)), **by_layer,
-        )  # fmt: skip
+        pfs_BLJN = by_layer["pfs_BLJN"]
+        kept = self._cds_columns(pfs_BLJN, by_layer["value_BLJN"], heads=False)
+        kept["copy_share_per_layer"] = _copy_share(by_layer["copied_BL"], pfs_BLJN)
+        # The strongest keys of all layers at once: a GPU takes hardly longer than for those of one.
+        kept["sink_mass_per_layer"] = sink_mass(torch.stack(self._far_key_mass, dim=1))
+        if self._record == "range":
+            kept["range_per_layer"] = long_range_focus(pfs_BLJN, grid)
+        return kept | {name: torch.cat(parts, dim=1) for name, parts in self._heads.items()}
 
-
-def _by_kind(plain: Tensor, value: Tensor) -> tuple[tuple[FocusKind, Tensor], ...]:
-    return (("plain", plain), ("value", value))
+    def _cds_columns(self, plain: Tensor, value: Tensor, *, heads: bool) -> Columns:
+        """CDS of both kinds of PFS in every stored form: (..., J, N) -> (...)."""
+        kinds: tuple[tuple[FocusKind, Tensor], ...] = (("plain", plain), ("value", value))
+        return {
+            kept_column(heads=heads, second_form=k == 1, focus=kind): _cds(pfs, self._grid, form)
+            for kind, pfs in kinds
+            for k, form in enumerate(_forms(self._ablation, self._record))
+        }
 
 
 def _forms(ablation: Ablation, record: str) -> tuple[Ablation, ...]:
@@ -197,7 +147,13 @@ def _cds(pfs: Tensor, grid: Grid, ablation: Ablation) -> Tensor:
 
 def long_range_focus(pfs_JN: Tensor, grid: Grid) -> Tensor:
     """Median PFS over the used pairs with j - i >= N / 2: (..., J, N) -> (...); 0 where there is no such pair."""
-    j_J1 = torch.tensor(grid.J, device=pfs_JN.device).unsqueeze(1)
-    far_JN = wanted_JN(grid, pfs_JN.device) & (2 * (j_J1 - torch.arange(grid.N, device=pfs_JN.device)) >= grid.N)
-    far_P = pfs_JN[..., far_JN]
+    far_P = pfs_JN.flatten(-2)[..., _far_pairs(grid, pfs_JN.device)]
     return far_P.median(dim=-1).values if far_P.shape[-1] else far_P.sum(dim=-1)
+
+
+# A constant of a grid, as `wanted_JN`; a Boolean index would wait for the device to count what it holds.
+@lru_cache(maxsize=256)
+def _far_pairs(grid: Grid, device: torch.device) -> Tensor:
+    """Where the used pairs with j - i >= N / 2 are in a flattened (J, N)."""
+    places = [row * grid.N + i for row, j in enumerate(grid.J) for i in grid.I[row] if 2 * (j - i) >= grid.N]
+    return torch.tensor(places, dtype=torch.int64, device=device)
