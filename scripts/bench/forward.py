@@ -56,6 +56,9 @@ STRIDES = {"d_afs": 4, "d_cds": 4}
 FUSED = ("triton", "liger")
 ATTENTION = ("cudnn", "flash", "flash-attn", "fa3", "fa4", "efficient")
 HALF_BUDGET = 1.2
+"""The error of fused layers in half precision over that of stock layers."""
+HALF_LIMIT = 0.02
+"""The error of CDS in half precision with random weights; 0.002 to 0.004 was measured where all was right."""
 
 
 class Bench:
@@ -140,10 +143,23 @@ class Bench:
 
 
 def gate(bench: Bench) -> dict[str, Any]:
-    """Error of CDS by layer, of each kind of layers, against the oracle on a float32 model; one text."""
+    """Error of CDS by layer, of each kind of layers, against the oracle on a float32 model; one text.
+
+    With the spans of most runs, and with some that the PFS kernel divides among programs.
+    """
     tokens = min(bench.options.gate_tokens, bench.ids.shape[1])
+    result: dict[str, Any] = {"tokens": tokens, "spans": {}}
+    wrong = []
+    for span_tokens in (tokens // 64, tokens // 32):
+        found = _errors_against_the_oracle(bench, tokens, span_tokens)
+        result["spans"][str(span_tokens)] = found
+        wrong += [f"{name}, spans of {span_tokens}" for name, good in found["passed"].items() if not good]
+    return result | ({"failed": f"layers that are wrong: {'; '.join(wrong)}"} if wrong else {})
+
+
+def _errors_against_the_oracle(bench: Bench, tokens: int, span_tokens: int) -> dict[str, Any]:
     ids = bench.ids[:, :tokens]
-    grid = grid_of(tokens, span_tokens=tokens // 64, **STRIDES)
+    grid = grid_of(tokens, span_tokens=span_tokens, **STRIDES)
     exact = bench.contenders.exact(ids, grid)
     errors = {}
     for name in ("none", *bench.fused()):
@@ -155,10 +171,10 @@ def gate(bench: Bench) -> dict[str, Any]:
             "by_layer": [round(each, 6) for each in relative.tolist()],
         }
     allowed = 1e-4 if bench.dtype == torch.float32 else max(HALF_BUDGET * errors["none"]["rms"], 1e-4)
+    if bench.options.model is None:
+        allowed = min(allowed, HALF_LIMIT)
     passed = {name: found["rms"] <= allowed for name, found in errors.items()}
-    result = {"tokens": tokens, "allowed_rms": allowed, "passed": passed, "errors": errors}
-    wrong = [name for name, good in passed.items() if not good]
-    return result | ({"failed": f"layers that are wrong: {', '.join(wrong)}"} if wrong else {})
+    return {"allowed_rms": allowed, "passed": passed, "errors": errors}
 
 
 def fused(bench: Bench) -> dict[str, Any]:
@@ -346,7 +362,7 @@ def error(bench: Bench) -> dict[str, Any]:
     result = {}
     for dtype in (torch.float32, torch.bfloat16):
         options = argparse.Namespace(**{**vars(bench.options), "dtype": str(dtype).removeprefix("torch.")})
-        result[options.dtype] = gate(Bench(options, bench.folder))["errors"]
+        result[options.dtype] = gate(Bench(options, bench.folder))["spans"]
     return result
 
 

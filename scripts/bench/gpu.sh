@@ -55,7 +55,7 @@ for part in $parts; do
         tests) TRITON_INTERPRET=0 limited 400 "$python" -m pytest -q -rf -p no:benchmark -W ignore::pytest.PytestConfigWarning -m 'not slow' -n "${PYTEST_WORKERS:-6}" \
                    tests/test_fused.py tests/test_attention.py tests/test_kernels.py tests/test_focus_columns.py ;;
         forward) limited 230 "$python" scripts/bench/forward.py --shape "$shape" --tokens "$tokens" --device "$device" \
-                   --dtype "$dtype" --output "$out/forward.jsonl" ${FORWARD_OPTIONS:-} ;;
+                   --dtype "$dtype" --short-tokens "${SHORT_TOKENS:-2048}" --output "$out/forward.jsonl" ${FORWARD_OPTIONS:-} ;;
         signals) limited 100 "$python" scripts/bench/signals.py --shape "$shape" --tokens "$tokens" --device "$device" \
                    --dtype "$dtype" --repeats 3 --contenders "cds, suffix" "cds, blocks" "cds, longattn" \
                    --output "$out/signals.json" ;;
@@ -67,7 +67,7 @@ for part in $parts; do
         short) limited 130 "$python" scripts/bench/program.py --shape "$shape" --tokens $((tokens / 8)) --device "$device" \
                    --dtype "$dtype" --documents "${SHORT_DOCUMENTS:-96}" --record forms --output "$out/short.json" ;;
         sweep) limited 125 "$python" scripts/bench/sweep.py --shape "$shape" --device "$device" --dtype "$dtype" \
-                   --repeats 3 --lengths ${LENGTHS:-4096 8192 16384 65536} --stride-tokens "$tokens" --output "$out/sweep.jsonl" ;;
+                   --repeats 3 --gate-tokens $((tokens / 4)) --lengths ${LENGTHS:-4096 8192 16384 65536} --stride-tokens "$tokens" --output "$out/sweep.jsonl" ;;
         score) limited 300 "$python" scripts/bench/score.py --shape "$shape" --tokens "$tokens" --device "$device" \
                    --dtype "$dtype" --output "$out/score.json" ;;
         *) echo "no part $part; there are tests, forward, signals, small, program, short, sweep, score" >&2; exit 2 ;;

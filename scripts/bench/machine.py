@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+
+KERNEL_PACKAGES = ("triton", "liger-kernel", "flash-attn", "kernels", "flash-attn-4", "nvidia-cutlass-dsl")
 
 
 def facts(device: str) -> dict[str, Any]:
@@ -25,8 +28,19 @@ def facts(device: str) -> dict[str, Any]:
         "commit": commit(),
         "device": torch.cuda.get_device_name(device) if cuda else f"{processor()}, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__}
-        | ({"cudnn": torch.backends.cudnn.version()} if cuda else {}),
+        | ({"cudnn": torch.backends.cudnn.version()} | _installed(KERNEL_PACKAGES) if cuda else {}),
     }
+
+
+def _installed(packages: tuple[str, ...]) -> dict[str, str]:
+    """The versions of those that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def write_result(result: dict[str, Any], output: Path | None) -> None:

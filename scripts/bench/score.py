@@ -44,13 +44,15 @@ def relative(ours: Tensor, exact: Tensor) -> Tensor:
     return (ours - exact) / exact
 
 
-def gate(contenders: Contenders, ids: Tensor, *, span_tokens: int, strides: dict[str, int]) -> dict[str, Any]:
+def gate(
+    contenders: Contenders, ids: Tensor, *, span_tokens: int, strides: dict[str, int], most_tokens: int | None
+) -> dict[str, Any]:
     """Each layer of a few texts against the oracle on a float32 model, with the spans that are timed where they fit.
 
     float32: within 1e-5. Half precision: the root mean square of our relative errors, over layers and
     texts, is at most twice that of the released way in the same precision: the error budget of the kernels' tests.
     """
-    tokens = min(ids.shape[1], GATE_TOKENS[contenders.device.split(":")[0]])
+    tokens = min(ids.shape[1], most_tokens or GATE_TOKENS[contenders.device.split(":")[0]])
     grid = grid_of(tokens, span_tokens=min(span_tokens, tokens // 64), **strides)
     texts = ids[0].unfold(0, tokens, max(1, (ids.shape[1] - tokens) // (GATE_TEXTS - 1)))[:GATE_TEXTS]
     ours, theirs = [], []
@@ -89,6 +91,7 @@ def parse() -> argparse.Namespace:
     model.add_argument("--shape", choices=SHAPES, help="random weights of a known shape")
     parser.add_argument("--tokens", type=int, default=32768)
     parser.add_argument("--span-tokens", type=int, help="default: a 256th of --tokens")
+    parser.add_argument("--gate-tokens", type=int, help="of the texts of the check; default: 2048, on a GPU 32768")
     parser.add_argument("--d-afs", type=int, default=4)
     parser.add_argument("--d-cds", type=int, default=4)
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
@@ -124,7 +127,7 @@ def timed(
     """Gate, times and memory of one document."""
     tokens = ids.shape[1]
     span_tokens = options.span_tokens or tokens // 256
-    checked = gate(contenders, ids, span_tokens=span_tokens, strides=strides)
+    checked = gate(contenders, ids, span_tokens=span_tokens, strides=strides, most_tokens=options.gate_tokens)
     grid = grid_of(tokens, span_tokens=span_tokens, **strides)
     letters = options.contenders + ("d" if options.layers else "")
     running = {letter: contenders.get(letter, ids, grid, layers=options.layers) for letter in letters}

@@ -174,7 +174,7 @@ def main() -> None:
             options.shape, temporary, dtype, options.tokens, device=options.device
         )
         found = model_facts(folder)
-        attention = attention_kernel(options.device, dtype, head_size=found.head_size)
+        attention = attention_kernel(options.device, dtype, head_size=found.head_size, group_size=found.group_size)
         fused = resolve_fused("auto", device=options.device, dtype=dtype, model_type=found.model_type)
         observer = load_observer(
             found, layers=tuple(range(found.num_layers)), dtype=dtype, device=torch.device(options.device),
