@@ -31,6 +31,8 @@ ADVICE = {
 }
 """The scores that the verdict may recommend."""
 BAR_COLOURS = ("#1b6e9c", "#6aa5c4", "#a5c8da", "#d3e3ec")
+FORM_COLOURS = ("#1b6e9c", "#c0392b")
+MOST_LABELS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,24 +170,29 @@ def draw_check(result: CheckResult, path: Path) -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(2, 3), layout="constrained")
     left.bar(list(result.long_range), list(result.long_range.values()), color=BAR_COLOURS)
-    left.set_ylabel("median focus at long range (half the document or more)")
+    left.set_ylabel("median focus, half the document or more apart")
     left.set_title("Figure 2 of the paper, for this model")
     layers = result.layers
     x = np.arange(len(layers))
     forms = [form for form in (RELEASED, ROBUST) if form in layers[0].forms]
-    for form, colour in zip(forms, BAR_COLOURS, strict=False):
+    # Beside each other, because the intervals overlap.
+    for form, colour, aside in zip(forms, FORM_COLOURS, (-0.15, 0.15), strict=False):
         found = [layer.forms[form] for layer in layers]
         right.errorbar(
-            x, [each.value for each in found], yerr=_error_bars(found), fmt="o", color=colour, ms=4, lw=1,
+            x + aside, [each.value for each in found], yerr=_error_bars(found), fmt="o", color=colour, ms=4, lw=1,
             label=f"AUC {form}",
         )  # fmt: skip
     right.bar(x, list(result.sink_mass.values()), color="#f0d9b5", zorder=0, label="sink mass")
     right.axhline(0.5, color="#bbbbbb", lw=1)
-    right.set_xticks(x, [layer.name for layer in layers], fontsize=7)
+    labelled = slice(None, None, -(-len(layers) // MOST_LABELS))
+    right.set_xticks(x[labelled], [layer.name for layer in layers[labelled]], fontsize=7)
+    # Room for the legend above what is drawn.
+    right.set_ylim(0, 1.15)
+    right.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     right.set_xlabel("layer")
     right.set_ylabel("AUC, intact against pasted; sink mass")
     right.set_title(f"{len(layers)} layers, {result.documents} documents of {result.length_tokens:,} tokens")
-    right.legend(loc="lower right", fontsize=8)
+    right.legend(loc="upper center", ncols=3, fontsize=8)
     with io_errors(path, "write"), replacing(path) as partial:
         figure.savefig(partial, dpi=130, format="png")
     plt.close(figure)
