@@ -14,20 +14,21 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ladm.method.constants import constant
 from ladm.method.grid import Ablation, Grid
 
 
-# A constant of a grid is made once for each device: a copy to a GPU waits for everything that is queued there.
 @lru_cache(maxsize=256)
 def wanted_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
     """Boolean (J, N): is PFS(i, j) used?"""
-    wanted = torch.zeros(len(grid.J), grid.N, dtype=torch.bool)
+    wanted = np.zeros((len(grid.J), grid.N), dtype=bool)
     for row, spans in enumerate(grid.I):
         wanted[row, list(spans)] = True
-    return wanted.to(device)
+    return constant(wanted, dtype=torch.bool, device=device)
 
 
 def pairwise_focus(
@@ -131,7 +132,7 @@ def distance_JN(grid: Grid, like: Tensor, *, ablation: Ablation) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _distance_JN(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
-    j_J1 = torch.tensor(grid.J, device=device, dtype=dtype).unsqueeze(1)
+    j_J1 = constant(grid.J, dtype=dtype, device=device).unsqueeze(1)
     spans_JN = j_J1 - torch.arange(grid.N, device=device, dtype=dtype)
     if ablation == "no-length":
         return torch.ones_like(spans_JN)
@@ -159,4 +160,4 @@ def _where_J(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Abl
         where_J = [j / grid.N for j in grid.J]
     else:
         where_J = [grid.start(j) / grid.T for j in grid.J]
-    return torch.tensor(where_J, device=device, dtype=dtype)
+    return constant(where_J, dtype=dtype, device=device)

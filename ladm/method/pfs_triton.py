@@ -16,6 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ladm.method.constants import constant
 from ladm.method.grid import Grid
 from ladm.method.pfs_kernels import denominators_kernel, focus_kernel
 from ladm.method.pfs_torch import SMALLEST_PREFIX_SHARE, Focus
@@ -144,9 +145,9 @@ class _Where:
                 some = spans[first : first + PAIRS_OF_A_PROGRAM]
                 items.append((row, some[0], len(pairs) + first, len(some)))
             pairs += [(row, i) for i in spans]
-        self.scored = torch.tensor(grid.J, dtype=torch.int64, device=device)
-        self.pairs = torch.tensor(pairs, dtype=torch.int64, device=device)
-        self.items = torch.tensor(items, dtype=torch.int64, device=device)
+        self.scored = constant(grid.J, dtype=torch.int64, device=device)
+        self.pairs = constant(pairs, dtype=torch.int64, device=device)
+        self.items = constant(items, dtype=torch.int64, device=device)
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ladm.method.columns import far_key_mass, value_weights
+from ladm.method.constants import constant
 from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.grid import Ablation, FocusKind, Grid
 from ladm.method.pfs import measure_focus
@@ -50,8 +51,7 @@ def layer_cds(
 class FocusMeasurement:
     """Takes equation 2 and what goes with it from each layer that it visits in one forward pass, `layers` in order.
 
-    Everything stays on the device, which is given its work and not waited for. Constants of a grid stay there too,
-    because a copy to it waits for it.
+    Everything stays on the device, which is given its work and not waited for.
     """
 
     def __init__(
@@ -151,9 +151,9 @@ def long_range_focus(pfs_JN: Tensor, grid: Grid) -> Tensor:
     return far_P.median(dim=-1).values if far_P.shape[-1] else far_P.sum(dim=-1)
 
 
-# A constant of a grid, as `wanted_JN`; a Boolean index would wait for the device to count what it holds.
+# Not a Boolean index, for which the host would wait to know how much it holds.
 @lru_cache(maxsize=256)
 def _far_pairs(grid: Grid, device: torch.device) -> Tensor:
     """Where the used pairs with j - i >= N / 2 are in a flattened (J, N)."""
     places = [row * grid.N + i for row, j in enumerate(grid.J) for i in grid.I[row] if 2 * (j - i) >= grid.N]
-    return torch.tensor(places, dtype=torch.int64, device=device)
+    return constant(places, dtype=torch.int64, device=device)
