@@ -90,9 +90,10 @@ class FocusMeasurement:
         )  # fmt: skip
         assert focus.weighted_BKJN is not None
         assert focus.copied_BK is not None
-        self._layers["pfs_BLJN"].append(focus.pfs_BKJN.mean(dim=1))
-        self._layers["value_BLJN"].append(focus.weighted_BKJN.mean(dim=1))
-        self._layers["copied_BL"].append(focus.copied_BK.mean(dim=1))
+        for name, x_BK in (
+            ("pfs_BLJN", focus.pfs_BKJN), ("value_BLJN", focus.weighted_BKJN), ("copied_BL", focus.copied_BK),
+        ):  # fmt: skip
+            self._layers[name].append(x_BK.mean(dim=1) if by_head else x_BK.squeeze(1))
         mass_BHT = far_key_mass(
             view.q_BHTD, view.k_BGTD, lse_BHT, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l,
             backend=self._backend,
