@@ -176,6 +176,7 @@ def test_drops_are_counted_with_their_reason(ladm: Command, tokenizer: str, tmp_
         "not_text              1  dropped: the text is not a string",
         "not_json              2  dropped: the line is not a JSON object",
         "tokens              305  read in these documents: 234 in rows, 71 cut off; --windows all keeps them",
+        f"dropped               7  documents, listed in {tmp_path / 'rows/dropped.jsonl'}",
         f"rows: {tmp_path / 'rows'} (6 rows)",
     ]
     record = json.loads((tmp_path / "rows" / "prepare.json").read_text())

@@ -52,4 +52,5 @@ def _as_json(prepared: PreparedRows) -> dict[str, Any]:
         "tokens": tokens and {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off},
         "copies": prepared.copies,
         "bad_files": prepared.bad_files,
+        "dropped_file": prepared.dropped_file,
     }

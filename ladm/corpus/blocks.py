@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from ladm.corpus.assemble import BLOCK_SCHEMA, open_block
 from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta
 from ladm.corpus.documents import Document, text_at
+from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
 from ladm.corpus.groups import Group, Place
 from ladm.corpus.meta import whole_text
 from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_key
@@ -30,7 +31,6 @@ from ladm.storage.checked_parquet import add_checksum
 from ladm.storage.files import arrow_path, io_errors, replacing
 
 KEPT = "kept"
-DUPLICATE = "duplicate"
 REASONS = {
     "too_short": "fewer tokens than --length",
     "low_count": "its token_count is below --length (--token-count-key none ignores that column)",
@@ -62,32 +62,44 @@ def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, pa
 
     Raises LadmError for a document without a domain.
     """
-    counts: Counter[str] = Counter()
-    candidates: list[tuple[str, dict[str, Any]]] = []
+    dropped: list[Entry] = []
+    candidates: list[tuple[Document, str, dict[str, Any]]] = []
+
+    def drop(document: Document, reason: str, *, tokens: int | None = None) -> None:
+        dropped.append(dropped_entry(document, reason, id_key=settings.id_key, tokens=tokens))
+
     for document in group.documents:
         text = text_at(document.fields, settings.text_key)
         reason = _drop_reason(document, text)
         if reason is not None:
-            counts[reason] += 1
+            drop(document, reason)
             continue
         try:
             columns = _columns(document, settings)
         except RecursionError:
-            counts["too_deep"] += 1
+            drop(document, "too_deep")
             continue
         if tokenizer.surely_shorter(text, settings.length):
-            counts["too_short"] += 1
+            drop(document, "too_short")
         else:
-            candidates.append((text, columns))
+            candidates.append((document, text, columns))
     rows: list[dict[str, Any]] = []
+    kept = 0
     # All at once, because the tokenizer spreads a batch over all cores.
-    cut = tokenizer.cut([text for text, _ in candidates], settings.length, most_windows=settings.most_windows)
-    for (text, columns), tokens in zip(candidates, cut, strict=True):
-        counts[KEPT if tokens.windows else "too_short"] += 1
+    cut = tokenizer.cut([text for _, text, _ in candidates], settings.length, most_windows=settings.most_windows)
+    for (document, text, columns), tokens in zip(candidates, cut, strict=True):
+        if not tokens.windows:
+            drop(document, "too_short", tokens=tokens.num_tokens)
+            continue
+        kept += 1
         rows += (_row(text, columns, window, k, tokens) for k, window in enumerate(tokens.windows))
+    counts = Counter(entry["reason"] for entry in dropped) + Counter({KEPT: kept})
     record = BlockRecord(counts=counts, end=group.end)
-    # The record is in the file itself, so that the block and it become visible in the same instant.
-    metadata = {_METADATA_KEY: json.dumps({"counts": dict(counts), "end": asdict(group.end)}).encode()}
+    # Both are in the file itself, so that they become visible in the same instant as the block.
+    metadata = {
+        _METADATA_KEY: json.dumps({"counts": dict(counts), "end": asdict(group.end)}).encode(),
+        DROPPED_KEY: packed_entries(dropped),
+    }
     table = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.with_metadata(metadata))
     with io_errors(path, "write"), replacing(path) as partial:
         pq.write_table(table, arrow_path(partial), compression="zstd", write_page_checksum=True)
@@ -112,9 +124,11 @@ def record_of_block(path: Path) -> BlockRecord | None:
     """What the block at `path` holds beside its rows; None where there is no block."""
     if not path.exists():
         return None
-    found = json.loads(open_block(path).schema_arrow.metadata[_METADATA_KEY])
-    # Blocks of earlier development versions do not say where they end; they are made again.
-    return BlockRecord(counts=found["counts"], end=Place(**found["end"])) if "end" in found else None
+    metadata = open_block(path).schema_arrow.metadata
+    found = json.loads(metadata[_METADATA_KEY])
+    # Blocks of earlier development versions do not say where they end, or what was dropped; they are made again.
+    is_complete = "end" in found and DROPPED_KEY in metadata
+    return BlockRecord(counts=found["counts"], end=Place(**found["end"])) if is_complete else None
 
 
 def describe_counts(counts: Counts) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.corpus.assemble import NO_COPY, BlockRows, read_block
-from ladm.corpus.blocks import DUPLICATE, KEPT, Counts
+from ladm.corpus.blocks import KEPT, Counts
+from ladm.corpus.dropped import DUPLICATE
 from ladm.storage.files import io_errors
 
 # The paper's span. Two pages of text that agree in every token are copies; two notes that do may be a greeting.

@@ -34,3 +34,7 @@ def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> I
         yield f"{'tokens':<10} {tokens.read:>12,}  read in these documents: {tokens.kept:,} in rows, {cut_off}"
     if prepared.copies:
         yield f"{'copies':<10} {prepared.copies:>12,}  short rows that repeat another: kept here, left out by select"
+    dropped = sum(counts.get(reason, 0) for reason in REASONS)
+    if prepared.dropped_file is not None and (dropped or prepared.bad_files):
+        files = f" and {count_of(len(prepared.bad_files), 'file')}" if prepared.bad_files else ""
+        yield f"{'dropped':<10} {dropped:>12,}  documents{files}, listed in {prepared.dropped_file}"

@@ -2,6 +2,7 @@
 
     ROWS/dataset_dict.json, ROWS/train/    text, meta, input_ids, index, id, domain, source, the documents' columns
     ROWS/prepare.json                      tokenizer, special tokens, sources, counts
+    ROWS/dropped.jsonl                     the documents that were dropped, each with its reason
     ROWS/.preparing/                       sealed blocks of an unfinished preparation
 
 Documents are processed in blocks. A finished block is renamed to its final name, so that the same command
@@ -20,6 +21,7 @@ from typing import Any
 from ladm.corpus.assemble import assemble, count_copies
 from ladm.corpus.bad_files import BadFiles
 from ladm.corpus.blocks import REASONS, Counts, describe_counts
+from ladm.corpus.dropped import DROPPED_FILE, write_dropped
 from ladm.corpus.duplicates import TokenCounts, count_tokens
 from ladm.corpus.missing_keys import require_keys
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
@@ -58,6 +60,12 @@ class PreparedRows:
     """Short rows with the ids of an earlier row, which are kept here and left out by `ladm select`."""
     all_read: bool = True
     """False where --limit stopped before the end of the sources: a greater one adds rows."""
+
+    @property
+    def dropped_file(self) -> Path | None:
+        """The list of the dropped documents and files, JSON lines; None for rows of a version that wrote none."""
+        path = self.folder / DROPPED_FILE
+        return path if path.is_file() else None
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -206,6 +214,7 @@ def _finish(
         # First: until the new record is written, a folder whose data set is being replaced is not finished.
         (output / PREPARED).unlink(missing_ok=True)
     assemble(output, blocks, rows=rows, windows=settings.most_windows != 1)
+    write_dropped(output, blocks, bad_files, rows=rows)
     tokens, copies = count_tokens(blocks, rows=rows, width=width), count_copies(blocks, rows=rows)
     record = {
         "asked": identity,
