@@ -66,27 +66,27 @@ class ScoringBar:
 
 
 class PreparingBar:
-    """Documents read and kept, on standard error."""
+    """Documents read and rows made of them, on standard error."""
 
     def __init__(self, *, is_shown: bool = True) -> None:
         self._is_shown = is_shown
         self._bar: tqdm[Any] | None = None
-        self._documents = self._kept = 0
+        self._documents = self._rows = 0
         self._printed = 0.0
 
     def start(self) -> None:
         self._printed = time.monotonic()
         # Started again where a damaged file is left out, and the documents are counted again.
-        self._documents = self._kept = 0
+        self._documents = self._rows = 0
         if self._is_shown and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(unit="doc", desc="preparing", dynamic_ncols=True)
 
-    def advance(self, *, documents: int, kept: int) -> None:
-        self._documents, self._kept = self._documents + documents, kept
+    def advance(self, *, documents: int, rows: int) -> None:
+        self._documents, self._rows = self._documents + documents, rows
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{kept:,} kept", refresh=False)
+            self._bar.set_postfix_str(count_of(rows, "row"), refresh=False)
             self._bar.update(documents)
         elif time.monotonic() - self._printed >= LINE_SECONDS:
             self._printed = time.monotonic()
@@ -101,5 +101,7 @@ class PreparingBar:
     def _print(self) -> None:
         if self._is_shown:
             print(
-                f"preparing: {count_of(self._documents, 'document')}, {self._kept:,} kept", file=sys.stderr, flush=True
+                f"preparing: {count_of(self._documents, 'document')} read, {count_of(self._rows, 'row')} made",
+                file=sys.stderr,
+                flush=True,
             )

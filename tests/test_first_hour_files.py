@@ -80,7 +80,7 @@ def test_a_line_beyond_all_bounds_is_one_document_less(
     rows = rows_after(result, tmp_path / "rows")
     assert [row["document"] for row in rows] == [0, 2]
     assert rows[1]["source"].endswith("line 3")
-    assert "long_line             1  dropped: the line has more than 256 MiB" in result.stdout.splitlines()
+    assert "long_line             1  document dropped: the line has more than 256 MiB" in result.stdout.splitlines()
 
 
 class Store(MemoryFileSystem):

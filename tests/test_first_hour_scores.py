@@ -143,7 +143,7 @@ def test_in_a_log_file_progress_is_plain_lines_and_v_adds_the_libraries(
     loud = log_of(tmp_path / "loud", *commands["prepare"][:-1], tmp_path / "loud rows", "-v")
     log = log_of(tmp_path / "log", *commands["prepare"])
     for written in (loud, log):
-        assert "preparing: 4 documents, 4 kept\n" in written
+        assert "preparing: 4 documents read, 4 rows made\n" in written
     # The bars of the datasets library.
     assert "examples/s" in loud
     assert "examples/s" not in log
@@ -164,11 +164,11 @@ def test_progress_lines_of_a_log_file(
     preparing.start()
     for kept in range(3):
         scoring.advance(rows=1, tokens=10)
-        preparing.advance(documents=2, kept=kept)
+        preparing.advance(documents=2, rows=kept)
     scoring.close()
     preparing.close()
     written = capsys.readouterr().err
     assert "\r" not in written
     kinds = [line.split(":")[0] for line in written.splitlines()]
     assert (kinds.count("scoring"), kinds.count("preparing"), len(kinds)) == (lines, lines, 2 * lines)
-    assert written.splitlines()[-1] == "preparing: 6 documents, 2 kept"
+    assert written.splitlines()[-1] == "preparing: 6 documents read, 2 rows made"

@@ -77,7 +77,7 @@ def test_files_that_are_left_out(
     result = prepare(folder, "--domain", "x", output="others")
     assert result.exit_code == 0, result.output
     assert len(rows_of(tmp_path / "others")) == 2
-    assert f"bad_file              1  left out: cannot read {folder / name}: {message}" in result.stdout
+    assert f"bad_file              1  file left out: cannot read {folder / name}: {message}" in result.stdout
 
 
 def test_names_that_are_not_utf8(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
@@ -103,7 +103,7 @@ def test_a_document_nested_too_deep_is_dropped(prepare: Command, tmp_path: Path)
     (tmp_path / "d.jsonl").write_bytes(meta + deep + deepest + TWO.splitlines(keepends=True)[1])
     result = prepare(tmp_path / "d.jsonl")
     assert result.exit_code == 0, result.output
-    assert "too_deep              2  dropped: a column is nested more than 200 levels deep" in result.stdout
+    assert "too_deep              2  documents dropped: a column is nested more than 200 levels deep" in result.stdout
     assert len(rows_of(tmp_path / "rows")) == 2
 
 
@@ -127,7 +127,10 @@ def test_a_table_without_a_column_that_is_read(prepare: Command, tmp_path: Path)
     pq.write_table(pa.table({"image": [b"a", b"b"]}), tmp_path / "images.parquet")
     (tmp_path / "d.jsonl").write_bytes(TWO)
     result = prepare(tmp_path / "images.parquet", tmp_path / "d.jsonl", "--domain", "x")
-    assert (result.exit_code, "no_text               2  dropped: nothing under --text-key" in result.stdout) == (
+    assert (
+        result.exit_code,
+        "no_text               2  documents dropped: nothing under --text-key" in result.stdout,
+    ) == (
         0,
         True,
     )

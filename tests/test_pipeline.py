@@ -136,7 +136,7 @@ def test_a_length_is_chosen_by_the_counts_that_documents_are_dropped_by(
     pq.write_table(table.set_column(column, "token_count", pa.array([300] * len(table))), low)
     found = ladm(*job_words(low, talking, tmp_path / "job"))
     assert "length    256 tokens: documents of at least that many have 100% of the tokens" in found.stderr
-    assert "preparing: 12 documents, 12 kept" in found.stderr
+    assert "preparing: 12 documents read, 12 rows made" in found.stderr
     ignored = ladm(*job_words(low, talking, tmp_path / "other"), "--token-count-key", "none")
     assert "length    512 tokens" in ignored.stderr
     dropped = ladm(*job_words(low, talking, tmp_path / "third"), "--length", "512")

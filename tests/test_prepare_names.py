@@ -137,7 +137,10 @@ def test_copies_are_dropped_and_counted(
     source = write_jsonl(tmp_path / "d.jsonl", [long_document(k) for k in (0, 1, 0, 2, 1)])
     long = ("--length", SHORT_ROW_TOKENS)
     result = prepare(source, *long)
-    assert "duplicate             2  dropped: every row has the ids of an earlier row" in result.stdout.splitlines()
+    assert (
+        "duplicate             2  documents dropped: every row has the ids of an earlier row"
+        in result.stdout.splitlines()
+    )
     assert [row["document"] for row in rows_of(tmp_path / "rows")] == [0, 1, 3]
     assert prepare(source, *long, "--limit", "3", output="three").exit_code == 0
     assert [row["document"] for row in rows_of(tmp_path / "three")] == [0, 1, 3]
@@ -153,7 +156,7 @@ def test_short_copies_are_marked_and_left_out_by_select(
     source = write_jsonl(tmp_path / "d.jsonl", records)
     flags = ("--length", SHORT_ROW_TOKENS - 1)
     result = prepare(source, *flags)
-    assert "copies                2  short rows that repeat another: kept here, left out by select" in result.stdout
+    assert "copies                2  short rows with the ids of another: kept here, left out by select" in result.stdout
     assert [row["copy_of"] for row in rows_of(tmp_path / "rows")] == [None, None, 0, None, 1]
     assert json.loads((tmp_path / "rows/prepare.json").read_text())["copies"] == 2
     result = ladm("score", tmp_path / "rows", *SMALL, "--span-tokens", "4", "--output", tmp_path / "run")
@@ -329,7 +332,7 @@ def test_values_that_arrow_or_json_cannot_hold(prepare: Callable[..., Result], t
     assert "1970" in rows[1]["when"]
     source = write_jsonl(tmp_path / "d.jsonl", [DOCUMENTS[0], {**DOCUMENTS[1], "text": text(1) + " \ud83d"}])
     result = prepare(source, output="surrogate")
-    assert "bad_text              1  dropped: the text is not valid Unicode" in result.stdout.splitlines()
+    assert "bad_text              1  document dropped: the text is not valid Unicode" in result.stdout.splitlines()
 
 
 def test_keys_with_dots() -> None:

@@ -203,7 +203,7 @@ def test_texts_of_documents_known_to_be_short_are_not_read(
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
     result = prepare(tmp_path / "d.parquet")
     assert result.exit_code == 0, result.output
-    assert "low_count             5  dropped: its token_count is below --length" in result.stdout
+    assert "low_count             5  documents dropped: its token_count is below --length" in result.stdout
     assert [row["document"] for row in rows_of(tmp_path / "rows")] == [2, 3, 5]
     assert [row["source"].split()[-1] for row in rows_of(tmp_path / "rows")] == ["2", "3", "5"]
     # The first group is read once, to see that the keys are there.

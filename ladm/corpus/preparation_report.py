@@ -16,25 +16,31 @@ def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> I
     `length`: tokens of a row; `windows`: as `--windows`.
     """
     counts = prepared.counts
-    yield f"{'kept':<10} {counts.get('kept', 0):>12,}  documents of at least {count_of(length, 'token')}"
+    yield _line("kept", counts.get("kept", 0), "document", f"of at least {count_of(length, 'token')}")
     if not prepared.all_read:
-        yield f"{'limit':<10} {prepared.rows:>12,}  rows, where --limit stopped: later documents are not among them"
+        yield _line("limit", prepared.rows, "row", "of the first of these documents: --limit stopped there")
     # In a fixed order, so that two reports can be compared line by line.
     for reason, meaning in REASONS.items():
         if counts.get(reason):
-            yield f"{reason:<10} {counts[reason]:>12,}  dropped: {meaning}"
+            yield _line(reason, counts[reason], "document", f"dropped: {meaning}")
     for message in prepared.bad_files.values():
-        yield f"{'bad_file':<10} {1:>12,}  left out: {message}"
+        yield _line("bad_file", 1, "file", f"left out: {message}")
     tokens = prepared.tokens
     if tokens is not None:
         # Most of a book is beyond its first window, and nobody would look for it there. Of all windows only those are
         # missing that repeat an earlier row, or are beyond --limit.
         remedy = "; --windows all keeps them" if tokens.cut_off and windows != ALL_WINDOWS else ""
-        cut_off = f"{tokens.cut_off:,} cut off{remedy}"
-        yield f"{'tokens':<10} {tokens.read:>12,}  read in these documents: {tokens.kept:,} in rows, {cut_off}"
+        parts = f"{tokens.kept:,} in rows, {tokens.cut_off:,} cut off{remedy}"
+        yield f"{'tokens':<10} {tokens.read:>12,}  in the documents that have rows: {parts}"
     if prepared.copies:
-        yield f"{'copies':<10} {prepared.copies:>12,}  short rows that repeat another: kept here, left out by select"
+        yield _line("copies", prepared.copies, "short row", "with the ids of another: kept here, left out by select")
     dropped = sum(counts.get(reason, 0) for reason in REASONS)
     if prepared.dropped_file is not None and (dropped or prepared.bad_files):
         files = f" and {count_of(len(prepared.bad_files), 'file')}" if prepared.bad_files else ""
-        yield f"{'dropped':<10} {dropped:>12,}  documents{files}, listed in {prepared.dropped_file}"
+        yield _line("dropped", dropped, "document", f"{files}, listed in {prepared.dropped_file}", gap="")
+
+
+def _line(label: str, number: int, unit: str, rest: str, *, gap: str = " ") -> str:
+    """A number under a label, always with its unit: documents and rows stand side by side here."""
+    unit = count_of(number, unit).partition(" ")[2]
+    return f"{label:<10} {number:>12,}  {unit}{gap}{rest}"

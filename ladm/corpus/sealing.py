@@ -26,7 +26,7 @@ class Progress(Protocol):
     """Where the progress over documents is shown."""
 
     def start(self) -> None: ...
-    def advance(self, *, documents: int, kept: int) -> None: ...
+    def advance(self, *, documents: int, rows: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -36,7 +36,7 @@ class NoProgress:
     def start(self) -> None:
         """Do nothing."""
 
-    def advance(self, *, documents: int, kept: int) -> None:
+    def advance(self, *, documents: int, rows: int) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ def _take(made: Iterator[tuple[Path, BlockRecord]], settings: PrepareSettings, p
             block = seen.judge(path)
             blocks.append((block, counts_without_copies(record.counts, block)))
             rows += int(block.is_kept.sum())
-            progress.advance(documents=record.end.documents - end.documents, kept=rows)
+            progress.advance(documents=record.end.documents - end.documents, rows=rows)
             end = record.end
             if settings.limit is not None and rows >= settings.limit:
                 return SealedBlocks(blocks=blocks, all_read=False)
