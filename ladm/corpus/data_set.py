@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ladm.corpus.hub import TRAIN
+from ladm.corpus.hub import TRAIN, no_way_to_hub
 from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, reading_problem
+from ladm.modeling.hub_access import cached_data_sets_alone, hub_problem
 from ladm.modeling.model_files import hub_name, may_be_on_hub
 from ladm.storage.files import data_set_path, io_errors
 
@@ -39,14 +40,18 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
     """
     import datasets
 
-    path = Path(name)
+    path, problem = Path(name), None
     try:
         if path.is_dir():
             loaded = datasets.load_from_disk(data_set_path(path))
         elif not path.exists() and may_be_on_hub(name):
             base, revision = hub_name(name)
             chosen = {"name": config, "revision": revision}
-            loaded = datasets.load_dataset(base, **{key: value for key, value in chosen.items() if value is not None})
+            problem = hub_problem()
+            with cached_data_sets_alone() if problem else contextlib.nullcontext():
+                loaded = datasets.load_dataset(
+                    base, **{key: value for key, value in chosen.items() if value is not None}
+                )
         else:
             raise no_such_data_set(name)
     except LadmError:
@@ -63,6 +68,8 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
         if is_saved:
             what = ", which is damaged or not whole" if _is_damage(error) else ""
             raise StorageError(f"cannot read {name}{what}: {one_line(error)}") from None
+        if problem:
+            raise no_way_to_hub(name, problem) from None
         where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
         raise LadmError(f"no such data set: {name} {where}: {one_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from typing import Any
 
 from ladm.errors import LadmError, one_line, raise_if_out_of_memory
+from ladm.modeling.hub_access import cached_data_sets_alone, hub_problem
 from ladm.modeling.model_files import hub_name
 
 TRAIN = "train"
@@ -15,16 +17,20 @@ TRAIN = "train"
 def parquet_files_of(name: str, *, config: str | None, split: str | None) -> list[str]:
     """The addresses of the Parquet files that a data set on the Hub consists of; none where it is of another kind.
 
-    Raises LadmError where it has no such split.
+    Raises LadmError where it has no such split, or is not in the cache of a machine that cannot reach the Hub.
     """
     import datasets
     from datasets.packaged_modules.parquet.parquet import ParquetConfig
 
     base, revision = hub_name(name)
+    problem = hub_problem()
     try:
-        builder = datasets.load_dataset_builder(base, config, revision=revision)
+        with cached_data_sets_alone() if problem else contextlib.nullcontext():
+            builder = datasets.load_dataset_builder(base, config, revision=revision)
     except Exception as error:
         raise_if_out_of_memory(error, action=f"read {name}")
+        if problem:
+            raise no_way_to_hub(name, problem) from None
         # No such data set, no network, one in the cache alone: opening it will show, with its own message.
         return []
     files = getattr(builder.config, "data_files", None)
@@ -43,6 +49,9 @@ def open_stream(name: str, *, config: str | None, split: str | None) -> Any | No
     """
     import datasets
 
+    if hub_problem():
+        # It is in the cache, which is read as a whole.
+        return None
     base, revision = hub_name(name)
     try:
         streams = datasets.load_dataset(base, config, revision=revision, streaming=True)
@@ -57,6 +66,14 @@ def open_stream(name: str, *, config: str | None, split: str | None) -> Any | No
     if wanted not in streams:
         raise LadmError(f"{name} has no split {wanted} (it has {', '.join(map(str, streams))})")
     return streams[wanted].with_format("arrow")
+
+
+def no_way_to_hub(name: str, problem: str) -> LadmError:
+    """The error for a name that is nothing here, where the Hub cannot be reached."""
+    return LadmError(
+        f"no such data set: {name} is neither a file nor a folder here, nor in the cache, and the Hub cannot be "
+        f"reached ({problem})"
+    )
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from ladm.corpus.hub import parquet_files_of
 from ladm.corpus.opening import file_system
 from ladm.corpus.saved_shards import key_of_shards
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
-from ladm.errors import LadmError, UsageError, one_line
+from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
 from ladm.modeling.model_files import may_be_on_hub
 from ladm.progress import Echo, silent
 
@@ -219,8 +219,14 @@ def _remote_documents_below(address: str) -> list[str]:
         shown = [path for path in below if not any(p.startswith(".") for p in PurePosixPath(path).parts[inside:])]
         found = without_cards(path for path in shown if is_document(PurePosixPath(path).name))
         return [str(system.unstrip_protocol(path)) for path in found]
-    except (OSError, ValueError, ImportError) as error:
-        raise LadmError(f"no such source: {address}: {one_line(error)}") from None
+    except Exception as error:
+        raise _no_such_source(address, error) from None
+
+
+def _no_such_source(name: str, error: Exception) -> LadmError:
+    """The error for an address: each store's client raises exceptions of its own. Raises LackOfMemoryError."""
+    raise_if_out_of_memory(error, action=f"look for {name}")
+    return LadmError(f"no such source: {name}: {one_line(error)}")
 
 
 def _is_pattern(name: str) -> bool:
@@ -235,8 +241,8 @@ def _matching(pattern: str) -> list[str]:
     try:
         system, path = fsspec.url_to_fs(pattern)
         return [str(system.unstrip_protocol(found)) for found in sorted(system.glob(path))]
-    except (OSError, ValueError, ImportError) as error:
-        raise LadmError(f"no such source: {pattern}: {one_line(error)}") from None
+    except Exception as error:
+        raise _no_such_source(pattern, error) from None
 
 
 def _file(name: str) -> Source:
@@ -248,5 +254,5 @@ def _file(name: str) -> Source:
         info = system.info(path)
         local = "mtime" in info and "ino" in info
         return Source(name, kind, f"{info['size']} {info['mtime']}" if local else str(system.ukey(path)))
-    except (OSError, ValueError, ImportError) as error:
-        raise LadmError(f"no such source: {name}: {one_line(error)}") from None
+    except Exception as error:
+        raise _no_such_source(name, error) from None

@@ -13,6 +13,7 @@ from typing import Any
 from ladm.corpus.row import token_ids
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, RowError, UsageError, one_line, raise_if_out_of_memory
+from ladm.modeling.hub_access import hub_problem
 from ladm.modeling.model_files import hub_name, may_be_on_hub
 from ladm.settings.common import TEXT_COLUMN
 
@@ -234,10 +235,18 @@ def plain_tokenizer(name: str) -> Any:
         raise TokenizerError(f"no such tokenizer: {name} is neither a folder nor a Hub id such as org/name")
     from transformers import AutoTokenizer
 
+    problem = None if Path(name).is_dir() else hub_problem()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=False, local_files_only=problem is not None
+        )
     except Exception as error:
         raise_if_out_of_memory(error, action=f"load the tokenizer of {name}")
+        if problem is not None:
+            raise TokenizerError(
+                f"no such tokenizer: {name} is neither a folder here nor in the cache, and the Hub cannot be reached "
+                f"({problem})"
+            ) from None
         # The tokenizer classes and the Hub client raise many kinds of their own.
         if Path(name).is_dir() and not (Path(name) / "tokenizer.json").exists():
             raise TokenizerError(
