@@ -156,7 +156,10 @@ def test_short_copies_are_marked_and_left_out_by_select(
     source = write_jsonl(tmp_path / "d.jsonl", records)
     flags = ("--length", SHORT_ROW_TOKENS - 1)
     result = prepare(source, *flags)
-    assert "copies                2  short rows with the ids of another: kept here, left out by select" in result.stdout
+    assert (
+        "copies                2  short rows with the token ids of another: kept here, left out by select"
+        in result.stdout
+    )
     assert [row["copy_of"] for row in rows_of(tmp_path / "rows")] == [None, None, 0, None, 1]
     assert json.loads((tmp_path / "rows/prepare.json").read_text())["copies"] == 2
     result = ladm("score", tmp_path / "rows", *SMALL, "--span-tokens", "4", "--output", tmp_path / "run")

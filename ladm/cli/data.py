@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ladm.cli.options import settings_command
@@ -51,6 +52,7 @@ def _as_json(prepared: PreparedRows) -> dict[str, Any]:
         "documents": dict(prepared.counts),
         "tokens": tokens and {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off},
         "copies": prepared.copies,
+        "repeated_ids": prepared.repeated_ids and asdict(prepared.repeated_ids),
         "bad_files": prepared.bad_files,
         "dropped_file": prepared.dropped_file,
     }

@@ -9,6 +9,8 @@ from ladm.corpus.prepare import PreparedRows
 from ladm.errors import count_of
 from ladm.settings.data import ALL_WINDOWS
 
+_ID_CHARACTERS = 40
+
 
 def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> Iterator[str]:
     """How many documents were kept, how many were dropped for which reason, and how many of their tokens are in rows.
@@ -33,7 +35,17 @@ def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> I
         parts = f"{tokens.kept:,} in rows, {tokens.cut_off:,} cut off{remedy}"
         yield f"{'tokens':<10} {tokens.read:>12,}  in the documents that have rows: {parts}"
     if prepared.copies:
-        yield _line("copies", prepared.copies, "short row", "with the ids of another: kept here, left out by select")
+        yield _line(
+            "copies", prepared.copies, "short row", "with the token ids of another: kept here, left out by select"
+        )
+    repeated = prepared.repeated_ids
+    if repeated is not None:
+        example = "".join(c if c.isprintable() else "?" for c in repeated.id[:_ID_CHARACTERS])
+        where = f" ({' and '.join(repeated.sources)})" if repeated.sources else ""
+        rest = f"with the id of an earlier one, such as {example}{where}: scores cannot be joined to them by id; use "
+        yield _line(
+            "same_id", repeated.documents, "document", f"{rest}source, or give --id-key a key with other values"
+        )
     dropped = sum(counts.get(reason, 0) for reason in REASONS)
     if prepared.dropped_file is not None and (dropped or prepared.bad_files):
         files = f" and {count_of(len(prepared.bad_files), 'file')}" if prepared.bad_files else ""

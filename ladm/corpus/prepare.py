@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ladm.corpus.duplicates import TokenCounts, count_tokens
 from ladm.corpus.missing_keys import require_keys
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
 from ladm.corpus.prepare_identity import identity_of, require_same_preparation, with_digest_of_today
+from ladm.corpus.repeated_ids import RepeatedIds, find_repeated_ids
 from ladm.corpus.row_identity import PREPARED, PREPARED_DIGEST
 from ladm.corpus.rows import open_rows
 from ladm.corpus.sealing import NoProgress, Progress, SealedBlocks, seal_blocks
@@ -58,6 +59,8 @@ class PreparedRows:
     """Files that were left out, because they cannot be read to their end, each with its message."""
     copies: int = 0
     """Short rows with the ids of an earlier row, which are kept here and left out by `ladm select`."""
+    repeated_ids: RepeatedIds | None = None
+    """None where no two documents with rows have the same id."""
     all_read: bool = True
     """False where --limit stopped before the end of the sources: a greater one adds rows."""
 
@@ -178,8 +181,13 @@ def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any]) -> P
         tokens=tokens and TokenCounts(read=tokens["read"], kept=tokens["kept"]),
         bad_files=record.get("bad_files", {}),
         copies=record.get("copies", 0),
+        repeated_ids=_repeated_ids(record.get("repeated_ids")),
         all_read=record.get("all_read", had["limit"] is None),
     )
+
+
+def _repeated_ids(found: dict[str, Any] | None) -> RepeatedIds | None:
+    return None if found is None else RepeatedIds(**found | {"sources": tuple(found["sources"])})
 
 
 def _may_grow(finished: PreparedRows, limit: int | None) -> bool:
@@ -216,6 +224,7 @@ def _finish(
     assemble(output, blocks, rows=rows, windows=settings.most_windows != 1)
     write_dropped(output, blocks, bad_files, rows=rows)
     tokens, copies = count_tokens(blocks, rows=rows, width=width), count_copies(blocks, rows=rows)
+    repeated_ids = find_repeated_ids(blocks, rows=rows)
     record = {
         "asked": identity,
         "rows": rows,
@@ -223,6 +232,7 @@ def _finish(
         "tokens": {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off},
         "bad_files": bad_files,
         "copies": copies,
+        "repeated_ids": repeated_ids and asdict(repeated_ids),
         "all_read": sealed.all_read,
         # A bit of the data set that flips later would give a wrong score, and no error.
         PREPARED_DIGEST: open_rows(str(output)).identity()["xxh3_128"],
@@ -240,5 +250,6 @@ def _finish(
         tokens=tokens,
         bad_files=bad_files,
         copies=copies,
+        repeated_ids=repeated_ids,
         all_read=sealed.all_read,
     )

@@ -70,8 +70,11 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
     counts: Counts = Counter(prepared.counts) + dropped
     rows, selectable = _by_source(prepared, written, most=_most_per_document(job, windows=whole.most_windows))
     size = sum(path.stat().st_size for path in (prepared.folder / "train").rglob("*") if path.is_file())
+    # The lines of the sample's own file lead nowhere.
+    repeated = prepared.repeated_ids and replace(prepared.repeated_ids, sources=())
     return SampleRows(
-        prepared=replace(prepared, counts=counts), documents=documents, rows=rows, selectable=selectable,
+        prepared=replace(prepared, counts=counts, repeated_ids=repeated), documents=documents, rows=rows,
+        selectable=selectable,
         bytes_per_row=size / prepared.rows, is_whole=chosen.step == 1 and all(each.share == 1 for each in written),
     )  # fmt: skip
 
