@@ -32,7 +32,7 @@ def name_as_text(name: str) -> str:
 
 def kind_of(name: str) -> Literal["json", "parquet", "text"] | None:
     """The kind of a file, as its name says; None: no kind that is read."""
-    bare = _without_packing(name)
+    bare = without_packing(name)
     if bare.endswith(_JSON_SUFFIXES):
         return "json"
     if bare.endswith(".parquet"):
@@ -40,7 +40,8 @@ def kind_of(name: str) -> Literal["json", "parquet", "text"] | None:
     return "text" if bare.endswith((".txt", ".md")) else None
 
 
-def _without_packing(name: str) -> str:
+def without_packing(name: str) -> str:
+    """The name in lower case, without `.gz` and the like."""
     bare = name.lower()
     for suffix in _PACKED_SUFFIXES:
         bare = bare.removesuffix(suffix)
@@ -78,7 +79,12 @@ def without_files_beside_data(names: list[str], *, echo: Echo) -> list[str]:
 def _is_beside_data(path: PurePath) -> bool:
     if kind_of(path.name) is not None:
         return _is_card(path) or not is_document(path.name)
-    return path.name.startswith(".") or _without_packing(path.name).rpartition(".")[2] not in _UNREAD_DATA
+    return path.name.startswith(".") or without_packing(path.name).rpartition(".")[2] not in _UNREAD_DATA
+
+
+def is_about_data(file_name: str) -> bool:
+    """Is it a card or a licence, whatever its kind, or a record that a program wrote beside data?"""
+    return file_name in _ABOUT_DATA or file_name.split(".")[0].split("-")[0].lower() in _CARDS
 
 
 def _is_card(path: PurePath) -> bool:

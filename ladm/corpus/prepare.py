@@ -74,16 +74,19 @@ class PreparedRows:
         return str(self.folder)
 
 
-def prepare(settings: PrepareSettings, *, echo: Echo, progress: Progress | None = None) -> PreparedRows:
+def prepare(
+    settings: PrepareSettings, *, echo: Echo, progress: Progress | None = None, job: Path | None = None
+) -> PreparedRows:
     """Write the rows, resume, open them where they are finished, or add what a greater `limit` allows.
 
+    `job`: a folder around the output, of which nothing is a source either.
     Raises LadmError for a source, tokenizer or output that cannot be used, and for a document
     without a domain.
     """
     output = Path(settings.output)
     require_documents(settings.sources)
     sources = find_sources(
-        list(settings.sources), output=output, config=settings.hub_config, split=settings.split, echo=echo
+        list(settings.sources), output=job or output, config=settings.hub_config, split=settings.split, echo=echo
     )
     tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos, threads=settings.num_proc)
     identity = identity_of(settings, sources, tokenizer)

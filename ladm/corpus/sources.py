@@ -16,6 +16,7 @@ import fsspec
 
 from ladm.corpus.file_names import is_document, kind_of, name_as_text, without_cards, without_files_beside_data
 from ladm.corpus.hub import parquet_files_of
+from ladm.corpus.left_out import LeftOut
 from ladm.corpus.opening import file_system
 from ladm.corpus.saved_shards import key_of_shards
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
@@ -74,17 +75,24 @@ def find_sources(
     """The files behind file names, folders, globs and Hub ids, in a fixed order; nothing inside `output`.
 
     `-` is standard input. Of a folder, hidden files, saved data sets below it, and the cards and licences beside data
-    are left out, and of what a glob matches too; of files by their names, what is no data beside data is reported to
-    `echo` and left out. A file that is given twice is read once. `config` and `split` are for
-    data sets. Raises LadmError for a name that is none of these, or a folder without a file of a known kind.
+    are left out, and of what a glob matches too. `echo` gets a line for each source with files of other kinds, and for
+    each file by its name that is no data beside data; both are left out. A file that is given twice is read once.
+    `config` and `split` are for data sets. Raises LadmError for a name that is none of these, or a folder without a
+    file of a known kind.
     """
     own = None if output is None else output.absolute()
     if names.count(STANDARD_INPUT) > 1:
         raise UsageError(f"{STANDARD_INPUT} is given twice, and standard input can be read once")
     found = []
+    left_out: dict[str, LeftOut] = {}
     for name in without_files_beside_data(names, echo=echo):
-        sources = _hub(name, config, split) if _is_hub_id(name) else _find(name, own)
+        left_out[name] = LeftOut()
+        sources = _hub(name, config, split) if _is_hub_id(name) else _find(name, own, left_out[name])
         found += [_part(s, split) if s.kind == "dataset" else s for s in sources]
+    data_sets = [source.name for source in found if source.kind == "dataset"]
+    for name, what in left_out.items():
+        what.forget_data_sets(data_sets)
+        what.report(name, echo)
     is_of_hub = any(map(_is_hub_id, names))
     if config and not is_of_hub and any(source.kind == "dataset" for source in found):
         raise UsageError("--hub-config is for data sets on the Hub, and no SOURCE is one")
@@ -114,7 +122,7 @@ def _hub(name: str, config: str | None, split: str | None) -> list[Source]:
     return [_file(file) for file in files] or [Source(name, "dataset", "", config, split)]
 
 
-def _find(name: str, own: Path | None) -> list[Source]:
+def _find(name: str, own: Path | None, left_out: LeftOut) -> list[Source]:
     if name == STANDARD_INPUT:
         lines = open_standard_input()
         return [Source(name, "json", lines.digest(), lines=lines)]
@@ -122,14 +130,17 @@ def _find(name: str, own: Path | None) -> list[Source]:
     if path.is_dir():
         if _is_saved(path) and path.absolute() != own:
             return [Source(name, "dataset", "")]
-        files = _documents_below(path, own)
+        files = _documents_below(path, own, left_out)
         if not files:
-            raise LadmError(f"{name} holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk")
+            there = f"; it has {left_out.words}" if left_out.words else ""
+            raise LadmError(
+                f"{name} holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk{there}"
+            )
         return [_file(str(file)) for file in files]
     if not path.exists() and _is_pattern(name):
-        return _matching_sources(name, own)
+        return _matching_sources(name, own, left_out)
     if "://" in name and kind_of(name) is None:
-        addresses = _remote_documents_below(name)
+        addresses = _remote_documents_below(name, left_out)
         if addresses:
             return [_file(address) for address in addresses]
     if path.is_file() or "://" in name:
@@ -137,7 +148,7 @@ def _find(name: str, own: Path | None) -> list[Source]:
     raise LadmError(f"no such source: {name} is neither a file, a folder nor a Hub id such as org/name")
 
 
-def _matching_sources(pattern: str, own: Path | None) -> list[Source]:
+def _matching_sources(pattern: str, own: Path | None, left_out: LeftOut) -> list[Source]:
     """The sources among what a glob matches, by the rules of a folder; raises LadmError where there is none.
 
     A folder that is matched stands for the documents below it, or for the data set that it is.
@@ -154,11 +165,13 @@ def _matching_sources(pattern: str, own: Path | None) -> list[Source]:
             if _is_saved(Path(name)):
                 sources.append(Source(name, "dataset", ""))
             else:
-                files += map(str, _documents_below(Path(name), own))
+                files += map(str, _documents_below(Path(name), own, left_out))
         elif is_document(PurePosixPath(name).name):
             files.append(name)
         elif "://" in name and not PurePosixPath(name).suffix:
-            files += _remote_documents_below(name)
+            files += _remote_documents_below(name, left_out)
+        else:
+            left_out.add_file(name)
     # With `**` a folder and the files in it are matched: what is found twice is read once.
     sources += map(_file, without_cards(files))
     if not sources:
@@ -184,7 +197,7 @@ def _is_saved(folder: Path) -> bool:
     return any((folder / mark).exists() for mark in _SAVED_MARKS)
 
 
-def _documents_below(folder: Path, own: Path | None) -> list[Path]:
+def _documents_below(folder: Path, own: Path | None, left_out: LeftOut) -> list[Path]:
     """The files of a folder that are documents, in the order of their names; links to folders are followed."""
     found: list[Path] = []
     # Links after the folders themselves, whose files keep their names then, and each once: a link may lead back.
@@ -197,19 +210,22 @@ def _documents_below(folder: Path, own: Path | None) -> list[Path]:
             seen.add(os.path.realpath(parent))
             below = Path(parent)
             # Pruned here, so that os.walk never enters them: a notebook's copies, a cache, our own output.
-            folders[:] = sorted(
+            shown = sorted(
                 name
                 for name in folders
-                if not name.startswith(".")
-                and (own is None or os.path.realpath(below / name) != os.path.realpath(own))
-                and not _is_saved(below / name)
+                if not name.startswith(".") and (own is None or os.path.realpath(below / name) != os.path.realpath(own))
             )
+            folders[:] = [name for name in shown if not _is_saved(below / name)]
+            for name in set(shown) - set(folders):
+                left_out.add_data_set(str(below / name))
             waiting += [below / name for name in folders if (below / name).is_symlink()]
             found += [below / name for name in names if is_document(name)]
+            for name in names:
+                left_out.add_file(str(below / name))
     return [Path(name) for name in without_cards(str(path) for path in sorted(found) if path.is_file())]
 
 
-def _remote_documents_below(address: str) -> list[str]:
+def _remote_documents_below(address: str, left_out: LeftOut) -> list[str]:
     """The addresses of the documents below a folder in a store such as S3, in the order of their names."""
     try:
         system, folder = fsspec.url_to_fs(address)
@@ -217,6 +233,8 @@ def _remote_documents_below(address: str) -> list[str]:
         inside = len(PurePosixPath(folder).parts)
         # A hidden folder hides what is in it.
         shown = [path for path in below if not any(p.startswith(".") for p in PurePosixPath(path).parts[inside:])]
+        for path in shown:
+            left_out.add_file(path)
         found = without_cards(path for path in shown if is_document(PurePosixPath(path).name))
         return [str(system.unstrip_protocol(path)) for path in found]
     except Exception as error:

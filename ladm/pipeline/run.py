@@ -74,6 +74,7 @@ def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
     possible; for a folder that holds something else; and for a budget beyond the rows, before they are scored.
     """
     settings = with_absolute_places(settings)
+    echo = _without_repeats(echo)
     folder = JobFolder(Path(settings.output))
     was_started = folder.is_started
     if not folder.bound_fields():
@@ -90,6 +91,18 @@ def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
         if was_started:
             job = _resume(folder, settings, echo)
         return _Parts(job=job, folder=folder, echo=echo, bars=bars).run()
+
+
+def _without_repeats(echo: Echo) -> Echo:
+    """Pass each line on once: two parts of a job look for the same sources, and report the same files as left out."""
+    seen: set[str] = set()
+
+    def pass_on(line: str) -> None:
+        if line not in seen:
+            seen.add(line)
+            echo(line)
+
+    return pass_on
 
 
 def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
@@ -156,7 +169,7 @@ class _Parts:
             return None
         key, domain = domain_flags(job.domain_key)
         wanted = prepare_settings(job, rows=self.folder.rows, length=job.length, domain_key=key, domain=domain)
-        prepared = prepare(wanted, echo=self.echo, progress=self.bars.preparing())
+        prepared = prepare(wanted, echo=self.echo, progress=self.bars.preparing(), job=self.folder.path)
         for line in preparation_lines(prepared, length=job.length, windows=job.windows):
             self.echo(line)
         return prepared

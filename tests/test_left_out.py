@@ -1,0 +1,95 @@
+"""Files that a folder or a glob leads to and that are not read: one line says how many, and of which kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+from click.testing import Result
+from datasets import Dataset
+from test_pipeline import job_words, shard  # noqa: F401
+from test_prepare import tokenizer, write_jsonl  # noqa: F401
+from test_prepare_names import long_document, prepare  # noqa: F401
+
+from ladm.corpus.left_out import LeftOut
+
+Prepare = Callable[..., Result]
+
+
+def lines_about(result: Result, name: str) -> list[str]:
+    assert result.exit_code == 0, result.output
+    return [line for line in result.stderr.splitlines() if line.startswith(f"{name}: left out")]
+
+
+def test_files_of_other_kinds_are_counted_in_one_line(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d/sub/.cache").mkdir(parents=True)
+    for name in (
+        "a.csv",
+        "sub/B.CSV.gz",
+        "sub/c.pdf",
+        "sub/names",
+        "LICENSE",
+        "README.md",
+        ".d.pdf",
+        "sub/.cache/e.pdf",
+    ):
+        (tmp_path / "d" / name).write_text("x")
+    write_jsonl(tmp_path / "d/d.jsonl", [long_document(0)])
+    words = "left out 4 files of other kinds (2 .csv, 1 .pdf, 1 without a suffix)"
+    for k, name in enumerate(("d", "d/*", "d/**", "d/**/*")):
+        assert lines_about(prepare(name, output=f"rows{k}"), name) == [f"{name}: {words}"]
+    assert lines_about(prepare("d/*.jsonl", output="glob"), "d") == []
+    Dataset.from_list([long_document(1)]).save_to_disk(str(tmp_path / "d/saved"))
+    more = f"d: {words} and 1 saved data set (d/saved); give it as a SOURCE of its own"
+    assert lines_about(prepare("d", output="more"), "d") == [more]
+    assert lines_about(prepare("d", "d/saved", output="both"), "d") == [f"d: {words}"]
+    (tmp_path / "d/d.jsonl").unlink()
+    result = prepare("d/sub", output="none")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "ladm: d/sub holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk; it has 3 files of "
+        "other kinds (1 .csv, 1 .pdf, 1 without a suffix)\n",
+    )
+
+
+def test_files_of_other_kinds_in_a_store(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+    system = fsspec.filesystem("memory")
+    try:
+        source = write_jsonl(tmp_path / "d.jsonl", [long_document(0)])
+        for name, content in (("a.jsonl", source.read_bytes()), ("b.csv", b"x"), ("sub/c.pdf", b"x"), ("_x.pdf", b"x")):
+            system.pipe_file(f"/kinds/{name}", content)
+        found = lines_about(prepare("memory://kinds"), "memory://kinds")
+        assert found == ["memory://kinds: left out 3 files of other kinds (2 .pdf, 1 .csv)"]
+    finally:
+        system.rm("/kinds", recursive=True)
+
+
+def test_many_kinds_stay_one_short_line() -> None:
+    left_out = LeftOut()
+    for k in range(7):
+        left_out.add_file(f"d/x.kind{k}")
+    for name in ("d/v1. final thing", "d/x.\x1b[2J", "d/x." + "y" * 50):
+        left_out.add_file(name)
+    shown = "3 without a suffix, 1 .kind0, 1 .kind1, 1 .kind2, 1 .kind3, 3 more"
+    assert left_out.words == f"10 files of other kinds ({shown})"
+
+
+def test_a_job_inside_its_own_source_resumes(
+    ladm: Callable[..., Result], shard: Path, talking: Path, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / shard.name).write_bytes(shard.read_bytes())
+    (folder / "x.csv").write_text("x")
+    words = [word if word != shard else folder for word in job_words(shard, talking, folder / "job")]
+    assert folder in words
+    line = f"{folder}: left out 1 file of other kinds (1 .csv)"
+    for _ in range(2):
+        result = ladm(*words)
+        assert lines_about(result, str(folder)) == [line]
+    assert (folder / "job/subset/manifest.json").is_file()
