@@ -52,8 +52,8 @@ def test_files_of_other_kinds_are_counted_in_one_line(
     result = prepare("d/sub", output="none")
     assert (result.exit_code, result.stderr) == (
         1,
-        "ladm: d/sub holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk; it has 3 files of "
-        "other kinds (1 .csv, 1 .pdf, 1 without a suffix)\n",
+        "ladm: d/sub holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk; it has 3 files "
+        "of other kinds (1 .csv, 1 .pdf, 1 without a suffix)\n",
     )
 
 

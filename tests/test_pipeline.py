@@ -66,7 +66,8 @@ def test_a_shard_of_finepdfs_becomes_megatron_files(ladm: Command, shard: Path, 
     result = ladm(*job_words(shard, talking, output))
     assert result.exit_code == 0, result.output
     assert "length    512 tokens: documents of at least that many have 100% of the tokens" in result.stderr
-    assert "domains   language: 3 values" in result.stderr
+    guess = "domains   language: 3 values (a guess; --domain-key KEY names another key)"
+    assert guess in result.stderr.splitlines()
     names = {path.name for path in output.iterdir()}
     assert {"rows", "scores", "subset", "report.html", "job.yaml"} <= names
     from datasets import load_from_disk
@@ -151,6 +152,8 @@ def test_rows_are_scored_as_they_are(ladm: Command, short_rows: str, golden_lm: 
     assert result.exit_code == 0, result.output
     assert not (output / "rows").exists()
     assert f"rows      {short_rows} has token ids, which are scored as they are" in result.stderr
+    key = "meta.pile_set_name of the rows, or their column domain (--domain-key KEY names another key)"
+    assert f"domains   {key}\n" in result.stderr
     assert json.loads((output / "subset" / "manifest.json").read_text())["domains"].keys() == {"domain 0", "domain 1"}
 
 
@@ -322,6 +325,26 @@ def test_only_a_key_that_was_found_has_a_domain_for_documents_without_it(
         assert run(output, *flags).exit_code == 0
 
 
+def test_a_job_without_a_key_of_domains_says_so(ladm: Command, talking: Path, tmp_path: Path) -> None:
+    source, job = tmp_path / "d.jsonl", tmp_path / "job"
+    documents = [{"text": text_of(k, 600), "shelf": "ab"[k % 2], "meta": {"n": k}} for k in range(8)]
+    source.write_text("".join(json.dumps(document) + "\n" for document in documents))
+    result = ladm(*job_words(source, talking, job))
+    assert result.exit_code == 0, result.output
+    line = (
+        "domains   no key of a domain found, so all documents are one domain; --domain-key KEY names it (the keys are "
+        "text, shelf, meta.n), or --domain NAME the one domain"
+    )
+    assert line in result.stderr.splitlines()
+    again = ladm(*job_words(source, talking, job))
+    assert "domains   none, as before: all documents are one domain" in again.stderr.splitlines()
+    # As the line says.
+    named = ladm(*job_words(source, talking, tmp_path / "named"), "--domain-key", "shelf")
+    assert (named.exit_code, "domains   " in named.stderr) == (0, False)
+    named = ladm(*job_words(source, talking, tmp_path / "one"), "--domain", "mine")
+    assert (named.exit_code, "mine" in named.stdout, "domains   " in named.stderr) == (0, True, False)
+
+
 def test_documents_without_the_key_that_the_others_have_are_one_domain(
     ladm: Command, talking: Path, tmp_path: Path
 ) -> None:
@@ -331,6 +354,7 @@ def test_documents_without_the_key_that_the_others_have_are_one_domain(
     result = ladm(*job_words(source, talking, tmp_path / "job"))
     assert result.exit_code == 0, result.output
     line = "domains   source: 2 values; 2 of 8 documents looked at have none, and are the domain unknown"
+    line += " (a guess; --domain-key KEY names another key)"
     assert line in result.stderr.splitlines()
     manifest = json.loads((tmp_path / "job" / "subset" / "manifest.json").read_text())
     assert manifest["domains"].keys() == {"a", "b", "unknown"}

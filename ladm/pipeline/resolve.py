@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
 from ladm.corpus.hub import TRAIN
-from ladm.corpus.missing_keys import require_keys
+from ladm.corpus.missing_keys import keys_of, list_keys, require_keys
 from ladm.corpus.opening import open_bytes
 from ladm.corpus.other_stages import require_documents
 from ladm.corpus.sources import Source, find_sources
@@ -22,7 +22,7 @@ from ladm.modeling.model_files import may_be_on_hub
 from ladm.pipeline.look import UNKNOWN, FoundDomains, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
 from ladm.selection.quotas import DOCUMENTS, TOKENS, read_weights
-from ladm.settings.common import NO_DOMAINS
+from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
 from ladm.settings.data import PrepareSettings
 from ladm.settings.fields import settings_of
 from ladm.settings.pipeline import ROWS, SCORES, prepare_settings, score_settings
@@ -61,6 +61,8 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     if is_rows(settings):
         _require_part_that_is_scored(settings)
         echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")
+        if settings.domain_key is None:
+            echo(f"domains   {DOMAIN_KEY} of the rows, or their column domain (--domain-key KEY names another key)")
         return Survey(settings=settings, sources=[], sample=None)
     sources = _sources(settings, echo=echo)
     echo(f"sources   {len(sources):,} ({_kinds(sources)})")
@@ -84,17 +86,29 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
         found["domain_key"] = domains.key or NO_DOMAINS
         # Of a key that was found in a part of the documents, one without it must not stop the job.
         found["domain"] = UNKNOWN if domains.key else None
-        echo(f"domains   {_words_of(domains, len(sample.documents))}")
+        echo(f"domains   {_words_of(domains, sample)}")
     return Survey(settings=dataclasses.replace(settings, **found), sources=sources, sample=sample)
 
 
-def _words_of(domains: FoundDomains, documents: int) -> str:
+def _words_of(domains: FoundDomains, sample: Sample) -> str:
     if domains.key is None:
-        return "none found: all documents are one domain"
+        keys = list_keys(key for fields in sample.documents for key in keys_of(fields))
+        return (
+            "no key of a domain found, so all documents are one domain; --domain-key KEY names it (the keys are "
+            f"{keys}), or --domain NAME the one domain"
+        )
     values = f"{domains.key}: {count_of(domains.values, 'value')}"
-    if not domains.without:
-        return values
-    return f"{values}; {domains.without:,} of {documents:,} documents looked at have none, and are the domain {UNKNOWN}"
+    if domains.without:
+        of_all = f"{domains.without:,} of {len(sample.documents):,} documents looked at"
+        values = f"{values}; {of_all} have none, and are the domain {UNKNOWN}"
+    return f"{values} (a guess; --domain-key KEY names another key)"
+
+
+def domains_as_before(key: str) -> str:
+    """The key of the domain in a job that was started before, for people."""
+    if key == NO_DOMAINS:
+        return "none, as before: all documents are one domain"
+    return f"{key}, as before"
 
 
 def _require_part_that_is_scored(settings: Any) -> None:

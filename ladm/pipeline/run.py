@@ -16,7 +16,7 @@ from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import require_budget
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.look import domain_flags, key_in_rows, require_domains
-from ladm.pipeline.resolve import is_rows, resolve
+from ladm.pipeline.resolve import domains_as_before, is_rows, resolve
 from ladm.pipeline.timing import PartTimer
 from ladm.progress import Echo, Progress
 from ladm.report.page import write_report
@@ -110,6 +110,8 @@ def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
     if folder.bound_fields():
         job = folder.resume(settings)
         echo(f"{folder.path} was started before; resuming it")
+        if settings.domain_key is None and job.domain_key is not None and not is_rows(job):
+            echo(f"domains   {domains_as_before(job.domain_key)}")
         if job.limit is not None and settings.limit is None:
             rows = count_of(job.limit, "row")
             echo(f"limit     {rows}, as before; a greater --limit adds more")
