@@ -139,15 +139,18 @@ def describe_counts(counts: Counts) -> str:
 def _drop_reason(document: Document, text: Any) -> str | None:
     if document.is_short:
         return "low_count"
-    if document.is_long_line:
-        return "long_line"
     if document.fields is None:
-        return "not_json"
+        return reason_of_line(document)
     if text is None:
         return "no_text"
     if not isinstance(text, str):
         return "not_text"
     return None if text.isascii() or text == whole_text(text) else "bad_text"
+
+
+def reason_of_line(document: Document) -> str:
+    """Why a line without fields is dropped."""
+    return "long_line" if document.is_long_line else "not_json"
 
 
 def _columns(document: Document, settings: PrepareSettings) -> dict[str, Any]:

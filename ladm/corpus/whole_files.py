@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pyarrow.parquet as pq
 
 from ladm.corpus.documents import read_documents, require_one_text, wanted_columns
@@ -39,6 +41,14 @@ def require_whole(source: Source, *, text_key: str) -> None:
     except Exception as error:
         raise_if_out_of_memory(error, action=f"read {source.name}")
         raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
+
+
+def is_quickly_checked(source: Source, *, most_bytes: int) -> bool:
+    """Does `require_whole` read at most so much of it, compressed, and of this machine?"""
+    if not os.path.isfile(source.name):
+        return False
+    is_plain = source.kind == "json" and packing_of(source.name) is None
+    return is_plain or os.path.getsize(source.name) <= most_bytes
 
 
 def _require_lines(name: str, first_line: bytes) -> None:

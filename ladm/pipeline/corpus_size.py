@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ladm.corpus.document_counts import DocumentCount, count_documents
@@ -28,15 +28,17 @@ class CorpusSize:
         return round(sum(self.by_source.values()))
 
 
-def corpus_size(sources: list[Source], looked_at: Sequence[int]) -> CorpusSize | str:
+def corpus_size(sources: list[Source], looked_at: Sequence[int], bad: Collection[int] = ()) -> CorpusSize | str:
     """Count the documents of the sources that were looked at, and take the others to have as many for their size.
 
+    `bad`: the sources that cannot be read, whose documents do not count.
     The name of a source instead, where its documents cannot be counted.
     """
     most_bytes = max(LEAST_BYTES, COUNTED_BYTES // len(looked_at))
     counts: dict[int, DocumentCount] = {}
     for k in looked_at:
-        count = count_documents(sources[k], most_bytes=most_bytes)
+        none = DocumentCount(number=0, is_exact=True)
+        count = none if k in bad else count_documents(sources[k], most_bytes=most_bytes)
         if count is None:
             return sources[k].name
         counts[k] = count

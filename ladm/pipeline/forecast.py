@@ -10,7 +10,7 @@ from typing import Any
 
 from ladm.corpus.prepare import PreparedRows
 from ladm.corpus.rows import open_rows
-from ladm.errors import LadmError
+from ladm.errors import LadmError, StorageError
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
 from ladm.pipeline.job import JobFolder, with_absolute_places
@@ -102,8 +102,11 @@ def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
 def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
     job, sample = found.settings, found.sample
     assert sample is not None
+    if len(sample.bad_files) > job.max_bad_files:
+        # As `ladm run` stops at the first one too many.
+        raise StorageError(list(sample.bad_files.values())[job.max_bad_files])
     made = rows_of_sample(job, sample, work=work)
-    size = corpus_size(found.sources, sample.looked_at)
+    size = corpus_size(found.sources, sample.looked_at, sample.bad_files)
     rows_folder = str(made.prepared.folder)
     try:
         scoring = dry_run(score_settings(job, rows=rows_folder, output=str(work / SCORES)), echo=echo)

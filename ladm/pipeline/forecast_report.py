@@ -19,6 +19,11 @@ def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
     if documents is not None and found.length is not None:
         yield f"of {count_of(documents.looked_at, 'document')} looked at:"
         yield from preparation_lines(documents.prepared, length=found.length, windows=job.windows)
+        if not found.is_exact:
+            yield (
+                "not counted: duplicates of documents beyond these, and files that cannot be read to their end, unless "
+                "listed here; the run itself finds them and then makes fewer rows"
+            )
         yield f"documents: {_number_of_documents(documents, about)}"
     if found.rows is not None and found.tokens is not None:
         yield f"rows: {about}{count_of(found.rows, 'row')}, {count_of(found.tokens, 'token')}"
@@ -89,6 +94,7 @@ def forecast_content(found: Forecast, job: Any) -> dict[str, Any]:
         "documents": documents and documents.number,
         "documents_looked_at": documents and documents.looked_at,
         "counts": documents and dict(documents.prepared.counts),
+        "bad_files": documents and list(documents.prepared.bad_files.values()),
         "sources": documents and documents.sources,
         "sources_looked_at": documents and documents.sources_looked_at,
         "length": found.length,

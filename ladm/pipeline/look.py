@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from typing import Any
 
+from ladm.corpus.blocks import Counts, reason_of_line
 from ladm.corpus.carried import domain_of, parsed_meta
-from ladm.corpus.documents import read_documents, text_at
+from ladm.corpus.documents import Document, read_documents, text_at
 from ladm.corpus.meta import whole_text
 from ladm.corpus.rows import open_rows
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
+from ladm.corpus.whole_files import is_quickly_checked, require_whole
 from ladm.errors import LadmError, StorageError, UsageError
+from ladm.pipeline.corpus_size import COUNTED_BYTES, LEAST_BYTES
 from ladm.settings.common import DOMAIN_KEY, NAME_COLUMNS, NO_DOMAINS
 
 MOST_DOCUMENTS, MOST_SOURCES = 1000, 64
@@ -49,7 +52,11 @@ class Sample:
     origins: Sequence[int] = ()
     """Of each document the position of its source among the sources."""
     looked_at: Sequence[int] = ()
-    """The positions of the sources that were read."""
+    """The positions of the sources that were read, bad ones among them."""
+    bad_lines: Mapping[int, Counts] = field(default_factory=dict)
+    """By the position of a source the lines that are no documents, by reason."""
+    bad_files: Mapping[int, str] = field(default_factory=dict)
+    """By the position of a source that cannot be read why; none of its documents is in the sample."""
 
 
 @dataclass(frozen=True)
@@ -62,36 +69,49 @@ class FoundDomains:
     """Documents of the sample that lack the key."""
 
 
-def look_at(sources: list[Source], *, text_key: str, token_count_key: str) -> Sample:
+def look_at(sources: list[Source], *, text_key: str, token_count_key: str, check_files: bool = False) -> Sample:
     """Read the first documents of up to 64 sources, spread evenly. The keys are those of `ladm prepare`.
 
+    `check_files`: look for damage behind these documents too, in plain JSONL and in files that are quickly read.
     Raises LadmError where no document can be read.
     """
     count = min(len(sources), MOST_SOURCES)
     chosen = [len(sources) * k // count for k in range(count)]
     each = MOST_DOCUMENTS // max(count, 1)
-    found = [
-        (k, fields, fields.get(token_count_key) if sources[k].kind == "parquet" else None)
-        for k in chosen for fields in islice(_objects(sources[k], text_key), each)
-    ]  # fmt: skip
+    most_bytes = max(LEAST_BYTES, COUNTED_BYTES // max(count, 1)) if check_files else None
+    found: list[tuple[int, dict[str, Any], Any]] = []
+    bad_lines: dict[int, Counter[str]] = {}
+    bad_files: dict[int, str] = {}
+    for k in chosen:
+        try:
+            documents = _first_documents(sources[k], text_key, each, most_bytes)
+        except StorageError as error:
+            bad_files[k] = str(error)
+            continue
+        bad_lines[k] = Counter(reason_of_line(document) for document in documents if document.fields is None)
+        is_table = sources[k].kind == "parquet"
+        found += [
+            (k, fields, fields.get(token_count_key) if is_table else None)
+            for document in documents if (fields := document.fields) is not None
+        ]  # fmt: skip
     if not found:
-        raise LadmError("no document could be read; ladm prepare SOURCE --tokenizer MODEL -o rows says why")
+        why = f": {next(iter(bad_files.values()))}" if bad_files else ""
+        raise LadmError(f"no document could be read{why}; ladm prepare SOURCE --tokenizer MODEL -o rows says why")
     return Sample(
         documents=[fields for _, fields, _ in found],
         counts=[count if isinstance(count, int) else None for _, _, count in found],
         origins=[k for k, _, _ in found],
         looked_at=chosen,
+        bad_lines=bad_lines,
+        bad_files=bad_files,
     )
 
 
-def _objects(source: Source, text_key: str) -> Iterator[dict[str, Any]]:
-    try:
-        for document in read_documents(source, text_key=text_key):
-            if document.fields is not None:
-                yield document.fields
-    except StorageError:
-        # A torn file is counted, or refused, when its rows are made.
-        return
+def _first_documents(source: Source, text_key: str, most: int, most_bytes: int | None) -> list[Document]:
+    """The first documents and bad lines. Raises StorageError for a file that `ladm prepare` leaves out whole."""
+    if most_bytes is not None and is_quickly_checked(source, most_bytes=most_bytes):
+        require_whole(source, text_key=text_key)
+    return list(islice(read_documents(source, text_key=text_key), most))
 
 
 def choose_length(sample: Sample, tokenizer: Tokenizer, *, text_key: str, most: int | None) -> tuple[int, float]:

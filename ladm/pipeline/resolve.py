@@ -51,7 +51,7 @@ def resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:
 def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool = False) -> Survey:
     """The settings with everything that was left open, and what they were found in.
 
-    `always_sample`: look at documents even where nothing is left open.
+    `always_sample`: look at documents even where nothing is left open, and for damaged files among theirs.
     """
     require_documents(settings.sources)
     # A profile and weights are read here for their errors alone, which would otherwise come after hours of work.
@@ -72,7 +72,9 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     is_open = settings.length is None or (settings.domain_key is None and settings.domain is None)
     if not is_open and not always_sample:
         return Survey(settings=settings, sources=sources, sample=None)
-    sample = look_at(sources, text_key=settings.text_key, token_count_key=settings.token_count_key)
+    sample = look_at(
+        sources, text_key=settings.text_key, token_count_key=settings.token_count_key, check_files=always_sample
+    )
     found: dict[str, Any] = {}
     if settings.length is None:
         length, share = choose_length(sample, tokenizer, text_key=settings.text_key, most=facts.max_tokens)

@@ -30,7 +30,7 @@ class SampleRows:
 
     prepared: PreparedRows
     documents: dict[int, int]
-    """How many documents of each source were looked at, by the position of the source."""
+    """How many documents and bad lines of each source were looked at, by the position of the source."""
     rows: dict[int, float]
     """Rows by source, those of a document of which only the beginning was read in proportion."""
     selectable: dict[int, float]
@@ -56,6 +56,10 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
     chosen = _thinned(sample, job.text_key)
     documents = Counter(sample.origins[k] for k in chosen)
     dropped: Counter[str] = Counter()
+    for k, lines in sample.bad_lines.items():
+        for reason, count in lines.items():
+            documents[k] += round(count / chosen.step)
+            dropped[reason] += round(count / chosen.step)
     written = _write(file, job, sample, chosen, dropped)
     key, domain = domain_flags(job.domain_key)
     # A document without a domain stops the job when it is reached, and is no reason not to estimate what it takes.
@@ -70,11 +74,12 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
     counts: Counts = Counter(prepared.counts) + dropped
     rows, selectable = _by_source(prepared, written, most=_most_per_document(job, windows=whole.most_windows))
     size = sum(path.stat().st_size for path in (prepared.folder / "train").rglob("*") if path.is_file())
+    bad_files = {str(k): message for k, message in sample.bad_files.items()}
     # The lines of the sample's own file lead nowhere.
     repeated = prepared.repeated_ids and replace(prepared.repeated_ids, sources=())
     return SampleRows(
-        prepared=replace(prepared, counts=counts, repeated_ids=repeated), documents=documents, rows=rows,
-        selectable=selectable,
+        prepared=replace(prepared, counts=counts, repeated_ids=repeated, bad_files=bad_files), documents=documents,
+        rows=rows, selectable=selectable,
         bytes_per_row=size / prepared.rows, is_whole=chosen.step == 1 and all(each.share == 1 for each in written),
     )  # fmt: skip
 
