@@ -76,7 +76,7 @@ def test_padding_and_truncation_of_a_saved_tokenizer_are_not_applied(
     for row in rows:
         ids = [VOCABULARY.index(word) for word in words(row["document"]).split()]
         assert row["input_ids"] == [*front, *ids][:LENGTH]
-    assert "too_short             2  dropped" in result.stdout
+    assert "too_short             2  documents dropped" in result.stdout
 
 
 @pytest.mark.parametrize("suffix", ["saved", ".parquet"])
