@@ -42,6 +42,8 @@ def top(settings: TopSettings) -> None:
     found = top_documents(settings)
     if found.note is not None:
         note(f"note      {found.note}")
+    if found.partial is not None:
+        note(f"warning   {found.partial}")
     print_result(_top_table(found), found.as_json)
 
 
@@ -80,6 +82,8 @@ def compare(settings: CompareSettings) -> None:
     found = run_compare(settings)
     if found.note is not None:
         note(f"note      {found.note}")
+    for line in found.partial:
+        note(f"warning   {line}")
     page = None if settings.output is None else str(write_page(found, Path(settings.output)))
     is_short = settings.columns is None and not settings.all_pairs
     lines = chain(_compare_lines(found, is_short=is_short), [] if page is None else [f"page: {page}"])

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 def status_report(found: Any) -> Iterator[str]:
     """The lines of a run's status."""
     yield f"{'finished' if found.finished else 'unfinished'}: {found.done:,} of {count_of(found.rows, 'row')}"
+    if found.partial is not None:
+        yield f"warning: {found.partial}"
     if not found.finished:
         yield f"running: {_running(found)}"
     yield f"units: {found.sealed:,} of {found.units:,} sealed"
@@ -87,6 +89,8 @@ def selection_table(manifest: Manifest) -> Iterator[str]:
     if manifest.without_score:
         reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest.without_score.items())
         yield f"not selectable without a score: {sum(manifest.without_score.values()):,} ({reasons})"
+    if manifest.partial is not None:
+        yield f"warning: {manifest.partial}"
 
 
 def _guard_table(manifest: Manifest) -> Iterator[str]:

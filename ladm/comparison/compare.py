@@ -28,6 +28,7 @@ from ladm.runs.columns import column_names, read_columns
 from ladm.runs.folder import Run
 from ladm.runs.labels import Beginnings, domain_batches, read_labels
 from ladm.runs.quartiles import summarise_columns
+from ladm.runs.rows_of_run import partial_coverage
 from ladm.selection.evaluation import evaluate
 from ladm.selection.ranks import spearman
 from ladm.selection.sources import open_rows_of
@@ -100,6 +101,7 @@ def compare(settings: CompareSettings) -> Comparison:
         higher_by_b=higher_by_b,
         kinds=_kinds(runs[0], columns, settings),
         note=note,
+        partial=list(dict.fromkeys(line for run in runs if (line := partial_coverage(run, settings.rows)))),
     )
 
 

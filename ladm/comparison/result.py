@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ladm.comparison.kinds import KindTable
 from ladm.runs.quartiles import ColumnSummary
@@ -49,3 +49,5 @@ class Comparison:
     higher_by_b: list[DifferentDocument]
     kinds: KindTable | None
     note: str | None
+    partial: list[str] = field(default_factory=list)
+    """A line for each run that scored only the first of its rows."""

@@ -13,6 +13,7 @@ from ladm.errors import LadmError
 from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
 from ladm.runs.labels import Beginnings, domain_batches, read_labels
+from ladm.runs.rows_of_run import partial_coverage
 from ladm.selection.evaluation import evaluate
 from ladm.settings.comparison import TopSettings
 
@@ -33,14 +34,18 @@ class TopDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class TopList:
-    """The documents, from the end that was requested; `note` says why there are no texts."""
+    """The documents, from the end that was requested; `note` says why there are no texts.
+
+    `partial` says that the run scored only the first of its rows.
+    """
 
     by: str
     documents: list[TopDocument]
     note: str | None
+    partial: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {"by": self.by, "documents": [vars(document) for document in self.documents]}
+        return {"by": self.by, "documents": [vars(document) for document in self.documents], "partial": self.partial}
 
 
 def top_documents(settings: TopSettings) -> TopList:
@@ -80,7 +85,9 @@ def top_documents(settings: TopSettings) -> TopList:
                 first_line=beginnings.first_line(label, most=LINE_CHARACTERS),
             )
         )
-    return TopList(by=expression.text, documents=documents, note=beginnings.missing)
+    return TopList(
+        by=expression.text, documents=documents, note=beginnings.missing, partial=partial_coverage(run, settings.rows)
+    )
 
 
 def _in_domain(run: Any, settings: TopSettings) -> npt.NDArray[np.bool_]:

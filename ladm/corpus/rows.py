@@ -71,6 +71,11 @@ class Rows:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def total(self) -> int:
+        """Rows of the data set, also those beyond `limit`."""
+        return len(self._dataset)
+
     def read(self, start: int, stop: int) -> list[Row]:
         """Rows `start` to `stop - 1`."""
         with reading_rows(self.name):

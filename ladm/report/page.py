@@ -32,6 +32,7 @@ from ladm.runs.folder import Run
 from ladm.runs.labels import NO_DOMAIN
 from ladm.runs.layout import PAGE_MARK, REPORT_FILE
 from ladm.runs.results import Summary, require_finished, summarise
+from ladm.runs.rows_of_run import partial_coverage
 from ladm.settings.runs import ReportSettings
 from ladm.storage.files import require_place, write_whole
 from ladm.version import __version__
@@ -81,6 +82,9 @@ def _render(
     with open_columns(run, list(dict.fromkeys([*explored, *table_columns(known)])), len(overview.positions)) as columns:
         quartiles = quartile_table(columns, overview)
         explorer = read_explorer(run, overview, subset, columns=columns, names=explored, rows=settings.rows)
+    partial = partial_coverage(run, settings.rows)
+    if partial is not None:
+        echo(f"warning   {partial}")
     if explorer.without_text is not None:
         echo(f"note      there are no texts: {explorer.without_text}")
     assert summary.scores is not None
@@ -101,6 +105,7 @@ def _render(
             script_hash=Markup(script_hash()),
             folder=str(run.folder),
             summary=summary,
+            partial=partial,
             weighting=score_weighting(identity),
             uses_sigma=identity.score_form != "no-std",
             is_mean=identity.reduction.how == "mean",

@@ -20,6 +20,7 @@ from ladm.runs.heartbeat import holder_of, is_locked, pulses
 from ladm.runs.layout import UNITS
 from ladm.runs.lines import damaged_unit, whole_lines
 from ladm.runs.results import error_lines
+from ladm.runs.rows_of_run import partial_coverage
 
 RATE_OVER_UNITS = 64
 # Matched as text: decoding every line of every unit would make the status of a large run take minutes.
@@ -32,6 +33,7 @@ class Status:
 
     `rows_a_second` is over the units sealed last, and before two are sealed what the launches at work report;
     `running` is None where a launch on another machine may be at work, and `who` names it.
+    `partial` says that the run has only the first of its rows, see `partial_coverage`.
     """
 
     finished: bool
@@ -45,6 +47,7 @@ class Status:
     running: bool | None = False
     who: str | None = None
     seconds_since_rows: float | None = None
+    partial: str | None = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -63,6 +66,7 @@ def status(run: Run) -> Status:
         rows=run.num_rows,
         done=0,
         held=units_held(run),
+        partial=partial_coverage(run),
     )
     if run.identity.is_rescored:
         found.sealed, found.done = found.units, run.num_rows
@@ -147,5 +151,5 @@ def describe(found: Status) -> dict[str, Any]:
         "finished": found.finished, "units": found.units, "sealed": found.sealed, "rows": found.rows,
         "done": found.done, "errors": dict(found.errors), "rows_a_second": found.rows_a_second,
         "seconds_left": found.seconds_left, "held": found.held, "running": found.running, "who": found.who,
-        "seconds_since_rows": found.seconds_since_rows,
+        "seconds_since_rows": found.seconds_since_rows, "partial": found.partial,
     }  # fmt: skip

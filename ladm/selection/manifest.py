@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError, count_of, one_line
+from ladm.runs.rows_of_run import partial_coverage_line
 from ladm.selection.guarding import GuardManifest
 from ladm.storage.files import write_whole
 from ladm.storage.json_object import chunks_with_checksum, read_json_object
@@ -23,6 +24,7 @@ _NOTHING = type(None)
 _LATER: dict[str, tuple[type, ...]] = {
     "max_per_document": (int, _NOTHING),
     "copies": (int, _NOTHING),
+    "unscored_rows": (int,),
     "budget_documents": (int, _NOTHING),
     "min_score": (float, int, _NOTHING),
     "by": (str,),
@@ -93,6 +95,8 @@ class Manifest:
     """Rows of one document at most; None, and then not in the file, where all could be chosen."""
     copies: int | None = None
     """Rows that could not be selected because they repeat another; None, and then not in the file, where none do."""
+    unscored_rows: int = 0
+    """Rows of the data sets beyond those that the runs scored, as `ladm score --limit` leaves them."""
     format: str = "arrow"
     """How the rows are stored: `arrow`, `parquet`, `jsonl`, `megatron` or `npy`."""
     budget_documents: int | None = None
@@ -107,6 +111,14 @@ class Manifest:
     other_runs: list[dict[str, Any]] = field(default_factory=list)
     """As `run`, of the second run and those after it."""
     command: str = ""
+
+    @property
+    def partial(self) -> str | None:
+        """A line for people where the runs had only the first of their rows."""
+        if not self.unscored_rows:
+            return None
+        scored = sum(run["data"]["rows"] for run in (self.run, *self.other_runs))
+        return partial_coverage_line(scored, scored + self.unscored_rows)
 
     @property
     def is_cut_of_scores(self) -> bool:

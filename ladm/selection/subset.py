@@ -133,6 +133,7 @@ def _provenance(settings: SelectSettings, sources: Sequence[Source], candidates:
         "without_score": dict(sorted(errors.items())),
         "without_value": candidates.without_value,
         "copies": candidates.copies,
+        "unscored_rows": sum(source.rows.total - len(source.rows) for source in sources),
         "run": first,
         "other_runs": others,
         "format": resolve_format(settings.format, push=settings.push),
