@@ -33,6 +33,7 @@ from ladm.corpus.sealing import NoProgress, Progress, SealedBlocks, seal_blocks
 from ladm.corpus.sources import find_sources
 from ladm.corpus.tokenization import Tokenizer, load_tokenizer
 from ladm.errors import LadmError, StorageError, count_of
+from ladm.modeling.facts import stated_positions
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
 from ladm.storage.files import io_errors, write_whole
@@ -113,6 +114,20 @@ def prepare(
         sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, progress or NoProgress())
         width = settings.length - tokenizer.bos
         return _finish(settings, output, sealed, identity, bad_files=bad_files.messages, width=width)
+
+
+def positions_warning(settings: PrepareSettings) -> str | None:
+    """A line where the rows would be too long for the model in the folder of the tokenizer; None: there is none such.
+
+    Not for `ladm run`, which knows the model that scores.
+    """
+    most = stated_positions(settings.tokenizer)
+    if most is None or settings.length <= most:
+        return None
+    return (
+        f"rows of {settings.length:,} tokens are longer than the {most:,} positions of the model in "
+        f"{settings.tokenizer}, which cannot score them; for that model give --length {most}"
+    )
 
 
 def _prepared_already(finished: PreparedRows, echo: Echo) -> PreparedRows:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
+from ladm.errors import LackOfMemoryError, LadmError, UsageError, one_line, raise_if_out_of_memory
 from ladm.modeling.model_files import model_folder
 from ladm.settings.layers import spell_layers
 
@@ -125,6 +125,20 @@ def scaled_positions(config: Any) -> int | None:
         return limit
     original = rope.get("original_max_position_embeddings") or limit
     return max(limit, int(original * factor))
+
+
+def stated_positions(name: str) -> int | None:
+    """The positions of the model in a folder, which may hold a tokenizer and `config.json` alone; None: not known."""
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        return scaled_positions(read_config(name, folder).get_text_config())
+    except LackOfMemoryError:
+        raise
+    except LadmError:
+        # Whether a model can be used is a question for the command that uses it.
+        return None
 
 
 def _window(config: Any) -> int | None:

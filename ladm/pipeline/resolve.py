@@ -21,6 +21,7 @@ from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import may_be_on_hub
 from ladm.pipeline.look import UNKNOWN, FoundDomains, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
+from ladm.scoring.row_lengths import is_too_long
 from ladm.selection.quotas import DOCUMENTS, TOKENS, read_weights
 from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
 from ladm.settings.data import PrepareSettings
@@ -55,7 +56,12 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     """
     require_documents(settings.sources)
     # A profile and weights are read here for their errors alone, which would otherwise come after hours of work.
-    score_settings(settings, rows=ROWS, output=SCORES)
+    scoring = score_settings(settings, rows=ROWS, output=SCORES)
+    if settings.length is not None and is_too_long(settings.length, scoring, facts):
+        raise UsageError(
+            f"--length {settings.length} is more than the {facts.max_tokens:,} positions of {facts.name}, which could "
+            f"score none of the rows; give --length {facts.max_tokens} or less, or leave it out"
+        )
     if settings.quota not in (None, TOKENS, DOCUMENTS):
         read_weights(Path(settings.quota))
     if is_rows(settings):

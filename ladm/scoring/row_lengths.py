@@ -77,6 +77,13 @@ def default_span(lengths: RowLengths, facts: ModelFacts) -> DefaultSpan:
     return DefaultSpan(span_tokens=default_span_tokens(common), length_tokens=common)
 
 
+def is_too_long(length: int, settings: ScoreSettings, facts: ModelFacts) -> bool:
+    """Has a row of that length more tokens than the model has positions, for signals that need one for each?"""
+    if settings.signal_names in ((TEXT,), (PROLONG,)):
+        return False
+    return facts.max_tokens is not None and length > facts.max_tokens
+
+
 def refusal(length: int, settings: ScoreSettings, facts: ModelFacts) -> str | None:
     """The type of the error of every row of that length, as the scorer of those signals gives it; None: none.
 
@@ -88,7 +95,7 @@ def refusal(length: int, settings: ScoreSettings, facts: ModelFacts) -> str | No
     if signals == (PROLONG,):
         # Only pairs of segments go through the model, so that no row is too long.
         return "too_short" if number_of_segments(length) < 2 else None
-    if facts.max_tokens is not None and length > facts.max_tokens:
+    if is_too_long(length, settings, facts):
         return "too_long"
     if CDS in signals and not settings.method.grid(length).J:
         return "too_short"
