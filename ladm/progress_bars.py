@@ -28,6 +28,8 @@ class ScoringBar:
     def start(self, *, total: int, done: int) -> None:
         self._start = self._printed = time.monotonic()
         self._total, self._done = total, done
+        # Started again for each signal that is added to a run.
+        self._tokens = self._rows = 0
         if sys.stderr.isatty():
             from tqdm import tqdm
 

@@ -66,6 +66,15 @@ def test_signals_are_added_without_scoring_again(
     added = ladm(*command, run, "--signals", "cds,context-gain,longattn,text")
     assert added.exit_code == 0, added.stderr
     assert f"signal    context-gain, added to {run}" in added.stderr
+    assert added.stdout.splitlines()[3:] == [
+        "context-gain: gain, gain_positive, longfilter, key_tokens, gain_no_copy of 3 rows, in "
+        f"{run}/signals/context-gain",
+        f"longattn: longattn_ds, longattn_v of 3 rows, in {run}/signals/longattn",
+        "text: gzip_ratio, far_rare, unigram_entropy, repeated_4grams, repeated_13grams, characters_per_token, digits "
+        f"of 3 rows, in {run}/signals/text",
+    ]
+    assert f"next: ladm compare {run} --columns score,gain,longattn_ds,gzip_ratio\n" in added.stderr
+    assert added.stderr.count("scoring: 100% of 3 documents") == 3
     assert files(run) == before
     assert sorted(path.name for path in (run / "signals").iterdir()) == ["context-gain", "longattn", "text"]
     expected = by_index(tmp_path / "once")
@@ -328,3 +337,20 @@ def test_signals_other_than_cds_do_not_mind_windowed_layers(ladm: Command, rows:
         "layer 0 of this qwen2 model sees only a window, and longattn is made of its attention; leave longattn out of "
         "--signals\n"
     )
+
+
+def test_the_summary_says_where_added_columns_are_also_when_they_were_there(
+    ladm: Command, save_rows: Any, golden: Any, small: Any, tmp_path: Path
+) -> None:
+    # Two tokens are too few for context-gain, and enough for nothing else.
+    rows = save_rows(topical_rows(golden, [512, 2]))
+    run = tmp_path / "run"
+    assert ladm("score", rows, *small, "--span-tokens", "16", "--signals", "text", "--output", run).exit_code == 0
+    command = ("score", rows, *small, "--signals", "text,context-gain", "--output", run, "--json")
+    for _ in range(2):
+        result = ladm(*command)
+        assert result.exit_code == 0, result.output
+        (signal,) = json.loads(result.stdout)["added"]
+        assert (signal["name"], signal["folder"]) == ("context-gain", f"{run}/signals/context-gain")
+        assert (signal["columns"][0], signal["rows"], signal["failed"]) == ("gain", 1, 1)
+    assert "of 1 row, 1 without, in " in ladm(*command[:-1]).stdout

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import next_step, note, print_result, quieten_libraries, scoring_bar, words_without
 from ladm.errors import LadmError, count_of
 from ladm.settings.score import ScoreSettings
+
+if TYPE_CHECKING:
+    from ladm.scoring.result import AddedSignal
 
 
 def _load(kind: type, config: str | None, flags: dict[str, Any]) -> ScoreSettings:  # noqa: ARG001
@@ -49,19 +52,26 @@ def score(settings: ScoreSettings) -> None:
     start = time.monotonic()
     result = run_score(settings, echo=note, progress=scoring_bar())
     head = "already finished" if result.already_finished else f"finished in {time.monotonic() - start:.1f} s"
-    print_summary(head, result.summary, settings.output)
+    print_summary(head, result.summary, settings.output, added=result.added)
+    # All columns at once would be a table of every pair; the first of each signal is enough to begin with.
+    columns = [signal.columns[0] for signal in result.added if signal.columns]
+    if columns:
+        next_step("ladm", "compare", settings.output, "--columns", ",".join(["score", *columns]))
     next_step("ladm", "select", settings.output, "--tokens", "N", "-o", "subset")
 
 
-def print_summary(head: str, summary: Any, output: str) -> None:
-    """Print how many documents have a score, and the best and worst. Raises LadmError where none has one."""
-    print_result(_lines(head, summary, output), lambda: _content(summary, output))
+def print_summary(head: str, summary: Any, output: str, *, added: Sequence[AddedSignal] = ()) -> None:
+    """Print how many documents have a score, the best and worst, and the columns of added signals.
+
+    Raises LadmError where no document has a score.
+    """
+    print_result(_lines(head, summary, output, added), lambda: _content(summary, output, added))
     # An error although the run is complete: a command after this one would have nothing to work on.
     if summary.scores is None:
         raise LadmError(f"no document has a score; {output}/errors.jsonl says why")
 
 
-def _lines(head: str, summary: Any, output: str) -> Iterator[str]:
+def _lines(head: str, summary: Any, output: str, added: Sequence[AddedSignal]) -> Iterator[str]:
     yield f"{head}: {count_of(summary.scored, 'document')} scored, {summary.failed:,} without a score"
     for kind, count in sorted(summary.errors.items()):
         yield f"  {kind}: {count:,}"
@@ -69,11 +79,15 @@ def _lines(head: str, summary: Any, output: str) -> Iterator[str]:
         best, middle, worst = summary.scores
         yield f"score: best {best:.6g}, middle {middle:.6g}, worst {worst:.6g}"
         yield f"results: {output}/sorted_by_score.jsonl"
+    for signal in added:
+        without = f", {signal.failed:,} without" if signal.failed else ""
+        rows = f"{count_of(signal.rows, 'row')}{without}"
+        yield f"{signal.name}: {', '.join(signal.columns)} of {rows}, in {signal.folder}"
 
 
-def _content(summary: Any, output: str) -> dict[str, Any]:
+def _content(summary: Any, output: str, added: Sequence[AddedSignal]) -> dict[str, Any]:
     best, middle, worst = summary.scores or (None, None, None)
     return {
         "run": output, "scored": summary.scored, "errors": dict(summary.errors), "best": best, "middle": middle,
-        "worst": worst,
+        "worst": worst, "added": [asdict(signal) for signal in added],
     }  # fmt: skip

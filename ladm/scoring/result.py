@@ -4,8 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ladm.runs.added_signals import stored_columns
 from ladm.runs.folder import Run
-from ladm.runs.results import Summary
+from ladm.runs.results import Summary, summarise
+from ladm.settings.signals import COLUMNS_OF
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedSignal:
+    """A signal that was added to a run, as people find it: its folder, its columns, and rows with and without them."""
+
+    name: str
+    folder: str
+    columns: list[str]
+    rows: int
+    failed: int
+
+
+def added_signal(name: str, run: Run) -> AddedSignal:
+    """What is there of a finished signal; `run` is that of the signal itself."""
+    summary = summarise(run)
+    # Its score, which repeats the first of them, is no column to rank by beside that of the run.
+    columns = [column for column in stored_columns(run.folder) if column in COLUMNS_OF[name]]
+    return AddedSignal(
+        name=name, folder=str(run.folder), columns=columns, rows=summary.scored, failed=summary.failed
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,3 +38,5 @@ class ScoreResult:
     run: Run
     summary: Summary
     already_finished: bool = False
+    added: tuple[AddedSignal, ...] = ()
+    """The signals that the command was to add to the run, whether they were finished before or not."""

@@ -29,7 +29,7 @@ from ladm.scoring.engines.processes import EarlyWorker, early_worker, threads_of
 from ladm.scoring.identity import absolute_name, checked_scorer, identity_of, machine_identity
 from ladm.scoring.plan import Plan
 from ladm.scoring.plan_report import describe_plan
-from ladm.scoring.result import ScoreResult
+from ladm.scoring.result import ScoreResult, added_signal
 from ladm.scoring.row_checks import plan_for_rows, require_rows
 from ladm.scoring.scoring_pass import ScoringPass
 from ladm.scoring.signal_choice import SignalChoice, choose_signals
@@ -111,28 +111,30 @@ class _Command:
             run = self._open(plan)
             already_finished = run.is_finished
             self._finish(plan, run)
-            already_finished = self._add(run) and already_finished
-            return ScoreResult(run=run, summary=summarise(run), already_finished=already_finished)
+            return self._added_to(run, already_finished=already_finished)
 
     def add_to_finished(self) -> ScoreResult:
         """Score the signals that are added to a finished run, about whose own settings the command says nothing."""
         folder = Path(self.settings.output)
         with locked(folder, shared=True):
             run = Run.read(folder)
-            return ScoreResult(already_finished=self._add(run), run=run, summary=summarise(run))
+            return self._added_to(run, already_finished=True)
 
-    def _add(self, run: Run) -> bool:
-        """Score the added signals one after the other; returns whether all of them were finished already."""
-        finished = True
+    def _added_to(self, run: Run, *, already_finished: bool) -> ScoreResult:
+        """Score the added signals one after the other; `already_finished` is that of the run itself."""
+        added = []
         for name in self.choice.added:
             self.echo(f"signal    {name}, added to {run.folder}")
             plan = self._plan(self.choice.of_added(self.settings, name))
             folder = Path(plan.settings.output)
             with locked(folder, shared=plan.placement is not None):
-                added = self._open(plan, beside=run.identity)
-                finished = added.is_finished and finished
-                self._finish(plan, added)
-        return finished
+                signal = self._open(plan, beside=run.identity)
+                already_finished = signal.is_finished and already_finished
+                self._finish(plan, signal)
+                added.append(added_signal(name, signal))
+        return ScoreResult(
+            run=run, summary=summarise(run), already_finished=already_finished, added=tuple(added)
+        )  # fmt: skip
 
     def _plan(self, settings: ScoreSettings) -> Plan:
         plan, lines = plan_for_rows(settings, self.rows, self.facts, ask=self.early.call if self.early else None)
