@@ -219,6 +219,37 @@ def test_the_band_of_a_profile(ladm: Command, scored: tuple[str, Path], tmp_path
     assert again["positions"] == sorted(expected)
 
 
+def test_a_profile_of_another_length_is_warned_of(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    _, run = scored
+    profile = write_profile(run, tmp_path / "profile.yaml", {"score": (0.0, 0.0, 9.0), "length": (0.0, 0.0, 999.0)})
+    warning = (
+        f"warning   5 of 7 documents have 400 to 700 tokens; profile {profile} was calibrated at 512 and was not "
+        "evaluated at other lengths\n"
+    )
+    same = tmp_path / "run2"
+    assert warning in ladm("rescore", run, "--score", profile, "--output", same).stderr
+    command = ("--top", "9%", "--dry-run")
+    within = ("--profile", profile, "--within")
+    # By the score of a run that was made with the profile, or by its band, and not by any other column.
+    for folder, flags, expected in (
+        (same, (), warning),
+        (same, ("--by", "rank(score) + length"), warning),
+        (same, ("--by", "length", "--within", "score:0-"), warning),
+        (same, ("--by", "length"), ""),
+        (run, (*within, "profile"), warning),
+        (run, (*within, "length:profile", "--by", "length"), warning),
+        (run, (), ""),
+    ):
+        result = ladm("select", folder, *command, *flags)
+        assert (result.exit_code, result.stderr) == (0, expected)
+    equal = write_profile(run, tmp_path / "equal.yaml", {"score": (0.0, 0.0, 9.0)}, length_tokens=90)
+    assert "7 of 7 documents have" in ladm("select", run, *command, "--profile", equal, *within[2:], "profile").stderr
+    # To rank by the scores of a run needs no profile.
+    profile.unlink()
+    result = ladm("select", same, *command)
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     _, run = scored
     band = {"score": (0.0, 1.0, 2.0)}

@@ -80,7 +80,7 @@ def rescore(settings: RescoreSettings) -> None:
     from ladm.scoring.rescore import rescore as run_rescore
 
     start = time.monotonic()
-    result = run_rescore(settings)
+    result = run_rescore(settings, echo=note)
     print_summary(f"rescored in {time.monotonic() - start:.1f} s", result.summary, settings.output)
     next_step("ladm", "select", settings.output, "--tokens", "N", "-o", "subset")
 

@@ -33,7 +33,7 @@ def select(settings: SelectSettings) -> None:
 
     _warn_about_a_bare_share(settings)
 
-    manifest = run_select(settings)
+    manifest = run_select(settings, echo=note)
     subset = [] if settings.dry_run else [f"subset: {settings.output}"]
     print_result([*selection_table(manifest), *subset], lambda: asdict(manifest) | {"subset": settings.output or None})
     # The page reads the manifest from a folder, not from an address.

@@ -20,13 +20,16 @@ import xxhash
 from ladm.errors import LadmError, StorageError, UsageError, one_line
 from ladm.method.grid import Ablation
 from ladm.method.reduction import Floats, Reduction, reduce_cds
+from ladm.progress import Echo, silent
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
 from ladm.runs.new_identity import rescored_identity
+from ladm.runs.profile_length import length_warning
 from ladm.runs.results import (
     columns_of,
     lists_as_matrix,
     open_scores,
+    read_scores,
     require_digest,
     require_finished,
     score_batches,
@@ -48,9 +51,10 @@ ROWS_AT_A_TIME = 2_000
 _FRONT = re.compile(r'\{"rank": \d+, (.*?"score": )[^,]+', re.DOTALL)
 
 
-def rescore(settings: RescoreSettings) -> ScoreResult:
+def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
     """Score the rows of `settings.run` again from their stored CDS, into the folder `settings.output`.
 
+    `echo` is called with warnings.
     Raises UsageError for a layer that the run does not have, and LadmError when the run did not store what is needed,
     or a profile is for another model or method.
     """
@@ -79,7 +83,17 @@ def rescore(settings: RescoreSettings) -> ScoreResult:
                         (output / name).unlink(missing_ok=True)
                     rescored.forget_if_empty()
             raise
+        _warn_about_length(settings, run, echo)
         return ScoreResult(run=rescored, summary=summarise(rescored), already_finished=already_finished)
+
+
+def _warn_about_length(settings: RescoreSettings, run: Run, echo: Echo) -> None:
+    """Warn where the documents are not of the length at which the profile was calibrated."""
+    if settings.profile_path is not None:
+        tokens_N = read_scores(run.folder, ["num_tokens"])["num_tokens"].to_numpy()
+        line = length_warning(read_profile(settings.profile_path), settings.profile_path, tokens_N)
+        if line is not None:
+            echo(f"warning   {line}")
 
 
 def _requested(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
 from ladm.errors import LadmError, UsageError
 from ladm.runs.columns import OVER_LAYERS
 from ladm.runs.folder import Run
+from ladm.runs.profile_length import length_warning
 from ladm.runs.results import columns_of
 from ladm.settings.fields import flag
-from ladm.settings.guards import Band
+from ladm.settings.guards import Band, BandGuard
 from ladm.settings.layers import spell_layers
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.profiles import Profile, read_profile
+from ladm.settings.selection import SelectSettings
 
 _SCORES = ("score", *NAMED_SCORES, "median")
 """Columns made of CDS, whose scale the spans decide."""
@@ -65,6 +72,26 @@ def require_same_layers(run: Run, profile: Profile, path: str, columns: list[str
                 f"{spell_layers(layers)}; score with --layers {wanted} and rescore with the profile, or guard columns "
                 "that are not over layers, such as --within score:profile"
             )
+
+
+def length_warnings(settings: SelectSettings, runs: Sequence[Run], tokens_N: npt.NDArray[Any]) -> Iterator[str]:
+    """A line for each profile that a guard or the score of a run is of, and that was calibrated at another length.
+
+    `tokens_N`: the lengths of the documents with a score.
+    """
+    has_band = any(isinstance(guard, BandGuard) for guard in settings.guards)
+    by_score = "score" in (*settings.ranking.names, *(guard.column for guard in settings.guards))
+    of_runs = [run.identity.about.get("profile") for run in runs] if by_score or has_band else []
+    paths = [settings.profile, *of_runs] if has_band else of_runs
+    for path in dict.fromkeys(str(path) for path in paths if path is not None):
+        try:
+            profile = read_profile(path)
+        except LadmError:
+            # To rank by the scores of a run needs no profile: its file may be gone.
+            continue
+        line = length_warning(profile, path, tokens_N)
+        if line is not None:
+            yield line
 
 
 def _require_same_method(run: Run, profile: Profile, path: str, ranked_by: str) -> None:

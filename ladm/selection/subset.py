@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import count_of
+from ladm.progress import Echo, silent
 from ladm.runs.added_signals import how_computed
 from ladm.runs.results import summarise
 from ladm.selection.applying import apply_budget
@@ -18,6 +19,7 @@ from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.content import AllRows
 from ladm.selection.formats.destination import Destination, destination, temporary_folder
 from ladm.selection.manifest import DomainManifest, Manifest
+from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import domain_shares
 from ladm.selection.ranking import rank_by_domain
 from ladm.selection.sources import Source, columns_used, open_sources
@@ -28,10 +30,10 @@ from ladm.settings.spelling import spell_command
 from ladm.settings.subset import resolve_format
 
 
-def select(settings: SelectSettings, *, place: Destination | None = None) -> Manifest:
+def select(settings: SelectSettings, *, place: Destination | None = None, echo: Echo = silent) -> Manifest:
     """Choose documents and, unless it is a dry run, write them with their manifest; returns the manifest.
 
-    `place`: where to write, in place of what `settings.output` names.
+    `place`: where to write, in place of what `settings.output` names. `echo` is called with warnings.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller
     than the budget or without a document that fits it; StorageError for a damaged run.
     """
@@ -46,6 +48,8 @@ def select(settings: SelectSettings, *, place: Destination | None = None) -> Man
     with _work_folder(place) as work:
         codes = read_domains(data, domain_key=settings.domain_key, work=work)
         candidates = find_candidates(sources, settings, codes, work=work)
+        for line in length_warnings(settings, [source.run for source in sources], candidates.tokens_N):
+            echo(f"warning   {line}")
         # Read only where they are needed: it is a number for every row of the corpus.
         documents_T = None if most is None else read_documents(data)
         ranked = rank_by_domain(candidates, codes, work=work, documents_T=documents_T, most=most or 0)
