@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.calibration.contrast import MIN_DOCUMENTS
+from ladm.corpus.excluded_domains import require_domains_exist
 from ladm.corpus.row import commonest
 from ladm.corpus.rows import Ids, Row, Rows, token_ids
 from ladm.errors import LadmError, RowError, UsageError, count_of
@@ -180,9 +181,7 @@ def _included(rows: Rows, domain_key: str, exclude_domains: tuple[str, ...]) -> 
     if not exclude_domains:
         return np.ones(len(rows), dtype=bool)
     domains = _values(rows, domain_key)
-    for domain in exclude_domains:
-        if domain not in domains:
-            raise UsageError(f"--exclude-domain {domain}: {rows.name} has no row of that domain")
+    require_domains_exist(exclude_domains, set(domains), where=rows.name)
     return np.array([domain not in exclude_domains for domain in domains])
 
 

@@ -80,6 +80,9 @@ def selection_table(manifest: Manifest) -> Iterator[str]:
         yield f"drawn by chance: temperature {manifest.sample['temperature']:g}, seed {manifest.sample['seed']}"
     if manifest.percent is not None:
         yield f"the best {manifest.percent} % of every domain"
+    if manifest.excluded_domains:
+        excluded = ", ".join(f"{plain(name)} {count:,}" for name, count in manifest.excluded_domains.items())
+        yield f"left out by --exclude-domain: {excluded}"
     if manifest.domains_left_out:
         yield f"left out by weight 0: {', '.join(map(plain, manifest.domains_left_out))}"
     if manifest.copies:

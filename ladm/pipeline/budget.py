@@ -6,23 +6,30 @@ from typing import Any
 
 import numpy as np
 
+from ladm.corpus.excluded_domains import included_rows
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.selection.windows import best_of_documents, max_per_document, read_documents
 from ladm.settings.pipeline import select_settings
 
 
-def require_budget(rows: Rows, job: Any) -> None:
+def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
     """Raise LadmError for a budget that all rows together cannot fill, or that the shortest of them does not fit.
 
+    Rows of excluded domains do not count; UsageError for such a domain that no row has.
     Rows that guards drop, and rows without a score, are known after scoring only: `ladm select` looks again.
     """
     chosen = select_settings(job, run="", rows="", output="", domain_key="")
+    excluded = chosen.exclude_domains
+    included_N = included_rows(rows, domain_key, excluded) if excluded else np.ones(len(rows), dtype=np.bool_)
+    if not included_N.any():
+        raise LadmError("--exclude-domain leaves no row; leave fewer domains out")
     most = chosen.documents
     if most is None and chosen.tokens is None:
         # Nothing to compare with a share of the rows or a least score: the lengths of all rows need not be read.
         return
     lengths_N, is_copy_N = rows.lengths(), rows.copies()
+    lengths_N[~included_N] = 0
     if is_copy_N is not None:
         # Never selected, as rows without tokens are not.
         lengths_N[is_copy_N] = 0

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ladm.corpus.excluded_domains import included_rows
 from ladm.corpus.prepare import PreparedRows
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, StorageError
@@ -89,13 +92,19 @@ def forecast(settings: Any, *, echo: Echo) -> Forecast:
 def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
     """What a job takes whose source is a data set of token ids."""
     (source,) = job.sources
-    require_domains(source, key_in_rows(job.domain_key, are_made_here=False))
+    key = key_in_rows(job.domain_key, are_made_here=False)
+    require_domains(source, key)
+    opened = open_rows(source, limit=job.limit)
+    # Before three rows are timed: a misspelt domain is known now.
+    excluded = job.exclude_domains
+    included = included_rows(opened, key, excluded) if excluded else np.ones(len(opened), dtype=np.bool_)
     scoring = dry_run(score_settings(job, rows=source, output=str(work / SCORES), limit=job.limit), echo=echo)
-    lengths = open_rows(source, limit=job.limit).lengths()
+    lengths = opened.lengths()
     rows, tokens = int((lengths > 0).sum()), int(lengths.sum())
     return Forecast(
-        is_exact=True, documents=None, length=None, rows=rows, tokens=tokens, selectable_rows=rows,
-        selectable_tokens=tokens, rows_bytes=0, scoring=scoring,
+        is_exact=True, documents=None, length=None, rows=rows, tokens=tokens,
+        selectable_rows=int((lengths[included] > 0).sum()), selectable_tokens=int(lengths[included].sum()),
+        rows_bytes=0, scoring=scoring,
     )  # fmt: skip
 
 

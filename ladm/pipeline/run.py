@@ -140,11 +140,11 @@ class _Parts:
         rows = self.job.sources[0] if prepared is None else self.folder.rows
         # Rows that it made are limited already.
         limit = self.job.limit if prepared is None else None
-        require_budget(open_rows(rows, limit=limit), self.job)
         # Rows of ladm prepare have the domain there, whatever it was called in the corpus.
         key = self._domain_key(prepared)
         if prepared is None:
             require_domains(rows, key)
+        require_budget(open_rows(rows, limit=limit), self.job, domain_key=key)
         scoring = score_settings(self.job, rows=rows, output=self.folder.scores, limit=limit)
         with self._timed("score"):
             scored = score(scoring, echo=self.echo, progress=self.bars.scoring())

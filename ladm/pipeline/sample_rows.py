@@ -12,10 +12,11 @@ from typing import Any
 
 from ladm.corpus.blocks import Counts
 from ladm.corpus.documents import text_at
+from ladm.corpus.excluded_domains import domains_of
 from ladm.corpus.prepare import PreparedRows, prepare
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
-from ladm.pipeline.look import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags
+from ladm.pipeline.look import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
 from ladm.progress import silent
 from ladm.selection.windows import WINDOWS_PER_DOCUMENT
 from ladm.settings.pipeline import prepare_settings
@@ -34,7 +35,7 @@ class SampleRows:
     rows: dict[int, float]
     """Rows by source, those of a document of which only the beginning was read in proportion."""
     selectable: dict[int, float]
-    """The same, with no more rows of a document than a subset may have."""
+    """The same, with no more rows of a document than a subset may have, and none of an excluded domain."""
     bytes_per_row: float
     """On the disk."""
     is_whole: bool
@@ -72,7 +73,7 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
     except LadmError as error:
         raise LadmError(f"of {count_of(len(chosen), 'document')} looked at: {error}") from None
     counts: Counts = Counter(prepared.counts) + dropped
-    rows, selectable = _by_source(prepared, written, most=_most_per_document(job, windows=whole.most_windows))
+    rows, selectable = _by_source(prepared, written, job, most=_most_per_document(job, windows=whole.most_windows))
     size = sum(path.stat().st_size for path in (prepared.folder / "train").rglob("*") if path.is_file())
     bad_files = {str(k): message for k, message in sample.bad_files.items()}
     # The lines of the sample's own file lead nowhere.
@@ -128,10 +129,14 @@ def _most_per_document(job: Any, *, windows: int | None) -> float:
 
 
 def _by_source(
-    prepared: PreparedRows, written: list[_Written], *, most: float
+    prepared: PreparedRows, written: list[_Written], job: Any, *, most: float
 ) -> tuple[dict[int, float], dict[int, float]]:
     """All rows, and those that may be selected, by source."""
-    by_document = Counter(_line_numbers(prepared))
+    opened = open_rows(str(prepared.folder))
+    numbers = list(_line_numbers(opened))
+    by_document = Counter(numbers)
+    domains = domains_of(opened, key_in_rows(job.domain_key, are_made_here=True)) if job.exclude_domains else []
+    excluded = {number for number, domain in zip(numbers, domains, strict=False) if domain in job.exclude_domains}
     rows: dict[int, float] = defaultdict(float)
     selectable: dict[int, float] = defaultdict(float)
     for number, count in by_document.items():
@@ -139,12 +144,11 @@ def _by_source(
         # Of more windows than one, the part of the text that was not read has as many as its length says.
         estimate = count / document.share if count > 1 else count
         rows[document.source] += estimate
-        selectable[document.source] += min(estimate, most)
+        selectable[document.source] += 0 if number in excluded else min(estimate, most)
     return rows, selectable
 
 
-def _line_numbers(prepared: PreparedRows) -> Iterator[int]:
+def _line_numbers(rows: Rows) -> Iterator[int]:
     """For each row the line, from 1, that its document is in the file."""
-    opened = open_rows(str(prepared.folder))
-    for sources in opened.column_batches("source"):
+    for sources in rows.column_batches("source"):
         yield from (int(source.rpartition(" ")[2]) for source in sources)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,8 @@ class Candidates:
     """Documents with a score that have no value to be ranked by."""
     copies: int | None
     """Rows that `ladm prepare` marked as copies of another; None where it marked none."""
+    excluded: dict[str, int]
+    """Documents with a score in the domains that were left out, which are in none of the arrays."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -73,13 +76,19 @@ def find_candidates(
     expression = settings.ranking
     guards = resolve_guards(settings, sources[0].run)
     names = dict.fromkeys(["length", *expression.names, *(guard.column for guard in guards)])
-    columns, rows_N = _read(sources, names, seed=settings.draw_seed, work=work)
+    stored, rows_N = _read(sources, names, seed=settings.draw_seed, work=work)
     if not len(rows_N):
         raise LadmError(f"{_folders(sources)}: no document has a score")
-    if "score" in columns:
-        _require_sound(sources, columns["score"], rows_N)
+    if "score" in stored:
+        _require_sound(sources, stored["score"], rows_N)
     codes_N = domains.codes_T[rows_N]
     _require_domains(sources, codes_N, rows_N, settings.domain_key)
+    included_N, excluded = _included(codes_N, domains, settings, sources)
+    if included_N is not None:
+        # Before anything is compared with anything: ranks, quantiles and means are those of the other documents.
+        stored = {name: _compacted(column, included_N) for name, column in stored.items()}
+        rows_N, codes_N = _compacted(rows_N, included_N), codes_N[included_N]
+    columns = _with_relative(stored, names)
     values_N = evaluate(expression, columns)
     kept_N = ~np.isnan(values_N)
     without_value = int(np.count_nonzero(~kept_N))
@@ -94,7 +103,8 @@ def find_candidates(
     order = np.flatnonzero(kept_N)
     keys = values_N
     if settings.sample:
-        uniform_N = _read_sampling(sources, len(rows_N), seed=settings.draw_seed, work=work)
+        uniform_N = _read_sampling(sources, seed=settings.draw_seed, work=work)
+        uniform_N = uniform_N if included_N is None else _compacted(uniform_N, included_N)
         keys = np.empty(len(rows_N))
         keys[order] = gumbel_keys(
             values_N[order], uniform_N[order], codes_N[order], temperature=settings.draw_temperature
@@ -111,7 +121,36 @@ def find_candidates(
         guards=dropped,
         without_value=without_value,
         copies=None if is_copy_T is None else int(is_copy_T.sum()),
+        excluded=excluded,
     )
+
+
+def _included(
+    codes_N: npt.NDArray[np.int32], domains: DomainCodes, settings: SelectSettings, sources: Sequence[Source]
+) -> tuple[npt.NDArray[np.bool_] | None, dict[str, int]]:
+    """Which documents are outside of the excluded domains, None for all, and how many each of these has.
+
+    Raises UsageError for a domain that no row has, and LadmError where no document is left.
+    """
+    if not settings.exclude_domains:
+        return None, {}
+    codes = domains.codes_of(settings.exclude_domains, where=", ".join(source.rows.name for source in sources))
+    included_N = ~np.isin(codes_N, codes)
+    if not included_N.any():
+        raise LadmError("--exclude-domain leaves no document; leave fewer domains out")
+    counts = np.bincount(codes_N[~included_N], minlength=len(domains.names))
+    return included_N, {domains.names[code]: int(counts[code]) for code in sorted(set(codes))}
+
+
+def _compacted(values_N: npt.NDArray[Any], included_N: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """The values of the included documents, moved to the front of the same array."""
+    stop = 0
+    # In place and a batch at a time, because the array may be a file that is larger than memory.
+    for start in range(0, len(values_N), BATCH_DOCUMENTS):
+        kept = values_N[start : start + BATCH_DOCUMENTS][included_N[start : start + BATCH_DOCUMENTS]]
+        values_N[stop : stop + len(kept)] = kept
+        stop += len(kept)
+    return values_N[:stop]
 
 
 def _copies(sources: Sequence[Source]) -> npt.NDArray[np.bool_] | None:
@@ -126,11 +165,13 @@ def _copies(sources: Sequence[Source]) -> npt.NDArray[np.bool_] | None:
 def _read(
     sources: Sequence[Source], names: Iterable[str], *, seed: int, work: Path
 ) -> tuple[Mapping[str, Floats], Ints]:
-    """Columns of all documents with a score, and the numbers of their rows, run after run."""
+    """Columns of all documents with a score, and the numbers of their rows, run after run.
+
+    In place of `longattn`, which `_with_relative` makes, the columns that it is made of.
+    """
     parts = _parts(sources)
     count = parts[-1].stop
     wanted = list(names)
-    # Relative to the documents that are ranked together, so it is made of the columns of all runs.
     relative = "longattn" in wanted
     stored = [name for name in wanted if name != "longattn"] + [n for n in LONGATTN if relative and n not in wanted]
     columns: dict[str, Floats] = {
@@ -141,16 +182,23 @@ def _read(
         parts_of_columns = {name: column[part] for name, column in columns.items()}
         fill_columns(source.run, parts_of_columns, rows_N[part], seed=seed, first_row=source.first)
         rows_N[part] += source.first
-    if relative:
-        columns["longattn"] = longattn(*(columns[name] for name in LONGATTN))
     return columns, rows_N
 
 
-def _read_sampling(sources: Sequence[Source], count: int, *, seed: int, work: Path) -> Floats:
+def _with_relative(columns: Mapping[str, Floats], names: Iterable[str]) -> Mapping[str, Floats]:
+    """The columns with `longattn`, if it is wanted: relative to all documents that are ranked together, of all runs."""
+    if "longattn" not in names:
+        return columns
+    return {**columns, "longattn": longattn(*(columns[name] for name in LONGATTN))}
+
+
+def _read_sampling(sources: Sequence[Source], *, seed: int, work: Path) -> Floats:
     """A random number of each document for the draw, others than those of the column `random` with the same seed."""
+    parts = _parts(sources)
+    count = parts[-1].stop
     uniform_N: Floats = array_on_disk(work / "uniform", "f8", count)
     positions_N: Ints = array_on_disk(work / "sampled", "i8", count)
-    for source, part in zip(sources, _parts(sources), strict=True):
+    for source, part in zip(sources, parts, strict=True):
         found = {"random": uniform_N[part]}
         fill_columns(source.run, found, positions_N[part], seed=-1 - seed, first_row=source.first)
     return uniform_N

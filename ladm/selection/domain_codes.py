@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ladm.corpus.excluded_domains import require_domains_exist
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
@@ -27,6 +28,11 @@ class DomainCodes:
 
     names: list[str]
     codes_T: npt.NDArray[np.int32]
+
+    def codes_of(self, excluded: Sequence[str], *, where: str) -> list[int]:
+        """The numbers of these domains. `where`: the rows, for a message. Raises UsageError for one that no row has."""
+        require_domains_exist(excluded, self.names, where=where)
+        return [self.names.index(name) for name in excluded]
 
 
 def read_domains(data: Sequence[Rows], *, domain_key: str, work: Path) -> DomainCodes:

@@ -25,6 +25,7 @@ _LATER: dict[str, tuple[type, ...]] = {
     "max_per_document": (int, _NOTHING),
     "copies": (int, _NOTHING),
     "unscored_rows": (int,),
+    "excluded_domains": (dict,),
     "budget_documents": (int, _NOTHING),
     "min_score": (float, int, _NOTHING),
     "by": (str,),
@@ -97,6 +98,8 @@ class Manifest:
     """Rows that could not be selected because they repeat another; None, and then not in the file, where none do."""
     unscored_rows: int = 0
     """Rows of the data sets beyond those that the runs scored, as `ladm score --limit` leaves them."""
+    excluded_domains: dict[str, int] = field(default_factory=dict)
+    """Domains that were left out as if they were not there, with their documents that have a score."""
     format: str = "arrow"
     """How the rows are stored: `arrow`, `parquet`, `jsonl`, `megatron` or `npy`."""
     budget_documents: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,17 +17,19 @@ TOKENS, DOCUMENTS = "tokens", "documents"
 """What `--quota` may be beside a file."""
 
 
-def domain_shares(domains: Domains, quota: str) -> Shares:
+def domain_shares(domains: Domains, quota: str, *, excluded: Collection[str] = ()) -> Shares:
     """A share for every domain, in any unit; only their proportion counts.
 
-    `quota` is `tokens` (the pool's), `documents`, or a YAML file that maps each domain to a weight.
+    `quota` is `tokens` (the pool's), `documents`, or a YAML file that maps each domain to a weight. A
+    weight of an `excluded` domain counts for nothing.
     Raises UsageError for a file that cannot be read or does not have exactly the domains of the pool.
     """
     if quota == TOKENS:
         return {name: domain.pool_tokens for name, domain in domains.items()}
     if quota == DOCUMENTS:
         return {name: len(domain) for name, domain in domains.items()}
-    weights = read_weights(Path(quota))
+    # One file of weights serves selections with and without a domain.
+    weights = {name: weight for name, weight in read_weights(Path(quota)).items() if name not in excluded}
     _require_same_domains(quota, weights, domains)
     return weights
 

@@ -53,7 +53,7 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
         # Read only where they are needed: it is a number for every row of the corpus.
         documents_T = None if most is None else read_documents(data)
         ranked = rank_by_domain(candidates, codes, work=work, documents_T=documents_T, most=most or 0)
-        shares = domain_shares(ranked, _quota(settings))
+        shares = domain_shares(ranked, _quota(settings), excluded=settings.exclude_domains)
         # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
         left_out = len(candidates) - sum(map(len, ranked.values()))
@@ -137,6 +137,7 @@ def _provenance(settings: SelectSettings, sources: Sequence[Source], candidates:
         "without_score": dict(sorted(errors.items())),
         "without_value": candidates.without_value,
         "copies": candidates.copies,
+        "excluded_domains": candidates.excluded,
         "unscored_rows": sum(source.rows.total - len(source.rows) for source in sources),
         "run": first,
         "other_runs": others,

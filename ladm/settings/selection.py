@@ -76,6 +76,13 @@ class SelectSettings(Settings):
     profile: str | None = setting(
         None, "Profile with the band for --within.", section=ORDER, metavar="PROFILE", unset="that of RUN"
     )
+    exclude_domains: tuple[str, ...] = setting(
+        (),
+        "Leave out a domain, as if its documents were not there: the others share the budget; may be repeated.",
+        section=ORDER,
+        metavar="DOMAIN",
+        flag="exclude_domain",
+    )
     sample: bool = setting(
         False, "Draw by chance, the better a document the likelier, instead of the best.", section=ORDER
     )

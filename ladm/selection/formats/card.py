@@ -107,6 +107,7 @@ def _settings(manifest: Manifest) -> dict[str, object]:
     chosen["domain_key"] = manifest.domain_key
     where_set = {
         "within": [guard.given for guard in manifest.guards],
+        "exclude_domain": list(manifest.excluded_domains),
         "sample": manifest.sample,
         "max_per_document": manifest.max_per_document,
         "command": manifest.command,

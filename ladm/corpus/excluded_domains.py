@@ -1,0 +1,43 @@
+"""`--exclude-domain` and the domains that there are -> which rows stay, or the refusal of a misspelt name. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.corpus.rows import Rows
+from ladm.errors import UsageError
+from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
+from ladm.settings.fields import nearest
+
+MOST_NAMED = 20
+
+
+def require_domains_exist(excluded: Iterable[str], domains: Collection[str | None], *, where: str) -> None:
+    """Raise UsageError for an excluded domain that is not one of `domains`, with the nearest name or those there are.
+
+    `where`: what the domains are of, for the message.
+    """
+    known = sorted(domain for domain in domains if domain is not None)
+    for domain in excluded:
+        if domain not in known:
+            more = ", .." if len(known) > MOST_NAMED else ""
+            there = f"; there are {', '.join(known[:MOST_NAMED])}{more}" if known else ""
+            hint = nearest(domain, known) or there
+            raise UsageError(f"--exclude-domain {domain}: {where} has no row of that domain{hint}")
+
+
+def domains_of(rows: Rows, domain_key: str) -> list[str | None]:
+    """The domain of every row; None for rows without one. Raises LadmError where there is no such column."""
+    if domain_key == NO_DOMAINS:
+        return [ONE_DOMAIN] * len(rows)
+    return [domain for start, stop in rows.batches() for domain in rows.domains(domain_key, start, stop)]
+
+
+def included_rows(rows: Rows, domain_key: str, excluded: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """For each row, whether it is outside of the excluded domains. Raises UsageError for one that no row has."""
+    domains = domains_of(rows, domain_key)
+    require_domains_exist(excluded, set(domains), where=rows.name)
+    return np.array([domain not in excluded for domain in domains], dtype=np.bool_)
