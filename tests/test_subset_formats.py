@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import Result
-from conftest import GOLDEN, read_lines, topical_rows
+from conftest import GOLDEN, SMALL, read_lines, topical_rows
 
 from ladm.errors import LadmError
 from ladm.selection.formats.card import card_text
@@ -257,22 +257,87 @@ def test_a_column_of_two_types_is_named(save_rows: Any) -> None:
     from ladm.corpus.rows import open_rows
     from ladm.runs.folder import Run
     from ladm.runs.identity import RunIdentity
-    from ladm.selection.formats.content import _joined
+    from ladm.selection.formats.joined_rows import join_rows
     from ladm.selection.sources import Source
 
     # The text of the library begins with all columns, and what is wrong would be cut off.
     more = {f"column {k}": 1 for k in range(40)}
     names = [save_rows([{"input_ids": [1]} | more], "a")]
-    features = Features({"input_ids": List(Value("uint16"))} | {name: Value("int64") for name in more})
-    names.append(save_rows([{"input_ids": [1]} | more], "b", features=features))
+    texts = more | {"column 7": "1"}
+    features = {"input_ids": List(Value("uint16"))} | {name: Value("int64") for name in more}
+    features |= {"column 7": Value("string")}
+    names.append(save_rows([{"input_ids": [1]} | texts], "b", features=Features(features)))
     run = Run(Path("run"), RunIdentity({"data": {"rows": 1}, "unit_rows": 1}))
     sources = [Source(run=run, rows=open_rows(name), first=k) for k, name in enumerate(names)]
     with pytest.raises(LadmError) as found:
-        _joined(sources, np.arange(2))
+        join_rows(sources, np.arange(2))
     assert str(found.value) == (
-        f"the columns of {names[0]} and {names[1]} cannot be joined: input_ids is List(Value('int32')) and "
-        "List(Value('uint16')); select from each run alone, or score rows with the same columns"
+        f"the columns of {names[0]} and {names[1]} cannot be joined: column 7 is Value('int64') and "
+        "Value('string'); select from each run alone, or score rows with the same columns"
     )
+
+
+@pytest.mark.parametrize("kinds", [("uint16", "int64"), ("int32", "int64"), ("uint32", "int32"), ("uint8", "uint16")])
+def test_integers_of_different_widths_are_joined(save_rows: Any, kinds: tuple[str, str]) -> None:
+    from datasets import Features, LargeList, List, Value
+
+    from ladm.corpus.rows import open_rows
+    from ladm.runs.folder import Run
+    from ladm.runs.identity import RunIdentity
+    from ladm.selection.formats.joined_rows import JoinedRows, join_rows
+    from ladm.selection.sources import Source
+
+    rows = [{"input_ids": [k, 200 + k], "n": k, "own": f"t{k}", "empty": None, "meta": {"a": str(k)}} for k in range(3)]
+    makers = (List, LargeList)
+    names = []
+    for k, kind in enumerate(kinds):
+        features = {"input_ids": makers[k](Value(kind)), "n": Value(("int16", "int32")[k]), "empty": Value("string")}
+        # A column that one of them lacks, and one whose type only the other knows.
+        features |= {"own": Value("string"), "meta": {"a": Value("string")}} if k == 0 else {"meta": Value("null")}
+        features |= {"empty": Value("null")} if k == 1 else {}
+        kept = [{name: None if name == "meta" and k else row[name] for name in features} for row in rows]
+        names.append(save_rows(kept, kind, features=Features(features)))
+    run = Run(Path("run"), RunIdentity({"data": {"rows": 3}, "unit_rows": 3}))
+    sources = [Source(run=run, rows=open_rows(name), first=3 * k) for k, name in enumerate(names)]
+    data, positions = join_rows(sources, np.array([1, 3, 5]))
+    assert isinstance(data, JoinedRows)
+    assert positions.tolist() == [1, 3, 5]
+    widest = {("uint32", "int32"): "int64", ("uint8", "uint16"): "uint16"}.get(kinds, "int64")
+    assert data.features["input_ids"] == List(Value(widest))
+    assert data.features["n"] == Value("int32")
+    assert data.read(data.column_names, positions).to_pylist() == [
+        {"input_ids": [1, 201], "n": 1, "empty": None, "own": "t1", "meta": {"a": "1"}},
+        {"input_ids": [0, 200], "n": 0, "empty": None, "own": None, "meta": None},
+        {"input_ids": [2, 202], "n": 2, "empty": None, "own": None, "meta": None},
+    ]
+    assert data.read(["own"], positions[1:]).to_pylist() == [{"own": None}] * 2
+    # Nothing of the second data set is chosen: it is not looked at.
+    assert not isinstance(join_rows(sources, np.array([1]))[0], JoinedRows)
+
+
+def test_a_subset_of_two_widths_in_every_format(ladm: Callable[..., Any], golden: Any, tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict, List, Value, load_dataset, load_from_disk
+
+    every = topical_rows(golden, [512] * 6)
+    runs, folders = [], []
+    for k, kind in enumerate(("uint16", "int64")):
+        folder = tmp_path / kind
+        data = Dataset.from_list(every[3 * k : 3 * k + 3]).cast_column("input_ids", List(Value(kind)))
+        DatasetDict(train=data).save_to_disk(folder)
+        folders.append(folder)
+        runs.append(tmp_path / f"run-{kind}")
+        assert ladm("score", folder, *SMALL, "--output", runs[-1]).exit_code == 0
+    chosen = [row["input_ids"] for row in every]
+    for kind in ("arrow", "parquet", "jsonl", "megatron", "npy"):
+        result = ladm("select", *runs, "--top", "100%", "--format", kind, "-o", tmp_path / kind)
+        assert result.exit_code == 0, result.output
+    assert load_from_disk(tmp_path / "arrow")["train"]["input_ids"][:] == chosen
+    for kind in ("parquet", "jsonl"):
+        files = str(tmp_path / kind / "data/*")
+        reader = "json" if kind == "jsonl" else kind
+        found = load_dataset(reader, data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+        assert found["input_ids"][:] == chosen
+    assert np.load(tmp_path / "npy/tokens.npy").tolist() == list(itertools.chain(*chosen))
 
 
 def test_no_column_is_made_that_the_rows_have() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ladm.corpus.tables import class_name
-from ladm.errors import LadmError, one_line
 from ladm.selection.budget import Domains, Floats, Ints
 from ladm.selection.domain_codes import DomainCodes
+from ladm.selection.formats.joined_rows import JoinedRows, join_rows
 from ladm.selection.sources import Source
 from ladm.settings.subset import TAKEN_COLUMN
 
@@ -44,7 +43,7 @@ class SubsetContent:
     """
 
     data: Any
-    """The `datasets.Dataset` of all rows."""
+    """The rows of all runs: a `datasets.Dataset` or `JoinedRows`."""
     positions: Ints
     num_tokens: Ints
     scores: Floats
@@ -117,6 +116,8 @@ class SubsetContent:
             yield ids.flatten().to_numpy(zero_copy_only=False)
 
     def _stored(self, part: slice, columns: list[str]) -> pa.Table:
+        if isinstance(self.data, JoinedRows):
+            return self.data.read(columns, self.positions[part])
         positions = self.positions[part].tolist()
         table: pa.Table = self.data.select_columns(columns).with_format("arrow")[positions]
         # `datasets` gives each row as a piece of its own. Written like that, each would be a batch of the file, and
@@ -202,46 +203,8 @@ def subset_content(sources: Sequence[Source], domains: Domains, *, every: AllRow
         lengths = np.concatenate([source.rows.lengths() for source in sources])
         scores[every.rows_N] = every.values_N
         codes, names = every.domains.codes_T, every.domains.names
-    data, positions = _joined(sources, positions)
+    data, positions = join_rows(sources, positions)
     return SubsetContent(
         data=data, positions=positions, num_tokens=lengths, scores=scores, ranks=ranks, domains=codes,
         domain_names=names, taken=taken, keep_all=every is not None,
     )  # fmt: skip
-
-
-def _joined(sources: Sequence[Source], positions: Ints) -> tuple[Any, Ints]:
-    """One data set of the rows of all runs, and the positions there; a column that one data set lacks is null."""
-    import datasets
-
-    stops = [source.first + len(source.rows) for source in sources]
-    firsts = np.searchsorted(positions, [source.first for source in sources]).tolist()
-    lasts = np.searchsorted(positions, stops).tolist()
-    # Of a part without chosen rows only the columns would count, and they may be of types that nothing can be joined
-    # with.
-    parts = [(source, a, b) for source, a, b in zip(sources, firsts, lasts, strict=True) if b > a]
-    joined, first = [], 0
-    shifted = positions.copy()
-    for source, a, b in parts:
-        shifted[a:b] += first - source.first
-        first += len(source.rows)
-        joined.append(source.rows.select(np.arange(len(source.rows))))
-    if len(joined) == 1:
-        return joined[0], shifted
-    try:
-        return datasets.concatenate_datasets(joined), shifted
-    # What Arrow and `datasets` raise for types that cannot be merged.
-    except (ValueError, TypeError) as error:
-        names = " and ".join(source.rows.name for source, _, _ in parts)
-        reason = _types_of_column(joined, error) or one_line(error)
-        remedy = "select from each run alone, or score rows with the same columns"
-        raise LadmError(f"the columns of {names} cannot be joined: {reason}; {remedy}") from None
-
-
-def _types_of_column(joined: Sequence[Any], error: Exception) -> str | None:
-    """The column that an error of `datasets` is about, with its types; None where the text does not say.
-
-    The text itself begins with the types of all columns, and what is wrong comes after the part that is shown.
-    """
-    found = re.search(r"the key (.+?) of features", str(error))
-    kinds = [str(data.features[found[1]]) for data in joined if found[1] in data.features] if found else []
-    return f"{found[1]} is {' and '.join(dict.fromkeys(kinds))}" if found and kinds else None
