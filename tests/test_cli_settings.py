@@ -83,6 +83,30 @@ def test_no_suggestion_deletes_anything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "text", "message"),
+    [
+        ("score rows --model m", "top: 50%\nby: gain",
+         "'top'; all keys of the file are settings of ladm run or ladm select"),
+        ("select run", "top: 50%\nspan-tokens: 16\nrows: r\nworkers: 2",
+         "'span-tokens'; it is a setting of ladm run or ladm score or ladm check and others, and a file has the settings "
+         "of one command"),
+        ("prepare d", "windows: all\ntask: short",
+         "'task'; it is a setting of ladm evaluate tasks, and a file has the settings of one command"),
+        ("prepare d", "tasks: [short]", "'tasks'; all keys of the file are settings of ladm evaluate tasks"),
+        ("prepare d", "select:\n  top: 50%", "'select'; a file has the settings of one command, without sections"),
+        ("select run", "rule: exact\noverwrite: true", "'overwrite'; the keys are run, rows, output, "),
+        ("select run", "qouta: tokens", "'qouta'; did you mean quota?"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_command_names_it(tmp_path: Path, command: str, text: str, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    found = stderr(*command.split(), "--config", str(file), "-o", str(tmp_path / "out"))
+    assert found.startswith(f"ladm: --config {file}: unknown key {message}")
+    assert len(found.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
     ("kind", "text", "message"),
     [
         (PrepareSettings, "lenght: 5", "unknown key 'lenght'; did you mean length?"),

@@ -74,7 +74,7 @@ class SettingsCommand(click.Command):
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            fail_usage(str(error), ctx)
+            fail_usage(_message(error, ctx), ctx)
 
 
 class CommandGroup(click.Group):
@@ -96,6 +96,14 @@ def write_epilog(formatter: click.HelpFormatter, examples: Example) -> None:
                 formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
     with formatter.section("Exit codes"):
         formatter.write_text(EXIT_CODES)
+
+
+def _message(error: UsageError, ctx: click.Context) -> str:
+    # Imported here, because YAML and the profiles' numpy are not needed to show help.
+    from ladm.cli.config_keys import explain
+    from ladm.settings.config_file import UnknownKeyError
+
+    return explain(error, ctx.find_root().command) if isinstance(error, UnknownKeyError) else str(error)
 
 
 def fail_usage(message: str, ctx: click.Context | None) -> NoReturn:

@@ -32,6 +32,23 @@ MOST_BYTES = 1_000_000
 MOST_SHOWN = 80
 
 
+class UnknownKeyError(UsageError):
+    """A YAML file has a key that the command does not have."""
+
+    def __init__(self, path: Path, key: Any, value: Any, *, keys: Iterable[str], hint: str) -> None:
+        self.what = f"--config {path}: unknown key {key!r}"
+        super().__init__(f"{self.what}{hint}")
+        self.key = spelled(key)
+        self.value = value
+        self.keys = list(keys)
+        """All keys of the file."""
+
+
+def spelled(key: Any) -> str:
+    """A key of a file as the name of a setting: `span-tokens` -> `span_tokens`."""
+    return str(key).replace("-", "_")
+
+
 def load_settings(kind: type, config: str | None, flags: dict[str, Any]) -> Any:
     """The settings of any command: defaults, then the YAML file, then the flags that were given (not None).
 
@@ -131,15 +148,19 @@ def read_config(path: Path, kind: type = ScoreSettings) -> dict[str, Any]:
     # `task` and `tasks`, `exclude_domain` and `exclude_domains`: the flag's name, and that in Python.
     fields |= {field.name: field for field in settings_of(kind)}
     chosen: dict[str, Any] = {}
-    for key, value in _read_yaml(path).items():
-        name = str(key).replace("-", "_")
+    content = _read_yaml(path)
+    for key, value in content.items():
+        name = spelled(key)
         try:
             if name in fields:
                 if fields[name].name in chosen:
                     raise UsageError(f"{key} is a second value for {fields[name].flag}")
                 chosen[fields[name].name] = _value(fields[name], value, key=str(key))
             elif not kind.passes_over(name, value):  # type: ignore[attr-defined]
-                raise UsageError(f"unknown key {key!r}{_hint(name, settings_of(kind))}")
+                hint = _hint(name, settings_of(kind))
+                raise UnknownKeyError(path, key, value, keys=map(spelled, content), hint=hint)
+        except UnknownKeyError:
+            raise
         except UsageError as error:
             raise UsageError(f"--config {path}: {error}") from None
     return chosen
