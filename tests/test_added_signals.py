@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -354,3 +355,25 @@ def test_the_summary_says_where_added_columns_are_also_when_they_were_there(
         assert (signal["name"], signal["folder"]) == ("context-gain", f"{run}/signals/context-gain")
         assert (signal["columns"][0], signal["rows"], signal["failed"]) == ("gain", 1, 1)
     assert "of 1 row, 1 without, in " in ladm(*command[:-1]).stdout
+
+
+def test_a_rescored_run_says_which_added_signals_it_lacks(
+    ladm: Command, rows: str, small: Any, run: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other run"
+    command = ("rescore", run, "--reduce", "median", "--output", other)
+    assert "note" not in ladm(*command).stderr
+    assert ladm("score", rows, *small, "--signals", "longattn,text", "--output", run).exit_code == 0
+    result = ladm(*command)
+    copying = f"mkdir -p '{other}/signals' && cp -r {run}/signals/longattn {run}/signals/text '{other}/signals'"
+    assert result.stderr.startswith(
+        f"note      {other} lacks longattn, text, which {run} has as added signals; to copy them: {copying}\n"
+    )
+    assert ladm("select", other, "--top", "50%", "--by", "gzip_ratio", "--dry-run").exit_code == 2
+    subprocess.run(copying, shell=True, check=True)
+    assert "note" not in ladm(*command).stderr
+    names = ["longattn", "gzip_ratio", "length"]
+    had, found = (read_columns(Run.read(folder), names).sort_by("position") for folder in (run, other))
+    assert had.equals(found)
+    for folder in (other, other / "signals/text"):
+        assert ladm("verify", folder).exit_code == 0

@@ -88,8 +88,8 @@ def test_no_suggestion_deletes_anything(tmp_path: Path) -> None:
         ("score rows --model m", "top: 50%\nby: gain",
          "'top'; all keys of the file are settings of ladm run or ladm select"),
         ("select run", "top: 50%\nspan-tokens: 16\nrows: r\nworkers: 2",
-         "'span-tokens'; it is a setting of ladm run or ladm score or ladm check and others, and a file has the settings "
-         "of one command"),
+         "'span-tokens'; it is a setting of ladm run or ladm score or ladm check and others, and a file has the "
+         "settings of one command"),
         ("prepare d", "windows: all\ntask: short",
          "'task'; it is a setting of ladm evaluate tasks, and a file has the settings of one command"),
         ("prepare d", "tasks: [short]", "'tasks'; all keys of the file are settings of ladm evaluate tasks"),

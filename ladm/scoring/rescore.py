@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from ladm.errors import LadmError, StorageError, UsageError, one_line
 from ladm.method.grid import Ablation
 from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.progress import Echo, silent
+from ladm.runs.added_signals import finished_signals
 from ladm.runs.folder import Run, require_own_or_empty
-from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
+from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SIGNALS, SORTED_FILE
 from ladm.runs.new_identity import rescored_identity
 from ladm.runs.profile_length import length_warning
 from ladm.runs.results import (
@@ -84,6 +86,7 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
                     rescored.forget_if_empty()
             raise
         _warn_about_length(settings, run, echo)
+        _name_added_signals(run, rescored, echo)
         return ScoreResult(run=rescored, summary=summarise(rescored), already_finished=already_finished)
 
 
@@ -94,6 +97,24 @@ def _warn_about_length(settings: RescoreSettings, run: Run, echo: Echo) -> None:
         line = length_warning(read_profile(settings.profile_path), settings.profile_path, tokens_N)
         if line is not None:
             echo(f"warning   {line}")
+
+
+def _name_added_signals(run: Run, rescored: Run, echo: Echo) -> None:
+    """Name the signals that were added to the run and are not in the rescored one, and how to have them there."""
+    own = {signal.folder.name for signal in finished_signals(rescored)}
+    names = [
+        signal.folder.name for signal in finished_signals(run)
+        if signal.folder.name not in own and signal.identity.data == run.identity.data
+    ]  # fmt: skip
+    if names:
+        # Of the same rows, so that nothing has to be computed again.
+        place = rescored.folder / SIGNALS
+        commands = [
+            shlex.join(["mkdir", "-p", str(place)]),
+            shlex.join(["cp", "-r", *(str(run.folder / SIGNALS / name) for name in names), str(place)]),
+        ]
+        lacking = f"{rescored.folder} lacks {', '.join(names)}, which {run.folder} has as added signals"
+        echo(f"note      {lacking}; to copy them: {' && '.join(commands)}")
 
 
 def _requested(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation]:
