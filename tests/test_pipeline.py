@@ -92,6 +92,31 @@ def test_a_shard_of_finepdfs_becomes_megatron_files(ladm: Command, shard: Path, 
     assert "next:" not in result.stderr
 
 
+def test_a_job_without_cds_has_a_subset_and_no_page(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+    output = tmp_path / "job"
+    words = [
+        "run",
+        shard,
+        "--model",
+        talking,
+        "--signals",
+        "text",
+        "--by",
+        "-gzip_ratio",
+        "--tokens",
+        "3k",
+        "-o",
+        output,
+    ]
+    first = ladm(*words)
+    assert first.exit_code == 0, first.output
+    assert "note      there is no page: it is about cds, and this job has text" in first.stderr.splitlines()
+    assert first.stdout.splitlines()[-1] == f"subset: {output}/subset"
+    assert json.loads((output / "subset" / "manifest.json").read_text())["taken_documents"] > 0
+    assert not (output / "report.html").exists()
+    assert json.loads(ladm(*words, "--json").stdout)["page"] is None
+
+
 def test_the_job_file_repeats_the_job(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "job", tmp_path / "again"
     assert ladm(*job_words(shard, talking, first)).exit_code == 0

@@ -30,6 +30,7 @@ from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest
 from ladm.selection.subset import select
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings
+from ladm.settings.signals import CDS
 from ladm.storage.locks import locked
 
 
@@ -50,7 +51,8 @@ class JobResult:
     prepared: PreparedRows | None
     summary: Summary
     manifest: Manifest
-    page: str
+    page: str | None
+    """None for scores without CDS, which the page is about."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Of each part, in this call."""
     cpu_seconds: dict[str, float] = field(default_factory=dict)
@@ -153,13 +155,10 @@ class _Parts:
         with self._timed("select"):
             manifest = self._select(rows, key, scored.run)
         with self._timed("report"):
-            page = ReportSettings(
-                run=self.folder.scores, output=self.folder.page, subset=self.folder.subset, domain_key=key
-            )
-            write_report(page, echo=self.echo)
+            page = self._report(scored.run, key)
         return JobResult(
             folder=self.folder.path, rows=rows, prepared=prepared, summary=scored.summary, manifest=manifest,
-            page=self.folder.page, seconds=self.seconds, cpu_seconds=self.cpu_seconds,
+            page=page, seconds=self.seconds, cpu_seconds=self.cpu_seconds,
         )  # fmt: skip
 
     def _domain_key(self, prepared: PreparedRows | None) -> str:
@@ -193,6 +192,18 @@ class _Parts:
             push_subset(subset, self.job.push, remedy="run the same command again")
         return read_manifest(subset)
 
+    def _report(self, run: Run, key: str) -> str | None:
+        """The page of the run, which is about CDS; None for a run without it."""
+        if CDS not in run.identity.signals:
+            self.echo(
+                f"note      there is no page: it is about cds, and this job has {', '.join(run.identity.signals)}"
+            )
+            return None
+        place = self.folder.page
+        page = ReportSettings(run=self.folder.scores, output=place, subset=self.folder.subset, domain_key=key)
+        write_report(page, echo=self.echo)
+        return place
+
     def _timed(self, part: str) -> PartTimer:
         return PartTimer(part, self.seconds, self.cpu_seconds)
 
@@ -202,4 +213,5 @@ def summary_lines(result: JobResult) -> Iterator[str]:
     yield f"rows: {result.rows}"
     yield f"scores: {result.scores}"
     yield f"subset: {result.subset}"
-    yield f"page: {result.page}"
+    if result.page is not None:
+        yield f"page: {result.page}"
