@@ -47,7 +47,7 @@ def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) ->
     result = ladm("score", short_rows, *SMALL, "--output", folder, "--limit", "5")
     assert result.exit_code == 0
     assert result.stderr.splitlines()[:8] == [
-        f"rows      {short_rows}: 5 documents",
+        f"rows      {short_rows}: 5 documents, the first of 7",
         f"model     {GOLDEN}: llama, 3 layers",
         "method    released, spans of 16 tokens, m 1, n 4, n0 where the released code starts, d_afs 4, d_cds 4, "
         "ablation none, mean over layers 0-2",
