@@ -122,3 +122,13 @@ def test_an_id_beyond_all_bounds_is_left_out_of_the_list(prepare: Prepare, tmp_p
     records = [document(0), document(1, 2) | {"id": "x" * 1001}]
     assert prepare(*flags(write_jsonl(tmp_path / "d.jsonl", records))).exit_code == 0
     assert "id" not in read_lines(tmp_path / "rows/dropped.jsonl")[0]
+
+
+def test_the_list_is_no_document_of_a_later_corpus(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+    source = corpus(tmp_path / "c.jsonl")
+    assert prepare(*flags(source), "--output", tmp_path / "first").exit_code == 0
+    found = prepare(*flags(Path(f"{tmp_path}/**/*.jsonl")), "--output", tmp_path / "second")
+    assert found.exit_code == 0, found.output
+    first, second = (read_lines(tmp_path / folder / "dropped.jsonl") for folder in ("first", "second"))
+    assert first == second
+    assert len(first) == 6

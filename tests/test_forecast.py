@@ -155,9 +155,38 @@ def test_bad_lines_count_as_documents_of_an_estimate(
     source.write_bytes(b"".join(lines))
     words = ("run", source, "--model", talking, "--length", "512", "--domain", "d", "--tokens", "1k", *FLAGS)
     found = json.loads(ladm(*words, "--json").stdout)
-    assert (found["documents"], found["documents_looked_at"], found["rows"]) == (90, 12, 60)
-    assert found["counts"] == {"kept": 8, "not_json": 4}
+    assert (found["documents"], found["documents_looked_at"], found["rows"]) == (90, 17, 64)
+    assert found["counts"] == {"kept": 12, "not_json": 5}
     assert NOT_COUNTED in ladm(*words).stdout.splitlines()
+
+
+def test_a_file_may_begin_with_any_number_of_bad_lines(
+    ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 4)
+    source = write_lines(tmp_path / "d.jsonl", [{"text": text_of(k, 600)} for k in range(6)])
+    source.write_bytes(b"# header\n" * 9 + source.read_bytes())
+    words = ("run", source, "--model", talking, "--length", "512", "--domain", "d", "--tokens", "1k", *FLAGS)
+    assert json.loads(ladm(*words, "--json").stdout)["counts"] == {"kept": 4, "not_json": 9}
+
+
+def test_an_excluded_domain_that_no_document_has_is_found_in_the_dry_run(
+    ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_lines(tmp_path / "d.jsonl", [{"text": text_of(k, 600), "kind": "web"} for k in range(6)])
+    words = (
+        "run", source, "--model", talking, "--length", "512", "--domain-key", "kind", "--tokens", "1k",
+        "--exclude-domain", "wbe", *FLAGS,
+    )  # fmt: skip
+    result = ladm(*words)
+    assert result.exit_code == 2
+    assert "ladm: --exclude-domain wbe: the source has no row of that domain; did you mean web?" in result.stderr
+    # Documents behind those that were looked at may have it.
+    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 4)
+    result = ladm(*words)
+    assert result.exit_code == 0, result.output
+    note = "note      no document looked at is of the domain wbe, which --exclude-domain names"
+    assert note in result.stderr.splitlines()
 
 
 def test_windows_count_as_often_as_a_subset_may_have_them(ladm: Command, shard: Path, talking: Path) -> None:

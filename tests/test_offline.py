@@ -57,6 +57,9 @@ def test_only_what_is_certain_is_a_problem(monkeypatch: pytest.MonkeyPatch, clos
     with monkeypatch.context() as patch:
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert hub_access.hub_problem() is None
+    for wrong in ("http://localhost:99999", "http://[::1", f"http://{'a' * 70}.org"):
+        monkeypatch.setattr(constants, "ENDPOINT", wrong)
+        assert hub_access.hub_problem(), wrong
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         assert hub_access.hub_problem() is None

@@ -33,7 +33,7 @@ def test_every_command_says_that_a_run_has_only_the_first_rows(ladm: Command, ro
     assert json.loads(ladm("status", run, "--json").stdout)["partial"] == LINE
     selected = ladm("select", run, "--top", "50%", "-o", subset)
     assert selected.exit_code == 0
-    assert f"warning: {LINE}\n" in selected.stdout
+    assert "warning: only the first 4 of 6 rows were scored\n" in selected.stdout
     assert json.loads((subset / "manifest.json").read_text())["unscored_rows"] == 2
     assert f"warning   {LINE}\n" in ladm("top", run).stderr
     page = tmp_path / "compare.html"
@@ -47,6 +47,18 @@ def test_every_command_says_that_a_run_has_only_the_first_rows(ladm: Command, ro
     selected = ladm("select", run, "--top", "50%", "-o", tmp_path / "subset2")
     assert "rows were scored" not in selected.output
     assert "unscored_rows" not in json.loads((tmp_path / "subset2/manifest.json").read_text())
+
+
+def test_what_to_do_is_what_works_for_that_run(ladm: Command, rows: str, tmp_path: Path) -> None:
+    run, rescored = tmp_path / "job" / "scores", tmp_path / "rescored"
+    assert ladm("score", rows, *SMALL, "--limit", "4", "-o", run).exit_code == 0
+    assert ladm("rescore", run, "--score", "robust", "-o", rescored).exit_code == 0
+    found = partial_coverage(Run.read(rescored))
+    assert found is not None
+    assert found.endswith("; score the others in the run that it was made from, and rescore that")
+    # More rows of its run would no longer be those of the job.
+    (tmp_path / "job" / "job.yaml").write_text("{}")
+    assert str(partial_coverage(Run.read(run))).endswith("; ladm run with a greater --limit adds others")
 
 
 def test_rows_that_cannot_be_counted_are_no_reason_to_fail(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,3 +64,12 @@ def test_prepare_warns_of_rows_longer_than_the_positions_beside_the_tokenizer(
     assert stated_positions(str(talking)) is None
     (talking / "config.json").unlink()
     assert stated_positions(str(talking)) is None
+
+
+@pytest.mark.parametrize("factor", ["1e400", "NaN"])
+def test_a_scaling_that_is_no_number_is_none(talking: Path, tmp_path: Path, factor: str) -> None:
+    shutil.copytree(talking, tmp_path / "model")
+    config = json.loads((talking / "config.json").read_text())
+    scaled = json.dumps(config | {"rope_parameters": {"rope_type": "linear", "factor": 0, "rope_theta": 1e4}})
+    (tmp_path / "model" / "config.json").write_text(scaled.replace('"factor": 0', f'"factor": {factor}'))
+    assert stated_positions(str(tmp_path / "model")) in (None, 8192)

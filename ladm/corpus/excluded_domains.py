@@ -33,7 +33,10 @@ def domains_of(rows: Rows, domain_key: str) -> list[str | None]:
     """The domain of every row; None for rows without one. Raises LadmError where there is no such column."""
     if domain_key == NO_DOMAINS:
         return [ONE_DOMAIN] * len(rows)
-    return [domain for start, stop in rows.batches() for domain in rows.domains(domain_key, start, stop)]
+    # One string for all rows of a domain, of which there may be a hundred million.
+    known: dict[str | None, str | None] = {}
+    found = (domain for start, stop in rows.batches() for domain in rows.domains(domain_key, start, stop))
+    return [known.setdefault(domain, domain) for domain in found]
 
 
 def included_rows(rows: Rows, domain_key: str, excluded: Sequence[str]) -> npt.NDArray[np.bool_]:

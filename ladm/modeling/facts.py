@@ -6,6 +6,7 @@ Imports no torch, so that a model that cannot be used is refused within a second
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,11 @@ def scaled_positions(config: Any) -> int | None:
         return None
     rope = getattr(config, "rope_parameters", None) or {}
     factor = rope.get("factor")
-    if not isinstance(factor, (int, float)) or rope.get("rope_type", "default") == "default":
+    if (
+        not isinstance(factor, (int, float))
+        or not math.isfinite(factor)
+        or rope.get("rope_type", "default") == "default"
+    ):
         return limit
     original = rope.get("original_max_position_embeddings") or limit
     return max(limit, int(original * factor))

@@ -27,13 +27,16 @@ def hub_problem() -> str | None:
     """
     from huggingface_hub import constants
 
-    address = urlsplit(constants.ENDPOINT)
+    try:
+        address = urlsplit(constants.ENDPOINT)
+        port = address.port or (80 if address.scheme == "http" else 443)
+    except ValueError as error:
+        return f"HF_ENDPOINT is {constants.ENDPOINT}: {error}"
     if constants.HF_HUB_OFFLINE or not address.hostname or {address.scheme, "all"} & getproxies().keys():
         return None
     with _lock:
         now = time.monotonic()
         if not _found or _found[0][1] != constants.ENDPOINT or now - _found[0][0] > _REMEMBERED_SECONDS:
-            port = address.port or (80 if address.scheme == "http" else 443)
             problem = _connection_problem(address.hostname, port, seconds=constants.HF_HUB_ETAG_TIMEOUT)
             _found[:] = [(time.monotonic(), constants.ENDPOINT, problem)]
         return _found[0][2]
@@ -44,6 +47,9 @@ def _connection_problem(host: str, port: int, *, seconds: float) -> str | None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         return f"{host}: {error.strerror or error}"
+    # Of a name that no host can have.
+    except ValueError as error:
+        return f"{host}: {error}"
     # One address of each family, because some networks have no way for one of the two.
     addresses = list({family: address for family, *_, address in reversed(found)}.items())
     problem = f"{host}: it has no address"

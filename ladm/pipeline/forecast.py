@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ladm.corpus.excluded_domains import included_rows
+from ladm.corpus.excluded_domains import domains_of, included_rows, require_domains_exist
 from ladm.corpus.prepare import PreparedRows
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, StorageError
@@ -124,6 +124,8 @@ def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
         error.args = (str(error).replace(rows_folder, "the documents looked at"),)
         raise
     looked_at = sum(made.documents.values())
+    sees_all = made.is_whole and isinstance(size, CorpusSize) and looked_at == size.documents
+    _compare_domains(made.prepared, job, echo, sees_all=sees_all)
     documents = Documents(
         number=size.documents if isinstance(size, CorpusSize) else None,
         uncounted=size if isinstance(size, str) else None,
@@ -142,7 +144,7 @@ def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
     if job.limit is not None:
         rows, selectable = min(rows, job.limit), min(selectable, job.limit)
     return Forecast(
-        is_exact=size.is_exact and made.is_whole and looked_at == size.documents and job.limit is None,
+        is_exact=size.is_exact and sees_all and job.limit is None,
         documents=documents,
         length=job.length,
         rows=rows,
@@ -152,6 +154,17 @@ def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
         rows_bytes=round(rows * made.bytes_per_row),
         scoring=_of_more_rows(scoring, rows / made.prepared.rows),
     )
+
+
+def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: bool) -> None:
+    """Look for the excluded domains among the rows of the sample: UsageError or a note for one that has none."""
+    if not job.exclude_domains:
+        return
+    found = set(domains_of(open_rows(str(prepared.folder)), key_in_rows(job.domain_key, are_made_here=True)))
+    if sees_all:
+        require_domains_exist(job.exclude_domains, found, where="the source")
+    for domain in (each for each in job.exclude_domains if each not in found):
+        echo(f"note      no document looked at is of the domain {domain}, which --exclude-domain names")
 
 
 def _of_all(rows: Mapping[int, float], documents: Mapping[int, int], size: CorpusSize) -> float:

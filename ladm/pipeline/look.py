@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 from ladm.corpus.blocks import Counts, reason_of_line
@@ -111,7 +111,15 @@ def _first_documents(source: Source, text_key: str, most: int, most_bytes: int |
     """The first documents and bad lines. Raises StorageError for a file that `ladm prepare` leaves out whole."""
     if most_bytes is not None and is_quickly_checked(source, most_bytes=most_bytes):
         require_whole(source, text_key=text_key)
-    return list(islice(read_documents(source, text_key=text_key), most))
+    found: list[Document] = []
+    good = 0
+    for document in read_documents(source, text_key=text_key):
+        found.append(document)
+        good += document.fields is not None
+        # Bad lines do not count: a file may begin with any number of them.
+        if good == most:
+            break
+    return found
 
 
 def choose_length(sample: Sample, tokenizer: Tokenizer, *, text_key: str, most: int | None) -> tuple[int, float]:

@@ -34,18 +34,24 @@ def partial_coverage(run: Run, name: str | None = None) -> str | None:
     total = _rows_in(place)
     if total is None or total <= run.num_rows:
         return None
-    return partial_coverage_line(run.num_rows, total)
+    if run.identity.is_rescored:
+        remedy = "score the others in the run that it was made from, and rescore that"
+    elif (run.folder.parent / "job.yaml").is_file():
+        remedy = "ladm run with a greater --limit adds others"
+    else:
+        remedy = "ladm score without --limit adds the others"
+    return f"{partial_coverage_line(run.num_rows, total)}; {remedy}"
 
 
 def partial_coverage_line(scored: int, total: int) -> str:
-    """Says that only the first `scored` of `total` rows went through `ladm score`, and what to do."""
-    return f"only the first {scored:,} of {total:,} rows were scored; ladm score without --limit adds the others"
+    """Says that only the first `scored` of `total` rows went through `ladm score`."""
+    return f"only the first {scored:,} of {total:,} rows were scored"
 
 
 def _rows_in(place: str) -> int | None:
     """The number of rows in a folder; None where it holds none that can be read."""
     # Nothing is looked up on the Hub: status must work without the network.
-    if not Path(place).is_dir():
+    if not place or not Path(place).is_dir():
         return None
     try:
         record = Path(place) / PREPARED

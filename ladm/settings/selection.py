@@ -132,7 +132,9 @@ class SelectSettings(Settings):
         section=WRITING,
         unset="arrow; parquet with --push",
     )
-    keep_all: bool = setting(False, "Write every row, with its score and whether it was taken.", section=WRITING)
+    keep_all: bool = setting(
+        False, "Write every row, with its score (none in an excluded domain) and whether it was taken.", section=WRITING
+    )
     push: str | None = setting(
         None,
         "Also upload the subset to the Hub; a data set that does not exist is made, private.",

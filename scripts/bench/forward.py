@@ -308,7 +308,13 @@ def attention(bench: Bench) -> dict[str, Any]:
     refused = {}
     for name in ATTENTION:
         try:
-            kernel = attention_kernel(bench.device, bench.dtype, requested=name, head_size=bench.facts.head_size)
+            kernel = attention_kernel(
+                bench.device,
+                bench.dtype,
+                requested=name,
+                head_size=bench.facts.head_size,
+                group_size=bench.facts.group_size,
+            )
             run = bench.ours(bench.observer(best, attention=kernel))
             run()
             runs[kernel] = run
