@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -202,6 +203,8 @@ def test_token_ids_of_another_part_are_refused(
     train = load_from_disk(short_rows)["train"]
     DatasetDict(train=train, validation=train.select([0, 1])).save_to_disk(both)
     if given == "--hub-config":
+        # Imported first, or it would keep the patched function for the tests that follow.
+        importlib.import_module("ladm.pipeline.run")
         monkeypatch.setattr(resolve, "is_rows", lambda _: True)
     words = ("run", both, "--model", golden_lm, "--tokens", "2k", "-o", tmp_path / "job", "--span-tokens", "16")
     result = ladm(*words, given, name)
