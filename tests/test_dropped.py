@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 from conftest import read_lines
-from test_prepare import tokenizer, write_jsonl  # noqa: F401
+from test_prepare import Killed, die_after, tokenizer, write_jsonl  # noqa: F401
 from test_prepare_names import prepare, text  # noqa: F401
-
-from ladm.corpus import blocks
 
 Prepare = Callable[..., Result]
 LONG = 128
@@ -71,10 +69,6 @@ def test_nothing_dropped_is_an_empty_list(prepare: Prepare, tmp_path: Path) -> N
     assert "dropped.jsonl" not in result.output
 
 
-class _Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("stop_at", range(8))
 def test_a_killed_and_resumed_preparation_lists_the_same(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int  # noqa: F811
@@ -82,20 +76,11 @@ def test_a_killed_and_resumed_preparation_lists_the_same(
     monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
     source = corpus(tmp_path / "d.jsonl")
     assert prepare(*flags(source), output="whole").exit_code == 0
-    calls, real = {"n": 0}, blocks.replacing
-
-    def counted(*arguments: Any) -> Any:
-        calls["n"] += 1
-        if calls["n"] > stop_at:
-            raise _Killed
-        return real(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(blocks, "replacing", counted)
-        patch.setattr("ladm.storage.files.replacing", counted)
+        die_after(patch, stop_at)
         # Five blocks, the list and the record are written.
         if stop_at < 7:
-            with pytest.raises(_Killed):
+            with pytest.raises(Killed):
                 prepare(*flags(source))
             assert not (tmp_path / "rows/prepare.json").exists()
     assert prepare(*flags(source)).exit_code == 0

@@ -245,8 +245,22 @@ def test_metas_with_different_keys_share_one_schema(
     assert [row["meta"] for row in rows_of(tmp_path / "rows")] == expected
 
 
-class _Killed(BaseException):
-    pass
+class Killed(BaseException):
+    """In place of the end of the process."""
+
+
+def die_after(patch: pytest.MonkeyPatch, writes: int) -> None:
+    """Let `ladm prepare` write this many files, blocks among them, and die at the next one."""
+    left, real = [None] * writes, blocks_module.replacing
+
+    def counted(*arguments: Any) -> Any:
+        if not left:
+            raise Killed
+        left.pop()
+        return real(*arguments)
+
+    patch.setattr(blocks_module, "replacing", counted)
+    patch.setattr("ladm.storage.files.replacing", counted)
 
 
 @pytest.mark.parametrize("stop_at", range(8))
@@ -256,26 +270,17 @@ def test_stopped_anywhere_the_same_command_resumes(
     monkeypatch.setattr(groups_module, "BLOCK_DOCUMENTS", 2)
     source, flags = tmp_path / "plain.jsonl", ("--tokenizer", tokenizer, "--length", "40")
     command = ("prepare", source, *flags, "--output", tmp_path / "rows")
-    calls = {"n": 0}
-    real_replace, real_seal = blocks_module.replacing, blocks_module.seal_block
-
-    def counted(*arguments: Any) -> Any:
-        calls["n"] += 1
-        if calls["n"] > stop_at:
-            raise _Killed
-        return real_replace(*arguments)
-
+    real_seal = blocks_module.seal_block
     with monkeypatch.context() as patch:
-        patch.setattr(blocks_module, "replacing", counted)
-        patch.setattr("ladm.storage.files.replacing", counted)
-        if stop_at < 4:
-            with pytest.raises(_Killed):
+        die_after(patch, stop_at)
+        if stop_at < 5:
+            with pytest.raises(Killed):
                 ladm(*command)
     sealed = []
     monkeypatch.setattr(sealing_module, "seal_block", lambda *a: sealed.append(1) or real_seal(*a))
     result = ladm(*command)
     assert result.exit_code == 0, result.output
-    assert len(sealed) == (3 - min(stop_at, 3) if stop_at < 4 else 3)
+    assert len(sealed) == (3 - min(stop_at, 3) if stop_at < 5 else 3)
     assert rows_of(tmp_path / "rows") == plain
     assert not (tmp_path / "rows" / ".preparing").exists()
     again = ladm(*command)

@@ -114,15 +114,11 @@ def prepare(
         sources=_paths(sources, what="sources"), tokenizer=spell_path(tokenizer), output=spell_path(output), **given
     )
     with quiet_libraries():
-        from ladm.corpus.prepare import positions_warning
         from ladm.corpus.prepare import prepare as run_prepare
         from ladm.progress_bars import PreparingBar
 
-        bar, echo = PreparingBar() if progress else None, echo_to(progress=progress)
-        too_long = positions_warning(wanted)
-        if too_long is not None:
-            echo(f"warning   {too_long}")
-        return run_prepare(wanted, echo=echo, progress=bar)
+        bar = PreparingBar() if progress else None
+        return run_prepare(wanted, echo=echo_to(progress=progress), progress=bar)
 
 
 def score(

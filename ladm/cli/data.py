@@ -35,9 +35,6 @@ def prepare(settings: PrepareSettings) -> None:
     from ladm.corpus.prepare import positions_warning
     from ladm.corpus.prepare import prepare as run_prepare
 
-    too_long = positions_warning(settings)
-    if too_long is not None:
-        note(f"warning   {too_long}")
     prepared = run_prepare(settings, echo=note, progress=preparing_bar())
     lines = [
         *preparation_lines(prepared, length=settings.length, windows=settings.windows),
@@ -46,7 +43,7 @@ def prepare(settings: PrepareSettings) -> None:
     print_result(lines, lambda: _as_json(prepared))
     if not is_set(AS_JSON):
         # A model that cannot score these rows is not proposed.
-        model = settings.tokenizer if too_long is None else "MODEL"
+        model = settings.tokenizer if positions_warning(settings) is None else "MODEL"
         next_step("ladm", "score", prepared.folder, "--model", model, "-o", "run")
 
 

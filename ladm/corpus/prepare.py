@@ -80,7 +80,7 @@ def prepare(
 ) -> PreparedRows:
     """Write the rows, resume, open them where they are finished, or add what a greater `limit` allows.
 
-    `job`: a folder around the output, of which nothing is a source either.
+    `job`: the folder of `ladm run` around the output, of which nothing is a source either.
     Raises LadmError for a source, tokenizer or output that cannot be used, and for a document
     without a domain.
     """
@@ -90,6 +90,10 @@ def prepare(
         list(settings.sources), output=job or output, config=settings.hub_config, split=settings.split, echo=echo
     )
     tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos, threads=settings.num_proc)
+    too_long = positions_warning(settings)
+    # `ladm run` knows the model that scores, and refuses.
+    if too_long is not None and job is None:
+        echo(f"warning   {too_long}")
     identity = identity_of(settings, sources, tokenizer)
     finished = _finished(output, identity, tokenizer)
     if finished is not None and not _may_grow(finished, settings.limit):
@@ -117,10 +121,7 @@ def prepare(
 
 
 def positions_warning(settings: PrepareSettings) -> str | None:
-    """A line where the rows would be too long for the model in the folder of the tokenizer; None: there is none such.
-
-    Not for `ladm run`, which knows the model that scores.
-    """
+    """A line where the rows would be too long for the model in the folder of the tokenizer; None: they are not."""
     most = stated_positions(settings.tokenizer)
     if most is None or settings.length <= most:
         return None

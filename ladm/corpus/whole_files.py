@@ -44,7 +44,7 @@ def require_whole(source: Source, *, text_key: str) -> None:
 
 
 def is_quickly_checked(source: Source, *, most_bytes: int) -> bool:
-    """Does `require_whole` read at most so much of it, compressed, and of this machine?"""
+    """Does `require_whole` read at most `most_bytes` of a file of this machine, as it is compressed there?"""
     if not os.path.isfile(source.name):
         return False
     is_plain = source.kind == "json" and packing_of(source.name) is None
