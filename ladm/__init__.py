@@ -1,7 +1,8 @@
 """Pick the long documents worth training a long-context model on, by how much they depend on distant parts.
 
-`prepare`, `score` and `select` do what the commands of these names do; `open_run` reads what `score` wrote;
-`Scorer` scores token ids in memory. See docs/python.md.
+`prepare`, `score`, `select` and `run` do what the commands of these names do; `open_run` reads what `score` wrote, and
+what it returns can also be rescored, annotated, inspected and reported; `Scorer` scores token ids in memory. See
+docs/python.md.
 """
 
 # No module of the standard library is imported here: `python -m ladm` runs this file while the working folder is still
@@ -11,24 +12,30 @@ from ladm.version import __version__
 TYPE_CHECKING = False  # Type checkers take it for true.
 if TYPE_CHECKING:
     from ladm.api.memory import RowScore, Scorer
-    from ladm.api.pipeline import ScoredRun, Subset, open_run, prepare, score, select
-    from ladm.errors import LadmError
+    from ladm.api.pipeline import open_run, prepare, run, score, select
+    from ladm.api.results import FinishedJob, ScoredRun, Subset
+    from ladm.errors import LadmError, LadmWarning
 
 # Imported at their first use: torch, transformers and datasets take seconds, and `import ladm` has to be free.
 _HOMES = {
+    "FinishedJob": "ladm.api.results",
     "LadmError": "ladm.errors",
+    "LadmWarning": "ladm.errors",
     "RowScore": "ladm.api.memory",
-    "ScoredRun": "ladm.api.pipeline",
+    "ScoredRun": "ladm.api.results",
     "Scorer": "ladm.api.memory",
-    "Subset": "ladm.api.pipeline",
+    "Subset": "ladm.api.results",
     "open_run": "ladm.api.pipeline",
     "prepare": "ladm.api.pipeline",
+    "run": "ladm.api.pipeline",
     "score": "ladm.api.pipeline",
     "select": "ladm.api.pipeline",
 }
 
 __all__ = [
+    "FinishedJob",
     "LadmError",
+    "LadmWarning",
     "RowScore",
     "ScoredRun",
     "Scorer",
@@ -36,6 +43,7 @@ __all__ = [
     "__version__",
     "open_run",
     "prepare",
+    "run",
     "score",
     "select",
 ]

@@ -57,6 +57,10 @@ class LackOfMemoryError(LadmError):
     """The machine or a device has too little memory for the work; no file is at fault."""
 
 
+class LadmWarning(UserWarning):
+    """A fact that makes results worth less than they look; where Python calls `ladm`, it is a Python warning."""
+
+
 class RowError(Exception):
     """One row cannot be scored; `kind` is a short word that never changes, the text gives the reason."""
 

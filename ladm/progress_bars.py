@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ladm.errors import count_of
+from ladm.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -107,3 +108,18 @@ class PreparingBar:
                 file=sys.stderr,
                 flush=True,
             )
+
+
+class JobBars:
+    """The bars of the parts of `ladm run`; `is_shown` False: none."""
+
+    def __init__(self, *, is_shown: bool) -> None:
+        self._is_shown = is_shown
+
+    def preparing(self) -> PreparingBar:
+        """For documents."""
+        return PreparingBar(is_shown=self._is_shown)
+
+    def scoring(self) -> Progress:
+        """For rows."""
+        return ScoringBar() if self._is_shown else NoProgress()

@@ -44,7 +44,7 @@ def test_the_import_loads_no_library_and_everything_is_there() -> None:
         "print(sorted(heavy & set(sys.modules)), set(ladm.__all__) <= set(dir(ladm))); "
         "print([getattr(ladm, name) is None for name in ladm.__all__], 'torch' in sys.modules)"
     )
-    assert done.stdout.splitlines() == ["[] True", f"{[False] * 10} False"], done.stderr
+    assert done.stdout.splitlines() == ["[] True", f"{[False] * 13} False"], done.stderr
     with pytest.raises(AttributeError, match="^module 'ladm' has no attribute 'nothing'$"):
         _ = ladm.nothing  # type: ignore[attr-defined]
 
@@ -234,7 +234,7 @@ def test_a_run_in_every_state(mixed_rows: str, tmp_path: Path) -> None:
     ]
     assert run.scores(["score"]).column_names == ["score"]
     assert run.identity().method.span_tokens == 16
-    with pytest.raises(ladm.LadmError, match=r"run has no column nothing \(it has rank, index, "):
+    with pytest.raises(ladm.LadmError, match=r"run has no column nothing; it has score, "):
         run.scores(["nothing"])
     with pytest.raises(ladm.LadmError):
         ladm.open_run(tmp_path)
@@ -295,7 +295,7 @@ def test_the_examples_of_the_page_run_in_order(
     talking.rename(tmp_path / "org" / "model")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     printed = []
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), {"__name__": "__main__"})
@@ -303,9 +303,10 @@ def test_the_examples_of_the_page_run_in_order(
     assert printed[0][0] == "7 rows in rows, of 8 documents"
     assert printed[0][2] == "3 documents, 1536 tokens"
     assert printed[1][0].startswith("7 0 (")
-    assert printed[2][2] == "too_short: 2 tokens leave no span to score"
-    assert printed[2][3].startswith("600 [")
-    assert printed[3] == ["--reduce 'max' is not mean or median or geometric"]
+    assert printed[2] == ["['position', 'score', 'robust', 'gzip_ratio']", "run-robust/report.html run/report.html"]
+    assert printed[3][2] == "too_short: 2 tokens leave no span to score"
+    assert printed[3][3].startswith("600 [")
+    assert printed[4] == ["--reduce 'max' is not mean or median or geometric"]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ladm.api.keywords import Path, checked, spell_path
-from ladm.api.quiet import quiet_libraries
+from ladm.api.quiet import quiet_libraries, warn
 
 if TYPE_CHECKING:
     from ladm.corpus.rows import Row
@@ -69,6 +69,8 @@ class Scorer:
             require_effect(wanted, wanted.signal_names)
             plan = make_plan(wanted)
             require_model_of_profile(plan)
+            for line in plan.hardware.passed_over:
+                warn(line)
             self._set(plan.make_scorer()(plan.hardware.devices[0]), plan.batch_rows())
 
     @classmethod

@@ -1,97 +1,24 @@
-"""`ladm.prepare`, `ladm.score`, `ladm.select`, `ladm.open_run`: the commands as functions. Imports no torch.
+"""`ladm.run`, `ladm.prepare`, `ladm.score`, `ladm.select`, `ladm.open_run`: commands as functions. Imports no torch.
 
 They write and resume the same files as the commands, take the flags as keyword arguments (`--span-tokens 64` is
-`span_tokens=64`), print nothing by default, and raise `ladm.LadmError`. Any thread may call them.
+`span_tokens=64`), print nothing by default, and raise `ladm.LadmError`. What a command prints after the word "warning"
+is a Python warning, `ladm.LadmWarning`. Any thread may call them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ladm.api.keywords import Path as AnyPath
 from ladm.api.keywords import checked, spell_path
 from ladm.api.quiet import echo_to, quiet_libraries
+from ladm.api.results import FinishedJob, ScoredRun, Subset
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from ladm.corpus.prepare import PreparedRows
-    from ladm.runs.identity import RunIdentity
-    from ladm.runs.records import ErrorRow
-    from ladm.runs.results import Summary
-    from ladm.selection.manifest import Manifest
-
-
-@dataclass(frozen=True)
-class ScoredRun:
-    """A run folder. It can be given to `ladm.select`, or to whatever takes a path."""
-
-    folder: Path
-
-    def __fspath__(self) -> str:
-        return str(self.folder)
-
-    @property
-    def is_finished(self) -> bool:
-        """Is every row accounted for, and are the results written?"""
-        from ladm.runs.folder import Run
-
-        return Run.read(self.folder).is_finished
-
-    def identity(self) -> RunIdentity:
-        """What the run was made with: method, layers, model, data, precision, versions."""
-        from ladm.runs.folder import Run
-
-        return Run.read(self.folder).identity
-
-    def summary(self) -> Summary:
-        """Rows scored, errors by type, and best, median and worst score. Raises LadmError for an unfinished run."""
-        from ladm.runs.folder import Run
-        from ladm.runs.results import summarise
-
-        return summarise(Run.read(self.folder))
-
-    def scores(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """`scores.parquet` as a table, best first; all columns, or those named.
-
-        Raises LadmError for an unfinished run, and for a column that it does not have.
-        """
-        from ladm.errors import LadmError
-        from ladm.runs.folder import Run
-        from ladm.runs.results import columns_of, read_scores, require_finished
-
-        require_finished(Run.read(self.folder))
-        present = columns_of(self.folder)
-        for name in columns or ():
-            if name not in present:
-                raise LadmError(f"{self.folder} has no column {name} (it has {', '.join(present)})")
-        return read_scores(self.folder, present if columns is None else list(columns))
-
-    def errors(self) -> list[ErrorRow]:
-        """The rows without a score, each with the reason. Raises LadmError for an unfinished run."""
-        from ladm.runs.folder import Run
-        from ladm.runs.records import ErrorRow, record_from_json
-        from ladm.runs.results import error_lines, require_finished
-
-        require_finished(Run.read(self.folder))
-        found = [record_from_json(line) for line in error_lines(self.folder)]
-        return [record for record in found if isinstance(record, ErrorRow)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subset:
-    """What `ladm.select` wrote, or with `dry_run` would have written."""
-
-    folder: Path | str
-    """A text where the subset is at an address such as s3://bucket/subset, which is no path of this machine."""
-    manifest: Manifest
-
-    def __fspath__(self) -> str:
-        return str(self.folder)
 
 
 def prepare(
@@ -180,7 +107,43 @@ def select(
         from ladm.selection.subset import select as run_select
 
         folder = wanted.output if "://" in wanted.output else Path(wanted.output)
-        return Subset(folder=folder, manifest=run_select(wanted))
+        return Subset(folder=folder, manifest=run_select(wanted, echo=echo_to(progress=False)))
+
+
+def run(
+    sources: AnyPath | Sequence[AnyPath],
+    *,
+    model: AnyPath,
+    output: AnyPath,
+    tokens: int | str | None = None,
+    config: AnyPath | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> FinishedJob:
+    """Prepare, score, select and report in one, as `ladm run` does; the same call resumes.
+
+    `sources`: what `prepare` takes, or a data set of token ids. The budget and `settings` are those of `prepare`,
+    `score` and `select`; `config`: the command's YAML file. Processes are spawned as by `score`.
+    Raises LadmError for documents, a model or settings that cannot be used; what is finished by then stays.
+    """
+    from ladm.settings.config_file import job_settings
+    from ladm.settings.pipeline import RunSettings
+
+    given = checked(RunSettings, "ladm.run", settings | {"tokens": tokens}, without=("dry_run",))
+    given |= {"sources": _paths(sources, what="sources"), "model": spell_path(model), "output": spell_path(output)}
+    wanted = job_settings(RunSettings, None if config is None else spell_path(config), given)
+    with quiet_libraries():
+        from ladm.pipeline.run import run as run_job
+        from ladm.progress_bars import JobBars
+
+        done = run_job(wanted, echo=echo_to(progress=progress), bars=JobBars(is_shown=progress))
+    return FinishedJob(
+        folder=done.folder,
+        rows=Path(done.rows),
+        run=ScoredRun(Path(done.scores)),
+        subset=Subset(folder=Path(done.subset), manifest=done.manifest),
+        page=None if done.page is None else Path(done.page),
+    )
 
 
 def _paths(given: AnyPath | Sequence[AnyPath], *, what: str) -> tuple[str, ...]:

@@ -10,7 +10,10 @@ import importlib.util
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
+
+from ladm.errors import LadmWarning
 
 _FOR_WORKERS = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -82,7 +85,21 @@ def _silence_datasets(undo: contextlib.ExitStack) -> None:
 
 
 def echo_to(*, progress: bool) -> Callable[[str], None]:
-    """Where lines for people go: to standard error on request, else nowhere."""
-    if not progress:
-        return lambda _line: None
-    return lambda line: print(line, file=sys.stderr)
+    """Where lines for people go: warnings to Python's `warnings`, others to standard error if that is wanted."""
+
+    def echo(line: str) -> None:
+        kind, _, text = line.partition(" ")
+        if kind == "warning":
+            warn(text.strip())
+        elif progress:
+            print(line, file=sys.stderr)
+
+    return echo
+
+
+def warn(text: str) -> None:
+    """Issue a LadmWarning whose place is the line of the caller's program that called `ladm`."""
+    frame, depth = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ladm":
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(text, LadmWarning, stacklevel=depth)

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import next_step, note, preparing_bar, print_result, quieten_libraries, scoring_bar
+from ladm.cli.terminal import QUIET, is_set, next_step, note, print_result, quieten_libraries
+from ladm.progress_bars import JobBars
 from ladm.settings.pipeline import RunSettings
-
-if TYPE_CHECKING:
-    from ladm.progress import Progress
-    from ladm.progress_bars import PreparingBar
-
-
-class _Bars:
-    """Bars on standard error."""
-
-    def preparing(self) -> PreparingBar:
-        """For documents."""
-        return preparing_bar()
-
-    def scoring(self) -> Progress:
-        """For rows."""
-        return scoring_bar()
 
 
 def _load(kind: type, config: str | None, flags: dict[str, Any]) -> Any:
@@ -62,7 +47,7 @@ def run(settings: RunSettings) -> None:
     from ladm.pipeline.run import run as run_job
     from ladm.pipeline.run import summary_lines
 
-    result = run_job(settings, echo=note, bars=_Bars())
+    result = run_job(settings, echo=note, bars=JobBars(is_shown=not is_set(QUIET)))
     content = {"rows": result.rows, "scores": result.scores, "subset": result.subset}
     more = {"page": result.page, "seconds": result.seconds, "cpu_seconds": result.cpu_seconds}
     print_result(

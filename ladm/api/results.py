@@ -1,0 +1,196 @@
+"""What the functions of `ladm` return: a run, a subset and a job on disk, and what can be done with a run.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ladm.api.keywords import Path as AnyPath
+from ladm.api.keywords import checked, spell_path
+from ladm.api.quiet import echo_to, quiet_libraries
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ladm.runs.identity import RunIdentity
+    from ladm.runs.records import ErrorRow
+    from ladm.runs.results import Summary
+    from ladm.selection.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run folder. It can be given to `ladm.select`, or to whatever takes a path."""
+
+    folder: Path
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def is_finished(self) -> bool:
+        """Is every row accounted for, and are the results written?"""
+        from ladm.runs.folder import Run
+
+        return Run.read(self.folder).is_finished
+
+    def identity(self) -> RunIdentity:
+        """What the run was made with: method, layers, model, data, precision, versions."""
+        from ladm.runs.folder import Run
+
+        return Run.read(self.folder).identity
+
+    def summary(self) -> Summary:
+        """Rows scored, errors by type, and best, median and worst score. Raises LadmError for an unfinished run."""
+        from ladm.runs.folder import Run
+        from ladm.runs.results import summarise
+
+        return summarise(Run.read(self.folder))
+
+    def columns(self) -> list[str]:
+        """The columns that `scores` can read: those of `scores.parquet`, of added signals, and derived ones.
+
+        Derived are named scores such as `robust`, `length` and others that `ladm select --by` knows.
+        Raises LadmError for an unfinished run.
+        """
+        from ladm.runs.columns import column_names
+        from ladm.runs.folder import Run
+        from ladm.runs.results import columns_of
+
+        run = Run.read(self.folder)
+        return list(dict.fromkeys([*column_names(run), *columns_of(self.folder)]))
+
+    def scores(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """A table of the rows with a score, best first: all of `scores.parquet`, or the named of `columns()`.
+
+        Raises LadmError for an unfinished run, and for a column that it does not have.
+        """
+        import pyarrow as pa
+
+        from ladm.runs.columns import read_columns
+        from ladm.runs.folder import Run
+        from ladm.runs.results import columns_of, read_scores, require_finished
+
+        run = Run.read(self.folder)
+        require_finished(run)
+        stored = columns_of(self.folder)
+        if columns is None:
+            return read_scores(self.folder, stored)
+        other = [name for name in columns if name not in stored]
+        if not other:
+            return read_scores(self.folder, list(columns))
+        # Both have the order of `scores.parquet`.
+        computed = read_columns(run, other)
+        table = read_scores(self.folder, [name for name in columns if name in stored])
+        return pa.table({name: computed[name] if name in other else table[name] for name in columns})
+
+    def errors(self) -> list[ErrorRow]:
+        """The rows without a score, each with the reason. Raises LadmError for an unfinished run."""
+        from ladm.runs.folder import Run
+        from ladm.runs.records import ErrorRow, record_from_json
+        from ladm.runs.results import error_lines, require_finished
+
+        require_finished(Run.read(self.folder))
+        found = [record_from_json(line) for line in error_lines(self.folder)]
+        return [record for record in found if isinstance(record, ErrorRow)]
+
+    def rescore(self, *, output: AnyPath, **settings: Any) -> ScoredRun:
+        """Combine the stored layers into another score, as `ladm rescore` does, in the folder `output`; no model runs.
+
+        `settings`: the flags of the command, such as `score="robust"`, `reduce="median"` or `layers="0-10"`.
+        Raises LadmError for an unfinished run, and for a score that needs what the run did not store.
+        """
+        from ladm.settings.runs import RescoreSettings
+
+        given = checked(RescoreSettings, "rescore", settings, without=("run", "output"))
+        wanted = RescoreSettings(run=str(self.folder), output=spell_path(output), **given)
+        with quiet_libraries():
+            from ladm.scoring.rescore import rescore
+
+            rescore(wanted, echo=echo_to(progress=False))
+        return ScoredRun(Path(wanted.output))
+
+    def annotate(self, *, progress: bool = False, **settings: Any) -> ScoredRun:
+        """Add statistics of every row's text as columns, as `ladm annotate` does; the same call resumes.
+
+        `settings`: the flags of the command. Raises LadmError for an unfinished run, and for rows that are not its.
+        """
+        from ladm.settings.runs import AnnotateSettings
+
+        given = checked(AnnotateSettings, "annotate", settings, without=("run",))
+        with quiet_libraries():
+            from ladm.annotation.annotate import annotate
+            from ladm.progress_bars import ScoringBar
+
+            bar = ScoringBar("annotating") if progress else None
+            annotate(AnnotateSettings(run=str(self.folder), **given), echo=echo_to(progress=progress), progress=bar)
+        return self
+
+    def inspect(self, *, progress: bool = False, **settings: Any) -> list[Path]:
+        """Find out which pairs of spans some scores come from, as `ladm inspect` does; a file for each document.
+
+        `settings`: the flags of the command, such as `top=3` or `index="4711"`. The page of `report` shows the result.
+        Raises LadmError for an unfinished run, a document without a score, and rows or a model that are not the run's.
+        """
+        from ladm.settings.runs import InspectSettings
+
+        given = checked(InspectSettings, "inspect", settings, without=("run",))
+        files: list[Path] = []
+        with quiet_libraries():
+            from ladm.explain.inspect_run import inspect
+            from ladm.progress import NoProgress
+            from ladm.progress_bars import ScoringBar
+
+            inspect(
+                InspectSettings(run=str(self.folder), **given), echo=echo_to(progress=progress), on_file=files.append,
+                progress=ScoringBar("inspecting") if progress else NoProgress(),
+            )  # fmt: skip
+        return files
+
+    def report(self, *, subset: AnyPath | None = None, output: AnyPath | None = None, **settings: Any) -> Path:
+        """Write the page for a browser, as `ladm report` does, by default `report.html` in the run's folder.
+
+        `subset`: what `ladm.select` made of this run; the page marks its documents, and has its domains. Raises
+        LadmError for an unfinished run, a subset of another run, and a file at `output` that is no such page.
+        """
+        from ladm.settings.runs import ReportSettings
+
+        places = {"subset": subset, "output": output}
+        given = checked(ReportSettings, "report", settings, without=("run", *places))
+        given |= {name: spell_path(path) for name, path in places.items() if path is not None}
+        if isinstance(subset, Subset):
+            given = {"domain_key": subset.manifest.domain_key} | given
+        with quiet_libraries():
+            from ladm.report.page import write_report
+
+            return write_report(ReportSettings(run=str(self.folder), **given), echo=echo_to(progress=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """What `ladm.select` wrote, or with `dry_run` would have written."""
+
+    folder: Path | str
+    """A text where the subset is at an address such as s3://bucket/subset, which is no path of this machine."""
+    manifest: Manifest
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedJob:
+    """What `ladm.run` wrote."""
+
+    folder: Path
+    rows: Path
+    """The rows that were scored: those that it made, or the source."""
+    run: ScoredRun
+    subset: Subset
+    page: Path | None
+    """None for scores without CDS, which the page is about."""

@@ -1,0 +1,152 @@
+"""What can be done with a run from Python beside reading it: the same files as those of the commands, and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from conftest import GOLDEN, topical_rows
+from test_front_door import METHOD, write_corpus
+
+import ladm
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def job(talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ladm.FinishedJob:
+    """What `ladm.run` makes of a small corpus, in the working folder."""
+    write_corpus(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return run_job(talking)
+
+
+def run_job(model: Path, **settings: Any) -> ladm.FinishedJob:
+    return ladm.run("corpus/*.jsonl.gz", model=model, output="job", tokens="2k", length=512, span_tokens=16, **settings)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_job_in_one_call_and_its_repetition(
+    job: ladm.FinishedJob, talking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (job.folder, job.rows, job.page) == (Path("job"), Path("job/rows"), Path("job/report.html"))
+    assert job.page.is_file()
+    assert job.run == ladm.open_run("job/scores")
+    assert job.run.summary().scored == 7
+    assert job.subset.folder == Path("job/subset")
+    assert job.subset.manifest.taken_tokens == 1536
+    before = contents(job.folder)
+    assert run_job(talking) == job
+    assert contents(job.folder) == before
+    assert capsys.readouterr() == ("", "")
+    run_job(talking, progress=True)
+    assert "job was started before; resuming it" in capsys.readouterr().err
+
+
+def test_the_job_is_that_of_the_command(job: ladm.FinishedJob, ladm: Command, talking: Path, tmp_path: Path) -> None:
+    command = ("run", "corpus/*.jsonl.gz", "--model", talking, "--tokens", "2k", "--length", 512, "--span-tokens", 16)
+    assert ladm(*command, "--output", "other").exit_code == 0
+    for name in ("scores/sorted_by_score.jsonl", "scores/scores.parquet", "rows/dropped.jsonl"):
+        assert (tmp_path / "other" / name).read_bytes() == (job.folder / name).read_bytes()
+    assert ladm(*command, "--output", job.folder).exit_code == 0
+
+
+def test_settings_of_a_job_that_do_not_exist_or_cannot_work(talking: Path, tmp_path: Path) -> None:
+    faults: list[tuple[dict[str, Any], str]] = [
+        ({"token": "2k"}, "ladm.run has no setting token; did you mean tokens?"),
+        ({"tokens": "2k", "dry_run": True}, "ladm.run has no setting dry_run"),
+        ({"tokens": "2k", "sources": []}, "there are no sources; give at least one"),
+        ({"tokens": "2k", "model": ""}, "an empty text is no file, folder or name"),
+        ({}, "how much to select is missing; give --tokens, --documents, --top or --min-score"),
+    ]
+    for settings, message in faults:
+        given = {"sources": "corpus", "model": talking, "output": tmp_path / "o"} | settings
+        with pytest.raises(ladm.LadmError) as caught:
+            ladm.run(**given)
+        assert str(caught.value).startswith(message)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_run_is_annotated_and_its_columns_are_read_together(job: ladm.FinishedJob, ladm: Command) -> None:
+    """Stored, added and derived columns in one table, each row with its own values."""
+    import ladm as front
+
+    scores = front.score("job/rows", model=GOLDEN, output="cds", signals="cds", allow_other_tokenizer=True, **METHOD)
+    assert "gzip_ratio" not in scores.columns()
+    with pytest.raises(front.LadmError, match="cds has no column gzip_ratio"):
+        scores.scores(["gzip_ratio"])
+    assert scores.annotate(num_proc=1) == scores
+    names = ["gzip_ratio", "position", "robust", "score", "cds_per_layer", "length", "meta"]
+    assert set(names) <= set(scores.columns())
+    table = scores.scores(names)
+    assert table.column_names == names
+    assert table["score"].to_pylist() == scores.scores()["score"].to_pylist()
+    # The same statistics, stored by a run that computed them itself.
+    own = {row["position"]: row["gzip_ratio"] for row in job.run.scores(["position", "gzip_ratio"]).to_pylist()}
+    assert [row["gzip_ratio"] for row in table.to_pylist()] == [own[k] for k in table["position"].to_pylist()]
+    assert set(table["length"].to_pylist()) == {512.0}
+    assert ladm("annotate", "cds").exit_code == 0
+
+
+def test_a_run_is_rescored_inspected_and_reported(job: ladm.FinishedJob) -> None:
+    robust = job.run.rescore(output="robust", score="robust")
+    assert robust.is_finished
+    assert robust.scores(["position", "score"]).to_pylist() == [
+        {"position": row["position"], "score": pytest.approx(row["robust"], rel=1e-6)}
+        for row in sorted(
+            job.run.scores(["position", "robust"]).to_pylist(), key=lambda row: row["robust"], reverse=True
+        )
+    ]
+    files = job.run.inspect(top=2)
+    assert [file.parent for file in files] == [Path("job/scores/inspected")] * 2
+    assert all(file.is_file() for file in files)
+    page = job.run.report(subset=job.subset, output="page.html")
+    assert page == Path("page.html")
+    assert "in the subset" in page.read_text()
+    assert job.run.report() == Path("job/scores/report.html")
+
+
+def test_faults_of_the_methods_of_a_run(job: ladm.FinishedJob) -> None:
+    faults: list[tuple[Callable[[], Any], str]] = [
+        (lambda: job.run.rescore(output="o"), "nothing to change: give --score, --profile, --reduce or --layers"),
+        (lambda: job.run.rescore(output="o", run="x"), "rescore has no setting run; it has score, profile"),
+        (lambda: job.run.rescore(output="", score="robust"), "an empty text is no file"),
+        (lambda: job.run.annotate(rows="nothing"), "no such data set: nothing is neither"),
+        (lambda: job.run.inspect(index="nobody"), "no document of job/scores with the index or id 'nobody'"),
+        (lambda: job.run.report(subset="corpus"), "corpus is not a subset of ladm select: it has no manifest.json"),
+        (lambda: ladm.ScoredRun(Path("corpus")).report(), "corpus is not a run: it has no run.json"),
+    ]
+    for fault, message in faults:
+        with pytest.raises(ladm.LadmError) as caught:
+            fault()
+        assert str(caught.value).startswith(message), str(caught.value)
+    assert not Path("o").exists()
+
+
+def test_warnings_of_the_command_are_warnings_of_python(save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    """They name the line of the caller, and come without progress too."""
+    rows = save_rows(topical_rows(golden, [700, 20]))
+    with pytest.warns(ladm.LadmWarning, match="^1 of 2 rows will have no score: too_short 1$") as caught:
+        run = ladm.score(rows, model=GOLDEN, output=tmp_path / "run", **METHOD)
+    assert {warning.filename for warning in caught} == {__file__}
+    with pytest.warns(ladm.LadmWarning, match="^no document has meta.nothing, so all are one domain; give --domain-k"):
+        run.report(domain_key="meta.nothing")
+
+
+def test_a_warning_that_is_an_error_ends_the_call_and_the_next_one_resumes(
+    save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    import warnings
+
+    rows = save_rows(topical_rows(golden, [700, 20]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ladm.LadmWarning):
+            ladm.score(rows, model=GOLDEN, output=tmp_path / "run", **METHOD)
+    assert ladm.score(rows, model=GOLDEN, output=tmp_path / "run", **METHOD).summary().scored == 1
