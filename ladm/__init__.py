@@ -1,8 +1,8 @@
 """Pick the long documents worth training a long-context model on, by how much they depend on distant parts.
 
-`prepare`, `score`, `select` and `run` do what the commands of these names do; `open_run` reads what `score` wrote, and
-what it returns can also be rescored, annotated, inspected and reported; `Scorer` scores token ids in memory. See
-docs/python.md.
+`prepare`, `score`, `select` and `run` do what the commands of these names do; `estimate` says what `score` would take;
+`open_run` reads what `score` wrote, and what it returns can be rescored, annotated, inspected and reported; `Scorer`
+scores token ids in memory. See docs/python.md.
 """
 
 # No module of the standard library is imported here: `python -m ladm` runs this file while the working folder is still
@@ -12,7 +12,7 @@ from ladm.version import __version__
 TYPE_CHECKING = False  # Type checkers take it for true.
 if TYPE_CHECKING:
     from ladm.api.memory import RowScore, Scorer
-    from ladm.api.pipeline import open_run, prepare, run, score, select
+    from ladm.api.pipeline import estimate, open_run, prepare, run, score, select
     from ladm.api.results import FinishedJob, ScoredRun, Subset
     from ladm.errors import LadmError, LadmWarning
 
@@ -25,6 +25,7 @@ _HOMES = {
     "ScoredRun": "ladm.api.results",
     "Scorer": "ladm.api.memory",
     "Subset": "ladm.api.results",
+    "estimate": "ladm.api.pipeline",
     "open_run": "ladm.api.pipeline",
     "prepare": "ladm.api.pipeline",
     "run": "ladm.api.pipeline",
@@ -41,6 +42,7 @@ __all__ = [
     "Scorer",
     "Subset",
     "__version__",
+    "estimate",
     "open_run",
     "prepare",
     "run",

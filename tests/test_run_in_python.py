@@ -150,3 +150,18 @@ def test_a_warning_that_is_an_error_ends_the_call_and_the_next_one_resumes(
         with pytest.raises(ladm.LadmWarning):
             ladm.score(rows, model=GOLDEN, output=tmp_path / "run", **METHOD)
     assert ladm.score(rows, model=GOLDEN, output=tmp_path / "run", **METHOD).summary().scored == 1
+
+
+def test_an_estimate_writes_nothing_and_counts_refused_rows(save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = save_rows(topical_rows(golden, [700, 512, 700, 20]))
+    before = contents(tmp_path)
+    with pytest.warns(ladm.LadmWarning, match="^1 of 4 rows will have no score: too_short 1$"):
+        found = ladm.estimate(rows, model=GOLDEN, **METHOD)
+    assert contents(tmp_path) == before
+    assert (found.rows_by_length, found.refused) == ({20: 1, 512: 1, 700: 2}, {"too_short": 1})
+    assert found.seconds == pytest.approx(found.seconds_by_length[512] + 2 * found.seconds_by_length[700])
+    assert found.hours[1] == found.seconds / 3600
+    with pytest.raises(ladm.LadmError, match="^ladm.estimate has no setting dry_run"):
+        ladm.estimate(rows, model=GOLDEN, dry_run=True)
+    with pytest.raises(ladm.LadmError, match="^no such data set: nothing is neither a folder"):
+        ladm.estimate("nothing", model=GOLDEN)

@@ -1,4 +1,4 @@
-"""`ladm.run`, `ladm.prepare`, `ladm.score`, `ladm.select`, `ladm.open_run`: commands as functions. Imports no torch.
+"""`ladm.run`, `prepare`, `score`, `estimate`, `select` and `open_run`: the commands as functions. Imports no torch.
 
 They write and resume the same files as the commands, take the flags as keyword arguments (`--span-tokens 64` is
 `span_tokens=64`), print nothing by default, and raise `ladm.LadmError`. What a command prints after the word "warning"
@@ -19,6 +19,7 @@ from ladm.api.results import FinishedJob, ScoredRun, Subset
 
 if TYPE_CHECKING:
     from ladm.corpus.prepare import PreparedRows
+    from ladm.scoring.dry_run import DryRun
 
 
 def prepare(
@@ -76,6 +77,24 @@ def score(
         bar = ScoringBar() if progress else None
         run_score(wanted, echo=echo_to(progress=progress), progress=bar)
     return ScoredRun(Path(wanted.output))
+
+
+def estimate(rows: AnyPath, *, model: AnyPath, config: AnyPath | None = None, **settings: Any) -> DryRun:
+    """What `score` would take for the rows: hours, memory, size of the results, from three rows; writes nothing.
+
+    `settings` are those of `score`. The model is loaded in this process, on one device.
+    Raises LadmError for whatever `score` would refuse before it starts, and where no row can be scored.
+    """
+    from ladm.settings.config_file import score_settings
+    from ladm.settings.score import ScoreSettings
+
+    given = checked(ScoreSettings, "ladm.estimate", settings, without=("dry_run", "overwrite", "retry_errors"))
+    given |= {"rows": spell_path(rows), "model": spell_path(model), "dry_run": True}
+    wanted = score_settings(None if config is None else spell_path(config), given)
+    with quiet_libraries():
+        from ladm.scoring.dry_run import dry_run
+
+        return dry_run(wanted, echo=echo_to(progress=False))
 
 
 def select(
