@@ -11,6 +11,7 @@ import pytest
 
 from ladm.storage import digests
 from ladm.storage.digests import file_sha256
+from ladm.storage.json_object import content_checksum
 
 
 @pytest.fixture
@@ -72,8 +73,21 @@ def test_a_note_is_only_for_the_file_that_it_names(large: Path, tmp_path: Path) 
     file_sha256(large)
     (note,) = notes(tmp_path)
     content = json.loads(note.read_text())
-    note.write_text(json.dumps(content | {"path": "/elsewhere", "sha256": "0" * 64}))
+    del content["crc32"]
+    content |= {"path": "/elsewhere", "sha256": "0" * 64}
+    note.write_text(json.dumps(content | {"crc32": content_checksum(content)}))
     assert file_sha256(large) == true_digest(large)
+
+
+def test_one_flipped_bit_of_a_note_never_gives_another_digest(large: Path, tmp_path: Path) -> None:
+    expected = file_sha256(large)
+    (note,) = notes(tmp_path)
+    whole = note.read_bytes()
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        note.write_bytes(flipped)
+        assert file_sha256(large) == expected, f"bit {bit % 8} of byte {bit // 8}"
 
 
 def test_a_file_that_was_just_written_is_not_remembered(

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from ladm.storage.files import PARTIAL_SUFFIX, io_errors
+from ladm.storage.json_object import CHECKSUM, content_checksum
 
 CACHE_VARIABLE = "LADM_CACHE"
 SMALLEST_BYTES = 1 << 20
@@ -76,8 +77,11 @@ def _read(note: Path, path: Path, found: os.stat_result) -> str | None:
     """The digest that a note holds for exactly this file; None for a note that is absent, old or damaged."""
     try:
         content = json.loads(note.read_text(encoding="utf-8"))
+        # A digit of the digest that flips is a digit still, and would make this model another one.
+        if content.pop(CHECKSUM) != content_checksum(content):
+            return None
         digest = content.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
     same = content == {"path": str(path.resolve()), **_signs(found)}
     return digest if same and isinstance(digest, str) and _SHA256.fullmatch(digest) else None
@@ -89,5 +93,5 @@ def _write(note: Path, content: dict[str, str | int]) -> None:
     partial = note.with_name(f"{note.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.write_text(json.dumps(content | {CHECKSUM: content_checksum(content)}), encoding="utf-8")
         os.replace(partial, note)
