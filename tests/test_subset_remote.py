@@ -78,9 +78,9 @@ def test_a_full_temporary_folder_is_named(
     assert result.exit_code == 74
     remedy = "set TMPDIR to a folder with more room"
     assert re.fullmatch(
-        rf"ladm: cannot write {tmp_path}/ladm-select-\w+/subset: File too large; {remedy}\n", result.stderr
+        rf"ladm: cannot write {tmp_path}/ladm-tmp-\w+/subset: File too large; {remedy}\n", result.stderr
     )
-    assert not list(tmp_path.glob("ladm-select-*"))
+    assert not list(tmp_path.glob("ladm-tmp-*"))
 
 
 def test_a_stopped_upload_is_no_subset_and_is_replaced(

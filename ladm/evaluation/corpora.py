@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ladm.corpus.tokenization import disagreement
 from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
+from ladm.storage.temporary import temporary_folder
 
 CORPORA = {"proof-pile": ("hoskinson-center/proof-pile", "test/proofpile_test.jsonl.gz")}
 """Data sets of the Hub, and their held-out file: Proof-Pile is that of the paper's Table 2."""
@@ -31,8 +31,8 @@ def evaluation_rows(
         yield open_rows(name)
         return
     source = _fetched(name)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = str(Path(folder) / "rows")
+    with temporary_folder() as folder:
+        rows = str(folder / "rows")
         settings = PrepareSettings(
             sources=(source,), tokenizer=str(model), output=rows, length=length, limit=documents, domain=name
         )

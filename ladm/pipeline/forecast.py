@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from ladm.progress import Echo
 from ladm.scoring.dry_run import DryRun, dry_run
 from ladm.scoring.signal_choice import choose_signals
 from ladm.settings.pipeline import SCORES, score_settings
+from ladm.storage.temporary import temporary_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +78,15 @@ def forecast(settings: Any, *, echo: Echo) -> Forecast:
             echo(f"{folder.path} was started before; this is what the whole job takes from its beginning")
         else:
             folder.require_free()
-    with tempfile.TemporaryDirectory(prefix="ladm-dry-run-") as work:
+    with temporary_folder() as work:
         # Before any document is read, as `ladm run` does.
-        choose_signals(score_settings(settings, rows="rows", output=str(Path(work) / SCORES), resolve_profile=False))
+        choose_signals(score_settings(settings, rows="rows", output=str(work / SCORES), resolve_profile=False))
         # Without a place every source in this folder would count as a part of the output.
-        job = settings if settings.output else replace(settings, output=str(Path(work) / "job"))
+        job = settings if settings.output else replace(settings, output=str(work / "job"))
         found = survey(job, model_facts(job.model), echo, always_sample=True)
         if found.sample is None:
-            return _of_rows(found.settings, Path(work), echo)
-        return _of_documents(found, Path(work), echo)
+            return _of_rows(found.settings, work, echo)
+        return _of_documents(found, work, echo)
 
 
 def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:

@@ -5,10 +5,8 @@ Imports no torch.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,7 @@ import numpy.typing as npt
 from ladm.runs.columns import fill_columns
 from ladm.runs.folder import Run
 from ladm.storage.disk_arrays import array_on_disk
+from ladm.storage.temporary import temporary_folder
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,10 +28,10 @@ def open_columns(run: Run, names: Sequence[str], count: int) -> Iterator[dict[st
 
     Raises LadmError for added signals of other rows.
     """
-    with tempfile.TemporaryDirectory(prefix="ladm-report-") as work:
+    with temporary_folder() as work:
         in_memory = count * len(names) <= IN_MEMORY_UP_TO
         columns: dict[str, Floats] = {
-            name: np.empty(count) if in_memory else array_on_disk(Path(work) / f"column-{k}", "f8", count)
+            name: np.empty(count) if in_memory else array_on_disk(work / f"column-{k}", "f8", count)
             for k, name in enumerate(names)
         }
         # All columns in one pass over the file, because several of them are derived from the same lists of layers.

@@ -17,7 +17,7 @@ from ladm.selection.budget import Domains, SmallPoolError
 from ladm.selection.candidates import Candidates, find_candidates
 from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.content import AllRows
-from ladm.selection.formats.destination import Destination, destination, temporary_folder
+from ladm.selection.formats.destination import Destination, destination
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import domain_shares
@@ -28,6 +28,7 @@ from ladm.selection.writing import write_subset
 from ladm.settings.selection import SelectSettings
 from ladm.settings.spelling import spell_command
 from ladm.settings.subset import resolve_format
+from ladm.storage.temporary import temporary_folder
 
 
 def select(settings: SelectSettings, *, place: Destination | None = None, echo: Echo = silent) -> Manifest:

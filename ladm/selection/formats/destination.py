@@ -23,6 +23,7 @@ from ladm.errors import LadmError, LockedError, StorageError, one_line, raise_if
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.storage.files import io_errors, sync_folder, sync_tree
 from ladm.storage.locks import locked
+from ladm.storage.temporary import temporary_folder
 
 UPLOADING = ".ladm-uploading.json"
 """The names of the files of an upload that is not finished."""
@@ -141,15 +142,6 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
         if pattern.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
             with contextlib.suppress(LockedError, StorageError), locked(left):
                 shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder where the system has its temporary files (TMPDIR), removed at the end."""
-    with io_errors(Path(os.environ.get("TMPDIR", "/tmp")), "make a temporary folder in"):
-        made = tempfile.TemporaryDirectory(prefix="ladm-select-")
-    with made as work:
-        yield Path(work)
 
 
 class RemoteFolder:
