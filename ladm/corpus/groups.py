@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ladm.corpus.bad_files import BadFiles
+from ladm.corpus.changed_sources import SourceGuard
 from ladm.corpus.documents import DamagedFileError, Document, ShortRule, read_documents, text_at
 from ladm.corpus.sources import Source
 from ladm.errors import StorageError
@@ -43,18 +44,28 @@ class DamagedSourceError(Exception):
 
 
 def read_groups(
-    sources: list[Source], *, text_key: str, short: ShortRule | None, bad_files: BadFiles, start: Place
+    sources: list[Source],
+    *,
+    text_key: str,
+    short: ShortRule | None,
+    bad_files: BadFiles,
+    guard: SourceGuard,
+    start: Place,
 ) -> Iterator[Group]:
     """Documents from `start` on: the same groups whenever the sources are the same and `start` ends one of them.
 
-    Raises DamagedSourceError for a file whose damage could not be seen before it was read.
+    Raises DamagedSourceError for a file whose damage could not be seen before it was read, and LadmError for one that
+    was changed meanwhile.
     """
     group: list[Document] = []
+    # The sources that the documents of the group are from.
+    opened: list[int] = []
     characters, number = 0, start.documents
     place = start
     for k, source in enumerate(sources[start.source :], start.source):
         if source in bad_files:
             continue
+        opened.append(k)
         skipped = start.in_source if k == start.source else 0
         documents = read_documents(
             source, text_key=text_key, skip=skipped, short=short, left_out=bad_files.messages.keys()
@@ -67,9 +78,12 @@ def read_groups(
             characters += len(text) if isinstance(text, str) else 0
             # Books fill memory long before there are 512 of them, hence the second bound.
             if len(group) == BLOCK_DOCUMENTS or characters >= BLOCK_CHARACTERS:
+                # After the documents were read, and before any of them is stored.
+                guard.require_unchanged(opened)
                 yield Group(documents=group, end=place)
-                group, characters = [], 0
+                group, characters, opened = [], 0, [k]
     if group:
+        guard.require_unchanged(opened)
         yield Group(documents=group, end=place)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from ladm.corpus.assemble import assemble, count_copies
 from ladm.corpus.bad_files import BadFiles
 from ladm.corpus.blocks import REASONS, Counts, describe_counts
+from ladm.corpus.changed_sources import SourceGuard
 from ladm.corpus.dropped import DROPPED_FILE, write_dropped
 from ladm.corpus.duplicates import TokenCounts, count_tokens
 from ladm.corpus.missing_keys import require_keys
@@ -89,6 +90,7 @@ def prepare(
     sources = find_sources(
         list(settings.sources), output=job or output, config=settings.hub_config, split=settings.split, echo=echo
     )
+    guard = SourceGuard(sources)
     tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos, threads=settings.num_proc)
     too_long = positions_warning(settings)
     # `ladm run` knows the model that scores, and refuses.
@@ -115,7 +117,7 @@ def prepare(
         work = output / WORK_FOLDER
         _start(folder, work, identity, tokenizer)
         bad_files = BadFiles(work / BAD_FILES, most=settings.max_bad_files, text_key=settings.text_key, echo=echo)
-        sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, progress or NoProgress())
+        sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, guard, progress or NoProgress())
         width = settings.length - tokenizer.bos
         return _finish(settings, output, sealed, identity, bad_files=bad_files.messages, width=width)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,33 @@ def with_digest_of_today(had: dict[str, Any], tokenizer: Tokenizer) -> dict[str,
 
 def require_same_preparation(folder: Path, had: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise LadmError with the flags that differ, and every field of the record that does."""
-    require_same(folder, had | {"sources": _with_keys_of_today(had, now)}, now, name_of_field=_flag_of_field)
+    before, after = _by_name(_with_keys_of_today(had, now), now["sources"])
+    require_same(folder, had | {"sources": before}, now | {"sources": after}, name_of_field=_flag_of_field)
+
+
+def _by_name(had: list[Any], now: list[Any]) -> tuple[Any, Any]:
+    """Two lists of sources as what each source is by its name, so that of thousands those are named that differ."""
+    before, after = ({each["name"]: _in_words(each) for each in sources} for sources in (had, now))
+    if before == after:
+        # Their order alone may differ, or, of two parts of a data set, which have one name, a part.
+        pairs = enumerate(zip_longest(had, now), 1)
+        return next(
+            (({f"number {k}": one}, {f"number {k}": other}) for k, (one, other) in pairs if one != other), ({}, {})
+        )
+    names = dict.fromkeys([*before, *after])
+    return {name: before.get(name, "absent") for name in names}, {name: after.get(name, "absent") for name in names}
+
+
+def _in_words(source: dict[str, Any]) -> str:
+    """What is recorded of a source beside its name; of a file `35 bytes of 2026-11-28 06:14:03`, in UTC."""
+    others = [str(value) for name, value in source.items() if name not in ("name", "key")]
+    size, _, changed = source["key"].partition(" ")
+    try:
+        date = datetime.fromtimestamp(float(changed), tz=UTC)
+        return " ".join([*others, f"{int(size):,} bytes of {date:%Y-%m-%d %H:%M:%S}.{date.microsecond:06}"])
+    except (ValueError, OverflowError, OSError):
+        # That of an address or of a data set is a digest.
+        return " ".join([*others, source["key"]])
 
 
 def _with_keys_of_today(had: dict[str, Any], now: dict[str, Any]) -> list[Any]:
@@ -61,7 +89,7 @@ def _with_keys_of_today(had: dict[str, Any], now: dict[str, Any]) -> list[Any]:
 
 def _flag_of_field(field: str) -> str:
     """What a person changed to change a field of the record: `tokenizer.bos` -> `--bos`."""
-    if field == "sources":
+    if field.partition(".")[0] == "sources":
         return "sources"
     name = "bos" if field == "tokenizer.bos" else field.partition(".")[0]
     flags = {each.name: each.flag for each in settings_of(PrepareSettings)}

@@ -25,14 +25,14 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 def torn_shards(name: str, *, split: str | None) -> dict[str, str]:
     """The shards that cannot be read to their end, each with a message; none where the folder lists no shards."""
-    problems = {str(shard): _problem(shard) for shard in _shards(Path(name), split)}
+    problems = {str(shard): _problem(shard) for shard in shards_of(Path(name), split)}
     return {shard: f"cannot read {shard}: {problem}" for shard, problem in problems.items() if problem is not None}
 
 
 def key_of_shards(name: str, *, split: str | None) -> str:
     """What changes when one of the shards is written again; empty where the folder lists no shards."""
     lines = []
-    for shard in _shards(Path(name), split):
+    for shard in shards_of(Path(name), split):
         try:
             stat = shard.stat()
             lines.append(f"{shard.name} {stat.st_size} {stat.st_mtime}")
@@ -48,7 +48,7 @@ def load_whole_shards(name: str, *, split: str | None, left_out: Collection[str]
     Raises StorageError where no shard is left, and as `load_split` for a folder that is no data set.
     """
     torn = torn_shards(name, split=split)
-    shards = [str(shard) for shard in _shards(Path(name), split)]
+    shards = [str(shard) for shard in shards_of(Path(name), split)]
     whole = [shard for shard in shards if shard not in torn and shard not in left_out]
     if len(whole) == len(shards):
         return load_split(name, split=split)
@@ -61,7 +61,7 @@ def load_whole_shards(name: str, *, split: str | None, left_out: Collection[str]
     )
 
 
-def _shards(folder: Path, split: str | None) -> list[Path]:
+def shards_of(folder: Path, split: str | None) -> list[Path]:
     """The files of the data set, or of one of its splits, in their order."""
     if not (folder / _STATE_FILE).is_file():
         folder = folder / (split or TRAIN)

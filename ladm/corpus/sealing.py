@@ -13,6 +13,7 @@ from typing import Protocol
 from ladm.corpus.assemble import BlockRows
 from ladm.corpus.bad_files import BadFiles
 from ladm.corpus.blocks import BlockRecord, Counts, record_of_block, seal_block
+from ladm.corpus.changed_sources import SourceGuard
 from ladm.corpus.documents import ShortRule
 from ladm.corpus.duplicates import SeenRows, counts_without_copies
 from ladm.corpus.groups import DamagedSourceError, Place, read_groups
@@ -57,15 +58,17 @@ def seal_blocks(
     tokenizer: Tokenizer,
     work: Path,
     bad_files: BadFiles,
+    guard: SourceGuard,
     progress: Progress,
 ) -> SealedBlocks:
     """Seal every block that is not sealed yet, until there are as many rows as wanted.
 
     Damage may show only after rows of a file are sealed. The file is left out whole all the same: its blocks and those
-    behind them are removed, and the latter made again. Raises StorageError beyond `--max-bad-files`.
+    behind them are removed, and the latter made again. Raises StorageError beyond `--max-bad-files`, and LadmError for
+    a file that was changed since `guard` was made.
     """
     while True:
-        made = _sealed_then_new(settings, sources, tokenizer, work, bad_files)
+        made = _sealed_then_new(settings, sources, tokenizer, work, bad_files, guard)
         try:
             return _take(made, settings, progress)
         except DamagedSourceError as error:
@@ -108,7 +111,12 @@ def _take(made: Iterator[tuple[Path, BlockRecord]], settings: PrepareSettings, p
 
 
 def _sealed_then_new(
-    settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer, work: Path, bad_files: BadFiles
+    settings: PrepareSettings,
+    sources: list[Source],
+    tokenizer: Tokenizer,
+    work: Path,
+    bad_files: BadFiles,
+    guard: SourceGuard,
 ) -> Iterator[tuple[Path, BlockRecord]]:
     """The blocks of an earlier start, whose documents are not read again, then new ones."""
     number, end = 0, Place()
@@ -117,7 +125,10 @@ def _sealed_then_new(
         number, end = number + 1, record.end
     key = settings.token_count_key
     short = None if key == NO_TOKEN_COUNT else ShortRule(key=key, length=settings.length)
-    for group in read_groups(sources, text_key=settings.text_key, short=short, bad_files=bad_files, start=end):
+    groups = read_groups(
+        sources, text_key=settings.text_key, short=short, bad_files=bad_files, guard=guard, start=end
+    )  # fmt: skip
+    for group in groups:
         path = work / f"{number:06d}.parquet"
         yield path, seal_block(settings, group, tokenizer, path)
         number += 1

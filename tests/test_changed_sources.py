@@ -1,0 +1,151 @@
+"""Documents that are changed while `ladm prepare` reads them, and those that another launch finds changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from datasets import Dataset
+from test_prepare import Command, document, rows_of, tokenizer, write_jsonl  # noqa: F401
+
+from ladm.corpus import sealing as sealing_module
+
+Prepare = Callable[..., Result]
+BLOCK = 3
+
+
+@pytest.fixture
+def prepare(ladm: Command, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:  # noqa: F811
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", BLOCK)
+    return lambda *words: ladm("prepare", *words, "--tokenizer", tokenizer, "--length", "40", "-o", tmp_path / "rows")
+
+
+def corpus(folder: Path, files: int = 3) -> list[Path]:
+    """Files of four documents each."""
+    folder.mkdir()
+    paths = [folder / f"{k}.jsonl" for k in range(files)]
+    for k, path in enumerate(paths):
+        write_jsonl(path, [document(4 * k + i, 60 + k) for i in range(4)])
+    return paths
+
+
+def before_block(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], object]) -> None:
+    """Do something before a block is sealed, when its documents have been read; blocks count from 0."""
+    real, sealed = sealing_module.seal_block, []
+
+    def seal_block(*words: Any, **named: Any) -> Any:
+        if len(sealed) == number:
+            action()
+        sealed.append(None)
+        return real(*words, **named)
+
+    monkeypatch.setattr(sealing_module, "seal_block", seal_block)
+
+
+def message(path: Path) -> str:
+    return (
+        f"ladm: {path} was changed while it was read; no row of the changed file was stored: with the file as it was "
+        "the same command goes on, and the changed one needs another --output\n"
+    )
+
+
+@pytest.mark.parametrize("file", [1, 2])
+def test_a_file_that_is_changed_before_it_is_read_or_while_it_is(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: int
+) -> None:
+    """The first block has documents of file 0, the second of files 0 and 1: file 1 is open when that is sealed."""
+    paths = corpus(tmp_path / "corpus")
+    undisturbed = prepare(tmp_path / "corpus")
+    assert undisturbed.exit_code == 0
+    whole = rows_of(tmp_path / "rows")
+    shutil.rmtree(tmp_path / "rows")
+    copy = tmp_path / "copy"
+    shutil.copy2(paths[file], copy)
+    with monkeypatch.context() as patch:
+        before_block(patch, 1, lambda: write_jsonl(paths[file], [document(50 + k, 70) for k in range(4)]))
+        changed = prepare(tmp_path / "corpus")
+    assert (changed.exit_code, changed.stderr[-len(message(paths[file])) :]) == (1, message(paths[file]))
+    refused = prepare(tmp_path / "corpus")
+    assert refused.exit_code == 1
+    assert refused.stderr.splitlines()[0].startswith(f"ladm: {tmp_path / 'rows'} was started with something else (sour")
+    (line,) = refused.stderr.splitlines()[1:]
+    assert line.startswith(f'  sources.{paths[file]}: "json ')
+    shutil.copy2(copy, paths[file])
+    again = prepare(tmp_path / "corpus")
+    assert again.exit_code == 0, again.output
+    assert rows_of(tmp_path / "rows") == whole
+
+
+def test_a_download_that_goes_on(prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any block is sealed nothing binds the folder: the same command reads the file as it is then."""
+    (path,) = corpus(tmp_path / "corpus", files=1)
+    real = sealing_module.read_groups
+
+    def read_groups(*words: Any, **named: Any) -> Any:
+        with path.open("a") as file:
+            file.write(json.dumps(document(9, 60)) + "\n")
+        return real(*words, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing_module, "read_groups", read_groups)
+        growing = prepare(path)
+    assert (growing.exit_code, growing.stderr[-len(message(path)) :]) == (1, message(path))
+    assert prepare(path).exit_code == 0
+    assert len(rows_of(tmp_path / "rows")) == 5
+
+
+def test_a_shard_of_a_saved_data_set(prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "set"
+    Dataset.from_list([document(k, 60) for k in range(8)]).save_to_disk(str(folder))
+    (shard,) = folder.glob("*.arrow")
+    before_block(monkeypatch, 0, lambda: os.utime(shard, ns=(0, 0)))
+    changed = prepare(folder)
+    assert (changed.exit_code, changed.stderr[-len(message(shard)) :]) == (1, message(shard))
+
+
+def test_files_that_are_read_already_or_are_gone_do_not_matter(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = corpus(tmp_path / "corpus")
+
+    def act() -> None:
+        write_jsonl(paths[0], [document(99, 60)])
+        paths[1].unlink()
+
+    # The third block is of the end of file 1 and the beginning of file 2.
+    before_block(monkeypatch, 2, act)
+    done = prepare(tmp_path / "corpus")
+    assert done.exit_code == 0, done.output
+    assert len(rows_of(tmp_path / "rows")) == 12
+
+
+def test_sources_that_differ_are_named(prepare: Prepare, tmp_path: Path) -> None:
+    paths = corpus(tmp_path / "corpus")
+    assert prepare(tmp_path / "corpus").exit_code == 0
+    os.utime(paths[1], ns=(0, 1_500_000_000_250_000_000))
+    paths[2].unlink()
+    for k in range(30):
+        write_jsonl(tmp_path / "corpus" / f"x{k:02}.jsonl", [document(k, 60)])
+    os.utime(tmp_path / "corpus" / "x00.jsonl", ns=(0, 1_500_000_000_000_000_000))
+    lines = prepare(tmp_path / "corpus").stderr.splitlines()[1:]
+    size = paths[1].stat().st_size
+    assert lines[0].endswith(f', "json {size:,} bytes of 2017-07-14 02:40:00.250000" now')
+    assert lines[0].startswith(f'  sources.{paths[1]}: "json {size:,} bytes of 20')
+    assert lines[1].endswith(', "absent" now')
+    size = (tmp_path / "corpus" / "x00.jsonl").stat().st_size
+    new = f'"absent" before, "json {size} bytes of 2017-07-14 02:40:00.000000" now'
+    assert lines[2] == f"  sources.{tmp_path}/corpus/x00.jsonl: {new}"
+    assert (len(lines), lines[-1]) == (21, "  and 12 more")
+
+
+def test_another_order_of_the_sources_is_named(prepare: Prepare, tmp_path: Path) -> None:
+    first, second = corpus(tmp_path / "corpus", files=2)
+    assert prepare(first, second).exit_code == 0
+    lines = prepare(second, first).stderr.splitlines()[1:]
+    assert lines[0] == f'  sources.number 1.name: "{first}" before, "{second}" now'
