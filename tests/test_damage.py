@@ -212,6 +212,50 @@ def test_files_of_a_preparation(world: World, tmp_path: Path, monkeypatch: pytes
         check(target, {"prepare": command}, tmp_path / "out")
 
 
+def test_every_column_of_prepared_rows(world: World, tmp_path: Path) -> None:
+    """Whoever reads all rows learns of a flipped bit in a text, an id or a number too, which `run.json` leaves out."""
+    from ladm.corpus.rows import open_rows
+    from ladm.errors import LadmError
+
+    source, rows = tmp_path / "texts.jsonl", tmp_path / "rows"
+    documents = [
+        {"text": " ".join(f"w{(k * n) % 50}" for n in range(40)), "meta": {"pile_set_name": f"d{k % 2}"}, "id": f"i{k}",
+         "grade": None if k == 3 else k / 3, "good": k % 2 == 0, "words": ["a", k]}
+        for k in range(1, 9)
+    ]  # fmt: skip
+    source.write_text("".join(json.dumps(each) + "\n" for each in documents))
+    world.do(
+        "prepare", source, "--tokenizer", tokenizer_folder(tmp_path / "tokenizer"), "--length", "32", "-o", rows,
+        "--keep-duplicates", "--windows", "all",
+    )  # fmt: skip
+
+    def content() -> Any:
+        found = open_rows(str(rows))
+        found.identity()
+        return {name: found.column(name, 0, len(found)) for name in found.column_names}
+
+    whole, refused = content(), 0
+    assert {"text", "id", "domain", "source", "document", "copy_of", "grade", "good", "words"} - set(whole) <= {
+        "copy_of"
+    }
+    (path,) = (rows / "train").glob("*.arrow")
+    stored = path.read_bytes()
+    # Ten times as many as of other files, because most of an Arrow file is metadata and padding.
+    for how, damaged in damages_of(stored, flips=10 * FLIPS, cuts=CUTS, draw=random.Random(SEED)):
+        path.write_bytes(damaged)
+        message, found = None, whole
+        try:
+            found = content()
+        except LadmError as error:
+            message = str(error)
+            refused += 1
+        assert found == whole, how
+        assert message is None or str(rows) in message, how
+    assert refused > FLIPS
+    path.write_bytes(stored)
+    assert content() == whole
+
+
 def test_a_contrast_set(tmp_path: Path) -> None:
     """Of an unfinished calibration or check: damage is not taken for other documents."""
     from ladm.calibration.contrast import ContrastRow

@@ -251,6 +251,30 @@ def test_prepared_rows_with_a_flipped_bit_are_refused(ladm: Any, talking: Path, 
     assert ladm("score", rows, *small).exit_code == 0
 
 
+def test_a_flipped_bit_in_a_text_does_not_get_into_a_subset(ladm: Any, talking: Path, tmp_path: Path) -> None:
+    documents, rows, run = tmp_path / "d.jsonl", tmp_path / "rows", tmp_path / "run"
+    text = " ".join(f"w{k % 300}" for k in range(600))
+    documents.write_text(json.dumps({"text": text, "meta": {"pile_set_name": "A"}}) + "\n")
+    assert ladm("prepare", documents, "--tokenizer", talking, "--length", "512", "-o", rows).exit_code == 0
+    assert ladm("score", rows, "--model", talking, *SMALL[2:], "-o", run).exit_code == 0
+    (path,) = (rows / "train").glob("*.arrow")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"w17 w18", b"w17 w19", 1))
+    result = ladm("select", run, "--top", "100%", "-o", tmp_path / "subset")
+    assert (result.exit_code, last(result)) == (
+        74,
+        f"ladm: {rows} is damaged or was changed since ladm prepare wrote it; remove it and prepare it again, or copy "
+        "it without prepare.json if it was changed on purpose",
+    )
+    assert not (tmp_path / "subset").exists()
+    assert ladm("verify", run, "--deep").exit_code == 74
+    # Rows of an earlier version say nothing of their texts.
+    record = json.loads((rows / "prepare.json").read_text())
+    del record["columns_xxh3_128"], record["crc32"]
+    (rows / "prepare.json").write_text(json.dumps(record))
+    assert ladm("select", run, "--top", "100%", "-o", tmp_path / "subset").exit_code == 0
+
+
 def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: Path) -> None:
     run, documents = tmp_path / "run", tmp_path / "d.jsonl"
     documents.write_text('{"text": "a"}\n')

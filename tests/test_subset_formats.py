@@ -345,8 +345,8 @@ def test_no_column_is_made_that_the_rows_have() -> None:
 
     rows = Dataset.from_dict({"input_ids": [[1], [2]], "id": ["a", "b"], "domain": ["x", "y"]})
     content = SubsetContent(
-        data=rows, positions=np.arange(2), num_tokens=np.ones(2, dtype=np.int64), scores=np.array([1.0, np.nan]),
-        ranks=np.array([1, 0]), domains=np.array([0, -1], dtype=np.int32),
+        data=rows, place="rows", positions=np.arange(2), num_tokens=np.ones(2, dtype=np.int64),
+        scores=np.array([1.0, np.nan]), ranks=np.array([1, 0]), domains=np.array([0, -1], dtype=np.int32),
         # A domain by the number 0 is missing, so reading its name would fail.
         domain_names=[], taken=np.ones(2, dtype=np.bool_), keep_all=False,
     )  # fmt: skip

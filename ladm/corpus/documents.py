@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ladm.corpus.checked_columns import checked
 from ladm.corpus.data_set import load_split
 from ladm.corpus.hub import open_stream
 from ladm.corpus.opening import open_bytes
@@ -244,6 +245,6 @@ def _dataset(source: Source, text_key: str, skip: int, left_out: Collection[str]
     labels = class_names_of_features(features)
     number = skip
     for table in tables:
-        for fields in rows_of_table(table.select(wanted_columns(table.schema, text_key)), labels):
+        for fields in rows_of_table(checked(table.select(wanted_columns(table.schema, text_key))), labels):
             yield Document(f"{source.name} row {number}", fields)
             number += 1

@@ -28,7 +28,7 @@ from ladm.corpus.missing_keys import require_keys
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
 from ladm.corpus.prepare_identity import identity_of, require_same_preparation, with_digest_of_today
 from ladm.corpus.repeated_ids import RepeatedIds, find_repeated_ids
-from ladm.corpus.row_identity import PREPARED, PREPARED_DIGEST
+from ladm.corpus.row_identity import PREPARED, PREPARED_COLUMNS, PREPARED_DIGEST
 from ladm.corpus.rows import open_rows
 from ladm.corpus.sealing import NoProgress, Progress, SealedBlocks, seal_blocks
 from ladm.corpus.sources import find_sources
@@ -246,6 +246,7 @@ def _finish(
     write_dropped(output, blocks, bad_files, rows=rows)
     tokens, copies = count_tokens(blocks, rows=rows, width=width), count_copies(blocks, rows=rows)
     repeated_ids = find_repeated_ids(blocks, rows=rows)
+    written = open_rows(str(output))
     record = {
         "asked": identity,
         "rows": rows,
@@ -255,8 +256,9 @@ def _finish(
         "copies": copies,
         "repeated_ids": repeated_ids and asdict(repeated_ids),
         "all_read": sealed.all_read,
-        # A bit of the data set that flips later would give a wrong score, and no error.
-        PREPARED_DIGEST: open_rows(str(output)).identity()["xxh3_128"],
+        # A bit of the data set that flips later would give a wrong score, or a wrong text, and no error.
+        PREPARED_DIGEST: written.identity()["xxh3_128"],
+        PREPARED_COLUMNS: written.columns_digest(),
     }
     # The record last: it is what makes the folder finished, whenever a stop comes.
     with io_errors(output, "write"):

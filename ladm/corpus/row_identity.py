@@ -8,10 +8,11 @@ the `content` covers the keys that each row has itself, so that a run recognises
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,15 +25,20 @@ PREPARED = "prepare.json"
 """What `ladm prepare` writes beside its rows."""
 PREPARED_DIGEST = "xxh3_128"
 """Its key for the digest of all of them."""
+PREPARED_COLUMNS = "columns_xxh3_128"
+"""Its key for the digest of the columns that the other one does not cover, such as the texts."""
 
 
-def require_as_prepared(name: str, digest: str) -> None:
+def require_as_prepared(name: str, digest: str, columns: Callable[[], str]) -> None:
     """Raise StorageError where `ladm prepare` recorded another digest of all rows of the data set `name`.
 
-    Rows of another origin, and of an earlier version, have none.
+    `columns` computes that of the columns beside. Rows of another origin, and of an earlier version, have none.
     """
     path = Path(name) / PREPARED
-    if path.is_file() and read_json_object(path).get(PREPARED_DIGEST) not in (None, digest):
+    record = read_json_object(path) if path.is_file() else {}
+    # Without the first, as in rows that were changed on purpose, the second says nothing either.
+    had, had_columns = record.get(PREPARED_DIGEST), record.get(PREPARED_COLUMNS)
+    if had is not None and (had != digest or (had_columns is not None and had_columns != columns())):
         raise StorageError(
             f"{name} is damaged or was changed since ladm prepare wrote it; remove it and prepare it again, or copy it "
             f"without {PREPARED} if it was changed on purpose"
@@ -99,3 +105,38 @@ def _bytes_of_ids(ids: pa.Array) -> Iterator[bytes]:
     values = ids.flatten().to_numpy(zero_copy_only=False)
     small = values.dtype.itemsize <= 4 or not len(values) or (values.min() >= 0 and values.max() < 2**31)
     yield values.astype("<i4" if small else "<i8", copy=False).tobytes()
+
+
+class ColumnDigest:
+    """The digest of one column, of which chunks are added in order; how a column is cut into chunks does not matter."""
+
+    def __init__(self) -> None:
+        import xxhash
+
+        # Apart from each other, because chunks have them one behind the other.
+        self._valid, self._values, self._bytes = xxhash.xxh3_64(), xxhash.xxh3_64(), xxhash.xxh3_64()
+
+    def add(self, chunk: pa.Array) -> None:
+        """Add a chunk."""
+        kind = chunk.type
+        self._valid.update(pc.is_valid(chunk).to_numpy(zero_copy_only=False).tobytes())
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            self._values.update(pc.binary_length(chunk).fill_null(0).cast(pa.int64()).to_numpy().tobytes())
+            self._bytes.update(_bytes_of_texts(chunk))
+        elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+            self._values.update(chunk.fill_null(pa.scalar(0).cast(kind)).to_numpy(zero_copy_only=False).tobytes())
+        else:
+            self._values.update(b"".join(_json([value]) for value in chunk.to_pylist()))
+
+    def hexdigest(self) -> str:
+        """48 hexadecimal digits."""
+        return self._valid.hexdigest() + self._values.hexdigest() + self._bytes.hexdigest()
+
+
+def _bytes_of_texts(chunk: pa.Array) -> memoryview:
+    """All texts of a chunk, one behind the other; a null has none."""
+    if not len(chunk) or chunk.buffers()[2] is None:
+        return memoryview(b"")
+    width = "<i8" if pa.types.is_large_string(chunk.type) else "<i4"
+    starts = np.frombuffer(chunk.buffers()[1], dtype=width)[chunk.offset : chunk.offset + len(chunk) + 1]
+    return memoryview(chunk.buffers()[2])[int(starts[0]) : int(starts[-1])]

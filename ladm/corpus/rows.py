@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ladm.corpus.checked_columns import CheckedColumns
 from ladm.corpus.data_set import is_name, is_whole_number, load_split, no_such_data_set, reading_rows
 from ladm.corpus.meta import jsonable, look_up
 from ladm.corpus.other_stages import require_finished_rows
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
-from ladm.corpus.row_identity import RowDigests, require_as_prepared
+from ladm.corpus.row_identity import ColumnDigest, RowDigests, require_as_prepared
 from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, RowError
 from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NAME_COLUMNS
@@ -47,22 +48,22 @@ class Rows:
                 f"{name} has no column input_ids (it has {', '.join(sorted(names)) or 'none'}); "
                 "tokenise it first: ladm prepare"
             )
-        self._ids = dataset.select_columns(["input_ids"]).with_format("arrow")
+        self._ids = CheckedColumns(dataset, ["input_ids"])
         carried = [column for column in _CARRIED if column in names]
         self._whole_numbers = {
             column: column in names and is_whole_number(dataset, column) for column in ("index", "chunked_index")
         }
-        self._carried = dataset.select_columns(carried) if carried else None
+        self._carried = CheckedColumns(dataset, carried) if carried else None
         self._dataset = dataset
         named = [column for column in NAME_COLUMNS if column in names and is_name(dataset, column)]
-        self._named = dataset.select_columns(named) if named else None
+        self._named = CheckedColumns(dataset, named) if named else None
         self._digested: dict[int, RowDigests] = {}
         self.files = file_states(each["filename"] for each in dataset.cache_files)
         """The state of its files when it was opened."""
         self._count = len(dataset) if limit is None else min(limit, len(dataset))
         if self._count == 0:
             raise LadmError(f"{name} has no rows")
-        kind = self._ids[0:1]["input_ids"].type
+        kind = dataset.select_columns(["input_ids"]).with_format("arrow")[0:1]["input_ids"].type
         if not may_hold_ids(kind):
             # The name of an extension type of `datasets` cannot be printed.
             kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
@@ -79,9 +80,9 @@ class Rows:
     def read(self, start: int, stop: int) -> list[Row]:
         """Rows `start` to `stop - 1`."""
         with reading_rows(self.name):
-            carried = {} if self._carried is None else self._carried[start:stop]
+            carried = {} if self._carried is None else self._carried.values(slice(start, stop))
             named = self._names(start, stop)
-            raw = split_ids(self._ids[start:stop]["input_ids"].combine_chunks())
+            raw = split_ids(self._ids.table(slice(start, stop))["input_ids"].combine_chunks())
         absent = [None] * (stop - start)
         index, chunk, meta = (carried.get(column, absent) for column in _CARRIED)
         return [
@@ -100,7 +101,9 @@ class Rows:
         """`id`, `domain` and `source` as text, whatever type they have in the data set."""
         if self._named is None:
             return [{} for _ in range(start, stop)]
-        columns = {name: self._labelled(name, values) for name, values in self._named[start:stop].items()}
+        columns = {
+            name: self._labelled(name, values) for name, values in self._named.values(slice(start, stop)).items()
+        }
         return [
             {name: None if values[k] is None else str(values[k]) for name, values in columns.items()}
             for k in range(stop - start)
@@ -136,7 +139,8 @@ class Rows:
         kept = []
         for first in range(start, stop, IDENTITY_BLOCK_ROWS):
             with reading_rows(self.name):
-                ids = self._ids[first : min(first + IDENTITY_BLOCK_ROWS, stop)]["input_ids"].combine_chunks()
+                part = slice(first, min(first + IDENTITY_BLOCK_ROWS, stop))
+                ids = self._ids.table(part)["input_ids"].combine_chunks()
             if is_integer_list(ids.type):
                 kept.append(pc.list_value_length(ids).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
             else:
@@ -161,7 +165,7 @@ class Rows:
                 f"{self.name} has no column {name} (it has {', '.join(sorted(self._dataset.column_names))})"
             )
         with reading_rows(self.name):
-            values: list[Any] = self._dataset.select_columns([name])[start:stop][name]
+            values = CheckedColumns(self._dataset, [name]).values(slice(start, stop))[name]
         return self._labelled(name, values)
 
     def batches(self) -> Iterator[tuple[int, int]]:
@@ -202,7 +206,7 @@ class Rows:
         if COPY_COLUMN not in self._dataset.column_names:
             return None
         with reading_rows(self.name):
-            column = self._dataset.select_columns([COPY_COLUMN]).with_format("arrow")[0 : self._count][COPY_COLUMN]
+            column = CheckedColumns(self._dataset, [COPY_COLUMN]).table(slice(0, self._count))[COPY_COLUMN]
         return np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False))
 
     def select(self, positions: npt.NDArray[np.int64]) -> Any:
@@ -216,6 +220,22 @@ class Rows:
     def content(self) -> str:
         """A digest of the same that stays when rows with other keys of `meta` are added to the data set."""
         return self._digests(self._count).content
+
+    def columns_digest(self) -> str:
+        """A digest of the columns of all rows that `identity` does not cover, the texts among them."""
+        import xxhash
+
+        names = sorted(set(self._dataset.column_names) - {"input_ids", *_CARRIED})
+        digests = {name: ColumnDigest() for name in names}
+        # Without a column `datasets` has no rows either.
+        others = CheckedColumns(self._dataset, names)
+        for start in range(0, len(self._dataset) if names else 0, IDENTITY_BLOCK_ROWS):
+            with reading_rows(self.name):
+                table = others.table(slice(start, start + IDENTITY_BLOCK_ROWS))
+            for name in names:
+                for chunk in table[name].chunks:
+                    digests[name].add(chunk)
+        return xxhash.xxh3_128("".join(f"{name} {digests[name].hexdigest()}\n" for name in names).encode()).hexdigest()
 
     def begin_with(self, data: Mapping[str, Any], *, content: str | None) -> bool:
         """Are the first rows, or all, those that once had the identity `data`, or the digest `content`?"""
@@ -232,11 +252,12 @@ class Rows:
             for start in range(0, count, IDENTITY_BLOCK_ROWS):
                 stop = min(start + IDENTITY_BLOCK_ROWS, count)
                 with reading_rows(self.name):
-                    carried = {} if self._carried is None else self._carried[start:stop]
-                    digests.add(carried, self._ids[start:stop]["input_ids"].combine_chunks())
+                    part = slice(start, stop)
+                    carried = {} if self._carried is None else self._carried.values(part)
+                    digests.add(carried, self._ids.table(part)["input_ids"].combine_chunks())
             # Of files that were replaced since they were opened, prepare.json says nothing about these.
             if count == len(self._dataset) and file_states(self.files) == self.files:
-                require_as_prepared(self.name, digests.rows)
+                require_as_prepared(self.name, digests.rows, self.columns_digest)
             self._digested[count] = digests
         return self._digested[count]
 

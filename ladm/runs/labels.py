@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ladm.corpus.checked_columns import CheckedColumns
 from ladm.corpus.data_set import reading_rows
 from ladm.corpus.meta import look_up
 from ladm.corpus.row import split_ids
@@ -174,8 +175,8 @@ class Beginnings:
 def _read_beginnings(rows: Rows, positions: list[int]) -> tuple[list[int], list[str]]:
     """The number of tokens and the beginning of the text of the rows at some positions."""
     with reading_rows(rows.name):
-        columns = rows.select(np.array(positions)).select_columns(["input_ids", TEXT_COLUMN]).with_format("arrow")
-        table = columns[0 : len(positions)]
+        columns = CheckedColumns(rows.select(np.array(positions)), ["input_ids", TEXT_COLUMN])
+        table = columns.table(slice(0, len(positions)))
         ids, texts = table["input_ids"].combine_chunks(), table[TEXT_COLUMN].combine_chunks()
         lengths = [0 if ids is None else len(ids) for ids in split_ids(ids)]
         # Cut inside Arrow: a text may be a book, and hundreds of them are read.

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ladm.corpus.checked_columns import CheckedColumns
+from ladm.corpus.data_set import reading_rows
+from ladm.corpus.rows import Rows
 from ladm.selection.budget import Domains
 from ladm.selection.formats.card import CARD_FILE, card_text
 from ladm.selection.formats.content import AllRows, SubsetContent, subset_content
@@ -74,7 +77,7 @@ def _chosen(sources: Sequence[Source], taken: npt.NDArray[np.int64]) -> Iterator
     """The taken rows by run, for the manifest."""
     for source in sources:
         positions = taken_of(source, taken)
-        ids = _ids(source.rows.select(positions), positions)
+        ids = _ids(source.rows, positions)
         yield Chosen(data=source.run.identity.data, positions=_in_batches(positions), ids=ids)
 
 
@@ -89,12 +92,15 @@ def _in_batches(positions: npt.NDArray[np.int64]) -> Iterator[list[int]]:
         yield positions[start : start + ROWS_AT_A_TIME].tolist()
 
 
-def _ids(subset: Any, positions: npt.NDArray[np.int64]) -> Iterator[list[Any]]:
+def _ids(rows: Rows, positions: npt.NDArray[np.int64]) -> Iterator[list[Any]]:
     """What names each row for its owner, in batches."""
-    columns = [name for name in ("id", "index") if name in subset.column_names]
+    columns = [name for name in ("id", "index") if name in rows.column_names]
+    subset = CheckedColumns(rows.select(positions), columns)
     for start in range(0, len(positions), ROWS_AT_A_TIME):
         part = positions[start : start + ROWS_AT_A_TIME].tolist()
-        found = subset.select_columns(columns)[start : start + ROWS_AT_A_TIME] if columns else {}
+        with reading_rows(rows.name):
+            # Without a column `datasets` has no rows either.
+            found = subset.values(slice(start, start + ROWS_AT_A_TIME)) if columns else {}
         labels = [*(found[name] for name in columns), part]
         # Ids may be of any type in a data set of somebody else; JSON has a few.
         yield [

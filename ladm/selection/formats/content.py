@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ladm.corpus.checked_columns import checked
+from ladm.corpus.data_set import reading_rows
 from ladm.corpus.tables import class_name
 from ladm.selection.budget import Domains, Floats, Ints
 from ladm.selection.domain_codes import DomainCodes
@@ -44,6 +46,8 @@ class SubsetContent:
 
     data: Any
     """The rows of all runs: a `datasets.Dataset` or `JoinedRows`."""
+    place: str
+    """Where they are, for messages."""
     positions: Ints
     num_tokens: Ints
     scores: Floats
@@ -116,13 +120,14 @@ class SubsetContent:
             yield ids.flatten().to_numpy(zero_copy_only=False)
 
     def _stored(self, part: slice, columns: list[str]) -> pa.Table:
-        if isinstance(self.data, JoinedRows):
-            return self.data.read(columns, self.positions[part])
-        positions = self.positions[part].tolist()
-        table: pa.Table = self.data.select_columns(columns).with_format("arrow")[positions]
-        # `datasets` gives each row as a piece of its own. Written like that, each would be a batch of the file, and
-        # kilobytes of memory for whoever opens it.
-        return table.combine_chunks()
+        with reading_rows(self.place):
+            if isinstance(self.data, JoinedRows):
+                return self.data.read(columns, self.positions[part])
+            positions = self.positions[part].tolist()
+            table: pa.Table = checked(self.data.select_columns(columns).with_format("arrow")[positions])
+            # `datasets` gives each row as a piece of its own. Written like that, each would be a batch of the file, and
+            # kilobytes of memory for whoever opens it.
+            return table.combine_chunks()
 
     def _named(self, column: str, values: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
         """The values of a column; of one of class labels the names of the classes."""
@@ -205,6 +210,7 @@ def subset_content(sources: Sequence[Source], domains: Domains, *, every: AllRow
         codes, names = every.domains.codes_T, every.domains.names
     data, positions = join_rows(sources, positions)
     return SubsetContent(
-        data=data, positions=positions, num_tokens=lengths, scores=scores, ranks=ranks, domains=codes,
+        data=data, place=" and ".join(source.rows.name for source in sources),
+        positions=positions, num_tokens=lengths, scores=scores, ranks=ranks, domains=codes,
         domain_names=names, taken=taken, keep_all=every is not None,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ladm.corpus.checked_columns import checked
 from ladm.corpus.row import is_integer_list
 from ladm.errors import LadmError, one_line
 from ladm.selection.sources import Source
@@ -49,7 +50,7 @@ class JoinedRows:
 def _read_as(part: Any, schema: pa.Schema, positions: Ints) -> pa.Table:
     """Rows of a data set with the types of the schema, which differ from its own in the width of integers at most."""
     own = [name for name in schema.names if name in part.column_names]
-    table = part.select_columns(own).with_format("arrow")[positions.tolist()] if own else None
+    table = checked(part.select_columns(own).with_format("arrow")[positions.tolist()]) if own else None
     arrays = [
         table[field.name].cast(field.type) if table is not None and field.name in own
         else pa.nulls(len(positions), field.type)
