@@ -230,6 +230,23 @@ def test_growth_that_stops_while_the_data_set_is_replaced(
     assert [row["index"] for row in rows_of(tmp_path / "rows")] == [0, 1, 2, 3, 4]
 
 
+def test_growth_removes_what_killed_launches_left_half_written(
+    prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks stay for a greater --limit, and with them everything beside them would."""
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    source = write_jsonl(tmp_path / "d.jsonl", [long_document(k) for k in range(9)])
+    assert prepare(source, "--limit", 1).exit_code == 0
+    work = tmp_path / "rows/.preparing"
+    for k, name in enumerate(("asked.json", "000001.parquet", "000001.parquet")):
+        (work / f"{name}.{k:032x}.partial").write_text("half")
+    (work / "notes.partial").write_text("of somebody else")
+    assert prepare(source, "--limit", 3).exit_code == 0
+    assert sorted(path.name for path in work.iterdir()) == [
+        "000000.parquet", "000001.parquet", "asked.json", "notes.partial",
+    ]  # fmt: skip
+
+
 def test_a_missing_key_stops_early_and_lists_the_keys(prepare: Callable[..., Result], tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "d.jsonl", [{"body": text(k), "info": {"url": "u", "kind": "k"}} for k in range(3)])
     for flags, message in [

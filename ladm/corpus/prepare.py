@@ -37,7 +37,7 @@ from ladm.errors import LadmError, StorageError, count_of
 from ladm.modeling.facts import stated_positions
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
-from ladm.storage.files import io_errors, write_whole
+from ladm.storage.files import io_errors, remove_all_abandoned, write_whole
 from ladm.storage.json_object import damaged_file, json_with_checksum, read_json_object
 from ladm.storage.locks import locked
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
@@ -144,8 +144,10 @@ def _prepared_already(finished: PreparedRows, echo: Echo) -> PreparedRows:
 def _start(folder: OutputFolder, work: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> None:
     """Write down what the rows are made with, or compare with what is written down there.
 
-    Nothing binds a folder in which no block is sealed. Raises LadmError for settings that do not fit sealed blocks.
+    Nothing binds a folder in which no block is sealed. What killed launches left half written there is removed.
+    Raises LadmError for settings that do not fit sealed blocks.
     """
+    remove_all_abandoned(work)
     if folder.is_started:
         if any(work.glob("*.parquet")):
             had = with_digest_of_today(folder.started_with(), tokenizer)
