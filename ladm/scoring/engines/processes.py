@@ -12,6 +12,7 @@ import multiprocessing
 import multiprocessing.process
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -92,6 +93,20 @@ def start_worker(config: WorkerConfig, device: str) -> WorkerProcess:
     return _spawn(worker_main, config, device, name=f"ladm {device}")
 
 
+@contextlib.contextmanager
+def _silent_tracker() -> Iterator[None]:
+    """Start the process that Python starts beside the first worker without its warning, and the worker too.
+
+    It removes semaphores, such as those of progress bars, of processes that are gone. Workers are killed when a run
+    stops, so it would warn of "leaked" ones behind the line that says how to resume.
+    """
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    try:
+        yield
+    finally:
+        sys.warnoptions.remove("ignore:resource_tracker:UserWarning")
+
+
 def _spawn(target: Callable[..., None], *words: Any, name: str) -> WorkerProcess:
     # Not fork: CUDA cannot be used in a forked process.
     context = multiprocessing.get_context("spawn")
@@ -101,7 +116,8 @@ def _spawn(target: Callable[..., None], *words: Any, name: str) -> WorkerProcess
     # unblocks it, so that only the supervisor acts on it.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process.start()
+        with _silent_tracker():
+            process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     # With our copy of its end closed, the pipe reports the end of the process.
