@@ -149,3 +149,26 @@ def test_another_order_of_the_sources_is_named(prepare: Prepare, tmp_path: Path)
     assert prepare(first, second).exit_code == 0
     lines = prepare(second, first).stderr.splitlines()[1:]
     assert lines[0] == f'  sources.number 1.name: "{first}" before, "{second}" now'
+
+
+def test_another_working_folder_does_not_mix_two_names_of_a_file_in_the_rows(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows repeat the name of their file as it was given, and a resume must give the same bytes."""
+    corpus(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    assert prepare("in", "--limit", "5").exit_code == 0
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    for name in ("../in", tmp_path / "in"):
+        refused = prepare(name)
+        assert refused.exit_code == 1
+        assert refused.stderr.splitlines()[-1] == (
+            f"ladm: {tmp_path}/rows was started in the folder {tmp_path} with in/0.jsonl, which its rows repeat; here "
+            f"it is {name}/0.jsonl: give the same command as at first, in that folder"
+        )
+    # Nothing is read any more.
+    assert prepare("../in", "--limit", "5").exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    assert prepare("in").exit_code == 0
+    assert {row["source"].split(" ")[0] for row in rows_of(tmp_path / "rows")} == {f"in/{k}.jsonl" for k in range(3)}

@@ -259,3 +259,16 @@ def test_help_is_quick_and_loads_no_torch(words: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "\n")
     assert "Usage: ladm" in done.stdout
+
+
+@pytest.mark.parametrize("words", ["status nothing", "prepare nothing.jsonl --tokenizer nothing --length 8 -o rows"])
+def test_a_working_folder_that_was_removed_is_named(tmp_path: Path, words: str) -> None:
+    """Relative names fail in it, and so do imports of transformers."""
+    code = "import os, sys; os.rmdir(os.getcwd()); from ladm.cli.main import main; main(sys.argv[1:])"
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run([sys.executable, "-c", code, *words.split()], cwd=gone, capture_output=True, text=True)
+    assert done.returncode in (1, 74)
+    assert done.stderr.startswith("ladm: ")
+    assert done.stderr.endswith("; the working folder no longer exists, so change to one that does\n")
+    assert done.stderr.count("\n") == 1

@@ -82,7 +82,7 @@ class _Program(CommandGroup):
         except LadmError as error:
             if os.environ.get("LADM_DEBUG"):
                 raise
-            show(f"ladm: {error}", err=True)
+            show(f"ladm: {error}{_lost_folder()}", err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             show("ladm: stopped by Ctrl-C", err=True)
@@ -121,9 +121,19 @@ def _exit_for(error: OSError) -> NoReturn:
     drop_output()
     if isinstance(error, BrokenPipeError):
         sys.exit(EXIT_PIPE)
-    # Only an error of writing to an open file, such as standard output, names no file.
-    show(f"ladm: {one_line(error) if error.filename else f'cannot write: {error.strerror or error}'}", err=True)
+    # Only an error of writing to an open file, such as standard output, names no file, or of a lost working folder.
+    what = one_line(error) if error.filename or _lost_folder() else f"cannot write: {error.strerror or error}"
+    show(f"ladm: {what}{_lost_folder()}", err=True)
     sys.exit(EXIT_IO)
+
+
+def _lost_folder() -> str:
+    """The end of a message where the working folder was removed, in which libraries and relative names fail."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "; the working folder no longer exists, so change to one that does"
+    return ""
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})

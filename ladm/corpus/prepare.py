@@ -27,6 +27,7 @@ from ladm.corpus.duplicates import TokenCounts, count_tokens
 from ladm.corpus.missing_keys import require_keys
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
 from ladm.corpus.prepare_identity import identity_of, require_same_preparation, with_digest_of_today
+from ladm.corpus.prepare_start import start_or_resume, with_free_settings
 from ladm.corpus.repeated_ids import RepeatedIds, find_repeated_ids
 from ladm.corpus.row_identity import PREPARED, PREPARED_COLUMNS, PREPARED_DIGEST
 from ladm.corpus.rows import open_rows
@@ -37,7 +38,7 @@ from ladm.errors import LadmError, StorageError, count_of
 from ladm.modeling.facts import stated_positions
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
-from ladm.storage.files import io_errors, remove_all_abandoned, write_whole
+from ladm.storage.files import io_errors, write_whole
 from ladm.storage.json_object import damaged_file, json_with_checksum, read_json_object
 from ladm.storage.locks import locked
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
@@ -115,7 +116,7 @@ def prepare(
         if finished is not None and not _may_grow(finished, settings.limit):
             return _prepared_already(finished, echo)
         work = output / WORK_FOLDER
-        _start(folder, work, identity, tokenizer)
+        start_or_resume(folder, work, identity, tokenizer, sources)
         bad_files = BadFiles(work / BAD_FILES, most=settings.max_bad_files, text_key=settings.text_key, echo=echo)
         sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, guard, progress or NoProgress())
         width = settings.length - tokenizer.bos
@@ -141,35 +142,6 @@ def _prepared_already(finished: PreparedRows, echo: Echo) -> PreparedRows:
     return finished
 
 
-def _start(folder: OutputFolder, work: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> None:
-    """Write down what the rows are made with, or compare with what is written down there.
-
-    Nothing binds a folder in which no block is sealed. What killed launches left half written there is removed.
-    Raises LadmError for settings that do not fit sealed blocks.
-    """
-    remove_all_abandoned(work)
-    if folder.is_started:
-        if any(work.glob("*.parquet")):
-            had = with_digest_of_today(folder.started_with(), tokenizer)
-            # A longer or shorter prefix of the same rows.
-            require_same_preparation(folder.path, _with_free_settings(had, identity), identity)
-            with io_errors(folder.record, "write"):
-                write_whole(folder.record, [json_with_checksum(identity)])
-            return
-        with io_errors(work, "write in"):
-            shutil.rmtree(work)
-    folder.start(identity)
-
-
-def _with_free_settings(had: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """What rows were started with, but for settings that change none of them.
-
-    A domain for documents without one changes no row that was made while such a document was an error.
-    """
-    free = {"limit"} | ({"domain"} if had.get("domain") is None else set())
-    return had | {name: now[name] for name in free}
-
-
 def has_sealed_rows(output: Path) -> bool:
     """Is anything there that a preparation with other settings could not use?"""
     return (output / PREPARED).is_file() or any((output / WORK_FOLDER).glob("*.parquet"))
@@ -190,7 +162,7 @@ def _finished(output: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> P
 def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any]) -> PreparedRows:
     """The rows that a record describes. Raises as `_finished`."""
     had, limit = record["asked"], identity["limit"]
-    require_same_preparation(output, _with_free_settings(had, identity), identity)
+    require_same_preparation(output, with_free_settings(had, identity), identity)
     if limit is not None and limit < record["rows"]:
         raise LadmError(
             f"{output} has {count_of(record['rows'], 'row')} already, more than --limit {limit:,}; give another "

@@ -1,0 +1,83 @@
+"""The folder of rows -> started, or compared with what it was started with. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ladm.corpus.file_names import name_as_text
+from ladm.corpus.prepare_identity import require_same_preparation, with_digest_of_today
+from ladm.corpus.sources import Source
+from ladm.corpus.tokenization import Tokenizer
+from ladm.errors import LadmError
+from ladm.storage.files import io_errors, remove_all_abandoned, write_whole
+from ladm.storage.json_object import json_with_checksum, read_json_object
+from ladm.storage.output_folder import OutputFolder
+
+_SPELLING = "sources.json"
+"""How the sources were named, in the work folder."""
+
+
+def start_or_resume(
+    folder: OutputFolder, work: Path, identity: dict[str, Any], tokenizer: Tokenizer, sources: list[Source]
+) -> None:
+    """Write down what the rows are made with, or compare with what is written down there.
+
+    Nothing binds a folder in which no block is sealed. What killed launches left half written there is removed.
+    Raises LadmError for settings that do not fit sealed blocks.
+    """
+    remove_all_abandoned(work)
+    if folder.is_started:
+        if any(work.glob("*.parquet")):
+            had = with_digest_of_today(folder.started_with(), tokenizer)
+            # A longer or shorter prefix of the same rows.
+            require_same_preparation(folder.path, with_free_settings(had, identity), identity)
+            _require_same_spelling(folder.path, work / _SPELLING, sources)
+            with io_errors(folder.record, "write"):
+                write_whole(folder.record, [json_with_checksum(identity)])
+            return
+        with io_errors(work, "write in"):
+            shutil.rmtree(work)
+    folder.start(identity)
+    _store_spelling(work / _SPELLING, sources)
+
+
+def with_free_settings(had: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What rows were started with, but for settings that change none of them.
+
+    A domain for documents without one changes no row that was made while such a document was an error.
+    """
+    free = {"limit"} | ({"domain"} if had.get("domain") is None else set())
+    return had | {name: now[name] for name in free}
+
+
+def _store_spelling(path: Path, sources: list[Source]) -> None:
+    """Write down how the sources are spelled, and in which folder."""
+    try:
+        here = name_as_text(os.getcwd())
+    except OSError:
+        # A working folder that was removed does no harm to full paths.
+        here = "unknown"
+    content = {"folder": here, "names": [name_as_text(source.name) for source in sources]}
+    with io_errors(path, "write"):
+        write_whole(path, [json_with_checksum(content)])
+
+
+def _require_same_spelling(output: Path, path: Path, sources: list[Source]) -> None:
+    """Raise LadmError where the same sources were spelled in another way at the start.
+
+    The rows repeat the name that was given, so that a relative one would not be the same in another working folder.
+    An earlier version stored no spelling.
+    """
+    if not path.exists():
+        return
+    had = read_json_object(path)
+    for before, source in zip(had["names"], sources, strict=True):
+        now = name_as_text(source.name)
+        if before != now:
+            raise LadmError(
+                f"{output} was started in the folder {had['folder']} with {before}, which its rows repeat; here it "
+                f"is {now}: give the same command as at first, in that folder"
+            )
