@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def test_perplexity_is_that_of_a_plain_computation(
 def test_a_rope_that_depends_on_the_length_is_run_for_every_window(
     ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
-    """With dynamic RoPE a prefix of a long row is not what the row cut there is."""
+    """With dynamic RoPE a prefix of a long row is not what the row cut there is, whatever was run before it."""
     folder = tmp_path / "model"
     folder.mkdir()
     config = json.loads((golden_lm / "config.json").read_text())
@@ -73,7 +74,7 @@ def test_a_rope_that_depends_on_the_length_is_run_for_every_window(
     config["max_position_embeddings"] = 128
     (folder / "config.json").write_text(json.dumps(config))
     save_file(load_file(golden_lm / "model.safetensors"), folder / "model.safetensors", metadata={"format": "pt"})
-    data = topical_rows(golden, [400])
+    data = [topical_rows(golden, [400])[0] | {"index": index} for index in (0, 1)]
     result = ladm(
         "evaluate", "perplexity", "--model", folder, "--rows", save_rows(data), "--windows", "128,400",
         "--dtype", "float32", "--output", tmp_path / "p.json",
@@ -159,6 +160,35 @@ def test_an_answer_is_greedy_and_matches_exactly(talking: Path) -> None:
     ):  # fmt: skip
         reader = SimpleNamespace(pad_token_id=None, decode=lambda _ids, text=text: text)
         assert needle.answers(loaded, reader, prompt) is right, text
+
+
+def test_an_answer_does_not_depend_on_the_prompt_before(talking: Path, tmp_path: Path) -> None:
+    """A stock model with dynamic RoPE turns a row by the angles of the longest row that it has seen so far."""
+    from ladm.corpus.tokenization import plain_tokenizer
+
+    folder = tmp_path / "model"
+    shutil.copytree(talking, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    config["max_position_embeddings"] = 100
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = plain_tokenizer(str(folder))
+    logits: list[torch.Tensor] = []
+    for before in ((), (300,)):
+        loaded = language.load_language(str(folder), device="cpu", dtype="float32")
+        real = loaded.model.generate
+
+        def generate(*arguments: Any, real: Any = real, **named: Any) -> Any:
+            found = real(*arguments, **named)
+            logits.append(found.logits[0])
+            return found
+
+        loaded.model.generate = generate
+        for length in (*before, 200):
+            draw = np.random.default_rng(1)
+            prompt = needle.make_haystack(np.full(4000, 300), tokenizer, length=length, depth=0.5, draw=draw)
+            needle.answers(loaded, tokenizer, prompt)
+    assert torch.equal(logits[0], logits[-1])
 
 
 def test_the_needle_command(ladm: Command, talking: Path, save_rows: Any, golden: Any, tmp_path: Path) -> None:

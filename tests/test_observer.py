@@ -123,6 +123,41 @@ def test_q_and_k_give_the_attention_of_the_stock_model(kind: str, tmp_path: Path
                 assert pfs[row, i].item() == pytest.approx(rows[:, grid.tokens(i)].sum().item(), rel=1e-4)
 
 
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+BY_LENGTH: dict[str, Any] = {
+    "dynamic": lambda: tf.LlamaConfig(**GROUPED, initializer_range=0.3, rope_parameters=DYNAMIC),
+    "longrope": lambda: tf.LlamaConfig(
+        **GROUPED, initializer_range=0.3,
+        rope_parameters=DYNAMIC | {
+            "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,
+            "original_max_position_embeddings": 20,
+        },
+    ),
+    "of each kind of layer": lambda: tf.Gemma3TextConfig(
+        **GROUPED, head_dim=8, sliding_window=16, sliding_window_pattern=3, initializer_range=0.3,
+        rope_parameters={"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": DYNAMIC},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BY_LENGTH)
+def test_a_row_leaves_nothing_behind_for_the_next(kind: str, tmp_path: Path) -> None:
+    """A stock model with dynamic RoPE turns a row by the angles of the longest row that it has seen so far."""
+    config = BY_LENGTH[kind]()
+    config.max_position_embeddings = 20
+    folder = save(config, tmp_path / kind)
+
+    def queries(observer: Observer, length: int) -> torch.Tensor:
+        views: list[LayerView] = []
+        observer.observe(TOKENS[:, :length], lambda view: views.append(view))
+        return views[-1].q_BHTD.clone()
+
+    layers = (2,)
+    used = load(folder, layers)
+    for length in (60, 40, 20, 10, 50):
+        assert torch.equal(queries(used, length), queries(load(folder, layers), length))
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_models_outside_the_method_are_refused_before_their_weights_load(kind: str, tmp_path: Path) -> None:
     make, message = REFUSED[kind]

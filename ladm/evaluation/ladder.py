@@ -39,10 +39,6 @@ def losses_of_model(language: CausalLM) -> LastLosses:
 
     def last_losses(ids_T: Ids, count: int) -> Floats:
         ids = torch.from_numpy(ids_T).unsqueeze(0)
-        if not language.same_for_prefixes:
-            # A RoPE that depends on the length remembers the longest row that it has seen; a very short one makes it
-            # forget.
-            token_losses(language, ids[:, :2])
         return np.asarray(token_losses(language, ids)[0, -count:].double().numpy())
 
     return last_losses

@@ -125,6 +125,7 @@ def answers(language: CausalLM, tokenizer: Any, prompt: Haystack) -> bool:
         do_sample=False, num_beams=1, max_new_tokens=ANSWER_TOKENS, pad_token_id=tokenizer.pad_token_id or 0,
         eos_token_id=language.model.generation_config.eos_token_id,
     )  # fmt: skip
+    language.rotary.restore()
     found = language.model.generate(
         ids_BT, attention_mask=torch.ones_like(ids_BT), return_dict_in_generate=True, output_logits=True
     )

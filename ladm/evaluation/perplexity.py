@@ -99,8 +99,6 @@ def _one(language: CausalLM, ids_T: npt.NDArray[np.int64], windows: tuple[int, .
         return losses, [float(losses[: w - 1].mean()) for w in windows]
     means = []
     for w in windows:
-        # Such a RoPE remembers the longest row that it has seen; a very short one makes it forget.
-        token_losses(language, ids[:, :2])
         losses = token_losses(language, ids[:, :w])[0].double().numpy()
         means.append(float(losses.mean()))
     return losses, means

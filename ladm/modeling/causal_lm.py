@@ -17,10 +17,8 @@ from ladm.modeling.devices import resolve_devices, resolve_dtype
 from ladm.modeling.facts import learned_positions
 from ladm.modeling.language_head import LanguageHead, head_of
 from ladm.modeling.model_files import model_folder
+from ladm.modeling.rotary_state import RotaryState, depends_on_length
 from ladm.progress import Echo
-
-DEPENDS_ON_LENGTH = ("dynamic", "longrope")
-"""Kinds of RoPE whose angles depend on how long the row is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +35,8 @@ class CausalLM:
     learned_positions: int | None
     """How many it has learned, with nothing for those behind them."""
     head: LanguageHead
+    rotary: RotaryState
+    """To restore before a pass."""
 
 
 def load_language(name: str, *, device: str, dtype: str) -> CausalLM:
@@ -44,17 +44,16 @@ def load_language(name: str, *, device: str, dtype: str) -> CausalLM:
     where = torch.device(resolve_devices(device)[0])
     model = load_causal(name, dtype=resolve_dtype(dtype, str(where)), attention="sdpa").to(where).eval()
     config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = {rope.get("rope_type")} | {part.get("rope_type") for part in rope.values() if isinstance(part, dict)}
     found = CausalLM(
         name=name,
         model=model,
         device=where,
         vocab_size=int(config.vocab_size),
         max_tokens=getattr(config, "max_position_embeddings", None),
-        same_for_prefixes=not kinds & set(DEPENDS_ON_LENGTH),
+        same_for_prefixes=not depends_on_length(config),
         learned_positions=learned_positions(config),
         head=head_of(model),
+        rotary=RotaryState(model),
     )
     found.head.check(name, model_type=config.model_type, vocab_size=found.vocab_size, both_logits=_both_logits(found))
     return found
@@ -112,6 +111,7 @@ def token_losses(language: CausalLM, ids_BT: Tensor) -> Tensor:
 
 
 def _hidden(language: CausalLM, ids_BT: Tensor) -> Tensor:
+    language.rotary.restore()
     hidden: Tensor = language.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
     return hidden
 
@@ -120,6 +120,7 @@ def _both_logits(language: CausalLM) -> Callable[[Tensor], tuple[Tensor, Tensor]
     @torch.inference_mode()
     def both(ids_BT: Tensor) -> tuple[Tensor, Tensor]:
         ids_BT = ids_BT.to(language.device)
+        language.rotary.restore()
         own = language.model(input_ids=ids_BT, use_cache=False).logits.float()
         return own, language.head.logits(_hidden(language, ids_BT))
 

@@ -31,6 +31,7 @@ from ladm.modeling.facts import ModelFacts
 from ladm.modeling.fused import FusedLayers
 from ladm.modeling.language_head import LanguageHead, head_of
 from ladm.modeling.load_check import LoadCheck
+from ladm.modeling.rotary_state import RotaryState
 
 _LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 
@@ -57,6 +58,7 @@ class Observer:
         self.attention = attention
         self._model = model
         self._head = head
+        self._rotary = RotaryState(model)
         self._fused = None if fused == "none" else FusedLayers(model, kernels=fused, attention=attention_function)
 
     @torch.inference_mode()
@@ -69,6 +71,7 @@ class Observer:
         """
         wanted = frozenset((*self.layers, *self.also)) if visit is not None else frozenset()
         context = ForwardContext(self.attention, wanted, visit, to_end=to_end)
+        self._rotary.restore()
         try:
             out = self._model(input_ids=ids_BT.to(self.device), use_cache=False, ladm_context=context)
         except StopForward:
