@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ import transformers as tf
 from conftest import GOLDEN
 
 from ladm.errors import LadmError, UsageError
+from ladm.method.attention import causal_attention
 from ladm.method.focus import pairwise_focus
 from ladm.method.grid import span_grid
-from ladm.modeling.attention_function import LayerView
+from ladm.modeling.attention_function import ForwardContext, LayerView, attention
 from ladm.modeling.facts import model_facts, spell_layers
 from ladm.modeling.observer import Observer, load_observer
 
@@ -289,10 +291,39 @@ def test_a_model_that_breaks_on_our_attention_is_refused(
     assert Disguise(folder, monkeypatch).refusal() == message
 
 
-def test_attention_that_is_not_causal_is_noticed(tmp_path: Path) -> None:
-    folder = save(tf.BertConfig(**SMALL, initializer_range=0.5), tmp_path / "bert")
-    with pytest.raises(LadmError, match=r"does not reproduce this bert model \(hidden states differ by"):
-        load(folder)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "config", [tf.BertConfig(**SMALL), tf.LlamaConfig(**GROUPED, is_causal=False)], ids=["encoder", "decoder"]
+)
+def test_attention_to_later_tokens_is_noticed_in_every_precision(
+    config: Any, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """Causal attention changes the hidden states of such a small model by less than rounding to bfloat16 may."""
+    folder = save(config, tmp_path / "model")
+    with pytest.raises(LadmError) as caught:
+        load_observer(model_facts(folder), layers=(0,), dtype=dtype, device=torch.device("cpu"))
+    kind = config.model_type
+    expected = f"this {kind} model attends to later tokens as well; use a causal language model"
+    assert str(caught.value) == f"{folder}: {expected}"
+
+
+@pytest.mark.parametrize("where", ["layer", "call"])
+def test_a_layer_without_a_mask_that_is_not_causal_is_refused(where: str) -> None:
+    q = torch.randn(1, 2, 8, 16)
+    module = SimpleNamespace(layer_idx=0, is_causal=where == "call")
+    extras = {"is_causal": False} if where == "call" else {}
+    with pytest.raises(LadmError, match="^the model attends to later tokens as well; use a causal language model$"):
+        attention(module, q, q, q, None, ladm_context=ForwardContext("aten-flash-cpu"), **extras)  # type: ignore[arg-type]
+
+
+def test_attention_that_is_not_that_of_the_model_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stronger(*qkv: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        out, lse = causal_attention(*qkv, **options)
+        return 1.5 * out, lse
+
+    monkeypatch.setattr("ladm.modeling.attention_function.causal_attention", stronger)
+    with pytest.raises(LadmError, match=r"does not reproduce this llama model \(hidden states differ by"):
+        load(str(GOLDEN))
 
 
 def test_nothing_runs_after_the_last_wanted_layer() -> None:

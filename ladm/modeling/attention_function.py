@@ -49,6 +49,13 @@ class StopForward(Exception):
     """Unwinds the forward pass once the last wanted layer has been seen."""
 
 
+class NotCausalError(LadmError):
+    """The model attends to later tokens as well, as encoders and embedding models do."""
+
+    def __init__(self) -> None:
+        super().__init__("the model attends to later tokens as well; use a causal language model")
+
+
 @dataclass
 class ForwardContext:
     """The context of one forward pass, handed to every attention call in it."""
@@ -98,6 +105,10 @@ def attention(
             query, key, value, attn_mask=attention_mask, scale=scaling
         )
         return out.transpose(1, 2), None
+    # As transformers' own function reads them: without a mask, these two say whether later tokens are hidden.
+    is_causal = extras.get("is_causal")
+    if not (getattr(module, "is_causal", True) if is_causal is None else is_causal):
+        raise NotCausalError
     lse = None
     # Nobody reads the output of the last scored layer, so its attention, the dearest kernel of a layer, is skipped.
     if not last:
@@ -110,8 +121,15 @@ def attention(
     return out.transpose(1, 2), None
 
 
-def _mask(*args: Any, local_size: int | None = None, **more: Any) -> Tensor | None:
-    """transformers' mask, and None (plain causal attention) also for rows exactly as long as the window."""
+def _mask(
+    *args: Any, local_size: int | None = None, allow_is_bidirectional_skip: bool = False, **more: Any
+) -> Tensor | None:
+    """transformers' mask, and None (plain causal attention) also for rows exactly as long as the window.
+
+    Raises NotCausalError where None would mean attention to every token.
+    """
+    if allow_is_bidirectional_skip:
+        raise NotCausalError
     if local_size is not None and more["kv_length"] <= local_size:
         local_size = None
     mask: Tensor | None = sdpa_mask(*args, local_size=local_size, **more)

@@ -16,6 +16,7 @@ from ladm.modeling.attention_function import (
     IMPLEMENTATION,
     ForwardContext,
     LayerView,
+    NotCausalError,
     is_missing_in_table,
     no_interface,
 )
@@ -62,6 +63,11 @@ class LoadCheck:
         )  # fmt: skip
         try:
             ours = self.model(input_ids=ids, use_cache=False, ladm_context=context).last_hidden_state
+        except NotCausalError:
+            raise LadmError(
+                f"{self.facts.name}: this {self.facts.model_type} model attends to later tokens as well; use a causal "
+                "language model"
+            ) from None
         except LadmError:
             raise
         # The model's code, the kernel's compiler and what they load raise kinds of their own.
