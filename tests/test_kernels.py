@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ladm.errors import UsageError
+from ladm.method import columns_triton, pfs_triton
 from ladm.method import pfs_torch as fast_module
 from ladm.method.attention import causal_attention
 from ladm.method.focus import aggregated_focus, contextual_dependency, wanted_JN
@@ -167,6 +168,37 @@ def test_triton_addresses_are_64_bits_wide() -> None:
     k = torch.randn(1, 1, T, D)
     fast = pairwise_focus(q, k, None, scaling=0.2, grid=grid, backend="triton")
     assert worst(fast, q.contiguous(), k, grid, 0.2) < 1e-5
+
+
+class Launches:
+    """Stands for a kernel: notes the grids that it would be launched with."""
+
+    def __init__(self) -> None:
+        self.grids: list[tuple[int, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        self.grids.append(grid)
+        return lambda *_, **__: None
+
+
+def test_a_batch_of_many_short_rows_fits_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA takes 2^31 - 1 programs in the first dimension of a grid, and 65,535 in the others."""
+    kernels = [(pfs_triton, "denominators_kernel"), (pfs_triton, "focus_kernel")]
+    kernels += [(columns_triton, f"_{name}_kernel") for name in ("norms", "divide_by_median", "far_key_mass")]
+    launches = Launches()
+    for module, name in kernels:
+        monkeypatch.setattr(module, name, launches)
+    B, H, T = 4096, 32, 64
+    grid = span_grid(T, variant="released", l=16, m=0, n=1, n0=1, d_afs=1, d_cds=1)
+    # No memory of their own: nothing is computed.
+    q, lse = torch.zeros(1).expand(B, H, T, 16), torch.zeros(1).expand(B, H, T)
+    measure_focus(q, q, lse, scaling=1.0, grid=grid, backend="triton")
+    columns_triton.value_weights(q)
+    columns_triton.far_key_mass(q, q, lse, scaling=1.0, skipped_tokens=16)
+    assert len(launches.grids) == len(kernels)
+    for programs, *others in launches.grids:
+        assert programs < 2**31
+        assert all(each <= 65_535 for each in others)
 
 
 def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

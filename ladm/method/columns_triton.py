@@ -34,8 +34,9 @@ def value_weights(v_BGTD: Tensor) -> Tensor:
     width = triton.next_power_of_2(D)
     tokens = max(1, TILE_ELEMENTS // width)
     with torch.cuda.device_of(v):
-        _norms_kernel[(triton.cdiv(T, tokens), B * G)](
-            *(v, norms_BGT, v.stride(0), v.stride(1), v.stride(2), G, T), D=D, BLOCK_D=width, BLOCK_T=tokens
+        tiles = triton.cdiv(T, tokens)
+        _norms_kernel[(tiles * B * G,)](
+            *(v, norms_BGT, v.stride(0), v.stride(1), v.stride(2), G, T, tiles), D=D, BLOCK_D=width, BLOCK_T=tokens
         )
         _divide_by_median_kernel[(B * G,)](
             norms_BGT, norms_BGT.view(torch.int32), T, (T + 1) // 2, BLOCK=MEDIAN_BLOCK, num_warps=16
@@ -57,25 +58,26 @@ def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, lse_BHT: Tensor, *, scaling: fl
     # A product has at least 16 rows.
     count = triton.next_power_of_2(len(rows_Q))
     heads = max(16 // count, min(triton.next_power_of_2(H // G), HEADS_OF_A_PROGRAM, tile // count))
-    parts = triton.cdiv(H // G, heads)
+    tiles, parts = triton.cdiv(T, tile), triton.cdiv(H // G, heads)
     with torch.cuda.device_of(q):
-        _far_key_mass_kernel[(triton.cdiv(T, tile), B * G, parts)](
+        _far_key_mass_kernel[(tiles * B * G, parts)](
             *(q, k, lse_BHT.contiguous(), rows_Q, mass_BHT),
             *(q.stride(0), q.stride(1), q.stride(2), k.stride(0), k.stride(1), k.stride(2)),
-            *(H, G, H // G, T, scaling * LOG2_E, skipped_tokens, len(rows_Q)),
+            *(H, G, H // G, T, scaling * LOG2_E, skipped_tokens, len(rows_Q), tiles),
             FAR=FAR_TOKENS, COUNT=count, HEADS=heads, WIDEN=widened(q.dtype),
             D=D, BLOCK_D=max(16, triton.next_power_of_2(D)), BLOCK_K=tile,
         )  # fmt: skip
     return mass_BHT
 
 
-@triton.jit(do_not_specialize=["T"])
+# Tiles and heads of a batch in one dimension: the others of a CUDA grid end at 65,535.
+@triton.jit(do_not_specialize=["T", "tiles"])
 def _norms_kernel(  # type: ignore[no-untyped-def]
-    v, norms, v_b, v_g, v_t, G, T, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr
+    v, norms, v_b, v_g, v_t, G, T, tiles, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr
 ):
     """The length of the value vectors of BLOCK_T tokens of one head."""
-    t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
-    bg = tl.program_id(1).to(tl.int64)
+    t = tl.program_id(0) % tiles * BLOCK_T + tl.arange(0, BLOCK_T)
+    bg = (tl.program_id(0) // tiles).to(tl.int64)
     v_TD = _tile(v + bg // G * v_b + bg % G * v_g, t, v_t, t < T, D, BLOCK_D).to(tl.float32)
     tl.store(norms + bg * T + t, tl.sqrt(tl.sum(v_TD * v_TD, 1)), mask=t < T)
 
@@ -104,18 +106,18 @@ def _divide_by_median_kernel(norms, bits, T, wanted, BLOCK: tl.constexpr):  # ty
         tl.store(norms + row + start + at, tl.where(found > 0, x / divisor, 0.0), mask=start + at < T)
 
 
-@triton.jit(do_not_specialize=["T", "skipped"])
+@triton.jit(do_not_specialize=["T", "skipped", "tiles"])
 def _far_key_mass_kernel(  # type: ignore[no-untyped-def]
     q, k, lse, rows, mass,
-    q_b, q_h, q_t, k_b, k_g, k_t, H, G, R, T, scale, skipped, Q,
+    q_b, q_h, q_t, k_b, k_g, k_t, H, G, R, T, scale, skipped, Q, tiles,
     FAR: tl.constexpr, COUNT: tl.constexpr, HEADS: tl.constexpr, WIDEN: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """The weights of a tile of keys, added up over the sampled rows of each of HEADS heads that share the keys."""
-    n = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
-    bg = tl.program_id(1).to(tl.int64)
+    n = tl.program_id(0) % tiles * BLOCK_K + tl.arange(0, BLOCK_K)
+    bg = (tl.program_id(0) // tiles).to(tl.int64)
     b, g = bg // G, bg % G
-    first = tl.program_id(2) * HEADS
+    first = tl.program_id(1) * HEADS
     x = tl.arange(0, HEADS * COUNT)
     r = first + x // COUNT
     there = (r < R) & (x % COUNT < Q)

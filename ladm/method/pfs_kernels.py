@@ -103,10 +103,10 @@ def denominators_kernel(  # type: ignore[no-untyped-def]
     tl.store(out + (bh * J + row) * l + m, known, mask=valid)
 
 
-@triton.jit(do_not_specialize=["front", "J", "P", "T", "G"])
+@triton.jit(do_not_specialize=["front", "J", "P", "T", "G", "num_items"])
 def focus_kernel(  # type: ignore[no-untyped-def]
     q, k, denominators, weight, ids, out, out_weighted, out_copied, scored, items,
-    q_b, q_h, q_t, k_b, k_g, k_t, H, R, front, l, scale, J, P, d_afs, T, G, parts,
+    q_b, q_h, q_t, k_b, k_g, k_t, H, R, front, l, scale, J, P, d_afs, T, G, parts, num_items,
     FULL: tl.constexpr, STAGES: tl.constexpr, WEIGHTED: tl.constexpr, COPIED: tl.constexpr, WIDEN: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -115,14 +115,16 @@ def focus_kernel(  # type: ignore[no-untyped-def]
     A span has `parts` tiles, so a pair has their square. WEIGHTED: the same with each key's factor; COPIED: the same
     over copy keys alone. Both of the same exponentials. FULL: the tiles of a span are all whole.
     """
-    item = items + tl.program_id(0) * 4
+    # Items and heads in one dimension: the others of a CUDA grid end at 65,535, and a batch may have more heads.
+    item = items + tl.program_id(0) % num_items * 4
+    head_tile = tl.program_id(0) // num_items
     row, span, pair, count = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
     # 64 bits: B H T D of a batch of long rows is beyond what 32 can address.
-    bh = (tl.program_id(1) // parts).to(tl.int64)
+    bh = (head_tile // parts).to(tl.int64)
     b, h = bh // H, bh % H
-    m = tl.program_id(1) % parts * BLOCK_M + tl.arange(0, BLOCK_M)
+    m = head_tile % parts * BLOCK_M + tl.arange(0, BLOCK_M)
     # The remainder is the number itself; by it the compiler knows that of a single tile, which is 0.
-    start = tl.program_id(2) % parts * BLOCK_K
+    start = tl.program_id(1) % parts * BLOCK_K
     valid = m < l
     first_row = front + tl.load(scored + row) * l
     q_MD = _tile(q + b * q_b + h * q_h, first_row + m, q_t, valid, D, BLOCK_D)
@@ -132,7 +134,7 @@ def focus_kernel(  # type: ignore[no-untyped-def]
     x_M = tl.load(ids + b * T + first_row + m, mask=valid, other=-2) if COPIED else m
     k_head = k + b * k_b + (h // R) * k_g
     w_head = weight + (b * G + h // R) * T
-    target = (tl.program_id(1).to(tl.int64) * parts + tl.program_id(2) % parts) * P + pair
+    target = (head_tile.to(tl.int64) * parts + tl.program_id(1) % parts) * P + pair
     # One loop over spans with one tile of each: the compiler overlaps the loads of a span with the product of the one
     # before. A loop over the tiles of a span inside it would prevent that.
     for step in tl.range(count, num_stages=STAGES):

@@ -80,9 +80,9 @@ def measure_focus(
         )
         weight = denominators if key_weight_BGT is None else key_weight_BGT.float().contiguous()
         ids = where.scored if ids_BT is None else ids_BT.to(device).contiguous()
-        focus_kernel[(len(where.items), B * H * parts, parts)](
+        focus_kernel[(len(where.items) * B * H * parts, parts)](
             *(q, k, denominators, weight, ids, focus, weighted, copied, where.scored, where.items),
-            *(*common, len(grid.J), len(where.pairs), grid.d_afs, T, k.shape[1], parts),
+            *(*common, len(grid.J), len(where.pairs), grid.d_afs, T, k.shape[1], parts, len(where.items)),
             FULL=grid.l % tile == 0,
             STAGES=stages(shared_bytes),
             WEIGHTED=key_weight_BGT is not None,
