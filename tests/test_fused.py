@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
+import shutil
 import sys
 import types
 from collections.abc import Iterator
@@ -123,6 +125,19 @@ def test_a_fused_layer_that_computes_something_else_is_found_before_the_first_ro
         loaded(GOLDEN, "triton")
 
 
+@pytest.mark.parametrize("activation", ["silu", "relu"])
+def test_fused_layers_are_for_the_activation_of_the_model(activation: str, tmp_path: Path) -> None:
+    """With `--fused auto` such a model could not be scored on a GPU."""
+    shutil.copytree(GOLDEN, tmp_path / "model")
+    config = json.loads((GOLDEN / "config.json").read_text()) | {"hidden_act": activation}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    facts = model_facts(str(tmp_path / "model"))
+    found = resolve_fused(
+        "auto", device="cuda:0", dtype=torch.bfloat16, model_type=facts.model_type, activation=facts.activation
+    )
+    assert found == ("triton" if activation == "silu" else "none")
+
+
 def test_what_fused_resolves_to(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(requested: str, device: str = "cuda:0", dtype: Any = torch.bfloat16, model_type: str = "llama") -> str:
         return resolve_fused(requested, device=device, dtype=dtype, model_type=model_type)
@@ -141,6 +156,10 @@ def test_what_fused_resolves_to(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve("triton", "cpu")
     with pytest.raises(LadmError, match="^--fused triton: there are no fused layers for olmo2 models, only for llama"):
         resolve("triton", model_type="olmo2")
+    relu = {"device": "cuda:0", "dtype": torch.bfloat16, "model_type": "llama", "activation": "relu"}
+    assert resolve_fused("auto", **relu) == "none"
+    with pytest.raises(LadmError, match="^--fused triton: there are no fused layers for models with relu, only for"):
+        resolve_fused("triton", **relu)
     there.remove("liger_kernel")
     with pytest.raises(LadmError, match="^--fused liger: liger-kernel is not installed; run pip install '.\\[fast\\]'"):
         resolve("liger")

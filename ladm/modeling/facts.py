@@ -50,6 +50,8 @@ class ModelFacts:
     window: int | None = None
     longest_tokens: int | None = None
     """The longest row that `windowed` holds for; None: any."""
+    activation: str | None = None
+    """Of the MLPs, such as `silu`; None: it is not said."""
 
     def at_length(self, tokens: int) -> ModelFacts:
         """The same for rows of at most `tokens`: a window that is no shorter hides nothing of them."""
@@ -106,6 +108,7 @@ def model_facts(name: str) -> ModelFacts:
         group_size=_group_size(config),
         windowed=windowed_layers(config),
         window=window,
+        activation=getattr(config, "hidden_act", None),
     )
     # Such as Phi-3.5-mini: a window of 262,144 tokens and 131,072 positions.
     return facts if max_tokens is None else facts.at_length(max_tokens)

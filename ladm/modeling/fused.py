@@ -26,6 +26,8 @@ from ladm.errors import LadmError, UsageError, install_hint
 
 FUSED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 """Families whose layers are: norm, attention with rotary embedding, residual, norm, SwiGLU, residual."""
+_ACTIVATIONS = ("silu", "swish")
+"""Names of the one that SwiGLU has. A model may be of a family and have another."""
 
 AttentionFunction = Callable[..., tuple[Tensor, Any]]
 
@@ -39,7 +41,9 @@ class _Kernels:
     silu_mul: Callable[..., Any]
 
 
-def resolve_fused(requested: str, *, device: str, dtype: torch.dtype, model_type: str) -> str:
+def resolve_fused(
+    requested: str, *, device: str, dtype: torch.dtype, model_type: str, activation: str | None = "silu"
+) -> str:
     """`--fused` -> `triton`, `liger` or `none`, as it is recorded with a run.
 
     `auto` is `triton` on CUDA in half precision, for a family that is known here. In float32 the stock layers run, so
@@ -52,7 +56,7 @@ def resolve_fused(requested: str, *, device: str, dtype: torch.dtype, model_type
     if dtype == torch.float32:
         raise UsageError(f"--fused {requested} is for bfloat16 and float16; float32 always runs the stock layers")
     kernels = "triton" if requested == "auto" else requested
-    problem = _why_not(kernels, device, model_type)
+    problem = _why_not(kernels, device, model_type, activation)
     if problem is None:
         return kernels
     if requested == "auto":
@@ -60,12 +64,14 @@ def resolve_fused(requested: str, *, device: str, dtype: torch.dtype, model_type
     raise LadmError(f"--fused {requested}: {problem}")
 
 
-def _why_not(kernels: str, device: str, model_type: str) -> str | None:
+def _why_not(kernels: str, device: str, model_type: str, activation: str | None) -> str | None:
     """What stands in the way of these kernels, if anything."""
     if not device.startswith("cuda") and os.environ.get("TRITON_INTERPRET") != "1":
         return f"its kernels need a CUDA device, not {device}"
     if model_type not in FUSED_MODEL_TYPES:
         return f"there are no fused layers for {model_type} models, only for {', '.join(FUSED_MODEL_TYPES)}"
+    if activation not in _ACTIVATIONS:
+        return f"there are no fused layers for models with {activation}, only for those with silu"
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if kernels == "liger" and importlib.util.find_spec("liger_kernel") is None:
@@ -79,7 +85,7 @@ class FusedLayers:
     def __init__(self, model: Any, *, kernels: str, attention: AttentionFunction) -> None:
         """Raises LadmError for a model whose layers are not of the kind that is fused."""
         config = model.config.get_text_config()
-        if config.model_type not in FUSED_MODEL_TYPES or config.hidden_act not in ("silu", "swish"):
+        if config.model_type not in FUSED_MODEL_TYPES or config.hidden_act not in _ACTIVATIONS:
             raise LadmError(f"no fused layers for {config.model_type} models with {config.hidden_act}")
         self._layers = list(model.layers)
         self._forward = partial(_layer_forward, kernels=_KERNELS[kernels](), attention=attention)

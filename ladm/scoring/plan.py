@@ -193,7 +193,9 @@ def _hardware(
         attention=attention.kernel,
         passed_over=attention.passed_over,
         backend=resolve_backend(settings.backend, devices[0]),
-        fused=resolve_fused(settings.fused, device=devices[0], dtype=dtype, model_type=facts.model_type),
+        fused=resolve_fused(
+            settings.fused, device=devices[0], dtype=dtype, model_type=facts.model_type, activation=facts.activation
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 """The first layer's q, k and log-sum-exp -> LongAttn's two numbers of a row (Wu et al. 2025).
 
-With the causal attention A_h of the first layer and k = T / 4:
+With the causal attention A_h of the first layer and k = T / 4, rounded down:
 
     DS = mean over heads of (1 / T) x the attention that falls on tokens at least k back
     V  = mean over heads of the variance of the weights at least k apart
