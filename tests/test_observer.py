@@ -316,14 +316,21 @@ def test_a_layer_without_a_mask_that_is_not_causal_is_refused(where: str) -> Non
         attention(module, q, q, q, None, ladm_context=ForwardContext("aten-flash-cpu"), **extras)  # type: ignore[arg-type]
 
 
-def test_attention_that_is_not_that_of_the_model_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "remedy"),
+    [(torch.float32, "use another model"), (torch.bfloat16, "try --dtype float32, or use another model")],
+)
+def test_attention_that_is_not_that_of_the_model_is_noticed(
+    dtype: torch.dtype, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stronger(*qkv: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
         out, lse = causal_attention(*qkv, **options)
         return 1.5 * out, lse
 
     monkeypatch.setattr("ladm.modeling.attention_function.causal_attention", stronger)
-    with pytest.raises(LadmError, match=r"does not reproduce this llama model \(hidden states differ by"):
-        load(str(GOLDEN))
+    message = rf"does not reproduce this llama model \(hidden states differ by .*\), so scores .* be wrong; {remedy}$"
+    with pytest.raises(LadmError, match=message):
+        load_observer(model_facts(str(GOLDEN)), layers=(0,), dtype=dtype, device=torch.device("cpu"))
 
 
 def test_nothing_runs_after_the_last_wanted_layer() -> None:

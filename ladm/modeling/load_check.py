@@ -102,9 +102,12 @@ class LoadCheck:
                     f"{self.facts.name}: the fused layers do not reproduce the stock ones in {self.model.dtype} "
                     f"(hidden states differ by {apart:.2g}); give --fused none"
                 )
+            # Rounding alone may do it where a small difference sends a token to another expert.
+            rounded = self.model.dtype != torch.float32
+            remedy = "try --dtype float32, or use another model" if rounded else "use another model"
             raise LadmError(
                 f"{self.facts.name}: causal attention does not reproduce this {self.facts.model_type} model (hidden "
-                f"states differ by {apart:.2g}), so scores from its q and k would be wrong; use another model"
+                f"states differ by {apart:.2g}), so scores from its q and k would be wrong; {remedy}"
             )
 
     def _stock_hidden_states(self, ids_BT: Tensor) -> Tensor:
