@@ -243,7 +243,7 @@ def test_growth_removes_what_killed_launches_left_half_written(
     (work / "notes.partial").write_text("of somebody else")
     assert prepare(source, "--limit", 3).exit_code == 0
     assert sorted(path.name for path in work.iterdir()) == [
-        "000000.parquet", "000001.parquet", "asked.json", "notes.partial",
+        "000000.parquet", "000001.parquet", "asked.json", "notes.partial", "sources.json",
     ]  # fmt: skip
 
 

@@ -6,9 +6,9 @@ Imports no torch.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
 from ladm.settings.data import PrepareSettings
 from ladm.settings.fields import settings_of
-from ladm.storage.identity import require_same
+from ladm.storage.identity import CHANGED_REMEDY, require_same
 
 _LATER_FIELDS = ("hub_config", "split", "token_count_key")
 """Left out at their defaults, as in the records of versions that did not have them."""
+_SOURCES_SHOWN = 5
+"""Of those that a refusal names; a folder may have many thousands."""
 
 
 def identity_of(settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -49,33 +51,55 @@ def with_digest_of_today(had: dict[str, Any], tokenizer: Tokenizer) -> dict[str,
 
 def require_same_preparation(folder: Path, had: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise LadmError with the flags that differ, and every field of the record that does."""
-    before, after = _by_name(_with_keys_of_today(had, now), now["sources"])
-    require_same(folder, had | {"sources": before}, now | {"sources": after}, name_of_field=_flag_of_field)
+    require_same(
+        folder, had | {"sources": _with_keys_of_today(had, now)}, now,
+        name_of_field=_flag_of_field, remedy=_remedy, in_words={"sources": _changes_of_sources},
+    )  # fmt: skip
 
 
-def _by_name(had: list[Any], now: list[Any]) -> tuple[Any, Any]:
-    """Two lists of sources as what each source is by its name, so that of thousands those are named that differ."""
-    before, after = ({each["name"]: _in_words(each) for each in sources} for sources in (had, now))
-    if before == after:
-        # Their order alone may differ, or, of two parts of a data set, which have one name, a part.
-        pairs = enumerate(zip_longest(had, now), 1)
-        return next(
-            (({f"number {k}": one}, {f"number {k}": other}) for k, (one, other) in pairs if one != other), ({}, {})
-        )
-    names = dict.fromkeys([*before, *after])
-    return {name: before.get(name, "absent") for name in names}, {name: after.get(name, "absent") for name in names}
+def _remedy(names: tuple[str, ...]) -> str:
+    """What to do. A corpus that grew needs no new scores for the documents that it had before."""
+    if "sources" not in names:
+        return CHANGED_REMEDY
+    return (
+        f"{CHANGED_REMEDY}. Documents that came later can be rows and a run of their own, in files of their own: "
+        "ladm select RUN RUN2 --rows ROWS ROWS2 ranks both together"
+    )
+
+
+def _changes_of_sources(had: Any, now: Any) -> Iterator[str]:
+    """A line for each of the first files and data sets that changed, are missing or new, and one for the others."""
+    before, after = ({_name_of(source): source for source in sources} for sources in (had, now))
+    lines = [
+        f"{name} has changed: {_in_words(before[name])} before, {_in_words(source)} now"
+        for name, source in after.items() if name in before and before[name] != source
+    ]  # fmt: skip
+    lines += [f"{name} is missing" for name in before if name not in after]
+    lines += [f"{name} is new" for name in after if name not in before]
+    yield from lines[:_SOURCES_SHOWN]
+    if len(lines) > _SOURCES_SHOWN:
+        yield f"and {len(lines) - _SOURCES_SHOWN:,} more"
+    if not lines:
+        names = zip(before, after, strict=True)
+        number, (one, other) = next(found for found in enumerate(names, 1) if found[1][0] != found[1][1])
+        yield f"the same files in another order: number {number} was {one}, and is {other}"
+
+
+def _name_of(source: dict[str, Any]) -> str:
+    """The name of a source, with the part of a data set that was named."""
+    return " ".join([source["name"], *(source[part] for part in ("config", "split") if part in source)])
 
 
 def _in_words(source: dict[str, Any]) -> str:
     """What is recorded of a source beside its name; of a file `35 bytes of 2026-11-28 06:14:03`, in UTC."""
-    others = [str(value) for name, value in source.items() if name not in ("name", "key")]
     size, _, changed = source["key"].partition(" ")
     try:
         date = datetime.fromtimestamp(float(changed), tz=UTC)
-        return " ".join([*others, f"{int(size):,} bytes of {date:%Y-%m-%d %H:%M:%S}.{date.microsecond:06}"])
+        content = f"{int(size):,} bytes of {date:%Y-%m-%d %H:%M:%S}.{date.microsecond:06}"
     except (ValueError, OverflowError, OSError):
         # That of an address or of a data set is a digest.
-        return " ".join([*others, source["key"]])
+        content = source["key"]
+    return f"{source['kind']} {content}"
 
 
 def _with_keys_of_today(had: dict[str, Any], now: dict[str, Any]) -> list[Any]:

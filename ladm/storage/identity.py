@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ladm.errors import LadmError
@@ -21,13 +22,19 @@ def require_same(
     *,
     name_of_field: Callable[[str], str] | None = None,
     remedy: str | Callable[[tuple[str, ...]], str] = CHANGED_REMEDY,
+    in_words: Mapping[str, Callable[[Any, Any], Iterator[str]]] = MappingProxyType({}),
 ) -> None:
     """Raise LadmError with the fields that differ; `about` is for people and not compared.
 
     `name_of_field` gives a field as a person knows it, such as `--d-afs`; these names then lead the message, and a
-    `remedy` may depend on them.
+    `remedy` may depend on them. `in_words` has, by the name of a field, what describes its two values where they differ
+    and are too long to be shown.
     """
-    differing = list(differences(had, now))
+    differing: list[str] = []
+    for name, describe in in_words.items():
+        if had.get(name) != now.get(name):
+            differing += (f"{name}: {line}" for line in describe(had.get(name), now.get(name)))
+    differing += differences(_without(had, in_words), _without(now, in_words))
     if differing:
         fields = (line.partition(": ")[0] for line in differing)
         # A dictionary, because many fields may stand for one flag, and the order is that of the identity.
@@ -39,6 +46,10 @@ def require_same(
         raise LadmError(
             f"{folder} was started with something else{which}; {remedy}:" + "".join(f"\n  {line}" for line in shown)
         )
+
+
+def _without(values: dict[str, Any], names: Container[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def differences(had: Any, now: Any, path: str = "", *, words: tuple[str, str] = ("before", "now")) -> Iterator[str]:
