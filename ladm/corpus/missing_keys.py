@@ -1,5 +1,7 @@
 """The first documents -> an error with the keys there are, where --text-key, --domain-key or --id-key fits none.
 
+Or a warning, where --domain names documents that have a domain under a key that is not looked at.
+
 Imports no torch.
 """
 
@@ -18,6 +20,10 @@ from ladm.settings.data import PrepareSettings
 
 DOCUMENTS_TRIED = 1000
 _KEYS_SHOWN = 30
+_LIKELY_KEYS = ("domain", "meta.domain", "pile_set_name")
+"""Keys that hold a domain and hardly anything else."""
+_LOOKED_AT = 100
+"""Documents in which such a key is looked for."""
 
 
 def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
@@ -59,6 +65,42 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
             "--domain a name for all documents without one"
         )
     raise LadmError(f"{which} {negation}{settings.id_key}; the keys are {there_are}: give --id-key one of them")
+
+
+def replaced_domains(settings: PrepareSettings, sources: list[Source]) -> str | None:
+    """A warning where --domain names all documents, although they have domains; None where it does not.
+
+    --domain is for documents without a domain. With no --domain-key those of most corpora have none: the default is the
+    key of the published data.
+    """
+    if settings.domain is None or settings.domain_key != PrepareSettings.domain_key:
+        return None
+    found = None
+    for fields in islice(_fields(settings, sources), _LOOKED_AT):
+        if fields is None:
+            continue
+        with contextlib.suppress(RecursionError):
+            meta = parsed_meta(fields)
+            if domain_of(fields, meta, settings.domain_key) is not None:
+                return None
+            found = found or _likely_domain(fields, meta)
+    if found is None:
+        return None
+    key, value = found
+    return (
+        f"--domain {settings.domain} is the domain of all documents here, because --domain-key is "
+        f"{settings.domain_key}, which they lack; they have {key}, such as {value}: --domain-key {key} keeps it, and "
+        f"then --domain is that of the documents without one"
+    )
+
+
+def _likely_domain(fields: dict[str, Any], meta: dict[str, Any] | None) -> tuple[str, str] | None:
+    """The likeliest key of a domain in this document, and what it holds, cut to 40 characters."""
+    for key in _LIKELY_KEYS:
+        domain = domain_of(fields, meta, key)
+        if domain is not None:
+            return key, " ".join(domain.split())[:40]
+    return None
 
 
 def name_of_domain_key(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: str) -> str:

@@ -24,7 +24,7 @@ from ladm.corpus.blocks import REASONS, Counts, describe_counts
 from ladm.corpus.changed_sources import SourceGuard
 from ladm.corpus.dropped import DROPPED_FILE, write_dropped
 from ladm.corpus.duplicates import TokenCounts, count_tokens
-from ladm.corpus.missing_keys import require_keys
+from ladm.corpus.missing_keys import replaced_domains, require_keys
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
 from ladm.corpus.prepare_identity import identity_of, require_same_preparation, with_digest_of_today
 from ladm.corpus.prepare_start import start_or_resume, with_free_settings
@@ -110,6 +110,9 @@ def prepare(
     else:
         echo(f"{output} has {count_of(finished.rows, 'row')}; adding to them")
     require_keys(settings, sources)
+    # `ladm run` knows whether its user gave a key.
+    if job is None and (replaced := replaced_domains(settings, sources)) is not None:
+        echo(f"warning   {replaced}")
     with locked(output):
         # The documents were looked at meanwhile, and another launch may have finished: its rows are not replaced.
         finished = _finished(output, identity, tokenizer)

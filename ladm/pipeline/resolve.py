@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
 from ladm.corpus.hub import TRAIN
-from ladm.corpus.missing_keys import keys_of, list_keys, require_keys
+from ladm.corpus.missing_keys import keys_of, list_keys, replaced_domains, require_keys
 from ladm.corpus.opening import open_bytes
 from ladm.corpus.other_stages import require_documents
 from ladm.corpus.sources import Source, find_sources
@@ -74,6 +74,10 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     echo(f"sources   {len(sources):,} ({_kinds(sources)})")
     tokenizer = load_tokenizer(settings.tokenizer or settings.model, bos=settings.bos)
     _require_keys(settings, sources)
+    if settings.domain is not None and settings.domain_key is None:
+        replaced = replaced_domains(_of_preparing(settings), sources)
+        if replaced is not None:
+            echo(f"warning   {replaced}")
     echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
     is_open = settings.length is None or (settings.domain_key is None and settings.domain is None)
     if not is_open and not always_sample:
@@ -148,8 +152,13 @@ def _require_part_that_is_scored(settings: Any) -> None:
 
 def _require_keys(settings: Any, sources: list[Source]) -> None:
     """Raise LadmError, with the keys there are, where the documents lack the keys that the flags say."""
+    require_keys(_of_preparing(settings), sources)
+
+
+def _of_preparing(settings: Any) -> PrepareSettings:
+    """The settings of `ladm prepare` as far as they are about keys."""
     key, domain = domain_flags(settings.domain_key)
-    require_keys(prepare_settings(settings, rows="rows", length=1, domain_key=key, domain=domain), sources)
+    return prepare_settings(settings, rows="rows", length=1, domain_key=key, domain=domain)
 
 
 def _kinds(sources: list[Source]) -> str:

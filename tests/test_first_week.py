@@ -1,0 +1,84 @@
+"""What a user meets in the first week: a corpus that grew, domains under a key of their own, rows that are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from click.testing import Result
+from test_first_hour import prepare, record, rows_after, word_tokenizer  # noqa: F401
+from test_pipeline import job_words, text_of
+from test_prepare import write_jsonl
+
+Command = Callable[..., Result]
+
+
+def test_a_corpus_that_changed_is_refused_by_the_names_of_its_files(
+    prepare: Command, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name in ("a", "b", "c"):
+        write_jsonl(corpus / f"{name}.jsonl", [record(ord(name))])
+    assert prepare(corpus).exit_code == 0
+    write_jsonl(corpus / "a.jsonl", [record(1), record(2)])
+    (corpus / "b.jsonl").unlink()
+    write_jsonl(corpus / "d.jsonl", [record(4)])
+    refused = prepare(corpus, "--bos")
+    assert (refused.exit_code, refused.stderr.splitlines()) == (1, [
+        f"ladm: {tmp_path / 'rows'} was started with something else (sources, --bos); give another --output, or what "
+        "it was started with. Documents that came later can be rows and a run of their own, in files of their own: "
+        "ladm select RUN RUN2 --rows ROWS ROWS2 ranks both together:",
+        f"  sources: {corpus / 'd.jsonl'} is new",
+        f"  sources: {corpus / 'a.jsonl'} has changed",
+        f"  sources: {corpus / 'b.jsonl'} is missing",
+        "  tokenizer.bos: false before, true now",
+        "  bos: null before, true now",
+    ])  # fmt: skip
+    for k in range(9):
+        write_jsonl(corpus / f"e{k}.jsonl", [record(5 + k)])
+    assert prepare(corpus).stderr.splitlines()[-1] == "  sources: and 7 more"
+
+
+def test_the_same_files_in_another_order_are_refused_as_such(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+    files = [write_jsonl(tmp_path / f"{k}.jsonl", [record(k)]) for k in range(2)]
+    assert prepare(*files).exit_code == 0
+    assert prepare(*files[::-1]).stderr.splitlines()[1:] == ["  sources: the same files in another order"]
+
+
+WARNING = (
+    "warning   --domain mine is the domain of all documents here, because --domain-key is meta.pile_set_name, which "
+    "they lack; they have domain, such as b: --domain-key domain keeps it, and then --domain is that of the documents "
+    "without one"
+)
+
+
+def test_a_name_for_documents_without_a_domain_replaces_no_other_in_silence(
+    prepare: Command, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    plain = {"text": record(0)["text"]}
+    own = [plain, record(1) | {"meta": {"n": 1}, "domain": "b"}, record(2) | {"meta": None, "domain": "c"}]
+    source = write_jsonl(tmp_path / "own.jsonl", own)
+    result = prepare(source, "--domain", "mine")
+    assert {row["domain"] for row in rows_after(result, tmp_path / "rows")} == {"mine"}
+    assert WARNING in result.stderr.splitlines()
+    # As the warning says.
+    kept = prepare(source, "--domain", "mine", "--domain-key", "domain", output="kept")
+    assert [row["domain"] for row in rows_after(kept, tmp_path / "kept")] == ["mine", "b", "c"]
+    assert "warning" not in kept.stderr
+    # Neither documents without any domain nor those with the default key have lost one.
+    for k, documents in enumerate(([plain], [*own, record(3)])):
+        source = write_jsonl(tmp_path / f"{k}.jsonl", documents)
+        result = prepare(source, "--domain", "mine", output=f"rows{k}")
+        assert (result.exit_code, "warning" in result.stderr) == (0, False), result.stderr
+
+
+def test_a_job_says_that_its_name_replaces_domains(
+    ladm: Command, talking: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    documents = [{"text": text_of(k, 600), "domain": "bc"[k % 2]} for k in range(8)]
+    source = write_jsonl(tmp_path / "d.jsonl", documents)
+    for flags, is_warned in ((("--domain", "mine"), True), (("--domain-key", "none", "--domain", "mine"), False),
+                             ((), False)):  # fmt: skip
+        result = ladm(*job_words(source, talking, tmp_path / "job"), "--dry-run", *flags)
+        assert (result.exit_code, result.stderr.splitlines().count(WARNING)) == (0, int(is_warned)), result.output
