@@ -377,12 +377,17 @@ def test_a_subset_takes_two_windows_of_a_document(
         assert result.exit_code == 0, result.output
         counts = [sum(row["document"] == k for row in rows_of(subset)) for k in range(3)]
         assert counts == [min(most, sum(row["document"] == k for row in rows)) for k in range(3)]
-        assert json.loads((subset / "manifest.json").read_text())["max_per_document"] == most
+        manifest = json.loads((subset / "manifest.json").read_text())
+        assert manifest["max_per_document"] == most
+        # Who counts the rows of the run must learn why the table has fewer.
+        beyond = len(rows) - sum(counts)
+        assert manifest.get("beyond_max_per_document", 0) == beyond
+        line = f"left out by --max-per-document {most}: {beyond}, of documents with more rows than that"
+        assert (line in result.stdout.splitlines()) == (beyond > 0)
     result = ladm("select", tmp_path / "run", "--rows", tmp_path / "rows", "--tokens", "9", "-o", tmp_path / "none")
     assert (result.exit_code, result.stderr) == (
         1, "ladm: no document fits --tokens 9: the shortest has 512 tokens\n",
     )  # fmt: skip
-    # Who counts the rows of the run must learn why there are fewer to choose from.
     left_out = sum(max(0, sum(row["document"] == k for row in rows) - 2) for k in range(3))
     for budget in (("--documents", len(rows)), ("--tokens", 512 * len(rows))):
         result = ladm("select", tmp_path / "run", "--rows", tmp_path / "rows", *budget, "-o", tmp_path / "none")

@@ -85,6 +85,9 @@ def selection_table(manifest: Manifest) -> Iterator[str]:
         yield f"left out by --exclude-domain: {excluded}"
     if manifest.domains_left_out:
         yield f"left out by weight 0: {', '.join(map(plain, manifest.domains_left_out))}"
+    if manifest.beyond_max_per_document:
+        limit, count = manifest.max_per_document, manifest.beyond_max_per_document
+        yield f"left out by --max-per-document {limit}: {count:,}, of documents with more rows than that"
     if manifest.copies:
         yield f"left out as copies of another row: {manifest.copies:,}"
     if manifest.without_value:

@@ -23,6 +23,7 @@ MOST_BYTES = 1 << 34
 _NOTHING = type(None)
 _LATER: dict[str, tuple[type, ...]] = {
     "max_per_document": (int, _NOTHING),
+    "beyond_max_per_document": (int,),
     "copies": (int, _NOTHING),
     "unscored_rows": (int,),
     "excluded_domains": (dict,),
@@ -94,6 +95,8 @@ class Manifest:
     """`RunIdentity.for_manifest` of the run that was selected from."""
     max_per_document: int | None = None
     """Rows of one document at most; None, and then not in the file, where all could be chosen."""
+    beyond_max_per_document: int = 0
+    """Rows that could not be selected, because others of their document rank higher."""
     copies: int | None = None
     """Rows that could not be selected because they repeat another; None, and then not in the file, where none do."""
     unscored_rows: int = 0

@@ -76,6 +76,7 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
             min_score=settings.min_score,
             domains_left_out=[name for name in ranked if not shares[name]],
             max_per_document=most,
+            beyond_max_per_document=left_out,
             **_counts(domains),
             **_provenance(settings, sources, candidates),
         )
