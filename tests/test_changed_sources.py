@@ -75,7 +75,7 @@ def test_a_file_that_is_changed_before_it_is_read_or_while_it_is(
     assert refused.exit_code == 1
     assert refused.stderr.splitlines()[0].startswith(f"ladm: {tmp_path / 'rows'} was started with something else (sour")
     (line,) = refused.stderr.splitlines()[1:]
-    assert line.startswith(f'  sources.{paths[file]}: "json ')
+    assert line.startswith(f"  sources: {paths[file]} has changed: json ")
     shutil.copy2(copy, paths[file])
     again = prepare(tmp_path / "corpus")
     assert again.exit_code == 0, again.output
