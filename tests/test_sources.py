@@ -53,7 +53,7 @@ def test_standard_input_again(piped: Callable[..., Result], tmp_path: Path) -> N
     assert piped(LINES).exit_code == 0
     assert len(rows_of(tmp_path / "rows")) == 5
     other = piped(LINES[LINES.index(b"\n") + 1 :])
-    assert (other.exit_code, other.stderr.splitlines()[-1].startswith("  sources.-: ")) == (1, True)
+    assert (other.exit_code, other.stderr.splitlines()[-1].startswith("  sources: - has changed: ")) == (1, True)
 
 
 def test_no_line_of_standard_input_is_lost_while_its_keys_are_looked_for(
