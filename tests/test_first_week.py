@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from click.testing import Result
+from conftest import GOLDEN, topical_rows
 from test_first_hour import prepare, record, rows_after, word_tokenizer  # noqa: F401
 from test_pipeline import job_words, text_of
 from test_prepare import write_jsonl
@@ -86,3 +90,34 @@ def test_a_job_says_that_its_name_replaces_domains(
                              ((), False)):  # fmt: skip
         result = ladm(*job_words(source, talking, tmp_path / "job"), "--dry-run", *flags)
         assert (result.exit_code, result.stderr.splitlines().count(WARNING)) == (0, int(is_warned)), result.output
+
+
+def test_what_a_command_warns_of_is_a_warning_in_python(save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    import ladm as package
+
+    rows = save_rows(topical_rows(golden, [512] * 6), "rows")
+    made = {"model": GOLDEN, "output": tmp_path / "run", "dtype": "float32", "device": "cpu", "span_tokens": 16}
+    package.score(rows, **made)
+    with pytest.warns(package.LadmWarning, match=r"^--top 0.5 is 0.5 %: for a tenth write 10%$"):
+        package.select(made["output"], output=tmp_path / "half", top=0.5)
+    # A flag that may be repeated is a keyword in its own spelling and as a plural.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number, name in enumerate(("exclude_domain", "exclude_domains")):
+            subset = package.select(made["output"], output=tmp_path / f"{number}", top="50%", **{name: ["domain 0"]})
+            assert list(subset.manifest.excluded_domains) == ["domain 0"]
+    both: dict[str, Any] = {"exclude_domain": "domain 0", "exclude_domains": ["domain 1"]}
+    with pytest.raises(package.LadmError) as raised:
+        package.select(made["output"], output=tmp_path / "both", top="50%", **both)
+    assert str(raised.value) == (
+        "ladm.select was given exclude_domain and exclude_domains, which are one setting; give one of them"
+    )
+
+
+def test_a_warning_of_prepare_reaches_a_caller_in_python(word_tokenizer: Path, tmp_path: Path) -> None:  # noqa: F811
+    import ladm as package
+
+    source = write_jsonl(tmp_path / "d.jsonl", [{"text": record(0)["text"], "domain": "b"}])
+    settings: dict[str, Any] = {"tokenizer": word_tokenizer, "length": 40, "domain": "mine"}
+    with pytest.warns(package.LadmWarning, match="^--domain mine is the domain of all documents here, "):
+        package.prepare(source, output=tmp_path / "rows", **settings)

@@ -28,10 +28,15 @@ def spell_path(path: Path) -> str:
 def checked(kind: type, call: str, given: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
     """The keyword arguments `given` to the function `call`, for a settings class; paths become texts, lists tuples.
 
-    Raises UsageError for a name that the class does not have, or that is one of `without`.
+    Raises UsageError for a name that the class does not have, or that is one of `without`, and for two names of one.
     """
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    known = [name for name in fields if name not in without]
+    # A flag that may be repeated has the singular, `--exclude-domain`, and its setting the plural.
+    names = {field.key: field.name for field in settings_of(kind)}
+    for name in given:
+        if names.get(name, name) != name and names[name] in given:
+            raise UsageError(f"{call} was given {name} and {names[name]}, which are one setting; give one of them")
+    given = {names.get(name, name): value for name, value in given.items()}
+    known = [field.name for field in dataclasses.fields(kind) if field.name not in without]
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

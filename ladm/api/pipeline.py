@@ -113,7 +113,7 @@ def select(
     `within=["gzip_ratio:20%-80%"]`.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller than the budget.
     """
-    from ladm.settings.selection import SelectSettings
+    from ladm.settings.selection import SelectSettings, bare_share_warning
 
     given = checked(SelectSettings, "ladm.select", settings | {"tokens": tokens})
     wanted = SelectSettings(
@@ -126,7 +126,10 @@ def select(
         from ladm.selection.subset import select as run_select
 
         folder = wanted.output if "://" in wanted.output else Path(wanted.output)
-        return Subset(folder=folder, manifest=run_select(wanted, echo=echo_to(progress=False)))
+        echo = echo_to(progress=False)
+        if wanted.top is not None and (line := bare_share_warning(str(settings["top"]), wanted.top)) is not None:
+            echo(line)
+        return Subset(folder=folder, manifest=run_select(wanted, echo=echo))
 
 
 def run(

@@ -9,7 +9,7 @@ from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import next_step, note, print_result, quieten_libraries, typed_words
 from ladm.settings.common import DOMAIN_KEY
-from ladm.settings.selection import SelectSettings
+from ladm.settings.selection import SelectSettings, bare_share_warning
 
 
 @settings_command(
@@ -44,9 +44,9 @@ def select(settings: SelectSettings) -> None:
 
 
 def _warn_about_a_bare_share(settings: SelectSettings) -> None:
-    """Warn where `--top 0.1`, which is a percentage like every number there, may have been meant as a tenth."""
+    """Warn where `--top 0.1` may have been meant as a tenth."""
     words = typed_words()
     typed = [word.removeprefix("--top=") for word in words if word.startswith("--top=")]
     typed += [value for flag, value in pairwise(words) if flag == "--top"]
-    if settings.top is not None and settings.top < 1 and typed and not any("%" in value for value in typed):
-        note(f"warning   --top {typed[-1]} is {settings.top:g} %: for a tenth write 10%")
+    if settings.top is not None and typed and (line := bare_share_warning(typed[-1], settings.top)) is not None:
+        note(line)

@@ -22,6 +22,14 @@ BUDGETS = ("tokens", "documents", "top", "min_score")
 DEFAULT_TEMPERATURE = 1.0
 
 
+def bare_share_warning(given: str, top: float) -> str | None:
+    """A line where `top`, a percentage like every number there, may have been meant as a share of 1; else None.
+
+    `given`: as it was written, `0.1`.
+    """
+    return f"warning   --top {given} is {top:g} %: for a tenth write 10%" if top < 1 and "%" not in given else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SelectSettings(Settings):
     """The settings of `ladm select`. `rows` empty: where the runs found them."""
