@@ -73,6 +73,20 @@ def test_settings_of_a_job_that_do_not_exist_or_cannot_work(talking: Path, tmp_p
     assert not (tmp_path / "o").exists()
 
 
+def test_a_share_that_may_have_been_meant_as_a_tenth_is_warned_of(
+    talking: Path, ladm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ladm as front
+
+    write_corpus(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = {"model": talking, "output": "job", "length": 512, "span_tokens": 16}
+    with pytest.warns(front.LadmWarning, match="^--top 0.5 is 0.5 %: for a tenth write 10%$"):
+        front.run("corpus/*.jsonl.gz", top=0.5, **settings)
+    done = ladm("run", "corpus/*.jsonl.gz", "--model", talking, "--top", "0.5", "-o", "job2", "--dry-run")
+    assert "warning   --top 0.5 is 0.5 %: for a tenth write 10%\n" in done.stderr
+
+
 def test_a_run_is_annotated_and_its_columns_are_read_together(job: ladm.FinishedJob, ladm: Command) -> None:
     """Stored, added and derived columns in one table, each row with its own values."""
     import ladm as front

@@ -19,6 +19,7 @@ from ladm.api.results import FinishedJob, ScoredRun, Subset
 
 if TYPE_CHECKING:
     from ladm.corpus.prepare import PreparedRows
+    from ladm.progress import Echo
     from ladm.scoring.dry_run import DryRun
 
 
@@ -113,7 +114,7 @@ def select(
     `within=["gzip_ratio:20%-80%"]`.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller than the budget.
     """
-    from ladm.settings.selection import SelectSettings, bare_share_warning
+    from ladm.settings.selection import SelectSettings
 
     given = checked(SelectSettings, "ladm.select", settings | {"tokens": tokens})
     wanted = SelectSettings(
@@ -127,8 +128,7 @@ def select(
 
         folder = wanted.output if "://" in wanted.output else Path(wanted.output)
         echo = echo_to(progress=False)
-        if wanted.top is not None and (line := bare_share_warning(str(settings["top"]), wanted.top)) is not None:
-            echo(line)
+        _warn_about_a_bare_share(settings, wanted, echo)
         return Subset(folder=folder, manifest=run_select(wanted, echo=echo))
 
 
@@ -155,6 +155,7 @@ def run(
     given |= {"sources": _paths(sources, what="sources"), "model": spell_path(model), "output": spell_path(output)}
     wanted = job_settings(RunSettings, None if config is None else spell_path(config), given)
     with quiet_libraries():
+        _warn_about_a_bare_share(settings, wanted, echo_to(progress=progress))
         from ladm.pipeline.run import run as run_job
         from ladm.progress_bars import JobBars
 
@@ -166,6 +167,14 @@ def run(
         subset=Subset(folder=Path(done.subset), manifest=done.manifest),
         page=None if done.page is None else Path(done.page),
     )
+
+
+def _warn_about_a_bare_share(given: dict[str, Any], wanted: Any, echo: Echo) -> None:
+    """Warn where `top=0.1` may have been meant as a tenth."""
+    from ladm.settings.selection import bare_share_warning
+
+    if given.get("top") is not None and (line := bare_share_warning(str(given["top"]), wanted.top)) is not None:
+        echo(line)
 
 
 def _paths(given: AnyPath | Sequence[AnyPath], *, what: str) -> tuple[str, ...]:

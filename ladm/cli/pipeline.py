@@ -7,6 +7,7 @@ from typing import Any
 
 from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
+from ladm.cli.selection import warn_about_a_bare_share
 from ladm.cli.terminal import QUIET, is_set, next_step, note, print_result, quieten_libraries
 from ladm.progress_bars import JobBars
 from ladm.settings.pipeline import RunSettings
@@ -37,6 +38,7 @@ def run(settings: RunSettings) -> None:
     FOLDER/{rows,scores,subset,report.html} and job.yaml, which repeats the job. It may be stopped at any moment.
     """
     quieten_libraries()
+    warn_about_a_bare_share(settings)
     if settings.dry_run:
         from ladm.pipeline.forecast import forecast
         from ladm.pipeline.forecast_report import forecast_content, forecast_lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from itertools import pairwise
+from typing import Any
 
 from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
@@ -31,7 +32,7 @@ def select(settings: SelectSettings) -> None:
     quieten_libraries()
     from ladm.selection.subset import select as run_select
 
-    _warn_about_a_bare_share(settings)
+    warn_about_a_bare_share(settings)
 
     manifest = run_select(settings, echo=note)
     subset = [] if settings.dry_run else [f"subset: {settings.output}"]
@@ -43,7 +44,7 @@ def select(settings: SelectSettings) -> None:
         next_step("ladm", "report", settings.runs[0], "--subset", settings.output, *domains)
 
 
-def _warn_about_a_bare_share(settings: SelectSettings) -> None:
+def warn_about_a_bare_share(settings: Any) -> None:
     """Warn where `--top 0.1` may have been meant as a tenth."""
     words = typed_words()
     typed = [word.removeprefix("--top=") for word in words if word.startswith("--top=")]
