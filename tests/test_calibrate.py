@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -61,6 +62,13 @@ def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_pat
     assert "warning   too few packages (1) to hold out whole ones, so documents are held out" in result.stderr
     for words in ("cost of stopping there", "gain of the worst kind over robust", "AUC against", "recommended: "):
         assert words in result.stdout
+    # A model with random weights cannot separate every kind, and the report must not hide that.
+    summary = yaml.safe_load(profile.read_text())["found"]
+    name = "profile" if summary["recommended"] == "the calibrated score" else "robust"
+    weak = [kind for kind, by_score in summary["auc"].items() if kind != "worst kind" and by_score[name][1] <= 0.5]
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("not separated by it")]
+    assert weak
+    assert re.findall(r"[:;] ([^:;]+?) \d\.\d{3} \(", line) == weak
     kinds = Counter(line["meta"]["kind"] for line in read_lines(tmp_path / "p.calibration/run/sorted_by_score.jsonl"))
     assert kinds["intact"] == kinds["16 pieces"] == kinds["repeated T/5"] == 36
     assert kinds["real list"] == 40

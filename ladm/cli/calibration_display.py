@@ -14,6 +14,8 @@ WIDTH = 26
 """Characters of a value with its interval."""
 COLUMNS = 6
 """Scores beside each other; further ones stand in a table below."""
+CHANCE = 0.5
+"""The AUC of a score that does not separate."""
 
 
 def calibration_report(result: CalibrationResult) -> Iterator[str]:
@@ -40,6 +42,20 @@ def calibration_report(result: CalibrationResult) -> Iterator[str]:
         yield "recommended: the profile"
     else:
         yield f"recommended: {result.names['robust']}; it is what the profile file contains"
+    yield from _not_separated(result)
+
+
+def _not_separated(result: CalibrationResult) -> Iterator[str]:
+    """A line where the recommended score may rank a kind of bad rows no lower than intact documents."""
+    # Not imported above, because help needs no numpy.
+    from ladm.calibration.result import WORST
+
+    name = "profile" if result.recommended is result.chosen else "robust"
+    found = {kind: by_score[name] for kind, by_score in result.kinds.items() if kind != WORST}
+    kinds = [f"{kind} {auc!s}" for kind, auc in found.items() if auc.low <= CHANCE]
+    if kinds:
+        yield f"not separated by it, because the interval reaches chance ({CHANCE}) or less: {'; '.join(kinds)}"
+        yield "keep such rows out before or while you select (ladm select --within), or use another model"
 
 
 def _auc_table(kinds: dict[str, dict[str, Estimate]]) -> Iterator[str]:

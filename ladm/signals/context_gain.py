@@ -45,8 +45,8 @@ def windows(T: int, scheme: GainScheme) -> list[Window]:
     """The short inputs of a row of at least 16 tokens; the scored tokens of all are one stretch to the row's end.
 
     suffix: one input of the last T/4 tokens with S before them, about 1.25 x the cost of the row alone in all.
-    blocks: inputs of 2S tokens, each scoring its second half, which cover everything but the first 2S tokens: the
-    short context of those would be all that there is before them, and their gain nothing but rounding.
+    blocks: inputs of 2S tokens, each scoring its second half, which cover everything but the first S to 2S tokens: of
+    most of those the short context would be all that there is before them, and their gain nothing but rounding.
     """
     S = short_context_tokens(T)
     if scheme == "suffix":
