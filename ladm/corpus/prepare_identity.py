@@ -113,7 +113,7 @@ def _with_keys_of_today(had: dict[str, Any], now: dict[str, Any]) -> list[Any]:
 
 def _flag_of_field(field: str) -> str:
     """What a person changed to change a field of the record: `tokenizer.bos` -> `--bos`."""
-    if field.partition(".")[0] == "sources":
+    if field == "sources":
         return "sources"
     name = "bos" if field == "tokenizer.bos" else field.partition(".")[0]
     flags = {each.name: each.flag for each in settings_of(PrepareSettings)}

@@ -5,8 +5,9 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from ladm.corpus.blocks import BlockRecord, Counts, record_of_block, seal_block
 from ladm.corpus.changed_sources import SourceGuard
 from ladm.corpus.documents import ShortRule
 from ladm.corpus.duplicates import SeenRows, counts_without_copies
-from ladm.corpus.groups import DamagedSourceError, Place, read_groups
+from ladm.corpus.groups import DamagedSourceError, Group, Place, read_groups
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
 from ladm.settings.data import NO_TOKEN_COUNT, PrepareSettings
@@ -67,8 +68,13 @@ def seal_blocks(
     behind them are removed, and the latter made again. Raises StorageError beyond `--max-bad-files`, and LadmError for
     a file that was changed since `guard` was made.
     """
+    key = settings.token_count_key
+    short = None if key == NO_TOKEN_COUNT else ShortRule(key=key, length=settings.length)
+    read = partial(
+        read_groups, sources, text_key=settings.text_key, short=short, bad_files=bad_files, guard=guard
+    )  # fmt: skip
     while True:
-        made = _sealed_then_new(settings, sources, tokenizer, work, bad_files, guard)
+        made = _sealed_then_new(settings, read, tokenizer, work)
         try:
             return _take(made, settings, progress)
         except DamagedSourceError as error:
@@ -111,24 +117,14 @@ def _take(made: Iterator[tuple[Path, BlockRecord]], settings: PrepareSettings, p
 
 
 def _sealed_then_new(
-    settings: PrepareSettings,
-    sources: list[Source],
-    tokenizer: Tokenizer,
-    work: Path,
-    bad_files: BadFiles,
-    guard: SourceGuard,
+    settings: PrepareSettings, read: Callable[..., Iterator[Group]], tokenizer: Tokenizer, work: Path
 ) -> Iterator[tuple[Path, BlockRecord]]:
     """The blocks of an earlier start, whose documents are not read again, then new ones."""
     number, end = 0, Place()
     while (record := record_of_block(path := work / f"{number:06d}.parquet")) is not None:
         yield path, record
         number, end = number + 1, record.end
-    key = settings.token_count_key
-    short = None if key == NO_TOKEN_COUNT else ShortRule(key=key, length=settings.length)
-    groups = read_groups(
-        sources, text_key=settings.text_key, short=short, bad_files=bad_files, guard=guard, start=end
-    )  # fmt: skip
-    for group in groups:
+    for group in read(start=end):
         path = work / f"{number:06d}.parquet"
         yield path, seal_block(settings, group, tokenizer, path)
         number += 1

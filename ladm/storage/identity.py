@@ -10,8 +10,6 @@ from typing import Any
 
 from ladm.errors import LadmError
 
-MOST_LINES = 20
-"""Of fields that differ."""
 CHANGED_REMEDY = "give another --output, or what it was started with"
 
 
@@ -24,7 +22,7 @@ def require_same(
     remedy: str | Callable[[tuple[str, ...]], str] = CHANGED_REMEDY,
     in_words: Mapping[str, Callable[[Any, Any], Iterator[str]]] = MappingProxyType({}),
 ) -> None:
-    """Raise LadmError with the fields that differ; `about` is for people and not compared.
+    """Raise LadmError with every field that differs; `about` is for people and not compared.
 
     `name_of_field` gives a field as a person knows it, such as `--d-afs`; these names then lead the message, and a
     `remedy` may depend on them. `in_words` has, by the name of a field, what describes its two values where they differ
@@ -41,10 +39,8 @@ def require_same(
         names = dict.fromkeys(map(name_of_field, fields)) if name_of_field else {}
         which = f" ({', '.join(names)})" if names else ""
         remedy = remedy if isinstance(remedy, str) else remedy(tuple(names))
-        more = len(differing) - MOST_LINES
-        shown = [*differing[:MOST_LINES], *([f"and {more:,} more"] if more > 0 else [])]
         raise LadmError(
-            f"{folder} was started with something else{which}; {remedy}:" + "".join(f"\n  {line}" for line in shown)
+            f"{folder} was started with something else{which}; {remedy}:" + "".join(f"\n  {line}" for line in differing)
         )
 
 
