@@ -331,12 +331,12 @@ def test_signals_other_than_cds_do_not_mind_windowed_layers(ladm: Command, rows:
         assert result.exit_code == 0, result.stderr
         assert len(by_index(tmp_path / signals)) == 3
     refused = ladm(*common, "cds", "--output", tmp_path / "cds")
-    assert "layers 0 of this qwen2 model see only a window" in refused.stderr
+    assert "layer 0 of this qwen2 model sees only a window" in refused.stderr
     refused = ladm(*common, "longattn", "--output", tmp_path / "longattn")
     assert refused.exit_code == 1
     assert refused.stderr.endswith(
-        "layer 0 of this qwen2 model sees only a window, and longattn is made of its attention; leave longattn out of "
-        "--signals\n"
+        "layer 0 of this qwen2 model sees only a window, which the focus score does not model; longattn is made of its "
+        "attention too: leave it out of --signals\n"
     )
 
 

@@ -242,7 +242,7 @@ def test_layers_with_a_window_are_left_out(ladm: Command, rows: str, windowed: s
     common = ("--model", windowed, "--rows", rows, "--span-tokens", "8", "--dtype", "float32")
     result = ladm("calibrate", *common, "--output", tmp_path / "p.yaml")
     assert result.exit_code == 1
-    assert "layers 1 of this qwen2 model see only a window" in result.stderr
+    assert "layer 1 of this qwen2 model sees only a window" in result.stderr
     result = ladm("calibrate", *common, "--output", tmp_path / "p.yaml", "--layers", "0,2")
     assert result.exit_code == 0, result.output
     assert set(read_profile(tmp_path / "p.yaml").reduction.layers) <= {0, 2}

@@ -69,20 +69,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: tf.Gemma2Config(**GROUPED, head_dim=8),
         "gemma2 caps its logits (softcap), which the focus score does not model; use another model",
     ),
-    "qwen3_next": (
-        lambda: tf.Qwen3NextConfig(
-            **{**GROUPED, "num_hidden_layers": 4},
-            **EXPERTS,
-            num_experts=2,
-            moe_intermediate_size=16,
-            shared_expert_intermediate_size=16,
-            linear_num_key_heads=2,
-            linear_num_value_heads=2,
-            linear_key_head_dim=8,
-            linear_value_head_dim=8,
-        ),
-        "qwen3_next has softmax attention in only some of its layers, the rest is linear attention; use another model",
-    ),
     "mistral": (
         lambda: tf.MistralConfig(**GROUPED, sliding_window=16),
         "layers 0-2 of this mistral model see only a window, which the focus score does not model; use another model",
@@ -90,7 +76,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "gemma3": (
         lambda: tf.Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=16, sliding_window_pattern=3),
         "layers 0-1 of this gemma3_text model see only a window, which the focus score does not model; "
-        "leave them out: --layers 2",
+        "leave such layers out: --layers 2",
     ),
 }
 
@@ -253,10 +239,6 @@ class Disguise:
             "gemma2",
             "layer 0 of this gemma2 model caps its logits (softcap), which the focus score does not model; "
             "use another model",
-        ),
-        (
-            "qwen3_next",
-            "qwen3_next calls softmax attention in layers [3] of 4, not once in each; use another model",
         ),
         (
             "mistral",

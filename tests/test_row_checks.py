@@ -175,7 +175,8 @@ def test_models_that_cannot_be_used_have_a_line_each(ladm: Any, short_rows: str,
         ),
         (
             model(t / "conv", "lfm2", layer_types=["conv", "full_attention", "conv"]),
-            "lfm2 has softmax attention in only some of its layers, the rest is conv; use another model",
+            "layers 0,2 of this lfm2 model have conv in place of the softmax attention that the focus score is "
+            "made of; leave such layers out: --layers 1",
         ),
     ]:
         result = ladm("score", short_rows, *SMALL, "--model", made, "--output", t / "run")

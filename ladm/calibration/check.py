@@ -219,9 +219,9 @@ def _score_settings(
 ) -> ScoreSettings:
     """Those of the contrast set's run, with every layer that attends to the whole document."""
     # A layer with a sliding window has no attention at long range, whatever the document.
-    layers = sorted(set(range(facts.num_layers)) - set(facts.windowed))
+    layers = facts.full_layers
     if not layers:
-        raise LadmError(f"{facts.name}: every layer attends to a window only; use another model")
+        raise LadmError(f"{facts.name}: no layer attends to every earlier token; use another model")
     return ScoreSettings(
         rows=str(output / CONTRAST),
         model=settings.model,

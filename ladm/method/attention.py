@@ -20,15 +20,21 @@ def causal_attention(
 ) -> tuple[Tensor, Tensor]:
     """softmax(scaling * q k^T + causal mask) v, and the log-sum-exp of its logits.
 
-    Query head h reads key head h // R; keys are never copied for it.
+    Query head h reads key head h // R; keys are never copied for it. The heads of v may be smaller than those of q.
 
     Returns:
-        (B, H, T, D) in the dtype of q, heads behind tokens in memory where the kernel allows, and
+        (B, H, T, head size of v) in the dtype of q, heads behind tokens in memory where the kernel allows, and
         (B, H, T) float32, natural logarithm.
     """
+    smaller = max(0, q_BHTD.shape[-1] - v_BGTD.shape[-1])
+    if smaller:
+        # Multi-head latent attention (DeepSeek) has smaller values, and most kernels take one size only. Zeros behind
+        # the values put zeros behind the output.
+        v_BGTD = torch.nn.functional.pad(v_BGTD, (0, smaller))
     # FlashAttention 4 launches on the current device, which may not be the one that holds the tensors.
     with torch.cuda.device_of(q_BHTD):
-        return _KERNELS[kernel](q_BHTD, k_BGTD, v_BGTD, scaling)
+        out_BHTD, lse_BHT = _KERNELS[kernel](q_BHTD, k_BGTD, v_BGTD, scaling)
+    return out_BHTD[..., : out_BHTD.shape[-1] - smaller], lse_BHT
 
 
 def _as_groups(kernel: AttentionKernel) -> AttentionKernel:

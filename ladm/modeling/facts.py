@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import LackOfMemoryError, LadmError, UsageError, one_line, raise_if_out_of_memory
+from ladm.modeling.layer_kinds import layers_of, unscorable_layers, window_tokens, windowed_layers
 from ladm.modeling.model_files import model_folder
 from ladm.settings.layers import spell_layers
-
-_ATTENTION_KINDS = ("full_attention", "sliding_attention", "chunked_attention")
 
 _REFUSED = {
     "falcon": "falcon computes attention by itself, out of the reach of transformers' attention interface",
@@ -25,7 +24,6 @@ _REFUSED = {
     "mpt": "mpt adds an ALiBi bias to its logits, which the focus score does not model",
     "gpt_oss": "gpt_oss has attention sinks, which the focus score does not model",
     "gemma2": "gemma2 caps its logits (softcap), which the focus score does not model",
-    "qwen3_next": "qwen3_next has softmax attention in only some of its layers, the rest is linear attention",
 }
 
 
@@ -35,7 +33,8 @@ class ModelFacts:
 
     `max_tokens`, which counts a scaling of the rotary angles, is None where the model sets no limit, `head_size` where
     it is not said; `group_size` is how many query heads share a key head, None where it is not said or differs;
-    `windowed` are the layers that do not see every earlier token, and `window` is how many they see.
+    `windowed` are the layers that do not see every earlier token, and `window` is how many they see; `unscorable` are
+    the layers of hybrid models that have no plain softmax attention, with their kind, such as `linear attention`.
     """
 
     name: str
@@ -47,11 +46,14 @@ class ModelFacts:
     head_size: int | None
     group_size: int | None
     windowed: tuple[int, ...]
+    unscorable: tuple[tuple[int, str], ...] = ()
     window: int | None = None
     longest_tokens: int | None = None
     """The longest row that `windowed` holds for; None: any."""
     activation: str | None = None
     """Of the MLPs, such as `silu`; None: it is not said."""
+    has_experts: bool = False
+    """Are tokens sent to some of several MLPs (mixture of experts)?"""
 
     def at_length(self, tokens: int) -> ModelFacts:
         """The same for rows of at most `tokens`: a window that is no shorter hides nothing of them."""
@@ -62,22 +64,40 @@ class ModelFacts:
         """Does a window of that many tokens hide nothing of the rows?"""
         return window is None or (self.longest_tokens is not None and window >= self.longest_tokens)
 
+    @property
+    def full_layers(self) -> tuple[int, ...]:
+        """The layers whose softmax attention sees every earlier token."""
+        barred = {*self.windowed, *(layer for layer, _ in self.unscorable)}
+        return tuple(layer for layer in range(self.num_layers) if layer not in barred)
+
+    def problem_of(self, layers: tuple[int, ...]) -> str | None:
+        """Why CDS cannot be computed from some of these layers, and which; None: it can."""
+        kinds = dict(self.unscorable)
+        others = [layer for layer in layers if layer in kinds]
+        windowed = [layer for layer in layers if layer in self.windowed]
+        if others:
+            verb = "has" if len(others) == 1 else "have"
+            # A reader knows the others by the first, where a model has several kinds.
+            why = f"{verb} {kinds[others[0]]} in place of the softmax attention that the focus score is made of"
+        elif windowed:
+            why = f"{'sees' if len(windowed) == 1 else 'see'} only a window, which the focus score does not model"
+        else:
+            return None
+        return f"{layers_of(others or windowed)} of this {self.model_type} model {why}"
+
     def choose_layers(self, requested: tuple[int, ...] | None) -> tuple[int, ...]:
         """The layers to score: the requested ones, or all.
 
-        Raises UsageError for a layer that the model does not have and LadmError for a windowed one.
+        Raises UsageError for a layer that the model does not have and LadmError for one without full attention.
         """
         layers = tuple(range(self.num_layers)) if requested is None else requested
         if layers[-1] >= self.num_layers:
             raise UsageError(f"--layers names layer {layers[-1]}, but {self.name} has layers 0-{self.num_layers - 1}")
-        barred = sorted(set(layers) & set(self.windowed))
-        if barred:
-            free = sorted(set(range(self.num_layers)) - set(self.windowed))
-            remedy = f"leave them out: --layers {spell_layers(free)}" if free else "use another model"
-            raise LadmError(
-                f"{self.name}: layers {spell_layers(barred)} of this {self.model_type} model see only a window, "
-                f"which the focus score does not model; {remedy}"
-            )
+        problem = self.problem_of(layers)
+        if problem is not None:
+            free = self.full_layers
+            remedy = f"leave such layers out: --layers {spell_layers(free)}" if free else "use another model"
+            raise LadmError(f"{self.name}: {problem}; {remedy}")
         return layers
 
 
@@ -96,7 +116,7 @@ def model_facts(name: str) -> ModelFacts:
         raise LadmError(f"{name}: {config.model_type} is not a decoder of text; use another model") from None
     if num_layers < 1 or vocab_size < 1:
         raise LadmError(f"{name}: config.json gives {num_layers} layers and a vocabulary of {vocab_size}")
-    max_tokens, window = scaled_positions(config), _window(config)
+    max_tokens, window = scaled_positions(config), window_tokens(config)
     facts = ModelFacts(
         name=name,
         folder=str(folder.absolute()),
@@ -107,8 +127,10 @@ def model_facts(name: str) -> ModelFacts:
         head_size=_head_size(config),
         group_size=_group_size(config),
         windowed=windowed_layers(config),
+        unscorable=unscorable_layers(config),
         window=window,
         activation=getattr(config, "hidden_act", None),
+        has_experts=_has_experts(config),
     )
     # Such as Phi-3.5-mini: a window of 262,144 tokens and 131,072 positions.
     return facts if max_tokens is None else facts.at_length(max_tokens)
@@ -149,20 +171,16 @@ def stated_positions(name: str) -> int | None:
         return None
 
 
-def _window(config: Any) -> int | None:
-    """Tokens that a windowed layer sees; None: there is no window, or its size is not said."""
-    kinds = set(getattr(config, "layer_types", None) or ())
-    # Without layer types every layer has the window.
-    sizes = [getattr(config, "sliding_window", None)] if not kinds or "sliding_attention" in kinds else []
-    if "chunked_attention" in kinds:
-        sizes.append(getattr(config, "attention_chunk_size", None))
-    if None in sizes:
-        return None
-    return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
-
-
 def _layer_configs(config: Any) -> list[Any]:
     return list(config.per_layer_config) if getattr(config, "is_heterogeneous", False) else [config]
+
+
+def _has_experts(config: Any) -> bool:
+    counts = (
+        getattr(config, name, None)
+        for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    )
+    return any(isinstance(count, int) and count > 1 for count in counts)
 
 
 def _group_size(config: Any) -> int | None:
@@ -184,6 +202,10 @@ def _head_size(config: Any) -> int | None:
 
 
 def _head_size_of_layer(config: Any) -> int | None:
+    # Multi-head latent attention: `head_dim` there is that of the rotary part alone.
+    plain, rotary = (getattr(config, name, None) for name in ("qk_nope_head_dim", "qk_rope_head_dim"))
+    if isinstance(plain, int) and isinstance(rotary, int):
+        return plain + rotary
     size = getattr(config, "head_dim", None)
     if size is None and getattr(config, "num_attention_heads", None):
         size = config.hidden_size // config.num_attention_heads
@@ -218,10 +240,6 @@ def _refuse(name: str, config: Any) -> None:
     reason = _REFUSED.get(config.model_type.removesuffix("_text"))
     if reason is None and getattr(config, "attn_logit_softcapping", None):
         reason = f"{config.model_type} caps its logits (softcap), which the focus score does not model"
-    others = [kind for kind in getattr(config, "layer_types", None) or () if kind not in _ATTENTION_KINDS]
-    if reason is None and others:
-        rest = str(others[0]).replace("_", " ")
-        reason = f"{config.model_type} has softmax attention in only some of its layers, the rest is {rest}"
     if reason is None and getattr(config, "is_encoder_decoder", False):
         reason = f"{config.model_type} is an encoder and a decoder, not a decoder alone"
     if reason is not None:
@@ -231,11 +249,3 @@ def _refuse(name: str, config: Any) -> None:
 def learned_positions(config: Any) -> int | None:
     """How many positions a model has learned, with nothing for those behind them; None: it computes them."""
     return None if getattr(config, "rope_parameters", None) else getattr(config, "max_position_embeddings", None)
-
-
-def windowed_layers(config: Any) -> tuple[int, ...]:
-    """Layers whose attention sees only a window of the tokens."""
-    types = getattr(config, "layer_types", None)
-    if types:
-        return tuple(i for i, kind in enumerate(types) if kind != "full_attention")
-    return tuple(range(config.num_hidden_layers)) if getattr(config, "sliding_window", None) else ()

@@ -83,7 +83,15 @@ class LoadCheck:
                 f"function of ours ({what}); use another model{other}"
             ) from None
         self._check_calls(context.seen)
-        stock = self._stock_hidden_states(ids)
+        try:
+            stock = self._stock_hidden_states(ids)
+        # Such as a number of key heads that no weight has to fit, which our own pass does not mind.
+        except Exception as error:
+            raise_if_out_of_memory(error, action=f"run the stock model {self.facts.name}")
+            raise LadmError(
+                f"{self.facts.name}: the stock {self.facts.model_type} model does not run ({type(error).__name__}: "
+                f"{one_line(error)}); its config.json may not be that of its weights"
+            ) from None
         # Before the comparison, whose message would blame our attention function for broken weights.
         if not stock.isfinite().all():
             raise LadmError(
@@ -95,20 +103,29 @@ class LoadCheck:
                 f"{self.attention} gives a wrong log-sum-exp here (off by {max(lse_errors):.2g}); choose another "
                 "--attention"
             )
-        apart = ((ours.float() - stock.float()).norm() / stock.float().norm()).item()
+        apart = self._difference(ours, stock)
         if not apart <= HIDDEN_STATE_TOLERANCE[self.model.dtype]:
             if self.fused is not None:
                 raise LadmError(
                     f"{self.facts.name}: the fused layers do not reproduce the stock ones in {self.model.dtype} "
                     f"(hidden states differ by {apart:.2g}); give --fused none"
                 )
-            # Rounding alone may do it where a small difference sends a token to another expert.
             rounded = self.model.dtype != torch.float32
             remedy = "try --dtype float32, or use another model" if rounded else "use another model"
             raise LadmError(
                 f"{self.facts.name}: causal attention does not reproduce this {self.facts.model_type} model (hidden "
                 f"states differ by {apart:.2g}), so scores from its q and k would be wrong; {remedy}"
             )
+
+    def _difference(self, ours_BTE: Tensor, stock_BTE: Tensor) -> float:
+        """How far apart the hidden states are, relative to their norm."""
+        apart_BTE, stock_BTE = ours_BTE.float() - stock_BTE.float(), stock_BTE.float()
+        if self.facts.has_experts and self.model.dtype != torch.float32:
+            # Rounding alone sends some tokens to another expert, which changes these altogether and few others; a wrong
+            # attention changes nearly all. The first token attends to itself alone, so no attention is wrong there.
+            by_token = apart_BTE[:, 1:].norm(dim=-1) / stock_BTE[:, 1:].norm(dim=-1)
+            return float(by_token.median())
+        return float(apart_BTE.norm() / stock_BTE.norm())
 
     def _stock_hidden_states(self, ids_BT: Tensor) -> Tensor:
         """What the model computes as transformers made it: with its own layers and its own attention."""
@@ -125,8 +142,9 @@ class LoadCheck:
         name, kind = self.facts.name, self.facts.model_type
         if not seen:
             raise no_interface(self.facts)
-        called = [layer for layer, _ in seen]
-        if called != list(range(self.facts.num_layers)):
+        # A hybrid model does not call it in its other layers, and what those compute is none of our business.
+        called = [layer for layer, _ in seen if layer in self.facts.full_layers]
+        if called != list(self.facts.full_layers):
             raise LadmError(
                 f"{name}: {kind} calls softmax attention in layers {called} of {self.facts.num_layers}, not once "
                 "in each; use another model"

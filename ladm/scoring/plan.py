@@ -97,15 +97,12 @@ def make_plan(
             f"{settings.profile} was calibrated for another model: it names layer {max(profile.reduction.layers)}, and "
             f"{facts.name} has layers 0-{facts.num_layers - 1}"
         )
-    # Only CDS has windowed layers barred. Without it nothing reads the layers of the plan.
+    # Only CDS has layers barred. Without it nothing reads the layers of the plan.
     layers = tuple(range(facts.num_layers))
     if CDS in settings.signal_names:
         layers = facts.choose_layers(parse_layers(settings.layers))
-    if LONGATTN in settings.signal_names and 0 in facts.windowed:
-        raise LadmError(
-            f"{facts.name}: layer 0 of this {facts.model_type} model sees only a window, and longattn is made of its "
-            "attention; leave longattn out of --signals"
-        )
+    if LONGATTN in settings.signal_names and (problem := facts.problem_of((0,))) is not None:
+        raise LadmError(f"{facts.name}: {problem}; longattn is made of its attention too: leave it out of --signals")
     placement = placement_from(os.environ) if settings.shard is None else Placement(shard=parse_shard(settings.shard))
     cluster = None
     if settings.engine == "ray":

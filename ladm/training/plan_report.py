@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ladm.corpus.tokenization import disagreement
 from ladm.errors import count_of
-from ladm.modeling.facts import windowed_layers
+from ladm.modeling.layer_kinds import windowed_layers
 from ladm.settings.subset import TAKEN_COLUMN
 from ladm.training.batches import memory_estimate
 from ladm.training.plan import TrainPlan
