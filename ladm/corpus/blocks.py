@@ -21,16 +21,18 @@ from ladm.corpus.assemble import BLOCK_SCHEMA, open_block
 from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta
 from ladm.corpus.documents import Document, text_at
 from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
+from ladm.corpus.encoding import TokenizedText, Window
 from ladm.corpus.groups import Group, Place
 from ladm.corpus.meta import whole_text
 from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_key
-from ladm.corpus.tokenization import TokenizedText, Tokenizer, Window
+from ladm.corpus.tokenization import Tokenizer
 from ladm.errors import LadmError
 from ladm.settings.data import PrepareSettings
 from ladm.storage.checked_parquet import add_checksum
 from ladm.storage.files import arrow_path, io_errors, replacing
 
 KEPT = "kept"
+UNBROKEN = "unbroken"
 REASONS = {
     "too_short": "fewer tokens than --length",
     "low_count": "its token_count is below --length (--token-count-key none ignores that column)",
@@ -38,6 +40,7 @@ REASONS = {
     "not_text": "the text is not a string",
     "not_json": "the line is not a JSON object",
     "long_line": "the line has more than 256 MiB",
+    UNBROKEN: "more than 16,000,000 characters without a place where the text can be cut to be tokenised in parts",
     "too_deep": "a column is nested more than 200 levels deep",
     "bad_text": "the text is not valid Unicode",
     DUPLICATE: "every row has the ids of an earlier row",
@@ -88,6 +91,9 @@ def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, pa
     # All at once, because the tokenizer spreads a batch over all cores.
     cut = tokenizer.cut([text for _, text, _ in candidates], settings.length, most_windows=settings.most_windows)
     for (document, text, columns), tokens in zip(candidates, cut, strict=True):
+        if tokens.is_unbroken:
+            drop(document, UNBROKEN)
+            continue
         if not tokens.windows:
             drop(document, "too_short", tokens=tokens.num_tokens)
             continue

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladm.corpus.encoding import TokenizedText, encode_texts, windows_of
 from ladm.corpus.row import token_ids
 from ladm.corpus.rows import Rows
+from ladm.corpus.text_pieces import PIECE_CHARACTERS, Breaks, find_breaks
 from ladm.errors import LadmError, RowError, UsageError, one_line, raise_if_out_of_memory
 from ladm.modeling.hub_access import hub_problem
 from ladm.modeling.model_files import hub_name, may_be_on_hub
@@ -23,6 +26,9 @@ BROKEN = "\ufffd"
 """What stands for bytes that are no character."""
 MOST_OF_A_CHARACTER = 4
 """Tokens, of which each is a byte."""
+LEAST_BATCH_CHARACTERS = 4_000_000
+BATCH_CHARACTERS_PER_THREAD = 500_000
+"""What is tokenised at once: it takes up to 200 bytes a character, and every thread needs texts of its own."""
 _PARALLEL = "TOKENIZERS_PARALLELISM"
 MOST_TOKENS_PER_BYTE = 4
 """A text with fewer bytes than a quarter of the tokens wanted is not tokenised at all: a byte makes one
@@ -31,24 +37,6 @@ token at the most, and no normaliser in use makes four bytes of one."""
 
 class TokenizerError(LadmError):
     """There is no such tokenizer, or none that can be used: the reason lies in its files, not in this machine."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """Ids of a part of a text: its first token, counted without BOS, and the characters `start` to `end - 1`."""
-
-    ids: list[int]
-    start_token: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class TokenizedText:
-    """The tokens of a whole text, without BOS, and the windows that were cut from it; none where it is too short."""
-
-    num_tokens: int
-    windows: list[Window]
 
 
 class Tokenizer:
@@ -89,25 +77,21 @@ class Tokenizer:
         return len(text.encode(errors="surrogatepass")) * MOST_TOKENS_PER_BYTE < length - self.bos
 
     def cut(self, texts: list[str], length: int, *, most_windows: int | None) -> list[TokenizedText]:
-        """Windows of exactly `length` ids of each text, at most `most_windows` (None: all)."""
-        with _tokenizer_threads(self._threads):
-            encodings = self._backend.encode_batch(texts, add_special_tokens=False)
-        return [self._windows(encoding, length, most_windows) for encoding in encodings]
+        """Windows of exactly `length` ids of each text, at most `most_windows` (None: all).
 
-    def _windows(self, encoding: Any, length: int, most: int | None) -> TokenizedText:
-        # The properties of an encoding copy all its tokens at each access.
-        ids, offsets, body = encoding.ids, encoding.offsets, length - self.bos
-        windows = [
-            Window(
-                ids=[self._tokenizer.bos_token_id] * self.bos + ids[start : start + body],
-                start_token=start,
-                # A text begins with its first character, even where the tokenizer makes nothing of it.
-                start=offsets[start][0] if start else 0,
-                end=offsets[start + body - 1][1] if body else 0,
-            )
-            for start in window_starts(len(ids), body, most)
-        ]
-        return TokenizedText(num_tokens=len(ids), windows=windows)
+        Texts are tokenised few at a time and long ones in pieces, so that memory stays bounded.
+        """
+        bos = [self._tokenizer.bos_token_id] * self.bos
+        most_characters = max(LEAST_BATCH_CHARACTERS, self._threads * BATCH_CHARACTERS_PER_THREAD)
+        # What the parts of the tokenizer prove is looked at only for a text that needs it.
+        breaks = self._breaks if any(len(text) > PIECE_CHARACTERS for text in texts) else None
+        with _tokenizer_threads(self._threads):
+            encoded = encode_texts(self._backend, texts, breaks=breaks, most_characters=most_characters)
+            return [windows_of(text, length, bos=bos, most=most_windows) for text in encoded]
+
+    @functools.cached_property
+    def _breaks(self) -> Breaks | None:
+        return find_breaks(json.loads(self._backend.to_str()))
 
 
 def _sha256(backend: Any) -> str:
@@ -129,21 +113,6 @@ def _tokenizer_threads(count: int) -> Iterator[None]:
             os.environ.pop(_PARALLEL, None)
         else:
             os.environ[_PARALLEL] = before
-
-
-def window_starts(num_tokens: int, width: int, most: int | None) -> list[int]:
-    """First tokens of windows that cover a text; the last window ends with the text and may overlap the one before.
-
-    10 tokens in windows of 4 begin at 0, 4 and 6; no window where the text is shorter than one.
-    """
-    if num_tokens < width:
-        return []
-    if width == 0:
-        return [0]
-    starts = list(range(0, num_tokens - width + 1, width))
-    if starts[-1] + width < num_tokens:
-        starts.append(num_tokens - width)
-    return starts[:most]
 
 
 def first_token(tokenizer: Any) -> list[int]:

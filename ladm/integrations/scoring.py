@@ -60,6 +60,9 @@ class LazyScorer:
         for k, cut in enumerate(tokenizer.cut(plain, self.length, most_windows=1)):
             if plain[k] != given[k]:
                 found[k] = ScoredText(score=None, tokens=None, error="bad_text: the text is not valid Unicode")
+            elif cut.is_unbroken:
+                long = "unbroken: the text is too long to be tokenised at once, and the tokenizer cannot be given parts"
+                found[k] = ScoredText(score=None, tokens=None, error=long)
             elif cut.windows:
                 rows[k] = cut.windows[0].ids
             else:
