@@ -22,7 +22,8 @@ from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
 from ladm.corpus.carried import plain
 from ladm.corpus.documents import value_at
 from ladm.corpus.duplicates import SHORT_ROW_TOKENS
-from ladm.corpus.tokenization import Tokenizer, window_starts
+from ladm.corpus.encoding import window_starts
+from ladm.corpus.tokenization import Tokenizer
 from ladm.selection.windows import best_of_documents
 
 Command = Callable[..., Result]
