@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +25,7 @@ from ladm.comparison.agreement import (
     spearman_inside_domains,
 )
 from ladm.comparison.kinds import kind_table
+from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError
 from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
@@ -158,6 +160,46 @@ def test_top_lists_documents(ladm: Command, scored: tuple[str, Path]) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("how", ["small", "recorded"])
+def test_rows_with_other_contents_show_no_texts(
+    ladm: Command, scored: tuple[str, Path], save_rows: Any, golden: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of the same lengths; large ones are compared by the digest that prepare.json has of them."""
+    rows, run = scored
+    others = topical_rows(golden, LENGTHS)
+    for row in others:
+        row["input_ids"], row["text"] = row["input_ids"][::-1], "of another corpus"
+    other = save_rows(others, "other")
+    if how == "recorded":
+        monkeypatch.setattr("ladm.runs.beginnings.MOST_BYTES_READ", 0)
+        (Path(other) / "prepare.json").write_text(json.dumps({"xxh3_128": open_rows(other).identity()["xxh3_128"]}))
+    message = f"{other} are not the rows of {run}: they have other contents"
+    result = ladm("top", run, "--rows", other)
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+    result = ladm("compare", run, "--columns", "score,gain", "--show", "3", "--rows", other)
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+    # At the place where the run found its own they only cost the texts.
+    shutil.rmtree(rows)
+    Path(other).rename(rows)
+    result = ladm("top", run)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 8)
+    assert "of another corpus" not in result.stdout
+    assert "they have other contents; give --rows those that it scored, for the texts" in result.stderr
+
+
+def test_large_rows_are_compared_by_the_ids_of_those_that_are_shown(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.runs.beginnings.MOST_BYTES_READ", 0)
+    rows = [row | {"id": f"mine {k}"} for k, row in enumerate(topical_rows(golden, [512, 450]))]
+    assert ladm("score", save_rows(rows), *SMALL, "-o", tmp_path / "run").exit_code == 0
+    assert "document" in ladm("top", tmp_path / "run", "-n", "1").stdout.splitlines()[1]
+    other = save_rows([row | {"id": f"d{k}"} for k, row in enumerate(rows)], "other")
+    result = ladm("top", tmp_path / "run", "--worst", "-n", "1", "--rows", other)
+    (k,) = re.findall(r": row (\d) is d", result.stderr)
+    assert result.stderr == f"ladm: {other} are not the rows of {tmp_path / 'run'}: row {k} is d{k}, not mine {k}\n"
+
+
 def test_top_without_the_rows_and_with_others(
     ladm: Command, scored: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
@@ -169,6 +211,13 @@ def test_top_without_the_rows_and_with_others(
     few = save_rows(topical_rows(golden, [512, 400]), "few")
     assert ladm("top", run, "--rows", few).stderr == f"ladm: {few} are not the rows of {run}: there are 2, not 8\n"
     Path(rows).rename(tmp_path / "moved")
+    # Rows that were prepared again under the same name: the list stays, without texts of other documents.
+    Path(few).rename(rows)
+    result = ladm("top", run, "-n", "1")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
+    note = f"{rows} are not the rows of {run}: there are 2, not 8; give --rows those that it scored, for the texts"
+    assert result.stderr == f"note      {note}\n"
+    shutil.rmtree(rows)
     result = ladm("top", run, "-n", "1")
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
     assert f"no such data set: {rows} is neither a folder nor a Hub id such as org/name; give --rows" in result.stderr

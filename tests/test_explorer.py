@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import SMALL, read_object, topical_rows
 
+from ladm.corpus.rows import open_rows
 from ladm.report.document_samples import Cut, as_script_data, choose_documents, first_lines
 from ladm.report.explorer import _subset
 from ladm.report.histograms import column_histogram
@@ -60,7 +61,9 @@ def large_run(small_run: Path, tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "large"
         shutil.copytree(small_run, folder)
         content = read_object(folder / "run.json")
-        content["data"]["rows"] = count
+        texts = {"input_ids": [[1, 2, 3]] * count, "text": ["<日本" * 200] * count}
+        datasets.Dataset.from_dict(texts).save_to_disk(str(tmp_path / "many"))
+        content["data"] = open_rows(str(tmp_path / "many")).identity()
         content["about"]["rows"] = str(tmp_path / "many")
         (folder / "run.json").write_text(json.dumps(content))
         metas = [json.dumps({"pile_set_name": f"domain {k}", "title": "<" * 300}) for k in range(60)]
@@ -75,8 +78,6 @@ def large_run(small_run: Path, tmp_path: Path) -> Callable[..., Path]:
         }  # fmt: skip
         path = folder / "scores.parquet"
         pq.write_table(pa.table(table | signals), path, write_page_checksum=True, row_group_size=1000)
-        texts = {"input_ids": [[1, 2, 3]] * count, "text": ["<日本" * 200] * count}
-        datasets.Dataset.from_dict(texts).save_to_disk(str(tmp_path / "many"))
         return folder
 
     return make
@@ -291,6 +292,29 @@ def test_without_texts_the_page_says_why(ladm: Any, small_run: Path, save_rows: 
     result = ladm("report", small_run, "--rows", few)
     message = f"{few} are not the rows of {small_run}: there are 2, not 6"
     assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+
+
+def test_texts_of_rows_with_other_contents_are_not_shown(
+    ladm: Any, small_run: Path, save_rows: Any, golden: Any
+) -> None:
+    """Rows of the same lengths, domains and numbers, made of another corpus."""
+    others = topical_rows(golden, [700, 650, 600, 550, 512, 40])
+    for row in others:
+        row["input_ids"] = row["input_ids"][::-1]
+        row["text"] = "of another corpus"
+    other = save_rows(others, "other")
+    message = f"{other} are not the rows of {small_run}: they have other contents"
+    result = ladm("report", small_run, "--rows", other)
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+    rows = small_run.parent / "rows"
+    rows.rename(small_run.parent / "moved")
+    Path(other).rename(rows)
+    result = ladm("report", small_run)
+    message = f"{rows} are not the rows of {small_run}: they have other contents; give --rows those that it scored"
+    assert (result.exit_code, result.stderr) == (0, f"note      there are no texts: {message}, for the texts\n")
+    page = (small_run / "report.html").read_text()
+    assert message in page
+    assert "of another corpus" not in page
 
 
 def test_a_page_of_many_documents_stays_small(ladm: Any, large_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,10 @@ from ladm.comparison.agreement import (
 from ladm.comparison.kinds import KindTable, kind_table, read_row_column
 from ladm.comparison.result import Comparison, DifferentDocument, Pair
 from ladm.errors import LadmError
+from ladm.runs.beginnings import Beginnings, one_line
 from ladm.runs.columns import column_names, read_columns
 from ladm.runs.folder import Run
-from ladm.runs.labels import Beginnings, domain_batches, read_labels
+from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.quartiles import summarise_columns
 from ladm.runs.rows_of_run import partial_coverage
 from ladm.selection.evaluation import evaluate
@@ -169,23 +170,25 @@ def _different(
     ends = [order[::-1][: settings.show], order[: settings.show]]
     labels = read_labels(run, columns.positions_N[np.concatenate(ends)].tolist(), settings.domain_key)
     beginnings = Beginnings(run, settings.rows)
-    found: list[list[DifferentDocument]] = []
-    for sign, places in zip((1, -1), ends, strict=True):
-        # In a small set the same document may stand at both ends, or the columns may agree.
-        shown = [k for k in places.tolist() if sign * difference_N[k] > 0]
-        named = [labels[int(columns.positions_N[k])] for k in shown]
-        found.append(
-            [
-                DifferentDocument(
-                    domain=label.domain,
-                    id=label.id,
-                    rank_a=float(a_N[k]),
-                    rank_b=float(b_N[k]),
-                    beginning=beginnings.one_line(label, most=BEGINNING_CHARACTERS),
-                )
-                for k, label in zip(shown, named, strict=True)
-            ]
-        )
+    # In a small set the same document may stand at both ends, or the columns may agree.
+    shown = [
+        [k for k in places.tolist() if sign * difference_N[k] > 0] for sign, places in zip((1, -1), ends, strict=True)
+    ]
+    named = {k: labels[int(columns.positions_N[k])] for k in (*shown[0], *shown[1])}
+    texts = dict(zip(named, beginnings.of(list(named.values())), strict=True))
+    found = [
+        [
+            DifferentDocument(
+                domain=named[k].domain,
+                id=named[k].id,
+                rank_a=float(a_N[k]),
+                rank_b=float(b_N[k]),
+                beginning=one_line(texts[k], most=BEGINNING_CHARACTERS),
+            )
+            for k in places
+        ]
+        for places in shown
+    ]
     return found[0], found[1], beginnings.missing
 
 

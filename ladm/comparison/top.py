@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError
+from ladm.runs.beginnings import Beginnings, first_line
 from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
-from ladm.runs.labels import Beginnings, domain_batches, read_labels
+from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.rows_of_run import partial_coverage
 from ladm.selection.evaluation import evaluate
 from ladm.settings.comparison import TopSettings
@@ -72,9 +73,12 @@ def top_documents(settings: TopSettings) -> TopList:
     shown = slice(-1, -settings.number - 1, -1) if settings.worst else slice(0, settings.number)
     labels = read_labels(run, positions_N[order[shown]].tolist(), settings.domain_key)
     beginnings = Beginnings(run, settings.rows)
+    listed = [labels[int(position)] for position in positions_N[order[shown]]]
+    # All of them first: rows that turn out to be others at the last one must not show the texts of the first.
+    texts = beginnings.of(listed)
     documents = []
-    for rank, k in zip(ranks[shown].tolist(), order[shown].tolist(), strict=True):
-        label = labels[int(positions_N[k])]
+    places = zip(ranks[shown].tolist(), order[shown].tolist(), strict=True)
+    for (rank, k), label, text in zip(places, listed, texts, strict=True):
         documents.append(
             TopDocument(
                 rank=rank,
@@ -82,7 +86,7 @@ def top_documents(settings: TopSettings) -> TopList:
                 domain=label.domain,
                 id=label.id,
                 position=label.position,
-                first_line=beginnings.first_line(label, most=LINE_CHARACTERS),
+                first_line=first_line(text, most=LINE_CHARACTERS),
             )
         )
     return TopList(

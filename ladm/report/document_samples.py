@@ -18,8 +18,9 @@ import pyarrow as pa
 from ladm.errors import LadmError
 from ladm.report.environment import clean
 from ladm.report.overview import RunOverview, readable_meta
+from ladm.runs.beginnings import Beginnings
 from ladm.runs.folder import Run
-from ladm.runs.labels import Beginnings, label_id
+from ladm.runs.labels import label_id
 from ladm.runs.results import columns_of, score_batches
 
 Floats = npt.NDArray[np.float64]
@@ -35,7 +36,6 @@ MOST_ID_CHARACTERS = 10_000
 """Of an id, which is cut where it is shown; whole in the list of ids that the page offers."""
 TEXT_BYTES, META_BYTES, SOURCE_BYTES = 500, 250, 200
 """Of a text, of metadata and of a source on the page, as JSON writes them: what one of emoji or of `<` may take."""
-ROWS_AT_A_TIME = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,8 @@ class SampledDocument:
     domain: int
     """Index of its domain among those of the explorer."""
     id: str
+    row_id: str
+    """The same as the run has it; `id` is cleaned for a page."""
     source: str
     """The file and line or row that it was read from; empty where the run does not have it."""
     meta: str
@@ -148,6 +150,7 @@ def read_documents(
                     num_tokens=overview.num_tokens[k],
                     domain=int(domains_N[k]),
                     id=in_one_line(label_id(row, position)),
+                    row_id=label_id(row, position),
                     source=_end(in_one_line(row.get("source") or "")),
                     meta=fitted(clean(readable_meta(json.loads(row["meta"])), 200), META_BYTES),
                     is_random=k in chosen.random,
@@ -177,18 +180,13 @@ def add_texts(run: Run, documents: list[SampledDocument], name: str | None) -> s
             return beginnings.missing
         # In the order of the data set, whose blocks are then read once each.
         ordered = sorted(documents, key=lambda document: document.position)
-        for start in range(0, len(ordered), ROWS_AT_A_TIME):
-            part = ordered[start : start + ROWS_AT_A_TIME]
-            for document, text in zip(part, beginnings.of(part), strict=True):
-                document.text = first_lines(text)
+        for document, text in zip(ordered, beginnings.of(ordered), strict=True):
+            document.text = first_lines(text)
+        return beginnings.missing
     except LadmError as error:
         if name is not None:
             raise
-        # Texts of only some documents would look as if the others had none.
-        for document in documents:
-            document.text = ""
         return str(error)
-    return None
 
 
 def first_lines(text: str) -> str:

@@ -1,38 +1,24 @@
-"""Rows of a run -> what a person recognises them by: domain, id, the beginning of the text. Imports no torch."""
+"""Rows of a run -> what a person recognises them by: domain and id. Imports no torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ladm.corpus.checked_columns import CheckedColumns
-from ladm.corpus.data_set import reading_rows
 from ladm.corpus.meta import look_up
-from ladm.corpus.row import split_ids
-from ladm.corpus.rows import Rows, open_rows
-from ladm.errors import LadmError, UsageError
+from ladm.errors import UsageError
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, score_batches
-from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NO_DOMAINS, ONE_DOMAIN, TEXT_COLUMN
+from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NO_DOMAINS, ONE_DOMAIN
 
 NO_DOMAIN = "(none)"
-MOST_CHARACTERS = 2000
-"""Of a text that are looked at for its beginning."""
-
-
-class RowLabel(Protocol):
-    """What says which row a document is, and whether it is still the same."""
-
-    @property
-    def position(self) -> int: ...
-    @property
-    def num_tokens(self) -> int: ...
+ID_COLUMNS = ("id", "index", "chunked_index")
+"""What `label_id` makes a row's name from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +29,11 @@ class Label:
     domain: str
     id: str
     num_tokens: int
+
+    @property
+    def row_id(self) -> str:
+        """The same as `id`, by the name that rows have it under everywhere."""
+        return self.id
 
 
 def domain_batches(run: Run, domain_key: str) -> Iterator[list[str]]:
@@ -56,7 +47,7 @@ def read_labels(run: Run, positions: Collection[int], domain_key: str) -> dict[i
     """The labels of some rows, by position."""
     reader = DomainReader(run, domain_key)
     present = columns_of(run.folder)
-    names = [name for name in ("id", "index", "chunked_index") if name in present]
+    names = [name for name in ID_COLUMNS if name in present]
     # All batches are read for a few rows, because the file is in the order of the scores and has no index.
     wanted = pa.array(sorted(positions), pa.int64())
     found: dict[int, Label] = {}
@@ -117,69 +108,3 @@ class DomainReader:
             own = batch[DOMAIN_COLUMN].to_pylist()
             found = [other if domain is None else domain for domain, other in zip(found, own, strict=True)]
         return [NO_DOMAIN if domain is None else domain for domain in found]
-
-
-class Beginnings:
-    """The beginnings of some rows' texts, from the data set called `name`, or the one that the run found.
-
-    `missing` says why there are none: the data set is gone, or has no texts. Raises LadmError for a data set that was
-    given and cannot be read.
-    """
-
-    def __init__(self, run: Run, name: str | None) -> None:
-        self.missing: str | None = None
-        self._run = run
-        self._rows: Rows | None = None
-        place = name or run.identity.about.get("rows", "")
-        try:
-            rows = open_rows(str(place), limit=run.num_rows)
-        except LadmError as error:
-            if name is not None:
-                raise
-            self.missing = f"{error}; give --rows where they are now, for the texts"
-            return
-        if TEXT_COLUMN not in rows.column_names:
-            self.missing = f"{rows.name} has no column {TEXT_COLUMN}, so no texts are shown"
-            return
-        self._rows = rows
-
-    def of(self, documents: Sequence[RowLabel]) -> list[str]:
-        """The first 2,000 characters of the texts of some rows, empty where there are none.
-
-        Raises LadmError for other rows than the run's.
-        """
-        if self._rows is None:
-            return [""] * len(documents)
-        others = f"{self._rows.name} are not the rows of {self._run.folder}"
-        if len(self._rows) != self._run.num_rows:
-            raise LadmError(f"{others}: there are {len(self._rows):,}, not {self._run.num_rows:,}")
-        lengths, texts = _read_beginnings(self._rows, [document.position for document in documents])
-        for document, length in zip(documents, lengths, strict=True):
-            # The digest of all rows would be certain and takes minutes; other rows are nearly always of another length.
-            if length != document.num_tokens:
-                raise LadmError(f"{others}: row {document.position} has another length")
-        return texts
-
-    def one_line(self, label: Label, *, most: int) -> str:
-        """The first `most` characters of a text, as one line."""
-        (text,) = self.of([label])
-        return " ".join(text.split())[:most]
-
-    def first_line(self, label: Label, *, most: int) -> str:
-        """The first line of a text that is not blank, cut to `most` characters."""
-        (text,) = self.of([label])
-        lines = (line.strip() for line in text.splitlines())
-        return next((line for line in lines if line), "")[:most]
-
-
-def _read_beginnings(rows: Rows, positions: list[int]) -> tuple[list[int], list[str]]:
-    """The number of tokens and the beginning of the text of the rows at some positions."""
-    with reading_rows(rows.name):
-        columns = CheckedColumns(rows.select(np.array(positions)), ["input_ids", TEXT_COLUMN])
-        table = columns.table(slice(0, len(positions)))
-        ids, texts = table["input_ids"].combine_chunks(), table[TEXT_COLUMN].combine_chunks()
-        lengths = [0 if ids is None else len(ids) for ids in split_ids(ids)]
-        # Cut inside Arrow: a text may be a book, and hundreds of them are read.
-        if pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type):
-            texts = pc.utf8_slice_codeunits(texts, 0, MOST_CHARACTERS)
-        return lengths, [str(text or "")[:MOST_CHARACTERS] for text in texts.to_pylist()]
