@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from datasets import Dataset
+from fsspec.implementations.local import LocalFileSystem
 from test_prepare import Command, document, rows_of, tokenizer, write_jsonl  # noqa: F401
 
 from ladm.corpus import sealing as sealing_module
@@ -171,3 +172,22 @@ def test_another_working_folder_does_not_mix_two_names_of_a_file_in_the_rows(
     monkeypatch.chdir(tmp_path)
     assert prepare("in").exit_code == 0
     assert {row["source"].split(" ")[0] for row in rows_of(tmp_path / "rows")} == {f"in/{k}.jsonl" for k in range(3)}
+
+
+def test_a_link_whose_target_has_changed(prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsspec before 2026 gives the date of the link itself, which stays."""
+    real = LocalFileSystem.info
+
+    def info(self: LocalFileSystem, path: str, **named: Any) -> dict[str, Any]:
+        found: dict[str, Any] = real(self, path, **named)
+        return found | {"mtime": os.lstat(found["name"]).st_mtime}
+
+    monkeypatch.setattr(LocalFileSystem, "info", info)
+    (target,) = corpus(tmp_path / "d", files=1)
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(target)
+    assert prepare(link).exit_code == 0
+    os.utime(target, (1, 1))
+    result = prepare(link)
+    assert result.exit_code == 1
+    assert f"sources: {link} has changed: json" in result.stderr

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from ladm.corpus.file_names import is_document, kind_of, name_as_text, without_cards, without_files_beside_data
 from ladm.corpus.hub import parquet_files_of
@@ -269,8 +270,10 @@ def _file(name: str) -> Source:
         raise LadmError(f"{name}: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)")
     try:
         system, path = file_system(name)
-        info = system.info(path)
-        local = "mtime" in info and "ino" in info
-        return Source(name, kind, f"{info['size']} {info['mtime']}" if local else str(system.ukey(path)))
+        if isinstance(system, LocalFileSystem):
+            # Of a link that of the file behind it, which is what changes; some versions of fsspec give the link's date.
+            stat = os.stat(path)
+            return Source(name, kind, f"{stat.st_size} {stat.st_mtime}")
+        return Source(name, kind, str(system.ukey(path)))
     except Exception as error:
         raise _no_such_source(name, error) from None
