@@ -197,7 +197,15 @@ def test_sinks_in_the_later_half_of_the_layers_are_warned_of(ladm: Command, run:
     (run / "run.json").write_text(json.dumps(identity))
     again = ladm("rescore", run, "--score", "robust", "--layers", "after-sinks", "--output", tmp_path / "after")
     assert again.exit_code == 0, again.output
+    assert again.stderr.splitlines()[0] == "layers    2 of 0-2, those after the last one with attention sinks"
     assert read_object(tmp_path / "after" / "run.json")["score"]["layers"] == [2]
+    robust = ladm("rescore", run, "--score", "robust", "--output", tmp_path / "robust")
+    assert robust.stderr.splitlines()[0] == "layers    1-2 of 0-2"
+    _with_sink_masses(run, [0.1, 0.7, 0.8])
+    everything = ladm("rescore", run, "--layers", "after-sinks", "--output", tmp_path / "all")
+    assert everything.stderr.splitlines()[0] == (
+        "layers    0-2 of 0-2, all of the run: none would be left behind the last one with sinks, or none has any"
+    )
     assert sink_warning(Run.read(tmp_path / "after")) is None
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ladm.runs.folder import Run
 from ladm.runs.results import count_scored, score_batches
+from ladm.settings.layers import spell_layers
 
 SINK_MASS_COLUMN = "sink_mass_per_layer"
 HIGH_SINK_MASS = 0.55
@@ -38,6 +39,16 @@ def layers_after_sinks(run: Run, layers: tuple[int, ...] | None = None) -> tuple
     layers = layers or run.identity.layers
     masses = median_sink_mass(run)
     return layers[first_after_sinks([masses[layer] for layer in layers if layer in masses]) :]
+
+
+def describe_layers(run: Run, layers: tuple[int, ...], *, after_sinks: bool) -> str:
+    """A line with the layers that make a score of a run, where a word such as `after-sinks` stands for them."""
+    why = ""
+    if after_sinks and layers == run.identity.layers:
+        why = ", all of the run: none would be left behind the last one with sinks, or none has any"
+    elif after_sinks:
+        why = ", those after the last one with attention sinks"
+    return f"layers    {spell_layers(layers)} of {spell_layers(run.identity.layers)}{why}"
 
 
 def first_after_sinks(median_L: Sequence[float] | npt.NDArray[np.float64]) -> int:

@@ -37,7 +37,7 @@ from ladm.runs.results import (
     score_batches,
     summarise,
 )
-from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
+from ladm.runs.sink_layers import SINK_MASS_COLUMN, describe_layers, layers_after_sinks
 from ladm.runs.sorting import LABELS, RESULT_FIELDS, Staging, sorting, staged_schema, write_sorted
 from ladm.scoring.result import ScoreResult
 from ladm.settings.layers import AFTER_SINKS, parse_layers, spell_layers
@@ -56,7 +56,7 @@ _FRONT = re.compile(r'\{"rank": \d+, (.*?"score": )[^,]+', re.DOTALL)
 def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
     """Score the rows of `settings.run` again from their stored CDS, into the folder `settings.output`.
 
-    `echo` is called with warnings.
+    `echo` is called with the layers that a word such as `after-sinks` or `robust` stands for, and with warnings.
     Raises UsageError for a layer that the run does not have, and LadmError when the run did not store what is needed,
     or a profile is for another model or method.
     """
@@ -85,6 +85,8 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
                         (output / name).unlink(missing_ok=True)
                     rescored.forget_if_empty()
             raise
+        if settings.layers == AFTER_SINKS or settings.score is not None:
+            echo(describe_layers(run, reduction.layers, after_sinks=settings.layers == AFTER_SINKS))
         _warn_about_length(settings, run, echo)
         _name_added_signals(run, rescored, echo)
         return ScoreResult(run=rescored, summary=summarise(rescored), already_finished=already_finished)
