@@ -76,6 +76,11 @@ def test_a_limit_holds_for_rows_that_exist_already(ladm: Command, shard: Path, t
     for limit in (6, 8):
         result = ladm(*words, limit)
         assert result.exit_code == 0, result.output
+        # Once, with what to do about it; a repeated command shows what the others are, and how to add them.
+        assert (result.stdout + result.stderr).count("only the first ") == 1
+        total = json.loads((tmp_path / "rows" / "prepare.json").read_text())["rows"]
+        warning = f"warning: only the first {limit} of {total} rows were scored; a greater --limit adds others"
+        assert warning in result.stdout.splitlines()
         manifest = json.loads((output / "subset" / "manifest.json").read_text())
         assert manifest["pool_documents"] == limit
 

@@ -50,8 +50,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{whole} s"
 
 
-def selection_table(manifest: Manifest) -> Iterator[str]:
-    """The lines of a manifest's table, a domain a line; then what could not be selected, and why."""
+def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterator[str]:
+    """The lines of a manifest's table, a domain a line; then what could not be selected, and why.
+
+    `others`: how rows that were not scored are added.
+    """
     names = [*manifest.domains, "total"]
     # Names come from the data, so the column is as wide as the longest of them, but never more than 40 characters.
     width = max(len(plain(name)) for name in names)
@@ -96,7 +99,7 @@ def selection_table(manifest: Manifest) -> Iterator[str]:
         reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest.without_score.items())
         yield f"not selectable without a score: {sum(manifest.without_score.values()):,} ({reasons})"
     if manifest.partial is not None:
-        yield f"warning: {manifest.partial}"
+        yield f"warning: {manifest.partial}{'' if others is None else f'; {others}'}"
 
 
 def _guard_table(manifest: Manifest) -> Iterator[str]:

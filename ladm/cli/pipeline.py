@@ -20,6 +20,15 @@ def _load(kind: type, config: str | None, flags: dict[str, Any]) -> Any:
     return job_settings(kind, config, flags)
 
 
+def _note_but_missing_rows(line: str) -> None:
+    """Print a line unless it says that not all rows were scored, which stands in the table too."""
+    # Imported here, for the help not to wait for it.
+    from ladm.runs.rows_of_run import ONLY_FIRST
+
+    if not line.startswith(f"warning   {ONLY_FIRST}"):
+        note(line)
+
+
 @settings_command(
     RunSettings,
     short_help="Documents to a subset, all in one",
@@ -49,11 +58,11 @@ def run(settings: RunSettings) -> None:
     from ladm.pipeline.run import run as run_job
     from ladm.pipeline.run import summary_lines
 
-    result = run_job(settings, echo=note, bars=JobBars(is_shown=not is_set(QUIET)))
+    result = run_job(settings, echo=_note_but_missing_rows, bars=JobBars(is_shown=not is_set(QUIET)))
     content = {"rows": result.rows, "scores": result.scores, "subset": result.subset}
     more = {"page": result.page, "seconds": result.seconds, "cpu_seconds": result.cpu_seconds}
     print_result(
-        [*selection_table(result.manifest), *summary_lines(result)],
+        [*selection_table(result.manifest, others="a greater --limit adds others"), *summary_lines(result)],
         lambda: content | more | {"manifest": asdict(result.manifest)},
     )
     # The other formats are for other trainers: ladm train reads rows as save_to_disk writes them.

@@ -10,6 +10,9 @@ from ladm.errors import LackOfMemoryError, LadmError, StorageError
 from ladm.runs.folder import Run
 from ladm.storage.json_object import read_json_object
 
+ONLY_FIRST = "only the first "
+"""How the lines of `partial_coverage` begin."""
+
 
 def rows_of_run(run: Run, name: str | None) -> Rows:
     """The rows called `name`, or with None those at the place where the run found them; their content is not compared.
@@ -45,7 +48,7 @@ def partial_coverage(run: Run, name: str | None = None) -> str | None:
 
 def partial_coverage_line(scored: int, total: int) -> str:
     """Says that only the first `scored` of `total` rows went through `ladm score`."""
-    return f"only the first {scored:,} of {total:,} rows were scored"
+    return f"{ONLY_FIRST}{scored:,} of {total:,} rows were scored"
 
 
 def _rows_in(place: str) -> int | None:
