@@ -8,13 +8,16 @@ MODEL is a folder or Hub id of a causal language model with a tokenizer; FOLDER 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.filters import LambdaFilter
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 
+import ladm
 from ladm.integrations.datatrove import LadmScore
+from ladm.integrations.scoring import require_model
 
 
 def main(model: str, folder: str, output: str, length: int) -> None:
@@ -37,4 +40,10 @@ if __name__ == "__main__":
     for name in ("model", "folder", "output"):
         parser.add_argument(name)
     parser.add_argument("length", type=int, nargs="?", default=32_768)
-    main(**vars(parser.parse_args()))
+    given = parser.parse_args()
+    try:
+        # A wrong name would otherwise end in datatrove's traceback, when the first document is read.
+        require_model(given.model, length=given.length)
+    except ladm.LadmError as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
+    main(**vars(given))

@@ -8,10 +8,13 @@ Needs Ray Data: `pip install 'ray[data]'`.
 from __future__ import annotations
 
 import argparse
+import sys
 
 import ray
 
+import ladm
 from ladm.integrations.ray_data import LadmScore
+from ladm.integrations.scoring import require_model
 
 
 def main(model: str, files: str, output: str, length: int, actors: int) -> None:
@@ -36,5 +39,10 @@ if __name__ == "__main__":
     parser.add_argument("length", type=int, nargs="?", default=32_768)
     parser.add_argument("actors", type=int, nargs="?", default=1)
     given = parser.parse_args()
+    try:
+        # A wrong name would otherwise end in the traceback of an actor, after the cluster has started.
+        require_model(given.model, length=given.length)
+    except ladm.LadmError as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
     ray.init()
     main(**vars(given))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,23 @@ class LazyScorer:
             self._tokenizer = load_tokenizer(self.model, bos=None)
             self._scorer = Scorer(self.model, **self.settings)
         return self._scorer, self._tokenizer
+
+
+def require_model(model: str, *, length: int) -> None:
+    """Raise LadmError where a pipeline with this model could score nothing, before its framework starts.
+
+    Its workers would each end with a traceback of the framework. Weights of a Hub id are not fetched here: the machine
+    that starts a pipeline may not be one that scores.
+    """
+    from ladm.corpus.tokenization import load_tokenizer
+    from ladm.modeling.facts import model_facts, stated_positions
+
+    load_tokenizer(model, bos=None)
+    if os.path.isdir(model):
+        model_facts(model)
+        most = stated_positions(model)
+        if most is not None and length > most:
+            raise LadmError(f"length {length:,} is beyond the {most:,} positions of {model}")
 
 
 def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
