@@ -74,26 +74,35 @@ class PreparingBar:
     def __init__(self, *, is_shown: bool = True) -> None:
         self._is_shown = is_shown
         self._bar: tqdm[Any] | None = None
-        self._documents = self._rows = 0
-        self._printed = 0.0
+        self._documents = self._rows = self._new = self._source = 0
+        self._sources = 1
+        self._limit: int | None = None
+        self._printed = self._start = self._first_share = 0.0
 
-    def start(self) -> None:
-        self._printed = time.monotonic()
+    def start(self, *, sources: int = 1, limit: int | None = None) -> None:
+        self._printed = self._start = time.monotonic()
+        self._sources, self._limit = max(sources, 1), limit
         # Started again where a damaged file is left out, and the documents are counted again.
-        self._documents = self._rows = 0
+        self._documents = self._rows = self._new = self._source = 0
+        self._first_share = 0.0
         if self._is_shown and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(unit="doc", desc="preparing", dynamic_ncols=True)
 
-    def advance(self, *, documents: int, rows: int) -> None:
-        self._documents, self._rows = self._documents + documents, rows
+    def advance(self, *, documents: int, rows: int, source: int = 0, is_new: bool = True) -> None:
+        self._documents, self._rows, self._source = self._documents + documents, rows, source
+        if is_new:
+            self._new += documents
+        else:
+            # What an earlier start did takes no time in this one.
+            self._start, self._first_share = time.monotonic(), self._share()
         if self._bar is not None:
             self._bar.set_postfix_str(count_of(rows, "row"), refresh=False)
             self._bar.update(documents)
         elif time.monotonic() - self._printed >= LINE_SECONDS:
             self._printed = time.monotonic()
-            self._print()
+            self._print(self._rate_and_left(self._printed))
 
     def close(self) -> None:
         if self._bar is not None:
@@ -101,10 +110,22 @@ class PreparingBar:
         elif self._documents:
             self._print()
 
-    def _print(self) -> None:
+    def _share(self) -> float:
+        """How much of the work is done, of 1: of the files that are read, or of the rows that are wanted."""
+        of_limit = 0.0 if self._limit is None else self._rows / self._limit
+        return min(1.0, max(self._source / self._sources, of_limit))
+
+    def _rate_and_left(self, now: float) -> str:
+        """The file that is read, documents a second, and the minutes left, which a first file does not show."""
+        seconds, done = max(now - self._start, 1e-9), self._share() - self._first_share
+        text = f"; file {self._source + 1:,} of {self._sources:,}, {self._new / seconds:,.3g} documents/s"
+        left = seconds * (1 - self._share()) / done if done > 0 else None
+        return text if left is None else f"{text}, about {left / 60:,.0f} min left"
+
+    def _print(self, more: str = "") -> None:
         if self._is_shown:
             print(
-                f"preparing: {count_of(self._documents, 'document')} read, {count_of(self._rows, 'row')} made",
+                f"preparing: {count_of(self._documents, 'document')} read, {count_of(self._rows, 'row')} made{more}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -172,3 +173,42 @@ def test_progress_lines_of_a_log_file(
     kinds = [line.split(":")[0] for line in written.splitlines()]
     assert (kinds.count("scoring"), kinds.count("preparing"), len(kinds)) == (lines, lines, 2 * lines)
     assert written.splitlines()[-1] == "preparing: 6 documents read, 2 rows made"
+
+
+def test_a_log_of_a_long_preparation_has_the_rate_and_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("ladm.progress_bars.time.monotonic", lambda: now[0])
+    bar = PreparingBar()
+    bar.start(sources=10, limit=None)
+    # Half of the files were read by an earlier start, which takes no time here.
+    bar.advance(documents=5000, rows=500, source=5, is_new=False)
+    for source in (5, 6, 7):
+        now[0] += 600
+        bar.advance(documents=3000, rows=100, source=source, is_new=True)
+    bar.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "preparing: 8,000 documents read, 100 rows made; file 6 of 10, 5 documents/s",
+        "preparing: 11,000 documents read, 100 rows made; file 7 of 10, 5 documents/s, about 80 min left",
+        "preparing: 14,000 documents read, 100 rows made; file 8 of 10, 5 documents/s, about 45 min left",
+        "preparing: 14,000 documents read, 100 rows made",
+    ]
+    bar.start(sources=1, limit=1000)
+    now[0] += 60
+    bar.advance(documents=10, rows=250, source=0, is_new=True)
+    assert capsys.readouterr().err.endswith("; file 1 of 1, 0.167 documents/s, about 3 min left\n")
+
+
+def test_prepare_reports_where_it_is(
+    ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.progress_bars.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 1)
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{"word " * 200}{name}"}}\n')
+    words = ["prepare", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--domain", "d", "--length", "16"]
+    result = ladm(*words, "--tokenizer", talking, "-o", tmp_path / "rows")
+    assert result.exit_code == 0, result.output
+    files = re.findall(r"preparing: (\d) documents? read, \d rows? made; file (\d) of 2, ", result.stderr)
+    assert files == [("1", "1"), ("2", "2")]

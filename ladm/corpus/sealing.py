@@ -25,20 +25,24 @@ from ladm.storage.files import io_errors
 
 
 class Progress(Protocol):
-    """Where the progress over documents is shown."""
+    """Where the progress over documents is shown.
 
-    def start(self) -> None: ...
-    def advance(self, *, documents: int, rows: int) -> None: ...
+    `rows` are all so far, `documents` those since the last call; `source` is the number of the source that is being
+    read. Blocks that are not `is_new` were made by an earlier start.
+    """
+
+    def start(self, *, sources: int, limit: int | None) -> None: ...
+    def advance(self, *, documents: int, rows: int, source: int, is_new: bool) -> None: ...
     def close(self) -> None: ...
 
 
 class NoProgress:
     """Shows nothing."""
 
-    def start(self) -> None:
+    def start(self, *, sources: int, limit: int | None) -> None:
         """Do nothing."""
 
-    def advance(self, *, documents: int, rows: int) -> None:
+    def advance(self, *, documents: int, rows: int, source: int, is_new: bool) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -76,7 +80,7 @@ def seal_blocks(
     while True:
         made = _sealed_then_new(settings, read, tokenizer, work)
         try:
-            return _take(made, settings, progress)
+            return _take(made, settings, progress, sources=len(sources))
         except DamagedSourceError as error:
             # Blocks first: after a stop in between, the file is read and found damaged again. The other way round
             # it would be recorded as left out while its rows stayed.
@@ -96,18 +100,21 @@ def _remove_blocks_from(work: Path, source: int) -> None:
                 path.unlink()
 
 
-def _take(made: Iterator[tuple[Path, BlockRecord]], settings: PrepareSettings, progress: Progress) -> SealedBlocks:
+def _take(
+    made: Iterator[tuple[Path, BlockRecord, bool]], settings: PrepareSettings, progress: Progress, *, sources: int
+) -> SealedBlocks:
     """Take blocks, which are sealed one by one, until there are as many rows as wanted."""
     blocks: list[tuple[BlockRows, Counts]] = []
     seen = SeenRows(length=settings.length, keep_duplicates=settings.keep_duplicates)
     rows, end = 0, Place()
-    progress.start()
+    progress.start(sources=sources, limit=settings.limit)
     try:
-        for path, record in made:
+        for path, record, is_new in made:
             block = seen.judge(path)
             blocks.append((block, counts_without_copies(record.counts, block)))
             rows += int(block.is_kept.sum())
-            progress.advance(documents=record.end.documents - end.documents, rows=rows)
+            documents = record.end.documents - end.documents
+            progress.advance(documents=documents, rows=rows, source=record.end.source, is_new=is_new)
             end = record.end
             if settings.limit is not None and rows >= settings.limit:
                 return SealedBlocks(blocks=blocks, all_read=False)
@@ -118,13 +125,13 @@ def _take(made: Iterator[tuple[Path, BlockRecord]], settings: PrepareSettings, p
 
 def _sealed_then_new(
     settings: PrepareSettings, read: Callable[..., Iterator[Group]], tokenizer: Tokenizer, work: Path
-) -> Iterator[tuple[Path, BlockRecord]]:
-    """The blocks of an earlier start, whose documents are not read again, then new ones."""
+) -> Iterator[tuple[Path, BlockRecord, bool]]:
+    """The blocks of an earlier start, whose documents are not read again, then new ones; and whether one is new."""
     number, end = 0, Place()
     while (record := record_of_block(path := work / f"{number:06d}.parquet")) is not None:
-        yield path, record
+        yield path, record, False
         number, end = number + 1, record.end
     for group in read(start=end):
         path = work / f"{number:06d}.parquet"
-        yield path, seal_block(settings, group, tokenizer, path)
+        yield path, seal_block(settings, group, tokenizer, path), True
         number += 1
