@@ -13,9 +13,9 @@ Echo = Callable[[str], None]
 
 
 class Progress(Protocol):
-    """Receives the progress over rows."""
+    """Receives the progress over rows; `launches` share them, of which this one reports only its own."""
 
-    def start(self, *, total: int, done: int) -> None: ...
+    def start(self, *, total: int, done: int, launches: int = 1) -> None: ...
     def advance(self, *, rows: int, tokens: int) -> None: ...
     def close(self) -> None: ...
 
@@ -23,7 +23,7 @@ class Progress(Protocol):
 class NoProgress:
     """Shows nothing: what the library does unless the caller wants to see more."""
 
-    def start(self, *, total: int, done: int) -> None:
+    def start(self, *, total: int, done: int, launches: int = 1) -> None:
         """Do nothing."""
 
     def advance(self, *, rows: int, tokens: int) -> None:

@@ -16,7 +16,7 @@ LINE_SECONDS = 60.0
 
 
 class ScoringBar:
-    """Documents, tokens a second and time left, on standard error."""
+    """Rows, tokens a second and time left, on standard error."""
 
     # tqdm is imported in `start`, because it loads 50 ms of modules that `ladm --help` does not need.
 
@@ -24,17 +24,18 @@ class ScoringBar:
         self._what = what
         self._bar: tqdm[Any] | None = None
         self._tokens = self._rows = self._total = self._done = 0
+        self._launches = 1
         self._start = self._printed = 0.0
 
-    def start(self, *, total: int, done: int) -> None:
+    def start(self, *, total: int, done: int, launches: int = 1) -> None:
         self._start = self._printed = time.monotonic()
-        self._total, self._done = total, done
+        self._total, self._done, self._launches = total, done, launches
         # Started again for each signal that is added to a run.
         self._tokens = self._rows = 0
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=done, unit="doc", desc=self._what, dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=done, unit="row", desc=self._what, dynamic_ncols=True)
 
     def advance(self, *, rows: int, tokens: int) -> None:
         self._tokens += tokens
@@ -59,10 +60,13 @@ class ScoringBar:
 
     def _print(self, now: float) -> None:
         done = self._done + self._rows
-        left = (now - self._start) / max(self._rows, 1) * (self._total - done)
+        # The others are taken to be as fast: what they have done is not known here.
+        rows_left = max(0, self._total - self._done - self._launches * self._rows) / self._launches
+        left = (now - self._start) / max(self._rows, 1) * rows_left
+        others = "" if self._launches == 1 else f" if all {self._launches:,} launches are as fast"
         print(
-            f"{self._what}: {100 * done // max(self._total, 1)}% of {count_of(self._total, 'document')}, "
-            f"{self._rate(now):,.0f} tokens/s, {left / 60:,.0f} min left",
+            f"{self._what}: {100 * done // max(self._total, 1)}% of {count_of(self._total, 'row')}, "
+            f"{self._rate(now):,.0f} tokens/s, {left / 60:,.0f} min left{others}",
             file=sys.stderr,
             flush=True,
         )

@@ -75,7 +75,7 @@ def test_signals_are_added_without_scoring_again(
         f"of 3 rows, in {run}/signals/text",
     ]
     assert f"next: ladm compare {run} --columns score,gain,longattn_ds,gzip_ratio\n" in added.stderr
-    assert added.stderr.count("scoring: 100% of 3 documents") == 3
+    assert added.stderr.count("scoring: 100% of 3 rows") == 3
     assert files(run) == before
     assert sorted(path.name for path in (run / "signals").iterdir()) == ["context-gain", "longattn", "text"]
     expected = by_index(tmp_path / "once")

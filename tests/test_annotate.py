@@ -80,7 +80,7 @@ def test_a_stopped_annotation_goes_on(ladm: Command, scored: tuple[list[dict[str
     batches = []
 
     class Stop:
-        def start(self, *, total: int, done: int) -> None:
+        def start(self, *, total: int, done: int, launches: int = 1) -> None:  # noqa: ARG002
             batches.append((total, done))
 
         def advance(self, **_: int) -> None:

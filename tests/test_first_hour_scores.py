@@ -149,7 +149,7 @@ def test_in_a_log_file_progress_is_plain_lines_and_v_adds_the_libraries(
     assert "examples/s" in loud
     assert "examples/s" not in log
     log += log_of(tmp_path / "score log", *commands["score"])
-    assert "\nscoring: 100% of 4 documents, " in log
+    assert "\nscoring: 100% of 4 rows, " in log
     assert "\r" not in log
     assert "\x1b" not in log
 
@@ -198,6 +198,23 @@ def test_a_log_of_a_long_preparation_has_the_rate_and_the_time_left(
     now[0] += 60
     bar.advance(documents=10, rows=250, source=0, is_new=True)
     assert capsys.readouterr().err.endswith("; file 1 of 1, 0.167 documents/s, about 3 min left\n")
+
+
+def test_the_time_left_of_a_launch_counts_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each log of a Slurm array of 4: 80 of 1,000 rows were there, and every launch adds 60 in 10 minutes."""
+    now = [0.0]
+    monkeypatch.setattr("ladm.progress_bars.time.monotonic", lambda: now[0])
+    for launches, line in (
+        (4, "scoring: 14% of 1,000 rows, 100 tokens/s, 28 min left if all 4 launches are as fast\n"),
+        (1, "scoring: 14% of 1,000 rows, 100 tokens/s, 143 min left\n"),
+    ):
+        bar = ScoringBar()
+        bar.start(total=1000, done=80, launches=launches)
+        now[0] += 600
+        bar.advance(rows=60, tokens=60_000)
+        assert capsys.readouterr().err == line
 
 
 def test_prepare_reports_where_it_is(

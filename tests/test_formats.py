@@ -115,7 +115,7 @@ def test_the_command_of_a_finished_run_of_format_3_changes_nothing(ladm: Command
     files = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
     result = ladm("score", rows, *SMALL, "--record", "forms", "--output", old)
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("already finished: 6 documents scored, 1 without a score")
+    assert result.stdout.startswith("already finished: 6 rows scored, 1 without a score")
     assert {path: path.read_bytes() for path in files} == files
     other = ladm("score", rows, *SMALL, "--record", "layers", "--output", old)
     assert other.exit_code == 1

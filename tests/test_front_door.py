@@ -365,5 +365,5 @@ def test_the_example_for_slurm(mixed_rows: str, tmp_path: Path) -> None:
     command = ["bash", ROOT / "examples" / "slurm.sbatch", mixed_rows, GOLDEN, tmp_path / "run", *SMALL[2:]]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("3 documents scored") == 2
+    assert done.stdout.count("3 rows scored") == 2
     assert ladm.open_run(tmp_path / "run").is_finished

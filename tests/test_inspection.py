@@ -156,7 +156,7 @@ def test_the_best_and_the_worst_are_decomposed(ladm: Any, scored: Path, talking:
     ranked = read_lines(scored / "sorted_by_score.jsonl")
     result = ladm("inspect", scored, "--top", "2", "--bottom", "1")
     assert result.exit_code == 0, result.output
-    assert "device    cpu in float32, layers 0-2 of 3, 3 documents\n" in result.stderr
+    assert "device    cpu in float32, layers 0-2 of 3, 3 rows\n" in result.stderr
     paths = [Path(line) for line in result.stdout.splitlines()]
     found = [read_object(path) for path in paths]
     assert [one["index"] for one in found] == [ranked[k]["index"] for k in (0, 1, -1)]

@@ -28,7 +28,7 @@ def test_every_command_says_that_a_run_has_only_the_first_rows(ladm: Command, ro
     run, subset = tmp_path / "run", tmp_path / "subset"
     scored = ladm("score", rows, *SMALL, "--limit", "4", "-o", run)
     assert scored.exit_code == 0, scored.output
-    assert f"rows      {rows}: 4 documents, the first of 6\n" in scored.stderr
+    assert f"rows      {rows}: 4 rows, the first of 6\n" in scored.stderr
     assert ladm("status", run).stdout.splitlines()[:2] == ["finished: 4 of 4 rows", f"warning: {LINE}"]
     assert json.loads(ladm("status", run, "--json").stdout)["partial"] == LINE
     selected = ladm("select", run, "--top", "50%", "-o", subset)

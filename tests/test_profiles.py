@@ -177,7 +177,7 @@ def test_a_profile_binds_the_settings_and_stops_early(ladm: Run, kept: tuple[str
         assert (result.exit_code, result.stderr) == (2, message)
     same = ("--span-tokens", "16", "--layers", "0,1", "--reduce", "median")
     result = ladm("score", rows, *plain, "--profile", profile, "--output", tmp_path / "run", *same)
-    assert result.stdout.startswith("already finished: 5 documents scored")
+    assert result.stdout.startswith("already finished: 5 rows scored")
 
 
 def test_a_profile_of_another_model_or_method_is_refused(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:

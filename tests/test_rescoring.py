@@ -21,7 +21,7 @@ def test_rescoring_gives_what_scoring_gives(ladm: Run, kept: tuple[str, Path], t
         ladm("score", rows, *SMALL, "--record", "heads", "--reduce", how, "--output", direct)
         result = ladm("rescore", run, "--reduce", how, "--output", again)
         assert result.exit_code == 0, result.output
-        assert "5 documents scored, 1 without a score" in result.output
+        assert "5 rows scored, 1 without a score" in result.output
         for name in ("sorted_by_score.jsonl", "scores.parquet", "errors.jsonl"):
             assert (direct / name).read_bytes() == (again / name).read_bytes(), name
         identities = [read_object(folder / "run.json") for folder in (direct, again)]

@@ -47,7 +47,7 @@ def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) ->
     result = ladm("score", short_rows, *SMALL, "--output", folder, "--limit", "5")
     assert result.exit_code == 0
     assert result.stderr.splitlines()[:8] == [
-        f"rows      {short_rows}: 5 documents, the first of 7",
+        f"rows      {short_rows}: 5 rows, the first of 7",
         f"model     {GOLDEN}: llama, 3 layers",
         "method    released, spans of 16 tokens, m 1, n 4, n0 where the released code starts, d_afs 4, d_cds 4, "
         "ablation none, mean over layers 0-2",
@@ -64,7 +64,7 @@ def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) ->
         f"results: {folder}/sorted_by_score.jsonl",
     ]
     assert result.stdout.startswith("finished in ")
-    assert ": 5 documents scored, 0 without a score" in result.stdout
+    assert ": 5 rows scored, 0 without a score" in result.stdout
     assert {line["index"]: line["meta"] for line in lines}[3] == {"pile_set_name": "domain 1"}
     assert [line["num_tokens"] for line in sorted(lines, key=lambda line: line["index"])] == [700, 512, 700, 650, 512]
     identity = json.loads((folder / "run.json").read_text())
@@ -140,9 +140,7 @@ def test_row_faults_are_error_rows_and_good_scores_stay(
         "score", save_rows(rows, on_mixed_types="use_json"), *SMALL, "--output", tmp_path / "mixed"
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert (
-        ": 2 documents scored, 10 without a score\n  empty: 1\n  no_ids: 1\n  outside_vocabulary: 2\n" in result.stdout
-    )
+    assert ": 2 rows scored, 10 without a score\n  empty: 1\n  no_ids: 1\n  outside_vocabulary: 2\n" in result.stdout
     errors = read_lines(tmp_path / "mixed" / "errors.jsonl")
     assert [(error["position"], error["error_type"], error["message"]) for error in errors] == [
         (1, "no_ids", "input_ids is None"),
@@ -273,7 +271,7 @@ def test_rows_of_another_tokenizer_are_noticed(ladm: Run, save_rows: Any, golden
     result = ladm("score", save_rows(odd, "odd"), *arguments, "--output", tmp_path / "c")
     assert (result.exit_code, result.stdout.splitlines()[0].split(": ")[1]) == (
         0,
-        "1 document scored, 2 without a score",
+        "1 row scored, 2 without a score",
     )
     assert "warning" not in result.stderr
 

@@ -229,4 +229,4 @@ def test_a_moved_copy_of_the_same_data_and_model_resumes(ladm: Run, short_rows: 
     shutil.copytree(short_rows, tmp_path / "rows copy")
     result = ladm("score", tmp_path / "rows copy", *SMALL, "--model", tmp_path / "model copy", "--output", folder)
     assert result.exit_code == 0
-    assert result.stdout.startswith("already finished: 7 documents scored")
+    assert result.stdout.startswith("already finished: 7 rows scored")

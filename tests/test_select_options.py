@@ -223,7 +223,7 @@ def test_a_profile_of_another_length_is_warned_of(ladm: Command, scored: tuple[s
     _, run = scored
     profile = write_profile(run, tmp_path / "profile.yaml", {"score": (0.0, 0.0, 9.0), "length": (0.0, 0.0, 999.0)})
     warning = (
-        f"warning   5 of 7 documents have 400 to 700 tokens; profile {profile} was calibrated at 512 and was not "
+        f"warning   5 of 7 rows have 400 to 700 tokens; profile {profile} was calibrated at 512 and was not "
         "evaluated at other lengths\n"
     )
     same = tmp_path / "run2"

@@ -147,7 +147,7 @@ def test_paths_with_anything_in_them_and_a_locale_without_letters(short_rows: st
     environment = os.environ | {"LC_ALL": "C", "LANG": "C"}
     done = subprocess.run([*command, "--output", str(folder)], env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert b"7 documents scored" in done.stdout
+    assert b"7 rows scored" in done.stdout
     assert (folder / "sorted_by_score.jsonl").exists()
 
 

@@ -61,7 +61,7 @@ def score(settings: ScoreSettings) -> None:
 
 
 def print_summary(head: str, summary: Any, output: str, *, added: Sequence[AddedSignal] = ()) -> None:
-    """Print how many documents have a score, the best and worst, and the columns of added signals.
+    """Print how many rows have a score, the best and worst, and the columns of added signals.
 
     Raises LadmError where no document has a score.
     """
@@ -72,7 +72,7 @@ def print_summary(head: str, summary: Any, output: str, *, added: Sequence[Added
 
 
 def _lines(head: str, summary: Any, output: str, added: Sequence[AddedSignal]) -> Iterator[str]:
-    yield f"{head}: {count_of(summary.scored, 'document')} scored, {summary.failed:,} without a score"
+    yield f"{head}: {count_of(summary.scored, 'row')} scored, {summary.failed:,} without a score"
     for kind, count in sorted(summary.errors.items()):
         yield f"  {kind}: {count:,}"
     if summary.scores is not None:

@@ -86,7 +86,7 @@ def _explainer(
     used = plan.hardware
     echo(
         f"device    {used.devices[0]} in {used.dtype}, layers {spell_layers(plan.layers)} of {facts.num_layers}, "
-        f"{count_of(len(documents), 'document')}"
+        f"{count_of(len(documents), 'row')}"
     )
     problem = disagreement(rows, facts.folder)
     if problem is not None:

@@ -16,7 +16,7 @@ from ladm.signals.prolong import forward_tokens, number_of_pairs, number_of_segm
 def describe_plan(plan: Plan, rows: Rows) -> Iterator[str]:
     """The settings as they will be used, for people."""
     of_more = f", the first of {rows.total:,}" if rows.total > len(rows) else ""
-    yield f"rows      {rows.name}: {count_of(len(rows), 'document')}{of_more}"
+    yield f"rows      {rows.name}: {count_of(len(rows), 'row')}{of_more}"
     yield f"model     {plan.facts.name}: {plan.facts.model_type}, {count_of(plan.facts.num_layers, 'layer')}"
     if CDS in plan.signals:
         yield from _method(plan, rows)

@@ -65,7 +65,8 @@ class ScoringPass:
         limit = _ErrorLimit(self.most_errors)
         done, failed = _already_done(self.run)
         limit.add(failed, example=None)
-        self.progress.start(total=len(self.rows), done=done)
+        launches = 1 if self.shard is None else self.shard.count
+        self.progress.start(total=len(self.rows), done=done, launches=launches)
         heartbeat = Heartbeat(self.run.folder, shard=0 if self.shard is None else self.shard.index)
 
         def report(records: list[Record]) -> None:

@@ -32,7 +32,7 @@ WARM_DOCUMENTS = 8
 class RowTimes:
     """A progress bar that prints when rows became durable, on the clock of the machine."""
 
-    def start(self, *, total: int, done: int) -> None: ...
+    def start(self, *, total: int, done: int, launches: int = 1) -> None: ...
 
     def advance(self, *, rows: int, tokens: int) -> None:  # noqa: ARG002 - the interface of a progress bar
         print(f"rows {rows} {time.time():.6f}", flush=True)
