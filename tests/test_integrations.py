@@ -57,6 +57,18 @@ def test_a_text_is_scored_as_in_memory(talking: Path, expected: list[float | Non
             LazyScorer("model", length=length, settings={})  # type: ignore[arg-type]
 
 
+def test_a_text_that_is_too_long_to_be_tokenised_costs_the_others_nothing(
+    talking: Path, expected: list[float | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.corpus.encoding.MOST_UNBROKEN_CHARACTERS", 10_000)
+    scorer = LazyScorer(str(talking), length=LENGTH, settings=SETTINGS)
+    short, long = scorer.score([TEXTS[0], "x" * 10_001])
+    assert (short.score, long.score, long.tokens) == (expected[0], None, None)
+    assert long.error == (
+        "unbroken: the text is too long to be tokenised at once, and the tokenizer cannot be given parts"
+    )
+
+
 def test_datatrove_from_jsonl_to_jsonl(talking: Path, expected: list[float | None], tmp_path: Path) -> None:
     pytest.importorskip("datatrove")
     from datatrove.executor import LocalPipelineExecutor

@@ -243,7 +243,7 @@ def test_a_profile_of_another_length_is_warned_of(ladm: Command, scored: tuple[s
         result = ladm("select", folder, *command, *flags)
         assert (result.exit_code, result.stderr) == (0, expected)
     equal = write_profile(run, tmp_path / "equal.yaml", {"score": (0.0, 0.0, 9.0)}, length_tokens=90)
-    assert "7 of 7 documents have" in ladm("select", run, *command, "--profile", equal, *within[2:], "profile").stderr
+    assert "7 of 7 rows have" in ladm("select", run, *command, "--profile", equal, *within[2:], "profile").stderr
     # To rank by the scores of a run needs no profile.
     profile.unlink()
     result = ladm("select", same, *command)
