@@ -264,12 +264,18 @@ def test_the_behavioural_checks_refuse_what_no_table_names(
             "mpt models cannot be observed, they fail with an attention function of ours (AttributeError: "
             "'NoneType' object has no attribute 'to'); use another model",
         ),
+        (
+            "stablelm",
+            "stablelm models do not hand options on to their attention function, so they cannot be observed; use "
+            "another model",
+        ),
     ],
 )
 def test_a_model_that_breaks_on_our_attention_is_refused(
     kind: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = save(REFUSED[kind][0](), tmp_path / kind)
+    config = tf.StableLmConfig(**GROUPED) if kind == "stablelm" else REFUSED[kind][0]()
+    folder = save(config, tmp_path / kind)
     assert Disguise(folder, monkeypatch).refusal() == message
 
 

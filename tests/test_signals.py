@@ -236,7 +236,7 @@ def test_tables_of_unigrams_that_cannot_be_used(ladm: Command, rows: str, small:
 def test_a_model_without_a_head_has_no_context_gain(ladm: Command, rows: str, tmp_path: Path) -> None:
     result = ladm("score", rows, "--model", GOLDEN, "--signals", "context-gain", "--output", tmp_path / "run")
     assert result.exit_code == 1
-    assert "the safetensors lack 1 weights of a language model, such as lm_head.weight" in result.stderr
+    assert "the safetensors lack 1 weight of a language model, such as lm_head.weight" in result.stderr
 
 
 def test_signals_in_memory(golden: Any, golden_lm: Path, ladm: Command, rows: str, small: Any, tmp_path: Path) -> None:

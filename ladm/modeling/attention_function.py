@@ -143,6 +143,11 @@ def no_interface(facts: ModelFacts) -> LadmError:
     )
 
 
+def hands_on_no_options(error: Exception) -> bool:
+    """Does the model call our attention function without the options that its forward pass was given?"""
+    return isinstance(error, TypeError) and "'ladm_context'" in str(error)
+
+
 def is_missing_in_table(error: Exception) -> bool:
     """Has the model looked for our attention function in a table of its own?"""
     return isinstance(error, KeyError) and error.args == (IMPLEMENTATION,)

@@ -17,6 +17,7 @@ from ladm.modeling.attention_function import (
     ForwardContext,
     LayerView,
     NotCausalError,
+    hands_on_no_options,
     is_missing_in_table,
     no_interface,
 )
@@ -75,6 +76,11 @@ class LoadCheck:
             raise_if_out_of_memory(error, action=f"run the model {self.facts.name}")
             if is_missing_in_table(error):
                 raise no_interface(self.facts) from None
+            if hands_on_no_options(error):
+                raise LadmError(
+                    f"{self.facts.name}: {self.facts.model_type} models do not hand options on to their attention "
+                    "function, so they cannot be observed; use another model"
+                ) from None
             what = f"{type(error).__name__}: {one_line(error)}"
             other = "" if self.model.device.type == "cpu" else f", or another --attention than that of {self.attention}"
             other += "" if self.fused is None else ", or --fused none"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from ladm.errors import LadmError, one_line, raise_if_out_of_memory
+from ladm.errors import LadmError, count_of, one_line, raise_if_out_of_memory
 from ladm.method.attention_choice import attention_kernel
 from ladm.modeling.attention_function import (
     IMPLEMENTATION,
@@ -147,7 +147,8 @@ def load_observer(
     if loading["missing_keys"]:
         absent = sorted(map(str, loading["missing_keys"]))
         what = "a language model" if head else "the model"
-        raise LadmError(f"{facts.name}: the safetensors lack {len(absent)} weights of {what}, such as {absent[0]}")
+        missing = count_of(len(absent), "weight")
+        raise LadmError(f"{facts.name}: the safetensors lack {missing} of {what}, such as {absent[0]}")
     beyond = [int(found[1]) for key in loading["unexpected_keys"] if (found := _LAYER_NUMBER.search(str(key)))]
     if max(beyond, default=-1) >= facts.num_layers:
         raise LadmError(
