@@ -49,6 +49,27 @@ def test_a_quarter_is_taken_of_a_pool_with_a_twentieth_of_each_kind() -> None:
     assert _shares(kinds, values, values == 5, np.ones(8))["intact"] == pytest.approx(0.25)
 
 
+def test_a_ceiling_by_a_quantile_of_the_pool_keeps_out_what_is_rarer_than_that() -> None:
+    from quantile_guards import taken_shares
+
+    # 90 intact rows with scores of 1 to 90, and 10 shuffled ones above them; all have one copy share.
+    rows = pa.table(
+        {
+            "kind": ["intact"] * 90 + ["shuffled"] * 10,
+            "robust": [float(k) for k in range(1, 101)],
+            "copy_share": [0.1] * 100,
+        }
+    )
+    guards = (("copy_share", 0.0, 0.95), ("robust", 0.0, 0.95))
+    rare, common = (
+        taken_shares(rows, guards, by="robust", share=share, counts_B=np.ones(100)) for share in (0.04, 0.10)
+    )
+    # The best 5 % are 4 % shuffled rows and 1 % of intact ones: a quarter of the other 95 % is intact.
+    assert rare == pytest.approx({"intact": 0.2375 / 0.96, "shuffled": 0.0, "pure": 1.0}, abs=0.01)
+    # Half of the shuffled rows stay below the ceiling where they are a tenth of the pool, and all of these are taken.
+    assert common == pytest.approx({"intact": 0.1875 / 0.9, "shuffled": 0.5, "pure": 0.1875 / 0.2375}, abs=0.01)
+
+
 def test_documents_of_the_pack_are_four_of_each_package_with_the_kinds_in_turn() -> None:
     from rows import chosen_documents
 
