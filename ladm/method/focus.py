@@ -1,7 +1,13 @@
 """A layer's q and k -> PFS, AFS and CDS: equations 2-5 of LADM (arXiv 2503.02502) in plain float32 torch.
 
 This file is the oracle: written to be read beside the paper, and what every faster version is
-tested against. Equation 1, which documents are kept, is in `selection/budget.py`.
+tested against.
+
+    equation 2        PFS(i, j)   `pairwise_focus`
+    equations 3, 4    AFS(j)      `aggregated_focus`
+    equation 5        CDS         `contextual_dependency`, one number for a layer
+
+Equation 1, which documents are kept, is in `selection/budget.py`; the mean over layers in `reduction.py`.
 
 A document of T tokens is cut into N = T // l spans of l tokens. `j` is a scored span, `i` an earlier one; `grid.py`
 says which.
