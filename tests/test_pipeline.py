@@ -18,6 +18,7 @@ from click.testing import Result
 from conftest import topical_rows
 from test_subset_formats import read_megatron
 
+from ladm.api.pipeline import open_run
 from ladm.errors import LadmError
 from ladm.evaluation import needle
 from ladm.pipeline import resolve
@@ -85,12 +86,27 @@ def test_a_shard_of_finepdfs_becomes_megatron_files(ladm: Command, shard: Path, 
         f"rows: {output}/rows", f"scores: {output}/scores", f"subset: {output}/subset", f"page: {output}/report.html",
     ]  # fmt: skip
     assert "kept                 12  documents of at least 512 tokens\n" in result.stderr
-    for command in ("status", "verify"):
-        refused = ladm(command, output)
-        message = f"ladm: {output} is a folder of ladm run, not a run; its run is {output}/scores\n"
-        assert (refused.exit_code, refused.stderr) == (2, message)
     # ladm train cannot read this format.
     assert "next:" not in result.stderr
+    require_job_folder_is_run(ladm, output, tmp_path)
+
+
+def require_job_folder_is_run(ladm: Command, output: Path, tmp_path: Path) -> None:
+    """Every command that takes a run takes the folder of a job; what they write goes into the run."""
+    for command in (("status",), ("verify",), ("top",), ("compare",), ("select", "--top", "50%", "--dry-run")):
+        by_job, by_run = (ladm(command[0], folder, *command[1:]) for folder in (output, output / "scores"))
+        assert (by_job.exit_code, by_job.stdout) == (0, by_run.stdout), command
+    rescore = ("rescore", "--reduce", "median", "-o", tmp_path / "median")
+    for command in (rescore, ("report",), ("annotate",), ("inspect", "--top", "1")):
+        assert ladm(command[0], output, *command[1:]).exit_code == 0, command
+    assert (output / "scores" / "report.html").is_file()
+    assert (tmp_path / "median" / "run.json").is_file()
+    assert open_run(output).folder == output / "scores"
+    # Before anything is scored, and where the job's folder is gone, a line says so.
+    (output / "scores").rename(tmp_path / "scores")
+    early = ladm("status", output)
+    message = f"ladm: {output} is a job of ladm run that has no scores yet; run its ladm run again\n"
+    assert (early.exit_code, early.stderr) == (3, message)
 
 
 def test_a_job_without_cds_has_a_subset_and_no_page(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:

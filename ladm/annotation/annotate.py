@@ -49,7 +49,7 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
     A run that was scored with them is returned itself. Raises LadmError for an unfinished run, rows that are not the
     run's, and other token counts for statistics that it was scored with.
     """
-    run = Run.read(Path(settings.run))
+    run = Run.open(settings.run)
     require_finished(run)
     if TEXT in run.identity.signals:
         if settings.unigrams is not None:

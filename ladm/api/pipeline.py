@@ -188,9 +188,7 @@ def _paths(given: AnyPath | Sequence[AnyPath], *, what: str) -> tuple[str, ...]:
 
 
 def open_run(folder: AnyPath) -> ScoredRun:
-    """A run folder of `ladm score`, finished or not. Raises LadmError where there is none."""
+    """A run folder of `ladm score`, finished or not, or the folder of a job. Raises LadmError where it is neither."""
     from ladm.runs.folder import Run
 
-    place = Path(spell_path(folder))
-    Run.read(place)
-    return ScoredRun(place)
+    return ScoredRun(Run.open(spell_path(folder)).folder)

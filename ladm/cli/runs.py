@@ -32,7 +32,7 @@ def status(settings: StatusSettings) -> None:
     from ladm.runs.status import describe
     from ladm.runs.status import status as read_status
 
-    found = read_status(Run.read(Path(settings.run)))
+    found = read_status(Run.open(settings.run))
     print_result(status_report(found), lambda: describe(found))
 
 
@@ -51,8 +51,8 @@ def verify(settings: VerifySettings) -> None:
     from ladm.runs.folder import Run
     from ladm.runs.verify import verify as run_verify
 
-    run = settings.run
-    found = Run.read(Path(run))
+    found = Run.open(settings.run)
+    run = str(found.folder)
     # All of them are printed, because one damaged file often explains the others.
     problems = list(run_verify(found, deep=settings.deep))
     lines = [problem.text for problem in problems]

@@ -62,7 +62,7 @@ def compare(settings: CompareSettings) -> Comparison:
     Raises LadmError for an unfinished run, runs of different rows, and rows that are not theirs; UsageError for a
     column that a run does not have.
     """
-    runs = [Run.read(Path(name)) for name in settings.runs]
+    runs = [Run.open(name) for name in settings.runs]
     if not runs[-1].identity.is_of_same_rows(runs[0].identity):
         raise LadmError(f"{runs[1].folder} scored other rows than {runs[0].folder}; only runs of the same rows compare")
     columns = _read(runs, settings)

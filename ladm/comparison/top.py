@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +54,7 @@ def top_documents(settings: TopSettings) -> TopList:
     Raises LadmError for an unfinished run, one without a value, and a domain that no document has; UsageError for a
     column that the run does not have.
     """
-    run, expression = Run.read(Path(settings.run)), settings.ranking
+    run, expression = Run.open(settings.run), settings.ranking
     table = read_columns(run, expression.names)
     positions_N = table["position"].to_numpy()
     values_N = evaluate(expression, {name: table[name].to_numpy() for name in expression.names})

@@ -42,7 +42,7 @@ def inspect(settings: InspectSettings, *, echo: Echo, on_file: Callable[[Path], 
     Raises LadmError for an unfinished run, a score without parts, a document without a score, and for rows or a model
     that are not the run's.
     """
-    run = Run.read(Path(settings.run))
+    run = Run.open(settings.run)
     require_finished(run)
     # Before rows and model are opened, which takes minutes of a large one.
     require_parts(run.identity.reduction)

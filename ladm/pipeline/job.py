@@ -25,13 +25,12 @@ from ladm.settings.common import NO_DOMAINS
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import settings_of
 from ladm.settings.named_scores import is_profile
-from ladm.settings.pipeline import PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
+from ladm.settings.pipeline import JOB_FILE, PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
 from ladm.settings.yaml_text import CHECKSUM
 from ladm.storage.files import create_once, io_errors, remove_abandoned, write_whole
 from ladm.storage.identity import CHANGED_REMEDY, require_same
 from ladm.storage.json_object import content_checksum
 
-JOB_FILE = "job.yaml"
 _FREE_TO_CHANGE = ("output", "device", "workers", "batch_size", "max_errors", "fail_fast", "max_bad_files", "num_proc")
 """Flags that a resume may have other values of: they change no row, score or choice."""
 _PLACES = ("sources", "model", "tokenizer", "profile", "unigrams")

@@ -45,7 +45,7 @@ def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
 
     Raises LadmError for an unfinished run, a subset of another run, and files that cannot be read.
     """
-    run = Run.read(Path(settings.run))
+    run = Run.open(settings.run)
     require_finished(run)
     output = Path(settings.output) if settings.output else run.folder / REPORT_FILE
     require_place(output, mark=PAGE_MARK)

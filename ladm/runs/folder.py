@@ -16,7 +16,7 @@ from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SHARED_UNIT_FILES, SIGNALS, UNIT_FILES, UNITS
 from ladm.runs.lines import StoredLine, damaged_unit, encode_line, read_lines, read_records
 from ladm.runs.records import Record, ScoredRow
-from ladm.settings.pipeline import SCORES
+from ladm.settings.pipeline import JOB_FILE, SCORES
 from ladm.storage.files import PARTIAL_SUFFIX, io_errors, write_whole
 from ladm.storage.json_object import damaged_file, read_json_object
 from ladm.storage.output_folder import OutputFolder
@@ -49,6 +49,16 @@ class Run:
         self.unit_rows = identity.unit_rows
 
     @classmethod
+    def open(cls, name: str) -> Run:
+        """The run that a person names: its own folder, or the folder of the job of `ladm run` that made it.
+
+        Raises as `read`.
+        """
+        folder = Path(name)
+        is_job = not (folder / IDENTITY_FILE).is_file() and (folder / SCORES / IDENTITY_FILE).is_file()
+        return cls.read(folder / SCORES if is_job else folder)
+
+    @classmethod
     def read(cls, folder: Path) -> Run:
         """Open a run for reading, of this format or of an older one. Raises LadmError where there is none."""
         path = folder / IDENTITY_FILE
@@ -59,6 +69,8 @@ class Run:
                 )
             if (folder / SCORES / IDENTITY_FILE).is_file():
                 raise UsageError(f"{folder} is a folder of ladm run, not a run; its run is {folder / SCORES}")
+            if (folder / JOB_FILE).is_file():
+                raise IncompleteError(f"{folder} is a job of ladm run that has no scores yet; run its ladm run again")
             raise LadmError(f"{folder} is not a run: it has no {IDENTITY_FILE}")
         content = read_json_object(path)
         try:

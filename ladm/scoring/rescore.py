@@ -60,7 +60,7 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
     Raises UsageError for a layer that the run does not have, and LadmError when the run did not store what is needed,
     or a profile is for another model or method.
     """
-    run, output = Run.read(Path(settings.run)), Path(settings.output)
+    run, output = Run.open(settings.run), Path(settings.output)
     require_finished(run)
     require_own_or_empty(output)
     reduction, ablation = _requested(settings, run)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows
@@ -46,7 +45,7 @@ def open_sources(settings: SelectSettings) -> list[Source]:
     Raises IncompleteError for an unfinished run, and LadmError for rows that are not a run's, and for several runs of
     different models, methods or scores, or of the same rows.
     """
-    runs = [Run.read(Path(name)) for name in settings.runs]
+    runs = [Run.open(name) for name in settings.runs]
     for run in runs:
         require_finished(run)
         require_known(run, columns_used(settings))

@@ -19,6 +19,8 @@ from ladm.settings.selection import SelectSettings
 
 ROWS, SCORES, SUBSET, PAGE = "rows", "scores", "subset", "report.html"
 """What a job writes into its folder."""
+JOB_FILE = "job.yaml"
+"""What makes a folder that of a job: its flags."""
 _OWN = ("sources", "model", "output", "tokenizer", "length", "domain_key")
 _LEFT_OUT = {
     PrepareSettings: (),
