@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -20,6 +21,8 @@ from ladm.storage.json_object import chunks_with_checksum, read_json_object
 MANIFEST_FILE = "manifest.json"
 MOST_BYTES = 1 << 34
 """A manifest names every chosen row."""
+_CHOSEN = b',\n "chosen": ['
+"""Where the rows begin, behind everything else."""
 _NOTHING = type(None)
 _LATER: dict[str, tuple[type, ...]] = {
     "max_per_document": (int, _NOTHING),
@@ -232,7 +235,7 @@ def _json(manifest: Manifest, chosen: Iterable[Chosen]) -> Iterator[bytes]:
             del domain["quota_documents"]
     # Names of domains stay readable in any script.
     yield json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}").encode()
-    yield b',\n "chosen": ['
+    yield _CHOSEN
     for k, each in enumerate(chosen):
         yield b',\n  {"data": ' if k else b'\n  {"data": '
         yield json.dumps(each.data).encode()
@@ -245,6 +248,16 @@ def _json(manifest: Manifest, chosen: Iterable[Chosen]) -> Iterator[bytes]:
             yield b"]"
         yield b"}"
     yield b"\n ]"
+
+
+def command_of(lines: Iterable[bytes]) -> str | None:
+    """The command in a manifest, of which only the lines before the chosen rows are read; None if it is no manifest."""
+    head = list(itertools.takewhile(lambda line: not line.startswith(_CHOSEN.lstrip(b",\n")), lines))
+    try:
+        content = json.loads(b"".join(head).rstrip().removesuffix(b",") + b"}")
+        return _field(content, "command", str)  # type: ignore[no-any-return]
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -24,7 +24,7 @@ from ladm.selection.quotas import domain_shares
 from ladm.selection.ranking import rank_by_domain
 from ladm.selection.sources import Source, columns_used, open_sources
 from ladm.selection.windows import max_per_document, read_documents
-from ladm.selection.writing import write_subset
+from ladm.selection.writing import require_same_subset, write_subset
 from ladm.settings.selection import SelectSettings
 from ladm.settings.spelling import spell_command
 from ladm.settings.subset import resolve_format
@@ -34,15 +34,21 @@ from ladm.storage.temporary import temporary_folder
 def select(settings: SelectSettings, *, place: Destination | None = None, echo: Echo = silent) -> Manifest:
     """Choose documents and, unless it is a dry run, write them with their manifest; returns the manifest.
 
-    `place`: where to write, in place of what `settings.output` names. `echo` is called with warnings.
+    `place`: where to write, in place of what `settings.output` names. `echo` is called with warnings. A subset that
+    the same command has made of the same data is left as it is.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller
     than the budget or without a document that fits it; StorageError for a damaged run.
     """
-    if place is None and not settings.dry_run:
-        place = destination(settings.output)
+    # First of all: ranking millions of documents takes minutes, and an occupied folder is known now.
+    is_there = False
     if place is not None:
-        # First of all: ranking millions of documents takes minutes, and an occupied folder is known now.
         place.require_free()
+    elif not settings.dry_run:
+        place = destination(settings.output)
+        # Stopped between the commit and its last line, a command finds its own subset when it is given again. From an
+        # address nothing can be uploaded to the Hub.
+        is_repeatable = settings.push is None or "://" not in settings.output
+        is_there = place.require_free(unless=spell_command("select", settings) if is_repeatable else None)
     sources = open_sources(settings)
     data = [source.rows for source in sources]
     most = max_per_document(settings.max_per_document, data)
@@ -80,7 +86,9 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
             **_counts(domains),
             **_provenance(settings, sources, candidates),
         )
-        if place is not None:
+        if place is not None and is_there:
+            require_same_subset(place, sources, domains, manifest, push=settings.push, work=work)
+        elif place is not None:
             every = AllRows(rows_N=candidates.rows_N, values_N=candidates.values_N, domains=codes)
             write_subset(
                 place, sources, domains, manifest, every=every if settings.keep_all else None, push=settings.push

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from ladm.corpus.checked_columns import CheckedColumns
 from ladm.corpus.data_set import reading_rows
 from ladm.corpus.rows import Rows
+from ladm.errors import LadmError
 from ladm.selection.budget import Domains
 from ladm.selection.formats.card import CARD_FILE, card_text
 from ladm.selection.formats.content import AllRows, SubsetContent, subset_content
@@ -21,7 +23,7 @@ from ladm.selection.formats.destination import Destination
 from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.formats.tables import write_arrow, write_shards
 from ladm.selection.formats.token_files import write_megatron, write_npy
-from ladm.selection.manifest import Chosen, Manifest, write_manifest
+from ladm.selection.manifest import MANIFEST_FILE, Chosen, Manifest, write_manifest
 from ladm.selection.sources import Source
 from ladm.storage.files import write_whole
 
@@ -52,7 +54,7 @@ def write_subset(
     Raises LadmError where the rows of several runs have columns of different types.
     """
     content = subset_content(sources, domains, every=every)
-    taken = np.sort(np.concatenate([domain.taken_positions for domain in domains.values()]))
+    taken = _taken(domains)
 
     def fill(folder: Path) -> None:
         _WRITERS[manifest.format](content, folder)
@@ -62,6 +64,31 @@ def write_subset(
         write_manifest(folder, manifest, _chosen(sources, taken))
 
     place.write(fill, after=None if push is None else partial(_push, place.name, push))
+
+
+def require_same_subset(
+    place: Destination, sources: Sequence[Source], domains: Domains, manifest: Manifest, *, push: str | None, work: Path
+) -> None:
+    """The end of a command whose subset exists already: raise LadmError unless it would be made in the same way.
+
+    With `push` it is uploaded to the Hub, which takes equal files a second time without a copy.
+    """
+    write_manifest(work, manifest, _chosen(sources, _taken(domains)))
+    # It names the command, all that was read, and every chosen row with its id.
+    with place.read_manifest() as there, (work / MANIFEST_FILE).open("rb") as own:
+        is_same = all(a == b for a, b in zip_longest(there, own))
+    if not is_same:
+        raise LadmError(
+            f"{place.name} exists already: the same command made it of other data, or another version of ladm; give "
+            "--output another folder"
+        )
+    if push is not None:
+        _push(place.name, push, Path(place.name))
+
+
+def _taken(domains: Domains) -> npt.NDArray[np.int64]:
+    """The numbers of the taken rows over all runs, ascending."""
+    return np.sort(np.concatenate([domain.taken_positions for domain in domains.values()]))
 
 
 def _push(name: str, repository: str, folder: Path) -> None:

@@ -15,12 +15,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import fsspec
 
 from ladm.errors import LadmError, LockedError, StorageError, one_line, raise_if_out_of_memory
-from ladm.selection.manifest import MANIFEST_FILE
+from ladm.selection.manifest import MANIFEST_FILE, command_of
 from ladm.storage.files import io_errors, sync_folder, sync_tree
 from ladm.storage.locks import locked
 from ladm.storage.temporary import temporary_folder
@@ -34,8 +34,14 @@ class Destination(Protocol):
 
     name: str
 
-    def require_free(self) -> None:
-        """Raise LadmError where something exists already."""
+    def require_free(self, *, unless: str | None = None) -> bool:
+        """Raise LadmError where something exists already.
+
+        Returns False; or True where it is a subset that the command `unless` made, which does not raise.
+        """
+
+    def read_manifest(self) -> contextlib.AbstractContextManager[BinaryIO]:
+        """The manifest of the subset that exists there, opened."""
 
     def work_folder(self) -> contextlib.AbstractContextManager[Path]:
         """A folder of this machine for files that are not part of the subset, removed at the end."""
@@ -64,13 +70,17 @@ class LocalFolder:
         self._replaces = replaces
         self._prefix = f".{path.name}.ranking-"
 
-    def require_free(self) -> None:
-        """Raise LadmError for anything but an empty folder, or a subset that may be replaced.
+    def require_free(self, *, unless: str | None = None) -> bool:
+        """Raise LadmError for anything but an empty folder, or a subset that may be replaced or is that of `unless`.
 
         And for a name onto which no folder can be renamed. Raises StorageError for one that the system refuses.
         """
         with io_errors(self.path, "use"):
             self.tidy()
+            if unless is not None and (self.path / MANIFEST_FILE).is_file():
+                with self.read_manifest() as file:
+                    if command_of(file) == unless:
+                        return True
             is_old = self._replaces and (self.path / MANIFEST_FILE).is_file()
             is_taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
         if is_taken and not is_old:
@@ -88,6 +98,11 @@ class LocalFolder:
                 f"{self.path} is a symbolic link, which a finished subset cannot replace; give --output the folder "
                 "that it stands for"
             )
+        return False
+
+    def read_manifest(self) -> contextlib.AbstractContextManager[BinaryIO]:
+        """The manifest of the subset that exists there, opened."""
+        return (self.path / MANIFEST_FILE).open("rb")
 
     def tidy(self) -> None:
         """Remove what selections into this folder that were killed have left beside it."""
@@ -151,17 +166,27 @@ class RemoteFolder:
         self.name = name.rstrip("/")
         self._system, self._path = system, path.rstrip("/")
 
-    def require_free(self) -> None:
-        """Raise LadmError where a subset is, or files that no unfinished upload of ours lists."""
+    def require_free(self, *, unless: str | None = None) -> bool:
+        """Raise LadmError where another subset is than that of `unless`, or files that no upload of ours lists."""
         with self._errors("read"):
             self._system.invalidate_cache()
             if self._system.exists(f"{self._path}/{MANIFEST_FILE}"):
+                with self.read_manifest() as file:
+                    if unless is not None and command_of(file) == unless:
+                        return True
                 raise LadmError(f"{self.name} exists already; give --output another folder")
             found = self._system.find(self._path) if self._system.exists(self._path) else []
         own = {f"{self._path}/{name}" for name in (UPLOADING, *self._unfinished())}
         others = sorted(path for path in map(str, found) if path not in own)
         if others:
             raise LadmError(f"{self.name} exists already (it holds {others[0]}); give --output another folder")
+        return False
+
+    @contextlib.contextmanager
+    def read_manifest(self) -> Iterator[BinaryIO]:
+        """The manifest of the subset that exists there, opened."""
+        with self._errors("read"), self._system.open(f"{self._path}/{MANIFEST_FILE}", "rb") as file:
+            yield file
 
     def work_folder(self) -> contextlib.AbstractContextManager[Path]:
         """A folder for temporary files (TMPDIR)."""

@@ -1,0 +1,137 @@
+"""`ladm select` given again when its subset exists: the same command of the same data ends as it did, any other not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from click.testing import Result
+from conftest import SMALL, topical_rows
+
+from ladm.api.pipeline import select as in_python
+from ladm.errors import LadmError
+from ladm.selection import writing
+from ladm.selection.formats import destination
+
+Command = Callable[..., Result]
+LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
+
+
+@pytest.fixture
+def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
+    folder = save_rows([row | {"id": f"n{row['index']}"} for row in topical_rows(golden, LENGTHS)])
+    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    return folder, tmp_path / "run"
+
+
+def states(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("flags", [(), ("--format", "jsonl", "--keep-all"), ("--format", "npy", "--sample")])
+def test_the_same_command_again_ends_as_it_did(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    command = ("select", scored[1], "--within", "score:10%-", "--documents", "4", *flags, "-o", tmp_path / "subset")
+    first = ladm(*command)
+    assert first.exit_code == 0, first.output
+    before = states(tmp_path / "subset")
+    again = ladm(*command)
+    assert (again.exit_code, again.stdout, again.stderr) == (0, first.stdout, first.stderr)
+    assert states(tmp_path / "subset") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows", "run", "subset"]
+
+
+def test_a_command_that_was_stopped_after_its_commit_can_be_repeated(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("select", scored[1], "--documents", "4", "-o", tmp_path / "subset")
+
+    def stop(_folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(destination, "sync_folder", stop)
+        assert ladm(*command).exit_code == 130
+    before = states(tmp_path / "subset")
+    again = ladm(*command)
+    assert again.exit_code == 0, again.output
+    assert again.stdout.splitlines()[-1] == f"subset: {tmp_path}/subset"
+    assert states(tmp_path / "subset") == before
+
+
+def test_an_address_too(ladm: Command, scored: tuple[str, Path]) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    command = ("select", scored[1], "--documents", "4", "--format", "jsonl", "-o", "memory://bucket/subset")
+    first = ladm(*command)
+    assert first.exit_code == 0, first.output
+    created = memory.created("/bucket/subset/manifest.json")
+    again = ladm(*command)
+    assert (again.exit_code, again.stdout) == (0, first.stdout)
+    assert memory.created("/bucket/subset/manifest.json") == created
+    other = ladm(*command[:3], "3", *command[4:])
+    refused = (1, "ladm: memory://bucket/subset exists already; give --output another folder\n")
+    assert (other.exit_code, other.stderr) == refused
+
+
+def test_another_command_or_other_data_are_refused(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    subset = tmp_path / "subset"
+    command = ("select", scored[1], "--documents", "4", "-o", subset)
+    assert ladm(*command).exit_code == 0
+    before = states(subset)
+    other = ladm(*command, "--format", "jsonl")
+    refused = (1, f"ladm: {subset} exists already; give --output another folder\n")
+    assert (other.exit_code, other.stderr) == refused
+    # The same words, and another score in the same place.
+    assert ladm("rescore", scored[1], "--reduce", "median", "-o", tmp_path / "median").exit_code == 0
+    shutil.rmtree(scored[1])
+    (tmp_path / "median").rename(scored[1])
+    changed = ladm(*command)
+    message = (
+        f"ladm: {subset} exists already: the same command made it of other data, or another version of ladm; give "
+        "--output another folder\n"
+    )
+    assert (changed.exit_code, changed.stderr) == (1, message)
+    assert states(subset) == before
+    # What is no manifest, or half of one, says nothing about a command.
+    for content in (b"", b"[]", b"{\n", (subset / "manifest.json").read_bytes()[:200]):
+        (subset / "manifest.json").write_bytes(content)
+        found = ladm(*command)
+        assert (found.exit_code, found.stderr) == refused
+
+
+def test_a_subset_that_was_edited_is_not_that_of_the_command(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path
+) -> None:
+    command = ("select", scored[1], "--documents", "4", "-o", tmp_path / "subset")
+    assert ladm(*command).exit_code == 0
+    path = tmp_path / "subset" / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b'"n0"', b'"n9"').replace(b'"n1"', b'"n8"'))
+    found = ladm(*command)
+    assert (found.exit_code, "exists already: the same command made it of other data" in found.stderr) == (1, True)
+
+
+def test_an_upload_that_failed_is_tried_again(
+    scored: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads: list[Path] = []
+
+    def push(folder: Path, repository: str, *, remedy: str) -> None:
+        uploads.append(folder)
+        if len(uploads) == 1:
+            raise LadmError(f"--push {repository}: gone; {remedy}")
+
+    monkeypatch.setattr(writing, "push_subset", push)
+    given: dict[str, Any] = {"documents": 4, "push": "org/subset", "output": tmp_path / "subset"}
+    with pytest.raises(LadmError, match="--push org/subset: gone"):
+        in_python(scored[1], **given)
+    before = states(tmp_path / "subset")
+    made = in_python(scored[1], **given)
+    assert made.manifest.taken_documents == 4
+    assert uploads == [tmp_path / "subset"] * 2
+    assert states(tmp_path / "subset") == before
