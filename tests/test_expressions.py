@@ -34,6 +34,24 @@ def test_an_expression_by_hand(text: str, expected: list[float]) -> None:
     np.testing.assert_allclose(evaluate(parse_expression(text), columns), expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("rows.quality", ("rows.quality",)),
+        ("rank(score) + rank(rows.meta.quality)", ("score", "rows.meta.quality")),
+        ("-other.score + rows['language-score'] * 2", ("other.score", "rows.language-score")),
+        ("rows['a.b'].c - rows.a.b.c", ("rows.a.b.c",)),
+        ("rows['class']", ("rows.class",)),
+    ],
+)
+def test_the_names_of_columns_beside_the_run(text: str, names: tuple[str, ...]) -> None:
+    expression = parse_expression(text)
+    assert expression.names == names
+    columns = {name: np.array([float(k + 1)]) for k, name in enumerate(names)}
+    assert evaluate(expression, columns).shape == (1,)
+    assert expression.is_column == (len(names) == 1 and "-" not in text)
+
+
 @given(values=st.lists(st.integers(0, 5), max_size=30))
 def test_ranks_agree_with_counting(values: list[int]) -> None:
     expected = [sum(v < x for v in values) + (sum(v == x for v in values) + 1) / 2 for x in values]
@@ -42,7 +60,8 @@ def test_ranks_agree_with_counting(values: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["__import__('os')", "a.b", "a ** 2", "a if b else a", "lambda: a", "a[0]", "f(a)", "rank(a, b)", "rank()", "'a'",
+    ["__import__('os')", "a.b()", "rank(a).b", "a[b]", "(a + b)['c']", "rank.a(b)", "a['b'].c(a)", "a[b'c']",
+     "a ** 2", "a if b else a", "lambda: a", "a[0]", "f(a)", "rank(a, b)", "rank()", "'a'",
      "True + a", "a < b", "[a]", "rank(x=a)", "1e999 * a", "a // b", "a @ b", "~a", "not a", "(b := a)", "a and b",
      "1j * a", "rank(*a)"],
 )  # fmt: skip

@@ -109,6 +109,25 @@ def require_job_folder_is_run(ladm: Command, output: Path, tmp_path: Path) -> No
     assert (early.exit_code, early.stderr) == (3, message)
 
 
+def test_a_job_ranks_by_a_column_of_its_documents(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
+    output = tmp_path / "job"
+    words = [*job_words(shard, talking, output), "--signals", "cds", "--by"]
+    # Known as soon as there are rows, before the hours of scoring.
+    for column, code, message in (
+        ("rows.token_cuont", 2, f"{output}/rows has no column token_cuont; did you mean token_count?"),
+        ("rows.url", 1, f"no row of {output}/rows has a number in url"),
+    ):
+        refused = ladm(*words, column)
+        assert (refused.exit_code, f"ladm: {message}" in refused.stderr.splitlines()) == (code, True), refused.output
+        assert not (output / "scores").exists()
+    assert ladm(*words, "-rows.token_count").exit_code == 0
+    manifest = json.loads((output / "subset" / "manifest.json").read_text())
+    ids = sorted(int(name.split(":")[-1].rstrip(">")) for part in manifest["chosen"] for name in part["ids"])
+    # The shorter half of each of the three languages.
+    assert ids == [0, 1, 2, 3, 4]
+    assert ladm("run", *words[1:], "rows.a", "--join", "a=b").exit_code == 2
+
+
 def test_a_job_without_cds_has_a_subset_and_no_page(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
     output = tmp_path / "job"
     words = [

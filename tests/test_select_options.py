@@ -432,9 +432,25 @@ def test_the_manifest_names_the_chosen_and_its_command_repeats_it(
         ("--top 5% --sample --temperature 0", "--temperature must be above 0, not 0"),
         ("--top 5% --profile p.yaml", "--profile has no effect without --within profile"),
         ("--top 5% --within gzip", "--within 'gzip' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor profile"),
-        ("--top 5% --by a.b",
-         "--by 'a.b': a.b is not allowed; an expression has columns, numbers, + - * /, parentheses, rank(x), z(x) "
+        ("--top 5% --by a.b()",
+         "--by 'a.b()': a.b() is not allowed; an expression has columns, numbers, + - * /, parentheses, rank(x), z(x) "
          "and log(x)"),
+        ("--top 5% --by score+meta.quality",
+         "meta.quality: there is no meta; a column of the rows is rows.NAME, such as rows.meta.quality, and one of "
+         "another run NAME.COLUMN, with --join NAME=RUN2"),
+        ("--top 5% --join other=run2",
+         "--join other=run2 has no effect without a column of it, such as other.score"),
+        ("--top 5% --within a.b:0- --join a=r --join a=s", "--join gives a twice; give each run a NAME of its own"),
+        ("--top 5% --by rows.a --join rows=run2",
+         "--join rows=run2: rows.COLUMN is a column of the rows; give the run another NAME"),
+        ("--top 5% --join run2",
+         "--join 'run2' is not NAME=RUN2, such as other=run2; NAME is a word of letters and _"),
+        ("--top 5% --join class=run2",
+         "--join 'class=run2' is not NAME=RUN2, such as other=run2; NAME is a word of letters and _"),
+        ("--top 5% --by a.b --join a=s3://b/run2",
+         "--join a=s3://b/run2 is an address; copy the run to this machine and give its folder"),
+        ("run2 --top 5% --by a.b --join a=b",
+         "--join takes a run of the same rows, and several RUNs have several sets of rows"),
     ],
 )  # fmt: skip
 def test_flags_that_are_refused(ladm: Command, flags: str, message: str) -> None:

@@ -21,12 +21,12 @@ from ladm.runs.growth import resume_or_grow
 from ladm.runs.layout import SIGNALS
 from ladm.runs.new_identity import identity_of_text
 from ladm.runs.results import require_finished, summarise
+from ladm.runs.rows_of_run import open_rows_of
 from ladm.runs.unigrams import read_counts
 from ladm.scoring.engines.job import WorkerConfig
 from ladm.scoring.identity import absolute_name
 from ladm.scoring.result import ScoreResult
 from ladm.scoring.scoring_pass import ScoringPass
-from ladm.selection.sources import open_rows_of
 from ladm.settings.common import TEXT_COLUMN
 from ladm.settings.runs import AnnotateSettings
 from ladm.settings.signals import TEXT

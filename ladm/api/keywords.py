@@ -52,6 +52,9 @@ def _of_field(value: Any, field: Setting) -> Any:
         if field.spec.parse is not None:
             return field.spec.parse(value)
         return (value,) if get_origin(field.kind) is tuple else value
+    # `--join other=run2` is a dictionary here.
+    if isinstance(value, Mapping) and get_origin(field.kind) is tuple:
+        return tuple(f"{name}={spell_path(path)}" for name, path in value.items())
     # What is one word on the command line may be a list of words here.
     if isinstance(value, tuple) and str in (field.kind, *get_args(field.kind)) and get_origin(field.kind) is not tuple:
         return ",".join(map(str, value))

@@ -5,7 +5,8 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ from ladm.api.quiet import echo_to, quiet_libraries
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ladm.runs.folder import Run
     from ladm.runs.identity import RunIdentity
+    from ladm.runs.joined_columns import JoinedColumns
     from ladm.runs.records import ErrorRow
     from ladm.runs.results import Summary
     from ladm.selection.manifest import Manifest
@@ -52,27 +55,36 @@ class ScoredRun:
 
         return summarise(Run.read(self.folder))
 
-    def columns(self) -> list[str]:
+    def columns(self, *, rows: AnyPath | None = None, join: Mapping[str, AnyPath] | None = None) -> list[str]:
         """The columns that `scores` can read: those of `scores.parquet`, of added signals, and derived ones.
 
-        Derived are named scores such as `robust`, `length` and others that `ladm select --by` knows.
+        Derived are named scores such as `robust`, `length` and others that `ladm select --by` knows. With `rows`,
+        those that the run scored, also their columns of numbers, such as `rows.quality`; with `join`, such as
+        `{"other": run2}`, those of other runs of the same rows, such as `other.score`.
         Raises LadmError for an unfinished run.
         """
-        from ladm.runs.columns import column_names
         from ladm.runs.folder import Run
         from ladm.runs.results import columns_of
 
-        run = Run.read(self.folder)
-        return list(dict.fromkeys([*column_names(run), *columns_of(self.folder)]))
+        found = _joined(Run.read(self.folder), rows, join)
+        with contextlib.nullcontext() if rows is None else quiet_libraries():
+            own, of_rows, of_others = found.names(with_rows=rows is not None)
+        return list(dict.fromkeys([*own, *columns_of(self.folder), *of_rows, *of_others]))
 
-    def scores(self, columns: Sequence[str] | None = None) -> pa.Table:
+    def scores(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        rows: AnyPath | None = None,
+        join: Mapping[str, AnyPath] | None = None,
+    ) -> pa.Table:
         """A table of the rows with a score, best first: all of `scores.parquet`, or the named of `columns()`.
 
-        Raises LadmError for an unfinished run, and for a column that it does not have.
+        Columns of the rows are read from `rows`; None: from where the run found them. `join` is as in `columns`.
+        Raises LadmError for an unfinished run, for a column that does not exist, and for rows or a run of other rows.
         """
         import pyarrow as pa
 
-        from ladm.runs.columns import read_columns
         from ladm.runs.folder import Run
         from ladm.runs.results import columns_of, read_scores, require_finished
 
@@ -85,7 +97,8 @@ class ScoredRun:
         if not other:
             return read_scores(self.folder, list(columns))
         # Both have the order of `scores.parquet`.
-        computed = read_columns(run, other)
+        with quiet_libraries() if any("." in name for name in other) else contextlib.nullcontext():
+            computed = _joined(run, rows, join).read(other)[1]
         table = read_scores(self.folder, [name for name in columns if name in stored])
         return pa.table({name: computed[name] if name in other else table[name] for name in columns})
 
@@ -169,6 +182,15 @@ class ScoredRun:
             from ladm.report.page import write_report
 
             return write_report(ReportSettings(run=str(self.folder), **given), echo=echo_to(progress=False))
+
+
+def _joined(run: Run, rows: AnyPath | None, join: Mapping[str, AnyPath] | None) -> JoinedColumns:
+    """The columns of a run, of its rows and of joined runs."""
+    from ladm.runs.joined_columns import JoinedColumns
+    from ladm.settings.joins import parse_joins
+
+    joins = parse_joins(f"{name}={spell_path(place)}" for name, place in (join or {}).items())
+    return JoinedColumns(run, rows=None if rows is None else spell_path(rows), joins=joins)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,14 +25,14 @@ from ladm.comparison.kinds import KindTable, kind_table, read_row_column
 from ladm.comparison.result import Comparison, DifferentDocument, Pair
 from ladm.errors import LadmError
 from ladm.runs.beginnings import Beginnings, one_line
-from ladm.runs.columns import column_names, read_columns
+from ladm.runs.columns import column_names
 from ladm.runs.folder import Run
+from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.quartiles import summarise_columns
-from ladm.runs.rows_of_run import partial_coverage
+from ladm.runs.rows_of_run import open_rows_of, partial_coverage
 from ladm.selection.evaluation import evaluate
 from ladm.selection.ranks import spearman
-from ladm.selection.sources import open_rows_of
 from ladm.settings.comparison import MOST_COLUMNS, CompareSettings
 from ladm.settings.expressions import Expression, parse_expression
 
@@ -118,7 +118,8 @@ def _read(runs: Sequence[Run], settings: CompareSettings) -> _Columns:
         prefix = f"{folder}: " if len(runs) > 1 else ""
         if prefix and any(name.startswith(prefix) for name in values):
             prefix = f"{folder} {k + 1}: "
-        positions, found = _evaluated(run, expressions, seed=settings.seed)
+        joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins)
+        positions, found = _evaluated(joined, expressions, seed=settings.seed)
         if k == 0:
             positions_N = positions
         else:
@@ -139,12 +140,11 @@ def _default_columns(run: Run, *, alone: bool) -> list[Expression]:
 
 
 def _evaluated(
-    run: Run, expressions: Sequence[Expression], *, seed: int
+    columns: JoinedColumns, expressions: Sequence[Expression], *, seed: int
 ) -> tuple[npt.NDArray[np.int64], dict[str, Floats]]:
     names = dict.fromkeys(name for expression in expressions for name in expression.names)
-    table = read_columns(run, list(names), seed=seed)
-    arrays = {name: table[name].to_numpy() for name in names}
-    return table["position"].to_numpy(), {expression.text: evaluate(expression, arrays) for expression in expressions}
+    positions_N, arrays = columns.read(names, seed=seed)
+    return positions_N, {expression.text: evaluate(expression, arrays) for expression in expressions}
 
 
 def _joined(

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from ladm.errors import LadmError
 from ladm.runs.beginnings import Beginnings, first_line
-from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
+from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.rows_of_run import partial_coverage
 from ladm.selection.evaluation import evaluate
@@ -55,9 +55,8 @@ def top_documents(settings: TopSettings) -> TopList:
     column that the run does not have.
     """
     run, expression = Run.open(settings.run), settings.ranking
-    table = read_columns(run, expression.names)
-    positions_N = table["position"].to_numpy()
-    values_N = evaluate(expression, {name: table[name].to_numpy() for name in expression.names})
+    positions_N, columns = JoinedColumns(run, rows=settings.rows, joins=settings.joins).read(expression.names)
+    values_N = evaluate(expression, columns)
     # Stable, so that equal values keep the order of the run: by score, then by id.
     order = np.argsort(-values_N, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(values_N))]

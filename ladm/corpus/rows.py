@@ -168,6 +168,15 @@ class Rows:
             values = CheckedColumns(self._dataset, [name]).values(slice(start, stop))[name]
         return self._labelled(name, values)
 
+    def type_of(self, name: str) -> pa.DataType:
+        """The Arrow type of a column; null for class labels, whose numbers stand for their names."""
+        kind = self._dataset.features.arrow_schema.field(name).type
+        return pa.null() if getattr(self._dataset.features[name], "names", None) is not None else kind
+
+    def stored(self, name: str, start: int, stop: int) -> pa.ChunkedArray:
+        """A column of rows `start` to `stop - 1` as it is stored; no other column is read."""
+        return CheckedColumns(self._dataset, [name]).table(slice(start, stop))[name]
+
     def batches(self) -> Iterator[tuple[int, int]]:
         """First row, and the row after the last, of as many rows as are read at once."""
         for start in range(0, len(self), ROWS_AT_A_TIME):

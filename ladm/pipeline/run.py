@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from ladm.corpus.preparation_report import preparation_lines
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.prepare import Progress as Preparing
-from ladm.corpus.rows import open_rows
+from ladm.corpus.row_numbers import read_numbers
+from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import require_budget
@@ -28,6 +29,8 @@ from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest
 from ladm.selection.subset import select
+from ladm.settings.joins import ROWS as ROWS_COLUMNS
+from ladm.settings.joins import split_name
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings
 from ladm.settings.signals import CDS
@@ -146,7 +149,9 @@ class _Parts:
         key = self._domain_key(prepared)
         if prepared is None:
             require_domains(rows, key)
-        require_budget(open_rows(rows, limit=limit), self.job, domain_key=key)
+        found = open_rows(rows, limit=limit)
+        require_budget(found, self.job, domain_key=key)
+        self._require_row_columns(found, key)
         scoring = score_settings(self.job, rows=rows, output=self.folder.scores, limit=limit)
         with self._timed("score"):
             scored = score(scoring, echo=self.echo, progress=self.bars.scoring())
@@ -160,6 +165,13 @@ class _Parts:
             folder=self.folder.path, rows=rows, prepared=prepared, summary=scored.summary, manifest=manifest,
             page=page, seconds=self.seconds, cpu_seconds=self.cpu_seconds,
         )  # fmt: skip
+
+    def _require_row_columns(self, rows: Rows, key: str) -> None:
+        """Raise LadmError for a column of the rows to select by that they do not have: now, not after the scoring."""
+        chosen = select_settings(self.job, run=self.folder.scores, rows=rows.name, output="subset", domain_key=key)
+        for of, column in map(split_name, chosen.column_names):
+            if of == ROWS_COLUMNS:
+                read_numbers(rows, column)
 
     def _domain_key(self, prepared: PreparedRows | None) -> str:
         return key_in_rows(self.job.domain_key, are_made_here=prepared is not None)

@@ -29,6 +29,23 @@ def rows_of_run(run: Run, name: str | None) -> Rows:
         raise LadmError(str(error) if name else f"{error}; give --rows where they are now") from None
 
 
+def open_rows_of(run: Run, name: str | None) -> Rows:
+    """The rows of a run: those called `name`, or None, those at the place where the run found them.
+
+    All of them are read once. Raises LadmError where there are none, or others, and StorageError for damaged ones.
+    """
+    rows = rows_of_run(run, name)
+    require_rows_of(run, rows)
+    return rows
+
+
+def require_rows_of(run: Run, rows: Rows) -> None:
+    """Raise LadmError for other rows than those that a run scored. Reads all of them."""
+    # By content: positions of other rows would select other documents without any error.
+    if not run.identity.has_rows(rows):
+        raise LadmError(f"{rows.name} are not the rows that {run.folder} scored: their content differs")
+
+
 def partial_coverage(run: Run, name: str | None = None) -> str | None:
     """A line for people where a run scored only the first of its rows, as `--limit` makes it.
 

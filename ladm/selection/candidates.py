@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError, StorageError
-from ladm.runs.columns import LONGATTN, fill_columns, float32_columns, longattn
+from ladm.runs.columns import LONGATTN, fill_columns, longattn
 from ladm.runs.results import count_scored
 from ladm.selection.domain_codes import NO_CODE, DomainCodes
 from ladm.selection.evaluation import evaluate
@@ -98,7 +98,7 @@ def find_candidates(
     if not kept_N.any():
         raise LadmError(f"no document has a value of {settings.by}")
     # Runs of an old format have float64 in these columns.
-    float32 = set.intersection(*(float32_columns(source.run, names) for source in sources))
+    float32 = set.intersection(*(source.columns.float32(names) for source in sources))
     dropped = apply_guards(guards, columns, kept_N, codes_N=codes_N, names=domains.names, float32=float32)
     order = np.flatnonzero(kept_N)
     keys = values_N
@@ -180,7 +180,7 @@ def _read(
     rows_N: Ints = array_on_disk(work / "rows", "i8", count)
     for source, part in zip(sources, parts, strict=True):
         parts_of_columns = {name: column[part] for name, column in columns.items()}
-        fill_columns(source.run, parts_of_columns, rows_N[part], seed=seed, first_row=source.first)
+        source.columns.fill(parts_of_columns, rows_N[part], seed=seed, first_row=source.first)
         rows_N[part] += source.first
     return columns, rows_N
 

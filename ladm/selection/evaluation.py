@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ladm.runs.columns import standardised
 from ladm.selection.ranks import rank_shares
-from ladm.settings.expressions import Expression
+from ladm.settings.expressions import Expression, column_name
 
 Floats = npt.NDArray[np.float64]
 _BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -40,10 +40,10 @@ def evaluate(expression: Expression, columns: Mapping[str, Floats]) -> Floats:
 
 
 def _value(node: ast.expr, columns: Mapping[str, Floats]) -> Any:
-    # Only these six kinds of node are left by `parse_expression`.
+    if (column := column_name(node)) is not None:
+        return columns[column]
+    # Only these five kinds of node are left by `parse_expression`.
     match node:
-        case ast.Name(id=name):
-            return columns[name]
         case ast.Constant(value=number):
             return np.float64(number)  # type: ignore[arg-type]
         case ast.UnaryOp(op=ast.USub(), operand=operand):

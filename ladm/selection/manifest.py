@@ -37,6 +37,8 @@ _LATER: dict[str, tuple[type, ...]] = {
     "guards": (list,),
     "sample": (dict, _NOTHING),
     "other_runs": (list,),
+    "joined_runs": (dict,),
+    "joined_columns": (dict,),
     "command": (str,),
     "format": (str,),
 }
@@ -119,6 +121,10 @@ class Manifest:
     """`temperature` and `seed`, where documents were drawn by chance."""
     other_runs: list[dict[str, Any]] = field(default_factory=list)
     """As `run`, of the second run and those after it."""
+    joined_runs: dict[str, Any] = field(default_factory=dict)
+    """As `run`, of each run whose columns were used beside those of the run, by the name that it was given."""
+    joined_columns: dict[str, list[str]] = field(default_factory=dict)
+    """Of each column of the rows and of joined runs the XXH3-128 of its numbers for all rows, as float64, by run."""
     command: str = ""
 
     @property

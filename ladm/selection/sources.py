@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.runs.added_signals import how_computed
-from ladm.runs.columns import require_known
 from ladm.runs.folder import Run
+from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.results import columns_of, require_finished
-from ladm.runs.rows_of_run import rows_of_run
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.selection.guarding import resolve_guards
 from ladm.settings.layers import spell_layers
@@ -37,6 +38,8 @@ class Source:
     rows: Rows
     first: int
     """The number of its first row when the rows of all runs are numbered through."""
+    columns: JoinedColumns
+    """Its columns, with those of its rows and of joined runs."""
 
 
 def open_sources(settings: SelectSettings) -> list[Source]:
@@ -48,37 +51,21 @@ def open_sources(settings: SelectSettings) -> list[Source]:
     runs = [Run.open(name) for name in settings.runs]
     for run in runs:
         require_finished(run)
-        require_known(run, columns_used(settings))
+    places = settings.rows or [None] * len(runs)
+    joined = [JoinedColumns(run, rows=name, joins=settings.joins) for run, name in zip(runs, places, strict=True)]
+    for each in joined:
+        each.require(settings.column_names)
     # A profile's band may bring the copy share with it, which no flag names.
-    columns = [*columns_used(settings), *(guard.column for guard in resolve_guards(settings, runs[0]))]
-    for run in runs:
-        require_known(run, columns)
+    columns = [*settings.column_names, *(guard.column for guard in resolve_guards(settings, runs[0]))]
+    for each in joined:
+        each.require(columns)
     _require_alike(runs, columns)
-    sources: list[Source] = []
-    first = 0
-    for run, name in zip(runs, settings.rows or [None] * len(runs), strict=True):
-        sources.append(Source(run=run, rows=open_rows_of(run, name), first=first))
-        first += run.num_rows
-    return sources
-
-
-def columns_used(settings: SelectSettings) -> list[str]:
-    """The columns that documents are ranked and guarded by."""
-    names = [*settings.ranking.names, *(guard.column for guard in settings.guards if guard.column is not None)]
-    return list(dict.fromkeys(names))
-
-
-def open_rows_of(run: Run, name: str | None) -> Rows:
-    """The rows of a run: those called `name`, or None, those at the place where the run found them.
-
-    Raises LadmError where there are none, or others, and StorageError for damaged ones.
-    """
-    place = name or run.identity.rows_name
-    rows = rows_of_run(run, name)
-    # By content: positions of other rows would select other documents without any error.
-    if not run.identity.has_rows(rows):
-        raise LadmError(f"{place} are not the rows that {run.folder} scored: their content differs")
-    return rows
+    firsts = np.cumsum([0, *(run.num_rows for run in runs)]).tolist()
+    # One longer than the runs: its last entry starts nothing.
+    return [
+        Source(run=each.run, rows=each.rows, first=first, columns=each)
+        for each, first in zip(joined, firsts, strict=False)
+    ]
 
 
 def _require_alike(runs: Sequence[Run], columns: Sequence[str]) -> None:

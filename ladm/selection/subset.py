@@ -22,7 +22,7 @@ from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import domain_shares
 from ladm.selection.ranking import rank_by_domain
-from ladm.selection.sources import Source, columns_used, open_sources
+from ladm.selection.sources import Source, open_sources
 from ladm.selection.windows import max_per_document, read_documents
 from ladm.selection.writing import require_same_subset, write_subset
 from ladm.settings.selection import SelectSettings
@@ -96,6 +96,12 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
     return manifest
 
 
+def _digests(sources: Sequence[Source]) -> dict[str, list[str]]:
+    """Of each column that is not of the runs the digests of its numbers, run by run."""
+    names = sources[0].columns.digests
+    return {name: [source.columns.digests[name] for source in sources] for name in names}
+
+
 def _quota(settings: SelectSettings) -> str:
     """How the budget is shared: as it is counted, unless --quota says otherwise."""
     return settings.quota or ("tokens" if settings.tokens is not None else "documents")
@@ -133,7 +139,7 @@ def _provenance(settings: SelectSettings, sources: Sequence[Source], candidates:
     errors: Counter[str] = Counter()
     for source in sources:
         errors += summarise(source.run).errors
-    used = columns_used(settings)
+    used = settings.column_names
     first, *others = (
         # With the signals that were added and used here, beside the run's own.
         source.run.identity.for_manifest() | {"signals": source.run.identity.signals | how_computed(source.run, used)}
@@ -151,6 +157,8 @@ def _provenance(settings: SelectSettings, sources: Sequence[Source], candidates:
         "unscored_rows": sum(source.rows.total - len(source.rows) for source in sources),
         "run": first,
         "other_runs": others,
+        "joined_runs": sources[0].columns.for_manifest(used),
+        "joined_columns": _digests(sources),
         "format": resolve_format(settings.format, push=settings.push),
         "command": spell_command("select", settings),
     }

@@ -8,6 +8,7 @@ from ladm.errors import UsageError
 from ladm.settings.common import domain_key_setting, output_setting, run_setting, runs_setting
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import Settings, setting
+from ladm.settings.joins import join_setting, parse_joins, require_joined
 from ladm.settings.quantities import parse_percent
 
 KINDS = "Documents of known kinds"
@@ -23,15 +24,19 @@ class TopSettings(Settings):
     run: str = run_setting()
     number: int = setting(10, "How many documents.", short="-n", metavar="N", at_least=1)
     by: str = setting("score", "Column or expression to rank by, as in ladm select.", metavar="COLUMN|EXPRESSION")
+    join: tuple[str, ...] = join_setting()
     worst: bool = setting(False, "The lowest instead of the highest.")
     domain: str | None = setting(None, "Only documents of this domain.", metavar="D", unset="all")
     domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")
-    rows: str | None = setting(
-        None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="where RUN found them"
-    )
+    rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
 
     def check_together(self) -> None:
-        parse_expression(self.by)
+        require_joined(self.ranking.names, self.joins)
+
+    @property
+    def joins(self) -> dict[str, str]:
+        """The runs of `join` by name."""
+        return parse_joins(self.join)
 
     @property
     def ranking(self) -> Expression:
@@ -51,6 +56,7 @@ class CompareSettings(Settings):
         commas=True,
         unset="all of one RUN; the score of two",
     )
+    join: tuple[str, ...] = join_setting()
     top: float = setting(
         20.0,
         "Share of the documents that a selection would take, for the overlap.",
@@ -94,11 +100,17 @@ class CompareSettings(Settings):
             raise UsageError("--intact has no effect without --kinds")
         if self.seed and self.kinds is None and not self._may_read_random():
             raise UsageError("--seed has no effect without --kinds or the column random")
+        require_joined((name for expression in self.expressions for name in expression.names), self.joins)
 
     def _may_read_random(self) -> bool:
         """Is the column random compared? By default it is one of all those of a single run."""
         names = {name for expression in self.expressions for name in expression.names}
         return "random" in names if self.columns is not None else len(self.runs) == 1
+
+    @property
+    def joins(self) -> dict[str, str]:
+        """The runs of `join` by name."""
+        return parse_joins(self.join)
 
     @property
     def expressions(self) -> list[Expression]:

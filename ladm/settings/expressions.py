@@ -1,6 +1,7 @@
 """The text of `--by` -> an expression over columns, checked against a short list of what it may hold. Imports no numpy.
 
 rank(gain) + rank(robust)        score / length        -far_rare        z(longattn_ds) - 0.5 * z(longattn_v)
+rank(robust) + rank(rows.quality)        other.score - score        rows["language-score"]
 """
 
 from __future__ import annotations
@@ -29,7 +30,18 @@ class Expression:
     @property
     def is_column(self) -> bool:
         """Is it a single column, as it is?"""
-        return isinstance(self.tree, ast.Name)
+        return column_name(self.tree) is not None
+
+
+def column_name(node: ast.expr) -> str | None:
+    """The column that a part of an expression is: `score`, `rows.quality`, `rows["a-b"]` (rows.a-b); else None."""
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=inner, attr=key) | ast.Subscript(value=inner, slice=ast.Constant(value=str() as key)):
+            of = column_name(inner)
+            return None if of is None else f"{of}.{key}"
+    return None
 
 
 def parse_expression(text: str, *, flag: str = "--by") -> Expression:
@@ -59,9 +71,10 @@ class _NotAllowedError(Exception):
 
 def _check(node: ast.expr, names: dict[str, None]) -> None:
     """Collect the names of columns; raise _NotAllowedError with the first part that is not on the list."""
+    if (name := column_name(node)) is not None:
+        names[name] = None
+        return
     match node:
-        case ast.Name(id=name):
-            names[name] = None
         # A bool is an int to Python, and 1e999 is infinite.
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and _is_finite(number):
             pass
@@ -70,7 +83,7 @@ def _check(node: ast.expr, names: dict[str, None]) -> None:
         case ast.BinOp(left=left, op=operator, right=right) if isinstance(operator, _OPERATORS):
             _check(left, names)
             _check(right, names)
-        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
+        case ast.Call(func=ast.Name(id=function), args=[argument], keywords=[]) if function in FUNCTIONS:
             _check(argument, names)
         case _:
             raise _NotAllowedError(ast.unparse(node))

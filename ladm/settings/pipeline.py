@@ -27,7 +27,8 @@ _LEFT_OUT = {
     # A job has one set of rows, and what deletes or repeats a run is done to the run itself.
     ScoreSettings: ("rows", "dry_run", "overwrite", "retry_errors", "limit", "shard", "allow_other_tokenizer"),
     # `profile` is that of the score, whose band `--within profile` finds in the run.
-    SelectSettings: ("runs", "rows", "dry_run", "profile"),
+    # Nor is there another run of rows that the job makes itself.
+    SelectSettings: ("runs", "rows", "dry_run", "profile", "join"),
 }
 
 

@@ -11,6 +11,7 @@ from ladm.settings.common import domain_key_setting, output_setting, runs_settin
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import Settings, flag, setting
 from ladm.settings.guards import BandGuard, Guard, parse_guard
+from ladm.settings.joins import join_setting, parse_joins, require_joined
 from ladm.settings.quantities import parse_percent, parse_token_budget
 from ladm.settings.subset import WRITING, SubsetFormat, check_subset, resolve_format
 from ladm.storage.files import data_set_path
@@ -70,7 +71,8 @@ class SelectSettings(Settings):
     )
     by: str = setting(
         "score",
-        "What to rank by, the highest first: a column, or columns with numbers, + - * / ( ), rank(x), z(x), log(x).",
+        "What to rank by, the highest first: a column, or columns with numbers, + - * / ( ), rank(x), z(x), log(x). "
+        "rows.NAME is a column of the rows.",
         section=ORDER,
         metavar="COLUMN|EXPRESSION",
     )
@@ -81,6 +83,7 @@ class SelectSettings(Settings):
         section=ORDER,
         metavar="COLUMN:LOW-HIGH|profile",
     )
+    join: tuple[str, ...] = join_setting(section=ORDER)
     profile: str | None = setting(
         None, "Profile with the band for --within.", section=ORDER, metavar="PROFILE", unset="that of RUN"
     )
@@ -167,6 +170,9 @@ class SelectSettings(Settings):
             data_set_path(self.output)
         self._check_rule(given[0])
         self._check_sampling()
+        if self.join and len(self.runs) > 1:
+            raise UsageError("--join takes a run of the same rows, and several RUNs have several sets of rows")
+        require_joined(self.column_names, self.joins)
         if self.rows and len(self.rows) != len(self.runs):
             found = f"{count_of(len(self.runs), 'run')} but {len(self.rows)} --rows"
             raise UsageError(f"{found}; give the rows of every RUN, in the same order")
@@ -188,8 +194,7 @@ class SelectSettings(Settings):
     def _check_sampling(self) -> None:
         if self.temperature is not None and not self.sample:
             raise UsageError("--temperature has no effect without --sample")
-        columns = {*self.ranking.names, *(guard.column for guard in self.guards)}
-        if self.seed is not None and not self.sample and "random" not in columns:
+        if self.seed is not None and not self.sample and "random" not in self.column_names:
             raise UsageError("--seed has no effect without --sample or the column random")
         if self.sample and self.min_score is not None:
             raise UsageError("--sample cannot be combined with --min-score, which takes every document above it")
@@ -198,6 +203,17 @@ class SelectSettings(Settings):
     def ranking(self) -> Expression:
         """What documents are ranked by."""
         return parse_expression(self.by)
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns that documents are ranked and guarded by, each once."""
+        guarded = (guard.column for guard in self.guards if guard.column is not None)
+        return list(dict.fromkeys([*self.ranking.names, *guarded]))
+
+    @property
+    def joins(self) -> dict[str, str]:
+        """The runs of `join` by name."""
+        return parse_joins(self.join)
 
     @property
     def draw_seed(self) -> int:

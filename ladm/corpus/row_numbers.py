@@ -1,0 +1,126 @@
+"""A column of rows, or a key inside one -> its numbers, which need neither the token ids nor the texts. No torch.
+
+Shape suffix: T rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ladm.corpus.data_set import reading_rows
+from ladm.corpus.documents import value_at
+from ladm.corpus.rows import Rows
+from ladm.errors import LadmError, UsageError
+from ladm.settings.fields import nearest
+
+Floats = npt.NDArray[np.float64]
+
+LONGEST_NUMBER = 64
+"""Bytes of a text that may be a number; longer ones, such as documents, are not read."""
+
+
+def require_column(rows: Rows, key: str) -> None:
+    """Raise UsageError unless `key` is a column that may hold numbers, or leads into one that may have keys."""
+    _place(rows, key)
+
+
+def read_numbers(rows: Rows, key: str) -> Floats:
+    """The numbers of a column, or of a key inside one such as `meta.quality`: (T,).
+
+    NaN where a row has none: nothing, a list, or a text that is no number; true is 1 and false 0. Objects may be JSON
+    text. Memory: 8 bytes a row, and a batch of that column.
+    Raises UsageError where there is no such column, or one of lists; LadmError where no row has a number.
+    """
+    column, path = _place(rows, key)
+    values_T = np.empty(len(rows))
+    for start, stop in rows.batches():
+        with reading_rows(rows.name):
+            values_T[start:stop] = _numbers(rows, column, path, start, stop)
+    values_T[~np.isfinite(values_T)] = np.nan
+    if np.isnan(values_T).all():
+        raise LadmError(f"no row of {rows.name} has a number in {key}")
+    return values_T
+
+
+def number_names(rows: Rows) -> list[str]:
+    """The columns of numbers, and the keys with numbers inside others; texts and JSON may hold numbers too."""
+    return [name for column in rows.column_names for name in _named(rows.type_of(column), column) if name]
+
+
+def is_float32(rows: Rows, key: str) -> bool:
+    """Are the numbers stored in float32?"""
+    column, path = _place(rows, key)
+    kind = rows.type_of(column)
+    for part in path.split(".") if path else ():
+        place = kind.get_field_index(part) if pa.types.is_struct(kind) else -1
+        kind = kind.field(place).type if place >= 0 else pa.null()
+    return bool(pa.types.is_float32(kind))
+
+
+def _place(rows: Rows, key: str) -> tuple[str, str]:
+    """The column that a key is in, and its path inside that column; a column's own name may have dots."""
+    names = [name for name in rows.column_names if key == name or key.startswith(f"{name}.")]
+    if not names:
+        known = number_names(rows)
+        hint = nearest(key, known) or f"; it has numbers in {', '.join(known) or 'none'}"
+        raise UsageError(f"{rows.name} has no column {key}{hint}")
+    column = max(names, key=len)
+    kind = rows.type_of(column)
+    if key == column and (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        what = "objects; give a key inside, such as" if pa.types.is_struct(kind) else "no numbers, but"
+        shown = f"{column}.NAME" if pa.types.is_struct(kind) else f"{kind}"
+        raise UsageError(f"{column} of {rows.name} holds {what} {shown}")
+    return column, key[len(column) + 1 :]
+
+
+def _numbers(rows: Rows, column: str, path: str, start: int, stop: int) -> Any:
+    kind = rows.type_of(column)
+    if not path and _is_number(kind):
+        return rows.stored(column, start, stop).cast(pa.float64(), safe=False).to_numpy()
+    if not path and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        texts = rows.stored(column, start, stop)
+        # A document is no number, and ten thousand of them are a gigabyte.
+        is_short = pc.less_equal(pc.binary_length(texts), LONGEST_NUMBER)
+        return list(map(_number, pc.if_else(is_short, texts, None).to_pylist()))
+    values: Iterable[Any] = rows.column(column, start, stop)
+    return [_number(value_at(_parsed(value), path) if path else value) for value in values]
+
+
+def _parsed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    )
+
+
+def _named(kind: pa.DataType, name: str) -> Iterator[str]:
+    if _is_number(kind):
+        yield name
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _named(field.type, f"{name}.{field.name}")
