@@ -44,11 +44,7 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
     if place is not None:
         place.require_free()
     elif not settings.dry_run:
-        place = destination(settings.output)
-        # Stopped between the commit and its last line, a command finds its own subset when it is given again. From an
-        # address nothing can be uploaded to the Hub.
-        is_repeatable = settings.push is None or "://" not in settings.output
-        is_there = place.require_free(unless=spell_command("select", settings) if is_repeatable else None)
+        place, is_there = _place(settings)
     sources = open_sources(settings)
     data = [source.rows for source in sources]
     most = max_per_document(settings.max_per_document, data)
@@ -100,6 +96,15 @@ def _digests(sources: Sequence[Source]) -> dict[str, list[str]]:
     """Of each column that is not of the runs the digests of its numbers, run by run."""
     names = sources[0].columns.digests
     return {name: [source.columns.digests[name] for source in sources] for name in names}
+
+
+def _place(settings: SelectSettings) -> tuple[Destination, bool]:
+    """Where to write, and whether a subset of the same command is there. Raises LadmError for anything else there."""
+    place = destination(settings.output)
+    # Stopped between the commit and its last line, a command finds its own subset when it is given again. From an
+    # address nothing can be uploaded to the Hub.
+    is_repeatable = settings.push is None or "://" not in settings.output
+    return place, place.require_free(unless=spell_command("select", settings) if is_repeatable else None)
 
 
 def _quota(settings: SelectSettings) -> str:

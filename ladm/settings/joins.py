@@ -48,7 +48,7 @@ def parse_joins(texts: Iterable[str]) -> dict[str, str]:
 def split_name(name: str) -> tuple[str, str]:
     """`other.robust` -> `("other", "robust")`; `score`, a column of the run itself -> `("", "score")`."""
     of, dot, key = name.partition(".")
-    return (of, key) if dot else ("", name)
+    return (of, key) if of and dot else ("", name)
 
 
 def require_joined(names: Iterable[str], joins: Mapping[str, str]) -> None:
