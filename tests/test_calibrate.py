@@ -86,11 +86,18 @@ def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_pat
     assert "keeping copy_share of at most" in chosen.output
     assert json.loads((tmp_path / "run" / "run.json").read_text())["score"] == found.reduction.identity()
     before = profile.read_bytes()
+    # Given again, as after a stop behind its last line, it ends as it did.
+    for _ in range(2):
+        again = ladm(*command)
+        assert again.exit_code == 0
+        assert profile.read_bytes() == before
+        profile.unlink(missing_ok=True)
+    # A profile of another command, and one whose work files are gone, are refused.
+    profile.write_bytes(before.replace(b"format: 1", b"format:  1"))
+    other = f"ladm: {profile} exists already, and this command would write another; give --output another name\n"
+    assert ladm(*command).stderr.endswith(other)
+    shutil.rmtree(tmp_path / "p.calibration")
     assert ladm(*command).stderr == f"ladm: {profile} exists already; give --output another name\n"
-    profile.unlink()
-    again = ladm(*command)
-    assert again.exit_code == 0
-    assert profile.read_bytes() == before
 
 
 def test_a_place_without_room_for_a_profile_is_refused_before_the_scoring(

@@ -16,7 +16,14 @@ from ladm.calibration.inputs import open_inputs, require_rows_and_lists
 from ladm.calibration.packages import Halves, split_by_package
 from ladm.calibration.result import CalibrationResult, analyse
 from ladm.calibration.sample import DocumentSample, ListSample, sample_rows
-from ladm.calibration.work_folder import CONTRAST, RUN, claim_work_folder, require_work_folder, save_contrast
+from ladm.calibration.work_folder import (
+    CONTRAST,
+    RUN,
+    claim_work_folder,
+    is_scored,
+    require_work_folder,
+    save_contrast,
+)
 from ladm.errors import LadmError, UsageError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
@@ -36,12 +43,13 @@ FEW_DOCUMENTS = 100
 def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) -> CalibrationResult:
     """Find the layers to score with and write them to the profile `settings.output`.
 
-    Raises LadmError where there are too few documents or the profile exists, and whatever scoring raises.
+    A profile that the same command has made of the same data is left as it is.
+    Raises LadmError where there are too few documents or another profile exists, and whatever scoring raises.
     """
-    output = Path(settings.output)
-    if output.exists():
+    output, folder = Path(settings.output), work_folder(settings)
+    # A profile is written when its run is finished: without one, this is another's.
+    if output.exists() and not is_scored(folder):
         raise LadmError(f"{output} exists already; give --output another name")
-    folder = work_folder(settings)
     require_rows_and_lists(settings, command="ladm calibrate")
     require_work_folder(folder, rows=settings.rows)
     facts = model_facts(settings.model)
@@ -87,8 +95,19 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
         search=settings.search, band=band,
         score_layers_band=band_of_layers(run, scores, result.reduction.layers),
     )  # fmt: skip
-    write_whole(output, [profile_text(profile).encode()])
+    _write(output, profile_text(profile).encode())
     return result
+
+
+def _write(output: Path, content: bytes) -> None:
+    """Write the profile. Raises LadmError where another one is; a command that is given again finds its own."""
+    if not output.exists():
+        write_whole(output, [content])
+        return
+    with io_errors(output, "read"):
+        is_same = output.read_bytes() == content
+    if not is_same:
+        raise LadmError(f"{output} exists already, and this command would write another; give --output another name")
 
 
 def make_contrast(

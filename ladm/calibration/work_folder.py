@@ -10,6 +10,8 @@ from pathlib import Path
 from ladm.calibration.contrast import ContrastRow
 from ladm.corpus.rows import open_rows
 from ladm.errors import InterruptedRunError, LackOfMemoryError, LadmError, LockedError, StorageError
+from ladm.runs.folder import Run
+from ladm.runs.layout import IDENTITY_FILE
 from ladm.storage.files import data_set_path, io_errors, sync_tree
 from ladm.storage.folder_seal import require_undamaged, seal_folder
 from ladm.storage.locks import locked
@@ -42,6 +44,11 @@ def claim_work_folder(folder: Path) -> bool:
     # It holds no settings: `save_contrast` compares the contrast set, and `score` what its run was started with.
     content = b"Work files of ladm calibrate or ladm check; this folder can be removed.\n"
     return not _output_folder(folder).is_started and _output_folder(folder).claim(content)
+
+
+def is_scored(folder: Path) -> bool:
+    """Is the run of an earlier call in the folder, finished?"""
+    return (folder / RUN / IDENTITY_FILE).is_file() and Run.read(folder / RUN).is_finished
 
 
 @contextlib.contextmanager
