@@ -398,7 +398,8 @@ def test_compare_two_runs(
         ("--columns a,b --seed 1", "--seed has no effect without --kinds or the column random"),
         ("b --seed 1", "--seed has no effect without --kinds or the column random"),
         ("--columns a,,b",
-         "--columns '' is not an expression of columns, numbers, + - * /, parentheses, rank(x), z(x) and log(x)"),
+         "--columns '' is not an expression of columns, numbers, + - * /, parentheses, rank(x), z(x), log(x) "
+         "and document_mean(x)"),
         ("--top 0%", "--top '0%' must be above 0% and at most 100%"),
         ("--show -1", "--show must be at least 0, not -1"),
     ],

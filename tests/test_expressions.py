@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,7 +33,28 @@ from ladm.settings.guards import BandGuard, Guard, Limit, parse_guard
 )
 def test_an_expression_by_hand(text: str, expected: list[float]) -> None:
     columns = {"a": np.array([4, 1, np.nan, 2]), "b": np.array([1.0, 2.0, 9.0, 3.0])}
-    np.testing.assert_allclose(evaluate(parse_expression(text), columns), expected)
+    np.testing.assert_allclose(evaluate(parse_expression(text), columns, read_documents=_not_needed), expected)
+
+
+def _not_needed() -> Any:
+    raise AssertionError("which documents rows are of is read for document_mean alone")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("document_mean(a)", [2, 2, 2, 6, np.nan]),
+        ("document_mean(a) - a", [-2, np.nan, 2, 0, np.nan]),
+        ("document_mean(rank(a))", [1 / 2, 1 / 2, 1 / 2, 1, np.nan]),
+        ("rank(document_mean(a))", [1 / 2, 1 / 2, 1 / 2, 1, np.nan]),
+    ],
+)
+def test_the_mean_over_the_rows_of_a_document(text: str, expected: list[float]) -> None:
+    expression = parse_expression(text)
+    assert expression.has_document_mean
+    columns = {"a": np.array([4, np.nan, 0, 6, np.nan])}
+    documents_N = np.array([7, 7, 7, -3, 9])
+    np.testing.assert_allclose(evaluate(expression, columns, read_documents=lambda: documents_N), expected)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +71,7 @@ def test_the_names_of_columns_beside_the_run(text: str, names: tuple[str, ...]) 
     expression = parse_expression(text)
     assert expression.names == names
     columns = {name: np.array([float(k + 1)]) for k, name in enumerate(names)}
-    assert evaluate(expression, columns).shape == (1,)
+    assert evaluate(expression, columns, read_documents=_not_needed).shape == (1,)
     assert expression.is_column == (len(names) == 1 and "-" not in text)
 
 

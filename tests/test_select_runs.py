@@ -148,6 +148,41 @@ def test_rows_per_document_in_runs_with_and_without_windows(
         assert found["positions"] == list(range(7))
 
 
+def test_whole_documents_are_ranked_by_the_mean_of_their_rows(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    """Three books of four windows each: the best book is taken whole, whatever its worst window scores."""
+    rows = topical_rows(golden, [700] * 12)
+    # No two rows alike, and so no two means.
+    books = [
+        row | {"input_ids": row["input_ids"][7 * k : 7 * k + 512], "document": k // 4, "chunked_index": str(k % 4)}
+        for k, row in enumerate(rows)
+    ]
+    folder = save_rows(books, "books")
+    run = Path(f"{folder}-run")
+    assert ladm("score", folder, *SMALL, "--output", run).exit_code == 0
+    lines = [json.loads(line) for line in (run / "sorted_by_score.jsonl").read_text().splitlines()]
+    scores = {line["index"]: line["score"] for line in lines}
+    means = [sum(scores[4 * book + k] for k in range(4)) / 4 for book in range(3)]
+    best = means.index(max(means))
+    whole = ("--by", "document_mean(score)", "--documents", "4", "--domain-key", "none")
+    found = selected(ladm, run, *whole)
+    assert found["positions"] == [4 * best + k for k in range(4)]
+    assert "max_per_document" not in found
+    assert selected(ladm, run, *whole, "--max-per-document", "1", "--allow-small-pool")["max_per_document"] == 1
+    top = json.loads(ladm("top", run, "--by", "document_mean(score)", "--json").stdout)["documents"]
+    assert [row["value"] for row in top[:4]] == pytest.approx([max(means)] * 4)
+    compared = ladm("compare", run, "--columns", "score,document_mean(score)")
+    assert (compared.exit_code, compared.stderr) == (0, "")
+    plain = save_rows(topical_rows(golden, [512] * 3), "plain")
+    assert ladm("score", plain, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    refused = ladm("select", tmp_path / "run", *whole, "--output", tmp_path / "none")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"ladm: {plain} has no column document, so document_mean has nothing to average\n",
+    )
+
+
 def test_documents_are_named_by_numbers_or_texts(save_rows: Any) -> None:
     from ladm.corpus.rows import open_rows
     from ladm.selection.windows import read_documents

@@ -33,6 +33,7 @@ from ladm.runs.quartiles import summarise_columns
 from ladm.runs.rows_of_run import open_rows_of, partial_coverage
 from ladm.selection.evaluation import evaluate
 from ladm.selection.ranks import spearman
+from ladm.selection.windows import documents_of
 from ladm.settings.comparison import MOST_COLUMNS, CompareSettings
 from ladm.settings.expressions import Expression, parse_expression
 
@@ -144,7 +145,10 @@ def _evaluated(
 ) -> tuple[npt.NDArray[np.int64], dict[str, Floats]]:
     names = dict.fromkeys(name for expression in expressions for name in expression.names)
     positions_N, arrays = columns.read(names, seed=seed)
-    return positions_N, {expression.text: evaluate(expression, arrays) for expression in expressions}
+    return positions_N, {
+        each.text: evaluate(each, arrays, read_documents=lambda: documents_of([columns.rows])[positions_N])
+        for each in expressions
+    }
 
 
 def _joined(

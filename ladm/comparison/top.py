@@ -15,6 +15,7 @@ from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.rows_of_run import partial_coverage
 from ladm.selection.evaluation import evaluate
+from ladm.selection.windows import documents_of
 from ladm.settings.comparison import TopSettings
 
 LINE_CHARACTERS = 100
@@ -55,8 +56,9 @@ def top_documents(settings: TopSettings) -> TopList:
     column that the run does not have.
     """
     run, expression = Run.open(settings.run), settings.ranking
-    positions_N, columns = JoinedColumns(run, rows=settings.rows, joins=settings.joins).read(expression.names)
-    values_N = evaluate(expression, columns)
+    joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins)
+    positions_N, columns = joined.read(expression.names)
+    values_N = evaluate(expression, columns, read_documents=lambda: documents_of([joined.rows])[positions_N])
     # Stable, so that equal values keep the order of the run: by score, then by id.
     order = np.argsort(-values_N, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(values_N))]

@@ -37,7 +37,7 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
         return
     shortest = int(lengths_N[lengths_N > 0].min())
     what = "rows"
-    limit = max_per_document(chosen.max_per_document, [rows])
+    limit = max_per_document(chosen.max_per_document, [rows], ranking=chosen.ranking)
     if limit is not None:
         # The longest of each document: no choice of that many holds more.
         documents_N = read_documents([rows])

@@ -19,6 +19,7 @@ from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, 
 from ladm.pipeline.look import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
 from ladm.progress import silent
 from ladm.selection.windows import WINDOWS_PER_DOCUMENT
+from ladm.settings.expressions import parse_expression
 from ladm.settings.pipeline import prepare_settings
 
 CHARACTERS_PER_TOKEN = 16
@@ -125,7 +126,8 @@ def _most_per_document(job: Any, *, windows: int | None) -> float:
     """Rows of one document that a subset has at most."""
     if job.max_per_document is not None:
         return float(job.max_per_document)
-    return math.inf if windows == 1 else WINDOWS_PER_DOCUMENT
+    whole_documents = parse_expression(job.by).has_document_mean
+    return math.inf if windows == 1 or whole_documents else WINDOWS_PER_DOCUMENT
 
 
 def _by_source(

@@ -23,6 +23,7 @@ from ladm.selection.evaluation import evaluate
 from ladm.selection.guarding import GuardManifest, apply_guards, resolve_guards
 from ladm.selection.sampling import gumbel_keys
 from ladm.selection.sources import Source
+from ladm.selection.windows import documents_of
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.selection import SelectSettings
 from ladm.storage.disk_arrays import array_on_disk
@@ -89,7 +90,9 @@ def find_candidates(
         stored = {name: _compacted(column, included_N) for name, column in stored.items()}
         rows_N, codes_N = _compacted(rows_N, included_N), codes_N[included_N]
     columns = _with_relative(stored, names)
-    values_N = evaluate(expression, columns)
+    values_N = evaluate(
+        expression, columns, read_documents=lambda: documents_of([source.rows for source in sources])[rows_N]
+    )
     kept_N = ~np.isnan(values_N)
     without_value = int(np.count_nonzero(~kept_N))
     is_copy_T = _copies(sources)

@@ -47,7 +47,7 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
         place, is_there = _place(settings)
     sources = open_sources(settings)
     data = [source.rows for source in sources]
-    most = max_per_document(settings.max_per_document, data)
+    most = max_per_document(settings.max_per_document, data, ranking=settings.ranking)
     with _work_folder(place) as work:
         codes = read_domains(data, domain_key=settings.domain_key, work=work)
         candidates = find_candidates(sources, settings, codes, work=work)

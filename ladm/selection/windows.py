@@ -11,12 +11,14 @@ import xxhash
 
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
+from ladm.settings.expressions import DOCUMENT_MEAN, Expression
 
 DOCUMENT_COLUMN = "document"
 """The number of the document that a row is a window of, in the rows of `ladm prepare`."""
 WINDOWS_PER_DOCUMENT = 2
 """Rows of one document at most, where it was cut into windows and --max-per-document is not given."""
 
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _NO_DOCUMENT = -(1 << 63)
@@ -24,11 +26,14 @@ _OF_PREPARE = {"source", "start_token"}
 """Columns that `ladm prepare` writes beside it; a `source` of other rows may be anything."""
 
 
-def max_per_document(given: int | None, data: Sequence[Rows]) -> int | None:
+def max_per_document(given: int | None, data: Sequence[Rows], *, ranking: Expression) -> int | None:
     """How many rows of a document may be chosen; None where rows do not say which document they are of.
 
-    `given`: as `--max-per-document`. Raises LadmError where that has nothing to count.
+    `given`: as `--max-per-document`; None: two, or all where whole documents are ranked. Raises LadmError where that
+    has nothing to count.
     """
+    if given is None and ranking.has_document_mean:
+        return None
     if given is None:
         # In any of them: a corpus without windows beside one with windows is no reason to take more of a book.
         has_windows = any({DOCUMENT_COLUMN, "chunked_index"} <= set(rows.column_names) for rows in data)
@@ -49,6 +54,29 @@ def best_of_documents(documents: Ints, most: int) -> npt.NDArray[np.bool_]:
     kept = np.zeros(len(documents), dtype=np.bool_)
     kept[order[places < most]] = True
     return kept
+
+
+def document_mean(values_N: Floats, documents_N: Ints) -> Floats:
+    """For each row the mean of the values of its document's rows: (N,). NaN are left out; NaN where all are.
+
+    Values 1, 3, 5 of the documents 7, 7, 9 give 2, 2, 5.
+    """
+    codes_N = np.unique(documents_N, return_inverse=True)[1]
+    has_value_N = ~np.isnan(values_N)
+    counts = np.bincount(codes_N[has_value_N], minlength=len(values_N))
+    sums = np.bincount(codes_N[has_value_N], weights=values_N[has_value_N], minlength=len(values_N))
+    # 0 / 0 is the NaN of a document without a value.
+    with np.errstate(invalid="ignore"):
+        means: Floats = sums / counts
+    return means[codes_N]
+
+
+def documents_of(data: Sequence[Rows]) -> Ints:
+    """As `read_documents`, for an expression that needs it. Raises LadmError for rows that do not say it."""
+    for rows in data:
+        if DOCUMENT_COLUMN not in rows.column_names:
+            raise LadmError(f"{rows.name} has no column {DOCUMENT_COLUMN}, so {DOCUMENT_MEAN} has nothing to average")
+    return read_documents(data)
 
 
 def read_documents(data: Sequence[Rows]) -> Ints:

@@ -1,7 +1,7 @@
 """The text of `--by` -> an expression over columns, checked against a short list of what it may hold. Imports no numpy.
 
 rank(gain) + rank(robust)        score / length        -far_rare        z(longattn_ds) - 0.5 * z(longattn_v)
-rank(robust) + rank(rows.quality)        other.score - score        rows["language-score"]
+rank(robust) + rank(rows.quality)        other.score - score        rows["language-score"]        document_mean(robust)
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from ladm.errors import UsageError
 
-FUNCTIONS = ("rank", "z", "log")
+DOCUMENT_MEAN = "document_mean"
+FUNCTIONS = ("rank", "z", "log", DOCUMENT_MEAN)
 MOST_CHARACTERS = 1000
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.USub, ast.UAdd)
-_ALLOWED = "columns, numbers, + - * /, parentheses, rank(x), z(x) and log(x)"
+_ALLOWED = "columns, numbers, + - * /, parentheses, rank(x), z(x), log(x) and document_mean(x)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,11 @@ class Expression:
         """Is it a single column, as it is?"""
         return column_name(self.tree) is not None
 
+    @property
+    def has_document_mean(self) -> bool:
+        """Does it have to be known which document each row is a window of?"""
+        return any(isinstance(node, ast.Name) and node.id == DOCUMENT_MEAN for node in ast.walk(self.tree))
+
 
 def column_name(node: ast.expr) -> str | None:
     """The column that a part of an expression is: `score`, `rows.quality`, `rows["a-b"]` (rows.a-b); else None."""
@@ -47,7 +53,7 @@ def column_name(node: ast.expr) -> str | None:
 def parse_expression(text: str, *, flag: str = "--by") -> Expression:
     """Parse an expression such as `rank(gain)+rank(robust)`. Nothing of it is ever run as Python.
 
-    Raises UsageError for anything but columns, numbers, + - * /, parentheses, rank, z and log.
+    Raises UsageError for anything but columns, numbers, + - * /, parentheses and `FUNCTIONS`.
     """
     try:
         if len(text) > MOST_CHARACTERS:

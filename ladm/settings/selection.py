@@ -114,7 +114,7 @@ class SelectSettings(Settings):
         "Rows of one document at most.",
         section=ORDER,
         metavar="K",
-        unset="2 where `ladm prepare` cut windows",
+        unset="2 where `ladm prepare` cut windows; all with document_mean",
         at_least=1,
     )
     # The published code takes a whole percentage of every domain, and exceeds the budget by up to 1 % of the pool.
