@@ -209,6 +209,26 @@ def test_sinks_in_the_later_half_of_the_layers_are_warned_of(ladm: Command, run:
     assert sink_warning(Run.read(tmp_path / "after")) is None
 
 
+def test_select_warns_of_robust_without_a_guard(ladm: Command, short_rows: str, tmp_path: Path) -> None:
+    released, robust = tmp_path / "released", tmp_path / "robust"
+    assert ladm("score", short_rows, *SMALL, "--output", released).exit_code == 0
+    assert ladm("rescore", released, "--score", "robust", "--output", robust).exit_code == 0
+    warning = (
+        "warning   robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: "
+        "try --within robust:-95% --within copy_share:-95% --within gzip_ratio:10%-90% (docs/selection.md)\n"
+    )
+    for run, flags, expected in [
+        (robust, (), warning),
+        (released, ("--by", "robust"), warning),
+        (robust, ("--within", "robust:-95%"), ""),
+        (robust, ("--by", "released"), ""),
+        (robust, ("--by", "-robust"), ""),
+        (released, (), ""),
+    ]:
+        result = ladm("select", run, "--documents", "3", *flags, "--dry-run", "--output", tmp_path / "subset")
+        assert (result.exit_code, result.stderr) == (0, expected)
+
+
 def test_layers_after_sinks_need_the_stored_sink_mass(ladm: Command, tmp_path: Path) -> None:
     old = tmp_path / "old"
     shutil.copytree(DATA / "run_format_3", old)

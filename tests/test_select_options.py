@@ -433,8 +433,8 @@ def test_the_manifest_names_the_chosen_and_its_command_repeats_it(
         ("--top 5% --profile p.yaml", "--profile has no effect without --within profile"),
         ("--top 5% --within gzip", "--within 'gzip' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor profile"),
         ("--top 5% --by a.b()",
-         "--by 'a.b()': a.b() is not allowed; an expression has columns, numbers, + - * /, parentheses, rank(x), z(x) "
-         "and log(x)"),
+         "--by 'a.b()': a.b() is not allowed; an expression has columns, numbers, + - * /, parentheses, rank(x), z(x), "
+         "log(x) and document_mean(x)"),
         ("--top 5% --by score+meta.quality",
          "meta.quality: there is no meta; a column of the rows is rows.NAME, such as rows.meta.quality, and one of "
          "another run NAME.COLUMN, with --join NAME=RUN2"),

@@ -16,6 +16,7 @@ from ladm.runs.columns import stored_limit
 from ladm.runs.folder import Run
 from ladm.selection.profile_band import band_of, profile_with_band, require_same_layers
 from ladm.settings.guards import BandGuard, Guard, Limit, band_guards
+from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.selection import SelectSettings
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +42,29 @@ class GuardManifest:
         if low and high:
             return f"{self.column} from {low} to {high}"
         return f"{self.column} of at least {low}" if low else f"{self.column} of at most {high}"
+
+
+def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
+    """A line for people where documents are ranked by `robust` alone, with no guard at all; None otherwise.
+
+    `run`: the first of those selected from.
+    """
+    if settings.guards or not (settings.by == "robust" or (settings.by == "score" and _is_robust(run))):
+        return None
+    return (
+        "robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: try "
+        "--within robust:-95% --within copy_share:-95% --within gzip_ratio:10%-90% (docs/selection.md)"
+    )
+
+
+def _is_robust(run: Run) -> bool:
+    """Is the run's own score `robust`, or one of the same kind over other layers?"""
+    # Empty in a run of other signals alone.
+    if not run.identity.content.get("score"):
+        return False
+    made, robust = run.identity.reduction, NAMED_SCORES["robust"]
+    is_mean = made.how == "mean" and made.heads is None and made.weights is None
+    return is_mean and (made.focus, run.identity.score_form) == (robust.focus, robust.form)
 
 
 def resolve_guards(settings: SelectSettings, run: Run) -> list[Guard]:

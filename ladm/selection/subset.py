@@ -18,6 +18,7 @@ from ladm.selection.candidates import Candidates, find_candidates
 from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.content import AllRows
 from ladm.selection.formats.destination import Destination, destination
+from ladm.selection.guarding import unguarded_warning
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import domain_shares
@@ -51,6 +52,8 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
     with _work_folder(place) as work:
         codes = read_domains(data, domain_key=settings.domain_key, work=work)
         candidates = find_candidates(sources, settings, codes, work=work)
+        if (line := unguarded_warning(settings, sources[0].run)) is not None:
+            echo(f"warning   {line}")
         for line in length_warnings(settings, [source.run for source in sources], candidates.tokens_N):
             echo(f"warning   {line}")
         # Read only where they are needed: it is a number for every row of the corpus.
