@@ -126,6 +126,7 @@ def test_pieces_have_the_tokens_and_places_of_the_whole_text(
 
 def test_only_proven_places_are_cut(tmp_path: Path) -> None:
     content = json.loads((Path(_tokenizer("llama2", tmp_path)) / "tokenizer.json").read_text())
+    gpt2 = (Path(_tokenizer("gpt2", tmp_path / "gpt2")) / "tokenizer.json").read_text()
     assert find_breaks(content) is not None
     # A token with a letter before a space, an added token across the place, a normaliser that is not known.
     model = content["model"]
@@ -134,6 +135,10 @@ def test_only_proven_places_are_cut(tmp_path: Path) -> None:
     added = content["added_tokens"][0]
     assert find_breaks(content | {"added_tokens": [added | {"content": "of the"}]}) is None
     assert find_breaks(content | {"added_tokens": [added | {"content": "end", "rstrip": True}]}) is None
+    # One beside which Llama 2 puts no space, or a second one; elsewhere it may begin and end with a letter.
+    for word in ("foo", "▁foo>", "<foo"):
+        assert find_breaks(content | {"added_tokens": [added | {"content": word}]}) is None
+        assert find_breaks(json.loads(gpt2) | {"added_tokens": [added | {"content": word}]}) is not None
     assert find_breaks(content | {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}}) is None
     # The first token of a text keeps its space, unlike all others.
     trimmed = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}

@@ -84,7 +84,8 @@ def find_breaks(tokenizer: dict[str, Any]) -> Breaks | None:
     breaks = _breaks_of_words(normalizers, splits) or _breaks_of_spaces(tokenizer["model"], normalizers, splits)
     if breaks is None or not _keeps_offsets(tokenizer.get("post_processor")):
         return None
-    return breaks if all(map(_stays_inside, tokenizer.get("added_tokens", ()))) else None
+    added = tokenizer.get("added_tokens", ())
+    return breaks if all(_stays_inside(token, breaks) for token in added) else None
 
 
 def _parts(part: dict[str, Any] | None, kind: str) -> list[dict[str, Any]]:
@@ -156,10 +157,13 @@ def _keeps_offsets(part: dict[str, Any] | None) -> bool:
     return bool(part["type"] == "ByteLevel" and not (part["trim_offsets"] and part["add_prefix_space"]))
 
 
-def _stays_inside(token: dict[str, Any]) -> bool:
+def _stays_inside(token: dict[str, Any], breaks: Breaks) -> bool:
     """Can an added token, which is looked for in the text itself, not reach across a place where texts are cut?"""
     content = token["content"]
     if re.search(rf"[A-Za-z][ {_SPACE}]|\n[^\W\d_]", content):
+        return False
+    # Around an added token such a tokenizer puts no space, or a second one, so that none may stand at such a place.
+    if breaks.without_space and re.search(rf"\A[ {_SPACE}]?[A-Za-z]|[A-Za-z]\Z", content):
         return False
     # One that takes white space beside it, or looks at its neighbours, must not be able to stand at such a place.
     looks_around = token["lstrip"] or token["rstrip"] or token["single_word"]
