@@ -95,6 +95,17 @@ def test_the_softmax_layers_of_a_hybrid_model_can_be_scored(kind: str, tmp_path:
     assert max(focus_errors(folder, layers)) < 1e-4
 
 
+def test_a_layer_with_softmax_attention_beside_another_kind_is_called_that(tmp_path: Path) -> None:
+    sizes = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_ssm": 64, "mamba_d_state": 8, "mamba_n_groups": 1}
+    folder = save("falcon_h1", tmp_path / "model", **sizes)
+    with pytest.raises(LadmError) as caught:
+        model_facts(folder).choose_layers(None)
+    assert str(caught.value) == (
+        f"{folder}: layers 0-3 of this falcon_h1 model have something else beside the softmax attention that the focus "
+        "score is made of; use another model"
+    )
+
+
 def test_a_hybrid_model_scores_a_data_set(ladm: Any, short_rows: str, tmp_path: Path) -> None:
     folder = save("qwen3_5_text", tmp_path / "model", **HYBRIDS["qwen3_5_text"][0])
     common = ("score", short_rows, *SMALL, "--model", folder)

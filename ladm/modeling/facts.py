@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import LackOfMemoryError, LadmError, UsageError, one_line, raise_if_out_of_memory
-from ladm.modeling.layer_kinds import layers_of, unscorable_layers, window_tokens, windowed_layers
+from ladm.modeling.layer_kinds import layers_of, unscorable_layers, why_unscorable, window_tokens, windowed_layers
 from ladm.modeling.model_files import model_folder
 from ladm.settings.layers import spell_layers
 
@@ -76,9 +76,8 @@ class ModelFacts:
         others = [layer for layer in layers if layer in kinds]
         windowed = [layer for layer in layers if layer in self.windowed]
         if others:
-            verb = "has" if len(others) == 1 else "have"
             # A reader knows the others by the first, where a model has several kinds.
-            why = f"{verb} {kinds[others[0]]} in place of the softmax attention that the focus score is made of"
+            why = why_unscorable(kinds[others[0]], count=len(others))
         elif windowed:
             why = f"{'sees' if len(windowed) == 1 else 'see'} only a window, which the focus score does not model"
         else:

@@ -27,6 +27,13 @@ def unscorable_layers(config: Any) -> tuple[tuple[int, str], ...]:
     return tuple((i, str(kind).replace("_", " ")) for i, kind in enumerate(types) if kind not in (_FULL, *_WINDOWED))
 
 
+def why_unscorable(kind: str, *, count: int) -> str:
+    """The end of a sentence about `count` layers of a kind that `unscorable_layers` gives."""
+    # Each layer of Falcon-H1 has both, and a sum of them as its output.
+    what = "something else beside" if kind.startswith("hybrid") else f"{kind} in place of"
+    return f"{'has' if count == 1 else 'have'} {what} the softmax attention that the focus score is made of"
+
+
 def window_tokens(config: Any) -> int | None:
     """Tokens that a windowed layer sees; None: there is no window, or its size is not said."""
     kinds = set(getattr(config, "layer_types", None) or ())
