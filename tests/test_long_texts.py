@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import subprocess
@@ -47,7 +48,9 @@ CORPUS = ["the quick xylophone and the naïve end. Then foo bar 12345 it's Don't
 def _words(kind: str) -> Any:
     """The pre-tokenizer of a family of models, as its `tokenizer.json` has it."""
     of_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    gpt2, long, short = sorted(text_pieces._WORDS, key=lambda pattern: (pattern[0] != "'", "{1,3}" not in pattern))
+    gpt2, long, short, marks = sorted(
+        text_pieces._WORDS, key=lambda pattern: (pattern[0] != "'", "{1,3}" not in pattern, "M" in pattern)
+    )
     return {
         "gpt2": pre_tokenizers.ByteLevel(add_prefix_space=False),
         "roberta": pre_tokenizers.ByteLevel(add_prefix_space=True),
@@ -57,6 +60,7 @@ def _words(kind: str) -> Any:
         "split_gpt2": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(gpt2), "isolated"), of_bytes]),
         "llama3": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(long), "isolated"), of_bytes]),
         "qwen2": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(short), "isolated"), of_bytes]),
+        "qwen3_5": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(marks), "isolated"), of_bytes]),
         "metaspace": pre_tokenizers.Metaspace(prepend_scheme="first", split=False),
         "gemma": pre_tokenizers.Split(" ", "merged_with_previous"),
         "llama2": None,
@@ -70,6 +74,7 @@ def _tokenizer(kind: str, folder: Path) -> str:
         "llama2": normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]),
         "gemma": normalizers.Replace(" ", "▁"),
         "qwen2": normalizers.NFC(),
+        "qwen3_5": normalizers.NFC(),
     }.get(kind)
     # Trained on words: no token has a letter before a space, as with SentencePiece.
     core.normalizer = normalizers.Replace(" ", "▁") if kind in ("llama2", "gemma") else normalizer
@@ -105,7 +110,7 @@ def _texts(seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["gpt2", "roberta", "smollm", "split_gpt2", "llama3", "qwen2", "metaspace", "gemma", "llama2"]
+    "kind", ["gpt2", "roberta", "smollm", "split_gpt2", "llama3", "qwen2", "qwen3_5", "metaspace", "gemma", "llama2"]
 )
 def test_pieces_have_the_tokens_and_places_of_the_whole_text(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -143,6 +148,12 @@ def test_only_proven_places_are_cut(tmp_path: Path) -> None:
     # The first token of a text keeps its space, unlike all others.
     trimmed = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     assert find_breaks(content | {"post_processor": trimmed}) is None
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3_5"])
+def test_the_words_are_those_of_transformers(kind: str) -> None:
+    module = importlib.import_module(f"transformers.models.{kind}.tokenization_{kind}")
+    assert module.PRETOKENIZE_REGEX in text_pieces._WORDS
 
 
 def test_few_texts_are_tokenised_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

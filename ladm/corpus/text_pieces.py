@@ -32,14 +32,17 @@ _WORDS = frozenset(
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
         *(
             _CONTRACTIONS
-            + r"|[^\r\n\p{L}\p{N}]?\p{L}+|"
-            + number
-            + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-            for number in (r"\p{N}{1,3}", r"\p{N}")
+            + rf"|[^\r\n\p{{L}}\p{{N}}]?{letters}+|{number}"
+            + rf"| ?[^\s{others}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+            for letters, others, number in (
+                (r"\p{L}", r"\p{L}", r"\p{N}{1,3}"),
+                (r"\p{L}", r"\p{L}", r"\p{N}"),
+                (r"[\p{L}\p{M}]", r"\p{L}\p{M}", r"\p{N}"),
+            )
         ),
     )
 )
-"""The words of GPT-2, of Llama 3 and of Qwen 2, which most tokenizers of bytes use."""
+"""The words of GPT-2, of Llama 3, of Qwen 2 and of Qwen 3.5, which most tokenizers of bytes use."""
 _AT_SPACES = ("Whitespace", "WhitespaceSplit", "BertPreTokenizer")
 _LOCAL_FORMS = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase")
 _SPACE = "▁"
