@@ -46,6 +46,25 @@ def test_the_same_command_again_ends_as_it_did(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows", "run", "subset"]
 
 
+@pytest.mark.parametrize("place", ["{}/subset", "memory://again-{}"])
+def test_a_subset_whose_rows_were_removed_is_not_taken_for_whole(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path, place: str
+) -> None:
+    output = place.format(tmp_path if "subset" in place else tmp_path.name)
+    command = ("select", scored[1], "--documents", "4", "-o", output)
+    assert ladm(*command).exit_code == 0
+    assert ladm(*command).exit_code == 0
+    system, path = fsspec.url_to_fs(output)
+    for name in system.find(path):
+        if not name.endswith(("/manifest.json", "/README.md")):
+            system.rm(name)
+    again = ladm(*command)
+    assert (again.exit_code, again.stderr) == (
+        1,
+        f"ladm: {output} has its manifest and no rows any more; remove it, and give the command again\n",
+    )
+
+
 def test_a_command_that_was_stopped_after_its_commit_can_be_repeated(
     ladm: Command, scored: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

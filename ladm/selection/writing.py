@@ -82,6 +82,8 @@ def require_same_subset(
             f"{place.name} exists already: the same command made it of other data, or another version of ladm; give "
             "--output another folder"
         )
+    if not place.file_names() - {MANIFEST_FILE, CARD_FILE}:
+        raise LadmError(f"{place.name} has its manifest and no rows any more; remove it, and give the command again")
     if push is not None:
         _push(place.name, push, Path(place.name))
 

@@ -43,6 +43,9 @@ class Destination(Protocol):
     def read_manifest(self) -> contextlib.AbstractContextManager[BinaryIO]:
         """The manifest of the subset that exists there, opened."""
 
+    def file_names(self) -> set[str]:
+        """The names of all files of the subset that exists there, without those of their folders."""
+
     def work_folder(self) -> contextlib.AbstractContextManager[Path]:
         """A folder of this machine for files that are not part of the subset, removed at the end."""
 
@@ -103,6 +106,11 @@ class LocalFolder:
     def read_manifest(self) -> contextlib.AbstractContextManager[BinaryIO]:
         """The manifest of the subset that exists there, opened."""
         return (self.path / MANIFEST_FILE).open("rb")
+
+    def file_names(self) -> set[str]:
+        """The names of all files of the subset that exists there, without those of their folders."""
+        with io_errors(self.path, "read"):
+            return {path.name for path in self.path.rglob("*") if path.is_file()}
 
     def tidy(self) -> None:
         """Remove what selections into this folder that were killed have left beside it."""
@@ -187,6 +195,11 @@ class RemoteFolder:
         """The manifest of the subset that exists there, opened."""
         with self._errors("read"), self._system.open(f"{self._path}/{MANIFEST_FILE}", "rb") as file:
             yield file
+
+    def file_names(self) -> set[str]:
+        """The names of all files of the subset that exists there, without those of their folders."""
+        with self._errors("read"):
+            return {str(path).rpartition("/")[2] for path in self._system.find(self._path)}
 
     def work_folder(self) -> contextlib.AbstractContextManager[Path]:
         """A folder for temporary files (TMPDIR)."""
