@@ -266,7 +266,7 @@ def test_the_behavioural_checks_refuse_what_no_table_names(
         ),
         (
             "stablelm",
-            "stablelm models do not hand options on to their attention function, so they cannot be observed; use "
+            "stablelm models do not pass options on to their attention function, so they cannot be observed; use "
             "another model",
         ),
     ],

@@ -143,7 +143,7 @@ def no_interface(facts: ModelFacts) -> LadmError:
     )
 
 
-def hands_on_no_options(error: Exception) -> bool:
+def passes_no_options_on(error: Exception) -> bool:
     """Does the model call our attention function without the options that its forward pass was given?"""
     return isinstance(error, TypeError) and "'ladm_context'" in str(error)
 

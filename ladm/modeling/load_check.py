@@ -17,9 +17,9 @@ from ladm.modeling.attention_function import (
     ForwardContext,
     LayerView,
     NotCausalError,
-    hands_on_no_options,
     is_missing_in_table,
     no_interface,
+    passes_no_options_on,
 )
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.fused import FusedLayers
@@ -76,9 +76,9 @@ class LoadCheck:
             raise_if_out_of_memory(error, action=f"run the model {self.facts.name}")
             if is_missing_in_table(error):
                 raise no_interface(self.facts) from None
-            if hands_on_no_options(error):
+            if passes_no_options_on(error):
                 raise LadmError(
-                    f"{self.facts.name}: {self.facts.model_type} models do not hand options on to their attention "
+                    f"{self.facts.name}: {self.facts.model_type} models do not pass options on to their attention "
                     "function, so they cannot be observed; use another model"
                 ) from None
             what = f"{type(error).__name__}: {one_line(error)}"
@@ -148,7 +148,7 @@ class LoadCheck:
         name, kind = self.facts.name, self.facts.model_type
         if not seen:
             raise no_interface(self.facts)
-        # A hybrid model does not call it in its other layers, and what those compute is none of our business.
+        # A hybrid model does not call it in its other layers; the hidden states are compared with those included.
         called = [layer for layer, _ in seen if layer in self.facts.full_layers]
         if called != list(self.facts.full_layers):
             raise LadmError(
