@@ -23,6 +23,8 @@ from ladm.errors import LadmError
 from ladm.evaluation import needle
 from ladm.pipeline import resolve
 from ladm.pipeline.job import with_absolute_places
+from ladm.runs.columns import column_names, possible_columns
+from ladm.runs.folder import Run
 from ladm.settings.pipeline import RunSettings
 
 Command = Callable[..., Result]
@@ -126,6 +128,39 @@ def test_a_job_ranks_by_a_column_of_its_documents(ladm: Command, shard: Path, ta
     # The shorter half of each of the three languages.
     assert ids == [0, 1, 2, 3, 4]
     assert ladm("run", *words[1:], "rows.a", "--join", "a=b").exit_code == 2
+
+
+def test_a_job_refuses_a_column_that_its_signals_lack_before_it_makes_rows(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "job"
+    words = [*job_words(shard, talking, output), "--signals", "cds"]
+    known = "score, length, random, released, paper, robust, median, copy_share, sink_mass"
+    for flags, message in (
+        (("--by", "quality"), f"quality; it has {known}, and a column of the corpus is rows.NAME"),
+        (("--by", "rank(medain)"), "medain; did you mean median?"),
+        (("--within", "gzip_ratio:10%-90%"), f"gzip_ratio; it has {known}, and a column of the corpus is rows.NAME"),
+    ):
+        for more in ((), ("--dry-run",)):
+            refused = ladm(*words, *flags, *more)
+            last = refused.stderr.splitlines()[-1]
+            assert (refused.exit_code, last) == (2, f"ladm: a run of the signals cds has no column {message}")
+            assert not output.exists()
+    # The rows of a stopped job stay, whatever it is resumed with.
+    assert ladm(*words, "--by", "rows.url").exit_code == 1
+    refused = ladm(*words, "--by", "gain")
+    assert (refused.exit_code, "has no column gain" in refused.stderr) == (2, True)
+    assert ladm(*words, "--by", "median").exit_code == 0
+
+
+def test_the_possible_columns_of_signals_are_those_that_their_runs_have(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "job"
+    assert ladm(*job_words(shard, talking, output), "--signals", "cds,context-gain,longattn,text").exit_code == 0
+    had = set(column_names(Run.open(str(output))))
+    # A run has the sums of one of the two variants.
+    assert set(possible_columns(("cds", "context-gain", "longattn", "text"))) == {*had, "paper"}
 
 
 def test_a_job_without_cds_has_a_subset_and_no_page(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from ladm.modeling.facts import model_facts
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.look import key_in_rows, require_domains
+from ladm.pipeline.ranked_columns import require_signals
 from ladm.pipeline.resolve import Survey, survey
 from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo
 from ladm.scoring.dry_run import DryRun, dry_run
-from ladm.scoring.signal_choice import choose_signals
 from ladm.settings.pipeline import SCORES, score_settings
 from ladm.storage.temporary import temporary_folder
 
@@ -80,7 +80,8 @@ def forecast(settings: Any, *, echo: Echo) -> Forecast:
             folder.require_free()
     with temporary_folder() as work:
         # Before any document is read, as `ladm run` does.
-        choose_signals(score_settings(settings, rows="rows", output=str(work / SCORES), resolve_profile=False))
+        scoring = score_settings(settings, rows="rows", output=str(work / SCORES), resolve_profile=False)
+        require_signals(settings, scoring)
         # Without a place every source in this folder would count as a part of the output.
         job = settings if settings.output else replace(settings, output=str(work / "job"))
         found = survey(job, model_facts(job.model), echo, always_sample=True)

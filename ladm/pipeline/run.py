@@ -10,13 +10,13 @@ from typing import Any, Protocol
 from ladm.corpus.preparation_report import preparation_lines
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.prepare import Progress as Preparing
-from ladm.corpus.row_numbers import read_numbers
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import require_budget
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.look import domain_flags, key_in_rows, require_domains
+from ladm.pipeline.ranked_columns import require_row_columns, require_signals
 from ladm.pipeline.resolve import domains_as_before, is_rows, resolve
 from ladm.pipeline.timing import PartTimer
 from ladm.progress import Echo, Progress
@@ -24,13 +24,10 @@ from ladm.report.page import write_report
 from ladm.runs.folder import Run
 from ladm.runs.results import Summary
 from ladm.scoring.score import score
-from ladm.scoring.signal_choice import choose_signals
 from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest
 from ladm.selection.subset import select
-from ladm.settings.joins import ROWS as ROWS_COLUMNS
-from ladm.settings.joins import split_name
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings
 from ladm.settings.signals import CDS
@@ -84,7 +81,7 @@ def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
     was_started = folder.is_started
     if not folder.bound_fields():
         # What scoring would refuse, before any document is read: no value of an earlier start can change it.
-        choose_signals(score_settings(settings, rows=folder.rows, output=folder.scores, resolve_profile=False))
+        _require_signals(settings, folder)
     if not was_started:
         folder.require_free()
         job = resolve(settings, model_facts(settings.model), echo)
@@ -114,6 +111,8 @@ def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
     """The settings to go on with; those of a first try that stored nothing do not count."""
     if folder.bound_fields():
         job = folder.resume(settings)
+        # Until there are scores, a resume may select by something else.
+        _require_signals(job, folder)
         echo(f"{folder.path} was started before; resuming it")
         if settings.domain_key is None and job.domain_key is not None and not is_rows(job):
             echo(f"domains   {domains_as_before(job.domain_key)}")
@@ -125,6 +124,10 @@ def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
     job = resolve(settings, model_facts(settings.model), echo)
     folder.replace(job)
     return job
+
+
+def _require_signals(job: Any, folder: JobFolder) -> None:
+    require_signals(job, score_settings(job, rows=folder.rows, output=folder.scores, resolve_profile=False))
 
 
 @dataclass(kw_only=True)
@@ -151,7 +154,7 @@ class _Parts:
             require_domains(rows, key)
         found = open_rows(rows, limit=limit)
         require_budget(found, self.job, domain_key=key)
-        self._require_row_columns(found, key)
+        require_row_columns(found, self.job)
         scoring = score_settings(self.job, rows=rows, output=self.folder.scores, limit=limit)
         with self._timed("score"):
             scored = score(scoring, echo=self.echo, progress=self.bars.scoring())
@@ -165,13 +168,6 @@ class _Parts:
             folder=self.folder.path, rows=rows, prepared=prepared, summary=scored.summary, manifest=manifest,
             page=page, seconds=self.seconds, cpu_seconds=self.cpu_seconds,
         )  # fmt: skip
-
-    def _require_row_columns(self, rows: Rows, key: str) -> None:
-        """Raise LadmError for a column of the rows to select by that they do not have: now, not after the scoring."""
-        chosen = select_settings(self.job, run=self.folder.scores, rows=rows.name, output="subset", domain_key=key)
-        for of, column in map(split_name, chosen.column_names):
-            if of == ROWS_COLUMNS:
-                read_numbers(rows, column)
 
     def _domain_key(self, prepared: PreparedRows | None) -> str:
         return key_in_rows(self.job.domain_key, are_made_here=prepared is not None)

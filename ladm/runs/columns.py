@@ -8,7 +8,7 @@ Shape suffixes: B rows of a batch, L layers, N rows with a score in the order of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,15 @@ from ladm.runs.results import column_types, columns_of, count_scored, lists_as_m
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.settings.fields import nearest
 from ladm.settings.named_scores import NAMED_SCORES
-from ladm.settings.signals import COLUMNS_OF
+from ladm.settings.signals import CDS, COLUMNS_OF
 from ladm.settings.signals import LONGATTN as LONGATTN_SIGNAL
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 COPY_SHARE_COLUMN = "copy_share_per_layer"
+OF_ANY_RUN = ("length", "random")
+"""Derived columns that need neither layers nor a model."""
 OVER_LAYERS = (*NAMED_SCORES, "median", "copy_share", "sink_mass")
 """Derived columns over the layers of a run, whatever its score is made of."""
 LONGATTN = COLUMNS_OF[LONGATTN_SIGNAL]
@@ -58,6 +60,14 @@ def column_names(run: Run) -> list[str]:
     if set(LONGATTN) <= set(names):
         names.append("longattn")
     return list(dict.fromkeys(names))
+
+
+def possible_columns(signals: Collection[str]) -> list[str]:
+    """The columns that a run of these signals may have; which of those over layers it has, its settings decide."""
+    stored = [column for signal in signals for column in COLUMNS_OF.get(signal, ())]
+    over_layers = OVER_LAYERS if CDS in signals else ()
+    both = (LONGATTN_SIGNAL,) if LONGATTN_SIGNAL in signals else ()
+    return ["score", *stored, *OF_ANY_RUN, *over_layers, *both]
 
 
 def read_columns(run: Run, names: Sequence[str], *, seed: int = 0, layers: tuple[int, ...] | None = None) -> pa.Table:

@@ -1,0 +1,49 @@
+"""The columns that a job selects by, of its run and of its rows -> checked before hours of scoring. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ladm.corpus.row_numbers import read_numbers
+from ladm.corpus.rows import Rows
+from ladm.errors import UsageError
+from ladm.runs.columns import possible_columns
+from ladm.runs.folder import Run
+from ladm.runs.layout import IDENTITY_FILE
+from ladm.scoring.signal_choice import choose_signals
+from ladm.settings.fields import nearest
+from ladm.settings.joins import ROWS, split_name
+from ladm.settings.pipeline import select_settings
+from ladm.settings.score import ScoreSettings
+from ladm.settings.selection import SelectSettings
+
+
+def require_signals(job: Any, scoring: ScoreSettings) -> None:
+    """Raise UsageError for signals that cannot be computed, and for a column to select by that is of none of them.
+
+    `scoring`: the settings that `job` scores with.
+    """
+    choice = choose_signals(scoring)
+    folder = Path(scoring.output)
+    # Signals that were added to a finished run since then are read by the selection, which looks again.
+    if (folder / IDENTITY_FILE).is_file() and Run.read(folder).is_finished:
+        return
+    signals = (*choice.own, *choice.added)
+    known = possible_columns(signals)
+    for of, column in map(split_name, _selection(job).column_names):
+        if not of and column not in known:
+            hint = nearest(column, known) or f"; it has {', '.join(known)}, and a column of the corpus is {ROWS}.NAME"
+            raise UsageError(f"a run of the signals {', '.join(signals)} has no column {column}{hint}")
+
+
+def require_row_columns(rows: Rows, job: Any) -> None:
+    """Raise LadmError for a column of the rows to select by that they do not have, or that has no number."""
+    for of, column in map(split_name, _selection(job).column_names):
+        if of == ROWS:
+            read_numbers(rows, column)
+
+
+def _selection(job: Any) -> SelectSettings:
+    # Only what is ranked and guarded by matters, so that the places may be anything.
+    return select_settings(job, run="", rows="", output="", domain_key="")
