@@ -15,7 +15,6 @@ from conftest import SMALL, read_object, topical_rows
 
 from ladm.errors import LadmError, UsageError
 from ladm.runs.columns import (
-    OVER_LAYERS,
     column_names,
     float32_columns,
     longattn,
@@ -23,6 +22,7 @@ from ladm.runs.columns import (
     standardised,
     stored_limit,
 )
+from ladm.runs.derived_columns import OVER_LAYERS
 from ladm.runs.folder import Run
 
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]

@@ -23,7 +23,8 @@ from ladm.errors import LadmError
 from ladm.evaluation import needle
 from ladm.pipeline import resolve
 from ladm.pipeline.job import with_absolute_places
-from ladm.runs.columns import column_names, possible_columns
+from ladm.runs.columns import column_names
+from ladm.runs.derived_columns import possible_columns
 from ladm.runs.folder import Run
 from ladm.settings.pipeline import RunSettings
 

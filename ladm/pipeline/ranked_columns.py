@@ -8,7 +8,7 @@ from typing import Any
 from ladm.corpus.row_numbers import read_numbers
 from ladm.corpus.rows import Rows
 from ladm.errors import UsageError
-from ladm.runs.columns import possible_columns
+from ladm.runs.derived_columns import possible_columns
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.scoring.signal_choice import choose_signals

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError, StorageError
-from ladm.runs.columns import LONGATTN, fill_columns, longattn
+from ladm.runs.columns import fill_columns, longattn
+from ladm.runs.derived_columns import LONGATTN
 from ladm.runs.results import count_scored
 from ladm.selection.domain_codes import NO_CODE, DomainCodes
 from ladm.selection.evaluation import evaluate

@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ladm.errors import LadmError, UsageError
-from ladm.runs.columns import OVER_LAYERS
+from ladm.runs.derived_columns import OVER_LAYERS
 from ladm.runs.folder import Run
 from ladm.runs.profile_length import length_warning
 from ladm.runs.results import columns_of

@@ -29,7 +29,8 @@ from ladm.calibration.contrast_scores import (
 )  # fmt: skip
 from ladm.corpus.tokenization import plain_tokenizer
 from ladm.method.reduction import Floats, reduce_cds
-from ladm.runs.columns import LONGATTN, longattn
+from ladm.runs.columns import longattn
+from ladm.runs.derived_columns import LONGATTN
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, read_scores
 from ladm.runs.sink_layers import first_after_sinks
