@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ladm.errors import UsageError
 from ladm.selection.evaluation import evaluate
 from ladm.selection.ranks import average_ranks
-from ladm.settings.expressions import parse_expression
+from ladm.settings.expressions import parse_expression, spell_column
 from ladm.settings.guards import BandGuard, Guard, Limit, parse_guard
 
 
@@ -73,6 +73,25 @@ def test_the_names_of_columns_beside_the_run(text: str, names: tuple[str, ...]) 
     columns = {name: np.array([float(k + 1)]) for k, name in enumerate(names)}
     assert evaluate(expression, columns, read_documents=_not_needed).shape == (1,)
     assert expression.is_column == (len(names) == 1 and "-" not in text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("score", "score"),
+        ("rows.quality", "rows.quality"),
+        ("rows.meta.edu-score", 'rows.meta["edu-score"]'),
+        ('rows.a"b\\c', 'rows["a\\"b\\\\c"]'),
+        ("rows.class", 'rows["class"]'),
+    ],
+)
+def test_the_name_of_a_column_as_an_expression(name: str, text: str) -> None:
+    assert spell_column(name) == text
+    assert parse_expression(text).names == (name,)
+
+
+def test_a_name_that_no_expression_has() -> None:
+    assert spell_column("their-signal") is None
 
 
 @given(values=st.lists(st.integers(0, 5), max_size=30))

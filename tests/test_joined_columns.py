@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from conftest import SMALL, topical_rows
+from test_explorer import data_of
 from test_select_options import selected
 
 import ladm as front
@@ -355,3 +360,80 @@ def read_names(run: Path) -> list[str]:
     from ladm.runs.columns import column_names
 
     return column_names(Run.read(run))
+
+
+# The page
+
+
+def test_the_page_shows_columns_of_rows_and_other_runs(
+    ladm: Command, scored: tuple[str, Path], other: Path, tmp_path: Path
+) -> None:
+    run = scored[1]
+    columns = 'rows["language-score"],rank(rows.quality)+rank(score),other.score'
+    assert ladm("report", run, "--columns", columns, "--join", f"other={other}").exit_code == 0
+    data = data_of(run / "report.html")
+    shown = {column["name"]: k for k, column in enumerate(data["columns"])}
+    assert list(shown)[-3:] == columns.split(",")
+    expected = by_position(other, "score")
+    positions = pq.read_table(run / "scores.parquet")["position"].to_pylist()
+    for position, document in zip(positions, data["documents"], strict=True):
+        values = document[7]
+        assert values[shown['rows["language-score"]']] == pytest.approx(position / 10)
+        assert values[shown["other.score"]] == pytest.approx(expected[position], rel=1e-5)
+    # The command that the page makes for a column selects by it.
+    for name in columns.split(","):
+        by = shlex.split(data["columns"][shown[name]]["by"])
+        command = [
+            "select",
+            *shlex.split(data["run"]),
+            "--by",
+            *by,
+            "--top",
+            "50%",
+            "-o",
+            tmp_path / f"by-{shown[name]}",
+        ]
+        made = ladm(*command)
+        assert made.exit_code == 0, made.output
+    written = re.search(r"ladm report [^<]*--columns[^<]*", (run / "report.html").read_text())
+    assert written is not None
+    assert ladm(*shlex.split(html.unescape(written[0]))[1:]).exit_code == 0
+
+
+def test_the_page_of_a_subset_shows_what_it_was_ranked_by_and_guarded_with(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path
+) -> None:
+    folder, run = scored
+    flags = ("--by", "rank(rows.quality)", "--within", "rows.language-score:-0.55", "--top", "60%")
+    assert ladm("select", run, *flags, "-o", tmp_path / "subset").exit_code == 0
+    report = ("report", run, "--subset", tmp_path / "subset")
+    assert ladm(*report).exit_code == 0
+    data = data_of(run / "report.html")
+    names = [column["name"] for column in data["columns"]]
+    assert names[-2:] == ["rank(rows.quality)", 'rows["language-score"]']
+    assert data["subset"]["by"] == "rank(rows.quality)"
+    # Without its rows the page is made all the same, and says what it lacks.
+    Path(folder).rename(tmp_path / "elsewhere")
+    moved = ladm(*report)
+    lacking = [line for line in moved.stderr.splitlines() if line.startswith("note      the page does not show ")]
+    assert (moved.exit_code, len(lacking)) == (0, 2)
+    assert "rank(rows.quality), which the subset used: " in lacking[0]
+    assert ladm(*report, "--rows", tmp_path / "elsewhere").exit_code == 0
+    assert [column["name"] for column in data_of(run / "report.html")["columns"]] == names
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("rows.qualty", "{rows} has no column qualty; did you mean quality?"),
+        ("other.score", "other.score: there is no other; a column of the rows is rows.NAME, such as rows.other.score, "
+                        "and one of another run NAME.COLUMN, with --join NAME=RUN2"),
+        ("medain", "{run} has no column medain; did you mean median?"),
+        (",".join(f"score+{k}" for k in range(17)), "--columns has 17 columns; at most 16 can be shown"),
+    ],
+)  # fmt: skip
+def test_columns_that_a_page_cannot_show(ladm: Command, scored: tuple[str, Path], columns: str, message: str) -> None:
+    rows, run = scored
+    result = ladm("report", run, "--columns", columns)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "ladm: " + message.format(rows=rows, run=run)

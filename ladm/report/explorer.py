@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -29,7 +29,6 @@ from ladm.report.environment import clean
 from ladm.report.histograms import OTHER_BINS, SCORE_BINS, ColumnHistogram, column_histogram, rounded
 from ladm.report.overview import RunOverview
 from ladm.report.subset import ReportedSubset
-from ladm.runs.columns import float32_columns
 from ladm.runs.folder import Run
 from ladm.selection.manifest import Manifest
 
@@ -47,6 +46,8 @@ class Explorer:
     domains: list[str]
     """The largest, and perhaps one that holds all others."""
     columns: list[ColumnHistogram]
+    flags: Mapping[str, str]
+    """How a shell is given a column, where its name alone does not do."""
     documents: list[SampledDocument]
     scored: int
     without_text: str | None
@@ -76,6 +77,9 @@ class Explorer:
         """The first lines of documents by rank."""
         return {document.rank: document.text for document in self.documents}
 
+    def _flags_of(self, name: str) -> dict[str, str]:
+        return {"by": self.flags[name]} if name in self.flags else {}
+
     def as_script_data(self, *, arguments: str) -> str:
         """JSON for the inside of a script element that is not run; `arguments` name the run in a command."""
         names = [column.name for column in self.columns]
@@ -92,7 +96,7 @@ class Explorer:
             "run": clean(arguments, 4000),
             "scored": self.scored,
             "domains": [clean(name, 60) for name in self.domains],
-            "columns": [column.as_json() for column in self.columns],
+            "columns": [column.as_json() | self._flags_of(column.name) for column in self.columns],
             "documents": rows,
             "subset": self.subset,
         }
@@ -112,9 +116,13 @@ def read_explorer(
     *,
     columns: Mapping[str, Floats],
     names: Sequence[str],
+    float32: Collection[str],
+    flags: Mapping[str, str],
     rows: str | None,
 ) -> Explorer:
     """Count those `columns`, in the order of `scores.parquet`, that `names` has, and read the texts of the sample.
+
+    `float32`: those that are stored in float32. `flags` is as in `Explorer`.
 
     Raises LadmError for `rows` that are not the run's.
     """
@@ -129,7 +137,7 @@ def read_explorer(
     if taken_N is not None:
         for document, taken in zip(documents, taken_N[chosen.places].tolist(), strict=True):
             document.taken = taken
-    histograms, float32 = [], float32_columns(run, names)
+    histograms = []
     for name in names:
         values_N = columns[name]
         found = column_histogram(
@@ -145,6 +153,7 @@ def read_explorer(
     return Explorer(
         domains=domains,
         columns=histograms,
+        flags=flags,
         documents=documents,
         scored=len(tokens_N),
         without_text=without_text,

@@ -7,6 +7,7 @@ script but its own.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from ladm.errors import LadmError
@@ -23,16 +24,19 @@ from ladm.report.overview import (
     layer_shares,
     read_overview,
 )
-from ladm.report.run_columns import open_columns
+from ladm.report.run_columns import further_columns, open_columns
 from ladm.report.run_details import error_kinds, run_details, score_weighting
 from ladm.report.sections import document_sections, read_all_inspected
 from ladm.report.subset import ReportedSubset, read_subset
 from ladm.runs.columns import column_names
 from ladm.runs.folder import Run
+from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.labels import NO_DOMAIN
 from ladm.runs.layout import PAGE_MARK, REPORT_FILE
 from ladm.runs.results import Summary, require_finished, summarise
 from ladm.runs.rows_of_run import partial_coverage
+from ladm.settings.expressions import Expression
+from ladm.settings.joins import split_name
 from ladm.settings.runs import ReportSettings
 from ladm.storage.files import require_place, write_whole
 from ladm.version import __version__
@@ -79,9 +83,19 @@ def _render(
         echo(f"warning   no document has {settings.domain_key}, so all are one domain; give --domain-key another key")
     known = column_names(run)
     explored = explorer_columns(known)
-    with open_columns(run, list(dict.fromkeys([*explored, *table_columns(known)])), len(overview.positions)) as columns:
+    joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins)
+    manifest = None if subset is None else subset.manifest
+    further = further_columns(settings.expressions, manifest, explored).readable(joined, echo)
+    float32 = joined.float32(explored) | {
+        each.text for each in further if each.is_column and joined.float32(each.names)
+    }  # fmt: skip
+    stored = list(dict.fromkeys([*explored, *table_columns(known)]))
+    with open_columns(joined, stored, further, len(overview.positions)) as columns:
         quartiles = quartile_table(columns, overview)
-        explorer = read_explorer(run, overview, subset, columns=columns, names=explored, rows=settings.rows)
+        explorer = read_explorer(
+            run, overview, subset, columns=columns, names=[*explored, *(each.text for each in further)],
+            float32=float32, flags={each.text: _by(each, settings.joins) for each in further}, rows=settings.rows,
+        )  # fmt: skip
     partial = partial_coverage(run, settings.rows)
     if partial is not None:
         echo(f"warning   {partial}")
@@ -114,7 +128,7 @@ def _render(
             most_dots=MOST_DOTS,
             quartiles=quartiles,
             line=line,
-            manifest=None if subset is None else subset.manifest,
+            manifest=manifest,
             taken=None if subset is None else subset.taken_T,
             commands=_commands(settings),
             documents=document_sections(documents, overview, run),
@@ -137,6 +151,13 @@ def _arguments(settings: ReportSettings) -> str:
     return shlex.join([str(Path(settings.run).absolute()), *rows, *key])
 
 
+def _by(expression: Expression, joins: Mapping[str, str]) -> str:
+    """What `--by` is given for an expression, with the runs that its columns are of."""
+    used = dict.fromkeys(of for of, _ in map(split_name, expression.names) if of in joins)
+    words = [expression.text, *(word for of in used for word in ("--join", f"{of}={Path(joins[of]).absolute()}"))]
+    return shlex.join(words)
+
+
 def _place_of_rows(name: str) -> str:
     """The path from the root; a Hub id as it is."""
     return str(Path(name).absolute()) if Path(name).exists() else name
@@ -151,6 +172,9 @@ def _commands(settings: ReportSettings) -> list[str]:
         value = getattr(settings, name)
         report += [] if value is None else [f"--{name}", str(Path(value).absolute())]
     report += [] if settings.rows is None else ["--rows", _place_of_rows(settings.rows)]
+    report += [] if settings.columns is None else ["--columns", settings.columns]
+    for name, place in settings.joins.items():
+        report += ["--join", f"{name}={Path(place).absolute()}"]
     if settings.domain_key != ReportSettings.domain_key:
         report += ["--domain-key", settings.domain_key]
     return [shlex.join(["ladm", "inspect", run]), shlex.join(report)]

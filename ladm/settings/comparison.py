@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ladm.errors import UsageError
 from ladm.settings.common import domain_key_setting, output_setting, run_setting, runs_setting
-from ladm.settings.expressions import Expression, parse_expression
+from ladm.settings.expressions import Expression, parse_expression, parse_expressions
 from ladm.settings.fields import Settings, setting
 from ladm.settings.joins import join_setting, parse_joins, require_joined
 from ladm.settings.quantities import parse_percent
@@ -115,5 +115,4 @@ class CompareSettings(Settings):
     @property
     def expressions(self) -> list[Expression]:
         """The columns to compare; empty where the run's are to be taken."""
-        texts = [] if self.columns is None else self.columns.split(",")
-        return list({e.text: e for e in (parse_expression(text, flag="--columns") for text in texts)}.values())
+        return parse_expressions(self.columns)

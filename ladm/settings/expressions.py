@@ -7,6 +7,8 @@ rank(robust) + rank(rows.quality)        other.score - score        rows["langua
 from __future__ import annotations
 
 import ast
+import json
+import keyword
 import math
 from dataclasses import dataclass
 
@@ -50,6 +52,20 @@ def column_name(node: ast.expr) -> str | None:
     return None
 
 
+def spell_column(name: str) -> str | None:
+    """An expression that is the column `name`: rows.language-score -> rows["language-score"]; None where none is.
+
+    The inverse of `column_name`.
+    """
+    first, *keys = name.split(".")
+    text = first + "".join(f".{key}" if _is_word(key) else f"[{json.dumps(key)}]" for key in keys)
+    return text if _is_word(first) else None
+
+
+def _is_word(text: str) -> bool:
+    return text.isidentifier() and not keyword.iskeyword(text)
+
+
 def parse_expression(text: str, *, flag: str = "--by") -> Expression:
     """Parse an expression such as `rank(gain)+rank(robust)`. Nothing of it is ever run as Python.
 
@@ -69,6 +85,12 @@ def parse_expression(text: str, *, flag: str = "--by") -> Expression:
     if not names:
         raise UsageError(f"{flag} {text!r} has no column in it")
     return Expression(text=text.strip(), names=tuple(names), tree=tree)
+
+
+def parse_expressions(texts: str | None) -> list[Expression]:
+    """Those in a text with commas between them, as --columns has it, each once; of None, none."""
+    found = (parse_expression(text, flag="--columns") for text in ([] if texts is None else texts.split(",")))
+    return list({each.text: each for each in found}.values())
 
 
 class _NotAllowedError(Exception):

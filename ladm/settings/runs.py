@@ -14,13 +14,16 @@ from ladm.settings.common import (
     output_setting,
     run_setting,
 )
+from ladm.settings.expressions import Expression, parse_expressions
 from ladm.settings.fields import Settings, setting
+from ladm.settings.joins import join_setting, parse_joins, require_joined
 from ladm.settings.layers import AFTER_SINKS, parse_layers
 from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.score import Reduce
 
 # Each inspected document costs a forward pass, and its text a place in the report.
 MOST_INSPECTED = 100
+MOST_FURTHER = 16
 DOCUMENTS = "Which documents"
 
 
@@ -148,4 +151,27 @@ class ReportSettings(Settings):
     rows: str | None = setting(
         None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="where RUN found them"
     )
+    columns: str | None = setting(
+        None,
+        "Further columns or expressions for the explorer, with commas between them, such as rows.quality.",
+        metavar="A,B,C",
+        commas=True,
+        unset="those that SUBSET used",
+    )
+    join: tuple[str, ...] = join_setting()
     domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")
+
+    def check_together(self) -> None:
+        if len(self.expressions) > MOST_FURTHER:
+            raise UsageError(f"--columns has {len(self.expressions)} columns; at most {MOST_FURTHER} can be shown")
+        require_joined((name for each in self.expressions for name in each.names), self.joins)
+
+    @property
+    def joins(self) -> dict[str, str]:
+        """The runs of `join` by name."""
+        return parse_joins(self.join)
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """What `columns` names, each once."""
+        return parse_expressions(self.columns)

@@ -122,7 +122,7 @@
     at("x-low").textContent = figure(column.edges[0], k);
     at("x-middle").textContent = column.name + (column.log ? " (logarithmic)" : "");
     at("x-high").textContent = figure(column.edges[bins(k)], k);
-    const value = cut[0].value, by = column.name === "score" ? "" : ` --by ${column.name}`;
+    const value = cut[0].value, by = column.name === "score" ? "" : ` --by ${column.by ?? column.name}`;
     // A command selects from all domains, and by one that is not the subset's own.
     at("x-command-line").hidden = state.mode === "subset" || state.domain >= 0 || (state.mode === "value" && !Number.isFinite(value ?? NaN)) || (isShare && !state.share);
     at("x-command").textContent = `ladm select ${data.run}${by} ` + (isShare ? `--tokens ${state.share}%` : `--min-score ${value}`)
