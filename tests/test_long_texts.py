@@ -42,6 +42,20 @@ PARTS = [
     ),
     *("end.\nThen", "词。\n又", ">", "</p>"),
 ]
+CASES = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+CONTRACTION|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*CONTRACTION|"
+    r"NUMBER| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+O200K = CASES.replace("CONTRACTION", "(?i:'s|'t|'re|'ve|'m|'ll|'d)?").replace("NUMBER", r"\p{N}{1,3}")
+TEKKEN = CASES.replace("CONTRACTION", "").replace("NUMBER", r"\p{N}")
+DEEPSEEK = (
+    r"\p{N}{1,3}",
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"""
+    r""" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
+)
+"""The patterns that the tokenizers of GPT-4o, Mistral NeMo and DeepSeek 3 are published with."""
 CORPUS = ["the quick xylophone and the naïve end. Then foo bar 12345 it's Don't 汉字很多 日本語。 </p> x y " * 20]
 
 
@@ -49,7 +63,8 @@ def _words(kind: str) -> Any:
     """The pre-tokenizer of a family of models, as its `tokenizer.json` has it."""
     of_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     gpt2, long, short, marks = sorted(
-        text_pieces._WORDS, key=lambda pattern: (pattern[0] != "'", "{1,3}" not in pattern, "M" in pattern)
+        (pattern for pattern in text_pieces._WORDS if pattern.startswith(("'s", "(?i:"))),
+        key=lambda pattern: (pattern[0] != "'", "{1,3}" not in pattern, "M" in pattern),
     )
     return {
         "gpt2": pre_tokenizers.ByteLevel(add_prefix_space=False),
@@ -61,6 +76,11 @@ def _words(kind: str) -> Any:
         "llama3": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(long), "isolated"), of_bytes]),
         "qwen2": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(short), "isolated"), of_bytes]),
         "qwen3_5": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(marks), "isolated"), of_bytes]),
+        "o200k": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(O200K), "isolated"), of_bytes]),
+        "tekken": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(TEKKEN), "isolated"), of_bytes]),
+        "deepseek": pre_tokenizers.Sequence(
+            [*(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in DEEPSEEK), of_bytes]
+        ),
         "metaspace": pre_tokenizers.Metaspace(prepend_scheme="first", split=False),
         "gemma": pre_tokenizers.Split(" ", "merged_with_previous"),
         "llama2": None,
@@ -110,7 +130,22 @@ def _texts(seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["gpt2", "roberta", "smollm", "split_gpt2", "llama3", "qwen2", "qwen3_5", "metaspace", "gemma", "llama2"]
+    "kind",
+    [
+        "gpt2",
+        "roberta",
+        "smollm",
+        "split_gpt2",
+        "llama3",
+        "qwen2",
+        "qwen3_5",
+        "o200k",
+        "tekken",
+        "deepseek",
+        "metaspace",
+        "gemma",
+        "llama2",
+    ],
 )
 def test_pieces_have_the_tokens_and_places_of_the_whole_text(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

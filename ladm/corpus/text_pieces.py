@@ -27,22 +27,40 @@ MOST_UNBROKEN_CHARACTERS = 16_000_000
 _BEFORE_SPACE = r"(?<=[A-Za-z])(?= [A-Za-z])"
 _BEHIND_LINE_BREAK = r"(?<=[\w.,;:!?)”。、」』]\n)(?=[^\W\d_])"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_WHITE_SPACE = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def _words_of_letters(letters: str, others: str, number: str) -> str:
+    word = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?{letters}+"
+    return rf"{word}|{number}| ?[^\s{others}\p{{N}}]+[\r\n]*|{_WHITE_SPACE}"
+
+
+def _words_of_cases(ending: str, number: str) -> str:
+    before = r"[^\r\n\p{L}\p{N}]?"
+    word = f"{before}{_UPPER}*{_LOWER}+{ending}|{before}{_UPPER}+{_LOWER}*{ending}"
+    return rf"{word}|{number}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_WHITE_SPACE}"
+
+
 _WORDS = frozenset(
     (
+        # GPT-2; Llama 3, Qwen 2, Qwen 3.5; GPT-4o and Llama 4, Mistral NeMo and Nemotron 3; DeepSeek 3.
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        _words_of_letters(r"\p{L}", r"\p{L}", r"\p{N}{1,3}"),
+        _words_of_letters(r"\p{L}", r"\p{L}", r"\p{N}"),
+        _words_of_letters(r"[\p{L}\p{M}]", r"\p{L}\p{M}", r"\p{N}"),
         *(
-            _CONTRACTIONS
-            + rf"|[^\r\n\p{{L}}\p{{N}}]?{letters}+|{number}"
-            + rf"| ?[^\s{others}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-            for letters, others, number in (
-                (r"\p{L}", r"\p{L}", r"\p{N}{1,3}"),
-                (r"\p{L}", r"\p{L}", r"\p{N}"),
-                (r"[\p{L}\p{M}]", r"\p{L}\p{M}", r"\p{N}"),
-            )
+            _words_of_cases(ending, number)
+            for ending in ("", f"{_CONTRACTIONS}?")
+            for number in (r"\p{N}{1,3}", r"\p{N}")
         ),
+        r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+        + rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_WHITE_SPACE}",
     )
 )
-"""The words of GPT-2, of Llama 3, of Qwen 2 and of Qwen 3.5, which most tokenizers of bytes use."""
+"""Patterns that split a text into words, as most tokenizers of bytes do."""
+_RUNS = frozenset((r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"))
+"""Patterns that split off runs of one kind of character, neither white space nor ASCII letters: DeepSeek 3's."""
 _AT_SPACES = ("Whitespace", "WhitespaceSplit", "BertPreTokenizer")
 _LOCAL_FORMS = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase")
 _SPACE = "▁"
@@ -105,8 +123,11 @@ def _breaks_of_words(normalizers: list[dict[str, Any]], splits: list[dict[str, A
         return None
     makes_words, puts_space = False, False
     for part in splits:
-        if part["type"] == "Split" and part["pattern"].get("Regex") in _WORDS and part["behavior"] == "Isolated":
+        pattern = part["pattern"].get("Regex") if part["type"] == "Split" and part["behavior"] == "Isolated" else None
+        if pattern in _WORDS:
             makes_words = makes_words or not part["invert"]
+        elif pattern in _RUNS and not part["invert"]:
+            continue
         elif part["type"] == "ByteLevel":
             makes_words = makes_words or part.get("use_regex", True)
             puts_space = puts_space or part["add_prefix_space"]
@@ -115,8 +136,8 @@ def _breaks_of_words(normalizers: list[dict[str, Any]], splits: list[dict[str, A
         elif part["type"] not in ("Digits", "Punctuation"):
             return None
     # A piece that begins with a letter would get a space in front of it; one that begins with a space does not.
-    pattern = _BEFORE_SPACE if puts_space else f"{_BEFORE_SPACE}|{_BEHIND_LINE_BREAK}"
-    return Breaks(pattern=re.compile(pattern)) if makes_words else None
+    places = _BEFORE_SPACE if puts_space else f"{_BEFORE_SPACE}|{_BEHIND_LINE_BREAK}"
+    return Breaks(pattern=re.compile(places)) if makes_words else None
 
 
 def _breaks_of_spaces(
