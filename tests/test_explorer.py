@@ -28,7 +28,8 @@ from ladm.report.subset import ReportedSubset
 from ladm.runs.folder import Run
 from ladm.runs.results import score_batches
 from ladm.selection.guarding import GuardManifest
-from ladm.selection.manifest import Chosen, Manifest, read_manifest, write_manifest
+from ladm.selection.manifest import Chosen, Manifest
+from ladm.selection.manifest_file import read_manifest, write_manifest
 
 ROWS = 20_000
 

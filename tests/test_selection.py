@@ -24,7 +24,7 @@ from ladm.runs.lines import decode_object
 from ladm.selection import budget as selection
 from ladm.selection.budget import Domains, DomainSelection, round_quotas, select_exact, select_percent
 from ladm.selection.formats.destination import LocalFolder
-from ladm.selection.manifest import read_manifest
+from ladm.selection.manifest_file import read_manifest
 from ladm.settings.quantities import parse_tokens
 
 

@@ -26,7 +26,7 @@ from conftest import GOLDEN, SMALL, read_lines, topical_rows
 from ladm.errors import LadmError
 from ladm.selection.formats.card import card_text
 from ladm.selection.formats.content import SubsetContent
-from ladm.selection.manifest import read_manifest
+from ladm.selection.manifest_file import read_manifest
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 512, 700, 480, 512, 490]

@@ -26,7 +26,8 @@ from ladm.runs.results import Summary
 from ladm.scoring.score import score
 from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.formats.hub_push import push_subset
-from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest
+from ladm.selection.manifest import MANIFEST_FILE, Manifest
+from ladm.selection.manifest_file import read_manifest
 from ladm.selection.subset import select
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from ladm.errors import LadmError
 from ladm.runs.folder import Run
-from ladm.selection.manifest import MANIFEST_FILE, Manifest, read_manifest_and_chosen
+from ladm.selection.manifest import MANIFEST_FILE, Manifest
+from ladm.selection.manifest_file import read_manifest_and_chosen
 
 Bools = npt.NDArray[np.bool_]
 

@@ -23,7 +23,8 @@ from ladm.selection.formats.destination import Destination
 from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.formats.tables import write_arrow, write_shards
 from ladm.selection.formats.token_files import write_megatron, write_npy
-from ladm.selection.manifest import MANIFEST_FILE, Chosen, Manifest, write_manifest
+from ladm.selection.manifest import MANIFEST_FILE, Chosen, Manifest
+from ladm.selection.manifest_file import write_manifest
 from ladm.selection.sources import Source
 from ladm.storage.files import write_whole
 

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO, Protocol
 import fsspec
 
 from ladm.errors import LadmError, LockedError, StorageError, one_line, raise_if_out_of_memory
-from ladm.selection.manifest import MANIFEST_FILE, command_of
+from ladm.selection.manifest import MANIFEST_FILE
+from ladm.selection.manifest_file import command_of
 from ladm.storage.files import io_errors, sync_folder, sync_tree
 from ladm.storage.locks import locked
 from ladm.storage.temporary import temporary_folder

@@ -1,0 +1,173 @@
+"""`SUBSET/manifest.json`: the manifest of a subset, written, and read with every field checked. Imports no torch."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
+from ladm.errors import LadmError, one_line
+from ladm.selection.guarding import GuardManifest
+from ladm.selection.manifest import MANIFEST_FILE, Chosen, DomainManifest, Manifest
+from ladm.storage.files import write_whole
+from ladm.storage.json_object import chunks_with_checksum, read_json_object
+
+MOST_BYTES = 1 << 34
+"""A manifest names every chosen row."""
+_CHOSEN = b',\n "chosen": ['
+"""Where the rows begin, behind everything else."""
+_NOTHING = type(None)
+_LATER: dict[str, tuple[type, ...]] = {
+    "max_per_document": (int, _NOTHING),
+    "beyond_max_per_document": (int,),
+    "copies": (int, _NOTHING),
+    "unscored_rows": (int,),
+    "excluded_domains": (dict,),
+    "budget_documents": (int, _NOTHING),
+    "min_score": (float, int, _NOTHING),
+    "by": (str,),
+    "without_value": (int,),
+    "guards": (list,),
+    "sample": (dict, _NOTHING),
+    "other_runs": (list,),
+    "joined_runs": (dict,),
+    "joined_columns": (dict,),
+    "command": (str,),
+    "format": (str,),
+}
+"""Fields that older manifests lack, where they have their defaults, and their types. Written only where they differ."""
+_ALWAYS = ("by", "command", "format")
+"""Those of them that are always written."""
+
+
+def write_manifest(folder: Path, manifest: Manifest, chosen: Iterable[Chosen] = ()) -> None:
+    """Write the manifest of the subset in `folder`, with what was chosen from each run."""
+    write_whole(folder / MANIFEST_FILE, chunks_with_checksum(_json(manifest, chosen)))
+
+
+def _json(manifest: Manifest, chosen: Iterable[Chosen]) -> Iterator[bytes]:
+    """The file without its end, which has the checksum."""
+    content = asdict(manifest)
+    for name, default in _defaults().items():
+        if content[name] == default and name not in _ALWAYS:
+            del content[name]
+    for domain in content["domains"].values():
+        if domain["quota_documents"] is None:
+            del domain["quota_documents"]
+    # Names of domains stay readable in any script.
+    yield json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}").encode()
+    yield _CHOSEN
+    for k, each in enumerate(chosen):
+        yield b',\n  {"data": ' if k else b'\n  {"data": '
+        yield json.dumps(each.data).encode()
+        for name, parts in (("positions", each.positions), ("ids", each.ids)):
+            yield f', "{name}": ['.encode()
+            # A batch at a time, because a subset may have tens of millions of rows.
+            for number, part in enumerate(parts):
+                text = json.dumps(part, ensure_ascii=False)[1:-1]
+                yield (", " if number else "").encode() + text.encode(errors="replace")
+            yield b"]"
+        yield b"}"
+    yield b"\n ]"
+
+
+def command_of(lines: Iterable[bytes]) -> str | None:
+    """The command in a manifest, of which only the lines before the chosen rows are read; None if it is no manifest."""
+    head = list(itertools.takewhile(lambda line: not line.startswith(_CHOSEN.lstrip(b",\n")), lines))
+    try:
+        content = json.loads(b"".join(head).rstrip().removesuffix(b",") + b"}")
+        return _field(content, "command", str)  # type: ignore[no-any-return]
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the subset in `folder`. Raises as `read_manifest_and_chosen`."""
+    return read_manifest_and_chosen(folder)[0]
+
+
+def read_manifest_and_chosen(folder: Path) -> tuple[Manifest, Any]:
+    """The same, and the rows that it lists, run by run as `Chosen` has them; unchecked, and None where it has none.
+
+    Raises LadmError where there is none, or another file by its name; StorageError for one that cannot be read.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.exists():
+        raise LadmError(f"{folder} is not a subset of ladm select: it has no {MANIFEST_FILE}")
+    try:
+        content = read_json_object(path, most_bytes=MOST_BYTES)
+        return _manifest(content), content.get("chosen")
+    except ValueError as error:
+        raise LadmError(f"{path} is not a manifest of ladm select: {one_line(error)}") from None
+
+
+def _manifest(content: dict[str, Any]) -> Manifest:
+    """The manifest with this content. Raises ValueError for a field that is missing or of another type."""
+    number, optional_number = (int,), (int, type(None))
+    return Manifest(
+        rule=_field(content, "rule", str),
+        quota=_field(content, "quota", str, type(None)),
+        percent=_field(content, "percent", *optional_number),
+        domain_key=_field(content, "domain_key", str),
+        budget_tokens=_field(content, "budget_tokens", *optional_number),
+        taken_tokens=_field(content, "taken_tokens", *number),
+        taken_documents=_field(content, "taken_documents", *number),
+        pool_tokens=_field(content, "pool_tokens", *number),
+        pool_documents=_field(content, "pool_documents", *number),
+        without_score=_field(content, "without_score", dict),
+        domains_left_out=_field(content, "domains_left_out", list),
+        domains={
+            name: DomainManifest(
+                pool_documents=_field(domain, "pool_documents", *number),
+                pool_tokens=_field(domain, "pool_tokens", *number),
+                quota_tokens=_field(domain, "quota_tokens", *optional_number),
+                taken_documents=_field(domain, "taken_documents", *number),
+                taken_tokens=_field(domain, "taken_tokens", *number),
+                lowest_score_taken=_field(domain, "lowest_score_taken", float, *optional_number),
+                quota_documents=_field({"quota_documents": None} | domain, "quota_documents", *optional_number),
+            )
+            for name, domain in _field(content, "domains", dict).items()
+        },
+        run=_field(content, "run", dict),
+        **_later_fields(content),
+    )
+
+
+def _later_fields(content: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are in a file only where they say something."""
+    whole = _defaults() | content
+    found = {name: _field(whole, name, *kinds) for name, kinds in _LATER.items()}
+    return found | {"guards": [_guard(guard) for guard in found["guards"]]}
+
+
+def _defaults() -> dict[str, Any]:
+    """The defaults of those fields."""
+    return {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory()
+        for each in fields(Manifest)
+        if each.name in _LATER
+    }
+
+
+def _guard(content: Any) -> GuardManifest:
+    limit = (float, int, type(None))
+    return GuardManifest(
+        given=_field(content, "given", str),
+        column=_field(content, "column", str),
+        low=_field(content, "low", *limit),
+        high=_field(content, "high", *limit),
+        dropped=_field(content, "dropped", dict),
+        without_value=_field(content, "without_value", int),
+    )
+
+
+def _field(content: Any, name: str, *kinds: type) -> Any:
+    if not isinstance(content, dict) or name not in content:
+        raise ValueError(f"{name} is missing")
+    # To Python, True is an int.
+    if not isinstance(content[name], kinds) or isinstance(content[name], bool):
+        raise ValueError(f"{name} is {content[name]!r}")
+    return content[name]
