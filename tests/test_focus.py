@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -124,10 +125,23 @@ def test_the_grid_of_the_paper_and_of_the_released_code() -> None:
     released = span_grid(32768, variant="released", l=128, m=1, n=4, n0=None, d_afs=4, d_cds=4)
     assert released.J == tuple(range(19, 256, 4))
     assert sum(map(len, released.I)) == 2010
-    assert released.I[0] == (3, 7, 11, 15)
+    assert released.I[0] == range(3, 16, 4)
     paper = span_grid(32768, variant="paper", l=128, m=1, n=4, n0=16, d_afs=4, d_cds=4)
     assert paper.J == tuple(range(16, 253, 4))
-    assert paper.I[0] == (1, 5, 9)
+    assert paper.I[0] == range(1, 10, 4)
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_a_grid_does_not_hold_its_pairs_one_by_one(variant: Any) -> None:
+    """`ladm score` makes one for each length of rows before it starts; a long row among short ones has many pairs."""
+    tracemalloc.start()
+    try:
+        grid = span_grid(3000, variant=variant, l=1, m=1, n=1, n0=1, d_afs=1, d_cds=1)
+        most_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(map(len, grid.I)) > 4_000_000
+    assert most_bytes < 4_000_000
 
 
 def test_the_first_scored_span_lies_beyond_the_released_bound() -> None:

@@ -28,13 +28,15 @@ class Grid:
 
     `J[row]` is a scored span and `I[row]` are the earlier spans it is compared with, ascending.
     An empty `J` means that the document is too short to be scored.
+
+    `I` holds ranges, not numbers: 4,096 spans may have 8 million pairs, and a grid is made for each length of rows.
     """
 
     T: int
     l: int  # the paper's letter for the tokens of a span
     variant: Variant
     J: tuple[int, ...]
-    I: tuple[tuple[int, ...], ...]  # the paper's letter for the spans compared with
+    I: tuple[range, ...]  # the paper's letter for the spans compared with
     d_afs: int
 
     @property
@@ -139,13 +141,13 @@ def span_grid(
     #   released, n0 = 4: J = 5, 7, 9            I_9 = 1, 3, 5, 7   (from j-n downwards, at least m)
     if variant == "paper":
         scored = range(n0 or 0, N, d_cds)
-        earlier = {j: tuple(range(m, j - n, d_afs)) for j in scored}
+        earlier = {j: range(m, j - n, d_afs) for j in scored}
     else:
         front = T - N * l
         last = (m + 4 * d_afs) * l
         scored = range(N - 1, -1, -d_cds)
         kept = [j for j in scored if (front + j * l > last if n0 is None else j >= n0)]
-        earlier = {j: tuple(range(j - n, m - 1, -d_afs))[::-1] for j in reversed(kept)}
+        earlier = {j: range(j - n, m - 1, -d_afs)[::-1] for j in reversed(kept)}
     fewest = 1 if ablation == "no-std" else 2
     J = tuple(j for j, spans in earlier.items() if len(spans) >= fewest)
     return Grid(T=T, l=l, variant=variant, J=J, I=tuple(earlier[j] for j in J), d_afs=d_afs)

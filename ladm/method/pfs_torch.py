@@ -10,7 +10,7 @@ K is H by head, or 1. `Z` stands for the B G pairs of row and key head taken tog
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,20 +49,22 @@ class CopyKeys:
         self._grid = grid
         self._places: dict[tuple[int, ...], list[Tensor]] = {}
 
-    def places(self, block: list[int], spans: tuple[int, ...]) -> list[Tensor]:
+    def places(self, block: list[int], spans: range) -> list[Tensor]:
         """For each row of the batch the flat places of its copy keys in a (C, l, I, l) block of attention weights."""
         key = (len(spans), *block)
         if key not in self._places:
             self._places[key] = [self._find(ids_T, block, spans) for ids_T in self.ids_BT]
         return self._places[key]
 
-    def _find(self, ids_T: Tensor, block: list[int], spans: tuple[int, ...]) -> Tensor:
+    def _find(self, ids_T: Tensor, block: list[int], spans: range) -> Tensor:
         grid = self._grid
         # Token -1 does not exist: it stands before the first token of the row.
         before_T = torch.cat([ids_T.new_full((1,), -1), ids_T[:-1]])
         query_C1l11 = _spans(ids_T.unsqueeze(-1), grid, [grid.J[row] for row in block]).view(len(block), -1, 1, 1)
         key_Il, before_Il = (_spans(x.unsqueeze(-1), grid, spans).squeeze(-1) for x in (ids_T, before_T))
-        used_CI = torch.tensor([[i in grid.I[row] for i in spans] for row in block], device=ids_T.device)
+        # The earlier spans of each row are the first of those of the block, see `_rows_by_stride`.
+        count_C1 = torch.tensor([[len(grid.I[row])] for row in block], device=ids_T.device)
+        used_CI = torch.arange(len(spans), device=ids_T.device) < count_C1
         copies_ClIl = ((key_Il == query_C1l11) | (before_Il == query_C1l11)) & used_CI[:, None, :, None]
         return copies_ClIl.flatten().nonzero().squeeze(1)
 
@@ -130,10 +132,11 @@ def _put(out_BKJN: Tensor, focus_ZRCI: Tensor, block: list[int], grid: Grid) -> 
 
 
 def _rows_by_stride(grid: Grid) -> list[list[int]]:
-    """Rows of J grouped so that the earlier spans of every row of a group are among those of its last row.
+    """Rows of J grouped so that the earlier spans of every row of a group are the first ones of its last row.
 
-    I_j runs in steps of d_afs, so two rows whose first spans leave the same remainder share their keys, and one dense
-    product serves both. With d_afs 4 and d_cds 4 there is one group; with d_cds 3 there are four.
+    I_j runs in steps of d_afs from one of the spans m to m + d_afs - 1, so two rows whose first spans leave the same
+    remainder share their keys, and one dense product serves both. With d_afs 4 and d_cds 4 there is one group; with
+    d_cds 3 there are four.
     """
     by_remainder: dict[int, list[int]] = {}
     for row, spans in enumerate(grid.I):
@@ -196,7 +199,7 @@ def _direct(
     return out_ZRCl
 
 
-def _spans(x_TD: Tensor, grid: Grid, spans: list[int] | tuple[int, ...]) -> Tensor:
+def _spans(x_TD: Tensor, grid: Grid, spans: Sequence[int]) -> Tensor:
     """The tokens of `spans`: (..., T, D) -> (..., spans, l, D)."""
     *lead, _, D = x_TD.shape
     whole = x_TD[..., grid.start(0) :, :].reshape(*lead, grid.N, grid.l, D)
