@@ -247,6 +247,12 @@ def test_silence_counts_as_a_hang_after_the_limit(tracker: WorkerTracker, clock:
     assert tracker.hung_for(worker) is None
     clock.now += 1.0
     assert tracker.hung_for(worker) == 120.0
+    # The worker that takes over has it as its first batch, and longer for it where that is more than for a first one.
+    successor = TrackedWorker(place=0, last_sign=clock.now, batch=[2])
+    clock.now += 120.0
+    assert tracker.hung_for(successor) is None
+    clock.now += 1.0
+    assert tracker.hung_for(successor) == 120.0
 
 
 def test_a_lost_unit_is_for_another_place_while_there_is_one(tmp_path: Path, rows: Rows, clock: Clock) -> None:

@@ -79,9 +79,8 @@ class FailureTracker:
 class HangTimeout:
     """How long a worker may be silent: `hang_seconds`, or ten times the slowest batch where that is longer.
 
-    A worker that has not finished a batch yet may be silent for `first_batch_seconds`, because its
-    kernels may still be compiling. A row that a worker was lost with gets four times as long, each time:
-    it may only be slow.
+    A row that a worker was lost with gets four times as long, each time: it may only be slow. A worker that has not
+    finished a batch yet gets `first_batch_seconds` at least, because its kernels may still be compiling.
     """
 
     def __init__(self, *, hang_seconds: float, first_batch_seconds: float) -> None:
@@ -94,5 +93,6 @@ class HangTimeout:
 
     def limit(self, *, warm: bool, losses: int) -> float:
         """Seconds of silence after which a worker counts as hung. `warm`: it has finished a batch."""
-        usual = max(self._hang_seconds, 10 * self._slowest_seconds)
-        return usual * 4.0**losses if warm else max(usual, self._first_batch_seconds)
+        usual = max(self._hang_seconds, 10 * self._slowest_seconds) * 4.0**losses
+        # The worker that takes over is often a new one: there too a slow row needs the longer limit.
+        return usual if warm else max(usual, self._first_batch_seconds)
