@@ -70,7 +70,7 @@ def test_a_rope_that_depends_on_the_length_is_run_for_every_window(
     folder = tmp_path / "model"
     folder.mkdir()
     config = json.loads((golden_lm / "config.json").read_text())
-    config["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    config["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     config["max_position_embeddings"] = 128
     (folder / "config.json").write_text(json.dumps(config))
     save_file(load_file(golden_lm / "model.safetensors"), folder / "model.safetensors", metadata={"format": "pt"})
@@ -80,7 +80,8 @@ def test_a_rope_that_depends_on_the_length_is_run_for_every_window(
         "--dtype", "float32", "--output", tmp_path / "p.json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "is made for 128 positions" in result.stderr
+    # Twice as many as config.json says before the scaling, as `ladm score` counts them.
+    assert "is made for 256 positions" in result.stderr
     found = json.loads((tmp_path / "p.json").read_text())["windows"]
     cut, whole = (plain_losses(folder, data[0]["input_ids"][:w]) for w in (128, 400))
     assert found["128"]["perplexity"] == pytest.approx(math.exp(cut.mean().item()), rel=1e-5)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.modeling.devices import resolve_devices, resolve_dtype
-from ladm.modeling.facts import learned_positions
+from ladm.modeling.facts import learned_positions, scaled_positions
 from ladm.modeling.language_head import LanguageHead, head_of
 from ladm.modeling.model_files import model_folder
 from ladm.modeling.rotary_state import RotaryState, depends_on_length
@@ -23,7 +23,7 @@ from ladm.progress import Echo
 
 @dataclass(frozen=True, kw_only=True)
 class CausalLM:
-    """A causal language model on a device. `max_tokens` None: its configuration sets no limit."""
+    """A causal language model on a device. `max_tokens`: its positions as scaled; None: it sets no limit."""
 
     name: str
     model: Any
@@ -49,7 +49,7 @@ def load_language(name: str, *, device: str, dtype: str) -> CausalLM:
         model=model,
         device=where,
         vocab_size=int(config.vocab_size),
-        max_tokens=getattr(config, "max_position_embeddings", None),
+        max_tokens=scaled_positions(config),
         same_for_prefixes=not depends_on_length(config),
         learned_positions=learned_positions(config),
         head=head_of(model),
