@@ -190,6 +190,18 @@ def test_a_row_without_far_keys_has_no_sink_mass() -> None:
     assert sink_mass(far_key_mass(q, k, scaling=1.0, skipped_tokens=8)).tolist() == [[0.0, 0.0]] * 2
 
 
+@pytest.mark.parametrize("place", ["one value", "a head's values"])
+def test_nan_is_not_hidden_by_the_columns_that_are_0_for_lack_of_attention(place: str) -> None:
+    """A NaN costs the row its score; taken for 0, such a row would have one."""
+    v = make(200, 2, 3, 24)[2]
+    v[0, 1, 7 if place == "one value" else slice(None)] = torch.nan
+    for backend, device in (("torch", "cpu"), ("triton", DEVICE)):
+        assert columns.value_weights(v.to(device), backend=backend).isnan().any(), backend
+    mass = torch.rand(2, 200)
+    mass[1, 7] = torch.nan
+    assert sink_mass(mass).isnan().tolist() == [False, True]
+
+
 def test_an_empty_grid_gives_empty_columns() -> None:
     grid: Grid = span_grid(20, variant="released", l=7, m=1, n=4, n0=None, d_afs=4, d_cds=4)
     assert not grid.J

@@ -100,10 +100,10 @@ def _divide_by_median_kernel(norms, bits, T, wanted, BLOCK: tl.constexpr):  # ty
             counts += (x <= median + (bit - 1)).to(tl.int32)
         median += tl.where(tl.sum(counts, 0) < wanted, bit, 0)
     found = median.to(tl.float32, bitcast=True)
-    divisor = tl.where(found > 0, found, 1.0)
+    divisor = tl.where(found == 0, 1.0, found)
     for start in range(0, T, BLOCK):
         x = tl.load(norms + row + start + at, mask=start + at < T, other=0.0)
-        tl.store(norms + row + start + at, tl.where(found > 0, x / divisor, 0.0), mask=start + at < T)
+        tl.store(norms + row + start + at, tl.where(found == 0, 0.0, x / divisor), mask=start + at < T)
 
 
 @triton.jit(do_not_specialize=["T", "skipped", "tiles"])

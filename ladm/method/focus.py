@@ -91,7 +91,8 @@ def value_weights(v_GTD: Tensor) -> Tensor:
     norm_GT: Tensor = v_GTD.float().norm(dim=-1)
     median_G1: Tensor = norm_GT.median(dim=-1, keepdim=True).values
     # A head with a median of 0 moves next to nothing; its attention counts 0 rather than making the row's numbers NaN.
-    return torch.where(median_G1 > 0, norm_GT / median_G1, 0.0)
+    # Not `> 0`, which is false for NaN too: a NaN must stay one, so that the row becomes an error.
+    return torch.where(median_G1 == 0, 0.0, norm_GT / median_G1)
 
 
 def copy_keys(ids_T: Tensor) -> Tensor:

@@ -59,4 +59,4 @@ def sink_mass(mass_XT: Tensor) -> Tensor:
     strongest = max(1, round(tokens * STRONGEST_PER_1024 / 1024))
     total_X = mass_XT.sum(dim=-1)
     top_X = mass_XT.topk(min(strongest, tokens), dim=-1).values.sum(dim=-1)
-    return torch.where(total_X > 0, top_X / total_X.clamp(min=1e-30), 0.0)
+    return torch.where(total_X == 0, 0.0, top_X / total_X.clamp(min=1e-30))

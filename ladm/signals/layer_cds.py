@@ -139,7 +139,7 @@ def _copy_share(copied: Tensor, pfs_JN: Tensor) -> Tensor:
     """The part of the sum of PFS that falls on copy keys: (...) and (..., J, N) -> (...)."""
     total = pfs_JN.sum(dim=(-2, -1))
     # Where nothing is paid to any span, nothing is copied: 0 and not NaN, which would cost the row its score.
-    return torch.where(total > 0, copied / total, 0.0)
+    return torch.where(total == 0, 0.0, copied / total)
 
 
 def _cds(pfs: Tensor, grid: Grid, ablation: Ablation) -> Tensor:
