@@ -282,6 +282,25 @@ def test_a_dry_run_times_what_is_added_to_a_run_and_nothing_else(
         assert f"results: about {2 * 3 * 3 * 10 / 2**20:.3g} MiB" in result.stdout
 
 
+def test_a_dry_run_without_a_run_folder_does_not_take_the_working_folder_for_it(
+    ladm: Command, rows: str, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("score", rows, *small, "--signals")
+    there = ladm(*command, "text,prolong", "--prolong-pairs", "2", "--output", tmp_path / "run")
+    assert there.exit_code == 0, there.stderr
+    timed = []
+
+    def note_signals(plan: Plan, *_: Any, **__: Any) -> tuple[dict[int, float], float]:
+        timed.append(plan.signals)
+        return {512: 2.0}, 10.0
+
+    monkeypatch.setattr("ladm.scoring.dry_run._time", note_signals)
+    monkeypatch.chdir(tmp_path / "run")
+    result = ladm(*command, "cds,text,prolong", "--prolong-pairs", "3", "--span-tokens", "16", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert timed == [("cds", "text"), ("prolong",)]
+
+
 def test_a_dry_run_of_signals_that_the_run_itself_has(ladm: Command, rows: str, small: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = ("score", rows, *small, "--span-tokens", "16", "--output", run, "--signals")

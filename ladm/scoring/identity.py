@@ -11,12 +11,12 @@ from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import model_identity, tokenizer_identity
-from ladm.runs.folder import Run, require_same_start, unit_rows_for
+from ladm.runs.folder import require_same_start, unit_rows_for
 from ladm.runs.identity import RunIdentity, Signals
-from ladm.runs.layout import IDENTITY_FILE
 from ladm.runs.new_identity import identity_of_scores
 from ladm.scoring.engines.job import MakeScorer
 from ladm.scoring.plan import Plan
+from ladm.scoring.signal_choice import started_run
 from ladm.settings.signals import CONTEXT_GAIN, PROLONG, TEXT
 from ladm.signals.scorer import Scorer
 from ladm.storage.identity import differences
@@ -48,17 +48,14 @@ def require_same_settings(plan: Plan) -> None:
 
     Writes nothing, and compares neither rows nor model, which would have to be read from end to end.
     """
-    folder = Path(plan.settings.output)
-    is_new = not plan.settings.output or plan.settings.overwrite or not (folder / IDENTITY_FILE).is_file()
     # Statistics of texts that are added to a run have no settings.
-    if is_new or plan.signals == (TEXT,):
-        return
-    had = Run.read(folder).identity
-    if had.is_as_written_now:
+    run = None if plan.signals == (TEXT,) else started_run(plan.settings)
+    if run is not None and run.identity.is_as_written_now:
+        had = run.identity
         same: dict[str, Any] = {"machine": had.machine, "data": had.data, "unit_rows": had.unit_rows, "about": {}}
         # How common a token is would have to be counted on the rows.
         signals = {name: how if name == TEXT else _how(plan, name) for name, how in had.signals.items()}
-        require_same_start(folder, _identity(plan, signals=signals, **same))
+        require_same_start(run.folder, _identity(plan, signals=signals, **same))
 
 
 def _identity(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from ladm.errors import LadmError, UsageError, install_hint
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
-from ladm.runs.folder import Run
-from ladm.runs.layout import IDENTITY_FILE, SIGNALS
+from ladm.runs.layout import SIGNALS
 from ladm.scoring.engines.batch_sizes import BatchRule, batch_rule
 from ladm.scoring.engines.placement import SHARING_VARIABLES, Placement, Shard, parse_shard, placement_from
+from ladm.scoring.signal_choice import started_run
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.score import ScoreSettings
@@ -161,11 +161,10 @@ def _join_cluster(settings: ScoreSettings) -> Cluster:
 def _recorded_attention(settings: ScoreSettings) -> str | None:
     """The attention kernel of the run in the output folder; of a signal that is added to a run, that of the run."""
     folder = Path(settings.output)
-    places = [folder, folder.parent.parent] if folder.parent.name == SIGNALS else [folder]
-    started = [place for place in places if (place / IDENTITY_FILE).is_file()]
-    if settings.overwrite or not started:
-        return None
-    return Run.read(started[0]).identity.backend.get("attention")
+    run = started_run(settings)
+    if run is None and folder.parent.name == SIGNALS:
+        run = started_run(replace(settings, output=str(folder.parent.parent)))
+    return None if run is None else run.identity.backend.get("attention")
 
 
 def _hardware(

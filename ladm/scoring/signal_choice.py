@@ -29,7 +29,16 @@ class SignalChoice:
 
     def of_added(self, settings: ScoreSettings, name: str) -> ScoreSettings:
         """The settings of the run that adds a signal."""
-        return replace(settings, signals=name, output=str(Path(settings.output) / SIGNALS / name), overwrite=False)
+        # Without an output there is none either, rather than a folder of the working folder.
+        output = settings.output and str(Path(settings.output) / SIGNALS / name)
+        return replace(settings, signals=name, output=output, overwrite=False)
+
+
+def started_run(settings: ScoreSettings) -> Run | None:
+    """The run that a command goes on with; None for a new one, and where no output is given, as in a dry run."""
+    folder = Path(settings.output)
+    is_new = not settings.output or settings.overwrite or not (folder / IDENTITY_FILE).is_file()
+    return None if is_new else Run.read(folder)
 
 
 def choose_signals(settings: ScoreSettings) -> SignalChoice:
@@ -64,12 +73,11 @@ def _given_options(settings: ScoreSettings, signal: str) -> list[str]:
 
 def _choose(settings: ScoreSettings) -> SignalChoice:
     requested = parse_signals(settings.signals)
-    folder = Path(settings.output)
-    if settings.overwrite or not (folder / IDENTITY_FILE).is_file():
+    run = started_run(settings)
+    if run is None:
         requested = requested or DEFAULT_SIGNALS
         own = _of_one_pass(requested)
         return SignalChoice(own=own, added=_without(requested, own), only_adds=False)
-    run = Run.read(folder)
     has = tuple(run.identity.signals)
     if requested is None:
         return SignalChoice(own=has, added=(), only_adds=False)
@@ -78,7 +86,7 @@ def _choose(settings: ScoreSettings) -> SignalChoice:
         return SignalChoice(own=own, added=_without(requested, own), only_adds=False)
     added = _without(requested, has)
     if CDS in added:
-        raise LadmError(f"{folder} was scored without cds, which cannot be added to a run; give another --output")
+        raise LadmError(f"{run.folder} was scored without cds, which cannot be added to a run; give another --output")
     return SignalChoice(own=has, added=added, only_adds=CDS in has and CDS not in requested)
 
 
