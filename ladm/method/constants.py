@@ -1,4 +1,4 @@
-"""Numbers that are known before a pass, as tensors on its device."""
+"""Python numbers -> a tensor on a device, without waiting for the work that is queued there."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from torch import Tensor
 
 
 def constant(values: Any, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """`values` as a tensor on `device`, which is not waited for.
-
-    From ordinary memory a copy to a GPU would wait for everything that is queued there.
-    """
+    """`values`, numbers or lists of them, as a tensor on `device`."""
     on_host = torch.tensor(values, dtype=dtype)
     if torch.device(device).type != "cuda":
         return on_host.to(device)
+    # From ordinary memory the copy would wait for everything that is queued on the GPU.
     return on_host.pin_memory().to(device, non_blocking=True)

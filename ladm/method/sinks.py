@@ -33,7 +33,7 @@ def sampled_queries(T: int, device: torch.device) -> Tensor:
 
 
 def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, *, scaling: float, skipped_tokens: int) -> Tensor:
-    """Attention that sampled query rows pay to each key: (B, H, T) float32, a sum over rows; a layer's is the mean.
+    """Attention that sampled query rows pay to each key, a sum over these rows: (B, H, T) float32.
 
     Keys closer than 64 tokens to the query, and the first `skipped_tokens` (span 0 and what stands before it), count 0.
     """
@@ -53,7 +53,7 @@ def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, *, scaling: float, skipped_toke
 def sink_mass(mass_XT: Tensor) -> Tensor:
     """Share of the mass on its strongest keys, 6 of every 1,024: (..., T) -> (...); 0 where no key is far enough back.
 
-    Of a layer: of `far_key_mass` averaged over its heads. Of a head: of its own.
+    That of a head is made of its own `far_key_mass`, that of a layer of the mean of its heads'.
     """
     tokens = mass_XT.shape[-1]
     strongest = max(1, round(tokens * STRONGEST_PER_1024 / 1024))

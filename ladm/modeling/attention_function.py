@@ -110,7 +110,7 @@ def attention(
     if not (getattr(module, "is_causal", True) if is_causal is None else is_causal):
         raise NotCausalError
     lse = None
-    # Nobody reads the output of the last scored layer, so its attention, the dearest kernel of a layer, is skipped.
+    # Nobody reads the output of the last scored layer, so its attention, the slowest kernel of a layer, is skipped.
     if not last:
         out, lse = causal_attention(query, key, value, scaling=scaling, kernel=context.kernel)
     if wanted and context.visit is not None:

@@ -23,7 +23,7 @@ from ladm.progress import Echo
 
 @dataclass(frozen=True, kw_only=True)
 class CausalLM:
-    """A causal language model on a device. `max_tokens`: its positions as scaled; None: it sets no limit."""
+    """A causal language model on a device. `max_tokens`: its positions, see `scaled_positions`."""
 
     name: str
     model: Any

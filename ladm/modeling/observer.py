@@ -67,7 +67,9 @@ class Observer:
 
         The wanted layers are `self.layers` and `self.also`. The pass ends at the last wanted layer's q and k: its
         attention output, its MLP and everything behind it are never computed. With `to_end` it goes on, and the last
-        hidden states, those that the head reads, are returned: (B, T, E).
+        hidden states, those that the head reads, are returned: (B, T, E). Without `visit` that is all a pass is for.
+
+        Raises LadmError for a model that never calls its attention in the last wanted layer.
         """
         wanted = frozenset((*self.layers, *self.also)) if visit is not None else frozenset()
         context = ForwardContext(self.attention, wanted, visit, to_end=to_end)

@@ -33,7 +33,7 @@ class PassSignals:
 
 @dataclass(frozen=True, kw_only=True)
 class PassResult:
-    """What a forward pass has left of rows of equal length, on the device or on its way to the host."""
+    """What a forward pass has computed of rows of equal length, on the device or on its way to the host."""
 
     focus: Columns
     gain: GainLosses | None
@@ -83,6 +83,7 @@ def forward_pass(
 
 
 def _distant_attention(view: LayerView, *, kernel: str, low_memory: bool) -> Columns:
+    """LongAttn's two numbers of the layer, by row."""
     q_BHTD, k_BGTD, lse_BHT = view.q_BHTD, view.k_BGTD, view.lse_BHT
     if lse_BHT is None:
         # The pass ends at this layer, whose attention the model therefore leaves out.

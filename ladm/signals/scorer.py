@@ -20,8 +20,8 @@ LEAST_TOKENS = 16
 class Scored:
     """A score, higher is better, and whatever else of the document is stored beside it.
 
-    `extras` are columns by name, each a number or a list of numbers, of float32 precision: a run stores
-    them as float32, and rescoring must find the numbers that the score was made of.
+    `extras` are columns by name, each a number or a list of numbers. A run stores them as float32. Those that a score
+    is made of must be float32 numbers already, because rescoring makes it again of what is stored.
     """
 
     score: float | None

@@ -47,9 +47,6 @@ class OwnUnits:
     def __init__(self, run: Run) -> None:
         self._waiting = run.unsealed()[::-1]
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def take(self) -> Assignment | None:
         return Assignment(unit=self._waiting.pop()) if self._waiting else None
 
