@@ -157,6 +157,21 @@ def test_rows_are_scored_by_signed_heads_as_they_are_rescored(
     )
 
 
+def test_rows_of_other_lengths_than_the_profile_are_counted(
+    ladm: Run, kept: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    """The first row has the length of the profile, which says nothing about the others."""
+    profile = write_profile(tmp_path / "p.yaml", kept[1], Reduction(layers=(0, 1)))
+    rows = save_rows(topical_rows(golden, [512, 700, 600, 512]), "other")
+    for flags in ((), ("--dry-run",)):
+        result = ladm("score", rows, *SMALL[:-2], "--profile", profile, "--output", tmp_path / "run", *flags)
+        assert result.exit_code == 0, result.output
+        assert (
+            f"warning   2 of 4 rows have 600 to 700 tokens; profile {profile} was calibrated at 512 and was not "
+            "evaluated at other lengths\n"
+        ) in result.stderr
+
+
 def test_a_profile_binds_the_settings_and_stops_early(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = kept
     profile = write_profile(tmp_path / "p.yaml", run, Reduction(how="median", layers=(0, 1)))

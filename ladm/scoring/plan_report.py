@@ -19,7 +19,7 @@ def describe_plan(plan: Plan, rows: Rows) -> Iterator[str]:
     yield f"rows      {rows.name}: {count_of(len(rows), 'row')}{of_more}"
     yield f"model     {plan.facts.name}: {plan.facts.model_type}, {count_of(plan.facts.num_layers, 'layer')}"
     if CDS in plan.signals:
-        yield from _method(plan, rows)
+        yield from _method(plan)
     if plan.signals != (CDS,):
         scheme = f" (context-gain over {plan.settings.context_gain})" if CONTEXT_GAIN in plan.signals else ""
         yield f"signals   {', '.join(plan.signals)}{scheme}"
@@ -33,7 +33,7 @@ def describe_plan(plan: Plan, rows: Rows) -> Iterator[str]:
         yield f"warning   {problem}"
 
 
-def _method(plan: Plan, rows: Rows) -> Iterator[str]:
+def _method(plan: Plan) -> Iterator[str]:
     s = plan.settings
     method = s.method
     n0 = "where the released code starts" if method.n0 is None else method.n0
@@ -46,14 +46,7 @@ def _method(plan: Plan, rows: Rows) -> Iterator[str]:
         made_of = "value-weighted, without sigma" if s.focus == "value" else "as published"
         yield f"score     {s.score}: {made_of}, mean over layers {spell_layers(plan.reduction.layers)}"
     if plan.profile is not None:
-        length = plan.profile.length_tokens
-        yield f"profile   {s.profile}: calibrated at {length:,} tokens"
-        (first,) = rows.read(0, 1)
-        if first.num_tokens != length:
-            yield (
-                f"warning   the first row has {first.num_tokens or 0:,} tokens; the profile was not evaluated at that "
-                "length"
-            )
+        yield f"profile   {s.profile}: calibrated at {plan.profile.length_tokens:,} tokens"
 
 
 def prolong_cost(rows_by_length: dict[int, int], *, most_pairs: int | None) -> str:

@@ -15,6 +15,7 @@ from ladm.method.grid import Method, default_span_tokens
 from ladm.modeling.facts import ModelFacts
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
+from ladm.runs.profile_length import length_warning
 from ladm.scoring.plan import Hardware, Plan, make_plan
 from ladm.scoring.plan_report import prolong_cost
 from ladm.scoring.row_lengths import RowLengths, default_span
@@ -58,7 +59,11 @@ def plan_for_rows(
         lines.append(prolong_cost(lengths.counts, most_pairs=settings.prolong_pairs))
     lines += warnings_about(rows)
     plan = make_plan(settings, facts=facts, ask=ask)
-    return plan, [*lines, *(f"warning   {line}" for line in plan.hardware.passed_over)]
+    warnings = list(plan.hardware.passed_over)
+    if has_cds and plan.profile is not None:
+        other = length_warning(plan.profile, str(settings.profile), lengths.tokens[lengths.tokens > 0])
+        warnings += [] if other is None else [other]
+    return plan, [*lines, *(f"warning   {line}" for line in warnings)]
 
 
 def warnings_about(rows: Rows) -> list[str]:
