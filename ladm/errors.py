@@ -1,6 +1,7 @@
 """The errors of ladm: each is one line for the user, with the exit code of the command."""
 
 import errno
+from typing import Any
 
 EXIT_DONE = 0
 EXIT_ERROR = 1
@@ -15,7 +16,22 @@ EXIT_PIPE = 141
 EXIT_TERMINATED = 143
 
 
-class LadmError(Exception):
+def _restored(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
+
+
+class _PicklableError(Exception):
+    """An exception that crosses the border of a process, whatever its constructor takes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default `args`, which is the text alone, is given to the constructor. Where that takes more, a
+        # multiprocessing.Pool whose worker raised the error would wait for its result forever.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+class LadmError(_PicklableError):
     """A problem that the user can fix; its text is the whole message."""
 
     exit_code = EXIT_ERROR
@@ -50,6 +66,7 @@ class InterruptedRunError(LadmError):
 
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
 
 
@@ -61,7 +78,7 @@ class LadmWarning(UserWarning):
     """A fact that makes results worth less than they look; where Python calls `ladm`, it is a Python warning."""
 
 
-class RowError(Exception):
+class RowError(_PicklableError):
     """One row cannot be scored; `kind` is a short word that never changes, the text gives the reason."""
 
     # Not a LadmError, because it ends nothing: it becomes a line of errors.jsonl, and the run continues.

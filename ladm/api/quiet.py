@@ -1,4 +1,4 @@
-"""Progress bars and warnings of the libraries -> off for as long as a call of ours runs, then as they were.
+"""Progress bars, warnings and signals -> ours for as long as a call runs, then the program's own again.
 
 Imports no torch.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 
-from ladm.errors import LadmWarning
+from ladm.errors import InterruptedRunError, LadmWarning
 
 _FOR_WORKERS = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -31,7 +32,23 @@ _undo = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep transformers, datasets and the Hub client silent while at least one thread is inside."""
+    """Keep transformers, datasets and the Hub client silent while at least one thread is inside.
+
+    A signal that stopped the work is sent again, for the program to handle: by default Ctrl-C is then a
+    KeyboardInterrupt and SIGTERM ends the process. A program whose own handler returns gets the InterruptedRunError.
+    """
+    try:
+        with _silent_libraries():
+            yield
+    except InterruptedRunError as error:
+        # A loop of calls with `except LadmError` around each must not go on after Ctrl-C, and a worker of a
+        # multiprocessing.Pool that survived SIGTERM would let `Pool.terminate` wait forever.
+        signal.raise_signal(error.signal_number)
+        raise
+
+
+@contextlib.contextmanager
+def _silent_libraries() -> Iterator[None]:
     global _running, _undo
     with _guard:
         # The libraries have one setting for all threads. The first call in saves it and the last one out restores

@@ -30,6 +30,7 @@ LEAST_BATCH_CHARACTERS = 4_000_000
 BATCH_CHARACTERS_PER_THREAD = 500_000
 """What is tokenised at once: it takes up to 200 bytes a character, and every thread needs texts of its own."""
 _PARALLEL = "TOKENIZERS_PARALLELISM"
+_THREADS = "RAYON_NUM_THREADS"
 MOST_TOKENS_PER_BYTE = 4
 """A text with fewer bytes than a quarter of the tokens wanted is not tokenised at all: a byte makes one
 token at the most, and no normaliser in use makes four bytes of one."""
@@ -101,18 +102,20 @@ def _sha256(backend: Any) -> str:
 @contextlib.contextmanager
 def _tokenizer_threads(count: int) -> Iterator[None]:
     """Let the tokenizers library use that number of threads; elsewhere it has one, because it warns after a fork."""
-    before = os.environ.get(_PARALLEL)
-    # Its pool of threads is made at the first use, so that the number counts once in a process.
-    os.environ.setdefault("RAYON_NUM_THREADS", str(count))
+    # Its pool of threads is made at the first use, so that the number counts once in a process. What is left behind
+    # would count for the processes that the caller's program starts.
+    before = {name: os.environ.get(name) for name in (_PARALLEL, _THREADS)}
+    os.environ.setdefault(_THREADS, str(count))
     os.environ[_PARALLEL] = "true" if count > 1 else "false"
     try:
         yield
     finally:
-        if before is None:
-            # Another thread may have removed it meanwhile.
-            os.environ.pop(_PARALLEL, None)
-        else:
-            os.environ[_PARALLEL] = before
+        for name, value in before.items():
+            if value is None:
+                # Another thread may have removed it meanwhile.
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def first_token(tokenizer: Any) -> list[int]:

@@ -18,6 +18,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ladm.errors import LadmError
 from ladm.scoring.engines.job import WorkerConfig, WorkerProcess
 from ladm.scoring.engines.worker import early_main, worker_main
 
@@ -108,6 +109,13 @@ def _silent_tracker() -> Iterator[None]:
 
 
 def _spawn(target: Callable[..., None], *words: Any, name: str) -> WorkerProcess:
+    if multiprocessing.current_process().daemon:
+        raise LadmError(
+            "ladm cannot start its worker processes here, because multiprocessing allows a daemonic process, such as "
+            "a worker of multiprocessing.Pool, no processes of its own; make the call from a worker of "
+            "concurrent.futures.ProcessPoolExecutor, or from a process that is not daemonic. No processes are needed "
+            "by --device cpu without --workers, by annotate with --num-proc 1, and by ladm.Scorer"
+        )
     # Not fork: CUDA cannot be used in a forked process.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

@@ -1,0 +1,82 @@
+"""`import ladm` inside another program: its signals, its environment, and its worker processes stay as they were."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import GOLDEN
+from test_front_door import write_corpus
+
+import ladm
+from ladm.errors import InterruptedRunError, LockedError, RowError
+
+
+@pytest.fixture
+def call(short_rows: str, tmp_path: Path) -> dict[str, Any]:
+    """Arguments of `ladm.score` for a few rows."""
+    return {"rows": short_rows, "model": GOLDEN, "output": tmp_path / "run", "span_tokens": 16, "dtype": "float32"}
+
+
+def test_an_error_crosses_the_border_of_a_process(call: dict[str, Any], tmp_path: Path) -> None:
+    """Pickled as a worker of multiprocessing.Pool sends it: the pool waits forever for one that cannot be unpickled."""
+    config = tmp_path / "config.yaml"
+    config.write_text("span_token: 16\n")
+    with pytest.raises(ladm.LadmError) as caught:
+        ladm.score(**call, config=config)
+    assert "unknown key 'span_token'" in str(caught.value)
+    errors = [
+        caught.value,
+        InterruptedRunError("stopped", signal_number=signal.SIGTERM),
+        RowError("too_short", "3 tokens"),
+        LockedError("in use"),
+    ]
+    for error in errors:
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), str(copy), copy.__dict__) == (type(error), str(error), error.__dict__)
+
+
+def test_a_daemonic_process_is_told_that_it_may_start_no_workers(
+    call: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    monkeypatch.setitem(config, "daemon", True)
+    with pytest.raises(ladm.LadmError, match=r"such as a worker of multiprocessing\.Pool, no processes of its own"):
+        ladm.score(**call, workers=2)
+    assert ladm.score(**call, device="cpu").summary().scored == 7
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_of_the_program(call: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no Exception, which a loop of calls with `except Exception` would take for a failed call, and go on."""
+    monkeypatch.setattr("ladm.scoring.engines.local.run_in_process", lambda _job: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ladm.score(**call)
+    assert "finished rows are safe" in str(caught.value.__context__)
+
+
+def test_a_handler_of_the_program_gets_the_signal(call: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ladm.scoring.engines.local.run_in_process", lambda _job: signal.raise_signal(signal.SIGTERM))
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
+    try:
+        with pytest.raises(ladm.LadmError, match="stopped by SIGTERM; finished rows are safe"):
+            ladm.score(**call)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
+
+
+def test_the_environment_stays_as_it_was(talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the number of tokenizer threads, which would count for every process that the program starts later."""
+    write_corpus(tmp_path)
+    monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
+    ladm.prepare(tmp_path / "corpus", tokenizer=talking, output=tmp_path / "first", length=512)  # imports libraries
+    before = dict(os.environ)
+    ladm.prepare(tmp_path / "corpus", tokenizer=talking, output=tmp_path / "rows", length=512, num_proc=1)
+    assert dict(os.environ) == before
+    assert "RAYON_NUM_THREADS" not in before
