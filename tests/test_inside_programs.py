@@ -41,7 +41,7 @@ def test_an_error_crosses_the_border_of_a_process(call: dict[str, Any], tmp_path
         assert (type(copy), str(copy), copy.__dict__) == (type(error), str(error), error.__dict__)
 
 
-def test_a_daemonic_process_is_told_that_it_may_start_no_workers(
+def test_a_daemonic_process_may_start_no_workers_and_the_error_says_so(
     call: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from ladm.errors import LadmError, StorageError, UsageError
 from ladm.pipeline.reselect import select_command
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
-from ladm.selection.quotas import DOCUMENTS, TOKENS
+from ladm.selection.quotas import is_weights_file
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import settings_of
@@ -147,8 +147,8 @@ def with_absolute_places(job: Any) -> Any:
 
     Rows repeat the name of their file: a resume, which reads the job's file, must make the same as an undisturbed job.
     """
-    # The name of a score and the unit of a quota are words, whatever folder is called the same.
-    may_be_words = {"score": is_profile(job.score), "quota": job.quota not in (TOKENS, DOCUMENTS)}
+    # The name of a score and the unit or the weights of a quota are words, whatever folder is called the same.
+    may_be_words = {"score": is_profile(job.score), "quota": is_weights_file(job.quota)}
     places = (*_PLACES, *(name for name, is_place in may_be_words.items() if is_place))
     return dataclasses.replace(job, **{name: _absolute(getattr(job, name)) for name in places})
 

@@ -63,7 +63,7 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
             f"score none of the rows; give --length {facts.max_tokens} or less, or leave it out"
         )
     if settings.quota not in (None, TOKENS, DOCUMENTS):
-        read_weights(Path(settings.quota))
+        read_weights(settings.quota)
     if is_rows(settings):
         _require_part_that_is_scored(settings)
         echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")

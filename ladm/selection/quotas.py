@@ -11,33 +11,50 @@ import yaml
 
 from ladm.errors import UsageError, one_line
 from ladm.selection.budget import Domains, Shares
+from ladm.settings.selection import SelectSettings
 from ladm.settings.yaml_text import load_yaml
 
 TOKENS, DOCUMENTS = "tokens", "documents"
-"""What `--quota` may be beside a file."""
+"""What `--quota` may be beside weights and a file of them."""
+MOST_NAMES = 3
+"""Of the domains in a warning."""
 
 
 def domain_shares(domains: Domains, quota: str, *, excluded: Collection[str] = ()) -> Shares:
     """A share for every domain, in any unit; only their proportion counts.
 
-    `quota` is `tokens` (the pool's), `documents`, or a YAML file that maps each domain to a weight. A
-    weight of an `excluded` domain counts for nothing.
-    Raises UsageError for a file that cannot be read or does not have exactly the domains of the pool.
+    `quota` is `tokens` (the pool's), `documents`, or weights as `read_weights` reads them. A weight of an `excluded`
+    domain counts for nothing.
+    Raises UsageError for weights that cannot be read or do not have exactly the domains of the pool.
     """
     if quota == TOKENS:
         return {name: domain.pool_tokens for name, domain in domains.items()}
     if quota == DOCUMENTS:
         return {name: len(domain) for name, domain in domains.items()}
     # One file of weights serves selections with and without a domain.
-    weights = {name: weight for name, weight in read_weights(Path(quota)).items() if name not in excluded}
+    weights = {name: weight for name, weight in read_weights(quota).items() if name not in excluded}
     _require_same_domains(quota, weights, domains)
     return weights
 
 
-def read_weights(path: Path) -> Mapping[str, Fraction]:
-    """The weights of a file. Raises UsageError for one that cannot be read, or holds something else."""
+def is_weights(quota: str) -> bool:
+    """Are these the weights themselves, such as `{web: 2, code: 1}`, and not a file of them?"""
+    return quota.lstrip().startswith("{")
+
+
+def is_weights_file(quota: str | None) -> bool:
+    """Is this a file of weights, and not the weights themselves or a unit?"""
+    return quota not in (None, TOKENS, DOCUMENTS) and not is_weights(str(quota))
+
+
+def read_weights(quota: str) -> Mapping[str, Fraction]:
+    """The weight of every domain, from a YAML file or from a mapping in YAML or JSON, such as `{web: 2, code: 1}`.
+
+    Raises UsageError for what cannot be read, or holds something else.
+    """
+    path = quota
     try:
-        loaded = load_yaml(path.read_text(encoding="utf-8"))
+        loaded = load_yaml(quota if is_weights(quota) else Path(quota).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--quota {path} is neither tokens, documents nor a file: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -63,3 +80,28 @@ def _require_same_domains(quota: str, weights: Mapping[str, Fraction], domains: 
             raise UsageError(f"--quota {quota}: the pool has no document of the domain {name}")
     if not any(weights.values()):
         raise UsageError(f"--quota {quota}: every weight is 0")
+
+
+def unmet_weights_warning(domains: Domains, shares: Shares, settings: SelectSettings) -> str | None:
+    """Which domains have less than their weight asks for, so that others take more, and the budget that fits them all.
+
+    `domains` are those after the budget was applied, none of weight 0. None where the weights were met or not given.
+    """
+    if settings.quota in (None, TOKENS, DOCUMENTS):
+        return None
+    by_tokens = settings.documents is None
+    pools = {name: domain.pool_tokens if by_tokens else len(domain) for name, domain in domains.items()}
+    quotas = {name: domain.quota_tokens if by_tokens else domain.quota_documents for name, domain in domains.items()}
+    missed = {name: quota for name, quota in quotas.items() if quota is not None and pools[name] < quota}
+    short = [f"{name} ({pools[name]:,} of {quota:,})" for name, quota in missed.items()]
+    if not short:
+        return None
+    whole = sum(Fraction(share) for share in shares.values())
+    most = min(int(pools[name] * whole / Fraction(shares[name])) for name in domains)
+    unit = "tokens" if by_tokens else "documents"
+    more = f" and {len(short) - MOST_NAMES:,} more" if len(short) > MOST_NAMES else ""
+    return (
+        f"the weights of --quota are not met, because domains have fewer {unit} than their quota: "
+        f"{', '.join(short[:MOST_NAMES])}{more}; the rest of the budget went to other domains. "
+        f"Up to --{unit} {most:,} no domain is short"
+    )

@@ -21,7 +21,7 @@ from ladm.selection.formats.destination import Destination, destination
 from ladm.selection.guarding import unguarded_warning
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
-from ladm.selection.quotas import domain_shares
+from ladm.selection.quotas import domain_shares, unmet_weights_warning
 from ladm.selection.ranking import rank_by_domain
 from ladm.selection.sources import Source, open_sources
 from ladm.selection.windows import max_per_document, read_documents
@@ -63,14 +63,15 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
         # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
         left_out = len(candidates) - sum(map(len, ranked.values()))
+        shares = {name: shares[name] for name in domains}
         try:
-            budget = apply_budget(
-                domains, {name: shares[name] for name in domains}, settings, are_float32=candidates.are_float32
-            )
+            budget = apply_budget(domains, shares, settings, are_float32=candidates.are_float32)
         except SmallPoolError as error:
             if not left_out:
                 raise
             raise SmallPoolError(f"{error}; --max-per-document {most} leaves {count_of(left_out, 'row')} out") from None
+        if (line := unmet_weights_warning(domains, shares, settings)) is not None:
+            echo(f"warning   {line}")
         manifest = Manifest(
             rule=settings.rule,
             quota=_quota(settings) if settings.rule == "exact" and settings.min_score is None else None,
@@ -79,7 +80,7 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
             budget_tokens=budget.tokens,
             budget_documents=budget.documents,
             min_score=settings.min_score,
-            domains_left_out=[name for name in ranked if not shares[name]],
+            domains_left_out=[name for name in ranked if name not in domains],
             max_per_document=most,
             beyond_max_per_document=left_out,
             **_counts(domains),

@@ -126,9 +126,10 @@ class SelectSettings(Settings):
     )
     quota: str | None = setting(
         None,
-        "Share of a domain: in proportion to its tokens or its documents, or weights from a YAML file.",
+        "Share of a domain: in proportion to its tokens or its documents, or by weights: a YAML file of them, or "
+        "'{web: 2, code: 1}'.",
         section=CHOICE,
-        metavar="tokens|documents|FILE",
+        metavar="tokens|documents|WEIGHTS",
         unset="as the budget is counted",
     )
     domain_key: str = domain_key_setting(

@@ -1,0 +1,103 @@
+"""`--quota` with weights: from a file, in the command or as a dictionary; and a domain with less than its weight."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from conftest import SMALL, read_object, topical_rows
+from test_front_door import write_corpus
+
+import ladm as front
+
+Command = Callable[..., Result]
+LENGTHS = [512, 400, 450, 480, 700, 490, 512]
+"""Even rows are of domain 0, with 2,174 tokens, odd ones of domain 1, with 1,370."""
+
+
+@pytest.fixture
+def run(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> Path:
+    folder = save_rows(topical_rows(golden, LENGTHS))
+    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    return tmp_path / "run"
+
+
+def test_weights_are_the_same_from_a_file_in_the_command_and_from_python(
+    ladm: Command, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.yaml").write_text("domain 0: 2\ndomain 1: 1.0e-5\n")
+    given = {"file": str(tmp_path / "weights.yaml"), "text": "{domain 0: 2, domain 1: 1.0e-5}"}
+    for name, quota in given.items():
+        result = ladm("select", run, "--tokens", "1200", "--quota", quota, "--output", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    call: dict[str, Any] = {"tokens": 1200, "quota": {"domain 0": 2, "domain 1": 1e-5}, "output": tmp_path / "python"}
+    subset = front.select(run, **call)
+    manifests = [read_object(tmp_path / name / "manifest.json") for name in ("file", "text", "python")]
+    for manifest in manifests:
+        assert manifest["domains"]["domain 0"]["quota_tokens"] == 1200
+        assert (manifest["domains"], manifest["chosen"]) == (manifests[0]["domains"], manifests[0]["chosen"])
+    # The subset says with which weights it was made, and the same call takes it for its own.
+    assert manifests[2]["quota"] == "{domain 0: 2, domain 1: 1.0e-05}"
+    assert front.select(run, **call) == subset
+    assert ladm(*shlex.split(subset.manifest.command)[1:]).exit_code == 0
+
+
+def test_weights_that_cannot_work(run: Path, tmp_path: Path) -> None:
+    for quota, message in (
+        ({"domain 0": 1}, "--quota {domain 0: 1} has no weight for domain 1; give it 0 to leave it out"),
+        ({}, "--quota {} must hold a weight for every domain, such as ArXiv: 2"),
+        ({"domain 0": None, "domain 1": 1}, "the weight of domain 0 is None, not a number of at least 0"),
+        ({"domain 0": float("nan"), "domain 1": 1}, "the weight of domain 0 is nan, not a number of at least 0"),
+        ("{domain 0: 1", "--quota {domain 0: 1 is not YAML"),
+    ):
+        with pytest.raises(front.LadmError) as caught:
+            front.select(run, tokens=1200, quota=quota, output=tmp_path / "s")
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("budget", "pool", "most"),
+    [({"tokens": 2000}, "fewer tokens than their quota: domain 1 (1,370 of 1,500)", {"tokens": 1826}),
+     ({"documents": 5}, "fewer documents than their quota: domain 1 (3 of 4)", {"documents": 4})],
+)  # fmt: skip
+def test_a_domain_that_has_less_than_its_weight_is_reported_with_the_budget_that_fits(
+    run: Path, tmp_path: Path, budget: dict[str, int], pool: str, most: dict[str, int]
+) -> None:
+    """The budget is filled from other domains, so the mix is not the requested one."""
+    call: dict[str, Any] = {"quota": {"domain 0": 1, "domain 1": 3}, "output": tmp_path / "s", "dry_run": True}
+    ((unit, number),) = most.items()
+    with pytest.warns(front.LadmWarning) as caught:
+        front.select(run, **call, **budget)
+    assert [str(each.message) for each in caught] == [
+        f"the weights of --quota are not met, because domains have {pool}; the rest of the budget went to other "
+        f"domains. Up to --{unit} {number:,} no domain is short"
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        front.select(run, **call, **most)
+        # Shares that follow from the pool ask no domain for more than it has.
+        front.select(run, **(call | {"quota": "tokens"}), **budget)
+    with pytest.warns(front.LadmWarning, match="not met"):
+        front.select(run, **call, **{unit: number + 2})
+
+
+def test_a_job_with_weights_in_the_call(talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    call: dict[str, Any] = {"model": talking, "output": "job", "tokens": "2k", "length": 512, "span_tokens": 16}
+    call["quota"] = {"domain 0": 0, "domain 1": 1, "no": 1}
+    with pytest.raises(front.LadmError, match="the pool has no document of the domain no"):
+        front.run("corpus/*.jsonl.gz", **call)
+    call["quota"] = {"domain 0": 0, "domain 1": 1}
+    with pytest.raises(front.LadmError, match="the pool has 1,536 tokens"):
+        front.run("corpus/*.jsonl.gz", **call)
+    call["tokens"] = "1k"
+    job = front.run("corpus/*.jsonl.gz", **call)
+    assert list(job.subset.manifest.domains) == ["domain 1"]
+    assert "quota: '{domain 0: 0, domain 1: 1}'" in (job.folder / "job.yaml").read_text()
+    assert front.run("corpus/*.jsonl.gz", **call) == job
