@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -74,6 +76,28 @@ def test_a_whole_number_is_an_id_also_as_a_float(prepare: Callable[..., Result],
     rows = rows_of(tmp_path / "rows")
     assert [row["id"] for row in rows] == ["1000", None, None]
     assert [row["original_id"] for row in rows] == [None, None, 2.5]
+
+
+def test_ids_as_databases_write_them(prepare: Callable[..., Result], tmp_path: Path) -> None:
+    """Snowflake has whole numbers as decimals, DuckDB a type for UUIDs, which is stored as bytes."""
+    uuids = [UUID(int=2**100 + k) for k in range(2)]
+    columns = {
+        "number": pa.array([Decimal(10**37), Decimal(7)], pa.decimal128(38, 0)),
+        "uuid": pa.ExtensionArray.from_storage(pa.uuid(), pa.array([each.bytes for each in uuids], pa.binary(16))),
+        "part": pa.array([Decimal("1.50"), Decimal("2.25")], pa.decimal128(5, 2)),
+    }
+    pq.write_table(pa.table({"text": [text(0), text(1)], **columns}), tmp_path / "d.parquet")
+    source = tmp_path / "d.parquet"
+    expected = {"number": ["1" + "0" * 37, "7"], "uuid": [str(each) for each in uuids]}
+    for key, ids in expected.items():
+        assert prepare(source, "--id-key", key, "--domain", "a", output=key).exit_code == 0
+        assert [row["id"] for row in rows_of(tmp_path / key)] == ids
+    assert [row["uuid"] for row in rows_of(tmp_path / "number")] == expected["uuid"]
+    refused = prepare(source, "--id-key", "part", "--domain", "a", output="none")
+    assert refused.stderr.splitlines()[-1] == (
+        "ladm: none of the first 2 documents has part that is a text or a whole number; the keys are text, number, "
+        "uuid, part: give --id-key one of them"
+    )
 
 
 def test_a_score_can_be_joined_back_to_the_corpus(

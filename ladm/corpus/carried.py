@@ -9,7 +9,10 @@ Imports no torch.
 from __future__ import annotations
 
 import json
+import math
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from ladm.corpus.documents import value_at
 from ladm.corpus.meta import jsonable, whole_text
@@ -64,12 +67,15 @@ def domain_of(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: s
 
 
 def id_of(fields: dict[str, Any], id_key: str) -> str | None:
-    """The document's own id, a text or a whole number, as text; None where it has none."""
+    """The document's own id, a text, a whole number or a UUID, as text; None where it has none."""
     found = value_at(fields, id_key)
-    # pandas makes a column of whole numbers one of floats as soon as one is missing.
-    if isinstance(found, float) and found.is_integer():
+    # pandas makes a column of whole numbers one of floats as soon as one is missing, and databases such as Snowflake
+    # store whole numbers as decimals.
+    if isinstance(found, (float, Decimal)) and math.isfinite(found) and found.as_integer_ratio()[1] == 1:
         found = int(found)
-    return whole_text(str(found)) if isinstance(found, (str, int)) and not isinstance(found, bool) else None
+    if not isinstance(found, (str, int, UUID)) or isinstance(found, bool):
+        return None
+    return whole_text(str(found))
 
 
 def other_columns(fields: dict[str, Any], *, text_key: str, used: set[str]) -> dict[str, Any]:

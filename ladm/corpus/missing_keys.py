@@ -35,6 +35,7 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
     text_found, domain_found, domain_key = False, settings.domain is not None, settings.domain_key
     # The default is looked for in every corpus, and many have no ids.
     id_found = settings.id_key == PrepareSettings.id_key
+    id_is_there = False
     keys: dict[str, None] = {}
     seen = 0
     # Lines that are no object count too: of standard input no more than the first 1,000 lines can be read again.
@@ -50,6 +51,7 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
             domain_found = domain_found or domain_of(fields, meta, settings.domain_key) is not None
             domain_key = name_of_domain_key(fields, meta, settings.domain_key)
         id_found = id_found or id_of(fields, settings.id_key) is not None
+        id_is_there = id_is_there or value_at(fields, settings.id_key) is not None
         if text_found and domain_found and id_found:
             return
     if not seen:
@@ -64,7 +66,8 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
             f"{which} {negation}{domain_key}; the keys are {there_are}: give --domain-key one of them, or "
             "--domain a name for all documents without one"
         )
-    raise LadmError(f"{which} {negation}{settings.id_key}; the keys are {there_are}: give --id-key one of them")
+    of_kind = f"{settings.id_key} that is a text or a whole number" if id_is_there else settings.id_key
+    raise LadmError(f"{which} {negation}{of_kind}; the keys are {there_are}: give --id-key one of them")
 
 
 def replaced_domains(settings: PrepareSettings, sources: list[Source]) -> str | None:

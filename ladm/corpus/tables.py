@@ -53,6 +53,9 @@ def class_names_of_features(features: Any) -> ClassNames:
 def holds_bytes(kind: pa.DataType) -> bool:
     """Are there bytes at any depth, as an Image or Audio column stores them?"""
     if isinstance(kind, pa.BaseExtensionType):
+        # Stored as 16 bytes, but a name, which DuckDB and others write for documents.
+        if kind.extension_name == "arrow.uuid":
+            return False
         return holds_bytes(kind.storage_type)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return True
