@@ -3,7 +3,8 @@
 #
 #   ./scripts/test.sh [--all] [PYTEST-ARGUMENT...]      --all: the slow suites too
 #
-# PYTHON=python3.13 VENV=.venv-3.13 ./scripts/test.sh runs all of it on another Python (see scripts/env.sh).
+# PYTHON=python3.13 VENV=.venv-3.13 ./scripts/test.sh runs all of it on another Python, and CONSTRAINTS=scripts/lowest.txt
+# VENV=.venv-lowest ./scripts/test.sh with the lowest versions that pyproject.toml allows (see scripts/env.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -14,7 +15,7 @@ if [ "${1-}" = --all ]; then
     shift
     python -c 'import lm_eval, tensorboard' 2>/dev/null || {
         echo "installing what ladm evaluate tasks and --report-to need (once)" >&2
-        python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[eval,tensorboard]'
+        python -m pip install --quiet --disable-pip-version-check --constraint "${CONSTRAINTS:-constraints.txt}" --editable '.[eval,tensorboard]'
     }
     # The page's script runs in a real browser; where there is none and none can be installed, its tests are skipped.
     if ! command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then

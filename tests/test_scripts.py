@@ -7,12 +7,15 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import DATA, GOLDEN, read_lines, topical_rows
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "scripts"
@@ -262,6 +265,31 @@ def test_environment_is_made_once_and_again_when_the_constraints_change(tmp_path
         done = make_environment(tmp_path / "a", interpreter, options=options)
         assert (done.returncode, done.stdout.startswith(f"ready: {tmp_path}/a/.venv/bin:")) == (0, True), done.stderr
         assert (tmp_path / "a" / "pip.log").read_text() == "installing\n" * installs
+
+
+def test_another_file_of_versions_makes_another_environment(tmp_path: Path) -> None:
+    interpreter = fake_repository(tmp_path / "a", pip_fails=False)
+    (tmp_path / "a" / "low.txt").write_text("numpy==2.0\n")
+    assert make_environment(tmp_path / "a", interpreter).returncode == 0
+    options = "CONSTRAINTS=low.txt;"
+    for installs in (2, 2):
+        assert make_environment(tmp_path / "a", interpreter, options=options).returncode == 0
+        assert (tmp_path / "a" / "pip.log").read_text() == "installing\n" * installs
+    (tmp_path / "a" / "low.txt").unlink()
+    # Named and not there: an error, and no environment of other versions.
+    assert make_environment(tmp_path / "a", interpreter, options=options).returncode == 1
+
+
+def test_the_lowest_versions_are_those_that_the_package_allows() -> None:
+    allowed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    pinned = [line for line in (SCRIPTS / "lowest.txt").read_text().splitlines() if not line.startswith("#")]
+    lowest = {pin.name: pin.specifier for pin in map(Requirement, pinned)}
+    wanted = {each.name: each.specifier for each in map(Requirement, allowed)}
+    assert list(lowest) == list(wanted)
+    for name, pin in lowest.items():
+        ((of_pin,), (of_package,)) = pin, wanted[name]
+        assert (of_pin.operator, of_package.operator) == ("==", ">=")
+        assert Version(of_pin.version) == Version(of_package.version), name
 
 
 def test_processes_keep_the_modules_that_they_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
