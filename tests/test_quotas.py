@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,11 @@ def test_weights_are_the_same_from_a_file_in_the_command_and_from_python(
         assert result.exit_code == 0, result.output
     call: dict[str, Any] = {"tokens": 1200, "quota": {"domain 0": 2, "domain 1": 1e-5}, "output": tmp_path / "python"}
     subset = front.select(run, **call)
-    manifests = [read_object(tmp_path / name / "manifest.json") for name in ("file", "text", "python")]
+    # In a file of flags they are a mapping of YAML, which is read with the same care as a file of weights.
+    (tmp_path / "config.yaml").write_text("tokens: 1200\nquota:\n  domain 0: 2\n  domain 1: 1.0e-5\n")
+    result = ladm("select", run, "--config", tmp_path / "config.yaml", "--output", tmp_path / "config")
+    assert result.exit_code == 0, result.output
+    manifests = [read_object(tmp_path / name / "manifest.json") for name in ("file", "text", "python", "config")]
     for manifest in manifests:
         assert manifest["domains"]["domain 0"]["quota_tokens"] == 1200
         assert (manifest["domains"], manifest["chosen"]) == (manifests[0]["domains"], manifests[0]["chosen"])
@@ -101,3 +106,18 @@ def test_a_job_with_weights_in_the_call(talking: Path, tmp_path: Path, monkeypat
     assert list(job.subset.manifest.domains) == ["domain 1"]
     assert "quota: '{domain 0: 0, domain 1: 1}'" in (job.folder / "job.yaml").read_text()
     assert front.run("corpus/*.jsonl.gz", **call) == job
+
+
+def test_a_mapping_in_a_file_of_flags_where_none_fits(ladm: Command, run: Path, tmp_path: Path) -> None:
+    aliases = "a: &a [1, 1]\n" + "".join(
+        f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdefghijkl", "bcdefghijklm", strict=True)
+    )
+    for text, message in (
+        ("by:\n  score: 1\n", "by: a nested value is not text"),
+        ("quota:\n  domain 0: [1, 2]\n", "quota: a nested value is not text or null"),
+        (f"quota:\n{textwrap.indent(aliases, '  ')}", "quota: a nested value is not text or null"),
+        (f"within:\n{textwrap.indent(aliases, '  ')}", "within: a nested value is not a list of texts"),
+    ):
+        (tmp_path / "config.yaml").write_text(text)
+        result = ladm("select", run, "--tokens", "1k", "--config", tmp_path / "config.yaml", "--output", tmp_path / "s")
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
 from ladm.errors import UsageError
 from ladm.settings.fields import Setting, settings_of, with_digits
+from ladm.settings.mappings import from_mapping
 
 Path = str | os.PathLike[str]
 
@@ -53,26 +53,12 @@ def _of_field(value: Any, field: Setting) -> Any:
         if field.spec.parse is not None:
             return field.spec.parse(value)
         return (value,) if get_origin(field.kind) is tuple else value
-    # `--join other=run2` is a dictionary here.
-    if isinstance(value, Mapping) and get_origin(field.kind) is tuple:
-        return tuple(f"{name}={spell_path(path)}" for name, path in value.items())
-    # And `--quota '{web: 2, code: 1}'`.
-    if isinstance(value, Mapping) and field.name == "quota":
-        return _weights_text(value)
+    if isinstance(value, Mapping):
+        return from_mapping({name: _value(each) for name, each in value.items()}, field)
     # What is one word on the command line may be a list of words here.
     if isinstance(value, tuple) and str in (field.kind, *get_args(field.kind)) and get_origin(field.kind) is not tuple:
         return ",".join(map(str, value))
     return with_digits(value, field.spec)
-
-
-def _weights_text(weights: Mapping[Any, Any]) -> str:
-    """A mapping of weights as one line of YAML."""
-    import yaml
-
-    # Whatever is no number is left to the check of the weights. Not JSON, whose 1e-05 is no number to YAML.
-    numbers = {str(name): _value(weight) for name, weight in weights.items()}
-    plain = {name: weight if type(weight) in (int, float) else str(weight) for name, weight in numbers.items()}
-    return yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf).strip()
 
 
 def _value(value: Any) -> Any:

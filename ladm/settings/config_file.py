@@ -23,6 +23,7 @@ from ladm.settings.fields import (
     with_digits,
 )
 from ladm.settings.layers import parse_layers, spell_layers
+from ladm.settings.mappings import from_mapping
 from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.profiles import read_profile
 from ladm.settings.score import ScoreSettings
@@ -198,7 +199,9 @@ def _value(field: Setting, value: Any, *, key: str) -> Any:
             return field.spec.parse(value)
         except UsageError as error:
             raise UsageError(f"{key}: {error}") from None
-    if isinstance(field.default, tuple):
+    if isinstance(value, dict):
+        value = from_mapping(value, field)
+    elif isinstance(field.default, tuple):
         # A flag that may be repeated may also be given once: `task: short` is `task: [short]`.
         value = tuple(value) if isinstance(value, list) else (value,)
     value = with_digits(value, field.spec)

@@ -56,6 +56,8 @@ class FieldSpec:
     """Of texts: may one be a whole number, which YAML and Python write without quotes?"""
     commas: bool = False
     """Of texts: do they hold several words between commas, which YAML may have as a list?"""
+    mapping: bool = False
+    """Of texts: may one be a mapping, which YAML and Python have as such?"""
     destructive: bool = False
     """It removes what exists, so that no hint may ever suggest it."""
     parse: Callable[[str], Any] | None = None

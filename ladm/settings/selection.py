@@ -130,6 +130,7 @@ class SelectSettings(Settings):
         "'{web: 2, code: 1}'.",
         section=CHOICE,
         metavar="tokens|documents|WEIGHTS",
+        mapping=True,
         unset="as the budget is counted",
     )
     domain_key: str = domain_key_setting(
