@@ -240,7 +240,7 @@ def make_environment(
     folder: Path, interpreter: Path, *, options: str = "", then: str = "echo ready: $PATH"
 ) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", f"{options} . scripts/env.sh; {then}"]
-    environment = {name: value for name, value in os.environ.items() if name != "VENV"}
+    environment = {name: value for name, value in os.environ.items() if name not in ("VENV", "CONSTRAINTS")}
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env=environment | {"PYTHON": str(interpreter)}
     )
