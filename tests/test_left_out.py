@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -93,3 +96,70 @@ def test_a_job_inside_its_own_source_resumes(
         result = ladm(*words)
         assert lines_about(result, str(folder)) == [line]
     assert (folder / "job/subset/manifest.json").is_file()
+
+
+def test_texts_with_names_of_cards_are_not_left_out_in_silence(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    """`Notice.txt` may be an article of a corpus of texts; beside tables and lines of JSON a card is no document."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    for k, name in enumerate(("Notice.txt", "Security.txt", "Maps.txt")):
+        (tmp_path / "d" / name).write_text(long_document(k)["text"])
+    card = "with the name of a card or licence"
+    for k, name in enumerate(("d", "d/*")):
+        found = lines_about(prepare(name, "--domain", "x", output=f"rows{k}"), name)
+        assert found == [f"{name}: left out 2 texts {card} (such as d/Notice.txt; under another name it is read)"]
+    (tmp_path / "d/Security.txt").unlink()
+    found = lines_about(prepare("d", "--domain", "x", output="one"), "d")
+    assert found == [f"d: left out 1 text {card} (d/Notice.txt; under another name it is read)"]
+    (tmp_path / "d/Maps.txt").unlink()
+    write_jsonl(tmp_path / "d/d.jsonl", [long_document(4)])
+    assert lines_about(prepare("d", "--domain", "x", output="lines"), "d") == []
+
+
+@pytest.mark.parametrize("link", ["d/b.jsonl", "d/disk"])
+def test_a_link_to_nothing_stops_the_command(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str  # noqa: F811
+) -> None:  # fmt: skip
+    """Half of the corpus may be on a disk that is not mounted. A link that cannot stand for documents is no matter."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    write_jsonl(tmp_path / "d/a.jsonl", [long_document(0)])
+    for name in ("d/c.pdf", "d/.#a.jsonl", "d/LICENSE"):
+        (tmp_path / name).symlink_to("/nowhere")
+    assert prepare("d", output="whole").exit_code == 0
+    (tmp_path / link).symlink_to("/mnt/disk")
+    remedy = "remove it, or give the other files by their names"
+    result = prepare("d", output="rows")
+    expected = f"ladm: no such source: {link} is a link to /mnt/disk, which is not there; {remedy}\n"
+    assert (result.exit_code, result.stderr) == (1, expected)
+    result = prepare("d/*", output="rows")
+    assert (result.exit_code, result.stderr.startswith(f"ladm: no such source: {link}")) == (1, True)
+
+
+def test_a_folder_that_cannot_be_listed_stops_the_command(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/a/1.jsonl", "d/b/2.jsonl", "d/lost+found/3.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        write_jsonl(tmp_path / name, [long_document(int(Path(name).stem))])
+    closed = {"d/lost+found"}
+    scandir = os.scandir
+
+    def refuse(path: str = ".") -> Any:
+        # Permissions would not stop root, as whom tests run in containers.
+        if str(path) in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = prepare("d", output="rows")
+    assert result.exit_code == 0, result.output
+    closed.add("d/b")
+    result = prepare("d", output="other")
+    assert (result.exit_code, result.stderr) == (
+        74,
+        "ladm: cannot read the folder d/b: Permission denied; make it readable, or give the others by their names\n",
+    )

@@ -16,6 +16,7 @@ from unittest.mock import Mock
 
 import datasets
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -329,3 +330,24 @@ def test_the_number_of_threads_changes_nothing(prepare: Prepare, tmp_path: Path,
     assert prepare(source, "--num-proc", 2, output="rows").exit_code == 0
     result = prepare(source, "--num-proc", 0, output="zero")
     assert (result.exit_code, "--num-proc must be at least 1, not 0" in result.stderr) == (2, True)
+
+
+def test_no_line_of_standard_input_is_lost_to_damage_in_a_later_source(
+    piped: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block with documents of both is made again, and of the lines behind the stored ones nothing is left to read."""
+    monkeypatch.setattr("ladm.corpus.standard_input.REPLAYED_LINES", 3)
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    datasets.Dataset.from_list([long_document(k) for k in range(9, 12)]).save_to_disk(str(tmp_path / "saved"))
+    (shard,) = (tmp_path / "saved").glob("*.arrow")
+    content = bytearray(shard.read_bytes())
+    lengths = [len(long_document(k)["text"]) for k in range(9, 12)]
+    # Where the second text ends, which shows only when it is read.
+    starts = np.cumsum([0, *lengths]).astype("<i4").tobytes()
+    content[content.index(starts) + 11] = 0x7F
+    shard.write_bytes(content)
+    command = ("--max-bad-files", "1")
+    first = piped(LINES, tmp_path / "saved", *command)
+    assert (first.exit_code, "standard input cannot be read a second time" in first.stderr) == (74, True)
+    assert piped(LINES, tmp_path / "saved", *command).exit_code == 0
+    assert [row["source"] for row in rows_of(tmp_path / "rows")] == [f"standard input line {k}" for k in range(1, 6)]

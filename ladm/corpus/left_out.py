@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import PurePath
 
 from ladm.corpus.file_names import is_about_data, kind_of, name_as_text, without_packing
@@ -16,10 +16,11 @@ _LONGEST_SUFFIX = 12
 
 
 class LeftOut:
-    """What one SOURCE leads to and is not read. Hidden files, cards and licences do not count."""
+    """What one SOURCE leads to and is not read. Hidden files do not count, nor do cards and licences but by name."""
 
     def __init__(self) -> None:
         self._files: set[str] = set()
+        self._cards: set[str] = set()
         self._data_sets: set[str] = set()
 
     def add_file(self, name: str) -> None:
@@ -27,6 +28,10 @@ class LeftOut:
         base = PurePath(name).name
         if kind_of(base) is None and not base.startswith(".") and not is_about_data(base):
             self._files.add(name)
+
+    def add_cards(self, names: Iterable[str]) -> None:
+        """Count texts that are left out because each has the name of a card or licence, such as `Notice.txt`."""
+        self._cards.update(names)
 
     def add_data_set(self, name: str) -> None:
         """Count a saved data set inside a folder of documents."""
@@ -54,11 +59,16 @@ class LeftOut:
             if more := sum(count for _, count in ordered[_KINDS_SHOWN:]):
                 shown.append(f"{more:,} more")
             parts.append(f"{count_of(len(self._files), 'file')} of other kinds ({', '.join(shown)})")
+        if self._cards:
+            name = f"{_example(self._cards)}; under another name it is read"
+            parts.append(f"{count_of(len(self._cards), 'text')} with the name of a card or licence ({name})")
         if self._data_sets:
-            example = min(self._data_sets)
-            such_as = "" if len(self._data_sets) == 1 else "such as "
-            parts.append(f"{count_of(len(self._data_sets), 'saved data set')} ({such_as}{name_as_text(example)})")
+            parts.append(f"{count_of(len(self._data_sets), 'saved data set')} ({_example(self._data_sets)})")
         return " and ".join(parts)
+
+
+def _example(names: Collection[str]) -> str:
+    return f"{'' if len(names) == 1 else 'such as '}{name_as_text(min(names))}"
 
 
 def _suffix(name: str) -> str:

@@ -15,18 +15,23 @@ from typing import Literal
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from ladm.corpus.file_names import is_document, kind_of, name_as_text, without_cards, without_files_beside_data
+from ladm.corpus.file_names import is_document, kind_of, name_as_text, without_files_beside_data
+from ladm.corpus.folders import (
+    documents_below,
+    is_saved,
+    kept_documents,
+    no_such_source,
+    remote_documents_below,
+    require_target,
+)
 from ladm.corpus.hub import parquet_files_of
 from ladm.corpus.left_out import LeftOut
 from ladm.corpus.opening import file_system
 from ladm.corpus.saved_shards import key_of_shards
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
-from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
+from ladm.errors import LadmError, UsageError
 from ladm.modeling.model_files import may_be_on_hub
 from ladm.progress import Echo, silent
-
-_SAVED_MARKS = ("dataset_dict.json", "state.json")
-"""Files that make a folder a data set saved by `save_to_disk`."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +134,9 @@ def _find(name: str, own: Path | None, left_out: LeftOut) -> list[Source]:
         return [Source(name, "json", lines.digest(), lines=lines)]
     path = Path(name)
     if path.is_dir():
-        if _is_saved(path) and path.absolute() != own:
+        if is_saved(path) and path.absolute() != own:
             return [Source(name, "dataset", "")]
-        files = _documents_below(path, own, left_out)
+        files = documents_below(path, own, left_out)
         if not files:
             there = f"; it has {left_out.words}" if left_out.words else ""
             raise LadmError(
@@ -141,7 +146,7 @@ def _find(name: str, own: Path | None, left_out: LeftOut) -> list[Source]:
     if not path.exists() and _is_pattern(name):
         return _matching_sources(name, own, left_out)
     if "://" in name and kind_of(name) is None:
-        addresses = _remote_documents_below(name, left_out)
+        addresses = remote_documents_below(name, left_out)
         if addresses:
             return [_file(address) for address in addresses]
     if path.is_file() or "://" in name:
@@ -163,18 +168,20 @@ def _matching_sources(pattern: str, own: Path | None, left_out: LeftOut) -> list
         if _is_below(name, own) or any(_is_below(name, Path(source.name)) for source in sources):
             continue
         if _is_local(name) and Path(name).is_dir():
-            if _is_saved(Path(name)):
+            if is_saved(Path(name)):
                 sources.append(Source(name, "dataset", ""))
             else:
-                files += map(str, _documents_below(Path(name), own, left_out))
+                files += map(str, documents_below(Path(name), own, left_out))
         elif is_document(PurePosixPath(name).name):
             files.append(name)
         elif "://" in name and not PurePosixPath(name).suffix:
-            files += _remote_documents_below(name, left_out)
+            files += remote_documents_below(name, left_out)
         else:
+            if "://" not in name:
+                require_target(name)
             left_out.add_file(name)
     # With `**` a folder and the files in it are matched: what is found twice is read once.
-    sources += map(_file, without_cards(files))
+    sources += map(_file, kept_documents(files, left_out))
     if not sources:
         what = "no .jsonl, .parquet or .txt file" if matched else "no file"
         raise LadmError(f"no such source: {pattern} matches {what}")
@@ -194,60 +201,6 @@ def _is_local(name: str) -> bool:
     return "://" not in name and os.path.exists(name)
 
 
-def _is_saved(folder: Path) -> bool:
-    return any((folder / mark).exists() for mark in _SAVED_MARKS)
-
-
-def _documents_below(folder: Path, own: Path | None, left_out: LeftOut) -> list[Path]:
-    """The files of a folder that are documents, in the order of their names; links to folders are followed."""
-    found: list[Path] = []
-    # Links after the folders themselves, whose files keep their names then, and each once: a link may lead back.
-    waiting, seen = [folder], set[str]()
-    while waiting:
-        for parent, folders, names in os.walk(waiting.pop(0)):
-            if os.path.realpath(parent) in seen:
-                folders.clear()
-                continue
-            seen.add(os.path.realpath(parent))
-            below = Path(parent)
-            # Pruned here, so that os.walk never enters them: a notebook's copies, a cache, our own output.
-            shown = sorted(
-                name
-                for name in folders
-                if not name.startswith(".") and (own is None or os.path.realpath(below / name) != os.path.realpath(own))
-            )
-            folders[:] = [name for name in shown if not _is_saved(below / name)]
-            for name in set(shown) - set(folders):
-                left_out.add_data_set(str(below / name))
-            waiting += [below / name for name in folders if (below / name).is_symlink()]
-            found += [below / name for name in names if is_document(name)]
-            for name in names:
-                left_out.add_file(str(below / name))
-    return [Path(name) for name in without_cards(str(path) for path in sorted(found) if path.is_file())]
-
-
-def _remote_documents_below(address: str, left_out: LeftOut) -> list[str]:
-    """The addresses of the documents below a folder in a store such as S3, in the order of their names."""
-    try:
-        system, folder = fsspec.url_to_fs(address)
-        below = sorted(system.find(folder)) if system.isdir(folder) else []
-        inside = len(PurePosixPath(folder).parts)
-        # A hidden folder hides what is in it.
-        shown = [path for path in below if not any(p.startswith(".") for p in PurePosixPath(path).parts[inside:])]
-        for path in shown:
-            left_out.add_file(path)
-        found = without_cards(path for path in shown if is_document(PurePosixPath(path).name))
-        return [str(system.unstrip_protocol(path)) for path in found]
-    except Exception as error:
-        raise _no_such_source(address, error) from None
-
-
-def _no_such_source(name: str, error: Exception) -> LadmError:
-    """The error for an address: each store's client raises exceptions of its own. Raises LackOfMemoryError."""
-    raise_if_out_of_memory(error, action=f"look for {name}")
-    return LadmError(f"no such source: {name}: {one_line(error)}")
-
-
 def _is_pattern(name: str) -> bool:
     # In an address `?` and `[` have meanings of their own.
     return any(sign in name for sign in ("*" if "://" in name else "*?["))
@@ -261,7 +214,7 @@ def _matching(pattern: str) -> list[str]:
         system, path = fsspec.url_to_fs(pattern)
         return [str(system.unstrip_protocol(found)) for found in sorted(system.glob(path))]
     except Exception as error:
-        raise _no_such_source(pattern, error) from None
+        raise no_such_source(pattern, error) from None
 
 
 def _file(name: str) -> Source:
@@ -276,4 +229,4 @@ def _file(name: str) -> Source:
             return Source(name, kind, f"{stat.st_size} {stat.st_mtime}")
         return Source(name, kind, str(system.ukey(path)))
     except Exception as error:
-        raise _no_such_source(name, error) from None
+        raise no_such_source(name, error) from None

@@ -28,6 +28,8 @@ class StandardInput:
     def __init__(self, stream: BinaryIO) -> None:
         self._lines = ((number, line) for number, line in enumerate(cut_lines(_unpacked(stream)), 1) if line.strip())
         self._first: list[tuple[int, bytes]] = []
+        self._is_beyond = False
+        """Were lines read that are not stored?"""
 
     def digest(self) -> str:
         """A digest of the lines that are stored, to recognise the same input by."""
@@ -37,9 +39,16 @@ class StandardInput:
         return digest.hexdigest()
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        """Number and content of each line, from the first; complete only once."""
+        """Number and content of each line, from the first. Raises StorageError where the lines behind are gone."""
         yield from self._stored()
+        if self._is_beyond:
+            # Such as after damage in a file behind it, when the blocks with documents of both are made again.
+            raise StorageError(
+                "standard input cannot be read a second time, and its last documents are not stored yet; give the same "
+                "command again, which goes on from what is stored"
+            )
         while (line := self._next()) is not None:
+            self._is_beyond = True
             yield line
 
     def _next(self) -> tuple[int, bytes] | None:

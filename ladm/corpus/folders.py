@@ -1,0 +1,105 @@
+"""A folder, here or in a store -> the files in it that are documents, in a fixed order. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePath, PurePosixPath
+
+import fsspec
+
+from ladm.corpus.file_names import is_about_data, is_document, kind_of, without_cards
+from ladm.corpus.left_out import LeftOut
+from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
+
+_SAVED_MARKS = ("dataset_dict.json", "state.json")
+"""Files that make a folder a data set saved by `save_to_disk`."""
+
+
+def documents_below(folder: Path, own: Path | None, left_out: LeftOut) -> list[Path]:
+    """The files of a folder that are documents, in the order of their names; links to folders are followed."""
+    found: list[Path] = []
+    # Links after the folders themselves, whose files keep their names then, and each once: a link may lead back.
+    waiting, seen = [folder], set[str]()
+    while waiting:
+        for parent, folders, names in os.walk(waiting.pop(0), onerror=_refuse_unreadable):
+            if os.path.realpath(parent) in seen:
+                folders.clear()
+                continue
+            seen.add(os.path.realpath(parent))
+            below = Path(parent)
+            # Pruned here, so that os.walk never enters them: a notebook's copies, a cache, our own output.
+            shown = sorted(
+                name
+                for name in folders
+                if not name.startswith(".") and (own is None or os.path.realpath(below / name) != os.path.realpath(own))
+            )
+            folders[:] = [name for name in shown if not is_saved(below / name)]
+            for name in set(shown) - set(folders):
+                left_out.add_data_set(str(below / name))
+            waiting += [below / name for name in folders if (below / name).is_symlink()]
+            found += [below / name for name in names if is_document(name)]
+            for name in names:
+                require_target(str(below / name))
+                left_out.add_file(str(below / name))
+    return [Path(name) for name in kept_documents((str(path) for path in sorted(found) if path.is_file()), left_out)]
+
+
+def require_target(name: str) -> None:
+    """Raise LadmError for a link to nothing that may stand for documents, by its name a file or a folder of them.
+
+    Such as one to a disk that is not mounted: half of the corpus may be behind it.
+    """
+    base = PurePath(name).name
+    may_be_documents = is_document(base) or not (base.startswith(".") or PurePath(base).suffix or is_about_data(base))
+    if may_be_documents and os.path.islink(name) and not os.path.exists(name):
+        raise LadmError(
+            f"no such source: {name} is a link to {os.readlink(name)}, which is not there; remove it, or give the "
+            "other files by their names"
+        )
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    """Raise StorageError for a folder that cannot be listed, which os.walk would pass over without a word."""
+    # Only the system may read that one, at the root of many disks, and no documents are in it.
+    if PurePath(error.filename).name != "lost+found":
+        raise StorageError(
+            f"cannot read the folder {error.filename}: {error.strerror}; make it readable, or give the others by "
+            "their names"
+        ) from None
+
+
+def kept_documents(names: Iterable[str], left_out: LeftOut) -> list[str]:
+    """As `without_cards`. Cards beside texts are counted, because there a card may be a document of the corpus."""
+    found = list(names)
+    kept = without_cards(found)
+    if any(kind_of(name) == "text" for name in kept):
+        left_out.add_cards(set(found) - set(kept))
+    return kept
+
+
+def remote_documents_below(address: str, left_out: LeftOut) -> list[str]:
+    """The addresses of the documents below a folder in a store such as S3, in the order of their names."""
+    try:
+        system, folder = fsspec.url_to_fs(address)
+        below = sorted(system.find(folder)) if system.isdir(folder) else []
+        inside = len(PurePosixPath(folder).parts)
+        # A hidden folder hides what is in it.
+        shown = [path for path in below if not any(p.startswith(".") for p in PurePosixPath(path).parts[inside:])]
+        for path in shown:
+            left_out.add_file(path)
+        found = kept_documents((path for path in shown if is_document(PurePosixPath(path).name)), left_out)
+        return [str(system.unstrip_protocol(path)) for path in found]
+    except Exception as error:
+        raise no_such_source(address, error) from None
+
+
+def no_such_source(name: str, error: Exception) -> LadmError:
+    """The error for an address: each store's client raises exceptions of its own. Raises LackOfMemoryError."""
+    raise_if_out_of_memory(error, action=f"look for {name}")
+    return LadmError(f"no such source: {name}: {one_line(error)}")
+
+
+def is_saved(folder: Path) -> bool:
+    """Is it a data set saved by `save_to_disk`?"""
+    return any((folder / mark).exists() for mark in _SAVED_MARKS)
