@@ -134,6 +134,24 @@ def test_class_labels_are_names_where_no_features_explain_them(
     assert pq.read_table(tmp_path / "npy/rows.parquet")["domain"].to_pylist() == ["book", "web"] * 2
 
 
+def test_a_text_that_is_no_utf8_costs_its_broken_bytes_alone(ladm: Command, golden: Any, tmp_path: Path) -> None:
+    """Rows of another origin may have such texts. Arrow and Parquet copy them as they are; JSON cannot hold them."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    texts = pa.array([b"good", b"b\xff\xfed", "größer".encode()], pa.binary()).view(pa.string())
+    ids = [golden["input_ids"][k][:512] for k in range(3)]
+    Dataset(pa.table({"input_ids": ids, "text": texts})).save_to_disk(str(tmp_path / "rows"))
+    run = tmp_path / "run"
+    words = ("--model", GOLDEN, "--dtype", "float32", "--signals", "cds", "-o", run)
+    assert ladm("score", tmp_path / "rows", *words).exit_code == 0
+    command = ("select", run, "--documents", "3", "--domain-key", "none", "--format", "jsonl")
+    result = ladm(*command, "-o", tmp_path / "subset")
+    assert result.exit_code == 0, result.output
+    (lines,) = (tmp_path / "subset/data").iterdir()
+    assert [row["text"] for row in read_lines(lines)] == ["good", "b\ufffd\ufffdd", "größer"]
+
+
 @pytest.mark.parametrize(
     "index", [[5, None, 7], [[1, 2], [3], None], [True, False, True], [1.0, 2.5, 3.0], ["a", None, "b"]], ids=str
 )

@@ -28,6 +28,7 @@ from ladm.corpus.tables import (
     class_names_of_features,
     class_names_of_schema,
     holds_bytes,
+    parquet_file,
     rows_of_table,
 )
 from ladm.errors import LadmError, StorageError, is_out_of_memory, reading_problem
@@ -82,7 +83,7 @@ def read_documents(
         if source.kind == "json":
             yield from _json(source, skip)
         elif source.kind == "parquet":
-            yield from _parquet(source.name, text_key, skip, short)
+            yield from _parquet(source, text_key, skip, short)
         elif source.kind == "dataset":
             yield from _dataset(source, text_key, skip, left_out)
         elif skip == 0:
@@ -162,11 +163,11 @@ def _json_object(line: bytes) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
-def _parquet(name: str, text_key: str, skip: int, short: ShortRule | None) -> Iterator[Document]:
-    with open_bytes(name) as file:
-        table = pq.ParquetFile(file)
+def _parquet(source: Source, text_key: str, skip: int, short: ShortRule | None) -> Iterator[Document]:
+    with open_bytes(source.name) as file:
+        table = parquet_file(file, is_remote=source.is_remote)
         schema = table.schema_arrow
-        require_one_text(name, schema, text_key)
+        require_one_text(source.name, schema, text_key)
         wanted = wanted_columns(schema, text_key)
         labels = class_names_of_schema(schema)
         if short is not None and not (short.key in schema.names and pa.types.is_integer(schema.field(short.key).type)):
@@ -182,7 +183,7 @@ def _parquet(name: str, text_key: str, skip: int, short: ShortRule | None) -> It
             for k, fields in enumerate(rows):
                 if number >= skip:
                     known = is_short is not None and is_short[k]
-                    yield Document(f"{name} row {number}", {} if known else fields, is_short=known)
+                    yield Document(f"{source.name} row {number}", {} if known else fields, is_short=known)
                 number += 1
 
 

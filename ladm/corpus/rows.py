@@ -140,11 +140,14 @@ class Rows:
         for first in range(start, stop, IDENTITY_BLOCK_ROWS):
             with reading_rows(self.name):
                 part = slice(first, min(first + IDENTITY_BLOCK_ROWS, stop))
-                ids = self._ids.table(part)["input_ids"].combine_chunks()
-            if is_integer_list(ids.type):
-                kept.append(pc.list_value_length(ids).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
-            else:
-                kept.append(np.array([len(raw) if isinstance(raw, list) else 0 for raw in map(raw_ids_of, ids)]))
+                chunks = self._ids.table(part)["input_ids"].chunks
+            # Chunk by chunk: to combine them copies all ids, and so reads the whole corpus from the disk.
+            for ids in chunks:
+                if is_integer_list(ids.type):
+                    kept.append(pc.list_value_length(ids).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
+                else:
+                    found = (len(raw) if isinstance(raw, list) else 0 for raw in map(raw_ids_of, ids))
+                    kept.append(np.fromiter(found, dtype=np.int64))
         return np.concatenate(kept)
 
     def _label(self, column: str, value: Any, default: int) -> int | str:
@@ -218,8 +221,8 @@ class Rows:
             column = CheckedColumns(self._dataset, [COPY_COLUMN]).table(slice(0, self._count))[COPY_COLUMN]
         return np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False))
 
-    def select(self, positions: npt.NDArray[np.int64]) -> Any:
-        """Those rows as a `datasets.Dataset`, all their columns kept."""
+    def select(self, positions: npt.NDArray[np.int64] | range) -> Any:
+        """Those rows as a `datasets.Dataset`, all their columns kept; a range takes no time."""
         return self._dataset.with_format(None).select(positions)
 
     def identity(self) -> dict[str, Any]:

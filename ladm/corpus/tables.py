@@ -1,4 +1,4 @@
-"""Arrow tables -> one dictionary a row; a value that Python cannot hold costs that value alone. Imports no torch."""
+"""Tables -> one dictionary a row; a value that Python cannot hold costs that value alone. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+_BUFFER_BYTES = 1 << 20
 ClassNames = Mapping[str, Sequence[str]]
 """For each column that stores the number of a class, the names of the classes."""
+
+
+def parquet_file(file: Any, *, is_remote: bool) -> pq.ParquetFile:
+    """An open file as Parquet. Of one of this machine no more than a megabyte of each column is in memory at a time.
+
+    Arrow would hold a row group, or all of them; what pandas writes is often one row group.
+    """
+    # Over a network a request for each megabyte would take longer than to fetch a row group at once.
+    return pq.ParquetFile(file) if is_remote else pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
 
 def rows_of_table(table: pa.Table | pa.RecordBatch, class_names: ClassNames) -> list[dict[str, Any]]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-import pyarrow.parquet as pq
-
 from ladm.corpus.documents import read_documents, require_one_text, wanted_columns
 from ladm.corpus.opening import open_bytes
 from ladm.corpus.packed import bounded_lines, open_unpacked, packing_of
 from ladm.corpus.sources import Source
+from ladm.corpus.tables import parquet_file
 from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
 
 _CHUNK = 1 << 20
@@ -67,7 +66,7 @@ def _require_lines(name: str, first_line: bytes) -> None:
 def _require_whole_parquet(source: Source, text_key: str) -> None:
     with open_bytes(source.name) as file:
         # Its end says where everything is: a file that was cut off does not even open.
-        table = pq.ParquetFile(file)
+        table = parquet_file(file, is_remote=source.is_remote)
         require_one_text(source.name, table.schema_arrow, text_key)
         if not source.is_remote:
             for _ in table.iter_batches(batch_size=_BATCH_ROWS, columns=wanted_columns(table.schema_arrow, text_key)):

@@ -78,7 +78,7 @@ def join_rows(sources: Sequence[Source], positions: Ints) -> tuple[Any, Ints]:
     for source, a, b in parts:
         shifted[a:b] += first - source.first
         first += len(source.rows)
-        joined.append(source.rows.select(np.arange(len(source.rows))))
+        joined.append(source.rows.select(range(len(source.rows))))
     if len(joined) == 1:
         return joined[0], shifted
     widened = _widened(joined)

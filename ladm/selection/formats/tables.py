@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from ladm.corpus.meta import whole_text
+from ladm.corpus.tables import rows_of_table
 from ladm.selection.formats.content import SubsetContent
 from ladm.storage.files import arrow_path, data_set_path
 
@@ -41,19 +43,26 @@ class _ParquetShard:
 
 
 class _JsonShard:
-    """A file with one JSON object a line; dates become text, NaN and bytes null, because JSON has none of them."""
+    """A file with one JSON object a line; dates become text, NaN and bytes null, because JSON has none of them.
+
+    What is no UTF-8 in a text becomes U+FFFD.
+    """
 
     def __init__(self, file: BinaryIO, _schema: pa.Schema) -> None:
         self._file = file
 
     def write(self, table: pa.Table) -> None:
-        for row in table.to_pylist():
+        for row in rows_of_table(table, {}):
             try:
                 line = json.dumps(row, ensure_ascii=False, allow_nan=False, default=_in_json)
             except ValueError:
                 plain = json.loads(json.dumps(row, default=_in_json), parse_constant=lambda _: None)
                 line = json.dumps(plain, ensure_ascii=False)
-            self._file.write(line.encode() + b"\n")
+            try:
+                encoded = line.encode()
+            except UnicodeEncodeError:
+                encoded = whole_text(line).encode()
+            self._file.write(encoded + b"\n")
 
     def close(self) -> None:
         """Nothing to add at the end of the file."""
