@@ -237,6 +237,9 @@ def test_the_second_holder_learns_who_the_first_is(tmp_path: Path) -> None:
         assert f"is in use by process {os.getpid()} on" in second.stderr
         with pytest.raises(LockedError):
             locked(tmp_path / "run").__enter__()
+        (tmp_path / "run/.holder").write_bytes(b"proc\xffss 7")
+        with pytest.raises(LockedError, match="is in use by another process"):
+            locked(tmp_path / "run").__enter__()
     with locked(tmp_path / "run"):
         pass
 

@@ -108,7 +108,8 @@ def _flock(descriptor: int, folder: Path, *, shared: bool) -> None:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         who = "another process"
-        with contextlib.suppress(OSError):
+        # ValueError: a name that is no UTF-8.
+        with contextlib.suppress(OSError, ValueError):
             who = (folder / HOLDER_FILE).read_text(encoding="utf-8").strip() or who
         raise LockedError(f"{folder} is in use by {who}") from None
     except OSError as error:
