@@ -98,9 +98,13 @@ def test_a_job_with_weights_in_the_call(talking: Path, tmp_path: Path, monkeypat
     call["quota"] = {"domain 0": 0, "domain 1": 1, "no": 1}
     with pytest.raises(front.LadmError, match="the pool has no document of the domain no"):
         front.run("corpus/*.jsonl.gz", **call)
+    for budget in ({"tokens": "2k"}, {"tokens": None, "documents": 2}):
+        with pytest.raises(front.LadmError, match="has no weight for domain 1; give it 0 to leave it out"):
+            front.run("corpus/*.jsonl.gz", **(call | budget | {"quota": {"domain 0": 1}}))
     call["quota"] = {"domain 0": 0, "domain 1": 1}
-    with pytest.raises(front.LadmError, match="the pool has 1,536 tokens"):
+    with pytest.raises(front.LadmError, match="^the rows have 1,536 tokens, fewer than --tokens 2,000"):
         front.run("corpus/*.jsonl.gz", **call)
+    assert not Path("job/scores").exists(), "scored before the weights were compared with the domains"
     call["tokens"] = "1k"
     job = front.run("corpus/*.jsonl.gz", **call)
     assert list(job.subset.manifest.domains) == ["domain 1"]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ladm.corpus.excluded_domains import included_rows
+from ladm.corpus.excluded_domains import domains_of, included_rows
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
+from ladm.selection.quotas import has_weights, weights_of
 from ladm.selection.windows import best_of_documents, max_per_document, read_documents
 from ladm.settings.pipeline import select_settings
+from ladm.settings.selection import SelectSettings
 
 
 def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
     """Raise LadmError for a budget that all rows together cannot fill, or that the shortest of them does not fit.
 
     Rows of excluded domains do not count; UsageError for such a domain that no row has.
+    And UsageError for weights that are not those of exactly the domains of the rows.
     Rows that guards drop, and rows without a score, are known after scoring only: `ladm select` looks again.
     """
     chosen = select_settings(job, run="", rows="", output="", domain_key="")
@@ -35,6 +40,8 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
         lengths_N[is_copy_N] = 0
     if not lengths_N.any():
         return
+    if has_weights(chosen.quota):
+        lengths_N[_without_weight(domains_of(rows, domain_key), lengths_N, chosen)] = 0
     shortest = int(lengths_N[lengths_N > 0].min())
     what = "rows"
     limit = max_per_document(chosen.max_per_document, [rows], ranking=chosen.ranking)
@@ -58,6 +65,15 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
     if budget < shortest and chosen.rule != "percent":
         given = f"{budget:,}" if share is None else chosen.tokens
         raise LadmError(f"no row fits --tokens {given}: the shortest has {shortest:,} tokens; give a larger budget")
+
+
+def _without_weight(
+    domains: Sequence[str | None], lengths_N: npt.NDArray[np.int64], chosen: SelectSettings
+) -> npt.NDArray[np.bool_]:
+    """Which rows are of domains of weight 0. Raises UsageError as `weights_of`; rows without tokens do not count."""
+    found = {name for name, length in zip(domains, lengths_N.tolist(), strict=True) if length and name is not None}
+    weights = weights_of(found, str(chosen.quota), excluded=chosen.exclude_domains)
+    return np.array([name is not None and weights.get(name) == 0 for name in domains], dtype=np.bool_)
 
 
 def _small_pool(pool: str, budget: str) -> LadmError:

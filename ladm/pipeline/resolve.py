@@ -22,7 +22,7 @@ from ladm.modeling.model_files import may_be_on_hub
 from ladm.pipeline.look import UNKNOWN, FoundDomains, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
 from ladm.scoring.row_lengths import is_too_long
-from ladm.selection.quotas import DOCUMENTS, TOKENS, read_weights
+from ladm.selection.quotas import has_weights, read_weights
 from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
 from ladm.settings.data import PrepareSettings
 from ladm.settings.fields import settings_of
@@ -62,7 +62,7 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
             f"--length {settings.length} is more than the {facts.max_tokens:,} positions of {facts.name}, which could "
             f"score none of the rows; give --length {facts.max_tokens} or less, or leave it out"
         )
-    if settings.quota not in (None, TOKENS, DOCUMENTS):
+    if has_weights(settings.quota):
         read_weights(settings.quota)
     if is_rows(settings):
         _require_part_that_is_scored(settings)

@@ -31,10 +31,20 @@ def domain_shares(domains: Domains, quota: str, *, excluded: Collection[str] = (
         return {name: domain.pool_tokens for name, domain in domains.items()}
     if quota == DOCUMENTS:
         return {name: len(domain) for name, domain in domains.items()}
+    return weights_of(domains, quota, excluded=excluded)
+
+
+def weights_of(domains: Collection[str], quota: str, *, excluded: Collection[str] = ()) -> Mapping[str, Fraction]:
+    """The weights of exactly these domains. Raises UsageError where `quota` does not say them."""
     # One file of weights serves selections with and without a domain.
     weights = {name: weight for name, weight in read_weights(quota).items() if name not in excluded}
     _require_same_domains(quota, weights, domains)
     return weights
+
+
+def has_weights(quota: str | None) -> bool:
+    """Does it say weights, or the file of them, and not a unit?"""
+    return quota not in (None, TOKENS, DOCUMENTS)
 
 
 def is_weights(quota: str) -> bool:
@@ -44,7 +54,7 @@ def is_weights(quota: str) -> bool:
 
 def is_weights_file(quota: str | None) -> bool:
     """Is this a file of weights, and not the weights themselves or a unit?"""
-    return quota not in (None, TOKENS, DOCUMENTS) and not is_weights(str(quota))
+    return has_weights(quota) and not is_weights(str(quota))
 
 
 def read_weights(quota: str) -> Mapping[str, Fraction]:
@@ -71,7 +81,7 @@ def read_weights(quota: str) -> Mapping[str, Fraction]:
     return {name: Fraction(weight) for name, weight in loaded.items()}
 
 
-def _require_same_domains(quota: str, weights: Mapping[str, Fraction], domains: Domains) -> None:
+def _require_same_domains(quota: str, weights: Mapping[str, Fraction], domains: Collection[str]) -> None:
     for name in domains:
         if name not in weights:
             raise UsageError(f"--quota {quota} has no weight for {name}; give it 0 to leave it out")
@@ -87,7 +97,7 @@ def unmet_weights_warning(domains: Domains, shares: Shares, settings: SelectSett
 
     `domains` are those after the budget was applied, none of weight 0. None where the weights were met or not given.
     """
-    if settings.quota in (None, TOKENS, DOCUMENTS):
+    if not has_weights(settings.quota):
         return None
     by_tokens = settings.documents is None
     pools = {name: domain.pool_tokens if by_tokens else len(domain) for name, domain in domains.items()}
