@@ -38,7 +38,7 @@ from ladm.errors import LadmError, StorageError, count_of
 from ladm.modeling.facts import stated_positions
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings
-from ladm.storage.files import io_errors, write_whole
+from ladm.storage.files import io_errors, sync_folder, write_whole
 from ladm.storage.json_object import damaged_file, json_with_checksum, read_json_object
 from ladm.storage.locks import locked
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
@@ -219,6 +219,7 @@ def _finish(
     with io_errors(output, "write"):
         # First: until the new record is written, a folder whose data set is being replaced is not finished.
         (output / PREPARED).unlink(missing_ok=True)
+        sync_folder(output)
     assemble(output, blocks, rows=rows, windows=settings.most_windows != 1)
     write_dropped(output, blocks, bad_files, rows=rows)
     tokens, copies = count_tokens(blocks, rows=rows, width=width), count_copies(blocks, rows=rows)

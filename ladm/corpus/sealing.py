@@ -21,7 +21,7 @@ from ladm.corpus.groups import DamagedSourceError, Group, Place, read_groups
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
 from ladm.settings.data import NO_TOKEN_COUNT, PrepareSettings
-from ladm.storage.files import io_errors
+from ladm.storage.files import io_errors, sync_folder
 
 
 class Progress(Protocol):
@@ -94,10 +94,12 @@ def _remove_blocks_from(work: Path, source: int) -> None:
     while (record := record_of_block(work / f"{number:06d}.parquet")) is not None and record.end.source < source:
         number += 1
     with io_errors(work, "write in"):
-        # From the end, so that there is never a gap behind which blocks of this try would pass for sealed ones.
+        # From the end, so that there is never a gap behind which blocks of this try would pass for sealed ones. Each is
+        # made durable, because a power loss may undo some removals and not others.
         for path in sorted(work.glob("*.parquet"), reverse=True):
             if int(path.stem) >= number:
                 path.unlink()
+                sync_folder(work)
 
 
 def _take(
