@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,11 +156,12 @@ def test_a_folder_that_cannot_be_listed_stops_the_command(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    result = prepare("d", output="rows")
-    assert result.exit_code == 0, result.output
-    closed.add("d/b")
-    result = prepare("d", output="other")
-    assert (result.exit_code, result.stderr) == (
-        74,
-        "ladm: cannot read the folder d/b: Permission denied; make it readable, or give the others by their names\n",
-    )
+    for k, name in enumerate(("d", "d/*/*.jsonl", "d/**/*")):
+        result = prepare(name, output=f"rows{k}")
+        assert result.exit_code == 0, result.output
+    closed |= {"d/b", "d/b/", f"{tmp_path}/d/b", f"{tmp_path}/d/b/"}
+    remedy = "make it readable, or give the others by their names"
+    for name in ("d", "d/*", "d/*/*.jsonl", "d/**/*", f"{tmp_path}/?/[ab]/*"):
+        result = prepare(name, output="other")
+        assert result.exit_code == 74
+        assert re.fullmatch(rf"ladm: cannot read the folder \S*d/b/?: Permission denied; {remedy}\n", result.stderr)

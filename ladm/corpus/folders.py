@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePath, PurePosixPath
@@ -59,8 +60,20 @@ def require_target(name: str) -> None:
         )
 
 
+def require_listable(pattern: str) -> None:
+    """Raise StorageError for a folder of this machine in which a glob looks for names, and that cannot be listed."""
+    while glob.has_magic(pattern):
+        pattern = os.path.dirname(pattern)
+        # With a slash at its end it matches folders alone.
+        for folder in glob.glob(os.path.join(pattern, ""), recursive=True):
+            try:
+                os.scandir(folder).close()
+            except OSError as error:
+                _refuse_unreadable(error)
+
+
 def _refuse_unreadable(error: OSError) -> None:
-    """Raise StorageError for a folder that cannot be listed, which os.walk would pass over without a word."""
+    """Raise StorageError for a folder that cannot be listed; os.walk and glob would pass over it without a word."""
     # Only the system may read that one, at the root of many disks, and no documents are in it.
     if PurePath(error.filename).name != "lost+found":
         raise StorageError(

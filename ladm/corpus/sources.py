@@ -22,6 +22,7 @@ from ladm.corpus.folders import (
     kept_documents,
     no_such_source,
     remote_documents_below,
+    require_listable,
     require_target,
 )
 from ladm.corpus.hub import parquet_files_of
@@ -209,6 +210,7 @@ def _is_pattern(name: str) -> bool:
 def _matching(pattern: str) -> list[str]:
     """What a glob matches, in the order of the names."""
     if "://" not in pattern:
+        require_listable(pattern)
         return sorted(glob.glob(pattern, recursive=True))
     try:
         system, path = fsspec.url_to_fs(pattern)
