@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from click.testing import Result
 from conftest import SMALL, read_object, topical_rows
@@ -125,3 +126,15 @@ def test_a_mapping_in_a_file_of_flags_where_none_fits(ladm: Command, run: Path, 
         (tmp_path / "config.yaml").write_text(text)
         result = ladm("select", run, "--tokens", "1k", "--config", tmp_path / "config.yaml", "--output", tmp_path / "s")
         assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+
+
+def test_the_ids_of_a_subset(run: Path, tmp_path: Path) -> None:
+    subset = front.select(run, documents=4, output=tmp_path / "subset")
+    rows = datasets.load_from_disk(str(tmp_path / "subset"))["train"]
+    assert subset.ids() == rows["index"][:] == [1, 2, 3, 6]
+    for other, message in (
+        (front.select(run, documents=4, dry_run=True, output=tmp_path / "none"), "is not a subset of ladm select"),
+        (front.select(run, documents=4, output="memory://ids"), "memory://ids is no folder of this machine"),
+    ):
+        with pytest.raises(front.LadmError, match=message):
+            other.ids()

@@ -204,6 +204,19 @@ class Subset:
     def __fspath__(self) -> str:
         return str(self.folder)
 
+    def ids(self) -> list[str | int]:
+        """The `id` of each chosen row, in the order of the subset, run after run; its `index` where it has no id.
+
+        Reads `manifest.json`, which has them. Raises LadmError after a dry run, and where the subset is at an address.
+        """
+        from ladm.errors import LadmError
+        from ladm.selection.manifest_file import read_manifest_and_chosen
+
+        if not isinstance(self.folder, Path):
+            raise LadmError(f"{self.folder} is no folder of this machine; its manifest.json has the ids")
+        _, chosen = read_manifest_and_chosen(self.folder)
+        return [name for part in chosen or () for name in part["ids"]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedJob:
