@@ -83,6 +83,8 @@ def test_the_names_of_columns_beside_the_run(text: str, names: tuple[str, ...]) 
         ("rows.meta.edu-score", 'rows.meta["edu-score"]'),
         ('rows.a"b\\c', 'rows["a\\"b\\\\c"]'),
         ("rows.class", 'rows["class"]'),
+        ("rows.\N{GRINNING FACE}", 'rows["\N{GRINNING FACE}"]'),
+        ("rows.\N{LATIN SMALL LIGATURE FI}eld", 'rows["\N{LATIN SMALL LIGATURE FI}eld"]'),
     ],
 )
 def test_the_name_of_a_column_as_an_expression(name: str, text: str) -> None:

@@ -10,6 +10,7 @@ import ast
 import json
 import keyword
 import math
+import unicodedata
 from dataclasses import dataclass
 
 from ladm.errors import UsageError
@@ -58,12 +59,18 @@ def spell_column(name: str) -> str | None:
     The inverse of `column_name`.
     """
     first, *keys = name.split(".")
-    text = first + "".join(f".{key}" if _is_word(key) else f"[{json.dumps(key)}]" for key in keys)
+    text = first + "".join(f".{key}" if _is_word(key) else f"[{_quoted(key)}]" for key in keys)
     return text if _is_word(first) else None
 
 
 def _is_word(text: str) -> bool:
-    return text.isidentifier() and not keyword.iskeyword(text)
+    # Python reads some letters of a name as others, such as the two letters of a ligature.
+    return text.isidentifier() and not keyword.iskeyword(text) and unicodedata.is_normalized("NFKC", text)
+
+
+def _quoted(text: str) -> str:
+    # With the letters as they are: JSON has two escapes for an emoji, which Python reads as two characters.
+    return json.dumps(text, ensure_ascii=False)
 
 
 def parse_expression(text: str, *, flag: str = "--by") -> Expression:
