@@ -113,6 +113,32 @@ def test_a_job_with_weights_in_the_call(talking: Path, tmp_path: Path, monkeypat
     assert front.run("corpus/*.jsonl.gz", **call) == job
 
 
+def test_a_domain_of_the_rows_that_has_no_document_with_a_score(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    """The same weights pass the check before the scoring and the selection behind it."""
+    rows = topical_rows(golden, [512, 400, 450, 10, 700])
+    rows[3]["meta"] = rows[3]["meta"] | {"pile_set_name": "short"}
+    folder = save_rows(rows)
+    for weight, is_warned in (("0", False), ("1", True)):
+        quota = f"{{domain 0: 1, domain 1: 1, short: {weight}}}"
+        words = ("--documents", "2", "--quota", quota, "--output", tmp_path / f"job-{weight}")
+        result = ladm("run", folder, *SMALL, *words)
+        assert result.exit_code == 0, result.output
+        assert ("no document can be selected of short, because none has a score" in result.stderr) is is_warned
+        manifest = read_object(tmp_path / f"job-{weight}" / "subset" / "manifest.json")
+        assert {name: domain["taken_documents"] for name, domain in manifest["domains"].items()} == {
+            "domain 0": 1, "domain 1": 1,
+        }  # fmt: skip
+    run = tmp_path / "job-1" / "scores"
+    for quota, message in (
+        ("{domain 0: 1, domain 1: 1, shirt: 1}", "the pool has no document of the domain shirt"),
+        ("{domain 0: 0, domain 1: 0, short: 1}", "the pool has documents of domains of weight 0 only: domain 0, dom"),
+    ):
+        result = ladm("select", run, "--documents", "2", "--quota", quota, "--output", tmp_path / "none")
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+
+
 def test_a_mapping_in_a_file_of_flags_where_none_fits(ladm: Command, run: Path, tmp_path: Path) -> None:
     aliases = "a: &a [1, 1]\n" + "".join(
         f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdefghijkl", "bcdefghijklm", strict=True)

@@ -21,7 +21,7 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
     """Raise LadmError for a budget that all rows together cannot fill, or that the shortest of them does not fit.
 
     Rows of excluded domains do not count; UsageError for such a domain that no row has.
-    And UsageError for weights that are not those of exactly the domains of the rows.
+    And UsageError for weights that are not those of the domains of the rows.
     Rows that guards drop, and rows without a score, are known after scoring only: `ladm select` looks again.
     """
     chosen = select_settings(job, run="", rows="", output="", domain_key="")
@@ -72,7 +72,8 @@ def _without_weight(
 ) -> npt.NDArray[np.bool_]:
     """Which rows are of domains of weight 0. Raises UsageError as `weights_of`; rows without tokens do not count."""
     found = {name for name, length in zip(domains, lengths_N.tolist(), strict=True) if length and name is not None}
-    weights = weights_of(found, str(chosen.quota), excluded=chosen.exclude_domains)
+    of_rows = {name for name in domains if name is not None}
+    weights = weights_of(found, str(chosen.quota), excluded=chosen.exclude_domains, of_rows=of_rows)
     return np.array([name is not None and weights.get(name) == 0 for name in domains], dtype=np.bool_)
 
 

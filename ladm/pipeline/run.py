@@ -195,7 +195,7 @@ class _Parts:
             self.echo(f"{subset} was selected from fewer rows; selecting again")
         if is_old or not is_there:
             chosen = select_settings(self.job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key)
-            select(chosen, place=place)
+            select(chosen, place=place, echo=self.echo)
         elif self.job.push is not None:
             # An upload that failed left the subset here; the Hub takes equal files a second time without a copy.
             push_subset(subset, self.job.push, remedy="run the same command again")

@@ -20,25 +20,29 @@ MOST_NAMES = 3
 """Of the domains in a warning."""
 
 
-def domain_shares(domains: Domains, quota: str, *, excluded: Collection[str] = ()) -> Shares:
+def domain_shares(
+    domains: Domains, quota: str, *, excluded: Collection[str] = (), of_rows: Collection[str] = ()
+) -> Shares:
     """A share for every domain, in any unit; only their proportion counts.
 
     `quota` is `tokens` (the pool's), `documents`, or weights as `read_weights` reads them. A weight of an `excluded`
-    domain counts for nothing.
+    domain counts for nothing. Further domains `of_rows`, which have no document in the pool, may have weights.
     Raises UsageError for weights that cannot be read or do not have exactly the domains of the pool.
     """
     if quota == TOKENS:
         return {name: domain.pool_tokens for name, domain in domains.items()}
     if quota == DOCUMENTS:
         return {name: len(domain) for name, domain in domains.items()}
-    return weights_of(domains, quota, excluded=excluded)
+    return weights_of(domains, quota, excluded=excluded, of_rows=of_rows)
 
 
-def weights_of(domains: Collection[str], quota: str, *, excluded: Collection[str] = ()) -> Mapping[str, Fraction]:
-    """The weights of exactly these domains. Raises UsageError where `quota` does not say them."""
+def weights_of(
+    domains: Collection[str], quota: str, *, excluded: Collection[str] = (), of_rows: Collection[str] = ()
+) -> Mapping[str, Fraction]:
+    """The weights of these domains, and perhaps of others `of_rows`. Raises UsageError where `quota` differs."""
     # One file of weights serves selections with and without a domain.
     weights = {name: weight for name, weight in read_weights(quota).items() if name not in excluded}
-    _require_same_domains(quota, weights, domains)
+    _require_same_domains(quota, weights, domains, of_rows)
     return weights
 
 
@@ -81,15 +85,33 @@ def read_weights(quota: str) -> Mapping[str, Fraction]:
     return {name: Fraction(weight) for name, weight in loaded.items()}
 
 
-def _require_same_domains(quota: str, weights: Mapping[str, Fraction], domains: Collection[str]) -> None:
+def _require_same_domains(
+    quota: str, weights: Mapping[str, Fraction], domains: Collection[str], of_rows: Collection[str]
+) -> None:
     for name in domains:
         if name not in weights:
             raise UsageError(f"--quota {quota} has no weight for {name}; give it 0 to leave it out")
     for name in weights:
-        if name not in domains:
+        # Whether a domain of the rows is left without a document, by the guards or without scores, nobody can know when
+        # the weights are written.
+        if name not in domains and name not in of_rows:
             raise UsageError(f"--quota {quota}: the pool has no document of the domain {name}")
     if not any(weights.values()):
         raise UsageError(f"--quota {quota}: every weight is 0")
+    if not any(weights[name] for name in domains):
+        raise UsageError(f"--quota {quota}: the pool has documents of domains of weight 0 only: {', '.join(domains)}")
+
+
+def unused_weights_warning(domains: Domains, shares: Shares) -> str | None:
+    """Which domains have a weight and no document among `domains`, those of the pool; None where all have one."""
+    unused = [name for name, share in shares.items() if share and name not in domains]
+    if not unused:
+        return None
+    more = f" and {len(unused) - MOST_NAMES:,} more" if len(unused) > MOST_NAMES else ""
+    return (
+        f"the weights of --quota are not met: no document can be selected of {', '.join(unused[:MOST_NAMES])}{more}, "
+        "because none has a score or none passes --within; the budget goes to other domains"
+    )
 
 
 def unmet_weights_warning(domains: Domains, shares: Shares, settings: SelectSettings) -> str | None:

@@ -21,7 +21,7 @@ from ladm.selection.formats.destination import Destination, destination
 from ladm.selection.guarding import unguarded_warning
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
-from ladm.selection.quotas import domain_shares, unmet_weights_warning
+from ladm.selection.quotas import domain_shares, unmet_weights_warning, unused_weights_warning
 from ladm.selection.ranking import rank_by_domain
 from ladm.selection.sources import Source, open_sources
 from ladm.selection.windows import max_per_document, read_documents
@@ -59,7 +59,9 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
         # Read only where they are needed: it is a number for every row of the corpus.
         documents_T = None if most is None else read_documents(data)
         ranked = rank_by_domain(candidates, codes, work=work, documents_T=documents_T, most=most or 0)
-        shares = domain_shares(ranked, _quota(settings), excluded=settings.exclude_domains)
+        shares = domain_shares(ranked, _quota(settings), excluded=settings.exclude_domains, of_rows=codes.names)
+        if (line := unused_weights_warning(ranked, shares)) is not None:
+            echo(f"warning   {line}")
         # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
         left_out = len(candidates) - sum(map(len, ranked.values()))
