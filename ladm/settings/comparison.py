@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ladm.errors import UsageError
 from ladm.settings.common import domain_key_setting, output_setting, run_setting, runs_setting
-from ladm.settings.expressions import Expression, parse_expression, parse_expressions
-from ladm.settings.fields import Settings, setting
-from ladm.settings.joins import join_setting, parse_joins, require_joined
+from ladm.settings.expressions import Expression, parse_expression
+from ladm.settings.fields import setting
+from ladm.settings.joins import JoinedRuns, NamedColumns, join_setting, require_joined
 from ladm.settings.quantities import parse_percent
 
 KINDS = "Documents of known kinds"
@@ -18,7 +18,7 @@ INTACT = "intact"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopSettings(Settings):
+class TopSettings(JoinedRuns):
     """The settings of `ladm top`. `rows` None: where the run found them."""
 
     run: str = run_setting()
@@ -34,18 +34,13 @@ class TopSettings(Settings):
         require_joined(self.ranking.names, self.joins)
 
     @property
-    def joins(self) -> dict[str, str]:
-        """The runs of `join` by name."""
-        return parse_joins(self.join)
-
-    @property
     def ranking(self) -> Expression:
         """What documents are ranked by."""
         return parse_expression(self.by)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings(Settings):
+class CompareSettings(NamedColumns):
     """The settings of `ladm compare`. `columns` None: all of one run, the score of two. `output` None: no page."""
 
     runs: tuple[str, ...] = runs_setting()
@@ -106,13 +101,3 @@ class CompareSettings(Settings):
         """Is the column random compared? By default it is one of all those of a single run."""
         names = {name for expression in self.expressions for name in expression.names}
         return "random" in names if self.columns is not None else len(self.runs) == 1
-
-    @property
-    def joins(self) -> dict[str, str]:
-        """The runs of `join` by name."""
-        return parse_joins(self.join)
-
-    @property
-    def expressions(self) -> list[Expression]:
-        """The columns to compare; empty where the run's are to be taken."""
-        return parse_expressions(self.columns)

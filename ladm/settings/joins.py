@@ -13,7 +13,8 @@ from typing import Any
 
 from ladm.errors import UsageError
 from ladm.settings.common import READ_LOCALLY
-from ladm.settings.fields import INPUT_AND_OUTPUT, setting
+from ladm.settings.expressions import Expression, parse_expressions
+from ladm.settings.fields import INPUT_AND_OUTPUT, Settings, setting
 
 ROWS = "rows"
 """What a column of the rows themselves begins with."""
@@ -28,6 +29,28 @@ def join_setting(*, section: str = INPUT_AND_OUTPUT) -> Any:
         metavar="NAME=RUN2",
         not_an_address=READ_LOCALLY,
     )
+
+
+class JoinedRuns(Settings):
+    """Settings with the flag `join`."""
+
+    join: tuple[str, ...]
+
+    @property
+    def joins(self) -> dict[str, str]:
+        """The runs of `join` by name."""
+        return parse_joins(self.join)
+
+
+class NamedColumns(JoinedRuns):
+    """Settings with the flags `columns` and `join`."""
+
+    columns: str | None
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """What `columns` names, each once; nothing where it is not given."""
+        return parse_expressions(self.columns)
 
 
 def parse_joins(texts: Iterable[str]) -> dict[str, str]:

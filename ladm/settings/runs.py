@@ -14,9 +14,8 @@ from ladm.settings.common import (
     output_setting,
     run_setting,
 )
-from ladm.settings.expressions import Expression, parse_expressions
 from ladm.settings.fields import Settings, setting
-from ladm.settings.joins import join_setting, parse_joins, require_joined
+from ladm.settings.joins import NamedColumns, join_setting, require_joined
 from ladm.settings.layers import AFTER_SINKS, parse_layers
 from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.score import Reduce
@@ -138,7 +137,7 @@ class InspectSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportSettings(Settings):
+class ReportSettings(NamedColumns):
     """The settings of `ladm report`. `output` None: `report.html` in the run folder."""
 
     run: str = run_setting()
@@ -165,13 +164,3 @@ class ReportSettings(Settings):
         if len(self.expressions) > MOST_FURTHER:
             raise UsageError(f"--columns has {len(self.expressions)} columns; at most {MOST_FURTHER} can be shown")
         require_joined((name for each in self.expressions for name in each.names), self.joins)
-
-    @property
-    def joins(self) -> dict[str, str]:
-        """The runs of `join` by name."""
-        return parse_joins(self.join)
-
-    @property
-    def expressions(self) -> list[Expression]:
-        """What `columns` names, each once."""
-        return parse_expressions(self.columns)

@@ -9,9 +9,9 @@ from typing import Literal
 from ladm.errors import UsageError, count_of
 from ladm.settings.common import domain_key_setting, output_setting, runs_setting
 from ladm.settings.expressions import Expression, parse_expression
-from ladm.settings.fields import Settings, flag, setting
+from ladm.settings.fields import flag, setting
 from ladm.settings.guards import BandGuard, Guard, parse_guard
-from ladm.settings.joins import join_setting, parse_joins, require_joined
+from ladm.settings.joins import JoinedRuns, join_setting, require_joined
 from ladm.settings.quantities import parse_percent, parse_token_budget
 from ladm.settings.subset import WRITING, SubsetFormat, check_subset, resolve_format
 from ladm.storage.files import data_set_path
@@ -32,7 +32,7 @@ def bare_share_warning(given: str, top: float) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectSettings(Settings):
+class SelectSettings(JoinedRuns):
     """The settings of `ladm select`. `rows` empty: where the runs found them."""
 
     runs: tuple[str, ...] = runs_setting()
@@ -211,11 +211,6 @@ class SelectSettings(Settings):
         """The columns that documents are ranked and guarded by, each once."""
         guarded = (guard.column for guard in self.guards if guard.column is not None)
         return list(dict.fromkeys([*self.ranking.names, *guarded]))
-
-    @property
-    def joins(self) -> dict[str, str]:
-        """The runs of `join` by name."""
-        return parse_joins(self.join)
 
     @property
     def draw_seed(self) -> int:
