@@ -78,9 +78,11 @@ def read_weights(quota: str) -> Mapping[str, Fraction]:
     for name, weight in loaded.items():
         # A bool is an int to Python, and `yes` in YAML is a bool.
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-            # PyYAML takes 2e-5, without a point, for a text.
+            # PyYAML takes 2e-5, without a point, for a text, and `web:2` for a name without a weight.
+            space = "; write a space behind the colon" if weight is None and ":" in name else ""
             raise UsageError(
-                f"--quota {path}: the weight of {name} is {weight}, not a number of at least 0 such as 2 or 2.0e-5"
+                f"--quota {path}: the weight of {name} is {weight}, not a number of at least 0 such as 2 or "
+                f"2.0e-5{space}"
             )
     return {name: Fraction(weight) for name, weight in loaded.items()}
 
