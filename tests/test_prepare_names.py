@@ -21,10 +21,9 @@ from conftest import SMALL, read_lines
 from datasets import Dataset, load_from_disk
 from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
 
-from ladm.corpus.carried import plain
-from ladm.corpus.documents import value_at
 from ladm.corpus.duplicates import SHORT_ROW_TOKENS
 from ladm.corpus.encoding import window_starts
+from ladm.corpus.meta import plain, value_at
 from ladm.corpus.tokenization import Tokenizer
 from ladm.selection.windows import best_of_documents
 

@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import datasets
+import duckdb
 import fsspec
 import numpy as np
 import pyarrow as pa
@@ -336,7 +337,7 @@ def test_no_line_of_standard_input_is_lost_to_damage_in_a_later_source(
     piped: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A block with documents of both is made again, and of the lines behind the stored ones nothing is left to read."""
-    monkeypatch.setattr("ladm.corpus.standard_input.REPLAYED_LINES", 3)
+    monkeypatch.setattr("ladm.corpus.replayed.REPLAYED_ITEMS", 3)
     monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
     datasets.Dataset.from_list([long_document(k) for k in range(9, 12)]).save_to_disk(str(tmp_path / "saved"))
     (shard,) = (tmp_path / "saved").glob("*.arrow")
@@ -351,3 +352,38 @@ def test_no_line_of_standard_input_is_lost_to_damage_in_a_later_source(
     assert (first.exit_code, "standard input cannot be read a second time" in first.stderr) == (74, True)
     assert piped(LINES, tmp_path / "saved", *command).exit_code == 0
     assert [row["source"] for row in rows_of(tmp_path / "rows")] == [f"standard input line {k}" for k in range(1, 6)]
+
+
+def test_what_the_names_of_folders_say_of_their_files(prepare: Prepare, tmp_path: Path) -> None:
+    """Hive, Spark and DuckDB leave columns that they partition by out of the files."""
+    documents = [long_document(k) | {"domain": ["web", "a b/c"][k % 2], "lang": "en"} for k in range(4)]
+    lake = f"COPY documents TO '{tmp_path}/lake' (FORMAT parquet, PARTITION_BY (domain, lang))"
+    duckdb.from_arrow(pa.Table.from_pylist(documents)).query("documents", lake)
+    inside = tmp_path / "lake" / "domain=web" / "lang=__HIVE_DEFAULT_PARTITION__"
+    inside.mkdir()
+    write_jsonl(inside / "more.jsonl", [long_document(4), long_document(5) | {"domain": "own"}])
+    (inside / "note.txt").write_text(long_document(6)["text"])
+    result = prepare(tmp_path / "lake", "--domain-key", "domain")
+    assert result.exit_code == 0, result.output
+    rows = rows_of(tmp_path / "rows")
+    assert sorted((row["domain"], row["lang"]) for row in rows if row["lang"]) == [
+        *[("a b/c", "en")] * 2,
+        *[("web", "en")] * 2,
+    ]
+    assert sorted(row["domain"] for row in rows if row["lang"] is None) == ["own", "web", "web"]
+
+
+@pytest.mark.parametrize("name", ["text", "json", "parquet", "imagefolder", "text@main"])
+@pytest.mark.parametrize("command", ["prepare", "run", "score"])
+def test_readers_of_files_are_no_data_sets(
+    name: str, command: str, ladm: Callable[..., Result], talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets.load_dataset("text")` reads every file below the working folder."""
+    write_jsonl(tmp_path / "d.jsonl", DOCUMENTS)
+    (tmp_path / "d.txt").write_text("a line\n")
+    monkeypatch.chdir(tmp_path)
+    model = "--tokenizer" if command == "prepare" else "--model"
+    budget = ("--tokens", "1k") if command == "run" else ()
+    result = ladm(command, name, model, talking, "--output", "out", *budget)
+    assert result.exit_code == 1
+    assert f"{name} is neither" in result.output

@@ -19,8 +19,14 @@ Path = str | os.PathLike[str]
 
 
 def spell_path(path: Path) -> str:
-    """A path as the settings hold it. Raises UsageError for an empty one, which would be the working folder."""
-    spelled = os.fspath(path)
+    """A path as the settings hold it.
+
+    Raises UsageError for what is no path, and for an empty one, which would be the working folder.
+    """
+    try:
+        spelled = os.fsdecode(path)
+    except TypeError:
+        raise UsageError(f"the name of a file or folder is wanted here, not a {type(path).__name__}") from None
     if not spelled:
         raise UsageError("an empty text is no file, folder or name; give one")
     return spelled

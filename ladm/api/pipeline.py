@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ladm.api.keywords import Path as AnyPath
 from ladm.api.keywords import checked, spell_path
-from ladm.api.quiet import echo_to, quiet_libraries
+from ladm.api.quiet import echo_to, quiet_libraries, system_errors_in_words
 from ladm.api.results import FinishedJob, ScoredRun, Subset
+from ladm.api.sources import split_sources
+from ladm.errors import UsageError
 
 if TYPE_CHECKING:
     from ladm.corpus.prepare import PreparedRows
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    sources: AnyPath | Sequence[AnyPath],
+    sources: Any,
     *,
     tokenizer: AnyPath,
     output: AnyPath,
@@ -33,21 +35,22 @@ def prepare(
 ) -> PreparedRows:
     """Turn documents into rows of token ids, as `ladm prepare` does; the same call resumes.
 
-    `sources`: files, folders, globs, URLs of fsspec, or data sets. `settings`: the flags of the command.
+    `sources`: files, folders, globs, URLs of fsspec, or data sets, one or several. Or documents in memory:
+    dictionaries in a list or an iterator, a table of Arrow, pandas or polars, a data set of the library `datasets`; the
+    same documents resume. `settings`: the flags of the command.
     Raises LadmError for a source, tokenizer or output that cannot be used, and for settings that cannot work.
     """
     from ladm.settings.data import PrepareSettings
 
     given = checked(PrepareSettings, "ladm.prepare", settings)
-    wanted = PrepareSettings(
-        sources=_paths(sources, what="sources"), tokenizer=spell_path(tokenizer), output=spell_path(output), **given
-    )
+    names, in_memory = split_sources(sources)
+    wanted = PrepareSettings(sources=names, tokenizer=spell_path(tokenizer), output=spell_path(output), **given)
     with quiet_libraries():
         from ladm.corpus.prepare import prepare as run_prepare
         from ladm.progress_bars import PreparingBar
 
         bar = PreparingBar() if progress else None
-        return run_prepare(wanted, echo=echo_to(progress=progress), progress=bar)
+        return run_prepare(wanted, echo=echo_to(progress=progress), progress=bar, in_memory=in_memory)
 
 
 def score(
@@ -152,7 +155,13 @@ def run(
     from ladm.settings.pipeline import RunSettings
 
     given = checked(RunSettings, "ladm.run", settings | {"tokens": tokens}, without=("dry_run",))
-    given |= {"sources": _paths(sources, what="sources"), "model": spell_path(model), "output": spell_path(output)}
+    names, in_memory = split_sources(sources)
+    if in_memory:
+        raise UsageError(
+            "ladm.run reads its documents again when it resumes, and cannot do so in memory: make rows of them with "
+            "ladm.prepare, and give these to ladm.run"
+        )
+    given |= {"sources": names, "model": spell_path(model), "output": spell_path(output)}
     wanted = job_settings(RunSettings, None if config is None else spell_path(config), given)
     with quiet_libraries():
         _warn_about_a_bare_share(settings, wanted, echo_to(progress=progress))
@@ -181,8 +190,6 @@ def _paths(given: AnyPath | Sequence[AnyPath], *, what: str) -> tuple[str, ...]:
     """One path or several, as the settings hold them. Raises UsageError where there is none."""
     paths = tuple(map(spell_path, [given] if isinstance(given, (str, os.PathLike)) else given))
     if not paths:
-        from ladm.errors import UsageError
-
         raise UsageError(f"there are no {what}; give at least one")
     return paths
 
@@ -191,4 +198,5 @@ def open_run(folder: AnyPath) -> ScoredRun:
     """A run folder of `ladm score`, finished or not, or the folder of a job. Raises LadmError where it is neither."""
     from ladm.runs.folder import Run
 
-    return ScoredRun(Run.open(spell_path(folder)).folder)
+    with system_errors_in_words():
+        return ScoredRun(Run.open(spell_path(folder)).folder)

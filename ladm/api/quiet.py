@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 
-from ladm.errors import InterruptedRunError, LadmWarning
+from ladm.errors import InterruptedRunError, LadmWarning, StorageError, one_line
 
 _FOR_WORKERS = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -36,15 +36,28 @@ def quiet_libraries() -> Iterator[None]:
 
     A signal that stopped the work is sent again, for the program to handle: by default Ctrl-C is then a
     KeyboardInterrupt and SIGTERM ends the process. A program whose own handler returns gets the InterruptedRunError.
+    An error of the operating system becomes a StorageError.
     """
     try:
-        with _silent_libraries():
+        with _silent_libraries(), system_errors_in_words():
             yield
     except InterruptedRunError as error:
         # A loop of calls with `except LadmError` around each must not go on after Ctrl-C, and a worker of a
         # multiprocessing.Pool that survived SIGTERM would let `Pool.terminate` wait forever.
         signal.raise_signal(error.signal_number)
         raise
+
+
+@contextlib.contextmanager
+def system_errors_in_words() -> Iterator[None]:
+    """Turn an error of the operating system that nothing below has a message for into a StorageError.
+
+    Such as a name that is too long.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(one_line(error)) from error
 
 
 @contextlib.contextmanager

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.assemble import BLOCK_SCHEMA, open_block
 from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta
-from ladm.corpus.documents import Document, text_at
+from ladm.corpus.documents import Document
 from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
 from ladm.corpus.encoding import TokenizedText, Window
 from ladm.corpus.groups import Group, Place
-from ladm.corpus.meta import whole_text
+from ladm.corpus.meta import text_at, whole_text
 from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_key
 from ladm.corpus.tokenization import Tokenizer
 from ladm.errors import LadmError

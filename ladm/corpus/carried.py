@@ -14,8 +14,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from ladm.corpus.documents import value_at
-from ladm.corpus.meta import jsonable, whole_text
+from ladm.corpus.meta import jsonable, plain, value_at, whole_text
 
 DOMAIN_NAME = "pile_set_name"
 """Where a row's meta holds its domain, as in the published data."""
@@ -24,29 +23,6 @@ ROW_COLUMNS = (
     "document_tokens", "copy_of",
 )  # fmt: skip
 """Columns that `prepare` makes; a document's own column of such a name gets `original_` in front."""
-_LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
-MOST_LEVELS = 200
-"""Of lists and objects inside each other. Python's own limit differs between its versions, and so would the rows."""
-
-
-def plain(value: Any, *, levels: int = MOST_LEVELS) -> Any:
-    """The value as Arrow and JSON can hold it: a number beyond 64 bits as text, U+FFFD for a half of a character.
-
-    Raises RecursionError for lists and objects nested more than `levels` deep.
-    """
-    if levels < 0:
-        raise RecursionError("nested too deep")
-    if isinstance(value, str):
-        return whole_text(value)
-    if isinstance(value, bool) or value is None or isinstance(value, float):
-        return value
-    if isinstance(value, int):
-        return value if _SMALLEST <= value <= _LARGEST else str(value)
-    if isinstance(value, dict):
-        return {whole_text(str(key)): plain(part, levels=levels - 1) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(part, levels=levels - 1) for part in value]
-    return None if isinstance(value, (bytes, bytearray)) else str(value)
 
 
 def parsed_meta(fields: dict[str, Any]) -> dict[str, Any] | None:
@@ -63,12 +39,18 @@ def parsed_meta(fields: dict[str, Any]) -> dict[str, Any] | None:
 def domain_of(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: str) -> str | None:
     """The domain as text; None where the key leads to nothing, or to a list or object."""
     found = value_at(fields if meta is None else fields | {"meta": meta}, domain_key)
-    return None if found is None or isinstance(found, (dict, list)) else whole_text(str(found))
+    # pandas has NaN for what is missing, in columns of texts too.
+    if found is None or isinstance(found, (dict, list)) or found != found:
+        return None
+    return whole_text(str(found))
 
 
 def id_of(fields: dict[str, Any], id_key: str) -> str | None:
     """The document's own id, a text, a whole number or a UUID, as text; None where it has none."""
     found = value_at(fields, id_key)
+    if hasattr(found, "item"):
+        # A number of NumPy, as `to_dict` of pandas leaves it in some cases.
+        found = found.item()
     # pandas makes a column of whole numbers one of floats as soon as one is missing, and databases such as Snowflake
     # store whole numbers as decimals.
     if isinstance(found, (float, Decimal)) and math.isfinite(found) and found.as_integer_ratio()[1] == 1:

@@ -36,7 +36,7 @@ class SourceGuard:
 
 def _states(source: Source) -> dict[str, tuple[int, int]]:
     """Size and time of modification, as in the key of a source: neither a copy nor a new link is another file."""
-    if source.lines is not None or source.is_remote:
+    if not source.has_place or source.is_remote:
         return {}
     name = source.name.removeprefix("file://")
     files: list[Path] = []

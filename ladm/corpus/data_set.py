@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ladm.corpus.hub import TRAIN, no_way_to_hub
+from ladm.corpus.hub import TRAIN, may_be_data_set, no_way_to_hub
 from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, reading_problem
 from ladm.modeling.hub_access import cached_data_sets_alone, hub_problem
-from ladm.modeling.model_files import hub_name, may_be_on_hub
+from ladm.modeling.model_files import hub_name
 from ladm.storage.files import data_set_path, io_errors
 
 FILES_OF_A_SAVED_SET = ("state.json", "dataset_info.json", "dataset_dict.json")
@@ -44,7 +44,7 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
     try:
         if path.is_dir():
             loaded = datasets.load_from_disk(data_set_path(path))
-        elif not path.exists() and may_be_on_hub(name):
+        elif not path.exists() and may_be_data_set(name):
             base, revision = hub_name(name)
             chosen = {"name": config, "revision": revision}
             problem = hub_problem()

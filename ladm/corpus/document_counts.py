@@ -28,7 +28,7 @@ def count_documents(source: Source, *, most_bytes: int) -> DocumentCount | None:
     Of a file of lines about `most_bytes` are read, unpacked; the rest is taken to have lines of the same mean length.
     A file that cannot be read counts for nothing, as it is left out when rows are made.
     """
-    if source.lines is not None:
+    if not source.has_place:
         return None
     if source.kind == "text":
         return DocumentCount(number=1, is_exact=True)

@@ -1,4 +1,4 @@
-"""A source -> its documents, in order: JSONL (.gz, .zst), Parquet, text, a data set, a Hub id.
+"""A source -> its documents, in order: JSONL (.gz, .zst), Parquet, text, a data set, a Hub id, Python objects.
 
 Every path may be anything fsspec opens. Imports no torch.
 """
@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.checked_columns import checked
 from ladm.corpus.data_set import load_split
+from ladm.corpus.file_names import partition_of
 from ladm.corpus.hub import open_stream
 from ladm.corpus.opening import open_bytes
 from ladm.corpus.packed import cut_lines, is_too_long, open_unpacked, read_bounded
@@ -27,9 +28,9 @@ from ladm.corpus.tables import (
     ClassNames,
     class_names_of_features,
     class_names_of_schema,
-    holds_bytes,
     parquet_file,
     rows_of_table,
+    wanted_columns,
 )
 from ladm.errors import LadmError, StorageError, is_out_of_memory, reading_problem
 
@@ -75,21 +76,22 @@ def read_documents(
     """The documents of a source, in its order, without the first `skip`, which are not parsed.
 
     Of Parquet, texts of documents that are `short` are not read; they come as documents that say so. A text file is one
-    document, whose text is under `text_key`. Of tables, columns with bytes (images, sound) are not read, unless they
+    document, whose text is under `text_key`. What the name of a folder holds, such as `lang=en`, is a field of
+    each document. Of tables, columns with bytes (images, sound) are not read, unless they
     hold the text or are `meta`. Of a saved data set, torn shards and those that are `left_out` are not read.
     Raises StorageError for a file that cannot be read to its end, DamagedFileError where its content is the reason.
     """
+    if source.documents is not None:
+        # What a program's own iterator raises is for the program.
+        yield from _in_memory(source, source.documents.records(text_key=text_key, skip=skip), skip)
+        return
     try:
-        if source.kind == "json":
-            yield from _json(source, skip)
-        elif source.kind == "parquet":
-            yield from _parquet(source, text_key, skip, short)
-        elif source.kind == "dataset":
+        if source.kind == "dataset":
             yield from _dataset(source, text_key, skip, left_out)
-        elif skip == 0:
-            with open_unpacked(source.name) as file:
-                # With -sig: the mark that Windows puts in front of UTF-8 is no part of the text.
-                yield Document(source.name, _nested(text_key, read_bounded(file).decode("utf-8-sig")))
+        elif source.lines is None and (partition := partition_of(source.name)):
+            yield from _with_fields(_of_file(source, text_key, skip, short), partition)
+        else:
+            yield from _of_file(source, text_key, skip, short)
     except LadmError:
         raise
     except Exception as error:
@@ -101,6 +103,23 @@ def read_documents(
         raise kind(f"cannot read {source.name}: {reading_problem(error)}{more}") from None
 
 
+def _of_file(source: Source, text_key: str, skip: int, short: ShortRule | None) -> Iterator[Document]:
+    if source.kind == "json":
+        yield from _json(source, skip)
+    elif source.kind == "parquet":
+        yield from _parquet(source, text_key, skip, short)
+    elif skip == 0:
+        with open_unpacked(source.name) as file:
+            # With -sig: the mark that Windows puts in front of UTF-8 is no part of the text.
+            yield Document(source.name, _nested(text_key, read_bounded(file).decode("utf-8-sig")))
+
+
+def _with_fields(documents: Iterator[Document], more: dict[str, str]) -> Iterator[Document]:
+    """The documents with further fields; where one has a field of that name, its own counts."""
+    for document in documents:
+        yield document if document.fields is None else replace(document, fields=more | document.fields)
+
+
 def _is_damage(error: Exception) -> bool:
     """Did Arrow not understand the bytes? A connection that breaks raises errors of its own, or one with a number."""
     # A file is not left out for lack of memory, which only looks like a damaged size.
@@ -109,32 +128,15 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
 
 
-def value_at(fields: Any, key: str) -> Any:
-    """What a key such as `meta.title` leads to, or None; `meta.title` may also be the name of a column itself."""
-    if not isinstance(fields, dict):
-        return None
-    if key in fields:
-        return fields[key]
-    head, _, rest = key.partition(".")
-    while rest:
-        found = value_at(fields.get(head), rest)
-        if found is not None:
-            return found
-        more, _, rest = rest.partition(".")
-        head = f"{head}.{more}"
-    return None
-
-
-def text_at(fields: Any, key: str) -> Any:
-    """The text of a document. Parquet by older writers has texts as bytes, which are decoded."""
-    found = value_at(fields, key)
-    return found.decode("utf-8", "surrogateescape") if isinstance(found, bytes) else found
-
-
 def _nested(key: str, value: str) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         value = {part: value}  # type: ignore[assignment]
     return value  # type: ignore[return-value]
+
+
+def _in_memory(source: Source, records: Iterator[dict[str, Any] | None], skip: int) -> Iterator[Document]:
+    for number, fields in enumerate(records, skip):
+        yield Document(f"{source.name} number {number}", fields)
 
 
 def _json(source: Source, skip: int) -> Iterator[Document]:
@@ -215,16 +217,6 @@ def require_one_text(name: str, schema: pa.Schema, text_key: str) -> None:
     """Raise DamagedFileError for a table of which nobody can say which column has the text."""
     if schema.names.count(text_key) > 1:
         raise DamagedFileError(f"cannot read {name}: it has {schema.names.count(text_key)} columns {text_key}")
-
-
-def wanted_columns(schema: pa.Schema, text_key: str) -> list[str]:
-    """All columns but those with bytes, of which only `meta` and the text's are read, and ids that are not carried."""
-    needed = ("meta", text_key, text_key.split(".")[0])
-    return [
-        field.name
-        for field in schema
-        if field.name in needed or not (field.name == "input_ids" or holds_bytes(field.type))
-    ]
 
 
 def _dataset(source: Source, text_key: str, skip: int, left_out: Collection[str]) -> Iterator[Document]:

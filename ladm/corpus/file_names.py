@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import PurePath, PurePosixPath
 from typing import Literal
+from urllib.parse import unquote
 
 from ladm.progress import Echo
 
@@ -20,6 +22,11 @@ _CARDS = frozenset(
     "readme license licence licenses copying copyright notice authors citation contributing changelog changes "
     "code_of_conduct security checksums sha256sums md5sums".split()
 )
+
+
+_PARTITION_KEY = re.compile(r"[A-Za-z_][\w%.-]*")
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""What a folder is called whose files have no value for the key."""
 
 
 def name_as_text(name: str) -> str:
@@ -38,6 +45,16 @@ def kind_of(name: str) -> Literal["json", "parquet", "text"] | None:
     if bare.endswith(".parquet"):
         return "parquet"
     return "text" if bare.endswith((".txt", ".md")) else None
+
+
+def partition_of(name: str) -> dict[str, str]:
+    """`lake/lang=en/year=2024/a.parquet` -> `{"lang": "en", "year": "2024"}`: what Hive, Spark and DuckDB write so."""
+    found = {}
+    for part in name.split("/")[:-1]:
+        key, is_there, value = part.partition("=")
+        if is_there and _PARTITION_KEY.fullmatch(key) and value not in ("", _NO_VALUE):
+            found[unquote(key)] = unquote(value)
+    return found
 
 
 def without_packing(name: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from ladm.corpus.bad_files import BadFiles
 from ladm.corpus.changed_sources import SourceGuard
-from ladm.corpus.documents import DamagedFileError, Document, ShortRule, read_documents, text_at
+from ladm.corpus.documents import DamagedFileError, Document, ShortRule, read_documents
+from ladm.corpus.meta import text_at
 from ladm.corpus.sources import Source
 from ladm.errors import StorageError
 

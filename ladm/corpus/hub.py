@@ -9,9 +9,24 @@ from typing import Any
 
 from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.modeling.hub_access import cached_data_sets_alone, hub_problem
-from ladm.modeling.model_files import hub_name
+from ladm.modeling.model_files import hub_name, may_be_on_hub
 
 TRAIN = "train"
+
+
+def may_be_data_set(name: str) -> bool:
+    """Can it be the id of a data set on the Hub, by its form?
+
+    `text`, `json` and `parquet` are none: `datasets` takes these for readers of files, and would read all that it finds
+    below the working folder.
+    """
+    if not may_be_on_hub(name):
+        return False
+    if "/" in name:
+        return True
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    return hub_name(name)[0] not in _PACKAGED_DATASETS_MODULES
 
 
 def parquet_files_of(name: str, *, config: str | None, split: str | None) -> list[str]:

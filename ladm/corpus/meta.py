@@ -1,4 +1,4 @@
-"""The `meta` of a document, whatever its shape -> JSON values, and one value by its path. Imports no torch."""
+"""The fields of a document, whatever their shape -> JSON values, and one value by its path. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,32 @@ from typing import Any
 
 _PLAIN = (str, int, bool, type(None))
 """What JSON gives back as it is."""
+_LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
+MOST_LEVELS = 200
+"""Of lists and objects inside each other. Python's own limit differs between its versions, and so would the rows."""
+
+
+def plain(value: Any, *, levels: int = MOST_LEVELS) -> Any:
+    """The value as Arrow and JSON can hold it: a number beyond 64 bits as text, U+FFFD for a half of a character.
+
+    Raises RecursionError for lists and objects nested more than `levels` deep.
+    """
+    if levels < 0:
+        raise RecursionError("nested too deep")
+    if isinstance(value, str):
+        return whole_text(value)
+    if isinstance(value, bool) or value is None or isinstance(value, float):
+        return value
+    if isinstance(value, int):
+        return value if _SMALLEST <= value <= _LARGEST else str(value)
+    if isinstance(value, dict):
+        return {whole_text(str(key)): plain(part, levels=levels - 1) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part, levels=levels - 1) for part in value]
+    if hasattr(value, "tolist"):
+        # A number or an array of NumPy or torch, which a program may hold; no file has one.
+        return plain(value.tolist(), levels=levels - 1)
+    return None if isinstance(value, (bytes, bytearray)) else str(value)
 
 
 def jsonable(value: Any) -> Any:
@@ -18,6 +44,28 @@ def jsonable(value: Any) -> Any:
         return json.loads(json.dumps(value, allow_nan=False, default=str))
     except ValueError:
         return json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+
+
+def value_at(fields: Any, key: str) -> Any:
+    """What a key such as `meta.title` leads to, or None; `meta.title` may also be the name of a column itself."""
+    if not isinstance(fields, dict):
+        return None
+    if key in fields:
+        return fields[key]
+    head, _, rest = key.partition(".")
+    while rest:
+        found = value_at(fields.get(head), rest)
+        if found is not None:
+            return found
+        more, _, rest = rest.partition(".")
+        head = f"{head}.{more}"
+    return None
+
+
+def text_at(fields: Any, key: str) -> Any:
+    """The text of a document. Parquet by older writers has texts as bytes, which are decoded."""
+    found = value_at(fields, key)
+    return found.decode("utf-8", "surrogateescape") if isinstance(found, bytes) else found
 
 
 def look_up(value: Any, path: list[str]) -> str | None:

@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Any
 
 from ladm.corpus.carried import domain_of, id_of, parsed_meta
-from ladm.corpus.documents import read_documents, value_at
+from ladm.corpus.documents import read_documents
+from ladm.corpus.meta import value_at
 from ladm.corpus.sources import Source
 from ladm.errors import LadmError, StorageError
 from ladm.settings.data import PrepareSettings

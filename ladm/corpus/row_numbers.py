@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ladm.corpus.data_set import reading_rows
-from ladm.corpus.documents import value_at
+from ladm.corpus.meta import value_at
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, UsageError
 from ladm.settings.fields import nearest

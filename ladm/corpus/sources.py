@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -25,13 +26,13 @@ from ladm.corpus.folders import (
     require_listable,
     require_target,
 )
-from ladm.corpus.hub import parquet_files_of
+from ladm.corpus.hub import may_be_data_set, parquet_files_of
+from ladm.corpus.in_memory import DocumentsInMemory
 from ladm.corpus.left_out import LeftOut
 from ladm.corpus.opening import file_system
 from ladm.corpus.saved_shards import key_of_shards
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
 from ladm.errors import LadmError, UsageError
-from ladm.modeling.model_files import may_be_on_hub
 from ladm.progress import Echo, silent
 
 
@@ -40,13 +41,15 @@ class Source:
     """One file, or one data set. `key` changes when its content does, as far as that is quick to see."""
 
     name: str
-    kind: Literal["json", "parquet", "text", "dataset"]
+    kind: Literal["json", "parquet", "text", "dataset", "memory"]
     key: str
     config: str | None = None
     split: str | None = None
     """Which part of a data set, where one was named."""
     lines: StandardInput | None = field(default=None, compare=False)
     """What is piped in; None for everything that has a place."""
+    documents: DocumentsInMemory | None = field(default=None, compare=False)
+    """What a program holds; None for everything that has a place."""
 
     def record(self) -> dict[str, str]:
         """What makes it this source and no other, whatever the spelling of its name."""
@@ -57,7 +60,12 @@ class Source:
     @property
     def place(self) -> str:
         """The name without its spelling: `x.jsonl`, `./x.jsonl` and the absolute path are one file."""
-        return os.path.abspath(self.name) if os.path.exists(self.name) else self.name
+        return os.path.abspath(self.name) if self.has_place and os.path.exists(self.name) else self.name
+
+    @property
+    def has_place(self) -> bool:
+        """Is it a file, a folder or an address, rather than what is piped in or held by a program?"""
+        return self.lines is None and self.documents is None
 
     @property
     def identity(self) -> tuple[str, str | None, str | None]:
@@ -77,6 +85,7 @@ def find_sources(
     output: Path | None = None,
     config: str | None = None,
     split: str | None = None,
+    in_memory: Mapping[str, Source] | None = None,
     echo: Echo = silent,
 ) -> list[Source]:
     """The files behind file names, folders, globs and Hub ids, in a fixed order; nothing inside `output`.
@@ -84,7 +93,8 @@ def find_sources(
     `-` is standard input. Of a folder, hidden files, saved data sets below it, and the cards and licences beside data
     are left out, and of what a glob matches too. `echo` gets a line for each source with files of other kinds, and for
     each file by its name that is no data beside data; both are left out. A file that is given twice is read once.
-    `config` and `split` are for data sets. Raises LadmError for a name that is none of these, or a folder without a
+    `config` and `split` are for data sets. `in_memory`: documents that a program holds, by the name that stands for
+    them. Raises LadmError for a name that is none of these, or a folder without a
     file of a known kind.
     """
     own = None if output is None else output.absolute()
@@ -93,6 +103,9 @@ def find_sources(
     found = []
     left_out: dict[str, LeftOut] = {}
     for name in without_files_beside_data(names, echo=echo):
+        if in_memory is not None and name in in_memory:
+            found.append(in_memory[name])
+            continue
         left_out[name] = LeftOut()
         sources = _hub(name, config, split) if _is_hub_id(name) else _find(name, own, left_out[name])
         found += [_part(s, split) if s.kind == "dataset" else s for s in sources]
@@ -120,7 +133,7 @@ def _part(source: Source, split: str | None) -> Source:
 
 
 def _is_hub_id(name: str) -> bool:
-    return not os.path.exists(name) and may_be_on_hub(name) and not kind_of(name) and name != STANDARD_INPUT
+    return name != STANDARD_INPUT and not (os.path.exists(name) or kind_of(name)) and may_be_data_set(name)
 
 
 def _hub(name: str, config: str | None, split: str | None) -> list[Source]:

@@ -1,8 +1,6 @@
 """Standard input, compressed or not -> its lines, the first of them as often as wanted. Imports no torch.
 
-    zcat corpus.gz | ladm prepare - ...
-
-A pipe can be read once, and what its documents look like has to be known before any is used.
+zcat corpus.gz | ladm prepare - ...
 """
 
 from __future__ import annotations
@@ -15,9 +13,9 @@ from typing import Any, BinaryIO, cast
 import xxhash
 
 from ladm.corpus.packed import cut_lines, unpacked
+from ladm.corpus.replayed import Replayed
 from ladm.errors import LadmError, StorageError, UsageError, one_line, raise_if_out_of_memory
 
-REPLAYED_LINES = 1000
 STANDARD_INPUT = "-"
 _PARQUET = b"PAR1"
 
@@ -26,47 +24,33 @@ class StandardInput:
     """The lines of standard input that are not blank; the first 1,000 are stored and can be read again."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._lines = ((number, line) for number, line in enumerate(cut_lines(_unpacked(stream)), 1) if line.strip())
-        self._first: list[tuple[int, bytes]] = []
-        self._is_beyond = False
-        """Were lines read that are not stored?"""
+        self._lines = Replayed(
+            _lines_of(stream),
+            problem="standard input cannot be read a second time, and its last documents are not stored yet; give the "
+            "same command again, which goes on from what is stored",
+        )
 
     def digest(self) -> str:
         """A digest of the lines that are stored, to recognise the same input by."""
         digest = xxhash.xxh3_128()
-        for _, line in self._stored():
+        for _, line in self._lines.stored():
             digest.update(line)
         return digest.hexdigest()
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Number and content of each line, from the first. Raises StorageError where the lines behind are gone."""
-        yield from self._stored()
-        if self._is_beyond:
-            # Such as after damage in a file behind it, when the blocks with documents of both are made again.
-            raise StorageError(
-                "standard input cannot be read a second time, and its last documents are not stored yet; give the same "
-                "command again, which goes on from what is stored"
-            )
-        while (line := self._next()) is not None:
-            self._is_beyond = True
-            yield line
+        return iter(self._lines)
 
-    def _next(self) -> tuple[int, bytes] | None:
-        try:
-            return next(self._lines, None)
-        except Exception as error:
-            raise_if_out_of_memory(error, action="read standard input")
-            # Each kind of compression raises exceptions of its own.
-            raise StorageError(f"cannot read standard input: {one_line(error)}") from None
 
-    def _stored(self) -> Iterator[tuple[int, bytes]]:
-        for k in range(REPLAYED_LINES):
-            if k == len(self._first):
-                line = self._next()
-                if line is None:
-                    return
-                self._first.append(line)
-            yield self._first[k]
+def _lines_of(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    try:
+        yield from ((number, line) for number, line in enumerate(cut_lines(_unpacked(stream)), 1) if line.strip())
+    except LadmError:
+        raise
+    except Exception as error:
+        raise_if_out_of_memory(error, action="read standard input")
+        # Each kind of compression raises exceptions of its own.
+        raise StorageError(f"cannot read standard input: {one_line(error)}") from None
 
 
 def open_standard_input() -> StandardInput:

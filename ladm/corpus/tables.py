@@ -73,6 +73,16 @@ def holds_bytes(kind: pa.DataType) -> bool:
     return any(holds_bytes(kind.field(k).type) for k in range(kind.num_fields))
 
 
+def wanted_columns(schema: pa.Schema, text_key: str) -> list[str]:
+    """All columns but those with bytes, of which only `meta` and the text's are read, and ids that are not carried."""
+    needed = ("meta", text_key, text_key.split(".")[0])
+    return [
+        field.name
+        for field in schema
+        if field.name in needed or not (field.name == "input_ids" or holds_bytes(field.type))
+    ]
+
+
 def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     try:
         return list(column.to_pylist())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from ladm.corpus.documents import read_documents, require_one_text, wanted_columns
+from ladm.corpus.documents import read_documents, require_one_text
 from ladm.corpus.opening import open_bytes
 from ladm.corpus.packed import bounded_lines, open_unpacked, packing_of
 from ladm.corpus.sources import Source
-from ladm.corpus.tables import parquet_file
+from ladm.corpus.tables import parquet_file, wanted_columns
 from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
 
 _CHUNK = 1 << 20

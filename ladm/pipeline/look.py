@@ -12,8 +12,8 @@ from typing import Any
 
 from ladm.corpus.blocks import Counts, reason_of_line
 from ladm.corpus.carried import domain_of, parsed_meta
-from ladm.corpus.documents import Document, read_documents, text_at
-from ladm.corpus.meta import whole_text
+from ladm.corpus.documents import Document, read_documents
+from ladm.corpus.meta import text_at, whole_text
 from ladm.corpus.rows import open_rows
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
-from ladm.corpus.hub import TRAIN
+from ladm.corpus.hub import TRAIN, may_be_data_set
 from ladm.corpus.missing_keys import keys_of, list_keys, replaced_domains, require_keys
 from ladm.corpus.opening import open_bytes
 from ladm.corpus.other_stages import require_documents
@@ -18,7 +18,6 @@ from ladm.corpus.sources import Source, find_sources
 from ladm.corpus.tokenization import load_tokenizer
 from ladm.errors import UsageError, count_of
 from ladm.modeling.facts import ModelFacts
-from ladm.modeling.model_files import may_be_on_hub
 from ladm.pipeline.look import UNKNOWN, FoundDomains, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
 from ladm.scoring.row_lengths import is_too_long
@@ -171,7 +170,7 @@ def is_rows(settings: Any) -> bool:
         return False
     (name,) = settings.sources
     is_local = Path(name).is_dir()
-    if not is_local and (Path(name).exists() or not may_be_on_hub(name)):
+    if not is_local and (Path(name).exists() or not may_be_data_set(name)):
         return False
     sources = _sources(settings)
     if is_local:

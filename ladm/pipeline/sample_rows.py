@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.blocks import Counts
-from ladm.corpus.documents import text_at
 from ladm.corpus.excluded_domains import domains_of
+from ladm.corpus.meta import text_at
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of

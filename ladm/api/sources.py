@@ -1,0 +1,63 @@
+"""What a program gives as sources -> names, and documents that it holds in memory. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from ladm.api.keywords import spell_path
+from ladm.errors import UsageError
+
+_LONGEST_NAME = 4095
+"""Characters that Linux allows in a path."""
+
+if TYPE_CHECKING:
+    from ladm.corpus.in_memory import DocumentsInMemory
+
+
+def split_sources(sources: Any) -> tuple[tuple[str, ...], list[DocumentsInMemory]]:
+    """One source or several -> their names, in order, and those that are documents in memory.
+
+    Documents are what is neither a text nor a path, and a list or an iterator whose first item is a dictionary.
+    Raises UsageError where there is no source, or one of another kind.
+    """
+    given = _one_by_one(sources)
+    if not given:
+        raise UsageError("there are no sources; give at least one")
+    names: list[str] = []
+    held: list[DocumentsInMemory] = []
+    for source in given:
+        if isinstance(source, (str, bytes, os.PathLike)) and not _is_text(source):
+            names.append(spell_path(source))  # type: ignore[arg-type]
+            continue
+        from ladm.corpus.in_memory import DocumentsInMemory
+
+        held.append(DocumentsInMemory(source, number=len(held) + 1))
+        names.append(held[-1].name)
+    return tuple(names), held
+
+
+def _one_by_one(sources: Any) -> list[Any]:
+    if isinstance(sources, (str, bytes, os.PathLike, Mapping)) or _is_table(sources):
+        return [sources]
+    try:
+        items = iter(sources)
+    except TypeError:
+        return [sources]
+    first = next(items, None)
+    if isinstance(first, Mapping):
+        # An iterator has lost its first item by the look at it.
+        return [chain([first], items) if items is sources else sources]
+    return [] if first is None else [first, *items]
+
+
+def _is_text(source: Any) -> bool:
+    """Is it the text of a document rather than the name of a file?"""
+    return isinstance(source, str) and ("\n" in source or len(source) > _LONGEST_NAME) and not os.path.exists(source)
+
+
+def _is_table(source: Any) -> bool:
+    """Has it columns, so that its items are the names of these, or record batches? Of a data set they are rows."""
+    return hasattr(source, "__arrow_c_stream__") or hasattr(source, "columns") or hasattr(source, "column_names")

@@ -1,0 +1,155 @@
+"""Documents that a program holds -> the fields of each: dictionaries, a table, a data set. Imports no torch.
+
+[{"text": "..", "domain": "web"}, ..]    a list, a generator, a table of Arrow, pandas, polars or DuckDB,
+                                         a data set of the library datasets
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from ladm.corpus.checked_columns import checked
+from ladm.corpus.meta import plain
+from ladm.corpus.replayed import REPLAYED_ITEMS, Replayed
+from ladm.corpus.tables import class_names_of_features, class_names_of_schema, rows_of_table, wanted_columns
+from ladm.errors import LadmError, UsageError, one_line
+
+NAME = "documents in memory"
+_BATCH_ROWS = 256
+_FORMS = (
+    "documents in memory are dictionaries such as {'text': ..., 'domain': ...} in a list or an iterator, a table of "
+    "Arrow, pandas or polars, or a data set of the library datasets"
+)
+Records = Iterator[dict[str, Any] | None]
+"""The fields of each document; None for an item that is no dictionary."""
+
+
+class DocumentsInMemory:
+    """Documents of a Python object, read as often as needed; those of an iterator once, but for the first 1,000.
+
+    `number` distinguishes several in one call, from 1. Raises UsageError for an object that holds no documents.
+    """
+
+    def __init__(self, documents: Any, *, number: int = 1) -> None:
+        self.name = NAME if number == 1 else f"{NAME} ({number})"
+        self._open = _reader_of(documents, self.name)
+        self._size = len(documents) if hasattr(documents, "__len__") else None
+
+    def digest(self, *, text_key: str) -> str:
+        """A digest of the first 1,000 documents and, where it is known, of their number: the same for equal ones."""
+        digest = xxhash.xxh3_128(f"{self._size}\n".encode())
+        for fields in islice(self.records(text_key=text_key), REPLAYED_ITEMS):
+            try:
+                record = json.dumps(plain(fields))
+            # Such a document is dropped, whatever is in it.
+            except RecursionError:
+                record = ""
+            digest.update(f"{record}\n".encode())
+        return digest.hexdigest()
+
+    def records(self, *, text_key: str, skip: int = 0) -> Records:
+        """The documents without the first `skip`. An exception of the program's own iterator passes through."""
+        return self._open(text_key, skip)
+
+
+def _reader_of(documents: Any, name: str) -> Callable[[str, int], Records]:
+    """What reads the object, for a text key, from a document on. Raises UsageError for what holds no documents."""
+    # Whoever holds a data set has imported the library.
+    library = sys.modules.get("datasets")
+    if library is not None:
+        if isinstance(documents, (library.DatasetDict, library.IterableDatasetDict)):
+            splits = ", ".join(map(str, documents))
+            raise UsageError(f"{name} are a data set with the splits {splits}; give one of them, as DATASET[SPLIT]")
+        # A transform is Python code of the program's own, which works on dictionaries.
+        if isinstance(documents, library.Dataset) and documents.format["type"] != "custom":
+            return partial(_of_data_set, documents)
+        if isinstance(documents, library.IterableDataset):
+            return partial(_of_stream, documents)
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(documents, pandas.DataFrame):
+        return partial(_of_table, partial(_table_of_frame, documents), name)
+    if isinstance(documents, pa.RecordBatchReader):
+        # A stream of record batches can be read once.
+        return _of_iterator(partial(_of_table, lambda: documents, name), name)
+    if hasattr(documents, "__arrow_c_stream__"):
+        return partial(_of_table, lambda: pa.RecordBatchReader.from_stream(documents), name)
+    # Of a text alone each letter would be a document.
+    if isinstance(documents, (str, bytes, Mapping)):
+        raise UsageError(f"a {type(documents).__name__} alone is no collection of documents: {_FORMS}")
+    try:
+        items = iter(documents)
+    except TypeError:
+        raise UsageError(
+            f"an object of type {type(documents).__name__} is neither a name nor a collection of documents: {_FORMS}"
+        ) from None
+    if items is documents:
+        return _of_iterator(lambda _, skip: map(_fields_of, islice(items, skip, None)), name)
+    return lambda _, skip: map(_fields_of, islice(iter(documents), skip, None))
+
+
+def _of_iterator(read: Callable[[str, int], Records], name: str) -> Callable[[str, int], Records]:
+    """What reads again as far as it can what `read` gives once."""
+    replayed: list[Replayed[dict[str, Any] | None]] = []
+
+    def records(text_key: str, skip: int) -> Records:
+        if not replayed:
+            problem = (
+                f"{name}: an iterator cannot be read a second time, and its last documents are not stored yet; make "
+                "the same call with a new one, which goes on from what is stored"
+            )
+            replayed.append(Replayed(read(text_key, 0), problem=problem))
+        return islice(replayed[0], skip, None)
+
+    return records
+
+
+def _fields_of(item: Any) -> dict[str, Any] | None:
+    return {str(key): value for key, value in item.items()} if isinstance(item, Mapping) else None
+
+
+def _of_data_set(dataset: Any, text_key: str, skip: int) -> Records:
+    wanted = wanted_columns(dataset.features.arrow_schema, text_key)
+    if skip >= len(dataset):
+        return
+    tables = dataset.select_columns(wanted).with_format("arrow").select(range(skip, len(dataset)))
+    labels = class_names_of_features(dataset.features)
+    for table in tables.iter(batch_size=_BATCH_ROWS):
+        yield from rows_of_table(checked(table), labels)
+
+
+def _of_stream(stream: Any, text_key: str, skip: int) -> Records:
+    labels = class_names_of_features(stream.features)
+    for table in stream.with_format("arrow").skip(skip).iter(batch_size=_BATCH_ROWS):
+        yield from rows_of_table(checked(table.select(wanted_columns(table.schema, text_key))), labels)
+
+
+def _of_table(open_table: Callable[[], pa.RecordBatchReader], name: str, text_key: str, skip: int) -> Records:
+    try:
+        reader = open_table()
+        wanted = wanted_columns(reader.schema, text_key)
+        if reader.schema.names.count(text_key) > 1:
+            raise LadmError(f"{name} have {reader.schema.names.count(text_key)} columns {text_key}")
+        labels = class_names_of_schema(reader.schema)
+        for batch in reader:
+            for start in range(0, batch.num_rows, _BATCH_ROWS):
+                if skip >= min(_BATCH_ROWS, batch.num_rows - start):
+                    skip -= min(_BATCH_ROWS, batch.num_rows - start)
+                    continue
+                part = pa.Table.from_batches([batch.slice(start + skip, _BATCH_ROWS - skip)])
+                skip = 0
+                yield from rows_of_table(checked(part.select(wanted)), labels)
+    except pa.ArrowException as error:
+        raise LadmError(f"cannot read {name}: {one_line(error)}") from None
+
+
+def _table_of_frame(frame: Any) -> pa.RecordBatchReader:
+    # The index is a number that pandas made, or a column that its user took out of the columns.
+    return pa.Table.from_pandas(frame, preserve_index=False).to_reader()

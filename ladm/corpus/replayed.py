@@ -1,0 +1,48 @@
+"""Items that come once, such as the lines of a pipe -> the first of them as often as wanted. Imports no torch.
+
+What documents look like has to be known before any is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from ladm.errors import StorageError
+
+REPLAYED_ITEMS = 1000
+T = TypeVar("T")
+
+
+class Replayed(Generic[T]):
+    """Items of an iterator; the first 1,000 are stored and can be read again.
+
+    `problem`: the message where the items behind those are wanted again.
+    """
+
+    def __init__(self, items: Iterator[T], *, problem: str) -> None:
+        self._items = items
+        self._problem = problem
+        self._first: list[T] = []
+        self._is_beyond = False
+        """Were items read that are not stored?"""
+
+    def stored(self) -> Iterator[T]:
+        """The items that can be read again."""
+        for k in range(REPLAYED_ITEMS):
+            if k == len(self._first):
+                try:
+                    self._first.append(next(self._items))
+                except StopIteration:
+                    return
+            yield self._first[k]
+
+    def __iter__(self) -> Iterator[T]:
+        """All items, from the first. Raises StorageError where those behind the stored ones are gone."""
+        yield from self.stored()
+        if self._is_beyond:
+            # Such as after damage in a file behind it, when the blocks with documents of both are made again.
+            raise StorageError(self._problem)
+        for item in self._items:
+            self._is_beyond = True
+            yield item

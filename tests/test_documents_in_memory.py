@@ -1,0 +1,167 @@
+# ruff: noqa: F811
+"""`ladm.prepare` of documents that a program holds: lists, iterators, tables and data sets give the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from test_prepare import tokenizer, write_jsonl  # noqa: F401
+from test_prepare_names import rows_of, text
+
+import ladm
+from ladm.corpus.blocks import REASONS
+
+DOCUMENTS = [
+    {"text": text(k), "domain": "web" if k % 2 else "code", "id": k, "quality": k / 4, "label": f"l{k % 3}"}
+    for k in range(9)
+]
+FRAME = pd.DataFrame(DOCUMENTS)
+TABLE = pa.Table.from_pandas(FRAME)
+DATA_SET = datasets.Dataset.from_list(DOCUMENTS)
+
+
+@pytest.fixture
+def prepare(tokenizer: str, tmp_path: Path) -> Callable[..., Any]:
+    def run(documents: Any, output: str = "rows", **settings: Any) -> Any:
+        given = {"length": 40, "domain_key": "domain"} | settings
+        return ladm.prepare(documents, tokenizer=tokenizer, output=tmp_path / output, **given)
+
+    return run
+
+
+def documents() -> Iterator[dict[str, Any]]:
+    yield from DOCUMENTS
+
+
+def numbers(document: dict[str, Any]) -> dict[str, Any]:
+    return {"id": np.int64(document["id"]), "quality": np.float64(document["quality"])}
+
+
+def with_transform() -> datasets.Dataset:
+    reversed_texts = datasets.Dataset.from_list([each | {"text": each["text"][::-1]} for each in DOCUMENTS])
+    reversed_texts.set_transform(lambda batch: batch | {"text": [each[::-1] for each in batch["text"]]})
+    return reversed_texts
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(lambda: DOCUMENTS, id="list"),
+        pytest.param(documents, id="generator"),
+        pytest.param(lambda: FRAME, id="pandas"),
+        pytest.param(lambda: FRAME.iloc[::-1].iloc[::-1], id="pandas with an index of its own"),
+        pytest.param(lambda: FRAME.to_dict("records"), id="pandas records"),
+        pytest.param(lambda: TABLE, id="arrow"),
+        pytest.param(lambda: TABLE.to_reader(max_chunksize=2), id="record batches"),
+        pytest.param(lambda: duckdb.from_arrow(TABLE), id="duckdb"),
+        pytest.param(lambda: DATA_SET, id="data set"),
+        pytest.param(lambda: DATA_SET.select(range(8, -1, -1)).sort("id"), id="data set in another order"),
+        pytest.param(with_transform, id="data set with a transform"),
+        pytest.param(DATA_SET.to_iterable_dataset, id="iterable data set"),
+        pytest.param(lambda: datasets.IterableDataset.from_generator(documents), id="data set of a generator"),
+        pytest.param(lambda: [each | numbers(each) for each in DOCUMENTS], id="numbers of numpy"),
+    ],
+)
+def test_every_form_gives_the_rows_of_a_file(source: Any, prepare: Any, tmp_path: Path) -> None:
+    prepare([write_jsonl(tmp_path / "d.jsonl", DOCUMENTS)], output="of-file")
+    expected = rows_of(tmp_path / "of-file")
+    assert prepare(source()).counts == {"kept": 9}
+    rows = rows_of(tmp_path / "rows")
+    assert [row.pop("source") for row in rows] == [f"documents in memory number {k}" for k in range(9)]
+    assert rows == [{name: value for name, value in row.items() if name != "source"} for row in expected]
+    # The same documents again are finished rows, and others are another corpus.
+    assert prepare(source()).rows == 9
+    with pytest.raises(ladm.LadmError, match="documents in memory has changed"):
+        prepare(DOCUMENTS[1:])
+
+
+def test_a_large_table_from_a_place_inside_of_a_batch(prepare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 4)
+    monkeypatch.setattr("ladm.corpus.in_memory._BATCH_ROWS", 3)
+    assert prepare(TABLE, limit=5).rows == 5
+    assert prepare(TABLE).rows == 9
+    assert prepare(TABLE, output="whole").rows == 9
+
+
+@pytest.mark.parametrize("error", [KeyError("mine"), RuntimeError("connection lost")])
+def test_an_error_of_the_iterator_passes_through_and_the_same_call_goes_on(
+    error: Exception, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.replayed.REPLAYED_ITEMS", 3)
+    monkeypatch.setattr("ladm.corpus.in_memory.REPLAYED_ITEMS", 3)
+    prepare(documents(), output="whole")
+
+    def broken() -> Iterator[dict[str, Any]]:
+        yield from DOCUMENTS[:5]
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        prepare(broken())
+    assert raised.value is error
+    assert len(list((tmp_path / "rows" / ".preparing").glob("*.parquet"))) == 2
+    prepare(documents())
+    assert rows_of(tmp_path / "rows") == rows_of(tmp_path / "whole")
+
+
+def test_files_and_several_collections_in_one_call(prepare: Any, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "d.jsonl", DOCUMENTS[:2])
+    prepare([file, TABLE.slice(2, 3), DOCUMENTS[5:7], iter(DOCUMENTS[7:])])
+    sources = [row["source"] for row in rows_of(tmp_path / "rows")]
+    assert sources == [
+        *(f"{file} line {k}" for k in (1, 2)),
+        *(f"documents in memory number {k}" for k in range(3)),
+        *(f"documents in memory (2) number {k}" for k in range(2)),
+        *(f"documents in memory (3) number {k}" for k in range(2)),
+    ]
+
+
+def test_what_is_no_document_is_dropped_with_its_reason(prepare: Any, tmp_path: Path) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(3000):
+        nested = {"a": nested}
+    odd = [{"text": np.nan, "domain": "web"}, 3, "x", {"text": text(1), "domain": "web", "meta": nested}]
+    prepared = prepare([*DOCUMENTS, *odd, {"text": text(20), "domain": float("nan")}], domain="other")
+    assert set(prepared.counts) <= {"kept", *REASONS}
+    assert prepared.counts == {"kept": 10, "not_text": 1, "not_json": 2, "too_deep": 1}
+    # pandas has NaN where a value is missing, in a column of texts too.
+    assert [row["domain"] for row in rows_of(tmp_path / "rows")][-1] == "other"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"text": ["a"]}, "a dict alone is no collection of documents: documents in memory are dictionaries"),
+        ("Once upon a time\nthere was", "a str alone is no collection of documents"),
+        (datasets.DatasetDict(train=DATA_SET, test=DATA_SET), "the splits train, test; give one of them"),
+        (5, "an object of type int is neither a name nor a collection of documents"),
+        ([5], "an object of type int is neither"),
+        ([], "there are no sources"),
+        (iter(()), "there are no sources"),
+    ],
+)
+def test_other_objects_are_refused(source: Any, message: str, prepare: Any) -> None:
+    with pytest.raises(ladm.LadmError, match=message):
+        prepare(source)
+
+
+def test_other_calls_say_that_they_take_names(tmp_path: Path, tokenizer: str) -> None:
+    with pytest.raises(ladm.LadmError, match="make rows of them with ladm.prepare"):
+        ladm.run(DOCUMENTS, model=tokenizer, output=tmp_path / "job", tokens="1k")
+    with pytest.raises(ladm.LadmError, match="name of a file or folder is wanted here, not a Dataset"):
+        ladm.score(DATA_SET, model=tokenizer, output=tmp_path / "run")  # type: ignore[arg-type]
+
+
+def test_errors_of_the_operating_system_are_errors_of_ladm(prepare: Any) -> None:
+    with pytest.raises(ladm.LadmError, match="File name too long"):
+        prepare("a" * 300)
+    with pytest.raises(ladm.LadmError, match="File name too long"):
+        ladm.open_run("a" * 300)
