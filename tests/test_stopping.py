@@ -89,6 +89,25 @@ def test_stopped_by_signals_the_bytes_are_the_same(
     assert results(folder) == results(tmp_path / "straight")
 
 
+def test_a_job_in_the_background_of_a_script_ignores_ctrl_c(some_rows: str, tmp_path: Path) -> None:
+    """A shell without job control starts `command &` with SIGINT ignored, and sends Ctrl-C to it all the same."""
+    folder = tmp_path / "run"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = start("score", some_rows, *SMALL, "--output", folder, pause_after=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while lines_safe(folder) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    # It is heard only if SIGINT, which came first, was not.
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate()[1]
+    assert process.returncode == 143, said
+    assert "stopped by SIGTERM" in said
+
+
 def test_ctrl_c_at_a_terminal(some_rows: str, tmp_path: Path) -> None:
     """Typed at a pseudo-terminal, as a person does, it reaches every process of the run; two workers and all."""
     command = [sys.executable, PAUSED, "score", some_rows, *SMALL, "--output", str(tmp_path / "run")]

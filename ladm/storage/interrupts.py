@@ -24,7 +24,7 @@ def stop_on_signals(folder: Path) -> Iterator[list[int]]:
 
     Yields the list of signals that came, to be checked between batches: Python discards an exception
     that a handler raises while C code calls back into Python.
-    Outside the main thread Python allows no handlers: there the list stays empty, and a Ctrl-C is the
+    A signal that the process ignores is ignored here too. Outside the main thread Python allows no handlers: there the list stays empty, and a Ctrl-C is the
     main thread's to handle.
     """
     signals: list[int] = []
@@ -39,7 +39,9 @@ def stop_on_signals(folder: Path) -> Iterator[list[int]]:
             signal.signal(each, signal.SIG_IGN)
         raise StopSignal(number)
 
-    before = {number: signal.signal(number, stop) for number in HANDLED}
+    # A shell starts the jobs that a script puts into the background with Ctrl-C ignored: it is meant for others.
+    heard = [number for number in HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield signals
     except (StopSignal, SystemError):
