@@ -22,10 +22,9 @@ class StopSignal(BaseException):
 def stop_on_signals(folder: Path) -> Iterator[list[int]]:
     """Have Ctrl-C and SIGTERM drop the unfinished batch, keep finished rows, and say how to resume.
 
-    Yields the list of signals that came, to be checked between batches: Python discards an exception
-    that a handler raises while C code calls back into Python.
-    A signal that the process ignores is ignored here too. Outside the main thread Python allows no handlers: there the list stays empty, and a Ctrl-C is the
-    main thread's to handle.
+    Yields the list of signals that came, to be checked between batches: Python discards an exception that a handler
+    raises while C code calls back into Python. A signal that the process ignores is ignored here too. Outside the main
+    thread Python allows no handlers: there the list stays empty, and a Ctrl-C is the main thread's to handle.
     """
     signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
