@@ -189,6 +189,36 @@ def test_an_excluded_domain_that_no_document_has_is_found_in_the_dry_run(
     assert note in result.stderr.splitlines()
 
 
+def test_weights_are_compared_with_the_domains_in_the_dry_run(
+    ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [{"text": text_of(k, 600), "kind": ["web", "code"][k % 2]} for k in range(6)]
+    source = write_lines(tmp_path / "d.jsonl", documents)
+    words = ("run", source, "--model", talking, "--length", "512", "--domain-key", "kind", "--tokens", "1k", *FLAGS)
+    assert ladm(*words, "--quota", "{web: 2, code: 1}").exit_code == 0
+    misspelt, missing = "{web: 2, code: 1, wbe: 3}", "{web: 2}"
+    result = ladm(*words, "--quota", misspelt)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2, f"ladm: --quota {misspelt}: the pool has no document of the domain wbe"
+    )  # fmt: skip
+    # Rows that exist are compared whole.
+    rows = tmp_path / "rows"
+    flags = ("--length", "512", "--domain-key", "kind", "--output", rows)
+    assert ladm("prepare", source, "--tokenizer", talking, *flags).exit_code == 0
+    of_rows = ("run", rows, "--model", talking, "--tokens", "1k", *FLAGS)
+    assert ladm(*of_rows, "--quota", "{web: 2, code: 1}").exit_code == 0
+    assert "the pool has no document of the domain wbe" in ladm(*of_rows, "--quota", misspelt).stderr
+    # Documents behind those that were looked at may be of a domain with a weight, and change nothing for one without.
+    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 4)
+    result = ladm(*words, "--quota", misspelt)
+    assert result.exit_code == 0, result.output
+    assert "note      no document looked at is of the domain wbe, which --quota names" in result.stderr.splitlines()
+    result = ladm(*words, "--quota", missing)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2, "ladm: --quota {web: 2} has no weight for code; give it 0 to leave it out"
+    )  # fmt: skip
+
+
 def test_windows_count_as_often_as_a_subset_may_have_them(ladm: Command, shard: Path, talking: Path) -> None:
     words = ("run", shard, "--model", talking, "--length", "256", "--tokens", "1k", "--windows", "all", *FLAGS)
     words = (*words, "--span-tokens", "1")

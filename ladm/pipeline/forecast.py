@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ladm.pipeline.resolve import Survey, survey
 from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo
 from ladm.scoring.dry_run import DryRun, dry_run
+from ladm.selection.quotas import has_weights, read_weights, weights_of
 from ladm.settings.pipeline import SCORES, score_settings
 from ladm.storage.temporary import temporary_folder
 
@@ -99,8 +100,11 @@ def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
     # Before three rows are timed: a misspelt domain is known now.
     excluded = job.exclude_domains
     included = included_rows(opened, key, excluded) if excluded else np.ones(len(opened), dtype=np.bool_)
-    scoring = dry_run(score_settings(job, rows=source, output=str(work / SCORES), limit=job.limit), echo=echo)
     lengths = opened.lengths()
+    if has_weights(job.quota):
+        of_rows = zip(domains_of(opened, key), (included & (lengths > 0)).tolist(), strict=True)
+        _compare_weights({name for name, is_in in of_rows if is_in and name is not None}, job, echo, sees_all=True)
+    scoring = dry_run(score_settings(job, rows=source, output=str(work / SCORES), limit=job.limit), echo=echo)
     rows, tokens = int((lengths > 0).sum()), int(lengths.sum())
     return Forecast(
         is_exact=True, documents=None, length=None, rows=rows, tokens=tokens,
@@ -158,14 +162,29 @@ def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
 
 
 def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: bool) -> None:
-    """Look for the excluded domains among the rows of the sample: UsageError or a note for one that has none."""
-    if not job.exclude_domains:
+    """Look for the domains that flags name among the rows of the sample: UsageError or a note for one that has none."""
+    if not job.exclude_domains and not has_weights(job.quota):
         return
     found = set(domains_of(open_rows(str(prepared.folder)), key_in_rows(job.domain_key, are_made_here=True)))
     if sees_all:
         require_domains_exist(job.exclude_domains, found, where="the source")
     for domain in (each for each in job.exclude_domains if each not in found):
         echo(f"note      no document looked at is of the domain {domain}, which --exclude-domain names")
+    if has_weights(job.quota):
+        included = {name for name in found if name is not None} - {*job.exclude_domains}
+        _compare_weights(included, job, echo, sees_all=sees_all)
+
+
+def _compare_weights(found: Collection[str], job: Any, echo: Echo, *, sees_all: bool) -> None:
+    """Compare the weights of --quota with the domains that were found.
+
+    Raises UsageError for what `ladm run` would refuse: a domain without a weight and, where all documents were looked
+    at, a weight without a document, which is a note else.
+    """
+    weighted = [name for name in read_weights(job.quota) if name not in job.exclude_domains]
+    weights_of(sorted(found if sees_all else {*found, *weighted}), job.quota, excluded=job.exclude_domains)
+    for name in (each for each in weighted if each not in found):
+        echo(f"note      no document looked at is of the domain {name}, which --quota names")
 
 
 def _of_all(rows: Mapping[int, float], documents: Mapping[int, int], size: CorpusSize) -> float:
