@@ -33,7 +33,7 @@ def expected(talking: Path) -> list[float | None]:
     """The scores of `ladm.Scorer`."""
     tokenizer = load_tokenizer(str(talking), bos=None)
     ids = [cut.windows[0].ids if cut.windows else [] for cut in tokenizer.cut(TEXTS, LENGTH, most_windows=1)]
-    scores = [row.score for row in ladm.Scorer(talking, **SETTINGS).score([row for row in ids if row])]
+    scores = [row.score for row in ladm.Scorer(talking, **SETTINGS).score([row for row in ids if len(row)])]
     return [*scores, None]
 
 

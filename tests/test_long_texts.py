@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ladm.corpus import encoding, text_pieces
 from ladm.corpus.text_pieces import find_breaks, pieces_of
+from ladm.corpus.tokenization import Tokenizer as TextTokenizer
 from ladm.corpus.tokenization import load_tokenizer
 
 PARTS = [
@@ -129,6 +130,17 @@ def _texts(seed: int) -> list[str]:
     return ["".join(draw.choices(PARTS, k=draw.randrange(1, 300))) for _ in range(60)]
 
 
+def windows(tokenizer: TextTokenizer, texts: list[str], length: int) -> list[Any]:
+    """What is cut from each text, to compare."""
+    return [
+        (
+            text.num_tokens,
+            [(window.ids.tolist(), window.start_token, window.start, window.end) for window in text.windows],
+        )
+        for text in tokenizer.cut(texts, length, most_windows=None)
+    ]
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -152,7 +164,7 @@ def test_pieces_have_the_tokens_and_places_of_the_whole_text(
 ) -> None:
     tokenizer = load_tokenizer(_tokenizer(kind, tmp_path), bos=False, threads=1)
     texts = _texts(1)
-    whole = {length: tokenizer.cut(texts, length, most_windows=None) for length in (1, 7)}
+    whole = {length: windows(tokenizer, texts, length) for length in (1, 7)}
     # Pieces of a few characters, so that every place where a text may be cut is tried.
     for size in (1, 10):
         monkeypatch.setattr(text_pieces, "PIECE_CHARACTERS", size)
@@ -161,7 +173,7 @@ def test_pieces_have_the_tokens_and_places_of_the_whole_text(
         assert breaks is not None
         assert sum(len(pieces_of(text, breaks)) for text in texts) > 2 * len(texts)
         for length, found in whole.items():
-            assert tokenizer.cut(texts, length, most_windows=None) == found
+            assert windows(tokenizer, texts, length) == found
 
 
 def test_only_proven_places_are_cut(tmp_path: Path) -> None:
@@ -194,7 +206,7 @@ def test_the_words_are_those_of_transformers(kind: str) -> None:
 def test_few_texts_are_tokenised_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = load_tokenizer(_tokenizer("gpt2", tmp_path), bos=False, threads=1)
     texts = [f"{'the quick ' * 30}{k}" for k in range(20)]
-    expected = tokenizer.cut(texts, 5, most_windows=2)
+    expected = windows(tokenizer, texts, 5)
     monkeypatch.setattr("ladm.corpus.tokenization.LEAST_BATCH_CHARACTERS", 1000)
     monkeypatch.setattr("ladm.corpus.tokenization.BATCH_CHARACTERS_PER_THREAD", 1000)
     sizes = []
@@ -206,7 +218,7 @@ def test_few_texts_are_tokenised_at_a_time(tmp_path: Path, monkeypatch: pytest.M
             return tokenizer._backend.encode_batch(batch, add_special_tokens=add_special_tokens)
 
     monkeypatch.setattr(encoding, "_encodings", lambda _backend, *rest: encode(Backend(), *rest))
-    assert tokenizer.cut(texts, 5, most_windows=2) == expected
+    assert windows(tokenizer, texts, 5) == expected
     assert max(sizes) < 1500
     assert sum(sizes) == sum(map(len, texts))
 

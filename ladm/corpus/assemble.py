@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.rows import COPY_COLUMN
 from ladm.storage.checked_parquet import open_parquet, reading_parquet
-from ladm.storage.files import data_set_path, io_errors, sync_tree
+from ladm.storage.files import arrow_path, data_set_path, io_errors, sync_tree
 
 BLOCK_SCHEMA = pa.schema(
     [
@@ -82,29 +81,27 @@ def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool)
     columns += ["chunked_index"] * windows + ["id"] * _has_ids(paths)
     columns += ["domain", "source", "document", "start_token", "document_tokens"]
     columns += [COPY_COLUMN] * (count_copies(blocks, rows=rows) > 0)
-    schema = {field.name: field.type for field in BLOCK_SCHEMA} | {"index": pa.int64(), COPY_COLUMN: pa.int64()}
-    features = datasets.Features.from_arrow_schema(pa.schema([(name, schema[name]) for name in columns]))
+    types = {field.name: field.type for field in BLOCK_SCHEMA} | {"index": pa.int64(), COPY_COLUMN: pa.int64()}
+    features = datasets.Features.from_arrow_schema(pa.schema([(name, types[name]) for name in columns]))
     features = datasets.Features(features | {name: datasets.Value(kind) for name, kind in kinds.items()})
     if meta is not None:
         features["meta"] = meta
-
-    def generate() -> Iterator[dict[str, Any]]:
-        for index, row in enumerate(islice(_rows(blocks), rows)):
-            row |= {"meta": row["meta"] if meta is None else json.loads(row["meta"]), "index": index}
-            carried = json.loads(row["carried"])
-            yield {name: row[name] for name in columns} | {
-                name: _as_kind(carried.get(name), kind) for name, kind in kinds.items()
-            }
-
+    schema = features.arrow_schema
     with io_errors(output, "write"):
-        # The rows go through a generator and a cache beside the blocks, so that memory does not grow with the corpus.
+        # Through a file beside the blocks, which is then mapped, so that memory does not grow with the corpus.
         cache = paths[0].parent / "cache"
         shutil.rmtree(cache, ignore_errors=True)
-        try:
-            dataset = datasets.Dataset.from_generator(generate, features=features, cache_dir=data_set_path(cache))
-        except datasets.exceptions.DatasetGenerationError as error:
-            # What went wrong is inside: a damaged block, or a disk that is full.
-            raise error.__cause__ or error from None
+        cache.mkdir()
+        whole = cache / "rows.arrow"
+        with pa.OSFile(arrow_path(whole), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+            written = 0
+            for batch in _kept(blocks):
+                if written >= rows:
+                    break
+                part = batch.slice(0, rows - written)
+                stream.write_batch(_rows(part, schema, kinds, first=written))
+                written += len(part)
+        dataset = datasets.Dataset.from_file(data_set_path(whole), split=datasets.NamedSplit("train"))
         shutil.rmtree(output / "train", ignore_errors=True)
         (output / "dataset_dict.json").unlink(missing_ok=True)
         datasets.DatasetDict(train=dataset).save_to_disk(data_set_path(output))
@@ -117,7 +114,7 @@ def count_copies(blocks: Iterable[BlockRows], *, rows: int) -> int:
     return int((kept[:rows] != NO_COPY).sum())
 
 
-def _rows(blocks: Sequence[BlockRows]) -> Iterator[dict[str, Any]]:
+def _kept(blocks: Sequence[BlockRows]) -> Iterator[pa.RecordBatch]:
     for block in blocks:
         first = 0
         for batch in _batches(block.path):
@@ -125,7 +122,23 @@ def _rows(blocks: Sequence[BlockRows]) -> Iterator[dict[str, Any]]:
             first += len(batch)
             copies = pa.array(block.copy_of[part], mask=block.copy_of[part] == NO_COPY)
             batch = batch.append_column(COPY_COLUMN, copies)
-            yield from batch.filter(pa.array(block.is_kept[part])).to_pylist()
+            yield batch.filter(pa.array(block.is_kept[part]))
+
+
+def _rows(batch: pa.RecordBatch, schema: pa.Schema, kinds: Mapping[str, str], *, first: int) -> pa.RecordBatch:
+    """Rows of a block as those of the data set, `first` of which are before them. Texts and ids stay as they are."""
+    carried = [json.loads(text) for text in batch["carried"].to_pylist()]
+
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        if name in kinds:
+            return pa.array([_as_kind(each.get(name), kinds[name]) for each in carried], kind)
+        if name == "index":
+            return pa.array(np.arange(first, first + len(batch)), kind)
+        if name == "meta" and not pa.types.is_string(kind):
+            return pa.array([json.loads(text) for text in batch["meta"].to_pylist()], kind)
+        return batch[name].cast(kind)
+
+    return pa.record_batch([column(field.name, field.type) for field in schema], schema=schema)
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -21,7 +21,7 @@ from ladm.corpus.assemble import BLOCK_SCHEMA, open_block
 from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta
 from ladm.corpus.documents import Document
 from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
-from ladm.corpus.encoding import TokenizedText, Window
+from ladm.corpus.encoding import Ids, TokenizedText, Window
 from ladm.corpus.groups import Group, Place
 from ladm.corpus.meta import text_at, whole_text
 from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_key
@@ -46,6 +46,7 @@ REASONS = {
     DUPLICATE: "every row has the ids of an earlier row",
 }
 _METADATA_KEY = b"ladm"
+_REPEATED_COLUMNS = ["meta", "domain", "source", "carried"]
 
 Counts = Mapping[str, int]
 """Documents by what became of them: `kept`, or one of REASONS."""
@@ -87,6 +88,7 @@ def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, pa
         else:
             candidates.append((document, text, columns))
     rows: list[dict[str, Any]] = []
+    ids: list[Ids] = []
     kept = 0
     # All at once, because the tokenizer spreads a batch over all cores.
     cut = tokenizer.cut([text for _, text, _ in candidates], settings.length, most_windows=settings.most_windows)
@@ -99,6 +101,7 @@ def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, pa
             continue
         kept += 1
         rows += (_row(text, columns, window, k, tokens) for k, window in enumerate(tokens.windows))
+        ids += (window.ids for window in tokens.windows)
     counts = Counter(entry["reason"] for entry in dropped) + Counter({KEPT: kept})
     record = BlockRecord(counts=counts, end=group.end)
     # Both are in the file itself, so that they become visible in the same instant as the block.
@@ -106,18 +109,30 @@ def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, pa
         _METADATA_KEY: json.dumps({"counts": dict(counts), "end": asdict(group.end)}).encode(),
         DROPPED_KEY: packed_entries(dropped),
     }
-    table = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.with_metadata(metadata))
+    table = _table(rows, ids).replace_schema_metadata(metadata)
     with io_errors(path, "write"), replacing(path) as partial:
-        pq.write_table(table, arrow_path(partial), compression="zstd", write_page_checksum=True)
+        # A dictionary of token ids or texts would only be tried and given up.
+        pq.write_table(
+            table, arrow_path(partial), compression="zstd", write_page_checksum=True, use_dictionary=_REPEATED_COLUMNS
+        )
         add_checksum(partial)
     return record
+
+
+def _table(rows: list[dict[str, Any]], ids: list[Ids]) -> pa.Table:
+    """The rows of a block; the ids go in as arrays, because a Python object for each would take most of the time."""
+    place = BLOCK_SCHEMA.get_field_index("input_ids")
+    others = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.remove(place))
+    # Arrow wants no empty list of arrays.
+    starts = np.cumsum([0, *map(len, ids)], dtype=np.int32)
+    values = np.concatenate([np.zeros(0, dtype=np.int32), *ids])
+    return others.add_column(place, BLOCK_SCHEMA.field(place), pa.ListArray.from_arrays(starts, values))
 
 
 def _row(text: str, columns: dict[str, Any], window: Window, number: int, tokens: TokenizedText) -> dict[str, Any]:
     ids = np.asarray(window.ids, dtype="<i4").tobytes()
     return columns | {
         "text": text[window.start : window.end],
-        "input_ids": window.ids,
         "chunked_index": number,
         "start_token": window.start_token,
         "document_tokens": tokens.num_tokens,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from ladm.corpus.text_pieces import MOST_UNBROKEN_CHARACTERS, Breaks, Piece, pieces_of
 
-Offsets = Sequence[tuple[int, int]] | npt.NDArray[np.int32]
+Ids = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Window:
     """Ids of a part of a text: its first token, counted without BOS, and the characters `start` to `end - 1`."""
 
-    ids: list[int]
+    ids: Ids
     start_token: int
     start: int
     end: int
@@ -38,10 +38,13 @@ class TokenizedText:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """The ids of a whole text, and the first character of each and the one behind its last; None: not tokenised."""
+    """The ids of a whole text, None where it is not tokenised, and the characters of each.
 
-    ids: Sequence[int] | npt.NDArray[np.int32] | None
-    offsets: Offsets
+    `characters` gives, for the number of a token, its first character and the one behind its last.
+    """
+
+    ids: Ids | None
+    characters: Callable[[int], Sequence[int]]
 
 
 def encode_texts(
@@ -57,15 +60,21 @@ def encode_texts(
     )
     for k, pieces in enumerate(cut):
         if is_unbroken[k]:
-            yield EncodedText(None, [])
+            yield EncodedText(None, _no_characters)
         elif len(pieces) == 1:
             encoding = next(encodings)
-            # The properties of an encoding copy all its tokens at each access.
-            yield EncodedText(encoding.ids, encoding.offsets)
+            # Only the characters at the ends of windows are wanted: `offsets` would make a tuple for every token, which
+            # takes longer than all else that happens outside of the tokenizer's threads.
+            yield EncodedText(np.array(encoding.ids, dtype=np.int32), encoding.token_to_chars)
         else:
             # Reduced to 12 bytes a token before the next piece is tokenised.
             parts = [_part(next(encodings), piece, breaks) for piece in pieces]
-            yield EncodedText(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+            ids, offsets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            yield EncodedText(ids, offsets.__getitem__)
+
+
+def _no_characters(_: int) -> Sequence[int]:
+    raise IndexError("a text that is not tokenised has no tokens")
 
 
 def _encodings(backend: Any, pieces: Iterable[tuple[str, Piece, Breaks | None]], most_characters: int) -> Iterator[Any]:
@@ -93,7 +102,7 @@ def _left_out(piece: Piece, breaks: Breaks | None) -> int:
     return int(piece.start > 0 and breaks is not None and breaks.without_space)
 
 
-def _part(encoding: Any, piece: Piece, breaks: Breaks | None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+def _part(encoding: Any, piece: Piece, breaks: Breaks | None) -> tuple[Ids, npt.NDArray[np.int32]]:
     """The ids of a piece and their characters, counted from the beginning of the text."""
     left_out = _left_out(piece, breaks)
     ids = np.array(encoding.ids, dtype=np.int32)
@@ -110,23 +119,18 @@ def windows_of(text: EncodedText, length: int, *, bos: list[int], most: int | No
     """Windows of exactly `length` ids, `bos` in front of each; at most `most` (None: all)."""
     if text.ids is None:
         return TokenizedText(num_tokens=0, windows=[], is_unbroken=True)
-    ids, offsets, body = text.ids, text.offsets, length - len(bos)
+    ids, body, front = text.ids, length - len(bos), np.array(bos, dtype=np.int32)
     windows = [
         Window(
-            ids=bos + _as_list(ids[start : start + body]),
+            ids=np.concatenate([front, ids[start : start + body]]),
             start_token=start,
             # A text begins with its first character, even where the tokenizer makes nothing of it.
-            start=int(offsets[start][0]) if start else 0,
-            end=int(offsets[start + body - 1][1]) if body else 0,
+            start=int(text.characters(start)[0]) if start else 0,
+            end=int(text.characters(start + body - 1)[1]) if body else 0,
         )
         for start in window_starts(len(ids), body, most)
     ]
     return TokenizedText(num_tokens=len(ids), windows=windows)
-
-
-def _as_list(ids: Any) -> list[int]:
-    found: list[int] = ids.tolist() if isinstance(ids, np.ndarray) else ids
-    return found
 
 
 def window_starts(num_tokens: int, width: int, most: int | None) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ladm.api.memory import RowScore, Scorer
+from ladm.corpus.encoding import Ids
 from ladm.corpus.meta import whole_text
 from ladm.errors import LadmError
 
@@ -56,7 +57,7 @@ class LazyScorer:
         given = [text if isinstance(text, str) else "" for text in texts]
         # Half of a surrogate pair, which the tokenizer refuses; of such a document the text here is not scored.
         plain = [whole_text(text) for text in given]
-        rows: dict[int, list[int]] = {}
+        rows: dict[int, Ids] = {}
         found: dict[int, ScoredText] = {}
         for k, cut in enumerate(tokenizer.cut(plain, self.length, most_windows=1)):
             if plain[k] != given[k]:
