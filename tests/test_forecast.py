@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,13 +58,43 @@ def test_documents_that_were_all_looked_at(
         "budget: 3,000 tokens, 0.488 of the 6,144 that can be selected",
     ):
         assert line in lines
-    for start in ("a row of 512 tokens: ", "hours on 1 device: ", "memory: ", "results: about ", "rows on the disk: "):
+    starts = ("a row of 512 tokens: ", "hours on 1 device: ", "memory: ", "results: about ", "rows on the disk: ")
+    for start in (*starts, "hours to make the rows: "):
         assert sum(line.startswith(start) for line in lines) == 1, start
     small = ladm("run", shard, "--model", talking, "--tokens", "1M", "-o", tmp_path / "job", *FLAGS, "--json")
     found = json.loads(small.stdout)
     assert files_of(tmp_path) == before
     assert (found["documents"], found["rows"], found["is_exact"], found["fills_budget"]) == (12, 12, True, False)
     assert found["scoring"]["rows_by_length"] == {"512": 12}
+
+
+def test_the_time_to_make_rows_counts_the_texts_that_are_tokenised_whole(
+    ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a long text only the beginning is tokenised for the estimate, and a short one costs nothing."""
+    monkeypatch.setattr("ladm.pipeline.sample_rows.MOST_CHARACTERS", 1)
+    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 20)
+    monkeypatch.setattr("ladm.pipeline.corpus_size.COUNTED_BYTES", 100_000)
+    monkeypatch.setattr("ladm.pipeline.corpus_size.LEAST_BYTES", 1)
+    clock = itertools.count(step=10.0)
+    monkeypatch.setattr("ladm.pipeline.sample_rows.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    texts = [text_of(k, 1200) for k in range(10)]
+    # Of each 16 characters for a token of the row are read: all of these, and half of those.
+    texts = [text[:8192].ljust(8192, "x") for text in texts]
+    source = write_lines(tmp_path / "d.jsonl", [{"text": text} for text in [*texts, *["short"] * 10] * 10])
+    words = ("run", source, "--model", talking, "--length", "512", "--domain", "d", "--tokens", "1k", *FLAGS, "--json")
+    result = ladm(*words)
+    assert result.exit_code == 0, result.output
+    whole = json.loads(result.stdout)
+    # 20 of about 200 documents took 10 seconds.
+    assert 150 < whole["documents"] < 250
+    assert whole["rows_hours"] * 3600 == pytest.approx(whole["documents"] / 2)
+    twice = write_lines(tmp_path / "twice.jsonl", [{"text": text * 2} for text in [*texts, *["short"] * 10] * 10])
+    found = json.loads(ladm("run", twice, *words[2:]).stdout)
+    assert found["rows_hours"] * 3600 == pytest.approx(found["documents"])
+    limited = json.loads(ladm(*words, "--limit", 50).stdout)
+    assert limited["rows"] == 50
+    assert limited["rows_hours"] / whole["rows_hours"] == pytest.approx(50 / whole["rows"])
 
 
 def test_an_estimate_from_a_part(ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

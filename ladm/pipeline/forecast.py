@@ -60,6 +60,8 @@ class Forecast:
     selectable_tokens: int | None
     rows_bytes: int | None
     """What the rows take on the disk; 0 where none are written, None where their number is not known."""
+    rows_hours: float | None
+    """What making the rows takes on this machine; 0 and None as for `rows_bytes`."""
     scoring: DryRun
     """Of all rows, or where their number is not known of those of the sample."""
 
@@ -109,7 +111,7 @@ def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
     return Forecast(
         is_exact=True, documents=None, length=None, rows=rows, tokens=tokens,
         selectable_rows=int((lengths[included] > 0).sum()), selectable_tokens=int(lengths[included].sum()),
-        rows_bytes=0, scoring=scoring,
+        rows_bytes=0, rows_hours=0.0, scoring=scoring,
     )  # fmt: skip
 
 
@@ -142,9 +144,9 @@ def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
     if not isinstance(size, CorpusSize):
         return Forecast(
             is_exact=False, documents=documents, length=job.length, rows=None, tokens=None, selectable_rows=None,
-            selectable_tokens=None, rows_bytes=None, scoring=scoring,
+            selectable_tokens=None, rows_bytes=None, rows_hours=None, scoring=scoring,
         )  # fmt: skip
-    rows = max(1, round(_of_all(made.rows, made.documents, size)))
+    rows = of_all = max(1, round(_of_all(made.rows, made.documents, size)))
     selectable = max(1, round(_of_all(made.selectable, made.documents, size)))
     if job.limit is not None:
         rows, selectable = min(rows, job.limit), min(selectable, job.limit)
@@ -157,6 +159,7 @@ def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
         selectable_rows=selectable,
         selectable_tokens=selectable * job.length,
         rows_bytes=round(rows * made.bytes_per_row),
+        rows_hours=_of_all(made.seconds, made.documents, size) * rows / of_all / 3600,
         scoring=_of_more_rows(scoring, rows / made.prepared.rows),
     )
 

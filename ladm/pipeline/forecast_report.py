@@ -31,6 +31,8 @@ def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
     if documents is not None and found.rows is None:
         yield f"for {count_of(documents.prepared.rows, 'row')} of the documents looked at, not for all:"
     yield from describe(found.scoring)
+    if found.rows_hours:
+        yield f"hours to make the rows: {about}{found.rows_hours:,.3g} on this machine"
     if found.rows_bytes:
         size = f"{found.rows_bytes / 2**20:,.3g} MiB"
         yield f"rows on the disk: about {size}, and while they are made up to three times that"
@@ -104,5 +106,6 @@ def forecast_content(found: Forecast, job: Any) -> dict[str, Any]:
         "selectable_tokens": found.selectable_tokens,
         "fills_budget": _is_filled(found, job),
         "rows_bytes": found.rows_bytes,
+        "rows_hours": found.rows_hours,
         "scoring": asdict(found.scoring) | {"hours": found.scoring.hours},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from ladm.corpus.excluded_domains import domains_of
 from ladm.corpus.meta import text_at
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.sealing import NoProgress
+from ladm.corpus.tokenization import MOST_TOKENS_PER_BYTE
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
 from ladm.pipeline.look import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
 from ladm.progress import silent
@@ -39,8 +42,24 @@ class SampleRows:
     """The same, with no more rows of a document than a subset may have, and none of an excluded domain."""
     bytes_per_row: float
     """On the disk."""
+    seconds: dict[int, float]
+    """What reading, tokenising and storing the documents takes, by source; of whole texts, where a part was read."""
     is_whole: bool
     """Was no text cut, and no document of the sample left out?"""
+
+
+class _Clock(NoProgress):
+    """The seconds from the first document to the last sealed block."""
+
+    seconds = 0.0
+
+    def start(self, **_: Any) -> None:
+        """Documents begin to be read."""
+        self._began = time.perf_counter()
+
+    def advance(self, **_: Any) -> None:
+        """A block is sealed."""
+        self.seconds = time.perf_counter() - self._began
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +69,8 @@ class _Written:
     source: int
     share: float
     """How much of its text is in the file."""
+    characters: int
+    """Of its text in the file."""
 
 
 def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
@@ -67,8 +88,9 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
     # A document without a domain stops the job when it is reached, and is no reason not to estimate what it takes.
     whole = prepare_settings(job, rows=str(work / "rows"), length=job.length, domain_key=key, domain=domain or UNKNOWN)
     settings = replace(whole, sources=(str(file),), hub_config=None, split=None, limit=None)
+    clock = _Clock()
     try:
-        prepared = prepare(settings, echo=silent)
+        prepared = prepare(settings, echo=silent, progress=clock)
     except (StorageError, LackOfMemoryError, UsageError):
         raise
     except LadmError as error:
@@ -81,7 +103,7 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
     repeated = prepared.repeated_ids and replace(prepared.repeated_ids, sources=())
     return SampleRows(
         prepared=replace(prepared, counts=counts, repeated_ids=repeated, bad_files=bad_files), documents=documents,
-        rows=rows, selectable=selectable,
+        rows=rows, selectable=selectable, seconds=_seconds(clock.seconds, written, length=job.length),
         bytes_per_row=size / prepared.rows, is_whole=chosen.step == 1 and all(each.share == 1 for each in written),
     )  # fmt: skip
 
@@ -113,7 +135,8 @@ def _write(file: Path, job: Any, sample: Sample, chosen: range, dropped: Counter
                 dropped["too_deep"] += 1
                 continue
             lines.write(f"{line}\n")
-            written.append(_Written(source=sample.origins[k], share=share))
+            characters = len(text[:most]) if isinstance(text, str) else 0
+            written.append(_Written(source=sample.origins[k], share=share, characters=characters))
     return written
 
 
@@ -148,6 +171,16 @@ def _by_source(
         rows[document.source] += estimate
         selectable[document.source] += 0 if number in excluded else min(estimate, most)
     return rows, selectable
+
+
+def _seconds(measured: float, written: list[_Written], *, length: int) -> dict[int, float]:
+    """The seconds by source, in proportion to the characters of the texts that are not too short to be tokenised."""
+    long = [each for each in written if each.characters * MOST_TOKENS_PER_BYTE >= length]
+    seconds: dict[int, float] = defaultdict(float)
+    characters = sum(each.characters for each in long)
+    for each in long:
+        seconds[each.source] += measured * each.characters / each.share / characters
+    return seconds
 
 
 def _line_numbers(rows: Rows) -> Iterator[int]:
