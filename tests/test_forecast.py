@@ -88,13 +88,13 @@ def test_the_time_to_make_rows_counts_the_texts_that_are_tokenised_whole(
     whole = json.loads(result.stdout)
     # 20 of about 200 documents took 10 seconds.
     assert 150 < whole["documents"] < 250
-    assert whole["rows_hours"] * 3600 == pytest.approx(whole["documents"] / 2)
+    assert whole["rows_hours"] * 3600 == pytest.approx(whole["documents"] / 2, rel=0.01)
     twice = write_lines(tmp_path / "twice.jsonl", [{"text": text * 2} for text in [*texts, *["short"] * 10] * 10])
     found = json.loads(ladm("run", twice, *words[2:]).stdout)
-    assert found["rows_hours"] * 3600 == pytest.approx(found["documents"])
+    assert found["rows_hours"] * 3600 == pytest.approx(found["documents"], rel=0.01)
     limited = json.loads(ladm(*words, "--limit", 50).stdout)
     assert limited["rows"] == 50
-    assert limited["rows_hours"] / whole["rows_hours"] == pytest.approx(50 / whole["rows"])
+    assert limited["rows_hours"] / whole["rows_hours"] == pytest.approx(50 / whole["rows"], rel=0.01)
 
 
 def test_an_estimate_from_a_part(ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
