@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from ladm.cli.display import selection_table
@@ -63,7 +62,7 @@ def run(settings: RunSettings) -> None:
     more = {"page": result.page, "seconds": result.seconds, "cpu_seconds": result.cpu_seconds}
     print_result(
         [*selection_table(result.manifest, others="a greater --limit adds others"), *summary_lines(result)],
-        lambda: content | more | {"manifest": asdict(result.manifest)},
+        lambda: content | more | {"manifest": result.manifest.as_json()},
     )
     # The other formats are for other trainers: ladm train reads rows as save_to_disk writes them.
     # And it would train on every row that --keep-all has written.

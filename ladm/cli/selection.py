@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +19,7 @@ from ladm.settings.selection import SelectSettings, bare_share_warning
         "ladm select run --tokens 1B -o subset",
         "ladm select run --tokens 1B --format megatron -o s3://bucket/subset",
         "ladm select run --top 20% --within gzip_ratio:20%-80% --within copy_share:-95% -o subset",
+        "ladm select run --top 20% --within rows.lang:en,de --within rows.date:2024-01-01.. -o subset",
         "ladm select run --documents 5000 --by 'rank(gain)+rank(robust)' -o subset",
         "ladm select run run2 --rows rows rows2 --tokens 500M --quota weights.yaml -o subset --dry-run",
     ),
@@ -36,7 +36,9 @@ def select(settings: SelectSettings) -> None:
 
     manifest = run_select(settings, echo=note)
     subset = [] if settings.dry_run else [f"subset: {settings.output}"]
-    print_result([*selection_table(manifest), *subset], lambda: asdict(manifest) | {"subset": settings.output or None})
+    print_result(
+        [*selection_table(manifest), *subset], lambda: manifest.as_json() | {"subset": settings.output or None}
+    )
     # The page reads the manifest from a folder, not from an address.
     if not settings.dry_run and len(settings.runs) == 1 and "://" not in settings.output:
         # The page compares the subset with its own domains, and refuses one that was selected by others.

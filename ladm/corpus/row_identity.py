@@ -45,6 +45,14 @@ def require_as_prepared(name: str, digest: str, columns: Callable[[], str]) -> N
         )
 
 
+def prepared_domain_key(name: str) -> str | None:
+    """The key of the documents that `ladm prepare` made the domain of the rows in the data set `name`, if it did."""
+    path = Path(name) / PREPARED
+    record = {"asked": None} | (read_json_object(path) if path.is_file() else {})
+    settings = record["asked"]
+    return settings.get("domain_key") if isinstance(settings, dict) else None
+
+
 class RowDigests:
     """The two digests of rows, of which blocks are added in order."""
 

@@ -6,7 +6,7 @@ Shape suffix: T rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,14 @@ LONGEST_NUMBER = 64
 """Bytes of a text that may be a number; longer ones, such as documents, are not read."""
 
 
+class NoNumbersError(LadmError):
+    """The column `key` of the rows has no number."""
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 def require_column(rows: Rows, key: str) -> None:
     """Raise UsageError unless `key` is a column that may hold numbers, or leads into one that may have keys."""
     _place(rows, key)
@@ -36,7 +44,7 @@ def read_numbers(rows: Rows, key: str) -> Floats:
 
     NaN where a row has none: nothing, a list, or a text that is no number; true is 1 and false 0. Objects may be JSON
     text. Memory: 8 bytes a row, and a batch of that column.
-    Raises UsageError where there is no such column, or one of lists; LadmError where no row has a number.
+    Raises UsageError where there is no such column, or one of lists; NoNumbersError where no row has a number.
     """
     column, path = _place(rows, key)
     values_T = np.empty(len(rows))
@@ -45,7 +53,7 @@ def read_numbers(rows: Rows, key: str) -> Floats:
             values_T[start:stop] = _numbers(rows, column, path, start, stop)
     values_T[~np.isfinite(values_T)] = np.nan
     if np.isnan(values_T).all():
-        raise LadmError(f"no row of {rows.name} has a number in {key}")
+        raise NoNumbersError(f"no row of {rows.name} has a number in {key}", key=key)
     return values_T
 
 
@@ -56,41 +64,67 @@ def number_names(rows: Rows) -> list[str]:
 
 def is_float32(rows: Rows, key: str) -> bool:
     """Are the numbers stored in float32?"""
-    column, path = _place(rows, key)
+    return bool(pa.types.is_float32(kind_at(rows, *_place(rows, key))))
+
+
+def find_place(rows: Rows, key: str) -> tuple[str, str] | None:
+    """The column that a key is in, and its path inside that column; None without such a column."""
+    # A column's own name may have dots.
+    names = [name for name in rows.column_names if key == name or key.startswith(f"{name}.")]
+    column = max(names, key=len, default=None)
+    return None if column is None else (column, key[len(column) + 1 :])
+
+
+def kind_at(rows: Rows, column: str, path: str) -> pa.DataType:
+    """The Arrow type of a column or of a field inside it; null for class labels and what is inside of JSON text."""
     kind = rows.type_of(column)
     for part in path.split(".") if path else ():
         place = kind.get_field_index(part) if pa.types.is_struct(kind) else -1
         kind = kind.field(place).type if place >= 0 else pa.null()
-    return bool(pa.types.is_float32(kind))
+    return kind
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Are these numbers? True and false are, as 1 and 0."""
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    )
+
+
+def values_at(rows: Rows, column: str, path: str, start: int, stop: int) -> Iterator[Any]:
+    """The values of rows `start` to `stop - 1` as Python objects; a column with a path inside may be JSON text."""
+    for value in rows.column(column, start, stop):
+        yield value_at(_parsed(value), path) if path else value
 
 
 def _place(rows: Rows, key: str) -> tuple[str, str]:
-    """The column that a key is in, and its path inside that column; a column's own name may have dots."""
-    names = [name for name in rows.column_names if key == name or key.startswith(f"{name}.")]
-    if not names:
+    found = find_place(rows, key)
+    if found is None:
         known = number_names(rows)
         hint = nearest(key, known) or f"; it has numbers in {', '.join(known) or 'none'}"
         raise UsageError(f"{rows.name} has no column {key}{hint}")
-    column = max(names, key=len)
+    column = found[0]
     kind = rows.type_of(column)
     if key == column and (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         what = "objects; give a key inside, such as" if pa.types.is_struct(kind) else "no numbers, but"
         shown = f"{column}.NAME" if pa.types.is_struct(kind) else f"{kind}"
         raise UsageError(f"{column} of {rows.name} holds {what} {shown}")
-    return column, key[len(column) + 1 :]
+    return found
 
 
 def _numbers(rows: Rows, column: str, path: str, start: int, stop: int) -> Any:
     kind = rows.type_of(column)
-    if not path and _is_number(kind):
+    if not path and is_number(kind):
         return rows.stored(column, start, stop).cast(pa.float64(), safe=False).to_numpy()
     if not path and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         texts = rows.stored(column, start, stop)
         # A document is no number, and ten thousand of them are a gigabyte.
         is_short = pc.less_equal(pc.binary_length(texts), LONGEST_NUMBER)
         return list(map(_number, pc.if_else(is_short, texts, None).to_pylist()))
-    values: Iterable[Any] = rows.column(column, start, stop)
-    return [_number(value_at(_parsed(value), path) if path else value) for value in values]
+    return list(map(_number, values_at(rows, column, path, start, stop)))
 
 
 def _parsed(value: Any) -> Any:
@@ -109,17 +143,8 @@ def _number(value: Any) -> float:
         return float("nan")
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_decimal(kind)
-    )
-
-
 def _named(kind: pa.DataType, name: str) -> Iterator[str]:
-    if _is_number(kind):
+    if is_number(kind):
         yield name
     elif pa.types.is_struct(kind):
         for field in kind:

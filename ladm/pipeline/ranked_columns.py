@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.row_numbers import read_numbers
+from ladm.corpus.row_values import match_rows, require_occurring
 from ladm.corpus.rows import Rows
 from ladm.errors import UsageError
 from ladm.runs.derived_columns import possible_columns
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.scoring.signal_choice import choose_signals
+from ladm.selection.value_columns import naming_values
 from ladm.settings.fields import nearest
 from ladm.settings.joins import ROWS, split_name
 from ladm.settings.pipeline import select_settings
@@ -38,10 +40,17 @@ def require_signals(job: Any, scoring: ScoreSettings) -> None:
 
 
 def require_row_columns(rows: Rows, job: Any) -> None:
-    """Raise LadmError for a column of the rows to select by that they do not have, or that has no number."""
-    for of, column in map(split_name, _selection(job).column_names):
-        if of == ROWS:
-            read_numbers(rows, column)
+    """Raise LadmError for a column of the rows to select by that they do not have, or that has no number.
+
+    And for one of a guard of texts or dates that has none of its values.
+    """
+    chosen = _selection(job)
+    with naming_values(chosen.guards):
+        for of, column in map(split_name, chosen.number_names):
+            if of == ROWS:
+                read_numbers(rows, column)
+    for guard in chosen.value_guards:
+        require_occurring(guard, [rows], [match_rows(rows, guard)])
 
 
 def _selection(job: Any) -> SelectSettings:

@@ -69,7 +69,9 @@ def further_columns(requested: Sequence[Expression], manifest: Manifest | None, 
         is_same = by.is_column or not (manifest.other_runs or manifest.excluded_domains)
         if is_same and "random" not in by.names:
             of_subset.append(by)
-        names = (spell_column(guard.column) for guard in manifest.guards)
+        # Texts and dates have no histogram; the table of guards has what they dropped.
+        guards = (guard for guard in manifest.guards if guard.kept is None and guard.left_out is None)
+        names = (spell_column(guard.column) for guard in guards)
         of_subset += [parse_expression(name) for name in names if name is not None]
     return FurtherColumns(
         requested=[each for each in requested if each.text not in shown],

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import xxhash
 
 from ladm.corpus.row_numbers import is_float32, number_names, read_numbers, require_column
+from ladm.corpus.row_values import Matches, match_rows, require_values
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, UsageError, count_of
 from ladm.runs.added_signals import how_computed
@@ -28,6 +29,7 @@ from ladm.runs.folder import Run
 from ladm.runs.results import count_scored, require_finished
 from ladm.runs.rows_of_run import require_rows_of, rows_of_run
 from ladm.settings.joins import ROWS, split_name
+from ladm.settings.value_guards import ValueGuard
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -46,7 +48,7 @@ class JoinedColumns:
         self._place = rows
         self.others = {name: _joined(name, place, run) for name, place in joins.items()}
         self.digests: dict[str, str] = {}
-        """Of the columns that were read and are not the run's: XXH3-128 of their numbers for all rows."""
+        """Of the columns that were read and are not the run's: XXH3-128 of their numbers, or values, for all rows."""
 
     @cached_property
     def _opened(self) -> Rows:
@@ -102,6 +104,16 @@ class JoinedColumns:
             for key, values_T in values:
                 arrays[f"{of}.{key}"][:] = values_T[positions_N]
                 self.digests[f"{of}.{key}"] = _digest(values_T)
+
+    def require_values(self, guard: ValueGuard) -> None:
+        """Raise UsageError where the rows have no column that the guard can be compared with, before any is read."""
+        require_values(self._opened, guard)
+
+    def match(self, guard: ValueGuard) -> Matches:
+        """Which of all rows the guard keeps. Raises as `match_rows`, and LadmError for rows that are not the run's."""
+        found = match_rows(self.rows, guard)
+        self.digests[guard.column] = found.digest
+        return found
 
     def float32(self, names: Iterable[str]) -> set[str]:
         """Those of the named columns that are stored in float32, as `float32_columns`."""

@@ -24,8 +24,10 @@ from ladm.selection.evaluation import evaluate
 from ladm.selection.guarding import GuardManifest, apply_guards, resolve_guards
 from ladm.selection.sampling import gumbel_keys
 from ladm.selection.sources import Source
+from ladm.selection.value_columns import naming_values, read_values
 from ladm.selection.windows import documents_of
 from ladm.settings.common import NO_DOMAINS
+from ladm.settings.guards import Guard
 from ladm.settings.selection import SelectSettings
 from ladm.storage.disk_arrays import array_on_disk
 
@@ -77,10 +79,13 @@ def find_candidates(
     """
     expression = settings.ranking
     guards = resolve_guards(settings, sources[0].run)
-    names = dict.fromkeys(["length", *expression.names, *(guard.column for guard in guards)])
-    stored, rows_N = _read(sources, names, seed=settings.draw_seed, work=work)
+    guarded = (guard.column for guard in guards if isinstance(guard, Guard))
+    names = dict.fromkeys(["length", *expression.names, *guarded])
+    with naming_values(guards):
+        stored, rows_N = _read(sources, names, seed=settings.draw_seed, work=work)
     if not len(rows_N):
         raise LadmError(f"{_folders(sources)}: no document has a score")
+    stored = {**stored, **read_values(sources, guards, rows_N, _parts(sources), work=work)}
     if "score" in stored:
         _require_sound(sources, stored["score"], rows_N)
     codes_N = domains.codes_T[rows_N]

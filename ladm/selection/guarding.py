@@ -15,11 +15,16 @@ from ladm.errors import LadmError, UsageError
 from ladm.runs.columns import stored_limit
 from ladm.runs.folder import Run
 from ladm.selection.profile_band import band_of, profile_with_band, require_same_layers
-from ladm.settings.guards import BandGuard, Guard, Limit, band_guards
+from ladm.settings.guards import AnyGuard, BandGuard, Guard, Limit, band_guards
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.selection import SelectSettings
+from ladm.settings.value_guards import ValueGuard, ValueRange, spell_value
 
 Floats = npt.NDArray[np.float64]
+
+
+Named = str | list[str | None]
+"""A value, or the lower and the upper end of a range, as the manifest has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +38,26 @@ class GuardManifest:
     dropped: dict[str, int]
     """Documents outside of the limits that no earlier guard had dropped, by domain."""
     without_value: int
-    """Documents, left by the earlier guards, that have no number in this column."""
+    """Documents, left by the earlier guards, that have no number in this column, or no value."""
+    kept: list[Named] | None = None
+    """Of a guard of values, which documents have that are kept; None, and then not in the file, of any other."""
+    left_out: list[Named] | None = None
+    """The same of a guard that leaves documents out."""
 
     @property
     def limits_text(self) -> str:
         """What it keeps, such as `gzip_ratio from 0.25 to 0.6`: of quantiles and of a band the values they were."""
+        if self.kept is not None or self.left_out is not None:
+            values = ", ".join(map(_spelled, self.left_out or self.kept or []))
+            return f"{self.column} {'of' if self.left_out is None else 'other than'} {values}"
         low, high = ("" if limit is None else f"{limit:.6g}" for limit in (self.low, self.high))
         if low and high:
             return f"{self.column} from {low} to {high}"
         return f"{self.column} of at least {low}" if low else f"{self.column} of at most {high}"
+
+
+def _spelled(value: Named) -> str:
+    return spell_value(value) if isinstance(value, str) else str(ValueRange(low=value[0], high=value[1]))
 
 
 def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
@@ -49,7 +65,9 @@ def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
 
     `run`: the first of those selected from.
     """
-    if settings.guards or not (settings.by == "robust" or (settings.by == "score" and _is_robust(run))):
+    # A language or a date is no guard against any of these.
+    is_guarded = len(settings.guards) > len(settings.value_guards)
+    if is_guarded or not (settings.by == "robust" or (settings.by == "score" and _is_robust(run))):
         return None
     return (
         "robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: try "
@@ -67,15 +85,15 @@ def _is_robust(run: Run) -> bool:
     return is_mean and (made.focus, run.identity.score_form) == (robust.focus, robust.form)
 
 
-def resolve_guards(settings: SelectSettings, run: Run) -> list[Guard]:
+def resolve_guards(settings: SelectSettings, run: Run) -> list[AnyGuard]:
     """The guards of `settings`, those of a profile's band with its limits. `run`: the first of those selected from.
 
     Raises UsageError for a band where there is no profile, or one that lacks a column; LadmError for a profile that
     does not fit the run.
     """
-    found: list[Guard] = []
+    found: list[AnyGuard] = []
     for guard in settings.guards:
-        if isinstance(guard, Guard):
+        if not isinstance(guard, BandGuard):
             found.append(guard)
             continue
         path = settings.profile or run.identity.about.get("profile")
@@ -98,7 +116,7 @@ def _of_band(guard: BandGuard, path: str, settings: SelectSettings, run: Run) ->
 
 
 def apply_guards(
-    guards: Sequence[Guard],
+    guards: Sequence[AnyGuard],
     columns: Mapping[str, Floats],
     kept_N: npt.NDArray[np.bool_],
     *,
@@ -109,20 +127,25 @@ def apply_guards(
     """Clear `kept_N` where a guard drops a document; returns what each dropped.
 
     Quantiles are those of all documents in `columns`, whatever other guards drop. `names` are the domains, `codes_N`
-    the number of each document's domain, `float32` the columns that are stored as such. Raises LadmError where no
-    document is left.
+    the number of each document's domain, `float32` the columns that are stored as such. Of a guard of values `columns`
+    has, by its text, 1 for a document that it keeps and 0 for others. Raises LadmError where no document is left.
     """
     found = []
     for guard in guards:
-        values_N = columns[guard.column]
-        low, high = (_value(limit, values_N) for limit in (guard.low, guard.high))
+        values_N = columns[guard.text if isinstance(guard, ValueGuard) else guard.column]
         has_value_N = ~np.isnan(values_N)
+        low = high = None
         # A guard with one open end would otherwise keep documents without a value.
         inside_N = has_value_N.copy()
-        if low is not None:
-            inside_N &= values_N >= _as_compared(low, guard.low, guard.column in float32)
-        if high is not None:
-            inside_N &= values_N <= _as_compared(high, guard.high, guard.column in float32)
+        if isinstance(guard, ValueGuard):
+            inside_N &= values_N > 0
+        else:
+            low, high = (_value(limit, values_N) for limit in (guard.low, guard.high))
+            is_float32 = guard.column in float32
+            if low is not None:
+                inside_N &= values_N >= _as_compared(low, guard.low, is_float32)
+            if high is not None:
+                inside_N &= values_N <= _as_compared(high, guard.high, is_float32)
         dropped = np.bincount(codes_N[kept_N & has_value_N & ~inside_N], minlength=len(names))
         found.append(
             GuardManifest(
@@ -132,12 +155,22 @@ def apply_guards(
                 high=high,
                 dropped={name: int(count) for name, count in sorted(zip(names, dropped, strict=True)) if count},
                 without_value=int(np.count_nonzero(kept_N & ~has_value_N)),
+                **_named(guard),
             )
         )
         kept_N &= inside_N
         if not kept_N.any():
-            raise LadmError(f"--within {guard.text} leaves no document; give it wider limits")
+            other = "other values" if isinstance(guard, ValueGuard) else "wider limits"
+            raise LadmError(f"--within {guard.text} leaves no document; give it {other}")
     return found
+
+
+def _named(guard: AnyGuard) -> dict[str, list[Named]]:
+    """What the manifest has of a guard of values."""
+    if not isinstance(guard, ValueGuard):
+        return {}
+    values: list[Named] = [value if isinstance(value, str) else [value.low, value.high] for value in guard.values]
+    return {"left_out" if guard.leaves_out else "kept": values}
 
 
 def _value(limit: Limit | None, values_N: Floats) -> float | None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ladm.errors import count_of
@@ -14,6 +14,8 @@ from ladm.runs.rows_of_run import partial_coverage_line
 from ladm.selection.guarding import GuardManifest
 
 MANIFEST_FILE = "manifest.json"
+OF_VALUES = ("kept", "left_out")
+"""Fields of a guard of values, which has one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,15 @@ class Manifest:
     joined_columns: dict[str, list[str]] = field(default_factory=dict)
     """Of each column of the rows and of joined runs the XXH3-128 of its numbers for all rows, as float64, by run."""
     command: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields; of a guard those of values only where it has some."""
+        content = asdict(self)
+        for guard in content["guards"]:
+            for name in OF_VALUES:
+                if guard[name] is None:
+                    del guard[name]
+        return content
 
     @property
     def partial(self) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError, one_line
 from ladm.selection.guarding import GuardManifest
-from ladm.selection.manifest import MANIFEST_FILE, Chosen, DomainManifest, Manifest
+from ladm.selection.manifest import MANIFEST_FILE, OF_VALUES, Chosen, DomainManifest, Manifest
 from ladm.storage.files import write_whole
 from ladm.storage.json_object import chunks_with_checksum, read_json_object
 
@@ -50,7 +50,7 @@ def write_manifest(folder: Path, manifest: Manifest, chosen: Iterable[Chosen] = 
 
 def _json(manifest: Manifest, chosen: Iterable[Chosen]) -> Iterator[bytes]:
     """The file without its end, which has the checksum."""
-    content = asdict(manifest)
+    content = manifest.as_json()
     for name, default in _defaults().items():
         if content[name] == default and name not in _ALWAYS:
             del content[name]
@@ -161,7 +161,18 @@ def _guard(content: Any) -> GuardManifest:
         high=_field(content, "high", *limit),
         dropped=_field(content, "dropped", dict),
         without_value=_field(content, "without_value", int),
+        **{name: _named(content[name]) for name in OF_VALUES if name in content},
     )
+
+
+def _named(content: Any) -> list[Any]:
+    """The values of a guard: texts, and the two ends of a range, of which one may be null."""
+    ends = (str, type(None))
+    for value in content if isinstance(content, list) else [None]:
+        is_range = isinstance(value, list) and len(value) == 2 and all(isinstance(end, ends) for end in value)
+        if not (isinstance(value, str) or is_range):
+            raise ValueError(f"the values of a guard are {content!r}")
+    return list(content)
 
 
 def _field(content: Any, name: str, *kinds: type) -> Any:

@@ -19,6 +19,7 @@ from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.results import columns_of, require_finished
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.selection.guarding import resolve_guards
+from ladm.settings.guards import Guard
 from ladm.settings.layers import spell_layers
 from ladm.settings.selection import SelectSettings
 from ladm.storage.identity import differences
@@ -54,9 +55,12 @@ def open_sources(settings: SelectSettings) -> list[Source]:
     places = settings.rows or [None] * len(runs)
     joined = [JoinedColumns(run, rows=name, joins=settings.joins) for run, name in zip(runs, places, strict=True)]
     for each in joined:
-        each.require(settings.column_names)
+        each.require(settings.number_names)
+        for guard in settings.value_guards:
+            each.require_values(guard)
     # A profile's band may bring the copy share with it, which no flag names.
-    columns = [*settings.column_names, *(guard.column for guard in resolve_guards(settings, runs[0]))]
+    guards = resolve_guards(settings, runs[0])
+    columns = [*settings.number_names, *(guard.column for guard in guards if isinstance(guard, Guard))]
     for each in joined:
         each.require(columns)
     _require_alike(runs, columns)

@@ -1,17 +1,24 @@
 """The text of `--within` -> a guard: the values of a column outside of which no document is selected.
 
 gzip_ratio:20%-80%    copy_share:-0.2    gain:0-    score:-1.5--0.5    digits:profile    profile
+
+Of a column of the rows also values of another kind than numbers, which are in `value_guards`.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ladm.errors import UsageError
+from ladm.settings.joins import ROWS, split_name
+from ladm.settings.value_guards import TO, ValueGuard, parse_value_guard, split_column
 
 PROFILE = "profile"
+DOMAIN = "domain"
+"""What people call the domain, which is no column of numbers."""
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?%?"
 # Whichever part is absent, one dash stands between the two: `-0.2` is everything up to 0.2, `-0.5-` from -0.5 on.
 _RANGE = re.compile(rf"(?P<low>{_NUMBER})?-(?P<high>{_NUMBER})?")
@@ -47,8 +54,12 @@ class BandGuard:
     column: str | None
 
 
-def parse_guard(text: str) -> Guard | BandGuard:
-    """Parse `COLUMN:LOW-HIGH`, `COLUMN:profile` or `profile`. Raises UsageError for anything else."""
+AnyGuard = Guard | ValueGuard
+"""A guard with its limits or its values, as `resolve_guards` has them."""
+
+
+def parse_guard(text: str) -> Guard | BandGuard | ValueGuard:
+    """Parse `COLUMN:LOW-HIGH`, `COLUMN:profile`, `profile` or `rows.COLUMN:VALUES`. Raises UsageError for others."""
     if text == PROFILE:
         return BandGuard(text=text, column=None)
     column, colon, limits = text.rpartition(":")
@@ -57,12 +68,45 @@ def parse_guard(text: str) -> Guard | BandGuard:
     if limits == PROFILE:
         return BandGuard(text=text, column=column)
     found = _RANGE.fullmatch(limits)
-    if found is None or limits == "-":
-        raise UsageError(f"--within {text!r}: {limits!r} is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-")
+    if limits == "-":
+        found = None
+    elif found is None and split_name(split_column(text)[0])[0]:
+        return parse_value_guard(text)
+    if found is None:
+        raise UsageError(
+            f"--within {text!r}: {limits!r} is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"
+            + _way_to_values(*split_column(text))
+        )
     low, high = (_limit(found[name], text) for name in ("low", "high"))
     if low and high and low.is_quantile == high.is_quantile and low.value > high.value:
-        raise UsageError(f"--within {text!r}: {found['low']} is above {found['high']}")
+        quoted = _way_to_values(column, limits) if split_name(column)[0] else ""
+        raise UsageError(f"--within {text!r}: {found['low']} is above {found['high']}{quoted}")
     return Guard(text=text, column=column, low=low, high=high)
+
+
+def _way_to_values(column: str, values: str) -> str:
+    """The end of a message where LOW-HIGH was expected, and a value of another kind may have been meant."""
+    if split_name(column)[0]:
+        return f'; a text is given in quotes: {column}:"{values}"'
+    if column == DOMAIN:
+        return (
+            f"; --exclude-domain leaves a domain out, and to take some alone, name the column of the rows that has "
+            f"them, such as {ROWS}.{DOMAIN}:{values}"
+        )
+    is_value = TO in values or (values.strip("-") and not any(sign.isdigit() for sign in values))
+    return f"; texts and dates are those of a column of the rows: {ROWS}.{column}:{values}" if is_value else ""
+
+
+def require_of_rows(guards: Iterable[ValueGuard]) -> None:
+    """Raise UsageError for values of a column of a run, whose columns have numbers alone."""
+    for guard in guards:
+        of, key = split_name(guard.column)
+        if of != ROWS:
+            # The names in a run, such as its ids, are those of its rows.
+            raise UsageError(
+                f"--within {guard.text}: the columns of a run, as {of} is, have numbers; give LOW-HIGH, or a column of "
+                f"the rows, {ROWS}.{key}"
+            )
 
 
 def _limit(text: str | None, guard: str) -> Limit | None:

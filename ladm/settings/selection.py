@@ -10,10 +10,11 @@ from ladm.errors import UsageError, count_of
 from ladm.settings.common import domain_key_setting, output_setting, runs_setting
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import flag, setting
-from ladm.settings.guards import BandGuard, Guard, parse_guard
+from ladm.settings.guards import BandGuard, Guard, parse_guard, require_of_rows
 from ladm.settings.joins import JoinedRuns, join_setting, require_joined
 from ladm.settings.quantities import parse_percent, parse_token_budget
 from ladm.settings.subset import WRITING, SubsetFormat, check_subset, resolve_format
+from ladm.settings.value_guards import ValueGuard
 from ladm.storage.files import data_set_path
 
 BUDGET = "How much: one of these"
@@ -78,10 +79,11 @@ class SelectSettings(JoinedRuns):
     )
     within: tuple[str, ...] = setting(
         (),
-        "Only documents with COLUMN from LOW to HIGH: values, quantiles such as 20%-80%, or the band of a profile; "
-        "may be repeated.",
+        "Only documents with COLUMN from LOW to HIGH: values, quantiles such as 20%-80%, or the band of a profile. "
+        "Texts, dates, true and false of the rows: rows.lang:en,de, rows.date:2024-01..2024-06; '!' leaves them out. "
+        "May be repeated.",
         section=ORDER,
-        metavar="COLUMN:LOW-HIGH|profile",
+        metavar="COLUMN:LOW-HIGH|VALUES|profile",
     )
     join: tuple[str, ...] = join_setting(section=ORDER)
     profile: str | None = setting(
@@ -175,6 +177,7 @@ class SelectSettings(JoinedRuns):
         if self.join and len(self.runs) > 1:
             raise UsageError("--join takes a run of the same rows, and several RUNs have several sets of rows")
         require_joined(self.column_names, self.joins)
+        require_of_rows(self.value_guards)
         if self.rows and len(self.rows) != len(self.runs):
             found = f"{count_of(len(self.runs), 'run')} but {len(self.rows)} --rows"
             raise UsageError(f"{found}; give the rows of every RUN, in the same order")
@@ -209,8 +212,19 @@ class SelectSettings(JoinedRuns):
     @property
     def column_names(self) -> list[str]:
         """The columns that documents are ranked and guarded by, each once."""
-        guarded = (guard.column for guard in self.guards if guard.column is not None)
+        return list(dict.fromkeys([*self.number_names, *(guard.column for guard in self.value_guards)]))
+
+    @property
+    def number_names(self) -> list[str]:
+        """Those of them whose numbers are read."""
+        guards = (guard for guard in self.guards if not isinstance(guard, ValueGuard))
+        guarded = (guard.column for guard in guards if guard.column is not None)
         return list(dict.fromkeys([*self.ranking.names, *guarded]))
+
+    @property
+    def value_guards(self) -> list[ValueGuard]:
+        """The guards of texts, dates, true and false."""
+        return [guard for guard in self.guards if isinstance(guard, ValueGuard)]
 
     @property
     def draw_seed(self) -> int:
@@ -223,7 +237,7 @@ class SelectSettings(JoinedRuns):
         return self.temperature or DEFAULT_TEMPERATURE
 
     @property
-    def guards(self) -> list[Guard | BandGuard]:
+    def guards(self) -> list[Guard | BandGuard | ValueGuard]:
         """The guards, in their order."""
         return [parse_guard(text) for text in self.within]
 
