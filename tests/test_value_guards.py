@@ -215,18 +215,19 @@ def test_values_of_several_runs_may_be_in_one_of_them(
     ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
     folders = []
-    for k, language in enumerate(("en", "de")):
-        rows = [row | {"lang": language} for row in topical_rows(golden, [512, 400 + k])]
+    for k, languages in enumerate((["en", "en", "fr"], ["fr", "de"])):
+        cut = topical_rows(golden, [512, 400 + k, 450][: len(languages)])
+        rows = [row | {"lang": language} for row, language in zip(cut, languages, strict=True)]
         folders.append(save_rows(rows, f"rows{k}"))
         assert ladm("score", folders[-1], *SMALL, "-o", tmp_path / f"run{k}").exit_code == 0
     command = ("select", tmp_path / "run0", tmp_path / "run1", "--top", "100%", "--domain-key", "none", "-o", tmp_path)
     assert ladm(*command[:-1], tmp_path / "both", "--within", "rows.lang:en,de").exit_code == 0
     assert ladm(*command[:-1], tmp_path / "one", "--within", "rows.lang:de").exit_code == 0
     chosen = [json.loads((tmp_path / name / "manifest.json").read_text())["chosen"] for name in ("both", "one")]
-    assert [[part["positions"] for part in each] for each in chosen] == [[[0, 1], [0, 1]], [[], [0, 1]]]
+    assert [[part["positions"] for part in each] for each in chosen] == [[[0, 1], [1]], [[], [1]]]
     refused = ladm(*command[:-1], tmp_path / "none", "--within", "rows.lang:en,da")
     assert refused.stderr.splitlines()[0] == (
-        f"ladm: --within rows.lang:en,da: no row of {folders[0]}, {folders[1]} has da in lang; there are en, de"
+        f"ladm: --within rows.lang:en,da: no row of {folders[0]}, {folders[1]} has da in lang; there are en, fr, de"
     )
 
 
@@ -328,6 +329,9 @@ def test_times_are_compared_with_the_whole_of_a_day_a_month_or_a_minute(tmp_path
         assert kept(rows, f"rows.{name}:2024-02-29 23:59:59Z..") == [False, False, True, True, None], name
         assert kept(rows, f"rows.{name}:2024-03-01T00:59+01:00") == [False, False, True, False, None], name
         assert kept(rows, f"rows.{name}:..1969-12-31T23:59:58.9") == [False] * 4 + [None], name
+        # Half a second, of which a column of whole seconds has the one before inside of one range alone.
+        assert kept(rows, f"rows.{name}:..1969-12-31T23:59:59.5") == [True, False, False, False, None], name
+        assert kept(rows, f"rows.{name}:2024-02-29T23:59:59.5..2024-02-29") == [False] * 4 + [None], name
 
 
 def test_class_labels_large_texts_and_keys_of_json(save_rows: Any) -> None:
