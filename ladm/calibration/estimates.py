@@ -19,6 +19,8 @@ from ladm.selection.ranks import spearman
 Clusters = npt.NDArray[np.int64]
 """The number of the cluster of each row."""
 BOOTSTRAP_DRAWS = 2000
+COUNTS_AT_A_TIME = 1 << 22
+"""Numbers of a block of draws: one for each cluster, row and draw."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,58 @@ def estimate_auc(kinds: list[Wins], *, seed: int) -> Estimate:
     """The AUC averaged over kinds, with its interval; see `certain`."""
     found = bootstrap(kinds, seed=seed)
     return certain(interval(float(found.value_K.mean()), found.draws_RK.mean(axis=1)), found.num_clusters)
+
+
+def estimate_aucs(
+    scores: list[tuple[Floats, Floats]], intact_A: Clusters, rows_B: Clusters, *, seed: int
+) -> list[Estimate]:
+    """As `estimate_auc` of one kind, to the last bit, for several scores (A,) and (B,) of the same rows.
+
+    For any number of rows: memory grows with the rows, not with their pairs, and time with the rows times the draws.
+    """
+    draw = np.random.default_rng(seed)
+    names, places = np.unique(np.concatenate([intact_A, rows_B]), return_inverse=True)
+    A, B, C = len(intact_A), len(rows_B), len(names)
+    ranked = [_Ranked.of(intact, bad) for intact, bad in scores]
+    one_each = np.ones((1, A), dtype=np.int64), np.ones((1, B), dtype=np.int64)
+    values = [float(each.doubled_wins(*one_each)[0] / 2 / (A * B)) for each in ranked]
+    draws = np.empty((len(scores), BOOTSTRAP_DRAWS))
+    # Drawn one after the other whatever the block, so that its size changes no number.
+    block = max(1, COUNTS_AT_A_TIME // (A + B))
+    for start in range(0, BOOTSTRAP_DRAWS, block):
+        size = min(block, BOOTSTRAP_DRAWS - start)
+        counts_RC = draw.multinomial(C, np.full(C, 1 / C), size=size)
+        counts_RA, counts_RB = counts_RC[:, places[:A]], counts_RC[:, places[A:]]
+        pairs_R = counts_RA.sum(axis=1) * counts_RB.sum(axis=1)
+        for k, each in enumerate(ranked):
+            means_R = each.doubled_wins(counts_RA, counts_RB) / 2 / np.maximum(pairs_R, 1)
+            # As in `bootstrap`: a draw without a row of the kind, or an intact one, says nothing.
+            draws[k, start : start + size] = np.where(pairs_R > 0, means_R, values[k])
+    return [certain(interval(value, draws_R), C) for value, draws_R in zip(values, draws, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ranked:
+    """A score by its order: for each intact document how many rows of the kind are lower, and how many not higher."""
+
+    order_B: npt.NDArray[np.int64]
+    lower_A: npt.NDArray[np.int64]
+    not_higher_A: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, intact_A: Floats, bad_B: Floats) -> _Ranked:
+        order_B = np.argsort(bad_B, kind="stable")
+        lower_A, not_higher_A = (np.searchsorted(bad_B[order_B], intact_A, side) for side in ("left", "right"))
+        return cls(order_B=order_B, lower_A=lower_A, not_higher_A=not_higher_A)
+
+    def doubled_wins(self, counts_RA: npt.NDArray[np.int64], counts_RB: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Twice the sum of `wins` over all pairs, each row counted this often: (R,)."""
+        below_RB = np.zeros((len(counts_RB), len(self.order_B) + 1), dtype=np.int64)
+        np.cumsum(counts_RB[:, self.order_B], axis=1, out=below_RB[:, 1:])
+        # A lower row is in both sums and an equal one in the second alone: a win is 2, a tie 1.
+        doubled_RA = below_RB[:, self.lower_A] + below_RB[:, self.not_higher_A]
+        found: npt.NDArray[np.int64] = (doubled_RA * counts_RA).sum(axis=1)
+        return found
 
 
 def estimate_worst(kinds: list[Wins], *, seed: int) -> Estimate:

@@ -12,12 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ladm.calibration.estimates import Estimate, Wins, estimate_auc, wins
+from ladm.calibration.estimates import Estimate, estimate_aucs
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
-
-MOST_PAIRS = 50_000_000
-"""Intact documents times rows of a kind: eight bytes each in memory."""
 
 MOST_NAMED = 12
 """Kinds that an error names."""
@@ -52,7 +49,7 @@ def kind_table(
 
     `kinds` and `clusters` are of the documents in `columns`; documents without a kind are left out. Intervals are 95 %
     percentiles of a bootstrap that draws clusters with all their rows.
-    Raises LadmError where there is no intact document, no other kind, or too many of both.
+    Raises LadmError where there is no intact document or no other kind.
     """
     # As objects, so that a row without a kind stays None, and is not of a kind whose name is empty.
     names = np.array(kinds, dtype=object)
@@ -72,32 +69,32 @@ def kind_table(
     made = []
     for kind in others:
         is_kind_N = names == kind
-        if int(is_intact_N.sum()) * int(is_kind_N.sum()) > MOST_PAIRS:
-            raise LadmError(
-                f"{is_intact_N.sum():,} x {is_kind_N.sum():,} rows of {intact} and {kind} are too many pairs"
-            )
-        by_column = {
-            name: _estimate(values_N, is_intact_N, is_kind_N, codes_N, seed=seed) for name, values_N in columns.items()
-        }
+        by_column = _estimates(columns, is_intact_N, is_kind_N, codes_N, seed=seed)
         made.append(KindAUC(kind=str(kind), rows=int(is_kind_N.sum()), by_column=by_column))
     return KindTable(intact=intact, intact_rows=int(is_intact_N.sum()), clusters=num_clusters, kinds=made)
 
 
-def _estimate(
-    values_N: Floats,
+def _estimates(
+    columns: Mapping[str, Floats],
     is_intact_N: npt.NDArray[np.bool_],
     is_kind_N: npt.NDArray[np.bool_],
     codes_N: npt.NDArray[np.int64],
     *,
     seed: int,
-) -> Estimate | None:
-    # A column may lack some rows, such as those too short for its signal; the others still give an AUC.
-    known_N = ~np.isnan(values_N)
-    intact, bad = known_N & is_intact_N, known_N & is_kind_N
-    if not intact.any() or not bad.any():
-        return None
-    pairs = Wins(wins_AB=wins(values_N[intact], values_N[bad]), intact_A=codes_N[intact], rows_B=codes_N[bad])
-    return estimate_auc([pairs], seed=seed)
+) -> dict[str, Estimate | None]:
+    found: dict[str, Estimate | None] = dict.fromkeys(columns)
+    # A column may lack some rows, such as those too short for its signal; the others still give an AUC. Columns of the
+    # same rows share their draws, which take longer than all the rest.
+    alike: dict[bytes, list[str]] = {}
+    for name, values_N in columns.items():
+        alike.setdefault(np.isnan(values_N).tobytes(), []).append(name)
+    for names in alike.values():
+        known_N = ~np.isnan(columns[names[0]])
+        intact, bad = np.flatnonzero(known_N & is_intact_N), np.flatnonzero(known_N & is_kind_N)
+        if len(intact) and len(bad):
+            scores = [(columns[name][intact], columns[name][bad]) for name in names]
+            found |= dict(zip(names, estimate_aucs(scores, codes_N[intact], codes_N[bad], seed=seed), strict=True))
+    return found
 
 
 def read_row_column(rows: Rows, name: str, positions_N: npt.NDArray[np.int64]) -> list[str | None]:
