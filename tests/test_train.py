@@ -432,8 +432,8 @@ def test_faults_in_full(
          f"{tmp_path}/started was started with something else; give another --output, or what it was started with:\n"
          "  settings.rope_base: null before, 9.0 now"),
         (("train", "--model", golden_lm, "--rows", outside, "--output", tmp_path / "p", "--tokens", "10k"), 1,
-         f"row 2 of {outside}: id 1000000 at token 5 is outside the model's vocabulary of 512; was the data made with "
-         "another tokenizer?"),
+         f"1 of the 4 rows to train on cannot be used, so leave them out; the first is row 2 of {outside}: id 1000000 "
+         "at token 5 is outside the model's vocabulary of 512; was the data made with another tokenizer?"),
         (("train", "--model", GOLDEN, "--rows", rows, "--output", tmp_path / "q", "--tokens", "10k"), 1,
          f"{GOLDEN}: its files lack 1 weights, such as lm_head.weight; use a whole language model"),
     ]  # fmt: skip
@@ -442,6 +442,8 @@ def test_faults_in_full(
         last = result.stderr[result.stderr.rindex("ladm: ") :] if "ladm: " in result.stderr else result.stderr
         assert (result.exit_code, last) == (code, f"ladm: {message}\n")
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["x"]
+    # A bad row ended the training at its step, and every resume of it: the rows of a training cannot be changed.
+    assert not (tmp_path / "p").exists()
 
 
 @pytest.mark.slow

@@ -75,6 +75,25 @@ class TrainPlan:
         return self.positions[training_order(len(self.positions), self.rows_needed, seed=self.settings.seed)]
 
 
+def require_good_rows(plan: TrainPlan) -> None:
+    """Raise LadmError for a row that a step would end at, which may be days away, and which no resume can pass.
+
+    Reads the rows of all steps, as the digest in their identity does.
+    """
+    vocab_size, bad = int(plan.text_config.vocab_size), []
+    positions = np.unique(plan.row_order()).tolist()
+    for position in positions:
+        try:
+            plan.rows.ids_at(position, vocab_size=vocab_size)
+        except LadmError as error:
+            bad.append(str(error))
+    if bad:
+        raise LadmError(
+            f"{len(bad):,} of the {len(positions):,} rows to train on cannot be used, so leave them out; the first is "
+            f"{bad[0]}"
+        )
+
+
 def make_plan(settings: TrainSettings, *, limit: int | None = None) -> TrainPlan:
     """Open model and rows, and decide all the rest. `limit`: use the first rows only.
 

@@ -22,7 +22,7 @@ from ladm.training.folder import (
     read_result,
     started_rows,
 )
-from ladm.training.plan import TrainPlan, make_plan
+from ladm.training.plan import TrainPlan, make_plan, require_good_rows
 from ladm.training.plan_report import describe_plan
 from ladm.training.trackers import require_tracker
 from ladm.training.trainer import make_trainer, training_arguments
@@ -43,6 +43,9 @@ def train(settings: TrainSettings, *, echo: Echo) -> TrainResult | None:
     lines = list(describe_plan(plan))
     arguments = training_arguments(plan)
     main = arguments.distributed_state is None or arguments.distributed_state.is_main_process
+    # Those of a training that was started have passed this, and a resume takes no others.
+    if main and not output_folder(plan.output).is_started:
+        require_good_rows(plan)
     with locked(plan.output) if main else contextlib.nullcontext():
         if main:
             for line in lines:
