@@ -89,6 +89,34 @@ def test_a_rope_that_depends_on_the_length_is_run_for_every_window(
     assert abs(cut.mean() - whole[:127].mean()) > 1e-3
 
 
+def test_windows_of_a_document_are_drawn_together_for_the_intervals(
+    ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    """Each counted as a document of its own, and 20 windows of a book made intervals a quarter as wide."""
+    books = topical_rows(golden, [128, 128, 128])
+    alone = save_rows(books, "alone")
+    windows = [book | {"index": k, "chunked_index": window} for k, book in enumerate(books) for window in range(8)]
+    tens = save_rows(windows, "windows")
+    words = ("evaluate", "perplexity", "--model", golden_lm, "--windows", "32,128", "--dtype", "float32", "--ladder")
+    one, many = (
+        ladm(*words, "--rows", rows, "--output", tmp_path / f"{k}.json") for k, rows in enumerate((alone, tens))
+    )
+    assert (one.exit_code, many.exit_code) == (0, 0), one.output + many.output
+    assert "  95 % interval; 3 documents\n" in one.stdout
+    assert "  95 % interval; 24 windows of 3 documents\n" in many.stdout
+    expected, found = (json.loads((tmp_path / f"{k}.json").read_text()) for k in range(2))
+    assert (expected["documents"], expected.get("windows_of_documents")) == (3, None)
+    assert (found["documents"], found["windows_of_documents"]) == (3, 24)
+    # Eight copies of a document say what one says.
+    for window in ("32", "128"):
+        assert found["windows"][window] == pytest.approx(expected["windows"][window])
+    for a, b in zip(expected["ladder"]["steps"], found["ladder"]["steps"], strict=True):
+        assert a == pytest.approx(b)
+    single = ladm(*words, "--rows", save_rows(windows[:8], "single"))
+    assert "interval; 8 windows of 1 document\n" in single.stdout
+    assert single.stdout.splitlines()[1].endswith("  -")
+
+
 def test_the_ladder_scores_the_same_tokens_with_more_context(
     ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import click
 
 from ladm.cli.options import CommandGroup, settings_command, write_epilog
 from ladm.cli.terminal import note, preparing_bar, print_result, quieten_libraries, scoring_bar
+from ladm.errors import count_of
 from ladm.settings.evaluation import NeedleSettings, PerplexitySettings, TasksSettings
 
 
@@ -42,7 +43,10 @@ def perplexity(settings: PerplexitySettings) -> None:
 
 
 def _windows(found: dict[str, Any]) -> Iterator[str]:
-    yield f"{'window':>8} {'perplexity':>11}  95 % interval; {found['documents']} documents"
+    measured = count_of(found["documents"], "document")
+    if "windows_of_documents" in found:
+        measured = f"{found['windows_of_documents']:,} windows of {measured}"
+    yield f"{'window':>8} {'perplexity':>11}  95 % interval; {measured}"
     for window, value in found["windows"].items():
         # One document has no spread to make an interval of.
         interval = "-" if value["low"] is None else f"{value['low']:.4f} to {value['high']:.4f}"

@@ -44,17 +44,17 @@ def losses_of_model(language: CausalLM) -> LastLosses:
     return last_losses
 
 
-def ladder_summary(losses_by_row: list[list[float]], windows: tuple[int, ...]) -> dict[str, Any]:
-    """Mean loss by context, and how much lower than with the shortest context, with 95 % intervals over rows."""
+def ladder_summary(
+    losses_by_row: list[list[float]], windows: tuple[int, ...], documents_R: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    """Mean loss by context, and how much lower than with the shortest context, with 95 % intervals over documents."""
     losses_RW = np.array(losses_by_row)
     count = suffix_tokens(windows)
     # Paired by row: rows differ far more from each other than a row does between two contexts.
     gains_RW = losses_RW[:, :1] - losses_RW
-    draw = np.random.default_rng(0)
-    drawn = draw.integers(0, len(losses_RW), (DRAWS, len(losses_RW)))
     steps = []
     for k, window in enumerate(windows):
-        low, high = _interval(gains_RW[:, k], drawn)
+        low, high = interval_of_mean(gains_RW[:, k], documents_R)
         steps.append(
             {
                 "window": window, "context": window - count, "loss": float(losses_RW[:, k].mean()),
@@ -64,9 +64,16 @@ def ladder_summary(losses_by_row: list[list[float]], windows: tuple[int, ...]) -
     return {"tokens": count, "steps": steps}
 
 
-def _interval(values: Floats, drawn: npt.NDArray[np.int64]) -> tuple[float | None, float | None]:
-    """95 % by bootstrap over rows; a single row has none."""
-    if len(values) < 2:
+def interval_of_mean(
+    values_R: Floats, documents_R: npt.NDArray[np.int64], *, of: Callable[[Floats], Floats] = lambda means: means
+) -> tuple[float | None, float | None]:
+    """95 % of `of` the mean over rows, by bootstrap over documents with all their rows; a single one has none.
+
+    `documents_R`: the number of each row's document, from 0 on.
+    """
+    sums_C, rows_C = np.bincount(documents_R, weights=values_R), np.bincount(documents_R)
+    if len(rows_C) < 2:
         return None, None
-    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
+    drawn = np.random.default_rng(0).integers(0, len(rows_C), (DRAWS, len(rows_C)))
+    low, high = np.quantile(of(sums_C[drawn].sum(axis=1) / rows_C[drawn].sum(axis=1)), (0.025, 0.975))
     return float(low), float(high)

@@ -14,9 +14,10 @@ import torch
 
 from ladm.corpus.prepare import Progress as Preparing
 from ladm.corpus.rows import Rows
+from ladm.corpus.window_documents import documents_of_windows
 from ladm.errors import LadmError
 from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
-from ladm.evaluation.ladder import ladder_losses, ladder_summary, losses_of_model
+from ladm.evaluation.ladder import interval_of_mean, ladder_losses, ladder_summary, losses_of_model
 from ladm.modeling.causal_lm import CausalLM, load_language, require_positions, token_losses
 from ladm.modeling.language_head import FINITE_REMEDY
 from ladm.modeling.model_files import model_folder
@@ -24,7 +25,6 @@ from ladm.progress import Echo, Progress
 from ladm.settings.evaluation import PerplexitySettings
 from ladm.storage.files import require_place, write_whole
 
-DRAWS = 2000
 FIRST_BIN = 128
 
 Floats = npt.NDArray[np.float64]
@@ -79,14 +79,18 @@ def _measured(settings: PerplexitySettings, rows: Rows, echo: Echo, progress: Pr
             ladders.append(ladder_losses(last_losses, ids_T, windows))
         progress.advance(rows=1, tokens=len(ids_T))
     progress.close()
+    documents_R = _document_numbers(rows, positions)
+    documents = 1 + int(documents_R.max())
+    by_context = zip(windows, np.array(by_window).T, strict=True)
     return {
         "model": settings.model,
         "rows": settings.rows,
-        "documents": len(positions),
-        "windows": {str(w): _perplexity(means) for w, means in zip(windows, np.array(by_window).T, strict=True)},
+        "documents": documents,
+        **({"windows_of_documents": len(positions)} if documents < len(positions) else {}),
+        "windows": {str(w): _perplexity(means, documents_R) for w, means in by_context},
         "loss_by_position": _binned(by_position),
         "dtype": str(language.model.dtype).removeprefix("torch."),
-    } | ({"ladder": ladder_summary(ladders, windows)} if settings.ladder else {})
+    } | ({"ladder": ladder_summary(ladders, windows, documents_R)} if settings.ladder else {})
 
 
 def _one(language: CausalLM, ids_T: npt.NDArray[np.int64], windows: tuple[int, ...]) -> tuple[Floats, list[float]]:
@@ -104,15 +108,19 @@ def _one(language: CausalLM, ids_T: npt.NDArray[np.int64], windows: tuple[int, .
     return losses, means
 
 
-def _perplexity(means: Floats) -> dict[str, float | None]:
-    """exp of the mean over rows, with a 95 % interval by bootstrap over rows; a single one has none."""
-    if len(means) < 2:
-        return {"perplexity": math.exp(means.mean()), "low": None, "high": None}
-    draw = np.random.default_rng(0)
-    # Whole rows are drawn again, not tokens: tokens of one row are far from independent.
-    drawn = np.exp(means[draw.integers(0, len(means), (DRAWS, len(means)))].mean(axis=1))
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return {"perplexity": math.exp(means.mean()), "low": float(low), "high": float(high)}
+def _document_numbers(rows: Rows, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The number of each row's document, from 0 on: that of the row itself unless it is a window: (rows,)."""
+    documents = documents_of_windows(rows)
+    if documents is None:
+        return np.arange(len(positions))
+    return np.unique([documents[position] for position in positions], return_inverse=True)[1].astype(np.int64)
+
+
+def _perplexity(means: Floats, documents_R: npt.NDArray[np.int64]) -> dict[str, float | None]:
+    """exp of the mean over rows, with a 95 % interval by bootstrap over documents; a single one has none."""
+    # Whole documents are drawn again, not tokens or windows: those of one document are far from independent.
+    low, high = interval_of_mean(means, documents_R, of=np.exp)
+    return {"perplexity": math.exp(means.mean()), "low": low, "high": high}
 
 
 def _binned(losses: Floats) -> list[dict[str, float]]:
