@@ -23,7 +23,7 @@ from ladm.calibration.estimates import auc
 from ladm.calibration.packages import split_by_package
 from ladm.calibration.sample import _included, packages_of, sample_documents
 from ladm.corpus.rows import open_rows
-from ladm.errors import UsageError
+from ladm.errors import LadmError, UsageError
 from ladm.modeling.facts import model_facts
 from ladm.runs.folder import Run
 from ladm.settings.common import DOMAIN_KEY
@@ -134,8 +134,12 @@ def test_domains_of_a_sample_are_those_of_select(tmp_path: Path) -> None:
     assert packages_of(open_rows(str(tmp_path / "none")), None, otherwise=DOMAIN_KEY) == [None]
 
 
-def test_windows_of_a_document_are_one_group(tmp_path: Path) -> None:
-    """`ladm prepare` counts rows in `index`; published rows repeat the index in all parts of a book."""
+def test_of_the_windows_of_a_document_one_is_drawn(tmp_path: Path) -> None:
+    """`ladm prepare` counts rows in `index`; published rows repeat the index in all parts of a book.
+
+    Windows were drawn as documents of their own: rows pasted from one book counted as bad, and the intervals of three
+    books with sixty windows had no width.
+    """
     from datasets import Dataset
 
     rows = {
@@ -145,9 +149,13 @@ def test_windows_of_a_document_are_one_group(tmp_path: Path) -> None:
     published = {name: rows[name] for name in ("input_ids", "meta", "chunked_index")} | {"index": rows["document"]}
     others = rows | {"document": ["a text"] * 6}
     for name, columns, groups in (
-        ("prepared", rows, ["0", "0", "3", "3", "3", "7"]),
-        ("published", published, ["0", "0", "3", "3", "3", "7"]),
+        ("prepared", rows, ["0", "3", "7"]),
+        ("published", published, ["0", "3", "7"]),
         ("others", others, list("012345")),
+        # Two data sets put together, which both have a document 0; and a row without a number.
+        ("two sets", rows | {"meta": [{"pile_set_name": text} for text in "abaaaa"]}, ["0", "0", "3", "7"]),
+        ("no number", rows | {"document": [0, 0, 3, 3, None, 7]}, ["0", "3", "4", "7"]),
+        ("no windows", {name: rows[name] for name in ("input_ids", "meta", "index", "document")}, list("012345")),
     ):
         Dataset.from_dict(columns).save_to_disk(str(tmp_path / name))
         found = sample_documents(
@@ -155,6 +163,13 @@ def test_windows_of_a_document_are_one_group(tmp_path: Path) -> None:
             domain_key=DOMAIN_KEY, min_documents=1,
         )  # fmt: skip
         assert found.groups == groups, name
+    with pytest.raises(
+        LadmError, match=r"prepared: 3 documents of 4 tokens, and at least 4 are needed; windows of one "
+    ):
+        sample_documents(
+            open_rows(str(tmp_path / "prepared")), facts=model_facts(str(GOLDEN)), documents=6, seed=0,
+            domain_key=DOMAIN_KEY, min_documents=4,
+        )  # fmt: skip
 
 
 def test_error_messages_of_calibrate(ladm: Command, rows: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ladm.calibration.calibrate import contrast_notes
 from ladm.calibration.candidates import Candidate, choose, evaluate_candidates, robust_score
 from ladm.calibration.contrast import (
     INTACT,
@@ -22,6 +23,7 @@ from ladm.calibration.contrast import (
     REPEATED,
     SAME_PACKAGE,
     SHUFFLED,
+    ContrastRow,
     absent_kinds,
     contrast_set,
 )
@@ -34,8 +36,9 @@ from ladm.calibration.estimates import (
     estimate_worst,
     estimate_worst_gain,
 )
-from ladm.calibration.packages import split_by_package
-from ladm.calibration.result import WORST, analyse
+from ladm.calibration.packages import Halves, split_by_package
+from ladm.calibration.result import WORST, analyse, by_kind
+from ladm.calibration.sample import DocumentSample
 from ladm.calibration.signed_heads import fit_signed_heads, labelled
 from ladm.errors import LadmError
 from ladm.selection.ranks import spearman
@@ -144,6 +147,67 @@ def test_halves_keep_parts_of_a_document_together() -> None:
     assert len(set(zip(groups, halves.of_documents.tolist(), strict=True))) == 20
     assert halves.clusters(groups) == groups
     assert not np.array_equal(halves.of_documents, split_by_package(["shop"] * 60, groups, seed=2).of_documents)
+
+
+def notes(packages: list[str], halves: Halves, rows: list[ContrastRow], *, by_halves: bool = True) -> list[str]:
+    ids = documents(len(packages), 4)
+    sample = DocumentSample(ids=ids, groups=own_packages(len(packages)), packages=packages, length_tokens=4)
+    return list(contrast_notes(sample, halves, rows, by_halves=by_halves))[1:]
+
+
+def test_a_package_as_large_as_all_others_is_not_held_out() -> None:
+    """A half of it alone had nothing to hold out: signed heads were fitted to no rows, and were NaN in silence."""
+    packages = ["large"] * 40 + [f"site {k % 10}" for k in range(20)]
+    halves = split_by_package(packages, own_packages(60), seed=0)
+    assert not halves.by_package
+    assert [len(set(np.array(halves.clusters(own_packages(60)))[halves.of_documents == k])) for k in (0, 1)] == [30, 30]
+    rows = contrast_set(documents(60, 64), halves, span_tokens=4, seed=0)
+    assert notes(packages, halves, rows)[0] == (
+        "warning   40 of 60 documents are of one package, too many to hold it out, so documents are held out; see "
+        "--package-key"
+    )
+    # Three packages beside a large one are enough.
+    assert split_by_package(["large"] * 8 + packages[40:], own_packages(28), seed=0).by_package
+
+
+def test_lists_of_one_package_are_held_out_one_by_one() -> None:
+    """All were in one half: they were scored, and missing in every table without a word."""
+    packages = [f"site {k % 10}" for k in range(40)]
+    halves = split_by_package(packages, own_packages(40), seed=0, list_packages=["changelogs"] * 12)
+    assert halves.by_package
+    assert Counter(halves.of_lists.tolist()) == {0: 6, 1: 6}
+    assert len(set(halves.clusters(own_packages(40))[40:])) == 12
+    rows = contrast_set(documents(40, 64), halves, span_tokens=4, seed=0, lists=documents(12, 64))
+    assert {row.half for row in rows if row.kind == REAL_LIST} == {0, 1}
+    assert notes(packages, halves, rows)[0] == (
+        "warning   all lists are of one package, so lists are held out one by one; see --package-key"
+    )
+    # A package that has documents too stays whole, and then only its half has lists.
+    halves = split_by_package(packages, own_packages(40), seed=0, list_packages=["site 3"] * 12)
+    assert len(set(halves.of_lists.tolist())) == 1
+    rows = contrast_set(documents(40, 64), halves, span_tokens=4, seed=0, lists=documents(12, 64))
+    line = "absent    real list: all are in one half; give more with --lists, or see --package-key"
+    assert line in notes(packages, halves, rows)
+    # A check compares no halves: what one of them has counts.
+    assert line not in notes(packages, halves, rows, by_halves=False)
+
+
+def test_a_kind_of_one_half_is_named_and_counts_where_both_halves_judge() -> None:
+    packages = ["large"] * 5 + [f"site {k}" for k in range(35)]
+    halves = split_by_package(packages, own_packages(40), seed=0)
+    rows = contrast_set(documents(40, 64), halves, span_tokens=4, seed=0)
+    assert notes(packages, halves, rows) == [
+        "absent    4 pieces, same package: no package of one of the halves has 4 documents; see --package-key",
+        "absent    real list: give rows of them with --lists",
+    ]
+    kinds = np.array([row.kind for row in rows])
+    scores = ContrastScores(
+        rows=rows, kinds=kinds, halves=np.array([row.half for row in rows]), clusters=np.arange(len(rows)),
+        cds={RELEASED: np.random.default_rng(0).random((len(rows), 2))}, layers=(0, 1), num_layers=2,
+    )  # fmt: skip
+    values = {"released": scores.cds[RELEASED][:, 0]}
+    assert SAME_PACKAGE not in by_kind(scores, values, half=JUDGED_ON, seed=0)
+    assert SAME_PACKAGE in by_kind(scores, values, half=None, seed=0)
 
 
 def test_a_half_too_small_to_paste() -> None:

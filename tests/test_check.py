@@ -164,7 +164,10 @@ def test_the_verdict_recommends_a_score(perfect_check: CheckResult) -> None:
         "verdict: weak: it separates intact from pasted documents, but not reliably; score with --reduce median"
     )
     undecided = "verdict: undecided: 20 documents are too few to decide; give more with --rows"
-    assert undecided in verdict(perfect_check, kinds=kinds())
+    assert undecided in verdict(perfect_check, kinds=kinds(), rows=None)
+    # It was advised to whoever had given a thousand rows, of which the default takes 24 documents.
+    more = "verdict: undecided: 20 documents are too few to decide; raise --documents, or give --rows that have more"
+    assert more in verdict(perfect_check, kinds=kinds(), rows="rows")
     narrow = dict.fromkeys(("released", "median", "robust"), Estimate(0.5, 0.45, 0.55))
     assert "verdict: unfit: no score separates intact from pasted documents" in verdict(
         perfect_check, kinds=kinds(**narrow)

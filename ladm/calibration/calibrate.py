@@ -5,6 +5,7 @@ The contrast set and its run stay in a folder beside the profile, so that a stop
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from ladm.calibration.band import band_of_layers, intact_band, text_band
 from ladm.calibration.contrast import KINDS, ContrastRow, absent_kinds, contrast_set
 from ladm.calibration.contrast_scores import WITH_SIGMA, WITHOUT_SIGMA, read_contrast_scores
 from ladm.calibration.inputs import open_inputs, require_rows_and_lists
-from ladm.calibration.packages import Halves, split_by_package
+from ladm.calibration.packages import MIN_PACKAGES, Halves, split_by_package
 from ladm.calibration.result import CalibrationResult, analyse
 from ladm.calibration.sample import DocumentSample, ListSample, sample_rows
 from ladm.calibration.work_folder import (
@@ -120,24 +121,36 @@ def make_contrast(
 
 
 def contrast_notes(
-    sample: DocumentSample, halves: Halves, contrast: list[ContrastRow], kinds: tuple[str, ...] = KINDS
+    sample: DocumentSample,
+    halves: Halves,
+    contrast: list[ContrastRow],
+    kinds: tuple[str, ...] = KINDS,
+    *,
+    by_halves: bool = True,
 ) -> Iterator[str]:
-    """What limits the contrast set, a line for each: few documents, few packages, kinds that it lacks."""
+    """What limits the contrast set, a line for each: few documents, few packages, kinds that it lacks.
+
+    `by_halves`: does one half choose and the other judge? Then a kind is of use only where both have it.
+    """
     if len(sample.ids) < FEW_DOCUMENTS:
         yield f"warning   {len(sample.ids)} documents are few: the intervals will be wide; use at least {FEW_DOCUMENTS}"
+    packages = Counter(sample.packages)
     if not halves.by_package:
-        yield (
-            f"warning   too few packages ({len(set(sample.packages))}) to hold out whole ones, so documents are held "
-            "out; see --package-key"
-        )
-    for line in absent_kinds(contrast, kinds):
+        why = f"too few packages ({len(packages)}) to hold out whole ones"
+        if len(packages) >= MIN_PACKAGES:
+            why = f"{max(packages.values())} of {len(sample.ids)} documents are of one package, too many to hold it out"
+        yield f"warning   {why}, so documents are held out; see --package-key"
+    if not halves.lists_by_package:
+        yield "warning   all lists are of one package, so lists are held out one by one; see --package-key"
+    for line in absent_kinds(contrast, kinds, by_halves=by_halves):
         yield f"absent    {line}"
 
 
 def clusters_of(sample: DocumentSample, halves: Halves, contrast: list[ContrastRow]) -> list[str]:
     """What is held out together and drawn together, for every row of the set."""
-    of_document = [*halves.clusters(sample.groups), *halves.list_packages]
-    return [of_document[row.document] for row in contrast]
+    # Lists are numbered after the documents.
+    clusters = halves.clusters(sample.groups)
+    return [clusters[row.document] for row in contrast]
 
 
 def work_folder(settings: CalibrateSettings) -> Path:

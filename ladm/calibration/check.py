@@ -81,7 +81,7 @@ def check(
             prepared = _prepare_check(settings, facts, output, rows=rows, echo=echo)
     sample, halves, contrast, plan = prepared.sample, prepared.halves, prepared.contrast, prepared.plan
     facts, scoring = plan.facts, prepared.scoring
-    for line in contrast_notes(sample, halves, contrast, CHECKED_KINDS):
+    for line in contrast_notes(sample, halves, contrast, CHECKED_KINDS, by_halves=False):
         echo(line)
     save_contrast(contrast, output)
     run_score(scoring, echo=echo, progress=new_progress())

@@ -118,7 +118,11 @@ class CheckResult:
         elif max(found.high for found in worst.values()) < FAIR_AUC:
             yield "verdict: unfit: no score separates intact from pasted documents"
         else:
-            yield f"verdict: undecided: {self.documents} documents are too few to decide; give more with --rows"
+            # Of the rows that are given a sample is checked, by default a small one.
+            remedy = (
+                "give more with --rows" if self.rows is None else "raise --documents, or give --rows that have more"
+            )
+            yield f"verdict: undecided: {self.documents} documents are too few to decide; {remedy}"
         if best != "released" and worst["released"].high < worst[best].low:
             yield "warning: the released score, the mean over layers, is significantly worse"
         counted = min(self.kinds[kind]["F"].value for kind in pasted)

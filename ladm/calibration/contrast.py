@@ -194,11 +194,22 @@ def _list_row(ids: Ids, draw: np.random.Generator) -> Ids:
     return np.where(np.resize(is_own, T), ids, form)
 
 
-def absent_kinds(rows: list[ContrastRow], kinds: tuple[str, ...] = KINDS) -> list[str]:
-    """A line for each wanted kind without rows: its name and why."""
+def absent_kinds(rows: list[ContrastRow], kinds: tuple[str, ...] = KINDS, *, by_halves: bool = True) -> list[str]:
+    """A line for each wanted kind without rows, with `by_halves` also for one without rows in a half: name and why."""
     reasons = {
         SAME_PACKAGE: f"no package has {SAME_PACKAGE_PIECES} documents in one half; see --package-key",
         REAL_LIST: "give rows of them with --lists",
     }
-    present = {row.kind for row in rows}
-    return [f"{kind}: {reasons[kind]}" for kind in kinds if kind not in present]
+    in_one_half = {
+        SAME_PACKAGE: f"no package of one of the halves has {SAME_PACKAGE_PIECES} documents; see --package-key",
+        REAL_LIST: "all are in one half; give more with --lists, or see --package-key",
+    }
+    both = {row.half for row in rows}
+    lines = []
+    for kind in kinds:
+        halves = {row.half for row in rows if row.kind == kind}
+        if not halves:
+            lines.append(f"{kind}: {reasons[kind]}")
+        elif by_halves and halves != both:
+            lines.append(f"{kind}: {in_one_half[kind]}")
+    return lines

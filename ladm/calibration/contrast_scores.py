@@ -107,6 +107,10 @@ class ContrastScores:
         halves = sorted(set(self.halves.tolist()))
         return tuple(kind for kind in KINDS if all(self.mask(kind, half).any() for half in halves))
 
+    def kinds_in(self, half: int | None) -> tuple[str, ...]:
+        """The kinds that rows of a half are judged on; where both halves judge (None), all that have a row."""
+        return self.bad if half is not None else tuple(kind for kind in KINDS if self.mask(kind, None).any())
+
     @property
     def pasted(self) -> tuple[str, ...]:
         """The kinds of pasted rows among them."""

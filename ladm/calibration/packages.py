@@ -16,6 +16,8 @@ Numbers = npt.NDArray[np.int64]
 
 MIN_PACKAGES = 8
 """With fewer packages, whole packages would make halves too unlike each other, so documents are held out instead."""
+LEAST_OF_A_HALF = MIN_PACKAGES // 2
+"""The same where one package is as large as all others: a half of it alone has nothing to hold out, and no spread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,30 +30,46 @@ class Halves:
     of_lists: Numbers
     by_package: bool
     """False: there are too few packages, and each document counts as a cluster of its own."""
+    lists_by_package: bool = True
+    """False: all lists are of one package, and each counts as a cluster of its own."""
 
     def clusters(self, groups: list[str]) -> list[str]:
-        """What is held out together and drawn together by the bootstrap, for every document."""
-        return list(self.packages) if self.by_package else groups
+        """What is held out together and drawn together by the bootstrap, for every document and then every list."""
+        lists = self.list_packages if self.lists_by_package else [f"list {k}" for k in range(len(self.of_lists))]
+        return [*(self.packages if self.by_package else groups), *lists]
 
 
 def split_by_package(
     packages: list[str], groups: list[str], *, seed: int, list_packages: list[str] | None = None
 ) -> Halves:
-    """Halves with whole packages in each; with whole `groups` (parts of one document) where packages are too few."""
-    by_package = len(set(packages)) >= MIN_PACKAGES
+    """Halves with whole packages in each; with whole `groups` (documents) where packages are too few, see above."""
+    by_package = len(set(packages)) >= MIN_PACKAGES and _least_packages(packages, seed=seed) >= LEAST_OF_A_HALF
     of_documents = divide(packages if by_package else groups, 2, seed=seed)
     half_of = dict(zip(packages, of_documents.tolist(), strict=True)) if by_package else {}
     # A package that has both documents and lists stays whole; the others are divided by themselves, so that many
     # lists of one kind do not push the documents into one half.
-    others = [package for package in list_packages or [] if package not in half_of]
-    half_of |= dict(zip(others, divide(others, 2, seed=seed).tolist(), strict=True))
+    list_packages = list_packages or []
+    others = [package for package in list_packages if package not in half_of]
+    # Otherwise the lists of a single package would be in one half, and nothing would be judged on them.
+    lists_by_package = not (len(set(others)) == 1 < len(others) == len(list_packages))
+    if lists_by_package:
+        half_of |= dict(zip(others, divide(others, 2, seed=seed).tolist(), strict=True))
+        of_lists = np.array([half_of[package] for package in list_packages], dtype=np.int64)
+    else:
+        of_lists = divide([str(k) for k in range(len(others))], 2, seed=seed)
     return Halves(
         packages=tuple(packages),
         of_documents=of_documents,
-        list_packages=tuple(list_packages or ()),
-        of_lists=np.array([half_of[package] for package in list_packages or []], dtype=np.int64),
+        list_packages=tuple(list_packages),
+        of_lists=of_lists,
         by_package=by_package,
+        lists_by_package=lists_by_package,
     )
+
+
+def _least_packages(packages: list[str], *, seed: int) -> int:
+    """How many packages the half with fewer of them has."""
+    return min(len(set(np.array(packages)[divide(packages, 2, seed=seed) == half])) for half in (0, 1))
 
 
 def divide(groups: list[str], parts: int, *, seed: int) -> Numbers:

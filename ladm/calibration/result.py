@@ -150,10 +150,11 @@ def by_kind(
     scores: ContrastScores, values: dict[str, Floats], *, half: int | None, seed: int
 ) -> dict[str, dict[str, Estimate]]:
     """For each kind, and for the worst one, the AUC of each score."""
-    found: dict[str, dict[str, Estimate]] = {kind: {} for kind in (*scores.bad, WORST)}
+    kinds = scores.kinds_in(half)
+    found: dict[str, dict[str, Estimate]] = {kind: {} for kind in (*kinds, WORST)}
     for name, values_B in values.items():
-        wins = scores.wins(values_B, scores.bad, half)
-        for kind, each in zip(scores.bad, wins, strict=True):
+        wins = scores.wins(values_B, kinds, half)
+        for kind, each in zip(kinds, wins, strict=True):
             found[kind][name] = estimate_auc([each], seed=seed)
         found[WORST][name] = estimate_worst(wins, seed=seed)
     return found

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from ladm.calibration.contrast import MIN_DOCUMENTS
 from ladm.corpus.excluded_domains import require_domains_exist
 from ladm.corpus.row import commonest
-from ladm.corpus.rows import Ids, Row, Rows, token_ids
+from ladm.corpus.rows import Ids, Rows, token_ids
+from ladm.corpus.window_documents import documents_of_windows
 from ladm.errors import LadmError, RowError, UsageError, count_of
 from ladm.modeling.facts import ModelFacts
-from ladm.selection.windows import DOCUMENT_COLUMN
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
 
 
@@ -23,7 +23,7 @@ from ladm.settings.calibration import CalibrateSettings, CheckSettings
 class DocumentSample:
     """Documents of one length, in the order of the rows.
 
-    `groups` has for each the name of its document, which the parts of a book share, and `packages` that of its source.
+    `groups` has for each the name of its document, and `packages` that of its source.
     """
 
     ids: list[Ids]
@@ -73,7 +73,10 @@ def sample_documents(
     exclude_domains: tuple[str, ...] = (),
     min_documents: int = MIN_DOCUMENTS,
 ) -> DocumentSample:
-    """Draw at most `documents` rows that are long enough, and cut them to one length.
+    """Draw at most `documents` rows that are long enough, each of another document, and cut them to one length.
+
+    Of a document that was cut into windows one row is drawn: the others resemble it, so that rows pasted from them
+    would be hardly worse than it, and an interval that took them for documents would be too narrow.
 
     The length is the commonest one if at least half of the rows have it, otherwise the longest that `documents` rows
     reach; never more than the model has positions for. Rows with ids outside the model's vocabulary are skipped.
@@ -89,17 +92,25 @@ def sample_documents(
     lengths = np.where(_included(rows, domain_key, exclude_domains), rows.lengths(), 0)
     length = min(_common_length(lengths, documents), facts.max_tokens or sys.maxsize)
     long_enough = np.flatnonzero(lengths >= max(length, 1))
-    drawn: dict[int, tuple[Ids, str]] = {}
     package_of = packages_of(rows, package_key, otherwise=domain_key)
+    document_of = documents_of_windows(rows)
+    drawn: dict[int, tuple[Ids, str]] = {}
+    taken: set[tuple[str, str | None]] = set()
     # In random order until there are enough, because only reading a row shows whether its ids are valid.
-    for position in np.random.default_rng(seed).permutation(long_enough):
-        if len(drawn) < documents:
+    for position in np.random.default_rng(seed).permutation(long_enough).tolist():
+        # With its package: in rows put together from several data sets a number may stand for two documents.
+        window_of = None if document_of is None else (document_of[position], package_of[position])
+        if len(drawn) < documents and window_of not in taken:
             (row,) = rows.read(position, position + 1)
             with contextlib.suppress(RowError):
-                drawn[position] = token_ids(row, vocab_size=facts.vocab_size)[:length], _document_of(rows, row)
+                name = str(row.index) if window_of is None else window_of[0]
+                drawn[position] = token_ids(row, vocab_size=facts.vocab_size)[:length], name
+                if window_of is not None:
+                    taken.add(window_of)
     if len(drawn) < min_documents:
         found = count_of(len(drawn), "document")
-        raise LadmError(f"{rows.name}: {found} of {length:,} tokens, and at least {min_documents} are needed")
+        once = "" if document_of is None else "; windows of one document count once"
+        raise LadmError(f"{rows.name}: {found} of {length:,} tokens, and at least {min_documents} are needed{once}")
     # In the order of the rows, so that the contrast set does not depend on the order of the draw.
     positions = sorted(drawn)
     groups = [drawn[position][1] for position in positions]
@@ -110,19 +121,6 @@ def sample_documents(
         packages=[package_of[p] or f"document {group}" for p, group in zip(positions, groups, strict=True)],
         length_tokens=length,
     )
-
-
-def _document_of(rows: Rows, row: Row) -> str:
-    """The name of the document that a row is of: its index, which published rows repeat in all parts of a book.
-
-    Where `ladm prepare` cut windows, an index counts rows, and a column of its own counts the documents.
-    """
-    if {DOCUMENT_COLUMN, "chunked_index"} <= set(rows.column_names):
-        (number,) = rows.column(DOCUMENT_COLUMN, row.position, row.position + 1)
-        # Somebody else's column of that name may hold anything.
-        if isinstance(number, int):
-            return str(number)
-    return str(row.index)
 
 
 @dataclass(frozen=True, kw_only=True)
