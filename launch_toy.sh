@@ -34,7 +34,7 @@ if [ ! -f $toy/job.yaml ]; then timed=yes; fi
 started=$SECONDS
 exec 3>&2
 TIMEFORMAT='%U %S'
-{ time ladm run ladm/data/documents.jsonl.gz --model $toy/model --length 4096 --tokens 64k --config configs/toy.yaml \
+{ time ladm run ladm/data/documents.jsonl.gz --model $toy/model --length 4096 --tokens 64k --id-key meta.title --config configs/toy.yaml \
     --output $toy 2>&3; } 2> $toy/cpu-seconds
 if [ "${timed-}" ]; then set -- --seconds $((SECONDS - started)) --cpu-seconds "$(cat $toy/cpu-seconds)"; fi
 
