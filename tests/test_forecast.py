@@ -251,6 +251,32 @@ def test_weights_are_compared_with_the_domains_in_the_dry_run(
     )  # fmt: skip
 
 
+def test_columns_of_the_rows_are_looked_for_in_the_dry_run(
+    ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [{"text": text_of(k, 600), "lang": "en", "quality": k / 6} for k in range(6)]
+    source = write_lines(tmp_path / "d.jsonl", documents)
+    words = ("run", source, "--model", talking, "--length", "512", "--domain", "d", "--tokens", "1k", *FLAGS)
+    assert ladm(*words, "--within", "rows.lang:en", "--within", "rows.quality:0-1").exit_code == 0
+    wrong = {
+        "rows.qualty:0-1": "the sample of documents has no column qualty; did you mean quality?",
+        "rows.lang:fr": "--within rows.lang:fr: no row of the sample of documents has fr in lang; there are en",
+    }
+    for guard, message in wrong.items():
+        result = ladm(*words, "--within", guard)
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"ladm: {message}")
+    rows = tmp_path / "rows"
+    flags = ("--length", "512", "--domain", "d", "--output", rows)
+    assert ladm("prepare", source, "--tokenizer", talking, *flags).exit_code == 0
+    result = ladm("run", rows, "--model", talking, "--tokens", "1k", *FLAGS, "--within", "rows.lang:fr")
+    assert (result.exit_code, f"no row of {rows} has fr in lang" in result.stderr) == (2, True)
+    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 4)
+    for guard, message in wrong.items():
+        result = ladm(*words, "--within", guard)
+        assert result.exit_code == 0, result.output
+        assert f"note      {message}" in result.stderr.splitlines()
+
+
 def test_windows_count_as_often_as_a_subset_may_have_them(ladm: Command, shard: Path, talking: Path) -> None:
     words = ("run", shard, "--model", talking, "--length", "256", "--tokens", "1k", "--windows", "all", *FLAGS)
     words = (*words, "--span-tokens", "1")

@@ -17,7 +17,7 @@ from ladm.modeling.facts import model_facts
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.look import key_in_rows, require_domains
-from ladm.pipeline.ranked_columns import require_signals
+from ladm.pipeline.ranked_columns import require_row_columns, require_signals
 from ladm.pipeline.resolve import Survey, survey
 from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo
@@ -106,6 +106,7 @@ def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
     if has_weights(job.quota):
         of_rows = zip(domains_of(opened, key), (included & (lengths > 0)).tolist(), strict=True)
         _compare_weights({name for name, is_in in of_rows if is_in and name is not None}, job, echo, sees_all=True)
+    require_row_columns(opened, job)
     scoring = dry_run(score_settings(job, rows=source, output=str(work / SCORES), limit=job.limit), echo=echo)
     rows, tokens = int((lengths > 0).sum()), int(lengths.sum())
     return Forecast(
@@ -133,6 +134,7 @@ def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
     looked_at = sum(made.documents.values())
     sees_all = made.is_whole and isinstance(size, CorpusSize) and looked_at == size.documents
     _compare_domains(made.prepared, job, echo, sees_all=sees_all)
+    _look_for_columns(made.prepared, job, echo, sees_all=sees_all)
     documents = Documents(
         number=size.documents if isinstance(size, CorpusSize) else None,
         uncounted=size if isinstance(size, str) else None,
@@ -176,6 +178,23 @@ def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: 
     if has_weights(job.quota):
         included = {name for name in found if name is not None} - {*job.exclude_domains}
         _compare_weights(included, job, echo, sees_all=sees_all)
+
+
+def _look_for_columns(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: bool) -> None:
+    """Look for the columns of the rows that documents are selected by: an error or a note where there are none.
+
+    Documents behind those that were looked at may have the column, or the value that a guard names.
+    """
+    rows = open_rows(str(prepared.folder))
+    try:
+        require_row_columns(rows, job)
+    except LadmError as error:
+        # The folder is gone when the message is read.
+        message = str(error).replace(rows.name, "the sample of documents")
+        if sees_all:
+            error.args = (message,)
+            raise
+        echo(f"note      {message}")
 
 
 def _compare_weights(found: Collection[str], job: Any, echo: Echo, *, sees_all: bool) -> None:
