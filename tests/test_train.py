@@ -271,6 +271,24 @@ def test_bfloat16_on_a_cpu_and_a_budget_with_a_suffix(
     assert (result.exit_code, result.stderr) == (2, f"{message}1073741824\n")
 
 
+def test_a_resume_on_another_kind_of_device_keeps_the_precision(
+    ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--dtype auto` is bfloat16 on most GPUs, and float32 elsewhere."""
+    words = settings_of(golden_lm, rows, config, tmp_path / "out")
+    assert ladm(*words).exit_code == 0
+    record = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert record["settings"]["dtype"] == "float32"
+    monkeypatch.setattr(plan_module, "is_half", lambda settings: settings.dtype != "float32")
+    # One that is finished is only opened.
+    assert "is finished already" in ladm(*words).stderr
+    (tmp_path / "out" / "losses.jsonl").unlink()
+    result = ladm(*words)
+    assert result.exit_code == 1
+    assert 'settings.dtype: "float32" before, "bfloat16" now' in result.stderr
+    assert ladm(*words, "--dtype", "float32").exit_code == 0
+
+
 def test_rows_that_a_selection_did_not_take_are_reported(
     ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, config: Path, tmp_path: Path
 ) -> None:

@@ -71,12 +71,27 @@ def create_or_resume(plan: TrainPlan) -> None:
         # As it was stored: the digest of the same rows is another when later rows have other keys of `meta`.
         data = had if had.get("rows") == len(plan.rows) and plan.rows.begin_with(had, content=content) else data
     settings = dataclasses.asdict(plan.settings)
+    settings["dtype"] = _precision(plan, folder)
     about = {name: settings.pop(name) for name in _FREE_TO_CHANGE} | {"rows_content": plan.rows.content()}
     identity = {
         "settings": settings, "batches": dataclasses.asdict(plan.batches),
         "model": model_identity(str(plan.model_folder)), "data": data, "about": about,
     }  # fmt: skip
     folder.start(identity)
+
+
+def _precision(plan: TrainPlan, folder: OutputFolder) -> str:
+    """What `--dtype auto` comes to here: a resume on another kind of device would go on in another precision.
+
+    What is stored where that cannot happen, or cannot be known: the training is finished, or was started by an earlier
+    version, which stored the word `auto`.
+    """
+    settings = folder.started_with().get("settings") if folder.is_started else None
+    had = settings.get("dtype") if isinstance(settings, dict) else None
+    is_finished = (plan.output / LOSSES_FILE).is_file()
+    if plan.settings.dtype == "auto" and had is not None and (is_finished or had == "auto"):
+        return str(had)
+    return "bfloat16" if plan.half else "float32"
 
 
 def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
