@@ -295,20 +295,21 @@ def test_the_examples_of_the_page_run_in_order(
     talking.rename(tmp_path / "org" / "model")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     printed = []
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), {"__name__": "__main__"})
         printed.append(capsys.readouterr().out.splitlines())
     assert printed[0][0] == "7 rows in rows, of 8 documents"
     assert printed[0][2] == "3 documents, 1536 tokens"
-    assert printed[1][0].startswith("7 0 (")
-    assert printed[2] == ["['position', 'score', 'robust', 'gzip_ratio']", "run-robust/report.html run/report.html"]
-    assert printed[3] == ["['other.median', 'other.copy_share', 'other.sink_mass']"]
+    assert printed[1] == ["3 Counter({'kept': 3})"]
+    assert printed[2][0].startswith("7 0 (")
+    assert printed[3] == ["['position', 'score', 'robust', 'gzip_ratio']", "run-robust/report.html run/report.html"]
+    assert printed[4] == ["['other.median', 'other.copy_share', 'other.sink_mass']"]
     assert (tmp_path / "subset-of-two" / "manifest.json").is_file()
-    assert printed[4][2] == "too_short: 2 tokens leave no span to score"
-    assert printed[4][3].startswith("600 [")
-    assert printed[5] == ["--reduce 'max' is not mean or median or geometric"]
+    assert printed[5][2] == "too_short: 2 tokens leave no span to score"
+    assert printed[5][3].startswith("600 [")
+    assert printed[6] == ["--reduce 'max' is not mean or median or geometric"]
 
 
 @pytest.fixture
