@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset
 import pytest
 from test_prepare import tokenizer, write_jsonl  # noqa: F401
 from test_prepare_names import rows_of, text
@@ -35,6 +37,18 @@ def prepare(tokenizer: str, tmp_path: Path) -> Callable[..., Any]:
         return ladm.prepare(documents, tokenizer=tokenizer, output=tmp_path / output, **given)
 
     return run
+
+
+class Query:
+    """What a lazy table of polars is to Python: it has names of columns, and items only for slices."""
+
+    columns = ("text", "domain")
+
+    def __getitem__(self, item: object) -> None:
+        raise TypeError("Query is not subscriptable (aside from slicing)")
+
+    def collect(self) -> pd.DataFrame:
+        return FRAME
 
 
 def documents() -> Iterator[dict[str, Any]]:
@@ -62,6 +76,9 @@ def with_transform() -> datasets.Dataset:
         pytest.param(lambda: TABLE, id="arrow"),
         pytest.param(lambda: TABLE.to_reader(max_chunksize=2), id="record batches"),
         pytest.param(lambda: duckdb.from_arrow(TABLE), id="duckdb"),
+        pytest.param(lambda: pyarrow.dataset.dataset(TABLE), id="files of arrow"),
+        pytest.param(lambda: FRAME.set_index("id"), id="pandas with the ids as index"),
+        pytest.param(lambda: FRAME.set_index(["id", FRAME.index]), id="pandas with an index of two levels"),
         pytest.param(lambda: DATA_SET, id="data set"),
         pytest.param(lambda: DATA_SET.select(range(8, -1, -1)).sort("id"), id="data set in another order"),
         pytest.param(with_transform, id="data set with a transform"),
@@ -136,6 +153,42 @@ def test_what_is_no_document_is_dropped_with_its_reason(prepare: Any, tmp_path: 
     assert [row["domain"] for row in rows_of(tmp_path / "rows")][-1] == "other"
 
 
+def test_a_frame_that_arrow_cannot_hold_gives_the_rows_of_its_records(prepare: Any, tmp_path: Path) -> None:
+    mixed = FRAME.assign(mixed=[k if k % 2 else f"k{k}" for k in range(9)])
+    assert prepare(mixed).counts == {"kept": 9}
+    prepare(mixed.to_dict("records"), output="of-records")
+    assert rows_of(tmp_path / "rows") == rows_of(tmp_path / "of-records")
+    assert [row["mixed"] for row in rows_of(tmp_path / "rows")][:3] == ["k0", "1", "k2"]
+
+
+def test_losses_are_python_warnings(prepare: Any, tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    FRAME.to_parquet(lake / "a.parquet")
+    (lake / "b.parquet").write_bytes((lake / "a.parquet").read_bytes()[:-100])
+    with pytest.warns(ladm.LadmWarning, match=r"^cannot read .*b\.parquet: .*; the file is left out$"):
+        assert prepare([lake]).counts == {"kept": 9}
+    others = FRAME.assign(text=[text(k + 20) for k in range(9)])
+    repeated = "^9 documents with the id of an earlier one, such as 0 .*: scores cannot be joined to them by id; use"
+    # Also where the rows exist already.
+    for _ in range(2):
+        with pytest.warns(ladm.LadmWarning, match=repeated):
+            assert prepare([FRAME, others], output="twice").rows == 18
+
+
+def test_missing_values_of_pandas_are_missing(prepare: Any, tmp_path: Path) -> None:
+    missing = {"when": pd.NaT, "n": pd.NA, "price": Decimal("NaN"), "tags": {"a": pd.NA}}
+    there = {"when": pd.Timestamp("2024-02-03"), "n": 1, "price": Decimal("1.5"), "tags": {"a": 1}}
+    odd = [{**each, **(missing if k % 2 else there)} for k, each in enumerate(DOCUMENTS)]
+    odd[1] |= {"domain": pd.NA}
+    odd[3] |= {"domain": pd.NaT, "text": pd.NA}
+    assert prepare(odd, domain="other").counts == {"kept": 8, "not_text": 1}
+    rows = rows_of(tmp_path / "rows")
+    assert rows[1]["domain"] == "other"
+    assert [rows[1][name] for name in missing] == [None, None, None, '{"a": null}']
+    assert [rows[0][name] for name in missing] == ["2024-02-03 00:00:00", 1, "1.5", '{"a": 1}']
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -145,7 +198,13 @@ def test_what_is_no_document_is_dropped_with_its_reason(prepare: Any, tmp_path: 
         (5, "an object of type int is neither a name nor a collection of documents"),
         ([5], "an object of type int is neither"),
         ([], "there are no sources"),
-        (iter(()), "there are no sources"),
+        (iter(()), "the iterator of sources has none left: it was read before, or is empty; make a new one"),
+        (["Once upon\na time"] * 2, r"; of texts make them with \[\{'text': each\} for each in texts\]"),
+        ({"text": ["a"]}, "; of a dictionary of columns make a table with pandas.DataFrame"),
+        (FRAME["text"], "a Series has no columns: documents in memory are .*; of texts make them with"),
+        (FRAME[["text", "label", "label"]], "documents in memory have more than one column label; drop or rename"),
+        (Query(), "an object of type Query is neither .*; give what its collect\\(\\) returns"),
+        (FRAME.iterrows(), "18 not_json; an item that is no dictionary counts as not_json: documents in memory are"),
     ],
 )
 def test_other_objects_are_refused(source: Any, message: str, prepare: Any) -> None:

@@ -41,6 +41,7 @@ def test_a_job_in_one_call_and_its_repetition(
     assert job.run.summary().scored == 7
     assert job.subset.folder == Path("job/subset")
     assert job.subset.manifest.taken_tokens == 1536
+    assert repr(job.subset) == "Subset(folder='job/subset', taken_documents=3, taken_tokens=1536)"
     before = contents(job.folder)
     assert run_job(talking) == job
     assert contents(job.folder) == before

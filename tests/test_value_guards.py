@@ -22,7 +22,7 @@ from test_pipeline import job_words, write_finepdfs
 from test_select_options import LENGTHS, selected
 
 import ladm as front
-from ladm.corpus.row_values import match_rows
+from ladm.corpus.row_values import match_rows, require_occurring
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, UsageError
 from ladm.runs.folder import Run
@@ -106,7 +106,9 @@ def test_a_value_is_read_as_it_is_spelled(value: str, other: str) -> None:
         (r'rows.x:"\ud83d"', "a value has half of a surrogate pair"),
         ("rows.x:-", "'-' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-; a text is given in quotes: "
                      'rows.x:"-"'),
-        ("rows.x:2024-01", '2024 is above 01; a text is given in quotes: rows.x:"2024-01"'),
+        ("rows.x:2024-01", '2024 is above 01; a text is given in quotes: rows.x:"2024-01", all of a month as '
+                           'rows.x:2024-01..2024-01'),
+        ("rows.x:2024-13", '2024 is above 13; a text is given in quotes: rows.x:"2024-13"'),
         ("lang:en,de", "'en,de' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-; texts and dates are those of "
                        "a column of the rows: rows.lang:en,de"),
         ("day:2024-01-01..", "'2024-01-01..' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-; texts and dates "
@@ -256,6 +258,11 @@ def test_values_that_no_row_has_and_columns_of_another_kind(ladm: Command, score
                                      "2024-12-31T18:30"),
         ("rows.day:2024-02..2024-01", 2, "2024-02 is above 2024-01"),
         ("rows.date:2024-02..2024-01", 2, "2024-02 is above 2024-01"),
+        *((f"rows.date:{values}", 2, f"rows.date holds dates, and '{end}' is none, such as 2024, 2024-12-31 or "
+                                     "2024-12-31T18:30")
+          for values, end in (("..2024-6", "2024-6"), ("2024-1..2024-6", "2024-1"), ("01/02/2024..", "01/02/2024"),
+                              ("!2024-13..", "2024-13"), ("2023,2024-02-30..", "2024-02-30"))),
+        ("rows.lang:..2024-6", 1, None),
         ("rows.is_clean:yes", 2, "rows.is_clean holds true and false, not yes"),
         ("rows.is_clean:false..true", 2, "rows.is_clean holds true and false, not false..true"),
         ("rows.stars:5", 2, f"stars of {rows} holds numbers; give LOW-HIGH, such as rows.stars:5-5"),
@@ -332,6 +339,28 @@ def test_times_are_compared_with_the_whole_of_a_day_a_month_or_a_minute(tmp_path
         # Half a second, of which a column of whole seconds has the one before inside of one range alone.
         assert kept(rows, f"rows.{name}:..1969-12-31T23:59:59.5") == [True, False, False, False, None], name
         assert kept(rows, f"rows.{name}:2024-02-29T23:59:59.5..2024-02-29") == [False] * 4 + [None], name
+
+
+def test_texts_of_times_are_compared_with_a_space_or_a_t_in_front_of_the_time(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    # As `ladm prepare` stores times, and as most corpora do.
+    times = ["2024-02-02 23:00:00", "2024-02-03 08:00:00", "2024-02-03 10:00:00+00:00", "2024-02-04 01:00:00", None]
+    iso = [time and time.replace(" ", "T") for time in times]
+    columns = {"space": times, "iso": iso, "both": [*times[:2], *iso[2:]]}
+    DatasetDict(train=Dataset(pa.table({"input_ids": [[1]] * 5, **columns}))).save_to_disk(str(tmp_path / "rows"))
+    rows = open_rows(str(tmp_path / "rows"))
+    for name in columns:
+        for sign in " T":
+            assert kept(rows, f"rows.{name}:2024-02-03{sign}09:00..") == [False, False, True, True, None], (name, sign)
+            assert kept(rows, f"rows.{name}:..2024-02-03{sign}08") == [True, True, False, False, None], (name, sign)
+        assert kept(rows, f"rows.{name}:2024-02-03T07..2024-02-03 11") == [False, True, True, False, None], name
+        assert kept(rows, f"rows.{name}:2024-02-03..2024-02-03") == [False, True, True, False, None], name
+    guard = parse_guard("rows.iso:2024-02-03")
+    assert isinstance(guard, ValueGuard)
+    found = match_rows(rows, guard)
+    with pytest.raises(UsageError, match=r"there are .*; for all of it give 2024-02-03\.\.2024-02-03$"):
+        require_occurring(guard, [rows], [found])
 
 
 def test_class_labels_large_texts_and_keys_of_json(save_rows: Any) -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ladm.api.keywords import Path as AnyPath
 from ladm.api.keywords import checked, spell_path
-from ladm.api.quiet import echo_to, quiet_libraries, system_errors_in_words
+from ladm.api.quiet import echo_to, quiet_libraries, system_errors_in_words, warn
 from ladm.api.results import FinishedJob, ScoredRun, Subset
 from ladm.api.sources import split_sources
-from ladm.errors import UsageError
+from ladm.errors import UsageError, count_of
 
 if TYPE_CHECKING:
     from ladm.corpus.prepare import PreparedRows
@@ -37,7 +37,7 @@ def prepare(
 
     `sources`: files, folders, globs, URLs of fsspec, or data sets, one or several. Or documents in memory:
     dictionaries in a list or an iterator, a table of Arrow, pandas or polars, a data set of the library `datasets`; the
-    same documents resume. `settings`: the flags of the command.
+    same documents resume. `settings`: the flags of the command. Files left out and repeated ids are LadmWarnings.
     Raises LadmError for a source, tokenizer or output that cannot be used, and for settings that cannot work.
     """
     from ladm.settings.data import PrepareSettings
@@ -46,11 +46,17 @@ def prepare(
     names, in_memory = split_sources(sources)
     wanted = PrepareSettings(sources=names, tokenizer=spell_path(tokenizer), output=spell_path(output), **given)
     with quiet_libraries():
+        from ladm.corpus.preparation_report import repeated_ids_text
         from ladm.corpus.prepare import prepare as run_prepare
         from ladm.progress_bars import PreparingBar
 
         bar = PreparingBar() if progress else None
-        return run_prepare(wanted, echo=echo_to(progress=progress), progress=bar, in_memory=in_memory)
+        prepared = run_prepare(wanted, echo=echo_to(progress=progress), progress=bar, in_memory=in_memory)
+    repeated = prepared.repeated_ids
+    if repeated is not None:
+        # The command's report has it; here nobody would look before a join multiplies rows.
+        warn(f"{count_of(repeated.documents, 'document')} {repeated_ids_text(repeated)}")
+    return prepared
 
 
 def score(

@@ -201,6 +201,11 @@ class Subset:
     """A text where the subset is at an address such as s3://bucket/subset, which is no path of this machine."""
     manifest: Manifest
 
+    def __repr__(self) -> str:
+        # The last line of a notebook's cell is shown, and the manifest would fill a screen.
+        taken = f"taken_documents={self.manifest.taken_documents}, taken_tokens={self.manifest.taken_tokens}"
+        return f"{type(self).__name__}(folder={str(self.folder)!r}, {taken})"
+
     def __fspath__(self) -> str:
         return str(self.folder)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ def split_sources(sources: Any) -> tuple[tuple[str, ...], list[DocumentsInMemory
     Raises UsageError where there is no source, or one of another kind.
     """
     given = _one_by_one(sources)
+    if not given and isinstance(sources, Iterator):
+        raise UsageError("the iterator of sources has none left: it was read before, or is empty; make a new one")
     if not given:
         raise UsageError("there are no sources; give at least one")
     names: list[str] = []

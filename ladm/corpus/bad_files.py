@@ -46,6 +46,6 @@ class BadFiles:
         if len(self.messages) >= self._most:
             raise error
         self.messages[name_as_text(name)] = name_as_text(str(error))
-        self._echo(f"{error}; the file is left out")
+        self._echo(f"warning   {error}; the file is left out")
         with io_errors(self._path, "write"):
             write_whole(self._path, [json_with_checksum(self.messages)])

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from ladm.corpus.meta import jsonable, plain, value_at, whole_text
+from ladm.corpus.meta import is_missing, jsonable, plain, value_at, whole_text
 
 DOMAIN_NAME = "pile_set_name"
 """Where a row's meta holds its domain, as in the published data."""
@@ -40,7 +40,7 @@ def domain_of(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: s
     """The domain as text; None where the key leads to nothing, or to a list or object."""
     found = value_at(fields if meta is None else fields | {"meta": meta}, domain_key)
     # pandas has NaN for what is missing, in columns of texts too.
-    if found is None or isinstance(found, (dict, list)) or found != found:
+    if is_missing(found) or isinstance(found, (dict, list)) or found != found:
         return None
     return whole_text(str(found))
 

@@ -1,14 +1,14 @@
 """Documents that a program holds -> the fields of each: dictionaries, a table, a data set. Imports no torch.
 
 [{"text": "..", "domain": "web"}, ..]    a list, a generator, a table of Arrow, pandas, polars or DuckDB,
-                                         a data set of the library datasets
+                                         files opened by pyarrow.dataset, a data set of the library datasets
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -24,10 +24,12 @@ from ladm.errors import LadmError, UsageError, one_line
 
 NAME = "documents in memory"
 _BATCH_ROWS = 256
-_FORMS = (
+FORMS = (
     "documents in memory are dictionaries such as {'text': ..., 'domain': ...} in a list or an iterator, a table of "
     "Arrow, pandas or polars, or a data set of the library datasets"
 )
+_OF_TEXTS = "of texts make them with [{'text': each} for each in texts]"
+_OF_COLUMNS = "of a dictionary of columns make a table with pandas.DataFrame"
 Records = Iterator[dict[str, Any] | None]
 """The fields of each document; None for an item that is no dictionary."""
 
@@ -75,21 +77,28 @@ def _reader_of(documents: Any, name: str) -> Callable[[str, int], Records]:
             return partial(_of_stream, documents)
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(documents, pandas.DataFrame):
-        return partial(_of_table, partial(_table_of_frame, documents), name)
+        return partial(_of_frame, documents, name)
+    arrow_files = sys.modules.get("pyarrow.dataset")
+    if arrow_files is not None and isinstance(documents, arrow_files.Dataset):
+        return partial(_of_table, lambda: documents.scanner().to_reader(), name)
     if isinstance(documents, pa.RecordBatchReader):
         # A stream of record batches can be read once.
         return _of_iterator(partial(_of_table, lambda: documents, name), name)
     if hasattr(documents, "__arrow_c_stream__"):
-        return partial(_of_table, lambda: pa.RecordBatchReader.from_stream(documents), name)
+        return partial(_of_table, partial(_stream_of, documents), name)
     # Of a text alone each letter would be a document.
     if isinstance(documents, (str, bytes, Mapping)):
-        raise UsageError(f"a {type(documents).__name__} alone is no collection of documents: {_FORMS}")
-    try:
-        items = iter(documents)
-    except TypeError:
+        kind, remedy = type(documents).__name__, _OF_COLUMNS if isinstance(documents, Mapping) else _OF_TEXTS
+        raise UsageError(f"a {kind} alone is no collection of documents: {FORMS}; {remedy}")
+    # What has items by number but no length, such as a query of polars, is no list.
+    is_list = hasattr(documents, "__getitem__") and hasattr(documents, "__len__")
+    if not (is_list or isinstance(documents, Iterable)):
+        remedy = "; give what its collect() returns" if hasattr(documents, "collect") else ""
         raise UsageError(
-            f"an object of type {type(documents).__name__} is neither a name nor a collection of documents: {_FORMS}"
-        ) from None
+            f"an object of type {type(documents).__name__} is neither a name nor a collection of documents: "
+            f"{FORMS}{remedy}"
+        )
+    items = iter(documents)
     if items is documents:
         return _of_iterator(lambda _, skip: map(_fields_of, islice(items, skip, None)), name)
     return lambda _, skip: map(_fields_of, islice(iter(documents), skip, None))
@@ -150,6 +159,26 @@ def _of_table(open_table: Callable[[], pa.RecordBatchReader], name: str, text_ke
         raise LadmError(f"cannot read {name}: {one_line(error)}") from None
 
 
-def _table_of_frame(frame: Any) -> pa.RecordBatchReader:
-    # The index is a number that pandas made, or a column that its user took out of the columns.
-    return pa.Table.from_pandas(frame, preserve_index=False).to_reader()
+def _stream_of(documents: Any) -> pa.RecordBatchReader:
+    try:
+        return pa.RecordBatchReader.from_stream(documents)
+    except pa.ArrowInvalid:
+        # One column alone, such as a Series of texts.
+        raise UsageError(f"a {type(documents).__name__} has no columns: {FORMS}; {_OF_TEXTS}") from None
+
+
+def _of_frame(frame: Any, name: str, text_key: str, skip: int) -> Records:
+    # A level without a name is a number that pandas made; one with a name is a column, often the documents' id.
+    named = [each for each in frame.index.names if isinstance(each, str) and each not in frame.columns]
+    whole = frame.reset_index(named) if named else frame
+    twice = whole.columns[whole.columns.duplicated()]
+    if len(twice):
+        raise UsageError(f"{name} have more than one column {twice[0]}; drop or rename the others")
+    try:
+        table = pa.Table.from_pandas(whole, preserve_index=False)
+    except pa.ArrowException:
+        # A column of texts and numbers, for example, is none of Arrow.
+        for start in range(skip, len(whole), _BATCH_ROWS):
+            yield from map(_fields_of, whole.iloc[start : start + _BATCH_ROWS].to_dict("records"))
+        return
+    yield from _of_table(table.to_reader, name, text_key, skip)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 _PLAIN = (str, int, bool, type(None))
 """What JSON gives back as it is."""
+_MISSING_TYPES = ("NaTType", "NAType")
 _LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
 MOST_LEVELS = 200
 """Of lists and objects inside each other. Python's own limit differs between its versions, and so would the rows."""
@@ -23,6 +25,8 @@ def plain(value: Any, *, levels: int = MOST_LEVELS) -> Any:
         return whole_text(value)
     if isinstance(value, bool) or value is None or isinstance(value, float):
         return value
+    if is_missing(value):
+        return None
     if isinstance(value, int):
         return value if _SMALLEST <= value <= _LARGEST else str(value)
     if isinstance(value, dict):
@@ -33,6 +37,14 @@ def plain(value: Any, *, levels: int = MOST_LEVELS) -> Any:
         # A number or an array of NumPy or torch, which a program may hold; no file has one.
         return plain(value.tolist(), levels=levels - 1)
     return None if isinstance(value, (bytes, bytearray)) else str(value)
+
+
+def is_missing(value: Any) -> bool:
+    """Is it what None or NaN is among texts, times and decimals, such as the NaT and the NA of pandas?"""
+    # pandas.NA has no truth value, also compared with itself.
+    if type(value).__name__ in _MISSING_TYPES:
+        return True
+    return value is None or (isinstance(value, (float, Decimal)) and value != value)
 
 
 def jsonable(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ladm.corpus.blocks import REASONS
 from ladm.corpus.prepare import PreparedRows
+from ladm.corpus.repeated_ids import RepeatedIds
 from ladm.errors import count_of
 from ladm.settings.data import ALL_WINDOWS
 
@@ -38,18 +39,22 @@ def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> I
         yield _line(
             "copies", prepared.copies, "short row", "with the token ids of another: kept here, left out by select"
         )
-    repeated = prepared.repeated_ids
-    if repeated is not None:
-        example = "".join(c if c.isprintable() else "?" for c in repeated.id[:_ID_CHARACTERS])
-        where = f" ({' and '.join(repeated.sources)})" if repeated.sources else ""
-        rest = f"with the id of an earlier one, such as {example}{where}: scores cannot be joined to them by id; use "
-        yield _line(
-            "same_id", repeated.documents, "document", f"{rest}source, or give --id-key a key with other values"
-        )
+    if prepared.repeated_ids is not None:
+        yield _line("same_id", prepared.repeated_ids.documents, "document", repeated_ids_text(prepared.repeated_ids))
     dropped = sum(counts.get(reason, 0) for reason in REASONS)
     if prepared.dropped_file is not None and (dropped or prepared.bad_files):
         files = f" and {count_of(len(prepared.bad_files), 'file')}" if prepared.bad_files else ""
         yield _line("dropped", dropped, "document", f"{files}, listed in {prepared.dropped_file}", gap="")
+
+
+def repeated_ids_text(repeated: RepeatedIds) -> str:
+    """What follows the number of documents with the id of an earlier one: an example, and what to do."""
+    example = "".join(c if c.isprintable() else "?" for c in repeated.id[:_ID_CHARACTERS])
+    where = f" ({' and '.join(repeated.sources)})" if repeated.sources else ""
+    return (
+        f"with the id of an earlier one, such as {example}{where}: scores cannot be joined to them by id; use "
+        "source, or give --id-key a key with other values"
+    )
 
 
 def _line(label: str, number: int, unit: str, rest: str, *, gap: str = " ") -> str:

@@ -25,7 +25,7 @@ from ladm.corpus.blocks import REASONS, describe_counts
 from ladm.corpus.changed_sources import SourceGuard
 from ladm.corpus.dropped import write_dropped
 from ladm.corpus.duplicates import count_tokens
-from ladm.corpus.in_memory import DocumentsInMemory
+from ladm.corpus.in_memory import FORMS, DocumentsInMemory
 from ladm.corpus.missing_keys import replaced_domains, require_keys
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
 from ladm.corpus.prepare_identity import identity_of
@@ -108,7 +108,15 @@ def prepare(
         bad_files = BadFiles(work / BAD_FILES, most=settings.max_bad_files, text_key=settings.text_key, echo=echo)
         sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, guard, progress or NoProgress())
         width = settings.length - tokenizer.bos
-        return _finish(settings, output, sealed, identity, bad_files=bad_files.messages, width=width)
+        return _finish(
+            settings,
+            output,
+            sealed,
+            identity,
+            bad_files=bad_files.messages,
+            width=width,
+            holds_documents=bool(in_memory),
+        )
 
 
 def positions_warning(settings: PrepareSettings) -> str | None:
@@ -143,6 +151,7 @@ def _finish(
     *,
     bad_files: dict[str, str],
     width: int,
+    holds_documents: bool,
 ) -> PreparedRows:
     """Assemble the blocks into the data set, and write the record that makes it finished."""
     counts: Counter[str] = Counter()
@@ -157,6 +166,8 @@ def _finish(
         # Blocks without a row must not bind the folder to the --length that left none.
         shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
         remedy = "; give a smaller --length" if counts["too_short"] or counts["low_count"] else ""
+        if counts["not_json"] and holds_documents:
+            remedy = f"; an item that is no dictionary counts as not_json: {FORMS}"
         raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}{remedy}")
     with io_errors(output, "write"):
         # First: until the new record is written, a folder whose data set is being replaced is not finished.

@@ -23,12 +23,12 @@ from ladm.corpus.meta import whole_text
 from ladm.corpus.row_identity import ColumnDigest, prepared_domain_key
 from ladm.corpus.row_numbers import find_place, is_number, kind_at, values_at
 from ladm.corpus.rows import Rows
-from ladm.corpus.value_tests import as_whole_numbers, is_text, is_time, tests_of
+from ladm.corpus.value_tests import as_whole_numbers, is_text, is_text_of_day, is_time, tests_of
 from ladm.errors import LadmError, UsageError
 from ladm.settings.common import DOMAIN_COLUMN
 from ladm.settings.fields import nearest
 from ladm.settings.joins import ROWS, split_name
-from ladm.settings.value_guards import ValueGuard, spell_value
+from ladm.settings.value_guards import TO, ValueGuard, spell_value
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,6 +93,8 @@ def require_occurring(guard: ValueGuard, data: Sequence[Rows], found: Sequence[M
         if k not in there and isinstance(value, str):
             names, counts = ", ".join(rows.name for rows in data), _count_values(guard, data)
             hint = nearest(_shown(value), map(_shown, counts))
+            if is_text_of_day(value) and any(each.startswith(value) for each in counts):
+                hint = f"; for all of it give {value}{TO}{value}"
             frequent = [_shown(each) for each, _ in counts.most_common(MOST_NAMED)]
             more = ", .." if len(counts) > MOST_NAMED else ""
             listed = f"; there are {', '.join(frequent)}{more}" if frequent else ""

@@ -1,7 +1,7 @@
 """The values of a guard and the type of a column -> what each value of the column is compared with. Imports no torch.
 
-Texts are compared as they are, a range of them by their characters, so that ISO dates are in their order. Dates and
-times are compared as such: `2024-02` is all of that month.
+Texts are compared as they are, a range of them by their characters, so that ISO dates are in their order, with a T or
+a space in front of the time. Dates and times are compared as such: `2024-02` is all of that month.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ _TIME = re.compile(
     r"(?P<time>\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d{1,6})?)?)?)?)?)?)"
     r"(?P<zone>Z|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d))?"
 )
+_TEXTS_OF_DATES = r"^\d{4}-\d\d-\d\d([T ]\d\d:.*)?$"
+_DAY_CHARACTERS = len("2024-12-31")
+_DAY_AND_TIME = r"^(\d{4}-\d\d-\d\d)[T ]"
 _MICROSECONDS = {"D": 86_400_000_000, "s": 1_000_000, "ms": 1000, "us": 1}
 """In a unit that a column may count in."""
 _MOST = 2**63 - 1
@@ -36,6 +39,11 @@ def is_text(kind: pa.DataType) -> bool:
 def is_time(kind: pa.DataType) -> bool:
     """Does a column of this type hold dates, or times of a day?"""
     return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+
+
+def is_text_of_day(text: str) -> bool:
+    """Is it a year, a month or a day, of which a text may hold a day or a time?"""
+    return len(text) <= _DAY_CHARACTERS and _moment(text) is not None
 
 
 def tests_of(guard: ValueGuard, kind: pa.DataType) -> list[Test]:
@@ -55,13 +63,21 @@ def as_whole_numbers(times: pa.ChunkedArray) -> pa.ChunkedArray:
 def _text_test(value: str | ValueRange, guard: ValueGuard, kind: pa.DataType) -> Test:
     if isinstance(value, str):
         return lambda texts: pc.equal(texts, pa.scalar(value, kind))
-    low, high = value.low, value.high
+    # What Python prints has a space where ISO 8601 has a T.
+    low, high = (end and re.sub(_DAY_AND_TIME, r"\1T", end) for end in (value.low, value.high))
     # What begins with the upper end is included, as 2024-12-31T23:00 is in ..2024-12-31.
     if low is not None and high is not None and low > high and not low.startswith(high):
         raise _above(guard, value)
+    others = [end for end in (low, high) if end and _moment(end[:_DAY_CHARACTERS]) is None]
+    has_time = any(end and re.match(_DAY_AND_TIME, end) for end in (low, high))
 
     def is_inside(texts: pa.ChunkedArray) -> pa.ChunkedArray:
         found = pc.is_valid(texts)
+        # By its characters 2024-6 is above 2024-12-31, so such an end would keep, or drop, other documents than meant.
+        if others and pc.any(found).as_py() and pc.all(pc.match_substring_regex(texts, _TEXTS_OF_DATES)).as_py():
+            raise _no_date(guard, others[0])
+        if has_time:
+            texts = pc.replace_substring_regex(texts, _DAY_AND_TIME, r"\1T")
         if low is not None:
             found = pc.and_(found, pc.greater_equal(texts, pa.scalar(low, kind)))
         if high is not None:
@@ -100,17 +116,9 @@ def _above(guard: ValueGuard, value: ValueRange) -> UsageError:
 
 def _span(text: str, guard: ValueGuard) -> tuple[int, int]:
     """The first microsecond, counted from 1970 on, of a year, month, day or time, and the one behind its last."""
-    found = _TIME.fullmatch(text)
-    try:
-        # NumPy knows from the digits that 2024-02 is a month, and adds a whole one.
-        start = None if found is None else np.datetime64(found["time"].replace(" ", "T"))
-    except ValueError:
-        start = None
+    found, start = _TIME.fullmatch(text), _moment(text)
     if found is None or start is None:
-        raise UsageError(
-            f"--within {guard.text}: {guard.column} holds dates, and {text!r} is none, such as 2024, 2024-12-31 or "
-            "2024-12-31T18:30"
-        )
+        raise _no_date(guard, text)
     zone = 0
     if found["sign"]:
         minutes = 60 * int(found["hours"]) + int(found["minutes"])
@@ -118,6 +126,23 @@ def _span(text: str, guard: ValueGuard) -> tuple[int, int]:
     # Times without a zone, here and in columns, are those of UTC.
     first, behind = (int(moment.astype("datetime64[us]").astype(np.int64)) for moment in (start, start + 1))
     return first - zone, behind - zone
+
+
+def _moment(text: str) -> np.datetime64 | None:
+    """A year, month, day or time in its own unit, without its zone; None for what is none, such as 2024-6."""
+    found = _TIME.fullmatch(text)
+    try:
+        # NumPy knows from the digits that 2024-02 is a month, so that 1 more is the next one.
+        return None if found is None else np.datetime64(found["time"].replace(" ", "T"))
+    except ValueError:
+        return None
+
+
+def _no_date(guard: ValueGuard, text: str) -> UsageError:
+    return UsageError(
+        f"--within {guard.text}: {guard.column} holds dates, and {text!r} is none, such as 2024, 2024-12-31 or "
+        "2024-12-31T18:30"
+    )
 
 
 def _counted(microseconds: int, unit: str) -> int:

@@ -57,6 +57,8 @@ class BandGuard:
 AnyGuard = Guard | ValueGuard
 """A guard with its limits or its values, as `resolve_guards` has them."""
 
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
+
 
 def parse_guard(text: str) -> Guard | BandGuard | ValueGuard:
     """Parse `COLUMN:LOW-HIGH`, `COLUMN:profile`, `profile` or `rows.COLUMN:VALUES`. Raises UsageError for others."""
@@ -87,7 +89,8 @@ def parse_guard(text: str) -> Guard | BandGuard | ValueGuard:
 def _way_to_values(column: str, values: str) -> str:
     """The end of a message where LOW-HIGH was expected, and a value of another kind may have been meant."""
     if split_name(column)[0]:
-        return f'; a text is given in quotes: {column}:"{values}"'
+        month = f", all of a month as {column}:{values}{TO}{values}" if _MONTH.fullmatch(values) else ""
+        return f'; a text is given in quotes: {column}:"{values}"{month}'
     if column == DOMAIN:
         return (
             f"; --exclude-domain leaves a domain out, and to take some alone, name the column of the rows that has "
