@@ -108,7 +108,9 @@ def test_a_large_table_from_a_place_inside_of_a_batch(prepare: Any, monkeypatch:
     assert prepare(TABLE, output="whole").rows == 9
 
 
-@pytest.mark.parametrize("error", [KeyError("mine"), RuntimeError("connection lost")])
+@pytest.mark.parametrize(
+    "error", [KeyError("mine"), RuntimeError("lost"), ConnectionResetError("connection lost"), OSError(5, "disk lost")]
+)
 def test_an_error_of_the_iterator_passes_through_and_the_same_call_goes_on(
     error: Exception, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +141,22 @@ def test_files_and_several_collections_in_one_call(prepare: Any, tmp_path: Path)
         *(f"documents in memory (2) number {k}" for k in range(2)),
         *(f"documents in memory (3) number {k}" for k in range(2)),
     ]
+
+
+def test_arrays_and_numbers_of_numpy_are_those_of_a_file(prepare: Any, tmp_path: Path) -> None:
+    times = np.array(["2024-05-06T07:08:09", "NaT"], dtype="datetime64[ns]")
+    more = {"list": np.array([1, 2]), "meta": {"a": np.int64(3), "b": [np.float32(0.5)]}, "times": times}
+    records: list[Any] = [each | more | {"when": time} for each, time in zip(DOCUMENTS, times, strict=False)]
+    # Of what is no domain and no id nothing is taken, whatever its type.
+    records += [{"text": text(k), "domain": np.array([1, 2]), "id": np.array([1, 2])} for k in (20, 21)]
+    when = "2024-05-06T07:08:09.000000000"
+    of_file = [each | {"list": [1, 2], "meta": {"a": 3, "b": [0.5]}, "times": [when, None]} for each in DOCUMENTS[:2]]
+    of_file[0]["when"] = when
+    of_file += [{"text": text(k), "domain": [1, 2], "id": [1, 2]} for k in (20, 21)]
+    prepare([write_jsonl(tmp_path / "d.jsonl", of_file)], output="of-file", domain="other")
+    prepare(records, domain="other")
+    found, expected = rows_of(tmp_path / "rows"), rows_of(tmp_path / "of-file")
+    assert [row | {"source": ""} for row in found] == [row | {"source": ""} for row in expected]
 
 
 def test_what_is_no_document_is_dropped_with_its_reason(prepare: Any, tmp_path: Path) -> None:
@@ -197,6 +215,7 @@ def test_missing_values_of_pandas_are_missing(prepare: Any, tmp_path: Path) -> N
         (datasets.DatasetDict(train=DATA_SET, test=DATA_SET), "the splits train, test; give one of them"),
         (5, "an object of type int is neither a name nor a collection of documents"),
         ([5], "an object of type int is neither"),
+        ([None, *DOCUMENTS], "an object of type NoneType is neither"),
         ([], "there are no sources"),
         (iter(()), "the iterator of sources has none left: it was read before, or is empty; make a new one"),
         (["Once upon\na time"] * 2, r"; of texts make them with \[\{'text': each\} for each in texts\]"),

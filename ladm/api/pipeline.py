@@ -45,7 +45,7 @@ def prepare(
     given = checked(PrepareSettings, "ladm.prepare", settings)
     names, in_memory = split_sources(sources)
     wanted = PrepareSettings(sources=names, tokenizer=spell_path(tokenizer), output=spell_path(output), **given)
-    with quiet_libraries():
+    with quiet_libraries(in_memory):
         from ladm.corpus.preparation_report import repeated_ids_text
         from ladm.corpus.prepare import prepare as run_prepare
         from ladm.progress_bars import PreparingBar

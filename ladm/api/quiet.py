@@ -12,9 +12,13 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ladm.errors import InterruptedRunError, LadmWarning, StorageError, one_line
+
+if TYPE_CHECKING:
+    from ladm.corpus.in_memory import DocumentsInMemory
 
 _FOR_WORKERS = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -31,15 +35,15 @@ _undo = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
+def quiet_libraries(held: Sequence[DocumentsInMemory] = ()) -> Iterator[None]:
     """Keep transformers, datasets and the Hub client silent while at least one thread is inside.
 
     A signal that stopped the work is sent again, for the program to handle: by default Ctrl-C is then a
     KeyboardInterrupt and SIGTERM ends the process. A program whose own handler returns gets the InterruptedRunError.
-    An error of the operating system becomes a StorageError.
+    An error of the operating system becomes a StorageError, except where documents that the program holds raised it.
     """
     try:
-        with _silent_libraries(), system_errors_in_words():
+        with _silent_libraries(), system_errors_in_words(held):
             yield
     except InterruptedRunError as error:
         # A loop of calls with `except LadmError` around each must not go on after Ctrl-C, and a worker of a
@@ -49,14 +53,17 @@ def quiet_libraries() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def system_errors_in_words() -> Iterator[None]:
+def system_errors_in_words(held: Sequence[DocumentsInMemory] = ()) -> Iterator[None]:
     """Turn an error of the operating system that nothing below has a message for into a StorageError.
 
-    Such as a name that is too long.
+    Such as a name that is too long. An error of the iterator of the documents that the program holds passes through,
+    such as one of its connections.
     """
     try:
         yield
     except OSError as error:
+        if any(each.raised is error for each in held):
+            raise
         raise StorageError(one_line(error)) from error
 
 

@@ -12,6 +12,8 @@ from ladm.errors import UsageError
 
 _LONGEST_NAME = 4095
 """Characters that Linux allows in a path."""
+_NONE = object()
+"""There is no source. None itself may be the first of a list, and is no document."""
 
 if TYPE_CHECKING:
     from ladm.corpus.in_memory import DocumentsInMemory
@@ -48,11 +50,11 @@ def _one_by_one(sources: Any) -> list[Any]:
         items = iter(sources)
     except TypeError:
         return [sources]
-    first = next(items, None)
+    first = next(items, _NONE)
     if isinstance(first, Mapping):
         # An iterator has lost its first item by the look at it.
         return [chain([first], items) if items is sources else sources]
-    return [] if first is None else [first, *items]
+    return [] if first is _NONE else [first, *items]
 
 
 def _is_text(source: Any) -> bool:

@@ -48,9 +48,6 @@ def domain_of(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: s
 def id_of(fields: dict[str, Any], id_key: str) -> str | None:
     """The document's own id, a text, a whole number or a UUID, as text; None where it has none."""
     found = value_at(fields, id_key)
-    if hasattr(found, "item"):
-        # A number of NumPy, as `to_dict` of pandas leaves it in some cases.
-        found = found.item()
     # pandas makes a column of whole numbers one of floats as soon as one is missing, and databases such as Snowflake
     # store whole numbers as decimals.
     if isinstance(found, (float, Decimal)) and math.isfinite(found) and found.as_integer_ratio()[1] == 1:

@@ -13,11 +13,12 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import xxhash
 
 from ladm.corpus.checked_columns import checked
-from ladm.corpus.meta import plain
+from ladm.corpus.meta import MOST_LEVELS, plain
 from ladm.corpus.replayed import REPLAYED_ITEMS, Replayed
 from ladm.corpus.tables import class_names_of_features, class_names_of_schema, rows_of_table, wanted_columns
 from ladm.errors import LadmError, UsageError, one_line
@@ -44,6 +45,8 @@ class DocumentsInMemory:
         self.name = NAME if number == 1 else f"{NAME} ({number})"
         self._open = _reader_of(documents, self.name)
         self._size = len(documents) if hasattr(documents, "__len__") else None
+        self.raised: Exception | None = None
+        """An exception of the program's own iterator, which is for the program."""
 
     def digest(self, *, text_key: str) -> str:
         """A digest of the first 1,000 documents and, where it is known, of their number: the same for equal ones."""
@@ -59,7 +62,13 @@ class DocumentsInMemory:
 
     def records(self, *, text_key: str, skip: int = 0) -> Records:
         """The documents without the first `skip`. An exception of the program's own iterator passes through."""
-        return self._open(text_key, skip)
+        try:
+            yield from self._open(text_key, skip)
+        except LadmError:
+            raise
+        except Exception as error:
+            self.raised = error
+            raise
 
 
 def _reader_of(documents: Any, name: str) -> Callable[[str, int], Records]:
@@ -121,7 +130,22 @@ def _of_iterator(read: Callable[[str, int], Records], name: str) -> Callable[[st
 
 
 def _fields_of(item: Any) -> dict[str, Any] | None:
-    return {str(key): value for key, value in item.items()} if isinstance(item, Mapping) else None
+    return {str(key): _as_python(value) for key, value in item.items()} if isinstance(item, Mapping) else None
+
+
+def _as_python(value: Any, *, levels: int = MOST_LEVELS) -> Any:
+    """What a program holds of NumPy, pandas or torch, also inside of lists and dictionaries, as files have it."""
+    # A document nested so deep is dropped, whatever is in it.
+    if value is None or isinstance(value, (str, bool, int, float, bytes)) or levels < 0:
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _as_python(part, levels=levels - 1) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_python(part, levels=levels - 1) for part in value]
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "mM":
+        # As a list they would be whole numbers.
+        value = np.where(np.isnat(value), np.array(None), value.astype(str))
+    return _as_python(value.tolist(), levels=levels - 1) if hasattr(value, "tolist") else value
 
 
 def _of_data_set(dataset: Any, text_key: str, skip: int) -> Records:

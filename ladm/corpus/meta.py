@@ -33,9 +33,6 @@ def plain(value: Any, *, levels: int = MOST_LEVELS) -> Any:
         return {whole_text(str(key)): plain(part, levels=levels - 1) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(part, levels=levels - 1) for part in value]
-    if hasattr(value, "tolist"):
-        # A number or an array of NumPy or torch, which a program may hold; no file has one.
-        return plain(value.tolist(), levels=levels - 1)
     return None if isinstance(value, (bytes, bytearray)) else str(value)
 
 
