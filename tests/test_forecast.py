@@ -233,6 +233,16 @@ def test_weights_are_compared_with_the_domains_in_the_dry_run(
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         2, f"ladm: --quota {misspelt}: the pool has no document of the domain wbe"
     )  # fmt: skip
+    # With --limit the run makes rows of the first documents alone, which may all be of one domain.
+    first = write_lines(
+        tmp_path / "f.jsonl", [each | {"kind": ["web", "code"][k > 2]} for k, each in enumerate(documents)]
+    )
+    for words_with_limit in (("run", first, *words[2:], "--limit", 3), (*words, "--limit", 5)):
+        result = ladm(*words_with_limit, "--quota", missing)
+        assert result.exit_code == 0, result.output
+        note = "note      --quota has no weight for code, which it needs if --limit leaves documents of it"
+        assert note in result.stderr.splitlines()
+    assert ladm("run", first, *words[2:], "--limit", 6, "--quota", missing).exit_code == 2
     # Rows that exist are compared whole.
     rows = tmp_path / "rows"
     flags = ("--length", "512", "--domain-key", "kind", "--output", rows)

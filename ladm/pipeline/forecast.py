@@ -177,7 +177,9 @@ def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: 
         echo(f"note      no document looked at is of the domain {domain}, which --exclude-domain names")
     if has_weights(job.quota):
         included = {name for name in found if name is not None} - {*job.exclude_domains}
-        _compare_weights(included, job, echo, sees_all=sees_all)
+        # With --limit rows are made of the first documents alone, and which of these were looked at is not known.
+        is_cut = job.limit is not None and not (sees_all and prepared.rows <= job.limit)
+        _compare_weights(included, job, echo, sees_all=sees_all and not is_cut, is_cut=is_cut)
 
 
 def _look_for_columns(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: bool) -> None:
@@ -197,13 +199,18 @@ def _look_for_columns(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all:
         echo(f"note      {message}")
 
 
-def _compare_weights(found: Collection[str], job: Any, echo: Echo, *, sees_all: bool) -> None:
+def _compare_weights(found: Collection[str], job: Any, echo: Echo, *, sees_all: bool, is_cut: bool = False) -> None:
     """Compare the weights of --quota with the domains that were found.
 
     Raises UsageError for what `ladm run` would refuse: a domain without a weight and, where all documents were looked
-    at, a weight without a document, which is a note else.
+    at, a weight without a document, which is a note else. So is a domain without a weight where --limit may leave its
+    documents out (`is_cut`).
     """
     weighted = [name for name in read_weights(job.quota) if name not in job.exclude_domains]
+    if is_cut:
+        for name in sorted(set(found) - {*weighted}):
+            echo(f"note      --quota has no weight for {name}, which it needs if --limit leaves documents of it")
+        found = set(found) & {*weighted}
     weights_of(sorted(found if sees_all else {*found, *weighted}), job.quota, excluded=job.exclude_domains)
     for name in (each for each in weighted if each not in found):
         echo(f"note      no document looked at is of the domain {name}, which --quota names")
