@@ -39,6 +39,8 @@ BLOCK_SCHEMA = pa.schema(
 NO_COPY = -1
 BLOCK_REMEDY = "remove it, and the same command makes it again"
 _ROWS_AT_A_TIME = 32
+_JOINED_ROWS, _JOINED_BYTES = 1000, 1 << 25
+"""Of a batch in the file that is mapped: as many rows as in a batch of the data set, but for long ones."""
 _EXACT_IN_FLOAT64 = 2**53
 
 
@@ -94,13 +96,8 @@ def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool)
         cache.mkdir()
         whole = cache / "rows.arrow"
         with pa.OSFile(arrow_path(whole), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-            written = 0
-            for batch in _kept(blocks):
-                if written >= rows:
-                    break
-                part = batch.slice(0, rows - written)
-                stream.write_batch(_rows(part, schema, kinds, first=written))
-                written += len(part)
+            for table in _joined(_first_rows(blocks, rows, schema, kinds)):
+                stream.write_table(table)
         dataset = datasets.Dataset.from_file(data_set_path(whole), split=datasets.NamedSplit("train"))
         shutil.rmtree(output / "train", ignore_errors=True)
         (output / "dataset_dict.json").unlink(missing_ok=True)
@@ -123,6 +120,32 @@ def _kept(blocks: Sequence[BlockRows]) -> Iterator[pa.RecordBatch]:
             copies = pa.array(block.copy_of[part], mask=block.copy_of[part] == NO_COPY)
             batch = batch.append_column(COPY_COLUMN, copies)
             yield batch.filter(pa.array(block.is_kept[part]))
+
+
+def _first_rows(
+    blocks: Sequence[BlockRows], rows: int, schema: pa.Schema, kinds: Mapping[str, str]
+) -> Iterator[pa.RecordBatch]:
+    written = 0
+    for batch in _kept(blocks):
+        if written >= rows:
+            return
+        part = batch.slice(0, rows - written)
+        yield _rows(part, schema, kinds, first=written)
+        written += len(part)
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The batches, short ones together: whoever maps the file has a description of every batch in memory."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        missing = _JOINED_ROWS - sum(map(len, held))
+        if missing <= 0 or sum(each.nbytes for each in held) >= _JOINED_BYTES:
+            held[-1:] = [batch.slice(0, len(batch) + min(missing, 0))]
+            yield pa.Table.from_batches(held).combine_chunks()
+            held = [batch.slice(len(batch) + missing)] if missing < 0 else []
+    if held:
+        yield pa.Table.from_batches(held).combine_chunks()
 
 
 def _rows(batch: pa.RecordBatch, schema: pa.Schema, kinds: Mapping[str, str], *, first: int) -> pa.RecordBatch:
