@@ -145,12 +145,20 @@ def test_files_and_several_collections_in_one_call(prepare: Any, tmp_path: Path)
 
 def test_arrays_and_numbers_of_numpy_are_those_of_a_file(prepare: Any, tmp_path: Path) -> None:
     times = np.array(["2024-05-06T07:08:09", "NaT"], dtype="datetime64[ns]")
-    more = {"list": np.array([1, 2]), "meta": {"a": np.int64(3), "b": [np.float32(0.5)]}, "times": times}
+    more = {
+        "list": np.array([1, 2]),
+        "meta": {"a": np.int64(3), "b": [np.float32(0.5)]},
+        "times": times,
+        "set": {"b", "a"},
+    }
     records: list[Any] = [each | more | {"when": time} for each, time in zip(DOCUMENTS, times, strict=False)]
     # Of what is no domain and no id nothing is taken, whatever its type.
     records += [{"text": text(k), "domain": np.array([1, 2]), "id": np.array([1, 2])} for k in (20, 21)]
     when = "2024-05-06T07:08:09.000000000"
-    of_file = [each | {"list": [1, 2], "meta": {"a": 3, "b": [0.5]}, "times": [when, None]} for each in DOCUMENTS[:2]]
+    of_file = [
+        each | {"list": [1, 2], "meta": {"a": 3, "b": [0.5]}, "times": [when, None], "set": ["a", "b"]}
+        for each in DOCUMENTS[:2]
+    ]
     of_file[0]["when"] = when
     of_file += [{"text": text(k), "domain": [1, 2], "id": [1, 2]} for k in (20, 21)]
     prepare([write_jsonl(tmp_path / "d.jsonl", of_file)], output="of-file", domain="other")

@@ -140,6 +140,9 @@ def _as_python(value: Any, *, levels: int = MOST_LEVELS) -> Any:
         return value
     if isinstance(value, Mapping):
         return {str(key): _as_python(part, levels=levels - 1) for key, part in value.items()}
+    if isinstance(value, (set, frozenset)):
+        # In another process its order may be another.
+        value = sorted(value, key=str)
     if isinstance(value, (list, tuple)):
         return [_as_python(part, levels=levels - 1) for part in value]
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "mM":
