@@ -148,7 +148,7 @@ def test_the_auc_of_kinds_is_that_of_all_pairs_to_the_last_bit(monkeypatch: pyte
 
 
 def test_kinds_of_many_rows_need_no_memory_for_their_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a million intact rows and a hundred others took 16 GiB, and twice as many were refused without a remedy."""
+    """Memory grew with the pairs of intact and other rows, and many pairs were refused without a remedy."""
     monkeypatch.setattr("ladm.calibration.estimates.BOOTSTRAP_DRAWS", 200)
     monkeypatch.setattr("ladm.calibration.estimates.COUNTS_AT_A_TIME", 1 << 18)
     values = np.random.default_rng(0).normal(size=62_000)

@@ -439,3 +439,21 @@ def test_a_damaged_list_of_values_is_no_manifest(ladm: Command, scored: tuple[st
         path.write_text(re.sub(r'"kept": \[.*?\]\s*\]', f'"kept": {wrong}', text, count=1, flags=re.DOTALL))
         with pytest.raises(LadmError, match=r"is not a manifest of ladm select: the values of a guard are "):
             read_manifest(path.parent)
+
+
+@pytest.mark.parametrize(("last", "is_refused"), [("2024-06-01", True), (None, True), ("soon", False)])
+def test_a_column_holds_dates_only_if_all_its_texts_are_dates(
+    last: str | None, is_refused: bool, save_rows: Any, golden: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the batches are in which it is read."""
+    monkeypatch.setattr("ladm.corpus.rows.ROWS_AT_A_TIME", 2)
+    dates = ["2024-01-15", "2024-12-15", "2024-02-01", last]
+    rows = open_rows(
+        save_rows([row | {"when": when} for row, when in zip(topical_rows(golden, [90] * 4), dates, strict=True)])
+    )
+    guard = parse_guard("rows.when:..2024-6")
+    if is_refused:
+        with pytest.raises(UsageError, match="rows.when holds dates, and '2024-6' is none"):
+            match_rows(rows, guard)  # type: ignore[arg-type]
+    else:
+        assert match_rows(rows, guard).kept_T.tolist() == [1, 1, 1, 0]  # type: ignore[arg-type]

@@ -123,7 +123,7 @@ def _table(rows: list[dict[str, Any]], ids: list[Ids]) -> pa.Table:
     """The rows of a block; the ids go in as arrays, because a Python object for each would take most of the time."""
     place = BLOCK_SCHEMA.get_field_index("input_ids")
     others = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA.remove(place))
-    # Arrow wants no empty list of arrays.
+    # NumPy joins no empty list of arrays.
     starts = np.cumsum([0, *map(len, ids)], dtype=np.int32)
     values = np.concatenate([np.zeros(0, dtype=np.int32), *ids])
     return others.add_column(place, BLOCK_SCHEMA.field(place), pa.ListArray.from_arrays(starts, values))

@@ -39,8 +39,7 @@ def parsed_meta(fields: dict[str, Any]) -> dict[str, Any] | None:
 def domain_of(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: str) -> str | None:
     """The domain as text; None where the key leads to nothing, or to a list or object."""
     found = value_at(fields if meta is None else fields | {"meta": meta}, domain_key)
-    # pandas has NaN for what is missing, in columns of texts too.
-    if is_missing(found) or isinstance(found, (dict, list)) or found != found:
+    if is_missing(found) or isinstance(found, (dict, list)):
         return None
     return whole_text(str(found))
 

@@ -76,9 +76,9 @@ def read_documents(
     """The documents of a source, in its order, without the first `skip`, which are not parsed.
 
     Of Parquet, texts of documents that are `short` are not read; they come as documents that say so. A text file is one
-    document, whose text is under `text_key`. What the name of a folder holds, such as `lang=en`, is a field of
-    each document. Of tables, columns with bytes (images, sound) are not read, unless they
-    hold the text or are `meta`. Of a saved data set, torn shards and those that are `left_out` are not read.
+    document, whose text is under `text_key`. What the name of a folder holds, such as `lang=en`, is a field of each
+    document. Of tables, columns with bytes (images, sound) are not read, unless they hold the text or are `meta`. Of a
+    saved data set, torn shards and those that are `left_out` are not read.
     Raises StorageError for a file that cannot be read to its end, DamagedFileError where its content is the reason.
     """
     if source.documents is not None:

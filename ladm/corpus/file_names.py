@@ -22,8 +22,6 @@ _CARDS = frozenset(
     "readme license licence licenses copying copyright notice authors citation contributing changelog changes "
     "code_of_conduct security checksums sha256sums md5sums".split()
 )
-
-
 _PARTITION_KEY = re.compile(r"[A-Za-z_][\w%.-]*")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """What a folder is called whose files have no value for the key."""

@@ -197,15 +197,17 @@ def _stream_of(documents: Any) -> pa.RecordBatchReader:
 def _of_frame(frame: Any, name: str, text_key: str, skip: int) -> Records:
     # A level without a name is a number that pandas made; one with a name is a column, often the documents' id.
     named = [each for each in frame.index.names if isinstance(each, str) and each not in frame.columns]
-    whole = frame.reset_index(named) if named else frame
-    twice = whole.columns[whole.columns.duplicated()]
+    twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise UsageError(f"{name} have more than one column {twice[0]}; drop or rename the others")
-    try:
-        table = pa.Table.from_pandas(whole, preserve_index=False)
-    except pa.ArrowException:
-        # A column of texts and numbers, for example, is none of Arrow.
-        for start in range(skip, len(whole), _BATCH_ROWS):
-            yield from map(_fields_of, whole.iloc[start : start + _BATCH_ROWS].to_dict("records"))
-        return
-    yield from _of_table(table.to_reader, name, text_key, skip)
+    # A part at a time: it is read several times, and would be in memory twice.
+    for start in range(skip, len(frame), _BATCH_ROWS):
+        part = frame.iloc[start : start + _BATCH_ROWS]
+        part = part.reset_index(named) if named else part
+        try:
+            table = pa.Table.from_pandas(part, preserve_index=False)
+        except pa.ArrowException:
+            # A column of texts and numbers, for example, is none of Arrow.
+            yield from map(_fields_of, part.to_dict("records"))
+            continue
+        yield from rows_of_table(checked(table.select(wanted_columns(table.schema, text_key))), {})

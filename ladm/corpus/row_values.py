@@ -23,7 +23,16 @@ from ladm.corpus.meta import whole_text
 from ladm.corpus.row_identity import ColumnDigest, prepared_domain_key
 from ladm.corpus.row_numbers import find_place, is_number, kind_at, values_at
 from ladm.corpus.rows import Rows
-from ladm.corpus.value_tests import as_whole_numbers, is_text, is_text_of_day, is_time, tests_of
+from ladm.corpus.value_tests import (
+    are_dates,
+    as_whole_numbers,
+    end_of_no_date,
+    is_text,
+    is_text_of_day,
+    is_time,
+    no_date,
+    tests_of,
+)
 from ladm.errors import LadmError, UsageError
 from ladm.settings.common import DOMAIN_COLUMN
 from ladm.settings.fields import nearest
@@ -69,7 +78,11 @@ def match_rows(rows: Rows, guard: ValueGuard) -> Matches:
     digest, occurring = ColumnDigest(), {k for k, value in enumerate(guard.values) if not isinstance(value, str)}
     if pa.types.is_boolean(kind):
         occurring.update(range(len(tests)))
+    # By its characters 2024-6 is above 2024-12-31: of dates such an end would keep, or drop, others than meant.
+    no_end = end_of_no_date(guard) if is_text(kind) else None
+    all_dates = no_end is not None
     for start, values in _batches(rows, column, path, kind, guard):
+        all_dates = all_dates and are_dates(values)
         for chunk in (as_whole_numbers(values) if is_time(kind) else values).chunks:
             digest.add(chunk)
         is_named_B = np.zeros(len(values), dtype=np.bool_)
@@ -82,6 +95,8 @@ def match_rows(rows: Rows, guard: ValueGuard) -> Matches:
         kept_T[start : start + len(values)][has_value_B] = (is_named_B != guard.leaves_out)[has_value_B]
     if np.isnan(kept_T).all():
         raise LadmError(f"no row of {rows.name} has a value in {_key(guard)}")
+    if all_dates and no_end is not None:
+        raise no_date(guard, no_end)
     whole = xxhash.xxh3_128_hexdigest(digest.hexdigest().encode())
     return Matches(kept_T=kept_T, occurring=frozenset(occurring), digest=whole)
 

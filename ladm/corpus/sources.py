@@ -94,8 +94,7 @@ def find_sources(
     are left out, and of what a glob matches too. `echo` gets a line for each source with files of other kinds, and for
     each file by its name that is no data beside data; both are left out. A file that is given twice is read once.
     `config` and `split` are for data sets. `in_memory`: documents that a program holds, by the name that stands for
-    them. Raises LadmError for a name that is none of these, or a folder without a
-    file of a known kind.
+    them. Raises LadmError for a name that is none of these, or a folder without a file of a known kind.
     """
     own = None if output is None else output.absolute()
     if names.count(STANDARD_INPUT) > 1:

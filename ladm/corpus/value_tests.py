@@ -46,6 +46,17 @@ def is_text_of_day(text: str) -> bool:
     return len(text) <= _DAY_CHARACTERS and _moment(text) is not None
 
 
+def end_of_no_date(guard: ValueGuard) -> str | None:
+    """The first end of a range that is no date, such as 2024-6; None where there is none."""
+    ends = (end for value in guard.values if isinstance(value, ValueRange) for end in (value.low, value.high))
+    return next((end for end in ends if end and _moment(end[:_DAY_CHARACTERS]) is None), None)
+
+
+def are_dates(texts: pa.ChunkedArray) -> bool:
+    """Are all texts that are there ISO dates, with or without a time?"""
+    return bool(pc.all(pc.match_substring_regex(texts, _TEXTS_OF_DATES)).as_py() is not False)
+
+
 def tests_of(guard: ValueGuard, kind: pa.DataType) -> list[Test]:
     """A test for each of the guard's values; `kind` is that of a column of texts, booleans, dates or times.
 
@@ -68,14 +79,10 @@ def _text_test(value: str | ValueRange, guard: ValueGuard, kind: pa.DataType) ->
     # What begins with the upper end is included, as 2024-12-31T23:00 is in ..2024-12-31.
     if low is not None and high is not None and low > high and not low.startswith(high):
         raise _above(guard, value)
-    others = [end for end in (low, high) if end and _moment(end[:_DAY_CHARACTERS]) is None]
     has_time = any(end and re.match(_DAY_AND_TIME, end) for end in (low, high))
 
     def is_inside(texts: pa.ChunkedArray) -> pa.ChunkedArray:
         found = pc.is_valid(texts)
-        # By its characters 2024-6 is above 2024-12-31, so such an end would keep, or drop, other documents than meant.
-        if others and pc.any(found).as_py() and pc.all(pc.match_substring_regex(texts, _TEXTS_OF_DATES)).as_py():
-            raise _no_date(guard, others[0])
         if has_time:
             texts = pc.replace_substring_regex(texts, _DAY_AND_TIME, r"\1T")
         if low is not None:
@@ -118,7 +125,7 @@ def _span(text: str, guard: ValueGuard) -> tuple[int, int]:
     """The first microsecond, counted from 1970 on, of a year, month, day or time, and the one behind its last."""
     found, start = _TIME.fullmatch(text), _moment(text)
     if found is None or start is None:
-        raise _no_date(guard, text)
+        raise no_date(guard, text)
     zone = 0
     if found["sign"]:
         minutes = 60 * int(found["hours"]) + int(found["minutes"])
@@ -138,7 +145,8 @@ def _moment(text: str) -> np.datetime64 | None:
         return None
 
 
-def _no_date(guard: ValueGuard, text: str) -> UsageError:
+def no_date(guard: ValueGuard, text: str) -> UsageError:
+    """The error for a value or an end of a range in a column of dates."""
     return UsageError(
         f"--within {guard.text}: {guard.column} holds dates, and {text!r} is none, such as 2024, 2024-12-31 or "
         "2024-12-31T18:30"

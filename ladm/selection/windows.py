@@ -10,11 +10,10 @@ import numpy.typing as npt
 import xxhash
 
 from ladm.corpus.rows import Rows
+from ladm.corpus.window_documents import DOCUMENT_COLUMN
 from ladm.errors import LadmError
 from ladm.settings.expressions import DOCUMENT_MEAN, Expression
 
-DOCUMENT_COLUMN = "document"
-"""The number of the document that a row is a window of, in the rows of `ladm prepare`."""
 WINDOWS_PER_DOCUMENT = 2
 """Rows of one document at most, where it was cut into windows and --max-per-document is not given."""
 

@@ -80,17 +80,17 @@ def require_good_rows(plan: TrainPlan) -> None:
 
     Reads the rows of all steps, as the digest in their identity does.
     """
-    vocab_size, bad = int(plan.text_config.vocab_size), []
+    vocab_size, bad, first = int(plan.text_config.vocab_size), 0, ""
     positions = np.unique(plan.row_order()).tolist()
     for position in positions:
         try:
             plan.rows.ids_at(position, vocab_size=vocab_size)
         except LadmError as error:
-            bad.append(str(error))
+            bad, first = bad + 1, first or str(error)
     if bad:
         raise LadmError(
-            f"{len(bad):,} of the {len(positions):,} rows to train on cannot be used, so leave them out; the first is "
-            f"{bad[0]}"
+            f"{bad:,} of the {len(positions):,} rows to train on cannot be used, so leave them out; the first is "
+            f"{first}"
         )
 
 
