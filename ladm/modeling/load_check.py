@@ -90,7 +90,7 @@ class LoadCheck:
             ) from None
         self._check_calls(context.seen)
         try:
-            stock = self._stock_hidden_states(ids)
+            stock = self._stock_hidden_states(ids, attention="eager")
         # Such as a number of key heads that no weight has to fit, which our own pass does not mind.
         except Exception as error:
             raise_if_out_of_memory(error, action=f"run the stock model {self.facts.name}")
@@ -110,7 +110,7 @@ class LoadCheck:
                 "--attention"
             )
         apart = self._difference(ours, stock)
-        if not apart <= HIDDEN_STATE_TOLERANCE[self.model.dtype]:
+        if not apart <= HIDDEN_STATE_TOLERANCE[self.model.dtype] and not apart <= 2 * self._stock_rounding(ids, stock):
             if self.fused is not None:
                 raise LadmError(
                     f"{self.facts.name}: the fused layers do not reproduce the stock ones in {self.model.dtype} "
@@ -133,11 +133,20 @@ class LoadCheck:
             return float(by_token.median())
         return float(apart_BTE.norm() / stock_BTE.norm())
 
-    def _stock_hidden_states(self, ids_BT: Tensor) -> Tensor:
-        """What the model computes as transformers made it: with its own layers and its own attention."""
+    def _stock_rounding(self, ids_BT: Tensor, eager_BTE: Tensor) -> float:
+        """How far two of the stock model's own attentions are apart, which is rounding alone; 0 in float32.
+
+        Some models enlarge it beyond any fixed tolerance: Gemma 4 of random weights differs by 6 % in bfloat16.
+        """
+        if self.model.dtype == torch.float32 or not self.model._supports_sdpa:
+            return 0.0
+        return self._difference(self._stock_hidden_states(ids_BT, attention="sdpa"), eager_BTE)
+
+    def _stock_hidden_states(self, ids_BT: Tensor, *, attention: str) -> Tensor:
+        """What the model computes as transformers made it: with its own layers and an attention of transformers."""
         if self.fused is not None:
             self.fused.restore()
-        self.model.set_attn_implementation("eager")
+        self.model.set_attn_implementation(attention)
         hidden: Tensor = self.model(input_ids=ids_BT, use_cache=False).last_hidden_state
         self.model.set_attn_implementation(IMPLEMENTATION)
         if self.fused is not None:
