@@ -1,6 +1,7 @@
 """The errors of ladm: each is one line for the user, with the exit code of the command."""
 
 import errno
+from decimal import Decimal
 from typing import Any
 
 EXIT_DONE = 0
@@ -176,3 +177,8 @@ def one_line(error: BaseException) -> str:
 def count_of(number: int, noun: str, plural: str | None = None) -> str:
     """`1 row`, `2,000 rows`; `plural` where it is not the noun with an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def three_digits(value: float) -> str:
+    """A measured quantity for people, without an exponent: `1,667`, `46.2`, `0.0000649`."""
+    return f"{value:,.0f}" if value >= 100 else f"{Decimal(f'{value:.3g}'):f}"

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ladm.errors import count_of
+from ladm.errors import count_of, three_digits
 from ladm.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class PreparingBar:
     def _rate_and_left(self, now: float) -> str:
         """The file that is read, documents a second, and the minutes left, which a first file does not show."""
         seconds, done = max(now - self._start, 1e-9), self._share() - self._first_share
-        text = f"; file {self._source + 1:,} of {self._sources:,}, {self._new / seconds:,.3g} documents/s"
+        text = f"; file {self._source + 1:,} of {self._sources:,}, {three_digits(self._new / seconds)} documents/s"
         left = seconds * (1 - self._share()) / done if done > 0 else None
         return text if left is None else f"{text}, about {left / 60:,.0f} min left"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ladm.errors import count_of
+from ladm.errors import count_of, three_digits
 
 if TYPE_CHECKING:
     from ladm.selection.manifest import Manifest
@@ -24,7 +24,7 @@ def status_report(found: Any) -> Iterator[str]:
     # There is no rate before the first batch is stored, and any guess at the time left would be wrong.
     if not found.finished and found.rows_a_second:
         left = found.seconds_left
-        yield f"rate: {found.rows_a_second:,.3g} rows/s recently, {duration(left)} left at that rate"
+        yield f"rate: {three_digits(found.rows_a_second)} rows/s recently, {duration(left)} left at that rate"
     for unit, who in sorted(found.held.items()):
         yield f"unit {unit}: {who}"
 
