@@ -7,11 +7,11 @@ processes.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
+from ladm.cores import available_cores
 from ladm.corpus.rows import Rows
 from ladm.corpus.rows_fingerprint import rows_fingerprint
 from ladm.errors import LadmError, UsageError
@@ -68,7 +68,7 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
         made.adopt_shared()
         already_finished = made.is_finished
         if not already_finished:
-            processes = settings.num_proc or _usable_cores()
+            processes = settings.num_proc or available_cores()
             ScoringPass(
                 run=made, rows=rows, worker=_worker(made, rows, columns), echo=echo,
                 # A process for a handful of rows would take longer to start than the rows.
@@ -89,11 +89,6 @@ def _worker(run: Run, rows: Rows, columns: TextColumns) -> WorkerConfig:
         batch_rows=_batch_rows,
         threads=1,
     )
-
-
-def _usable_cores() -> int:
-    """The cores that this process may use; where the system does not say, as on macOS, all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batch_rows(_num_tokens: int) -> int:

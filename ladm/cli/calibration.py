@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ladm.cli.calibration_display import calibration_report, check_report
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import next_step, note, preparing_bar, print_result, quieten_libraries, scoring_bar
+from ladm.cli.terminal import configure_libraries, next_step, note, preparing_bar, print_result, scoring_bar
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
 
 
@@ -25,7 +25,7 @@ def calibrate(settings: CalibrateSettings) -> None:
     chosen on half of the packages and judged on the other half. The same command resumes a stopped calibration. A
     --config file of ladm score serves here too.
     """
-    quieten_libraries()
+    configure_libraries()
     from ladm.calibration.calibrate import calibrate as run_calibrate
 
     result = run_calibrate(settings, echo=note, progress=scoring_bar())
@@ -45,7 +45,7 @@ def check(settings: CheckSettings) -> None:
     Prints figure 2 of the paper, the attention sinks of each layer, whether two spans rank the documents alike, the AUC
     of each score by kind of bad row beside two counts that need no model, and a verdict.
     """
-    quieten_libraries()
+    configure_libraries()
     from ladm.calibration.check import check as run_check
 
     result, picture = run_check(settings, echo=note, new_progress=scoring_bar, preparing=preparing_bar())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ladm.cli.display import plain
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import note, print_result, quieten_libraries
+from ladm.cli.terminal import configure_libraries, note, print_result
 from ladm.errors import count_of
 from ladm.settings.comparison import CompareSettings, TopSettings
 
@@ -36,7 +36,7 @@ MOST_PAIRS = 20
 )
 def top(settings: TopSettings) -> None:
     """List the documents of RUN with the highest scores: rank, score, domain, id and the first line of the text."""
-    quieten_libraries()
+    configure_libraries()
     from ladm.comparison.top import top_documents
 
     found = top_documents(settings)
@@ -73,7 +73,7 @@ def compare(settings: CompareSettings) -> None:
     Rank correlations overall and inside domains, the overlap of what a selection would take, and the documents that the
     first two columns rank most differently. With --kinds, how well each column separates intact documents from others.
     """
-    quieten_libraries()
+    configure_libraries()
     from ladm.comparison.compare import compare as run_compare
     from ladm.comparison.page import PAGE_MARK, write_page
     from ladm.storage.files import require_place

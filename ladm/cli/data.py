@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import AS_JSON, is_set, next_step, note, preparing_bar, print_result, quieten_libraries
+from ladm.cli.terminal import AS_JSON, configure_libraries, is_set, next_step, note, preparing_bar, print_result
 from ladm.errors import count_of
 from ladm.settings.data import PrepareSettings
 
@@ -30,7 +30,7 @@ def prepare(settings: PrepareSettings) -> None:
     such as s3://bucket/folder; a data set saved by save_to_disk; a Hub id, perhaps with @revision; or - for standard
     input.
     """
-    quieten_libraries()
+    configure_libraries()
     from ladm.corpus.preparation_report import preparation_lines
     from ladm.corpus.prepare import positions_warning
     from ladm.corpus.prepare import prepare as run_prepare

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ladm.cli.options import CommandGroup, settings_command, write_epilog
-from ladm.cli.terminal import note, preparing_bar, print_result, quieten_libraries, scoring_bar
+from ladm.cli.terminal import configure_libraries, note, preparing_bar, print_result, scoring_bar
 from ladm.errors import count_of
 from ladm.settings.evaluation import NeedleSettings, PerplexitySettings, TasksSettings
 
@@ -35,7 +35,7 @@ def evaluate() -> None:
 )
 def perplexity(settings: PerplexitySettings) -> None:
     """Measure perplexity on the first tokens of long rows, by the number of tokens, and the loss by position."""
-    quieten_libraries()
+    configure_libraries()
     from ladm.evaluation.perplexity import perplexity as run
 
     found = run(settings, echo=note, progress=scoring_bar("measuring"), preparing=preparing_bar())
@@ -75,7 +75,7 @@ def _ladder(ladder: dict[str, Any]) -> Iterator[str]:
 )
 def needle(settings: NeedleSettings) -> None:
     """Can the model repeat a number hidden at some depth of a long text? Exact match, and a heat map."""
-    quieten_libraries()
+    configure_libraries()
     from ladm.evaluation.needle import needle as run
 
     found = run(settings, echo=note, progress=scoring_bar("asking"), preparing=preparing_bar())
@@ -95,7 +95,7 @@ def needle(settings: NeedleSettings) -> None:
 )
 def tasks(settings: TasksSettings) -> None:
     """Run LongBench, RULER, and short tasks that should not get worse, with lm-eval; print one table."""
-    quieten_libraries()
+    configure_libraries()
     from ladm.evaluation.tasks import tasks as run
 
     found = run(settings, echo=note)

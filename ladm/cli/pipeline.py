@@ -7,7 +7,7 @@ from typing import Any
 from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
 from ladm.cli.selection import warn_about_a_bare_share
-from ladm.cli.terminal import QUIET, is_set, next_step, note, print_result, quieten_libraries
+from ladm.cli.terminal import QUIET, configure_libraries, is_set, next_step, note, print_result
 from ladm.progress_bars import JobBars
 from ladm.settings.pipeline import RunSettings
 
@@ -45,7 +45,7 @@ def run(settings: RunSettings) -> None:
     SOURCE is what ladm prepare reads, or a data set of token ids, which is scored as it is. Writes
     FOLDER/{rows,scores,subset,report.html} and job.yaml, which repeats the job. It may be stopped at any moment.
     """
-    quieten_libraries()
+    configure_libraries()
     warn_about_a_bare_share(settings)
     if settings.dry_run:
         from ladm.pipeline.forecast import forecast

@@ -8,7 +8,7 @@ from pathlib import Path
 from ladm.cli.display import status_report
 from ladm.cli.options import settings_command
 from ladm.cli.scoring import print_summary
-from ladm.cli.terminal import AS_JSON, is_set, next_step, note, print_result, quieten_libraries, scoring_bar, show
+from ladm.cli.terminal import AS_JSON, configure_libraries, is_set, next_step, note, print_result, scoring_bar, show
 from ladm.errors import IncompleteError, LadmError, StorageError, count_of
 from ladm.settings.runs import (
     AnnotateSettings,
@@ -47,7 +47,7 @@ def verify(settings: VerifySettings) -> None:
     Ends with 0 where RUN is sound, 74 where a file is damaged or rows are missing, 1 where it is of other rows or of
     another model than it says, and 3 where there is no damage so far and RUN is not finished.
     """
-    quieten_libraries()
+    configure_libraries()
     from ladm.runs.folder import Run
     from ladm.runs.verify import verify as run_verify
 
@@ -96,7 +96,7 @@ def annotate(settings: AnnotateSettings) -> None:
     They are columns for ladm select, top and compare: gzip_ratio, far_rare, unigram_entropy, repeated_4grams,
     repeated_13grams, characters_per_token, digits. Stopped at any moment, the same command goes on.
     """
-    quieten_libraries()
+    configure_libraries()
     from ladm.annotation.annotate import annotate as run_annotate
     from ladm.runs.added_signals import stored_columns
 
@@ -128,7 +128,7 @@ def inspect(settings: InspectSettings) -> None:
     Writes RUN/inspected/POSITION.json: what each pair of spans adds to the score, and the texts of the strongest pairs.
     At most 100 documents at once; documents that have such a file are not inspected again.
     """
-    quieten_libraries()
+    configure_libraries()
     from ladm.explain.inspect_run import inspect as run_inspect
 
     files: list[str] = []

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import next_step, note, print_result, quieten_libraries, scoring_bar, words_without
+from ladm.cli.terminal import configure_libraries, next_step, note, print_result, scoring_bar, words_without
 from ladm.errors import LadmError, count_of
 from ladm.settings.score import ScoreSettings
 
@@ -38,7 +38,7 @@ def score(settings: ScoreSettings) -> None:
 
     Writes RUN/sorted_by_score.jsonl, best first, RUN/scores.parquet and RUN/errors.jsonl.
     """
-    quieten_libraries()
+    configure_libraries()
     if settings.dry_run:
         from ladm.scoring.dry_run import describe, dry_run
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import next_step, note, print_result, quieten_libraries, typed_words
+from ladm.cli.terminal import configure_libraries, next_step, note, print_result, typed_words
 from ladm.settings.common import DOMAIN_KEY
 from ladm.settings.selection import SelectSettings, bare_share_warning
 
@@ -29,7 +29,7 @@ def select(settings: SelectSettings) -> None:
 
     Several RUNs of one model and method are ranked together.
     """
-    quieten_libraries()
+    configure_libraries()
     from ladm.selection.subset import select as run_select
 
     warn_about_a_bare_share(settings)

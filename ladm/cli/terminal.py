@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ladm.cores import share_cores
 from ladm.errors import StorageError
 from ladm.progress_bars import PreparingBar, ScoringBar
 
@@ -105,8 +106,12 @@ def preparing_bar() -> PreparingBar:
     return PreparingBar(is_shown=not is_set(QUIET))
 
 
-def quieten_libraries() -> None:
-    """Keep warnings that are not for the user off the terminal; `-v` and what is set in the environment win."""
+def configure_libraries() -> None:
+    """Keep warnings that are not for the user off the terminal, and leave cores that are not used to other programs.
+
+    `-v` and what is set in the environment win.
+    """
+    share_cores()
     # The tokenizers library warns about its own threads whenever a process forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not is_set(VERBOSE):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import next_step, note, print_result, quieten_libraries
+from ladm.cli.terminal import configure_libraries, next_step, note, print_result
 from ladm.errors import LadmError, count_of, install_hint
 from ladm.settings.training import TrainSettings
 
@@ -24,7 +24,7 @@ def train(settings: TrainSettings) -> None:
 
     Under `accelerate launch` on several devices, with FSDP or DeepSpeed as its configuration says.
     """
-    quieten_libraries()
+    configure_libraries()
     # Looked up without importing it, which takes seconds, so that the answer comes before any model is loaded.
     if importlib.util.find_spec("accelerate") is None:
         raise LadmError(f"ladm train needs accelerate; {install_hint('train')}")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ladm.cores import available_cores
 from ladm.corpus.encoding import TokenizedText, encode_texts, windows_of
 from ladm.corpus.row import token_ids
 from ladm.corpus.rows import Rows
@@ -45,7 +46,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer: Any, name: str, *, bos: bool | None, threads: int | None = None) -> None:
         self._name = name
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or available_cores()
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         saved = _sha256(self._backend)

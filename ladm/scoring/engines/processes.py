@@ -18,6 +18,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ladm.cores import available_cores
 from ladm.errors import LadmError
 from ladm.scoring.engines.job import WorkerConfig, WorkerProcess
 from ladm.scoring.engines.worker import early_main, worker_main
@@ -86,7 +87,7 @@ def early_worker(*, device: str, threads: int | None) -> Iterator[EarlyWorker | 
 def threads_of_worker(workers: int | None) -> int | None:
     """CPU threads of each of `--workers`; None: as the libraries choose."""
     # Without this every worker would start as many threads as there are cores.
-    return None if workers is None else max(1, (os.cpu_count() or 1) // workers)
+    return None if workers is None else max(1, available_cores() // workers)
 
 
 def start_worker(config: WorkerConfig, device: str) -> WorkerProcess:

@@ -9,6 +9,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
+from ladm.cores import share_cores
 from ladm.errors import LadmError, is_out_of_memory, lack_of_memory, one_line
 from ladm.runs.folder import Run
 from ladm.scoring.engines.batch_sizes import BatchSizes
@@ -55,6 +56,7 @@ def early_main(threads: int | None, pipe: Connection, parent: int) -> None:
 
 def _begin(parent: int) -> None:
     _die_with_parent(parent)
+    share_cores()
     # Ctrl-C is for the supervisor, which stops its workers; SIGTERM ends this process at once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

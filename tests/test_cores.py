@@ -1,0 +1,74 @@
+"""The cores that are used: those of the affinity and of a container's limit, shared with other programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, topical_rows
+
+from ladm.cores import available_cores, share_cores
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A container on a machine of which 8 cores may be used."""
+    monkeypatch.setattr("ladm.cores._CGROUPS", tmp_path)
+    monkeypatch.setattr("ladm.cores._allowed_cores", lambda: 8)
+    for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [
+        ("200000 100000", 2), ("250000 100000", 3), ("1000 100000", 1), ("1600000 100000", 8),
+        ("max 100000", 8), ("200000 0", 8), ("", 8),
+    ],
+)  # fmt: skip
+def test_the_limit_of_a_container_counts(limit: str, cores: int, cgroups: Path) -> None:
+    (cgroups / "cpu.max").write_text(f"{limit}\n")
+    assert available_cores() == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("300000", 3), ("-1", 8)])
+def test_so_does_the_limit_of_an_older_system(quota: str, cores: int, cgroups: Path) -> None:
+    (cgroups / "cpu").mkdir()
+    (cgroups / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (cgroups / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert available_cores() == cores
+
+
+def test_openmp_starts_no_more_threads_than_the_container_has_cores(
+    cgroups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_cores()
+    assert "OMP_NUM_THREADS" not in os.environ
+    (cgroups / "cpu.max").write_text("200000 100000\n")
+    share_cores()
+    assert os.environ.pop("OMP_NUM_THREADS") == "2"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    share_cores()
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the OpenMP library of Linux for its settings")
+@pytest.mark.parametrize(("own", "used"), [(None, "0"), ("ACTIVE", "30000000000")])
+def test_a_thread_that_waits_leaves_its_core_to_others(
+    own: str | None, used: str, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    rows = save_rows(topical_rows(golden, [512]))
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    # The library prints its settings when it is loaded, which is too late to change them.
+    environment |= {"OMP_DISPLAY_ENV": "verbose"} | ({} if own is None else {"OMP_WAIT_POLICY": own})
+    command = [sys.executable, "-m", "ladm", "score", rows, *SMALL, "--output", str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # How often a thread looks whether the others are done before it gives up its core; 300,000 without a policy.
+    settings = [line.split("'")[1] for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    assert set(settings) == {used}
