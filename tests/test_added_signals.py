@@ -208,6 +208,15 @@ def test_prolong_is_that_of_plain_perplexities(
         assert line["score"] == line["prolong"]
 
 
+def test_prolong_cuts_a_row_without_its_bos(golden_lm: Path, golden: Any) -> None:
+    scorer = front.Scorer(golden_lm, signals="prolong", dtype="float32", device="cpu")
+    bos = json.loads((golden_lm / "config.json").read_text())["bos_token_id"]
+    ids = [k for k in topical_rows(golden, [700])[0]["input_ids"] if k != bos][:513]
+    plain, with_bos, short = scorer.score([ids, [bos, *ids], [bos, *ids[:255]]])
+    assert with_bos.columns == plain.columns
+    assert short.error == "255 tokens without BOS are fewer than two segments of 128"
+
+
 def test_prolong_beside_other_signals_is_a_run_of_its_own(ladm: Command, rows: str, small: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = ("score", rows, *small, "--signals", "prolong,text", "--prolong-pairs", "3", "--output", run)

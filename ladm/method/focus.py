@@ -86,6 +86,8 @@ def pairwise_focus(
 def value_weights(v_GTD: Tensor) -> Tensor:
     """w_s = |v_s| / median over s of |v_s|: (..., G, T, D) -> (..., G, T) float32.
 
+    Of an even number of tokens the median is the lower of the two in the middle.
+
     Attention to a sink moves little, because its value vector is small; weighted by w it counts for what it moves.
     """
     norm_GT: Tensor = v_GTD.float().norm(dim=-1)

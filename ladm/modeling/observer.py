@@ -55,6 +55,9 @@ class Observer:
         self.also = also
         self.device = model.device
         self.dtype = model.dtype
+        bos = getattr(model.config.get_text_config(), "bos_token_id", None)
+        self.bos_id = bos if isinstance(bos, int) else None
+        """The token that the model expects in front of a text; None: it is not said."""
         self.attention = attention
         self._model = model
         self._head = head

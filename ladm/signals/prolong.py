@@ -1,7 +1,7 @@
 """Segments of a row and a causal language model -> ProLong's long-dependency score (Chen et al. 2024).
 
-A row is cut into N segments of 128 tokens, a short last one dropped, at most 256. For pairs j < i, with PPL_i the
-perplexity of segment i alone and PPL_i|j with segment j in front:
+A row, without BOS, is cut into N segments of 128 tokens, a short last one dropped, at most 256. For pairs j < i, with
+PPL_i the perplexity of segment i alone and PPL_i|j with segment j in front:
 
     strength     DST_ij = (PPL_i - PPL_i|j) / PPL_i
     distance     DDI_ij = clip((i - j) / 255, 0, 1)

@@ -36,15 +36,24 @@ class ProlongScorer:
     def check(self, row: Row) -> Ids:
         """Ids of the vocabulary, at least two segments of them. There is no limit: only short inputs are made."""
         ids = token_ids(row, vocab_size=self._observer.facts.vocab_size)
-        if len(ids) < 2 * SEGMENT_TOKENS:
-            raise RowError("too_short", f"{len(ids)} tokens are fewer than two segments of {SEGMENT_TOKENS}")
+        count = len(self._without_bos(ids))
+        if count < 2 * SEGMENT_TOKENS:
+            but = "" if count == len(ids) else " without BOS"
+            raise RowError("too_short", f"{count} tokens{but} are fewer than two segments of {SEGMENT_TOKENS}")
         return ids
 
     def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[Scored]]:
         """The score of each row, and the number of pairs that it was made from."""
         perplexities = partial(self._perplexities, low_memory=low_memory)
-        columns = [score_row(ids_T, perplexities, most_pairs=self._most_pairs, seed=SEED).columns() for ids_T in ids_BT]
+        columns = [
+            score_row(self._without_bos(ids_T), perplexities, most_pairs=self._most_pairs, seed=SEED).columns()
+            for ids_T in ids_BT
+        ]
         return lambda: [Scored(score=None, extras=dict(each)) for each in columns]
+
+    def _without_bos(self, ids_T: Ids) -> Ids:
+        """A row without a BOS in front: no other segment has one, so that any would gain from having it in front."""
+        return ids_T[1:] if ids_T[0] == self._observer.bos_id else ids_T
 
     def _perplexities(self, inputs_nT: Ints, *, low_memory: bool) -> Floats:
         """exp of the mean loss of the last 127 tokens of each input, those of its last segment."""
