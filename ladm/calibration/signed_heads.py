@@ -19,7 +19,7 @@ from ladm.calibration.packages import divide
 from ladm.method.reduction import Floats, log_cds
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""Strengths of the penalty, as a multiple of the number of heads; the features have unit variance."""
+"""Strengths of the penalty, divided by the number of heads before they are used; the features have unit variance."""
 FOLDS = 4
 NEWTON_STEPS = 50
 TOLERANCE = 1e-8
