@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL
+from click.testing import CliRunner
+from conftest import SMALL, topical_rows
 
 from ladm.cli.main import SECTIONS, main
 
@@ -57,6 +58,17 @@ def test_a_closed_pipe_and_a_name_that_is_not_utf8(ladm: Any, short_rows: str, t
     done = subprocess.run([*command, "report", odd], capture_output=True, check=False)
     message = f"ladm: '{tmp_path}/r\\udcff' is not UTF-8; give files and folders names that are\ntry: ladm --help\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", message.encode())
+
+
+def test_a_letter_that_the_terminal_lacks(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    """A domain called 文 in a locale of Latin-1."""
+    rows = [row | {"domain": "café 文"} for row in topical_rows(golden, [400] * 3)]
+    run = tmp_path / "run"
+    assert ladm("score", save_rows(rows), *SMALL, "--output", run).exit_code == 0
+    words = ["select", str(run), "--domain-key", "domain", "--tokens", "1k", "--dry-run", "--output", "subset"]
+    for charset, name in (("latin-1", "café \\u6587"), ("utf-8", "café 文")):
+        done = CliRunner(charset=charset).invoke(main, words)
+        assert (done.exit_code, [line for line in done.stdout.splitlines() if line.startswith(name)] != []) == (0, True)
 
 
 @pytest.mark.parametrize("words", [["perplexity"], ["needle"]])

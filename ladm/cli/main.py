@@ -21,7 +21,7 @@ from ladm.cli.pipeline import run as run_job
 from ladm.cli.runs import annotate, inspect, report, rescore, status, verify
 from ladm.cli.scoring import score
 from ladm.cli.selection import select
-from ladm.cli.terminal import drop_output, show
+from ladm.cli.terminal import drop_output, escape_what_cannot_be_printed, show
 from ladm.cli.training import train
 from ladm.errors import (
     EXIT_ERROR,
@@ -57,6 +57,7 @@ class _Program(CommandGroup):
     """Turns errors into one line and an exit code; a traceback only with LADM_DEBUG=1."""
 
     def main(self, *args: Any, **more: Any) -> Any:
+        escape_what_cannot_be_printed()
         # Click prints the errors of its parser itself, in a voice of its own, unless it is not `standalone`.
         try:
             code = super().main(*args, **more | {"standalone_mode": False, "prog_name": "ladm"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shlex
@@ -39,6 +40,13 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
+def escape_what_cannot_be_printed() -> None:
+    """Have standard output write a letter that its encoding lacks as `\\u6587`, as Python does on standard error."""
+    # A locale of Latin-1 is enough; Python's default is to raise an error when a result is printed, after all the work.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def show(line: str, *, err: bool = False) -> None:
