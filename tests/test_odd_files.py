@@ -61,6 +61,7 @@ def test_files_that_are_read(prepare: Command, tmp_path: Path, name: str, conten
         ("pretty array.json", json.dumps([long_document(0)], indent=1).encode(), SEVERAL_LINES),
         ("torn.jsonl", gzip.compress(TWO)[:-9], "Compressed file ended before the end-of-stream marker was reached"),
         ("zero.parquet", b"", "Parquet file size is 0 bytes"),
+        ("zero.jsonl.ZST", b"", "the file is empty, which no compressed file is"),
         ("latin.txt", b"caf\xe9", "'utf-8' codec can't decode byte 0xe9 in position 3"),
     ],
 )
@@ -105,6 +106,21 @@ def test_a_document_nested_too_deep_is_dropped(prepare: Command, tmp_path: Path)
     assert result.exit_code == 0, result.output
     assert "too_deep              2  documents dropped: a column is nested more than 200 levels deep" in result.stdout
     assert len(rows_of(tmp_path / "rows")) == 2
+
+
+@pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"a": ', "}")])
+def test_a_meta_nested_deeper_than_arrow_writes_is_text(
+    prepare: Command, tmp_path: Path, start: str, end: str  # noqa: F811
+) -> None:  # fmt: skip
+    for levels, kind in ((40, dict), (41, str), (199, str)):
+        meta = '{"pile_set_name": "d", "x": ' + start * levels + "1" + end * levels + "}"
+        line = json.dumps(long_document(0) | {"meta": 0}).replace('"meta": 0', f'"meta": {meta}')
+        (tmp_path / "d.jsonl").write_text(line + "\n" + TWO.decode().splitlines()[1] + "\n")
+        result = prepare(tmp_path / "d.jsonl", output=f"rows{levels}")
+        assert result.exit_code == 0, result.output
+        found = [row["meta"] for row in rows_of(tmp_path / f"rows{levels}")]
+        assert [type(each) for each in found] == [kind, kind]
+        assert (found[0] if kind is dict else json.loads(found[0])) == json.loads(meta)
 
 
 def test_a_mark_in_front_of_a_text_is_no_part_of_it(prepare: Command, tmp_path: Path) -> None:  # noqa: F811

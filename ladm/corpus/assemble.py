@@ -42,6 +42,8 @@ _ROWS_AT_A_TIME = 32
 _JOINED_ROWS, _JOINED_BYTES = 1000, 1 << 25
 """Of a batch in the file that is mapped: as many rows as in a batch of the data set, but for long ones."""
 _EXACT_IN_FLOAT64 = 2**53
+_MOST_FIELD_LEVELS = 40
+"""Arrow writes no file with more than 62 levels of fields inside each other, and reads no Parquet with 58 of lists."""
 
 
 def open_block(path: Path) -> pq.ParquetFile:
@@ -203,7 +205,7 @@ def _as_kind(value: Any, kind: str) -> Any:
 
 
 def _meta_feature(blocks: list[Path]) -> Any:
-    """The fields of every document's meta together, or None when a field has two types."""
+    """The fields of every document's meta together, or None when a field has two types or is nested too deep."""
     import datasets
 
     fields: dict[str, pa.DataType] = {}
@@ -212,6 +214,8 @@ def _meta_feature(blocks: list[Path]) -> Any:
         try:
             block = pa.array(metas).type if metas else pa.struct([])
             for field in block:
+                if _levels(field.type) > _MOST_FIELD_LEVELS:
+                    return None
                 # A field that is null in every document so far takes the type of the first value.
                 before = fields.setdefault(field.name, field.type)
                 if pa.types.is_null(before):
@@ -221,3 +225,8 @@ def _meta_feature(blocks: list[Path]) -> Any:
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             return None
     return datasets.Features.from_arrow_schema(pa.schema([("meta", pa.struct(list(fields.items())))]))["meta"]
+
+
+def _levels(kind: pa.DataType) -> int:
+    """How many lists and objects are inside each other."""
+    return 1 + max(map(_levels, (kind.field(k).type for k in range(kind.num_fields))), default=-1)

@@ -63,6 +63,11 @@ def without_packing(name: str) -> str:
     return bare
 
 
+def is_packed_name(name: str) -> bool:
+    """Does the name say that the file is compressed?"""
+    return name.lower().endswith(_PACKED_SUFFIXES)
+
+
 def is_document(file_name: str) -> bool:
     """Is it read where a folder or a glob leads to it?"""
     return bool(kind_of(file_name)) and not file_name.startswith(".") and file_name not in _ABOUT_DATA

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ladm.corpus.documents import read_documents, require_one_text
+from ladm.corpus.file_names import is_packed_name
 from ladm.corpus.opening import open_bytes
 from ladm.corpus.packed import bounded_lines, open_unpacked, packing_of
 from ladm.corpus.sources import Source
@@ -30,7 +31,11 @@ def require_whole(source: Source, *, text_key: str) -> None:
         elif source.kind == "json" and source.lines is None:
             is_packed = packing_of(source.name) is not None
             with open_unpacked(source.name) as file:
-                _require_lines(source.name, file.readline(_CHUNK))
+                first_line = file.readline(_CHUNK)
+                # What packs nothing still writes a head, so such a file is a download that was not started.
+                if not first_line and not is_packed and is_packed_name(source.name):
+                    raise EOFError("the file is empty, which no compressed file is")
+                _require_lines(source.name, first_line)
                 # A plain file is whole as far as it goes: where it is torn, its last line is no JSON object.
                 if is_packed:
                     for _ in bounded_lines(file):
