@@ -111,6 +111,26 @@ def test_parquet_and_jsonl_hold_the_same_rows(ladm: Command, scored: tuple[str, 
     assert column.has_offset_index
 
 
+def test_parquet_holds_objects_without_keys_as_text(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:  # fmt: skip
+    """Parquet has no place for the `{}` of a field that is empty in every row."""
+    metas = [{"pile_set_name": "A", "tags": {}, "é": math.nan}, {"pile_set_name": "B", "tags": None, "é": 1.5}] * 4
+    data = [
+        row | {"meta": meta, "more": [{}]} for row, meta in zip(topical_rows(golden, [512] * 8), metas, strict=True)
+    ]
+    scored = save_rows(data), tmp_path / "run"
+    assert ladm("score", scored[0], *SMALL, "-o", scored[1]).exit_code == 0
+    rows = chosen(scored, tmp_path, ladm)
+    done = select(ladm, scored, tmp_path / "parquet", "--format", "parquet")
+    assert done.exit_code == 0, done.output
+    found = pq.read_table(tmp_path / "parquet" / "data").to_pylist()
+    texts = {
+        "A": '{"pile_set_name": "A", "tags": {}, "é": null}', "B": '{"pile_set_name": "B", "tags": null, "é": 1.5}',
+    }  # fmt: skip
+    assert found == [row | {"meta": texts[row["meta"]["pile_set_name"]], "more": "[{}]"} for row in rows]
+
+
 def test_class_labels_are_names_where_no_features_explain_them(
     ladm: Command, golden: Any, tmp_path: Path, save_rows: Any
 ) -> None:

@@ -26,16 +26,22 @@ class _Shard(Protocol):
 
 
 class _ParquetShard:
-    """A Parquet file, a row group for each table."""
+    """A Parquet file, a row group for each table; a column with an object that never has a key is JSON text."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
         known = inspect.signature(pq.ParquetWriter.__init__).parameters
         # With content-defined chunks, storage that keeps equal blocks once (such as the Hub's) stores and transfers
         # only what changed between two subsets. Older pyarrow has neither option.
         options = {name: True for name in ("use_content_defined_chunking", "write_page_index") if name in known}
-        self._writer = pq.ParquetWriter(file, schema, compression="zstd", **options)
+        self._texts = [field.name for field in schema if _has_empty_object(field.type)]
+        kept = pa.schema([pa.field(f.name, pa.string()) if f.name in self._texts else f for f in schema])
+        self._writer = pq.ParquetWriter(file, kept, compression="zstd", **options)
 
     def write(self, table: pa.Table) -> None:
+        for name in self._texts:
+            values = (row[name] for row in rows_of_table(table.select([name]), {}))
+            texts = pa.array((None if value is None else _json_text(value) for value in values), pa.string())
+            table = table.set_column(table.schema.get_field_index(name), name, texts)
         self._writer.write_table(table, row_group_size=max(1, len(table)))
 
     def close(self) -> None:
@@ -53,19 +59,25 @@ class _JsonShard:
 
     def write(self, table: pa.Table) -> None:
         for row in rows_of_table(table, {}):
-            try:
-                line = json.dumps(row, ensure_ascii=False, allow_nan=False, default=_in_json)
-            except ValueError:
-                plain = json.loads(json.dumps(row, default=_in_json), parse_constant=lambda _: None)
-                line = json.dumps(plain, ensure_ascii=False)
-            try:
-                encoded = line.encode()
-            except UnicodeEncodeError:
-                encoded = whole_text(line).encode()
-            self._file.write(encoded + b"\n")
+            self._file.write(_json_text(row).encode() + b"\n")
 
     def close(self) -> None:
         """Nothing to add at the end of the file."""
+
+
+def _has_empty_object(kind: pa.DataType) -> bool:
+    """Is there a `{}` without fields in the type, which Parquet has no place for?"""
+    parts = [kind.field(k).type for k in range(kind.num_fields)]
+    return (pa.types.is_struct(kind) and not parts) or any(map(_has_empty_object, parts))
+
+
+def _json_text(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_in_json)
+    except ValueError:
+        plain = json.loads(json.dumps(value, default=_in_json), parse_constant=lambda _: None)
+        text = json.dumps(plain, ensure_ascii=False)
+    return whole_text(text)
 
 
 def _in_json(value: Any) -> str | None:
