@@ -123,6 +123,18 @@ def test_a_meta_nested_deeper_than_arrow_writes_is_text(
         assert (found[0] if kind is dict else json.loads(found[0])) == json.loads(meta)
 
 
+def test_a_zero_character_in_the_name_of_a_field(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+    """Arrow would end the names there, so that two of them are the same."""
+    meta = {"pile_set_name": "d", "x\0y": 1, "x\0z": {"a\0": 2}}
+    document = long_document(0) | {"meta": meta, "\0": 3, "b\0c": 4, "b\0d": "e\0f"}
+    (tmp_path / "d.jsonl").write_text(json.dumps(document))
+    result = prepare(tmp_path / "d.jsonl")
+    assert result.exit_code == 0, result.output
+    found = rows_of(tmp_path / "rows")[0]
+    assert found["meta"] == {"pile_set_name": "d", "x\ufffdy": 1, "x\ufffdz": {"a\ufffd": 2}}
+    assert (found["\ufffd"], found["b\ufffdc"], found["b\ufffdd"]) == (3, 4, "e\0f")
+
+
 def test_a_mark_in_front_of_a_text_is_no_part_of_it(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + long_document(0)["text"].encode())
     assert prepare(tmp_path / "a.txt", "--domain", "x").exit_code == 0

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from ladm.corpus.meta import is_missing, jsonable, plain, value_at, whole_text
+from ladm.corpus.meta import is_missing, jsonable, plain, value_at, whole_name, whole_text
 
 DOMAIN_NAME = "pile_set_name"
 """Where a row's meta holds its domain, as in the published data."""
@@ -66,7 +66,7 @@ def other_columns(fields: dict[str, Any], *, text_key: str, used: set[str]) -> d
         # Ids of another tokenizer would be taken for those of this one.
         if name in used or name == "input_ids" or value is None:
             continue
-        column = whole_text(name)
+        column = whole_name(name)
         while column in ROW_COLUMNS or (column != name and column in fields):
             column = f"original_{column}"
         value = jsonable(plain(value))

@@ -30,7 +30,7 @@ def plain(value: Any, *, levels: int = MOST_LEVELS) -> Any:
     if isinstance(value, int):
         return value if _SMALLEST <= value <= _LARGEST else str(value)
     if isinstance(value, dict):
-        return {whole_text(str(key)): plain(part, levels=levels - 1) for key, part in value.items()}
+        return {whole_name(str(key)): plain(part, levels=levels - 1) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(part, levels=levels - 1) for part in value]
     return None if isinstance(value, (bytes, bytearray)) else str(value)
@@ -95,3 +95,8 @@ def whole_text(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def whole_name(name: str) -> str:
+    """The name of a field likewise, also in place of a zero character, at which Arrow ends a name."""
+    return whole_text(name).replace("\0", "\ufffd")
