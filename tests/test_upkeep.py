@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from conftest import GOLDEN, read_lines, read_object, topical_rows
 
 from ladm.cli.display import duration
 from ladm.runs.folder import Run as RunFolder
-from ladm.runs.heartbeat import Heartbeat
+from ladm.runs.heartbeat import Heartbeat, pulses
 from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.status import status
 from ladm.storage.locks import locked
@@ -96,6 +97,14 @@ def test_status_says_whether_a_run_is_alive_and_its_rate_from_the_first_batch(la
     assert (found["running"], found["rows_a_second"], found["seconds_left"]) == (True, 0.4, 85.0)
     heartbeat.close()
     assert not list(run.glob(".progress*"))
+
+
+def test_a_clock_that_is_set_changes_no_rate(run: Path) -> None:
+    """The rate is of a clock that only goes on: one set back by an hour would stop the reports for that hour."""
+    before = time.monotonic()
+    Heartbeat(run, shard=0).advance(2)
+    found = pulses(run)[0]
+    assert before <= found.start <= found.first_batch == found.latest <= time.monotonic()
 
 
 def test_status_of_a_rescored_run(ladm: Run, run: Path, tmp_path: Path) -> None:

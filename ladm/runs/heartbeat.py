@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import time
@@ -22,7 +23,7 @@ WRITE_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Pulse:
-    """How far one launch is, in rows that it has scored itself; times are seconds since 1970."""
+    """How far one launch is, in rows that it has scored itself; times are seconds of a clock that nobody sets."""
 
     process: int
     host: str
@@ -43,12 +44,12 @@ class Pulse:
 class Heartbeat:
     """Writes the file of one launch, at its first batch and then every few seconds."""
 
-    def __init__(self, folder: Path, *, shard: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, *, shard: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = folder / f"{PROGRESS}{shard}"
         self._clock = clock
         self._start = clock()
         self._first: tuple[float, int] | None = None
-        self._rows, self._written = 0, 0.0
+        self._rows, self._written = 0, -math.inf
 
     def advance(self, rows: int) -> None:
         """Rows are durable. A file that cannot be written never stops a run."""
