@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -58,6 +59,20 @@ def test_a_closed_pipe_and_a_name_that_is_not_utf8(ladm: Any, short_rows: str, t
     done = subprocess.run([*command, "report", odd], capture_output=True, check=False)
     message = f"ladm: '{tmp_path}/r\\udcff' is not UTF-8; give files and folders names that are\ntry: ladm --help\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", message.encode())
+
+
+def test_a_library_that_cannot_be_loaded_is_named(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
+    command = [sys.executable, "-m", "ladm", "top", str(run)]
+    environment = os.environ | {"HF_HUB_ETAG_TIMEOUT": "10s"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    message = (
+        "ladm: cannot load huggingface_hub: invalid literal for int() with base 10: '10s'; is an environment variable "
+        "that it reads wrong?\n"
+    )
+    # The library itself prints a line on standard output.
+    assert (done.returncode, done.stderr) == (1, message)
 
 
 def test_a_letter_that_the_terminal_lacks(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:

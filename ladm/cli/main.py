@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import click
@@ -100,6 +101,10 @@ class _Program(CommandGroup):
                 show(f"ladm: {lack_of_memory(error, action='go on')}", err=True)
                 sys.exit(EXIT_ERROR)
             what = one_line(error)
+            library = _failed_import(error)
+            if library:
+                show(f"ladm: cannot load {library}: {what}; is an environment variable that it reads wrong?", err=True)
+                sys.exit(EXIT_ERROR)
             show(
                 f"ladm: unexpected {type(error).__name__}: {what} (a fault of ladm; LADM_DEBUG=1 shows where)", err=True
             )
@@ -126,6 +131,13 @@ def _exit_for(error: OSError) -> NoReturn:
     what = one_line(error) if error.filename or _lost_folder() else f"cannot write: {error.strerror or error}"
     show(f"ladm: {what}{_lost_folder()}", err=True)
     sys.exit(EXIT_IO)
+
+
+def _failed_import(error: BaseException) -> str | None:
+    """The library while whose modules were loaded the error was raised, such as for a variable that is no number."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
+    names = (str(frame.f_globals.get("__name__")).partition(".")[0] for frame in reversed(frames))
+    return next((name for name in names if name != "ladm"), None)
 
 
 def _lost_folder() -> str:
