@@ -95,6 +95,17 @@ def test_a_file_of_somebody_else_is_not_overwritten(ladm: Any, tmp_path: Path, w
     assert (result.exit_code, result.stderr, mine.read_text()) == (2, message, '{"mine": 1}')
 
 
+def test_a_pipe_or_a_device_is_not_replaced(ladm: Any, tmp_path: Path) -> None:
+    """To look into a pipe would wait for ever; a page in the place of /dev/null would break the machine."""
+    os.mkfifo(tmp_path / "pipe")
+    for place in (Path("/dev/null"), tmp_path / "pipe"):
+        # Without a model, so that nothing is written whatever becomes of the check.
+        result = ladm("evaluate", "perplexity", "--model", tmp_path, "--rows", tmp_path, "--output", place)
+        message = f"ladm: cannot write {place}: it is no ordinary file; give --output another name\n"
+        assert (result.exit_code, result.stderr) == (74, message)
+    assert Path("/dev/null").is_char_device()
+
+
 def test_a_picture_of_somebody_else_is_not_overwritten(ladm: Any, tmp_path: Path) -> None:
     (tmp_path / "n.png").write_text("mine")
     command = ("evaluate", "needle", "--model", tmp_path, "--rows", tmp_path, "--output", tmp_path / "n.json")

@@ -86,8 +86,8 @@ def sync_file(path: Path) -> None:
 def require_place(path: str | Path | None, *, mark: str) -> None:
     """Raise an error now where a file could not be written later, after hours of work.
 
-    StorageError for a folder that cannot be written to, UsageError for an existing file that has not
-    `mark` near its beginning, and is therefore not one of the same kind.
+    StorageError for a folder that cannot be written to, and for a device or a pipe; UsageError for an existing file
+    that has not `mark` near its beginning, and is therefore not one of the same kind.
     """
     if path is None:
         return
@@ -97,6 +97,9 @@ def require_place(path: str | Path | None, *, mark: str) -> None:
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise StorageError(f"cannot write {path}: {parent} is not a folder that can be written to")
     if path.exists():
+        # To read a pipe would wait for ever, and a file would take the place of a device such as /dev/null.
+        if not path.is_file() or parent == Path("/dev"):
+            raise StorageError(f"cannot write {path}: it is no ordinary file; give --output another name")
         with io_errors(path, "read"), path.open("rb") as file:
             front = file.read(MARKED_BYTES)
         if front and mark.encode() not in front:
