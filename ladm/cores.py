@@ -4,6 +4,8 @@ import math
 import os
 from pathlib import Path
 
+WAITING_ROUNDS = "10000"
+"""How often a thread of GNU OpenMP looks whether the others are done before it gives up its core."""
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -15,9 +17,11 @@ def available_cores() -> int:
 
 def share_cores() -> None:
     """Set what OpenMP reads once, when torch is imported; what the environment holds already wins."""
-    # By default a thread that waits for the others keeps its core busy. Where something else needs that core, the
-    # others wait in turn: beside one busy process on two cores, a forward pass took three times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # By default a thread that waits for the others keeps its core busy for 300,000 rounds. Where another program needs
+    # that core, the others wait in turn, and a forward pass takes several times as long (scripts/bench/busy.py). Fewer
+    # rounds cost little on an idle machine; none, as by OMP_WAIT_POLICY=PASSIVE, cost more.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", WAITING_ROUNDS)
     # OpenMP knows the affinity but no limit of a container, and would start a thread for each core of the machine.
     if available_cores() < _allowed_cores():
         os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))

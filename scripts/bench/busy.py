@@ -1,8 +1,8 @@
-"""A forward pass beside other work on the CPU: with OpenMP's own policy of waiting, and with the one that ladm sets.
+"""A forward pass beside other work on the CPU: with OpenMP's own way of waiting, and with the one that ladm sets.
 
 python scripts/bench/busy.py --model runs/toy/model --tokens 1024 --busy 1 --output FILE
 
-A policy counts when torch is imported, so each measurement is a process of its own; they take turns.
+A setting counts when torch is imported, so each measurement is a process of its own; they take turns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from error_lines import errors_in_a_line
 
-POLICIES = {"default": {}, "passive": {"OMP_WAIT_POLICY": "PASSIVE"}}
+from ladm.cores import WAITING_ROUNDS
+
+SETTINGS = {"default": {}, "ladm": {"GOMP_SPINCOUNT": WAITING_ROUNDS}}
 
 
 def main() -> None:
@@ -43,10 +45,10 @@ def main() -> None:
     for busy in (0, options.busy):
         with busy_processes(busy):
             for _ in range(options.repeats):
-                for policy, setting in POLICIES.items():
-                    each = seconds.setdefault(f"{policy}, {busy} busy", {"wall_s": [], "cpu_s": []})
-                    for name, value in in_own_process(setting).items():
-                        each[name].append(value)
+                for name, setting in SETTINGS.items():
+                    each = seconds.setdefault(f"{name}, {busy} busy", {"wall_s": [], "cpu_s": []})
+                    for kind, value in in_own_process(setting).items():
+                        each[kind].append(value)
     middle = {name: {of: statistics.median(found) for of, found in each.items()} for name, each in seconds.items()}
     for name, each in middle.items():
         print(f"{name:<18} {each['wall_s']:8.2f} s {each['cpu_s']:8.2f} s of CPU", file=sys.stderr)
@@ -54,8 +56,10 @@ def main() -> None:
 
 
 def in_own_process(setting: dict[str, str]) -> dict[str, float]:
-    """The same command with `--one`, under a policy."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | setting
+    """The same command with `--one`, and a setting."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    } | setting
     done = subprocess.run([sys.executable, *sys.argv, "--one"], env=environment, stdout=subprocess.PIPE, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
