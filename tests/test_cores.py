@@ -59,7 +59,7 @@ def test_openmp_starts_no_more_threads_than_the_container_has_cores(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the OpenMP library of Linux for its settings")
 @pytest.mark.parametrize(("own", "used"), [(None, "10000"), ("ACTIVE", "30000000000")])
-def test_a_thread_that_waits_leaves_its_core_to_others(
+def test_a_thread_that_waits_soon_gives_up_its_core(
     own: str | None, used: str, save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
     rows = save_rows(topical_rows(golden, [512]))
