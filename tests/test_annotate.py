@@ -237,14 +237,3 @@ def test_verify_compares_an_added_signal_with_its_run(
     shutil.copytree(other / "signals", run / "signals")
     result = ladm("verify", run)
     assert (result.exit_code, result.stdout) == (1, f"{text} was made from other rows than {run}; remove it\n")
-
-
-def test_a_system_that_does_not_say_which_cores_a_process_may_use(
-    ladm: Command, scored: tuple[list[dict[str, Any]], str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Such as macOS."""
-    _, _, run = scored
-    monkeypatch.delattr("os.sched_getaffinity")
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
-    result = ladm("annotate", run)
-    assert result.exit_code == 0, result.output

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +43,15 @@ def test_so_does_the_limit_of_an_older_system(quota: str, cores: int, cgroups: P
     (cgroups / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
     (cgroups / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     assert available_cores() == cores
+
+
+def test_a_system_that_does_not_say_which_cores_a_process_may_use_has_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as macOS."""
+    monkeypatch.setattr("ladm.cores._CGROUPS", tmp_path)
+    monkeypatch.setattr("ladm.cores.os", SimpleNamespace(cpu_count=lambda: 3))
+    assert available_cores() == 3
 
 
 def test_openmp_starts_no_more_threads_than_the_container_has_cores(
