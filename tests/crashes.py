@@ -355,9 +355,11 @@ def race_for_the_lock(folder: Path, *, processes: int, races: int) -> int:
         racers = [context.Process(target=_ask_for_lock, args=(run, barrier, answers)) for _ in range(processes)]
         for racer in racers:
             racer.start()
-        found = [answers.get() for _ in racers]
         for racer in racers:
             racer.join()
+        # Before the answers, for one of which a process that died would have this one wait forever.
+        assert [racer.exitcode for racer in racers] == processes * [0]
+        found = [answers.get() for _ in racers]
         assert found.count("mine") == 1, found
         assert all(answer == "mine" or "is in use by " in answer for answer in found), found
         with locked(run):
