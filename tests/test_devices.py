@@ -34,8 +34,6 @@ def test_devices_of_a_machine_with_gpus() -> None:
     ("requested", "workers", "kind", "message"),
     [
         ("cuda:4", None, LadmError, "--device cuda:4: there are 4 CUDA devices here, cuda:0 to cuda:3"),
-        ("cuda:1,1", None, UsageError, "--device cuda:1,1 names a device twice"),
-        ("gpu", None, UsageError, "--device 'gpu' is none of auto, cpu, cuda, cuda:0,1"),
         ("cuda", 2, UsageError, "--workers is for a CPU; on CUDA there is one process a device, as --device says"),
     ],
 )

@@ -251,7 +251,7 @@ def test_settings_that_do_not_exist_or_cannot_work(mixed_rows: str, tmp_path: Pa
         (lambda: ladm.select([], output=tmp_path / "o", top=20), "there are no runs; give at least one"),
         (lambda: ladm.prepare("", tokenizer=GOLDEN, output=tmp_path / "o"), "an empty text is no file, folder or name"),
         (lambda: ladm.open_run(""), "an empty text is no file, folder or name"),
-        (lambda: ladm.select("run", rows="rows", tokens="many", output="o"), "'many' is not a number of tokens"),
+        (lambda: ladm.select("run", rows="rows", tokens="many", output="o"), "--tokens 'many' is not a number of"),
         (lambda: ladm.Scorer(tmp_path / "nothing"), f"no such model: {tmp_path}/nothing is neither a folder"),
     ]  # fmt: skip
     for fault, message in faults:

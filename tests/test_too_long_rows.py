@@ -73,3 +73,17 @@ def test_a_scaling_that_is_no_number_is_none(talking: Path, tmp_path: Path, fact
     scaled = json.dumps(config | {"rope_parameters": {"rope_type": "linear", "factor": 0, "rope_theta": 1e4}})
     (tmp_path / "model" / "config.json").write_text(scaled.replace('"factor": 0', f'"factor": {factor}'))
     assert stated_positions(str(tmp_path / "model")) in (None, 8192)
+
+
+def test_run_refuses_layers_and_devices_that_scoring_would_before_any_document_is_read(
+    ladm: Command, talking: Path, tmp_path: Path
+) -> None:
+    arguments = ("run", corpus(tmp_path), "--model", talking, "--top", "50%", "-o", tmp_path / "job")
+    for flags, message in {
+        ("--layers", "0-7"): f"--layers names layer 7, but {talking} has layers 0-2",
+        ("--device", "gpu"): "--device 'gpu' is none of auto, cpu, cuda, cuda:0,1",
+        ("--device", "cuda:1,1"): "--device cuda:1,1 names a device twice",
+    }.items():
+        result = ladm(*arguments, *flags)
+        assert (result.exit_code, result.stderr.splitlines()[0]) == (2, f"ladm: {message}"), result.output
+    assert not (tmp_path / "job").exists()

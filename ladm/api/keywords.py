@@ -57,7 +57,10 @@ def _of_field(value: Any, field: Setting) -> Any:
     """A value in the form that the field has: a text as the flag reads it, one of several values, a list of words."""
     if isinstance(value, str):
         if field.spec.parse is not None:
-            return field.spec.parse(value)
+            try:
+                return field.spec.parse(value)
+            except UsageError as error:
+                raise UsageError(f"{field.flag} {error}") from None
         return (value,) if get_origin(field.kind) is tuple else value
     if isinstance(value, Mapping):
         return from_mapping({name: _value(each) for name, each in value.items()}, field)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 
 import torch
 
@@ -17,24 +16,20 @@ def resolve_devices(requested: str, *, workers: int | None = None, rank: int | N
     A CPU is given to `workers` processes. Of all visible devices, a launcher's `rank` on this machine
     takes the one that is meant for it.
 
-    Raises UsageError for another spelling and LadmError for a device that is not there.
+    `requested` is spelled as `parse_device` wants it. Raises LadmError for a device that is not there.
     """
     if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return ("cpu",) * (workers or 1)
     if workers is not None:
         raise UsageError("--workers is for a CPU; on CUDA there is one process a device, as --device says")
-    match = re.fullmatch(r"(?:auto|cuda(?::(\d+(?:,\d+)*))?)", requested)
-    if match is None:
-        raise UsageError(f"--device {requested!r} is none of auto, cpu, cuda, cuda:0,1")
+    _, _, named = requested.partition(":")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         raise LadmError(f"--device {requested}: no CUDA device here; use --device cpu")
-    numbers = list(range(count)) if match[1] is None else [int(text) for text in match[1].split(",")]
-    if len(set(numbers)) != len(numbers):
-        raise UsageError(f"--device {requested} names a device twice")
+    numbers = [int(text) for text in named.split(",")] if named else list(range(count))
     if max(numbers) >= count:
         raise LadmError(f"--device {requested}: there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
-    if rank is not None and match[1] is None and count > 1:
+    if rank is not None and not named and count > 1:
         return (f"cuda:{rank % count}",)
     return tuple(f"cuda:{number}" for number in numbers)
 

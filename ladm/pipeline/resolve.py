@@ -20,12 +20,14 @@ from ladm.errors import UsageError, count_of
 from ladm.modeling.facts import ModelFacts
 from ladm.pipeline.look import UNKNOWN, FoundDomains, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
+from ladm.scoring.plan import choose_layers
 from ladm.scoring.row_lengths import is_too_long
 from ladm.selection.quotas import has_weights, read_weights
 from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
 from ladm.settings.data import PrepareSettings
 from ladm.settings.fields import settings_of
 from ladm.settings.pipeline import ROWS, SCORES, prepare_settings, score_settings
+from ladm.settings.profiles import read_profile
 
 ID_COLUMN = "input_ids"
 _OF_PREPARING_ALONE = ("text_key", "id_key", "domain", "token_count_key", "bos", "windows", "keep_duplicates")
@@ -56,6 +58,8 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     require_documents(settings.sources)
     # A profile and weights are read here for their errors alone, which would otherwise come after hours of work.
     scoring = score_settings(settings, rows=ROWS, output=SCORES)
+    # So are the layers, although `score` chooses them.
+    choose_layers(scoring, facts, None if scoring.profile is None else read_profile(scoring.profile))
     if settings.length is not None and is_too_long(settings.length, scoring, facts):
         raise UsageError(
             f"--length {settings.length} is more than the {facts.max_tokens:,} positions of {facts.name}, which could "

@@ -74,6 +74,23 @@ class Plan:
         return batch_rule(self.settings.batch_size, on_cuda=self.hardware.devices[0].startswith("cuda"))
 
 
+def choose_layers(settings: ScoreSettings, facts: ModelFacts, profile: Profile | None) -> tuple[int, ...]:
+    """The layers to score. Raises LadmError where the model does not have them, or not with attention that can be."""
+    # Only what needs no reading of the weights: their SHA-256 are compared once they are known, in `identity_of`.
+    if profile is not None and max(profile.reduction.layers) >= facts.num_layers:
+        raise LadmError(
+            f"{settings.profile} was calibrated for another model: it names layer {max(profile.reduction.layers)}, and "
+            f"{facts.name} has layers 0-{facts.num_layers - 1}"
+        )
+    # Only CDS has layers barred. Without it nothing reads the layers of the plan.
+    layers = tuple(range(facts.num_layers))
+    if CDS in settings.signal_names:
+        layers = facts.choose_layers(parse_layers(settings.layers))
+    if LONGATTN in settings.signal_names and (problem := facts.problem_of((0,))) is not None:
+        raise LadmError(f"{facts.name}: {problem}; longattn is made of its attention too: leave it out of --signals")
+    return layers
+
+
 def make_plan(
     settings: ScoreSettings,
     *,
@@ -91,18 +108,7 @@ def make_plan(
     """
     facts = facts or model_facts(settings.model)
     profile = None if settings.profile is None else read_profile(settings.profile)
-    # Only what needs no reading of the weights: their SHA-256 are compared once they are known, in `identity_of`.
-    if profile is not None and max(profile.reduction.layers) >= facts.num_layers:
-        raise LadmError(
-            f"{settings.profile} was calibrated for another model: it names layer {max(profile.reduction.layers)}, and "
-            f"{facts.name} has layers 0-{facts.num_layers - 1}"
-        )
-    # Only CDS has layers barred. Without it nothing reads the layers of the plan.
-    layers = tuple(range(facts.num_layers))
-    if CDS in settings.signal_names:
-        layers = facts.choose_layers(parse_layers(settings.layers))
-    if LONGATTN in settings.signal_names and (problem := facts.problem_of((0,))) is not None:
-        raise LadmError(f"{facts.name}: {problem}; longattn is made of its attention too: leave it out of --signals")
+    layers = choose_layers(settings, facts, profile)
     placement = placement_from(os.environ) if settings.shard is None else Placement(shard=parse_shard(settings.shard))
     cluster = None
     if settings.engine == "ray":

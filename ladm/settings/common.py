@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
+from ladm.errors import UsageError
 from ladm.settings.fields import DEVICE, INPUT_AND_OUTPUT, METHOD, setting
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -52,7 +54,21 @@ def model_setting(help_text: str = "Model folder or Hub id.", *, default: str | 
 
 def device_setting(help_text: str = "auto, cpu or cuda.", *, default: str | None = "auto", **more: Any) -> Any:
     """Where the model runs."""
-    return setting(default, help_text, section=DEVICE, metavar="DEVICE", **more)
+    return setting(default, help_text, section=DEVICE, metavar="DEVICE", parse=parse_device, **more)
+
+
+def parse_device(text: str) -> str:
+    """The text, unless it is no device. Whether there is such a device is not known here, because that takes torch.
+
+    Raises UsageError for another spelling, and for a device that is named twice.
+    """
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+(?:,\d+)*))?", text)
+    if match is None:
+        raise UsageError(f"{text!r} is none of auto, cpu, cuda, cuda:0,1")
+    numbers = [int(number) for number in (match[1] or "").split(",") if number]
+    if len(set(numbers)) != len(numbers):
+        raise UsageError(f"{text} names a device twice")
+    return text
 
 
 def dtype_setting(*, default: str | None = "auto", **more: Any) -> Any:
