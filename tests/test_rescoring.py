@@ -132,7 +132,7 @@ def test_rescore_faults_in_full(ladm: Run, kept: tuple[str, Path], tmp_path: Pat
         ((run, *out, "--layers", "5"), 2, f"layer 5 is not one of {run}, which has layers 0-2"),
         ((tmp_path / "layers", *out, "--profile", heads), 1,
          f"{tmp_path / 'layers'} did not store cds_per_head; score it again with --record heads"),
-        ((tmp_path / "none", *out, "--reduce", "mean"), 1, f"{tmp_path / 'none'} is not a run: it has no run.json"),
+        ((tmp_path / "none", *out, "--reduce", "mean"), 1, f"no such run: {tmp_path / 'none'} does not exist"),
         ((run, "--output", tmp_path / "full", "--reduce", "mean"), 1,
          f"{tmp_path / 'full'} belongs to something else (it holds x); give --output an empty folder"),
     ):  # fmt: skip

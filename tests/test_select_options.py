@@ -158,6 +158,11 @@ def test_guards_are_counted_by_domain(ladm: Command, scored: tuple[str, Path]) -
     assert (result.exit_code, result.stderr) == (
         1, "ladm: --within length:900- leaves no document; give it wider limits\n",
     )  # fmt: skip
+    result = ladm("select", run, "--top", "9%", "--within", "weight:10-100%", "--output", run.parent / "none")
+    assert (result.exit_code, result.stderr) == (
+        1, "ladm: --within weight:10-100% leaves no document; its lower limit, 10, is above its upper one, 0.6; "
+        "quantiles have a % at both ends, such as 10%-90%\n",
+    )  # fmt: skip
 
 
 def test_limits_of_a_column_of_float32_include_what_is_shown_with_their_digits(

@@ -71,6 +71,8 @@ class Run:
                 raise UsageError(f"{folder} is a folder of ladm run, not a run; its run is {folder / SCORES}")
             if (folder / JOB_FILE).is_file():
                 raise IncompleteError(f"{folder} is a job of ladm run that has no scores yet; run its ladm run again")
+            if not folder.exists():
+                raise LadmError(f"no such run: {folder} does not exist")
             raise LadmError(f"{folder} is not a run: it has no {IDENTITY_FILE}")
         content = read_json_object(path)
         try:

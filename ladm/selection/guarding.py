@@ -160,9 +160,20 @@ def apply_guards(
         )
         kept_N &= inside_N
         if not kept_N.any():
-            other = "other values" if isinstance(guard, ValueGuard) else "wider limits"
-            raise LadmError(f"--within {guard.text} leaves no document; give it {other}")
+            raise LadmError(f"--within {guard.text} leaves no document; {_remedy_of_nothing(guard, found[-1])}")
     return found
+
+
+def _remedy_of_nothing(guard: AnyGuard, limits: GuardManifest) -> str:
+    if isinstance(guard, ValueGuard):
+        return "give it other values"
+    # Such as 10-90%, where 10 is a value.
+    if limits.low is not None and limits.high is not None and limits.low > limits.high:
+        hint = ""
+        if guard.low is not None and guard.high is not None and guard.low.is_quantile != guard.high.is_quantile:
+            hint = "; quantiles have a % at both ends, such as 10%-90%"
+        return f"its lower limit, {limits.low:.6g}, is above its upper one, {limits.high:.6g}{hint}"
+    return "give it wider limits"
 
 
 def _named(guard: AnyGuard) -> dict[str, list[Named]]:
