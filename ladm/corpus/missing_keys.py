@@ -1,6 +1,7 @@
 """The first documents -> an error with the keys there are, where --text-key, --domain-key or --id-key fits none.
 
-Or a warning, where --domain names documents that have a domain under a key that is not looked at.
+Or a warning, where --domain names documents that have a domain under a key that is not looked at, and a hint at a key
+that looks like an id.
 
 Imports no torch.
 """
@@ -96,6 +97,41 @@ def replaced_domains(settings: PrepareSettings, sources: list[Source]) -> str | 
         f"{settings.domain_key}, which they lack; they have {key}, such as {value}: --domain-key {key} keeps it, and "
         f"then --domain is that of the documents without one"
     )
+
+
+def likely_ids(settings: PrepareSettings, sources: list[Source]) -> str | None:
+    """A line where no document has an id under the default key, but another key that looks like one; None elsewhere.
+
+    Such a key ends in `id` or is `url`, and its values are ids that differ from document to document.
+    """
+    if settings.id_key != PrepareSettings.id_key:
+        return None
+    values: dict[str, list[str]] = {}
+    seen = 0
+    for fields in islice(_fields(settings, sources), _LOOKED_AT):
+        if fields is None:
+            continue
+        if id_of(fields, settings.id_key) is not None:
+            return None
+        seen += 1
+        for key in keys_of(fields):
+            own = id_of(fields, key) if _names_an_id(key) else None
+            if own is not None:
+                values.setdefault(key, []).append(own)
+    likely = [key for key, found in values.items() if len(found) == seen > 1 and len(set(found)) == seen]
+    if not likely:
+        return None
+    key = min(likely, key=lambda key: key.endswith("url"))
+    example = " ".join(values[key][0].split())[:40]
+    return (
+        f"the documents have no {settings.id_key}; {key}, such as {example}, looks like one: with --id-key {key} "
+        "scores have it"
+    )
+
+
+def _names_an_id(key: str) -> bool:
+    last = key.rpartition(".")[2].lower()
+    return last.endswith("id") or last == "url"
 
 
 def _likely_domain(fields: dict[str, Any], meta: dict[str, Any] | None) -> tuple[str, str] | None:

@@ -26,7 +26,7 @@ from ladm.corpus.changed_sources import SourceGuard
 from ladm.corpus.dropped import write_dropped
 from ladm.corpus.duplicates import count_tokens
 from ladm.corpus.in_memory import FORMS, DocumentsInMemory
-from ladm.corpus.missing_keys import replaced_domains, require_keys
+from ladm.corpus.missing_keys import likely_ids, replaced_domains, require_keys
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
 from ladm.corpus.prepare_identity import identity_of
 from ladm.corpus.prepare_start import start_or_resume
@@ -98,6 +98,8 @@ def prepare(
     # `ladm run` knows whether its user gave a key.
     if job is None and (replaced := replaced_domains(settings, sources)) is not None:
         echo(f"warning   {replaced}")
+    if job is None and (hint := likely_ids(settings, sources)) is not None:
+        echo(f"ids       {hint}")
     with locked(output):
         # The documents were looked at meanwhile, and another launch may have finished: its rows are not replaced.
         finished = finished_rows(output, identity, tokenizer)

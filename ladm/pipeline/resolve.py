@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
 from ladm.corpus.hub import TRAIN, may_be_data_set
-from ladm.corpus.missing_keys import keys_of, list_keys, replaced_domains, require_keys
+from ladm.corpus.missing_keys import keys_of, likely_ids, list_keys, replaced_domains, require_keys
 from ladm.corpus.opening import open_bytes
 from ladm.corpus.other_stages import require_documents
 from ladm.corpus.sources import Source, find_sources
@@ -81,6 +81,8 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
         replaced = replaced_domains(_of_preparing(settings), sources)
         if replaced is not None:
             echo(f"warning   {replaced}")
+    if (hint := likely_ids(_of_preparing(settings), sources)) is not None:
+        echo(f"ids       {hint}")
     echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
     is_open = settings.length is None or (settings.domain_key is None and settings.domain is None)
     if not is_open and not always_sample:
