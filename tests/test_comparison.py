@@ -284,8 +284,8 @@ def test_quartiles_by_domain_by_hand() -> None:
     assert list(found) == ["high", "alone", "low", "empty"]
     assert np.isnan(last.by_domain["empty"]).all()
     assert summarise_columns({}, codes, ["low", "high", "alone", "empty"], most_domains=9) == ([], {})
-    assert quartiles_text(a.by_domain["low"], digits=3) == "2 (1.5 to 2.5)"
-    assert quartiles_text(b.by_domain["high"], digits=3) == "-"
+    assert quartiles_text(a.by_domain["low"]) == "2 (1.5 to 2.5)"
+    assert quartiles_text(b.by_domain["high"]) == "-"
 
 
 def test_compare_prints_quartiles_by_domain(ladm: Command, scored: tuple[str, Path], monkeypatch: Any) -> None:
@@ -294,9 +294,7 @@ def test_compare_prints_quartiles_by_domain(ladm: Command, scored: tuple[str, Pa
     cells = {}
     for domain in (0, 1):
         inside = table["position"].to_numpy() % 2 == domain
-        cells[domain] = [
-            quartiles_text(quartiles(table[name].to_numpy()[inside]), digits=3) for name in ("score", "gain")
-        ]
+        cells[domain] = [quartiles_text(quartiles(table[name].to_numpy()[inside])) for name in ("score", "gain")]
     first = max((0, 1), key=lambda domain: float(cells[domain][0].split()[0]))
     lines = ladm("compare", run, "--columns", "score,gain").stdout.splitlines()
     at = lines.index("median (first to third quartile) by domain, in the order of the median of score")

@@ -427,7 +427,7 @@ def test_a_pixel_is_at_the_place_of_its_pair(d_afs: int, d_cds: int, monkeypatch
         span_tokens=16, first_token=5, columns=[], j=j, i=i, pfs=part, part=part, excerpt="", pairs=[pair],
     )  # fmt: skip
     monkeypatch.setitem(matplotlib.rcParams, "image.origin", "lower")
-    drawn = heat_map(found, brightest([found]), side=640)
+    drawn = heat_map(found, brightest([found]))
     picture = imread(io.BytesIO(base64.b64decode(drawn.image.removeprefix("data:image/png;base64,"))))
     bright = [(y, x) for y in range(picture.shape[0]) for x in range(picture.shape[1]) if picture[y, x, 0] > 0.9]
     assert len(bright) == 1

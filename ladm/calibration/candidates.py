@@ -177,8 +177,8 @@ def _windows(scores: ContrastScores) -> Iterator[tuple[int, ...]]:
 
 def _best_heads(scores: ContrastScores, form: Form) -> Iterator[tuple[int, ...]]:
     """For each layer to stop at, the k heads up to it with the best worst kind of their own on the first half."""
-    P, heads_per_layer = scores.num_columns(heads=True), scores.num_heads or 1
-    cds_BP = scores.columns(form, heads=True)
+    cds_BP, heads_per_layer = scores.columns(form, heads=True), scores.num_heads or 1
+    P = cds_BP.shape[1]
     intact, *bad = (scores.mask(kind, CHOSEN_ON) for kind in (INTACT, *scores.bad))
     auc_P = np.array([min(auc(cds_BP[intact, k], cds_BP[mask, k]) for mask in bad) for k in range(P)])
     for stop in range(heads_per_layer, P + 1, heads_per_layer):

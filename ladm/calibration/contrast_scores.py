@@ -97,10 +97,6 @@ class ContrastScores:
             for mask in masks
         ]
 
-    def num_columns(self, *, heads: bool) -> int:
-        """P."""
-        return len(self.layers) * ((self.num_heads or 1) if heads else 1)
-
     @property
     def bad(self) -> tuple[str, ...]:
         """The kinds that intact documents are compared with, of those that occur in every half that was scored."""

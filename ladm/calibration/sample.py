@@ -71,7 +71,7 @@ def sample_documents(
     domain_key: str,
     package_key: str | None = None,
     exclude_domains: tuple[str, ...] = (),
-    min_documents: int = MIN_DOCUMENTS,
+    min_documents: int,
 ) -> DocumentSample:
     """Draw at most `documents` rows that are long enough, each of another document, and cut them to one length.
 

@@ -31,8 +31,6 @@ class SignedFit:
 
     ridge: float
     worst_auc: float
-    held_out: dict[str, float]
-    """AUC by kind on the held-out rows, the mean over folds."""
     weights_P: Floats
 
 
@@ -69,7 +67,7 @@ def fit_signed_heads(rows: LabelledRows, *, seed: int, ridges: tuple[float, ...]
     """
     fold_of = divide([str(cluster) for cluster in rows.clusters_B], FOLDS, seed=seed)
     kinds = [kind for kind in dict.fromkeys(rows.kinds_B.tolist()) if kind != rows.intact]
-    by_ridge: dict[float, dict[str, float]] = {}
+    worst_of: dict[float, float] = {}
     starts: dict[int, Floats] = {}
     # From the strongest penalty to the weakest: each solution is a good start for the next.
     for ridge in sorted(ridges, reverse=True):
@@ -78,14 +76,9 @@ def fit_signed_heads(rows: LabelledRows, *, seed: int, ridges: tuple[float, ...]
             known, held = rows.take(fold_of != fold), rows.take(fold_of == fold)
             starts[fold] = weights_P = _fit(known, ridge=ridge, start_P=starts.get(fold))
             _add_auc(found, held, held.logs_BP @ weights_P)
-        by_ridge[ridge] = {kind: float(np.mean(values)) for kind, values in found.items() if values}
-    best = max(by_ridge, key=lambda ridge: min(by_ridge[ridge].values()))
-    return SignedFit(
-        ridge=best,
-        worst_auc=min(by_ridge[best].values()),
-        held_out=by_ridge[best],
-        weights_P=_fit(rows, ridge=best, start_P=None),
-    )
+        worst_of[ridge] = min(float(np.mean(values)) for values in found.values() if values)
+    best = max(worst_of, key=worst_of.__getitem__)
+    return SignedFit(ridge=best, worst_auc=worst_of[best], weights_P=_fit(rows, ridge=best, start_P=None))
 
 
 def _add_auc(found: dict[str, list[float]], held: LabelledRows, score_B: Floats) -> None:

@@ -144,7 +144,7 @@ def _domain_lines(found: Comparison) -> Iterator[str]:
     columns, domains = found.columns[:MOST_COLUMNS], largest_domains(found.domain_documents, MOST_DOMAINS)
     yield ""
     yield f"median (first to third quartile) by domain, in the order of the median of {plain(columns[0].name)}"
-    cells = [[quartiles_text(column.by_domain[name], digits=3) for name in domains] for column in columns]
+    cells = [[quartiles_text(column.by_domain[name]) for name in domains] for column in columns]
     widths = [max(map(len, (plain(column.name), *texts))) for column, texts in zip(columns, cells, strict=True)]
     width = max(map(len, ("domain", *map(plain, domains))))
     titles = "".join(f"  {plain(column.name):>{w}}" for column, w in zip(columns, widths, strict=True))

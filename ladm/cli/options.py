@@ -122,7 +122,7 @@ def load(kind: type, config: str | None, flags: dict[str, Any]) -> Any:
 
 
 def settings_command(
-    kind: type, *, short_help: str, examples: Example, loader: Loader = load, name: str | None = None
+    kind: type, *, short_help: str, examples: Example, loader: Loader = load
 ) -> Callable[[Callable[[Any], None]], SettingsCommand]:
     """Decorate a function of one settings object into a command with a flag for each field, and `--config`."""
 
@@ -147,7 +147,7 @@ def settings_command(
             ),
         ]
         return SettingsCommand(
-            name=name or function.__name__,
+            name=function.__name__,
             callback=callback,
             params=[*map(parameter_of, settings_of(kind)), *general],
             help=function.__doc__,

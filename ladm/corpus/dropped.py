@@ -35,7 +35,7 @@ Entry = dict[str, Any]
 """A line of the file. What is not known of a document is absent."""
 
 
-def dropped_entry(document: Document, reason: str, *, id_key: str, tokens: int | None = None) -> Entry:
+def dropped_entry(document: Document, reason: str, *, id_key: str, tokens: int | None) -> Entry:
     """The entry of a document. `tokens`: of all of it, without BOS; None where they were not counted."""
     own_id = id_of(document.fields or {}, id_key)
     return _entry(whole_text(document.where), document.number, own_id, reason, tokens)

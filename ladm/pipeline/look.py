@@ -69,7 +69,7 @@ class FoundDomains:
     """Documents of the sample that lack the key."""
 
 
-def look_at(sources: list[Source], *, text_key: str, token_count_key: str, check_files: bool = False) -> Sample:
+def look_at(sources: list[Source], *, text_key: str, token_count_key: str, check_files: bool) -> Sample:
     """Read the first documents of up to 64 sources, spread evenly. The keys are those of `ladm prepare`.
 
     `check_files`: look for damage behind these documents too, in plain JSONL and in files that are quickly read.

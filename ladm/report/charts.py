@@ -27,6 +27,7 @@ BRIGHTEST_QUANTILE = 0.995
 """Parts above this quantile of a document's pairs are as bright as can be, so that a single pair does not darken all
 others."""
 MOST_TICKS = 6
+MAP_SIDE = 420
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +67,9 @@ def scale(values: list[float], width: float) -> Scale:
     return Scale(low=low, high=high, width=width, logarithmic=low > 0 and high / low > LOG_FROM_RATIO)
 
 
-def _round_steps(low: float, high: float, steps: int = 5) -> list[float]:
-    """About `steps` round numbers from `low` to `high`: from 1 to 3 the steps are 0.5."""
-    rough = (high - low) / steps
+def _round_steps(low: float, high: float) -> list[float]:
+    """About five round numbers from `low` to `high`: from 1 to 3 the steps are 0.5."""
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
     first = math.ceil(low / step)
@@ -102,8 +103,8 @@ def brightest(documents: Iterable[InspectedDocument]) -> float:
     return largest or 1.0
 
 
-def heat_map(document: InspectedDocument, most: float, side: int = 420) -> HeatMap:
-    """Draw the parts of a document's score on a square of `side`; parts of `most` are the brightest.
+def heat_map(document: InspectedDocument, most: float) -> HeatMap:
+    """Draw the parts of a document's score on a square; parts of `most` are the brightest.
 
     A pixel is one pair, as wide and high as the strides between spans. With spans 0-63, d_afs 4 and n 4 the span
     j = 63 is compared with 3, 7, ..., 59: pixel 0 stands for span 3, and covers the spans 0-3.
@@ -112,19 +113,19 @@ def heat_map(document: InspectedDocument, most: float, side: int = 420) -> HeatM
     across, down = _stride(document.i), _stride([later])
 
     def place(span: float) -> float:
-        return round(float(side * (document.first_token + span * l) / T), 2)
+        return round(float(MAP_SIDE * (document.first_token + span * l) / T), 2)
 
     # NaN marks cells without a pair: they stay transparent, and count as 0 in the sums.
     top, columns = later[0] // down, 1 + max(spans[-1] // across for spans in document.i)
     cells_JC = np.full((len(later), columns), np.nan)
     for row, (spans, parts) in enumerate(zip(document.i, document.part, strict=True)):
         cells_JC[row, [span // across for span in spans]] = parts
-    height, width = side * down * l / T, side * across * l / T
+    height, width = MAP_SIDE * down * l / T, MAP_SIDE * across * l / T
     return HeatMap(
-        side=side,
+        side=MAP_SIDE,
         image=_picture(cells_JC, most),
         box=(place(0), place(top * down), round(columns * width, 2), round(len(later) * height, 2)),
-        ticks=[(round(side * x / T, 1), f"{x:,.0f}") for x in _round_steps(0, T)],
+        ticks=[(round(MAP_SIDE * x / T, 1), f"{x:,.0f}") for x in _round_steps(0, T)],
         by_later=_bars(np.nansum(cells_JC, axis=1), [place((top + k) * down) for k in range(len(later))], height),
         by_earlier=_bars(np.nansum(cells_JC, axis=0), [place(k * across) for k in range(columns)], width),
         marks=[(place(pair.i + 0.5), place(pair.j + 0.5), k) for k, pair in enumerate(document.pairs, 1)],

@@ -60,7 +60,7 @@ def fill_columns(
     arrays: Mapping[str, Floats],
     positions_N: Ints,
     *,
-    seed: int = 0,
+    seed: int,
     layers: tuple[int, ...] | None = None,
     first_row: int = 0,
 ) -> None:

@@ -72,7 +72,7 @@ def largest_domains(documents: Mapping[str, int], most: int) -> list[str]:
     return [name for name in documents if name in kept]
 
 
-def quartiles_text(found: Quartiles, *, digits: int) -> str:
+def quartiles_text(found: Quartiles) -> str:
     """`0.31 (0.14 to 0.54)`: the median, and the first and the third quartile; `-` where no document has a value."""
-    low, middle, high = (f"{value:.{digits}g}" for value in found)
+    low, middle, high = (f"{value:.3g}" for value in found)
     return "-" if math.isnan(found[1]) else f"{middle} ({low} to {high})"

@@ -122,7 +122,7 @@ def apply_guards(
     *,
     codes_N: npt.NDArray[np.int32],
     names: Sequence[str],
-    float32: Collection[str] = (),
+    float32: Collection[str],
 ) -> list[GuardManifest]:
     """Clear `kept_N` where a guard drops a document; returns what each dropped.
 

@@ -43,7 +43,7 @@ _ALWAYS = ("by", "command", "format")
 """Those of them that are always written."""
 
 
-def write_manifest(folder: Path, manifest: Manifest, chosen: Iterable[Chosen] = ()) -> None:
+def write_manifest(folder: Path, manifest: Manifest, chosen: Iterable[Chosen]) -> None:
     """Write the manifest of the subset in `folder`, with what was chosen from each run."""
     write_whole(folder / MANIFEST_FILE, chunks_with_checksum(_json(manifest, chosen)))
 

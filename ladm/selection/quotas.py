@@ -20,9 +20,7 @@ MOST_NAMES = 3
 """Of the domains in a warning."""
 
 
-def domain_shares(
-    domains: Domains, quota: str, *, excluded: Collection[str] = (), of_rows: Collection[str] = ()
-) -> Shares:
+def domain_shares(domains: Domains, quota: str, *, excluded: Collection[str], of_rows: Collection[str]) -> Shares:
     """A share for every domain, in any unit; only their proportion counts.
 
     `quota` is `tokens` (the pool's), `documents`, or weights as `read_weights` reads them. A weight of an `excluded`
@@ -37,7 +35,7 @@ def domain_shares(
 
 
 def weights_of(
-    domains: Collection[str], quota: str, *, excluded: Collection[str] = (), of_rows: Collection[str] = ()
+    domains: Collection[str], quota: str, *, excluded: Collection[str], of_rows: Collection[str] = ()
 ) -> Mapping[str, Fraction]:
     """The weights of these domains, and perhaps of others `of_rows`. Raises UsageError where `quota` differs."""
     # One file of weights serves selections with and without a domain.

@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def rank_by_domain(
-    candidates: Candidates, domains: DomainCodes, *, work: Path, documents_T: Ints | None = None, most: int = 0
+    candidates: Candidates, domains: DomainCodes, *, work: Path, documents_T: Ints | None, most: int
 ) -> Domains:
     """The candidates by domain, in the order of the domains' names, each domain best first.
 

@@ -125,7 +125,7 @@ class CalibrateSettings(Settings):
     )
     # The method is the calibration's too: the profile records it and binds `ladm score` to it.
     variant: Variant | None = _score_field("variant", section=METHOD)
-    span_tokens: int | None = span_tokens_setting(None, unset="T/256")
+    span_tokens: int | None = span_tokens_setting(unset="T/256")
     m: int | None = _score_field("m", section=METHOD)
     n: int | None = _score_field("n", section=METHOD)
     n0: int | None = _score_field("n0", section=METHOD)
@@ -182,7 +182,7 @@ class CheckSettings(Settings):
     length: int = setting(
         PACKAGED_LENGTH, "Tokens of a document, without --rows.", section=DOCUMENTS, metavar="TOKENS", at_least=1
     )
-    span_tokens: int | None = span_tokens_setting(None, unset="T/256")
+    span_tokens: int | None = span_tokens_setting(unset="T/256")
     documents: int = setting(
         24,
         "At most N documents, drawn at random; at least 16 are needed.",

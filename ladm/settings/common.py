@@ -94,6 +94,6 @@ def other_tokenizer_setting(**more: Any) -> Any:
     return setting(False, "Accept rows that ladm prepare made with another tokenizer than the model's.", **more)
 
 
-def span_tokens_setting(default: int | None, **more: Any) -> Any:
+def span_tokens_setting(**more: Any) -> Any:
     """The paper's l."""
-    return setting(default, "l: tokens in a span.", section=METHOD, at_least=1, metavar="L", **more)
+    return setting(None, "l: tokens in a span.", section=METHOD, at_least=1, metavar="L", **more)

@@ -22,7 +22,7 @@ class MethodSettings(Settings):
     )
     # None rather than 128: that leaves no span to score in rows much shorter than the published 32,768 tokens.
     span_tokens: int | None = span_tokens_setting(
-        None, unset="T/256 of the commonest length T: 128 at 32,768", changes_result=True
+        unset="T/256 of the commonest length T: 128 at 32,768", changes_result=True
     )
     m: int = setting(
         Method.m,
