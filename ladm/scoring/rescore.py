@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ladm.errors import LadmError, StorageError, UsageError, one_line
-from ladm.method.grid import Ablation
+from ladm.errors import StorageError, one_line
 from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.progress import Echo, silent
 from ladm.runs.added_signals import finished_signals
@@ -28,7 +27,6 @@ from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SIGNALS, S
 from ladm.runs.new_identity import rescored_identity
 from ladm.runs.profile_length import length_warning
 from ladm.runs.results import (
-    columns_of,
     lists_as_matrix,
     open_scores,
     read_scores,
@@ -37,12 +35,12 @@ from ladm.runs.results import (
     score_batches,
     summarise,
 )
-from ladm.runs.sink_layers import SINK_MASS_COLUMN, describe_layers, layers_after_sinks
+from ladm.runs.sink_layers import describe_layers
 from ladm.runs.sorting import LABELS, RESULT_FIELDS, Staging, sorting, staged_schema, write_sorted
+from ladm.scoring.requested_reduction import requested_reduction, stored_column
 from ladm.scoring.result import ScoreResult
-from ladm.settings.layers import AFTER_SINKS, parse_layers, spell_layers
-from ladm.settings.named_scores import NamedScore, named_score
-from ladm.settings.profiles import Profile, read_profile
+from ladm.settings.layers import AFTER_SINKS
+from ladm.settings.profiles import read_profile
 from ladm.settings.runs import RescoreSettings
 from ladm.storage.files import io_errors, write_whole
 from ladm.storage.locks import locked
@@ -63,8 +61,7 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
     run, output = Run.open(settings.run), Path(settings.output)
     require_finished(run)
     require_own_or_empty(output)
-    reduction, ablation = _requested(settings, run)
-    _require_layers(reduction, run)
+    reduction, ablation = requested_reduction(settings, run)
     identity = rescored_identity(
         run.identity, reduction, ablation, source=str(run.folder), profile=settings.profile_path
     )
@@ -73,7 +70,7 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
         already_finished = rescored.is_finished
         try:
             with sorting(output) as staged:
-                _stage(run, reduction, _column(run, reduction, ablation), staged)
+                _stage(run, reduction, stored_column(run, reduction, ablation), staged)
                 write_whole(output / ERRORS_FILE, _errors_of(run.folder))
                 write_sorted(output, staged)
         except Exception:
@@ -119,76 +116,6 @@ def _name_added_signals(run: Run, rescored: Run, echo: Echo) -> None:
         echo(f"note      {lacking}; to copy them: {' && '.join(commands)}")
 
 
-def _requested(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation]:
-    """The reduction of the profile or the flags, the rest as in the run; and the ablation that goes with it."""
-    own, form = run.identity.reduction, run.identity.score_form
-    if settings.profile_path is not None:
-        profile = read_profile(settings.profile_path)
-        _require_same(profile, run, settings.profile_path)
-        return profile.reduction, profile.method.ablation
-    layers = _layers_after_sinks(run) if settings.layers == AFTER_SINKS else parse_layers(settings.layers)
-    if settings.score is not None:
-        named = _named(settings.score, run)
-        return Reduction(layers=layers or named.layers_of(run.identity.layers), focus=named.focus), named.form
-    if layers is not None:
-        if own.how == "signed" and settings.reduce is None:
-            raise LadmError(
-                f"{run.folder} was scored by the signed weights of a profile, which other layers do not have; give "
-                "--reduce too, such as --reduce mean, or another --profile"
-            )
-        return Reduction(how=settings.reduce or own.how, layers=layers, focus=own.focus), form
-    # The weights of a profile were fitted to its own reduction; with another one every layer or head counts the same.
-    return Reduction(how=settings.reduce or own.how, layers=own.layers, heads=own.heads, focus=own.focus), form
-
-
-def _require_layers(reduction: Reduction, run: Run) -> None:
-    """Raise UsageError for a layer that the run did not score."""
-    absent = sorted(set(reduction.layers) - set(run.identity.layers))
-    if absent:
-        there = spell_layers(run.identity.layers)
-        raise UsageError(f"layer {absent[0]} is not one of {run.folder}, which has layers {there}")
-
-
-def _layers_after_sinks(run: Run) -> tuple[int, ...]:
-    """All layers where none has sinks, or none is left. Raises LadmError for a run that did not store sink masses."""
-    if SINK_MASS_COLUMN not in columns_of(run.folder):
-        raise LadmError(f"{run.folder} did not store {SINK_MASS_COLUMN}; score it again with this version of ladm")
-    return layers_after_sinks(run)
-
-
-def _named(score: str, run: Run) -> NamedScore:
-    """The score of that name. Raises LadmError where the run was scored by another variant or ablation."""
-    named, method = named_score(score), run.identity.method
-    if named.variant not in (None, method.variant):
-        raise LadmError(f"--score {score} is of the variant {named.variant}, and {run.folder} of {method.variant}")
-    # The second form, which is that without sigma, is stored beside `none` always, and beside others with `forms`.
-    has_second = method.ablation == "none" or (named.form == "no-std" and run.identity.record == "forms")
-    if named.form != method.ablation and not has_second:
-        raise LadmError(f"--score {score} cannot be made from {run.folder}, which was scored with {method.ablation}")
-    return named
-
-
-def _require_same(profile: Profile, run: Run, path: str) -> None:
-    """Raise LadmError unless the run was scored by the profile's model and method."""
-    if profile.model["sha256"] != run.identity.model_sha256:
-        raise LadmError(f"{path} was calibrated for another model than the one of {run.folder}")
-    # The ablation may differ in one way: a run that stored both forms can be reduced from the one without sigma.
-    had_values = run.identity.method.as_dict()
-    for name, value in profile.method.as_dict().items():
-        had = had_values[name]
-        if had != value and not (name == "ablation" and run.identity.stores_both_forms and value == "no-std"):
-            raise LadmError(f"{path} scores with {name} {value}, and {run.folder} was scored with {had}")
-
-
-def _column(run: Run, reduction: Reduction, ablation: Ablation) -> str:
-    """The column of `scores.parquet` that holds what is reduced. Raises LadmError where it was not stored."""
-    name = run.identity.cds_column(ablation, heads=reduction.heads is not None, focus=reduction.focus)
-    if name not in columns_of(run.folder):
-        again = "this version of ladm" if reduction.heads is None else "--record heads"
-        raise LadmError(f"{run.folder} did not store {name}; score it again with {again}")
-    return name
-
-
 def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
     """The rows of the run with their new scores, ready to be sorted."""
     stored_layers = run.identity.layers
@@ -216,24 +143,25 @@ def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:
 def _lines(run: Run, digest: xxhash.xxh3_128) -> Iterator[str]:
     """The lines of the sorted file, each added to the digest first. Raises StorageError where they cannot be read."""
     path = run.folder / SORTED_FILE
-    with io_errors(path, "read"), path.open("rb") as file:
-        for line in file:
-            digest.update(line)
-            try:
-                yield line.decode()
-            except UnicodeDecodeError:
-                raise StorageError(f"{path} is damaged: a line is not UTF-8") from None
+    for line in _raw_lines(path, digest):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError:
+            raise StorageError(f"{path} is damaged: a line is not UTF-8") from None
 
 
 def _errors_of(folder: Path) -> Iterator[bytes]:
     """The lines of `errors.jsonl`. Raises StorageError after the last one where the file is damaged."""
     digest = xxhash.xxh3_128()
-    path = folder / ERRORS_FILE
-    with io_errors(path, "read"), path.open("rb") as lines:
-        for line in lines:
+    yield from _raw_lines(folder / ERRORS_FILE, digest)
+    require_digest(folder, ERRORS_FILE, digest.hexdigest())
+
+
+def _raw_lines(path: Path, digest: xxhash.xxh3_128) -> Iterator[bytes]:
+    with io_errors(path, "read"), path.open("rb") as file:
+        for line in file:
             digest.update(line)
             yield line
-    require_digest(folder, ERRORS_FILE, digest.hexdigest())
 
 
 def _staged_batch(
