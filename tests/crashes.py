@@ -31,6 +31,7 @@ from ladm.runs.folder import Run
 from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.layout import RESULT_FILES
 from ladm.runs.lines import read_records
+from ladm.runs.unsealed import adopt_shared
 from ladm.scoring.engines.assignments import OwnUnits, Source
 from ladm.scoring.engines.events import ProgressEvent, RowsStored
 from ladm.scoring.engines.job import ScoreJob, WorkerConfig
@@ -90,7 +91,7 @@ def complete(
     """A run from wherever it is to its end, as `ladm score` does it."""
     with locked(folder):
         run = Run.create_or_resume(folder, identity(rows))
-        run.adopt_shared()
+        adopt_shared(run)
         run_units(
             job_of(run, rows, OwnUnits(run), make_scorer=make_scorer, batch=batch, devices=workers, report=report)
         )

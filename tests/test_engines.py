@@ -26,6 +26,7 @@ from ladm.runs.finish import finish
 from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, SORTED_FILE
 from ladm.runs.records import Record
+from ladm.runs.unsealed import adopt_shared
 from ladm.scoring.engines import local, processes
 from ladm.scoring.engines.assignments import OwnUnits
 from ladm.scoring.engines.events import RowsStored
@@ -51,7 +52,7 @@ def complete(
     heard: list[Record] = []
     with locked(folder):
         run = Run.create_or_resume(folder, identity(rows))
-        run.adopt_shared()
+        adopt_shared(run)
         source = OwnUnits(run)
         run_units(
             job_of(

@@ -21,6 +21,7 @@ from ladm.runs.finish import finish
 from ladm.runs.folder import Run
 from ladm.runs.records import Record
 from ladm.runs.unit_writer import UnitWriter
+from ladm.runs.unsealed import adopt_shared
 from ladm.runs.verify import verify
 from ladm.scoring.engines import shared_units
 from ladm.scoring.engines.local import run_units
@@ -163,7 +164,7 @@ def test_one_who_comes_back_while_a_run_alone_is_at_the_unit(tmp_path: Path, row
     records = Run.read(tmp_path / "other").read_sealed(run.units[0])
     shared = UnitWriter(run, run.units[0], holder="0-abc")
     shared.append(records[:8])
-    run.adopt_shared()
+    adopt_shared(run)
     alone = UnitWriter(run, run.units[0])
     alone.append(records[8:9])
     shared.append(records[8:])

@@ -23,6 +23,7 @@ from ladm.runs.new_identity import identity_of_text
 from ladm.runs.results import require_finished, summarise
 from ladm.runs.rows_of_run import open_rows_of
 from ladm.runs.unigrams import read_counts
+from ladm.runs.unsealed import adopt_shared
 from ladm.scoring.engines.job import WorkerConfig
 from ladm.scoring.identity import absolute_name
 from ladm.scoring.result import ScoreResult
@@ -65,7 +66,7 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
         identity = identity_of_text(run.identity, columns.how())
         made = resume_or_grow(folder, identity, rows=rows, is_shared=False, echo=echo)
         store_unigrams(folder, columns)
-        made.adopt_shared()
+        adopt_shared(made)
         already_finished = made.is_finished
         if not already_finished:
             processes = settings.num_proc or available_cores()

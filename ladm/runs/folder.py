@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladm.errors import IncompleteError, LadmError, StorageError, UsageError
+from ladm.errors import IncompleteError, LadmError, UsageError
 from ladm.runs.flags import SCORE_FLAGS, flag_of_field
 from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
-from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SHARED_UNIT_FILES, SIGNALS, UNIT_FILES, UNITS
-from ladm.runs.lines import StoredLine, damaged_unit, encode_line, read_lines, read_records
+from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SIGNALS, UNITS
+from ladm.runs.lines import StoredLine, damaged_unit, read_lines
 from ladm.runs.records import Record, ScoredRow
 from ladm.settings.pipeline import JOB_FILE, SCORES
-from ladm.storage.files import PARTIAL_SUFFIX, io_errors, write_whole
+from ladm.storage.files import io_errors
 from ladm.storage.json_object import damaged_file, read_json_object
 from ladm.storage.output_folder import OutputFolder
 
@@ -145,51 +143,14 @@ class Run:
 
     def unsealed(self) -> list[Unit]:
         """Units that still have rows to score."""
-        names = set(self._unit_names())
+        names = set(self.unit_names())
         return [unit for unit in self.units if self.sealed_path(unit).name not in names]
 
-    def _unit_names(self) -> list[str]:
+    def unit_names(self) -> list[str]:
+        """The names of the files of all units."""
         # One listing instead of a stat for each of thousands of units: on a network file system that counts.
         with io_errors(self.folder / UNITS, "list"):
             return sorted(os.listdir(self.folder / UNITS))
-
-    def adopt_shared(self) -> None:
-        """Merge what launches that shared the run left behind; only for the holder of the exclusive lock.
-
-        The rows of all holders of a unit go into a new file, so that a holder that turns out to be alive
-        after all appends to a file that nobody reads any more.
-        """
-        with io_errors(self.folder / UNITS, "tidy"):
-            own = [path for path in (self.folder / UNITS).iterdir() if UNIT_FILES.fullmatch(path.name)]
-            left = [path for path in own if SHARED_UNIT_FILES.search(path.name)]
-            numbers = {int(path.name.partition(".")[0]) for path in left}
-            holders = self.holder_files() if numbers else {}
-            for unit in self.units if numbers else ():
-                if unit.number in numbers and not self.sealed_path(unit).exists():
-                    rows = self.rows_of_holders(unit, holders.get(unit.number, ()))
-                    write_whole(self.open_path(unit), map(encode_line, rows))
-            # Only now: a crash before this line leaves the holders' files, and the merge is done again.
-            for path in left:
-                path.unlink(missing_ok=True)
-
-    def holder_files(self) -> dict[int, list[Path]]:
-        """The files of unsealed units by the unit's number; several where launches share the unit."""
-        found: dict[int, list[Path]] = {}
-        for name in self._unit_names():
-            if ".open" in name and not name.endswith(PARTIAL_SUFFIX) and UNIT_FILES.fullmatch(name):
-                found.setdefault(int(name.partition(".")[0]), []).append(self.folder / UNITS / name)
-        return found
-
-    def rows_of_holders(self, unit: Unit, paths: Iterable[Path]) -> list[Record]:
-        """Every row of an unsealed unit that any of its holders made durable, from their files.
-
-        Raises StorageError for a damaged one.
-        """
-        rows: dict[int, Record] = {}
-        for path in paths:
-            # Of a row in several files the first counts. Equal on a CPU; on GPUs they may differ in a last bit.
-            rows = {record.position: record for record in read_if_there(path, unit)} | rows
-        return list(rows.values())
 
     def read_sealed(self, unit: Unit) -> list[Record]:
         """The rows of a sealed unit in the order of the data. Raises as `read_sealed_lines`."""
@@ -253,17 +214,3 @@ def require_own_or_empty(folder: Path) -> None:
         Run.read(folder)
     elif units.is_dir() and any(units.iterdir()):
         raise LadmError(f"{folder} holds units of a run whose {IDENTITY_FILE} is gone; give --output another folder")
-
-
-def read_if_there(path: Path, unit: Unit) -> list[Record]:
-    """The records of a file of an unsealed unit; none where another holder has sealed or removed it meanwhile.
-
-    Raises StorageError for a damaged one.
-    """
-    try:
-        return read_records(path, start=unit.start, stop=unit.stop)
-    except StorageError as error:
-        # ESTALE: NFS's way of saying that another machine has removed the file.
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOENT, errno.ESTALE):
-            return []
-        raise

@@ -15,6 +15,7 @@ from ladm.progress import Echo
 from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, RESULT_FILES
+from ladm.runs.unsealed import adopt_shared
 from ladm.storage.files import io_errors, sync_folder, write_whole
 from ladm.storage.json_object import json_with_checksum
 
@@ -40,7 +41,7 @@ def resume_or_grow(folder: Path, wanted: RunIdentity, *, rows: Rows, is_shared: 
             f"{folder} has {had.num_rows:,} of these {wanted.num_rows:,} rows, and launches that share a run cannot "
             "add the others: start one launch alone first, which may be stopped as soon as it scores"
         )
-    run.adopt_shared()
+    adopt_shared(run)
     echo(f"adding {count_of(wanted.num_rows - had.num_rows, 'row')} to the {had.num_rows:,} of the run")
     return _grow(run, wanted)
 

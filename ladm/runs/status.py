@@ -21,6 +21,7 @@ from ladm.runs.layout import UNITS
 from ladm.runs.lines import damaged_unit, whole_lines
 from ladm.runs.results import error_lines
 from ladm.runs.rows_of_run import partial_coverage
+from ladm.runs.unsealed import holder_files
 
 RATE_OVER_UNITS = 64
 # Matched as text: decoding every line of every unit would make the status of a large run take minutes.
@@ -74,7 +75,7 @@ def status(run: Run) -> Status:
         return found
     # The times at which units were sealed are those of their files: nothing else has to be written for the rate.
     sealed_at: list[tuple[float, int]] = []
-    holders = run.holder_files()
+    holders = holder_files(run)
     for unit in run.units:
         path = run.sealed_path(unit)
         if unit.number in waiting:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from ladm.runs.folder import Run, Unit
 from ladm.runs.lines import encode_line, read_lines
 from ladm.runs.records import Record
+from ladm.runs.unsealed import holder_files, rows_of_holders
 from ladm.storage.files import Appender, io_errors, sync_folder
 
 
@@ -29,7 +30,7 @@ class UnitWriter:
         self._file = Appender(self._path, size=size)
         self._add_done(line.record for line in lines)
         if holder:
-            others = run.rows_of_holders(unit, run.holder_files().get(unit.number, ()))
+            others = rows_of_holders(unit, holder_files(run).get(unit.number, ()))
             missing = [record for record in others if record.position not in self.done]
             if missing:
                 self.append(missing)

@@ -15,7 +15,7 @@ import xxhash
 
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, StorageError, count_of
-from ladm.runs.folder import Run, read_if_there
+from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import ERRORS_FILE, IDENTITY_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
 from ladm.runs.lines import StoredLine
@@ -23,6 +23,7 @@ from ladm.runs.records import ScoredRow
 from ladm.runs.results import column_types, columns_of, count_scored, require_digest, score_batches
 from ladm.runs.status import require_whole_if_rescored
 from ladm.runs.unigrams import counts_of_run
+from ladm.runs.unsealed import holder_files, read_if_there
 from ladm.settings.common import NAME_COLUMNS
 from ladm.storage.digests import file_xxh3
 from ladm.storage.files import io_errors
@@ -57,7 +58,7 @@ def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
     # A rescored run has no units: its results are compared with each other only.
     unfinished, is_comparable = False, not run.identity.is_rescored
     held = _UnitDigests(run.num_rows)
-    holders = run.holder_files() if not run.identity.is_rescored else {}
+    holders = holder_files(run) if not run.identity.is_rescored else {}
     for unit in run.units if not run.identity.is_rescored else ():
         try:
             if run.sealed_path(unit).exists():

@@ -23,6 +23,7 @@ from ladm.runs.layout import IDENTITY_FILE, RESULT_FILES
 from ladm.runs.new_identity import identity_of_text
 from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.results import summarise
+from ladm.runs.unsealed import adopt_shared
 from ladm.scoring.background import in_background
 from ladm.scoring.engines.job import WorkerConfig, nothing_early
 from ladm.scoring.engines.processes import EarlyWorker, early_worker, threads_of_worker
@@ -176,7 +177,7 @@ class _Command:
         if plan.text is not None:
             store_unigrams(folder, plan.text)
         if not is_shared:
-            run.adopt_shared()
+            adopt_shared(run)
         if plan.settings.retry_errors:
             self.echo(f"removing {count_of(forget_errors(run), 'row')} without a score, to score again")
         return run

@@ -13,6 +13,7 @@ from ladm.runs.finish import finish
 from ladm.runs.folder import Run
 from ladm.runs.heartbeat import Heartbeat
 from ladm.runs.records import ErrorRow, Record
+from ladm.runs.unsealed import holder_files, rows_of_holders
 from ladm.scoring.engines.assignments import OwnUnits, Source
 from ladm.scoring.engines.job import ScoreJob, TakeEarly, WorkerConfig, nothing_early
 from ladm.scoring.engines.local import run_units
@@ -118,11 +119,11 @@ class _ErrorLimit:
 
 def _already_done(run: Run) -> tuple[int, int]:
     """Rows that are durable from an earlier start, and how many of them have no score."""
-    unsealed, holders = {unit.number for unit in run.unsealed()}, run.holder_files()
+    unsealed, holders = {unit.number for unit in run.unsealed()}, holder_files(run)
     done = failed = 0
     for unit in run.units:
         if unit.number in unsealed:
-            records = run.rows_of_holders(unit, holders.get(unit.number, ()))
+            records = rows_of_holders(unit, holders.get(unit.number, ()))
         else:
             records = run.read_sealed(unit)
         done += len(records)
