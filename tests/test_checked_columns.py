@@ -77,6 +77,7 @@ def test_offsets_outside_of_the_data(around: str) -> None:
 # A process of its own, because the fault is one that ends the process.
 READ = """
 import os, sys
+from ladm.corpus.row_domains import domains
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError
 import datasets, numpy, pyarrow, xxhash
@@ -92,7 +93,7 @@ for name in sorted(os.listdir(damages)):
             rows = open_rows(folder)
             for name in rows.column_names:
                 rows.column(name, 0, len(rows))
-            rows.read(0, len(rows)), rows.lengths(), rows.domains("meta.pile_set_name", 0, len(rows)), rows.identity()
+            rows.read(0, len(rows)), rows.lengths(), domains(rows, "meta.pile_set_name", 0, len(rows)), rows.identity()
             code = 0
         except LadmError as error:
             code = 74 if folder in str(error) else 1

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ladm.calibration.contrast import MIN_DOCUMENTS
 from ladm.corpus.excluded_domains import require_domains_exist
 from ladm.corpus.row import commonest
+from ladm.corpus.row_domains import all_domains, has_column_of
 from ladm.corpus.rows import Ids, Rows, token_ids
 from ladm.corpus.window_documents import documents_of_windows
 from ladm.errors import LadmError, RowError, UsageError, count_of
@@ -185,9 +186,4 @@ def _included(rows: Rows, domain_key: str, exclude_domains: tuple[str, ...]) -> 
 
 def _values(rows: Rows, key: str) -> list[str | None]:
     """The domain of every row by a key, or its package; None for rows without it."""
-    if not rows.has_column_of(key):
-        return [None] * len(rows)
-    values: list[str | None] = []
-    for start, stop in rows.batches():
-        values += rows.domains(key, start, stop)
-    return values
+    return all_domains(rows, key) if has_column_of(rows, key) else [None] * len(rows)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.calibration.estimates import Estimate, estimate_aucs
+from ladm.corpus.row_domains import all_domains, has_column_of
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 
@@ -103,10 +104,8 @@ def read_row_column(rows: Rows, name: str, positions_N: npt.NDArray[np.int64]) -
     A name that is no column is looked for inside `meta`. Raises LadmError where there is neither.
     """
     inside = f"meta.{name}"
-    key = name if rows.has_column_of(name) or not rows.has_column_of(inside) else inside
-    values: list[str | None] = []
-    for start, stop in rows.batches():
-        values += rows.domains(key, start, stop)
+    key = name if has_column_of(rows, name) or not has_column_of(rows, inside) else inside
+    values = all_domains(rows, key)
     if key == inside and not any(value is not None for value in values):
         there_are = ", ".join(sorted(rows.column_names))
         raise LadmError(f"{rows.name} has no column {name}, and no row has it inside meta; the columns are {there_are}")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ladm.corpus.row_domains import all_domains
 from ladm.corpus.rows import Rows
 from ladm.errors import UsageError
 from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
@@ -33,10 +34,7 @@ def domains_of(rows: Rows, domain_key: str) -> list[str | None]:
     """The domain of every row; None for rows without one. Raises LadmError where there is no such column."""
     if domain_key == NO_DOMAINS:
         return [ONE_DOMAIN] * len(rows)
-    # One string for all rows of a domain, of which there may be a hundred million.
-    known: dict[str | None, str | None] = {}
-    found = (domain for start, stop in rows.batches() for domain in rows.domains(domain_key, start, stop))
-    return [known.setdefault(domain, domain) for domain in found]
+    return all_domains(rows, domain_key)
 
 
 def included_rows(rows: Rows, domain_key: str, excluded: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 
 from ladm.corpus.checked_columns import CheckedColumns
 from ladm.corpus.data_set import is_name, is_whole_number, load_split, no_such_data_set, reading_rows
-from ladm.corpus.meta import jsonable, look_up
+from ladm.corpus.meta import jsonable
 from ladm.corpus.other_stages import require_finished_rows
 from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
 from ladm.corpus.row_identity import ColumnDigest, RowDigests, require_as_prepared
 from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, RowError
-from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NAME_COLUMNS
+from ladm.settings.common import NAME_COLUMNS
 from ladm.storage.file_states import file_states
 
 __all__ = ["Ids", "Row", "Rows", "open_rows", "token_ids"]
@@ -190,29 +190,6 @@ class Rows:
         for start, stop in self.batches():
             yield self.column(name, start, stop)
 
-    def has_column_of(self, key: str) -> bool:
-        """Is there a column in which `domains` looks for the key?"""
-        names = self._dataset.column_names
-        return key.split(".")[0] in names or (key == DOMAIN_KEY and DOMAIN_COLUMN in names)
-
-    def domains(self, key: str, start: int, stop: int) -> list[str | None]:
-        """The domains of rows `start` to `stop - 1`, by a column or a key inside one; None where a row has none.
-
-        With the default key, rows whose `meta` has no domain have that of their column `domain`, if there is one.
-        Raises LadmError where there is no such column.
-        """
-        column, *path = key.split(".")
-        names = self._dataset.column_names
-        has_own = key == DOMAIN_KEY and DOMAIN_COLUMN in names
-        if has_own and column not in names:
-            found: list[str | None] = [None] * (stop - start)
-        else:
-            found = [look_up(value, path) for value in self.column(column, start, stop)]
-        if has_own and None in found:
-            own = self.column(DOMAIN_COLUMN, start, stop)
-            found = [look_up(own[k], []) if domain is None else domain for k, domain in enumerate(found)]
-        return found
-
     def copies(self) -> npt.NDArray[np.bool_] | None:
         """Which rows `ladm prepare` marked as copies of an earlier one: (rows,); None where it marked none."""
         if COPY_COLUMN not in self._dataset.column_names:
@@ -223,7 +200,7 @@ class Rows:
 
     def select(self, positions: npt.NDArray[np.int64] | range) -> Any:
         """Those rows as a `datasets.Dataset`, all their columns kept; a range takes no time."""
-        return self._dataset.with_format(None).select(positions)
+        return self._dataset.select(positions)
 
     def identity(self) -> dict[str, Any]:
         """Number of rows and a digest of their ids, indices and meta, in order."""

@@ -14,6 +14,7 @@ from ladm.corpus.blocks import Counts, reason_of_line
 from ladm.corpus.carried import domain_of, parsed_meta
 from ladm.corpus.documents import Document, read_documents
 from ladm.corpus.meta import text_at, whole_text
+from ladm.corpus.row_domains import domains
 from ladm.corpus.rows import open_rows
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
@@ -224,16 +225,16 @@ def require_domains(rows: str, key: str) -> None:
     opened = open_rows(rows)
     for start, stop in opened.batches():
         try:
-            domains = opened.domains(key, start, stop)
+            found = domains(opened, key, start, stop)
         except StorageError:
             raise
         except LadmError as error:
             raise LadmError(f"{error}; give --domain-key the key of a domain, or {NO_DOMAINS}") from None
-        if None not in domains:
+        if None not in found:
             continue
         # A row without tokens gets no score, and what has none is not selected.
         for k, num_tokens in enumerate(opened.lengths(start, stop)):
-            if domains[k] is None and num_tokens:
+            if found[k] is None and num_tokens:
                 raise LadmError(
                     f"row {start + k} of {rows} has no {key}; give --domain-key the key that it has, or {NO_DOMAINS} "
                     "to rank all documents together"

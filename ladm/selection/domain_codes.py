@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.corpus.excluded_domains import require_domains_exist
+from ladm.corpus.row_domains import domains, has_column_of
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
@@ -55,10 +56,10 @@ def read_domains(data: Sequence[Rows], *, domain_key: str, work: Path) -> Domain
 def _domains(rows: Rows, domain_key: str, start: int, stop: int) -> list[str | None]:
     if domain_key == NO_DOMAINS:
         return [ONE_DOMAIN] * (stop - start)
-    if not rows.has_column_of(domain_key):
+    if not has_column_of(rows, domain_key):
         names = ", ".join(sorted(rows.column_names))
         raise LadmError(
             f"{rows.name} has no column {domain_key.split('.')[0]} (it has {names}); give --domain-key the key of a "
             f"domain, or {NO_DOMAINS} to rank all documents together"
         )
-    return rows.domains(domain_key, start, stop)
+    return domains(rows, domain_key, start, stop)
