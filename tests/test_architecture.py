@@ -21,7 +21,8 @@ import ladm
 from ladm.cli.evaluation import evaluate
 from ladm.cli.main import main
 from ladm.errors import install_hint
-from ladm.settings.fields import fits, out_of_range, settings_of
+from ladm.settings.field_types import fits
+from ladm.settings.fields import out_of_range, settings_of
 from ladm.settings.score import ScoreSettings
 
 PACKAGE = Path(ladm.__file__).parent

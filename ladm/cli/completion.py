@@ -8,7 +8,8 @@ from collections.abc import Callable
 import click
 from click.shell_completion import CompletionItem
 
-from ladm.settings.fields import Setting, choices
+from ladm.settings.field_types import choices
+from ladm.settings.fields import Setting
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 

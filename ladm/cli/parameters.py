@@ -9,7 +9,8 @@ import click
 
 from ladm.cli.completion import completer_of
 from ladm.errors import UsageError
-from ladm.settings.fields import Setting, alternatives, choices, describe, flag, nearest
+from ladm.settings.field_types import alternatives, choices, describe
+from ladm.settings.fields import Setting, flag, nearest
 
 
 class SettingType(click.ParamType):  # type: ignore[type-arg]

@@ -11,17 +11,8 @@ from typing import Any
 import yaml
 
 from ladm.errors import LadmError, UsageError, one_line
-from ladm.settings.fields import (
-    Setting,
-    choices,
-    describe,
-    fits,
-    flag,
-    nearest,
-    out_of_range,
-    settings_of,
-    with_digits,
-)
+from ladm.settings.field_types import choices, describe, fits
+from ladm.settings.fields import Setting, flag, nearest, out_of_range, settings_of, with_digits
 from ladm.settings.layers import parse_layers, spell_layers
 from ladm.settings.mappings import from_mapping
 from ladm.settings.named_scores import is_profile, named_score

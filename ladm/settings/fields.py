@@ -15,10 +15,10 @@ import math
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import NoneType
-from typing import Any, Literal
+from typing import Any
 
 from ladm.errors import UsageError
+from ladm.settings.field_types import describe, fits
 from ladm.storage.files import arrow_path, data_set_path, require_utf8
 
 INPUT_AND_OUTPUT = "Input and output"
@@ -155,58 +155,11 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def alternatives(kind: Any) -> tuple[Any, ...]:
-    """The alternatives of a union, or the type alone."""
-    is_union = typing.get_origin(kind) is not None and not _is_tuple(kind) and not _is_literal(kind)
-    return typing.get_args(kind) if is_union else (kind,)
-
-
-def choices(kind: Any) -> list[str]:
-    """The words that a type allows: `["auto", "torch"]` for `Literal["auto", "torch"]`."""
-    return [str(word) for each in alternatives(kind) if _is_literal(each) for word in typing.get_args(each)]
-
-
-def fits(value: Any, kind: Any) -> bool:
-    """Is the value of the type? A whole number is a float too; `True` is no whole number."""
-    return any(_fits_one(value, each) for each in alternatives(kind))
-
-
-def _fits_one(value: Any, kind: Any) -> bool:
-    if _is_literal(kind):
-        return value in typing.get_args(kind)
-    if _is_tuple(kind):
-        return isinstance(value, tuple) and all(fits(each, typing.get_args(kind)[0]) for each in value)
-    # `type(value) is kind` rather than isinstance, because bool is a subclass of int.
-    return type(value) is kind or (kind is float and type(value) is int)
-
-
 def with_digits(value: Any, spec: FieldSpec) -> Any:
     """A whole number as its digits, for a field that holds texts: `layers: 14` in YAML is `--layers 14`."""
     if isinstance(value, tuple):
         return tuple(with_digits(each, spec) for each in value)
     return str(value) if spec.digits and type(value) is int else value
-
-
-_WORDS = {
-    int: "a whole number",
-    float: "a number such as 2.0e-5",
-    str: "text",
-    bool: "true or false",
-    NoneType: "null",
-}
-
-
-def describe(kind: Any, *, null: bool = True) -> str:
-    """A type in words, for the end of `... is not`. `null`: name the absence of a value, where the type allows it."""
-    words: list[str] = []
-    for each in alternatives(kind):
-        if _is_literal(each):
-            words += [str(word) for word in typing.get_args(each)]
-        elif _is_tuple(each):
-            words.append("a list of whole numbers" if typing.get_args(each)[0] is int else "a list of texts")
-        elif null or each is not NoneType:
-            words.append(_WORDS[each])
-    return " or ".join(words)
 
 
 def out_of_range(value: Any, spec: FieldSpec) -> str | None:
@@ -249,11 +202,3 @@ def nearest(word: str, words: Iterable[str], *, never: Iterable[str] = ()) -> st
     """
     near = difflib.get_close_matches(word, [*words, *never], n=1)
     return f"; did you mean {near[0]}?" if near and near[0] not in never else ""
-
-
-def _is_literal(kind: Any) -> bool:
-    return typing.get_origin(kind) is Literal
-
-
-def _is_tuple(kind: Any) -> bool:
-    return typing.get_origin(kind) is tuple
