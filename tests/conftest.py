@@ -124,6 +124,20 @@ def save_rows(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.fixture
+def score_rows(
+    ladm: Callable[..., Result], save_rows: Callable[..., str], tmp_path: Path
+) -> Callable[[list[dict[str, Any]]], tuple[str, Path]]:
+    """Save rows and score them with the tiny model; returns the folders of the rows and of the run."""
+
+    def score(rows: list[dict[str, Any]]) -> tuple[str, Path]:
+        folder = save_rows(rows)
+        assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
+        return folder, tmp_path / "run"
+
+    return score
+
+
+@pytest.fixture
 def ladm() -> Callable[..., Result]:
     """Run the command in this process; a traceback fails the test."""
     from ladm.cli.main import main

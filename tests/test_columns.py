@@ -29,11 +29,9 @@ LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
 
 
 @pytest.fixture
-def run(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Run:
+def run(score_rows: Any, golden: Any) -> Run:
     """A finished run of eight rows, the fourth of which is too short for a score."""
-    folder = save_rows(topical_rows(golden, LENGTHS))
-    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
-    return Run.read(tmp_path / "run")
+    return Run.read(score_rows(topical_rows(golden, LENGTHS))[1])
 
 
 def add_signal(run: Run, name: str, columns: dict[str, dict[int, float]], *, kind: pa.DataType | None = None) -> Path:

@@ -48,10 +48,8 @@ def corpus(golden: Any, quality: list[float | None] = QUALITY) -> list[dict[str,
 
 
 @pytest.fixture
-def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
-    folder = save_rows(corpus(golden))
-    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
-    return folder, tmp_path / "run"
+def scored(score_rows: Any, golden: Any) -> tuple[str, Path]:
+    return score_rows(corpus(golden))
 
 
 @pytest.fixture

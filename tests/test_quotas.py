@@ -23,10 +23,8 @@ LENGTHS = [512, 400, 450, 480, 700, 490, 512]
 
 
 @pytest.fixture
-def run(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> Path:
-    folder = save_rows(topical_rows(golden, LENGTHS))
-    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
-    return tmp_path / "run"
+def run(score_rows: Any, golden: Any) -> Path:
+    return score_rows(topical_rows(golden, LENGTHS))[1]
 
 
 def test_weights_are_the_same_from_a_file_in_the_command_and_from_python(

@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
+from conftest import topical_rows
 
 from ladm.api.pipeline import select as in_python
 from ladm.errors import LadmError
@@ -22,10 +22,8 @@ LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
 
 
 @pytest.fixture
-def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
-    folder = save_rows([row | {"id": f"n{row['index']}"} for row in topical_rows(golden, LENGTHS)])
-    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
-    return folder, tmp_path / "run"
+def scored(score_rows: Any, golden: Any) -> tuple[str, Path]:
+    return score_rows([row | {"id": f"n{row['index']}"} for row in topical_rows(golden, LENGTHS)])
 
 
 def states(folder: Path) -> dict[str, tuple[bytes, int]]:

@@ -33,10 +33,8 @@ LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
 
 
 @pytest.fixture
-def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
-    folder = save_rows(topical_rows(golden, LENGTHS))
-    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
-    return folder, tmp_path / "run"
+def scored(score_rows: Any, golden: Any) -> tuple[str, Path]:
+    return score_rows(topical_rows(golden, LENGTHS))
 
 
 def selected(ladm: Command, run: Path, *flags: Any) -> dict[str, Any]:

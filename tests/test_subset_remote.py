@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import fsspec
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
+from conftest import topical_rows
 from test_subset_formats import LENGTHS, NPY_FILES, files, select
 
 from ladm.api.pipeline import select as in_python
@@ -29,10 +29,8 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
-    folder = save_rows(topical_rows(golden, LENGTHS))
-    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
-    return folder, tmp_path / "run"
+def scored(score_rows: Any, golden: Any) -> tuple[str, Path]:
+    return score_rows(topical_rows(golden, LENGTHS))
 
 
 def test_a_subset_at_an_address(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
