@@ -64,14 +64,14 @@ WARNING = (
 def test_a_key_that_looks_like_an_id_is_named(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
     own = [record(k) | {"doc_id": f"A{k}", "parent_id": "B", "url": f"https://c/{k}"} for k in range(3)]
     source = write_jsonl(tmp_path / "own.jsonl", own)
-    hint = "ids       the documents have no id; doc_id, such as A0, looks like one: with --id-key doc_id scores have it"
+    hint = "ids       there is no id, but doc_id, such as A0: with --id-key doc_id scores have it"
     assert hint in prepare(source).stderr.splitlines()
     # As it says.
     named = prepare(source, "--id-key", "doc_id", output="named")
     assert [row["id"] for row in rows_after(named, tmp_path / "named")] == ["A0", "A1", "A2"]
     with_ids = write_jsonl(tmp_path / "ids.jsonl", [each | {"id": f"D{k}"} for k, each in enumerate(own)])
     for result in (named, prepare(with_ids, output="ids")):
-        assert "looks like one" not in result.stderr
+        assert "ids  " not in result.stderr
 
 
 def test_a_name_for_documents_without_a_domain_replaces_no_other_in_silence(

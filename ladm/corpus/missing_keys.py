@@ -24,13 +24,15 @@ DOCUMENTS_TRIED = 1000
 _KEYS_SHOWN = 30
 _LIKELY_KEYS = ("domain", "meta.domain", "pile_set_name")
 """Keys that hold a domain and hardly anything else."""
+_LIKELY_IDS = ("doc_id", "docid", "document_id", "uuid", "guid", "record_id", "warc-record-id", "warc_record_id", "url")
 _LOOKED_AT = 100
 """Documents in which such a key is looked for."""
 
 
-def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
+def require_keys(settings: PrepareSettings, sources: list[Source]) -> str | None:
     """Read until a document with a text, one with a domain and one with an id have been seen, most often one document.
 
+    Returns a hint at the key of its id where the first document has none under the default key.
     Raises LadmError where the first 1,000 have no text under --text-key, no domain under --domain-key, or no id under
     an --id-key other than the default.
     """
@@ -39,11 +41,13 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
     id_found = settings.id_key == PrepareSettings.id_key
     id_is_there = False
     keys: dict[str, None] = {}
-    seen = 0
+    hint, seen = None, 0
     # Lines that are no object count too: of standard input no more than the first 1,000 lines can be read again.
     for fields in islice(_fields(settings, sources), DOCUMENTS_TRIED):
         if fields is None:
             continue
+        if not seen:
+            hint = _hint_at_ids(fields, settings.id_key)
         seen += 1
         keys |= dict.fromkeys(keys_of(fields))
         text_found = text_found or value_at(fields, settings.text_key) is not None
@@ -55,9 +59,9 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> None:
         id_found = id_found or id_of(fields, settings.id_key) is not None
         id_is_there = id_is_there or value_at(fields, settings.id_key) is not None
         if text_found and domain_found and id_found:
-            return
+            return hint
     if not seen:
-        return
+        return None
     which = "the only document has" if seen == 1 else f"none of the first {seen:,} documents has"
     negation = "no " if seen == 1 else ""
     there_are = list_keys(keys)
@@ -99,39 +103,16 @@ def replaced_domains(settings: PrepareSettings, sources: list[Source]) -> str | 
     )
 
 
-def likely_ids(settings: PrepareSettings, sources: list[Source]) -> str | None:
-    """A line where no document has an id under the default key, but another key that looks like one; None elsewhere.
-
-    Such a key ends in `id` or is `url`, and its values are ids that differ from document to document.
-    """
-    if settings.id_key != PrepareSettings.id_key:
+def _hint_at_ids(fields: dict[str, Any], id_key: str) -> str | None:
+    """A line where the document has no id under the default key, but one under a usual other key."""
+    if id_key != PrepareSettings.id_key or id_of(fields, id_key) is not None:
         return None
-    values: dict[str, list[str]] = {}
-    seen = 0
-    for fields in islice(_fields(settings, sources), _LOOKED_AT):
-        if fields is None:
-            continue
-        if id_of(fields, settings.id_key) is not None:
-            return None
-        seen += 1
-        for key in keys_of(fields):
-            own = id_of(fields, key) if _names_an_id(key) else None
-            if own is not None:
-                values.setdefault(key, []).append(own)
-    likely = [key for key, found in values.items() if len(found) == seen > 1 and len(set(found)) == seen]
-    if not likely:
-        return None
-    key = min(likely, key=lambda key: key.endswith("url"))
-    example = " ".join(values[key][0].split())[:40]
-    return (
-        f"the documents have no {settings.id_key}; {key}, such as {example}, looks like one: with --id-key {key} "
-        "scores have it"
-    )
-
-
-def _names_an_id(key: str) -> bool:
-    last = key.rpartition(".")[2].lower()
-    return last.endswith("id") or last == "url"
+    for key in keys_of(fields):
+        own = id_of(fields, key) if key.rpartition(".")[2].lower() in _LIKELY_IDS else None
+        if own is not None:
+            example = " ".join(own.split())[:40]
+            return f"there is no {id_key}, but {key}, such as {example}: with --id-key {key} scores have it"
+    return None
 
 
 def _likely_domain(fields: dict[str, Any], meta: dict[str, Any] | None) -> tuple[str, str] | None:

@@ -26,7 +26,7 @@ from ladm.corpus.changed_sources import SourceGuard
 from ladm.corpus.dropped import write_dropped
 from ladm.corpus.duplicates import count_tokens
 from ladm.corpus.in_memory import FORMS, DocumentsInMemory
-from ladm.corpus.missing_keys import likely_ids, replaced_domains, require_keys
+from ladm.corpus.missing_keys import replaced_domains, require_keys
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
 from ladm.corpus.prepare_identity import identity_of
 from ladm.corpus.prepare_start import start_or_resume
@@ -94,11 +94,11 @@ def prepare(
         folder.require_own_or_empty()
     else:
         echo(f"{output} has {count_of(finished.rows, 'row')}; adding to them")
-    require_keys(settings, sources)
+    hint = require_keys(settings, sources)
     # `ladm run` knows whether its user gave a key.
     if job is None and (replaced := replaced_domains(settings, sources)) is not None:
         echo(f"warning   {replaced}")
-    if job is None and (hint := likely_ids(settings, sources)) is not None:
+    if job is None and hint is not None:
         echo(f"ids       {hint}")
     with locked(output):
         # The documents were looked at meanwhile, and another launch may have finished: its rows are not replaced.

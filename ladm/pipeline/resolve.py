@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
 from ladm.corpus.hub import TRAIN, may_be_data_set
-from ladm.corpus.missing_keys import keys_of, likely_ids, list_keys, replaced_domains, require_keys
+from ladm.corpus.missing_keys import keys_of, list_keys, replaced_domains, require_keys
 from ladm.corpus.opening import open_bytes
 from ladm.corpus.other_stages import require_documents
 from ladm.corpus.sources import Source, find_sources
@@ -76,12 +76,12 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     sources = _sources(settings, echo=echo)
     echo(f"sources   {len(sources):,} ({_kinds(sources)})")
     tokenizer = load_tokenizer(settings.tokenizer or settings.model, bos=settings.bos)
-    _require_keys(settings, sources)
+    hint = require_keys(_of_preparing(settings), sources)
     if settings.domain is not None and settings.domain_key is None:
         replaced = replaced_domains(_of_preparing(settings), sources)
         if replaced is not None:
             echo(f"warning   {replaced}")
-    if (hint := likely_ids(_of_preparing(settings), sources)) is not None:
+    if hint is not None:
         echo(f"ids       {hint}")
     echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
     is_open = settings.length is None or (settings.domain_key is None and settings.domain is None)
@@ -153,11 +153,6 @@ def _require_part_that_is_scored(settings: Any) -> None:
             f"--split {settings.split}: {name} has token ids, which are scored as they are, in the split {TRAIN}; "
             f"{remedy}"
         )
-
-
-def _require_keys(settings: Any, sources: list[Source]) -> None:
-    """Raise LadmError, with the keys there are, where the documents lack the keys that the flags say."""
-    require_keys(_of_preparing(settings), sources)
 
 
 def _of_preparing(settings: Any) -> PrepareSettings:
