@@ -359,7 +359,8 @@ def race_for_the_lock(folder: Path, *, processes: int, races: int) -> int:
         for racer in racers:
             racer.join()
         # Before the answers, for one of which a process that died would have this one wait forever.
-        assert [racer.exitcode for racer in racers] == processes * [0]
+        codes = [racer.exitcode for racer in racers]
+        assert codes == processes * [0], codes
         found = [answers.get() for _ in racers]
         assert found.count("mine") == 1, found
         assert all(answer == "mine" or "is in use by " in answer for answer in found), found
