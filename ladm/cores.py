@@ -18,8 +18,8 @@ def available_cores() -> int:
 def share_cores() -> None:
     """Set what OpenMP reads once, when torch is imported; what the environment holds already wins."""
     # By default a thread that waits for the others keeps its core busy for 300,000 rounds. Where another program needs
-    # that core, the others wait in turn, and a forward pass takes several times as long (scripts/bench/busy.py). Fewer
-    # rounds cost little on an idle machine; none, as by OMP_WAIT_POLICY=PASSIVE, cost more.
+    # that core, the others wait in turn, and a forward pass takes about three times as long. With fewer rounds it is
+    # faster there, and as fast on an idle machine (scripts/bench/busy.py).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", WAITING_ROUNDS)
     # OpenMP knows the affinity but no limit of a container, and would start a thread for each core of the machine.

@@ -41,6 +41,11 @@ def main() -> None:
         return
     from machine import facts, write_result
 
+    from ladm.modeling.facts import model_facts
+
+    # For its error: a process of each measurement would end with a traceback.
+    model_facts(options.model)
+
     seconds: dict[str, dict[str, list[float]]] = {}
     for busy in (0, options.busy):
         with busy_processes(busy):
