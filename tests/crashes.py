@@ -350,34 +350,40 @@ def kill_workers(folder: Path, rows: Rows, *, kills: int, workers: int, seed: in
 
 def race_for_the_lock(folder: Path, *, processes: int, races: int) -> int:
     """Have several processes lock one folder at once: one has it, the others learn who. Returns the races."""
-    context = multiprocessing.get_context("fork")
-    for race in range(races):
-        barrier, answers, run = context.Barrier(processes), context.Queue(), folder / f"run{race % 2}"
-        racers = [context.Process(target=_ask_for_lock, args=(run, barrier, answers)) for _ in range(processes)]
-        for racer in racers:
-            racer.start()
-        for racer in racers:
-            racer.join()
-        # Before the answers, for one of which a process that died would have this one wait forever.
-        codes = [racer.exitcode for racer in racers]
-        assert codes == processes * [0], codes
-        found = [answers.get() for _ in racers]
+    # Not forked: a fork of a process that other tests have given threads can stop at once, or wait forever.
+    context = multiprocessing.get_context("spawn")
+    barrier, answers = context.Barrier(processes), context.Queue()
+    runs = [folder / f"run{race % 2}" for race in range(races)]
+    racers = [context.Process(target=_ask_for_locks, args=(runs, barrier, answers)) for _ in range(processes)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    # Before the answers, for one of which a process that died would have this one wait forever.
+    codes = [racer.exitcode for racer in racers]
+    assert codes == processes * [0], codes
+    for found in zip(*(answers.get() for _ in racers), strict=True):
         assert found.count("mine") == 1, found
         assert all(answer == "mine" or "is in use by " in answer for answer in found), found
+    for run in runs:
         with locked(run):
             pass
-    return races
+    return len(runs)
 
 
-def _ask_for_lock(run: Path, barrier: Any, answers: Any) -> None:
-    barrier.wait()
-    try:
-        with locked(run):
-            barrier.wait()
-            answers.put("mine")
-    except LockedError as error:
+def _ask_for_locks(runs: list[Path], barrier: Any, answers: Any) -> None:
+    """Lock each folder in turn, at the same time as the other processes, and put what became of each."""
+    found = []
+    for run in runs:
         barrier.wait()
-        answers.put(str(error))
+        try:
+            with locked(run):
+                barrier.wait()
+                found.append("mine")
+        except LockedError as error:
+            barrier.wait()
+            found.append(str(error))
+    answers.put(found)
 
 
 if __name__ == "__main__":
