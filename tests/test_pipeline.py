@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from click.testing import Result
 from conftest import topical_rows
@@ -481,6 +482,27 @@ def test_a_meta_that_is_nested_too_deep_decides_nothing(ladm: Command, talking: 
     assert "domains   topic: 2 values" in result.stderr
     counts = json.loads((tmp_path / "job/rows/prepare.json").read_text())["counts"]
     assert (counts["bad_text"], counts["too_deep"], counts["kept"]) == (1, 1, 6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--attention", "fa3"), "--attention fa3 does not go with cpu in float32; there is flash"),
+        (("--backend", "triton"), "--backend triton needs a CUDA device, not cpu; use --backend torch"),
+        (("--device", "cuda:99"), None),
+    ],
+)
+def test_hardware_that_is_not_there_is_refused_before_documents_are_read(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, str], line: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    result = ladm(*job_words(shard, talking, tmp_path / "job"), "--device", "cpu", "--dtype", "float32", *flags)
+    count = torch.cuda.device_count()
+    devices = f"there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}"
+    expected = line or f"--device cuda:99: {devices if count else 'no CUDA device here; use --device cpu'}"
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {expected}\n")
+    assert not (tmp_path / "job").exists()
 
 
 def test_what_cannot_work_is_refused_before_it_costs_anything(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from ladm.errors import UsageError, count_of
 from ladm.modeling.facts import ModelFacts
 from ladm.pipeline.look import UNKNOWN, FoundDomains, Sample, choose_length, domain_flags, find_domains, look_at
 from ladm.progress import Echo, silent
-from ladm.scoring.plan import choose_layers
+from ladm.scoring.engines.processes import early_worker
+from ladm.scoring.plan import choose_layers, find_hardware
 from ladm.scoring.row_lengths import is_too_long
 from ladm.selection.quotas import has_weights, read_weights
 from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
@@ -28,10 +30,13 @@ from ladm.settings.data import PrepareSettings
 from ladm.settings.fields import settings_of
 from ladm.settings.pipeline import ROWS, SCORES, prepare_settings, score_settings
 from ladm.settings.profiles import read_profile
+from ladm.settings.score import ScoreSettings
 
 ID_COLUMN = "input_ids"
 _OF_PREPARING_ALONE = ("text_key", "id_key", "domain", "token_count_key", "bos", "windows", "keep_duplicates")
 """Settings that say how rows are made of documents."""
+_EVERYWHERE = {"auto", "cpu", "torch", "none"}
+"""Devices and kernels that every machine has, or can do without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,7 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     scoring = score_settings(settings, rows=ROWS, output=SCORES)
     # So are the layers, although `score` chooses them.
     choose_layers(scoring, facts, None if scoring.profile is None else read_profile(scoring.profile))
+    _require_hardware(scoring, facts)
     if settings.length is not None and is_too_long(settings.length, scoring, facts):
         raise UsageError(
             f"--length {settings.length} is more than the {facts.max_tokens:,} positions of {facts.name}, which could "
@@ -105,6 +111,17 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
         found["domain"] = UNKNOWN if domains.key else None
         echo(f"domains   {_words_of(domains, sample)}")
     return Survey(settings=dataclasses.replace(settings, **found), sources=sources, sample=sample)
+
+
+def _require_hardware(scoring: ScoreSettings, facts: ModelFacts) -> None:
+    """Raise LadmError for a device or kernels that are not here, where the settings name any."""
+    # To import torch takes seconds, and whatever is left to `score` to choose, it finds. The nodes of Ray are others.
+    named = {scoring.device, scoring.attention, scoring.backend, scoring.fused} - _EVERYWHERE
+    if scoring.engine != "local" or not named:
+        return
+    with early_worker(device=scoring.device, threads=None) as early:
+        find_out = partial(find_hardware, scoring, facts, recorded=None, rank=None, try_attention=False)
+        early.call(find_out) if early else find_out()
 
 
 def _words_of(domains: FoundDomains, sample: Sample) -> str:

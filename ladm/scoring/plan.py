@@ -124,12 +124,12 @@ def make_plan(
     recorded = _recorded_attention(settings)
     if cluster is None:
         rank = placement.rank if placement else None
-        find_out = partial(_hardware, settings, facts, recorded=recorded, rank=rank, try_attention=try_attention)
+        find_out = partial(find_hardware, settings, facts, recorded=recorded, rank=rank, try_attention=try_attention)
         hardware = find_out() if ask is None else ask(find_out)
     else:
         # Resolved on a node of the cluster: the driver may have no GPU.
         on_node = replace(settings, device="cuda" if cluster.cuda else "cpu", workers=None)
-        hardware = cluster.on_a_device(partial(_hardware, on_node, facts, recorded=recorded, rank=0))
+        hardware = cluster.on_a_device(partial(find_hardware, on_node, facts, recorded=recorded, rank=0))
     return Plan(
         text=_text_columns(settings, facts),
         settings=settings,
@@ -173,7 +173,7 @@ def _recorded_attention(settings: ScoreSettings) -> str | None:
     return None if run is None else run.identity.backend.get("attention")
 
 
-def _hardware(
+def find_hardware(
     settings: ScoreSettings, facts: ModelFacts, *, recorded: str | None, rank: int | None, try_attention: bool = True
 ) -> Hardware:
     """What this process, or a worker on a machine like this one, runs on."""
