@@ -403,4 +403,6 @@ def test_data_of_a_script_cannot_end_it() -> None:
     assert not set("<>&\u2028\u2029") & set(found)
     assert json.loads(found)[:5] == hostile[:5]
     assert first_lines("\x00\x1b[31m\n\n a\u202eb \n") == "[31m\nab"
+    assert first_lines("=====\nTitle\n=====\n\nWords.\n") == "Title\nWords."
+    assert first_lines("-----\n\n* *\n") == "-----\n* *"
     assert len(as_script_data(first_lines("\U0001f600" * 5000))) <= 500

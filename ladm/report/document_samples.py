@@ -190,9 +190,11 @@ def add_texts(run: Run, documents: list[SampledDocument], name: str | None) -> s
 
 
 def first_lines(text: str) -> str:
-    """The first lines that are not blank, cleaned and cut."""
-    lines = [line.strip() for line in clean(text, len(text)).splitlines() if line.strip()][:MOST_LINES]
-    return fitted(clean("\n".join(lines), MOST_CHARACTERS), TEXT_BYTES)
+    """The first lines with a letter or a digit, cleaned and cut; where no line has any, those that are not blank."""
+    lines = [line.strip() for line in clean(text, len(text)).splitlines() if line.strip()]
+    # A rule above a title would be all that a list of documents shows of one.
+    worded = [line for line in lines if any(map(str.isalnum, line))]
+    return fitted(clean("\n".join((worded or lines)[:MOST_LINES]), MOST_CHARACTERS), TEXT_BYTES)
 
 
 def in_one_line(name: str) -> str:
