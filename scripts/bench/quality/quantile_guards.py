@@ -4,8 +4,9 @@
 
 A pool is made by weights, as in `guarded.py`: every bad kind is 1 % or 5 % of it, the intact documents are the rest.
 The limits of the guards are quantiles of that pool, as `ladm select --within copy_share:-95%` takes them, and the best
-quarter of what passes is taken, as with `--top 25%`. Rows are those of half 1; nothing is fitted. `pure` is the share
-of intact documents in what is taken.
+quarter of what passes is taken, as with `--top 25%`. Nothing is fitted; which limits the docs recommend was chosen on
+half 0 at 4,096 tokens, and the other pools judge them. `passing` is the share of the intact documents that pass,
+`clean` the same of a pool without any bad row, and `pure` the share of intact documents in what is taken.
 
 Shape suffixes: B rows.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -25,52 +27,92 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import facts, write_result
 
 from ladm.calibration.contrast import INTACT, KINDS
-from ladm.calibration.contrast_scores import JUDGED_ON
+from ladm.calibration.contrast_scores import CHOSEN_ON, JUDGED_ON
 from ladm.calibration.estimates import interval
 from ladm.method.reduction import Floats
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "quality" / "scores.parquet"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+POOLS = {
+    "SmolLM2, 4,096 tokens, half 0": ("quality", "4096", CHOSEN_ON),
+    "SmolLM2, 4,096 tokens, half 1": ("quality", "4096", JUDGED_ON),
+    "SmolLM2, 2,048 tokens, half 1": ("quality", "2048", JUDGED_ON),
+    "Gemma, 2,048 tokens, half 1": ("quality-gemma-kinds", "2048", JUDGED_ON),
+}
+"""The folder of the results, the part and the half of each pool."""
 Guard = tuple[str, float, float]
 """A column, and the quantiles between which it is kept."""
-COPIES: tuple[Guard, ...] = (("copy_share", 0.0, 0.95), ("gzip", 0.1, 0.9))
+
+
+def _guards(*, robust: float | None = None, copy_share: float = 0.95, gzip: float = 0.9) -> tuple[Guard, ...]:
+    ceiling = () if robust is None else (("robust", 0.0, robust),)
+    return (("copy_share", 0.0, copy_share), ("gzip", 1 - gzip, gzip), *ceiling)
+
+
 LEVELS: dict[str, tuple[Guard, ...]] = {
     "none": (),
-    "copy_share:-95%, gzip_ratio:10%-90%": COPIES,
-    "copy_share:-95%, gzip_ratio:10%-90%, robust:-95%": (*COPIES, ("robust", 0.0, 0.95)),
+    "copy_share:-95%, gzip_ratio:10%-90%": _guards(),
+    **{
+        f"robust:-{100 * most:.0f}%, copy_share:-95%, gzip_ratio:10%-90%": _guards(robust=most)
+        for most in (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+    },
+    "robust:-80%, copy_share:-80%, gzip_ratio:20%-80%": _guards(robust=0.8, copy_share=0.8, gzip=0.8),
 }
-RANKED_BY = ("robust", "F", "random")
+BOTH = "rank(robust)+rank(F)"
+RANKED_BY = ("robust", "F", BOTH, "random")
+DIFFERENCES = (("robust", "random"), ("robust", "F"), (BOTH, "robust"), (BOTH, "F"))
 SHARES_OF_KIND, TAKEN = (0.01, 0.05), 0.25
 DRAWS, SEED = 400, 17
 
 
 @click.command(help=__doc__.splitlines()[0])
-@click.option("--scores", default=RESULTS, type=click.Path(path_type=Path, exists=True))
+@click.option("--results", default=RESULTS, type=click.Path(path_type=Path, exists=True), help="Folder of the scores.")
 @click.option("--output", type=click.Path(path_type=Path))
-def main(scores: Path, output: Path | None) -> None:
-    table = pq.read_table(scores)
-    of_part = pc.and_(pc.equal(table["part"], "4096"), pc.equal(table["half"], JUDGED_ON))
-    rows = table.filter(of_part)
-    found = {
-        f"{share:.0%} of each kind": {
-            name: {by: taken_with_intervals(rows, guards, by=by, share=share) for by in RANKED_BY}
-            for name, guards in LEVELS.items()
+def main(results: Path, output: Path | None) -> None:
+    found = {}
+    for name, (folder, part, half) in POOLS.items():
+        table = pq.read_table(results / folder / "scores.parquet")
+        rows = table.filter(pc.and_(pc.equal(table["part"], part), pc.equal(table["half"], half)))
+        found[name] = {
+            f"{share:.0%} of each kind": {
+                guards: taken_with_intervals(rows, LEVELS[guards], share=share) for guards in LEVELS
+            }
+            for share in SHARES_OF_KIND
         }
-        for share in SHARES_OF_KIND
-    }
-    write_result(facts("cpu") | {"part": "4096", "taken": found}, output)
+    write_result(facts("cpu") | {"taken": found}, output)
 
 
-def taken_with_intervals(rows: pa.Table, guards: tuple[Guard, ...], *, by: str, share: float) -> dict[str, list[float]]:
-    """For each kind the share of its rows that is taken, and `pure`, with intervals by bootstrap over packages."""
+def taken_with_intervals(rows: pa.Table, guards: tuple[Guard, ...], *, share: float) -> dict[str, Any]:
+    """`pure` by each ranking, and differences in it; `passing` and `clean`; by `robust` what is taken of each kind too.
+
+    Intervals are by bootstrap over packages; those of differences have the same draws for both.
+    """
     names, clusters = np.unique(rows["package"].to_numpy(), return_inverse=True)
     draw = np.random.default_rng(SEED)
     counts = draw.multinomial(len(names), [1 / len(names)] * len(names), size=DRAWS).astype(float)
-    whole = taken_shares(rows, guards, by=by, share=share, counts_B=np.ones(rows.num_rows))
-    draws = [taken_shares(rows, guards, by=by, share=share, counts_B=each[clusters]) for each in counts]
-    return {
-        kind: interval(value, np.array([each.get(kind, value) for each in draws])).rounded()
-        for kind, value in whole.items()
+    counts_B = [np.ones(rows.num_rows), *(each[clusters] for each in counts)]
+    found = {
+        by: [taken_shares(rows, guards, by=by, share=share, counts_B=each) for each in counts_B] for by in RANKED_BY
     }
+    pure = {by: np.array([each["pure"] for each in found[by]]) for by in RANKED_BY}
+    # Which documents pass does not depend on how they are ranked.
+    passing, clean = (
+        [passing_intact(rows, guards, share=each, counts_B=of_draw) for of_draw in counts_B] for each in (share, 0.0)
+    )
+    return {
+        "passing": _rounded(np.array(passing)),
+        "clean": _rounded(np.array(clean)),
+        **{
+            by: {kind: _rounded(np.array([each.get(kind, whole[kind]) for each in found[by]])) for kind in shown}
+            for by, (whole, *_) in found.items()
+            for shown in [whole if by == "robust" else ["pure"]]
+        },
+        **{f"pure, {one} over {other}": _rounded(pure[one] - pure[other]) for one, other in DIFFERENCES},
+    }
+
+
+def _rounded(values: Floats) -> list[float]:
+    """The first value, and the interval that the others make."""
+    return interval(float(values[0]), values[1:]).rounded()
 
 
 def taken_shares(
@@ -79,12 +121,8 @@ def taken_shares(
     """Taken share by kind, and `pure`, where every row is there `counts_B` times."""
     kinds_B = rows["kind"].to_numpy()
     weight_B = pool_weights(kinds_B, counts_B, share=share)
-    passes_B = weight_B > 0
-    for column, low, high in guards:
-        values_B = rows[column].to_numpy()
-        least, most = weighted_quantiles(values_B, weight_B, low, high)
-        passes_B &= (values_B >= least) & (values_B <= most)
-    order = np.argsort(-rows[by].to_numpy(), kind="stable")
+    passes_B = _passes(rows, guards, weight_B)
+    order = np.argsort(-_values(rows, by, weight_B), kind="stable")
     order = order[passes_B[order]]
     # The row at the limit is taken in part, so that exactly a quarter is.
     room = TAKEN * weight_B[order].sum() - (np.cumsum(weight_B[order]) - weight_B[order])
@@ -96,6 +134,36 @@ def taken_shares(
         if weight_B[kinds_B == kind].sum() > 0
     }
     return shares | {"pure": float(taken_B[kinds_B == INTACT].sum() / taken_B.sum())}
+
+
+def passing_intact(rows: pa.Table, guards: tuple[Guard, ...], *, share: float, counts_B: Floats) -> float:
+    """The share of the intact documents that pass the guards."""
+    kinds_B = rows["kind"].to_numpy()
+    weight_B = pool_weights(kinds_B, counts_B, share=share)
+    mine = weight_B * (kinds_B == INTACT)
+    return float(mine[_passes(rows, guards, weight_B)].sum() / mine.sum())
+
+
+def _passes(rows: pa.Table, guards: tuple[Guard, ...], weight_B: Floats) -> np.ndarray:
+    passes_B = weight_B > 0
+    for column, low, high in guards:
+        values_B = rows[column].to_numpy()
+        least, most = weighted_quantiles(values_B, weight_B, low, high)
+        passes_B &= (values_B >= least) & (values_B <= most)
+    return passes_B
+
+
+def _values(rows: pa.Table, by: str, weight_B: Floats) -> Floats:
+    if by != BOTH:
+        return np.asarray(rows[by].to_numpy())
+    return weighted_ranks(rows["robust"].to_numpy(), weight_B) + weighted_ranks(rows["F"].to_numpy(), weight_B)
+
+
+def weighted_ranks(values_B: Floats, weight_B: Floats) -> Floats:
+    """What share of the pool has at most the row's value, half of those with the same value: (B,), as `rank(x)`."""
+    found, places_B = np.unique(values_B, return_inverse=True)
+    weight = np.bincount(places_B, weights=weight_B, minlength=len(found))
+    return np.asarray((np.cumsum(weight) - weight / 2)[places_B] / weight.sum())
 
 
 def pool_weights(kinds_B: np.ndarray, counts_B: Floats, *, share: float) -> Floats:
