@@ -69,8 +69,17 @@ def test_a_text_that_is_too_long_to_be_tokenised_costs_the_others_nothing(
     )
 
 
-def test_datatrove_from_jsonl_to_jsonl(talking: Path, expected: list[float | None], tmp_path: Path) -> None:
+@pytest.fixture
+def datatrove(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its executor starts a manager process, by default with a fork, which can hang where other tests left threads."""
     pytest.importorskip("datatrove")
+    import multiprocess
+
+    monkeypatch.setattr(multiprocess, "Manager", multiprocess.get_context("spawn").Manager)
+
+
+@pytest.mark.usefixtures("datatrove")
+def test_datatrove_from_jsonl_to_jsonl(talking: Path, expected: list[float | None], tmp_path: Path) -> None:
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.writers import JsonlWriter
@@ -96,9 +105,9 @@ def test_datatrove_from_jsonl_to_jsonl(talking: Path, expected: list[float | Non
     assert stats[1]["stats"]["scored"] == 5
 
 
+@pytest.mark.usefixtures("datatrove")
 def test_scored_documents_of_datatrove_become_megatron_files(talking: Path, tmp_path: Path) -> None:
     """A shard in FinePDFs' columns through datatrove: read, scored, the better half written, then token files."""
-    pytest.importorskip("datatrove")
     from click.testing import CliRunner
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.filters import LambdaFilter
