@@ -215,12 +215,12 @@ def test_select_warns_of_robust_without_a_guard(ladm: Command, short_rows: str, 
     assert ladm("rescore", released, "--score", "robust", "--output", robust).exit_code == 0
     warning = (
         "warning   robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: "
-        "try --within robust:-95% --within copy_share:-95% --within gzip_ratio:10%-90% (docs/selection.md)\n"
+        "try --within robust:-80% --within copy_share:-95% --within gzip_ratio:10%-90% (docs/selection.md)\n"
     )
     for run, flags, expected in [
         (robust, (), warning),
         (released, ("--by", "robust"), warning),
-        (robust, ("--within", "robust:-95%"), ""),
+        (robust, ("--within", "robust:-80%"), ""),
         (robust, ("--by", "released"), ""),
         (robust, ("--by", "-robust"), ""),
         (released, (), ""),

@@ -70,6 +70,21 @@ def test_a_ceiling_by_a_quantile_of_the_pool_keeps_out_what_is_rarer_than_that()
     assert common == pytest.approx({"intact": 0.1875 / 0.9, "shuffled": 0.5, "pure": 0.1875 / 0.2375}, abs=0.01)
 
 
+def test_what_passes_a_guard_of_quantiles_and_ranks_of_a_weighted_pool() -> None:
+    from quantile_guards import BOTH, passing_intact, taken_shares, weighted_ranks
+
+    scores = [float(k) for k in range(1, 101)]
+    rows = pa.table({"kind": ["intact"] * 90 + ["shuffled"] * 10, "robust": scores, "F": scores[::-1]})
+    guards = (("robust", 0.0, 0.8),)
+    # Of a clean pool the ceiling drops a fifth; where a tenth is above all intact rows, it drops half as many of them.
+    assert passing_intact(rows, guards, share=0.0, counts_B=np.ones(100)) == pytest.approx(0.8, abs=0.02)
+    assert passing_intact(rows, guards, share=0.1, counts_B=np.ones(100)) == pytest.approx(0.8 / 0.9, abs=0.02)
+    ranks = weighted_ranks(np.array([3.0, 1.0, 1.0, 2.0]), np.array([0.25, 0.125, 0.125, 0.5]))
+    assert ranks == pytest.approx([0.875, 0.125, 0.125, 0.5])
+    # Opposite ranks add up to the same for every row, so that the first quarter is taken.
+    assert taken_shares(rows, (), by=BOTH, share=0.1, counts_B=np.ones(100))["pure"] == pytest.approx(1.0)
+
+
 def test_documents_of_the_pack_are_four_of_each_package_with_the_kinds_in_turn() -> None:
     from rows import chosen_documents
 

@@ -71,7 +71,7 @@ def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
         return None
     return (
         "robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: try "
-        "--within robust:-95% --within copy_share:-95% --within gzip_ratio:10%-90% (docs/selection.md)"
+        "--within robust:-80% --within copy_share:-95% --within gzip_ratio:10%-90% (docs/selection.md)"
     )
 
 
