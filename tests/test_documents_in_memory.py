@@ -247,7 +247,7 @@ def test_other_calls_say_that_they_take_names(tmp_path: Path, tokenizer: str) ->
 
 
 def test_errors_of_the_operating_system_are_errors_of_ladm(prepare: Any) -> None:
-    # Python 3.14 says of such a name that no such file exists, earlier ones that it is too long.
+    # Python 3.14 finds no file of such a name, earlier ones an error: it is too long.
     with pytest.raises(ladm.LadmError, match="a{200}"):
         prepare("a" * 300)
     with pytest.raises(ladm.LadmError, match="a{200}"):

@@ -215,18 +215,39 @@ def test_select_warns_of_robust_without_a_guard(ladm: Command, short_rows: str, 
     assert ladm("rescore", released, "--score", "robust", "--output", robust).exit_code == 0
     warning = (
         "warning   robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: "
-        "try --within robust:-80% --within copy_share:-95% --within gzip_ratio:10%-90% (docs/selection.md)\n"
+        "try --within pool (docs/selection.md)\n"
     )
     for run, flags, expected in [
         (robust, (), warning),
         (released, ("--by", "robust"), warning),
         (robust, ("--within", "robust:-80%"), ""),
+        (robust, ("--within", "pool"), ""),
         (robust, ("--by", "released"), ""),
         (robust, ("--by", "-robust"), ""),
         (released, (), ""),
     ]:
         result = ladm("select", run, "--documents", "3", *flags, "--dry-run", "--output", tmp_path / "subset")
         assert (result.exit_code, result.stderr) == (0, expected)
+
+
+def test_the_guards_of_the_pool_are_those_that_they_stand_for(ladm: Command, short_rows: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert ladm("score", short_rows, *SMALL, "--score", "robust", "--output", run).exit_code == 0
+    guards = ["robust:-80%", "copy_share:-95%", "gzip_ratio:10%-90%"]
+    manifests = []
+    for name, texts in [("short", ["pool"]), ("long", guards), ("more", ["length:0-", "pool"])]:
+        flags = [word for text in texts for word in ("--within", text)]
+        result = ladm("select", run, "--top", "100%", *flags, "--output", tmp_path / name)
+        assert result.exit_code == 0, result.stderr
+        manifests.append(read_object(tmp_path / name / "manifest.json"))
+    assert [guard["given"] for guard in manifests[0]["guards"]] == guards
+    assert manifests[0]["guards"] == manifests[1]["guards"]
+    assert [guard["given"] for guard in manifests[2]["guards"]] == ["length:0-", *guards]
+    released = tmp_path / "released"
+    assert ladm("score", short_rows, *SMALL, "--signals", "longattn", "--output", released).exit_code == 0
+    result = ladm("select", released, "--top", "9%", "--by", "longattn", "--within", "pool", "--output", tmp_path / "x")
+    columns = "score, longattn_ds, longattn_v, length, random, longattn"
+    assert (result.exit_code, result.stderr) == (2, f"ladm: {released} has no column robust; it has {columns}\n")
 
 
 def test_layers_after_sinks_need_the_stored_sink_mass(ladm: Command, tmp_path: Path) -> None:

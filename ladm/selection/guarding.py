@@ -15,7 +15,7 @@ from ladm.errors import LadmError, UsageError
 from ladm.runs.columns import stored_limit
 from ladm.runs.folder import Run
 from ladm.selection.profile_band import band_of, profile_with_band, require_same_layers
-from ladm.settings.guards import AnyGuard, BandGuard, Guard, Limit, band_guards
+from ladm.settings.guards import POOL, AnyGuard, BandGuard, Guard, Limit, band_guards
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.selection import SelectSettings
 from ladm.settings.value_guards import ValueGuard, ValueRange, spell_value
@@ -71,7 +71,7 @@ def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
         return None
     return (
         "robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: try "
-        "--within robust:-80% --within copy_share:-95% --within gzip_ratio:10%-90% (docs/selection.md)"
+        f"--within {POOL} (docs/selection.md)"
     )
 
 

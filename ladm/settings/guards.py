@@ -1,6 +1,6 @@
 """The text of `--within` -> a guard: the values of a column outside of which no document is selected.
 
-gzip_ratio:20%-80%    copy_share:-0.2    gain:0-    score:-1.5--0.5    digits:profile    profile
+gzip_ratio:20%-80%    copy_share:-0.2    gain:0-    score:-1.5--0.5    digits:profile    profile    pool
 
 Of a column of the rows also values of another kind than numbers, which are in `value_guards`.
 """
@@ -17,6 +17,9 @@ from ladm.settings.joins import ROWS, split_name
 from ladm.settings.value_guards import TO, ValueGuard, parse_value_guard, split_column
 
 PROFILE = "profile"
+POOL = "pool"
+POOL_GUARDS = ("robust:-80%", "copy_share:-95%", "gzip_ratio:10%-90%")
+"""What `pool` stands for: limits that need no calibration, measured by scripts/bench/quality/quantile_guards.py."""
 DOMAIN = "domain"
 """What people call the domain, which is no column of numbers."""
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?%?"
@@ -60,13 +63,20 @@ AnyGuard = Guard | ValueGuard
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 
+def parse_guards(texts: Iterable[str]) -> list[Guard | BandGuard | ValueGuard]:
+    """The guards in their order, with those that `pool` stands for in its place. Raises UsageError for others."""
+    return [parse_guard(each) for text in texts for each in (POOL_GUARDS if text == POOL else (text,))]
+
+
 def parse_guard(text: str) -> Guard | BandGuard | ValueGuard:
     """Parse `COLUMN:LOW-HIGH`, `COLUMN:profile`, `profile` or `rows.COLUMN:VALUES`. Raises UsageError for others."""
     if text == PROFILE:
         return BandGuard(text=text, column=None)
     column, colon, limits = text.rpartition(":")
     if not colon or not column:
-        raise UsageError(f"--within {text!r} is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor profile")
+        raise UsageError(
+            f"--within {text!r} is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor {POOL} nor {PROFILE}"
+        )
     if limits == PROFILE:
         return BandGuard(text=text, column=column)
     found = _RANGE.fullmatch(limits)

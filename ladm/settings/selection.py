@@ -10,7 +10,7 @@ from ladm.errors import UsageError, count_of
 from ladm.settings.common import domain_key_setting, output_setting, runs_setting
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import flag, setting
-from ladm.settings.guards import BandGuard, Guard, parse_guard, require_of_rows
+from ladm.settings.guards import POOL_GUARDS, BandGuard, Guard, parse_guards, require_of_rows
 from ladm.settings.joins import JoinedRuns, join_setting, require_joined
 from ladm.settings.quantities import parse_percent, parse_token_budget
 from ladm.settings.subset import WRITING, SubsetFormat, check_subset, resolve_format
@@ -81,9 +81,9 @@ class SelectSettings(JoinedRuns):
         (),
         "Only documents with COLUMN from LOW to HIGH: values, quantiles such as 20%-80%, or the band of a profile. "
         "Texts, dates, true and false of the rows: rows.lang:en,de, rows.date:2024-01..2024-06; '!' leaves them out. "
-        "May be repeated.",
+        f"pool: {' '.join(POOL_GUARDS)}. May be repeated.",
         section=ORDER,
-        metavar="COLUMN:LOW-HIGH|VALUES|profile",
+        metavar="COLUMN:LOW-HIGH|VALUES|pool|profile",
     )
     join: tuple[str, ...] = join_setting(section=ORDER)
     profile: str | None = setting(
@@ -239,7 +239,7 @@ class SelectSettings(JoinedRuns):
     @property
     def guards(self) -> list[Guard | BandGuard | ValueGuard]:
         """The guards, in their order."""
-        return [parse_guard(text) for text in self.within]
+        return parse_guards(self.within)
 
     @property
     def token_share(self) -> Fraction | None:
