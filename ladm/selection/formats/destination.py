@@ -62,6 +62,15 @@ def destination(name: str) -> Destination:
     return LocalFolder(Path(path)) if "file" in protocols else RemoteFolder(name, system, path)
 
 
+def _is_there(path: Path) -> bool:
+    """Does it exist? Unlike `Path.exists`, raises OSError where the system refuses to look, with every Python."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 class LocalFolder:
     """A folder of this machine. `replaces`: a subset that is there is replaced when the new one is whole."""
 
@@ -82,7 +91,7 @@ class LocalFolder:
                     if command_of(file) == unless:
                         return True
             is_old = self._replaces and (self.path / MANIFEST_FILE).is_file()
-            is_taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+            is_taken = _is_there(self.path) and (not self.path.is_dir() or any(self.path.iterdir()))
         if is_taken and not is_old:
             raise LadmError(f"{self.path} exists already; give --output another folder")
         # "." has no name of its own: the system calls it busy, as it does a mount point.
