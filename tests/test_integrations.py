@@ -219,8 +219,8 @@ def test_ray_data_on_a_local_cluster(ray_cluster: Any, talking: Path, expected: 
     assert found[5]["ladm_error"] == "too_short: 40 of 300 tokens"
 
 
+@pytest.mark.usefixtures("datatrove")
 def test_the_example_of_datatrove(talking: Path, tmp_path: Path) -> None:
-    pytest.importorskip("datatrove")
     (tmp_path / "in").mkdir()
     lines = [json.dumps({"text": text, "id": str(k)}) + "\n" for k, text in enumerate(TEXTS)]
     (tmp_path / "in" / "x.jsonl").write_text("".join(lines))
