@@ -18,7 +18,7 @@ from ladm.settings.value_guards import TO, ValueGuard, parse_value_guard, split_
 
 PROFILE = "profile"
 POOL = "pool"
-POOL_GUARDS = ("robust:-80%", "copy_share:-95%", "gzip_ratio:10%-90%")
+POOL_GUARDS = ("robust:-80%", "copy_share:-95%", "gzip_ratio:10%-")
 """What `pool` stands for: limits that need no calibration, measured by scripts/bench/quality/quantile_guards.py."""
 DOMAIN = "domain"
 """What people call the domain, which is no column of numbers."""

@@ -43,19 +43,20 @@ Guard = tuple[str, float, float]
 """A column, and the quantiles between which it is kept."""
 
 
-def _guards(*, robust: float | None = None, copy_share: float = 0.95, gzip: float = 0.9) -> tuple[Guard, ...]:
+def _guards(*, robust: float | None = None, copy_share: float = 0.95, gzip: float = 1.0) -> tuple[Guard, ...]:
     ceiling = () if robust is None else (("robust", 0.0, robust),)
-    return (("copy_share", 0.0, copy_share), ("gzip", 1 - gzip, gzip), *ceiling)
+    return (("copy_share", 0.0, copy_share), ("gzip", 0.1, gzip), *ceiling)
 
 
 LEVELS: dict[str, tuple[Guard, ...]] = {
     "none": (),
-    "copy_share:-95%, gzip_ratio:10%-90%": _guards(),
+    "copy_share:-95%, gzip_ratio:10%-": _guards(),
     **{
-        f"robust:-{100 * most:.0f}%, copy_share:-95%, gzip_ratio:10%-90%": _guards(robust=most)
+        f"robust:-{100 * most:.0f}%, copy_share:-95%, gzip_ratio:10%-": _guards(robust=most)
         for most in (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
     },
-    "robust:-80%, copy_share:-80%, gzip_ratio:20%-80%": _guards(robust=0.8, copy_share=0.8, gzip=0.8),
+    "robust:-80%, copy_share:-95%, gzip_ratio:10%-90%": _guards(robust=0.8, gzip=0.9),
+    "robust:-80%, copy_share:-90%, gzip_ratio:10%-": _guards(robust=0.8, copy_share=0.9),
 }
 BOTH = "rank(robust)+rank(F)"
 RANKED_BY = ("robust", "F", BOTH, "random")
