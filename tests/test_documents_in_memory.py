@@ -226,6 +226,7 @@ def test_missing_values_of_pandas_are_missing(prepare: Any, tmp_path: Path) -> N
         ([None, *DOCUMENTS], "an object of type NoneType is neither"),
         ([], "there are no sources"),
         (iter(()), "the iterator of sources has none left: it was read before, or is empty; make a new one"),
+        (["Once upon a time " * 20] * 2, r"; of texts make them with \[\{'text': each\} for each in texts\]"),
         (["Once upon\na time"] * 2, r"; of texts make them with \[\{'text': each\} for each in texts\]"),
         ({"text": ["a"]}, "; of a dictionary of columns make a table with pandas.DataFrame"),
         (FRAME["text"], "a Series has no columns: documents in memory are .*; of texts make them with"),
@@ -242,7 +243,7 @@ def test_other_objects_are_refused(source: Any, message: str, prepare: Any) -> N
 def test_other_calls_say_that_they_take_names(tmp_path: Path, tokenizer: str) -> None:
     with pytest.raises(ladm.LadmError, match="make rows of them with ladm.prepare"):
         ladm.run(DOCUMENTS, model=tokenizer, output=tmp_path / "job", tokens="1k")
-    with pytest.raises(ladm.LadmError, match="name of a file or folder is wanted here, not a Dataset"):
+    with pytest.raises(ladm.LadmError, match="^rows must be a name or a path, not an object of type Dataset$"):
         ladm.score(DATA_SET, model=tokenizer, output=tmp_path / "run")  # type: ignore[arg-type]
 
 

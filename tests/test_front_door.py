@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from click.testing import Result
 from conftest import GOLDEN, SMALL, read_lines, run_script, topical_rows
 
 import ladm
-from ladm.api.keywords import checked
+from ladm.api.keywords import checked, spell_path
 from ladm.settings.data import PrepareSettings
+from ladm.settings.runs import InspectSettings
 from ladm.settings.score import ScoreSettings
 from ladm.settings.selection import SelectSettings
 
@@ -151,9 +154,23 @@ def test_whatever_holds_the_ids(golden: Any) -> None:
     for kind, rows in kinds.items():
         for row in rows if kind != "wrong_type" else rows[:4]:
             assert [found.error_type for found in scorer.score([row, ids])] == [kind, None], row
-    for wrong in (7, "abc", np.zeros((1, 1, 1), dtype=int), None):
-        with pytest.raises(ladm.LadmError, match=r"^ladm.Scorer scores a list or an array of token ids, or several of"):
+    refusals = {
+        "object of type int": 7,
+        "object of type str": "abc",
+        "array of shape (1, 1, 1)": np.zeros((1, 1, 1), dtype=int),
+        "object of type NoneType": None,
+        "object of type Series; give what its to_list() returns": pd.Series([ids]),
+        "object of type ChunkedArray; give what its to_pylist() returns": pa.chunked_array([[ids]]),
+    }
+    for end, wrong in refusals.items():
+        with pytest.raises(ladm.LadmError) as caught:
             scorer.score(wrong)
+        assert str(caught.value) == (
+            f"ladm.Scorer scores a list or an array of token ids, or several of them, not an {end}"
+        )
+    for size in (0, 1.5):
+        with pytest.raises(ladm.LadmError, match=f"^batch_rows must be a whole number of at least 1, not {size}$"):
+            ladm.Scorer.from_signal(object(), batch_rows=size)  # type: ignore[arg-type]
 
 
 def test_the_pipeline_prints_nothing_and_shows_progress_on_request(talking: Path, tmp_path: Path) -> None:
@@ -161,7 +178,7 @@ def test_the_pipeline_prints_nothing_and_shows_progress_on_request(talking: Path
     code = f"""
 import sys
 import ladm
-from ladm.api.keywords import checked
+from ladm.api.keywords import checked, spell_path
 from ladm.settings.data import PrepareSettings
 from ladm.settings.score import ScoreSettings
 from ladm.settings.selection import SelectSettings
@@ -236,6 +253,15 @@ def test_a_run_in_every_state(mixed_rows: str, tmp_path: Path) -> None:
     assert run.identity().method.span_tokens == 16
     with pytest.raises(ladm.LadmError, match=r"run has no column nothing; it has score, "):
         run.scores(["nothing"])
+    for names in ("score", ("score",), iter(["score"]), np.array(["score"])):
+        assert run.scores(names) == run.scores(["score"])  # type: ignore[arg-type]
+    for wrong in ([None], 7):
+        with pytest.raises(ladm.LadmError, match="^columns must be names such as .*, not (None|7)$"):
+            run.scores(wrong)  # type: ignore[arg-type]
+    for call in (run.columns, lambda **more: run.scores(["other.score"], **more)):
+        with pytest.raises(ladm.LadmError) as caught:
+            call(join=["other=run"])
+        assert str(caught.value) == "join must be a dictionary of runs, such as {'other': run2}, not ['other=run']"
     with pytest.raises(ladm.LadmError):
         ladm.open_run(tmp_path)
 
@@ -248,9 +274,21 @@ def test_settings_that_do_not_exist_or_cannot_work(mixed_rows: str, tmp_path: Pa
         (lambda: ladm.Scorer(GOLDEN, reduce="max"), "--reduce 'max' is not mean or median or geometric"),
         (lambda: ladm.prepare(["x"], tokenizer=GOLDEN, output=tmp_path / "o", length=0), "--length must be at least 1"),
         (lambda: ladm.prepare([], tokenizer=GOLDEN, output=tmp_path / "o"), "there are no sources; give at least one"),
-        (lambda: ladm.select([], output=tmp_path / "o", top=20), "there are no runs; give at least one"),
-        (lambda: ladm.prepare("", tokenizer=GOLDEN, output=tmp_path / "o"), "an empty text is no file, folder or name"),
-        (lambda: ladm.open_run(""), "an empty text is no file, folder or name"),
+        (lambda: ladm.select([], output=tmp_path / "o", top=20), "run is empty; give at least one"),
+        (lambda: ladm.prepare("", tokenizer=GOLDEN, output=tmp_path / "o"),
+         "a source must be a name or a path, not an empty text"),
+        (lambda: ladm.open_run(""), "folder must be a name or a path, not an empty text"),
+        (lambda: ladm.score(mixed_rows, model=None, output="o"),  # type: ignore[arg-type]
+         "model must be a name or a path, not None"),
+        (lambda: ladm.score(mixed_rows, model=GOLDEN, output="a\0b"),
+         "output must be a name or a path, not a text with a NUL character"),
+        (lambda: ladm.select(None, output="o", top=20),  # type: ignore[arg-type]
+         "run must be a name or a path, not None"),
+        (lambda: ladm.select("run", rows=7, output="o", top=20),  # type: ignore[arg-type]
+         "rows must be a name or a path, not an object of type int"),
+        (lambda: ladm.select("run", tokens=["1k"], output="o"),  # type: ignore[arg-type]
+         "--tokens ('1k',) is not a whole number or text or null"),
+        (lambda: ladm.Scorer(GOLDEN, dtype=np.float32), "--dtype <class 'numpy.float32'> is not auto or float32 or"),
         (lambda: ladm.select("run", rows="rows", tokens="many", output="o"), "--tokens 'many' is not a number of"),
         (lambda: ladm.Scorer(tmp_path / "nothing"), f"no such model: {tmp_path}/nothing is neither a folder"),
     ]  # fmt: skip
@@ -271,6 +309,9 @@ def test_numbers_of_numpy_and_torch_and_numbers_for_texts() -> None:
     for layers in (range(3), np.arange(3), [0, 1, 2]):
         assert checked(ScoreSettings, "f", {"layers": layers}) == {"layers": "0,1,2"}
     assert checked(ScoreSettings, "f", {"layers": 1}) == {"layers": "1"}
+    for index in (7, np.int64(7), "7", ["7"], [7], np.array([7])):
+        assert checked(InspectSettings, "f", {"index": index}) == {"index": ("7",)}
+    assert type(spell_path(np.str_("a"), "output")) is str
 
 
 def write_corpus(folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_settings_of_a_job_that_do_not_exist_or_cannot_work(talking: Path, tmp_p
         ({"token": "2k"}, "ladm.run has no setting token; did you mean tokens?"),
         ({"tokens": "2k", "dry_run": True}, "ladm.run has no setting dry_run"),
         ({"tokens": "2k", "sources": []}, "there are no sources; give at least one"),
-        ({"tokens": "2k", "model": ""}, "an empty text is no file, folder or name"),
+        ({"tokens": "2k", "model": ""}, "model must be a name or a path, not an empty text"),
         ({}, "how much to select is missing; give --tokens, --documents, --top or --min-score"),
     ]
     for settings, message in faults:
@@ -131,7 +131,7 @@ def test_faults_of_the_methods_of_a_run(job: ladm.FinishedJob) -> None:
     faults: list[tuple[Callable[[], Any], str]] = [
         (lambda: job.run.rescore(output="o"), "nothing to change: give --score, --profile, --reduce or --layers"),
         (lambda: job.run.rescore(output="o", run="x"), "rescore has no setting run; it has score, profile"),
-        (lambda: job.run.rescore(output="", score="robust"), "an empty text is no file"),
+        (lambda: job.run.rescore(output="", score="robust"), "output must be a name or a path, not an empty text"),
         (lambda: job.run.annotate(rows="nothing"), "no such data set: nothing is neither"),
         (lambda: job.run.inspect(index="nobody"), "no document of job/scores with the index or id 'nobody'"),
         (lambda: job.run.report(subset="corpus"), "corpus is not a subset of ladm select: it has no manifest.json"),

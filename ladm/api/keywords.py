@@ -9,26 +9,29 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from ladm.errors import UsageError
 from ladm.settings.fields import Setting, settings_of, with_digits
 from ladm.settings.mappings import from_mapping
 
-Path = str | os.PathLike[str]
+AnyPath = str | os.PathLike[str]
 
 
-def spell_path(path: Path) -> str:
-    """A path as the settings hold it.
+def spell_path(path: AnyPath, argument: str) -> str:
+    """A path as the settings hold it; `argument` is what the caller's program calls it.
 
     Raises UsageError for what is no path, and for an empty one, which would be the working folder.
     """
     try:
-        spelled = os.fsdecode(path)
+        # A text of NumPy is more than a text, and `fsdecode` leaves it so.
+        spelled = str(os.fsdecode(path))
     except TypeError:
-        raise UsageError(f"the name of a file or folder is wanted here, not a {type(path).__name__}") from None
-    if not spelled:
-        raise UsageError("an empty text is no file, folder or name; give one")
+        kind = "None" if path is None else f"an object of type {type(path).__name__}"
+        raise UsageError(f"{argument} must be a name or a path, not {kind}") from None
+    if not spelled or "\0" in spelled:
+        kind = "a text with a NUL character" if spelled else "an empty text"
+        raise UsageError(f"{argument} must be a name or a path, not {kind}")
     return spelled
 
 
@@ -55,25 +58,25 @@ def checked(kind: type, call: str, given: Mapping[str, Any], *, without: Iterabl
 
 def _of_field(value: Any, field: Setting) -> Any:
     """A value in the form that the field has: a text as the flag reads it, one of several values, a list of words."""
-    if isinstance(value, str):
-        if field.spec.parse is not None:
-            try:
-                return field.spec.parse(value)
-            except UsageError as error:
-                raise UsageError(f"{field.flag} {error}") from None
-        return (value,) if get_origin(field.kind) is tuple else value
+    if isinstance(value, str) and field.spec.parse is not None:
+        try:
+            return field.spec.parse(value)
+        except UsageError as error:
+            raise UsageError(f"{field.flag} {error}") from None
     if isinstance(value, Mapping):
         return from_mapping({name: _value(each) for name, each in value.items()}, field)
     # What is one word on the command line may be a list of words here.
-    if isinstance(value, tuple) and str in (field.kind, *get_args(field.kind)) and get_origin(field.kind) is not tuple:
+    if isinstance(value, tuple) and field.spec.commas:
         return ",".join(map(str, value))
-    return with_digits(value, field.spec)
+    value = with_digits(value, field.spec)
+    # One of several: `index=7` is `index=["7"]`.
+    return (value,) if isinstance(value, str) and get_origin(field.kind) is tuple else value
 
 
 def _value(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     # A number or an array of NumPy or torch, such as a quantile of scores; by their attributes, to import neither.
-    if hasattr(value, "tolist") and hasattr(value, "ndim"):
+    if hasattr(value, "tolist") and hasattr(value, "ndim") and not isinstance(value, type):
         value = value.tolist()
     return tuple(map(_value, value)) if isinstance(value, (list, range)) else value

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ladm.api.keywords import Path, checked, spell_path
+from ladm.api.keywords import AnyPath, checked, spell_path
 from ladm.api.quiet import quiet_libraries, warn
+from ladm.errors import LadmError, RowError
 
 if TYPE_CHECKING:
     from ladm.corpus.rows import Row
@@ -22,6 +23,9 @@ _OF_RUNS_ALONE = (
     "dry_run", "allow_other_tokenizer",
 )  # fmt: skip
 """Settings of `ladm score` that say where rows come from, where results go, or who computes them."""
+
+_TO_LISTS = ("to_pylist", "to_list")
+"""What a column of Arrow, pandas or polars makes a list with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +55,7 @@ class Scorer:
     Raises LadmError for a model, device or settings that cannot be used.
     """
 
-    def __init__(self, model: Path, *, config: Path | None = None, **settings: Any) -> None:
+    def __init__(self, model: AnyPath, *, config: AnyPath | None = None, **settings: Any) -> None:
         from ladm.settings.config_file import score_settings
         from ladm.settings.score import ScoreSettings
         from ladm.settings.signals import CDS
@@ -59,8 +63,8 @@ class Scorer:
         given = checked(ScoreSettings, "ladm.Scorer", settings, without=_OF_RUNS_ALONE)
         # The settings of a run cannot do without these two; nothing here reads or writes them.
         # Rows in memory have no text, and the table of how common a token is would have to be given.
-        given = {"signals": CDS} | given | {"model": spell_path(model), "rows": "-", "output": "-"}
-        wanted = score_settings(None if config is None else spell_path(config), given)
+        given = {"signals": CDS} | given | {"model": spell_path(model, "model"), "rows": "-", "output": "-"}
+        wanted = score_settings(None if config is None else spell_path(config, "config"), given)
         with quiet_libraries():
             from ladm.scoring.identity import require_model_of_profile
             from ladm.scoring.plan import make_plan
@@ -77,8 +81,11 @@ class Scorer:
     def from_signal(cls, signal: Signal, *, batch_rows: int = 1) -> Scorer:
         """Score with a signal of one's own: an object that follows the protocol `ladm.signals.scorer.Scorer`.
 
-        `batch_rows`: how many rows of one length it gets at a time.
+        `batch_rows`: how many rows of one length it gets at a time. Raises LadmError where that is not at least 1.
         """
+        # NumPy's whole numbers have it too.
+        if not hasattr(batch_rows, "__index__") or batch_rows < 1:
+            raise LadmError(f"batch_rows must be a whole number of at least 1, not {batch_rows!r}")
         scorer = cls.__new__(cls)
         scorer._set(signal, lambda _tokens: batch_rows)
         return scorer
@@ -97,7 +104,6 @@ class Scorer:
         A row that cannot be scored, such as one that is too short, does not stop the others: its `score` is None,
         its `error` says why. Raises LadmError for `ids` that are neither.
         """
-        from ladm.errors import RowError
         from ladm.scoring.engines.batches import checked_row, error_row
 
         records: dict[int, Record] = {}
@@ -136,11 +142,14 @@ def _rows(ids: Any) -> list[Row]:
     import numpy as np
 
     from ladm.corpus.rows import Row
-    from ladm.errors import LadmError
 
     ids = _plain(ids)
     if not isinstance(ids, (list, np.ndarray)) or (isinstance(ids, np.ndarray) and ids.ndim not in (1, 2)):
-        raise LadmError(f"ladm.Scorer scores a list or an array of token ids, or several of them, not {_kind(ids)}")
+        kind = f"array of shape {ids.shape}" if isinstance(ids, np.ndarray) else f"object of type {type(ids).__name__}"
+        remedy = next((f"; give what its {name}() returns" for name in _TO_LISTS if hasattr(ids, name)), "")
+        raise LadmError(
+            f"ladm.Scorer scores a list or an array of token ids, or several of them, not an {kind}{remedy}"
+        )
     several = isinstance(ids, np.ndarray) and ids.ndim == 2
     if isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype == object:
         # How `datasets` gives a column of lists of different lengths as an array.
@@ -175,11 +184,6 @@ def _raw(row: Any) -> Any:
     if isinstance(row, np.ndarray):
         return row if row.ndim == 1 and np.issubdtype(row.dtype, np.integer) else row.tolist()
     return [int(token) if isinstance(token, np.integer) else token for token in row]
-
-
-def _kind(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    return type(value).__name__ if shape is None else f"an array of shape {tuple(shape)}"
 
 
 def _row_score(record: Record) -> RowScore:

@@ -8,12 +8,11 @@ is a Python warning, `ladm.LadmWarning`. Any thread may call them.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ladm.api.keywords import Path as AnyPath
-from ladm.api.keywords import checked, spell_path
+from ladm.api.keywords import AnyPath, checked, spell_path
 from ladm.api.quiet import echo_to, quiet_libraries, system_errors_in_words, warn
 from ladm.api.results import FinishedJob, ScoredRun, Subset
 from ladm.api.sources import split_sources
@@ -44,7 +43,9 @@ def prepare(
 
     given = checked(PrepareSettings, "ladm.prepare", settings)
     names, in_memory = split_sources(sources)
-    wanted = PrepareSettings(sources=names, tokenizer=spell_path(tokenizer), output=spell_path(output), **given)
+    wanted = PrepareSettings(
+        sources=names, tokenizer=spell_path(tokenizer, "tokenizer"), output=spell_path(output, "output"), **given
+    )
     with quiet_libraries(in_memory):
         from ladm.corpus.preparation_report import repeated_ids_text
         from ladm.corpus.prepare import prepare as run_prepare
@@ -78,8 +79,12 @@ def score(
     from ladm.settings.score import ScoreSettings
 
     given = checked(ScoreSettings, "ladm.score", settings, without=("dry_run",))
-    given |= {"rows": spell_path(rows), "model": spell_path(model), "output": spell_path(output)}
-    wanted = score_settings(None if config is None else spell_path(config), given)
+    given |= {
+        "rows": spell_path(rows, "rows"),
+        "model": spell_path(model, "model"),
+        "output": spell_path(output, "output"),
+    }
+    wanted = score_settings(None if config is None else spell_path(config, "config"), given)
     with quiet_libraries():
         from ladm.progress_bars import ScoringBar
         from ladm.scoring.score import score as run_score
@@ -99,8 +104,8 @@ def estimate(rows: AnyPath, *, model: AnyPath, config: AnyPath | None = None, **
     from ladm.settings.score import ScoreSettings
 
     given = checked(ScoreSettings, "ladm.estimate", settings, without=("dry_run", "overwrite", "retry_errors"))
-    given |= {"rows": spell_path(rows), "model": spell_path(model), "dry_run": True}
-    wanted = score_settings(None if config is None else spell_path(config), given)
+    given |= {"rows": spell_path(rows, "rows"), "model": spell_path(model, "model"), "dry_run": True}
+    wanted = score_settings(None if config is None else spell_path(config, "config"), given)
     with quiet_libraries():
         from ladm.scoring.dry_run import dry_run
 
@@ -127,9 +132,9 @@ def select(
 
     given = checked(SelectSettings, "ladm.select", settings | {"tokens": tokens})
     wanted = SelectSettings(
-        runs=_paths(run, what="runs"),
+        runs=_paths(run, what="run"),
         rows=() if rows is None else _paths(rows, what="rows"),
-        output=spell_path(output),
+        output=spell_path(output, "output"),
         **given,
     )
     with quiet_libraries():
@@ -167,8 +172,8 @@ def run(
             "ladm.run reads its documents again when it resumes, and cannot do so in memory: make rows of them with "
             "ladm.prepare, and give these to ladm.run"
         )
-    given |= {"sources": names, "model": spell_path(model), "output": spell_path(output)}
-    wanted = job_settings(RunSettings, None if config is None else spell_path(config), given)
+    given |= {"sources": names, "model": spell_path(model, "model"), "output": spell_path(output, "output")}
+    wanted = job_settings(RunSettings, None if config is None else spell_path(config, "config"), given)
     with quiet_libraries():
         _warn_about_a_bare_share(settings, wanted, echo_to(progress=progress))
         from ladm.pipeline.run import run as run_job
@@ -192,11 +197,13 @@ def _warn_about_a_bare_share(given: dict[str, Any], wanted: Any, echo: Echo) -> 
         echo(line)
 
 
-def _paths(given: AnyPath | Sequence[AnyPath], *, what: str) -> tuple[str, ...]:
+def _paths(given: Any, *, what: str) -> tuple[str, ...]:
     """One path or several, as the settings hold them. Raises UsageError where there is none."""
-    paths = tuple(map(spell_path, [given] if isinstance(given, (str, os.PathLike)) else given))
+    # What is no collection is left to the check of a path, which refuses it.
+    is_one = isinstance(given, (str, bytes, os.PathLike)) or not isinstance(given, Iterable)
+    paths = tuple(spell_path(path, what) for path in ([given] if is_one else given))
     if not paths:
-        raise UsageError(f"there are no {what}; give at least one")
+        raise UsageError(f"{what} is empty; give at least one")
     return paths
 
 
@@ -205,4 +212,4 @@ def open_run(folder: AnyPath) -> ScoredRun:
     from ladm.runs.folder import Run
 
     with system_errors_in_words():
-        return ScoredRun(Run.open(spell_path(folder)).folder)
+        return ScoredRun(Run.open(spell_path(folder, "folder")).folder)

@@ -6,14 +6,14 @@ Imports no torch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ladm.api.keywords import Path as AnyPath
-from ladm.api.keywords import checked, spell_path
+from ladm.api.keywords import AnyPath, checked, spell_path
 from ladm.api.quiet import echo_to, quiet_libraries
+from ladm.errors import LadmError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +78,7 @@ class ScoredRun:
         rows: AnyPath | None = None,
         join: Mapping[str, AnyPath] | None = None,
     ) -> pa.Table:
-        """A table of the rows with a score, best first: all of `scores.parquet`, or the named of `columns()`.
+        """A table of the rows with a score, best first: all of `scores.parquet`, or one or several of `columns()`.
 
         Columns of the rows are read from `rows`; None: from where the run found them. `join` is as in `columns`.
         Raises LadmError for an unfinished run, for a column that does not exist, and for rows or a run of other rows.
@@ -93,9 +93,10 @@ class ScoredRun:
         stored = columns_of(self.folder)
         if columns is None:
             return read_scores(self.folder, stored)
+        columns = _names(columns)
         other = [name for name in columns if name not in stored]
         if not other:
-            return read_scores(self.folder, list(columns))
+            return read_scores(self.folder, columns)
         # Both have the order of `scores.parquet`.
         with quiet_libraries() if any("." in name for name in other) else contextlib.nullcontext():
             computed = _joined(run, rows, join).read(other)[1]
@@ -121,7 +122,7 @@ class ScoredRun:
         from ladm.settings.runs import RescoreSettings
 
         given = checked(RescoreSettings, "rescore", settings, without=("run", "output"))
-        wanted = RescoreSettings(run=str(self.folder), output=spell_path(output), **given)
+        wanted = RescoreSettings(run=str(self.folder), output=spell_path(output, "output"), **given)
         with quiet_libraries():
             from ladm.scoring.rescore import rescore
 
@@ -175,7 +176,7 @@ class ScoredRun:
 
         places = {"subset": subset, "output": output}
         given = checked(ReportSettings, "report", settings, without=("run", *places))
-        given |= {name: spell_path(path) for name, path in places.items() if path is not None}
+        given |= {name: spell_path(path, name) for name, path in places.items() if path is not None}
         if isinstance(subset, Subset):
             given = {"domain_key": subset.manifest.domain_key} | given
         with quiet_libraries():
@@ -184,13 +185,25 @@ class ScoredRun:
             return write_report(ReportSettings(run=str(self.folder), **given), echo=echo_to(progress=False))
 
 
+def _names(columns: Sequence[str]) -> list[str]:
+    """The names of columns as a list. Raises UsageError for what is no name."""
+    # A text is a sequence too, of its letters.
+    names = [columns] if isinstance(columns, str) else list(columns) if isinstance(columns, Iterable) else [columns]
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"columns must be names such as ['position', 'score'], not {name!r}")
+    return names
+
+
 def _joined(run: Run, rows: AnyPath | None, join: Mapping[str, AnyPath] | None) -> JoinedColumns:
     """The columns of a run, of its rows and of joined runs."""
     from ladm.runs.joined_columns import JoinedColumns
     from ladm.settings.joins import parse_joins
 
-    joins = parse_joins(f"{name}={spell_path(place)}" for name, place in (join or {}).items())
-    return JoinedColumns(run, rows=None if rows is None else spell_path(rows), joins=joins)
+    if not isinstance(join, Mapping | None):
+        raise UsageError(f"join must be a dictionary of runs, such as {{'other': run2}}, not {join!r}")
+    joins = parse_joins(f"{name}={spell_path(place, f'join[{name!r}]')}" for name, place in (join or {}).items())
+    return JoinedColumns(run, rows=None if rows is None else spell_path(rows, "rows"), joins=joins)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +227,6 @@ class Subset:
 
         Reads `manifest.json`, which has them. Raises LadmError after a dry run, and where the subset is at an address.
         """
-        from ladm.errors import LadmError
         from ladm.selection.manifest_file import read_manifest_and_chosen
 
         if not isinstance(self.folder, Path):

@@ -12,6 +12,8 @@ from ladm.errors import UsageError
 
 _LONGEST_NAME = 4095
 """Characters that Linux allows in a path."""
+_LONGEST_PART = 255
+"""Bytes that most file systems allow between two slashes."""
 _NONE = object()
 """There is no source. None itself may be the first of a list, and is no document."""
 
@@ -34,7 +36,7 @@ def split_sources(sources: Any) -> tuple[tuple[str, ...], list[DocumentsInMemory
     held: list[DocumentsInMemory] = []
     for source in given:
         if isinstance(source, (str, bytes, os.PathLike)) and not _is_text(source):
-            names.append(spell_path(source))  # type: ignore[arg-type]
+            names.append(spell_path(source, "a source"))  # type: ignore[arg-type]
             continue
         from ladm.corpus.in_memory import DocumentsInMemory
 
@@ -59,7 +61,11 @@ def _one_by_one(sources: Any) -> list[Any]:
 
 def _is_text(source: Any) -> bool:
     """Is it the text of a document rather than the name of a file?"""
-    return isinstance(source, str) and ("\n" in source or len(source) > _LONGEST_NAME) and not os.path.exists(source)
+    if not isinstance(source, str) or os.path.exists(source):
+        return False
+    # A name without a space may be one that is too long, and a URL may have longer parts.
+    is_prose = " " in source and "://" not in source and max(map(len, source.split("/"))) > _LONGEST_PART
+    return "\n" in source or len(source) > _LONGEST_NAME or is_prose
 
 
 def _is_table(source: Any) -> bool:
