@@ -6,14 +6,16 @@ tested against.
     equation 2        PFS(i, j)   `pairwise_focus`
     equations 3, 4    AFS(j)      `aggregated_focus`
     equation 5        CDS         `contextual_dependency`, one number for a layer
+    not in the paper              `value_weights`, `copy_keys` and `copy_share`
 
 Equation 1, which documents are kept, is in `selection/budget.py`; the mean over layers in `reduction.py`.
 
 A document of T tokens is cut into N = T // l spans of l tokens. `j` is a scored span, `i` an earlier one; `grid.py`
-says which.
+says which. Where the code that the authors released computes something else than the paper prints, both variants are
+here: `released` and `paper`.
 
-Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size, J scored spans,
-N spans, l query rows of one span, K keys. `...` is any number of leading dimensions.
+Shape suffixes: H query heads, G key/value heads, R = H / G, T tokens, D head size, J scored spans, N spans,
+l query rows of one span, K keys. `...` is any number of leading dimensions. T is `grid.T`.
 """
 
 from __future__ import annotations
@@ -26,15 +28,6 @@ from torch import Tensor
 
 from ladm.method.constants import constant
 from ladm.method.grid import Ablation, Grid
-
-
-@lru_cache(maxsize=256)
-def wanted_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
-    """Boolean (J, N): is PFS(i, j) used?"""
-    wanted = np.zeros((len(grid.J), grid.N), dtype=bool)
-    for row, spans in enumerate(grid.I):
-        wanted[row, list(spans)] = True
-    return constant(wanted, dtype=torch.bool, device=device)
 
 
 def pairwise_focus(
@@ -83,6 +76,74 @@ def pairwise_focus(
     return pfs_JN
 
 
+def aggregated_focus(pfs_JN: Tensor, grid: Grid, *, ablation: Ablation = "none") -> Tensor:
+    """Equations 3 and 4, the Aggregated Focus Score: (..., J, N) -> (..., J).
+
+    sigma_j = unbiased std of { PFS(i, j) : i in I_j }
+    AFS(j)  = sigma_j * sum over i in I_j of PFS(i, j) * (j - i)
+
+    Released: the length weight is (j - i) l / T. `no-std` drops sigma, `no-length` the weight. `grid` must be one of
+    the same ablation: with sigma, a span that has a single earlier span would be NaN.
+    """
+    used = wanted_JN(grid, pfs_JN.device)
+    used_JN = pfs_JN.where(used, 0.0)
+    afs_J = (used_JN * distance_JN(grid, used_JN, ablation=ablation)).sum(dim=-1)
+    if ablation == "no-std":
+        return afs_J
+    pairs_J1 = used.sum(dim=-1, keepdim=True)
+    mean_J1 = used_JN.sum(dim=-1, keepdim=True) / pairs_J1
+    squares_J = (used_JN - mean_J1).where(used, 0.0).square().sum(dim=-1)
+    sigma_J = (squares_J / (pairs_J1.squeeze(-1) - 1)).sqrt()
+    return sigma_J * afs_J
+
+
+def contextual_dependency(afs_J: Tensor, grid: Grid, *, ablation: Ablation = "none") -> Tensor:
+    """Equation 5, the Contextual Dependency Score: (..., J) -> (...).
+
+    paper:    CDS = sum over j in J of (j / N) AFS(j)
+    released: CDS = mean over j in J of (first token of j / T) AFS(j)
+
+    `no-length` drops the weight of j. `grid.J` must not be empty: a document without a scored span has no score.
+    """
+    weighted_J = afs_J * _position_J(grid, afs_J.dtype, afs_J.device, ablation)
+    return weighted_J.sum(dim=-1) if grid.variant == "paper" else weighted_J.mean(dim=-1)
+
+
+@lru_cache(maxsize=256)
+def wanted_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+    """Boolean (J, N): is PFS(i, j) used?"""
+    wanted = np.zeros((len(grid.J), grid.N), dtype=bool)
+    for row, spans in enumerate(grid.I):
+        wanted[row, list(spans)] = True
+    return constant(wanted, dtype=torch.bool, device=device)
+
+
+def distance_JN(grid: Grid, like: Tensor, *, ablation: Ablation) -> Tensor:
+    """The length weight of every pair, (J, N) of the type of `like`: j - i (paper), (j - i) l / T (released), or 1."""
+    return _distance_JN(grid, like.dtype, like.device, ablation)
+
+
+@lru_cache(maxsize=256)
+def _distance_JN(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
+    j_J1 = constant(grid.J, dtype=dtype, device=device).unsqueeze(1)
+    spans_JN = j_J1 - torch.arange(grid.N, device=device, dtype=dtype)
+    if ablation == "no-length":
+        return torch.ones_like(spans_JN)
+    return spans_JN * (grid.l / grid.T) if grid.variant == "released" else spans_JN
+
+
+@lru_cache(maxsize=256)
+def _position_J(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
+    """The weight of every scored span: how late in the document it is."""
+    if ablation == "no-length":
+        position_J = [1.0] * len(grid.J)
+    elif grid.variant == "paper":
+        position_J = [j / grid.N for j in grid.J]
+    else:
+        position_J = [grid.start(j) / grid.T for j in grid.J]
+    return constant(position_J, dtype=dtype, device=device)
+
+
 def value_weights(v_GTD: Tensor) -> Tensor:
     """w_s = |v_s| / median over s of |v_s|: (..., G, T, D) -> (..., G, T) float32.
 
@@ -109,64 +170,9 @@ def copy_keys(ids_T: Tensor) -> Tensor:
 
 
 def copy_share(pfs_JN: Tensor, copied_JN: Tensor, grid: Grid) -> Tensor:
-    """kappa: the share of the used PFS that falls on copy keys, from both as (..., J, N) -> (...)."""
+    """kappa: the share of the used PFS that falls on copy keys, from both as (..., J, N) -> (...).
+
+    NaN where no attention falls on any used pair.
+    """
     used = wanted_JN(grid, pfs_JN.device)
     return copied_JN.where(used, 0.0).sum(dim=(-2, -1)) / pfs_JN.where(used, 0.0).sum(dim=(-2, -1))
-
-
-def aggregated_focus(pfs_JN: Tensor, grid: Grid, *, ablation: Ablation = "none") -> Tensor:
-    """Equations 3 and 4, the Aggregated Focus Score: (..., J, N) -> (..., J).
-
-    sigma_j = unbiased std of { PFS(i, j) : i in I_j }
-    AFS(j)  = sigma_j * sum over i in I_j of PFS(i, j) * (j - i)
-
-    Released: the length weight is (j - i) l / T. `no-std` drops sigma, `no-length` the weight.
-    """
-    used = wanted_JN(grid, pfs_JN.device)
-    used_JN = pfs_JN.where(used, 0.0)
-    afs_J = (used_JN * distance_JN(grid, used_JN, ablation=ablation)).sum(dim=-1)
-    if ablation == "no-std":
-        return afs_J
-    pairs_J1 = used.sum(dim=-1, keepdim=True)
-    mean_J1 = used_JN.sum(dim=-1, keepdim=True) / pairs_J1
-    squares_J = (used_JN - mean_J1).where(used, 0.0).square().sum(dim=-1)
-    sigma_J = (squares_J / (pairs_J1.squeeze(-1) - 1)).sqrt()
-    return sigma_J * afs_J
-
-
-def distance_JN(grid: Grid, like: Tensor, *, ablation: Ablation) -> Tensor:
-    """The length weight of every pair, (J, N) of the type of `like`: j - i (paper), (j - i) l / T (released), or 1."""
-    return _distance_JN(grid, like.dtype, like.device, ablation)
-
-
-@lru_cache(maxsize=256)
-def _distance_JN(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
-    j_J1 = constant(grid.J, dtype=dtype, device=device).unsqueeze(1)
-    spans_JN = j_J1 - torch.arange(grid.N, device=device, dtype=dtype)
-    if ablation == "no-length":
-        return torch.ones_like(spans_JN)
-    return spans_JN * (grid.l / grid.T) if grid.variant == "released" else spans_JN
-
-
-def contextual_dependency(afs_J: Tensor, grid: Grid, *, ablation: Ablation = "none") -> Tensor:
-    """Equation 5, the Contextual Dependency Score: (..., J) -> (...).
-
-    paper:    CDS = sum over j in J of (j / N) AFS(j)
-    released: CDS = mean over j in J of (first token of j / T) AFS(j)
-
-    `no-length` drops the weight of j.
-    """
-    weighted_J = afs_J * _where_J(grid, afs_J.dtype, afs_J.device, ablation)
-    return weighted_J.sum(dim=-1) if grid.variant == "paper" else weighted_J.mean(dim=-1)
-
-
-@lru_cache(maxsize=256)
-def _where_J(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
-    """The weight of every scored span: how late in the document it is."""
-    if ablation == "no-length":
-        where_J = [1.0] * len(grid.J)
-    elif grid.variant == "paper":
-        where_J = [j / grid.N for j in grid.J]
-    else:
-        where_J = [grid.start(j) / grid.T for j in grid.J]
-    return constant(where_J, dtype=dtype, device=device)

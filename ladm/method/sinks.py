@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 SAMPLED_QUERIES = 8
-"""Query rows that are looked at, evenly spaced over the second half of the document. Of all heads, they are enough to
-find keys that receive most of the attention; each costs a pass over all keys."""
+"""Query rows that are looked at, evenly spaced over the second half of the document: enough to find keys that receive
+most of the attention. Each costs a pass over all keys."""
 FAR_TOKENS = 64
 """Attention to a key at least this far back counts."""
 STRONGEST_PER_1024 = 6

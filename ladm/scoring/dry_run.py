@@ -38,6 +38,7 @@ class DryRun:
     """What scoring the rows would take."""
 
     rows_by_length: dict[int, int]
+    """Rows by their number of tokens."""
     refused: dict[str, int]
     """Rows that will have no score, as far as their lengths and ids say, by the type of the error."""
     seconds_by_length: dict[int, float]
@@ -47,7 +48,9 @@ class DryRun:
     devices: int
     """Of the second estimate: those of this machine, or 8."""
     memory_bytes: int
+    """The most that was in use on one device for the timed rows; on a CPU by this process, whatever else it holds."""
     result_bytes: int
+    """Size of the run folder, about."""
 
     @property
     def hours(self) -> dict[int, float]:

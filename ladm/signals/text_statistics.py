@@ -24,7 +24,7 @@ LogProbabilities = npt.NDArray[np.float64]
 RARE_LOG_PROBABILITY = -8.0
 """Natural logarithm of a token's share of the corpus below which it counts as rare: 1 in 3,000."""
 FAR_SHARE = 8
-"""An earlier occurrence is far when at least T / 8 tokens lie between."""
+"""An earlier occurrence is far when it is at least T / 8 tokens back."""
 GZIP_LEVEL = 6
 SHORT_NGRAM, LONG_NGRAM = 4, 13
 SAMPLED_ROWS = 4096
