@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from test_pipeline import text_of
 import ladm
 from ladm.corpus.tokenization import load_tokenizer
 from ladm.errors import LadmError
-from ladm.integrations.scoring import LazyScorer
+from ladm.integrations.scoring import LazyScorer, require_model
 
 ROOT = Path(__file__).resolve().parents[1]
 LENGTH = 300
@@ -55,6 +56,11 @@ def test_a_text_is_scored_as_in_memory(talking: Path, expected: list[float | Non
     for length, named in ((0, "0"), (512.0, "512.0"), ("512", "'512'")):
         with pytest.raises(LadmError, match=rf"^length must be a whole number of at least 1, not {named}$"):
             LazyScorer("model", length=length, settings={})  # type: ignore[arg-type]
+        with pytest.raises(LadmError, match=rf"^length must be a whole number of at least 1, not {named}$"):
+            require_model(talking, length=length)  # type: ignore[arg-type]
+    for refuses in (require_model, partial(LazyScorer, settings={})):
+        with pytest.raises(LadmError, match="^model must be a name or a path, not None$"):
+            refuses(None, length=512)  # type: ignore[arg-type]
 
 
 def test_a_text_that_is_too_long_to_be_tokenised_costs_the_others_nothing(

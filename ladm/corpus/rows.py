@@ -6,6 +6,7 @@ Reads what `datasets` saved to disk, or a Hub id. Columns: `input_ids`, and `met
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -251,15 +252,16 @@ class Rows:
         return self._digested[count]
 
 
-def open_rows(source: str, *, limit: int | None = None) -> Rows:
+def open_rows(source: str | os.PathLike[str], *, limit: int | None = None) -> Rows:
     """Open a folder written by `save_to_disk` (a Dataset, or a DatasetDict with `train`) or a Hub id.
 
-    Raises LadmError with one line when it is neither, or holds no token ids; where it is what another command reads or
-    wrote, that line says which.
+    `limit`: how many rows, from the first; None: all. Raises LadmError with one line when it is neither, or holds no
+    token ids; where it is what another command reads or wrote, that line says which.
     """
+    name = os.fspath(source)
     # A mistyped folder is far commoner than rows on the Hub without an owner, and asking there takes half a minute.
-    if "/" not in source and not Path(source).exists():
-        raise no_such_data_set(source)
-    require_finished_rows(source)
-    with reading_rows(source):
-        return Rows(load_split(source), name=source, limit=limit)
+    if "/" not in name and not Path(name).exists():
+        raise no_such_data_set(name)
+    require_finished_rows(name)
+    with reading_rows(name):
+        return Rows(load_split(name), name=name, limit=limit)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ladm.api.keywords import AnyPath
 from ladm.errors import LadmError
 from ladm.integrations.scoring import COLUMNS, LazyScorer, ScoredText
 
@@ -25,7 +26,7 @@ class LadmScore:
     `settings`: those of `ladm.Scorer`, such as `device`.
     """
 
-    def __init__(self, model: str, *, length: int, text_column: str = "text", **settings: Any) -> None:
+    def __init__(self, model: AnyPath, *, length: int, text_column: str = "text", **settings: Any) -> None:
         self._text_column = text_column
         self._scorer = LazyScorer(model, length=length, settings=settings)
 

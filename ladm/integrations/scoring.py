@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ladm.api.keywords import AnyPath, spell_path
 from ladm.api.memory import RowScore, Scorer
 from ladm.corpus.encoding import Ids
 from ladm.corpus.meta import whole_text
@@ -35,14 +36,14 @@ class LazyScorer:
     It can be pickled before that, so that a pipeline can send it to its workers. `length`: texts are cut to that number
     of tokens, and shorter ones have no score; scores of different lengths are hard to compare. `settings` are those of
     `ladm.Scorer`, such as `span_tokens`, `device` or `profile`; spans are a 256th of the length by default.
-    Raises LadmError for a length that is no positive number; the rest is checked when the model loads.
+    Raises LadmError for a model that is no name or path, and for a length that is no positive number; the rest is
+    checked when the model loads.
     """
 
-    def __init__(self, model: str, *, length: int, settings: dict[str, Any]) -> None:
-        # Here, and not in a worker at the first document. NumPy's whole numbers have it too.
-        if not hasattr(length, "__index__") or length < 1:
-            raise LadmError(f"length must be a whole number of at least 1, not {length!r}")
-        self.model, self.length, self.settings = str(model), length, settings
+    def __init__(self, model: AnyPath, *, length: int, settings: dict[str, Any]) -> None:
+        # Here, and not in a worker at the first document.
+        _require_length(length)
+        self.model, self.length, self.settings = spell_path(model, "model"), length, settings
         self._scorer: Scorer | None = None
         self._tokenizer: Any = None
 
@@ -86,8 +87,14 @@ class LazyScorer:
         return self._scorer, self._tokenizer
 
 
-def require_model(model: str, *, length: int) -> None:
-    """Raise LadmError where a pipeline with this model could score nothing, before its framework starts.
+def _require_length(length: int) -> None:
+    # NumPy's whole numbers have it too.
+    if not hasattr(length, "__index__") or length < 1:
+        raise LadmError(f"length must be a whole number of at least 1, not {length!r}")
+
+
+def require_model(model: AnyPath, *, length: int) -> None:
+    """Raise LadmError where a pipeline with this model and length could score nothing, before its framework starts.
 
     Its workers would each end with a traceback of the framework. Weights of a Hub id are not fetched here: the machine
     that starts a pipeline may not be one that scores.
@@ -95,12 +102,14 @@ def require_model(model: str, *, length: int) -> None:
     from ladm.corpus.tokenization import load_tokenizer
     from ladm.modeling.facts import model_facts, stated_positions
 
-    load_tokenizer(model, bos=None)
-    if os.path.isdir(model):
-        model_facts(model)
-        most = stated_positions(model)
+    _require_length(length)
+    name = spell_path(model, "model")
+    load_tokenizer(name, bos=None)
+    if os.path.isdir(name):
+        model_facts(name)
+        most = stated_positions(name)
         if most is not None and length > most:
-            raise LadmError(f"length {length:,} is beyond the {most:,} positions of {model}")
+            raise LadmError(f"length {length:,} is beyond the {most:,} positions of {name}")
 
 
 def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

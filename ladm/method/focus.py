@@ -82,8 +82,8 @@ def aggregated_focus(pfs_JN: Tensor, grid: Grid, *, ablation: Ablation = "none")
     sigma_j = unbiased std of { PFS(i, j) : i in I_j }
     AFS(j)  = sigma_j * sum over i in I_j of PFS(i, j) * (j - i)
 
-    Released: the length weight is (j - i) l / T. `no-std` drops sigma, `no-length` the weight. `grid` must be one of
-    the same ablation: with sigma, a span that has a single earlier span would be NaN.
+    Released: the length weight is (j - i) l / T. `no-std` drops sigma, `no-length` the weight. A
+    span with a single earlier span has no sigma: NaN, unless `grid` leaves it out, as it does by default.
     """
     used = wanted_JN(grid, pfs_JN.device)
     used_JN = pfs_JN.where(used, 0.0)

@@ -7,6 +7,7 @@ from typing import Any
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
+from ladm.api.keywords import AnyPath
 from ladm.integrations.scoring import LazyScorer, in_groups
 
 BATCH_DOCUMENTS = 64
@@ -25,7 +26,7 @@ class LadmScore(PipelineStep):  # type: ignore[misc]
     name = "LADM"
     type = "SCORE"
 
-    def __init__(self, model: str, *, length: int, batch_documents: int = BATCH_DOCUMENTS, **settings: Any) -> None:
+    def __init__(self, model: AnyPath, *, length: int, batch_documents: int = BATCH_DOCUMENTS, **settings: Any) -> None:
         super().__init__()
         self.batch_documents = batch_documents
         self.scorer = LazyScorer(model, length=length, settings=settings)
