@@ -177,8 +177,9 @@ def _fill(domains: Domains, left: int) -> None:
 def select_percent(domains: Domains, *, budget_tokens: int, allow_small_pool: bool) -> int:
     """The rule of the published code: the smallest whole percentage that exceeds the budget; returns it.
 
-    Every domain gives its best floor(p n / 100) documents. The result exceeds the budget by up to one
-    percent of the pool. Raises LadmError when even 100 % falls short, unless `allow_small_pool`.
+    Every domain gives its best floor(p n / 100) documents. The result exceeds the budget by up to about one percent
+    of the pool, and by more where domains are small: of two documents, 99 % is one and 100 % both.
+    Raises LadmError when even 100 % falls short, unless `allow_small_pool`.
     """
     for percent in range(1, 101):
         for domain in domains.values():

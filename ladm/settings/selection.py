@@ -119,11 +119,11 @@ class SelectSettings(JoinedRuns):
         unset="2 where `ladm prepare` cut windows; all with document_mean",
         at_least=1,
     )
-    # The published code takes a whole percentage of every domain, and exceeds the budget by up to 1 % of the pool.
+    # The published code takes a whole percentage of every domain.
     rule: Literal["exact", "percent"] = setting(
         "exact",
         "exact: never more than the budget. percent: the same percentage of every domain, as the published code takes; "
-        "up to 1% of the pool more.",
+        "exceeds the budget by up to about 1% of the pool, and by more where domains are small.",
         section=CHOICE,
     )
     quota: str | None = setting(
