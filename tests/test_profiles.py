@@ -251,6 +251,8 @@ def test_a_profile_with_another_digit_is_refused_unless_its_checksum_is_removed(
         (lambda p: p["score"].update(weights=[1.0, 2.0]), "2 weights for 1 layers or heads, or none above 0"),
         (lambda p: p["score"].update(weights=[0.0]), "1 weights for 1 layers or heads, or none above 0"),
         (lambda p: p["score"].update(reduce="median", weights=[1.0]), "a median takes no weights"),
+        (lambda p: p["settings"].update(variant="Paper"), "no variant 'Paper'; there is released, paper"),
+        (lambda p: p["settings"].update(ablation="no_std"), "no ablation 'no_std'; there is none, no-std, no-length"),
     ],
 )
 def test_a_profile_that_cannot_be_used(

@@ -12,7 +12,9 @@ of d_cds: J = 11, 9; span 7 begins at token 31, which is not beyond (m + 4 d_afs
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from ladm.errors import LadmError
 
 Variant = Literal["released", "paper"]
 Ablation = Literal["none", "no-std", "no-length"]
@@ -58,6 +60,7 @@ class Method:
     """The eight values that say what is computed; every other setting only says how. Defaults: the released code.
 
     Which spans: `span_tokens` (l), `m`, `n`, `n0`, `d_afs`, `d_cds`. Which equations: `variant`, `ablation`.
+    Raises LadmError for a variant or an ablation that does not exist.
     """
 
     variant: Variant = "released"
@@ -76,6 +79,12 @@ class Method:
     """Stride over the scored spans."""
     ablation: Ablation = "none"
     """`no-std` drops sigma, `no-length` both length weights."""
+
+    def __post_init__(self) -> None:
+        # Any other word would mean the released variant, or no ablation, without a sign of it.
+        for name, kind in (("variant", Variant), ("ablation", Ablation)):
+            if getattr(self, name) not in get_args(kind):
+                raise LadmError(f"no {name} {getattr(self, name)!r}; there is {', '.join(get_args(kind))}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Method:

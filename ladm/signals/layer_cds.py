@@ -147,7 +147,10 @@ def _cds(pfs: Tensor, grid: Grid, ablation: Ablation) -> Tensor:
 
 
 def long_range_focus(pfs_JN: Tensor, grid: Grid) -> Tensor:
-    """Median PFS over the used pairs with j - i >= N / 2: (..., J, N) -> (...); 0 where there is no such pair."""
+    """Median PFS over the used pairs with j - i >= N / 2: (..., J, N) -> (...); 0 where there is no such pair.
+
+    Of an even number of pairs the median is the lower of the two in the middle.
+    """
     far_P = pfs_JN.flatten(-2)[..., _far_pairs(grid, pfs_JN.device)]
     return far_P.median(dim=-1).values if far_P.shape[-1] else far_P.sum(dim=-1)
 
