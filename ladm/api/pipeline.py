@@ -97,8 +97,8 @@ def score(
 def estimate(rows: AnyPath, *, model: AnyPath, config: AnyPath | None = None, **settings: Any) -> DryRun:
     """What `score` would take for the rows: hours, memory, size of the results, from three rows; writes nothing.
 
-    `settings` are those of `score`. The model is loaded in this process, on one device.
-    Raises LadmError for whatever `score` would refuse before it starts, and where no row can be scored.
+    `settings` are those of `score` but `overwrite` and `retry_errors`. The model is loaded in this process, on one
+    device. Raises LadmError for whatever `score` would refuse before it starts, and where no row can be scored.
     """
     from ladm.settings.config_file import score_settings
     from ladm.settings.score import ScoreSettings

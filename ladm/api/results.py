@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run folder. It can be given to `ladm.select`, or to whatever takes a path."""
+    """A run folder, as `ladm.score` and `ladm.open_run` return it. It can be given to whatever takes a path.
+
+    The folder is read at each call; every one raises LadmError where it holds no run any more, or a damaged one.
+    """
 
     folder: Path
 
