@@ -25,7 +25,12 @@ ARRAY = json.dumps([long_document(0), long_document(1)]).encode()
 PRETTY = json.dumps(long_document(0), indent=1).encode()
 SKIPPED = b"\x50\x2a\x4d\x18\x04\0\0\0size"
 """A frame without content, as pzstd writes one in front of every other."""
-SEVERAL_LINES = "it is one JSON value over several lines or an array, not an object a line; make it JSONL: jq -c "
+SEVERAL_LINES = (
+    "it is one JSON value over several lines or an array, not an object a line; make it JSONL: "
+    "jq -c 'if type == \"array\" then .[] else . end'"
+)
+UTF_16 = "it is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8"
+TO_UTF_8 = "if it is Latin-1 or Windows-1252, make it UTF-8: iconv -f WINDOWS-1252 -t UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -55,14 +60,16 @@ def test_files_that_are_read(prepare: Command, tmp_path: Path, name: str, conten
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("wide.jsonl", TWO.decode().encode("utf-16"), "it is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8"),
+        ("wide.jsonl", TWO.decode().encode("utf-16"), UTF_16),
+        ("wide.txt", "caf\xe9".encode("utf-16"), UTF_16),
         ("array.json", ARRAY, SEVERAL_LINES),
         ("pretty.json", PRETTY, SEVERAL_LINES),
         ("pretty array.json", json.dumps([long_document(0)], indent=1).encode(), SEVERAL_LINES),
         ("torn.jsonl", gzip.compress(TWO)[:-9], "Compressed file ended before the end-of-stream marker was reached"),
         ("zero.parquet", b"", "Parquet file size is 0 bytes"),
         ("zero.jsonl.ZST", b"", "the file is empty, which no compressed file is"),
-        ("latin.txt", b"caf\xe9", "'utf-8' codec can't decode byte 0xe9 in position 3"),
+        ("latin.txt", b"caf\xe9", "it is not UTF-8 (byte 0xe9 at 3); " + TO_UTF_8),
+        ("latin.md", b"x" * 9999 + b"\xa0x", "it is not UTF-8 (byte 0xa0 at 9,999); " + TO_UTF_8),
     ],
 )
 def test_files_that_are_left_out(
@@ -73,12 +80,24 @@ def test_files_that_are_left_out(
     (folder / name).write_bytes(content)
     result = prepare(folder, "--domain", "x")
     assert result.exit_code == 74, result.output
-    assert result.stderr.splitlines()[-1].startswith(f"ladm: cannot read {folder / name}: {message}")
+    assert result.stderr.splitlines()[-1] == f"ladm: cannot read {folder / name}: {message}"
     (folder / "z.jsonl").write_bytes(TWO)
     result = prepare(folder, "--domain", "x", output="others")
     assert result.exit_code == 0, result.output
     assert len(rows_of(tmp_path / "others")) == 2
-    assert f"bad_file              1  file left out: cannot read {folder / name}: {message}" in result.stdout
+    left_out = f"bad_file              1  file left out: cannot read {folder / name}: {message}"
+    assert left_out in result.stdout.splitlines()
+
+
+def test_several_files_none_of_which_can_be_read(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+    names = [tmp_path / name for name in ("a.txt", "b.txt", "c.txt")]
+    for name in names:
+        name.write_bytes(b"caf\xe9")
+    result = prepare(*names, "--domain", "x")
+    assert result.exit_code == 74
+    problems = [f"cannot read {name}: it is not UTF-8 (byte 0xe9 at 3); {TO_UTF_8}" for name in names]
+    warnings = "".join(f"warning   {problem}; the file is left out\n" for problem in problems)
+    assert result.stderr == f"{warnings}ladm: {problems[0]}; nor can 2 other files be read\n"
 
 
 def test_names_that_are_not_utf8(prepare: Command, tmp_path: Path) -> None:  # noqa: F811

@@ -32,6 +32,7 @@ from ladm.corpus.tables import (
     rows_of_table,
     wanted_columns,
 )
+from ladm.corpus.utf8 import utf8_text
 from ladm.errors import LadmError, StorageError, is_out_of_memory, reading_problem
 
 _BATCH_ROWS = 256
@@ -110,8 +111,7 @@ def _of_file(source: Source, text_key: str, skip: int, short: ShortRule | None) 
         yield from _parquet(source, text_key, skip, short)
     elif skip == 0:
         with open_unpacked(source.name) as file:
-            # With -sig: the mark that Windows puts in front of UTF-8 is no part of the text.
-            yield Document(source.name, _nested(text_key, read_bounded(file).decode("utf-8-sig")))
+            yield Document(source.name, _nested(text_key, utf8_text(source.name, read_bounded(file))))
 
 
 def _with_fields(documents: Iterator[Document], more: dict[str, str]) -> Iterator[Document]:

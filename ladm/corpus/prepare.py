@@ -163,7 +163,9 @@ def _finish(
     found = sum(int(block.is_kept.sum()) for block in blocks)
     rows = found if settings.limit is None else min(found, settings.limit)
     if rows == 0 and bad_files and not counts:
-        raise StorageError("; ".join(bad_files.values()))
+        # Each file had a warning with its reason: one line says how to go on, and not ten.
+        others = f"; nor can {count_of(len(bad_files) - 1, 'other file')} be read" if len(bad_files) > 1 else ""
+        raise StorageError(next(iter(bad_files.values())) + others)
     if rows == 0:
         # Blocks without a row must not bind the folder to the --length that left none.
         shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
