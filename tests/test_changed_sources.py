@@ -138,7 +138,7 @@ def test_sources_that_differ_are_named(prepare: Prepare, tmp_path: Path) -> None
     assert lines[0].startswith(f"  sources: {paths[1]} has changed: json {size:,} bytes of 20")
     assert lines[0].endswith(f" before, json {size:,} bytes of 2017-07-14 02:40:00.250000 now")
     assert lines[1:] == [
-        f"  sources: {paths[2]} is missing",
+        f"  sources: {paths[2]} was one of them before, and is not now",
         *(f"  sources: {tmp_path}/corpus/x{k:02}.jsonl is new" for k in range(3)),
         "  sources: and 27 more",
     ]

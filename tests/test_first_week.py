@@ -36,7 +36,7 @@ def test_a_corpus_that_changed_is_refused_by_the_names_of_its_files(
         "it was started with. Documents that came later can be rows and a run of their own, in files of their own: "
         "ladm select RUN RUN2 --rows ROWS ROWS2 ranks both together:",
         f"  sources: {corpus / 'a.jsonl'} has",
-        f"  sources: {corpus / 'b.jsonl'} is missing",
+        f"  sources: {corpus / 'b.jsonl'} was one of them before, and is not now",
         f"  sources: {corpus / 'd.jsonl'} is new",
         "  tokenizer.bos: false before, true now",
         "  bos: null before, true now",
@@ -111,7 +111,7 @@ def test_what_a_command_warns_of_is_a_warning_in_python(save_rows: Any, golden: 
     rows = save_rows(topical_rows(golden, [512] * 6), "rows")
     made = {"model": GOLDEN, "output": tmp_path / "run", "dtype": "float32", "device": "cpu", "span_tokens": 16}
     package.score(rows, **made)
-    with pytest.warns(package.LadmWarning, match=r"^--top 0.5 is 0.5 %: for a tenth write 10%$"):
+    with pytest.warns(package.LadmWarning, match=r"^--top 0.5 is 0.5 %; if 50 % is meant, write 50%$"):
         package.select(made["output"], output=tmp_path / "half", top=0.5)
     # A flag that may be repeated is a keyword in its own spelling and as a plural.
     with warnings.catch_warnings():

@@ -82,10 +82,10 @@ def test_a_share_that_may_have_been_meant_as_a_tenth_is_warned_of(
     write_corpus(tmp_path)
     monkeypatch.chdir(tmp_path)
     settings = {"model": talking, "output": "job", "length": 512, "span_tokens": 16}
-    with pytest.warns(front.LadmWarning, match="^--top 0.5 is 0.5 %: for a tenth write 10%$"):
+    with pytest.warns(front.LadmWarning, match="^--top 0.5 is 0.5 %; if 50 % is meant, write 50%$"):
         front.run("corpus/*.jsonl.gz", top=0.5, **settings)
     done = ladm("run", "corpus/*.jsonl.gz", "--model", talking, "--top", "0.5", "-o", "job2", "--dry-run")
-    assert "warning   --top 0.5 is 0.5 %: for a tenth write 10%\n" in done.stderr
+    assert "warning   --top 0.5 is 0.5 %; if 50 % is meant, write 50%\n" in done.stderr
 
 
 def test_a_run_is_annotated_and_its_columns_are_read_together(job: ladm.FinishedJob, ladm: Command) -> None:

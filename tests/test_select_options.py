@@ -80,10 +80,11 @@ def test_every_budget(ladm: Command, scored: tuple[str, Path]) -> None:
     assert found["table"][0].split()[3:5] == ["quota", "documents"]
     assert found["table"][-2].split()[:4] == ["not", "selectable", "without", "a"]
     assert selected(ladm, run, "--top", "43%")["positions"] == found["positions"]
-    warning = "warning   --top 0.1 is 0.1 %: for a tenth write 10%\n"
-    for words, said in ((("--top", "0.1"), warning), (("--top=0.1",), warning), (("--top", "0.1%"), "")):
-        tenth = ladm("select", run, *words, "--dry-run")
-        assert (tenth.exit_code, tenth.stderr) == (0, said)
+    tenth = "warning   --top 0.1 is 0.1 %; if 10 % is meant, write 10%\n"
+    quarter = "warning   --top .25 is 0.25 %; if 25 % is meant, write 25%\n"
+    for words, said in ((("--top", ".25"), quarter), (("--top=0.1",), tenth), (("--top", "0.1%"), "")):
+        done = ladm("select", run, *words, "--dry-run")
+        assert (done.exit_code, done.stderr) == (0, said)
     least = scores["score"].to_pylist()[3]
     found = selected(ladm, run, "--min-score", str(least))
     assert (found["positions"], found["min_score"]) == (sorted(ranked[:4]), least)

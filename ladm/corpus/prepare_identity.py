@@ -68,13 +68,13 @@ def _remedy(names: tuple[str, ...]) -> str:
 
 
 def _changes_of_sources(had: Any, now: Any) -> Iterator[str]:
-    """A line for each of the first files and data sets that changed, are missing or new, and one for the others."""
+    """A line for each of the first files and data sets that changed, went or came, and one for the others."""
     before, after = ({_name_of(source): source for source in sources} for sources in (had, now))
     lines = [
         f"{name} has changed: {_in_words(before[name])} before, {_in_words(source)} now"
         for name, source in after.items() if name in before and before[name] != source
     ]  # fmt: skip
-    lines += [f"{name} is missing" for name in before if name not in after]
+    lines += [f"{name} was one of them before, and is not now" for name in before if name not in after]
     lines += [f"{name} is new" for name in after if name not in before]
     yield from lines[:_SOURCES_SHOWN]
     if len(lines) > _SOURCES_SHOWN:

@@ -29,7 +29,9 @@ def bare_share_warning(given: str, top: float) -> str | None:
 
     `given`: as it was written, `0.1`.
     """
-    return f"warning   --top {given} is {top:g} %: for a tenth write 10%" if top < 1 and "%" not in given else None
+    if top >= 1 or "%" in given:
+        return None
+    return f"warning   --top {given} is {top:g} %; if {100 * top:g} % is meant, write {100 * top:g}%"
 
 
 @dataclass(frozen=True, kw_only=True)
