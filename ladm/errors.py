@@ -1,6 +1,7 @@
 """The errors of ladm: each is one line for the user, with the exit code of the command."""
 
 import errno
+import unicodedata
 from decimal import Decimal
 from typing import Any
 
@@ -172,6 +173,18 @@ def install_hint(extra: str) -> str:
 def one_line(error: BaseException) -> str:
     """The text of an error from a library on one line of at most 300 characters, or its type where it has no text."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def printable(text: str, *, kept: str = "") -> str:
+    """The text without what could move the cursor, rewrite the screen or turn the direction of writing.
+
+    Ids, domains, texts, and the names of files that a message repeats, are whatever a data set has. `kept`: control
+    characters that stay.
+    """
+    if text.isprintable():
+        return text
+    # A no-break space, which Python calls not printable, is common in texts of pages and in French.
+    return "".join(c if c.isprintable() or c in kept or unicodedata.category(c) == "Zs" else "?" for c in text)
 
 
 def count_of(number: int, noun: str, plural: str | None = None) -> str:

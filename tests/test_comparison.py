@@ -46,7 +46,7 @@ def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[
     """A run of eight rows with texts, kinds and packages; the fourth is too short for a score."""
     rows = topical_rows(golden, LENGTHS)
     for k, row in enumerate(rows):
-        row["text"] = f"\n  <b>Title {k}</b>\x1b \nand more"
+        row["text"] = f"\n  <b>Title {k}</b>\x1b\tof\xa0it \nand more"
         row["kind"] = "intact" if k < 5 else "shuffled" if k < 7 else None
         row["package"] = f"p{k // 2}"
     folder = save_rows(rows)
@@ -182,7 +182,7 @@ def test_top_lists_documents(ladm: Command, scored: tuple[str, Path]) -> None:
     assert len(lines) == 4
     for k, line in enumerate(lines[1:]):
         p = positions[k]
-        text = f"{k + 1:>8,}  {scores[k]:>11.5g}  domain {p % 2}  {p}   <b>Title {p}</b>?"
+        text = f"{k + 1:>8,}  {scores[k]:>11.5g}  domain {p % 2}  {p}   <b>Title {p}</b>? of\xa0it"
         assert line == text
     worst = json.loads(ladm("top", run, "-n", "2", "--worst", "--json").stdout)["documents"]
     assert [(each["rank"], each["position"]) for each in worst] == [(7, positions[-1]), (6, positions[-2])]

@@ -16,9 +16,8 @@ from click.testing import Result
 from conftest import GOLDEN, SMALL, topical_rows
 from test_damage import tokenizer_folder
 
-from ladm.cli.terminal import printable
 from ladm.corpus import packed
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError, UsageError, printable
 from ladm.modeling.model_files import model_folder
 from ladm.settings.profiles import read_profile
 from ladm.settings.yaml_text import load_yaml
@@ -148,7 +147,9 @@ def test_yaml_whose_aliases_stand_for_billions_is_refused(ladm: Command, tmp_pat
 
 
 def test_text_for_a_terminal() -> None:
-    assert printable("plain ünïcode 文\n\tline") == "plain ünïcode 文\n\tline"
+    text = "plain ünïcode 文\n\tChapter\xa04.\u3000\u202fline"
+    assert printable(text, kept="\n\t") == text
+    assert printable("a\tb\x85c\u2028d") == "a?b?c?d"
     require_clean(printable(NASTY))
 
 

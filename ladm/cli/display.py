@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ladm.errors import count_of, three_digits
+from ladm.errors import count_of, printable, three_digits
 
 if TYPE_CHECKING:
     from ladm.selection.manifest import Manifest
@@ -120,5 +120,5 @@ def _count(number: int | None) -> str:
 def plain(name: str, *, most: int = 40) -> str:
     """A text from the data as one line of at most `most` printable characters."""
     # Control characters could rewrite what is on the terminal, and a right-to-left mark the order of the table.
-    text = "".join(c if c.isprintable() else "?" for c in name)
+    text = printable(name.replace("\t", " "))
     return text if len(text) <= most else text[: most - 1] + "…"

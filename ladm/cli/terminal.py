@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ladm.cores import share_cores
-from ladm.errors import StorageError
+from ladm.errors import StorageError, printable
 from ladm.progress_bars import PreparingBar, ScoringBar
 
 if TYPE_CHECKING:
@@ -30,16 +30,6 @@ def is_set(key: str) -> bool:
     """Was the flag given to the command that runs?"""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.meta.get(key))
-
-
-def printable(text: str) -> str:
-    """The text without what could move the cursor, rewrite the screen or turn the direction of writing.
-
-    Ids, domains, texts, and the names of files that a message repeats, are whatever a data set has.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
 def escape_what_cannot_be_printed() -> None:
@@ -58,7 +48,7 @@ def show(line: str, *, err: bool = False) -> None:
     if not err and sys.stdout is None:
         raise StorageError("cannot write to standard output: it is closed")
     try:
-        click.echo(printable(line), err=err)
+        click.echo(printable(line, kept="\n\t"), err=err)
     except BrokenPipeError:
         # The reader has seen enough, which needs no message.
         raise

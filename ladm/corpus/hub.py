@@ -7,7 +7,7 @@ import functools
 import sys
 from typing import Any
 
-from ladm.errors import LadmError, one_line, raise_if_out_of_memory
+from ladm.errors import LadmError, one_line, printable, raise_if_out_of_memory
 from ladm.modeling.hub_access import cached_data_sets_alone, hub_problem
 from ladm.modeling.model_files import hub_name, may_be_on_hub
 
@@ -94,4 +94,4 @@ def no_way_to_hub(name: str, problem: str) -> LadmError:
 @functools.cache
 def _warn_once(line: str) -> None:
     # A data set is opened several times: to look at its keys, to check it, to read it.
-    print("".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ladm.corpus.blocks import REASONS
 from ladm.corpus.prepare import PreparedRows
 from ladm.corpus.repeated_ids import RepeatedIds
-from ladm.errors import count_of
+from ladm.errors import count_of, printable
 from ladm.settings.data import ALL_WINDOWS
 
 _ID_CHARACTERS = 40
@@ -49,7 +49,7 @@ def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> I
 
 def repeated_ids_text(repeated: RepeatedIds) -> str:
     """What follows the number of documents with the id of an earlier one: an example, and what to do."""
-    example = "".join(c if c.isprintable() else "?" for c in repeated.id[:_ID_CHARACTERS])
+    example = printable(repeated.id[:_ID_CHARACTERS])
     where = f" ({' and '.join(repeated.sources)})" if repeated.sources else ""
     return (
         f"with the id of an earlier one, such as {example}{where}: scores cannot be joined to them by id; use "
