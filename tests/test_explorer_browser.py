@@ -280,3 +280,20 @@ def test_without_script_the_page_shows_its_lists(browser: Browser, page: Path) -
         browser.call("DOM.getBoxModel", nodeId=node)
     node = browser.call("DOM.querySelector", nodeId=found["root"]["nodeId"], selector="#x-static details")["nodeId"]
     assert browser.call("DOM.getBoxModel", nodeId=node)["model"]["height"] > 0
+
+
+def test_the_table_of_quartiles_fits_a_desktop(
+    ladm: Any, browser: Browser, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    """With all the columns that a run scored by `robust` shows there."""
+    rows = topical_rows(golden, [400 + 8 * k for k in range(8)])
+    scored = ladm("score", save_rows(rows), *SMALL, "--score", "robust", "--output", tmp_path / "run")
+    assert scored.exit_code == 0, scored.output
+    assert ladm("report", tmp_path / "run").exit_code == 0
+    browser.open(tmp_path / "run" / "report.html", size=DESKTOP)
+    table = "document.querySelector('table.quartiles')"
+    names = browser.run(f"[...{table}.querySelectorAll('th')].map((one) => one.textContent).join(' ')")
+    assert names == (
+        "domain documents score (robust) released gzip_ratio far_rare unigram_entropy repeated_13grams digits"
+    )
+    assert browser.run(f"{table}.parentElement.scrollWidth <= {table}.parentElement.clientWidth")

@@ -26,7 +26,7 @@ from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
 
 ROOT = Path(__file__).resolve().parents[1]
-VOID = {"meta", "link", "br", "img", "input"}
+VOID = {"wbr", "meta", "link", "br", "img", "input"}
 HOSTILE = [
     "</script><img src=x onerror=alert(1)>",
     "<style>body{display:none}</style>",
@@ -49,6 +49,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.words: list[str] = []
+        self.first_half = ""
         self.scripts: list[str] = []
         self.feed(text)
         self.close()
@@ -56,6 +57,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        # A place where a word may be broken is no space.
+        self.first_half = self.words.pop() if tag == "wbr" else ""
         if tag not in VOID:
             self.open.append(tag)
 
@@ -69,7 +72,8 @@ class Page(HTMLParser):
         if "script" in self.open:
             self.scripts.append(data)
         elif "style" not in self.open:
-            self.words.append(data)
+            self.words.append(self.first_half + data)
+            self.first_half = ""
 
     @property
     def text(self) -> str:
