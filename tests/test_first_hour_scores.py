@@ -108,7 +108,7 @@ def test_each_command_names_the_next_one(
 ) -> None:
     rows, run = tmp_path / "rows", tmp_path / "run"
     for name, line in {
-        "prepare": f"next: ladm score {rows} --model {talking} -o run",
+        "prepare": f"next: ladm score {rows} --model {talking} --score robust -o run",
         "score": f"next: ladm select {run} --tokens N -o subset",
         "select": f"next: ladm report {run} --subset {tmp_path / 'subset'}",
     }.items():

@@ -232,7 +232,8 @@ def test_select_warns_of_robust_without_a_guard(ladm: Command, short_rows: str, 
 
 def test_the_guards_of_the_pool_are_those_that_they_stand_for(ladm: Command, short_rows: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert ladm("score", short_rows, *SMALL, "--score", "robust", "--output", run).exit_code == 0
+    scored = ladm("score", short_rows, *SMALL, "--score", "robust", "--output", run)
+    assert scored.stderr.splitlines()[-1] == f"next: ladm select {run} --tokens N --within pool -o subset"
     guards = ["robust:-80%", "copy_share:-95%", "gzip_ratio:10%-"]
     manifests = []
     for name, texts in [("short", ["pool"]), ("long", guards), ("more", ["length:0-", "pool"])]:

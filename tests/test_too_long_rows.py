@@ -51,7 +51,7 @@ def test_prepare_warns_of_rows_longer_than_the_positions_beside_the_tokenizer(
     result = ladm(*arguments, "--length", "8193", "-o", tmp_path / "rows")
     assert result.exit_code == 0
     assert result.stderr.startswith(warning)
-    assert f"next: ladm score {tmp_path / 'rows'} --model MODEL -o run\n" in result.stderr
+    assert f"next: ladm score {tmp_path / 'rows'} --model MODEL --score robust -o run\n" in result.stderr
     result = ladm(*arguments, "--length", "8192", "-o", tmp_path / "rows2")
     assert (result.exit_code, "warning" in result.stderr) == (0, False)
     assert f"--model {talking}" in result.stderr

@@ -44,7 +44,8 @@ def prepare(settings: PrepareSettings) -> None:
     if not is_set(AS_JSON):
         # A model that cannot score these rows is not proposed.
         model = settings.tokenizer if positions_warning(settings) is None else "MODEL"
-        next_step("ladm", "score", prepared.folder, "--model", model, "-o", "run")
+        # The released score says little where the model is not a calculator; all scores are stored with any of them.
+        next_step("ladm", "score", prepared.folder, "--model", model, "--score", "robust", "-o", "run")
 
 
 def _as_json(prepared: PreparedRows) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ladm.cli.display import status_report
 from ladm.cli.options import settings_command
-from ladm.cli.scoring import print_summary
+from ladm.cli.scoring import print_summary, propose_selection
 from ladm.cli.terminal import AS_JSON, configure_libraries, is_set, next_step, note, print_result, scoring_bar, show
 from ladm.errors import IncompleteError, LadmError, StorageError, count_of
 from ladm.settings.runs import (
@@ -82,7 +82,7 @@ def rescore(settings: RescoreSettings) -> None:
     start = time.monotonic()
     result = run_rescore(settings, echo=note)
     print_summary(f"rescored in {time.monotonic() - start:.1f} s", result.summary, settings.output)
-    next_step("ladm", "select", settings.output, "--tokens", "N", "-o", "subset")
+    propose_selection(result.run)
 
 
 @settings_command(

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import configure_libraries, next_step, note, print_result, scoring_bar, words_without
 from ladm.errors import LadmError, count_of
+from ladm.settings.guards import POOL
 from ladm.settings.score import ScoreSettings
+from ladm.settings.signals import TEXT
 
 if TYPE_CHECKING:
+    from ladm.runs.folder import Run
     from ladm.scoring.result import AddedSignal
 
 
@@ -57,7 +60,7 @@ def score(settings: ScoreSettings) -> None:
     columns = [signal.columns[0] for signal in result.added if signal.columns]
     if columns:
         next_step("ladm", "compare", settings.output, "--columns", ",".join(["score", *columns]))
-    next_step("ladm", "select", settings.output, "--tokens", "N", "-o", "subset")
+    propose_selection(result.run)
 
 
 def print_summary(head: str, summary: Any, output: str, *, added: Sequence[AddedSignal] = ()) -> None:
@@ -91,3 +94,11 @@ def _content(summary: Any, output: str, added: Sequence[AddedSignal]) -> dict[st
         "run": output, "scored": summary.scored, "errors": dict(summary.errors), "best": best, "middle": middle,
         "worst": worst, "added": [asdict(signal) for signal in added],
     }  # fmt: skip
+
+
+def propose_selection(run: Run) -> None:
+    """Print the command that selects by the score of a run, with guards where it needs some and has their columns."""
+    from ladm.selection.guarding import is_robust
+
+    guards = ("--within", POOL) if is_robust(run) and TEXT in run.identity.signals else ()
+    next_step("ladm", "select", run.folder, "--tokens", "N", *guards, "-o", "subset")

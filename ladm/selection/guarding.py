@@ -67,7 +67,7 @@ def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
     """
     # A language or a date is no guard against any of these.
     is_guarded = len(settings.guards) > len(settings.value_guards)
-    if is_guarded or not (settings.by == "robust" or (settings.by == "score" and _is_robust(run))):
+    if is_guarded or not (settings.by == "robust" or (settings.by == "score" and is_robust(run))):
         return None
     return (
         "robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: try "
@@ -75,7 +75,7 @@ def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
     )
 
 
-def _is_robust(run: Run) -> bool:
+def is_robust(run: Run) -> bool:
     """Is the run's own score `robust`, or one of the same kind over other layers?"""
     # Empty in a run of other signals alone.
     if not run.identity.content.get("score"):
