@@ -30,6 +30,7 @@ from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError
 from ladm.runs.columns import read_columns
 from ladm.runs.folder import Run
+from ladm.runs.labels import shown_name
 from ladm.runs.quartiles import largest_domains, quartiles, quartiles_text, summarise_columns
 from ladm.selection.applying import apply_budget
 from ladm.selection.budget import DomainSelection
@@ -171,6 +172,31 @@ def test_rows_without_a_cluster_are_drawn_for_themselves() -> None:
     values, kinds = {"x": generator.normal(size=60)}, ["intact", "bad"] * 30
     alone = kind_table(values, kinds, list(range(60)), intact="intact", seed=0)
     assert kind_table(values, kinds, [None] * 60, intact="intact", seed=0) == alone
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({"id": "a/b", "source": "c/d.txt", "index": 3}, "a/b"),
+        ({"id": None, "source": "c/d.txt", "index": 3, "chunked_index": None}, "d.txt"),
+        ({"source": "c/d.jsonl line 4", "index": 3, "chunked_index": 1}, "d.jsonl line 4/1"),
+        ({"id": None, "source": None, "index": 3}, "#3"),
+        ({"index": 3, "chunked_index": 1}, "3/1"),
+    ],
+)
+def test_a_document_without_an_id_is_shown_as_the_file_that_it_is_from(named: dict[str, Any], expected: str) -> None:
+    assert shown_name(named, 7) == expected
+
+
+def test_top_names_the_files_of_texts_without_ids(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, [512, 400])
+    for k, row in enumerate(rows):
+        row["source"] = f"books/volume {k}.txt"
+    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    found = json.loads(ladm("top", tmp_path / "run", "--json").stdout)["documents"]
+    assert {(each["id"], each["name"]) for each in found} == {("0", "volume 0.txt"), ("1", "volume 1.txt")}
+    lines = ladm("top", tmp_path / "run").stdout.splitlines()[1:]
+    assert [each["name"] in line for each, line in zip(found, lines, strict=True)] == [True, True]
 
 
 def test_top_lists_documents(ladm: Command, scored: tuple[str, Path]) -> None:

@@ -95,8 +95,10 @@ def test_counts_and_texts_of_a_small_run(ladm: Any, small_run: Path) -> None:
     assert {"length", "robust", "copy_share"} <= set(names)
     assert "random" not in names
     for document, row in zip(data["documents"], table, strict=True):
-        rank, tokens, domain, _, name, meta, text, values, source = document
+        rank, tokens, domain, _, name, meta, text, values, source, shown = document
         assert (rank, tokens, name) == (row["rank"], row["num_tokens"], str(row["index"]))
+        # Without an id of its own it is shown as the place that it is from.
+        assert shown == f"part-{row['index']}.jsonl line 7"
         assert data["domains"][domain] in meta
         assert text == f"document {row['index']}\nsecond line\nthird\nfourth"
         assert values[0] == pytest.approx(row["score"], rel=1e-5)
@@ -174,7 +176,7 @@ def test_the_documents_of_a_guarded_subset_are_marked(ladm: Any, small_run: Path
     assert ladm("report", small_run, "--subset", subset).exit_code == 0
     data = data_of(small_run / "report.html")
     # Of 700, 650, 600, 550 and 512 tokens, in two domains by turns, the first and the last were dropped.
-    assert {document[1]: document[9] for document in data["documents"]} == {700: 0, 650: 1, 600: 1, 550: 1, 512: 0}
+    assert {document[1]: document[10] for document in data["documents"]} == {700: 0, 650: 1, 600: 1, 550: 1, 512: 0}
     assert data["subset"] == {
         "by": "score", "cut": False, "lowest": [None, None], "documents": [1, 2], "tokens": [600, 1200],
     }  # fmt: skip
@@ -188,7 +190,7 @@ def test_the_documents_of_a_guarded_subset_are_marked(ladm: Any, small_run: Path
     assert (page.count(" · selected · "), page.count(" · not selected · ") > 0) == (3 * 3, True)
     # Without a subset nothing is marked, and there are no guards.
     assert ladm("report", small_run).exit_code == 0
-    assert {len(document) for document in data_of(small_run / "report.html")["documents"]} == {9}
+    assert {len(document) for document in data_of(small_run / "report.html")["documents"]} == {10}
     page = (small_run / "report.html").read_text()
     assert "Guards of the subset" not in page
     assert "selected · " not in page
@@ -223,7 +225,7 @@ def test_a_page_shows_its_run_of_a_subset_of_two(ladm: Any, small_run: Path, sav
         assert ladm("report", run, "--subset", root / "both").exit_code == 0
         data = data_of(run / "report.html")
         assert sum(data["subset"]["documents"]) == len(part["positions"]) > 0
-        assert sum(document[9] for document in data["documents"]) == len(part["positions"])
+        assert sum(document[10] for document in data["documents"]) == len(part["positions"])
 
 
 @pytest.mark.parametrize(
@@ -261,7 +263,7 @@ def test_a_small_subset_of_many_documents_is_on_the_page(ladm: Any, large_run: A
     data = data_of(page)
     assert sum(data["subset"]["documents"]) == len(taken)
     assert {sum(map(sum, column["taken"])) for column in data["columns"][:1]} == {len(taken)}
-    shown = [document for document in data["documents"] if document[9]]
+    shown = [document for document in data["documents"] if document[10]]
     assert len(shown) >= 100
     # The positions of this run are its ranks the other way round.
     assert {ROWS - document[0] for document in shown} <= set(taken)

@@ -49,7 +49,7 @@ def top(settings: TopSettings) -> None:
 
 def _top_table(found: TopList) -> Iterator[str]:
     domains = [plain(document.domain) for document in found.documents]
-    ids = [plain(document.id) for document in found.documents]
+    ids = [plain(document.name) for document in found.documents]
     by = "score" if found.by == "score" else "value"
     domain_width, id_width = (max(map(len, [title, *texts])) for title, texts in (("domain", domains), ("id", ids)))
     yield f"{'rank':>8}  {by:>11}  {'domain':<{domain_width}}  {'id':<{id_width}}  text"

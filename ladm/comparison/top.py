@@ -23,12 +23,16 @@ LINE_CHARACTERS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class TopDocument:
-    """A document of the list. `rank` is its place among all documents with a value, 1 for the highest."""
+    """A document of the list. `rank` is its place among all documents with a value, 1 for the highest.
+
+    `name`: its own id, or the file that it is from, where it has none and `id` is its index.
+    """
 
     rank: int
     value: float
     domain: str
     id: str
+    name: str
     position: int
     first_line: str
 
@@ -85,6 +89,7 @@ def top_documents(settings: TopSettings) -> TopList:
                 value=float(values_N[k]),
                 domain=label.domain,
                 id=label.id,
+                name=label.name,
                 position=label.position,
                 first_line=first_line(text, most=LINE_CHARACTERS),
             )

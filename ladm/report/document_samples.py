@@ -20,7 +20,7 @@ from ladm.report.environment import clean
 from ladm.report.overview import RunOverview, readable_meta
 from ladm.runs.beginnings import Beginnings
 from ladm.runs.folder import Run
-from ladm.runs.labels import label_id
+from ladm.runs.labels import label_id, shown_name
 from ladm.runs.results import columns_of, score_batches
 
 Floats = npt.NDArray[np.float64]
@@ -58,6 +58,8 @@ class SampledDocument:
     id: str
     row_id: str
     """The same as the run has it; `id` is cleaned for a page."""
+    name: str
+    """What is shown in place of an id, where it has none of its own; otherwise the id."""
     source: str
     """The file and line or row that it was read from; empty where the run does not have it."""
     meta: str
@@ -151,6 +153,7 @@ def read_documents(
                     domain=int(domains_N[k]),
                     id=in_one_line(label_id(row, position)),
                     row_id=label_id(row, position),
+                    name=in_one_line(shown_name(row, position)),
                     source=_end(in_one_line(row.get("source") or "")),
                     meta=fitted(clean(readable_meta(json.loads(row["meta"])), 200), META_BYTES),
                     is_random=k in chosen.random,

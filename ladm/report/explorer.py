@@ -88,6 +88,7 @@ class Explorer:
             [
                 document.rank, document.num_tokens, document.domain, int(document.is_random), document.id,
                 document.meta, document.text, [document.values[name] for name in names], document.source,
+                0 if document.name == document.id else document.name,
                 *([] if document.taken is None else [int(document.taken)]),
             ]
             for document in self.documents

@@ -23,11 +23,12 @@ ID_COLUMNS = ("id", "index", "chunked_index")
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """What a document is called. `id` is its own id, or its index where it has none."""
+    """What a document is called. `id` is its own id, or its index where it has none; `name` is as in `shown_name`."""
 
     position: int
     domain: str
     id: str
+    name: str
     num_tokens: int
 
     @property
@@ -47,7 +48,7 @@ def read_labels(run: Run, positions: Collection[int], domain_key: str) -> dict[i
     """The labels of some rows, by position."""
     reader = DomainReader(run, domain_key)
     present = columns_of(run.folder)
-    names = [name for name in ID_COLUMNS if name in present]
+    names = [name for name in (*ID_COLUMNS, "source") if name in present]
     # All batches are read for a few rows, because the file is in the order of the scores and has no index.
     wanted = pa.array(sorted(positions), pa.int64())
     found: dict[int, Label] = {}
@@ -56,8 +57,10 @@ def read_labels(run: Run, positions: Collection[int], domain_key: str) -> dict[i
         parts = zip(*(batch[name].to_pylist() for name in ("position", "num_tokens")), reader.read(batch), strict=True)
         ids: list[dict[str, Any]] = [{name: batch[name][k].as_py() for name in names} for k in range(len(batch))]
         for (position, num_tokens, domain), named in zip(parts, ids, strict=True):
-            label = Label(position=position, domain=domain, id=label_id(named, position), num_tokens=num_tokens)
-            found[position] = label
+            found[position] = Label(
+                position=position, domain=domain, id=label_id(named, position), name=shown_name(named, position),
+                num_tokens=num_tokens,
+            )  # fmt: skip
     return found
 
 
@@ -71,6 +74,16 @@ def label_id(named: Mapping[str, Any], position: int) -> str:
         own = f"{'#' if 'id' in named else ''}{named.get('index', position)}"
     chunk = named.get("chunked_index")
     return str(own) if chunk is None else f"{own}/{chunk}"
+
+
+def shown_name(named: Mapping[str, Any], position: int) -> str:
+    """What a list shows of a document: its own id, or the file and line that it is from, or its index."""
+    source, chunk = named.get("source"), named.get("chunked_index")
+    if named.get("id") is not None or not source:
+        return label_id(named, position)
+    # Files of text have no ids, and a number does not show which of them it is.
+    file = source.rsplit("/", 1)[-1]
+    return file if chunk is None else f"{file}/{chunk}"
 
 
 class DomainReader:

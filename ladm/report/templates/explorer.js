@@ -4,8 +4,8 @@
   const data = JSON.parse(document.getElementById("x-data").textContent);
   const at = (id) => document.getElementById(id);
   const { columns, domains, subset } = data;
-  const documents = data.documents.map(([rank, tokens, domain, random, id, meta, text, values, source, taken]) => (
-    { rank, tokens, domain, random, id, meta, text, values, source, taken, words: `${id}\n${source}\n${meta}\n${text}\n${domains[domain]}`.toLowerCase() }));
+  const documents = data.documents.map(([rank, tokens, domain, random, id, meta, text, values, source, name, taken]) => (
+    { rank, tokens, domain, random, id, meta, text, values, source, name: name || id, taken, words: `${id}\n${source}\n${meta}\n${text}\n${domains[domain]}`.toLowerCase() }));
   // Lengths that are all the same are no second axis.
   const isSpread = ({ documents: counts }) => counts[0].filter((_, b) => counts.some((of) => of[b])).length > 1;
   // The column that the subset was ranked by, and the one that it is a cut of: with guards it is a cut of none.
@@ -167,9 +167,9 @@
     const value = figure(found.values[k], k);
     const number = (text) => make("span", { class: "n" }, text);
     const summary = make("summary", { class: "entry", "aria-label": `rank ${whole(found.rank)}, ${columns[k].name} ${value}, ${whole(found.tokens)} tokens, `
-      + `${domains[found.domain]}, ${short(found.id)}, ${taken ? "taken" : "not taken"}` },
+      + `${domains[found.domain]}, ${short(found.name)}, ${taken ? "taken" : "not taken"}` },
     make("span", { class: taken ? "mark on" : "mark" }), number(whole(found.rank)), number(value), number(whole(found.tokens)),
-    make("span", {}, bdi(domains[found.domain]), " · ", bdi(short(found.id)), make("span", { class: "first" }, bdi(first))));
+    make("span", {}, bdi(domains[found.domain]), " · ", bdi(short(found.name)), make("span", { class: "first" }, bdi(first))));
     const details = make("details", {}, summary);
     // Filled when it is opened: hundreds of texts are not in the page until somebody wants one.
     details.addEventListener("toggle", () => {
@@ -233,7 +233,7 @@
     for (const found of points) {
       const circle = draw("circle", { class: isTaken(found, cut) ? "is" : "not", r: 4,
         cx: (left + place(a, found.values[a], width)).toFixed(1), cy: (10 + height - place(b, found.values[b], height)).toFixed(1), "pointer-events": "all" });
-      circle.append(draw("title", {}, `${short(found.id)} (rank ${whole(found.rank)})`));
+      circle.append(draw("title", {}, `${short(found.name)} (rank ${whole(found.rank)})`));
       circle.addEventListener("click", () => open(found));
       parts.push(circle);
     }
