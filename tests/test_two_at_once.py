@@ -115,7 +115,7 @@ def test_rows_replaced_under_a_run_are_refused(tmp_path: Path, rows: Rows, save_
     other = open_rows(save_rows([row | {"input_ids": [9, 9, 9]} for row in fake_rows(60)], name="other"))
     shutil.rmtree(rows.name)
     shutil.move(other.name, rows.name)
-    with pytest.raises(LadmError, match="was started with something else \\(the rows\\)"):
+    with pytest.raises(LadmError, match="was started with something else \\(the rows or --limit\\)"):
         complete(tmp_path / "run", open_rows(rows.name))
 
 

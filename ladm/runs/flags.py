@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SCORE_FLAGS = "--score, --layers, --reduce or --profile"
 _FIELD_NAMES = {
-    "layers": "--layers", "score": SCORE_FLAGS, "dtype": "--dtype", "data": "the rows",
+    "layers": "--layers", "score": SCORE_FLAGS, "dtype": "--dtype", "data": "the rows or --limit",
     "model": "--model", "tokenizer": "the tokenizer of --model", "versions": "the installed versions",
     "backend.device": "--device", "backend.attention": "--attention", "backend.focus": "--backend",
     "backend.fused": "--fused", "format": "the version of ladm", "signals.context-gain.scheme": "--context-gain",
