@@ -174,7 +174,7 @@ def test_drops_are_counted_with_their_reason(ladm: Command, tokenizer: str, tmp_
         "too_short             2  documents dropped: fewer tokens than --length",
         "no_text               2  documents dropped: nothing under --text-key",
         "not_text              1  document dropped: the text is not a string",
-        "not_json              2  documents dropped: the line is not a JSON object",
+        "not_json              2  documents dropped: the line is not a JSON object in UTF-8",
         "tokens              305  in the documents that have rows: 234 in rows, 71 cut off; --windows all keeps them",
         f"dropped               7  documents, listed in {tmp_path / 'rows/dropped.jsonl'}",
         f"rows: {tmp_path / 'rows'} (6 rows)",

@@ -38,7 +38,7 @@ REASONS = {
     "low_count": "its token_count is below --length (--token-count-key none ignores that column)",
     "no_text": "nothing under --text-key",
     "not_text": "the text is not a string",
-    "not_json": "the line is not a JSON object",
+    "not_json": "the line is not a JSON object in UTF-8",
     "long_line": "the line has more than 256 MiB",
     UNBROKEN: "more than 16,000,000 characters without a place where the text can be cut to be tokenised in parts",
     "too_deep": "a column is nested more than 200 levels deep",
