@@ -192,6 +192,22 @@ def count_of(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Such as `2 d 03 h`, `1 h 05 min`, `7 min`, `12 s`."""
+    whole = int(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours:02} h"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min" if minutes else f"{whole} s"
+
+
+def hours_text(hours: float) -> str:
+    """Hours as a number that can be compared, and below one of them also as a person says it: `0.0189 (1 min)`."""
+    return three_digits(hours) + (f" ({duration(3600 * hours)})" if hours < 1 else "")
+
+
 def three_digits(value: float) -> str:
     """A measured quantity for people, without an exponent: `1,667`, `46.2`, `0.0000649`."""
     return f"{value:,.0f}" if value >= 100 else f"{Decimal(f'{value:.3g}'):f}"

@@ -287,7 +287,7 @@ def test_a_dry_run_times_what_is_added_to_a_run_and_nothing_else(
     for result in (one, both):
         assert "a row of 512 tokens: 4 s\na row of 700 tokens: 6 s\n" in result.stdout
         # Two passes of three rows, two of them of the lengths that were timed, 600 tokens in between.
-        assert f"hours on 1 device: {2 * (2 + 3 + 2 + 88 / 188) / 3600:.3g}\n" in result.stdout
+        assert f"hours on 1 device: {2 * (2 + 3 + 2 + 88 / 188) / 3600:.3g} (14 s)\n" in result.stdout
         assert "results: about 0.000172 MiB" in result.stdout
 
     # Of a corpus: no exponent.

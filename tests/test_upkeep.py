@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN, read_lines, read_object, topical_rows
 
-from ladm.cli.display import duration
+from ladm.errors import duration
 from ladm.runs.folder import Run as RunFolder
 from ladm.runs.heartbeat import Heartbeat, pulses
 from ladm.runs.reset import delete_run, forget_errors

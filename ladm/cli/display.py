@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ladm.errors import count_of, printable, three_digits
+from ladm.errors import count_of, duration, printable, three_digits
 
 if TYPE_CHECKING:
     from ladm.selection.manifest import Manifest
@@ -37,17 +37,6 @@ def _running(found: Any) -> str:
     if found.running is None:
         return f"unknown, perhaps on another machine{age}"
     return f"no{age}; the same command goes on from here"
-
-
-def duration(seconds: float) -> str:
-    """Such as `2 d 03 h`, `1 h 05 min`, `7 min`, `12 s`."""
-    whole = int(seconds)
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    if days:
-        return f"{days} d {hours:02} h"
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min" if minutes else f"{whole} s"
 
 
 def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ladm.corpus.preparation_report import preparation_lines
-from ladm.errors import count_of, three_digits
+from ladm.errors import count_of, hours_text, three_digits
 from ladm.pipeline.forecast import Documents, Forecast
 from ladm.scoring.dry_run import describe
 
@@ -32,7 +32,7 @@ def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
         yield f"for {count_of(documents.prepared.rows, 'row')} of the documents looked at, not for all:"
     yield from describe(found.scoring)
     if found.rows_hours:
-        yield f"hours to make the rows: {about}{three_digits(found.rows_hours)} on this machine"
+        yield f"hours to make the rows: {about}{hours_text(found.rows_hours)} on this machine"
     if found.rows_bytes:
         size = f"{three_digits(found.rows_bytes / 2**20)} MiB"
         yield f"rows on the disk: about {size}, and while they are made up to three times that"

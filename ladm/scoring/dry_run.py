@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ladm.corpus.rows import Rows, open_rows
-from ladm.errors import LadmError, RowError, count_of, three_digits
+from ladm.errors import LadmError, RowError, count_of, hours_text, three_digits
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo
 from ladm.runs.lines import encode_line
@@ -183,7 +183,7 @@ def describe(found: DryRun) -> Iterator[str]:
     for length, seconds in sorted(found.seconds_by_length.items()):
         yield f"a row of {length:,} tokens: {three_digits(seconds)} s"
     for devices, hours in found.hours.items():
-        yield f"hours on {devices} device{'s' if devices > 1 else ''}: {three_digits(hours)}"
+        yield f"hours on {devices} device{'s' if devices > 1 else ''}: {hours_text(hours)}"
     yield f"memory: {found.memory_bytes / 2**30:.1f} GiB on a device"
     yield f"results: about {three_digits(found.result_bytes / 2**20)} MiB"
 
