@@ -46,8 +46,8 @@ def commands(length: int) -> list[list[str]]:
             "ladm", "prepare", "corpus/*.jsonl", "--tokenizer", "model", "--length", str(length),
             "--text-key", "body", "--domain-key", "collection", "--id-key", "name", "-o", "rows",
         ],
-        ["ladm", "score", "rows", "--model", "model", "-o", "run"],
-        ["ladm", "select", "run", "--tokens", str(4 * length), "-o", "subset"],
+        ["ladm", "score", "rows", "--model", "model", "--score", "robust", "-o", "run"],
+        ["ladm", "select", "run", "--tokens", str(4 * length), "--within", "pool", "-o", "subset"],
         ["python", "-c", SHOW_SUBSET],
     ]  # fmt: skip
 

@@ -37,6 +37,7 @@ POOLS = {
     "SmolLM2, 4,096 tokens, half 1": ("quality", "4096", JUDGED_ON),
     "SmolLM2, 2,048 tokens, half 1": ("quality", "2048", JUDGED_ON),
     "Gemma, 2,048 tokens, half 1": ("quality-gemma-kinds", "2048", JUDGED_ON),
+    "SmolLM2, 4,096 tokens, books": ("quality-books", "4096", JUDGED_ON),
 }
 """The folder of the results, the part and the half of each pool."""
 Guard = tuple[str, float, float]
