@@ -70,6 +70,14 @@ def test_a_ceiling_by_a_quantile_of_the_pool_keeps_out_what_is_rarer_than_that()
     assert common == pytest.approx({"intact": 0.1875 / 0.9, "shuffled": 0.5, "pure": 0.1875 / 0.2375}, abs=0.01)
 
 
+def test_the_guards_of_the_pool_are_among_those_that_are_measured() -> None:
+    from quantile_guards import LEVELS
+
+    from ladm.settings.guards import POOL_GUARDS
+
+    assert ", ".join(POOL_GUARDS) in LEVELS
+
+
 def test_what_passes_a_guard_of_quantiles_and_ranks_of_a_weighted_pool() -> None:
     from quantile_guards import BOTH, passing_intact, taken_shares, weighted_ranks
 
