@@ -55,12 +55,16 @@ class Grid:
         return slice(self.start(span), self.start(span) + self.l)
 
 
+_LEAST = {"span_tokens": 1, "m": 0, "n": 0, "n0": 0, "d_afs": 1, "d_cds": 1}
+"""The least value of each number of a method."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """The eight values that say what is computed; every other setting only says how. Defaults: the released code.
 
     Which spans: `span_tokens` (l), `m`, `n`, `n0`, `d_afs`, `d_cds`. Which equations: `variant`, `ablation`.
-    Raises LadmError for a variant or an ablation that does not exist.
+    Raises LadmError for a variant or an ablation that does not exist, and for a number that is none or too small.
     """
 
     variant: Variant = "released"
@@ -85,6 +89,10 @@ class Method:
         for name, kind in (("variant", Variant), ("ablation", Ablation)):
             if getattr(self, name) not in get_args(kind):
                 raise LadmError(f"no {name} {getattr(self, name)!r}; there is {', '.join(get_args(kind))}")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if (name, value) != ("n0", None) and not (hasattr(value, "__index__") and value >= least):
+                raise LadmError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Method:
