@@ -244,6 +244,9 @@ def test_the_guards_of_the_pool_are_those_that_they_stand_for(ladm: Command, sho
     assert [guard["given"] for guard in manifests[0]["guards"]] == guards
     assert manifests[0]["guards"] == manifests[1]["guards"]
     assert [guard["given"] for guard in manifests[2]["guards"]] == ["length:0-", *guards]
+    plain = ladm("select", run, "--top", "100%", "--within", "robust:-80", "--dry-run", "--output", tmp_path / "none")
+    line = "dropped by --within robust:-80: 0, keeping robust of at most 80; a quantile has a %, such as 80%"
+    assert line in plain.stdout.splitlines()
     released = tmp_path / "released"
     assert ladm("score", short_rows, *SMALL, "--signals", "longattn", "--output", released).exit_code == 0
     result = ladm("select", released, "--top", "9%", "--by", "longattn", "--within", "pool", "--output", tmp_path / "x")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ladm.errors import count_of, duration, printable, three_digits
 
 if TYPE_CHECKING:
+    from ladm.selection.guarding import GuardManifest
     from ladm.selection.manifest import Manifest
 
 
@@ -96,10 +97,20 @@ def _guard_table(manifest: Manifest) -> Iterator[str]:
     for guard in manifest.guards:
         total = sum(guard.dropped.values())
         by_domain = ", ".join(f"{plain(name)} {count:,}" for name, count in guard.dropped.items())
-        where = f" ({by_domain})" if by_domain else ""
+        where = f" ({by_domain})" if by_domain else _forgotten_percent(guard)
         yield f"dropped by --within {guard.given}: {total:,}, keeping {guard.limits_text}{where}"
         if guard.without_value:
             yield f"dropped without a value of {guard.column}: {guard.without_value:,}"
+
+
+def _forgotten_percent(guard: GuardManifest) -> str:
+    """A hint at a guard that dropped nothing, and has whole numbers that may have been meant as quantiles."""
+    limits = [limit for limit in (guard.low, guard.high) if limit is not None]
+    is_whole = all(1 <= limit <= 100 and limit == int(limit) for limit in limits)
+    # A band has no numbers as given, and a guard of values no limits.
+    if not limits or not is_whole or "%" in guard.given or not any(map(str.isdigit, guard.given)):
+        return ""
+    return "; a quantile has a %, such as 80%"
 
 
 def _count(number: int | None) -> str:
