@@ -65,9 +65,12 @@ def test_a_ceiling_by_a_quantile_of_the_pool_keeps_out_what_is_rarer_than_that()
         taken_shares(rows, guards, by="robust", share=share, counts_B=np.ones(100)) for share in (0.04, 0.10)
     )
     # The best 5 % are 4 % shuffled rows and 1 % of intact ones: a quarter of the other 95 % is intact.
-    assert rare == pytest.approx({"intact": 0.2375 / 0.96, "shuffled": 0.0, "pure": 1.0}, abs=0.01)
+    assert rare == pytest.approx(
+        {"intact": 0.2375 / 0.96, "shuffled": 0.0, "pure": 1.0, "pure of the pool": 1.0}, abs=0.01
+    )
     # Half of the shuffled rows stay below the ceiling where they are a tenth of the pool, and all of these are taken.
-    assert common == pytest.approx({"intact": 0.1875 / 0.9, "shuffled": 0.5, "pure": 0.1875 / 0.2375}, abs=0.01)
+    shares = {"intact": 0.1875 / 0.9, "shuffled": 0.5}
+    assert common == pytest.approx(shares | {"pure": 0.1875 / 0.2375, "pure of the pool": 0.2 / 0.25}, abs=0.01)
 
 
 def test_the_guards_of_the_pool_are_among_those_that_are_measured() -> None:
@@ -79,7 +82,7 @@ def test_the_guards_of_the_pool_are_among_those_that_are_measured() -> None:
 
 
 def test_what_passes_a_guard_of_quantiles_and_ranks_of_a_weighted_pool() -> None:
-    from quantile_guards import BOTH, passing_intact, taken_shares, weighted_ranks
+    from quantile_guards import BOTH, passing_intact, pure_of_passing, taken_shares, weighted_ranks
 
     scores = [float(k) for k in range(1, 101)]
     rows = pa.table({"kind": ["intact"] * 90 + ["shuffled"] * 10, "robust": scores, "F": scores[::-1]})
@@ -87,6 +90,9 @@ def test_what_passes_a_guard_of_quantiles_and_ranks_of_a_weighted_pool() -> None
     # Of a clean pool the ceiling drops a fifth; where a tenth is above all intact rows, it drops half as many of them.
     assert passing_intact(rows, guards, share=0.0, counts_B=np.ones(100)) == pytest.approx(0.8, abs=0.02)
     assert passing_intact(rows, guards, share=0.1, counts_B=np.ones(100)) == pytest.approx(0.8 / 0.9, abs=0.02)
+    # By chance: all that pass are intact, because the ceiling drops every shuffled row.
+    assert pure_of_passing(rows, guards, share=0.1, counts_B=np.ones(100)) == pytest.approx(1.0, abs=0.01)
+    assert pure_of_passing(rows, (), share=0.1, counts_B=np.ones(100)) == pytest.approx(0.9)
     ranks = weighted_ranks(np.array([3.0, 1.0, 1.0, 2.0]), np.array([0.25, 0.125, 0.125, 0.5]))
     assert ranks == pytest.approx([0.875, 0.125, 0.125, 0.5])
     # Opposite ranks add up to the same for every row, so that the first quarter is taken.

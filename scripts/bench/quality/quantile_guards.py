@@ -4,9 +4,11 @@
 
 A pool is made by weights, as in `guarded.py`: every bad kind is 1 % or 5 % of it, the intact documents are the rest.
 The limits of the guards are quantiles of that pool, as `ladm select --within copy_share:-95%` takes them, and the best
-quarter of what passes is taken, as with `--top 25%`. Nothing is fitted; which limits the docs recommend was chosen on
-half 0 at 4,096 tokens, and the other pools judge them. `passing` is the share of the intact documents that pass,
-`clean` the same of a pool without any bad row, and `pure` the share of intact documents in what is taken.
+quarter of what passes is taken, as with `--top 25%`; `of the pool` is about a quarter of the whole pool, or all that
+passes. `pure` is the share of intact documents in what is taken, `chance` their share in what passes, which is what a
+random choice takes. `passing` is the share of the intact documents that pass, `clean` the same of a pool without a bad
+row. Nothing is fitted; which limits the docs recommend was chosen on half 0 at 4,096 tokens, and the other pools judge
+them.
 
 Shape suffixes: B rows.
 """
@@ -60,8 +62,8 @@ LEVELS: dict[str, tuple[Guard, ...]] = {
     "robust:-80%, copy_share:-90%, gzip_ratio:10%-": _guards(robust=0.8, copy_share=0.9),
 }
 BOTH = "rank(robust)+rank(F)"
-RANKED_BY = ("robust", "F", BOTH, "random")
-DIFFERENCES = (("robust", "random"), ("robust", "F"), (BOTH, "robust"), (BOTH, "F"))
+RANKED_BY = ("robust", "F", BOTH)
+DIFFERENCES = (("robust", "chance"), ("robust", "F"), (BOTH, "robust"), (BOTH, "F"))
 SHARES_OF_KIND, TAKEN = (0.01, 0.05), 0.25
 DRAWS, SEED = 400, 17
 
@@ -96,6 +98,7 @@ def taken_with_intervals(rows: pa.Table, guards: tuple[Guard, ...], *, share: fl
         by: [taken_shares(rows, guards, by=by, share=share, counts_B=each) for each in counts_B] for by in RANKED_BY
     }
     pure = {by: np.array([each["pure"] for each in found[by]]) for by in RANKED_BY}
+    pure["chance"] = np.array([pure_of_passing(rows, guards, share=share, counts_B=each) for each in counts_B])
     # Which documents pass does not depend on how they are ranked.
     passing, clean = (
         [passing_intact(rows, guards, share=each, counts_B=of_draw) for of_draw in counts_B] for each in (share, 0.0)
@@ -103,11 +106,13 @@ def taken_with_intervals(rows: pa.Table, guards: tuple[Guard, ...], *, share: fl
     return {
         "passing": _rounded(np.array(passing)),
         "clean": _rounded(np.array(clean)),
+        "chance": {"pure": _rounded(pure["chance"])},
         **{
             by: {kind: _rounded(np.array([each.get(kind, whole[kind]) for each in found[by]])) for kind in shown}
             for by, (whole, *_) in found.items()
-            for shown in [whole if by == "robust" else ["pure"]]
+            for shown in [[kind for kind in whole if kind != "pure of the pool"] if by == "robust" else ["pure"]]
         },
+        "of the pool": {by: _rounded(np.array([each["pure of the pool"] for each in found[by]])) for by in RANKED_BY},
         **{f"pure, {one} over {other}": _rounded(pure[one] - pure[other]) for one, other in DIFFERENCES},
     }
 
@@ -127,15 +132,25 @@ def taken_shares(
     order = np.argsort(-_values(rows, by, weight_B), kind="stable")
     order = order[passes_B[order]]
     # The row at the limit is taken in part, so that exactly a quarter is.
-    room = TAKEN * weight_B[order].sum() - (np.cumsum(weight_B[order]) - weight_B[order])
-    taken_B = np.zeros(len(weight_B))
-    taken_B[order] = np.clip(room, 0, weight_B[order])
+    before = np.cumsum(weight_B[order]) - weight_B[order]
+    taken_B, of_pool_B = np.zeros(len(weight_B)), np.zeros(len(weight_B))
+    taken_B[order] = np.clip(TAKEN * weight_B[order].sum() - before, 0, weight_B[order])
+    of_pool_B[order] = np.clip(TAKEN - before, 0, weight_B[order])
     shares = {
         kind: float(taken_B[kinds_B == kind].sum() / weight_B[kinds_B == kind].sum())
         for kind in (INTACT, *KINDS)
         if weight_B[kinds_B == kind].sum() > 0
     }
-    return shares | {"pure": float(taken_B[kinds_B == INTACT].sum() / taken_B.sum())}
+    pure, of_pool = (float(each_B[kinds_B == INTACT].sum() / each_B.sum()) for each_B in (taken_B, of_pool_B))
+    return shares | {"pure": pure, "pure of the pool": of_pool}
+
+
+def pure_of_passing(rows: pa.Table, guards: tuple[Guard, ...], *, share: float, counts_B: Floats) -> float:
+    """The share of intact documents in what passes the guards."""
+    kinds_B = rows["kind"].to_numpy()
+    weight_B = pool_weights(kinds_B, counts_B, share=share)
+    passes_B = _passes(rows, guards, weight_B)
+    return float(weight_B[passes_B & (kinds_B == INTACT)].sum() / weight_B[passes_B].sum())
 
 
 def passing_intact(rows: pa.Table, guards: tuple[Guard, ...], *, share: float, counts_B: Floats) -> float:
