@@ -178,13 +178,13 @@ def test_rows_without_a_cluster_are_drawn_for_themselves() -> None:
     ("named", "expected"),
     [
         ({"id": "a/b", "source": "c/d.txt", "index": 3}, "a/b"),
-        ({"id": None, "source": "c/d.txt", "index": 3, "chunked_index": None}, "d.txt"),
-        ({"source": "c/d.jsonl line 4", "index": 3, "chunked_index": 1}, "d.jsonl line 4/1"),
+        ({"id": None, "source": "c/d.txt", "index": 3, "chunked_index": None}, "#3 d.txt"),
+        ({"source": "c/d.jsonl line 4", "index": 3, "chunked_index": 1}, "3/1 d.jsonl line 4"),
         ({"id": None, "source": None, "index": 3}, "#3"),
         ({"index": 3, "chunked_index": 1}, "3/1"),
     ],
 )
-def test_a_document_without_an_id_is_shown_as_the_file_that_it_is_from(named: dict[str, Any], expected: str) -> None:
+def test_a_document_without_an_id_is_shown_with_the_file_that_it_is_from(named: dict[str, Any], expected: str) -> None:
     assert shown_name(named, 7) == expected
 
 
@@ -194,7 +194,7 @@ def test_top_names_the_files_of_texts_without_ids(ladm: Command, save_rows: Any,
         row["source"] = f"books/volume {k}.txt"
     assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
     found = json.loads(ladm("top", tmp_path / "run", "--json").stdout)["documents"]
-    assert {(each["id"], each["name"]) for each in found} == {("0", "volume 0.txt"), ("1", "volume 1.txt")}
+    assert {(each["id"], each["name"]) for each in found} == {("0", "0 volume 0.txt"), ("1", "1 volume 1.txt")}
     lines = ladm("top", tmp_path / "run").stdout.splitlines()[1:]
     assert [each["name"] in line for each, line in zip(found, lines, strict=True)] == [True, True]
 

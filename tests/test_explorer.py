@@ -97,8 +97,8 @@ def test_counts_and_texts_of_a_small_run(ladm: Any, small_run: Path) -> None:
     for document, row in zip(data["documents"], table, strict=True):
         rank, tokens, domain, _, name, meta, text, values, source, shown = document
         assert (rank, tokens, name) == (row["rank"], row["num_tokens"], str(row["index"]))
-        # Without an id of its own it is shown as the place that it is from.
-        assert shown == f"part-{row['index']}.jsonl line 7"
+        # Without an id of its own it is shown with the place that it is from.
+        assert shown == f"{row['index']} part-{row['index']}.jsonl line 7"
         assert data["domains"][domain] in meta
         assert text == f"document {row['index']}\nsecond line\nthird\nfourth"
         assert values[0] == pytest.approx(row["score"], rel=1e-5)

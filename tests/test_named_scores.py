@@ -230,6 +230,20 @@ def test_select_warns_of_robust_without_a_guard(ladm: Command, short_rows: str, 
         assert (result.exit_code, result.stderr) == (0, expected)
 
 
+def test_without_statistics_of_texts_the_warning_names_the_other_guards(
+    ladm: Command, short_rows: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    scored = ladm("score", short_rows, *SMALL, "--signals", "cds", "--score", "robust", "--output", run)
+    assert scored.stderr.splitlines()[-1] == f"next: ladm select {run} --tokens N -o subset"
+    result = ladm("select", run, "--documents", "3", "--dry-run", "--output", tmp_path / "subset")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "warning   robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: "
+        "try --within robust:-80% --within copy_share:-95% (docs/selection.md)\n",
+    )
+
+
 def test_the_guards_of_the_pool_are_those_that_they_stand_for(ladm: Command, short_rows: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     scored = ladm("score", short_rows, *SMALL, "--score", "robust", "--output", run)

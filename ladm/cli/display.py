@@ -107,8 +107,9 @@ def _forgotten_percent(guard: GuardManifest) -> str:
     """A hint at a guard that dropped nothing, and has whole numbers that may have been meant as quantiles."""
     limits = [limit for limit in (guard.low, guard.high) if limit is not None]
     is_whole = all(1 <= limit <= 100 and limit == int(limit) for limit in limits)
-    # A band has no numbers as given, and a guard of values no limits.
-    if not limits or not is_whole or "%" in guard.given or not any(map(str.isdigit, guard.given)):
+    # A band has no numbers as given, a guard of values no limits, and a column of the rows numbers of its own.
+    is_of_run = "." not in guard.column
+    if not (limits and is_whole and is_of_run) or "%" in guard.given or not any(map(str.isdigit, guard.given)):
         return ""
     return "; a quantile has a %, such as 80%"
 

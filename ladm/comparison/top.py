@@ -25,7 +25,7 @@ LINE_CHARACTERS = 100
 class TopDocument:
     """A document of the list. `rank` is its place among all documents with a value, 1 for the highest.
 
-    `name`: its own id, or the file that it is from, where it has none and `id` is its index.
+    `name`: its own id; where it has none, and `id` is its index, that and the file that it is from.
     """
 
     rank: int

@@ -59,7 +59,7 @@ class SampledDocument:
     row_id: str
     """The same as the run has it; `id` is cleaned for a page."""
     name: str
-    """What is shown in place of an id, where it has none of its own; otherwise the id."""
+    """What is shown of it: its id, or without one its index and the file that it is from."""
     source: str
     """The file and line or row that it was read from; empty where the run does not have it."""
     meta: str

@@ -77,13 +77,13 @@ def label_id(named: Mapping[str, Any], position: int) -> str:
 
 
 def shown_name(named: Mapping[str, Any], position: int) -> str:
-    """What a list shows of a document: its own id, or the file and line that it is from, or its index."""
-    source, chunk = named.get("source"), named.get("chunked_index")
+    """What a list shows of a document: its own id; or its index, with the file and line that it is from."""
+    name, source = label_id(named, position), named.get("source")
     if named.get("id") is not None or not source:
-        return label_id(named, position)
-    # Files of text have no ids, and a number does not show which of them it is.
-    file = source.rsplit("/", 1)[-1]
-    return file if chunk is None else f"{file}/{chunk}"
+        return name
+    # Files of text have no ids, and a number does not show which of them it is. Nor does a file alone, which may have
+    # the name of another, or whatever rows of one's own call their source.
+    return f"{name} {source.rsplit('/', 1)[-1]}"
 
 
 class DomainReader:

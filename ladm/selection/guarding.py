@@ -15,9 +15,10 @@ from ladm.errors import LadmError, UsageError
 from ladm.runs.columns import stored_limit
 from ladm.runs.folder import Run
 from ladm.selection.profile_band import band_of, profile_with_band, require_same_layers
-from ladm.settings.guards import POOL, AnyGuard, BandGuard, Guard, Limit, band_guards
+from ladm.settings.guards import POOL, POOL_GUARDS, AnyGuard, BandGuard, Guard, Limit, band_guards
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.selection import SelectSettings
+from ladm.settings.signals import TEXT
 from ladm.settings.value_guards import ValueGuard, ValueRange, spell_value
 
 Floats = npt.NDArray[np.float64]
@@ -69,9 +70,11 @@ def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
     is_guarded = len(settings.guards) > len(settings.value_guards)
     if is_guarded or not (settings.by == "robust" or (settings.by == "score" and is_robust(run))):
         return None
+    # A run without the statistics of texts has no gzip ratio.
+    guards = (POOL,) if TEXT in run.identity.signals else POOL_GUARDS[:2]
     return (
         "robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: try "
-        f"--within {POOL} (docs/selection.md)"
+        f"{' '.join(f'--within {guard}' for guard in guards)} (docs/selection.md)"
     )
 
 
