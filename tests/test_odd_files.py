@@ -62,6 +62,8 @@ def test_files_that_are_read(prepare: Command, tmp_path: Path, name: str, conten
     [
         ("wide.jsonl", TWO.decode().encode("utf-16"), UTF_16),
         ("wide.txt", "caf\xe9".encode("utf-16"), UTF_16),
+        ("wider.txt", "caf\xe9".encode("utf-32"), UTF_16.replace("16", "32")),
+        ("marked.txt", b"\xef\xbb\xbfcaf\xe9", "it is not UTF-8 (byte 0xe9 at 6); " + TO_UTF_8),
         ("array.json", ARRAY, SEVERAL_LINES),
         ("pretty.json", PRETTY, SEVERAL_LINES),
         ("pretty array.json", json.dumps([long_document(0)], indent=1).encode(), SEVERAL_LINES),

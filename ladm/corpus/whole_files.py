@@ -10,7 +10,7 @@ from ladm.corpus.opening import open_bytes
 from ladm.corpus.packed import bounded_lines, open_unpacked, packing_of
 from ladm.corpus.sources import Source
 from ladm.corpus.tables import parquet_file, wanted_columns
-from ladm.corpus.utf8 import require_no_utf16
+from ladm.corpus.utf8 import require_no_other_mark
 from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
 
 _CHUNK = 1 << 20
@@ -58,7 +58,7 @@ def is_quickly_checked(source: Source, *, most_bytes: int) -> bool:
 
 def _require_lines(name: str, first_line: bytes) -> None:
     """Raise StorageError where the first line of a JSONL file shows that it is something else."""
-    require_no_utf16(name, first_line)
+    require_no_other_mark(name, first_line)
     first = first_line.strip().removeprefix(b"\xef\xbb\xbf")
     # Of an array the first line is a bracket, or all of it; of an object over several lines a brace alone.
     if first in (b"[", b"{") or (first.startswith(b"[") and b"{" in first):
