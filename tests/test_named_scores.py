@@ -261,6 +261,9 @@ def test_the_guards_of_the_pool_are_those_that_they_stand_for(ladm: Command, sho
     plain = ladm("select", run, "--top", "100%", "--within", "robust:-80", "--dry-run", "--output", tmp_path / "none")
     line = "dropped by --within robust:-80: 0, keeping robust of at most 80; a quantile has a %, such as 80%"
     assert line in plain.stdout.splitlines()
+    none = ladm("select", run, "--top", "100%", "--within", "robust:80-", "--dry-run", "--output", tmp_path / "none")
+    words = "leaves no document; give it wider limits; a quantile has a %, such as 80%"
+    assert none.stderr == f"ladm: --within robust:80- {words}\n"
     released = tmp_path / "released"
     assert ladm("score", short_rows, *SMALL, "--signals", "longattn", "--output", released).exit_code == 0
     result = ladm("select", released, "--top", "9%", "--by", "longattn", "--within", "pool", "--output", tmp_path / "x")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ladm.errors import count_of, duration, printable, three_digits
 
 if TYPE_CHECKING:
-    from ladm.selection.guarding import GuardManifest
     from ladm.selection.manifest import Manifest
 
 
@@ -94,24 +93,16 @@ def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterato
 
 def _guard_table(manifest: Manifest) -> Iterator[str]:
     """What each guard dropped, by domain; the domains of which one dropped nothing are left out."""
+    # Imported here, because a command that selects nothing needs no NumPy.
+    from ladm.selection.guarding import forgotten_percent
+
     for guard in manifest.guards:
         total = sum(guard.dropped.values())
         by_domain = ", ".join(f"{plain(name)} {count:,}" for name, count in guard.dropped.items())
-        where = f" ({by_domain})" if by_domain else _forgotten_percent(guard)
+        where = f" ({by_domain})" if by_domain else forgotten_percent(guard)
         yield f"dropped by --within {guard.given}: {total:,}, keeping {guard.limits_text}{where}"
         if guard.without_value:
             yield f"dropped without a value of {guard.column}: {guard.without_value:,}"
-
-
-def _forgotten_percent(guard: GuardManifest) -> str:
-    """A hint at a guard that dropped nothing, and has whole numbers that may have been meant as quantiles."""
-    limits = [limit for limit in (guard.low, guard.high) if limit is not None]
-    is_whole = all(1 <= limit <= 100 and limit == int(limit) for limit in limits)
-    # A band has no numbers as given, a guard of values no limits, and a column of the rows numbers of its own.
-    is_of_run = "." not in guard.column
-    if not (limits and is_whole and is_of_run) or "%" in guard.given or not any(map(str.isdigit, guard.given)):
-        return ""
-    return "; a quantile has a %, such as 80%"
 
 
 def _count(number: int | None) -> str:

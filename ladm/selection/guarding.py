@@ -57,6 +57,17 @@ class GuardManifest:
         return f"{self.column} of at least {low}" if low else f"{self.column} of at most {high}"
 
 
+def forgotten_percent(guard: GuardManifest) -> str:
+    """A hint where whole numbers may have been meant as quantiles: the guard dropped all or nothing. Or no text."""
+    limits = [limit for limit in (guard.low, guard.high) if limit is not None]
+    is_whole = all(1 <= limit <= 100 and limit == int(limit) for limit in limits)
+    # A band has no numbers as given, a guard of values no limits, and a column of the rows numbers of its own.
+    is_of_run = "." not in guard.column
+    if not (limits and is_whole and is_of_run) or "%" in guard.given or not any(map(str.isdigit, guard.given)):
+        return ""
+    return "; a quantile has a %, such as 80%"
+
+
 def _spelled(value: Named) -> str:
     return spell_value(value) if isinstance(value, str) else str(ValueRange(low=value[0], high=value[1]))
 
@@ -176,7 +187,7 @@ def _remedy_of_nothing(guard: AnyGuard, limits: GuardManifest) -> str:
         if guard.low is not None and guard.high is not None and guard.low.is_quantile != guard.high.is_quantile:
             hint = "; quantiles have a % at both ends, such as 10%-90%"
         return f"its lower limit, {limits.low:.6g}, is above its upper one, {limits.high:.6g}{hint}"
-    return "give it wider limits"
+    return f"give it wider limits{forgotten_percent(limits)}"
 
 
 def _named(guard: AnyGuard) -> dict[str, list[Named]]:
