@@ -1,7 +1,9 @@
 """The errors of ladm: each is one line for the user, with the exit code of the command."""
 
+import contextlib
 import errno
 import unicodedata
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -173,6 +175,24 @@ def install_hint(extra: str) -> str:
 def one_line(error: BaseException) -> str:
     """The text of an error from a library on one line of at most 300 characters, or its type where it has no text."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextlib.contextmanager
+def library_errors(name: str, action: str) -> Iterator[None]:
+    """Turn whatever a library raises into a StorageError; what is a LadmError already stays as it is."""
+    try:
+        yield
+    except LadmError:
+        raise
+    except Exception as error:
+        raise_if_out_of_memory(error, action=f"{action} {name}")
+        raise StorageError(f"cannot {action} {name}: {one_line(error)}") from None
+
+
+def require_whole_number(name: str, value: Any, *, least: int) -> None:
+    """Raise LadmError for what is no whole number, those of NumPy among them, or less than `least`."""
+    if not hasattr(value, "__index__") or value < least:
+        raise LadmError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def printable(text: str, *, kept: str = "") -> str:

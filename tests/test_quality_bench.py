@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,19 @@ def test_what_passes_a_guard_of_quantiles_and_ranks_of_a_weighted_pool() -> None
     assert ranks == pytest.approx([0.875, 0.125, 0.125, 0.5])
     # Opposite ranks add up to the same for every row, so that the first quarter is taken.
     assert taken_shares(rows, (), by=BOTH, share=0.1, counts_B=np.ones(100))["pure"] == pytest.approx(1.0)
+
+
+def test_parts_of_a_book_do_not_overlap_and_its_pages_lose_their_markup() -> None:
+    from books import PART_CHARACTERS, PARTS, parts_of, text_of_page
+
+    book = "".join(f"{k:08d}" for k in range(PARTS * PART_CHARACTERS // 4))
+    parts = parts_of(book)
+    places = [book.index(part[:16]) for part in parts]
+    assert [len(part) for part in parts] == [PART_CHARACTERS] * PARTS
+    assert places[0] > 0
+    assert all(b - a >= PART_CHARACTERS for a, b in pairwise(places))
+    page = "<head><title>T</title></head><p>One &amp; <b>two</b></p><script>x()</script><p>three\n four</p>"
+    assert text_of_page(page) == "One & two\n\nthree four"
 
 
 def test_documents_of_the_pack_are_four_of_each_package_with_the_kinds_in_turn() -> None:

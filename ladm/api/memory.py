@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ladm.api.keywords import AnyPath, checked, spell_path
 from ladm.api.quiet import quiet_libraries, warn
-from ladm.errors import LadmError, RowError
+from ladm.errors import LadmError, RowError, require_whole_number
 
 if TYPE_CHECKING:
     from ladm.corpus.rows import Row
@@ -83,9 +83,7 @@ class Scorer:
 
         `batch_rows`: how many rows of one length it gets at a time. Raises LadmError where that is not at least 1.
         """
-        # NumPy's whole numbers have it too.
-        if not hasattr(batch_rows, "__index__") or batch_rows < 1:
-            raise LadmError(f"batch_rows must be a whole number of at least 1, not {batch_rows!r}")
+        require_whole_number("batch_rows", batch_rows, least=1)
         scorer = cls.__new__(cls)
         scorer._set(signal, lambda _tokens: batch_rows)
         return scorer

@@ -11,7 +11,7 @@ from ladm.corpus.packed import bounded_lines, open_unpacked, packing_of
 from ladm.corpus.sources import Source
 from ladm.corpus.tables import parquet_file, wanted_columns
 from ladm.corpus.utf8 import require_no_other_mark
-from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
+from ladm.errors import StorageError, library_errors
 
 _CHUNK = 1 << 20
 _BATCH_ROWS = 256
@@ -23,7 +23,7 @@ def require_whole(source: Source, *, text_key: str) -> None:
     A plain JSONL file is not read: a torn one has a torn last line, which is dropped with its reason. Nor is Parquet
     over a network, of which only what is wanted is fetched; damage in it shows when its documents are read.
     """
-    try:
+    with library_errors(source.name, "read"):
         if source.kind == "parquet":
             _require_whole_parquet(source, text_key)
         elif source.kind == "text":
@@ -41,11 +41,6 @@ def require_whole(source: Source, *, text_key: str) -> None:
                 if is_packed:
                     for _ in bounded_lines(file):
                         pass
-    except LadmError:
-        raise
-    except Exception as error:
-        raise_if_out_of_memory(error, action=f"read {source.name}")
-        raise StorageError(f"cannot read {source.name}: {one_line(error)}") from None
 
 
 def is_quickly_checked(source: Source, *, most_bytes: int) -> bool:

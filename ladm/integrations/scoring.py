@@ -11,7 +11,7 @@ from ladm.api.keywords import AnyPath, spell_path
 from ladm.api.memory import RowScore, Scorer
 from ladm.corpus.encoding import Ids
 from ladm.corpus.meta import whole_text
-from ladm.errors import LadmError
+from ladm.errors import LadmError, require_whole_number
 
 COLUMNS = ("ladm_score", "ladm_tokens", "ladm_error")
 """What a document gets: the score, how many tokens it is the score of, and where it has none, why."""
@@ -42,7 +42,7 @@ class LazyScorer:
 
     def __init__(self, model: AnyPath, *, length: int, settings: dict[str, Any]) -> None:
         # Here, and not in a worker at the first document.
-        _require_length(length)
+        require_whole_number("length", length, least=1)
         self.model, self.length, self.settings = spell_path(model, "model"), length, settings
         self._scorer: Scorer | None = None
         self._tokenizer: Any = None
@@ -87,12 +87,6 @@ class LazyScorer:
         return self._scorer, self._tokenizer
 
 
-def _require_length(length: int) -> None:
-    # NumPy's whole numbers have it too.
-    if not hasattr(length, "__index__") or length < 1:
-        raise LadmError(f"length must be a whole number of at least 1, not {length!r}")
-
-
 def require_model(model: AnyPath, *, length: int) -> None:
     """Raise LadmError where a pipeline with this model and length could score nothing, before its framework starts.
 
@@ -102,7 +96,7 @@ def require_model(model: AnyPath, *, length: int) -> None:
     from ladm.corpus.tokenization import load_tokenizer
     from ladm.modeling.facts import model_facts, stated_positions
 
-    _require_length(length)
+    require_whole_number("length", length, least=1)
     name = spell_path(model, "model")
     load_tokenizer(name, bos=None)
     if os.path.isdir(name):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from ladm.errors import LadmError
+from ladm.errors import LadmError, require_whole_number
 
 Variant = Literal["released", "paper"]
 Ablation = Literal["none", "no-std", "no-length"]
@@ -91,8 +91,8 @@ class Method:
                 raise LadmError(f"no {name} {getattr(self, name)!r}; there is {', '.join(get_args(kind))}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if (name, value) != ("n0", None) and not (hasattr(value, "__index__") and value >= least):
-                raise LadmError(f"{name} must be a whole number of at least {least}, not {value!r}")
+            if (name, value) != ("n0", None):
+                require_whole_number(name, value, least=least)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Method:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
+from ladm.errors import LadmError, StorageError, library_errors
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.selection.manifest_file import command_of
 from ladm.storage.temporary import temporary_folder
@@ -98,13 +98,6 @@ class RemoteFolder:
             # Stopped while that list itself was written: no other file can be there yet.
             return []
 
-    @contextlib.contextmanager
-    def _errors(self, action: str) -> Iterator[None]:
-        try:
-            yield
-        except LadmError:
-            raise
-        except Exception as error:
-            raise_if_out_of_memory(error, action=f"{action} {self.name}")
-            # Each store behind fsspec raises exceptions of its own.
-            raise StorageError(f"cannot {action} {self.name}: {one_line(error)}") from None
+    def _errors(self, action: str) -> contextlib.AbstractContextManager[None]:
+        # Each store behind fsspec raises exceptions of its own.
+        return library_errors(self.name, action)

@@ -56,9 +56,8 @@ def main(archives: Path, output: Path) -> None:
 def parts_of(book: str) -> list[str]:
     """Parts of the book that do not overlap, the first not at its beginning, which may be a title page or a licence."""
     step = len(book) // PARTS
-    return [book[place : place + PART_CHARACTERS] for place in range((step - PART_CHARACTERS) // 2, len(book), step)][
-        :PARTS
-    ]
+    starts = [(step - PART_CHARACTERS) // 2 + step * k for k in range(PARTS)]
+    return [book[start : start + PART_CHARACTERS] for start in starts]
 
 
 def all_books(archives: Path) -> dict[str, str]:
@@ -148,7 +147,7 @@ class _Words(HTMLParser):
         self.words += ["\n"] * (tag in self.BLOCKS)
 
     def handle_data(self, data: str) -> None:
-        if not self._hidden:
+        if self._hidden <= 0:
             self.words.append(re.sub(r"\s+", " ", data))
 
 
