@@ -545,6 +545,12 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
         "take all of it with --allow-small-pool, or give more documents and another --output",
     )
     assert not (tmp_path / "windows" / "scores").exists()
+    # Four documents of two rows each, of which the second repeats most of the first.
+    long = write_finepdfs(tmp_path / "repeating.parquet", documents=4, words=600)
+    words = [*job_words(long, talking, tmp_path / "repeating"), "--length", "512", "--windows", "all", "--tokens", "3k"]
+    result = ladm(*words)
+    assert result.exit_code == 1
+    assert "the rows (at most 2 of a document) have 2,048 tokens, fewer than --tokens 3,000" in result.stderr
     (tmp_path / "other" / "scores").mkdir(parents=True)
     result = ladm(*job_words(shard, talking, tmp_path / "other"))
     assert (result.exit_code, result.stderr) == (

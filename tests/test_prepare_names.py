@@ -25,7 +25,7 @@ from ladm.corpus.duplicates import SHORT_ROW_TOKENS
 from ladm.corpus.encoding import window_starts
 from ladm.corpus.meta import plain, value_at
 from ladm.corpus.tokenization import Tokenizer
-from ladm.selection.windows import best_of_documents
+from ladm.selection.windows import Windows, best_of_documents
 
 Command = Callable[..., Result]
 WORDS = "river stone garden market engine letter window copper valley signal harbour method".split()
@@ -148,6 +148,14 @@ def test_window_starts() -> None:
 def test_best_of_documents() -> None:
     assert best_of_documents(np.array([7, 7, 3, 7]), 2).tolist() == [True, True, True, False]
     assert best_of_documents(np.array([1, 2, 1, 2, 1]), 1).tolist() == [True, True, False, False, False]
+
+
+def test_which_windows_repeat_a_better_one() -> None:
+    # Rows of 100 tokens: 0 and 3 begin at 0 and 49, 1 and 2 at 0 and 50; of 5 the start is not known; 4 has no pair.
+    windows = Windows(documents_T=np.array([7, 8, 8, 7, 9, 7]), starts_T=np.array([0.0, 0.0, 50.0, 49.0, 20.0, np.nan]))
+    for order, repeating in (([0, 1, 2, 3, 4, 5], [3]), ([5, 3, 2, 4, 1, 0], [0])):
+        found = windows.repeating(np.array(order), np.full(6, 100))
+        assert [row for row, is_repeating in zip(order, found, strict=True) if is_repeating] == repeating
 
 
 def long_document(k: int) -> dict[str, Any]:
@@ -386,7 +394,7 @@ def test_keys_with_dots() -> None:
     assert value_at({"a": {"b": 1}}, "a.c") is None
 
 
-def test_a_subset_takes_two_windows_of_a_document(
+def test_a_subset_takes_two_different_windows_of_a_document(
     ladm: Command, prepare: Callable[..., Result], tmp_path: Path
 ) -> None:
     records = [{"text": text(k, 400 + 500 * k), "kind": "a"} for k in range(3)]
@@ -394,29 +402,54 @@ def test_a_subset_takes_two_windows_of_a_document(
     assert prepare(source, "--domain-key", "kind", "--length", "512", "--windows", "all").exit_code == 0
     rows = rows_of(tmp_path / "rows")
     assert ladm("score", tmp_path / "rows", *SMALL, "--output", tmp_path / "run").exit_code == 0
+    ranked = [rows[line["index"]] for line in read_lines(tmp_path / "run" / "sorted_by_score.jsonl")]
+    # The last windows of two of the documents repeat more than half of the one before.
+    different = different_rows(ranked)
+    repeating = len(rows) - len(different)
+    assert repeating == 3
     for flags, most in (((), 2), (("--max-per-document", "1"), 1), (("--max-per-document", "99"), 99)):
         subset = tmp_path / f"subset{most}"
         common = ("--rows", tmp_path / "rows", "--tokens", 10**6, "--allow-small-pool", "--output", subset)
         result = ladm("select", tmp_path / "run", *common, *flags)
         assert result.exit_code == 0, result.output
-        counts = [sum(row["document"] == k for row in rows_of(subset)) for k in range(3)]
-        assert counts == [min(most, sum(row["document"] == k for row in rows)) for k in range(3)]
+        expected = [row for k in range(3) for row in [row for row in different if row["document"] == k][:most]]
+        assert sorted(row["index"] for row in rows_of(subset)) == sorted(row["index"] for row in expected)
         manifest = json.loads((subset / "manifest.json").read_text())
         assert manifest["max_per_document"] == most
         # Who counts the rows of the run must learn why the table has fewer.
-        beyond = len(rows) - sum(counts)
+        beyond = len(different) - len(expected)
+        assert manifest["repeating_windows"] == repeating
         assert manifest.get("beyond_max_per_document", 0) == beyond
+        lines = result.stdout.splitlines()
+        assert f"left out as windows that mostly repeat a better one of their document: {repeating}" in lines
         line = f"left out by --max-per-document {most}: {beyond}, of documents with more rows than that"
-        assert (line in result.stdout.splitlines()) == (beyond > 0)
+        assert (line in lines) == (beyond > 0)
     result = ladm("select", tmp_path / "run", "--rows", tmp_path / "rows", "--tokens", "9", "-o", tmp_path / "none")
     assert (result.exit_code, result.stderr) == (
         1, "ladm: no document fits --tokens 9: the shortest has 512 tokens\n",
     )  # fmt: skip
-    left_out = sum(max(0, sum(row["document"] == k for row in rows) - 2) for k in range(3))
+    left_out = sum(max(0, sum(row["document"] == k for row in different) - 2) for k in range(3))
     for budget in (("--documents", len(rows)), ("--tokens", 512 * len(rows))):
         result = ladm("select", tmp_path / "run", "--rows", tmp_path / "rows", *budget, "-o", tmp_path / "none")
         assert result.exit_code == 1
-        assert result.stderr.endswith(f"; --max-per-document 2 leaves {left_out} rows out\n")
+        assert result.stderr.endswith(
+            f"; {repeating} rows left out because more than half is in a better row of the document"
+            f"; --max-per-document 2 leaves {left_out} rows out\n"
+        )
+    # Whole documents: every window belongs to one.
+    whole = ("--by", "document_mean(score)", "--documents", len(rows), "--output", tmp_path / "whole")
+    assert ladm("select", tmp_path / "run", "--rows", tmp_path / "rows", *whole).exit_code == 0
+
+
+def different_rows(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows, best first, without those that have more than half of their tokens in a better one of their document."""
+    kept: list[dict[str, Any]] = []
+    for row in ranked:
+        length = len(row["input_ids"])
+        distances = [abs(row["start_token"] - one["start_token"]) for one in kept if one["document"] == row["document"]]
+        if all(length - distance <= length / 2 for distance in distances):
+            kept.append(row)
+    return kept
 
 
 def test_a_domain_column_of_foreign_rows_is_found(ladm: Command, tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterato
     if manifest.beyond_max_per_document:
         limit, count = manifest.max_per_document, manifest.beyond_max_per_document
         yield f"left out by --max-per-document {limit}: {count:,}, of documents with more rows than that"
+    if manifest.repeating_windows:
+        yield f"left out as windows that mostly repeat a better one of their document: {manifest.repeating_windows:,}"
     if manifest.copies:
         yield f"left out as copies of another row: {manifest.copies:,}"
     if manifest.without_value:

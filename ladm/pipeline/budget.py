@@ -12,7 +12,7 @@ from ladm.corpus.excluded_domains import domains_of, included_rows
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.selection.quotas import has_weights, weights_of
-from ladm.selection.windows import best_of_documents, max_per_document, read_documents
+from ladm.selection.windows import best_of_documents, max_per_document, read_windows
 from ladm.settings.pipeline import select_settings
 from ladm.settings.selection import SelectSettings
 
@@ -47,9 +47,11 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
     limit = max_per_document(chosen.max_per_document, [rows], ranking=chosen.ranking)
     if limit is not None:
         # The longest of each document: no choice of that many holds more.
-        documents_N = read_documents([rows])
-        longest_first = np.lexsort((-lengths_N, documents_N))
-        lengths_N = lengths_N[longest_first][best_of_documents(documents_N[longest_first], limit)]
+        windows = read_windows([rows])
+        longest_first = np.lexsort((-lengths_N, windows.documents_T))
+        lengths_N = lengths_N[longest_first]
+        kept = ~windows.repeating(longest_first, lengths_N)
+        lengths_N = lengths_N[kept][best_of_documents(windows.documents_T[longest_first[kept]], limit)]
         what = f"rows (at most {limit} of a document)"
     lengths_N = lengths_N[lengths_N > 0]
     pool = int(lengths_N.sum())

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ladm.corpus.blocks import Counts
 from ladm.corpus.excluded_domains import domains_of
 from ladm.corpus.meta import text_at
@@ -21,7 +23,7 @@ from ladm.corpus.tokenization import MOST_TOKENS_PER_BYTE
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
 from ladm.pipeline.look import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
 from ladm.progress import silent
-from ladm.selection.windows import WINDOWS_PER_DOCUMENT
+from ladm.selection.windows import WINDOWS_PER_DOCUMENT, read_windows
 from ladm.settings.expressions import parse_expression
 from ladm.settings.pipeline import prepare_settings
 
@@ -160,6 +162,9 @@ def _by_source(
     opened = open_rows(str(prepared.folder))
     numbers = list(_line_numbers(opened))
     by_document = Counter(numbers)
+    # Overlapping windows are of one length, so that it does not matter which of two would be the better one.
+    repeating = read_windows([opened]).repeating(np.arange(len(opened)), opened.lengths())
+    repeated = Counter(number for number, is_repeating in zip(numbers, repeating, strict=True) if is_repeating)
     domains = domains_of(opened, key_in_rows(job.domain_key, are_made_here=True)) if job.exclude_domains else []
     excluded = {number for number, domain in zip(numbers, domains, strict=False) if domain in job.exclude_domains}
     rows: dict[int, float] = defaultdict(float)
@@ -169,7 +174,9 @@ def _by_source(
         # Of more windows than one, the part of the text that was not read has as many as its length says.
         estimate = count / document.share if count > 1 else count
         rows[document.source] += estimate
-        selectable[document.source] += 0 if number in excluded else min(estimate, most)
+        # All of them where whole documents are ranked.
+        different = estimate - repeated[number] if math.isfinite(most) else estimate
+        selectable[document.source] += 0 if number in excluded else min(different, most)
     return rows, selectable
 
 

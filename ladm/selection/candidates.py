@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ladm.selection.guarding import GuardManifest, apply_guards, resolve_guards
 from ladm.selection.sampling import gumbel_keys
 from ladm.selection.sources import Source
 from ladm.selection.value_columns import naming_values, read_values
-from ladm.selection.windows import documents_of
+from ladm.selection.windows import Windows, documents_of
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.guards import Guard
 from ladm.settings.selection import SelectSettings
@@ -60,6 +60,10 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def without_repeating(self, windows: Windows) -> Candidates:
+        """The same without the windows of which more than half is in a better window of their document."""
+        return replace(self, order=self.order[~windows.repeating(self.rows_N[self.order], self.tokens_N[self.order])])
 
     def batches(self) -> Iterator[Batch]:
         """The candidates, best first, some at a time."""

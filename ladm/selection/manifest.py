@@ -73,6 +73,8 @@ class Manifest:
     """Rows of one document at most; None, and then not in the file, where all could be chosen."""
     beyond_max_per_document: int = 0
     """Rows that could not be selected, because others of their document rank higher."""
+    repeating_windows: int = 0
+    """Rows that could not be selected, because more than half of each is in a row of its document that ranks higher."""
     copies: int | None = None
     """Rows that could not be selected because they repeat another; None, and then not in the file, where none do."""
     unscored_rows: int = 0

@@ -23,6 +23,7 @@ _NOTHING = type(None)
 _LATER: dict[str, tuple[type, ...]] = {
     "max_per_document": (int, _NOTHING),
     "beyond_max_per_document": (int,),
+    "repeating_windows": (int,),
     "copies": (int, _NOTHING),
     "unscored_rows": (int,),
     "excluded_domains": (dict,),

@@ -24,7 +24,7 @@ from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import domain_shares, unmet_weights_warning, unused_weights_warning
 from ladm.selection.ranking import rank_by_domain
 from ladm.selection.sources import Source, open_sources
-from ladm.selection.windows import max_per_document, read_documents
+from ladm.selection.windows import max_per_document, read_windows
 from ladm.selection.writing import require_same_subset, write_subset
 from ladm.settings.selection import SelectSettings
 from ladm.settings.spelling import spell_command
@@ -57,21 +57,20 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
         for line in length_warnings(settings, [source.run for source in sources], candidates.tokens_N):
             echo(f"warning   {line}")
         # Read only where they are needed: it is a number for every row of the corpus.
-        documents_T = None if most is None else read_documents(data)
-        ranked = rank_by_domain(candidates, codes, work=work, documents_T=documents_T, most=most or 0)
+        windows = None if most is None else read_windows(data)
+        included = candidates if windows is None else candidates.without_repeating(windows)
+        ranked = rank_by_domain(included, codes, work=work, windows=windows, most=most or 0)
         shares = domain_shares(ranked, _quota(settings), excluded=settings.exclude_domains, of_rows=codes.names)
         if (line := unused_weights_warning(ranked, shares)) is not None:
             echo(f"warning   {line}")
         # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
-        left_out = len(candidates) - sum(map(len, ranked.values()))
+        repeating, beyond = len(candidates) - len(included), len(included) - sum(map(len, ranked.values()))
         shares = {name: shares[name] for name in domains}
         try:
             budget = apply_budget(domains, shares, settings, are_float32=candidates.are_float32)
         except SmallPoolError as error:
-            if not left_out:
-                raise
-            raise SmallPoolError(f"{error}; --max-per-document {most} leaves {count_of(left_out, 'row')} out") from None
+            raise SmallPoolError(f"{error}{_windows_text(repeating, beyond, most)}") from None
         if (line := unmet_weights_warning(domains, shares, settings)) is not None:
             echo(f"warning   {line}")
         manifest = Manifest(
@@ -84,7 +83,8 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
             min_score=settings.min_score,
             domains_left_out=[name for name in ranked if name not in domains],
             max_per_document=most,
-            beyond_max_per_document=left_out,
+            beyond_max_per_document=beyond,
+            repeating_windows=repeating,
             **_counts(domains),
             **_provenance(settings, sources, candidates),
         )
@@ -96,6 +96,16 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
                 place, sources, domains, manifest, every=every if settings.keep_all else None, push=settings.push
             )
     return manifest
+
+
+def _windows_text(repeating: int, beyond: int, most: int | None) -> str:
+    """Why the pool has fewer rows than the run, where windows of its documents are left out; else nothing."""
+    text = ""
+    if repeating:
+        text += f"; {count_of(repeating, 'row')} left out because more than half is in a better row of the document"
+    if beyond:
+        text += f"; --max-per-document {most} leaves {count_of(beyond, 'row')} out"
+    return text
 
 
 def _digests(sources: Sequence[Source]) -> dict[str, list[str]]:

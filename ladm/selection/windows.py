@@ -1,8 +1,9 @@
-"""Rows that are windows of one document: which document each is of, and how many of one may be chosen. No torch."""
+"""Rows that are windows of one document: which document each is of, and which of one may be chosen. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,16 @@ from ladm.settings.expressions import DOCUMENT_MEAN, Expression
 WINDOWS_PER_DOCUMENT = 2
 """Rows of one document at most, where it was cut into windows and --max-per-document is not given."""
 
+MOST_REPEATED = 0.5
+"""The part of a window that may be in a better window of its document."""
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 _NO_DOCUMENT = -(1 << 63)
-_OF_PREPARE = {"source", "start_token"}
+_START = "start_token"
+_OF_PREPARE = {"source", _START}
 """Columns that `ladm prepare` writes beside it; a `source` of other rows may be anything."""
 
 
@@ -43,14 +49,55 @@ def max_per_document(given: int | None, data: Sequence[Rows], *, ranking: Expres
     return given
 
 
-def best_of_documents(documents: Ints, most: int) -> npt.NDArray[np.bool_]:
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Of every row which document it is of, and where in it the row begins. T rows."""
+
+    documents_T: Ints
+    starts_T: Floats
+    """The first token; NaN where it is not known."""
+
+    def repeating(self, rows_N: Ints, lengths_N: npt.ArrayLike) -> Bools:
+        """Which of ranked rows have more than half of their tokens in a better row of their document: (N,).
+
+        The last window of a document ends with it, and may overlap the one before.
+        """
+        documents_N, starts_N = self.documents_T[rows_N], self.starts_T[rows_N]
+        order = np.lexsort((starts_N, documents_N))
+        first, second = order[:-1], order[1:]
+        lengths_N = np.asarray(lengths_N)
+        shared = starts_N[first] + lengths_N[first] - starts_N[second]
+        # Nothing is known of a start that is NaN, and a comparison with it is false.
+        is_repeated = (documents_N[first] == documents_N[second]) & (shared > MOST_REPEATED * lengths_N[second])
+        found = np.zeros(len(documents_N), dtype=np.bool_)
+        # The worse one of the two is the later one of the ranked rows.
+        found[np.maximum(first, second)[is_repeated]] = True
+        return found
+
+
+def read_windows(data: Sequence[Rows]) -> Windows:
+    """The document of every row, numbered as by `read_documents`, and where in it the row begins."""
+    starts = []
+    for rows in data:
+        if not {DOCUMENT_COLUMN, *_OF_PREPARE} <= set(rows.column_names):
+            starts.append(np.full(len(rows), np.nan))
+            continue
+        # A row of a merged subset may come from rows without the column.
+        starts += [
+            np.array([value if type(value) is int else np.nan for value in batch], dtype=np.float64)
+            for batch in rows.column_batches(_START)
+        ]
+    return Windows(documents_T=read_documents(data), starts_T=np.concatenate(starts))
+
+
+def best_of_documents(documents: Ints, most: int) -> Bools:
     """Of ranked rows the first `most` of each document: (n,). Documents 7, 7, 3, 7 and 2 rows: all but the last."""
     order = np.argsort(documents, kind="stable")
     grouped = documents[order]
     starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
     # The place of a row among the rows of its document: its place in the grouped order minus where the group starts.
     places = np.arange(len(grouped)) - np.repeat(starts, np.diff(np.r_[starts, len(grouped)]))
-    kept = np.zeros(len(documents), dtype=np.bool_)
+    kept: Bools = np.zeros(len(documents), dtype=np.bool_)
     kept[order[places < most]] = True
     return kept
 
