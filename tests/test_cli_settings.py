@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import re
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import GOLDEN
 
+import ladm
+from ladm.api.results import ScoredRun
 from ladm.cli.main import main
 from ladm.errors import UsageError
 from ladm.settings.calibration import CalibrateSettings
@@ -191,9 +194,9 @@ def test_prepare_and_select_from_a_file(ladm: Run, talking: Path, tmp_path: Path
     assert (result.exit_code, (tmp_path / "subset").exists()) == (0, False), result.output
 
 
-def document() -> Any:
-    """The script that writes docs/cli.md."""
-    spec = importlib.util.spec_from_file_location("document", ROOT / "scripts" / "docs" / "cli.py")
+def made_by(name: str) -> Any:
+    """A script that writes a page or a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -201,12 +204,34 @@ def document() -> Any:
     return module
 
 
-COMMANDS = list(document().commands(main))
+COMMANDS = list(made_by("cli").commands(main))
 
 
 def test_the_page_of_the_command_line_is_up_to_date() -> None:
-    script = document()
+    script = made_by("cli")
     assert script.PAGE.read_text() == script.page(), "run python scripts/docs/cli.py"
+
+
+def test_the_types_of_keyword_arguments_are_up_to_date() -> None:
+    script = made_by("flags")
+    assert script.MODULE.read_text() == script.module(), "run python scripts/docs/flags.py"
+
+
+CALLS = made_by("flags").CALLS
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_refuses_what_its_types_do_not_have(name: str) -> None:
+    function, kind, refused = CALLS[name]
+    own = inspect.signature(function).parameters
+    needed = [each for each in own if own[each].default is inspect.Parameter.empty and each not in ("self", "settings")]
+    arguments = dict.fromkeys(needed, "nothing-there")
+    run = [ScoredRun(Path("nothing-there"))] * ("self" in own)
+    for field in (field.name for field in settings_of(kind) if field.name not in own):
+        # What a call takes is refused for its type, or for the run or model that is not there.
+        with pytest.raises(ladm.LadmError) as error:
+            function(*run, **arguments, **{field: object()})
+        assert ("has no setting" in str(error.value)) == (field in refused), (field, str(error.value))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(("ladm", *words)))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_origin
 
 from ladm.errors import UsageError
-from ladm.settings.fields import Setting, settings_of, with_digits
+from ladm.settings.fields import Setting, require_type, settings_of, with_digits
 from ladm.settings.mappings import from_mapping
 
 AnyPath = str | os.PathLike[str]
@@ -38,7 +38,8 @@ def spell_path(path: AnyPath, argument: str) -> str:
 def checked(kind: type, call: str, given: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
     """The keyword arguments `given` to the function `call`, for a settings class; paths become texts, lists tuples.
 
-    Raises UsageError for a name that the class does not have, or that is one of `without`, and for two names of one.
+    Raises UsageError for a name that the class does not have, or that is one of `without`, for two names of one, and
+    for a value of another type.
     """
     # A flag that may be repeated has the singular, `--exclude-domain`, and its setting the plural.
     names = {field.key: field.name for field in settings_of(kind)}
@@ -53,7 +54,11 @@ def checked(kind: type, call: str, given: Mapping[str, Any], *, without: Iterabl
             hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
             raise UsageError(f"{call} has no setting {name}{hint}")
     settings = {field.name: field for field in settings_of(kind)}
-    return {name: _of_field(_value(value), settings[name]) for name, value in given.items() if value is not None}
+    made = {name: _of_field(_value(value), settings[name]) for name, value in given.items() if value is not None}
+    for name, value in made.items():
+        # Before settings are derived from each other, as those of a profile are.
+        require_type(value, settings[name])
+    return made
 
 
 def _of_field(value: Any, field: Setting) -> Any:

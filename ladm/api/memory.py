@@ -12,13 +12,16 @@ from ladm.api.quiet import quiet_libraries, warn
 from ladm.errors import LadmError, RowError, require_whole_number
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from ladm.api.flags import ScorerFlags
     from ladm.corpus.rows import Row
     from ladm.runs.records import Column, Record
     from ladm.scoring.engines.batch_sizes import BatchRule
     from ladm.scoring.engines.batches import CheckedRow
     from ladm.signals.scorer import Scorer as Signal
 
-_OF_RUNS_ALONE = (
+OF_RUNS_ALONE = (
     "rows", "output", "engine", "workers", "shard", "limit", "max_errors", "fail_fast", "retry_errors", "overwrite",
     "dry_run", "allow_other_tokenizer",
 )  # fmt: skip
@@ -55,12 +58,12 @@ class Scorer:
     Raises LadmError for a model, device or settings that cannot be used.
     """
 
-    def __init__(self, model: AnyPath, *, config: AnyPath | None = None, **settings: Any) -> None:
+    def __init__(self, model: AnyPath, *, config: AnyPath | None = None, **settings: Unpack[ScorerFlags]) -> None:
         from ladm.settings.config_file import score_settings
         from ladm.settings.score import ScoreSettings
         from ladm.settings.signals import CDS
 
-        given = checked(ScoreSettings, "ladm.Scorer", settings, without=_OF_RUNS_ALONE)
+        given = checked(ScoreSettings, "ladm.Scorer", settings, without=OF_RUNS_ALONE)
         # The settings of a run cannot do without these two; nothing here reads or writes them.
         # Rows in memory have no text, and the table of how common a token is would have to be given.
         given = {"signals": CDS} | given | {"model": spell_path(model, "model"), "rows": "-", "output": "-"}

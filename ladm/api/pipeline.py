@@ -8,7 +8,7 @@ is a Python warning, `ladm.LadmWarning`. Any thread may call them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ from ladm.api.sources import split_sources
 from ladm.errors import UsageError, count_of
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from ladm.api.flags import EstimateFlags, PrepareFlags, RunFlags, ScoreFlags, SelectFlags
     from ladm.corpus.prepare import PreparedRows
     from ladm.progress import Echo
     from ladm.scoring.dry_run import DryRun
@@ -30,7 +33,7 @@ def prepare(
     tokenizer: AnyPath,
     output: AnyPath,
     progress: bool = False,
-    **settings: Any,
+    **settings: Unpack[PrepareFlags],
 ) -> PreparedRows:
     """Turn documents into rows of token ids, as `ladm prepare` does; the same call resumes.
 
@@ -67,7 +70,7 @@ def score(
     output: AnyPath,
     config: AnyPath | None = None,
     progress: bool = False,
-    **settings: Any,
+    **settings: Unpack[ScoreFlags],
 ) -> ScoredRun:
     """Score rows into a run folder, as `ladm score` does; the same call resumes, and a finished run is only opened.
 
@@ -94,7 +97,9 @@ def score(
     return ScoredRun(Path(wanted.output))
 
 
-def estimate(rows: AnyPath, *, model: AnyPath, config: AnyPath | None = None, **settings: Any) -> DryRun:
+def estimate(
+    rows: AnyPath, *, model: AnyPath, config: AnyPath | None = None, **settings: Unpack[EstimateFlags]
+) -> DryRun:
     """What `score` would take for the rows: hours, memory, size of the results, from three rows; writes nothing.
 
     `settings` are those of `score` but `overwrite` and `retry_errors`. The model is loaded in this process, on one
@@ -118,7 +123,7 @@ def select(
     output: AnyPath,
     rows: AnyPath | Sequence[AnyPath] | None = None,
     tokens: int | str | None = None,
-    **settings: Any,
+    **settings: Unpack[SelectFlags],
 ) -> Subset:
     """Select the best documents of every domain for a budget, as `ladm select` does.
 
@@ -130,7 +135,7 @@ def select(
     """
     from ladm.settings.selection import SelectSettings
 
-    given = checked(SelectSettings, "ladm.select", settings | {"tokens": tokens})
+    given = checked(SelectSettings, "ladm.select", {**settings, "tokens": tokens}, without=("runs",))
     wanted = SelectSettings(
         runs=_paths(run, what="run"),
         rows=() if rows is None else _paths(rows, what="rows"),
@@ -154,7 +159,7 @@ def run(
     tokens: int | str | None = None,
     config: AnyPath | None = None,
     progress: bool = False,
-    **settings: Any,
+    **settings: Unpack[RunFlags],
 ) -> FinishedJob:
     """Prepare, score, select and report in one, as `ladm run` does; the same call resumes.
 
@@ -165,7 +170,7 @@ def run(
     from ladm.settings.config_file import job_settings
     from ladm.settings.pipeline import RunSettings
 
-    given = checked(RunSettings, "ladm.run", settings | {"tokens": tokens}, without=("dry_run",))
+    given = checked(RunSettings, "ladm.run", {**settings, "tokens": tokens}, without=("dry_run",))
     names, in_memory = split_sources(sources)
     if in_memory:
         raise UsageError(
@@ -189,7 +194,7 @@ def run(
     )
 
 
-def _warn_about_a_bare_share(given: dict[str, Any], wanted: Any, echo: Echo) -> None:
+def _warn_about_a_bare_share(given: Mapping[str, Any], wanted: Any, echo: Echo) -> None:
     """Warn where `top=0.1` may have been meant as a tenth."""
     from ladm.settings.selection import bare_share_warning
 

@@ -9,15 +9,18 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ladm.api.keywords import AnyPath, checked, spell_path
 from ladm.api.quiet import echo_to, quiet_libraries
 from ladm.errors import LadmError, UsageError
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import pyarrow as pa
 
+    from ladm.api.flags import AnnotateFlags, InspectFlags, ReportFlags, RescoreFlags
     from ladm.runs.folder import Run
     from ladm.runs.identity import RunIdentity
     from ladm.runs.joined_columns import JoinedColumns
@@ -116,7 +119,7 @@ class ScoredRun:
         found = [record_from_json(line) for line in error_lines(self.folder)]
         return [record for record in found if isinstance(record, ErrorRow)]
 
-    def rescore(self, *, output: AnyPath, **settings: Any) -> ScoredRun:
+    def rescore(self, *, output: AnyPath, **settings: Unpack[RescoreFlags]) -> ScoredRun:
         """Combine the stored layers into another score, as `ladm rescore` does, in the folder `output`; no model runs.
 
         `settings`: the flags of the command, such as `score="robust"`, `reduce="median"` or `layers="0-10"`.
@@ -132,7 +135,7 @@ class ScoredRun:
             rescore(wanted, echo=echo_to(progress=False))
         return ScoredRun(Path(wanted.output))
 
-    def annotate(self, *, progress: bool = False, **settings: Any) -> ScoredRun:
+    def annotate(self, *, progress: bool = False, **settings: Unpack[AnnotateFlags]) -> ScoredRun:
         """Add statistics of every row's text as columns, as `ladm annotate` does; the same call resumes.
 
         `settings`: the flags of the command. Raises LadmError for an unfinished run, and for rows that are not its.
@@ -148,7 +151,7 @@ class ScoredRun:
             annotate(AnnotateSettings(run=str(self.folder), **given), echo=echo_to(progress=progress), progress=bar)
         return self
 
-    def inspect(self, *, progress: bool = False, **settings: Any) -> list[Path]:
+    def inspect(self, *, progress: bool = False, **settings: Unpack[InspectFlags]) -> list[Path]:
         """Find out which pairs of spans some scores come from, as `ladm inspect` does; a file for each document.
 
         `settings`: the flags of the command, such as `top=3` or `index="4711"`. The page of `report` shows the result.
@@ -169,7 +172,9 @@ class ScoredRun:
             )  # fmt: skip
         return files
 
-    def report(self, *, subset: AnyPath | None = None, output: AnyPath | None = None, **settings: Any) -> Path:
+    def report(
+        self, *, subset: AnyPath | None = None, output: AnyPath | None = None, **settings: Unpack[ReportFlags]
+    ) -> Path:
         """Write the page for a browser, as `ladm report` does, by default `report.html` in the run's folder.
 
         `subset`: what `ladm.select` made of this run; the page marks its documents, and has its domains. Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,11 @@ import pyarrow as pa
 from ladm.api.keywords import AnyPath
 from ladm.errors import LadmError
 from ladm.integrations.scoring import COLUMNS, LazyScorer, ScoredText
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from ladm.api.flags import ScorerFlags
 
 _TYPES = dict(zip(COLUMNS, (pa.float64(), pa.int64(), pa.string()), strict=True))
 
@@ -26,7 +31,9 @@ class LadmScore:
     `settings`: those of `ladm.Scorer`, such as `device`.
     """
 
-    def __init__(self, model: AnyPath, *, length: int, text_column: str = "text", **settings: Any) -> None:
+    def __init__(
+        self, model: AnyPath, *, length: int, text_column: str = "text", **settings: Unpack[ScorerFlags]
+    ) -> None:
         self._text_column = text_column
         self._scorer = LazyScorer(model, length=length, settings=settings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class LazyScorer:
     checked when the model loads.
     """
 
-    def __init__(self, model: AnyPath, *, length: int, settings: dict[str, Any]) -> None:
+    def __init__(self, model: AnyPath, *, length: int, settings: Mapping[str, Any]) -> None:
         # Here, and not in a worker at the first document.
         require_whole_number("length", length, least=1)
         self.model, self.length, self.settings = spell_path(model, "model"), length, settings

@@ -114,8 +114,7 @@ class Settings:
         kind: Any = type(self)
         for field in settings_of(kind):
             value = getattr(self, field.name)
-            if not fits(value, field.kind):
-                raise UsageError(f"{field.flag} {value!r} is not {describe(field.kind)}")
+            require_type(value, field)
             problem = out_of_range(value, field.spec)
             if problem:
                 raise UsageError(f"{field.flag} {problem}")
@@ -136,6 +135,12 @@ class Settings:
     def passes_over(cls, key: str, value: Any) -> bool:  # noqa: ARG003
         """Is this key of a YAML file one of another command, which this command can do without?"""
         return False
+
+
+def require_type(value: Any, field: Setting) -> None:
+    """Raise UsageError for a value of another type than the field's."""
+    if not fits(value, field.kind):
+        raise UsageError(f"{field.flag} {value!r} is not {describe(field.kind)}")
 
 
 def _require_utf8(text: str, *, is_place: bool) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from ladm.api.keywords import AnyPath
 from ladm.integrations.scoring import LazyScorer, in_groups
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from ladm.api.flags import ScorerFlags
 
 BATCH_DOCUMENTS = 64
 
@@ -26,7 +31,9 @@ class LadmScore(PipelineStep):  # type: ignore[misc]
     name = "LADM"
     type = "SCORE"
 
-    def __init__(self, model: AnyPath, *, length: int, batch_documents: int = BATCH_DOCUMENTS, **settings: Any) -> None:
+    def __init__(
+        self, model: AnyPath, *, length: int, batch_documents: int = BATCH_DOCUMENTS, **settings: Unpack[ScorerFlags]
+    ) -> None:
         super().__init__()
         self.batch_documents = batch_documents
         self.scorer = LazyScorer(model, length=length, settings=settings)

@@ -1,0 +1,109 @@
+"""Writes ladm/api/flags.py, the types of the keyword arguments from Python: python scripts/docs/flags.py"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+import ladm
+from ladm.api.memory import OF_RUNS_ALONE
+from ladm.api.results import ScoredRun
+from ladm.settings.data import PrepareSettings
+from ladm.settings.field_types import alternatives
+from ladm.settings.fields import Setting, settings_of
+from ladm.settings.pipeline import RunSettings
+from ladm.settings.runs import AnnotateSettings, InspectSettings, ReportSettings, RescoreSettings
+from ladm.settings.score import ScoreSettings
+from ladm.settings.selection import SelectSettings
+
+MODULE = Path(__file__).resolve().parents[2] / "ladm" / "api" / "flags.py"
+HEAD = '''"""The flags of the commands as keyword arguments, so that editors complete them and type checkers know them.
+
+Made from the settings by `python scripts/docs/flags.py`; a test checks that it is up to date. What each means is in the
+command's help, docs/cli.md. Read by type checkers alone: what is given is checked by `ladm.api.keywords`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
+
+from ladm.api.keywords import AnyPath
+'''
+
+
+CALLS: dict[str, tuple[Callable[..., Any], Any, set[str]]] = {
+    "Scorer": (ladm.Scorer, ScoreSettings, set(OF_RUNS_ALONE)),
+    "estimate": (ladm.estimate, ScoreSettings, {"dry_run", "overwrite", "retry_errors"}),
+    "score": (ladm.score, ScoreSettings, {"dry_run"}),
+    "run": (ladm.run, RunSettings, {"dry_run"}),
+    "prepare": (ladm.prepare, PrepareSettings, set()),
+    "select": (ladm.select, SelectSettings, {"runs"}),
+    "rescore": (ScoredRun.rescore, RescoreSettings, {"run"}),
+    "annotate": (ScoredRun.annotate, AnnotateSettings, {"run"}),
+    "inspect": (ScoredRun.inspect, InspectSettings, {"run"}),
+    "report": (ScoredRun.report, ReportSettings, {"run"}),
+}
+"""Of each call its settings, and those that it does not take."""
+
+
+PLACES = {"FILE", "MODEL", "NAME=RUN2", "PROFILE", "ROWS", "SCORE", "T", "tokens|documents|WEIGHTS"}
+"""Metavars of what may be a path."""
+
+
+def module() -> str:
+    """The whole module."""
+    classes: dict[str, dict[str, str]] = {}
+    parts = [HEAD]
+    for call, (function, kind, without) in CALLS.items():
+        # Those that are parameters of their own are in the call's signature.
+        keys = dict(_keys(kind, without | set(inspect.signature(function).parameters)))
+        # The largest class of which this one has every key with the same type.
+        within = [name for name, others in classes.items() if others.items() <= keys.items()]
+        base = max(within, key=lambda name: len(classes[name]), default="TypedDict")
+        own = {name: text for name, text in keys.items() if name not in classes.get(base, {})}
+        title = f"{call[0].upper()}{call[1:]}Flags"
+        classes[title] = keys
+        lines = [f"class {title}({base}, total=False):", f'    """Of `{call}`."""', ""]
+        parts.append("\n".join([*lines, *(f"    {name}: {text}" for name, text in own.items())]) + "\n")
+    return "\n\n".join(parts)
+
+
+def _keys(kind: Any, without: set[str]) -> Iterator[tuple[str, str]]:
+    for field in settings_of(kind):
+        if field.name in without:
+            continue
+        # A flag that may be repeated has the singular, and its setting the plural; a call takes both.
+        for name in dict.fromkeys([field.key, field.name]):
+            yield name, " | ".join(dict.fromkeys([*_types(field), "None"]))
+
+
+def _types(field: Setting) -> Iterator[str]:
+    """What a call takes for a field: its own types, and those that `keywords.checked` makes them of."""
+    for each in alternatives(field.kind):
+        if each is NoneType:
+            continue
+        if get_origin(each) is typing.Literal:
+            words = ", ".join(f'"{word}"' for word in get_args(each))
+            yield f"Literal[{words}]"
+        elif each is str or get_origin(each) is tuple:
+            word = ["AnyPath" if field.spec.metavar in PLACES else "str", *["int"] * field.spec.digits]
+            yield from word
+            if get_origin(each) is tuple or field.spec.commas:
+                yield f"Sequence[{' | '.join(word)}]"
+            if field.name == "join":
+                yield "Mapping[str, AnyPath]"
+            if field.spec.mapping:
+                yield "Mapping[str, float]"
+        else:
+            yield each.__name__
+    if field.spec.parse is not None:
+        yield "str"
+
+
+if __name__ == "__main__":
+    MODULE.write_text(module(), encoding="utf-8")
