@@ -124,9 +124,11 @@ def test_rows_per_document_in_runs_with_and_without_windows(
 ) -> None:
     """Four windows of each of two books, and articles that no window is cut from; then a subset of both as rows."""
     rows = topical_rows(golden, [512] * 8 + [480] * 3)
-    prepared = {"start_token": 0, "source": "books.jsonl"}
-    books = [row | prepared | {"document": k // 4, "chunked_index": str(k % 4)} for k, row in enumerate(rows[:8])]
-    articles = [row | prepared | {"document": k, "source": f"article-{k}.txt"} for k, row in enumerate(rows[8:])]
+    books = [
+        row | {"document": k // 4, "chunked_index": str(k % 4), "start_token": 512 * (k % 4), "source": "books.jsonl"}
+        for k, row in enumerate(rows[:8])
+    ]
+    articles = [row | {"document": k, "start_token": 0, "source": f"article-{k}.txt"} for k, row in enumerate(rows[8:])]
     folders = [save_rows(books, "books"), save_rows(articles, "articles"), save_rows(rows[8:], "others")]
     runs = [Path(f"{folder}-run") for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
