@@ -115,7 +115,7 @@ class SelectSettings(JoinedRuns):
     # Windows of one book often score alike, and a subset of one book teaches little.
     max_per_document: int | None = setting(
         None,
-        "Rows of one document at most.",
+        "Rows of one document at most, and of two windows that overlap by more than half only the better one.",
         section=ORDER,
         metavar="K",
         unset="2 where `ladm prepare` cut windows; all with document_mean",
