@@ -202,6 +202,14 @@ def test_short_copies_are_marked_and_left_out_by_select(
     assert [row["document"] for row in rows_of(tmp_path / "subset")] == [0, 1, 3]
     manifest = json.loads((tmp_path / "subset/manifest.json").read_text())
     assert (manifest["copies"], list(manifest["domains"])) == (2, ["a", "b"])
+    # Beside a run whose rows have no copies.
+    other = write_jsonl(tmp_path / "other.jsonl", [long_document(k) for k in (5, 6)])
+    assert prepare(other, *flags, output="others").exit_code == 0
+    score = ("score", tmp_path / "others", *SMALL, "--span-tokens", "4", "--output", tmp_path / "run2")
+    assert ladm(*score).exit_code == 0
+    result = ladm(*subset[:2], tmp_path / "run2", *subset[2:-1], tmp_path / "of-both")
+    assert "left out as copies of another row: 2" in result.stdout.splitlines(), result.output
+    assert len(rows_of(tmp_path / "of-both")) == 5
     assert prepare(source, *flags, "--keep-duplicates", output="all").exit_code == 0
     assert "copy_of" not in rows_of(tmp_path / "all")[0]
 

@@ -143,6 +143,12 @@ def whole_input_faults(tmp_path: Path, save_rows: Any, golden: Any) -> dict[str,
         "layers backwards": (
             (good, *model, *out, "--layers", "0,5-3"), 2, "--layers '0,5-3': the range 5-3 runs backwards",
         ),
+        "a layer of no model": (
+            (good, *model, *out, "--layers", "99999"), 2, "--layers '99999': no model has a layer 99999",
+        ),
+        "a range of layers of no model": (
+            (good, *model, *out, "--layers", "0-99999"), 2, "--layers '0-99999': no model has a layer 99999",
+        ),
         "layers beyond": (
             (good, *model, *out, "--layers", "2-3"), 2, f"--layers names layer 3, but {GOLDEN} has layers 0-2",
         ),
