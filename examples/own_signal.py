@@ -3,7 +3,7 @@
     python examples/own_signal.py MODEL ROWS
 
 ROWS are rows of `ladm prepare`, MODEL the model whose vocabulary they are of; the model itself is not loaded. A signal
-is any object with the three members of the protocol in `ladm/signals/scorer.py`; rows are checked, batched and, where
+is any object with the three members of `SignalScorer` in `ladm/signals/scorer.py`; rows are checked, batched and, where
 a device runs out of memory, halved for it as for the signals of the package.
 """
 
@@ -20,7 +20,7 @@ import ladm
 from ladm.corpus.rows import Row, open_rows, token_ids
 from ladm.errors import RowError
 from ladm.modeling.facts import model_facts
-from ladm.signals.scorer import Scored
+from ladm.signals.scorer import ScorerOutput
 
 Ids = npt.NDArray[np.int64]
 
@@ -41,18 +41,18 @@ class RareReturns:
             raise RowError("too_short", f"{len(ids_T)} tokens; a share of fewer than 8 means little")
         return ids_T
 
-    def score(self, ids_BT: Ids, *, low_memory: bool = False) -> Callable[[], list[Scored]]:  # noqa: ARG002
+    def score(self, ids_BT: Ids, *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:  # noqa: ARG002
         """Scores of rows of one length. What is returned is called for the results."""
         scored = [self._one(ids_T) for ids_T in ids_BT]
         return lambda: scored
 
-    def _one(self, ids_T: Ids) -> Scored:
+    def _one(self, ids_T: Ids) -> ScorerOutput:
         first, second = np.array_split(ids_T, 2)
         counts_V = np.bincount(first, minlength=self.vocab_size)
         earlier = counts_V[second]
         share = float(((earlier == 1) | (earlier == 2)).mean())
         # Higher is better; `extras` become further columns: numbers, or lists of one length.
-        return Scored(score=share, extras={"seen_before": float((earlier > 0).mean())})
+        return ScorerOutput(score=share, extras={"seen_before": float((earlier > 0).mean())})
 
 
 def main(model: str, folder: str) -> None:

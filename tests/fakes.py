@@ -13,7 +13,7 @@ import numpy as np
 
 from ladm.corpus.rows import Ids, Row, token_ids
 from ladm.errors import RowError
-from ladm.signals.scorer import Scored
+from ladm.signals.scorer import ScorerOutput
 
 VOCABULARY = 1000
 
@@ -44,7 +44,7 @@ class FakeScorer:
             raise RowError("too_short", f"{len(ids)} tokens leave no span to score")
         return ids
 
-    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:
         while self.wait_for is not None and not os.path.exists(self.wait_for):
             time.sleep(0.01)
         self.calls += 1
@@ -62,11 +62,11 @@ class FakeScorer:
         self.forwards += len(ids_BT)
         return lambda: [self._one(ids) for ids in ids_BT]
 
-    def _one(self, ids: Any) -> Scored:
+    def _one(self, ids: Any) -> ScorerOutput:
         cds = [float(np.float32(np.sin(ids.sum() * (layer + 1)) ** 2)) for layer in range(3)]
         if ids[0] == self.nan_on:
             cds[1] = float("nan")
-        return Scored(score=sum(cds) / 3, extras={"cds_per_layer": cds})
+        return ScorerOutput(score=sum(cds) / 3, extras={"cds_per_layer": cds})
 
 
 def make_fake(_device: str) -> FakeScorer:
@@ -79,7 +79,7 @@ def make_meeting(_device: str) -> FakeScorer:
     scorer = FakeScorer()
     score = scorer.score
 
-    def meet(ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+    def meet(ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:
         Path(folder, str(os.getpid())).touch()
         while len(os.listdir(folder)) < int(count):
             time.sleep(0.01)

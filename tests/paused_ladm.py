@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ladm.signals.row_scorer import RowScorer
-from ladm.signals.scorer import Scored
+from ladm.signals.scorer import ScorerOutput
 
 _score = RowScorer.score
 _left = int(os.environ["LADM_TEST_PAUSE_AFTER"])
 
 
-def score_and_pause(self: RowScorer, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+def score_and_pause(self: RowScorer, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:
     global _left
     while _left <= 0:
         time.sleep(0.01)

@@ -25,7 +25,7 @@ from ladm.scoring.engines.batch_sizes import (
 from ladm.scoring.engines.events import BatchStarted
 from ladm.scoring.engines.input_guard import InputGuard
 from ladm.scoring.engines.score_unit import READ_TOKENS, score_unit
-from ladm.signals.scorer import Scored
+from ladm.signals.scorer import ScorerOutput
 
 ON_GPU = batch_rule("auto", on_cuda=True)
 
@@ -132,10 +132,10 @@ class SlowStart(FakeScorer):
 
     clock: Clock
 
-    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:
         scored = super().score(ids_BT, low_memory=low_memory)
 
-        def collect() -> list[Scored]:
+        def collect() -> list[ScorerOutput]:
             self.clock.now += 1.0
             return scored()
 

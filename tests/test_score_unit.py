@@ -21,7 +21,7 @@ from ladm.scoring.engines.events import BatchStarted, ProgressEvent, RowsStored,
 from ladm.scoring.engines.input_guard import InputGuard
 from ladm.scoring.engines.score_unit import score_unit
 from ladm.scoring.engines.tracker import TrackedWorker, UnitQueue, WorkerTracker
-from ladm.signals.scorer import Scored
+from ladm.signals.scorer import ScorerOutput
 
 Log = list[tuple[str, int]]
 """What happened, and the first row that it happened to."""
@@ -46,12 +46,12 @@ class LoggingScorer(FakeScorer):
 
     log: Log
 
-    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:
         first = int(ids_BT[0, 0])
         self.log.append(("score", first))
         scored = super().score(ids_BT, low_memory=low_memory)
 
-        def collect() -> list[Scored]:
+        def collect() -> list[ScorerOutput]:
             self.log.append(("collected", first))
             return scored()
 
@@ -174,7 +174,7 @@ def test_rows_are_read_and_checked_while_others_are_scored(
             checked[row.position].set()
             return super().check(row)
 
-        def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+        def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:
             following = int(ids_BT[-1, 0]) + 1
             ahead.append(following == len(checked) or checked[following].wait())
             return super().score(ids_BT, low_memory=low_memory)

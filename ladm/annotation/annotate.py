@@ -32,7 +32,7 @@ from ladm.settings.common import TEXT_COLUMN
 from ladm.settings.runs import AnnotateSettings
 from ladm.settings.signals import TEXT
 from ladm.signals.text_columns import TextColumns, count_unigrams, store_unigrams, unigrams_of_folder
-from ladm.signals.text_scorer import MakeTextScorer
+from ladm.signals.text_scorer import TextScorerFactory
 from ladm.signals.text_statistics import UnigramTable
 from ladm.storage.interrupts import stop_on_signals
 from ladm.storage.locks import locked
@@ -86,7 +86,7 @@ def _worker(run: Run, rows: Rows, columns: TextColumns) -> WorkerConfig:
         limit=len(rows),
         rows_sample=rows.sample(),
         data=rows_fingerprint(rows, name=absolute_name(rows.name)),
-        make_scorer=MakeTextScorer(columns=columns, vocab_size=MOST_IDS),
+        make_scorer=TextScorerFactory(columns=columns, vocab_size=MOST_IDS),
         batch_rows=_batch_rows,
         threads=1,
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ladm.runs.records import Column, Record
     from ladm.scoring.engines.batch_sizes import BatchRule
     from ladm.scoring.engines.batches import CheckedRow
-    from ladm.signals.scorer import Scorer as Signal
+    from ladm.signals.scorer import SignalScorer
 
 OF_RUNS_ALONE = (
     "rows", "output", "engine", "workers", "shard", "limit", "max_errors", "fail_fast", "retry_errors", "overwrite",
@@ -81,8 +81,8 @@ class Scorer:
             self._set(plan.make_scorer()(plan.hardware.devices[0]), plan.batch_rows())
 
     @classmethod
-    def from_signal(cls, signal: Signal, *, batch_rows: int = 1) -> Scorer:
-        """Score with a signal of one's own: an object that follows the protocol `ladm.signals.scorer.Scorer`.
+    def from_signal(cls, signal: SignalScorer, *, batch_rows: int = 1) -> Scorer:
+        """Score with a signal of one's own: an object that follows the protocol `ladm.signals.scorer.SignalScorer`.
 
         `batch_rows`: how many rows of one length it gets at a time. Raises LadmError where that is not at least 1.
         """
@@ -91,7 +91,7 @@ class Scorer:
         scorer._set(signal, lambda _tokens: batch_rows)
         return scorer
 
-    def _set(self, signal: Signal, batch_rows: BatchRule) -> None:
+    def _set(self, signal: SignalScorer, batch_rows: BatchRule) -> None:
         from ladm.scoring.engines.batch_sizes import BatchSizes
 
         self._signal = signal

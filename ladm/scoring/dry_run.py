@@ -24,7 +24,7 @@ from ladm.scoring.row_checks import plan_for_rows, require_rows
 from ladm.scoring.row_lengths import BadIds, RowLengths, find_bad_ids, refusal
 from ladm.scoring.signal_choice import choose_signals
 from ladm.settings.score import ScoreSettings
-from ladm.signals.scorer import Scorer
+from ladm.signals.scorer import SignalScorer
 
 TIMED_ROWS = 3
 MOST_TRIED = 64
@@ -122,7 +122,9 @@ def _time_pass(settings: ScoreSettings, rows: Rows, facts: ModelFacts, bad: BadI
     return _TimedPass(plan=plan, scored=scored, seconds=seconds, line_bytes=line_bytes)
 
 
-def _time(plan: Plan, rows: Rows, scorer: Scorer, lengths: RowLengths, *, echo: Echo) -> tuple[dict[int, float], float]:
+def _time(
+    plan: Plan, rows: Rows, scorer: SignalScorer, lengths: RowLengths, *, echo: Echo
+) -> tuple[dict[int, float], float]:
     """Seconds a row by length, of three rows; and the mean length of a stored line in bytes."""
     chosen = _timed_rows(rows, scorer, lengths)
     if not chosen:
@@ -144,7 +146,7 @@ def _time(plan: Plan, rows: Rows, scorer: Scorer, lengths: RowLengths, *, echo: 
     return {n: min(seconds) for n, seconds in found.items()}, float(np.mean(line_bytes or [0]))
 
 
-def _timed_rows(rows: Rows, scorer: Scorer, lengths: RowLengths) -> list[CheckedRow]:
+def _timed_rows(rows: Rows, scorer: SignalScorer, lengths: RowLengths) -> list[CheckedRow]:
     """A row of the least, of the commonest and of the greatest length that can be scored."""
     # Those of no tokens, or of bad ids, stand in front; there may be more of them than are tried.
     order = np.argsort(lengths.tokens, kind="stable")[np.count_nonzero(lengths.tokens == 0) :]

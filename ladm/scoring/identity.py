@@ -18,7 +18,7 @@ from ladm.scoring.engines.job import MakeScorer
 from ladm.scoring.plan import Plan
 from ladm.scoring.signal_choice import started_run
 from ladm.settings.signals import CONTEXT_GAIN, PROLONG, TEXT
-from ladm.signals.scorer import Scorer
+from ladm.signals.scorer import SignalScorer
 from ladm.storage.identity import differences
 from ladm.version import __version__
 
@@ -123,7 +123,7 @@ def machine_identity(facts: ModelFacts) -> dict[str, Any]:
     }
 
 
-def checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, expected: RunIdentity, device: str) -> Scorer:
+def checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, expected: RunIdentity, device: str) -> SignalScorer:
     """Load the model on a machine that may have other files and packages than the one that started the run.
 
     Raises LadmError with what differs.

@@ -20,7 +20,7 @@ from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import CDS, CONTEXT_GAIN, LONGATTN, PROLONG, TEXT
-from ladm.signals.scorer import Scorer
+from ladm.signals.scorer import SignalScorer
 from ladm.signals.text_columns import TextColumns, read_unigrams
 from ladm.signals.text_scorer import TextScorer
 
@@ -65,7 +65,7 @@ class Plan:
         """What is computed of a row."""
         return self.settings.signal_names
 
-    def make_scorer(self) -> Callable[[str], Scorer]:
+    def make_scorer(self) -> Callable[[str], SignalScorer]:
         """A function that loads the model on the device that it is given; it can be pickled."""
         return partial(_load_scorer, self)
 
@@ -223,7 +223,7 @@ def load_planned(plan: Plan, device: str) -> Observer:
     )
 
 
-def _load_scorer(plan: Plan, device: str) -> Scorer:
+def _load_scorer(plan: Plan, device: str) -> SignalScorer:
     settings, names = plan.settings, plan.signals
     # Before torch is imported: statistics of texts alone need no model, and must not wait for one to load.
     if names == (TEXT,) and plan.text is not None:

@@ -13,7 +13,7 @@ from ladm.corpus.rows import Ids, Row, token_ids
 from ladm.errors import RowError
 from ladm.modeling.observer import Observer
 from ladm.signals.prolong import SEGMENT_TOKENS, Floats, Ints, score_row
-from ladm.signals.scorer import Scored
+from ladm.signals.scorer import ScorerOutput
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 1 << 16}
 """Tokens of short inputs that go through the model at once, by device."""
@@ -42,14 +42,14 @@ class ProlongScorer:
             raise RowError("too_short", f"{count} tokens{but} are fewer than two segments of {SEGMENT_TOKENS}")
         return ids
 
-    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:
         """The score of each row, and the number of pairs that it was made from."""
         perplexities = partial(self._perplexities, low_memory=low_memory)
         columns = [
             score_row(self._without_bos(ids_T), perplexities, most_pairs=self._most_pairs, seed=SEED).columns()
             for ids_T in ids_BT
         ]
-        return lambda: [Scored(score=None, extras=dict(each)) for each in columns]
+        return lambda: [ScorerOutput(score=None, extras=dict(each)) for each in columns]
 
     def _without_bos(self, ids_T: Ids) -> Ids:
         """A row without a BOS in front: no other segment has one, so that any would gain from having it in front."""

@@ -17,7 +17,7 @@ from ladm.modeling.observer import Observer
 from ladm.settings.score import ScoreSettings
 from ladm.signals.forward_pass import PassSignals, forward_pass
 from ladm.signals.layer_cds import Columns
-from ladm.signals.scorer import LEAST_TOKENS, Scored
+from ladm.signals.scorer import LEAST_TOKENS, ScorerOutput
 from ladm.signals.text_columns import TextColumns
 
 
@@ -67,7 +67,7 @@ class RowScorer:
         """On a GPU, whose work only queues up."""
         return bool(self._observer.device.type == "cuda")
 
-    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:
         """The columns of each row, and the score made of its CDS.
 
         Rows of one batch share a forward pass on a GPU, which is not waited for: copies go through
@@ -85,7 +85,7 @@ class RowScorer:
             # To wait for this event is to wait for these rows; the next ones may be queued behind it already.
             there = torch.cuda.current_stream(device).record_event()
 
-            def wait() -> list[Scored]:
+            def wait() -> list[ScorerOutput]:
                 there.synchronize()
                 return self._scored(started.finish())
 
@@ -97,13 +97,13 @@ class RowScorer:
         together = {name: torch.cat([each[name] for each in kept]) for name in kept[0]}
         return lambda: self._scored(together)
 
-    def _scored(self, kept: Columns) -> list[Scored]:
+    def _scored(self, kept: Columns) -> list[ScorerOutput]:
         columns = {name: values.double().numpy() for name, values in kept.items()}
         count = len(next(iter(columns.values())))
         scores = self._reduce(columns).tolist() if self._signals.cds else [None] * count
         extras = {name: values.tolist() for name, values in columns.items()}
         return [
-            Scored(score=score, extras={name: values[row] for name, values in extras.items()})
+            ScorerOutput(score=score, extras={name: values[row] for name, values in extras.items()})
             for row, score in enumerate(scores)
         ]
 

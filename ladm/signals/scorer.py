@@ -1,4 +1,4 @@
-"""Rows in, one number per document out: the protocol that every scorer follows. Imports no torch."""
+"""Token ids of rows -> a score of each: the protocol that the scorer of every signal follows. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_TOKENS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ScorerOutput:
     """A score, higher is better, and whatever else of the document is stored beside it.
 
     `extras` are columns by name, each a number or a list of numbers. A run stores them as float32. Those that a score
@@ -29,7 +29,7 @@ class Scored:
     extras: dict[str, float | list[float]] = field(default_factory=dict)
 
 
-class Scorer(Protocol):
+class SignalScorer(Protocol):
     """One way to score documents, ready to run on one device.
 
     `asynchronous`: does `score` return before the numbers are computed? Then the next rows are started
@@ -43,7 +43,7 @@ class Scorer(Protocol):
         """The token ids of a row that can be scored. Raises RowError for one that cannot."""
         ...
 
-    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[Scored]]:
+    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:
         """Start scoring rows of equal length; the returned function waits for their scores, in the same order.
 
         Any number may be NaN; the caller checks.
@@ -54,7 +54,7 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class DescribesRows(Protocol):
+class RowColumnScorer(Protocol):
     """A scorer with columns that need no forward pass: the thread that reads rows computes them beside it."""
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ladm.corpus.rows import Ids, Row, token_ids
-from ladm.signals.scorer import Scored
+from ladm.signals.scorer import ScorerOutput
 from ladm.signals.text_columns import TextColumns
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ class TextScorer:
         """The statistics of a row."""
         return self.columns.of(ids, text)
 
-    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[Scored]]:  # noqa: ARG002
+    def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:  # noqa: ARG002
         """Nothing beside the columns: the first of them orders the rows of the result."""
-        return lambda: [Scored(score=None) for _ in ids_BT]
+        return lambda: [ScorerOutput(score=None) for _ in ids_BT]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeTextScorer:
+class TextScorerFactory:
     """Makes the scorer in a worker; it travels there by pickle."""
 
     columns: TextColumns

@@ -36,7 +36,7 @@ from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.scoring.engines.assignments import OwnUnits
 from ladm.scoring.engines.job import ScoreJob, WorkerConfig
 from ladm.scoring.engines.local import run_units
-from ladm.signals.scorer import Scored
+from ladm.signals.scorer import ScorerOutput
 from ladm.storage.locks import locked
 
 COLUMNS = (
@@ -57,7 +57,7 @@ class Cheap:
     def check(self, row: Row) -> Any:
         return np.asarray(row.raw_ids, dtype=np.int64)
 
-    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[Scored]]:  # noqa: ARG002
+    def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:  # noqa: ARG002
         end = time.process_time() + self.burn_seconds * len(ids_BT)
         while time.process_time() < end:
             pass
@@ -65,7 +65,7 @@ class Cheap:
         shape = (len(ids_BT), len(COLUMNS), self.layers)
         drawn_BCL = draw.lognormal(size=shape).astype(np.float32).astype(float).tolist()
         scored = [
-            Scored(score=sum(drawn_CL[0]) / self.layers, extras=dict(zip(COLUMNS, drawn_CL, strict=True)))
+            ScorerOutput(score=sum(drawn_CL[0]) / self.layers, extras=dict(zip(COLUMNS, drawn_CL, strict=True)))
             for drawn_CL in drawn_BCL
         ]
         return lambda: scored

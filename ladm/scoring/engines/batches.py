@@ -12,7 +12,7 @@ from ladm.corpus.rows import Ids, Row
 from ladm.errors import RowError, is_out_of_memory
 from ladm.runs.records import Column, ErrorRow, Record, ScoredRow, float32_column
 from ladm.scoring.engines.batch_sizes import BatchSizes
-from ladm.signals.scorer import DescribesRows, Scored, Scorer
+from ladm.signals.scorer import RowColumnScorer, ScorerOutput, SignalScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,19 @@ class CheckedRow:
     columns: Mapping[str, float] = field(default_factory=dict)
 
 
-def checked_row(row: Row, scorer: Scorer, *, text: str | None) -> CheckedRow:
+def checked_row(row: Row, scorer: SignalScorer, *, text: str | None) -> CheckedRow:
     """The row as the scorer takes it. Raises RowError for one that cannot be scored."""
     ids = scorer.check(row)
-    return CheckedRow(row, ids, scorer.row_columns(ids, text) if isinstance(scorer, DescribesRows) else {})
+    return CheckedRow(row, ids, scorer.row_columns(ids, text) if isinstance(scorer, RowColumnScorer) else {})
 
 
 Pending = Callable[[], list[Record]]
 """A batch that the device is working on: calling it waits for the records."""
 
 
-def start_batch(batch: Sequence[CheckedRow], scorer: Scorer, sizes: BatchSizes, *, low_memory: bool = False) -> Pending:
+def start_batch(
+    batch: Sequence[CheckedRow], scorer: SignalScorer, sizes: BatchSizes, *, low_memory: bool = False
+) -> Pending:
     """Start scoring a batch of rows of one length.
 
     A batch that does not fit the device's memory is halved until it does; a single row is tried once
@@ -61,7 +63,9 @@ def start_batch(batch: Sequence[CheckedRow], scorer: Scorer, sizes: BatchSizes, 
     return lambda: [record for half in halves for record in half()]
 
 
-def _records(batch: Sequence[CheckedRow], scored: Callable[[], list[Scored]], sizes: BatchSizes | None) -> list[Record]:
+def _records(
+    batch: Sequence[CheckedRow], scored: Callable[[], list[ScorerOutput]], sizes: BatchSizes | None
+) -> list[Record]:
     """Wait for the scores of a batch. `sizes` learns from the time; None where nothing overlaps with the scoring."""
     results = scored()
     if sizes is not None:
@@ -69,7 +73,7 @@ def _records(batch: Sequence[CheckedRow], scored: Callable[[], list[Scored]], si
     return [_record(checked, result) for checked, result in zip(batch, results, strict=True)]
 
 
-def _record(checked: CheckedRow, result: Scored) -> Record:
+def _record(checked: CheckedRow, result: ScorerOutput) -> Record:
     row = checked.row
     found = {**result.extras, **checked.columns}
     columns = {name: float32_column(values) for name, values in found.items()}

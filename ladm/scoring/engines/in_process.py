@@ -11,7 +11,7 @@ from ladm.scoring.engines.batch_sizes import BatchSizes
 from ladm.scoring.engines.events import FilesReadAgain, RowsStored, UnitEvent
 from ladm.scoring.engines.job import ScoreJob
 from ladm.scoring.engines.score_unit import score_unit
-from ladm.signals.scorer import Scorer
+from ladm.signals.scorer import SignalScorer
 
 TICK_SECONDS = 0.5
 """How long to wait between two looks at a source that had no unit."""
@@ -22,7 +22,7 @@ def run_in_process(job: ScoreJob) -> None:
 
     Raises LadmError for an error of the scorer's libraries; rows that are durable by then stay.
     """
-    scorer: Scorer | None = None
+    scorer: SignalScorer | None = None
     guard = job.worker.input_guard(job.rows)
     sizes = BatchSizes(job.worker.batch_rows)
     while True:

@@ -19,10 +19,10 @@ from ladm.scoring.engines.assignments import Source
 from ladm.scoring.engines.batch_sizes import BatchRule
 from ladm.scoring.engines.events import Report
 from ladm.scoring.engines.input_guard import InputGuard
-from ladm.signals.scorer import Scorer
+from ladm.signals.scorer import SignalScorer
 from ladm.storage.file_states import file_states
 
-MakeScorer = Callable[[str], Scorer]
+MakeScorer = Callable[[str], SignalScorer]
 """The name of a device -> a scorer with its model loaded there."""
 
 

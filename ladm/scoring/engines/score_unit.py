@@ -18,7 +18,7 @@ from ladm.scoring.engines.batches import CheckedRow, Pending, checked_row, error
 from ladm.scoring.engines.events import BatchStarted, RowsStored, UnitEvent
 from ladm.scoring.engines.input_guard import InputGuard
 from ladm.settings.common import TEXT_COLUMN
-from ladm.signals.scorer import DescribesRows, Scorer
+from ladm.signals.scorer import RowColumnScorer, SignalScorer
 
 # A read of a data set costs a fixed time, which short rows in small batches would pay for each batch.
 READ_TOKENS = 1 << 18
@@ -28,7 +28,7 @@ WAIT_SHARE = 0.05
 
 
 def score_unit(
-    run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule, guard: InputGuard
+    run: Run, assignment: Assignment, rows: Rows, scorer: SignalScorer, *, batch_rows: BatchRule, guard: InputGuard
 ) -> Generator[UnitEvent, None, None]:
     """Score the rows of a unit that are not durable yet, batch by batch, and seal it; close it to stop earlier.
 
@@ -59,7 +59,7 @@ def score_unit(
 # scored when `score` returns; where that took much longer than storing it does, it is reported before the next one
 # starts, and not only after that.
 def _score(
-    run: Run, assignment: Assignment, rows: Rows, scorer: Scorer, *, batch_rows: BatchRule, guard: InputGuard
+    run: Run, assignment: Assignment, rows: Rows, scorer: SignalScorer, *, batch_rows: BatchRule, guard: InputGuard
 ) -> Iterator[UnitEvent]:
     # Also before the first batch, which may take long: the model may have been changed while it was loaded.
     yield from guard.check()
@@ -153,7 +153,7 @@ class _Part:
 class _Reader:
     """Reads and checks the rows of a unit, one part ahead of the scoring."""
 
-    def __init__(self, rows: Rows, assignment: Assignment, scorer: Scorer, sizes: BatchSizes) -> None:
+    def __init__(self, rows: Rows, assignment: Assignment, scorer: SignalScorer, sizes: BatchSizes) -> None:
         self._rows, self._assignment, self._scorer, self._sizes = rows, assignment, scorer, sizes
         self._thread = ThreadPoolExecutor(1)
 
@@ -213,7 +213,7 @@ class _Reader:
 
     def _rows_with_text(self, positions: Sequence[int]) -> Iterator[tuple[Row, str | None]]:
         """The rows and their texts, where the scorer has a use for them and the data has any."""
-        wants_text = isinstance(self._scorer, DescribesRows) and self._scorer.wants_text
+        wants_text = isinstance(self._scorer, RowColumnScorer) and self._scorer.wants_text
         has_text = wants_text and TEXT_COLUMN in self._rows.column_names
         for start, stop in _stretches(positions):
             texts = self._rows.column(TEXT_COLUMN, start, stop) if has_text else [None] * (stop - start)
