@@ -32,7 +32,7 @@ from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.layout import RESULT_FILES
 from ladm.runs.lines import read_records
 from ladm.runs.unsealed import adopt_shared
-from ladm.scoring.engines.assignments import OwnUnits, Source
+from ladm.scoring.engines.assignments import OwnUnits, UnitSource
 from ladm.scoring.engines.events import ProgressEvent, RowsStored
 from ladm.scoring.engines.job import ScoreJob, WorkerConfig
 from ladm.scoring.engines.local import run_units
@@ -58,7 +58,7 @@ class Batch:
 def job_of(
     run: Run,
     rows: Rows,
-    source: Source,
+    source: UnitSource,
     *,
     make_scorer: Callable[[str], Any] = fakes.make_fake,
     batch: int = 5,

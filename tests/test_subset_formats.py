@@ -205,12 +205,12 @@ def test_shards_end_at_their_size(scored: tuple[str, Path], tmp_path: Path, monk
     from ladm.runs.joined_columns import JoinedColumns
     from ladm.selection.budget import DomainSelection
     from ladm.selection.formats import content, tables
-    from ladm.selection.sources import Source
+    from ladm.selection.sources import SelectionSource
 
     monkeypatch.setattr(content, "BATCH_TOKENS", 1000)
     rows = open_rows(scored[0])
     run = Run.read(scored[1])
-    source = Source(run=run, rows=rows, first=0, columns=JoinedColumns(run))
+    source = SelectionSource(run=run, rows=rows, first=0, columns=JoinedColumns(run))
     domain = DomainSelection(positions=np.array([0, 1, 2, 4, 5]), num_tokens=rows.lengths()[[0, 1, 2, 4, 5]],
                              scores=np.arange(5)[::-1] / 4)  # fmt: skip
     domain.take_first(5)
@@ -242,12 +242,12 @@ def test_large_vocabularies_take_four_bytes(save_rows: Any, tmp_path: Path) -> N
     from ladm.runs.joined_columns import JoinedColumns
     from ladm.selection.budget import DomainSelection
     from ladm.selection.formats import content, token_files
-    from ladm.selection.sources import Source
+    from ladm.selection.sources import SelectionSource
 
     rows = open_rows(save_rows([{"input_ids": [65_498, 7]}, {"input_ids": [65_499]}]))
     # The run is only read for rows that were not taken.
     run = Run(tmp_path, RunIdentity({"data": {"rows": 2}, "unit_rows": 2}))
-    source = Source(run=run, rows=rows, first=0, columns=JoinedColumns(run))
+    source = SelectionSource(run=run, rows=rows, first=0, columns=JoinedColumns(run))
     for count, dtype in ((1, np.uint16), (2, np.int32)):
         domain = DomainSelection(positions=np.arange(count), num_tokens=np.array([2, 1][:count]),
                                  scores=np.ones(count))  # fmt: skip
@@ -301,7 +301,7 @@ def test_a_column_of_two_types_is_named(save_rows: Any) -> None:
     from ladm.runs.identity import RunIdentity
     from ladm.runs.joined_columns import JoinedColumns
     from ladm.selection.formats.joined_rows import join_rows
-    from ladm.selection.sources import Source
+    from ladm.selection.sources import SelectionSource
 
     # The text of the library begins with all columns, and what is wrong would be cut off.
     more = {f"column {k}": 1 for k in range(40)}
@@ -312,7 +312,7 @@ def test_a_column_of_two_types_is_named(save_rows: Any) -> None:
     names.append(save_rows([{"input_ids": [1]} | texts], "b", features=Features(features)))
     run = Run(Path("run"), RunIdentity({"data": {"rows": 1}, "unit_rows": 1}))
     columns = JoinedColumns(run)
-    sources = [Source(run=run, rows=open_rows(name), first=k, columns=columns) for k, name in enumerate(names)]
+    sources = [SelectionSource(run=run, rows=open_rows(name), first=k, columns=columns) for k, name in enumerate(names)]
     with pytest.raises(LadmError) as found:
         join_rows(sources, np.arange(2))
     assert str(found.value) == (
@@ -330,7 +330,7 @@ def test_integers_of_different_widths_are_joined(save_rows: Any, kinds: tuple[st
     from ladm.runs.identity import RunIdentity
     from ladm.runs.joined_columns import JoinedColumns
     from ladm.selection.formats.joined_rows import JoinedRows, join_rows
-    from ladm.selection.sources import Source
+    from ladm.selection.sources import SelectionSource
 
     rows = [{"input_ids": [k, 200 + k], "n": k, "own": f"t{k}", "empty": None, "meta": {"a": str(k)}} for k in range(3)]
     makers = (List, LargeList)
@@ -344,7 +344,9 @@ def test_integers_of_different_widths_are_joined(save_rows: Any, kinds: tuple[st
         names.append(save_rows(kept, kind, features=Features(features)))
     run = Run(Path("run"), RunIdentity({"data": {"rows": 3}, "unit_rows": 3}))
     columns = JoinedColumns(run)
-    sources = [Source(run=run, rows=open_rows(name), first=3 * k, columns=columns) for k, name in enumerate(names)]
+    sources = [
+        SelectionSource(run=run, rows=open_rows(name), first=3 * k, columns=columns) for k, name in enumerate(names)
+    ]
     data, positions = join_rows(sources, np.array([1, 3, 5]))
     assert isinstance(data, JoinedRows)
     assert positions.tolist() == [1, 3, 5]

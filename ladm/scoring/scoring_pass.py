@@ -14,7 +14,7 @@ from ladm.runs.folder import Run
 from ladm.runs.heartbeat import Heartbeat
 from ladm.runs.records import ErrorRow, Record
 from ladm.runs.unsealed import holder_files, rows_of_holders
-from ladm.scoring.engines.assignments import OwnUnits, Source
+from ladm.scoring.engines.assignments import OwnUnits, UnitSource
 from ladm.scoring.engines.job import ScoreJob, TakeEarly, WorkerConfig, nothing_early
 from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.placement import Shard
@@ -62,7 +62,7 @@ class ScoringPass:
             raise
         finish(run)
 
-    def _score_units(self, source: Source) -> None:
+    def _score_units(self, source: UnitSource) -> None:
         limit = _ErrorLimit(self.most_errors)
         done, failed = _already_done(self.run)
         limit.add(failed, example=None)

@@ -23,7 +23,7 @@ from ladm.selection.domain_codes import NO_CODE, DomainCodes
 from ladm.selection.evaluation import evaluate
 from ladm.selection.guarding import GuardManifest, apply_guards, resolve_guards
 from ladm.selection.sampling import gumbel_keys
-from ladm.selection.sources import Source
+from ladm.selection.sources import SelectionSource
 from ladm.selection.value_columns import naming_values, read_values
 from ladm.selection.windows import Windows, documents_of
 from ladm.settings.common import NO_DOMAINS
@@ -73,7 +73,7 @@ class Candidates:
 
 
 def find_candidates(
-    sources: Sequence[Source], settings: SelectSettings, domains: DomainCodes, *, work: Path
+    sources: Sequence[SelectionSource], settings: SelectSettings, domains: DomainCodes, *, work: Path
 ) -> Candidates:
     """Rank the documents of the runs by what `settings` say, without those that a guard drops.
 
@@ -139,7 +139,7 @@ def find_candidates(
 
 
 def _included(
-    codes_N: npt.NDArray[np.int32], domains: DomainCodes, settings: SelectSettings, sources: Sequence[Source]
+    codes_N: npt.NDArray[np.int32], domains: DomainCodes, settings: SelectSettings, sources: Sequence[SelectionSource]
 ) -> tuple[npt.NDArray[np.bool_] | None, dict[str, int]]:
     """Which documents are outside of the excluded domains, None for all, and how many each of these has.
 
@@ -166,7 +166,7 @@ def _compacted(values_N: npt.NDArray[Any], included_N: npt.NDArray[np.bool_]) ->
     return values_N[:stop]
 
 
-def _copies(sources: Sequence[Source]) -> npt.NDArray[np.bool_] | None:
+def _copies(sources: Sequence[SelectionSource]) -> npt.NDArray[np.bool_] | None:
     """Which of all rows are copies of another row of their data set: (T,)."""
     found = [source.rows.copies() for source in sources]
     if all(part is None for part in found):
@@ -176,7 +176,7 @@ def _copies(sources: Sequence[Source]) -> npt.NDArray[np.bool_] | None:
 
 
 def _read(
-    sources: Sequence[Source], names: Iterable[str], *, seed: int, work: Path
+    sources: Sequence[SelectionSource], names: Iterable[str], *, seed: int, work: Path
 ) -> tuple[Mapping[str, Floats], Ints]:
     """Columns of all documents with a score, and the numbers of their rows, run after run.
 
@@ -205,7 +205,7 @@ def _with_relative(columns: Mapping[str, Floats], names: Iterable[str]) -> Mappi
     return {**columns, "longattn": longattn(*(columns[name] for name in LONGATTN))}
 
 
-def _read_sampling(sources: Sequence[Source], *, seed: int, work: Path) -> Floats:
+def _read_sampling(sources: Sequence[SelectionSource], *, seed: int, work: Path) -> Floats:
     """A random number of each document for the draw, others than those of the column `random` with the same seed."""
     parts = _parts(sources)
     count = parts[-1].stop
@@ -217,14 +217,14 @@ def _read_sampling(sources: Sequence[Source], *, seed: int, work: Path) -> Float
     return uniform_N
 
 
-def _parts(sources: Sequence[Source]) -> list[slice]:
+def _parts(sources: Sequence[SelectionSource]) -> list[slice]:
     """Where the documents of each run stand among those of all."""
     counts = [count_scored(source.run.folder) for source in sources]
     stops = np.cumsum(counts).tolist()
     return [slice(stop - count, stop) for count, stop in zip(counts, stops, strict=True)]
 
 
-def _require_sound(sources: Sequence[Source], scores_N: Floats, rows_N: Ints) -> None:
+def _require_sound(sources: Sequence[SelectionSource], scores_N: Floats, rows_N: Ints) -> None:
     """Raise StorageError for a score that is not finite, or not in the order of the file."""
     for source, part in zip(sources, _parts(sources), strict=True):
         scores, folder = scores_N[part], source.run.folder
@@ -236,7 +236,9 @@ def _require_sound(sources: Sequence[Source], scores_N: Floats, rows_N: Ints) ->
             raise StorageError(f"{folder} is damaged: its scores are not in order")
 
 
-def _require_domains(sources: Sequence[Source], codes_N: npt.NDArray[np.int32], rows_N: Ints, domain_key: str) -> None:
+def _require_domains(
+    sources: Sequence[SelectionSource], codes_N: npt.NDArray[np.int32], rows_N: Ints, domain_key: str
+) -> None:
     """Raise LadmError for a document without a domain: the first in the order of the data, to be looked at."""
     row = int(rows_N[codes_N == NO_CODE].min(initial=sys.maxsize))
     if row < sys.maxsize:
@@ -247,5 +249,5 @@ def _require_domains(sources: Sequence[Source], codes_N: npt.NDArray[np.int32], 
         )
 
 
-def _folders(sources: Sequence[Source]) -> str:
+def _folders(sources: Sequence[SelectionSource]) -> str:
     return ", ".join(str(source.run.folder) for source in sources)

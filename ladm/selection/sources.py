@@ -32,7 +32,7 @@ COPY_SHARE = "copy_share"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SelectionSource:
     """A finished run with the rows that it scored."""
 
     run: Run
@@ -43,7 +43,7 @@ class Source:
     """Its columns, with those of its rows and of joined runs."""
 
 
-def open_sources(settings: SelectSettings) -> list[Source]:
+def open_sources(settings: SelectSettings) -> list[SelectionSource]:
     """The runs of `settings` with their rows, in that order.
 
     Raises IncompleteError for an unfinished run, and LadmError for rows that are not a run's, and for several runs of
@@ -67,7 +67,7 @@ def open_sources(settings: SelectSettings) -> list[Source]:
     firsts = np.cumsum([0, *(run.num_rows for run in runs)]).tolist()
     # One longer than the runs: its last entry starts nothing.
     return [
-        Source(run=each.run, rows=each.rows, first=first, columns=each)
+        SelectionSource(run=each.run, rows=each.rows, first=first, columns=each)
         for each, first in zip(joined, firsts, strict=False)
     ]
 

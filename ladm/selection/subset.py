@@ -23,7 +23,7 @@ from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import domain_shares, unmet_weights_warning, unused_weights_warning
 from ladm.selection.ranking import rank_by_domain
-from ladm.selection.sources import Source, open_sources
+from ladm.selection.sources import SelectionSource, open_sources
 from ladm.selection.windows import max_per_document, read_windows
 from ladm.selection.writing import require_same_subset, write_subset
 from ladm.settings.selection import SelectSettings
@@ -108,7 +108,7 @@ def _windows_text(repeating: int, beyond: int, most: int | None) -> str:
     return text
 
 
-def _digests(sources: Sequence[Source]) -> dict[str, list[str]]:
+def _digests(sources: Sequence[SelectionSource]) -> dict[str, list[str]]:
     """Of each column that is not of the runs the digests of its numbers, run by run."""
     names = sources[0].columns.digests
     return {name: [source.columns.digests[name] for source in sources] for name in names}
@@ -155,7 +155,7 @@ def _counts(domains: Domains) -> dict[str, Any]:
     }
 
 
-def _provenance(settings: SelectSettings, sources: Sequence[Source], candidates: Candidates) -> dict[str, Any]:
+def _provenance(settings: SelectSettings, sources: Sequence[SelectionSource], candidates: Candidates) -> dict[str, Any]:
     """What a manifest repeats of the command, the runs, and why documents could not be selected."""
     errors: Counter[str] = Counter()
     for source in sources:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ladm.corpus.row_numbers import NoNumbersError
 from ladm.corpus.row_values import require_occurring
 from ladm.errors import LadmError
-from ladm.selection.sources import Source
+from ladm.selection.sources import SelectionSource
 from ladm.settings.guards import AnyGuard, BandGuard, Guard
 from ladm.settings.joins import ROWS
 from ladm.settings.value_guards import ValueGuard
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def read_values(
-    sources: Sequence[Source],
+    sources: Sequence[SelectionSource],
     guards: Sequence[AnyGuard],
     rows_N: npt.NDArray[np.int64],
     parts: Sequence[slice],

@@ -25,7 +25,7 @@ from ladm.selection.formats.tables import write_arrow, write_shards
 from ladm.selection.formats.token_files import write_megatron, write_npy
 from ladm.selection.manifest import MANIFEST_FILE, Chosen, Manifest
 from ladm.selection.manifest_file import write_manifest
-from ladm.selection.sources import Source
+from ladm.selection.sources import SelectionSource
 from ladm.storage.files import write_whole
 
 ROWS_AT_A_TIME = 10_000
@@ -42,7 +42,7 @@ _WRITERS: dict[str, Callable[[SubsetContent, Path], object]] = {
 
 def write_subset(
     place: Destination,
-    sources: Sequence[Source],
+    sources: Sequence[SelectionSource],
     domains: Domains,
     manifest: Manifest,
     *,
@@ -68,7 +68,13 @@ def write_subset(
 
 
 def require_same_subset(
-    place: Destination, sources: Sequence[Source], domains: Domains, manifest: Manifest, *, push: str | None, work: Path
+    place: Destination,
+    sources: Sequence[SelectionSource],
+    domains: Domains,
+    manifest: Manifest,
+    *,
+    push: str | None,
+    work: Path,
 ) -> None:
     """The end of a command whose subset exists already: raise LadmError unless it would be made in the same way.
 
@@ -103,7 +109,7 @@ def _push(name: str, repository: str, folder: Path) -> None:
     push_subset(folder, repository, remedy=f"the subset is in {name}{how} {command}")
 
 
-def _chosen(sources: Sequence[Source], taken: npt.NDArray[np.int64]) -> Iterator[Chosen]:
+def _chosen(sources: Sequence[SelectionSource], taken: npt.NDArray[np.int64]) -> Iterator[Chosen]:
     """The taken rows by run, for the manifest."""
     for source in sources:
         positions = taken_of(source, taken)
@@ -111,7 +117,7 @@ def _chosen(sources: Sequence[Source], taken: npt.NDArray[np.int64]) -> Iterator
         yield Chosen(data=source.run.identity.data, positions=_in_batches(positions), ids=ids)
 
 
-def taken_of(source: Source, taken: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def taken_of(source: SelectionSource, taken: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The positions in the data of one run of those among `taken`, sorted row numbers over all runs."""
     first, last = np.searchsorted(taken, (source.first, source.first + len(source.rows)))
     return taken[first:last] - source.first

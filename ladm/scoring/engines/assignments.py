@@ -25,7 +25,7 @@ class Assignment:
     quarantined: Mapping[int, str] = field(default_factory=dict)
 
 
-class Source(Protocol):
+class UnitSource(Protocol):
     """Where units come from."""
 
     def take(self) -> Assignment | None:

@@ -15,7 +15,7 @@ from ladm.errors import LadmError
 from ladm.modeling.model_files import ModelFingerprint
 from ladm.progress import Echo, silent
 from ladm.runs.folder import Run
-from ladm.scoring.engines.assignments import Source
+from ladm.scoring.engines.assignments import UnitSource
 from ladm.scoring.engines.batch_sizes import BatchRule
 from ladm.scoring.engines.events import Report
 from ladm.scoring.engines.input_guard import InputGuard
@@ -83,7 +83,7 @@ class ScoreJob:
 
     run: Run
     rows: Rows
-    source: Source
+    source: UnitSource
     worker: WorkerConfig
     devices: tuple[str, ...]
     """Their names; several workers of a CPU have the same one."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ladm.runs.records import ScoredRow
-from ladm.scoring.engines.assignments import Assignment, Source
+from ladm.scoring.engines.assignments import Assignment, UnitSource
 from ladm.scoring.engines.events import BatchStarted, FilesReadAgain, ProgressEvent, RowsStored, UnitSealed
 from ladm.scoring.engines.failures import FailureTracker, HangTimeout
 from ladm.scoring.engines.job import ScoreJob
@@ -21,7 +21,7 @@ class UnitQueue:
     PAUSE_SECONDS = 0.5
     """Pause between two looks at a source that had no unit: each of them lists a folder."""
 
-    def __init__(self, source: Source, clock: Clock = time.monotonic) -> None:
+    def __init__(self, source: UnitSource, clock: Clock = time.monotonic) -> None:
         self._source, self._clock = source, clock
         self._returned: list[tuple[Assignment, int]] = []
         self._next_look = 0.0

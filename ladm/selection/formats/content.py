@@ -17,7 +17,7 @@ from ladm.corpus.tables import class_name
 from ladm.selection.budget import Domains, Floats, Ints
 from ladm.selection.domain_codes import DomainCodes
 from ladm.selection.formats.joined_rows import JoinedRows, join_rows
-from ladm.selection.sources import Source
+from ladm.selection.sources import SelectionSource
 from ladm.settings.subset import TAKEN_COLUMN
 
 BATCH_TOKENS = 1 << 21
@@ -179,7 +179,9 @@ class SubsetContent:
         return pc.coalesce(text.combine_chunks(), positions)
 
 
-def subset_content(sources: Sequence[Source], domains: Domains, *, every: AllRows | None = None) -> SubsetContent:
+def subset_content(
+    sources: Sequence[SelectionSource], domains: Domains, *, every: AllRows | None = None
+) -> SubsetContent:
     """The rows that were taken, or those of `every`, in the order of the data, run after run.
 
     Raises LadmError where the rows of several runs have columns of different types.

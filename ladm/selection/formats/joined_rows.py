@@ -14,7 +14,7 @@ import pyarrow as pa
 from ladm.corpus.checked_columns import checked
 from ladm.corpus.row import is_integer_list
 from ladm.errors import LadmError, one_line
-from ladm.selection.sources import Source
+from ladm.selection.sources import SelectionSource
 
 Ints = npt.NDArray[np.int64]
 
@@ -59,7 +59,7 @@ def _read_as(part: Any, schema: pa.Schema, positions: Ints) -> pa.Table:
     return pa.table(arrays, schema=schema)
 
 
-def join_rows(sources: Sequence[Source], positions: Ints) -> tuple[Any, Ints]:
+def join_rows(sources: Sequence[SelectionSource], positions: Ints) -> tuple[Any, Ints]:
     """The rows of all runs as one data set, and the positions there; a column that one data set lacks is null.
 
     The data set is a `datasets.Dataset`, or `JoinedRows` where integers differ in width.
