@@ -9,7 +9,7 @@ import torch
 
 from ladm.signals.context_gain import (
     COLUMNS,
-    Window,
+    ContextWindow,
     continues_earlier_bigram,
     gain_columns,
     scored_from,
@@ -20,7 +20,7 @@ from ladm.signals.context_gain import (
 
 def test_the_suffix_at_32k_is_8192_tokens_after_4096() -> None:
     assert short_context_tokens(32768) == 4096
-    assert windows(32768, "suffix") == [Window(start=20480, first=24576, stop=32768)]
+    assert windows(32768, "suffix") == [ContextWindow(start=20480, first=24576, stop=32768)]
 
 
 @pytest.mark.parametrize("T", [16, 31, 64, 1000, 4096, 4099])

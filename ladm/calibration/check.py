@@ -28,8 +28,7 @@ from ladm.calibration.work_folder import (
     require_work_folder,
     save_contrast,
 )
-from ladm.corpus.prepare import Progress as PrepareProgress
-from ladm.corpus.prepare import prepare
+from ladm.corpus.prepare import PrepareProgress, prepare
 from ladm.errors import LadmError
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress

@@ -21,7 +21,7 @@ from ladm.corpus.assemble import BLOCK_SCHEMA, open_block
 from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta
 from ladm.corpus.documents import Document
 from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
-from ladm.corpus.encoding import Ids, TokenizedText, Window
+from ladm.corpus.encoding import Ids, TokenizedText, TokenWindow
 from ladm.corpus.groups import Group, Place
 from ladm.corpus.meta import text_at, whole_text
 from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_key
@@ -129,7 +129,7 @@ def _table(rows: list[dict[str, Any]], ids: list[Ids]) -> pa.Table:
     return others.add_column(place, BLOCK_SCHEMA.field(place), pa.ListArray.from_arrays(starts, values))
 
 
-def _row(text: str, columns: dict[str, Any], window: Window, number: int, tokens: TokenizedText) -> dict[str, Any]:
+def _row(text: str, columns: dict[str, Any], window: TokenWindow, number: int, tokens: TokenizedText) -> dict[str, Any]:
     ids = np.asarray(window.ids, dtype="<i4").tobytes()
     return columns | {
         "text": text[window.start : window.end],

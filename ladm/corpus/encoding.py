@@ -15,7 +15,7 @@ Ids = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Window:
+class TokenWindow:
     """Ids of a part of a text: its first token, counted without BOS, and the characters `start` to `end - 1`."""
 
     ids: Ids
@@ -32,7 +32,7 @@ class TokenizedText:
     """
 
     num_tokens: int
-    windows: list[Window]
+    windows: list[TokenWindow]
     is_unbroken: bool = False
 
 
@@ -121,7 +121,7 @@ def windows_of(text: EncodedText, length: int, *, bos: list[int], most: int | No
         return TokenizedText(num_tokens=0, windows=[], is_unbroken=True)
     ids, body, front = text.ids, length - len(bos), np.array(bos, dtype=np.int32)
     windows = [
-        Window(
+        TokenWindow(
             ids=np.concatenate([front, ids[start : start + body]]),
             start_token=start,
             # A text begins with its first character, even where the tokenizer makes nothing of it.

@@ -34,7 +34,7 @@ from ladm.corpus.prepared_rows import PreparedRows, finished_rows, may_grow
 from ladm.corpus.repeated_ids import find_repeated_ids
 from ladm.corpus.row_identity import PREPARED, PREPARED_COLUMNS, PREPARED_DIGEST
 from ladm.corpus.rows import open_rows
-from ladm.corpus.sealing import NoProgress, Progress, SealedBlocks, seal_blocks
+from ladm.corpus.sealing import NoPrepareProgress, PrepareProgress, SealedBlocks, seal_blocks
 from ladm.corpus.sources import Source, find_sources
 from ladm.corpus.tokenization import load_tokenizer
 from ladm.errors import LadmError, StorageError, count_of
@@ -46,7 +46,7 @@ from ladm.storage.json_object import json_with_checksum
 from ladm.storage.locks import locked
 from ladm.storage.output_folder import LOCK_FILES, OutputFolder
 
-__all__ = ["REASONS", "PreparedRows", "Progress", "has_sealed_rows", "prepare"]
+__all__ = ["REASONS", "PrepareProgress", "PreparedRows", "has_sealed_rows", "prepare"]
 
 BAD_FILES = "bad_files.json"
 
@@ -55,7 +55,7 @@ def prepare(
     settings: PrepareSettings,
     *,
     echo: Echo,
-    progress: Progress | None = None,
+    progress: PrepareProgress | None = None,
     job: Path | None = None,
     in_memory: Sequence[DocumentsInMemory] = (),
 ) -> PreparedRows:
@@ -108,7 +108,7 @@ def prepare(
         work = output / WORK_FOLDER
         start_or_resume(folder, work, identity, tokenizer, sources)
         bad_files = BadFiles(work / BAD_FILES, most=settings.max_bad_files, text_key=settings.text_key, echo=echo)
-        sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, guard, progress or NoProgress())
+        sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, guard, progress or NoPrepareProgress())
         width = settings.length - tokenizer.bos
         return _finish(
             settings,

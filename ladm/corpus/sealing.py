@@ -24,7 +24,7 @@ from ladm.settings.data import NO_TOKEN_COUNT, PrepareSettings
 from ladm.storage.files import io_errors, sync_folder
 
 
-class Progress(Protocol):
+class PrepareProgress(Protocol):
     """Where the progress over documents is shown.
 
     `rows` are all so far, `documents` those since the last call; `source` is the number of the source that is being
@@ -36,7 +36,7 @@ class Progress(Protocol):
     def close(self) -> None: ...
 
 
-class NoProgress:
+class NoPrepareProgress:
     """Shows nothing."""
 
     def start(self, *, sources: int, limit: int | None) -> None:
@@ -64,7 +64,7 @@ def seal_blocks(
     work: Path,
     bad_files: BadFiles,
     guard: SourceGuard,
-    progress: Progress,
+    progress: PrepareProgress,
 ) -> SealedBlocks:
     """Seal every block that is not sealed yet, until there are as many rows as wanted.
 
@@ -103,7 +103,11 @@ def _remove_blocks_from(work: Path, source: int) -> None:
 
 
 def _take(
-    made: Iterator[tuple[Path, BlockRecord, bool]], settings: PrepareSettings, progress: Progress, *, sources: int
+    made: Iterator[tuple[Path, BlockRecord, bool]],
+    settings: PrepareSettings,
+    progress: PrepareProgress,
+    *,
+    sources: int,
 ) -> SealedBlocks:
     """Take blocks, which are sealed one by one, until there are as many rows as wanted."""
     blocks: list[tuple[BlockRows, Counts]] = []

@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ladm.corpus.prepare import Progress as Preparing
-from ladm.corpus.prepare import prepare
+from ladm.corpus.prepare import PrepareProgress, prepare
 from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.tokenization import disagreement
 from ladm.errors import LadmError, one_line, raise_if_out_of_memory
@@ -21,7 +20,7 @@ CORPORA = {"proof-pile": ("hoskinson-center/proof-pile", "test/proofpile_test.js
 
 @contextlib.contextmanager
 def evaluation_rows(
-    name: str, *, model: Path, length: int, documents: int, echo: Echo, preparing: Preparing
+    name: str, *, model: Path, length: int, documents: int, echo: Echo, preparing: PrepareProgress
 ) -> Iterator[Rows]:
     """Rows as `open_rows` has them; of a corpus by name the first `documents` of at least `length` tokens, cut to it.
 

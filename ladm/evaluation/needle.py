@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from transformers import GenerationConfig
 
-from ladm.corpus.prepare import Progress as Preparing
+from ladm.corpus.prepare import PrepareProgress
 from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import first_token, plain_tokenizer
 from ladm.errors import LadmError, UsageError
@@ -44,7 +44,7 @@ class Haystack:
     number: str
 
 
-def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparing: Preparing) -> dict[str, Any]:
+def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparing: PrepareProgress) -> dict[str, Any]:
     """Try every length and depth, and write `settings.output` and a heat map beside it; returns what is written.
 
     Raises LadmError where the rows are too short for the longest haystack or the model has no tokenizer.

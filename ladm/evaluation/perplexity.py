@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ladm.corpus.prepare import Progress as Preparing
+from ladm.corpus.prepare import PrepareProgress
 from ladm.corpus.rows import Rows
 from ladm.corpus.window_documents import documents_of_windows
 from ladm.errors import LadmError
@@ -30,7 +30,9 @@ FIRST_BIN = 128
 Floats = npt.NDArray[np.float64]
 
 
-def perplexity(settings: PerplexitySettings, *, echo: Echo, progress: Progress, preparing: Preparing) -> dict[str, Any]:
+def perplexity(
+    settings: PerplexitySettings, *, echo: Echo, progress: Progress, preparing: PrepareProgress
+) -> dict[str, Any]:
     """Measure, and write `settings.output` where one is wanted; returns what is written.
 
     A window of w tokens is the first w tokens of each row; its perplexity is exp of the mean loss of

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ladm.corpus.preparation_report import preparation_lines
-from ladm.corpus.prepare import PreparedRows, prepare
-from ladm.corpus.prepare import Progress as Preparing
+from ladm.corpus.prepare import PreparedRows, PrepareProgress, prepare
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import model_facts
@@ -35,10 +34,10 @@ from ladm.settings.signals import CDS
 from ladm.storage.locks import locked
 
 
-class Bars(Protocol):
+class JobProgress(Protocol):
     """Where progress is shown."""
 
-    def preparing(self) -> Preparing: ...
+    def preparing(self) -> PrepareProgress: ...
     def scoring(self) -> Progress: ...
 
 
@@ -70,7 +69,7 @@ class JobResult:
         return str(self.folder / SUBSET)
 
 
-def run(settings: Any, *, echo: Echo, bars: Bars) -> JobResult:
+def run(settings: Any, *, echo: Echo, bars: JobProgress) -> JobResult:
     """Do the job, or what is left of it.
 
     Raises LadmError for documents, a model or settings that cannot be used, before anything is written where that is
@@ -138,7 +137,7 @@ class _Parts:
     job: Any
     folder: JobFolder
     echo: Echo
-    bars: Bars
+    bars: JobProgress
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
 

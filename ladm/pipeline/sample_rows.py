@@ -18,7 +18,7 @@ from ladm.corpus.excluded_domains import domains_of
 from ladm.corpus.meta import text_at
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.rows import Rows, open_rows
-from ladm.corpus.sealing import NoProgress
+from ladm.corpus.sealing import NoPrepareProgress
 from ladm.corpus.tokenization import MOST_TOKENS_PER_BYTE
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
 from ladm.pipeline.look import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
@@ -50,7 +50,7 @@ class SampleRows:
     """Was no text cut, and no document of the sample left out?"""
 
 
-class _Clock(NoProgress):
+class _PrepareTimer(NoPrepareProgress):
     """The seconds from the first document to the last sealed block."""
 
     seconds = 0.0
@@ -65,7 +65,7 @@ class _Clock(NoProgress):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Written:
+class _SampleDocument:
     """A document in the file that rows are made of."""
 
     source: int
@@ -90,7 +90,7 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
     # A document without a domain stops the job when it is reached, and is no reason not to estimate what it takes.
     whole = prepare_settings(job, rows=str(work / "rows"), length=job.length, domain_key=key, domain=domain or UNKNOWN)
     settings = replace(whole, sources=(str(file),), hub_config=None, split=None, limit=None)
-    clock = _Clock()
+    clock = _PrepareTimer()
     try:
         prepared = prepare(settings, echo=silent, progress=clock)
     except (StorageError, LackOfMemoryError, UsageError):
@@ -117,7 +117,7 @@ def _thinned(sample: Sample, text_key: str) -> range:
     return range(0, len(sample.documents), max(1, math.ceil(characters / ALL_CHARACTERS)))
 
 
-def _write(file: Path, job: Any, sample: Sample, chosen: range, dropped: Counter[str]) -> list[_Written]:
+def _write(file: Path, job: Any, sample: Sample, chosen: range, dropped: Counter[str]) -> list[_SampleDocument]:
     """Write the chosen documents, a line each; those that are dropped beforehand are counted in `dropped`."""
     written = []
     most = max(MOST_CHARACTERS, CHARACTERS_PER_TOKEN * job.length)
@@ -138,7 +138,7 @@ def _write(file: Path, job: Any, sample: Sample, chosen: range, dropped: Counter
                 continue
             lines.write(f"{line}\n")
             characters = len(text[:most]) if isinstance(text, str) else 0
-            written.append(_Written(source=sample.origins[k], share=share, characters=characters))
+            written.append(_SampleDocument(source=sample.origins[k], share=share, characters=characters))
     return written
 
 
@@ -156,7 +156,7 @@ def _most_per_document(job: Any, *, windows: int | None) -> float:
 
 
 def _by_source(
-    prepared: PreparedRows, written: list[_Written], job: Any, *, most: float
+    prepared: PreparedRows, written: list[_SampleDocument], job: Any, *, most: float
 ) -> tuple[dict[int, float], dict[int, float]]:
     """All rows, and those that may be selected, by source."""
     opened = open_rows(str(prepared.folder))
@@ -180,7 +180,7 @@ def _by_source(
     return rows, selectable
 
 
-def _seconds(measured: float, written: list[_Written], *, length: int) -> dict[int, float]:
+def _seconds(measured: float, written: list[_SampleDocument], *, length: int) -> dict[int, float]:
     """The seconds by source, in proportion to the characters of the texts that are not too short to be tokenised."""
     long = [each for each in written if each.characters * MOST_TOKENS_PER_BYTE >= length]
     seconds: dict[int, float] = defaultdict(float)

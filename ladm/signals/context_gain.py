@@ -28,7 +28,7 @@ COLUMNS = COLUMNS_OF[CONTEXT_GAIN]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class ContextWindow:
     """A short input: tokens `start` to `stop - 1` of the row, of which those from `first` on are scored."""
 
     start: int
@@ -41,7 +41,7 @@ def short_context_tokens(T: int) -> int:
     return max(1, T // 8)
 
 
-def windows(T: int, scheme: GainScheme) -> list[Window]:
+def windows(T: int, scheme: GainScheme) -> list[ContextWindow]:
     """The short inputs of a row of at least 16 tokens; the scored tokens of all are one stretch to the row's end.
 
     suffix: one input of the last T/4 tokens with S before them, about 1.25 x the cost of the row alone in all.
@@ -51,10 +51,10 @@ def windows(T: int, scheme: GainScheme) -> list[Window]:
     S = short_context_tokens(T)
     if scheme == "suffix":
         first = T - max(1, T // 4)
-        return [Window(start=max(0, first - S), first=first, stop=T)]
+        return [ContextWindow(start=max(0, first - S), first=first, stop=T)]
     # Counted from the row's end, so that every block has its full length and all of a row can share a batch.
     starts = range(T - 2 * S, 0, -S)
-    return [Window(start=start, first=start + S, stop=start + 2 * S) for start in reversed(starts)]
+    return [ContextWindow(start=start, first=start + S, stop=start + 2 * S) for start in reversed(starts)]
 
 
 def scored_from(T: int, scheme: GainScheme) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ladm.modeling.observer import Observer
 from ladm.settings.score import GainScheme
 from ladm.signals.context_gain import (
-    Window,
+    ContextWindow,
     continues_earlier_bigram,
     gain_columns,
     scored_from,
@@ -64,7 +64,7 @@ def gain_losses(
     return GainLosses(ids_BT=ids_BT, first=first, long_BW=long_BW, short_BW=short_BW)
 
 
-def _short_losses(observer: Observer, ids_BT: Tensor, of_row: list[Window], *, low_memory: bool) -> Tensor:
+def _short_losses(observer: Observer, ids_BT: Tensor, of_row: list[ContextWindow], *, low_memory: bool) -> Tensor:
     """Losses of the scored tokens of the windows of a row, which have one shape, side by side: (B, W)."""
     length, context = of_row[0].stop - of_row[0].start, of_row[0].first - of_row[0].start
     inputs = torch.stack([ids_BT[:, window.start : window.stop] for window in of_row], dim=1).flatten(0, 1)
