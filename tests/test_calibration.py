@@ -39,7 +39,7 @@ from ladm.calibration.estimates import (
 from ladm.calibration.packages import Halves, split_by_package
 from ladm.calibration.result import WORST, analyse, by_kind
 from ladm.calibration.sample import DocumentSample
-from ladm.calibration.signed_heads import fit_signed_heads, labelled
+from ladm.calibration.signed_heads import fit_signed_heads, label_rows
 from ladm.errors import LadmError
 from ladm.selection.ranks import spearman
 
@@ -424,11 +424,11 @@ def test_the_ridge_is_chosen_on_clusters_that_were_held_out() -> None:
     """With more heads than rows any labels can be fitted, and only held-out rows show that there is nothing to find."""
     draw = np.random.default_rng(0)
     kinds = np.array([INTACT, "shuffled"] * 20)
-    noise = labelled(np.exp(draw.normal(size=(40, 80))), kinds, np.arange(40))
+    noise = label_rows(np.exp(draw.normal(size=(40, 80))), kinds, np.arange(40))
     fit = fit_signed_heads(noise, seed=0)
     assert fit.worst_auc < 0.75
     fitted = noise.logs_BP @ fit_signed_heads(noise, seed=0, ridges=(0.003,)).weights_P
     assert auc(fitted[kinds == INTACT], fitted[kinds != INTACT]) == 1.0
     # A column that never changes has no weight rather than an infinite one.
-    constant = labelled(np.ones((40, 3)), kinds, np.arange(40))
+    constant = label_rows(np.ones((40, 3)), kinds, np.arange(40))
     assert not fit_signed_heads(constant, seed=0).weights_P.any()

@@ -17,7 +17,7 @@ from click.testing import Result
 from conftest import SMALL, topical_rows
 from test_columns import add_signal
 
-from ladm.calibration.estimates import Wins, auc, estimate_auc, estimate_aucs, wins
+from ladm.calibration.estimates import PairwiseWins, auc, estimate_auc, estimate_aucs, wins
 from ladm.comparison.agreement import (
     best_inside_domains,
     is_constant,
@@ -143,7 +143,7 @@ def test_the_auc_of_kinds_is_that_of_all_pairs_to_the_last_bit(monkeypatch: pyte
         # Rounded, so that there are ties.
         scores = [(generator.normal(size=A).round(1), generator.normal(size=B).round(1)) for _ in range(2)]
         monkeypatch.setattr("ladm.calibration.estimates.COUNTS_AT_A_TIME", int(generator.integers(1, 5000)))
-        pairs = [Wins(wins_AB=wins(*both), intact_A=of_intact, rows_B=of_bad) for both in scores]
+        pairs = [PairwiseWins(wins_AB=wins(*both), intact_A=of_intact, rows_B=of_bad) for both in scores]
         expected = [estimate_auc([each], seed=trial) for each in pairs]
         assert estimate_aucs(scores, of_intact, of_bad, seed=trial) == expected
 

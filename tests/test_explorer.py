@@ -20,7 +20,7 @@ import pytest
 from conftest import SMALL, read_object, topical_rows
 
 from ladm.corpus.rows import open_rows
-from ladm.report.document_samples import Cut, as_script_data, choose_documents, first_lines
+from ladm.report.document_samples import SelectionCut, as_script_data, choose_documents, first_lines
 from ladm.report.explorer import _subset
 from ladm.report.histograms import column_histogram
 from ladm.report.overview import RunOverview
@@ -363,7 +363,7 @@ def test_reading_a_run_holds_a_part_of_it_at_a_time(large_run: Any) -> None:
 
 def test_documents_around_the_cut_are_those_of_its_domain() -> None:
     domains = np.arange(10_000) % 2
-    chosen = choose_documents(10_000, [], domains_N=domains, cuts=[Cut(place=5000, domain=1)])
+    chosen = choose_documents(10_000, [], domains_N=domains, cuts=[SelectionCut(place=5000, domain=1)])
     assert {4901, 4999, 5001, 5099} <= set(chosen.places)
     assert {place % 2 for place in chosen.around} == {1}
     assert sorted(chosen.around) == [4989, 4991, 4993, 4995, 4997, 4999, 5001, 5003, 5005, 5007, 5009, 5011]

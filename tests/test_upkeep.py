@@ -16,7 +16,7 @@ from conftest import GOLDEN, read_lines, read_object, topical_rows
 
 from ladm.errors import duration
 from ladm.runs.folder import Run as RunFolder
-from ladm.runs.heartbeat import Heartbeat, pulses
+from ladm.runs.heartbeat import Heartbeat, read_heartbeats
 from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.status import status
 from ladm.storage.locks import locked
@@ -103,7 +103,7 @@ def test_a_clock_that_is_set_changes_no_rate(run: Path) -> None:
     """The rate is of a clock that only goes on: one set back by an hour would stop the reports for that hour."""
     before = time.monotonic()
     Heartbeat(run, shard=0).advance(2)
-    found = pulses(run)[0]
+    found = read_heartbeats(run)[0]
     assert before <= found.start <= found.first_batch == found.latest <= time.monotonic()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ladm.calibration.contrast import INTACT
 from ladm.calibration.contrast_scores import CHOSEN_ON, RELEASED, ROBUST, ContrastScores, Form
 from ladm.calibration.estimates import auc, estimate_worst
-from ladm.calibration.signed_heads import fit_signed_heads, labelled
+from ladm.calibration.signed_heads import fit_signed_heads, label_rows
 from ladm.errors import LadmError
 from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.settings.calibration import Search
@@ -155,7 +155,9 @@ def _signed(scores: ContrastScores, *, most_cost: float, seed: int) -> Iterator[
     for form, cds_BP in scores.by_head.items():
         for stop in stops:
             columns = tuple(range(stop * H))
-            rows = labelled(cds_BP[first][:, list(columns)], scores.kinds[first], scores.clusters[first], intact=INTACT)
+            rows = label_rows(
+                cds_BP[first][:, list(columns)], scores.kinds[first], scores.clusters[first], intact=INTACT
+            )
             fit = fit_signed_heads(rows, seed=seed)
             # Six digits, which a profile stores without loss.
             weights = tuple(float(f"{w:.6g}") for w in fit.weights_P)

@@ -24,7 +24,7 @@ from ladm.calibration.work_folder import (
     CONTRAST,
     RUN,
     claim_work_folder,
-    removed_when_refused,
+    remove_when_refused,
     require_work_folder,
     save_contrast,
 )
@@ -75,7 +75,7 @@ def check(
         claim_work_folder(output)
     else:
         # The documents of the package are prepared in the folder, before anything is known about their rows.
-        with removed_when_refused(output):
+        with remove_when_refused(output):
             rows = _prepare_packaged_documents(settings, facts, output, echo=echo, progress=preparing)
             prepared = _prepare_check(settings, facts, output, rows=rows, echo=echo)
     sample, halves, contrast, plan = prepared.sample, prepared.halves, prepared.contrast, prepared.plan

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.calibration.contrast import INTACT, KINDS, PASTED, SAME_PACKAGE, ContrastRow
-from ladm.calibration.estimates import Clusters, Wins, wins
+from ladm.calibration.estimates import Clusters, PairwiseWins, wins
 from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind
 from ladm.method.reduction import Floats, kept_column
@@ -84,12 +84,12 @@ class ContrastScores:
         of_kind: npt.NDArray[np.bool_] = self.kinds == kind
         return of_kind if half is None else of_kind & (self.halves == half)
 
-    def wins(self, values_B: Floats, kinds: tuple[str, ...], half: int | None) -> list[Wins]:
+    def wins(self, values_B: Floats, kinds: tuple[str, ...], half: int | None) -> list[PairwiseWins]:
         """Intact documents against the rows of each kind, by a score of all rows."""
         intact = self.mask(INTACT, half)
         masks = [self.mask(kind, half) for kind in kinds]
         return [
-            Wins(
+            PairwiseWins(
                 wins_AB=wins(values_B[intact], values_B[mask]),
                 intact_A=self.clusters[intact],
                 rows_B=self.clusters[mask],

@@ -1,7 +1,7 @@
 """Scores of intact documents and of bad rows -> AUC with a 95 % interval, by bootstrap over clusters. Imports no torch.
 
 A cluster is what is drawn together: a package with all its rows, or a document where packages are too few. Rows of one
-package resemble each other, so intervals that take them for independent are too narrow.
+package resemble each other, so intervals that treat them as independent are too narrow.
 
 Shape suffixes: A intact documents, B bad rows of one kind, C clusters, K kinds, R bootstrap draws.
 """
@@ -52,7 +52,7 @@ def wins(intact_A: Floats, bad_B: Floats) -> Floats:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wins:
+class PairwiseWins:
     """Every intact document against every row of one kind, and the clusters that both come from.
 
     `wins_AB` is a result of `wins`, or the difference of two such matrices; its mean is an AUC, or a gain in AUC.
@@ -62,13 +62,13 @@ class Wins:
     intact_A: Clusters
     rows_B: Clusters
 
-    def __sub__(self, other: Wins) -> Wins:
+    def __sub__(self, other: PairwiseWins) -> PairwiseWins:
         """The difference of two scores on the same rows."""
-        return Wins(wins_AB=self.wins_AB - other.wins_AB, intact_A=self.intact_A, rows_B=self.rows_B)
+        return PairwiseWins(wins_AB=self.wins_AB - other.wins_AB, intact_A=self.intact_A, rows_B=self.rows_B)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
+class BootstrapDraws:
     """The mean win of each kind: (K,) on the rows themselves, and (R, K) in every draw of the bootstrap."""
 
     value_K: Floats
@@ -76,7 +76,7 @@ class Draws:
     num_clusters: int
 
 
-def bootstrap(kinds: list[Wins], *, seed: int) -> Draws:
+def bootstrap(kinds: list[PairwiseWins], *, seed: int) -> BootstrapDraws:
     """Draw clusters with replacement; each draw takes a cluster with all its rows, intact and bad.
 
     A pasted row belongs to the cluster of its first piece. The bootstrap does not know that its later pieces occur in
@@ -101,7 +101,7 @@ def bootstrap(kinds: list[Wins], *, seed: int) -> Draws:
         # A draw may miss every row of a kind where there are few. It says nothing of the kind, so it counts as the
         # value itself; counted as 0 it would widen the interval for a reason that has nothing to do with the score.
         draws_RK[:, k] = np.where(pairs_R > 0, means_R, value_K[k])
-    return Draws(value_K=value_K, draws_RK=draws_RK, num_clusters=C)
+    return BootstrapDraws(value_K=value_K, draws_RK=draws_RK, num_clusters=C)
 
 
 def interval(value: float, draws_R: Floats) -> Estimate:
@@ -110,7 +110,7 @@ def interval(value: float, draws_R: Floats) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def estimate(kinds: list[Wins], *, seed: int) -> Estimate:
+def estimate(kinds: list[PairwiseWins], *, seed: int) -> Estimate:
     """The mean over kinds of the mean win, with its interval.
 
     Given the differences of two scores' wins, the result is the paired interval of the difference of their AUC.
@@ -119,10 +119,10 @@ def estimate(kinds: list[Wins], *, seed: int) -> Estimate:
     return interval(float(found.value_K.mean()), found.draws_RK.mean(axis=1))
 
 
-def estimate_auc(kinds: list[Wins], *, seed: int) -> Estimate:
-    """The AUC averaged over kinds, with its interval; see `certain`."""
+def estimate_auc(kinds: list[PairwiseWins], *, seed: int) -> Estimate:
+    """The AUC averaged over kinds, with its interval; see `widen_zero_width`."""
     found = bootstrap(kinds, seed=seed)
-    return certain(interval(float(found.value_K.mean()), found.draws_RK.mean(axis=1)), found.num_clusters)
+    return widen_zero_width(interval(float(found.value_K.mean()), found.draws_RK.mean(axis=1)), found.num_clusters)
 
 
 def estimate_aucs(
@@ -135,7 +135,7 @@ def estimate_aucs(
     draw = np.random.default_rng(seed)
     names, places = np.unique(np.concatenate([intact_A, rows_B]), return_inverse=True)
     A, B, C = len(intact_A), len(rows_B), len(names)
-    ranked = [_Ranked.of(intact, bad) for intact, bad in scores]
+    ranked = [_RankedScore.of(intact, bad) for intact, bad in scores]
     one_each = np.ones((1, A), dtype=np.int64), np.ones((1, B), dtype=np.int64)
     values = [float(each.doubled_wins(*one_each)[0] / 2 / (A * B)) for each in ranked]
     draws = np.empty((len(scores), BOOTSTRAP_DRAWS))
@@ -150,25 +150,25 @@ def estimate_aucs(
             means_R = each.doubled_wins(counts_RA, counts_RB) / 2 / np.maximum(pairs_R, 1)
             # As in `bootstrap`: a draw without a row of the kind, or an intact one, says nothing.
             draws[k, start : start + size] = np.where(pairs_R > 0, means_R, values[k])
-    return [certain(interval(value, draws_R), C) for value, draws_R in zip(values, draws, strict=True)]
+    return [widen_zero_width(interval(value, draws_R), C) for value, draws_R in zip(values, draws, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ranked:
-    """A score by its order: for each intact document how many rows of the kind are lower, and how many not higher."""
+class _RankedScore:
+    """The ranks of a score: for each intact document how many rows of the kind are lower, and how many not higher."""
 
     order_B: npt.NDArray[np.int64]
     lower_A: npt.NDArray[np.int64]
     not_higher_A: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, intact_A: Floats, bad_B: Floats) -> _Ranked:
+    def of(cls, intact_A: Floats, bad_B: Floats) -> _RankedScore:
         order_B = np.argsort(bad_B, kind="stable")
         lower_A, not_higher_A = (np.searchsorted(bad_B[order_B], intact_A, side) for side in ("left", "right"))
         return cls(order_B=order_B, lower_A=lower_A, not_higher_A=not_higher_A)
 
     def doubled_wins(self, counts_RA: npt.NDArray[np.int64], counts_RB: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Twice the sum of `wins` over all pairs, each row counted this often: (R,)."""
+        """Twice the sum of `wins` over all pairs, each row weighted by its count: (R,)."""
         below_RB = np.zeros((len(counts_RB), len(self.order_B) + 1), dtype=np.int64)
         np.cumsum(counts_RB[:, self.order_B], axis=1, out=below_RB[:, 1:])
         # A lower row is in both sums and an equal one in the second alone: a win is 2, a tie 1.
@@ -177,22 +177,22 @@ class _Ranked:
         return found
 
 
-def estimate_worst(kinds: list[Wins], *, seed: int) -> Estimate:
+def estimate_worst(kinds: list[PairwiseWins], *, seed: int) -> Estimate:
     """The AUC of the kind with the lowest one, with the interval of the lowest in each draw."""
     found = bootstrap(kinds, seed=seed)
-    return certain(interval(float(found.value_K.min()), found.draws_RK.min(axis=1)), found.num_clusters)
+    return widen_zero_width(interval(float(found.value_K.min()), found.draws_RK.min(axis=1)), found.num_clusters)
 
 
-def estimate_worst_gain(ours: list[Wins], theirs: list[Wins], *, seed: int) -> Estimate:
+def estimate_worst_gain(ours: list[PairwiseWins], theirs: list[PairwiseWins], *, seed: int) -> Estimate:
     """How much higher the AUC of our worst kind is than that of theirs, paired: both from the same draws."""
     a, b = bootstrap(ours, seed=seed), bootstrap(theirs, seed=seed)
     return interval(float(a.value_K.min() - b.value_K.min()), a.draws_RK.min(axis=1) - b.draws_RK.min(axis=1))
 
 
-def certain(found: Estimate, num_clusters: int) -> Estimate:
-    """The interval as it is, unless it has no width because every pair is won, or every pair lost.
+def widen_zero_width(found: Estimate, num_clusters: int) -> Estimate:
+    """Give an interval a width where it has none because every pair is won, or every pair lost; leave any other.
 
-    The bound is then that of the rule of three, 1 - 3 / n for n clusters.
+    The bound is that of the rule of three, 1 - 3 / n for n clusters.
     """
     margin = min(1.0, 3 / num_clusters)
     # Not == 1: the products of counts and wins are rounded.

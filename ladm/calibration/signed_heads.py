@@ -53,7 +53,7 @@ class LabelledRows:
         )
 
 
-def labelled(
+def label_rows(
     cds_BP: Floats, kinds_B: npt.NDArray[np.str_], clusters_B: Clusters, *, intact: str = "intact"
 ) -> LabelledRows:
     """Rows with their CDS by head."""

@@ -52,7 +52,7 @@ def is_scored(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def removed_when_refused(folder: Path) -> Iterator[None]:
+def remove_when_refused(folder: Path) -> Iterator[None]:
     """Claim the folder, and remove what a block wrote in it where that refuses the work, unless it was there before."""
     was_there = folder.exists()
     is_new = claim_work_folder(folder)

@@ -39,7 +39,7 @@ TEXT_BYTES, META_BYTES, SOURCE_BYTES = 500, 250, 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class SelectionCut:
     """Where a selection ends: the place of the first document that is not taken, in one domain or in all (None)."""
 
     place: int
@@ -85,7 +85,7 @@ def choose_documents(
     columns: Iterable[Floats],
     *,
     domains_N: npt.NDArray[Any],
-    cuts: Sequence[Cut],
+    cuts: Sequence[SelectionCut],
     taken_N: npt.NDArray[np.bool_] | None = None,
 ) -> ChosenDocuments:
     """Choose among `count` documents, some of them of those that a subset took.

@@ -28,7 +28,7 @@ SAME = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Box:
+class QuartileBox:
     """The quartiles of a column in a domain, and the places of the three on the column's line."""
 
     quartiles: Quartiles
@@ -41,7 +41,7 @@ class QuartileRow:
 
     name: str
     documents: int
-    boxes: list[Box | None]
+    boxes: list[QuartileBox | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,8 @@ def _distinct(columns: dict[str, Floats]) -> dict[str, Floats]:
     return found
 
 
-def _box(found: Quartiles, line: Scale) -> Box | None:
+def _box(found: Quartiles, line: Scale) -> QuartileBox | None:
     if math.isnan(found[1]):
         return None
     low, middle, high = (line.place(value) for value in found)
-    return Box(quartiles=found, places=(low, middle, high))
+    return QuartileBox(quartiles=found, places=(low, middle, high))

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.report.document_samples import (
-    Cut,
     SampledDocument,
+    SelectionCut,
     add_texts,
     as_script_data,
     choose_documents,
@@ -174,7 +174,7 @@ def _domains(overview: RunOverview) -> tuple[list[str], npt.NDArray[np.int64]]:
     return largest, of_code[np.frombuffer(overview.codes, dtype=np.int32)]
 
 
-def _cuts(overview: RunOverview, manifest: Manifest | None, domains: list[str]) -> list[Cut]:
+def _cuts(overview: RunOverview, manifest: Manifest | None, domains: list[str]) -> list[SelectionCut]:
     """Where the subset ends in each domain; without one, or where it is no cut of the scores, the middle."""
     found = []
     if manifest is not None and manifest.is_cut_of_scores:
@@ -184,8 +184,8 @@ def _cuts(overview: RunOverview, manifest: Manifest | None, domains: list[str]) 
             domain = manifest.domains.get(name)
             if domain is not None and domain.lowest_score_taken is not None:
                 place = int(np.searchsorted(scores_N, -domain.lowest_score_taken, side="right"))
-                found.append(Cut(place=place, domain=number))
-    return found or [Cut(place=len(overview.positions) // 2, domain=None)]
+                found.append(SelectionCut(place=place, domain=number))
+    return found or [SelectionCut(place=len(overview.positions) // 2, domain=None)]
 
 
 def _subset(

@@ -118,8 +118,8 @@ def readable_meta(meta: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dot:
-    """A document on its domain's line."""
+class DocumentDot:
+    """A document, as a dot on the line of its domain."""
 
     at: float
     selected: bool
@@ -134,7 +134,7 @@ class DomainRow:
     documents: int
     median: float
     median_at: float
-    dots: list[Dot]
+    dots: list[DocumentDot]
     taken: int
     """Documents of this run that the subset took; 0 without a subset."""
     selected: DomainManifest | None
@@ -163,7 +163,7 @@ def domain_rows(overview: RunOverview, line: Scale, subset: ReportedSubset | Non
                 documents=len(scores),
                 median=median,
                 median_at=line.place(median),
-                dots=[Dot(at=line.place(scores[k]), selected=taken is None or bool(taken[k])) for k in shown],
+                dots=[DocumentDot(at=line.place(scores[k]), selected=taken is None or bool(taken[k])) for k in shown],
                 taken=0 if taken is None else int(taken.sum()),
                 selected=None if subset is None else subset.manifest.domains.get(name),
             )

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ladm.errors import StorageError, UsageError
 from ladm.runs.added_signals import added_columns, require_rows_of_run, stored_columns
-from ladm.runs.derived_columns import LONGATTN, Derived, derivations, floats_of
+from ladm.runs.derived_columns import LONGATTN, DerivedColumn, derivations, floats_of
 from ladm.runs.folder import Run
 from ladm.runs.layout import PARQUET_FILE
 from ladm.runs.results import column_types, count_scored, require_finished, score_batches
@@ -134,7 +134,7 @@ def standardised(values_N: Floats) -> Floats:
 
 
 def _batches(
-    run: Run, names: Sequence[str], derivable: Mapping[str, Derived]
+    run: Run, names: Sequence[str], derivable: Mapping[str, DerivedColumn]
 ) -> Iterator[tuple[Ints, dict[str, Floats]]]:
     """Positions and columns, a batch at a time in the order of `scores.parquet`."""
     # What is stored wins over a column of the same name that is added or derived.

@@ -34,7 +34,7 @@ LONGATTN = COLUMNS_OF[LONGATTN_SIGNAL]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Derived:
+class DerivedColumn:
     """A column that is computed from others of `scores.parquet`, a batch at a time."""
 
     sources: tuple[str, ...]
@@ -49,14 +49,14 @@ def possible_columns(signals: Collection[str]) -> list[str]:
     return ["score", *stored, *OF_ANY_RUN, *over_layers, *both]
 
 
-def derivations(run: Run, *, seed: int, layers: tuple[int, ...], first_row: int = 0) -> dict[str, Derived]:
+def derivations(run: Run, *, seed: int, layers: tuple[int, ...], first_row: int = 0) -> dict[str, DerivedColumn]:
     """Every derived column that the run's own columns allow, by name, over some of its layers."""
     present = set(columns_of(run.folder))
-    made = {"length": Derived(sources=("num_tokens",), compute=lambda batch: floats_of(batch["num_tokens"]))}
+    made = {"length": DerivedColumn(sources=("num_tokens",), compute=lambda batch: floats_of(batch["num_tokens"]))}
     labels = tuple(name for name in ("id", "index", "chunked_index") if name in present)
     if labels:
         compute = partial(random_numbers, labels=labels, seed=seed, first_row=first_row)
-        made["random"] = Derived(sources=("position", *labels), compute=compute)
+        made["random"] = DerivedColumn(sources=("position", *labels), compute=compute)
     # Runs of a signal alone have no layers and no method.
     if "cds_per_layer" not in present:
         return made
@@ -81,16 +81,16 @@ def _scores(run: Run, layers: tuple[int, ...]) -> Iterator[tuple[str, str, str, 
     yield "median", run.identity.cds_column(method.ablation, heads=False), "median", layers
 
 
-def _over_layers(run: Run, column: str, how: str, layers: tuple[int, ...]) -> Derived:
+def _over_layers(run: Run, column: str, how: str, layers: tuple[int, ...]) -> DerivedColumn:
     used = [run.identity.layers.index(layer) for layer in layers]
 
     def compute(batch: pa.RecordBatch) -> Floats:
         return reduce_cds(lists_as_matrix(batch[column], run.folder)[:, used], how)
 
-    return Derived(sources=(column,), compute=compute)
+    return DerivedColumn(sources=(column,), compute=compute)
 
 
-def _copy_share(run: Run, layers: tuple[int, ...], *, has_sinks: bool) -> Derived:
+def _copy_share(run: Run, layers: tuple[int, ...], *, has_sinks: bool) -> DerivedColumn:
     """The mean over the layers after the last sink layer: what a layer of sinks copies says nothing of the text."""
     used: list[int] = []
 
@@ -101,7 +101,7 @@ def _copy_share(run: Run, layers: tuple[int, ...], *, has_sinks: bool) -> Derive
             used.extend(run.identity.layers.index(layer) for layer in clean)
         return reduce_cds(lists_as_matrix(batch[COPY_SHARE_COLUMN], run.folder)[:, used], "mean")
 
-    return Derived(sources=(COPY_SHARE_COLUMN,), compute=compute)
+    return DerivedColumn(sources=(COPY_SHARE_COLUMN,), compute=compute)
 
 
 def random_numbers(batch: pa.RecordBatch, labels: Sequence[str], *, seed: int, first_row: int = 0) -> Floats:

@@ -1,6 +1,6 @@
-"""A process that scores -> a small file of how far it is, from which `ladm status` has a rate. Imports no torch.
+"""A process that scores -> a small file that says how far it is; `ladm status` computes the rate from it. No torch.
 
-`RUN/.progress-3` is that of the launch with shard 3; the file goes when the launch ends, unless it is killed.
+`RUN/.progress-3` belongs to the launch with shard 3, which removes it when it ends, unless it is killed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ WRITE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pulse:
-    """How far one launch is, in rows that it has scored itself; times are seconds of a clock that nobody sets."""
+class LaunchProgress:
+    """How far one launch is, in rows that it has scored itself. Times are seconds of a monotonic clock."""
 
     process: int
     host: str
@@ -35,7 +35,7 @@ class Pulse:
 
     @property
     def rows_a_second(self) -> float | None:
-        """Since the first batch, or, with a single batch, since the start, which then counts the loading too."""
+        """Since the first batch; with a single batch since the start, so that loading the model counts too."""
         if self.rows > self.first_rows and self.latest > self.first_batch:
             return (self.rows - self.first_rows) / (self.latest - self.first_batch)
         return self.rows / (self.first_batch - self.start) if self.first_batch > self.start else None
@@ -52,19 +52,19 @@ class Heartbeat:
         self._rows, self._written = 0, -math.inf
 
     def advance(self, rows: int) -> None:
-        """Rows are durable. A file that cannot be written never stops a run."""
+        """Count rows that are durable. A file that cannot be written never stops a run."""
         now = self._clock()
         self._rows += rows
         self._first = self._first or (now, rows)
         if now - self._written < WRITE_SECONDS:
             return
         self._written = now
-        pulse = Pulse(
+        progress = LaunchProgress(
             process=os.getpid(), host=socket.gethostname(), start=self._start, first_batch=self._first[0],
             first_rows=self._first[1], latest=now, rows=self._rows,
         )  # fmt: skip
         with contextlib.suppress(OSError):
-            self._path.write_text(json.dumps(asdict(pulse)), encoding="utf-8")
+            self._path.write_text(json.dumps(asdict(progress)), encoding="utf-8")
 
     def close(self) -> None:
         """Remove the file."""
@@ -72,12 +72,12 @@ class Heartbeat:
             self._path.unlink(missing_ok=True)
 
 
-def pulses(folder: Path) -> list[Pulse]:
-    """Those of all launches that share the run; what is half written counts as none."""
+def read_heartbeats(folder: Path) -> list[LaunchProgress]:
+    """The progress of every launch that shares the run; a file that is half written is skipped."""
     found = []
     for path in sorted(folder.glob(f"{PROGRESS}*")):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            found.append(Pulse(**json.loads(path.read_text(encoding="utf-8"))))
+            found.append(LaunchProgress(**json.loads(path.read_text(encoding="utf-8"))))
     return found
 
 

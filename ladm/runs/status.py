@@ -16,7 +16,7 @@ from typing import Any
 from ladm.errors import IncompleteError
 from ladm.runs.claims import units_held
 from ladm.runs.folder import Run
-from ladm.runs.heartbeat import holder_of, is_locked, pulses
+from ladm.runs.heartbeat import holder_of, is_locked, read_heartbeats
 from ladm.runs.layout import UNITS
 from ladm.runs.lines import damaged_unit, whole_lines
 from ladm.runs.results import error_lines
@@ -90,19 +90,19 @@ def status(run: Run) -> Status:
                 found.errors.update(_error_types(lines))
     found.rows_a_second = _rate(sorted(sealed_at)[-RATE_OVER_UNITS:])
     if not found.finished:
-        _add_signs_of_life(found, run)
+        _add_launch_activity(found, run)
     return found
 
 
-def _add_signs_of_life(found: Status, run: Run) -> None:
+def _add_launch_activity(found: Status, run: Run) -> None:
     """Whether a launch is at work, its rate where no units give one, and how old the newest rows are."""
-    holder, at_work = holder_of(run.folder), pulses(run.folder)
+    holder, heartbeats = holder_of(run.folder), read_heartbeats(run.folder)
     elsewhere = bool(found.held) or (holder is not None and not holder[1])
     found.who = holder[0] if holder is not None else None
     locked = is_locked(run.folder)
     found.running = True if locked else None if elsewhere or locked is None else False
     if found.rows_a_second is None and found.running is not False:
-        rates = [rate for rate in (pulse.rows_a_second for pulse in at_work) if rate]
+        rates = [rate for rate in (launch.rows_a_second for launch in heartbeats) if rate]
         found.rows_a_second = sum(rates) if rates else None
     with contextlib.suppress(OSError, ValueError):
         newest = max(path.stat().st_mtime for path in (run.folder / UNITS).iterdir() if path.stat().st_size)

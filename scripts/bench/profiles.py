@@ -20,7 +20,7 @@ import click
 import numpy as np
 from error_lines import errors_in_a_line
 
-from ladm.calibration.estimates import Estimate, Wins, auc, estimate, wins
+from ladm.calibration.estimates import Estimate, PairwiseWins, auc, estimate, wins
 from ladm.errors import LadmError
 from ladm.method.reduction import reduce_cds
 from ladm.settings.profiles import read_profile
@@ -117,7 +117,7 @@ def main(measured: Path, form: str, profiles: tuple[str, ...], late: int | None,
     print(f"{'score':<28}" + "".join(f"{kind:<26}" for kind in kinds))
     won = {
         name: {
-            kind: Wins(
+            kind: PairwiseWins(
                 wins_AB=wins(values[intact], values[data.kinds == kind]),
                 intact_A=data.documents[intact],
                 rows_B=data.documents[data.kinds == kind],
