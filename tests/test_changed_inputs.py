@@ -27,7 +27,7 @@ from ladm.runs.folder import Run
 from ladm.runs.layout import RESULT_FILES
 from ladm.scoring.engines import score_unit as module
 from ladm.scoring.engines.assignments import OwnUnits
-from ladm.scoring.engines.events import FilesReadAgain
+from ladm.scoring.engines.events import InputRecheckStarted
 from ladm.scoring.engines.input_guard import InputGuard
 from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.tracker import TrackedWorker, WorkerTracker
@@ -186,7 +186,7 @@ def test_one_line_for_all_workers(tmp_path: Path, save_rows: Any) -> None:
     lines: list[str] = []
     tracker = WorkerTracker(job_of(run, rows, OwnUnits(run), warn=lines.append))
     for place in range(2):
-        tracker.handle(TrackedWorker(place=place, last_sign=0.0), FilesReadAgain("the line"))
+        tracker.handle(TrackedWorker(place=place, last_sign=0.0), InputRecheckStarted("the line"))
     assert lines == ["the line"]
 
 

@@ -115,7 +115,7 @@ def test_an_error_of_the_iterator_passes_through_and_the_same_call_goes_on(
     error: Exception, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
-    monkeypatch.setattr("ladm.corpus.replayed.REPLAYED_ITEMS", 3)
+    monkeypatch.setattr("ladm.corpus.replayable_items.REPLAYED_ITEMS", 3)
     monkeypatch.setattr("ladm.corpus.in_memory.REPLAYED_ITEMS", 3)
     prepare(documents(), output="whole")
 

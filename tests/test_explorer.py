@@ -28,7 +28,7 @@ from ladm.report.subset import ReportedSubset
 from ladm.runs.folder import Run
 from ladm.runs.results import score_batches
 from ladm.selection.guarding import GuardManifest
-from ladm.selection.manifest import Chosen, Manifest
+from ladm.selection.manifest import ChosenRows, Manifest
 from ladm.selection.manifest_file import read_manifest, write_manifest
 
 ROWS = 20_000
@@ -256,7 +256,7 @@ def test_a_small_subset_of_many_documents_is_on_the_page(ladm: Any, large_run: A
         run=run.identity.for_manifest(), guards=[guard],
     )  # fmt: skip
     (tmp_path / "subset").mkdir()
-    write_manifest(tmp_path / "subset", manifest, [Chosen(data=run.identity.data, positions=[taken], ids=[[]])])
+    write_manifest(tmp_path / "subset", manifest, [ChosenRows(data=run.identity.data, positions=[taken], ids=[[]])])
     assert ladm("report", run.folder, "--subset", tmp_path / "subset").exit_code == 0
     page = run.folder / "report.html"
     assert page.stat().st_size < 3_000_000

@@ -337,7 +337,7 @@ def test_no_line_of_standard_input_is_lost_to_damage_in_a_later_source(
     piped: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A block with documents of both is made again, and of the lines behind the stored ones nothing is left to read."""
-    monkeypatch.setattr("ladm.corpus.replayed.REPLAYED_ITEMS", 3)
+    monkeypatch.setattr("ladm.corpus.replayable_items.REPLAYED_ITEMS", 3)
     monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
     datasets.Dataset.from_list([long_document(k) for k in range(9, 12)]).save_to_disk(str(tmp_path / "saved"))
     (shard,) = (tmp_path / "saved").glob("*.arrow")

@@ -22,7 +22,7 @@ from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, pa
 from ladm.corpus.documents import Document
 from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
 from ladm.corpus.encoding import Ids, TokenizedText, TokenWindow
-from ladm.corpus.groups import Group, Place
+from ladm.corpus.groups import DocumentGroup, ReadPosition
 from ladm.corpus.meta import text_at, whole_text
 from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_key
 from ladm.corpus.tokenization import Tokenizer
@@ -57,11 +57,11 @@ class BlockRecord:
     """What a sealed block holds beside its rows."""
 
     counts: Counts
-    end: Place
+    end: ReadPosition
     """Where its last document ends, so that a resume need not read what is in it again."""
 
 
-def seal_block(settings: PrepareSettings, group: Group, tokenizer: Tokenizer, path: Path) -> BlockRecord:
+def seal_block(settings: PrepareSettings, group: DocumentGroup, tokenizer: Tokenizer, path: Path) -> BlockRecord:
     """Tokenise a group of documents and write the rows that are kept to `path`.
 
     Raises LadmError for a document without a domain.
@@ -149,7 +149,7 @@ def record_of_block(path: Path) -> BlockRecord | None:
     found = json.loads(metadata[_METADATA_KEY])
     # Blocks of earlier development versions do not say where they end, or what was dropped; they are made again.
     is_complete = "end" in found and DROPPED_KEY in metadata
-    return BlockRecord(counts=found["counts"], end=Place(**found["end"])) if is_complete else None
+    return BlockRecord(counts=found["counts"], end=ReadPosition(**found["end"])) if is_complete else None
 
 
 def describe_counts(counts: Counts) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.text_pieces import MOST_UNBROKEN_CHARACTERS, Breaks, Piece, pieces_of
+from ladm.corpus.text_pieces import MOST_UNBROKEN_CHARACTERS, BreakRule, Piece, pieces_of
 
 Ids = npt.NDArray[np.int32]
 
@@ -48,7 +48,7 @@ class EncodedText:
 
 
 def encode_texts(
-    backend: Any, texts: list[str], *, breaks: Breaks | None, most_characters: int
+    backend: Any, texts: list[str], *, breaks: BreakRule | None, most_characters: int
 ) -> Iterator[EncodedText]:
     """The tokens of each text. At most about `most_characters` of the texts, or one piece, are tokenised at a time."""
     cut = [pieces_of(text, breaks) for text in texts]
@@ -77,7 +77,9 @@ def _no_characters(_: int) -> Sequence[int]:
     raise IndexError("a text that is not tokenised has no tokens")
 
 
-def _encodings(backend: Any, pieces: Iterable[tuple[str, Piece, Breaks | None]], most_characters: int) -> Iterator[Any]:
+def _encodings(
+    backend: Any, pieces: Iterable[tuple[str, Piece, BreakRule | None]], most_characters: int
+) -> Iterator[Any]:
     batch: list[str] = []
     characters = 0
     for text, piece, breaks in pieces:
@@ -97,12 +99,12 @@ def _given_up(encodings: list[Any]) -> Iterator[Any]:
         yield encodings.pop()
 
 
-def _left_out(piece: Piece, breaks: Breaks | None) -> int:
+def _left_out(piece: Piece, breaks: BreakRule | None) -> int:
     """Characters at the beginning of a piece that the tokenizer puts there by itself."""
     return int(piece.start > 0 and breaks is not None and breaks.without_space)
 
 
-def _part(encoding: Any, piece: Piece, breaks: Breaks | None) -> tuple[Ids, npt.NDArray[np.int32]]:
+def _part(encoding: Any, piece: Piece, breaks: BreakRule | None) -> tuple[Ids, npt.NDArray[np.int32]]:
     """The ids of a piece and their characters, counted from the beginning of the text."""
     left_out = _left_out(piece, breaks)
     ids = np.array(encoding.ids, dtype=np.int32)

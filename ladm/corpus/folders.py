@@ -10,14 +10,14 @@ from pathlib import Path, PurePath, PurePosixPath
 import fsspec
 
 from ladm.corpus.file_names import is_about_data, is_document, kind_of, without_cards
-from ladm.corpus.left_out import LeftOut
+from ladm.corpus.skipped_files import SkippedFiles
 from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
 
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files that make a folder a data set saved by `save_to_disk`."""
 
 
-def documents_below(folder: Path, own: Path | None, left_out: LeftOut) -> list[Path]:
+def documents_below(folder: Path, own: Path | None, skipped_files: SkippedFiles) -> list[Path]:
     """The files of a folder that are documents, in the order of their names; links to folders are followed."""
     found: list[Path] = []
     # Links after the folders themselves, whose files keep their names then, and each once: a link may lead back.
@@ -37,13 +37,15 @@ def documents_below(folder: Path, own: Path | None, left_out: LeftOut) -> list[P
             )
             folders[:] = [name for name in shown if not is_saved(below / name)]
             for name in set(shown) - set(folders):
-                left_out.add_data_set(str(below / name))
+                skipped_files.add_data_set(str(below / name))
             waiting += [below / name for name in folders if (below / name).is_symlink()]
             found += [below / name for name in names if is_document(name)]
             for name in names:
                 require_target(str(below / name))
-                left_out.add_file(str(below / name))
-    return [Path(name) for name in kept_documents((str(path) for path in sorted(found) if path.is_file()), left_out)]
+                skipped_files.add_file(str(below / name))
+    return [
+        Path(name) for name in kept_documents((str(path) for path in sorted(found) if path.is_file()), skipped_files)
+    ]
 
 
 def require_target(name: str) -> None:
@@ -82,16 +84,16 @@ def _refuse_unreadable(error: OSError) -> None:
         ) from None
 
 
-def kept_documents(names: Iterable[str], left_out: LeftOut) -> list[str]:
+def kept_documents(names: Iterable[str], skipped_files: SkippedFiles) -> list[str]:
     """As `without_cards`. Cards beside texts are counted, because there a card may be a document of the corpus."""
     found = list(names)
     kept = without_cards(found)
     if any(kind_of(name) == "text" for name in kept):
-        left_out.add_cards(set(found) - set(kept))
+        skipped_files.add_cards(set(found) - set(kept))
     return kept
 
 
-def remote_documents_below(address: str, left_out: LeftOut) -> list[str]:
+def remote_documents_below(address: str, skipped_files: SkippedFiles) -> list[str]:
     """The addresses of the documents below a folder in a store such as S3, in the order of their names."""
     try:
         system, folder = fsspec.url_to_fs(address)
@@ -100,8 +102,8 @@ def remote_documents_below(address: str, left_out: LeftOut) -> list[str]:
         # A hidden folder hides what is in it.
         shown = [path for path in below if not any(p.startswith(".") for p in PurePosixPath(path).parts[inside:])]
         for path in shown:
-            left_out.add_file(path)
-        found = kept_documents((path for path in shown if is_document(PurePosixPath(path).name)), left_out)
+            skipped_files.add_file(path)
+        found = kept_documents((path for path in shown if is_document(PurePosixPath(path).name)), skipped_files)
         return [str(system.unstrip_protocol(path)) for path in found]
     except Exception as error:
         raise no_such_source(address, error) from None

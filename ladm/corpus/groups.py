@@ -17,7 +17,7 @@ BLOCK_CHARACTERS = 32_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ReadPosition:
     """A place between two documents: where reading stopped, and where it goes on."""
 
     source: int = 0
@@ -29,11 +29,11 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class DocumentGroup:
     """Documents that become one block, and the place behind the last of them."""
 
     documents: list[Document]
-    end: Place
+    end: ReadPosition
 
 
 class DamagedSourceError(Exception):
@@ -51,8 +51,8 @@ def read_groups(
     short: ShortRule | None,
     bad_files: BadFiles,
     guard: SourceGuard,
-    start: Place,
-) -> Iterator[Group]:
+    start: ReadPosition,
+) -> Iterator[DocumentGroup]:
     """Documents from `start` on: the same groups whenever the sources are the same and `start` ends one of them.
 
     Raises DamagedSourceError for a file whose damage could not be seen before it was read, and LadmError for one that
@@ -75,17 +75,17 @@ def read_groups(
             text = text_at(document.fields, text_key)
             group.append(replace(document, number=number))
             number += 1
-            place = Place(source=k, in_source=in_source, documents=number)
+            place = ReadPosition(source=k, in_source=in_source, documents=number)
             characters += len(text) if isinstance(text, str) else 0
             # Books fill memory long before there are 512 of them, hence the second bound.
             if len(group) == BLOCK_DOCUMENTS or characters >= BLOCK_CHARACTERS:
                 # After the documents were read, and before any of them is stored.
                 guard.require_unchanged(opened)
-                yield Group(documents=group, end=place)
+                yield DocumentGroup(documents=group, end=place)
                 group, characters, opened = [], 0, [k]
     if group:
         guard.require_unchanged(opened)
-        yield Group(documents=group, end=place)
+        yield DocumentGroup(documents=group, end=place)
 
 
 def _until_damage(documents: Iterator[Document], source: int, name: str) -> Iterator[Document]:

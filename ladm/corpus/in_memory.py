@@ -19,7 +19,7 @@ import xxhash
 
 from ladm.corpus.checked_columns import checked
 from ladm.corpus.meta import MOST_LEVELS, plain
-from ladm.corpus.replayed import REPLAYED_ITEMS, Replayed
+from ladm.corpus.replayable_items import REPLAYED_ITEMS, ReplayableItems
 from ladm.corpus.tables import class_names_of_features, class_names_of_schema, rows_of_table, wanted_columns
 from ladm.errors import LadmError, UsageError, one_line
 
@@ -115,7 +115,7 @@ def _reader_of(documents: Any, name: str) -> Callable[[str, int], Records]:
 
 def _of_iterator(read: Callable[[str, int], Records], name: str) -> Callable[[str, int], Records]:
     """What reads again as far as it can what `read` gives once."""
-    replayed: list[Replayed[dict[str, Any] | None]] = []
+    replayed: list[ReplayableItems[dict[str, Any] | None]] = []
 
     def records(text_key: str, skip: int) -> Records:
         if not replayed:
@@ -123,7 +123,7 @@ def _of_iterator(read: Callable[[str, int], Records], name: str) -> Callable[[st
                 f"{name}: an iterator cannot be read a second time, and its last documents are not stored yet; make "
                 "the same call with a new one, which goes on from what is stored"
             )
-            replayed.append(Replayed(read(text_key, 0), problem=problem))
+            replayed.append(ReplayableItems(read(text_key, 0), problem=problem))
         return islice(replayed[0], skip, None)
 
     return records

@@ -17,7 +17,7 @@ from ladm.corpus.blocks import BlockRecord, Counts, record_of_block, seal_block
 from ladm.corpus.changed_sources import SourceGuard
 from ladm.corpus.documents import ShortRule
 from ladm.corpus.duplicates import SeenRows, counts_without_copies
-from ladm.corpus.groups import DamagedSourceError, Group, Place, read_groups
+from ladm.corpus.groups import DamagedSourceError, DocumentGroup, ReadPosition, read_groups
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
 from ladm.settings.data import NO_TOKEN_COUNT, PrepareSettings
@@ -112,7 +112,7 @@ def _take(
     """Take blocks, which are sealed one by one, until there are as many rows as wanted."""
     blocks: list[tuple[BlockRows, Counts]] = []
     seen = SeenRows(length=settings.length, keep_duplicates=settings.keep_duplicates)
-    rows, end = 0, Place()
+    rows, end = 0, ReadPosition()
     progress.start(sources=sources, limit=settings.limit)
     try:
         for path, record, is_new in made:
@@ -130,10 +130,10 @@ def _take(
 
 
 def _sealed_then_new(
-    settings: PrepareSettings, read: Callable[..., Iterator[Group]], tokenizer: Tokenizer, work: Path
+    settings: PrepareSettings, read: Callable[..., Iterator[DocumentGroup]], tokenizer: Tokenizer, work: Path
 ) -> Iterator[tuple[Path, BlockRecord, bool]]:
     """The blocks of an earlier start, whose documents are not read again, then new ones; and whether one is new."""
-    number, end = 0, Place()
+    number, end = 0, ReadPosition()
     while (record := record_of_block(path := work / f"{number:06d}.parquet")) is not None:
         yield path, record, False
         number, end = number + 1, record.end

@@ -28,9 +28,9 @@ from ladm.corpus.folders import (
 )
 from ladm.corpus.hub import may_be_data_set, parquet_files_of
 from ladm.corpus.in_memory import DocumentsInMemory
-from ladm.corpus.left_out import LeftOut
 from ladm.corpus.opening import file_system
 from ladm.corpus.saved_shards import key_of_shards
+from ladm.corpus.skipped_files import SkippedFiles
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
 from ladm.errors import LadmError, UsageError
 from ladm.progress import Echo, silent
@@ -100,16 +100,16 @@ def find_sources(
     if names.count(STANDARD_INPUT) > 1:
         raise UsageError(f"{STANDARD_INPUT} is given twice, and standard input can be read once")
     found = []
-    left_out: dict[str, LeftOut] = {}
+    skipped_files: dict[str, SkippedFiles] = {}
     for name in without_files_beside_data(names, echo=echo):
         if in_memory is not None and name in in_memory:
             found.append(in_memory[name])
             continue
-        left_out[name] = LeftOut()
-        sources = _hub(name, config, split) if _is_hub_id(name) else _find(name, own, left_out[name])
+        skipped_files[name] = SkippedFiles()
+        sources = _hub(name, config, split) if _is_hub_id(name) else _find(name, own, skipped_files[name])
         found += [_part(s, split) if s.kind == "dataset" else s for s in sources]
     data_sets = [source.name for source in found if source.kind == "dataset"]
-    for name, what in left_out.items():
+    for name, what in skipped_files.items():
         what.forget_data_sets(data_sets)
         what.report(name, echo)
     is_of_hub = any(map(_is_hub_id, names))
@@ -141,7 +141,7 @@ def _hub(name: str, config: str | None, split: str | None) -> list[Source]:
     return [_file(file) for file in files] or [Source(name, "dataset", "", config, split)]
 
 
-def _find(name: str, own: Path | None, left_out: LeftOut) -> list[Source]:
+def _find(name: str, own: Path | None, skipped_files: SkippedFiles) -> list[Source]:
     if name == STANDARD_INPUT:
         lines = open_standard_input()
         return [Source(name, "json", lines.digest(), lines=lines)]
@@ -149,17 +149,17 @@ def _find(name: str, own: Path | None, left_out: LeftOut) -> list[Source]:
     if path.is_dir():
         if is_saved(path) and path.absolute() != own:
             return [Source(name, "dataset", "")]
-        files = documents_below(path, own, left_out)
+        files = documents_below(path, own, skipped_files)
         if not files:
-            there = f"; it has {left_out.words}" if left_out.words else ""
+            there = f"; it has {skipped_files.words}" if skipped_files.words else ""
             raise LadmError(
                 f"{name} holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk{there}"
             )
         return [_file(str(file)) for file in files]
     if not path.exists() and _is_pattern(name):
-        return _matching_sources(name, own, left_out)
+        return _matching_sources(name, own, skipped_files)
     if "://" in name and kind_of(name) is None:
-        addresses = remote_documents_below(name, left_out)
+        addresses = remote_documents_below(name, skipped_files)
         if addresses:
             return [_file(address) for address in addresses]
     if path.is_file() or "://" in name:
@@ -167,7 +167,7 @@ def _find(name: str, own: Path | None, left_out: LeftOut) -> list[Source]:
     raise LadmError(f"no such source: {name} is neither a file, a folder nor a Hub id such as org/name")
 
 
-def _matching_sources(pattern: str, own: Path | None, left_out: LeftOut) -> list[Source]:
+def _matching_sources(pattern: str, own: Path | None, skipped_files: SkippedFiles) -> list[Source]:
     """The sources among what a glob matches, by the rules of a folder; raises LadmError where there is none.
 
     A folder that is matched stands for the documents below it, or for the data set that it is.
@@ -184,17 +184,17 @@ def _matching_sources(pattern: str, own: Path | None, left_out: LeftOut) -> list
             if is_saved(Path(name)):
                 sources.append(Source(name, "dataset", ""))
             else:
-                files += map(str, documents_below(Path(name), own, left_out))
+                files += map(str, documents_below(Path(name), own, skipped_files))
         elif is_document(PurePosixPath(name).name):
             files.append(name)
         elif "://" in name and not PurePosixPath(name).suffix:
-            files += remote_documents_below(name, left_out)
+            files += remote_documents_below(name, skipped_files)
         else:
             if "://" not in name:
                 require_target(name)
-            left_out.add_file(name)
+            skipped_files.add_file(name)
     # With `**` a folder and the files in it are matched: what is found twice is read once.
-    sources += map(_file, kept_documents(files, left_out))
+    sources += map(_file, kept_documents(files, skipped_files))
     if not sources:
         what = "no .jsonl, .parquet or .txt file" if matched else "no file"
         raise LadmError(f"no such source: {pattern} matches {what}")

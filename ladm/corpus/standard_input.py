@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 import xxhash
 
 from ladm.corpus.packed import cut_lines, unpacked
-from ladm.corpus.replayed import Replayed
+from ladm.corpus.replayable_items import ReplayableItems
 from ladm.errors import LadmError, StorageError, UsageError, one_line, raise_if_out_of_memory
 
 STANDARD_INPUT = "-"
@@ -24,7 +24,7 @@ class StandardInput:
     """The lines of standard input that are not blank; the first 1,000 are stored and can be read again."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._lines = Replayed(
+        self._lines = ReplayableItems(
             _lines_of(stream),
             problem="standard input cannot be read a second time, and its last documents are not stored yet; give the "
             "same command again, which goes on from what is stored",

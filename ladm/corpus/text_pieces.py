@@ -67,7 +67,7 @@ _SPACE = "▁"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Breaks:
+class BreakRule:
     """Where a tokenizer's texts may be cut. `pattern` matches the empty string at such a place."""
 
     pattern: re.Pattern[str]
@@ -83,12 +83,12 @@ class Piece:
     end: int
 
 
-def pieces_of(text: str, breaks: Breaks | None) -> list[Piece]:
+def pieces_of(text: str, breaks: BreakRule | None) -> list[Piece]:
     """The pieces of a text, in order; one where it is short or cannot be cut."""
     return list(_pieces(text, breaks))
 
 
-def _pieces(text: str, breaks: Breaks | None) -> Iterator[Piece]:
+def _pieces(text: str, breaks: BreakRule | None) -> Iterator[Piece]:
     start = 0
     while breaks is not None and len(text) - start > PIECE_CHARACTERS:
         found = breaks.pattern.search(text, start + PIECE_CHARACTERS)
@@ -99,7 +99,7 @@ def _pieces(text: str, breaks: Breaks | None) -> Iterator[Piece]:
     yield Piece(start=start, end=len(text))
 
 
-def find_breaks(tokenizer: dict[str, Any]) -> Breaks | None:
+def find_breaks(tokenizer: dict[str, Any]) -> BreakRule | None:
     """Where texts may be cut, from the content of `tokenizer.json`; None where its parts do not prove any place."""
     normalizers, splits = (_parts(tokenizer.get(name), name) for name in ("normalizer", "pre_tokenizer"))
     breaks = _breaks_of_words(normalizers, splits) or _breaks_of_spaces(tokenizer["model"], normalizers, splits)
@@ -118,7 +118,7 @@ def _parts(part: dict[str, Any] | None, kind: str) -> list[dict[str, Any]]:
     return [inner for each in part[f"{kind}s".replace("pre_", "pre")] for inner in _parts(each, kind)]
 
 
-def _breaks_of_words(normalizers: list[dict[str, Any]], splits: list[dict[str, Any]]) -> Breaks | None:
+def _breaks_of_words(normalizers: list[dict[str, Any]], splits: list[dict[str, Any]]) -> BreakRule | None:
     if not all(part["type"] in _LOCAL_FORMS for part in normalizers):
         return None
     makes_words, puts_space = False, False
@@ -137,12 +137,12 @@ def _breaks_of_words(normalizers: list[dict[str, Any]], splits: list[dict[str, A
             return None
     # A piece that begins with a letter would get a space in front of it; one that begins with a space does not.
     places = _BEFORE_SPACE if puts_space else f"{_BEFORE_SPACE}|{_BEHIND_LINE_BREAK}"
-    return Breaks(pattern=re.compile(places)) if makes_words else None
+    return BreakRule(pattern=re.compile(places)) if makes_words else None
 
 
 def _breaks_of_spaces(
     model: dict[str, Any], normalizers: list[dict[str, Any]], splits: list[dict[str, Any]]
-) -> Breaks | None:
+) -> BreakRule | None:
     writes_spaces, puts_space = False, False
     for part in normalizers:
         if part["type"] == "Replace" and part["pattern"] == {"String": " "} and part["content"] == _SPACE:
@@ -169,7 +169,7 @@ def _breaks_of_spaces(
     across = re.compile(f"[A-Za-z]{_SPACE}")
     if any(across.search(token) for token in vocabulary):
         return None
-    return Breaks(pattern=re.compile(_BEFORE_SPACE), without_space=puts_space)
+    return BreakRule(pattern=re.compile(_BEFORE_SPACE), without_space=puts_space)
 
 
 def _keeps_offsets(part: dict[str, Any] | None) -> bool:
@@ -181,7 +181,7 @@ def _keeps_offsets(part: dict[str, Any] | None) -> bool:
     return bool(part["type"] == "ByteLevel" and not (part["trim_offsets"] and part["add_prefix_space"]))
 
 
-def _stays_inside(token: dict[str, Any], breaks: Breaks) -> bool:
+def _stays_inside(token: dict[str, Any], breaks: BreakRule) -> bool:
     """Can an added token, which is looked for in the text itself, not reach across a place where texts are cut?"""
     content = token["content"]
     if re.search(rf"[A-Za-z][ {_SPACE}]|\n[^\W\d_]", content):

@@ -15,7 +15,7 @@ from ladm.cores import available_cores
 from ladm.corpus.encoding import TokenizedText, encode_texts, windows_of
 from ladm.corpus.row import token_ids
 from ladm.corpus.rows import Rows
-from ladm.corpus.text_pieces import PIECE_CHARACTERS, Breaks, find_breaks
+from ladm.corpus.text_pieces import PIECE_CHARACTERS, BreakRule, find_breaks
 from ladm.errors import LadmError, RowError, UsageError, one_line, raise_if_out_of_memory
 from ladm.modeling.hub_access import hub_problem
 from ladm.modeling.model_files import hub_name, may_be_on_hub
@@ -92,7 +92,7 @@ class Tokenizer:
             return [windows_of(text, length, bos=bos, most=most_windows) for text in encoded]
 
     @functools.cached_property
-    def _breaks(self) -> Breaks | None:
+    def _breaks(self) -> BreakRule | None:
         return find_breaks(json.loads(self._backend.to_str()))
 
 

@@ -51,7 +51,7 @@ def measure_focus(
             weighted_BKJN=None if key_weight_BGT is None else nothing,
             copied_BK=None if ids_BT is None else nothing.new_zeros(B, H),
         )
-    where = _where(grid, device)
+    kernel_grid = _kernel_grid(grid, device)
     shared_bytes = shared_bytes_of(device)
     tile = max(16, min(triton.next_power_of_2(grid.l), largest_tile(D, q.dtype, shared_bytes)))
     parts = triton.cdiv(grid.l, tile)
@@ -66,30 +66,30 @@ def measure_focus(
     # Triton launches on the current device, which may not be the one that holds the tensors.
     with torch.cuda.device_of(q):
         denominators_kernel[(B * H, len(grid.J), parts)](
-            *(q, k, lse, denominators, where.scored, *common, len(grid.J), T, SMALLEST_PREFIX_SHARE[q.dtype]),
+            *(q, k, lse, denominators, kernel_grid.scored, *common, len(grid.J), T, SMALLEST_PREFIX_SHARE[q.dtype]),
             HAS_LSE=lse_BHT is not None,
             PAPER=grid.variant == "paper",
             **shapes,
         )
         # What is not requested is neither computed nor stored; its pointers are never followed.
         focus, weighted, copied = (
-            torch.empty(B * H, parts**2, len(where.pairs), dtype=torch.float32, device=device)
+            torch.empty(B * H, parts**2, len(kernel_grid.pairs), dtype=torch.float32, device=device)
             if requested
             else denominators
             for requested in (True, key_weight_BGT is not None, ids_BT is not None)
         )
         weight = denominators if key_weight_BGT is None else key_weight_BGT.float().contiguous()
-        ids = where.scored if ids_BT is None else ids_BT.to(device).contiguous()
-        focus_kernel[(len(where.items) * B * H * parts, parts)](
-            *(q, k, denominators, weight, ids, focus, weighted, copied, where.scored, where.items),
-            *(*common, len(grid.J), len(where.pairs), grid.d_afs, T, k.shape[1], parts, len(where.items)),
+        ids = kernel_grid.scored if ids_BT is None else ids_BT.to(device).contiguous()
+        focus_kernel[(len(kernel_grid.items) * B * H * parts, parts)](
+            *(q, k, denominators, weight, ids, focus, weighted, copied, kernel_grid.scored, kernel_grid.items),
+            *(*common, len(grid.J), len(kernel_grid.pairs), grid.d_afs, T, k.shape[1], parts, len(kernel_grid.items)),
             FULL=grid.l % tile == 0,
             STAGES=stages(shared_bytes),
             WEIGHTED=key_weight_BGT is not None,
             COPIED=ids_BT is not None,
             **shapes,
         )
-    row_P, span_P = where.pairs.unbind(dim=1)
+    row_P, span_P = kernel_grid.pairs.unbind(dim=1)
 
     def by_span(sums_ZP: Tensor) -> Tensor:
         """The sums of all tiles of each pair, in its place: (B, H, J, N)."""
@@ -134,7 +134,7 @@ def shared_bytes_of(device: torch.device) -> int:
     return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 64 << 10))
 
 
-class _Where:
+class _KernelGrid:
     """A grid as the kernels read it: scored spans, pairs (row of J, i), and items of at most 16 pairs each."""
 
     def __init__(self, grid: Grid, device: torch.device) -> None:
@@ -151,5 +151,5 @@ class _Where:
 
 
 @lru_cache(maxsize=64)
-def _where(grid: Grid, device: torch.device) -> _Where:
-    return _Where(grid, device)
+def _kernel_grid(grid: Grid, device: torch.device) -> _KernelGrid:
+    return _KernelGrid(grid, device)

@@ -92,7 +92,7 @@ def run(settings: Any, *, echo: Echo, bars: JobProgress) -> JobResult:
     with locked(folder.path):
         if was_started:
             job = _resume(folder, settings, echo)
-        return _Parts(job=job, folder=folder, echo=echo, bars=bars).run()
+        return _JobParts(job=job, folder=folder, echo=echo, bars=bars).run()
 
 
 def _without_repeats(echo: Echo) -> Echo:
@@ -131,7 +131,7 @@ def _require_signals(job: Any, folder: JobFolder) -> None:
 
 
 @dataclass(kw_only=True)
-class _Parts:
+class _JobParts:
     """The parts of a job, one after the other."""
 
     job: Any

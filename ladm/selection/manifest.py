@@ -19,7 +19,7 @@ OF_VALUES = ("kept", "left_out")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ChosenRows:
     """The rows chosen from one run, in the order of the subset, in batches."""
 
     data: dict[str, Any]

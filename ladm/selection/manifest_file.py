@@ -11,7 +11,7 @@ from typing import Any
 
 from ladm.errors import LadmError, one_line
 from ladm.selection.guarding import GuardManifest
-from ladm.selection.manifest import MANIFEST_FILE, OF_VALUES, Chosen, DomainManifest, Manifest
+from ladm.selection.manifest import MANIFEST_FILE, OF_VALUES, ChosenRows, DomainManifest, Manifest
 from ladm.storage.files import write_whole
 from ladm.storage.json_object import chunks_with_checksum, read_json_object
 
@@ -44,12 +44,12 @@ _ALWAYS = ("by", "command", "format")
 """Those of them that are always written."""
 
 
-def write_manifest(folder: Path, manifest: Manifest, chosen: Iterable[Chosen]) -> None:
+def write_manifest(folder: Path, manifest: Manifest, chosen: Iterable[ChosenRows]) -> None:
     """Write the manifest of the subset in `folder`, with what was chosen from each run."""
     write_whole(folder / MANIFEST_FILE, chunks_with_checksum(_json(manifest, chosen)))
 
 
-def _json(manifest: Manifest, chosen: Iterable[Chosen]) -> Iterator[bytes]:
+def _json(manifest: Manifest, chosen: Iterable[ChosenRows]) -> Iterator[bytes]:
     """The file without its end, which has the checksum."""
     content = manifest.as_json()
     for name, default in _defaults().items():
@@ -91,7 +91,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_manifest_and_chosen(folder: Path) -> tuple[Manifest, Any]:
-    """The same, and the rows that it lists, run by run as `Chosen` has them; unchecked, and None where it has none.
+    """The same, and the rows that it lists, run by run as `ChosenRows` has them; unchecked, and None where it has none.
 
     Raises LadmError where there is none, or another file by its name; StorageError for one that cannot be read.
     """

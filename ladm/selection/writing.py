@@ -23,7 +23,7 @@ from ladm.selection.formats.destination import Destination
 from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.formats.tables import write_arrow, write_shards
 from ladm.selection.formats.token_files import write_megatron, write_npy
-from ladm.selection.manifest import MANIFEST_FILE, Chosen, Manifest
+from ladm.selection.manifest import MANIFEST_FILE, ChosenRows, Manifest
 from ladm.selection.manifest_file import write_manifest
 from ladm.selection.sources import SelectionSource
 from ladm.storage.files import write_whole
@@ -109,12 +109,12 @@ def _push(name: str, repository: str, folder: Path) -> None:
     push_subset(folder, repository, remedy=f"the subset is in {name}{how} {command}")
 
 
-def _chosen(sources: Sequence[SelectionSource], taken: npt.NDArray[np.int64]) -> Iterator[Chosen]:
+def _chosen(sources: Sequence[SelectionSource], taken: npt.NDArray[np.int64]) -> Iterator[ChosenRows]:
     """The taken rows by run, for the manifest."""
     for source in sources:
         positions = taken_of(source, taken)
         ids = _ids(source.rows, positions)
-        yield Chosen(data=source.run.identity.data, positions=_in_batches(positions), ids=ids)
+        yield ChosenRows(data=source.run.identity.data, positions=_in_batches(positions), ids=ids)
 
 
 def taken_of(source: SelectionSource, taken: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

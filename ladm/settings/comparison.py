@@ -8,7 +8,7 @@ from ladm.errors import UsageError
 from ladm.settings.common import domain_key_setting, output_setting, run_setting, runs_setting
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import setting
-from ladm.settings.joins import JoinedRuns, NamedColumns, join_setting, require_joined
+from ladm.settings.joins import ColumnSettings, JoinSettings, join_setting, require_joined
 from ladm.settings.quantities import parse_percent
 
 KINDS = "Documents of known kinds"
@@ -18,7 +18,7 @@ INTACT = "intact"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopSettings(JoinedRuns):
+class TopSettings(JoinSettings):
     """The settings of `ladm top`. `rows` None: where the run found them."""
 
     run: str = run_setting()
@@ -40,7 +40,7 @@ class TopSettings(JoinedRuns):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings(NamedColumns):
+class CompareSettings(ColumnSettings):
     """The settings of `ladm compare`. `columns` None: all of one run, the score of two. `output` None: no page."""
 
     runs: tuple[str, ...] = runs_setting()

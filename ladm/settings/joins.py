@@ -31,7 +31,7 @@ def join_setting(*, section: str = INPUT_AND_OUTPUT) -> Any:
     )
 
 
-class JoinedRuns(Settings):
+class JoinSettings(Settings):
     """Settings with the flag `join`."""
 
     join: tuple[str, ...]
@@ -42,7 +42,7 @@ class JoinedRuns(Settings):
         return parse_joins(self.join)
 
 
-class NamedColumns(JoinedRuns):
+class ColumnSettings(JoinSettings):
     """Settings with the flags `columns` and `join`."""
 
     columns: str | None

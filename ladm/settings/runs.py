@@ -15,7 +15,7 @@ from ladm.settings.common import (
     run_setting,
 )
 from ladm.settings.fields import Settings, setting
-from ladm.settings.joins import NamedColumns, join_setting, require_joined
+from ladm.settings.joins import ColumnSettings, join_setting, require_joined
 from ladm.settings.layers import AFTER_SINKS, parse_layers
 from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.score import Reduce
@@ -137,7 +137,7 @@ class InspectSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportSettings(NamedColumns):
+class ReportSettings(ColumnSettings):
     """The settings of `ladm report`. `output` None: `report.html` in the run folder."""
 
     run: str = run_setting()

@@ -11,7 +11,7 @@ from ladm.settings.common import domain_key_setting, output_setting, runs_settin
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import flag, setting
 from ladm.settings.guards import POOL_GUARDS, BandGuard, Guard, parse_guards, require_of_rows
-from ladm.settings.joins import JoinedRuns, join_setting, require_joined
+from ladm.settings.joins import JoinSettings, join_setting, require_joined
 from ladm.settings.quantities import parse_percent, parse_token_budget
 from ladm.settings.subset import WRITING, SubsetFormat, check_subset, resolve_format
 from ladm.settings.value_guards import ValueGuard
@@ -35,7 +35,7 @@ def bare_share_warning(given: str, top: float) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectSettings(JoinedRuns):
+class SelectSettings(JoinSettings):
     """The settings of `ladm select`. `rows` empty: where the runs found them."""
 
     runs: tuple[str, ...] = runs_setting()

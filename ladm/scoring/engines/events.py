@@ -27,8 +27,8 @@ class RowsStored:
 
 
 @dataclass(frozen=True, slots=True)
-class FilesReadAgain:
-    """Files of the model or of the rows were touched, and are read to see whether their content is the same."""
+class InputRecheckStarted:
+    """Files of the model or of the rows were touched; they are now read again, to see whether their content changed."""
 
     line: str
     """For people."""
@@ -58,6 +58,6 @@ class WorkerBroken:
     reason: str
 
 
-UnitEvent = BatchStarted | RowsStored | FilesReadAgain
+UnitEvent = BatchStarted | RowsStored | InputRecheckStarted
 ProgressEvent = UnitEvent | UnitSealed
 WorkerEvent = ProgressEvent | WorkerReady | WorkerFailed | WorkerBroken

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ladm.errors import DEVICE_REMEDY, LadmError, one_line, raise_if_out_of_memory
 from ladm.scoring.engines.batch_sizes import BatchSizes
-from ladm.scoring.engines.events import FilesReadAgain, RowsStored, UnitEvent
+from ladm.scoring.engines.events import InputRecheckStarted, RowsStored, UnitEvent
 from ladm.scoring.engines.job import ScoreJob
 from ladm.scoring.engines.score_unit import score_unit
 from ladm.signals.scorer import SignalScorer
@@ -35,7 +35,7 @@ def run_in_process(job: ScoreJob) -> None:
                 for event in _explained(events):
                     if isinstance(event, RowsStored):
                         job.report(event.records)
-                    elif isinstance(event, FilesReadAgain):
+                    elif isinstance(event, InputRecheckStarted):
                         job.warn(event.line)
             job.source.sealed(assignment)
         elif job.source.finished():

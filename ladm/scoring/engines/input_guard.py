@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ladm.scoring.engines.events import FilesReadAgain
+from ladm.scoring.engines.events import InputRecheckStarted
 from ladm.storage.file_states import FileStates, file_states
 
 
@@ -34,7 +34,7 @@ class InputGuard:
     def __init__(self, *fingerprints: Fingerprint) -> None:
         self._known = [(each, dict(each.files)) for each in fingerprints]
 
-    def check(self) -> Iterator[FilesReadAgain]:
+    def check(self) -> Iterator[InputRecheckStarted]:
         """Raise LadmError where a file was changed; yields an event before files are read, which may take minutes.
 
         A file that is removed changes nothing for a worker that has opened it.
@@ -44,7 +44,7 @@ class InputGuard:
             changed = sorted(path for path, state in now.items() if state != known[path])
             if changed:
                 name = Path(changed[0]).name
-                yield FilesReadAgain(
+                yield InputRecheckStarted(
                     f"checking  {fingerprint.label} by checksum once more: {name} was touched while it was in use"
                 )
                 fingerprint.require_same(changed)

@@ -18,7 +18,7 @@ from ladm.errors import LadmError
 from ladm.scoring.engines.assignments import Assignment
 from ladm.scoring.engines.events import (
     BatchStarted,
-    FilesReadAgain,
+    InputRecheckStarted,
     RowsStored,
     UnitSealed,
     WorkerBroken,
@@ -158,7 +158,7 @@ class _Supervisor:
             self._failed_starts[worker.place] = 0
             if worker.assignment is not None:
                 worker.send(worker.assignment)
-        elif isinstance(event, (BatchStarted, RowsStored, FilesReadAgain, UnitSealed)):
+        elif isinstance(event, (BatchStarted, RowsStored, InputRecheckStarted, UnitSealed)):
             self._tracker.handle(worker, event)
         worker.last_sign = self._tracker.clock()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ladm.runs.records import ScoredRow
 from ladm.scoring.engines.assignments import Assignment, UnitSource
-from ladm.scoring.engines.events import BatchStarted, FilesReadAgain, ProgressEvent, RowsStored, UnitSealed
+from ladm.scoring.engines.events import BatchStarted, InputRecheckStarted, ProgressEvent, RowsStored, UnitSealed
 from ladm.scoring.engines.failures import FailureTracker, HangTimeout
 from ladm.scoring.engines.job import ScoreJob
 
@@ -107,7 +107,7 @@ class WorkerTracker:
             if any(isinstance(record, ScoredRow) for record in event.records):
                 self.failures.record_success(worker.place)
             self._report(event.records)
-        elif isinstance(event, FilesReadAgain):
+        elif isinstance(event, InputRecheckStarted):
             # Every worker reads them; one line is enough for people.
             if event.line not in self._warned:
                 self._warned.add(event.line)

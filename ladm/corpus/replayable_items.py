@@ -14,7 +14,7 @@ REPLAYED_ITEMS = 1000
 T = TypeVar("T")
 
 
-class Replayed(Generic[T]):
+class ReplayableItems(Generic[T]):
     """Items of an iterator; the first 1,000 are stored and can be read again.
 
     `problem`: the message where the items behind those are wanted again.

@@ -15,7 +15,7 @@ _KINDS_SHOWN = 5
 _LONGEST_SUFFIX = 12
 
 
-class LeftOut:
+class SkippedFiles:
     """What one SOURCE leads to and is not read. Hidden files do not count, nor do cards and licences but by name."""
 
     def __init__(self) -> None:

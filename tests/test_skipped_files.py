@@ -17,7 +17,7 @@ from test_pipeline import job_words, shard  # noqa: F401
 from test_prepare import tokenizer, write_jsonl  # noqa: F401
 from test_prepare_names import long_document, prepare  # noqa: F401
 
-from ladm.corpus.left_out import LeftOut
+from ladm.corpus.skipped_files import SkippedFiles
 
 Prepare = Callable[..., Result]
 
@@ -74,13 +74,13 @@ def test_files_of_other_kinds_in_a_store(prepare: Prepare, tmp_path: Path) -> No
 
 
 def test_many_kinds_stay_one_short_line() -> None:
-    left_out = LeftOut()
+    skipped_files = SkippedFiles()
     for k in range(7):
-        left_out.add_file(f"d/x.kind{k}")
+        skipped_files.add_file(f"d/x.kind{k}")
     for name in ("d/v1. final thing", "d/x.\x1b[2J", "d/x." + "y" * 50):
-        left_out.add_file(name)
+        skipped_files.add_file(name)
     shown = "3 without a suffix, 1 .kind0, 1 .kind1, 1 .kind2, 1 .kind3, 3 more"
-    assert left_out.words == f"10 files of other kinds ({shown})"
+    assert skipped_files.words == f"10 files of other kinds ({shown})"
 
 
 def test_a_job_inside_its_own_source_resumes(
