@@ -20,7 +20,7 @@ from click.testing import Result
 from conftest import GOLDEN, SMALL, read_lines, run_script, topical_rows
 
 import ladm
-from ladm.api.keywords import checked, spell_path
+from ladm.api.keywords import parse_keywords, spell_path
 from ladm.settings.data import PrepareSettings
 from ladm.settings.runs import InspectSettings
 from ladm.settings.score import ScoreSettings
@@ -178,7 +178,7 @@ def test_the_pipeline_prints_nothing_and_shows_progress_on_request(talking: Path
     code = f"""
 import sys
 import ladm
-from ladm.api.keywords import checked, spell_path
+from ladm.api.keywords import parse_keywords, spell_path
 from ladm.settings.data import PrepareSettings
 from ladm.settings.score import ScoreSettings
 from ladm.settings.selection import SelectSettings
@@ -300,17 +300,17 @@ def test_settings_that_do_not_exist_or_cannot_work(mixed_rows: str, tmp_path: Pa
 
 
 def test_numbers_of_numpy_and_torch_and_numbers_for_texts() -> None:
-    found = checked(
+    found = parse_keywords(
         SelectSettings, "f", {"min_score": np.float64(0.5), "documents": np.int64(3), "top": torch.tensor(20)}
     )
     assert found == {"min_score": 0.5, "documents": 3, "top": 20}
     assert {name: type(value) for name, value in found.items()} == {"min_score": float, "documents": int, "top": int}
-    assert checked(PrepareSettings, "f", {"windows": 2, "length": np.int32(8)}) == {"windows": "2", "length": 8}
+    assert parse_keywords(PrepareSettings, "f", {"windows": 2, "length": np.int32(8)}) == {"windows": "2", "length": 8}
     for layers in (range(3), np.arange(3), [0, 1, 2]):
-        assert checked(ScoreSettings, "f", {"layers": layers}) == {"layers": "0,1,2"}
-    assert checked(ScoreSettings, "f", {"layers": 1}) == {"layers": "1"}
+        assert parse_keywords(ScoreSettings, "f", {"layers": layers}) == {"layers": "0,1,2"}
+    assert parse_keywords(ScoreSettings, "f", {"layers": 1}) == {"layers": "1"}
     for index in (7, np.int64(7), "7", ["7"], [7], np.array([7])):
-        assert checked(InspectSettings, "f", {"index": index}) == {"index": ("7",)}
+        assert parse_keywords(InspectSettings, "f", {"index": index}) == {"index": ("7",)}
     assert type(spell_path(np.str_("a"), "output")) is str
 
 

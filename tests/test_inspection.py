@@ -17,7 +17,7 @@ from ladm.corpus.rows import open_rows
 from ladm.corpus.tokenization import plain_tokenizer, spell
 from ladm.explain.chosen_documents import choose_documents
 from ladm.explain.inspected_document import read_inspected, write_inspected
-from ladm.method.attribution import column_weights, pair_parts, strongest, token_focus
+from ladm.method.attribution import column_weights, pair_parts, strongest_pairs, token_focus
 from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, wanted_JN
 from ladm.method.grid import span_grid
 from ladm.method.pfs_torch import Focus
@@ -136,7 +136,7 @@ def test_tokens_add_up_to_the_focus_of_their_spans(variant: Any) -> None:
 
 def test_the_strongest_pairs_share_no_span() -> None:
     part = torch.tensor([[0.0, 5.0, 4.0], [3.0, 6.0, 0.5], [0.0, 0.0, 0.0]])
-    assert list(strongest(part, 4)) == [(1, 1), (0, 2)]
+    assert list(strongest_pairs(part, 4)) == [(1, 1), (0, 2)]
 
 
 @pytest.fixture

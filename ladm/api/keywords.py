@@ -35,11 +35,11 @@ def spell_path(path: AnyPath, argument: str) -> str:
     return spelled
 
 
-def checked(kind: type, call: str, given: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
-    """The keyword arguments `given` to the function `call`, for a settings class; paths become texts, lists tuples.
+def parse_keywords(kind: type, call: str, given: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
+    """The keyword arguments `given` to the function `call`, as the settings class `kind` takes them.
 
-    Raises UsageError for a name that the class does not have, or that is one of `without`, for two names of one, and
-    for a value of another type.
+    Paths become texts, and lists tuples. Raises UsageError for a name that the class does not have, or that is one of
+    `without`, for two names of one, and for a value of another type.
     """
     # A flag that may be repeated has the singular, `--exclude-domain`, and its setting the plural.
     names = {field.key: field.name for field in settings_of(kind)}

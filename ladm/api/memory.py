@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ladm.api.keywords import AnyPath, checked, spell_path
+from ladm.api.keywords import AnyPath, parse_keywords, spell_path
 from ladm.api.quiet import quiet_libraries, warn
 from ladm.errors import LadmError, RowError, require_whole_number
 
@@ -63,7 +63,7 @@ class Scorer:
         from ladm.settings.score import ScoreSettings
         from ladm.settings.signals import CDS
 
-        given = checked(ScoreSettings, "ladm.Scorer", settings, without=OF_RUNS_ALONE)
+        given = parse_keywords(ScoreSettings, "ladm.Scorer", settings, without=OF_RUNS_ALONE)
         # The settings of a run cannot do without these two; nothing here reads or writes them.
         # Rows in memory have no text, and the table of how common a token is would have to be given.
         given = {"signals": CDS} | given | {"model": spell_path(model, "model"), "rows": "-", "output": "-"}

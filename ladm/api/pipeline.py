@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ladm.api.keywords import AnyPath, checked, spell_path
+from ladm.api.keywords import AnyPath, parse_keywords, spell_path
 from ladm.api.quiet import echo_to, quiet_libraries, system_errors_in_words, warn
 from ladm.api.results import FinishedJob, ScoredRun, Subset
 from ladm.api.sources import split_sources
@@ -44,7 +44,7 @@ def prepare(
     """
     from ladm.settings.data import PrepareSettings
 
-    given = checked(PrepareSettings, "ladm.prepare", settings)
+    given = parse_keywords(PrepareSettings, "ladm.prepare", settings)
     names, in_memory = split_sources(sources)
     wanted = PrepareSettings(
         sources=names, tokenizer=spell_path(tokenizer, "tokenizer"), output=spell_path(output, "output"), **given
@@ -81,7 +81,7 @@ def score(
     from ladm.settings.config_file import score_settings
     from ladm.settings.score import ScoreSettings
 
-    given = checked(ScoreSettings, "ladm.score", settings, without=("dry_run",))
+    given = parse_keywords(ScoreSettings, "ladm.score", settings, without=("dry_run",))
     given |= {
         "rows": spell_path(rows, "rows"),
         "model": spell_path(model, "model"),
@@ -108,7 +108,7 @@ def estimate(
     from ladm.settings.config_file import score_settings
     from ladm.settings.score import ScoreSettings
 
-    given = checked(ScoreSettings, "ladm.estimate", settings, without=("dry_run", "overwrite", "retry_errors"))
+    given = parse_keywords(ScoreSettings, "ladm.estimate", settings, without=("dry_run", "overwrite", "retry_errors"))
     given |= {"rows": spell_path(rows, "rows"), "model": spell_path(model, "model"), "dry_run": True}
     wanted = score_settings(None if config is None else spell_path(config, "config"), given)
     with quiet_libraries():
@@ -135,7 +135,7 @@ def select(
     """
     from ladm.settings.selection import SelectSettings
 
-    given = checked(SelectSettings, "ladm.select", {**settings, "tokens": tokens}, without=("runs",))
+    given = parse_keywords(SelectSettings, "ladm.select", {**settings, "tokens": tokens}, without=("runs",))
     wanted = SelectSettings(
         runs=_paths(run, what="run"),
         rows=() if rows is None else _paths(rows, what="rows"),
@@ -170,7 +170,7 @@ def run(
     from ladm.settings.config_file import job_settings
     from ladm.settings.pipeline import RunSettings
 
-    given = checked(RunSettings, "ladm.run", {**settings, "tokens": tokens}, without=("dry_run",))
+    given = parse_keywords(RunSettings, "ladm.run", {**settings, "tokens": tokens}, without=("dry_run",))
     names, in_memory = split_sources(sources)
     if in_memory:
         raise UsageError(

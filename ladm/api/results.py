@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ladm.api.keywords import AnyPath, checked, spell_path
+from ladm.api.keywords import AnyPath, parse_keywords, spell_path
 from ladm.api.quiet import echo_to, quiet_libraries
 from ladm.errors import LadmError, UsageError
 
@@ -127,7 +127,7 @@ class ScoredRun:
         """
         from ladm.settings.runs import RescoreSettings
 
-        given = checked(RescoreSettings, "rescore", settings, without=("run", "output"))
+        given = parse_keywords(RescoreSettings, "rescore", settings, without=("run", "output"))
         wanted = RescoreSettings(run=str(self.folder), output=spell_path(output, "output"), **given)
         with quiet_libraries():
             from ladm.scoring.rescore import rescore
@@ -142,7 +142,7 @@ class ScoredRun:
         """
         from ladm.settings.runs import AnnotateSettings
 
-        given = checked(AnnotateSettings, "annotate", settings, without=("run",))
+        given = parse_keywords(AnnotateSettings, "annotate", settings, without=("run",))
         with quiet_libraries():
             from ladm.annotation.annotate import annotate
             from ladm.progress_bars import ScoringBar
@@ -159,7 +159,7 @@ class ScoredRun:
         """
         from ladm.settings.runs import InspectSettings
 
-        given = checked(InspectSettings, "inspect", settings, without=("run",))
+        given = parse_keywords(InspectSettings, "inspect", settings, without=("run",))
         files: list[Path] = []
         with quiet_libraries():
             from ladm.explain.inspect_run import inspect
@@ -183,7 +183,7 @@ class ScoredRun:
         from ladm.settings.runs import ReportSettings
 
         places = {"subset": subset, "output": output}
-        given = checked(ReportSettings, "report", settings, without=("run", *places))
+        given = parse_keywords(ReportSettings, "report", settings, without=("run", *places))
         given |= {name: spell_path(path, name) for name, path in places.items() if path is not None}
         if isinstance(subset, Subset):
             given = {"domain_key": subset.manifest.domain_key} | given

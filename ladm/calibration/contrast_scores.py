@@ -15,7 +15,7 @@ from ladm.calibration.contrast import INTACT, KINDS, PASTED, SAME_PACKAGE, Contr
 from ladm.calibration.estimates import Clusters, PairwiseWins, wins
 from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind
-from ladm.method.reduction import Floats, kept_column
+from ladm.method.reduction import Floats, cds_column_name
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, read_scores
 
@@ -35,7 +35,7 @@ class Form:
 
     def column(self, *, heads: bool) -> str:
         """Its column in a run that was scored with sigma."""
-        return kept_column(heads=heads, second_form=self.ablation == WITHOUT_SIGMA, focus=self.focus)
+        return cds_column_name(heads=heads, second_form=self.ablation == WITHOUT_SIGMA, focus=self.focus)
 
     def __str__(self) -> str:
         weighted = ", value-weighted" if self.focus == "value" else ""

@@ -87,12 +87,12 @@ def _encodings(
         characters += len(batch[-1])
         if characters >= most_characters:
             # As one batch, because the library spreads it over its threads.
-            yield from _given_up(backend.encode_batch(batch, add_special_tokens=False))
+            yield from _free_as_consumed(backend.encode_batch(batch, add_special_tokens=False))
             batch, characters = [], 0
-    yield from _given_up(backend.encode_batch(batch, add_special_tokens=False))
+    yield from _free_as_consumed(backend.encode_batch(batch, add_special_tokens=False))
 
 
-def _given_up(encodings: list[Any]) -> Iterator[Any]:
+def _free_as_consumed(encodings: list[Any]) -> Iterator[Any]:
     """The encodings in order, each freed as soon as the caller is done with it."""
     encodings.reverse()
     while encodings:

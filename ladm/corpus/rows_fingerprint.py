@@ -13,7 +13,7 @@ from ladm.storage.file_states import FileStates
 
 @dataclass(frozen=True, kw_only=True)
 class RowsFingerprint:
-    """What the files of rows have to hold while the rows are scored."""
+    """The content that the files of rows must keep while the rows are scored."""
 
     name: str
     """A folder or a Hub id."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ladm.explain.views import MOST_KEPT, DocumentViews
-from ladm.method.attribution import column_weights, pair_parts, strongest, token_focus
+from ladm.method.attribution import column_weights, pair_parts, strongest_pairs, token_focus
 from ladm.method.focus import aggregated_focus, contextual_dependency, value_weights
 from ladm.method.grid import Ablation, Grid
 from ladm.method.pfs import measure_focus
@@ -73,7 +73,7 @@ class Decomposer:
         w_P11 = torch.from_numpy(w_P).float()[:, None, None]
         part_PJN = w_P11 * pair_parts(pfs_PJN, grid, ablation=ablation)
         part_JN = part_PJN.sum(dim=0)
-        pairs = list(strongest(part_JN, self.most_pairs))
+        pairs = list(strongest_pairs(part_JN, self.most_pairs))
         total = float(w_P.sum())
         return Decomposition(
             grid=grid,

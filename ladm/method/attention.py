@@ -74,12 +74,12 @@ def _fa3(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tenso
 
 def _fa4(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     D = q.shape[-1]
-    by_token = (x.transpose(1, 2) for x in _in_eights(q, k, v))
+    by_token = (x.transpose(1, 2) for x in _pad_heads_to_eights(q, k, v))
     out, lse = fa4_function()(*by_token, softmax_scale=scaling, causal=True, return_lse=True)
     return out[..., :D].transpose(1, 2), lse
 
 
-def _in_eights(*tensors: Tensor) -> tuple[Tensor, ...]:
+def _pad_heads_to_eights(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Heads whose size is a multiple of 8: zeros behind them change neither a logit nor the output."""
     more = -tensors[0].shape[-1] % 8
     return tuple(torch.nn.functional.pad(x, (0, more)) for x in tensors) if more else tensors
@@ -87,7 +87,7 @@ def _in_eights(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def _flash_cuda(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     T, D = q.shape[-2:]
-    q, k, v = _in_eights(q, k, v)
+    q, k, v = _pad_heads_to_eights(q, k, v)
     out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, False, scale=scaling)
     return out[..., :D], lse[..., :T]
 

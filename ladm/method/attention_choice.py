@@ -39,7 +39,7 @@ _ON_OTHER_DEVICES = ("flash-attn", "flash", "efficient")
 _PROBE_TOKENS = 160
 """More than a tile of each kernel, and no multiple of one."""
 _PROBE_TOLERANCE = 5e-2
-"""Of half precision; another base, scaling, mask or group of heads is off by ten times as much."""
+"""For half precision. A wrong base, scaling, mask or grouping of heads causes ten times this error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class AttentionChoice:
 
     kernel: str
     passed_over: tuple[str, ...] = ()
-    """A line for people for each kernel that is there and does not work."""
+    """A line to print for each kernel that is installed and does not work."""
 
 
 def attention_kernel(
@@ -76,9 +76,9 @@ def choose_attention(
 ) -> AttentionChoice:
     """The fused kernel for a device such as `cuda:0`, as it is recorded with a run.
 
-    `auto` on CUDA in half precision is the fastest that is there, nothing being fetched for it, and that computes a
-    short attention right, with heads as the model has them: `group_size` query heads share a key head. One that does
-    not is passed over. A run that was started with a kernel, `recorded`, keeps it where it is there. `elsewhere`: other
+    `auto` on CUDA in half precision is the fastest installed kernel that computes a short attention correctly with the
+    heads of the model, of which `group_size` query heads share a key head. One that does not is passed over, and none
+    is fetched. A run that was started with the kernel `recorded` keeps it where it is installed. `elsewhere`: other
     machines will use the choice. Without `check` nothing is computed.
 
     Raises LadmError for a device that has none that returns its log-sum-exp, or not the requested one.
@@ -134,7 +134,7 @@ def kernel_problem(
             "output": (out.float() - expected_out).abs().max().item(),
             "log-sum-exp": (lse - expected_lse).abs().max().item(),
         }
-    # A kernel's compiler and whatever it loads raise kinds of their own.
+    # A kernel's compiler and whatever it loads raise exceptions of their own.
     except Exception as error:
         raise_if_out_of_memory(error, action=f"try the attention kernel {kernel}")
         return one_line(error)

@@ -29,7 +29,7 @@ class Package:
 
 
 def has_flash_attn() -> bool:
-    """Is the package there, and does it fit this torch?"""
+    """Is the package installed, and does it fit this torch?"""
     try:
         from flash_attn import flash_attn_func  # noqa: F401
     except (ImportError, OSError):
@@ -38,12 +38,12 @@ def has_flash_attn() -> bool:
 
 
 def has_fa3() -> bool:
-    """Is there the package through which the kernel comes? The kernel itself may still have to be fetched."""
+    """Is the package installed that loads the kernel? The kernel itself may still have to be fetched."""
     return importlib.util.find_spec("kernels") is not None
 
 
 def has_fa4() -> bool:
-    """Is the package there, in a version that gives the log-sum-exp, and does it fit its compiler?"""
+    """Is the package installed, in a version that returns the log-sum-exp and fits its compiler?"""
     try:
         from flash_attn.cute import flash_attn_func
     # It is Python that is compiled when it runs, and its import runs that of a compiler: one for another version of it
@@ -55,14 +55,14 @@ def has_fa4() -> bool:
 
 @lru_cache(maxsize=1)
 def fa4_function() -> Any:
-    """The function of FlashAttention 4 that gives the log-sum-exp.
+    """The function of FlashAttention 4 that returns the log-sum-exp.
 
     Not through torch.nn.attention.activate_flash_attention_impl, which calls an inner function of the package and fails
     with versions of it that return more.
     """
     from flash_attn.cute import flash_attn_func
 
-    # Whenever it compiles a kernel, its compiler warns of an argument of the package's own functions: a screenful.
+    # Whenever a kernel is compiled, the compiler prints a screenful of warnings about the package's own functions.
     warnings.filterwarnings("ignore", message="Argument .* cannot be converted to a JitArgument", category=UserWarning)
     return flash_attn_func
 
@@ -88,7 +88,7 @@ def fa3_kernel() -> Any:
         from kernels import get_kernel
 
         return get_kernel(FA3, version=FA3_VERSION)
-    # The Hub, its HTTP client, the package and the kernel's own code raise kinds of their own.
+    # The Hub, its HTTP client, the package and the kernel's own code raise exceptions of their own.
     except Exception as error:
         raise_if_out_of_memory(error, action=f"load {FA3}")
         raise LadmError(

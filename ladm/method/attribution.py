@@ -35,10 +35,10 @@ def require_parts(reduction: Reduction) -> None:
 def column_weights(cds_P: Floats, reduction: Reduction) -> Floats:
     """The w_P for which sum of w_p CDS_p is the score of `reduce_cds`: (P,) -> (P,).
 
-    A median is the column in the middle, or half of each of two; of a geometric mean every column has
-    the share that its weight has.
+    For a median that is the middle column, or half of each of the two in the middle; in a geometric mean
+    every column has the share of its weight.
 
-    Raises LadmError as `require_parts`.
+    Raises LadmError as `require_parts` does.
     """
     require_parts(reduction)
     P = len(cds_P)
@@ -65,8 +65,8 @@ def pair_parts(pfs_PJN: Tensor, grid: Grid, *, ablation: Ablation) -> Tensor:
     return torch.where(whole_PJ1 > 0, used_PJN / whole_PJ1 * afs_PJ1, 0.0) * c_J.unsqueeze(-1)
 
 
-def strongest(part_JN: Tensor, most: int) -> Iterator[tuple[int, int]]:
-    """Row of J and span i of the pair with the largest part, then of the next that shares neither with those before."""
+def strongest_pairs(part_JN: Tensor, most: int) -> Iterator[tuple[int, int]]:
+    """The pair with the largest part, as row of J and span i; then the next that shares neither with those before."""
     left_JN = part_JN.clone()
     for _ in range(most):
         row, i = divmod(int(left_JN.argmax()), left_JN.shape[1])
@@ -84,7 +84,7 @@ def token_focus(q_HTD: Tensor, k_GTD: Tensor, *, scaling: float, grid: Grid, j: 
     key = torch.arange(last, device=q_HTD.device)
     later_lT = key > torch.arange(rows.start, rows.stop, device=q_HTD.device).unsqueeze(1)
     found = []
-    # A key head at a time: of all together the logits alone would be gigabytes.
+    # One key head at a time: the logits of all of them together would be gigabytes.
     for g, k_TD in enumerate(k_GTD[:, :last]):
         q_RlD = q_HTD[g * R : (g + 1) * R, rows].float() * scaling
         logits_RlT = (q_RlD @ k_TD.float().mT).masked_fill_(later_lT, -torch.inf)

@@ -1,8 +1,8 @@
 """Value weights and the attention to far keys, in Triton kernels that write nothing else.
 
-Held to `focus.value_weights` and `sinks.far_key_mass`; runs on a GPU, or anywhere under TRITON_INTERPRET=1. Plain
-operations took 1.4 to 3 times as long on an H200: they go through a key head once for every two bits of its median, and
-through all keys of each sampled query row six times.
+Tested against `focus.value_weights` and `sinks.far_key_mass`; runs on a GPU, or anywhere under TRITON_INTERPRET=1.
+Plain operations took 1.4 to 3 times as long on an H200: they go through a key head once for every two bits of its
+median, and through all keys of each sampled query row six times.
 
 Kernels are launched on the device that holds the tensors, which may not be the current one.
 

@@ -13,5 +13,5 @@ def constant(values: Any, *, dtype: torch.dtype, device: torch.device | str) -> 
     on_host = torch.tensor(values, dtype=dtype)
     if torch.device(device).type != "cuda":
         return on_host.to(device)
-    # From ordinary memory the copy would wait for everything that is queued on the GPU.
+    # From memory that is not pinned the copy would wait for everything that is queued on the GPU.
     return on_host.pin_memory().to(device, non_blocking=True)

@@ -149,11 +149,12 @@ def value_weights(v_GTD: Tensor) -> Tensor:
 
     Of an even number of tokens the median is the lower of the two in the middle.
 
-    Attention to a sink moves little, because its value vector is small; weighted by w it counts for what it moves.
+    Attention to a sink hardly changes the output, because its value vector is small. Weighted by w, attention counts by
+    how much it changes.
     """
     norm_GT: Tensor = v_GTD.float().norm(dim=-1)
     median_G1: Tensor = norm_GT.median(dim=-1, keepdim=True).values
-    # A head with a median of 0 moves next to nothing; its attention counts 0 rather than making the row's numbers NaN.
+    # A head with a median of 0 hardly changes the output: its attention counts as 0, and does not make the row NaN.
     # Not `> 0`, which is false for NaN too: a NaN must stay one, so that the row becomes an error.
     return torch.where(median_G1 == 0, 0.0, norm_GT / median_G1)
 
@@ -161,7 +162,7 @@ def value_weights(v_GTD: Tensor) -> Tensor:
 def copy_keys(ids_T: Tensor) -> Tensor:
     """Is key s a copy key of query t: the same token, or the one that followed it? (T, T) bool, [t, s].
 
-    x_s = x_t, or x_(s-1) = x_t: what an induction head looks at when a row repeats itself.
+    x_s = x_t, or x_(s-1) = x_t: the keys that an induction head attends to when a row repeats itself.
     """
     same_TT = ids_T.unsqueeze(1) == ids_T.unsqueeze(0)
     followed_TT = torch.zeros_like(same_TT)

@@ -64,7 +64,8 @@ class Method:
     """The eight values that say what is computed; every other setting only says how. Defaults: the released code.
 
     Which spans: `span_tokens` (l), `m`, `n`, `n0`, `d_afs`, `d_cds`. Which equations: `variant`, `ablation`.
-    Raises LadmError for a variant or an ablation that does not exist, and for a number that is none or too small.
+    Raises LadmError for a variant or an ablation that does not exist, and for a value that is no whole number or too
+    small.
     """
 
     variant: Variant = "released"
@@ -85,7 +86,7 @@ class Method:
     """`no-std` drops sigma, `no-length` both length weights."""
 
     def __post_init__(self) -> None:
-        # Any other word would mean the released variant, or no ablation, without a sign of it.
+        # Any other word would silently mean the released variant, or no ablation.
         for name, kind in (("variant", Variant), ("ablation", Ablation)):
             if getattr(self, name) not in get_args(kind):
                 raise LadmError(f"no {name} {getattr(self, name)!r}; there is {', '.join(get_args(kind))}")
@@ -148,7 +149,7 @@ def span_grid(
     released: J = N-1, N-1-d_cds, ..           I_j = j-n, j-n-d_afs, .. >= m
               while j >= n0, or, where n0 is not given, while the first token of span j lies beyond
               token (m + 4 d_afs) l
-    In the paper's variant no `n0` is an n0 of 0; the paper's own value is a setting's default.
+    In the paper's variant an n0 that is not given is 0; the value that the paper uses is the default of the setting.
 
     A span with a single earlier span has no sigma and is left out, unless sigma is not used.
     """

@@ -28,9 +28,9 @@ def measure_focus(
     copy_keys: CopyKeys | None = None,
     low_memory: bool = False,
 ) -> Focus:
-    """Equation 2 for the pairs that `grid` wants, 0 elsewhere, with what the same attention weights give besides.
+    """Equation 2 for the pairs that `grid` uses, 0 elsewhere, and what else the same attention weights yield.
 
-    Logits are accumulated in float32 whatever the inputs. Held to `focus.pairwise_focus`.
+    Logits are accumulated in float32, whatever the dtype of the inputs. Tested against `focus.pairwise_focus`.
 
     Args:
         lse_BHT: float32 log-sum-exp of the causal logits of every query row; None: it is computed

@@ -1,6 +1,6 @@
 """q, k and the log-sum-exp that attention already knows -> PFS, in a fraction of one Q K^T.
 
-Held to `focus.pairwise_focus`. With the row's log-sum-exp the softmax needs no second look at all
+Tested against `focus.pairwise_focus`. With the row's log-sum-exp the softmax needs no second look at all
 keys, so only wanted (query span, key span) pairs are ever multiplied: 1 / (d_afs d_cds) of Q K^T.
 
 Shape suffixes: B rows, H query heads, G key/value heads, R = H / G, T tokens, D head size,
@@ -20,12 +20,12 @@ from ladm.method.grid import Grid
 
 BLOCK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
 LOW_MEMORY_ELEMENTS = 1 << 18
-"""Logits at a time: usually, by device, and where memory is short; a scored span is never cut."""
+"""The most logits at a time, by device and where memory is short. A scored span is never split."""
 SMALLEST_PREFIX_SHARE = {torch.float32: 0.1, torch.bfloat16: 1e-3, torch.float16: 1e-3}
-"""Below it a row is summed directly: its error would be that of the log-sum-exp over its share.
+"""Below this share a row is summed directly: its error would be that of the log-sum-exp divided by the share.
 
-That of float32 is 1e-6. In half precision torch's kernel on a CPU is off by up to 7e-5, which matters little, because
-few query rows of real text have so small a share.
+In float32 the log-sum-exp is off by 1e-6. In half precision torch's kernel on a CPU is off by up to 7e-5, which matters
+little, because few query rows of real text have so small a share.
 """
 
 
@@ -44,11 +44,11 @@ class CopyKeys:
     """Which keys are copy keys of which query rows (`focus.copy_keys`), among the pairs that a grid uses.
 
     They are the same in every layer, so they are found once for a batch of rows and looked up by block after that.
-    About 1 % of the pairs of real text are such, which makes a list of places cheaper than a mask.
+    In real text that is about 1 % of the pairs, so a list of places is cheaper than a mask.
     """
 
     def __init__(self, ids_BT: Tensor, grid: Grid) -> None:
-        # Of half the width they take a GPU half the instructions to compare, and no vocabulary needs more.
+        # A GPU compares int32 in half the instructions that int64 takes, and no vocabulary needs more.
         self.ids_BT = ids_BT.to(torch.int32)
         self._grid = grid
         self._places: dict[tuple[int, ...], list[Tensor]] = {}
@@ -62,7 +62,7 @@ class CopyKeys:
 
     def _find(self, ids_T: Tensor, block: list[int], spans: range) -> Tensor:
         grid = self._grid
-        # Token -1 does not exist: it stands before the first token of the row.
+        # No token is -1, which stands before the first token of the row.
         before_T = torch.cat([ids_T.new_full((1,), -1), ids_T[:-1]])
         query_C1l11 = _spans(ids_T.unsqueeze(-1), grid, [grid.J[row] for row in block]).view(len(block), -1, 1, 1)
         key_Il, before_Il = (_spans(x.unsqueeze(-1), grid, spans).squeeze(-1) for x in (ids_T, before_T))
@@ -125,7 +125,7 @@ def measure_focus(
 
 
 def _put(out_BKJN: Tensor, focus_ZRCI: Tensor, block: list[int], grid: Grid) -> None:
-    """Store the sums of a block of scored spans in their places, of each span only the pairs that its I_j has."""
+    """Store the sums of a block of scored spans in their places: for each span j only the pairs with spans of I_j."""
     B, K = out_BKJN.shape[:2]
     C, I = focus_ZRCI.shape[2:]
     focus_BHCI = focus_ZRCI.reshape(B, -1, C, I)
@@ -162,8 +162,8 @@ def _denominators(q_ZRClD: Tensor, k_ZTD: Tensor, lse_ZRCl: Tensor | None, score
     """log of the softmax denominators of the query rows of the scored spans: (Z, R, C, l).
 
     released: over the tokens before the span; paper: up to the row itself. The released one is the
-    whole minus the own span, lse + log(1 - exp(lse_own - lse)); where the own span holds nearly
-    all the mass that cancels, and the row is summed directly.
+    whole minus the own span, lse + log(1 - exp(lse_own - lse)). Where the own span holds nearly all
+    the mass, that difference is mostly rounding error, and the row is summed directly.
     """
     if lse_ZRCl is None:
         every = torch.ones(q_ZRClD.shape[:-1], dtype=torch.bool, device=q_ZRClD.device)

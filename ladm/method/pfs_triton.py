@@ -1,8 +1,8 @@
 """q, k and the log-sum-exp of attention -> PFS by head, in two Triton kernels that write nothing else.
 
 The first gives each scored query row its softmax denominator, the second multiplies the wanted pairs of spans and sums
-them while they are still in registers; both are in `pfs_kernels.py`. Held to `focus.pairwise_focus`; runs on a GPU, or
-anywhere under TRITON_INTERPRET=1.
+them while they are still in registers; both are in `pfs_kernels.py`. Tested against `focus.pairwise_focus`; runs on a
+GPU, or anywhere under TRITON_INTERPRET=1.
 
 Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size, J scored spans, N spans, P pairs that
 are wanted, l tokens of a span.

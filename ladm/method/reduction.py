@@ -21,8 +21,8 @@ SMALLEST_CDS = 1e-30
 Floats = npt.NDArray[np.float64]
 
 
-def kept_column(*, heads: bool, second_form: bool, focus: FocusKind = "plain") -> str:
-    """The column of a run's results with CDS by layer or head.
+def cds_column_name(*, heads: bool, second_form: bool, focus: FocusKind = "plain") -> str:
+    """The name of the column of a run's results that holds CDS by layer or head.
 
     `second_form`: without sigma, stored beside the other. `focus`: which PFS the CDS are made of.
     """
@@ -32,7 +32,7 @@ def kept_column(*, heads: bool, second_form: bool, focus: FocusKind = "plain") -
 
 @dataclass(frozen=True, kw_only=True)
 class Reduction:
-    """Which of the kept numbers make the score, and how. `heads` are (layer, head); None: whole layers."""
+    """Which of the stored numbers make the score, and how. `heads` are (layer, head); None: whole layers."""
 
     how: str = "mean"
     layers: tuple[int, ...]
@@ -62,7 +62,7 @@ class Reduction:
             raise LadmError("a median takes no weights")
 
     def identity(self) -> dict[str, Any]:
-        """As `run.json` keeps it. `focus` is left out where it is plain, as in runs from before there was a choice."""
+        """As `run.json` holds it. `focus` is left out where it is plain, as in older runs, which know no other."""
         return {
             "reduce": self.how,
             "layers": list(self.layers),
@@ -71,7 +71,7 @@ class Reduction:
         } | ({} if self.focus == "plain" else {"focus": self.focus})
 
     def columns(self, kept_layers: tuple[int, ...], *, num_heads: int | None) -> list[int]:
-        """Where the wanted numbers stand among those kept. Raises LadmError for a layer that was not kept."""
+        """Where the wanted numbers stand among those stored. Raises LadmError for a layer that was not stored."""
         absent = sorted(set(self.layers) - set(kept_layers))
         if absent:
             raise LadmError(f"layer {absent[0]} is not among the layers of the run: {', '.join(map(str, kept_layers))}")

@@ -23,7 +23,7 @@ STRONGEST_PER_1024 = 6
 """Of every 1,024 keys, the share of this many strongest ones is the sink mass."""
 
 
-# A constant of a length is made once for each device, as those of a grid in `focus.py`.
+# Made once for each length and device, as the constants of a grid in `focus.py` are.
 @lru_cache(maxsize=256)
 def sampled_queries(T: int, device: torch.device) -> Tensor:
     """The query rows that are looked at, the last one first: (Q,) int64."""
@@ -53,7 +53,7 @@ def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, *, scaling: float, skipped_toke
 def sink_mass(mass_XT: Tensor) -> Tensor:
     """Share of the mass on its strongest keys, 6 of every 1,024: (..., T) -> (...); 0 where no key is far enough back.
 
-    That of a head is made of its own `far_key_mass`, that of a layer of the mean of its heads'.
+    For a head, pass its own `far_key_mass`; for a layer, the mean over its heads.
     """
     tokens = mass_XT.shape[-1]
     strongest = max(1, round(tokens * STRONGEST_PER_1024 / 1024))

@@ -1,4 +1,4 @@
-"""The attention function that a stock transformers model calls instead of its own, and what a call of it is given.
+"""The attention function that a stock transformers model calls instead of its own, and the context of a call.
 
 It is registered with transformers' `AttentionInterface`. What a call needs travels as a keyword of that call, so
 nothing is global.
@@ -66,12 +66,12 @@ class ForwardContext:
     refuses_masks: bool = True
     """Is a wanted layer with a mask, such as that of a window, an error?"""
     to_end: bool = False
-    """Run on to the last hidden states: somebody wants them. Else the pass ends at the last wanted layer."""
+    """Run on to the last hidden states, because they are needed. Otherwise the pass ends at the last wanted layer."""
     seen: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
 
 def register() -> None:
-    """Make the function known to transformers, and its mask: without that, windows and padding would be dropped."""
+    """Register the function and its mask with transformers: without the mask, windows and padding would be ignored."""
     AttentionInterface.register(IMPLEMENTATION, attention)
     AttentionMaskInterface.register(IMPLEMENTATION, _mask)
 

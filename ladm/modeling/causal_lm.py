@@ -31,9 +31,9 @@ class CausalLM:
     vocab_size: int
     max_tokens: int | None
     same_for_prefixes: bool
-    """Are the losses of a row's first tokens those of the row cut there?"""
+    """Do the losses of a row's first tokens stay the same when the row is cut behind them?"""
     learned_positions: int | None
-    """How many it has learned, with nothing for those behind them."""
+    """How many positions it has learned, beyond which it has none; None: it computes them."""
     head: LanguageHead
     rotary: RotaryState
     """To restore before a pass."""
@@ -60,7 +60,7 @@ def load_language(name: str, *, device: str, dtype: str) -> CausalLM:
 
 
 def require_positions(language: CausalLM, length: int, echo: Echo) -> None:
-    """Say that rows are longer than the model was made for. Raises LadmError where it has nothing for the rest."""
+    """Warn of rows longer than the model was made for. Raises LadmError where it has no positions for the rest."""
     if language.max_tokens is None or length <= language.max_tokens:
         return
     if language.learned_positions is not None:
@@ -88,7 +88,7 @@ def load_causal(name: str, *, dtype: torch.dtype, attention: str, config: Any = 
         )  # fmt: skip
     except Exception as error:
         raise_if_out_of_memory(error, action=f"load the model {name}")
-        # What a model class raises on weights or settings that do not fit is its own.
+        # Each model class raises exceptions of its own for weights or settings that do not fit.
         raise LadmError(f"{name} cannot be loaded as a language model: {one_line(error)}") from None
     missing = sorted(info["missing_keys"])
     if missing:

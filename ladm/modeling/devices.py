@@ -11,9 +11,9 @@ from ladm.errors import LadmError, UsageError
 
 
 def resolve_devices(requested: str, *, workers: int | None = None, rank: int | None = None) -> tuple[str, ...]:
-    """`auto`, `cpu`, `cuda` (all visible), `cuda:0,1` -> device names, a process each.
+    """`auto`, `cpu`, `cuda` (all visible), `cuda:0,1` -> device names, one for each process.
 
-    A CPU is given to `workers` processes. Of all visible devices, a launcher's `rank` on this machine
+    A CPU is shared by `workers` processes. Of all visible devices, a launcher's `rank` on this machine
     takes the one that is meant for it.
 
     `requested` is spelled as `parse_device` wants it. Raises LadmError for a device that is not there.

@@ -31,10 +31,11 @@ _REFUSED = {
 class ModelFacts:
     """What the configuration of a model says.
 
-    `max_tokens`, which counts a scaling of the rotary angles, is None where the model sets no limit, `head_size` where
-    it is not said; `group_size` is how many query heads share a key head, None where it is not said or differs;
-    `windowed` are the layers that do not see every earlier token, and `window` is how many they see; `unscorable` are
-    the layers of hybrid models that have no plain softmax attention, with their kind, such as `linear attention`.
+    `max_tokens`, which includes a scaling of the rotary angles, is None where the model sets no limit. `head_size` is
+    None where it is not stated. `group_size` is how many query heads share a key head, None where that is not stated or
+    differs between layers. `windowed` are the layers that do not see every earlier token, and `window` is how many they
+    see. `unscorable` are the layers of hybrid models that have no plain softmax attention, with their kind, such as
+    `linear attention`.
     """
 
     name: str
@@ -51,9 +52,9 @@ class ModelFacts:
     longest_tokens: int | None = None
     """The longest row that `windowed` holds for; None: any."""
     activation: str | None = None
-    """Of the MLPs, such as `silu`; None: it is not said."""
+    """The activation of the MLPs, such as `silu`; None: it is not stated."""
     has_experts: bool = False
-    """Are tokens sent to some of several MLPs (mixture of experts)?"""
+    """Is each token sent to a few of many MLPs (mixture of experts)?"""
 
     def at_length(self, tokens: int) -> ModelFacts:
         """The same for rows of at most `tokens`: a window that is no shorter hides nothing of them."""
@@ -136,10 +137,10 @@ def model_facts(name: str) -> ModelFacts:
 
 
 def scaled_positions(config: Any) -> int | None:
-    """How many positions a model is made for, a scaling of its rotary angles counted; None: it sets no limit.
+    """How many positions a model is made for, including a scaling of its rotary angles; None: it sets no limit.
 
-    Of yarn, llama3 and their like a configuration gives the positions before the scaling, and after it in only
-    some of them, so the greater of the two numbers counts.
+    For yarn, llama3 and the like a configuration states the positions before the scaling, and only sometimes those
+    after it, so the greater of the two numbers counts.
     """
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:
@@ -186,16 +187,16 @@ def _group_size(config: Any) -> int | None:
     sizes = set()
     for layer in _layer_configs(config):
         queries = getattr(layer, "num_attention_heads", None)
-        # Without a number of its own every query head has a key head.
+        # Where no number of key heads is stated every query head has its own.
         keys = getattr(layer, "num_key_value_heads", None) or queries
         sizes.add(queries // keys if isinstance(queries, int) and isinstance(keys, int) and keys else None)
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def _head_size(config: Any) -> int | None:
-    """The largest of any layer, for attention kernels have a limit: Gemma 4 has larger heads where it has no window."""
+    """The largest of any layer, because kernels have a limit: Gemma 4 has larger heads in layers without a window."""
     layers = _layer_configs(config)
-    # Earlier versions of transformers have a name of its own for the larger ones.
+    # Earlier versions of transformers have a separate name for the larger size.
     sizes = [getattr(config, "global_head_dim", None), *map(_head_size_of_layer, layers)]
     return max((size for size in sizes if isinstance(size, int)), default=None)
 
@@ -219,7 +220,7 @@ def read_config(name: str, folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         raise_if_out_of_memory(error, action=f"read the configuration of {name}")
-        # Every configuration class checks its fields in its own way, and raises kinds of its own.
+        # Every configuration class checks its fields in its own way, and raises exceptions of its own.
         if _has_own_code(folder):
             raise LadmError(
                 f"{name}: this model comes with code of its own (auto_map in config.json), and no code of a model is "
@@ -246,5 +247,5 @@ def _refuse(name: str, config: Any) -> None:
 
 
 def learned_positions(config: Any) -> int | None:
-    """How many positions a model has learned, with nothing for those behind them; None: it computes them."""
+    """How many positions a model has learned, beyond which it has none; None: it computes them."""
     return None if getattr(config, "rope_parameters", None) else getattr(config, "max_position_embeddings", None)

@@ -27,7 +27,7 @@ from ladm.errors import LadmError, UsageError, install_hint
 FUSED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 """Families whose layers are: norm, attention with rotary embedding, residual, norm, SwiGLU, residual."""
 _ACTIVATIONS = ("silu", "swish")
-"""Names of the one that SwiGLU has. A model may be of a family and have another."""
+"""Names of the activation in SwiGLU. A model of one of the families may have another."""
 
 AttentionFunction = Callable[..., tuple[Tensor, Any]]
 
@@ -65,7 +65,7 @@ def resolve_fused(
 
 
 def _why_not(kernels: str, device: str, model_type: str, activation: str | None) -> str | None:
-    """What stands in the way of these kernels, if anything."""
+    """Why these kernels cannot be used; None: they can."""
     if not device.startswith("cuda") and os.environ.get("TRITON_INTERPRET") != "1":
         return f"its kernels need a CUDA device, not {device}"
     if model_type not in FUSED_MODEL_TYPES:

@@ -28,7 +28,7 @@ class LanguageHead:
     softcap: float | None
 
     def logits(self, hidden_BCE: Tensor) -> Tensor:
-        """What the model itself makes of hidden states, in float32: (B, C, V)."""
+        """The logits that the model itself computes from hidden states, in float32: (B, C, V)."""
         logits: Tensor = self.module(hidden_BCE).float()
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
@@ -42,8 +42,8 @@ class LanguageHead:
         for start in range(0, count, chunk):
             logits_BCV = self.logits(hidden_BWE[:, start : start + chunk])
             targets_BC = targets_BW[:, start : start + chunk]
-            # The vocabulary last: along another dimension torch adds it up one by one, off by 1e-4 for 50,000 of
-            # float32.
+            # The vocabulary is the last dimension: along another one torch adds number by number, and the sum of
+            # 50,000 in float32 is off by 1e-4.
             of_each = torch.nn.functional.cross_entropy(
                 logits_BCV.flatten(0, 1), targets_BC.flatten(), reduction="none"
             )
@@ -53,9 +53,9 @@ class LanguageHead:
     def check(
         self, name: str, *, model_type: str, vocab_size: int, both_logits: Callable[[Tensor], tuple[Tensor, Tensor]]
     ) -> None:
-        """Raise LadmError unless logits made piece by piece are the model's own: some families do more in their head.
+        """Raise LadmError unless logits made piece by piece are finite and equal the model's own.
 
-        Also for logits that are not finite.
+        Some families do more in their head than this class.
 
         `both_logits`: ids (1, T) -> the model's own logits, and those of `logits`.
         """

@@ -35,7 +35,7 @@ def why_unscorable(kind: str, *, count: int) -> str:
 
 
 def window_tokens(config: Any) -> int | None:
-    """Tokens that a windowed layer sees; None: there is no window, or its size is not said."""
+    """Tokens that a windowed layer sees; None: there is no window, or its size is not stated."""
     kinds = set(getattr(config, "layer_types", None) or ())
     # Without layer types every layer has the window.
     sizes = [getattr(config, "sliding_window", None)] if not kinds or "sliding_attention" in kinds else []

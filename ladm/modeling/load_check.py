@@ -71,7 +71,7 @@ class LoadCheck:
             ) from None
         except LadmError:
             raise
-        # The model's code, the kernel's compiler and what they load raise kinds of their own.
+        # The model's code, the kernel's compiler and what they load raise exceptions of their own.
         except Exception as error:
             raise_if_out_of_memory(error, action=f"run the model {self.facts.name}")
             if is_missing_in_table(error):
@@ -91,7 +91,7 @@ class LoadCheck:
         self._check_calls(context.seen)
         try:
             stock = self._stock_hidden_states(ids, attention="eager")
-        # Such as a number of key heads that no weight has to fit, which our own pass does not mind.
+        # Such as a number of key heads that no weight has to fit, which our own pass does not notice.
         except Exception as error:
             raise_if_out_of_memory(error, action=f"run the stock model {self.facts.name}")
             raise LadmError(
@@ -134,7 +134,7 @@ class LoadCheck:
         return float(apart_BTE.norm() / stock_BTE.norm())
 
     def _stock_rounding(self, ids_BT: Tensor, eager_BTE: Tensor) -> float:
-        """How far two of the stock model's own attentions are apart, which is rounding alone; 0 in float32.
+        """How far two of the stock model's own attention functions differ, by rounding alone; 0 in float32.
 
         Some models enlarge it beyond any fixed tolerance: Gemma 4 of random weights differs by 6 % in bfloat16.
         """

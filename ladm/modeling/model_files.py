@@ -51,7 +51,7 @@ def _found(name: str) -> Path:
         )
     except Exception as error:
         raise_if_out_of_memory(error, action=f"fetch {name}")
-        # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
+        # The Hub client raises a dozen exceptions of its own and of its transport, which differ between versions.
         what = one_line(error)
         raise LadmError(f"no such model: {name} is not a folder, and the Hub did not give it: {what}") from None
 
@@ -160,7 +160,7 @@ def deciding_files(folder: str) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFingerprint:
-    """What the files of a model have to hold while it scores."""
+    """The content that the files of a model must keep while it scores."""
 
     name: str
     sha256: Mapping[str, str]

@@ -37,7 +37,7 @@ _LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 
 
 class Observer:
-    """A loaded model whose layers can be looked at; made by `load_observer`."""
+    """A loaded model whose layers can be observed; made by `load_observer`."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Observer:
         self.dtype = model.dtype
         bos = getattr(model.config.get_text_config(), "bos_token_id", None)
         self.bos_id = bos if isinstance(bos, int) else None
-        """The token that the model expects in front of a text; None: it is not said."""
+        """The token that the model expects in front of a text; None: it is not stated."""
         self.attention = attention
         self._model = model
         self._head = head
@@ -70,7 +70,8 @@ class Observer:
 
         The wanted layers are `self.layers` and `self.also`. The pass ends at the last wanted layer's q and k: its
         attention output, its MLP and everything behind it are never computed. With `to_end` it goes on, and the last
-        hidden states, those that the head reads, are returned: (B, T, E). Without `visit` that is all a pass is for.
+        hidden states, those that the head reads, are returned: (B, T, E). Without `visit` the pass computes nothing
+        else.
 
         Raises LadmError for a model that never calls its attention in the last wanted layer.
         """
@@ -115,14 +116,14 @@ def load_observer(
     """Load the weights of `facts.folder` and, unless `check` is False, check that they can be observed.
 
     `attention` is the name of a kernel; None: the one that `attention_kernel` chooses. `fused`: see `resolve_fused`.
-    `also`: layers that are observed beside `layers`, and whose CDS is not wanted. `head`: load the head too.
+    `also`: further layers to observe, whose CDS is not wanted. `head`: load the head too.
 
     Only safetensors are read and no code of the model folder is run.
     Raises LadmError when the weights do not fit the config or the checks fail.
     """
     register()
     try:
-        # The config is read apart, so that an attention kernel named in it is overruled and never fetched.
+        # The config is read separately, so that an attention kernel named in it is overruled and never fetched.
         config = AutoConfig.from_pretrained(facts.folder, trust_remote_code=False)
         # Without a use for the head its weights, a tenth of a small model, are not even read.
         model, loading = (AutoModelForCausalLM if head else AutoModel).from_pretrained(
@@ -139,7 +140,7 @@ def load_observer(
         model = model.to(device).eval()
     except Exception as error:
         raise_if_out_of_memory(error, action=f"load the model {facts.name}")
-        # Each model class, safetensors and the device raise kinds of their own.
+        # Each model class, safetensors and the device raise exceptions of their own.
         if is_missing_in_table(error):
             raise no_interface(facts) from None
         raise LadmError(f"{facts.name}: the model does not load: {type(error).__name__}: {one_line(error)}") from None

@@ -24,7 +24,7 @@ def depends_on_length(config: Any) -> bool:
 
 
 class RotaryState:
-    """What the rotary embeddings of a model hold, as it was when this was made; nothing where no row changes it."""
+    """The state of a model's rotary embeddings when this object was made; empty where no row changes it."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         config: Any = model.config
@@ -33,9 +33,10 @@ class RotaryState:
         self._kept = [(module, _attributes(module), _buffers(module)) for module in rotary]
 
     def restore(self) -> None:
-        """Make the embeddings hold that again. Call it before every forward pass."""
+        """Put that state back. Call it before every forward pass."""
         for module, attributes, buffers in self._kept:
-            # An embedding with angles for each kind of layer counts the longest row of a kind from its first pass on.
+            # Where each kind of layer has its own angles, the first pass adds an attribute with the longest row of a
+            # kind.
             for name in _attributes(module).keys() - attributes.keys():
                 delattr(module, name)
             for name, value in attributes.items():

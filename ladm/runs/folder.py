@@ -89,7 +89,7 @@ class Run:
 
         A finished run of an older format is opened as it is, because nothing will be written to it.
         Raises LadmError with every field that differs, and for an unfinished run of an older format. `remedy`: what
-        helps against the former, where that is not what helps in `ladm score`.
+        to do about the former, where the advice for `ladm score` does not apply.
         """
         require_own_or_empty(folder)
         with io_errors(folder, "create"):
@@ -148,7 +148,7 @@ class Run:
 
     def unit_names(self) -> list[str]:
         """The names of the files of all units."""
-        # One listing instead of a stat for each of thousands of units: on a network file system that counts.
+        # One listing instead of a stat for each of thousands of units: on a network file system that matters.
         with io_errors(self.folder / UNITS, "list"):
             return sorted(os.listdir(self.folder / UNITS))
 
@@ -203,7 +203,7 @@ def require_same_start(folder: Path, identity: RunIdentity) -> None:
 
 
 def require_own_or_empty(folder: Path) -> None:
-    """Raise LadmError when `folder` exists and holds anything but a run or what a run leaves.
+    """Raise LadmError when `folder` exists and holds anything but a run or the leftovers of one.
 
     Raises StorageError when it could not be created or written to.
     """

@@ -31,8 +31,8 @@ def resume_or_grow(folder: Path, wanted: RunIdentity, *, rows: Rows, is_shared: 
     if had.data != wanted.data and not rows.begin_with(had.data, content=had.rows_content):
         return Run.create_or_resume(folder, wanted)
     is_grown = had.num_rows < wanted.num_rows
-    # The size of a unit follows from the number of rows when a run is created, and stays when there are more. With
-    # the rows that it has: anything else that differs is refused before the run is changed.
+    # The size of a unit follows from the number of rows when a run is created, and stays when rows are added. Compared
+    # with the old number of rows, so that anything else that differs is refused before the run is changed.
     run = Run.create_or_resume(folder, RunIdentity(wanted.content | {"unit_rows": had.unit_rows, "data": had.data}))
     if not is_grown:
         return run

@@ -8,14 +8,14 @@ from typing import Any, cast
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind, Method
-from ladm.method.reduction import Reduction, kept_column
+from ladm.method.reduction import Reduction, cds_column_name
 from ladm.settings.common import DType
 from ladm.settings.signals import CDS
 
 FORMAT = 6
-"""6: of heads, where they are stored, everything that is stored of layers. 5: CDS with and without sigma, of plain and
-value-weighted PFS, copy share and sink mass of every layer. 4: one CDS of every layer. The numbers are float32, in
-`scores.parquet` and in the digits of a unit's JSON. 3: float64.
+"""6: heads, where they are stored, have everything that layers have. 5: every layer has CDS with and without sigma, of
+plain and of value-weighted PFS, copy share and sink mass. 4: every layer has one CDS. From 4 on the numbers are
+float32, in `scores.parquet` and in the digits of a unit's JSON; 3: float64.
 """
 READABLE_FORMATS = (3, 4, 5, 6)
 FORMAT_WITH_BOTH_FORMS = 5
@@ -115,7 +115,7 @@ class RunIdentity:
 
     def cds_column(self, form: Ablation, *, heads: bool, focus: FocusKind = "plain") -> str:
         """The column of `scores.parquet` that holds the CDS of that form, if the run stored it."""
-        return kept_column(heads=heads, second_form=form != self.settings["ablation"], focus=focus)
+        return cds_column_name(heads=heads, second_form=form != self.settings["ablation"], focus=focus)
 
     @property
     def score_column(self) -> str:
@@ -167,12 +167,12 @@ class RunIdentity:
         return cast(str | None, self.about.get("rows_content"))
 
     def is_of_same_rows(self, other: RunIdentity) -> bool:
-        """Are both of the same rows? One may have been scored before rows with other keys of meta came behind them."""
+        """Are both of the same rows? One may have been scored before rows with other keys of meta were appended."""
         is_known = self.rows_content is not None and self.num_rows == other.num_rows
         return self.data == other.data or (is_known and self.rows_content == other.rows_content)
 
     def has_rows(self, rows: Rows) -> bool:
-        """Are these the rows that the run is of, whatever keys the meta of rows behind them has added?"""
+        """Are these the rows of the run, whatever keys of meta rows that were appended later have added?"""
         return len(rows) == self.num_rows and rows.begin_with(self.data, content=self.rows_content)
 
     @property

@@ -23,7 +23,7 @@ Column = float | list[float]
 
 
 Names = Mapping[str, str | None]
-"""What says which document a row is; a record has those of NAME_COLUMNS that its data set has."""
+"""What identifies the document of a row; a record has those of NAME_COLUMNS that its data set has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,7 +34,7 @@ from ladm.storage.files import SORTING_PREFIX, arrow_path, io_errors, replacing
 SORT_MEMORY = "256MB"
 GROUP_ROWS = 10_000
 GROUP_BYTES = 32 << 20
-"""Most bytes of a group of rows, about; of wider rows, such as those with every head, a group has fewer."""
+"""About the most bytes of a group; a group of wide rows, such as those with every head, has fewer rows."""
 MOST_PARTS = 1_000
 """Each group is divided among the parts, into as many pieces."""
 
@@ -66,7 +66,7 @@ _SORT = """
 def sorting(folder: Path) -> Iterator[Path]:
     """A throw-away file for the rows to be sorted.
 
-    Raises StorageError for what the disk or the sort refuses, LackOfMemoryError where memory is full.
+    Raises StorageError where the disk or the sort fails, LackOfMemoryError where memory is full.
     """
     with io_errors(folder, "sort in"):
         temporary = Path(tempfile.mkdtemp(prefix=SORTING_PREFIX, dir=folder))
@@ -204,7 +204,8 @@ def _ranks(staged: Path) -> tuple[NDArray[np.int64], list[int]]:
         for batch in engine.sql(_SORT, params={"staged": arrow_path(staged)}).to_arrow_reader(GROUP_ROWS):
             ranks_N[batch["row"].to_numpy()] = np.arange(rank, rank + len(batch))
             for line_bytes in batch["line_bytes"].to_pylist():
-                # The numbers of a row are in its columns once more; their text is the longer one of the two.
+                # The numbers of a row are stored twice: in the JSON line, and in columns that take no more bytes than
+                # it.
                 size += 2 * line_bytes
                 if rank > begin and (rank - begin >= most_rows or size > most_bytes):
                     borders.append(rank)

@@ -13,7 +13,7 @@ from ladm.method.focus import aggregated_focus, contextual_dependency
 from ladm.method.grid import Ablation, FocusKind, Grid
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
-from ladm.method.reduction import kept_column
+from ladm.method.reduction import cds_column_name
 from ladm.method.sinks import sink_mass
 from ladm.modeling.attention_function import LayerView
 from ladm.modeling.observer import Observer
@@ -124,7 +124,7 @@ class FocusMeasurement:
         """CDS of both kinds of PFS in every stored form: (..., J, N) -> (...)."""
         kinds: tuple[tuple[FocusKind, Tensor], ...] = (("plain", plain), ("value", value))
         return {
-            kept_column(heads=heads, second_form=k == 1, focus=kind): _cds(pfs, self._grid, form)
+            cds_column_name(heads=heads, second_form=k == 1, focus=kind): _cds(pfs, self._grid, form)
             for kind, pfs in kinds
             for k, form in enumerate(_forms(self._ablation, self._record))
         }

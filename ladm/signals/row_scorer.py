@@ -11,7 +11,7 @@ import torch
 
 from ladm.corpus.rows import Ids, Row, token_ids
 from ladm.errors import RowError
-from ladm.method.reduction import Floats, Reduction, kept_column, reduce_cds
+from ladm.method.reduction import Floats, Reduction, cds_column_name, reduce_cds
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.observer import Observer
 from ladm.settings.score import ScoreSettings
@@ -110,7 +110,7 @@ class RowScorer:
     def _reduce(self, kept_BL: dict[str, Floats]) -> Floats:
         reduction, layers = self._reduction, self._observer.layers
         heads, second_form = reduction.heads is not None, self._settings.score_form != self._settings.ablation
-        values_BL = kept_BL[kept_column(heads=heads, second_form=second_form, focus=reduction.focus)]
+        values_BL = kept_BL[cds_column_name(heads=heads, second_form=second_form, focus=reduction.focus)]
         num_heads = values_BL.shape[1] // len(layers) if heads else None
         columns = reduction.columns(layers, num_heads=num_heads)
         return reduce_cds(values_BL[:, columns], reduction.how, reduction.weights)

@@ -83,7 +83,7 @@ def _keys(kind: Any, without: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _types(field: Setting) -> Iterator[str]:
-    """What a call takes for a field: its own types, and those that `keywords.checked` makes them of."""
+    """What a call takes for a field: its own types, and those that `keywords.parse_keywords` makes them of."""
     for each in alternatives(field.kind):
         if each is NoneType:
             continue
