@@ -40,10 +40,10 @@ NO_COPY = -1
 BLOCK_REMEDY = "remove it, and the same command makes it again"
 _ROWS_AT_A_TIME = 32
 _JOINED_ROWS, _JOINED_BYTES = 1000, 1 << 25
-"""Of a batch in the file that is mapped: as many rows as in a batch of the data set, but for long ones."""
+"""The most of a batch in the memory-mapped file: as many rows as a batch of the data set has, or fewer long ones."""
 _EXACT_IN_FLOAT64 = 2**53
 _MOST_FIELD_LEVELS = 40
-"""Arrow writes no file with more than 62 levels of fields inside each other, and reads no Parquet with 58 of lists."""
+"""Arrow writes no file with more than 62 levels of nested fields, and reads no Parquet with 58 levels of lists."""
 
 
 def open_block(path: Path) -> pq.ParquetFile:
@@ -60,7 +60,7 @@ def read_block(path: Path, columns: list[str]) -> pa.Table:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRows:
-    """A sealed block, and what becomes of each of its rows: (rows,) both."""
+    """A sealed block, and what becomes of each of its rows; both arrays are (rows,)."""
 
     path: Path
     is_kept: npt.NDArray[np.bool_]
@@ -228,5 +228,5 @@ def _meta_feature(blocks: list[Path]) -> Any:
 
 
 def _levels(kind: pa.DataType) -> int:
-    """How many lists and objects are inside each other."""
+    """How deep lists and objects are nested."""
     return 1 + max(map(_levels, (kind.field(k).type for k in range(kind.num_fields))), default=-1)

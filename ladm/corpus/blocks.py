@@ -111,7 +111,7 @@ def seal_block(settings: PrepareSettings, group: DocumentGroup, tokenizer: Token
     }
     table = _table(rows, ids).replace_schema_metadata(metadata)
     with io_errors(path, "write"), replacing(path) as partial:
-        # A dictionary of token ids or texts would only be tried and given up.
+        # Dictionary encoding would only be tried for token ids and texts, and then abandoned.
         pq.write_table(
             table, arrow_path(partial), compression="zstd", write_page_checksum=True, use_dictionary=_REPEATED_COLUMNS
         )

@@ -49,9 +49,9 @@ class Document:
     fields: dict[str, Any] | None
     number: int = 0
     is_short: bool = False
-    """Is it known to be too short without its text? Then there is none in `fields`."""
+    """Is it known to be too short from its count of tokens? Then `fields` has no text."""
     is_long_line: bool = False
-    """Is it a line beyond what a document may have? It is not parsed."""
+    """Is it a line longer than a document may be? It is not parsed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +115,13 @@ def _of_file(source: Source, text_key: str, skip: int, short: ShortRule | None) 
 
 
 def _with_fields(documents: Iterator[Document], more: dict[str, str]) -> Iterator[Document]:
-    """The documents with further fields; where one has a field of that name, its own counts."""
+    """The documents with further fields; a field of that name that a document has already stays."""
     for document in documents:
         yield document if document.fields is None else replace(document, fields=more | document.fields)
 
 
 def _is_damage(error: Exception) -> bool:
-    """Did Arrow not understand the bytes? A connection that breaks raises errors of its own, or one with a number."""
+    """Could Arrow not parse the bytes? A connection that breaks raises errors of its own, or one with a number."""
     # A file is not left out for lack of memory, which only looks like a damaged size.
     if is_out_of_memory(error):
         return False
@@ -190,7 +190,7 @@ def _parquet(source: Source, text_key: str, skip: int, short: ShortRule | None) 
 
 
 def _short_rows(table: pq.ParquetFile, group: int, short: ShortRule) -> list[bool]:
-    """Of each row of a row group, whether its count of tokens is below the length; False where there is none."""
+    """For each row of a row group: is its count of tokens below the length? False where it has no count."""
     counts = table.read_row_group(group, columns=[short.key])[short.key].to_pylist()
     return [count is not None and count < short.length for count in counts]
 

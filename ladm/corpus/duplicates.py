@@ -36,7 +36,7 @@ class SeenRows:
     """Recognises rows with the ids of an earlier row.
 
     A copy of at least SHORT_ROW_TOKENS is dropped. A shorter one is kept and marked, because a few words in common do
-    not make a copy of a document, and left out by `ladm select`. With `keep_duplicates` every row counts as new.
+    not make a copy of a document, and `ladm select` leaves it out. With `keep_duplicates` every row counts as new.
 
     What becomes of the rows of a block depends only on the blocks before it, in their order: a resumed preparation
     reads the digests of the sealed blocks again and drops the same rows. About 120 bytes of memory a row.

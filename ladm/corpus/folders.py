@@ -85,7 +85,7 @@ def _refuse_unreadable(error: OSError) -> None:
 
 
 def kept_documents(names: Iterable[str], skipped_files: SkippedFiles) -> list[str]:
-    """As `without_cards`. Cards beside texts are counted, because there a card may be a document of the corpus."""
+    """Like `without_cards`. Cards beside texts are counted, because there a card may be a document of the corpus."""
     found = list(names)
     kept = without_cards(found)
     if any(kind_of(name) == "text" for name in kept):

@@ -18,26 +18,26 @@ BLOCK_CHARACTERS = 32_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPosition:
-    """A place between two documents: where reading stopped, and where it goes on."""
+    """A position between two documents: where reading stopped, and where it goes on."""
 
     source: int = 0
     """The number of the source among all sources."""
     in_source: int = 0
-    """Documents of that source that are before the place."""
+    """Documents of that source that are before the position."""
     documents: int = 0
     """Documents of all sources that are before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentGroup:
-    """Documents that become one block, and the place behind the last of them."""
+    """Documents that become one block, and the position after the last of them."""
 
     documents: list[Document]
     end: ReadPosition
 
 
 class DamagedSourceError(Exception):
-    """A source of which damage shows after some of its documents were given: number `source` of all sources."""
+    """Damage in a source that shows only after some of its documents were read; `source` is its number."""
 
     def __init__(self, source: int, name: str, error: StorageError) -> None:
         super().__init__(str(error))
@@ -53,7 +53,7 @@ def read_groups(
     guard: SourceGuard,
     start: ReadPosition,
 ) -> Iterator[DocumentGroup]:
-    """Documents from `start` on: the same groups whenever the sources are the same and `start` ends one of them.
+    """Documents from `start` on. The groups are always the same for the same sources, if `start` is the end of one.
 
     Raises DamagedSourceError for a file whose damage could not be seen before it was read, and LadmError for one that
     was changed meanwhile.

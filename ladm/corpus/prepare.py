@@ -61,10 +61,9 @@ def prepare(
 ) -> PreparedRows:
     """Write the rows, resume, open them where they are finished, or add what a greater `limit` allows.
 
-    `job`: the folder of `ladm run` around the output, of which nothing is a source either. `in_memory`: documents that
-    the caller holds, whose names are among the sources.
-    Raises LadmError for a source, tokenizer or output that cannot be used, and for a document
-    without a domain.
+    `job`: the folder of `ladm run` around the output, none of whose files is a source either. `in_memory`: documents
+    that the caller holds, whose names are among the sources. Raises LadmError for a source, tokenizer or output that
+    cannot be used, and for a document without a domain.
     """
     output = Path(settings.output)
     require_documents(settings.sources)
@@ -133,7 +132,7 @@ def positions_warning(settings: PrepareSettings) -> str | None:
 
 
 def _prepared_already(finished: PreparedRows, echo: Echo) -> PreparedRows:
-    # What could not be removed at its end.
+    # Leftovers that could not be removed when it finished.
     if finished.all_read:
         shutil.rmtree(finished.folder / WORK_FOLDER, ignore_errors=True)
     echo(f"{finished.folder} is prepared already")
@@ -167,7 +166,7 @@ def _finish(
         others = f"; nor can {count_of(len(bad_files) - 1, 'other file')} be read" if len(bad_files) > 1 else ""
         raise StorageError(next(iter(bad_files.values())) + others)
     if rows == 0:
-        # Blocks without a row must not bind the folder to the --length that left none.
+        # Blocks without a row must not tie the folder to the --length with which no document was long enough.
         shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
         remedy = "; give a smaller --length" if counts["too_short"] or counts["low_count"] else ""
         if counts["not_json"] and holds_documents:

@@ -23,10 +23,10 @@ _SPELLING = "sources.json"
 def start_or_resume(
     folder: OutputFolder, work: Path, identity: dict[str, Any], tokenizer: Tokenizer, sources: list[Source]
 ) -> None:
-    """Write down what the rows are made with, or compare with what is written down there.
+    """Record what the rows are made with, or compare it with what an earlier start recorded.
 
-    Nothing binds a folder in which no block is sealed. What killed launches left half written there is removed.
-    Raises LadmError for settings that do not fit sealed blocks.
+    A folder without a sealed block is not tied to any settings. Files that killed launches left half written are
+    removed. Raises LadmError for settings that do not fit sealed blocks.
     """
     remove_all_abandoned(work)
     if folder.is_started:
@@ -45,7 +45,7 @@ def start_or_resume(
 
 
 def with_free_settings(had: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """What rows were started with, but for settings that change none of them.
+    """The record that rows were started with, with the present settings where those change no row.
 
     A domain for documents without one changes no row that was made while such a document was an error.
     """
@@ -54,11 +54,11 @@ def with_free_settings(had: dict[str, Any], now: dict[str, Any]) -> dict[str, An
 
 
 def _store_spelling(path: Path, sources: list[Source]) -> None:
-    """Write down how the sources are spelled, and in which folder."""
+    """Record how the sources are spelled, and in which folder."""
     try:
         here = name_as_text(os.getcwd())
     except OSError:
-        # A working folder that was removed does no harm to full paths.
+        # Full paths stay valid in a working folder that was removed.
         here = "unknown"
     content = {"folder": here, "names": [name_as_text(source.name) for source in sources]}
     with io_errors(path, "write"):

@@ -1,6 +1,6 @@
-"""Items that come once, such as the lines of a pipe -> the first of them as often as wanted. Imports no torch.
+"""Items that can be read once, such as the lines of a pipe -> the first of them as often as needed. No torch.
 
-What documents look like has to be known before any is used.
+The first documents are read to find out which fields they have, and then once more to be used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 class ReplayableItems(Generic[T]):
     """Items of an iterator; the first 1,000 are stored and can be read again.
 
-    `problem`: the message where the items behind those are wanted again.
+    `problem`: the message of the error where later items are requested again.
     """
 
     def __init__(self, items: Iterator[T], *, problem: str) -> None:
@@ -25,7 +25,7 @@ class ReplayableItems(Generic[T]):
         self._problem = problem
         self._first: list[T] = []
         self._is_beyond = False
-        """Were items read that are not stored?"""
+        """Were items read beyond those that are stored?"""
 
     def stored(self) -> Iterator[T]:
         """The items that can be read again."""

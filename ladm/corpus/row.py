@@ -27,7 +27,7 @@ class Row:
     meta: Any
     raw_ids: Any
     names: Mapping[str, str | None] = field(default_factory=dict)
-    """`id`, `domain` and `source`, those of them that the data set has as columns."""
+    """Those of `id`, `domain` and `source` that the data set has as columns."""
 
     @property
     def num_tokens(self) -> int | None:

@@ -116,7 +116,7 @@ class Rows:
         return values if names is None else [class_name(names, value) for value in values]
 
     def ids_at(self, position: int, *, vocab_size: int) -> Ids:
-        """The ids of a row that has to be good. Raises LadmError, naming it, for one that is not."""
+        """The ids of a row that must be valid. Raises LadmError, which names the row, where it is not."""
         (row,) = self.read(position, position + 1)
         try:
             return token_ids(row, vocab_size=vocab_size)
@@ -182,7 +182,7 @@ class Rows:
         return CheckedColumns(self._dataset, [name]).table(slice(start, stop))[name]
 
     def batches(self) -> Iterator[tuple[int, int]]:
-        """First row, and the row after the last, of as many rows as are read at once."""
+        """The first row and the row after the last of each batch that is read at once."""
         for start in range(0, len(self), ROWS_AT_A_TIME):
             yield start, min(start + ROWS_AT_A_TIME, len(self))
 
@@ -208,7 +208,7 @@ class Rows:
         return {"rows": self._count, "xxh3_128": self._digests(self._count).rows}
 
     def content(self) -> str:
-        """A digest of the same that stays when rows with other keys of `meta` are added to the data set."""
+        """A digest of the same that does not change when rows with other keys of `meta` are added to the data set."""
         return self._digests(self._count).content
 
     def columns_digest(self) -> str:

@@ -25,10 +25,10 @@ from ladm.storage.files import io_errors, sync_folder
 
 
 class PrepareProgress(Protocol):
-    """Where the progress over documents is shown.
+    """Receives the progress over documents.
 
-    `rows` are all so far, `documents` those since the last call; `source` is the number of the source that is being
-    read. Blocks that are not `is_new` were made by an earlier start.
+    `rows` counts all so far, `documents` those since the last call; `source` is the number of the source that is being
+    read. A block that is not `is_new` was made by an earlier start.
     """
 
     def start(self, *, sources: int, limit: int | None) -> None: ...
@@ -68,8 +68,8 @@ def seal_blocks(
 ) -> SealedBlocks:
     """Seal every block that is not sealed yet, until there are as many rows as wanted.
 
-    Damage may show only after rows of a file are sealed. The file is left out whole all the same: its blocks and those
-    behind them are removed, and the latter made again. Raises StorageError beyond `--max-bad-files`, and LadmError for
+    Damage may show only after rows of a file are sealed. The whole file is left out all the same: its blocks and those
+    after them are removed, and the latter made again. Raises StorageError beyond `--max-bad-files`, and LadmError for
     a file that was changed since `guard` was made.
     """
     key = settings.token_count_key

@@ -16,7 +16,7 @@ _LONGEST_SUFFIX = 12
 
 
 class SkippedFiles:
-    """What one SOURCE leads to and is not read. Hidden files do not count, nor do cards and licences but by name."""
+    """The files of one SOURCE that are not read. Hidden files, cards and licences beside data are not among them."""
 
     def __init__(self) -> None:
         self._files: set[str] = set()
@@ -38,7 +38,7 @@ class SkippedFiles:
         self._data_sets.add(name)
 
     def forget_data_sets(self, names: Iterable[str]) -> None:
-        """Do not count the data sets that are read all the same, under a name of their own."""
+        """Do not count the data sets that are read because they are a SOURCE themselves."""
         read = {os.path.realpath(name) for name in names}
         self._data_sets = {name for name in self._data_sets if os.path.realpath(name) not in read}
 

@@ -38,7 +38,7 @@ from ladm.progress import Echo, silent
 
 @dataclass(frozen=True)
 class Source:
-    """One file, or one data set. `key` changes when its content does, as far as that is quick to see."""
+    """One file, or one data set. `key` changes with its content, as far as that shows without reading it."""
 
     name: str
     kind: Literal["json", "parquet", "text", "dataset", "memory"]
@@ -47,12 +47,12 @@ class Source:
     split: str | None = None
     """Which part of a data set, where one was named."""
     lines: StandardInput | None = field(default=None, compare=False)
-    """What is piped in; None for everything that has a place."""
+    """Standard input; None for everything that has a place."""
     documents: DocumentsInMemory | None = field(default=None, compare=False)
-    """What a program holds; None for everything that has a place."""
+    """Documents that the calling program holds; None for everything that has a place."""
 
     def record(self) -> dict[str, str]:
-        """What makes it this source and no other, whatever the spelling of its name."""
+        """What identifies the source, whatever the spelling of its name."""
         parts = {"config": self.config, "split": self.split}
         named = {key: value for key, value in parts.items() if value is not None}
         return {"name": name_as_text(self.place), "kind": self.kind, "key": self.key} | named
@@ -90,9 +90,9 @@ def find_sources(
 ) -> list[Source]:
     """The files behind file names, folders, globs and Hub ids, in a fixed order; nothing inside `output`.
 
-    `-` is standard input. Of a folder, hidden files, saved data sets below it, and the cards and licences beside data
-    are left out, and of what a glob matches too. `echo` gets a line for each source with files of other kinds, and for
-    each file by its name that is no data beside data; both are left out. A file that is given twice is read once.
+    `-` is standard input. Below a folder, and among what a glob matches, hidden files, saved data sets, and the cards
+    and licences beside data are left out. So are files of other kinds, with a line to `echo` for each source, and files
+    given by name that are no data but stand beside data, each with a line. A file that is given twice is read once.
     `config` and `split` are for data sets. `in_memory`: documents that a program holds, by the name that stands for
     them. Raises LadmError for a name that is none of these, or a folder without a file of a known kind.
     """

@@ -1,6 +1,6 @@
 """A long text -> pieces whose tokens, one behind the other, are exactly those of the whole text. Imports no torch.
 
-The tokenizers library needs some 200 bytes for each character that it is given at once: a text of 256 MiB would take
+The tokenizers library needs some 200 bytes for each character that it gets at once: a text of 256 MiB would take
 50 GB. A text may be cut where no token can cross, which the parts of a tokenizer show:
 
 - One that first splits a text into words by one of the patterns below, or at white space, never joins a letter with a
@@ -68,11 +68,11 @@ _SPACE = "▁"
 
 @dataclass(frozen=True, kw_only=True)
 class BreakRule:
-    """Where a tokenizer's texts may be cut. `pattern` matches the empty string at such a place."""
+    """Where the texts of a tokenizer may be cut: wherever `pattern` matches the empty string."""
 
     pattern: re.Pattern[str]
     without_space: bool = False
-    """Does the tokenizer put a space in front of every text? Then that of a later piece is left to it."""
+    """Does the tokenizer put a space in front of every text? Then a later piece is passed without its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,10 +50,10 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         saved = _sha256(self._backend)
-        # What a padded call before save_pretrained left in tokenizer.json would cut or fill every document.
+        # Settings that a padded call before save_pretrained left in tokenizer.json would cut or pad every document.
         self._backend.no_truncation()
         self._backend.no_padding()
-        # Hashed after that: neither is used here, so with and without them it is the same tokenizer.
+        # Hashed without them: they are not used here, so the tokenizer is the same with and without them.
         self._sha256 = _sha256(self._backend)
         self._digests = (self._sha256, saved)
         self.bos = bool(first_token(tokenizer)) if bos is None else bos
@@ -61,7 +61,7 @@ class Tokenizer:
             raise UsageError(f"--bos: {name} has no such token")
 
     def record(self) -> dict[str, Any]:
-        """What makes these ids what they are."""
+        """What determines the ids, as `prepare.json` records it."""
         return {
             "name": os.path.abspath(self._name) if os.path.isdir(self._name) else self._name,
             "sha256": self._sha256,
@@ -75,7 +75,7 @@ class Tokenizer:
         return digest in self._digests
 
     def surely_shorter(self, text: str, length: int) -> bool:
-        """Is the text too short for `length` tokens at a glance?"""
+        """Is the text too short for `length` tokens, judged by its size alone?"""
         return len(text.encode(errors="surrogatepass")) * MOST_TOKENS_PER_BYTE < length - self.bos
 
     def cut(self, texts: list[str], length: int, *, most_windows: int | None) -> list[TokenizedText]:
@@ -85,7 +85,7 @@ class Tokenizer:
         """
         bos = [self._tokenizer.bos_token_id] * self.bos
         most_characters = max(LEAST_BATCH_CHARACTERS, self._threads * BATCH_CHARACTERS_PER_THREAD)
-        # What the parts of the tokenizer prove is looked at only for a text that needs it.
+        # The parts of the tokenizer are examined only once a text is long enough to be cut.
         breaks = self._breaks if any(len(text) > PIECE_CHARACTERS for text in texts) else None
         with _tokenizer_threads(self._threads):
             encoded = encode_texts(self._backend, texts, breaks=breaks, most_characters=most_characters)
@@ -220,7 +220,7 @@ def plain_tokenizer(name: str) -> Any:
                 f"no such tokenizer: {name} is neither a folder here nor in the cache, and the Hub cannot be reached "
                 f"({problem})"
             ) from None
-        # The tokenizer classes and the Hub client raise many kinds of their own.
+        # The tokenizer classes and the Hub client raise many exceptions of their own.
         if Path(name).is_dir() and not (Path(name) / "tokenizer.json").exists():
             raise TokenizerError(
                 f"no such tokenizer: {name} has no tokenizer.json; give a folder or Hub id that has one"

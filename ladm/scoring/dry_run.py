@@ -28,7 +28,7 @@ from ladm.signals.scorer import SignalScorer
 
 TIMED_ROWS = 3
 MOST_TRIED = 64
-"""Rows that are looked at in search of those that can be scored."""
+"""Rows that are tried in search of one that can be scored."""
 DEVICES_BEYOND_ONE = 8
 """Devices of the second estimate where this machine uses a single one."""
 
@@ -147,8 +147,8 @@ def _time(
 
 
 def _timed_rows(rows: Rows, scorer: SignalScorer, lengths: RowLengths) -> list[CheckedRow]:
-    """A row of the least, of the commonest and of the greatest length that can be scored."""
-    # Those of no tokens, or of bad ids, stand in front; there may be more of them than are tried.
+    """A row of the least, one of the commonest and one of the greatest length that can be scored."""
+    # Rows without tokens or with bad ids would stand in front, and there may be more of them than are tried.
     order = np.argsort(lengths.tokens, kind="stable")[np.count_nonzero(lengths.tokens == 0) :]
     usual = np.flatnonzero(lengths.tokens == lengths.common)
     chosen: dict[int, CheckedRow] = {}
@@ -176,7 +176,7 @@ def _peak_memory_bytes(device: str) -> int:
 
 
 def describe(found: DryRun) -> Iterator[str]:
-    """The lines for people."""
+    """The lines to print."""
     yield f"{'tokens':>15} {'rows':>12}"
     for lengths, count in _shown(found.rows_by_length):
         yield f"{lengths:>15} {count:>12,}"

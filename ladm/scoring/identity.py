@@ -103,7 +103,7 @@ def _require_model_of_profile(plan: Plan, sha256: dict[str, str]) -> None:
 
 
 def _how(plan: Plan, signal: str) -> dict[str, str]:
-    """What changes the numbers of a signal, beside the rows and the model; that of CDS is the method."""
+    """What changes the numbers of a signal, besides the rows and the model; for CDS that is the method."""
     if signal == CONTEXT_GAIN:
         return {"scheme": plan.settings.context_gain}
     if signal == PROLONG:

@@ -40,7 +40,7 @@ class Hardware:
     fused: str
     """Kernels for the elementwise work of the layers, or `none`."""
     passed_over: tuple[str, ...] = ()
-    """A line for people for each attention kernel that should be faster and does not work here."""
+    """A line to print for each attention kernel that should be faster and does not work here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +75,14 @@ class Plan:
 
 
 def choose_layers(settings: ScoreSettings, facts: ModelFacts, profile: Profile | None) -> tuple[int, ...]:
-    """The layers to score. Raises LadmError where the model does not have them, or not with attention that can be."""
-    # Only what needs no reading of the weights: their SHA-256 are compared once they are known, in `identity_of`.
+    """The layers to score. Raises LadmError for layers that do not exist, or whose attention cannot be scored."""
+    # Only what can be compared without reading the weights: `identity_of` compares their SHA-256, once they are known.
     if profile is not None and max(profile.reduction.layers) >= facts.num_layers:
         raise LadmError(
             f"{settings.profile} was calibrated for another model: it names layer {max(profile.reduction.layers)}, and "
             f"{facts.name} has layers 0-{facts.num_layers - 1}"
         )
-    # Only CDS has layers barred. Without it nothing reads the layers of the plan.
+    # Only CDS refuses some layers; without it nothing reads the layers of the plan.
     layers = tuple(range(facts.num_layers))
     if CDS in settings.signal_names:
         layers = facts.choose_layers(parse_layers(settings.layers))
@@ -103,7 +103,7 @@ def make_plan(
 
     `facts` are those of `settings.model`, where the caller has read them already. `ask` calls a function in a process
     that has imported torch already; without it, what needs torch is found out here. `try_attention`: let attention
-    kernels compute something on the device, which costs memory of it for as long as that process lives.
+    kernels compute something on the device, which takes device memory for as long as that process lives.
     Raises LadmError for a model or device that cannot be used.
     """
     facts = facts or model_facts(settings.model)

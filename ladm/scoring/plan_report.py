@@ -14,7 +14,7 @@ from ladm.signals.prolong import forward_tokens, number_of_pairs, number_of_segm
 
 
 def describe_plan(plan: Plan, rows: Rows) -> Iterator[str]:
-    """The settings as they will be used, for people."""
+    """The lines to print: the settings as they will be used."""
     of_more = f", the first of {rows.total:,}" if rows.total > len(rows) else ""
     yield f"rows      {rows.name}: {count_of(len(rows), 'row')}{of_more}"
     yield f"model     {plan.facts.name}: {plan.facts.model_type}, {count_of(plan.facts.num_layers, 'layer')}"
@@ -50,7 +50,7 @@ def _method(plan: Plan) -> Iterator[str]:
 
 
 def prolong_cost(rows_by_length: dict[int, int], *, most_pairs: int | None) -> str:
-    """What the long-dependency score will cost beside a plain forward pass over the rows: a line for people."""
+    """What the long-dependency score will cost beside a plain forward pass over the rows: a line to print."""
     plain = segments = pairs = tokens = 0
     for length, count in rows_by_length.items():
         plain += count * length

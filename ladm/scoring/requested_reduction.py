@@ -15,7 +15,7 @@ from ladm.settings.runs import RescoreSettings
 
 
 def requested_reduction(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation]:
-    """The reduction of the profile or the flags, the rest as in the run; and the ablation that goes with it.
+    """The reduction of the profile or the flags, the rest as in the run, and the ablation of the CDS that it reduces.
 
     Raises UsageError for a layer that the run does not have, and LadmError where a profile or a named score is for
     another model or method.
@@ -59,7 +59,7 @@ def _requested(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation
 
 
 def _layers_after_sinks(run: Run) -> tuple[int, ...]:
-    """All layers where none has sinks, or none is left. Raises LadmError for a run that did not store sink masses."""
+    """The layers after those with sinks, or all where that leaves none. Raises LadmError without stored sink masses."""
     if SINK_MASS_COLUMN not in columns_of(run.folder):
         raise LadmError(f"{run.folder} did not store {SINK_MASS_COLUMN}; score it again with this version of ladm")
     return layers_after_sinks(run)

@@ -12,7 +12,7 @@ from ladm.settings.signals import COLUMNS_OF
 
 @dataclass(frozen=True, kw_only=True)
 class AddedSignal:
-    """A signal that was added to a run, as people find it: its folder, its columns, and rows with and without them."""
+    """A signal that was added to a run: its folder, its columns, and the rows with and without them."""
 
     name: str
     folder: str
@@ -22,9 +22,9 @@ class AddedSignal:
 
 
 def added_signal(name: str, run: Run) -> AddedSignal:
-    """What is there of a finished signal; `run` is that of the signal itself."""
+    """The result of a finished signal; `run` is that of the signal itself."""
     summary = summarise(run)
-    # Its score, which repeats the first of them, is no column to rank by beside that of the run.
+    # Without its score, which repeats the first column and would be confused with that of the run.
     columns = [column for column in stored_columns(run.folder) if column in COLUMNS_OF[name]]
     return AddedSignal(
         name=name, folder=str(run.folder), columns=columns, rows=summary.scored, failed=summary.failed

@@ -25,7 +25,7 @@ from ladm.storage.json_object import read_json_object
 
 _DOCUMENTS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".ndjson", ".parquet", ".txt", ".csv")
 _OUTPUTS = {"ladm score": " -o run", "ladm calibrate": " -o profile.yaml"}
-"""What the commands need at their end that a suggestion must have too."""
+"""What a suggested command must end with."""
 LOOKED_AT_ROWS = 256
 """Rows, evenly spread, in which padding and packed documents are looked for."""
 _PACKED_COLUMNS = ("seq_idx", "cu_seqlens", "seq_lengths", "document_ids")
@@ -39,7 +39,7 @@ def plan_for_rows(
     *,
     ask: Callable[[Callable[[], Hardware]], Hardware] | None = None,
 ) -> tuple[Plan, list[str]]:
-    """The plan of a score, its span length resolved, and lines for people about the rows; `ask` as for `make_plan`.
+    """The plan of a score, its span length resolved, and lines to print about the rows; `ask` as for `make_plan`.
 
     Raises UsageError for rows of another tokenizer, and LadmError where no row can have a score, or the model or
     the device cannot be used.
@@ -153,7 +153,7 @@ def _no_row_fits(settings: ScoreSettings, lengths: RowLengths, facts: ModelFacts
             f"{shortest:,} tokens); make shorter rows (--length {facts.max_tokens} of ladm prepare), or use "
             "another model"
         )
-    # Of rows that are too short and rows that are too long only the former can be helped by a setting.
+    # A setting can help against rows that are too short, not against rows that are too long.
     fitting = [length for length in lengths.counts if facts.max_tokens is None or length <= facts.max_tokens]
     length = max(fitting, key=lambda each: (lengths.counts[each], each))
     message = f"rows of {length:,} tokens" if shortest == longest else f"rows of {shortest:,} to {longest:,} tokens"
@@ -168,7 +168,7 @@ def _no_row_fits(settings: ScoreSettings, lengths: RowLengths, facts: ModelFacts
 
 
 def _working_span(method: Method, length: int) -> int | None:
-    """The default span for rows of that length, or else the longest that leaves one to score; None: none does."""
+    """The default span for rows of that length, or else the longest that leaves one to score; None: there is none."""
     spans: list[int] = [default_span_tokens(length), *range(method.span_tokens - 1, 0, -1)]
     for span in spans:
         if span < method.span_tokens and replace(method, span_tokens=span).grid(length).J:
@@ -197,7 +197,7 @@ def _padding(rows: Rows) -> str | None:
 
 
 def _packing(rows: Rows) -> str | None:
-    """A warning where the rows show that each holds several documents."""
+    """A warning where columns of the rows show that a row holds several documents."""
     names = rows.column_names
     packed = next((name for name in _PACKED_COLUMNS if name in names), None)
     if packed is None and "position_ids" in names:
@@ -224,7 +224,7 @@ def require_tokenizer(rows: Rows, facts: ModelFacts, *, allow_other: bool) -> No
     try:
         own = load_tokenizer(facts.folder, bos=False)
     except TokenizerError:
-        # A model can be scored with whose tokenizer does not load; there is nothing to compare then.
+        # A model whose tokenizer does not load can score all the same; there is nothing to compare then.
         return
     if not own.is_of_digest(digest):
         raise UsageError(

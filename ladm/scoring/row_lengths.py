@@ -20,7 +20,7 @@ from ladm.signals.prolong import number_of_segments
 from ladm.signals.scorer import LEAST_TOKENS
 
 MOST_IDS, MOST_ROWS = 1 << 29, 100_000
-"""Of larger data a part, drawn at random, is looked at for ids that no row may have: all would take hours."""
+"""In larger data only a random part is searched for invalid ids: all of it would take hours."""
 _ROWS_AT_A_TIME = 256
 
 
@@ -58,15 +58,15 @@ class RowLengths:
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultSpan:
-    """The tokens of a span where no flag says them."""
+    """The tokens of a span where no flag sets them."""
 
     span_tokens: int
     length_tokens: int
-    """The commonest length, of which it is 1/256."""
+    """The commonest length of the rows, of which a span is 1/256."""
 
     @property
     def line(self) -> str:
-        """What is printed of it."""
+        """The line that is printed about it."""
         span = count_of(self.span_tokens, "token")
         return f"spans     {span}: 1/256 of the commonest length, {self.length_tokens:,} tokens"
 
@@ -132,7 +132,7 @@ def _problems(rows: Rows, positions: npt.NDArray[np.int64], vocab_size: int) -> 
     found: dict[int, str] = {}
     # Neighbouring positions are read together: one read of a block costs hardly more than one of a row.
     for run in np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1):
-        # Of no positions `np.split` makes one run of none, which has no part.
+        # For no positions `np.split` returns one empty run, which has no part.
         for start in range(0, len(run), _ROWS_AT_A_TIME):
             part = run[start : start + _ROWS_AT_A_TIME].tolist()
             for row in rows.read(part[0], part[-1] + 1):

@@ -57,7 +57,7 @@ def score(
 
     `rows` and `facts` are those of the settings, where the caller has opened them already. `echo` is called
     with the settings as resolved, a line at a time. May be called in any thread.
-    Raises LadmError and its kinds; rows that are durable by then stay.
+    Raises LadmError or a subclass of it; rows that are durable by then stay.
     """
     folder = Path(settings.output)
     with stop_on_signals(folder) as signals, _early_worker(settings) as early:
@@ -68,7 +68,7 @@ def score(
         read_facts = partial(model_facts, settings.model)
         facts = facts or (early.call(read_facts) if early else read_facts())
         choice = choose_signals(settings)
-        command = _Command(
+        command = _ScoreCommand(
             settings=settings, choice=choice, rows=rows, facts=facts, echo=echo, progress=progress or NoProgress(),
             signals=signals, early=early, model_files=file_states(deciding_files(facts.folder)),
             machine=in_background(partial(machine_identity, facts)),
@@ -89,8 +89,8 @@ def _early_worker(settings: ScoreSettings) -> AbstractContextManager[EarlyWorker
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Command:
-    """What one `ladm score` works with."""
+class _ScoreCommand:
+    """One call of `ladm score`, with what was read before it opens the run folder."""
 
     settings: ScoreSettings
     choice: SignalChoice
@@ -101,7 +101,7 @@ class _Command:
     signals: list[int]
     early: EarlyWorker | None
     model_files: FileStates
-    """Before they were read for their identity."""
+    """Their state before they were read for the identity of the model."""
     machine: Callable[[], dict[str, Any]]
     """Waits for the SHA-256 of the model's files."""
 
@@ -115,7 +115,7 @@ class _Command:
             return self._added_to(run, already_finished=already_finished)
 
     def add_to_finished(self) -> ScoreResult:
-        """Score the signals that are added to a finished run, about whose own settings the command says nothing."""
+        """Score the signals that are added to a finished run, whose own settings the command does not repeat."""
         folder = Path(self.settings.output)
         with locked(folder, shared=True):
             run = Run.read(folder)
@@ -147,7 +147,7 @@ class _Command:
         """The statistics as planned, with what the rows add: their text, and unless it was given the unigrams."""
         folder, vocab_size, unigrams = Path(plan.settings.output), plan.facts.vocab_size, planned.unigrams
         if unigrams is None and not plan.settings.overwrite:
-            # That of the rows when the run was started: a run that gets more rows must not change those it has.
+            # The table made when the run was started: adding rows must not change the numbers of those that are there.
             unigrams = unigrams_of_folder(folder)
         return TextColumns(
             unigrams=unigrams or count_unigrams(self.rows, vocab_size=vocab_size),
@@ -155,7 +155,7 @@ class _Command:
         )
 
     def _open(self, plan: Plan, *, beside: RunIdentity | None = None) -> Run:
-        """Create or resume a run folder, whose lock is held, as far as the flags ask for a fresh start.
+        """Create or resume a run folder, whose lock is held, once `--overwrite` or `--retry-errors` is applied.
 
         `beside`: the run that a signal is added to. Raises LadmError where that has other rows or another model.
         """

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringPass:
-    """What is at hand while the rows of a run are scored."""
+    """One pass over the rows of a run: what it scores, with what, and where it reports."""
 
     run: Run
     rows: Rows
@@ -40,7 +40,7 @@ class ScoringPass:
     supervised: bool = False
     """As in `ScoreJob`."""
     most_errors: float = math.inf
-    """More rows without a score end the pass."""
+    """A greater number of rows without a score ends the pass."""
     shard: Shard | None = None
     """Where this launch stands among those that share the run."""
     cluster: Cluster | None = None

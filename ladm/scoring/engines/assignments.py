@@ -26,18 +26,18 @@ class Assignment:
 
 
 class UnitSource(Protocol):
-    """Where units come from."""
+    """Hands out units, one at a time."""
 
     def take(self) -> Assignment | None:
         """A unit to score; None when there is none at the moment."""
         ...
 
     def finished(self) -> bool:
-        """Will there never be another one?"""
+        """Will it never hand out another unit?"""
         ...
 
     def sealed(self, assignment: Assignment) -> None:
-        """The unit is sealed."""
+        """Note that the unit is sealed."""
         ...
 
 

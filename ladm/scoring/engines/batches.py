@@ -17,7 +17,7 @@ from ladm.signals.scorer import RowColumnScorer, ScorerOutput, SignalScorer
 
 @dataclass(frozen=True, slots=True)
 class CheckedRow:
-    """A row that can be scored, its token ids, and what is known of it without a forward pass."""
+    """A row that can be scored, its token ids, and the columns that need no forward pass."""
 
     row: Row
     ids: Ids

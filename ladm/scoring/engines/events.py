@@ -31,7 +31,7 @@ class InputRecheckStarted:
     """Files of the model or of the rows were touched; they are now read again, to see whether their content changed."""
 
     line: str
-    """For people."""
+    """The line to print."""
 
 
 @dataclass(frozen=True, slots=True)

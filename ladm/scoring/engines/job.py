@@ -59,7 +59,7 @@ class WorkerConfig:
         return rows
 
     def input_guard(self, rows: Rows) -> InputGuard:
-        """What notices a change of the files on whatever machine this is; to be made before the model is loaded."""
+        """Notices changes of the files as this machine sees them; to be made before the model is loaded."""
         model, data = self.model, self.data
         if self.elsewhere:
             # `make_scorer` compares the model's digests there, later than this: the state is older than what it reads.
@@ -70,7 +70,7 @@ class WorkerConfig:
 
 WorkerProcess = tuple[SpawnProcess, Connection]
 TakeEarly = Callable[[WorkerConfig, str], WorkerProcess | None]
-"""Makes a process that was started early the worker of a device; None where there is none."""
+"""Turns a process that was started early into the worker of a device; None where there is none."""
 
 
 def nothing_early(_config: WorkerConfig, _device: str) -> None:
@@ -89,8 +89,8 @@ class ScoreJob:
     """Their names; several workers of a CPU have the same one."""
     report: Report
     warn: Echo = silent
-    """Called with a line for people, such as that a device is given up."""
+    """Called with a line to print, such as that a device is no longer used."""
     supervised: bool = False
     """Start a process even for a single device, so that its loss does not end the run."""
     take_early: TakeEarly = nothing_early
-    """Gives a process that has imported the libraries already to the first worker that is started."""
+    """Hands a process that has already imported the libraries to the first worker that is started."""

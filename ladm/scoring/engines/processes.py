@@ -1,4 +1,4 @@
-"""A worker process and the pipe to it: started with what it has to do, or earlier. Imports no torch.
+"""A worker process and the pipe to it: started with its work, or before there is any. Imports no torch.
 
 Importing torch and transformers takes a worker seconds, in which the supervisor reads the rows and hashes the model. So
 a process that imports them is started first, and is given its work once there is a plan. It also answers what only
@@ -26,7 +26,7 @@ from ladm.scoring.engines.worker import early_main, worker_main
 END_SECONDS = 10.0
 """How long a process may take to end."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-"""Where a GPU can be used one of these exists: NVIDIA's driver, Windows' to Linux, AMD's."""
+"""Where a GPU can be used one of these exists: the device of NVIDIA's driver, of WSL's, or of AMD's."""
 T = TypeVar("T")
 
 
@@ -97,10 +97,10 @@ def start_worker(config: WorkerConfig, device: str) -> WorkerProcess:
 
 @contextlib.contextmanager
 def _silent_tracker() -> Iterator[None]:
-    """Start the process that Python starts beside the first worker without its warning, and the worker too.
+    """Silence the warnings of the resource tracker, a process that Python starts beside the first worker.
 
-    It removes semaphores, such as those of progress bars, of processes that are gone. Workers are killed when a run
-    stops, so it would warn of "leaked" ones behind the line that says how to resume.
+    It removes what ended processes left behind, such as semaphores of progress bars. Workers are killed when a run
+    stops, so it would warn of "leaked" semaphores after the line that says how to resume.
     """
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     try:
@@ -129,7 +129,7 @@ def _spawn(target: Callable[..., None], *words: Any, name: str) -> WorkerProcess
             process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    # With our copy of its end closed, the pipe reports the end of the process.
+    # Once our copy of its end is closed, the pipe reports when the process ends.
     theirs.close()
     return process, ours
 
