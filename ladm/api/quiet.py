@@ -122,7 +122,7 @@ def _silence_datasets(undo: contextlib.ExitStack) -> None:
 
 
 def echo_to(*, progress: bool) -> Callable[[str], None]:
-    """Where lines for people go: warnings to Python's `warnings`, others to standard error if that is wanted."""
+    """Where lines about the work go: warnings to Python's `warnings`, others to standard error if that is wanted."""
 
     def echo(line: str) -> None:
         kind, _, text = line.partition(" ")

@@ -1,7 +1,7 @@
 """CDS of a contrast set, by layer or head -> the ways to make a score of them, and the best one. Imports no torch.
 
 Candidates are compared by the AUC of their worst kind on one half of the documents; the other half judges the winner,
-because the best of many candidates looks better on the rows that it was picked by than it is.
+because the best of many candidates looks better than it is on the rows that it was chosen on.
 
 Shape suffixes: B rows, P layers or heads.
 """
@@ -101,9 +101,9 @@ def evaluate_candidates(
 
 
 def choose(scores: ContrastScores, results: list[CandidateResult], *, most_cost: float, seed: int) -> Candidate:
-    """The candidate with the best worst kind on the first half, among those that cost at most `most_cost`.
+    """The candidate whose worst kind is separated best on the first half, among those that cost at most `most_cost`.
 
-    Of the candidates within one standard error of the best, the one with the largest effect size.
+    Among the candidates within one standard error of the best it is the one with the largest effect size.
 
     Raises LadmError when no candidate is cheap enough.
     """

@@ -26,10 +26,10 @@ REPEATS = (16, 5)
 stride over spans, which a stride could otherwise mistake for structure or miss altogether."""
 REPEATED = tuple(f"repeated T/{repeats}" for repeats in REPEATS)
 KINDS = (*PASTED, SAME_PACKAGE, SHUFFLED, *REPEATED, MADE_LIST, REAL_LIST)
-"""All that intact documents are compared with, in the order of the tables."""
+"""All kinds that intact documents are compared with, in the order of the tables."""
 RECORDS = 64
 FIXED_SHARE_OF_RECORD = 2 / 3
-"""How much of a record in a made list is the same in all records."""
+"""The share of a made list's record that is the same in all records."""
 MIN_DOCUMENTS = 2 * max(PIECES)
 """So that each half has 16 different documents to paste together."""
 

@@ -113,7 +113,7 @@ class ContrastScores:
         return tuple(kind for kind in self.bad if kind in (*PASTED, SAME_PACKAGE))
 
     def layer_and_head(self, column: int, *, heads: bool) -> tuple[int, int | None]:
-        """What a column holds; the head is None where columns are whole layers."""
+        """The layer and head of a column; the head is None where columns are whole layers."""
         if not heads or self.num_heads is None:
             return self.layers[column], None
         return self.layers[column // self.num_heads], column % self.num_heads
@@ -166,7 +166,8 @@ def read_contrast_scores(
 
 
 def count_baselines(rows: list[ContrastRow]) -> dict[str, Floats]:
-    """What a row's ids say without a model: `F` (far_rare) and `gzip` (gzip_ratio), which every score has to beat.
+    """Numbers that need only a row's ids and no model: `F` (far_rare) and `gzip` (gzip_ratio), which every score has to
+    beat.
 
     The unigram table of a half is counted on the intact documents of the other half, whose packages it shares none of.
     """

@@ -77,7 +77,7 @@ class CalibrationResult:
         return min((kind for kind in self.kinds if kind != WORST), key=lambda kind: self.kinds[kind]["profile"].value)
 
     def summary(self) -> dict[str, Any]:
-        """The part of a profile that is for people: numbers with their intervals, rounded."""
+        """The part of a profile that only people read: numbers with their intervals, rounded."""
         return {
             "calibrated": self.names["profile"],
             "calibrated_cost": round(self.chosen.cost, 4),

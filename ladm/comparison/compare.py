@@ -24,7 +24,7 @@ from ladm.comparison.agreement import (
 from ladm.comparison.kinds import KindTable, kind_table, read_row_column
 from ladm.comparison.result import Comparison, DifferentDocument, Pair
 from ladm.errors import LadmError
-from ladm.runs.beginnings import Beginnings, one_line
+from ladm.runs.beginnings import TextBeginnings, one_line
 from ladm.runs.columns import column_names
 from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
@@ -173,7 +173,7 @@ def _different(
     order = order[: np.count_nonzero(~np.isnan(difference_N))]
     ends = [order[::-1][: settings.show], order[: settings.show]]
     labels = read_labels(run, columns.positions_N[np.concatenate(ends)].tolist(), settings.domain_key)
-    beginnings = Beginnings(run, settings.rows)
+    beginnings = TextBeginnings(run, settings.rows)
     # In a small set the same document may stand at both ends, or the columns may agree.
     shown = [
         [k for k in places.tolist() if sign * difference_N[k] > 0] for sign, places in zip((1, -1), ends, strict=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError
-from ladm.runs.beginnings import Beginnings, first_line
+from ladm.runs.beginnings import TextBeginnings, first_line
 from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.labels import domain_batches, read_labels
@@ -76,7 +76,7 @@ def top_documents(settings: TopSettings) -> TopList:
     # From the end that was requested: the worst document comes first in its list.
     shown = slice(-1, -settings.number - 1, -1) if settings.worst else slice(0, settings.number)
     labels = read_labels(run, positions_N[order[shown]].tolist(), settings.domain_key)
-    beginnings = Beginnings(run, settings.rows)
+    beginnings = TextBeginnings(run, settings.rows)
     listed = [labels[int(position)] for position in positions_N[order[shown]]]
     # All of them first: rows that turn out to be others at the last one must not show the texts of the first.
     texts = beginnings.of(listed)

@@ -47,7 +47,7 @@ def _fetched(name: str) -> str:
         return str(huggingface_hub.hf_hub_download(repository, file, repo_type="dataset"))
     except Exception as error:
         raise_if_out_of_memory(error, action=f"fetch {repository}")
-        # The Hub client raises a dozen kinds of its own and of its transport, in versions that differ.
+        # The Hub client raises a dozen exceptions of its own and of its transport, which differ between versions.
         raise LadmError(
             f"--rows {name}: the Hub did not give {repository}: {one_line(error)}; give rows of ladm prepare"
         ) from None

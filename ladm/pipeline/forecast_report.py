@@ -1,4 +1,4 @@
-"""What a job would take -> lines for people, and the same as JSON. Imports no torch."""
+"""What a job would take -> lines to print, and the same as JSON. Imports no torch."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from ladm.errors import LadmError
 from ladm.report.environment import clean
 from ladm.report.overview import RunOverview, readable_meta
-from ladm.runs.beginnings import Beginnings
+from ladm.runs.beginnings import TextBeginnings
 from ladm.runs.folder import Run
 from ladm.runs.labels import label_id, shown_name
 from ladm.runs.results import columns_of, score_batches
@@ -88,7 +88,7 @@ def choose_documents(
     cuts: Sequence[SelectionCut],
     taken_N: npt.NDArray[np.bool_] | None = None,
 ) -> ChosenDocuments:
-    """Choose among `count` documents, some of them of those that a subset took.
+    """Choose among `count` documents; some are drawn from those that a subset took.
 
     The draw is the same for the same run.
     """
@@ -178,7 +178,7 @@ def add_texts(run: Run, documents: list[SampledDocument], name: str | None) -> s
         # A page of a run on rows of the Hub does not fetch them.
         if name is None and not Path(run.identity.rows_name).exists():
             return f"{run.identity.rows_name} is not there any more; give --rows where the rows are now"
-        beginnings = Beginnings(run, name)
+        beginnings = TextBeginnings(run, name)
         if beginnings.missing is not None:
             return beginnings.missing
         # In the order of the data set, whose blocks are then read once each.

@@ -24,7 +24,7 @@ COLUMNS = (
 MOST_COLUMNS = 10
 BOX_WIDTH = 96
 SAME = 1e-6
-"""A named score that differs by less, relatively, is the run's own."""
+"""A named score that differs from the run's own score by a smaller relative amount is the same score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def quartile_table(columns: Mapping[str, Floats], overview: RunOverview) -> Quar
 
 
 def _distinct(columns: dict[str, Floats]) -> dict[str, Floats]:
-    """The columns without empty ones, and without the named score that the run's own score is, which names it."""
+    """The columns without empty ones, and without a named score that equals the run's own, which gets its name."""
     found: dict[str, Floats] = {}
     for name, values_N in columns.items():
         if not np.isfinite(values_N).any():

@@ -47,7 +47,7 @@ class ResultRow:
 
 @dataclass(kw_only=True)
 class RunOverview:
-    """What a page needs to know of all scores."""
+    """What a page shows of all scores."""
 
     domains: dict[str, array[float]] = field(default_factory=dict)
     """The scores of each domain, best first; eight bytes a document."""
@@ -178,7 +178,7 @@ class LayerShare:
     layer: int
     share: float
     of_largest: float
-    """The share as a part of the largest layer's."""
+    """The share relative to that of the largest layer."""
     counted: bool
     """Is the layer part of the run's score?"""
 

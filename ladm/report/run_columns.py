@@ -41,7 +41,7 @@ class FurtherColumns:
     """What the subset was ranked by and guarded with."""
 
     def readable(self, columns: JoinedColumns, echo: Echo) -> list[Expression]:
-        """Those to show; a line for people for what a subset used and is not there any more, such as its rows."""
+        """Those to show; a line to print for what a subset used and is gone, such as its rows."""
         columns.require(name for each in self.requested for name in each.names)
         found = list(self.requested)
         for each in self.of_subset:

@@ -23,14 +23,14 @@ from ladm.settings.common import TEXT_COLUMN
 from ladm.storage.json_object import read_json_object
 
 MOST_CHARACTERS = 2000
-"""Of a text that are looked at for its beginning."""
+"""The characters of a text that are read for its beginning."""
 MOST_BYTES_READ = 1 << 28
-"""Of a data set that is read to compare its content: a second's work."""
+"""The largest data set that is read to compare its content, which takes about a second."""
 _ROWS_AT_A_TIME = 32
 
 
 class RowLabel(Protocol):
-    """What says which row a document is, and whether it is still the same. `row_id` is that of `label_id`."""
+    """What identifies the row of a document, and shows whether it is still the same. `row_id` is that of `label_id`."""
 
     @property
     def position(self) -> int: ...
@@ -44,7 +44,7 @@ class OtherRowsError(LadmError):
     """The rows are not those that the run scored."""
 
 
-class Beginnings:
+class TextBeginnings:
     """The beginnings of some rows' texts, from the data set called `name`, or the one that the run found.
 
     `missing` says why there are none: the data set is gone, has no texts, or is another one. Raises LadmError for a
@@ -81,7 +81,7 @@ class Beginnings:
             texts: list[str] = []
             for start in range(0, len(documents), _ROWS_AT_A_TIME):
                 texts += self._read(self._rows, documents[start : start + _ROWS_AT_A_TIME])
-            # Last, because it says less than which row is another.
+            # Last, because an error that names the row that differs says more.
             _require_content_of(self._run, self._rows)
         except OtherRowsError as error:
             if self._name is not None:

@@ -96,7 +96,7 @@ def float32_columns(run: Run, names: Iterable[str]) -> set[str]:
 
 
 def stored_limit(limit: float) -> float:
-    """The number that a limit for a column of float32 means: the float32 that results show in the same digits.
+    """The float32 number that a limit for a column of float32 means: the one that results show in the same digits.
 
     A row that is shown with 0.7 has 0.699999988, and a limit of 0.7 includes it. A limit beyond the range of float32
     stays as it is, so that one just above 0 excludes 0.
@@ -125,7 +125,7 @@ def longattn(ds_N: Floats, v_N: Floats) -> Floats:
 
 
 def standardised(values_N: Floats) -> Floats:
-    """Minus the mean, over the standard deviation; 0 where all values are equal. NaN stays NaN and does not count."""
+    """(value - mean) / standard deviation; 0 where all values are equal. NaN stays NaN and does not count."""
     if np.isnan(values_N).all():
         return np.full_like(values_N, np.nan)
     deviation = float(np.nanstd(values_N))

@@ -48,7 +48,7 @@ class JoinedColumns:
         self._place = rows
         self.others = {name: _joined(name, place, run) for name, place in joins.items()}
         self.digests: dict[str, str] = {}
-        """Of the columns that were read and are not the run's: XXH3-128 of their numbers, or values, for all rows."""
+        """XXH3-128 of the values for all rows, for each column that was read and is not the run's own."""
 
     @cached_property
     def _opened(self) -> Rows:
@@ -125,7 +125,7 @@ class JoinedColumns:
         return found
 
     def for_manifest(self, names: Iterable[str]) -> dict[str, Any]:
-        """Of each joined run what the manifest of a subset repeats, with its signals that the columns are of."""
+        """What the manifest of a subset repeats of each joined run, with the signals whose columns were used."""
         by_place = _by_place(names)
         return {
             of: other.identity.for_manifest()

@@ -13,7 +13,7 @@ from ladm.settings.profiles import Profile
 
 
 def length_warning(profile: Profile, path: str, tokens_N: npt.NDArray[Any]) -> str | None:
-    """A line for people; None where all rows have the length of the profile, the file `path`."""
+    """A line to print; None where all rows have the length of the profile, the file `path`."""
     others = tokens_N[tokens_N != profile.length_tokens]
     if not len(others):
         return None

@@ -47,7 +47,7 @@ def require_rows_of(run: Run, rows: Rows) -> None:
 
 
 def partial_coverage(run: Run, name: str | None = None) -> str | None:
-    """A line for people where a run scored only the first of its rows, as `--limit` makes it.
+    """A line to print where a run scored only the first of its rows, as `--limit` makes it.
 
     `name` as for `rows_of_run`. None: it scored all that are there, or there is no such folder on this machine.
     """

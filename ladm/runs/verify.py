@@ -123,7 +123,7 @@ class _UnitDigests:
 
     @property
     def errors_digest(self) -> str:
-        """That of the file with the rows without a score."""
+        """The digest of the file with the rows without a score."""
         return self._errors.hexdigest()
 
 
@@ -170,7 +170,7 @@ def _verify_results(run: Run, held: _UnitDigests | None) -> Iterator[Problem]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Ranking:
-    """What is known of the order of `scores.parquet`."""
+    """The order of the rows in `scores.parquet`."""
 
     num_rows: int
     is_in_order: bool

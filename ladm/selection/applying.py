@@ -21,7 +21,7 @@ from ladm.settings.selection import SelectSettings
 
 @dataclass(frozen=True, kw_only=True)
 class AppliedBudget:
-    """What a budget came to."""
+    """The budget that was applied, and how."""
 
     tokens: int | None = None
     documents: int | None = None
@@ -52,7 +52,7 @@ def apply_budget(domains: Domains, shares: Shares, settings: SelectSettings, *, 
 
 def _apply_tokens(domains: Domains, shares: Shares, settings: SelectSettings) -> AppliedBudget:
     pool = sum(domain.pool_tokens for domain in domains.values())
-    # Of what can be selected, after the guards: a share of documents that nobody wants would mean nothing.
+    # A share of what can be selected, after the guards: a share of unwanted documents would mean nothing.
     share = settings.token_share
     budget = int(settings.tokens or 0) if share is None else int(share * pool)
     percent = None

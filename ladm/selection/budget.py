@@ -25,7 +25,7 @@ Shares = Mapping[str, int | float | Fraction]
 
 
 class SmallPoolError(LadmError):
-    """There is less than the budget."""
+    """The pool is smaller than the budget."""
 
 
 @dataclass(kw_only=True)

@@ -43,7 +43,7 @@ class Candidates:
     """The documents that may be selected. `order` has their places in the arrays, best first."""
 
     rows_N: Ints
-    """The number of each document's row, the rows of all runs numbered through."""
+    """The number of each document's row, counted over the rows of all runs."""
     tokens_N: Floats
     values_N: Floats
     """What documents are ranked by; NaN where there is no value."""
@@ -62,7 +62,7 @@ class Candidates:
         return len(self.order)
 
     def without_repeating(self, windows: Windows) -> Candidates:
-        """The same without the windows of which more than half is in a better window of their document."""
+        """The candidates without windows of which more than half is in a better window of the same document."""
         return replace(self, order=self.order[~windows.repeating(self.rows_N[self.order], self.tokens_N[self.order])])
 
     def batches(self) -> Iterator[Batch]:
@@ -96,7 +96,7 @@ def find_candidates(
     _require_domains(sources, codes_N, rows_N, settings.domain_key)
     included_N, excluded = _included(codes_N, domains, settings, sources)
     if included_N is not None:
-        # Before anything is compared with anything: ranks, quantiles and means are those of the other documents.
+        # First, because ranks, quantiles and means are those of the remaining documents.
         stored = {name: _compacted(column, included_N) for name, column in stored.items()}
         rows_N, codes_N = _compacted(rows_N, included_N), codes_N[included_N]
     columns = _with_relative(stored, names)
@@ -199,14 +199,14 @@ def _read(
 
 
 def _with_relative(columns: Mapping[str, Floats], names: Iterable[str]) -> Mapping[str, Floats]:
-    """The columns with `longattn`, if it is wanted: relative to all documents that are ranked together, of all runs."""
+    """The columns with `longattn`, if it is wanted: relative to all documents that are ranked together, in all runs."""
     if "longattn" not in names:
         return columns
     return {**columns, "longattn": longattn(*(columns[name] for name in LONGATTN))}
 
 
 def _read_sampling(sources: Sequence[SelectionSource], *, seed: int, work: Path) -> Floats:
-    """A random number of each document for the draw, others than those of the column `random` with the same seed."""
+    """A random number of each document for the draw; they differ from the column `random` with the same seed."""
     parts = _parts(sources)
     count = parts[-1].stop
     uniform_N: Floats = array_on_disk(work / "uniform", "f8", count)

@@ -41,13 +41,13 @@ class GuardManifest:
     without_value: int
     """Documents, left by the earlier guards, that have no number in this column, or no value."""
     kept: list[Named] | None = None
-    """Of a guard of values, which documents have that are kept; None, and then not in the file, of any other."""
+    """The values that a guard of values keeps; None, and then not in the file, for any other guard."""
     left_out: list[Named] | None = None
-    """The same of a guard that leaves documents out."""
+    """The values that a guard of values leaves out; None as for `kept`."""
 
     @property
     def limits_text(self) -> str:
-        """What it keeps, such as `gzip_ratio from 0.25 to 0.6`: of quantiles and of a band the values they were."""
+        """What it keeps, such as `gzip_ratio from 0.25 to 0.6`; of quantiles and bands the resulting values."""
         if self.kept is not None or self.left_out is not None:
             values = ", ".join(map(_spelled, self.left_out or self.kept or []))
             return f"{self.column} {'of' if self.left_out is None else 'other than'} {values}"
@@ -58,7 +58,7 @@ class GuardManifest:
 
 
 def forgotten_percent(guard: GuardManifest) -> str:
-    """A hint where whole numbers may have been meant as quantiles: the guard dropped all or nothing. Or no text."""
+    """A hint where whole numbers may be meant as quantiles, because the guard dropped all or nothing; else no text."""
     limits = [limit for limit in (guard.low, guard.high) if limit is not None]
     is_whole = all(1 <= limit <= 100 and limit == int(limit) for limit in limits)
     # A band has no numbers as given, a guard of values no limits, and a column of the rows numbers of its own.
@@ -73,7 +73,7 @@ def _spelled(value: Named) -> str:
 
 
 def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
-    """A line for people where documents are ranked by `robust` alone, with no guard at all; None otherwise.
+    """A warning where documents are ranked by `robust` alone, with no guard at all; None otherwise.
 
     `run`: the first of those selected from.
     """
@@ -191,7 +191,7 @@ def _remedy_of_nothing(guard: AnyGuard, limits: GuardManifest) -> str:
 
 
 def _named(guard: AnyGuard) -> dict[str, list[Named]]:
-    """What the manifest has of a guard of values."""
+    """A guard of values as the manifest describes it."""
     if not isinstance(guard, ValueGuard):
         return {}
     values: list[Named] = [value if isinstance(value, str) else [value.low, value.high] for value in guard.values]

@@ -111,7 +111,7 @@ class Manifest:
 
     @property
     def partial(self) -> str | None:
-        """A line for people where the runs had only the first of their rows."""
+        """A line to print where the runs had only the first of their rows."""
         if not self.unscored_rows:
             return None
         scored = sum(run["data"]["rows"] for run in (self.run, *self.other_runs))
@@ -119,7 +119,7 @@ class Manifest:
 
     @property
     def is_cut_of_scores(self) -> bool:
-        """Is what was taken of a domain everything from some score on, but for a last gap?"""
+        """Was everything in a domain taken from some score upwards, except for a last gap?"""
         return self.by == "score" and self.is_cut
 
     @property

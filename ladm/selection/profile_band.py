@@ -75,7 +75,7 @@ def require_same_layers(run: Run, profile: Profile, path: str, columns: list[str
 
 
 def length_warnings(settings: SelectSettings, runs: Sequence[Run], tokens_N: npt.NDArray[Any]) -> Iterator[str]:
-    """A line for each profile that a guard or the score of a run is of, and that was calibrated at another length.
+    """A warning for each profile that a guard or a run uses and that was calibrated at another length.
 
     `tokens_N`: the lengths of the documents with a score.
     """

@@ -45,7 +45,7 @@ def weights_of(
 
 
 def has_weights(quota: str | None) -> bool:
-    """Does it say weights, or the file of them, and not a unit?"""
+    """Is it weights or a file of weights, and not a unit?"""
     return quota not in (None, TOKENS, DOCUMENTS)
 
 

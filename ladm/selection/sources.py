@@ -38,7 +38,7 @@ class SelectionSource:
     run: Run
     rows: Rows
     first: int
-    """The number of its first row when the rows of all runs are numbered through."""
+    """The number of its first row, counted over the rows of all runs."""
     columns: JoinedColumns
     """Its columns, with those of its rows and of joined runs."""
 

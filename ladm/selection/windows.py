@@ -40,7 +40,7 @@ def max_per_document(given: int | None, data: Sequence[Rows], *, ranking: Expres
     if given is None and ranking.has_document_mean:
         return None
     if given is None:
-        # In any of them: a corpus without windows beside one with windows is no reason to take more of a book.
+        # In any data set: a corpus without windows beside one with windows is no reason to take more of a book.
         has_windows = any({DOCUMENT_COLUMN, "chunked_index"} <= set(rows.column_names) for rows in data)
         return WINDOWS_PER_DOCUMENT if has_windows else None
     for rows in data:
@@ -51,7 +51,7 @@ def max_per_document(given: int | None, data: Sequence[Rows], *, ranking: Expres
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """Of every row which document it is of, and where in it the row begins. T rows."""
+    """The document of every row, and where in it the row begins. T rows."""
 
     documents_T: Ints
     starts_T: Floats
@@ -128,7 +128,7 @@ def documents_of(data: Sequence[Rows]) -> Ints:
 def read_documents(data: Sequence[Rows]) -> Ints:
     """The number of every row's document: (T,). Documents of different data sets have different numbers.
 
-    A row that does not say which document it is of is one of its own, as in a subset of several data sets.
+    A row that does not name its document counts as a document of its own, as in a subset of several data sets.
     """
     parts: list[Ints] = []
     first = 0

@@ -129,7 +129,7 @@ def _in_batches(positions: npt.NDArray[np.int64]) -> Iterator[list[int]]:
 
 
 def _ids(rows: Rows, positions: npt.NDArray[np.int64]) -> Iterator[list[Any]]:
-    """What names each row for its owner, in batches."""
+    """The id by which its owner knows each row, in batches."""
     columns = [name for name in ("id", "index") if name in rows.column_names]
     subset = CheckedColumns(rows.select(positions), columns)
     for start in range(0, len(positions), ROWS_AT_A_TIME):

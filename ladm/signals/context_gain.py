@@ -45,8 +45,8 @@ def windows(T: int, scheme: GainScheme) -> list[ContextWindow]:
     """The short inputs of a row of at least 16 tokens; the scored tokens of all are one stretch to the row's end.
 
     suffix: one input of the last T/4 tokens with S before them, about 1.25 x the cost of the row alone in all.
-    blocks: inputs of 2S tokens, each scoring its second half, which cover everything but the first S to 2S tokens: of
-    most of those the short context would be all that there is before them, and their gain nothing but rounding.
+    blocks: inputs of 2S tokens, each scoring its second half, which cover everything but the first S to 2S tokens: for
+    most of these the short context would be everything before them, and their gain nothing but rounding.
     """
     S = short_context_tokens(T)
     if scheme == "suffix":
@@ -65,7 +65,7 @@ def scored_from(T: int, scheme: GainScheme) -> int:
 def continues_earlier_bigram(ids_T: Tensor) -> Tensor:
     """Did the two tokens before token t occur earlier in the row with the same successor? (T,) bool.
 
-    That is, has the row the three tokens that end at t already? For the ids 1 2 3 1 2 3 it holds for the last 3 alone.
+    That is, did the three tokens that end at t occur before? For the ids 1 2 3 1 2 3 it holds for the last 3 alone.
     """
     copies_T = torch.zeros(len(ids_T), dtype=torch.bool)
     if len(ids_T) < 3:
@@ -84,8 +84,8 @@ def continues_earlier_bigram(ids_T: Tensor) -> Tensor:
 def gain_columns(long_BW: Tensor, short_BW: Tensor, copied_BW: Tensor) -> dict[str, Tensor]:
     """The five columns of rows, (B,) float64 each, from float32 losses of their scored tokens in nats.
 
-    `copied_BW`: which scored tokens `continues_earlier_bigram`. A row of nothing but copies has a gain without copies
-    of 0: nothing in it is predicted better from afar but by repeating.
+    `copied_BW`: which scored tokens `continues_earlier_bigram`. A row of nothing but copies has a `gain_no_copy`
+    of 0: distant context helps it only by repetition.
     """
     long_BW, short_BW = long_BW.double(), short_BW.double()
     gain_BW = short_BW - long_BW

@@ -16,7 +16,7 @@ from ladm.signals.layer_cds import Columns, FocusMeasurement
 from ladm.signals.longattn import distant_attention
 
 FIRST_LAYER = 0
-"""The one that LongAttn looks at."""
+"""The layer whose attention LongAttn measures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def forward_pass(
 ) -> PassResult:
     """One pass over rows of equal length for all of `signals`, and for a context gain the short inputs as well.
 
-    `ids_BT` is on the CPU, `on_device_BT` the same on the device. A GPU is given its work and not waited for.
+    `ids_BT` is on the CPU, `on_device_BT` the same on the device. On a GPU the work is queued, and not waited for.
     """
     focus = None
     if signals.cds:

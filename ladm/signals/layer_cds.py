@@ -49,9 +49,9 @@ def layer_cds(
 
 
 class FocusMeasurement:
-    """Takes equation 2 and what goes with it from each layer that it visits in one forward pass, `layers` in order.
+    """Computes equation 2, and what is stored beside it, of each layer in one forward pass, `layers` in order.
 
-    Everything stays on the device, which is given its work and not waited for.
+    Everything stays on the device, where the work is queued and not waited for.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ def _forms(ablation: Ablation, record: str) -> tuple[Ablation, ...]:
 def _copy_share(copied: Tensor, pfs_JN: Tensor) -> Tensor:
     """The part of the sum of PFS that falls on copy keys: (...) and (..., J, N) -> (...)."""
     total = pfs_JN.sum(dim=(-2, -1))
-    # Where nothing is paid to any span, nothing is copied: 0 and not NaN, which would cost the row its score.
+    # Where no span gets any attention, nothing is copied: 0 and not NaN, which would cost the row its score.
     return torch.where(total == 0, 0.0, copied / total)
 
 
@@ -155,7 +155,7 @@ def long_range_focus(pfs_JN: Tensor, grid: Grid) -> Tensor:
     return far_P.median(dim=-1).values if far_P.shape[-1] else far_P.sum(dim=-1)
 
 
-# Not a Boolean index, for which the host would wait to know how much it holds.
+# Not a Boolean index: the host would wait for the device to learn how many values it selects.
 @lru_cache(maxsize=256)
 def _far_pairs(grid: Grid, device: torch.device) -> Tensor:
     """Where the used pairs with j - i >= N / 2 are in a flattened (J, N)."""

@@ -34,7 +34,7 @@ class ProlongScorer:
         self._observer, self._most_pairs = observer, most_pairs
 
     def check(self, row: Row) -> Ids:
-        """Ids of the vocabulary, at least two segments of them. There is no limit: only short inputs are made."""
+        """The ids of a row of at least two segments. Long rows are fine, because the model gets short inputs only."""
         ids = token_ids(row, vocab_size=self._observer.facts.vocab_size)
         count = len(self._without_bos(ids))
         if count < 2 * SEGMENT_TOKENS:
@@ -52,7 +52,7 @@ class ProlongScorer:
         return lambda: [ScorerOutput(score=None, extras=dict(each)) for each in columns]
 
     def _without_bos(self, ids_T: Ids) -> Ids:
-        """A row without a BOS in front: no other segment has one, so that any would gain from having it in front."""
+        """A row without the BOS in front: by its BOS alone the first segment would help the others."""
         return ids_T[1:] if ids_T[0] == self._observer.bos_id else ids_T
 
     def _perplexities(self, inputs_nT: Ints, *, low_memory: bool) -> Floats:
@@ -68,6 +68,6 @@ class ProlongScorer:
                 hidden_BTE[:, -SEGMENT_TOKENS:-1], on_device[:, 1 - SEGMENT_TOKENS :], low_memory=low_memory
             )
             found.append(losses_BW.double().mean(dim=1).exp())
-        # One copy to the host for all inputs: each would wait for the device.
+        # One copy to the host for all inputs, because each copy waits for the device.
         perplexities: Floats = torch.cat(found).cpu().numpy()
         return perplexities

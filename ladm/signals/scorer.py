@@ -18,7 +18,7 @@ LEAST_TOKENS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerOutput:
-    """A score, higher is better, and whatever else of the document is stored beside it.
+    """The score of a row, higher is better, and what else is stored of it.
 
     `extras` are columns by name, each a number or a list of numbers. A run stores them as float32. Those that a score
     is made of must be float32 numbers already, because rescoring makes it again of what is stored.

@@ -28,7 +28,7 @@ class TextColumns:
     has_text: bool
 
     def how(self) -> dict[str, str]:
-        """What changes the statistics, beside the rows: as the identity of a run keeps it."""
+        """What changes the statistics, besides the rows, as the identity of a run records it."""
         return {
             "unigrams": "none" if self.unigrams is None else self.unigrams.digest(),
             # The digest of the rows is one of their ids alone.
@@ -46,7 +46,7 @@ class TextColumns:
 def count_unigrams(rows: Rows, *, vocab_size: int) -> UnigramTable:
     """The table of the rows of a data set: of all, or of `SAMPLED_ROWS` evenly spaced ones.
 
-    The same for the same rows, whatever machine counts. Rows that hold no ids of the vocabulary are passed over.
+    The result depends on the rows alone, not on the machine. Rows with ids outside the vocabulary are skipped.
     """
     return UnigramTable.count(_sampled(rows, vocab_size), vocab_size=vocab_size)
 
@@ -62,8 +62,7 @@ def _sampled(rows: Rows, vocab_size: int) -> Iterator[Ids]:
 
 
 def unigrams_of_folder(folder: Path) -> UnigramTable | None:
-    """The table of the run in `folder`, so that it goes on with what its rows have; None where there is no run, or no
-    table of it yet.
+    """The table that the rows of the run in `folder` were scored with; None where there is no run, or no table yet.
 
     Raises StorageError for a damaged one.
     """

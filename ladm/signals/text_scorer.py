@@ -25,7 +25,7 @@ class TextScorer:
     wants_text: bool = True
 
     def check(self, row: Row) -> Ids:
-        """The ids of a row, of any number from 1 on. Raises RowError for one that has none of the vocabulary."""
+        """The ids of a row of at least one token. Raises RowError for anything but a list of ids of the vocabulary."""
         return token_ids(row, vocab_size=self.vocab_size)
 
     def row_columns(self, ids: Ids, text: str | None) -> dict[str, float]:
@@ -33,7 +33,7 @@ class TextScorer:
         return self.columns.of(ids, text)
 
     def score(self, ids_BT: npt.NDArray[np.int64], *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:  # noqa: ARG002
-        """Nothing beside the columns: the first of them orders the rows of the result."""
+        """No score besides the columns, the first of which orders the results."""
         return lambda: [ScorerOutput(score=None) for _ in ids_BT]
 
 

@@ -34,7 +34,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True, kw_only=True)
 class TextStatistics:
-    """The statistics of one row. `nan` where there is no text, or no table of unigrams, to take them from."""
+    """The statistics of one row; NaN for those that need a text, or a table of unigrams, where there is none."""
 
     OF_TEXT: ClassVar[tuple[str, ...]] = ("characters_per_token", "digits")
     """Those that need a text."""
@@ -54,7 +54,7 @@ class TextStatistics:
     """Share of the text's characters that are digits."""
 
     def columns(self) -> dict[str, float]:
-        """The statistics by name; those that cannot be taken are left out."""
+        """The statistics by name, without those that could not be computed."""
         return {name: value for name, value in asdict(self).items() if not np.isnan(value)}
 
 
@@ -66,7 +66,8 @@ class UnigramTable:
 
     def __init__(self, counts_V: npt.NDArray[np.int64]) -> None:
         self._counts_V = counts_V
-        # A last entry stands for every id behind the table, which was never counted: a corpus may grow by such rows.
+        # The last entry stands for every id beyond the table: rows added to a corpus may have ids that were never
+        # counted.
         with_unknown = np.append(counts_V, 0) + 1
         self._log_probability: LogProbabilities = np.log(with_unknown / (counts_V.sum() + len(counts_V)))
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiment"))
-from pool.fetch import fetch_debian_packages, unpacked
+from pool.fetch import fetch_debian_packages, unpack
 
 from ladm.calibration.contrast import INTACT
 from ladm.calibration.contrast_scores import JUDGED_ON
@@ -74,7 +74,7 @@ def all_books(archives: Path) -> dict[str, str]:
     }
     fetch_debian_packages([package for package, _ in readers.values()], archives)
     for name, (package, read) in readers.items():
-        with unpacked(package, archives) as found:
+        with unpack(package, archives) as found:
             books[name] = read(found.root)
     return books
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "toy"))
 import fetch_model
 from pool.candidates import candidates
 from pool.extract import Source
-from pool.fetch import fetch_debian_packages, fetch_wheels, unpacked
+from pool.fetch import fetch_debian_packages, fetch_wheels, unpack
 from pool.report import markdown, other_versions
 from pool.select_rows import long_rows, short_rows
 from pool.sources import read_sources
@@ -101,7 +101,7 @@ def rows_of(
     path = folder / "packages" / f"{source.package}-{settings}.parquet"
     if again or not path.exists():
         began = time.monotonic()
-        with unpacked(source.package, folder / "archives") as package:
+        with unpack(source.package, folder / "archives") as package:
             found = list(identified(source, candidates(source, package.root, tokenizer, tools), package.licence))
             facts = {"version": package.version, "licence": package.licence, "seconds": time.monotonic() - began}
         write(path, found, facts=facts)

@@ -31,14 +31,14 @@ PHRASES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unpacked:
+class UnpackedPackage:
     root: Path
     version: str
     licence: str
 
 
 @contextmanager
-def unpacked(package: str, archives: Path) -> Iterator[Unpacked]:
+def unpack(package: str, archives: Path) -> Iterator[UnpackedPackage]:
     """The files of a Debian package, or of a wheel if the name ends in `==version`, for as long as they are needed.
 
     The archive stays in `archives` and is not fetched again.
@@ -56,7 +56,7 @@ def unpacked(package: str, archives: Path) -> Iterator[Unpacked]:
             subprocess.run(["dpkg", "-x", archive, root], check=True)
             licence = debian_licence(root, package)
         version = unquote(archive.name.split("_" if archive.suffix == ".deb" else "-")[1])
-        yield Unpacked(root=root, version=version, licence=licence)
+        yield UnpackedPackage(root=root, version=version, licence=licence)
 
 
 def fetch_debian_packages(packages: list[str], archives: Path) -> None:

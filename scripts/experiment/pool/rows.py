@@ -21,17 +21,17 @@ ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class RowText:
     text: str
     ids: NDArray[np.uint16]
 
 
-def cut_rows(text: str, tokenizer: Any, *, tokens: int, most: int = ROWS_A_DOCUMENT) -> list[Cut]:
+def cut_rows(text: str, tokenizer: Any, *, tokens: int, most: int = ROWS_A_DOCUMENT) -> list[RowText]:
     """Up to `most` rows of exactly `tokens` tokens, one after the other, each beginning at the start of a line.
 
     `tokenizer` is a `tokenizers.Tokenizer`; its offsets give each row's text exactly.
     """
-    rows: list[Cut] = []
+    rows: list[RowText] = []
     start = 0
     while len(rows) < most and start < len(text):
         size = round(tokens * CHARACTERS_A_TOKEN)
@@ -42,7 +42,7 @@ def cut_rows(text: str, tokenizer: Any, *, tokens: int, most: int = ROWS_A_DOCUM
         if len(encoded.ids) < tokens:
             break
         stop = start + encoded.offsets[tokens - 1][1]
-        rows.append(Cut(text=text[start:stop], ids=np.array(encoded.ids[:tokens], np.uint16)))
+        rows.append(RowText(text=text[start:stop], ids=np.array(encoded.ids[:tokens], np.uint16)))
         following = text.find("\n", stop)
         start = len(text) if following < 0 else following + 1
     return rows

@@ -29,10 +29,10 @@ def long_rows(candidates: list[Row]) -> tuple[list[Row], float]:
     splits: dict[str, list[Row]] = defaultdict(list)
     for row in candidates:
         splits[row["split"]].append(row)
-    chosen = admitted(turns(splits["held_out"], "package"), index, most=HELD_OUT_ROWS)
-    pool = admitted(turns(splits["pool"], "package"), index, most=POOL_ROWS)
+    chosen = admit_rows(turns(splits["held_out"], "package"), index, most=HELD_OUT_ROWS)
+    pool = admit_rows(turns(splits["pool"], "package"), index, most=POOL_ROWS)
     by_package = turns(splits["fault"], "package")
-    faults = admitted(turns(by_package, "fault_kind"), index, most=round(FAULT_SHARE * len(pool)))
+    faults = admit_rows(turns(by_package, "fault_kind"), index, most=round(FAULT_SHARE * len(pool)))
     return chosen + pool + faults, index.largest
 
 
@@ -45,7 +45,7 @@ def turns(rows: Iterable[Row], key: str) -> list[Row]:
     return [queue[k] for k in range(longest) for queue in queues.values() if k < len(queue)]
 
 
-def admitted(rows: list[Row], index: SharedText, *, most: int) -> list[Row]:
+def admit_rows(rows: list[Row], index: SharedText, *, most: int) -> list[Row]:
     found: list[Row] = []
     for row in rows:
         if len(found) == most:
