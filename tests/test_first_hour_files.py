@@ -69,8 +69,8 @@ def test_a_table_that_is_not_read_is_refused_beside_data(prepare: Command, tmp_p
 def test_a_line_beyond_all_bounds_is_one_document_less(
     prepare: Command, word_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piped: bool  # noqa: F811
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("ladm.corpus.packed.MOST_DOCUMENT_BYTES", 2000)
-    monkeypatch.setattr("ladm.corpus.packed._CHUNK", 64)
+    monkeypatch.setattr("ladm.corpus.compressed_files.MOST_DOCUMENT_BYTES", 2000)
+    monkeypatch.setattr("ladm.corpus.compressed_files._CHUNK", 64)
     source = write_jsonl(tmp_path / "d.jsonl", [record(0), record(1, text="w1 " * 5000), record(2)])
     if piped:
         flags = ("--tokenizer", word_tokenizer, "--length", LENGTH, "--output", tmp_path / "rows")

@@ -73,7 +73,7 @@ def test_the_time_to_make_rows_counts_the_texts_that_are_tokenised_whole(
 ) -> None:
     """Of a long text only the beginning is tokenised for the estimate, and a short one costs nothing."""
     monkeypatch.setattr("ladm.pipeline.sample_rows.MOST_CHARACTERS", 1)
-    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 20)
+    monkeypatch.setattr("ladm.pipeline.document_sample.MOST_DOCUMENTS", 20)
     monkeypatch.setattr("ladm.pipeline.corpus_size.COUNTED_BYTES", 100_000)
     monkeypatch.setattr("ladm.pipeline.corpus_size.LEAST_BYTES", 1)
     clock = itertools.count(step=10.0)
@@ -98,8 +98,8 @@ def test_the_time_to_make_rows_counts_the_texts_that_are_tokenised_whole(
 
 
 def test_an_estimate_from_a_part(ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 12)
-    monkeypatch.setattr("ladm.pipeline.look.MOST_SOURCES", 2)
+    monkeypatch.setattr("ladm.pipeline.document_sample.MOST_DOCUMENTS", 12)
+    monkeypatch.setattr("ladm.pipeline.document_sample.MOST_SOURCES", 2)
     monkeypatch.setattr("ladm.pipeline.corpus_size.COUNTED_BYTES", 100_000)
     monkeypatch.setattr("ladm.pipeline.corpus_size.LEAST_BYTES", 1)
     corpus = tmp_path / "corpus"
@@ -181,7 +181,7 @@ def test_what_the_sample_shows_is_counted_as_in_the_run_itself(ladm: Command, ta
 def test_bad_lines_count_as_documents_of_an_estimate(
     ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 12)
+    monkeypatch.setattr("ladm.pipeline.document_sample.MOST_DOCUMENTS", 12)
     source = tmp_path / "d.jsonl"
     lines = [b"bad\n" if k % 3 == 2 else json.dumps({"text": text_of(k, 600)}).encode() + b"\n" for k in range(90)]
     source.write_bytes(b"".join(lines))
@@ -195,7 +195,7 @@ def test_bad_lines_count_as_documents_of_an_estimate(
 def test_a_file_may_begin_with_any_number_of_bad_lines(
     ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 4)
+    monkeypatch.setattr("ladm.pipeline.document_sample.MOST_DOCUMENTS", 4)
     source = write_lines(tmp_path / "d.jsonl", [{"text": text_of(k, 600)} for k in range(6)])
     source.write_bytes(b"# header\n" * 9 + source.read_bytes())
     words = ("run", source, "--model", talking, "--length", "512", "--domain", "d", "--tokens", "1k", *FLAGS)
@@ -214,7 +214,7 @@ def test_an_excluded_domain_that_no_document_has_is_found_in_the_dry_run(
     assert result.exit_code == 2
     assert "ladm: --exclude-domain wbe: the source has no row of that domain; did you mean web?" in result.stderr
     # Documents behind those that were looked at may have it.
-    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 4)
+    monkeypatch.setattr("ladm.pipeline.document_sample.MOST_DOCUMENTS", 4)
     result = ladm(*words)
     assert result.exit_code == 0, result.output
     note = "note      no document looked at is of the domain wbe, which --exclude-domain names"
@@ -251,7 +251,7 @@ def test_weights_are_compared_with_the_domains_in_the_dry_run(
     assert ladm(*of_rows, "--quota", "{web: 2, code: 1}").exit_code == 0
     assert "the pool has no document of the domain wbe" in ladm(*of_rows, "--quota", misspelt).stderr
     # Documents behind those that were looked at may be of a domain with a weight, and change nothing for one without.
-    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 4)
+    monkeypatch.setattr("ladm.pipeline.document_sample.MOST_DOCUMENTS", 4)
     result = ladm(*words, "--quota", misspelt)
     assert result.exit_code == 0, result.output
     assert "note      no document looked at is of the domain wbe, which --quota names" in result.stderr.splitlines()
@@ -280,7 +280,7 @@ def test_columns_of_the_rows_are_looked_for_in_the_dry_run(
     assert ladm("prepare", source, "--tokenizer", talking, *flags).exit_code == 0
     result = ladm("run", rows, "--model", talking, "--tokens", "1k", *FLAGS, "--within", "rows.lang:fr")
     assert (result.exit_code, f"no row of {rows} has fr in lang" in result.stderr) == (2, True)
-    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 4)
+    monkeypatch.setattr("ladm.pipeline.document_sample.MOST_DOCUMENTS", 4)
     for guard, message in wrong.items():
         result = ladm(*words, "--within", guard)
         assert result.exit_code == 0, result.output

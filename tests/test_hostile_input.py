@@ -16,7 +16,7 @@ from click.testing import Result
 from conftest import GOLDEN, SMALL, topical_rows
 from test_damage import tokenizer_folder
 
-from ladm.corpus import packed
+from ladm.corpus import compressed_files
 from ladm.errors import LadmError, UsageError, printable
 from ladm.modeling.model_files import model_folder
 from ladm.settings.profiles import read_profile
@@ -41,7 +41,7 @@ def good_lines(count: int) -> str:
 def test_a_file_that_unpacks_to_one_endless_document_is_one_bad_file(
     ladm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str
 ) -> None:
-    monkeypatch.setattr(packed, "MOST_DOCUMENT_BYTES", 1 << 20)
+    monkeypatch.setattr(compressed_files, "MOST_DOCUMENT_BYTES", 1 << 20)
     (tmp_path / "good.jsonl").write_text(good_lines(3))
     bomb = tmp_path / name
     # 64 times the limit in 64 KiB.
@@ -62,17 +62,17 @@ def test_a_zst_file_is_unpacked_in_parts(tmp_path: Path, monkeypatch: pytest.Mon
     with bomb.open("wb") as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as writer:
         for _ in range(300):
             writer.write(b" " * (1 << 20))
-    unpack, sizes = packed._ZstdReader._decompress, list[int]()
+    unpack, sizes = compressed_files._ZstdReader._decompress, list[int]()
 
     def measured(self: Any, chunk: bytes) -> bytes:
         part = unpack(self, chunk)
         sizes.append(len(part))
         return part
 
-    monkeypatch.setattr(packed._ZstdReader, "_decompress", measured)
-    with packed.open_unpacked(str(bomb)) as file:
+    monkeypatch.setattr(compressed_files._ZstdReader, "_decompress", measured)
+    with compressed_files.open_unpacked(str(bomb)) as file:
         assert sum(len(part) for part in iter(lambda: file.read(1 << 20), b"")) == sum(sizes) == 300 << 20
-    assert max(sizes) <= packed.MOST_DOCUMENT_BYTES
+    assert max(sizes) <= compressed_files.MOST_DOCUMENT_BYTES
 
 
 @pytest.mark.parametrize("shard", ["../evil.safetensors", "sub/evil.safetensors", "/absolute/evil.safetensors", "gone"])

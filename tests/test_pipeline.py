@@ -395,7 +395,7 @@ def test_rows_without_the_domain_are_refused_before_they_are_scored(
 def test_only_a_key_that_was_found_has_a_domain_for_documents_without_it(
     ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.pipeline.look.MOST_DOCUMENTS", 6)
+    monkeypatch.setattr("ladm.pipeline.document_sample.MOST_DOCUMENTS", 6)
     source = tmp_path / "d.jsonl"
     documents = [{"text": text_of(k, 600), "topic": "ab"[k % 2]} for k in range(8)]
     # Behind those that are looked at.
@@ -585,7 +585,7 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
     ],
 )
 def test_the_key_of_the_domain(documents: list[dict[str, Any]], key: str | None, values: int) -> None:
-    from ladm.pipeline.look import Sample, find_domains
+    from ladm.pipeline.document_sample import Sample, find_domains
 
     found = find_domains(Sample(documents))
     assert (found.key, found.values) == (key, values)
@@ -593,7 +593,7 @@ def test_the_key_of_the_domain(documents: list[dict[str, Any]], key: str | None,
 
 def test_the_length_follows_the_tokens(talking: Path) -> None:
     from ladm.corpus.tokenization import load_tokenizer
-    from ladm.pipeline.look import Sample, choose_length
+    from ladm.pipeline.document_sample import Sample, choose_length
 
     tokenizer = load_tokenizer(str(talking), bos=False)
     # Many short documents, and one long one with more tokens than all of them.

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError
-from ladm.runs.beginnings import TextBeginnings, first_line
 from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.rows_of_run import partial_coverage
+from ladm.runs.text_beginnings import TextBeginnings, first_line
 from ladm.selection.evaluation import evaluate
 from ladm.selection.windows import documents_of
 from ladm.settings.comparison import TopSettings

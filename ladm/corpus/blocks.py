@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.corpus.assemble import BLOCK_SCHEMA, open_block
-from ladm.corpus.carried import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta
+from ladm.corpus.carried_columns import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta
 from ladm.corpus.documents import Document
 from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
 from ladm.corpus.encoding import Ids, TokenizedText, TokenWindow

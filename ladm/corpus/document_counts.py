@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
+from ladm.corpus.compressed_files import cut_lines, unpacked
 from ladm.corpus.data_set import load_split
-from ladm.corpus.opening import file_system, open_bytes
-from ladm.corpus.packed import cut_lines, unpacked
+from ladm.corpus.file_opening import file_system, open_bytes
 from ladm.corpus.sources import Source
 from ladm.errors import raise_if_out_of_memory
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.corpus.checked_columns import checked
+from ladm.corpus.compressed_files import cut_lines, is_too_long, open_unpacked, read_bounded
 from ladm.corpus.data_set import load_split
 from ladm.corpus.file_names import partition_of
+from ladm.corpus.file_opening import open_bytes
 from ladm.corpus.hub import open_stream
-from ladm.corpus.opening import open_bytes
-from ladm.corpus.packed import cut_lines, is_too_long, open_unpacked, read_bounded
 from ladm.corpus.saved_shards import load_whole_shards
 from ladm.corpus.sources import Source
 from ladm.corpus.tables import (

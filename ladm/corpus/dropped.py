@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ladm.corpus.assemble import BlockRows, open_block, read_block
-from ladm.corpus.carried import id_of
+from ladm.corpus.carried_columns import id_of
 from ladm.corpus.documents import Document
 from ladm.corpus.meta import whole_text
 from ladm.storage.files import io_errors, write_whole

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from ladm.corpus.carried import domain_of, id_of, parsed_meta
+from ladm.corpus.carried_columns import domain_of, id_of, parsed_meta
 from ladm.corpus.documents import read_documents
 from ladm.corpus.meta import value_at
 from ladm.corpus.sources import Source

@@ -17,6 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ladm.corpus.file_names import is_document, kind_of, name_as_text, without_files_beside_data
+from ladm.corpus.file_opening import file_system
 from ladm.corpus.folders import (
     documents_below,
     is_saved,
@@ -28,7 +29,6 @@ from ladm.corpus.folders import (
 )
 from ladm.corpus.hub import may_be_data_set, parquet_files_of
 from ladm.corpus.in_memory import DocumentsInMemory
-from ladm.corpus.opening import file_system
 from ladm.corpus.saved_shards import key_of_shards
 from ladm.corpus.skipped_files import SkippedFiles
 from ladm.corpus.standard_input import STANDARD_INPUT, StandardInput, open_standard_input

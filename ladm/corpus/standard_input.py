@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 
 import xxhash
 
-from ladm.corpus.packed import cut_lines, unpacked
+from ladm.corpus.compressed_files import cut_lines, unpacked
 from ladm.corpus.replayable_items import ReplayableItems
 from ladm.errors import LadmError, StorageError, UsageError, one_line, raise_if_out_of_memory
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
+from ladm.corpus.compressed_files import bounded_lines, open_unpacked, packing_of
 from ladm.corpus.documents import read_documents, require_one_text
 from ladm.corpus.file_names import is_packed_name
-from ladm.corpus.opening import open_bytes
-from ladm.corpus.packed import bounded_lines, open_unpacked, packing_of
+from ladm.corpus.file_opening import open_bytes
 from ladm.corpus.sources import Source
 from ladm.corpus.tables import parquet_file, wanted_columns
 from ladm.corpus.utf8 import require_no_other_mark

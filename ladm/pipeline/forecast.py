@@ -15,8 +15,8 @@ from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, StorageError
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
+from ladm.pipeline.document_sample import key_in_rows, require_domains
 from ladm.pipeline.job import JobFolder, with_absolute_places
-from ladm.pipeline.look import key_in_rows, require_domains
 from ladm.pipeline.ranked_columns import require_row_columns, require_signals
 from ladm.pipeline.resolve import Survey, survey
 from ladm.pipeline.sample_rows import rows_of_sample

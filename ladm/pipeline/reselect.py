@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ladm.pipeline.look import key_in_rows
+from ladm.pipeline.document_sample import key_in_rows
 from ladm.settings.common import DOMAIN_KEY
 from ladm.settings.fields import settings_of
 from ladm.settings.pipeline import ROWS, SCORES, SUBSET, fields_by_part

@@ -11,15 +11,23 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import load_split
+from ladm.corpus.file_opening import open_bytes
 from ladm.corpus.hub import TRAIN, may_be_data_set
 from ladm.corpus.missing_keys import keys_of, list_keys, replaced_domains, require_keys
-from ladm.corpus.opening import open_bytes
 from ladm.corpus.other_stages import require_documents
 from ladm.corpus.sources import Source, find_sources
 from ladm.corpus.tokenization import load_tokenizer
 from ladm.errors import UsageError, count_of
 from ladm.modeling.facts import ModelFacts
-from ladm.pipeline.look import UNKNOWN, FoundDomains, Sample, choose_length, domain_flags, find_domains, look_at
+from ladm.pipeline.document_sample import (
+    UNKNOWN,
+    FoundDomains,
+    Sample,
+    choose_length,
+    domain_flags,
+    find_domains,
+    look_at,
+)
 from ladm.progress import Echo, silent
 from ladm.scoring.engines.processes import early_worker
 from ladm.scoring.plan import choose_layers, find_hardware

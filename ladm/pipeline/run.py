@@ -13,8 +13,8 @@ from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import require_budget
+from ladm.pipeline.document_sample import domain_flags, key_in_rows, require_domains
 from ladm.pipeline.job import JobFolder, with_absolute_places
-from ladm.pipeline.look import domain_flags, key_in_rows, require_domains
 from ladm.pipeline.ranked_columns import require_row_columns, require_signals
 from ladm.pipeline.resolve import domains_as_before, is_rows, resolve
 from ladm.pipeline.timing import PartTimer

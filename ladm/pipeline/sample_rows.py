@@ -21,7 +21,7 @@ from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.sealing import NoPrepareProgress
 from ladm.corpus.tokenization import MOST_TOKENS_PER_BYTE
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
-from ladm.pipeline.look import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
+from ladm.pipeline.document_sample import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
 from ladm.progress import silent
 from ladm.selection.windows import WINDOWS_PER_DOCUMENT, read_windows
 from ladm.settings.expressions import parse_expression

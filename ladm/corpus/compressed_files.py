@@ -10,7 +10,7 @@ import lzma
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
-from ladm.corpus.opening import open_bytes
+from ladm.corpus.file_opening import open_bytes
 
 _CHUNK = 1 << 20
 MOST_DOCUMENT_BYTES = 1 << 28

@@ -1,4 +1,4 @@
-"""A few documents of every source, and a model -> the length of rows and the key of the domain. Imports no torch."""
+"""A few documents of every source -> what is found in them: the length of rows, the key of the domain. No torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from ladm.corpus.blocks import Counts, reason_of_line
-from ladm.corpus.carried import domain_of, parsed_meta
+from ladm.corpus.carried_columns import domain_of, parsed_meta
 from ladm.corpus.documents import Document, read_documents
 from ladm.corpus.meta import text_at, whole_text
 from ladm.corpus.row_domains import domains
