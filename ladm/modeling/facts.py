@@ -31,11 +31,10 @@ _REFUSED = {
 class ModelFacts:
     """What the configuration of a model says.
 
-    `max_tokens`, which includes a scaling of the rotary angles, is None where the model sets no limit. `head_size` is
-    None where it is not stated. `group_size` is how many query heads share a key head, None where that is not stated or
-    differs between layers. `windowed` are the layers that do not see every earlier token, and `window` is how many they
-    see. `unscorable` are the layers of hybrid models that have no plain softmax attention, with their kind, such as
-    `linear attention`.
+    `max_tokens`, with any scaling of the rotary angles, is None where the model sets no limit, and `head_size` None
+    where it is not stated. `group_size` query heads share a key head; None where it is not stated or varies.
+    `windowed` are the layers that do not see every earlier token, and `window` is how many they see. `unscorable` are
+    the layers of hybrid models that have no plain softmax attention, with their kind, such as `linear attention`.
     """
 
     name: str
