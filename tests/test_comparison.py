@@ -219,6 +219,18 @@ def test_top_lists_documents(ladm: Command, scored: tuple[str, Path]) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("command", [("top",), ("compare",), ("compare", "--columns", "score,gain")])
+def test_a_run_that_is_not_finished_is_named_as_such(
+    ladm: Command, scored: tuple[str, Path], command: tuple[str, ...]
+) -> None:
+    """Not by a file that nobody named: its columns are read before anything else."""
+    _, run = scored
+    (run / "scores.parquet").unlink()
+    result = ladm(*command, run)
+    message = f"ladm: {run} is not finished: scores.parquet missing; run its ladm score again\n"
+    assert (result.exit_code, result.stderr) == (3, message)
+
+
 @pytest.mark.parametrize("how", ["small", "recorded"])
 def test_rows_with_other_contents_show_no_texts(
     ladm: Command, scored: tuple[str, Path], save_rows: Any, golden: Any, how: str, monkeypatch: pytest.MonkeyPatch

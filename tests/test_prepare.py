@@ -185,16 +185,23 @@ def test_drops_are_counted_with_their_reason(ladm: Command, tokenizer: str, tmp_
     assert record["asked"]["tokenizer"]["bos"] is True
 
 
-def test_all_windows_are_not_advised_where_they_are_given(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
-    """Of windows that were dropped as copies of earlier rows, or are beyond --limit."""
+def test_what_all_windows_leave_out_is_named(ladm: Command, tokenizer: str, tmp_path: Path) -> None:
+    """Windows that repeat earlier rows, or are beyond --limit: nothing was cut off, and no flag keeps it."""
     source = write_jsonl(tmp_path / "d.jsonl", [document(0, 400)])
-    words = ("prepare", source, "--tokenizer", tokenizer, "--length", "40", "--limit", "2", "--output")
-    for windows, remedy in (("all", ""), ("2", "; --windows all keeps them")):
-        result = ladm(*words, tmp_path / f"rows-{windows}", "--windows", windows)
+    texts = " ".join(["one two three four"] * 400)
+    repeated = write_jsonl(tmp_path / "r.jsonl", [{"text": texts, "meta": {"pile_set_name": "a"}}])
+    limit = ("--limit", "2")
+    for k, (documents, flags, rest) in enumerate((
+        (source, ("all", *limit), "in windows that repeat earlier rows or are beyond --limit"),
+        (repeated, ("all",), "in windows that repeat earlier rows"),
+        (source, ("2", *limit), "cut off; --windows all keeps them"),
+    )):  # fmt: skip
+        words = ("prepare", documents, "--tokenizer", tokenizer, "--length", "200", "--output", tmp_path / f"rows-{k}")
+        result = ladm(*words, "--windows", *flags)
         assert result.exit_code == 0, result.output
         (line,) = (line for line in result.stdout.splitlines() if line.startswith("tokens "))
-        assert line.endswith(f" cut off{remedy}")
-        assert ", 0 cut off" not in line
+        assert line.endswith(f" {rest}")
+        assert f", 0 {rest}" not in line
 
 
 def test_a_document_of_exactly_the_length_is_kept(ladm: Command, tokenizer: str, tmp_path: Path) -> None:

@@ -63,4 +63,4 @@ def test_ids_beyond_the_limit_and_of_windows_are_not_repeated(
 def test_an_id_cannot_rewrite_the_terminal(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
     records = [{"text": text(k), "id": "x\n\x1b[2J" + "y" * 100, "domain": "d"} for k in range(2)]
     line = same_id(prepare(write_jsonl(tmp_path / "d.jsonl", records), "--domain-key", "domain"))
-    assert f"such as x??[2J{'y' * 34} (" in line
+    assert f"such as x??[2J{'y' * 33}… (" in line

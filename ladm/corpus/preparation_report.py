@@ -30,10 +30,12 @@ def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> I
         yield _line("bad_file", 1, "file", f"left out: {message}")
     tokens = prepared.tokens
     if tokens is not None:
-        # Most of a book is beyond its first window, and nobody would look for it there. Of all windows only those are
-        # missing that repeat an earlier row, or are beyond --limit.
-        remedy = "; --windows all keeps them" if tokens.cut_off and windows != ALL_WINDOWS else ""
-        parts = f"{tokens.kept:,} in rows, {tokens.cut_off:,} cut off{remedy}"
+        # Most of a book is beyond its first window, and nobody would look for it there.
+        missing = "cut off; --windows all keeps them" if tokens.cut_off else "cut off"
+        if tokens.cut_off and windows == ALL_WINDOWS:
+            limit = "" if prepared.all_read else " or are beyond --limit"
+            missing = f"in windows that repeat earlier rows{limit}"
+        parts = f"{tokens.kept:,} in rows, {tokens.cut_off:,} {missing}"
         yield f"{'tokens':<10} {tokens.read:>12,}  in the documents that have rows: {parts}"
     if prepared.copies:
         yield _line(
@@ -49,7 +51,8 @@ def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> I
 
 def repeated_ids_text(repeated: RepeatedIds) -> str:
     """What follows the number of documents with the id of an earlier one: an example, and what to do."""
-    example = printable(repeated.id[:_ID_CHARACTERS])
+    example = printable(repeated.id)
+    example = example if len(example) <= _ID_CHARACTERS else f"{example[: _ID_CHARACTERS - 1]}…"
     where = f" ({' and '.join(repeated.sources)})" if repeated.sources else ""
     return (
         f"with the id of an earlier one, such as {example}{where}: scores cannot be joined to them by id; use "
