@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ladm.corpus.rows import open_rows
@@ -279,6 +281,9 @@ def test_a_flipped_bit_in_a_text_does_not_get_into_a_subset(ladm: Any, talking: 
 def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: Path) -> None:
     run, documents = tmp_path / "run", tmp_path / "d.jsonl"
     documents.write_text('{"text": "a"}\n')
+    ids = tmp_path / "ids" / "a.parquet"
+    ids.parent.mkdir()
+    pq.write_table(pa.table({"input_ids": [[1, 2, 3]]}), ids)
     assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
     for command, message in [
         (
@@ -294,6 +299,16 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
             ("score", documents, *SMALL, "--output", tmp_path / "run2"),
             f"{documents} holds documents, not rows of token ids; make rows of them first: ladm prepare {documents} "
             "--tokenizer MODEL -o rows",
+        ),
+        (
+            ("score", ids, *SMALL, "--output", tmp_path / "run2"),
+            f"{ids} has token ids, and rows are read from a folder that datasets saved; make one in Python: "
+            f"load_dataset('parquet', data_files='{ids}').save_to_disk('rows')",
+        ),
+        (
+            ("score", ids.parent, *SMALL, "--output", tmp_path / "run2"),
+            f"{ids} has token ids, and rows are read from a folder that datasets saved; make one in Python: "
+            f"load_dataset('parquet', data_files='{ids.parent}/*.parquet').save_to_disk('rows')",
         ),
         (
             ("score", GOLDEN, "--model", short_rows, "--output", tmp_path / "run2"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import FILES_OF_A_SAVED_SET
 from ladm.errors import LadmError, UsageError
@@ -57,6 +61,22 @@ def require_finished_rows(name: str) -> None:
         )
     if problem is not None:
         raise LadmError(f"{name} {problem}")
+
+
+def documents_as_rows(name: str, file: Path) -> str:
+    """Why `file`, which `name` is or has in it, is not read as rows, and how rows are made of it."""
+    # A file that is no Parquet is for `ladm prepare`, which says what is wrong with it.
+    with contextlib.suppress(OSError, pa.ArrowException):
+        if file.suffix == ".parquet" and "input_ids" in pq.read_schema(file).names:
+            files = name if Path(name).is_file() else Path(name) / "*.parquet"
+            return (
+                f"{file} has token ids, and rows are read from a folder that datasets saved; make one in Python: "
+                f"load_dataset('parquet', data_files='{files}').save_to_disk('rows')"
+            )
+    return (
+        f"{file} holds documents, not rows of token ids; make rows of them first: ladm prepare {name} --tokenizer "
+        "MODEL -o rows"
+    )
 
 
 def _format_of_subset(folder: Path) -> str | None:

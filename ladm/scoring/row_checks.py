@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ladm.corpus.other_stages import documents_as_rows
 from ladm.corpus.row_identity import PREPARED
 from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import TokenizerError, load_tokenizer
@@ -89,10 +90,7 @@ def require_rows(name: str, *, model: str, command: str = "ladm score") -> None:
     if path.is_dir() and not _is_data_set(path):
         documents = next((each for each in sorted(path.iterdir()) if each.name.endswith(_DOCUMENTS)), None)
     if documents is not None:
-        raise UsageError(
-            f"{documents} holds documents, not rows of token ids; make rows of them first: ladm prepare {name} "
-            "--tokenizer MODEL -o rows"
-        )
+        raise UsageError(documents_as_rows(name, documents))
 
 
 def _name_of_rows(folder: Path) -> str:
