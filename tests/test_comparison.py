@@ -219,6 +219,17 @@ def test_top_lists_documents(ladm: Command, scored: tuple[str, Path]) -> None:
     ]  # fmt: skip
 
 
+def test_long_ids_keep_both_ends(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    """Paths and addresses differ at their ends, where a window has its number too."""
+    rows = topical_rows(golden, [512, 512])
+    for k, row in enumerate(rows):
+        row["id"] = f"usr/lib/python3/site-packages/package/module_{k}.py"
+        row["chunked_index"] = k
+    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    output = ladm("top", tmp_path / "run").stdout
+    assert all(f"  usr/lib/python3/sit…ackage/module_{k}.py/{k}  document {k}" in output for k in (0, 1)), output
+
+
 @pytest.mark.parametrize("command", [("top",), ("compare",), ("compare", "--columns", "score,gain")])
 def test_a_run_that_is_not_finished_is_named_as_such(
     ladm: Command, scored: tuple[str, Path], command: tuple[str, ...]

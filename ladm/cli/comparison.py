@@ -49,7 +49,7 @@ def top(settings: TopSettings) -> None:
 
 def _top_table(found: TopList) -> Iterator[str]:
     domains = [plain(document.domain) for document in found.documents]
-    ids = [plain(document.name) for document in found.documents]
+    ids = [_id_in_table(document.name) for document in found.documents]
     by = "score" if found.by == "score" else "value"
     domain_width, id_width = (max(map(len, [title, *texts])) for title, texts in (("domain", domains), ("id", ids)))
     yield f"{'rank':>8}  {by:>11}  {'domain':<{domain_width}}  {'id':<{id_width}}  text"
@@ -182,7 +182,7 @@ def _different_lines(higher: str, lower: str, names: list[str], documents: list[
         return
     yield ""
     yield f"documents that {higher} ranks above {lower} (rank in the domain: 1 is the best, 0 the last)"
-    texts = [(plain(document.domain), plain(document.id)) for document in documents]
+    texts = [(plain(document.domain), _id_in_table(document.id)) for document in documents]
     domain = max(len("domain"), *(len(text) for text, _ in texts))
     id_ = max(len("id"), *(len(text) for _, text in texts))
     a, b = (max(4, len(name)) for name in names)
@@ -195,3 +195,10 @@ def _different_lines(higher: str, lower: str, names: list[str], documents: list[
 
 def _rho(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _id_in_table(name: str, *, most: int = 40) -> str:
+    """The id as `plain` text, a long one cut in its middle: paths differ at their ends, where a window's number is."""
+    text = plain(name, most=len(name))
+    head = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:head]}…{text[head + 1 - most :]}"
