@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladm.method import columns, pfs_torch
 from ladm.method.attention import causal_attention
-from ladm.method.focus import copy_keys, copy_share, pairwise_focus, value_weights, wanted_JN
+from ladm.method.focus import copy_keys, copy_share, pairwise_focus, value_weights, used_pairs_JN
 from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
@@ -60,7 +60,7 @@ def test_columns_equal_the_oracle(
         assert plain.copied_BK is None
         assert found.weighted_BKJN is not None
         assert found.copied_BK is not None
-        used = wanted_JN(grid)
+        used = used_pairs_JN(grid)
         for b in range(2):
             arguments: dict[str, Any] = {"scaling": 0.4, "grid": grid}
             weighted = pairwise_focus(q[b], k[b], key_weight_GT=weights[b], **arguments)

@@ -18,7 +18,7 @@ from ladm.corpus.tokenization import plain_tokenizer, spell
 from ladm.explain.chosen_documents import choose_documents
 from ladm.explain.inspected_document import read_inspected, write_inspected
 from ladm.method.attribution import column_weights, pair_parts, strongest_pairs, token_focus
-from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, wanted_JN
+from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, used_pairs_JN
 from ladm.method.grid import span_grid
 from ladm.method.pfs_torch import Focus
 from ladm.method.reduction import Reduction, reduce_cds
@@ -36,7 +36,7 @@ def test_parts_of_pairs_add_up_to_cds(variant: Any, ablation: Any, n: int, d_afs
     pfs_PJN = torch.rand(3, len(grid.J), grid.N, generator=torch.Generator().manual_seed(1))
     pfs_PJN[1, 0] = 0.0
     parts = pair_parts(pfs_PJN, grid, ablation=ablation)
-    assert not parts[:, ~wanted_JN(grid)].any()
+    assert not parts[:, ~used_pairs_JN(grid)].any()
     cds = contextual_dependency(aggregated_focus(pfs_PJN, grid, ablation=ablation), grid, ablation=ablation)
     torch.testing.assert_close(parts.sum(dim=(1, 2)), cds, rtol=1e-5, atol=0)
     # By hand, pair by pair: c_j sigma_j PFS(i, j) d(i, j).

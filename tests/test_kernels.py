@@ -15,7 +15,7 @@ from ladm.errors import UsageError
 from ladm.method import columns_triton, pfs_triton
 from ladm.method import pfs_torch as fast_module
 from ladm.method.attention import causal_attention
-from ladm.method.focus import aggregated_focus, contextual_dependency, wanted_JN
+from ladm.method.focus import aggregated_focus, contextual_dependency, used_pairs_JN
 from ladm.method.focus import pairwise_focus as oracle
 from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import measure_focus
@@ -39,7 +39,7 @@ def worst(fast_BJN: Tensor, q: Tensor, k: Tensor, grid: Grid, scaling: float) ->
     """Largest error relative to the largest focus of the same scored span."""
     errors = []
     for row in range(len(q)):
-        exact = oracle(q[row], k[row], scaling=scaling, grid=grid).where(wanted_JN(grid), 0.0)
+        exact = oracle(q[row], k[row], scaling=scaling, grid=grid).where(used_pairs_JN(grid), 0.0)
         scale = exact.amax(dim=1, keepdim=True)
         errors.append(((fast_BJN[row] - exact).abs() / scale).max().item())
     return max(errors)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ladm.errors import LadmError
-from ladm.method.focus import aggregated_focus, contextual_dependency, distance_JN, wanted_JN
+from ladm.method.focus import aggregated_focus, contextual_dependency, distance_JN, used_pairs_JN
 from ladm.method.grid import Ablation, Grid
 from ladm.method.reduction import Floats, Reduction
 
@@ -59,7 +59,7 @@ def column_weights(cds_P: Floats, reduction: Reduction) -> Floats:
 def pair_parts(pfs_PJN: Tensor, grid: Grid, *, ablation: Ablation) -> Tensor:
     """What each pair adds to each CDS, equations 3-5: (P, J, N) -> (P, J, N); the sum over J and N is CDS_p."""
     c_J = contextual_dependency(torch.eye(len(grid.J), dtype=pfs_PJN.dtype), grid, ablation=ablation)
-    used_PJN = pfs_PJN.where(wanted_JN(grid), 0.0) * distance_JN(grid, pfs_PJN, ablation=ablation)
+    used_PJN = pfs_PJN.where(used_pairs_JN(grid), 0.0) * distance_JN(grid, pfs_PJN, ablation=ablation)
     whole_PJ1 = used_PJN.sum(dim=-1, keepdim=True)
     afs_PJ1 = aggregated_focus(pfs_PJN, grid, ablation=ablation).unsqueeze(-1)
     return torch.where(whole_PJ1 > 0, used_PJN / whole_PJ1 * afs_PJ1, 0.0) * c_J.unsqueeze(-1)

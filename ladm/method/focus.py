@@ -85,7 +85,7 @@ def aggregated_focus(pfs_JN: Tensor, grid: Grid, *, ablation: Ablation = "none")
     Released: the length weight is (j - i) l / T. `no-std` drops sigma, `no-length` the weight. A
     span with a single earlier span has no sigma: NaN, unless `grid` leaves it out, as it does by default.
     """
-    used = wanted_JN(grid, pfs_JN.device)
+    used = used_pairs_JN(grid, pfs_JN.device)
     used_JN = pfs_JN.where(used, 0.0)
     afs_J = (used_JN * distance_JN(grid, used_JN, ablation=ablation)).sum(dim=-1)
     if ablation == "no-std":
@@ -110,12 +110,12 @@ def contextual_dependency(afs_J: Tensor, grid: Grid, *, ablation: Ablation = "no
 
 
 @lru_cache(maxsize=256)
-def wanted_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+def used_pairs_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
     """Boolean (J, N): is PFS(i, j) used?"""
-    wanted = np.zeros((len(grid.J), grid.N), dtype=bool)
+    used = np.zeros((len(grid.J), grid.N), dtype=bool)
     for row, spans in enumerate(grid.I):
-        wanted[row, list(spans)] = True
-    return constant(wanted, dtype=torch.bool, device=device)
+        used[row, list(spans)] = True
+    return constant(used, dtype=torch.bool, device=device)
 
 
 def distance_JN(grid: Grid, like: Tensor, *, ablation: Ablation) -> Tensor:
@@ -175,5 +175,5 @@ def copy_share(pfs_JN: Tensor, copied_JN: Tensor, grid: Grid) -> Tensor:
 
     NaN where no attention falls on any used pair.
     """
-    used = wanted_JN(grid, pfs_JN.device)
+    used = used_pairs_JN(grid, pfs_JN.device)
     return copied_JN.where(used, 0.0).sum(dim=(-2, -1)) / pfs_JN.where(used, 0.0).sum(dim=(-2, -1))
