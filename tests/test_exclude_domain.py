@@ -162,3 +162,36 @@ def test_arrays_larger_than_a_batch_are_compacted(monkeypatch: pytest.MonkeyPatc
     values = np.arange(11)
     included = values % 4 != 1
     assert _compacted(values.copy(), included).tolist() == values[included].tolist()
+
+
+def test_rows_without_a_domain_get_the_one_that_is_named(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    rows = rows_of_three_domains(golden)
+    for row in rows[1::3]:
+        row["meta"] = {"pile_set_name": None}
+    data = save_rows(rows)
+    assert ladm("score", data, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    select = ("select", tmp_path / "run", "--documents", "4")
+    result = ladm(*select, "-o", tmp_path / "s0")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"ladm: row 1 of {data} has no meta.pile_set_name; give --domain-key the key that it has, --domain a name for "
+        "all rows without one, or --domain-key none to rank all documents together\n"
+    )
+    rest = (*select, "--domain", "rest")
+    assert ladm(*rest, "--quota", "{Books: 1, Web: 1, rest: 2}", "-o", tmp_path / "s1").exit_code == 0
+    found = manifest(tmp_path / "s1")
+    assert {name: part["taken_documents"] for name, part in found["domains"].items()} == {
+        "Books": 1, "Web": 1, "rest": 2,
+    }  # fmt: skip
+    result = ladm("report", tmp_path / "run", "--subset", tmp_path / "s1", "-o", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "page.html").read_text()
+    assert (">rest<" in page, "(none)" in page) == (True, False)
+    assert ladm(*rest, "--exclude-domain", "rest", "-o", tmp_path / "s2").exit_code == 0
+    assert manifest(tmp_path / "s2")["domains"].keys() == {"Books", "Web"}
+    result = ladm(*rest, "--domain-key", "meta.kind", "-o", tmp_path / "s3")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (
+        0, "warning   no row has meta.kind, so all are of the domain rest",
+    )  # fmt: skip

@@ -370,7 +370,10 @@ def test_rows_without_the_domain_are_refused_before_they_are_scored(
     some, output = save_rows(rows, "some"), tmp_path / "job"
     none = save_rows([{"input_ids": row["input_ids"], "source": "web"} for row in rows], "none")
     flags = ("--model", golden_lm, "--tokens", "1k", "-o", output, "--dtype", "float32", "--span-tokens", "16")
-    remedy = "give --domain-key the key that it has, or none to rank all documents together"
+    remedy = (
+        "give --domain-key the key that it has, --domain a name for all rows without one, or --domain-key none to rank "
+        "all documents together"
+    )
     for source, key, code, message in (
         (some, (), 1, f"row 3 of {some} has no meta.pile_set_name; {remedy}"),
         (none, (), 1, f"{none} has no column meta (it has input_ids, source); give --domain-key the key of a domain, "
@@ -385,6 +388,16 @@ def test_rows_without_the_domain_are_refused_before_they_are_scored(
     result = ladm("run", some, *flags, "--domain-key", "source")
     assert result.exit_code == 0, result.output
     assert json.loads((output / "subset" / "manifest.json").read_text())["domains"].keys() == {"web"}
+    # Or has a name for the domain of such a row, on the page too.
+    mixed = ("run", some, *flags[:4], "-o", tmp_path / "mixed", *flags[6:], "--domain", "rest")
+    result = ladm(*mixed, "--dry-run")
+    assert result.exit_code == 0, result.output
+    result = ladm(*mixed)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "mixed" / "subset" / "manifest.json").read_text())
+    assert (found["domain"], found["domains"].keys()) == ("rest", {"domain 0", "domain 1", "rest"})
+    page = (tmp_path / "mixed" / "report.html").read_text()
+    assert (">rest<" in page, "(none)" in page, "--domain rest" in page) == (True, False, True)
     rows[3] |= {"meta": {"pile_set_name": "a", "title": "t"}}
     result = ladm("run", save_rows(rows, "all"), *flags[:4], "-o", tmp_path / "all-rows", *flags[6:])
     assert result.exit_code == 0, result.output

@@ -146,6 +146,7 @@ class SelectFlags(TypedDict, total=False):
     rule: Literal["exact", "percent"] | None
     quota: AnyPath | Mapping[str, float] | None
     domain_key: str | None
+    domain: str | None
     allow_small_pool: bool | None
     format: Literal["arrow", "parquet", "jsonl", "megatron", "npy"] | None
     keep_all: bool | None

@@ -30,15 +30,20 @@ def require_domains_exist(excluded: Iterable[str], domains: Collection[str | Non
             raise UsageError(f"--exclude-domain {domain}: {where} has no row of that domain{hint}")
 
 
-def domains_of(rows: Rows, domain_key: str) -> list[str | None]:
-    """The domain of every row; None for rows without one. Raises LadmError where there is no such column."""
+def domains_of(rows: Rows, domain_key: str, *, domain: str | None = None) -> list[str | None]:
+    """The domain of every row; that of rows without one is `domain`. Raises LadmError where there is no such column."""
     if domain_key == NO_DOMAINS:
         return [ONE_DOMAIN] * len(rows)
-    return all_domains(rows, domain_key)
+    return [domain if found is None else found for found in all_domains(rows, domain_key)]
 
 
-def included_rows(rows: Rows, domain_key: str, excluded: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """For each row, whether it is outside of the excluded domains. Raises UsageError for one that no row has."""
-    domains = domains_of(rows, domain_key)
+def included_rows(
+    rows: Rows, domain_key: str, excluded: Sequence[str], *, domain: str | None = None
+) -> npt.NDArray[np.bool_]:
+    """For each row, whether it is outside of the excluded domains. Raises UsageError for one that no row has.
+
+    `domain`: that of rows without one.
+    """
+    domains = domains_of(rows, domain_key, domain=domain)
     require_domains_exist(excluded, set(domains), where=rows.name)
     return np.array([domain not in excluded for domain in domains], dtype=np.bool_)

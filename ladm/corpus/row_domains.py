@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from ladm.corpus.meta import look_up
 from ladm.corpus.rows import Rows
-from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY
+from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NO_DOMAINS
 
 
 def has_column_of(rows: Rows, key: str) -> bool:
     """Is there a column in which `domains` looks for the key?"""
     names = rows.column_names
     return key.split(".")[0] in names or (key == DOMAIN_KEY and DOMAIN_COLUMN in names)
+
+
+def without_domain_text(row: int, name: str, key: str) -> str:
+    """What is wrong with a row of the data set `name` that has no domain, and what to do."""
+    return (
+        f"row {row} of {name} has no {key}; give --domain-key the key that it has, --domain a name for all rows "
+        f"without one, or --domain-key {NO_DOMAINS} to rank all documents together"
+    )
 
 
 def domains(rows: Rows, key: str, start: int, stop: int) -> list[str | None]:

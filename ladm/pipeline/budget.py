@@ -26,7 +26,11 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
     """
     chosen = select_settings(job, run="", rows="", output="", domain_key="")
     excluded = chosen.exclude_domains
-    included_N = included_rows(rows, domain_key, excluded) if excluded else np.ones(len(rows), dtype=np.bool_)
+    included_N = (
+        included_rows(rows, domain_key, excluded, domain=chosen.domain)
+        if excluded
+        else np.ones(len(rows), dtype=np.bool_)
+    )
     if not included_N.any():
         raise LadmError("--exclude-domain leaves no row; leave fewer domains out")
     most = chosen.documents
@@ -41,7 +45,7 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
     if not lengths_N.any():
         return
     if has_weights(chosen.quota):
-        lengths_N[_without_weight(domains_of(rows, domain_key), lengths_N, chosen)] = 0
+        lengths_N[_without_weight(domains_of(rows, domain_key, domain=chosen.domain), lengths_N, chosen)] = 0
     shortest = int(lengths_N[lengths_N > 0].min())
     what = "rows"
     limit = max_per_document(chosen.max_per_document, [rows], ranking=chosen.ranking)

@@ -14,7 +14,7 @@ from ladm.corpus.blocks import Counts, reason_of_line
 from ladm.corpus.carried_columns import domain_of, parsed_meta
 from ladm.corpus.documents import Document, read_documents
 from ladm.corpus.meta import text_at, whole_text
-from ladm.corpus.row_domains import domains
+from ladm.corpus.row_domains import domains, without_domain_text
 from ladm.corpus.rows import open_rows
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
@@ -210,10 +210,11 @@ def key_in_rows(key: str | None, *, are_made_here: bool) -> str:
     return DOMAIN_KEY if are_made_here else key or DOMAIN_KEY
 
 
-def require_domains(rows: str, key: str) -> None:
+def require_domains(rows: str, key: str, *, domain: str | None) -> None:
     """Raise where the selection or the page would fail, for want of domains, after hours of scoring.
 
-    UsageError for a column that a run does not repeat, LadmError for a row with tokens and without a domain.
+    `domain`: that of rows without one. UsageError for a column that a run does not repeat, LadmError for a row with
+    tokens and without a domain.
     """
     if key == NO_DOMAINS:
         return
@@ -230,12 +231,9 @@ def require_domains(rows: str, key: str) -> None:
             raise
         except LadmError as error:
             raise LadmError(f"{error}; give --domain-key the key of a domain, or {NO_DOMAINS}") from None
-        if None not in found:
+        if domain is not None or None not in found:
             continue
         # A row without tokens gets no score, and what has none is not selected.
         for k, num_tokens in enumerate(opened.lengths(start, stop)):
             if found[k] is None and num_tokens:
-                raise LadmError(
-                    f"row {start + k} of {rows} has no {key}; give --domain-key the key that it has, or {NO_DOMAINS} "
-                    "to rank all documents together"
-                )
+                raise LadmError(without_domain_text(start + k, rows, key))

@@ -97,14 +97,16 @@ def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
     """What a job takes whose source is a data set of token ids."""
     (source,) = job.sources
     key = key_in_rows(job.domain_key, are_made_here=False)
-    require_domains(source, key)
+    require_domains(source, key, domain=job.domain)
     opened = open_rows(source, limit=job.limit)
     # Before three rows are timed: a misspelt domain is known now.
     excluded = job.exclude_domains
-    included = included_rows(opened, key, excluded) if excluded else np.ones(len(opened), dtype=np.bool_)
+    included = (
+        included_rows(opened, key, excluded, domain=job.domain) if excluded else np.ones(len(opened), dtype=np.bool_)
+    )
     lengths = opened.lengths()
     if has_weights(job.quota):
-        of_rows = zip(domains_of(opened, key), (included & (lengths > 0)).tolist(), strict=True)
+        of_rows = zip(domains_of(opened, key, domain=job.domain), (included & (lengths > 0)).tolist(), strict=True)
         _compare_weights({name for name, is_in in of_rows if is_in and name is not None}, job, echo, sees_all=True)
     require_row_columns(opened, job)
     scoring = dry_run(score_settings(job, rows=source, output=str(work / SCORES), limit=job.limit), echo=echo)

@@ -101,7 +101,7 @@ class JobFolder:
         if had.limit is not None and job.limit is not None and job.limit > had.limit:
             # The rows and scores that there are stay as they are; others are added to them.
             bound -= {"limit"}
-        if had.domain is None and had.domain_key not in (None, NO_DOMAINS):
+        if had.domain is None and had.domain_key != NO_DOMAINS:
             # A document without a domain was an error so far, which says to give this.
             bound -= {"domain"}
         fixed = [field for field in settings_of(RunSettings) if field.name in bound]

@@ -41,7 +41,7 @@ from ladm.settings.profiles import read_profile
 from ladm.settings.score import ScoreSettings
 
 ID_COLUMN = "input_ids"
-_OF_PREPARING_ALONE = ("text_key", "id_key", "domain", "token_count_key", "bos", "windows", "keep_duplicates")
+_OF_PREPARING_ALONE = ("text_key", "id_key", "token_count_key", "bos", "windows", "keep_duplicates")
 """Settings that say how rows are made of documents."""
 _EVERYWHERE = {"auto", "cpu", "torch", "none"}
 """Devices and kernels that every machine has, or can do without."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -151,7 +151,7 @@ class _JobParts:
         # Rows of ladm prepare have the domain there, whatever it was called in the corpus.
         key = self._domain_key(prepared)
         if prepared is None:
-            require_domains(rows, key)
+            require_domains(rows, key, domain=self.job.domain)
         found = open_rows(rows, limit=limit)
         require_budget(found, self.job, domain_key=key)
         require_row_columns(found, self.job)
@@ -193,7 +193,9 @@ class _JobParts:
         if is_old:
             self.echo(f"{subset} was selected from fewer rows; selecting again")
         if is_old or not is_there:
-            chosen = select_settings(self.job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key)
+            # Rows that it made have the domain already.
+            job = self.job if is_rows(self.job) else replace(self.job, domain=None)
+            chosen = select_settings(job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key)
             select(chosen, place=place, echo=self.echo)
         elif self.job.push is not None:
             # An upload that failed left the subset here; the Hub takes equal files a second time without a copy.

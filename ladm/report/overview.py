@@ -14,7 +14,7 @@ from ladm.errors import LadmError
 from ladm.report.charts import Scale
 from ladm.report.subset import ReportedSubset
 from ladm.runs.folder import Run
-from ladm.runs.labels import DomainReader
+from ladm.runs.labels import NO_DOMAIN, DomainReader
 from ladm.runs.results import columns_of, score_batches
 from ladm.selection.manifest import DomainManifest
 from ladm.settings.common import NO_DOMAINS
@@ -69,13 +69,15 @@ class RunOverview:
         return [row for row in self.rows.values() if row.rank > max(BEST, scored - WORST)]
 
 
-def read_overview(run: Run, *, domain_key: str, inspected: set[int], scored: int) -> RunOverview:
-    """Read all `scored` rows once. `inspected`: positions of the inspected documents.
+def read_overview(
+    run: Run, *, domain_key: str, domain: str = NO_DOMAIN, inspected: set[int], scored: int
+) -> RunOverview:
+    """Read all `scored` rows once. `domain`: that of rows without one. `inspected`: positions of inspected documents.
 
     Raises UsageError for a `domain_key` in a column that the run does not repeat, and LadmError for too many domains.
     """
     overview, codes = RunOverview(), dict[str, int]()
-    reader = DomainReader(run, domain_key)
+    reader = DomainReader(run, domain_key, domain=domain)
     column = run.identity.cds_column(run.identity.score_form, heads=False, focus=run.identity.reduction.focus)
     layers = [column] if column in columns_of(run.folder) else []
     every = max(1, scored // LAYER_ROWS)

@@ -76,8 +76,11 @@ def _render(
 ) -> str:
     from markupsafe import Markup
 
+    # As the subset has them, or a domain of the page would not be one that documents were taken of.
+    domain = None if subset is None else subset.manifest.domain
     overview = read_overview(
-        run, domain_key=settings.domain_key, inspected=set(documents), scored=summary.scored
+        run, domain_key=settings.domain_key, domain=domain or NO_DOMAIN, inspected=set(documents),
+        scored=summary.scored,
     )  # fmt: skip
     if set(overview.domains) == {NO_DOMAIN}:
         echo(f"warning   no document has {settings.domain_key}, so all are one domain; give --domain-key another key")
@@ -114,7 +117,7 @@ def _render(
             mark=Markup(PAGE_MARK),
             explorer=explorer,
             # JSON without `<`, made for this place; and our own script, byte for byte what its hash is of.
-            explorer_data=Markup(explorer.as_script_data(arguments=_arguments(settings))),
+            explorer_data=Markup(explorer.as_script_data(arguments=_arguments(settings, domain))),
             script=Markup(script()),
             script_hash=Markup(script_hash()),
             folder=str(run.folder),
@@ -144,11 +147,12 @@ def _render(
     return page
 
 
-def _arguments(settings: ReportSettings) -> str:
+def _arguments(settings: ReportSettings, domain: str | None) -> str:
     """The run, its rows and its domains, in a command that works from any folder."""
     rows = [] if settings.rows is None else ["--rows", _place_of_rows(settings.rows)]
     key = [] if settings.domain_key == ReportSettings.domain_key else ["--domain-key", settings.domain_key]
-    return shlex.join([str(Path(settings.run).absolute()), *rows, *key])
+    own = [] if domain is None else ["--domain", domain]
+    return shlex.join([str(Path(settings.run).absolute()), *rows, *key, *own])
 
 
 def _by(expression: Expression, joins: Mapping[str, str]) -> str:

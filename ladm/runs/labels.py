@@ -89,10 +89,12 @@ def shown_name(named: Mapping[str, Any], position: int) -> str:
 class DomainReader:
     """Reads the domain of rows from their `meta`, or from a column that the run repeats.
 
-    `columns` are those that `read` needs in a batch. Raises UsageError for a key in any other column.
+    `columns` are those that `read` needs in a batch, `domain` the domain of rows without one. Raises UsageError for a
+    key in any other column.
     """
 
-    def __init__(self, run: Run, domain_key: str) -> None:
+    def __init__(self, run: Run, domain_key: str, *, domain: str = NO_DOMAIN) -> None:
+        self._domain = domain
         column, *self._path = domain_key.split(".")
         self.columns: list[str] = []
         self._is_one = domain_key == NO_DOMAINS
@@ -110,7 +112,7 @@ class DomainReader:
         self.columns += [DOMAIN_COLUMN] if self._has_own else []
 
     def read(self, batch: pa.RecordBatch) -> list[str]:
-        """The domain of every row of a batch of `scores.parquet`; NO_DOMAIN for a row without one."""
+        """The domain of every row of a batch of `scores.parquet`."""
         if self._is_one:
             return [ONE_DOMAIN] * len(batch)
         values = batch[self._column].to_pylist()
@@ -120,4 +122,4 @@ class DomainReader:
         if self._has_own:
             own = batch[DOMAIN_COLUMN].to_pylist()
             found = [other if domain is None else domain for domain, other in zip(found, own, strict=True)]
-        return [NO_DOMAIN if domain is None else domain for domain in found]
+        return [self._domain if domain is None else domain for domain in found]

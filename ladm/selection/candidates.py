@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ladm.corpus.row_domains import without_domain_text
 from ladm.errors import LadmError, StorageError
 from ladm.runs.columns import fill_columns, longattn
 from ladm.runs.derived_columns import LONGATTN
@@ -26,7 +27,6 @@ from ladm.selection.sampling import gumbel_keys
 from ladm.selection.sources import SelectionSource
 from ladm.selection.value_columns import naming_values, read_values
 from ladm.selection.windows import Windows, documents_of
-from ladm.settings.common import NO_DOMAINS
 from ladm.settings.guards import Guard
 from ladm.settings.selection import SelectSettings
 from ladm.storage.disk_arrays import array_on_disk
@@ -243,10 +243,7 @@ def _require_domains(
     row = int(rows_N[codes_N == NO_CODE].min(initial=sys.maxsize))
     if row < sys.maxsize:
         source = next(source for source in reversed(sources) if source.first <= row)
-        raise LadmError(
-            f"row {row - source.first} of {source.rows.name} has no {domain_key}; give --domain-key the key that it "
-            f"has, or {NO_DOMAINS} to rank all documents together"
-        )
+        raise LadmError(without_domain_text(row - source.first, source.rows.name, domain_key))
 
 
 def _folders(sources: Sequence[SelectionSource]) -> str:

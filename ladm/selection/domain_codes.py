@@ -36,8 +36,10 @@ class DomainCodes:
         return [self.names.index(name) for name in excluded]
 
 
-def read_domains(data: Sequence[Rows], *, domain_key: str, work: Path) -> DomainCodes:
+def read_domains(data: Sequence[Rows], *, domain_key: str, domain: str | None = None, work: Path) -> DomainCodes:
     """The domains of the rows of all data sets, one after the other; the numbers are a file in `work`.
+
+    `domain`: that of rows without one; None: they get NO_CODE.
 
     Raises LadmError where a data set has no such column.
     """
@@ -46,7 +48,7 @@ def read_domains(data: Sequence[Rows], *, domain_key: str, work: Path) -> Domain
     first = 0
     for rows in data:
         for start, stop in rows.batches():
-            found = _domains(rows, domain_key, start, stop)
+            found = [domain if d is None else d for d in _domains(rows, domain_key, start, stop)]
             codes = [NO_CODE if d is None else numbers.setdefault(d, len(numbers)) for d in found]
             codes_T[first + start : first + stop] = codes
         first += len(rows)

@@ -69,6 +69,8 @@ class Manifest:
     domains: dict[str, DomainManifest]
     run: dict[str, Any]
     """`RunIdentity.for_manifest` of the run that was selected from."""
+    domain: str | None = None
+    """The domain of rows without one; None, and then not in the file, where every row had to have one."""
     max_per_document: int | None = None
     """Rows of one document at most; None, and then not in the file, where all could be chosen."""
     beyond_max_per_document: int = 0

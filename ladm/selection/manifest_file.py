@@ -21,6 +21,7 @@ _CHOSEN = b',\n "chosen": ['
 """Where the rows begin, behind everything else."""
 _NOTHING = type(None)
 _LATER: dict[str, tuple[type, ...]] = {
+    "domain": (str, _NOTHING),
     "max_per_document": (int, _NOTHING),
     "beyond_max_per_document": (int,),
     "repeating_windows": (int,),

@@ -50,7 +50,9 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
     data = [source.rows for source in sources]
     most = max_per_document(settings.max_per_document, data, ranking=settings.ranking)
     with _work_folder(place) as work:
-        codes = read_domains(data, domain_key=settings.domain_key, work=work)
+        codes = read_domains(data, domain_key=settings.domain_key, domain=settings.domain, work=work)
+        if settings.domain is not None and codes.names == [settings.domain]:
+            echo(f"warning   no row has {settings.domain_key}, so all are of the domain {settings.domain}")
         candidates = find_candidates(sources, settings, codes, work=work)
         if (line := unguarded_warning(settings, sources[0].run)) is not None:
             echo(f"warning   {line}")
@@ -78,6 +80,7 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
             quota=_quota(settings) if settings.rule == "exact" and settings.min_score is None else None,
             percent=budget.percent,
             domain_key=settings.domain_key,
+            domain=settings.domain,
             budget_tokens=budget.tokens,
             budget_documents=budget.documents,
             min_score=settings.min_score,

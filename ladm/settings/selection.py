@@ -140,6 +140,9 @@ class SelectSettings(JoinSettings):
     domain_key: str = domain_key_setting(
         "Column, or key inside a column, that holds a row's domain; none: one domain for all.", section=CHOICE
     )
+    domain: str | None = setting(
+        None, "Domain of the rows that have none.", section=CHOICE, metavar="NAME", unset="an error"
+    )
     # Without it a pool that is too small is an error, because taking everything is no selection.
     allow_small_pool: bool = setting(False, "Take everything when there is less than the budget.", section=CHOICE)
     # None, because the Hub shows and streams Parquet, and everything else here reads what save_to_disk writes.
