@@ -257,6 +257,11 @@ def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows) -> None
     assert (
         str(caught.value) == f"{tmp_path / 'run'} is not finished: 4 of 4 units are missing; run its ladm score again"
     )
+    # In the folder of a job it is not `ladm score` that made it.
+    (tmp_path / "run").rename(tmp_path / "scores")
+    (tmp_path / "job.yaml").touch()
+    with pytest.raises(IncompleteError, match=r"; run its ladm run again$"):
+        summarise(Run.open(tmp_path))
 
 
 FLAVOURS = [

@@ -56,6 +56,11 @@ class Run:
         is_job = not (folder / IDENTITY_FILE).is_file() and (folder / SCORES / IDENTITY_FILE).is_file()
         return cls.read(folder / SCORES if is_job else folder)
 
+    @property
+    def is_of_job(self) -> bool:
+        """Is it the run of a job of `ladm run`, in the folder of which it is?"""
+        return self.folder.name == SCORES and (self.folder.parent / JOB_FILE).is_file()
+
     @classmethod
     def read(cls, folder: Path) -> Run:
         """Open a run for reading, of this format or of an older one. Raises LadmError where there is none."""

@@ -42,7 +42,7 @@ def require_finished(run: Run) -> None:
     """Raise IncompleteError for a run that is not finished."""
     if not run.is_finished:
         rescored = run.identity.is_rescored
-        command = "ladm rescore" if rescored else "ladm score"
+        command = "ladm rescore" if rescored else "ladm run" if run.is_of_job else "ladm score"
         missing = 0 if rescored else len(run.unsealed())
         absent = [name for name in sorted(RESULT_FILES) if not (run.folder / name).exists()]
         what = f"{missing} of {len(run.units)} units are missing" if missing else f"{' and '.join(absent)} missing"

@@ -8,7 +8,6 @@ from ladm.corpus.row_identity import PREPARED
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LackOfMemoryError, LadmError, StorageError
 from ladm.runs.folder import Run
-from ladm.settings.pipeline import JOB_FILE
 from ladm.storage.json_object import read_json_object
 
 ONLY_FIRST = "only the first "
@@ -57,7 +56,7 @@ def partial_coverage(run: Run, name: str | None = None) -> str | None:
         return None
     if run.identity.is_rescored:
         remedy = "score the others in the run that it was made from, and rescore that"
-    elif (run.folder.parent / JOB_FILE).is_file():
+    elif run.is_of_job:
         remedy = "ladm run with a greater --limit adds others"
     else:
         remedy = "ladm score without --limit adds the others"
