@@ -18,6 +18,7 @@ from conftest import SMALL, topical_rows
 from test_columns import add_signal
 
 from ladm.calibration.estimates import PairwiseWins, auc, estimate_auc, estimate_aucs, wins
+from ladm.cli.display import text_width
 from ladm.comparison.agreement import (
     best_inside_domains,
     is_constant,
@@ -230,6 +231,21 @@ def test_long_ids_keep_both_ends(ladm: Command, save_rows: Any, golden: Any, tmp
     assert all(f"  usr/lib/python3/sit…ackage/module_{k}.py/{k}  document {k}" in output for k in (0, 1)), output
 
 
+def test_tables_are_aligned_behind_wide_letters(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, LENGTHS)
+    for k, row in enumerate(rows):
+        row["meta"] = {"pile_set_name": ("图书", "Bu\u0308cher", "web")[k % 3]}
+        row["text"] = f"document {k}"
+    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    top = ladm("top", tmp_path / "run").stdout.splitlines()
+    compared = ladm("compare", tmp_path / "run", "--columns", "score,length").stdout.splitlines()
+    selected = ladm("select", tmp_path / "run", "--documents", "3", "--dry-run").stdout.splitlines()
+    number = r"(图书|cher|web) +\d+"
+    for lines, until in ((top[1:], "document "), (compared, number), (selected, number)):
+        ends = [text_width(line[: found.end()]) for line in lines if (found := re.search(until, line))]
+        assert (len(ends) >= 3, len(set(ends))) == (True, 1), "\n".join(lines)
+
+
 @pytest.mark.parametrize("command", [("top",), ("compare",), ("compare", "--columns", "score,gain")])
 def test_a_run_that_is_not_finished_is_named_as_such(
     ladm: Command, scored: tuple[str, Path], command: tuple[str, ...]
@@ -345,7 +361,7 @@ def test_compare_prints_quartiles_by_domain(ladm: Command, scored: tuple[str, Pa
         inside = table["position"].to_numpy() % 2 == domain
         cells[domain] = [quartiles_text(quartiles(table[name].to_numpy()[inside])) for name in ("score", "gain")]
     first = max((0, 1), key=lambda domain: float(cells[domain][0].split()[0]))
-    lines = ladm("compare", run, "--columns", "score,gain").stdout.splitlines()
+    lines = ladm("compare", run, "--columns", "score,length").stdout.splitlines()
     at = lines.index("median (first to third quartile) by domain, in the order of the median of score")
     assert lines[at + 1].split() == ["domain", "documents", "score", "gain"]
     for line, domain in zip(lines[at + 2 : at + 4], (first, 1 - first), strict=True):

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ladm.cli.display import plain
+from ladm.cli.display import padded, plain, text_width
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import configure_libraries, note, print_result
 from ladm.errors import count_of
@@ -51,11 +51,14 @@ def _top_table(found: TopList) -> Iterator[str]:
     domains = [plain(document.domain) for document in found.documents]
     ids = [_id_in_table(document.name) for document in found.documents]
     by = "score" if found.by == "score" else "value"
-    domain_width, id_width = (max(map(len, [title, *texts])) for title, texts in (("domain", domains), ("id", ids)))
+    domain_width, id_width = (
+        max(map(text_width, [title, *texts])) for title, texts in (("domain", domains), ("id", ids))
+    )
     yield f"{'rank':>8}  {by:>11}  {'domain':<{domain_width}}  {'id':<{id_width}}  text"
     for document, domain, name in zip(found.documents, domains, ids, strict=True):
-        line = f"{document.rank:>8,}  {document.value:>11.5g}  {domain:<{domain_width}}  {name:<{id_width}}  "
-        yield (line + plain(document.first_line, most=80)).rstrip()
+        names = f"{padded(domain, domain_width)}  {padded(name, id_width)}"
+        line = f"{document.rank:>8,}  {document.value:>11.5g}  {names}  {plain(document.first_line, most=80)}"
+        yield line.rstrip()
 
 
 @settings_command(
@@ -146,12 +149,12 @@ def _domain_lines(found: Comparison) -> Iterator[str]:
     yield f"median (first to third quartile) by domain, in the order of the median of {plain(columns[0].name)}"
     cells = [[quartiles_text(column.by_domain[name]) for name in domains] for column in columns]
     widths = [max(map(len, (plain(column.name), *texts))) for column, texts in zip(columns, cells, strict=True)]
-    width = max(map(len, ("domain", *map(plain, domains))))
+    width = max(map(text_width, ("domain", *map(plain, domains))))
     titles = "".join(f"  {plain(column.name):>{w}}" for column, w in zip(columns, widths, strict=True))
     yield f"{'domain':<{width}} {'documents':>10}{titles}"
     for name, texts in zip(domains, zip(*cells, strict=True), strict=True):
         numbers = "".join(f"  {text:>{w}}" for text, w in zip(texts, widths, strict=True))
-        yield f"{plain(name):<{width}} {found.domain_documents[name]:>10,}{numbers}"
+        yield f"{padded(plain(name), width)} {found.domain_documents[name]:>10,}{numbers}"
     if left := found.domains - len(domains):
         yield f"not shown: {left:,} smaller {'domain' if left == 1 else 'domains'}"
     if left := len(found.columns) - len(columns):
@@ -183,14 +186,14 @@ def _different_lines(higher: str, lower: str, names: list[str], documents: list[
     yield ""
     yield f"documents that {higher} ranks above {lower} (rank in the domain: 1 is the best, 0 the last)"
     texts = [(plain(document.domain), _id_in_table(document.id)) for document in documents]
-    domain = max(len("domain"), *(len(text) for text, _ in texts))
-    id_ = max(len("id"), *(len(text) for _, text in texts))
+    domain = max(len("domain"), *(text_width(text) for text, _ in texts))
+    id_ = max(len("id"), *(text_width(text) for _, text in texts))
     a, b = (max(4, len(name)) for name in names)
     yield f"{names[0]:>{a}} {names[1]:>{b}}  {'domain':<{domain}}  {'id':<{id_}}  beginning"
     for document, (of_domain, of_id) in zip(documents, texts, strict=True):
         ranks = f"{document.rank_a:>{a}.2f} {document.rank_b:>{b}.2f}"
         beginning = plain(document.beginning, most=80)
-        yield f"{ranks}  {of_domain:<{domain}}  {of_id:<{id_}}  {beginning}".rstrip()
+        yield f"{ranks}  {padded(of_domain, domain)}  {padded(of_id, id_)}  {beginning}".rstrip()
 
 
 def _rho(value: float) -> str:

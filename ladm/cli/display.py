@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterato
     """
     names = [*manifest.domains, "total"]
     # Names come from the data, so the column is as wide as the longest of them, but never more than 40 characters.
-    width = max(len(plain(name)) for name in names)
+    width = max(text_width(plain(name)) for name in names)
     unit = "tokens" if manifest.budget_documents is None else "documents"
     lowest_of = "score" if manifest.by == "score" else "value"
     yield (
@@ -57,8 +58,8 @@ def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterato
         quota = domain.quota_tokens if manifest.budget_documents is None else domain.quota_documents
         lowest = "-" if domain.lowest_score_taken is None else f"{domain.lowest_score_taken:.6g}"
         yield (
-            f"{plain(name):<{width}} {domain.pool_documents:>9,} {domain.taken_documents:>9,} {_count(quota):>15} "
-            f"{domain.taken_tokens:>14,} {lowest:>13}"
+            f"{padded(plain(name), width)} {domain.pool_documents:>9,} {domain.taken_documents:>9,} "
+            f"{_count(quota):>15} {domain.taken_tokens:>14,} {lowest:>13}"
         )
     budget = manifest.budget_tokens if manifest.budget_documents is None else manifest.budget_documents
     yield (
@@ -116,3 +117,13 @@ def plain(name: str, *, most: int = 40) -> str:
     # Control characters could rewrite what is on the terminal, and a right-to-left mark the order of the table.
     text = printable(name.replace("\t", " "))
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def text_width(text: str) -> int:
+    """The columns of a terminal that a text takes: two for each letter of Chinese or Japanese, none for an accent."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def padded(text: str, width: int) -> str:
+    """The text, filled with spaces to that many columns; f-strings count letters."""
+    return text + " " * (width - text_width(text))
