@@ -63,6 +63,10 @@ def test_documents_are_shared_out_and_what_a_small_domain_leaves_goes_to_the_oth
         select_documents(domains, budget_documents=7, shares={"a": 1, "b": 1, "c": 1}, allow_small_pool=False)
     select_documents(domains, budget_documents=7, shares={"a": 1, "b": 1, "c": 1}, allow_small_pool=True)
     assert sum(map(len, taken(domains).values())) == 6
+    # Quotas of 4 each; a leaves 3, b has one more and is then used up, and c gets the other two.
+    domains = pool(("a", 1.0, 1), *(("b", 1.0, 1) for _ in range(5)), *(("c", 1.0, 1) for _ in range(9)))
+    select_documents(domains, budget_documents=12, shares={"a": 1, "b": 1, "c": 1}, allow_small_pool=False)
+    assert [len(rows) for rows in taken(domains).values()] == [1, 5, 6]
     domains = pool(*documents)
     take_above(domains, least=3.0)
     assert taken(domains) == {"a": [0], "b": [1], "c": [4, 5]}
