@@ -191,7 +191,8 @@ def library_errors(name: str, action: str) -> Iterator[None]:
 
 def require_whole_number(name: str, value: Any, *, least: int) -> None:
     """Raise LadmError for what is no whole number, those of NumPy among them, or less than `least`."""
-    if not hasattr(value, "__index__") or value < least:
+    # True is 1 to Python.
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
         raise LadmError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
