@@ -48,6 +48,24 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
 COMMON = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "8")
 
 
+def test_a_dry_run_shows_what_a_calibration_takes(
+    ladm: Command, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("calibrate", *COMMON, "--rows", rows, "--exclude-domain", "lists", "--lists", rows, "--dry-run")
+    result = ladm(*command, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    # Ten rows of each of 36 documents, and all 40 rows as real lists.
+    assert (found["rows_by_length"], found["refused"]) == ({"256": 400}, {})
+    assert found["seconds"] == pytest.approx(400 * found["seconds_by_length"]["256"])
+    assert list(tmp_path.iterdir()) == []
+    result = ladm(*command)
+    assert result.stderr.splitlines()[-1] == f"next: ladm {' '.join(map(str, command[:-1]))} -o profile.yaml"
+    result = ladm(*command, "--documents", "20")
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
 @pytest.mark.parametrize(
     "search", [pytest.param("layers", marks=pytest.mark.slow), pytest.param("heads", marks=pytest.mark.slow), "signed"]
 )

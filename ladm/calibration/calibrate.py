@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ladm.calibration.band import band_of_layers, intact_band, text_band
@@ -29,6 +29,7 @@ from ladm.errors import LadmError, UsageError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
+from ladm.scoring.dry_run import DryRun, dry_run
 from ladm.scoring.plan import make_plan
 from ladm.scoring.score import score as run_score
 from ladm.settings.calibration import CalibrateSettings, Search
@@ -36,6 +37,7 @@ from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, Quantiles, profile_text
 from ladm.settings.score import ScoreSettings
 from ladm.storage.files import io_errors, require_place, write_whole
+from ladm.storage.temporary import temporary_folder
 
 FEW_DOCUMENTS = 100
 """With fewer documents the intervals are so wide that a warning is printed."""
@@ -53,20 +55,11 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
         raise LadmError(f"{output} exists already; give --output another name")
     require_rows_and_lists(settings, command="ladm calibrate")
     require_work_folder(folder, rows=settings.rows)
-    facts = model_facts(settings.model)
-    inputs = open_inputs(settings, facts, rows=settings.rows)
-    sample, lists = sample_rows(
-        inputs.rows, inputs.lists, settings, facts=facts, exclude_domains=settings.exclude_domains
-    )
-    facts = facts.at_length(sample.length_tokens)
-    _require_layer_within_cost(settings, facts)
-    scoring = _score_settings(settings, sample, span_tokens=inputs.span_tokens, folder=folder)
-    halves, contrast = make_contrast(sample, lists, span_tokens=scoring.method.span_tokens, seed=settings.seed)
-    for line in inputs.notes:
-        echo(line)
+    prepared = _prepare(settings, folder, echo=echo)
+    sample, halves, contrast, scoring = prepared.sample, prepared.halves, prepared.contrast, prepared.scoring
     # A model or device that cannot be used is refused here; all that is refused at all leaves no folder behind.
     # The run below makes a plan of its own, in the process that scores: this one must not occupy the device.
-    make_plan(scoring, facts=facts, try_attention=False)
+    make_plan(scoring, facts=prepared.facts, try_attention=False)
     # Before the hours of scoring rather than after them.
     if not output.parent.exists():
         with io_errors(output, "write"):
@@ -83,13 +76,13 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     run_score(scoring, echo=echo, progress=progress)
     run = Run.read(folder / RUN)
     scores = read_contrast_scores(
-        run, contrast, clusters_of(sample, halves, contrast), num_layers=facts.num_layers,
+        run, contrast, clusters_of(sample, halves, contrast), num_layers=prepared.facts.num_layers,
         heads=settings.search != "layers",
     )  # fmt: skip
     result = analyse(
         scores, search=settings.search, objective=settings.objective, max_cost=settings.most_cost, seed=settings.seed
     )
-    band = intact_band(run, scores, result.recommended) | text_band(sample.ids, facts.folder)
+    band = intact_band(run, scores, result.recommended) | text_band(sample.ids, prepared.facts.folder)
     # Last, so that a profile exists only where the calibration is complete.
     profile = make_profile(
         run, result, length_tokens=sample.length_tokens, packages=sample.packages, seed=settings.seed,
@@ -98,6 +91,47 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     )  # fmt: skip
     _write(output, profile_text(profile).encode())
     return result
+
+
+def estimate(settings: CalibrateSettings, *, echo: Echo) -> DryRun:
+    """What the scoring of the contrast set will take, from three of its rows. Raises as `calibrate` does before it.
+
+    The contrast set is made in a temporary folder; nothing stays.
+    """
+    require_rows_and_lists(settings, command="ladm calibrate")
+    with temporary_folder() as folder:
+        prepared = _prepare(settings, folder, echo=echo)
+        for line in contrast_notes(prepared.sample, prepared.halves, prepared.contrast):
+            echo(line)
+        save_contrast(prepared.contrast, folder)
+        return dry_run(replace(prepared.scoring, dry_run=True), echo=echo)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Preparation:
+    """What a calibration works with, made before anything is scored."""
+
+    sample: DocumentSample
+    halves: Halves
+    contrast: list[ContrastRow]
+    scoring: ScoreSettings
+    facts: ModelFacts
+
+
+def _prepare(settings: CalibrateSettings, folder: Path, *, echo: Echo) -> _Preparation:
+    """Draw the documents and make the contrast set that is to be scored in `folder`; writes nothing."""
+    facts = model_facts(settings.model)
+    inputs = open_inputs(settings, facts, rows=settings.rows)
+    sample, lists = sample_rows(
+        inputs.rows, inputs.lists, settings, facts=facts, exclude_domains=settings.exclude_domains
+    )
+    facts = facts.at_length(sample.length_tokens)
+    _require_layer_within_cost(settings, facts)
+    scoring = _score_settings(settings, sample, span_tokens=inputs.span_tokens, folder=folder)
+    halves, contrast = make_contrast(sample, lists, span_tokens=scoring.method.span_tokens, seed=settings.seed)
+    for line in inputs.notes:
+        echo(line)
+    return _Preparation(sample=sample, halves=halves, contrast=contrast, scoring=scoring, facts=facts)
 
 
 def _write(output: Path, content: bytes) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from ladm.cli.calibration_display import calibration_report, check_report
 from ladm.cli.options import settings_command
-from ladm.cli.terminal import configure_libraries, next_step, note, preparing_bar, print_result, scoring_bar
+from ladm.cli.scoring import print_estimate
+from ladm.cli.terminal import (
+    configure_libraries,
+    next_step,
+    note,
+    preparing_bar,
+    print_result,
+    scoring_bar,
+    words_without,
+)
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
 
 
@@ -26,6 +35,13 @@ def calibrate(settings: CalibrateSettings) -> None:
     --config file of ladm score serves here too.
     """
     configure_libraries()
+    if settings.dry_run:
+        from ladm.calibration.calibrate import estimate
+
+        print_estimate(estimate(settings, echo=note))
+        output = [] if settings.output else ["-o", "profile.yaml"]
+        next_step("ladm", "calibrate", *words_without("--dry-run"), *output)
+        return
     from ladm.calibration.calibrate import calibrate as run_calibrate
 
     result = run_calibrate(settings, echo=note, progress=scoring_bar())

@@ -16,6 +16,7 @@ from ladm.settings.signals import TEXT
 
 if TYPE_CHECKING:
     from ladm.runs.folder import Run
+    from ladm.scoring.dry_run import DryRun
     from ladm.scoring.result import AddedSignal
 
 
@@ -43,10 +44,9 @@ def score(settings: ScoreSettings) -> None:
     """
     configure_libraries()
     if settings.dry_run:
-        from ladm.scoring.dry_run import describe, dry_run
+        from ladm.scoring.dry_run import dry_run
 
-        estimate = dry_run(settings, echo=note)
-        print_result(describe(estimate), lambda: asdict(estimate) | {"hours": estimate.hours})
+        print_estimate(dry_run(settings, echo=note))
         # As typed, because another span or device would make the estimate one of something else.
         next_step("ladm", "score", *words_without("--dry-run"), *([] if settings.output else ["-o", "run"]))
         return
@@ -61,6 +61,13 @@ def score(settings: ScoreSettings) -> None:
     if columns:
         next_step("ladm", "compare", settings.output, "--columns", ",".join(["score", *columns]))
     propose_selection(result.run)
+
+
+def print_estimate(found: DryRun) -> None:
+    """What scoring would take."""
+    from ladm.scoring.dry_run import describe
+
+    print_result(describe(found), lambda: asdict(found) | {"hours": found.hours})
 
 
 def print_summary(head: str, summary: Any, output: str, *, added: Sequence[AddedSignal] = ()) -> None:

@@ -75,6 +75,9 @@ class CalibrateSettings(Settings):
         unset="PROFILE.calibration",
         not_an_address=WRITE_LOCALLY,
     )
+    dry_run: bool = setting(
+        False, "Make the bad rows, load the model, time three rows, show what the whole would take; write nothing."
+    )
     lists: str | None = lists_setting()
     # More make narrower intervals. Each is scored ten times: intact, and once for every kind of bad row.
     documents: int = setting(
