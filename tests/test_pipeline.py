@@ -291,7 +291,7 @@ def test_flags_about_documents_are_refused_for_token_ids(
     ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path
 ) -> None:
     words = ("run", short_rows, "--model", golden_lm, "--tokens", "2k", "-o", tmp_path / "job", "--span-tokens", "16")
-    for flags in ("--windows all", "--domain web", "--no-bos", "--text-key body", "--keep-duplicates"):
+    for flags in ("--windows all", "--no-bos", "--text-key body", "--keep-duplicates"):
         flag = flags.split()[0].replace("--no-bos", "--bos")
         result = ladm(*words, *flags.split())
         assert (result.exit_code, result.stderr) == (

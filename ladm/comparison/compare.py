@@ -29,6 +29,7 @@ from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.quartiles import summarise_columns
+from ladm.runs.results import require_finished
 from ladm.runs.rows_of_run import open_rows_of, partial_coverage
 from ladm.runs.text_beginnings import TextBeginnings, one_line
 from ladm.selection.evaluation import evaluate
@@ -112,6 +113,7 @@ def _read(runs: Sequence[Run], settings: CompareSettings) -> _Columns:
     positions_N = np.empty(0, dtype=np.int64)
     values: dict[str, Floats] = {}
     for k, run in enumerate(runs):
+        require_finished(run)
         expressions = settings.expressions or _default_columns(run, alone=len(runs) == 1)
         # A column that both runs have is compared with itself; which run it is of is part of its name.
         # By its whole path: "." has no name of its own.

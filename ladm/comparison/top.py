@@ -12,6 +12,7 @@ from ladm.errors import LadmError
 from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.labels import domain_batches, read_labels
+from ladm.runs.results import require_finished
 from ladm.runs.rows_of_run import partial_coverage
 from ladm.runs.text_beginnings import TextBeginnings, first_line
 from ladm.selection.evaluation import evaluate
@@ -60,6 +61,7 @@ def top_documents(settings: TopSettings) -> TopList:
     column that the run does not have.
     """
     run, expression = Run.open(settings.run), settings.ranking
+    require_finished(run)
     joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins)
     positions_N, columns = joined.read(expression.names)
     values_N = evaluate(expression, columns, read_documents=lambda: documents_of([joined.rows])[positions_N])

@@ -40,11 +40,10 @@ class JoinedColumns:
 
     `rows`: where the rows are; None: where the run found them. `joins`: the folders of other runs by name. Rows are
     opened only for a column of theirs.
-    Raises LadmError for a joined run of other rows, or of fewer, and IncompleteError for a run that is not finished.
+    Raises LadmError for a joined run of other rows, or of fewer, and IncompleteError for one that is not finished.
     """
 
     def __init__(self, run: Run, *, rows: str | None = None, joins: Mapping[str, str] = MappingProxyType({})) -> None:
-        require_finished(run)
         self.run = run
         self._place = rows
         self.others = {name: _joined(name, place, run) for name, place in joins.items()}

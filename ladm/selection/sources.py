@@ -16,7 +16,7 @@ from ladm.errors import LadmError
 from ladm.runs.added_signals import how_computed
 from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
-from ladm.runs.results import columns_of
+from ladm.runs.results import columns_of, require_finished
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.selection.guarding import resolve_guards
 from ladm.settings.guards import Guard
@@ -50,6 +50,8 @@ def open_sources(settings: SelectSettings) -> list[SelectionSource]:
     different models, methods or scores, or of the same rows.
     """
     runs = [Run.open(name) for name in settings.runs]
+    for run in runs:
+        require_finished(run)
     places = settings.rows or [None] * len(runs)
     joined = [JoinedColumns(run, rows=name, joins=settings.joins) for run, name in zip(runs, places, strict=True)]
     for each in joined:
