@@ -248,7 +248,7 @@ def test_faults_in_full(ladm: Command, golden_lm: Path, save_rows: Any, golden: 
     faults: list[tuple[tuple[Any, ...], int, str]] = [
         ((*p, "--windows", "400"), 1, f"ladm: {rows}: no row has 400 tokens; give smaller --windows\n"),
         ((*n, "--output", tmp_path / "n.txt"), 2,
-         f"ladm: --output {tmp_path}/n.txt: name a .json file; the heat map goes beside it\n"),
+         f"ladm: --output {tmp_path}/n.txt: name a .json file; the heat map is written next to it\n"),
     ]  # fmt: skip
     for arguments, code, message in faults:
         result = ladm(*arguments)

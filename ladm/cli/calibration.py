@@ -29,10 +29,10 @@ from ladm.settings.calibration import CalibrateSettings, CheckSettings
 def calibrate(settings: CalibrateSettings) -> None:
     """Find the score of a model that separates coherent documents from every kind of bad row, and write a profile.
 
-    The documents of --rows are compared with rows made of them: pasted from 2, 4, 8 and 16 of them and from 4 of one
-    package, shuffled, repeated, made into lists; and with real --lists. What counts is the worst kind. The score is
-    chosen on half of the packages and judged on the other half. The same command resumes a stopped calibration. A
-    --config file of ladm score serves here too.
+    Compares the documents of --rows with bad rows made from them (pasted from 2, 4, 8 or 16 documents or from 4 of one
+    package, shuffled, repeated, made into lists) and with real --lists; the worst kind counts. The score is chosen on
+    half of the packages and judged on the other half. The same command resumes a stopped calibration. A --config file
+    of ladm score works here too.
     """
     configure_libraries()
     if settings.dry_run:
@@ -56,10 +56,10 @@ def calibrate(settings: CalibrateSettings) -> None:
     examples=("ladm check --model org/model", "ladm check --model org/model --rows rows -o check"),
 )
 def check(settings: CheckSettings) -> None:
-    """Is a model fit to be a calculator? Its scores of intact documents against bad rows made of them.
+    """Is a model fit to be a calculator? Compares its scores of intact documents and of bad rows made from them.
 
     Prints figure 2 of the paper, the attention sinks of each layer, whether two spans rank the documents alike, the AUC
-    of each score by kind of bad row beside two counts that need no model, and a verdict.
+    of each score and of two counts that need no model by kind of bad row, and a verdict.
     """
     configure_libraries()
     from ladm.calibration.check import check as run_check

@@ -34,7 +34,7 @@ def evaluate() -> None:
     ),
 )
 def perplexity(settings: PerplexitySettings) -> None:
-    """Measure perplexity on the first tokens of long rows, by the number of tokens, and the loss by position."""
+    """Measure the perplexity of the first N tokens of long rows, for several N, and the loss by position."""
     configure_libraries()
     from ladm.evaluation.perplexity import perplexity as run
 

@@ -40,9 +40,9 @@ from ladm.version import __version__
 
 SECTIONS = {
     # A test compares this table with the commands that are added below, so that none is missing in the help.
-    "From documents to a subset, in one": ("run",),
-    "From documents to a subset, in this order": ("prepare", "score", "select"),
-    "What came out, and why": ("top", "inspect", "report", "compare", "status", "verify"),
+    "From documents to a subset, in one command": ("run",),
+    "From documents to a subset, step by step": ("prepare", "score", "select"),
+    "Results, and the reasons for them": ("top", "inspect", "report", "compare", "status", "verify"),
     "A score to trust": ("check", "calibrate", "rescore", "annotate"),
     "Models": ("train", "evaluate"),
 }

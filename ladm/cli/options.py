@@ -21,7 +21,7 @@ EXIT_CODES = "0 done, 1 error, 2 usage, 3 incomplete run, 74 file system, 75 fol
 GENERAL = "General"
 WIDEST_FLAGS = 26
 """Characters of the column of flags; the help of a longer one starts on the next line."""
-CONFIG_HELP = "YAML file of these flags, such as span_tokens: 128; a flag beats it."
+CONFIG_HELP = "YAML file of these flags, such as span_tokens: 128; flags override it."
 
 JSON_HELP = "Print one JSON object instead of text."
 

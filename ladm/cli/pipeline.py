@@ -30,7 +30,7 @@ def _note_but_missing_rows(line: str) -> None:
 
 @settings_command(
     RunSettings,
-    short_help="Documents to a subset, all in one",
+    short_help="Prepare, score, select and report",
     examples=(
         "ladm run corpus/*.jsonl.zst --model org/model --tokens 1B -o job",
         "ladm run corpus/*.jsonl.zst --model org/model --tokens 1B -o job --dry-run",
@@ -40,10 +40,10 @@ def _note_but_missing_rows(line: str) -> None:
     loader=_load,
 )
 def run(settings: RunSettings) -> None:
-    """Prepare, score, select and report in one: the best documents of SOURCE for a budget of tokens, and why.
+    """Prepare, score, select and report in one command: the best documents of SOURCE for a budget of tokens, and why.
 
     SOURCE is what ladm prepare reads, or a data set of token ids, which is scored as it is. Writes
-    FOLDER/{rows,scores,subset,report.html} and job.yaml, which repeats the job. It may be stopped at any moment.
+    FOLDER/{rows,scores,subset,report.html} and job.yaml, which repeats the job. You can stop it at any moment.
     """
     configure_libraries()
     warn_about_a_bare_share(settings)

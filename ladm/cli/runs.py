@@ -23,11 +23,11 @@ from ladm.settings.signals import CDS, COLUMNS_OF, TEXT
 
 @settings_command(
     StatusSettings,
-    short_help="How far a run is",
+    short_help="The progress of a run",
     examples=("ladm status run", "ladm status run --json"),
 )
 def status(settings: StatusSettings) -> None:
-    """Show how far RUN is: units, rows, errors by type, rate, time left. It may be running."""
+    """Show the progress of RUN, also while it runs: units, rows, errors by type, rate, time left."""
     from ladm.runs.folder import Run
     from ladm.runs.status import describe
     from ladm.runs.status import status as read_status
@@ -76,7 +76,7 @@ def verify(settings: VerifySettings) -> None:
     examples=("ladm rescore run --reduce median -o run-median", "ladm rescore run --profile profile.yaml -o run2"),
 )
 def rescore(settings: RescoreSettings) -> None:
-    """Score the documents of RUN in another way, from the layers that it recorded; no model runs."""
+    """Compute another score for the documents of RUN from the layers that it stored; no model runs."""
     from ladm.scoring.rescore import rescore as run_rescore
 
     start = time.monotonic()
@@ -93,8 +93,8 @@ def rescore(settings: RescoreSettings) -> None:
 def annotate(settings: AnnotateSettings) -> None:
     """Add statistics of every row's text to a finished RUN, on the CPU and without a model.
 
-    They are columns for ladm select, top and compare: gzip_ratio, far_rare, unigram_entropy, repeated_4grams,
-    repeated_13grams, characters_per_token, digits. Stopped at any moment, the same command goes on.
+    Adds columns for ladm select, top and compare: gzip_ratio, far_rare, unigram_entropy, repeated_4grams,
+    repeated_13grams, characters_per_token, digits. If stopped, the same command continues.
     """
     configure_libraries()
     from ladm.annotation.annotate import annotate as run_annotate
@@ -146,11 +146,11 @@ def inspect(settings: InspectSettings) -> None:
 
 @settings_command(
     ReportSettings,
-    short_help="A page about a run, for a browser",
+    short_help="An HTML page about a run",
     examples=("ladm report run", "ladm report run --subset subset -o page.html"),
 )
 def report(settings: ReportSettings) -> None:
-    """Write a page about RUN for a browser: the distribution of its scores, the leading documents, and why they lead.
+    """Write an HTML page about RUN: the distribution of its scores, the best documents, and why they score high.
 
     One file, which needs no network.
     """

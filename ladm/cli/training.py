@@ -20,9 +20,9 @@ from ladm.settings.training import TrainSettings
     ),
 )
 def train(settings: TrainSettings) -> None:
-    """Train a model further on long rows: a calculator, or a model on what was selected.
+    """Continue pretraining a model on long rows: a calculator, or a model on the selected subset.
 
-    Under `accelerate launch` on several devices, with FSDP or DeepSpeed as its configuration says.
+    For several devices, start it with `accelerate launch`, whose configuration sets FSDP or DeepSpeed.
     """
     configure_libraries()
     # Looked up without importing it, which takes seconds, so that the answer comes before any model is loaded.

@@ -73,7 +73,7 @@ class Method:
     span_tokens: int = 128
     """l, tokens in a span."""
     m: int = 1
-    """Spans at the start of a document that are never compared with."""
+    """Spans at the start of a document that are never used as earlier spans."""
     n: int = 4
     """The nearest earlier span is j-n (released) or j-n-1 (paper)."""
     n0: int | None = None

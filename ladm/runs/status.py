@@ -30,7 +30,7 @@ _ERROR_LINE = re.compile(rb'\{"position": \d+, "status": "error", ')
 
 @dataclass
 class Status:
-    """How far a run is.
+    """The progress of a run.
 
     `rows_a_second` is over the units sealed last, and before two are sealed what the launches at work report;
     `running` is None where a launch on another machine may be at work, and `who` names it.

@@ -43,10 +43,10 @@ def lists_setting() -> Any:
     """Real lists, a kind that cannot be made out of documents."""
     return setting(
         None,
-        "Rows that are real lists (changelogs, registers, indices), a kind of their own.",
+        "Rows that are real lists (changelogs, registers, indices), as another kind of bad row.",
         section=DOCUMENTS,
         metavar="ROWS",
-        unset="no such kind",
+        unset="none",
     )
 
 
@@ -100,7 +100,7 @@ class CalibrateSettings(Settings):
     allow_other_tokenizer: bool = other_tokenizer_setting(section=DOCUMENTS)
     # `auc` may use all layers; `cost` lets the model stop early, which makes the scoring of a corpus cheaper.
     objective: Literal["auc", "cost"] = setting(
-        "auc", "The best separation of the worst kind, or the best within --max-cost.", section=SEARCH
+        "auc", "auc: the best separation of the worst kind; cost: the best within --max-cost.", section=SEARCH
     )
     max_cost: float | None = setting(
         None,
@@ -139,7 +139,7 @@ class CalibrateSettings(Settings):
     attention: Attention | None = _score_field("attention", section=DEVICE)
     backend: Backend | None = _score_field("backend", section=DEVICE)
     batch_size: int | Literal["auto"] | None = setting(
-        None, "Rows of equal length in one step.", section=DEVICE, at_least=1, unset="auto"
+        None, "Rows of equal length per step.", section=DEVICE, at_least=1, unset="auto"
     )
 
     def check_together(self) -> None:

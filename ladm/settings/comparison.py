@@ -46,7 +46,7 @@ class CompareSettings(ColumnSettings):
     runs: tuple[str, ...] = runs_setting()
     columns: str | None = setting(
         None,
-        "Columns or expressions to compare, with commas between them.",
+        "Columns or expressions to compare, separated by commas.",
         metavar="A,B,C",
         commas=True,
         unset="all of one RUN; the score of two",
@@ -61,10 +61,13 @@ class CompareSettings(ColumnSettings):
         at_most=100,
     )
     show: int = setting(
-        3, "Documents to show that the first two columns rank most differently, each way.", metavar="N", at_least=0
+        3,
+        "Number of documents to show that the first two columns rank most differently, in each direction.",
+        metavar="N",
+        at_least=0,
     )
     all_pairs: bool = setting(
-        False, "Print every pair of columns; without --columns, of many only those with the first are printed."
+        False, "Print all pairs of columns; by default, many columns without --columns are only paired with the first."
     )
     domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")
     rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
@@ -72,13 +75,13 @@ class CompareSettings(ColumnSettings):
         "A page for a browser.", metavar="FILE", default=None, required=False, unset="none"
     )
     kinds: str | None = setting(
-        None, "Column of the rows with the kind of each; then the AUC of intact over every other kind.",
+        None, "Column of the rows with the kind of each row; adds the AUC of intact over every other kind.",
         section=KINDS, metavar="COLUMN", unset="none",
     )  # fmt: skip
     intact: str = setting(INTACT, "The kind that should rank highest.", section=KINDS, metavar="KIND")
     cluster: str | None = setting(
-        None, "Column of the rows whose values are drawn together for the intervals, such as the package.",
-        section=KINDS, metavar="COLUMN", unset="every row for itself",
+        None, "Column of the rows to bootstrap by for the intervals, such as the package.",
+        section=KINDS, metavar="COLUMN", unset="each row alone",
     )  # fmt: skip
     seed: int = setting(0, "Seed of the intervals and of the column random.", section=KINDS, metavar="N", at_least=0)
 

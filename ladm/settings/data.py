@@ -29,9 +29,9 @@ class PrepareSettings(Settings):
     text_key: str = setting("text", "Column or key that holds a document's text.", section=DOCUMENTS, metavar="KEY")
     # The Pile's name for its domains, which the published rows have.
     domain_key: str = domain_key_setting("Column or key that holds its domain.", section=DOCUMENTS)
-    id_key: str = setting("id", "Column or key that holds its name.", section=DOCUMENTS, metavar="KEY")
+    id_key: str = setting("id", "Column or key that holds its id.", section=DOCUMENTS, metavar="KEY")
     domain: str | None = setting(
-        None, "Domain of the documents that have none.", section=DOCUMENTS, metavar="NAME", unset="an error"
+        None, "Domain for documents that have none.", section=DOCUMENTS, metavar="NAME", unset="an error"
     )
     hub_config: str | None = setting(
         None, "Configuration of a data set on the Hub.", section=DOCUMENTS, metavar="NAME", unset="its default"
@@ -40,7 +40,7 @@ class PrepareSettings(Settings):
     # The published corpora count with GPT-2's tokenizer, which needs a little more tokens than those of today.
     token_count_key: str = setting(
         "token_count",
-        "Column of Parquet with a count of tokens: texts of documents below --length are not read; none: read all.",
+        "Parquet column of token counts: the texts of documents below --length are not read; none: read all.",
         section=DOCUMENTS,
         metavar="KEY",
     )
@@ -54,13 +54,11 @@ class PrepareSettings(Settings):
         digits=True,
     )
     # Exact copies only: they would be chosen together, having equal scores.
-    keep_duplicates: bool = setting(False, "Keep rows that have the ids of an earlier row.")
+    keep_duplicates: bool = setting(False, "Keep rows that repeat the token ids of an earlier row.")
     # A corpus of thousands of files has a torn one now and then; many mean that something else is wrong.
-    max_bad_files: int = setting(
-        10, "Leave out up to N files that cannot be read to their end.", metavar="N", at_least=0
-    )
+    max_bad_files: int = setting(10, "Skip up to N files that cannot be read completely.", metavar="N", at_least=0)
     num_proc: int | None = setting(None, "Threads of the tokenizer.", metavar="N", unset="all cores", at_least=1)
-    limit: int | None = setting(None, "Stop when N rows are written.", metavar="N", unset="no limit", at_least=1)
+    limit: int | None = setting(None, "Stop after N rows.", metavar="N", unset="no limit", at_least=1)
 
     @property
     def most_windows(self) -> int | None:

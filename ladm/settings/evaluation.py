@@ -27,7 +27,7 @@ class PerplexitySettings(Settings):
     # The windows of the paper's Table 2.
     windows: tuple[int, ...] = setting(
         (2048, 4096, 8192, 16384, 32768),
-        "Tokens of context, between commas.",
+        "Tokens of context, separated by commas.",
         section=MEASUREMENT,
         metavar="N,N,..",
         at_least=2,
@@ -36,7 +36,7 @@ class PerplexitySettings(Settings):
     # Perplexity by window compares other tokens at each window; the ladder compares the same ones.
     ladder: bool = setting(
         False,
-        "Also the loss of the same last tokens, with the context of each window before them.",
+        "Also measure the loss of the same last tokens after a context of each window.",
         section=MEASUREMENT,
     )
     documents: int = setting(100, "At most N rows.", section=MEASUREMENT, metavar="N", at_least=1)
@@ -54,12 +54,12 @@ class NeedleSettings(Settings):
 
     model: str = model_setting("Model folder or Hub id, with its tokenizer.", required=True)
     rows: str = setting(
-        "", "Rows of the same tokenizer to hide needles in, or proof-pile.", metavar="ROWS", required=True
+        "", "Rows made with the same tokenizer to hide needles in, or proof-pile.", metavar="ROWS", required=True
     )
-    output: str = output_setting("File for the numbers; the heat map goes beside it.", metavar="FILE.json")
+    output: str = output_setting("File for the numbers; the heat map is written next to it.", metavar="FILE.json")
     lengths: tuple[int, ...] = setting(
         (4096, 8192, 16384, 32768),
-        "Tokens of context, between commas.",
+        "Tokens of context, separated by commas.",
         section=MEASUREMENT,
         metavar="N,N,..",
         at_least=2,
@@ -76,7 +76,7 @@ class NeedleSettings(Settings):
 
     def check_together(self) -> None:
         if self.output and not self.output.endswith(".json"):
-            raise UsageError(f"--output {self.output}: name a .json file; the heat map goes beside it")
+            raise UsageError(f"--output {self.output}: name a .json file; the heat map is written next to it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class TasksSettings(Settings):
     )
     include_path: str | None = setting(
         None,
-        "Folder of more tasks, as lm-eval reads them.",
+        "Folder of additional lm-eval tasks.",
         section=MEASUREMENT,
         metavar="FOLDER",
         unset="none",
@@ -110,5 +110,5 @@ class TasksSettings(Settings):
     device: str = device_setting()
     dtype: DType = dtype_setting()
     batch_size: int | Literal["auto"] = setting(
-        "auto", "Questions in one step; auto: lm-eval's choice.", section=DEVICE, at_least=1
+        "auto", "Questions per step; auto: lm-eval's choice.", section=DEVICE, at_least=1
     )

@@ -26,7 +26,7 @@ class MethodSettings(Settings):
     )
     m: int = setting(
         Method.m,
-        "Spans at the start of a document that are never compared with.",
+        "Spans at the start of a document that are never used as earlier spans.",
         section=METHOD,
         metavar="SPANS",
         at_least=0,
@@ -35,7 +35,7 @@ class MethodSettings(Settings):
     # Not 4 but None: the published code uses one number for both, so n must follow a changed d_afs.
     n: int | None = setting(
         None,
-        "The nearest earlier span compared with: j-n (released), j-n-1 (paper).",
+        "Nearest earlier span that span j is compared with: j-n (released), j-n-1 (paper).",
         section=METHOD,
         metavar="SPANS",
         unset="d_afs",
@@ -45,7 +45,7 @@ class MethodSettings(Settings):
     # The released lower bound grows with l, m and d_afs; a number here replaces it in either variant.
     n0: int | None = setting(
         None,
-        "No span before this one is scored.",
+        "Spans before this one are not scored.",
         section=METHOD,
         metavar="SPAN",
         unset="released: the first beyond token (m + 4 d_afs) l; paper: 16",

@@ -41,9 +41,7 @@ class _JobSettings(Settings):
     output: str = output_setting(
         "Folder for everything; the same command resumes.", metavar="FOLDER", holds_rows=True
     )  # fmt: skip
-    tokenizer: str | None = setting(
-        None, "Tokenizer: folder or Hub id of a model.", metavar="T", unset="that of --model"
-    )
+    tokenizer: str | None = setting(None, "Tokenizer: folder or Hub id of a model.", metavar="T", unset="as --model")
     length: int | None = setting(
         None,
         "Tokens of a row; shorter documents are dropped.",
@@ -60,7 +58,7 @@ class _JobSettings(Settings):
     )
     dry_run: bool = setting(
         False,
-        "Look at some documents, load the model, time three rows, show what the whole would take; write nothing.",
+        "Sample documents, load the model, time three rows, estimate what the whole job takes; write nothing.",
     )
 
     def check_together(self) -> None:

@@ -38,7 +38,7 @@ class VerifySettings(Settings):
     """The settings of `ladm verify`."""
 
     run: str = run_setting()
-    deep: bool = setting(False, "Also compare the model and the rows with those that the run was started with.")
+    deep: bool = setting(False, "Also check that the model and the rows are those that the run was started with.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +48,14 @@ class RescoreSettings(Settings):
     run: str = run_setting()
     output: str = output_setting("Folder for the new run.", metavar="RUN2")
     score: str | None = setting(
-        None, "released, paper or robust, as ladm score makes it; or a .yaml file, as --profile.", metavar="SCORE",
+        None, "released, paper or robust, as in ladm score; or a .yaml file, as with --profile.", metavar="SCORE",
         unset="none",
     )  # fmt: skip
     profile: str | None = setting(None, "File written by ladm calibrate.", metavar="PROFILE", unset="none")
-    reduce: Reduce | None = setting(None, "How the scores of the layers become one score.", unset="that of RUN")
+    reduce: Reduce | None = setting(None, "How the scores of the layers become one score.", unset="as RUN")
     layers: str | None = setting(
-        None, f"Layers that count, such as 0-10,14; or {AFTER_SINKS}, those after the last layer of RUN with sinks.",
-        metavar="LAYERS", unset="those of RUN, or of SCORE", digits=True, commas=True,
+        None, f"Layers to use, such as 0-10,14; or {AFTER_SINKS}, those after the last layer of RUN that has sinks.",
+        metavar="LAYERS", unset="as RUN, or as SCORE", digits=True, commas=True,
     )  # fmt: skip
 
     def check_together(self) -> None:
@@ -117,7 +117,7 @@ class InspectSettings(Settings):
     rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
     model: str | None = model_setting("The model that scored them.", default=None, unset="where RUN found it")
     device: str = device_setting("auto, cpu or cuda:0.")
-    dtype: DType | None = dtype_setting(default=None, unset="that of RUN")
+    dtype: DType | None = dtype_setting(default=None, unset="as RUN")
 
     def check_together(self) -> None:
         if not (self.first or self.last or self.index):
@@ -145,17 +145,17 @@ class ReportSettings(ColumnSettings):
         "The page.", metavar="FILE", default=None, required=False, unset="RUN/report.html"
     )
     subset: str | None = setting(
-        None, "What ladm select made of RUN; the page then marks what it took.", metavar="SUBSET", unset="none"
+        None, "Subset that ladm select made from RUN; the page marks its documents.", metavar="SUBSET", unset="none"
     )
     rows: str | None = setting(
         None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="where RUN found them"
     )
     columns: str | None = setting(
         None,
-        "Further columns or expressions for the explorer, with commas between them, such as rows.quality.",
+        "More columns or expressions for the explorer, separated by commas, such as rows.quality.",
         metavar="A,B,C",
         commas=True,
-        unset="those that SUBSET used",
+        unset="those used by SUBSET",
     )
     join: tuple[str, ...] = join_setting()
     domain_key: str = domain_key_setting("Key inside meta that holds a row's domain; none: one domain for all.")

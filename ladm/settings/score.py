@@ -30,7 +30,7 @@ Engine = Literal["local", "ray"]
 GainScheme = Literal["suffix", "blocks"]
 
 LAYERS = "Layers, and what is recorded"
-SIGNALS_SECTION = "Signals: what is computed of a row"
+SIGNALS_SECTION = "Signals: what is computed for a row"
 MACHINES = "Several processes, several machines"
 RESTARTS = "Errors and restarts"
 
@@ -67,19 +67,19 @@ class ScoreSettings(MethodSettings):
     # Each choice includes the columns of `layers`. `forms` is that of `heads`, but for a form more beside an ablation.
     record: Recorded = setting(
         "layers",
-        "Recorded of a document beside its score: CDS, copy share and sink mass by layer; also by head; also the focus "
-        "at long range; or heads, and everything without sigma beside any ablation.",
+        "What to store besides the score. layers: CDS, copy share and sink mass by layer; heads: also by head; range: "
+        "also the long-range focus; forms: as heads, and the columns without sigma whatever the --ablation.",
         section=LAYERS,
         changes_result=True,
     )
     # Not a choice of its own type, because it may also be the path of a profile.
     score: str | None = setting(
         None,
-        "released or paper, a mean of CDS in that variant; robust, a mean of value-weighted CDS without sigma over the "
-        "later half of the layers, which attention sinks do not disturb; or a .yaml file, as --profile.",
+        "released or paper: mean CDS in that variant; robust: mean value-weighted CDS without sigma over the later "
+        "half of the layers, which attention sinks do not disturb; or a .yaml file, as with --profile.",
         section=LAYERS,
         metavar="SCORE",
-        unset="what the other flags say",
+        unset="set by the other flags",
         changes_result=True,
     )
     profile: str | None = setting(
@@ -94,7 +94,8 @@ class ScoreSettings(MethodSettings):
     signals: str | None = setting(
         None,
         "Any of cds, context-gain, longattn, text, prolong. Those that a finished run lacks are added to it. The score "
-        "is that of cds; without cds it is the first column.",
+        "comes "
+        "from cds, or without cds from the first column.",
         section=SIGNALS_SECTION,
         metavar="SIGNALS",
         commas=True,
@@ -109,7 +110,7 @@ class ScoreSettings(MethodSettings):
     )
     unigrams: str | None = setting(
         None,
-        "How common every token is, for text: a unigrams.npy of another run.",
+        "Token counts for the signal text: the unigrams.npy of another run.",
         section=SIGNALS_SECTION,
         metavar="FILE",
         unset="counted on ROWS",
@@ -117,7 +118,7 @@ class ScoreSettings(MethodSettings):
     )
     prolong_pairs: int | None = setting(
         None,
-        "Pairs of segments that prolong samples of a row, each a pass of its own over 256 tokens.",
+        "Pairs of segments that prolong samples from a row; each takes a forward pass of 256 tokens.",
         section=SIGNALS_SECTION,
         metavar="N",
         unset="all",
@@ -128,19 +129,20 @@ class ScoreSettings(MethodSettings):
     dtype: DType = dtype_setting(changes_result=True)
     backend: Backend = setting(
         "auto",
-        "What computes equation 2; auto: triton on CUDA, torch elsewhere.",
+        "Implementation of equation 2; auto: triton on CUDA, torch elsewhere.",
         section=DEVICE,
         changes_result=True,
     )
     attention: Attention = setting(
         "auto",
-        "Fused attention kernel; auto: the fastest that is installed and computes a short input right.",
+        "Fused attention kernel; auto: the fastest that is installed and correct on a short input.",
         section=DEVICE,
         changes_result=True,
     )
     fused: Fused = setting(
         "auto",
-        "Kernels for the elementwise work of a layer; auto: triton on CUDA in half precision where the model is known.",
+        "Kernels for the elementwise operations of a layer; auto: triton on CUDA in half precision, for supported "
+        "models.",
         section=DEVICE,
         changes_result=True,
     )
@@ -172,7 +174,7 @@ class ScoreSettings(MethodSettings):
     # GPU in the last digits, that of a CPU in float32 not at all.
     batch_size: int | Literal["auto"] = setting(
         "auto",
-        "Rows of equal length in one step; auto: on a GPU as many as are fastest.",
+        "Rows of equal length per step; auto: on a GPU, the fastest number.",
         section=DEVICE,
         at_least=1,
         changes_result=False,
@@ -182,7 +184,9 @@ class ScoreSettings(MethodSettings):
         None, "Score only the first N rows.", metavar="N", unset="all", at_least=1, changes_result=False
     )
     dry_run: bool = setting(
-        False, "Load the model, time three rows, show what the whole would take; write nothing.", changes_result=False
+        False,
+        "Load the model, time three rows, estimate what the whole run takes; write nothing.",
+        changes_result=False,
     )
     max_errors: int | None = setting(
         None,
@@ -194,7 +198,7 @@ class ScoreSettings(MethodSettings):
         changes_result=False,
     )
     fail_fast: bool = setting(False, "Stop at the first row without a score.", section=RESTARTS, changes_result=False)
-    retry_errors: bool = setting(False, "Try every row without a score again.", section=RESTARTS, changes_result=False)
+    retry_errors: bool = setting(False, "Retry every row without a score.", section=RESTARTS, changes_result=False)
     # The only flag that deletes scores. Only the refusal of changed settings names it, after the ways that keep them.
     overwrite: bool = setting(
         False,

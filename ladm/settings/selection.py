@@ -49,7 +49,7 @@ class SelectSettings(JoinSettings):
     output: str = output_setting("Folder for the subset.", metavar="SUBSET", not_an_address=None)
     tokens: int | str | None = setting(
         None,
-        "N tokens at most (1B is 10^9; 500M, 250k), or that share of the tokens there are.",
+        "At most N tokens (500M, 250k; 1B is 10^9), or that share of all tokens.",
         section=BUDGET,
         metavar="N|P%",
         unset="no token budget",
@@ -70,40 +70,45 @@ class SelectSettings(JoinSettings):
         at_most=100,
     )
     min_score: float | None = setting(
-        None, "Every document with at least X.", section=BUDGET, metavar="X", unset="no threshold"
+        None,
+        "Every document whose score (or --by value) is at least X.",
+        section=BUDGET,
+        metavar="X",
+        unset="no threshold",
     )
     by: str = setting(
         "score",
-        "What to rank by, the highest first: a column, or columns with numbers, + - * / ( ), rank(x), z(x), log(x). "
-        "rows.NAME is a column of the rows.",
+        "What to rank by, highest first: a column, or an expression of columns and numbers with + - * / ( ), rank(x), "
+        "z(x), log(x). rows.NAME is a column of the rows.",
         section=ORDER,
         metavar="COLUMN|EXPRESSION",
     )
     within: tuple[str, ...] = setting(
         (),
         "Only documents with COLUMN from LOW to HIGH: values, quantiles such as 20%-80%, or the band of a profile. "
-        "Texts, dates, true and false of the rows: rows.lang:en,de, rows.date:2024-01..2024-06; '!' leaves them out. "
-        f"pool: {' '.join(POOL_GUARDS)}. May be repeated.",
+        "Texts, dates and booleans of the rows: rows.lang:en,de, rows.date:2024-01..2024-06; '!' excludes them. pool "
+        f"stands for {' '.join(POOL_GUARDS)}. May be repeated.",
         section=ORDER,
         metavar="COLUMN:LOW-HIGH|VALUES|pool|profile",
     )
     join: tuple[str, ...] = join_setting(section=ORDER)
     profile: str | None = setting(
-        None, "Profile with the band for --within.", section=ORDER, metavar="PROFILE", unset="that of RUN"
+        None, "Profile with the band for --within.", section=ORDER, metavar="PROFILE", unset="as RUN"
     )
     exclude_domains: tuple[str, ...] = setting(
         (),
-        "Leave out a domain, as if its documents were not there: the others share the budget; may be repeated.",
+        "Exclude a domain, as if its documents did not exist: the others share the budget; may be repeated.",
         section=ORDER,
         metavar="DOMAIN",
         flag="exclude_domain",
     )
     sample: bool = setting(
-        False, "Draw by chance, the better a document the likelier, instead of the best.", section=ORDER
+        False, "Draw documents at random, better ones more likely, instead of taking the best.", section=ORDER
     )
     temperature: float | None = setting(
         None,
-        "Temperature of --sample in standard deviations of a domain: near 0 takes the best, a high one almost any.",
+        "Temperature of --sample, in standard deviations within a domain: near 0 it takes the best, at high values "
+        "almost any.",
         section=ORDER,
         metavar="T",
         unset=f"{DEFAULT_TEMPERATURE:g}",
@@ -115,7 +120,7 @@ class SelectSettings(JoinSettings):
     # Windows of one book often score alike, and a subset of one book teaches little.
     max_per_document: int | None = setting(
         None,
-        "Rows of one document at most, and of two windows that overlap by more than half only the better one.",
+        "At most K rows of one document; of two windows that overlap by more than half, only the better one.",
         section=ORDER,
         metavar="K",
         unset="2 where `ladm prepare` cut windows; all with document_mean",
@@ -130,8 +135,8 @@ class SelectSettings(JoinSettings):
     )
     quota: str | None = setting(
         None,
-        "Share of a domain: in proportion to its tokens or its documents, or by weights: a YAML file of them, or "
-        "'{web: 2, code: 1}'.",
+        "Share of each domain: in proportion to its tokens or documents, or by weights, from a YAML file or as '{web: "
+        "2, code: 1}'.",
         section=CHOICE,
         metavar="tokens|documents|WEIGHTS",
         mapping=True,
@@ -141,10 +146,10 @@ class SelectSettings(JoinSettings):
         "Column, or key inside a column, that holds a row's domain; none: one domain for all.", section=CHOICE
     )
     domain: str | None = setting(
-        None, "Domain of the rows that have none.", section=CHOICE, metavar="NAME", unset="an error"
+        None, "Domain for rows that have none.", section=CHOICE, metavar="NAME", unset="an error"
     )
     # Without it a pool that is too small is an error, because taking everything is no selection.
-    allow_small_pool: bool = setting(False, "Take everything when there is less than the budget.", section=CHOICE)
+    allow_small_pool: bool = setting(False, "Take everything if the pool is smaller than the budget.", section=CHOICE)
     # None, because the Hub shows and streams Parquet, and everything else here reads what save_to_disk writes.
     format: SubsetFormat | None = setting(
         None,
@@ -157,7 +162,7 @@ class SelectSettings(JoinSettings):
     )
     push: str | None = setting(
         None,
-        "Also upload the subset to the Hub; a data set that does not exist is made, private.",
+        "Also upload the subset to the Hub; a data set that does not exist is created as private.",
         section=WRITING,
         metavar="ORG/NAME",
         unset="no upload",

@@ -41,7 +41,7 @@ class TrainSettings(Settings):
     )
     rows_at_once: int = setting(
         1,
-        "Rows in one forward pass of a device; gradients of the rest of a batch are accumulated.",
+        "Rows per forward pass on each device; the gradients of several passes add up to a batch.",
         section=DEVICE,
         metavar="N",
         at_least=1,
@@ -67,7 +67,7 @@ class TrainSettings(Settings):
     )
     # On by default: at 32K tokens the activations of one row take more memory than a 1B model.
     gradient_checkpointing: bool = setting(
-        True, "Compute activations again in the backward pass, to save memory.", section=DEVICE
+        True, "Recompute activations in the backward pass, to save memory.", section=DEVICE
     )
     liger: bool = setting(True, "Use liger kernels on CUDA where they are installed.", section=DEVICE)
     save_every: int = setting(50, "Steps between checkpoints; the two newest are kept.", metavar="STEPS", at_least=1)

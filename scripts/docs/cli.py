@@ -17,7 +17,7 @@ HEAD = """# The command line
 Made from `--help` by `python scripts/docs/cli.py`; a test checks that it is up to date.
 
 Every command reads `--config FILE`, a YAML file whose keys are the names of its flags (`span_tokens` or `span-tokens`);
-a flag on the command line beats the file. Results go to standard output, progress and warnings to standard error.
+a flag on the command line overrides the file. Results go to standard output, progress and warnings to standard error.
 
 To complete commands, flags and paths with Tab, add `eval "$(_LADM_COMPLETE=bash_source ladm)"` to `~/.bashrc`,
 `eval "$(_LADM_COMPLETE=zsh_source ladm)"` to `~/.zshrc`, or for fish `_LADM_COMPLETE=fish_source ladm | source` to
