@@ -195,3 +195,8 @@ def test_rows_without_a_domain_get_the_one_that_is_named(
     assert (result.exit_code, result.stderr.splitlines()[0]) == (
         0, "warning   no row has meta.kind, so all are of the domain rest",
     )  # fmt: skip
+    # A row that has the named domain itself shows that the key is no mistake.
+    rows = [row | {"meta": {"pile_set_name": "Books" if k % 2 else None}} for k, row in enumerate(rows)]
+    assert ladm("score", save_rows(rows, "books"), *SMALL, "--output", tmp_path / "run-books").exit_code == 0
+    result = ladm("select", tmp_path / "run-books", "--documents", "4", "--domain", "Books", "-o", tmp_path / "s4")
+    assert (result.exit_code, "warning" in result.stderr) == (0, False), result.stderr

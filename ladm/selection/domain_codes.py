@@ -29,6 +29,8 @@ class DomainCodes:
 
     names: list[str]
     codes_T: npt.NDArray[np.int32]
+    has_own: bool
+    """Does any row have a domain itself, rather than the one that was given for rows without one?"""
 
     def codes_of(self, excluded: Sequence[str], *, where: str) -> list[int]:
         """The numbers of these domains. `where`: the rows, for a message. Raises UsageError for one that no row has."""
@@ -45,14 +47,16 @@ def read_domains(data: Sequence[Rows], *, domain_key: str, domain: str | None = 
     """
     numbers: dict[str, int] = {}
     codes_T = array_on_disk(work / "domains", "i4", sum(map(len, data)))
-    first = 0
+    first, has_own = 0, False
     for rows in data:
         for start, stop in rows.batches():
-            found = [domain if d is None else d for d in _domains(rows, domain_key, start, stop)]
+            own = _domains(rows, domain_key, start, stop)
+            has_own |= any(d is not None for d in own)
+            found = [domain if d is None else d for d in own]
             codes = [NO_CODE if d is None else numbers.setdefault(d, len(numbers)) for d in found]
             codes_T[first + start : first + stop] = codes
         first += len(rows)
-    return DomainCodes(names=list(numbers), codes_T=codes_T)
+    return DomainCodes(names=list(numbers), codes_T=codes_T, has_own=has_own)
 
 
 def _domains(rows: Rows, domain_key: str, start: int, stop: int) -> list[str | None]:

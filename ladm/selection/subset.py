@@ -51,7 +51,7 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
     most = max_per_document(settings.max_per_document, data, ranking=settings.ranking)
     with _work_folder(place) as work:
         codes = read_domains(data, domain_key=settings.domain_key, domain=settings.domain, work=work)
-        if settings.domain is not None and codes.names == [settings.domain]:
+        if settings.domain is not None and not codes.has_own:
             echo(f"warning   no row has {settings.domain_key}, so all are of the domain {settings.domain}")
         candidates = find_candidates(sources, settings, codes, work=work)
         if (line := unguarded_warning(settings, sources[0].run)) is not None:
