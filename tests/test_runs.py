@@ -249,7 +249,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path, rows: Rows) -> None
         complete(tmp_path / "run", rows, make_scorer=fakes.make_failing, workers=2)
 
 
-def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows) -> None:
+def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     with locked(tmp_path / "run"):
         run = Run.create_or_resume(tmp_path / "run", identity(rows))
     with pytest.raises(IncompleteError) as caught:
@@ -262,6 +262,9 @@ def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows) -> None
     (tmp_path / "job.yaml").touch()
     with pytest.raises(IncompleteError, match=r"; run its ladm run again$"):
         summarise(Run.open(tmp_path))
+    monkeypatch.chdir(tmp_path / "scores")
+    with pytest.raises(IncompleteError, match=r"; run its ladm run again$"):
+        summarise(Run.open("."))
 
 
 FLAVOURS = [

@@ -58,8 +58,10 @@ class Run:
 
     @property
     def is_of_job(self) -> bool:
-        """Is it the run of a job of `ladm run`, in the folder of which it is?"""
-        return self.folder.name == SCORES and (self.folder.parent / JOB_FILE).is_file()
+        """Is it the run in the folder of a job, which `ladm run` made?"""
+        # Absolute, because the folder may be `.`, which has neither a name nor a parent.
+        folder = self.folder.absolute()
+        return folder.name == SCORES and (folder.parent / JOB_FILE).is_file()
 
     @classmethod
     def read(cls, folder: Path) -> Run:
