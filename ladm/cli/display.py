@@ -121,7 +121,9 @@ def plain(name: str, *, most: int = 40) -> str:
 
 def text_width(text: str) -> int:
     """The columns of a terminal that a text takes: two for each letter of Chinese or Japanese, none for an accent."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    # Mn and Me: marks above and below letters, such as accents, and vowels of Thai or Hindi.
+    marks = ("Mn", "Me")
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text if unicodedata.category(c) not in marks)
 
 
 def padded(text: str, width: int) -> str:
