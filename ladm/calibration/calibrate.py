@@ -94,9 +94,10 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
 
 
 def estimate(settings: CalibrateSettings, *, echo: Echo) -> DryRun:
-    """What the scoring of the contrast set will take, from three of its rows. Raises as `calibrate` does before it.
+    """What the scoring of the contrast set will take, from three of its rows.
 
-    The contrast set is made in a temporary folder; nothing stays.
+    The contrast set is made in a temporary folder; nothing stays, and `settings.output` is not looked at. Raises as
+    `calibrate` does for rows, a model or settings that cannot be used.
     """
     require_rows_and_lists(settings, command="ladm calibrate")
     with temporary_folder() as folder:

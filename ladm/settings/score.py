@@ -94,8 +94,7 @@ class ScoreSettings(MethodSettings):
     signals: str | None = setting(
         None,
         "Any of cds, context-gain, longattn, text, prolong. Those that a finished run lacks are added to it. The score "
-        "comes "
-        "from cds, or without cds from the first column.",
+        "comes from cds, or without cds from the first column.",
         section=SIGNALS_SECTION,
         metavar="SIGNALS",
         commas=True,
