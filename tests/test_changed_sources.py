@@ -51,8 +51,8 @@ def before_block(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[
 
 def message(path: Path) -> str:
     return (
-        f"ladm: {path} was changed while it was read; no row of the changed file was stored: with the file as it was "
-        "the same command goes on, and the changed one needs another --output\n"
+        f"ladm: {path} changed while it was being read; none of its changed rows were stored: restore the file and run "
+        "the same command again, or give another --output for the changed one\n"
     )
 
 
@@ -138,7 +138,7 @@ def test_sources_that_differ_are_named(prepare: Prepare, tmp_path: Path) -> None
     assert lines[0].startswith(f"  sources: {paths[1]} has changed: json {size:,} bytes of 20")
     assert lines[0].endswith(f" before, json {size:,} bytes of 2017-07-14 02:40:00.250000 now")
     assert lines[1:] == [
-        f"  sources: {paths[2]} was one of them before, and is not now",
+        f"  sources: {paths[2]} was a source before, and is not now",
         *(f"  sources: {tmp_path}/corpus/x{k:02}.jsonl is new" for k in range(3)),
         "  sources: and 27 more",
     ]
@@ -164,8 +164,8 @@ def test_another_working_folder_does_not_mix_two_names_of_a_file_in_the_rows(
         refused = prepare(name)
         assert refused.exit_code == 1
         assert refused.stderr.splitlines()[-1] == (
-            f"ladm: {tmp_path}/rows was started in the folder {tmp_path} with in/0.jsonl, which its rows repeat; here "
-            f"it is {name}/0.jsonl: give the same command as at first, in that folder"
+            f"ladm: {tmp_path}/rows was started in the folder {tmp_path} with in/0.jsonl, which its rows repeat; now "
+            f"it is {name}/0.jsonl: run the original command again in that folder"
         )
     # Nothing is read any more.
     assert prepare("../in", "--limit", "5").exit_code == 0

@@ -68,8 +68,8 @@ def test_a_library_that_cannot_be_loaded_is_named(ladm: Any, short_rows: str, tm
     environment = os.environ | {"HF_HUB_ETAG_TIMEOUT": "10s"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     message = (
-        "ladm: cannot load huggingface_hub: invalid literal for int() with base 10: '10s'; is an environment variable "
-        "that it reads wrong?\n"
+        "ladm: cannot load huggingface_hub: invalid literal for int() with base 10: '10s'; check the environment "
+        "variables that it reads\n"
     )
     # The library itself prints a line on standard output.
     assert (done.returncode, done.stderr) == (1, message)

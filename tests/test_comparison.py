@@ -379,7 +379,7 @@ def test_compare_prints_quartiles_by_domain(ladm: Command, scored: tuple[str, Pa
     assert lines[at + 2].startswith("domain 0 ")
     assert lines[at + 3 : at + 5] == [
         "not shown: 1 smaller domain",
-        "not shown: 1 more column; -o FILE writes a page with all of them, or give --columns",
+        "not shown: 1 more column; choose with --columns, or write a page of all with -o FILE",
     ]
     assert "Not shown: 1 smaller domain." in page.read_text()
     alone = ladm("compare", run, "--columns", "score,gain", "--domain-key", "none").stdout
@@ -435,7 +435,7 @@ def test_of_many_columns_only_pairs_with_the_first_are_printed(ladm: Command, sc
     shown, last = pairs()
     assert shown == [("score", name) for name in names[1:]]
     left = len(every) - len(shown)
-    assert last == f"not shown: {left} pairs without score; give --all-pairs, or some --columns"
+    assert last == f"not shown: {left} pairs without score; give --all-pairs, or choose with --columns"
     assert pairs("--all-pairs")[0] == every
     assert pairs("--columns", ",".join(names))[0] == every
     assert len(json.loads(ladm("compare", run, "--json").stdout)["pairs"]) == len(every)

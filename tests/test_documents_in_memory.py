@@ -218,21 +218,21 @@ def test_missing_values_of_pandas_are_missing(prepare: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"text": ["a"]}, "a dict alone is no collection of documents: documents in memory are dictionaries"),
-        ("Once upon a time\nthere was", "a str alone is no collection of documents"),
+        ({"text": ["a"]}, "a dict alone is not a collection of documents: documents in memory are dictionaries"),
+        ("Once upon a time\nthere was", "a str alone is not a collection of documents"),
         (datasets.DatasetDict(train=DATA_SET, test=DATA_SET), "the splits train, test; give one of them"),
         (5, "an object of type int is neither a name nor a collection of documents"),
         ([5], "an object of type int is neither"),
         ([None, *DOCUMENTS], "an object of type NoneType is neither"),
         ([], "there are no sources"),
-        (iter(()), "the iterator of sources has none left: it was read before, or is empty; make a new one"),
+        (iter(()), "the iterator of sources is empty, or was already used; make a new one"),
         (["Once upon a time " * 20] * 2, r"; of texts make them with \[\{'text': each\} for each in texts\]"),
         (["Once upon\na time"] * 2, r"; of texts make them with \[\{'text': each\} for each in texts\]"),
         ({"text": ["a"]}, "; of a dictionary of columns make a table with pandas.DataFrame"),
         (FRAME["text"], "a Series has no columns: documents in memory are .*; of texts make them with"),
         (FRAME[["text", "label", "label"]], "documents in memory have more than one column label; drop or rename"),
         (Query(), "an object of type Query is neither .*; give what its collect\\(\\) returns"),
-        (FRAME.iterrows(), "18 not_json; an item that is no dictionary counts as not_json: documents in memory are"),
+        (FRAME.iterrows(), "18 not_json; an item that is not a dictionary counts as not_json: documents in memory are"),
     ],
 )
 def test_other_objects_are_refused(source: Any, message: str, prepare: Any) -> None:

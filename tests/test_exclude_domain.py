@@ -176,8 +176,8 @@ def test_rows_without_a_domain_get_the_one_that_is_named(
     result = ladm(*select, "-o", tmp_path / "s0")
     assert result.exit_code == 1
     assert result.stderr == (
-        f"ladm: row 1 of {data} has no meta.pile_set_name; give --domain-key the key that it has, --domain a name for "
-        "all rows without one, or --domain-key none to rank all documents together\n"
+        f"ladm: row 1 of {data} has no meta.pile_set_name; give another --domain-key, --domain a name for all rows "
+        "without one, or --domain-key none to rank all documents together\n"
     )
     rest = (*select, "--domain", "rest")
     assert ladm(*rest, "--quota", "{Books: 1, Web: 1, rest: 2}", "-o", tmp_path / "s1").exit_code == 0

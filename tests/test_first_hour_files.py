@@ -51,7 +51,7 @@ def test_files_beside_data_that_the_shell_names_are_left_out(
     beside.write_text("about the data")
     result = prepare(source, beside)
     assert len(rows_after(result, tmp_path / "rows")) == 2
-    assert f"{beside} is no data; the file is left out" in result.stderr.splitlines()
+    assert f"{beside} is not a data file; it is left out" in result.stderr.splitlines()
     assert prepare(source, beside).exit_code == 0
     alone = prepare(beside, "--domain", "x", output="alone")
     assert alone.exit_code == 1, alone.output

@@ -33,10 +33,10 @@ def test_a_corpus_that_changed_is_refused_by_the_names_of_its_files(
     lines = [line.partition(" changed: ")[0] for line in refused.stderr.splitlines()]
     assert (refused.exit_code, lines) == (1, [
         f"ladm: {tmp_path / 'rows'} was started with something else (sources, --bos); give another --output, or what "
-        "it was started with. Documents that came later can be rows and a run of their own, in files of their own: "
-        "ladm select RUN RUN2 --rows ROWS ROWS2 ranks both together:",
+        "it was started with. To add documents later, put them in separate files, make rows and a run of them, and "
+        "select from both runs: ladm select RUN RUN2 --rows ROWS ROWS2:",
         f"  sources: {corpus / 'a.jsonl'} has",
-        f"  sources: {corpus / 'b.jsonl'} was one of them before, and is not now",
+        f"  sources: {corpus / 'b.jsonl'} was a source before, and is not now",
         f"  sources: {corpus / 'd.jsonl'} is new",
         "  tokenizer.bos: false before, true now",
         "  bos: null before, true now",
@@ -55,16 +55,15 @@ def test_the_same_files_in_another_order_are_refused_as_such(prepare: Command, t
 
 
 WARNING = (
-    "warning   --domain mine is the domain of all documents here, because --domain-key is meta.pile_set_name, which "
-    "they lack; they have domain, such as b: --domain-key domain keeps it, and then --domain is that of the documents "
-    "without one"
+    "warning   all documents get the domain mine (--domain), because none of them has meta.pile_set_name "
+    "(--domain-key); to use their domain, such as b, give --domain-key d; --domain is then for those without oneomain"
 )
 
 
 def test_a_key_that_looks_like_an_id_is_named(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
     own = [record(k) | {"doc_id": f"A{k}", "parent_id": "B", "url": f"https://c/{k}"} for k in range(3)]
     source = write_jsonl(tmp_path / "own.jsonl", own)
-    hint = "ids       there is no id, but doc_id, such as A0: with --id-key doc_id scores have it"
+    hint = "ids       no id found, but doc_id, such as A0; to store it with the scores, give --id-key doc_id"
     assert hint in prepare(source).stderr.splitlines()
     # As it says.
     named = prepare(source, "--id-key", "doc_id", output="named")
@@ -123,7 +122,7 @@ def test_what_a_command_warns_of_is_a_warning_in_python(save_rows: Any, golden: 
     with pytest.raises(package.LadmError) as raised:
         package.select(made["output"], output=tmp_path / "both", top="50%", **both)
     assert str(raised.value) == (
-        "ladm.select was given exclude_domain and exclude_domains, which are one setting; give one of them"
+        "ladm.select was given exclude_domain and exclude_domains, which are the same setting; give one of them"
     )
 
 
@@ -132,5 +131,5 @@ def test_a_warning_of_prepare_reaches_a_caller_in_python(word_tokenizer: Path, t
 
     source = write_jsonl(tmp_path / "d.jsonl", [{"text": record(0)["text"], "domain": "b"}])
     settings: dict[str, Any] = {"tokenizer": word_tokenizer, "length": 40, "domain": "mine"}
-    with pytest.warns(package.LadmWarning, match="^--domain mine is the domain of all documents here, "):
+    with pytest.warns(package.LadmWarning, match=r"^all documents get the domain mine \(--domain\), "):
         package.prepare(source, output=tmp_path / "rows", **settings)

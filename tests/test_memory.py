@@ -165,7 +165,7 @@ def test_saved_data_is_called_damaged_only_where_it_is(
     monkeypatch.setattr("datasets.load_from_disk", failing(error))
     with pytest.raises(StorageError, match=f"^cannot read {short_rows}") as caught:
         load_split(short_rows)
-    assert (", which is damaged or not whole: " in str(caught.value)) == is_damage
+    assert (", which is damaged or incomplete: " in str(caught.value)) == is_damage
 
 
 @pytest.mark.parametrize("error", WAYS[:2] + WAYS[-1:], ids=lambda error: type(error).__name__)

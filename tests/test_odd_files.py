@@ -26,11 +26,11 @@ PRETTY = json.dumps(long_document(0), indent=1).encode()
 SKIPPED = b"\x50\x2a\x4d\x18\x04\0\0\0size"
 """A frame without content, as pzstd writes one in front of every other."""
 SEVERAL_LINES = (
-    "it is one JSON value over several lines or an array, not an object a line; make it JSONL: "
-    "jq -c 'if type == \"array\" then .[] else . end'"
+    "it is one JSON value over several lines or an array, not one object per line; convert it to JSONL: jq -c 'if "
+    'type == "array" then .[] else . end\''
 )
-UTF_16 = "it is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8"
-TO_UTF_8 = "if it is Latin-1 or Windows-1252, make it UTF-8: iconv -f WINDOWS-1252 -t UTF-8"
+UTF_16 = "it is UTF-16; convert it: iconv -f UTF-16 -t UTF-8"
+TO_UTF_8 = "if it is Latin-1 or Windows-1252, convert it: iconv -f WINDOWS-1252 -t UTF-8"
 
 
 @pytest.mark.parametrize(

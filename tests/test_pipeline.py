@@ -371,8 +371,8 @@ def test_rows_without_the_domain_are_refused_before_they_are_scored(
     none = save_rows([{"input_ids": row["input_ids"], "source": "web"} for row in rows], "none")
     flags = ("--model", golden_lm, "--tokens", "1k", "-o", output, "--dtype", "float32", "--span-tokens", "16")
     remedy = (
-        "give --domain-key the key that it has, --domain a name for all rows without one, or --domain-key none to rank "
-        "all documents together"
+        "give another --domain-key, --domain a name for all rows without one, or --domain-key none to rank all "
+        "documents together"
     )
     for source, key, code, message in (
         (some, (), 1, f"row 3 of {some} has no meta.pile_set_name; {remedy}"),
@@ -421,8 +421,8 @@ def test_only_a_key_that_was_found_has_a_domain_for_documents_without_it(
     result = run("given", "--domain-key", "topic")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (
-        f"ladm: {source} line 8 has no topic; its keys are text: give --domain-key the key that it has, or --domain a "
-        "name for all documents without one"
+        f"ladm: {source} line 8 has no topic; its keys are text: give --domain-key one of them, or --domain a name for "
+        "all documents without one"
     )
     with monkeypatch.context() as patch:
         patch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 3)

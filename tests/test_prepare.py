@@ -336,15 +336,15 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
          f"no such source: {t}/nowhere/x is neither a file, a folder nor a Hub id such as org/name"),
         ((f"{t}/*.csv", *good, *out), 1, f"no such source: {t}/*.csv matches no file"),
         ((f"{t}/empty", *good, *out), 1,
-         f"{t}/empty holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk"),
+         f"{t}/empty holds no .jsonl, .parquet or .txt file and is not a data set saved by save_to_disk"),
         ((f"{t}/book.pdf", *good, *out), 1,
          f"{t}/book.pdf: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)"),
         ((bare, *good, *out), 1,
-         f"{bare} line 3 has no meta.pile_set_name; its keys are text: give --domain-key the key that it has, or "
-         "--domain a name for all documents without one"),
+         f"{bare} line 3 has no meta.pile_set_name; its keys are text: give --domain-key one of them, or --domain a "
+         "name for all documents without one"),
         ((nothing, *good, *out, "--domain-key", "topic"), 1,
-         f"{nothing} line 2 has no topic other than null; its keys are text, id.a, topic: give --domain-key the key "
-         "that it has, or --domain a name for all documents without one"),
+         f"{nothing} line 2 has no topic other than null; its keys are text, id.a, topic: give --domain-key one of "
+         "them, or --domain a name for all documents without one"),
         ((source, "--length", "40", "--tokenizer", f"{t}/no/x", "--output", f"{t}/out2"), 1,
          f"no such tokenizer: {t}/no/x is neither a folder nor a Hub id such as org/name"),
         ((source, *good, "--output", f"{t}/taken"), 1,
@@ -388,7 +388,10 @@ def test_bos_of_a_tokenizer_without_one(ladm: Command, tokenizer: str, tmp_path:
     PreTrainedTokenizerFast(tokenizer_object=reader.backend_tokenizer).save_pretrained(str(tmp_path / "bare"))
     source = write_jsonl(tmp_path / "d.jsonl", DOCUMENTS)
     result = ladm("prepare", source, "--tokenizer", tmp_path / "bare", "--output", tmp_path / "rows", "--bos")
-    assert (result.exit_code, result.stderr) == (2, f"ladm: --bos: {tmp_path / 'bare'} has no such token\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"ladm: --bos: {tmp_path / 'bare'} has no BOS token; leave it out\n",
+    )
 
 
 def test_long_texts_are_cut_into_blocks_by_size(

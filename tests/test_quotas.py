@@ -163,7 +163,7 @@ def test_the_ids_of_a_subset(run: Path, tmp_path: Path) -> None:
     assert subset.ids() == rows["index"][:] == [1, 2, 3, 6]
     for other, message in (
         (front.select(run, documents=4, dry_run=True, output=tmp_path / "none"), "is not a subset of ladm select"),
-        (front.select(run, documents=4, output="memory://ids"), "memory://ids is no folder of this machine"),
+        (front.select(run, documents=4, output="memory://ids"), "memory://ids is not a folder on this machine"),
     ):
         with pytest.raises(front.LadmError, match=message):
             other.ids()

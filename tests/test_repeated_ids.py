@@ -37,7 +37,7 @@ def test_repeated_ids_are_reported(
     command = (source, "--domain-key", "domain")
     line = (
         f"same_id               3  documents with the id of an earlier one, such as b ({source} line 2 and {source} "
-        "line 4): scores cannot be joined to them by id; use source, or give --id-key a key with other values"
+        "line 4): scores cannot be joined to them by id; use source, or give --id-key a key with unique values"
     )
     assert same_id(prepare(*command)) == line
     found = {"documents": 3, "id": "b", "sources": [f"{source} line 2", f"{source} line 4"]}

@@ -302,12 +302,12 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
         ),
         (
             ("score", ids, *SMALL, "--output", tmp_path / "run2"),
-            f"{ids} has token ids, and rows are read from a folder that datasets saved; make one in Python: "
+            f"{ids} has token ids, but rows are read from a folder saved by the datasets library; make one in Python: "
             f"load_dataset('parquet', data_files='{ids}').save_to_disk('rows')",
         ),
         (
             ("score", ids.parent, *SMALL, "--output", tmp_path / "run2"),
-            f"{ids} has token ids, and rows are read from a folder that datasets saved; make one in Python: "
+            f"{ids} has token ids, but rows are read from a folder saved by the datasets library; make one in Python: "
             f"load_dataset('parquet', data_files='{ids.parent}/*.parquet').save_to_disk('rows')",
         ),
         (

@@ -143,13 +143,13 @@ def test_the_last_id_of_the_vocabulary_is_one_of_it() -> None:
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({"run.json": "{}"}, "is a run of ladm score, not rows; give those that it scored"),
+        ({"run.json": "{}"}, "is a run of ladm score, not rows; give the rows that it scored"),
         ({".preparing/asked.json": "{}", ".lock": ""},
-         "has no rows yet: its ladm prepare was stopped; give that command again"),
+         "has no rows yet: its ladm prepare was stopped; run that command again"),
         ({"manifest.json": '{"format": "jsonl", "taken_tokens": 1}', "data/train-00000-of-00001.jsonl": ""},
-         "is a subset in the format jsonl, and rows are read from the format arrow; select with --format arrow"),
+         "is a subset in the format jsonl, but rows are read from the format arrow; select again with --format arrow"),
         ({"manifest.json": '{"format": "npy", "taken_tokens": 1}', "tokens.npy": ""},
-         "is a subset in the format npy, and rows are read from the format arrow; select with --format arrow"),
+         "is a subset in the format npy, but rows are read from the format arrow; select again with --format arrow"),
         ({}, "is a file, not a folder of rows; make rows of documents: ladm prepare {} --tokenizer MODEL -o ROWS"),
     ],
 )  # fmt: skip

@@ -57,7 +57,7 @@ def whole_input_faults(tmp_path: Path, save_rows: Any, golden: Any) -> dict[str,
         ),
         "a Hub id that is not given": (
             ("org/nowhere", *model, *out), 1,
-            "no such data set: org/nowhere is not a folder, nor given by the Hub: *",
+            "no such data set: org/nowhere is neither a folder nor on the Hub: *",
         ),
         "a folder that is no data set": (
             (f"{t}/empty", *model, *out), 1,

@@ -379,8 +379,8 @@ def test_error_messages_of_select(
         (("--rows", rows, "--tokens", "1k", "--output", t / "full"), 1,
          f"{t}/full exists already; give --output another folder"),
         (("--rows", rows, "--tokens", "1k", *out, "--domain-key", "meta.source"), 1,
-         f"row 0 of {rows} has no meta.source; give --domain-key the key that it has, --domain a name for all rows "
-         "without one, or --domain-key none to rank all documents together"),
+         f"row 0 of {rows} has no meta.source; give another --domain-key, --domain a name for all rows without one, or "
+         "--domain-key none to rank all documents together"),
         (("--rows", rows, "--tokens", "1k", *out, "--domain-key", "source"), 1,
          f"{rows} has no column source (it has index, input_ids, meta, text); give --domain-key the key of a domain, "
          "or none to rank all documents together"),

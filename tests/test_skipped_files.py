@@ -56,8 +56,8 @@ def test_files_of_other_kinds_are_counted_in_one_line(
     result = prepare("d/sub", output="none")
     assert (result.exit_code, result.stderr) == (
         1,
-        "ladm: d/sub holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk; it has 3 files "
-        "of other kinds (1 .csv, 1 .pdf, 1 without a suffix)\n",
+        "ladm: d/sub holds no .jsonl, .parquet or .txt file and is not a data set saved by save_to_disk; it has 3 "
+        "files of other kinds (1 .csv, 1 .pdf, 1 without a suffix)\n",
     )
 
 
@@ -131,9 +131,9 @@ def test_a_link_to_nothing_stops_the_command(
         (tmp_path / name).symlink_to("/nowhere")
     assert prepare("d", output="whole").exit_code == 0
     (tmp_path / link).symlink_to("/mnt/disk")
-    remedy = "remove it, or give the other files by their names"
+    remedy = "remove it, or list the other files by name"
     result = prepare("d", output="rows")
-    expected = f"ladm: no such source: {link} is a link to /mnt/disk, which is not there; {remedy}\n"
+    expected = f"ladm: no such source: {link} is a broken link to /mnt/disk; {remedy}\n"
     assert (result.exit_code, result.stderr) == (1, expected)
     result = prepare("d/*", output="rows")
     assert (result.exit_code, result.stderr.startswith(f"ladm: no such source: {link}")) == (1, True)
@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_listed_stops_the_command(
         result = prepare(name, output=f"rows{k}")
         assert result.exit_code == 0, result.output
     closed |= {"d/b", "d/b/", f"{tmp_path}/d/b", f"{tmp_path}/d/b/"}
-    remedy = "make it readable, or give the others by their names"
+    remedy = "make it readable, or list the others by name"
     for name in ("d", "d/*", "d/*/*.jsonl", "d/**/*", f"{tmp_path}/?/[ab]/*"):
         result = prepare(name, output="other")
         assert result.exit_code == 74

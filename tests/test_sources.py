@@ -75,9 +75,9 @@ def test_faults_of_standard_input(piped: Callable[..., Result], monkeypatch: pyt
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": ["a"]}), buffer)
     for content, arguments, code, message in [
-        (LINES, ("-",), 2, "- is given twice, and standard input can be read once"),
+        (LINES, ("-",), 2, "- is given twice, but standard input can be read only once"),
         (buffer.getvalue(), (), 1,
-         "Parquet cannot be read from standard input, because it is read from its end; give the file"),
+         "Parquet cannot be read from standard input, because it is read from its end; give the path of the file"),
         (gzip.compress(LINES)[:-20], (), 74, "cannot read standard input: "),
     ]:  # fmt: skip
         result = piped(content, *arguments)
@@ -86,7 +86,7 @@ def test_faults_of_standard_input(piped: Callable[..., Result], monkeypatch: pyt
     from ladm.corpus.standard_input import open_standard_input
     from ladm.errors import UsageError
 
-    with pytest.raises(UsageError, match="^- stands for standard input, and nothing is piped into it$"):
+    with pytest.raises(UsageError, match="^- stands for standard input, but nothing is piped into it$"):
         open_standard_input()
 
 
@@ -283,7 +283,7 @@ class TestHub:
         assert result.exit_code == 0, result.output
         # Once, though the data set is opened for its keys and for its rows.
         assert result.stderr.count("warning") == 1
-        warning = "warning   org/archive cannot be read as a stream, so all of it is fetched: no way"
+        warning = "warning   org/archive cannot be streamed, so all of it is downloaded: no way"
         assert result.stderr.startswith(warning)
         assert "\x1b" not in result.stderr
         assert ("load", "org/archive", None, None, False) in calls
@@ -300,7 +300,7 @@ class TestHub:
         result = prepare(name)
         assert ("load", name, None, None, True) in calls
         assert (result.exit_code, result.stderr) == (
-            1, f"ladm: no such data set: {name} is not a folder, nor given by the Hub: {reason}\n"
+            1, f"ladm: no such data set: {name} is neither a folder nor on the Hub: {reason}\n"
         )  # fmt: skip
 
 
@@ -349,7 +349,7 @@ def test_no_line_of_standard_input_is_lost_to_damage_in_a_later_source(
     shard.write_bytes(content)
     command = ("--max-bad-files", "1")
     first = piped(LINES, tmp_path / "saved", *command)
-    assert (first.exit_code, "standard input cannot be read a second time" in first.stderr) == (74, True)
+    assert (first.exit_code, "standard input is used up" in first.stderr) == (74, True)
     assert piped(LINES, tmp_path / "saved", *command).exit_code == 0
     assert [row["source"] for row in rows_of(tmp_path / "rows")] == [f"standard input line {k}" for k in range(1, 6)]
 

@@ -84,7 +84,7 @@ def test_status_says_whether_a_run_is_alive_and_its_rate_from_the_first_batch(la
     (run / "units" / "000000.open").write_bytes(b"".join(first[:6]))
     dead = ladm("status", run).stdout
     assert dead.splitlines()[1].startswith("running: no, latest rows ")
-    assert dead.splitlines()[1].endswith(" ago; the same command goes on from here")
+    assert dead.splitlines()[1].endswith(" ago; to continue, rerun the command that started it")
     assert "rate: " not in dead
     times = iter([100.0, 110.0, 114.0, 120.0])
     heartbeat = Heartbeat(run, shard=0, clock=lambda: next(times))

@@ -250,13 +250,13 @@ def test_values_that_no_row_has_and_columns_of_another_kind(ladm: Command, score
         ("rows.day:2024-01-16", 2, f"no row of {rows} has 2024-01-16 in day; there are 2024-01-15, 2024-02-15, "
                                    "2024-03-15, 2024-04-15, 2024-05-15, 2024-06-15, 2024-07-15, 2024-08-15; did you "
                                    "mean 2024-01-15?"),
-        ("rows.day:tuesday", 2, "rows.day holds dates, and 'tuesday' is none, such as 2024, 2024-12-31 or "
+        ("rows.day:tuesday", 2, "rows.day holds dates, and 'tuesday' is not one, such as 2024, 2024-12-31 or "
                                 "2024-12-31T18:30"),
-        ("rows.day:2024-02-30..", 2, "rows.day holds dates, and '2024-02-30' is none, such as 2024, 2024-12-31 or "
+        ("rows.day:2024-02-30..", 2, "rows.day holds dates, and '2024-02-30' is not one, such as 2024, 2024-12-31 or "
                                      "2024-12-31T18:30"),
         ("rows.day:2024-02..2024-01", 2, "2024-02 is above 2024-01"),
         ("rows.date:2024-02..2024-01", 2, "2024-02 is above 2024-01"),
-        *((f"rows.date:{values}", 2, f"rows.date holds dates, and '{end}' is none, such as 2024, 2024-12-31 or "
+        *((f"rows.date:{values}", 2, f"rows.date holds dates, and '{end}' is not one, such as 2024, 2024-12-31 or "
                                      "2024-12-31T18:30")
           for values, end in (("..2024-6", "2024-6"), ("2024-1..2024-6", "2024-1"), ("01/02/2024..", "01/02/2024"),
                               ("!2024-13..", "2024-13"), ("2023,2024-02-30..", "2024-02-30"))),

@@ -106,7 +106,9 @@ def test_an_unfinished_run_is_looked_at_as_far_as_it_is(ladm: Run, run: Path) ->
     (run / "units" / "000001.jsonl").rename(run / "units" / "000001.open")
     result = ladm("verify", run)
     assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr == f"ladm: {run} shows no damage so far, but is not finished; run the same command again\n"
+    assert (
+        result.stderr == f"ladm: {run} shows no damage so far, but is not finished; rerun the command that started it\n"
+    )
     flip(run / "units" / "000001.open", 50)
     result = ladm("verify", run)
     assert result.exit_code == 74

@@ -45,7 +45,7 @@ def parse_keywords(kind: type, call: str, given: Mapping[str, Any], *, without: 
     names = {field.key: field.name for field in settings_of(kind)}
     for name in given:
         if names.get(name, name) != name and names[name] in given:
-            raise UsageError(f"{call} was given {name} and {names[name]}, which are one setting; give one of them")
+            raise UsageError(f"{call} was given {name} and {names[name]}, which are the same setting; give one of them")
     given = {names.get(name, name): value for name, value in given.items()}
     known = [field.name for field in dataclasses.fields(kind) if field.name not in without]
     for name in given:

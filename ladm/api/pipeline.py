@@ -174,8 +174,8 @@ def run(
     names, in_memory = split_sources(sources)
     if in_memory:
         raise UsageError(
-            "ladm.run reads its documents again when it resumes, and cannot do so in memory: make rows of them with "
-            "ladm.prepare, and give these to ladm.run"
+            "ladm.run reads its documents again when it resumes, so they cannot be in memory; make rows of them with "
+            "ladm.prepare, and pass those to ladm.run"
         )
     given |= {"sources": names, "model": spell_path(model, "model"), "output": spell_path(output, "output")}
     wanted = job_settings(RunSettings, None if config is None else spell_path(config, "config"), given)

@@ -238,7 +238,7 @@ class Subset:
         from ladm.selection.manifest_file import read_manifest_and_chosen
 
         if not isinstance(self.folder, Path):
-            raise LadmError(f"{self.folder} is no folder of this machine; its manifest.json has the ids")
+            raise LadmError(f"{self.folder} is not a folder on this machine; its manifest.json has the ids")
         _, chosen = read_manifest_and_chosen(self.folder)
         return [name for part in chosen or () for name in part["ids"]]
 

@@ -29,7 +29,7 @@ def split_sources(sources: Any) -> tuple[tuple[str, ...], list[DocumentsInMemory
     """
     given = _one_by_one(sources)
     if not given and isinstance(sources, Iterator):
-        raise UsageError("the iterator of sources has none left: it was read before, or is empty; make a new one")
+        raise UsageError("the iterator of sources is empty, or was already used; make a new one")
     if not given:
         raise UsageError("there are no sources; give at least one")
     names: list[str] = []

@@ -55,7 +55,7 @@ def _not_separated(result: CalibrationResult) -> Iterator[str]:
     kinds = [f"{kind} {auc!s}" for kind, auc in found.items() if auc.low <= CHANCE]
     if kinds:
         yield f"not separated by it, because the interval reaches chance ({CHANCE}) or less: {'; '.join(kinds)}"
-        yield "keep such rows out before or while you select (ladm select --within), or use another model"
+        yield "remove such rows before you select, drop them with ladm select --within, or use another model"
 
 
 def _auc_table(kinds: dict[str, dict[str, Estimate]]) -> Iterator[str]:

@@ -133,7 +133,7 @@ def _pair_lines(found: Comparison, width: int, *, is_short: bool) -> Iterator[st
         overlap_text = f"{pair.overlap:.0%}" if not math.isnan(pair.overlap) else "-"
         yield f"{names} {_rho(pair.inside_domains):>15} {_rho(pair.spearman):>8} {overlap_text:>{len(overlap)}}"
     if left := len(found.pairs) - len(pairs):
-        yield f"not shown: {count_of(left, 'pair')} without {plain(first)}; give --all-pairs, or some --columns"
+        yield f"not shown: {count_of(left, 'pair')} without {plain(first)}; give --all-pairs, or choose with --columns"
     if found.correlated < found.documents:
         yield f"correlations on {found.correlated:,} of {found.documents:,} documents, evenly spaced"
 
@@ -158,7 +158,7 @@ def _domain_lines(found: Comparison) -> Iterator[str]:
     if left := found.domains - len(domains):
         yield f"not shown: {left:,} smaller {'domain' if left == 1 else 'domains'}"
     if left := len(found.columns) - len(columns):
-        yield f"not shown: {count_of(left, 'more column')}; -o FILE writes a page with all of them, or give --columns"
+        yield f"not shown: {count_of(left, 'more column')}; choose with --columns, or write a page of all with -o FILE"
 
 
 def _kind_lines(found: Comparison, width: int) -> Iterator[str]:

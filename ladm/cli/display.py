@@ -37,7 +37,7 @@ def _running(found: Any) -> str:
         return f"yes{f', {found.who}' if found.who else ''}{age}"
     if found.running is None:
         return f"unknown, perhaps on another machine{age}"
-    return f"no{age}; the same command goes on from here"
+    return f"no{age}; to continue, rerun the command that started it"
 
 
 def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterator[str]:

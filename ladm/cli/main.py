@@ -103,10 +103,11 @@ class _Program(CommandGroup):
             what = one_line(error)
             library = _failed_import(error)
             if library:
-                show(f"ladm: cannot load {library}: {what}; is an environment variable that it reads wrong?", err=True)
+                show(f"ladm: cannot load {library}: {what}; check the environment variables that it reads", err=True)
                 sys.exit(EXIT_ERROR)
             show(
-                f"ladm: unexpected {type(error).__name__}: {what} (a fault of ladm; LADM_DEBUG=1 shows where)", err=True
+                f"ladm: unexpected {type(error).__name__}: {what} (a bug in ladm; set LADM_DEBUG=1 to see where)",
+                err=True,
             )
             sys.exit(EXIT_ERROR)
 

@@ -67,7 +67,7 @@ def verify(settings: VerifySettings) -> None:
         kind = StorageError if any(problem.is_damage for problem in problems) else LadmError
         raise kind(f"{run} is not sound: {count_of(len(problems), 'problem')}")
     if not found.is_finished:
-        raise IncompleteError(f"{run} shows no damage so far, but is not finished; run the same command again")
+        raise IncompleteError(f"{run} shows no damage so far, but is not finished; rerun the command that started it")
 
 
 @settings_command(

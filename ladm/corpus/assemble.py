@@ -37,7 +37,7 @@ BLOCK_SCHEMA = pa.schema(
 """A block: `meta` and `carried` are JSON texts, because their shape is not known before every block is."""
 
 NO_COPY = -1
-BLOCK_REMEDY = "remove it, and the same command makes it again"
+BLOCK_REMEDY = "remove it, and run the same command again to recreate it"
 _ROWS_AT_A_TIME = 32
 _JOINED_ROWS, _JOINED_BYTES = 1000, 1 << 25
 """The most of a batch in the memory-mapped file: as many rows as a batch of the data set has, or fewer long ones."""

@@ -154,7 +154,7 @@ def record_of_block(path: Path) -> BlockRecord | None:
 
 def describe_counts(counts: Counts) -> str:
     """`3 too_short, 1 no_text`."""
-    return ", ".join(f"{counts[reason]:,} {reason}" for reason in REASONS if counts.get(reason)) or "no document at all"
+    return ", ".join(f"{counts[reason]:,} {reason}" for reason in REASONS if counts.get(reason)) or "there are none"
 
 
 def _drop_reason(document: Document, text: Any) -> str | None:
@@ -187,8 +187,8 @@ def _columns(document: Document, settings: PrepareSettings) -> dict[str, Any]:
     if domain is None:
         key = name_of_domain_key(fields, meta, settings.domain_key)
         raise LadmError(
-            f"{document.where} has no {key}; its keys are {list_keys(keys_of(fields))}: give "
-            "--domain-key the key that it has, or --domain a name for all documents without one"
+            f"{document.where} has no {key}; its keys are {list_keys(keys_of(fields))}: give --domain-key one of them, "
+            "or --domain a name for all documents without one"
         )
     own_id = id_of(fields, settings.id_key)
     used = {settings.domain_key} | ({"meta"} if meta is not None else set())

@@ -29,8 +29,8 @@ class SourceGuard:
             for path, state in _states(self._sources[number]).items():
                 if self._before[number].get(path, state) != state:
                     raise LadmError(
-                        f"{path} was changed while it was read; no row of the changed file was stored: with the file "
-                        "as it was the same command goes on, and the changed one needs another --output"
+                        f"{path} changed while it was being read; none of its changed rows were stored: restore the "
+                        "file and run the same command again, or give another --output for the changed one"
                     )
 
 

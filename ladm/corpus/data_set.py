@@ -66,11 +66,11 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
         with io_errors(path, "read"):
             is_saved = any((path / file).exists() for file in FILES_OF_A_SAVED_SET)
         if is_saved:
-            what = ", which is damaged or not whole" if _is_damage(error) else ""
+            what = ", which is damaged or incomplete" if _is_damage(error) else ""
             raise StorageError(f"cannot read {name}{what}: {one_line(error)}") from None
         if problem:
             raise no_way_to_hub(name, problem) from None
-        where = "is not a data set saved by save_to_disk" if path.is_dir() else "is not a folder, nor given by the Hub"
+        where = "is not a data set saved by save_to_disk" if path.is_dir() else "is neither a folder nor on the Hub"
         raise LadmError(f"no such data set: {name} {where}: {one_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):
         wanted = split or TRAIN

@@ -216,7 +216,7 @@ def _row_groups_from(metadata: pq.FileMetaData, row: int) -> tuple[list[int], in
 def require_one_text(name: str, schema: pa.Schema, text_key: str) -> None:
     """Raise DamagedFileError for a table of which nobody can say which column has the text."""
     if schema.names.count(text_key) > 1:
-        raise DamagedFileError(f"cannot read {name}: it has {schema.names.count(text_key)} columns {text_key}")
+        raise DamagedFileError(f"cannot read {name}: it has {schema.names.count(text_key)} columns named {text_key}")
 
 
 def _dataset(source: Source, text_key: str, skip: int, left_out: Collection[str]) -> Iterator[Document]:

@@ -92,7 +92,7 @@ def without_files_beside_data(names: list[str], *, echo: Echo) -> list[str]:
     if len(beside) == len(names):
         return names
     for name in beside:
-        echo(f"{name} is no data; the file is left out")
+        echo(f"{name} is not a data file; it is left out")
     return [name for name in names if name not in beside]
 
 

@@ -57,8 +57,8 @@ def require_target(name: str) -> None:
     may_be_documents = is_document(base) or not (base.startswith(".") or PurePath(base).suffix or is_about_data(base))
     if may_be_documents and os.path.islink(name) and not os.path.exists(name):
         raise LadmError(
-            f"no such source: {name} is a link to {os.readlink(name)}, which is not there; remove it, or give the "
-            "other files by their names"
+            f"no such source: {name} is a broken link to {os.readlink(name)}; remove it, or list the other files by "
+            "name"
         )
 
 
@@ -79,8 +79,7 @@ def _refuse_unreadable(error: OSError) -> None:
     # Only the system may read that one, at the root of many disks, and no documents are in it.
     if PurePath(error.filename).name != "lost+found":
         raise StorageError(
-            f"cannot read the folder {error.filename}: {error.strerror}; make it readable, or give the others by "
-            "their names"
+            f"cannot read the folder {error.filename}: {error.strerror}; make it readable, or list the others by name"
         ) from None
 
 

@@ -75,7 +75,7 @@ def open_stream(name: str, *, config: str | None, split: str | None) -> Any | No
         # No network, one in the cache alone, an archive that is read from its end: opening the whole of it may work.
         # Where there is no such data set, or no network, nothing is fetched, and opening it raises the error.
         if not isinstance(error, (FileNotFoundError, ConnectionError)):
-            _warn_once(f"warning   {name} cannot be read as a stream, so all of it is fetched: {one_line(error)}")
+            _warn_once(f"warning   {name} cannot be streamed, so all of it is downloaded: {one_line(error)}")
         return None
     wanted = split or TRAIN
     if wanted not in streams:

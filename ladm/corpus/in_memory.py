@@ -98,7 +98,7 @@ def _reader_of(documents: Any, name: str) -> Callable[[str, int], Records]:
     # Of a text alone each letter would be a document.
     if isinstance(documents, (str, bytes, Mapping)):
         kind, remedy = type(documents).__name__, _OF_COLUMNS if isinstance(documents, Mapping) else _OF_TEXTS
-        raise UsageError(f"a {kind} alone is no collection of documents: {FORMS}; {remedy}")
+        raise UsageError(f"a {kind} alone is not a collection of documents: {FORMS}; {remedy}")
     # What has items by number but no length, such as a query of polars, is no list.
     is_list = hasattr(documents, "__getitem__") and hasattr(documents, "__len__")
     if not (is_list or isinstance(documents, Iterable)):
@@ -120,8 +120,8 @@ def _of_iterator(read: Callable[[str, int], Records], name: str) -> Callable[[st
     def records(text_key: str, skip: int) -> Records:
         if not replayed:
             problem = (
-                f"{name}: an iterator cannot be read a second time, and its last documents are not stored yet; make "
-                "the same call with a new one, which goes on from what is stored"
+                f"{name}: the iterator is used up, but its last documents are not stored yet; make the same call with "
+                "a new one to continue from what is stored"
             )
             replayed.append(ReplayableItems(read(text_key, 0), problem=problem))
         return islice(replayed[0], skip, None)
@@ -172,7 +172,7 @@ def _of_table(open_table: Callable[[], pa.RecordBatchReader], name: str, text_ke
         reader = open_table()
         wanted = wanted_columns(reader.schema, text_key)
         if reader.schema.names.count(text_key) > 1:
-            raise LadmError(f"{name} have {reader.schema.names.count(text_key)} columns {text_key}")
+            raise LadmError(f"{name} have {reader.schema.names.count(text_key)} columns named {text_key}")
         labels = class_names_of_schema(reader.schema)
         for batch in reader:
             for start in range(0, batch.num_rows, _BATCH_ROWS):

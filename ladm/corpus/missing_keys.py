@@ -97,9 +97,9 @@ def replaced_domains(settings: PrepareSettings, sources: list[Source]) -> str | 
         return None
     key, value = found
     return (
-        f"--domain {settings.domain} is the domain of all documents here, because --domain-key is "
-        f"{settings.domain_key}, which they lack; they have {key}, such as {value}: --domain-key {key} keeps it, and "
-        f"then --domain is that of the documents without one"
+        f"all documents get the domain {settings.domain} (--domain), because none of them has {settings.domain_key} "
+        f"(--domain-key); to use their {key}, such as {value}, give --domain-key {key}; --domain is then for those "
+        "without one"
     )
 
 
@@ -111,7 +111,7 @@ def _hint_at_ids(fields: dict[str, Any], id_key: str) -> str | None:
         own = id_of(fields, key) if key.rpartition(".")[2].lower() in _LIKELY_IDS else None
         if own is not None:
             example = " ".join(own.split())[:40]
-            return f"there is no {id_key}, but {key}, such as {example}: with --id-key {key} scores have it"
+            return f"no {id_key} found, but {key}, such as {example}; to store it with the scores, give --id-key {key}"
     return None
 
 

@@ -52,12 +52,13 @@ def require_finished_rows(name: str) -> None:
             f"is a file, not a folder of rows; make rows of documents: ladm prepare {name} --tokenizer MODEL -o ROWS"
         )
     elif (place / _RUN).is_file():
-        problem = "is a run of ladm score, not rows; give those that it scored"
+        problem = "is a run of ladm score, not rows; give the rows that it scored"
     elif (place / WORK_FOLDER).is_dir():
-        problem = "has no rows yet: its ladm prepare was stopped; give that command again"
+        problem = "has no rows yet: its ladm prepare was stopped; run that command again"
     elif (form := _format_of_subset(place)) is not None:
         problem = (
-            f"is a subset in the format {form}, and rows are read from the format arrow; select with --format arrow"
+            f"is a subset in the format {form}, but rows are read from the format arrow; select again with --format "
+            "arrow"
         )
     if problem is not None:
         raise LadmError(f"{name} {problem}")
@@ -70,8 +71,8 @@ def documents_as_rows(name: str, file: Path) -> str:
         if file.suffix == ".parquet" and "input_ids" in pq.read_schema(file).names:
             files = name if Path(name).is_file() else Path(name) / "*.parquet"
             return (
-                f"{file} has token ids, and rows are read from a folder that datasets saved; make one in Python: "
-                f"load_dataset('parquet', data_files='{files}').save_to_disk('rows')"
+                f"{file} has token ids, but rows are read from a folder saved by the datasets library; make one in "
+                f"Python: load_dataset('parquet', data_files='{files}').save_to_disk('rows')"
             )
     return (
         f"{file} holds documents, not rows of token ids; make rows of them first: ladm prepare {name} --tokenizer "

@@ -55,8 +55,8 @@ def repeated_ids_text(repeated: RepeatedIds) -> str:
     example = example if len(example) <= _ID_CHARACTERS else f"{example[: _ID_CHARACTERS - 1]}…"
     where = f" ({' and '.join(repeated.sources)})" if repeated.sources else ""
     return (
-        f"with the id of an earlier one, such as {example}{where}: scores cannot be joined to them by id; use "
-        "source, or give --id-key a key with other values"
+        f"with the id of an earlier one, such as {example}{where}: scores cannot be joined to them by id; use source, "
+        "or give --id-key a key with unique values"
     )
 
 

@@ -170,7 +170,7 @@ def _finish(
         shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
         remedy = "; give a smaller --length" if counts["too_short"] or counts["low_count"] else ""
         if counts["not_json"] and holds_documents:
-            remedy = f"; an item that is no dictionary counts as not_json: {FORMS}"
+            remedy = f"; an item that is not a dictionary counts as not_json: {FORMS}"
         raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}{remedy}")
     with io_errors(output, "write"):
         # First: until the new record is written, a folder whose data set is being replaced is not finished.

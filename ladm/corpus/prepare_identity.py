@@ -62,8 +62,8 @@ def _remedy(names: tuple[str, ...]) -> str:
     if "sources" not in names:
         return CHANGED_REMEDY
     return (
-        f"{CHANGED_REMEDY}. Documents that came later can be rows and a run of their own, in files of their own: "
-        "ladm select RUN RUN2 --rows ROWS ROWS2 ranks both together"
+        f"{CHANGED_REMEDY}. To add documents later, put them in separate files, make rows and a run of them, and "
+        "select from both runs: ladm select RUN RUN2 --rows ROWS ROWS2"
     )
 
 
@@ -74,7 +74,7 @@ def _changes_of_sources(had: Any, now: Any) -> Iterator[str]:
         f"{name} has changed: {_in_words(before[name])} before, {_in_words(source)} now"
         for name, source in after.items() if name in before and before[name] != source
     ]  # fmt: skip
-    lines += [f"{name} was one of them before, and is not now" for name in before if name not in after]
+    lines += [f"{name} was a source before, and is not now" for name in before if name not in after]
     lines += [f"{name} is new" for name in after if name not in before]
     yield from lines[:_SOURCES_SHOWN]
     if len(lines) > _SOURCES_SHOWN:

@@ -78,6 +78,6 @@ def _require_same_spelling(output: Path, path: Path, sources: list[Source]) -> N
         now = name_as_text(source.name)
         if before != now:
             raise LadmError(
-                f"{output} was started in the folder {had['folder']} with {before}, which its rows repeat; here it "
-                f"is {now}: give the same command as at first, in that folder"
+                f"{output} was started in the folder {had['folder']} with {before}, which its rows repeat; now it is "
+                f"{now}: run the original command again in that folder"
             )

@@ -19,8 +19,8 @@ def has_column_of(rows: Rows, key: str) -> bool:
 def without_domain_text(row: int, name: str, key: str) -> str:
     """What is wrong with a row of the data set `name` that has no domain, and what to do."""
     return (
-        f"row {row} of {name} has no {key}; give --domain-key the key that it has, --domain a name for all rows "
-        f"without one, or --domain-key {NO_DOMAINS} to rank all documents together"
+        f"row {row} of {name} has no {key}; give another --domain-key, --domain a name for all rows without one, or "
+        f"--domain-key {NO_DOMAINS} to rank all documents together"
     )
 
 

@@ -38,13 +38,13 @@ class RowsFingerprint:
         except LadmError as error:
             # Such as a folder that ladm prepare is writing again at this moment.
             raise type(error)(
-                f"{self.label} cannot be read now ({error}); what was stored stays, and once they are whole the same "
-                "command goes on"
+                f"{self.label} cannot be read now ({error}); finished rows are safe: restore the data, and run the "
+                "same command again to continue"
             ) from None
         if not are_same:
             raise LadmError(
-                f"{self.label} were changed while they were read; no score of the changed rows was stored: with the "
-                "rows as they were the same command goes on, and changed rows need a run of their own"
+                f"{self.label} changed while they were being read; no score of the changed rows was stored: restore "
+                "them and run the same command again, or give another --output for the changed ones"
             )
 
 

@@ -98,7 +98,7 @@ def find_sources(
     """
     own = None if output is None else output.absolute()
     if names.count(STANDARD_INPUT) > 1:
-        raise UsageError(f"{STANDARD_INPUT} is given twice, and standard input can be read once")
+        raise UsageError(f"{STANDARD_INPUT} is given twice, but standard input can be read only once")
     found = []
     skipped_files: dict[str, SkippedFiles] = {}
     for name in without_files_beside_data(names, echo=echo):
@@ -153,7 +153,7 @@ def _find(name: str, own: Path | None, skipped_files: SkippedFiles) -> list[Sour
         if not files:
             there = f"; it has {skipped_files.words}" if skipped_files.words else ""
             raise LadmError(
-                f"{name} holds no .jsonl, .parquet or .txt file and is no data set saved by save_to_disk{there}"
+                f"{name} holds no .jsonl, .parquet or .txt file and is not a data set saved by save_to_disk{there}"
             )
         return [_file(str(file)) for file in files]
     if not path.exists() and _is_pattern(name):

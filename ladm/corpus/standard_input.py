@@ -26,8 +26,8 @@ class StandardInput:
     def __init__(self, stream: BinaryIO) -> None:
         self._lines = ReplayableItems(
             _lines_of(stream),
-            problem="standard input cannot be read a second time, and its last documents are not stored yet; give the "
-            "same command again, which goes on from what is stored",
+            problem="standard input is used up, but its last documents are not stored yet; run the "
+            "same command again to continue from what is stored",
         )
 
     def digest(self) -> str:
@@ -56,12 +56,14 @@ def _lines_of(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def open_standard_input() -> StandardInput:
     """The standard input of this process. Raises UsageError where it is a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("- stands for standard input, and nothing is piped into it")
+        raise UsageError("- stands for standard input, but nothing is piped into it")
     return StandardInput(cast(BinaryIO, getattr(sys.stdin, "buffer", sys.stdin)))
 
 
 def _unpacked(stream: Any) -> BinaryIO:
     buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)
     if buffered.peek(len(_PARQUET))[: len(_PARQUET)] == _PARQUET:
-        raise LadmError("Parquet cannot be read from standard input, because it is read from its end; give the file")
+        raise LadmError(
+            "Parquet cannot be read from standard input, because it is read from its end; give the path of the file"
+        )
     return unpacked(buffered)

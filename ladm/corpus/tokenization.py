@@ -58,7 +58,7 @@ class Tokenizer:
         self._digests = (self._sha256, saved)
         self.bos = bool(first_token(tokenizer)) if bos is None else bos
         if self.bos and tokenizer.bos_token_id is None:
-            raise UsageError(f"--bos: {name} has no such token")
+            raise UsageError(f"--bos: {name} has no BOS token; leave it out")
 
     def record(self) -> dict[str, Any]:
         """What determines the ids, as `prepare.json` records it."""
@@ -161,8 +161,8 @@ def disagreement(rows: Rows, model_folder: str) -> str | None:
     if worst >= LEAST_AGREEMENT:
         return None
     return (
-        f"row {where} of {rows.name}: {worst:.0%} of its first ids are what the model's own tokenizer makes of the "
-        "text beside them; where it was made with another tokenizer, nothing that a model makes of it means anything"
+        f"row {where} of {rows.name}: only {worst:.0%} of its first ids match what the model's tokenizer makes of its "
+        "text; if the rows were made with another tokenizer, their results are meaningless"
     )
 
 

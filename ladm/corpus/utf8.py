@@ -28,8 +28,8 @@ def utf8_text(name: str, content: bytes) -> str:
         mark = len(codecs.BOM_UTF8) if content.startswith(codecs.BOM_UTF8) else 0
         wrong = f"byte 0x{error.object[error.start]:02x} at {error.start + mark:,}"
         raise StorageError(
-            f"cannot read {name}: it is not UTF-8 ({wrong}); if it is Latin-1 or Windows-1252, make it UTF-8: "
-            "iconv -f WINDOWS-1252 -t UTF-8"
+            f"cannot read {name}: it is not UTF-8 ({wrong}); if it is Latin-1 or Windows-1252, convert it: iconv -f "
+            "WINDOWS-1252 -t UTF-8"
         ) from None
 
 
@@ -37,4 +37,4 @@ def require_no_other_mark(name: str, beginning: bytes) -> None:
     """Raise StorageError where the first bytes of a file show that it is UTF-16 or UTF-32."""
     for mark, encoding in _MARKS.items():
         if beginning.startswith(mark):
-            raise StorageError(f"cannot read {name}: it is {encoding}; make it UTF-8: iconv -f {encoding} -t UTF-8")
+            raise StorageError(f"cannot read {name}: it is {encoding}; convert it: iconv -f {encoding} -t UTF-8")

@@ -148,7 +148,7 @@ def _moment(text: str) -> np.datetime64 | None:
 def no_date(guard: ValueGuard, text: str) -> UsageError:
     """The error for a value or an end of a range in a column of dates."""
     return UsageError(
-        f"--within {guard.text}: {guard.column} holds dates, and {text!r} is none, such as 2024, 2024-12-31 or "
+        f"--within {guard.text}: {guard.column} holds dates, and {text!r} is not one, such as 2024, 2024-12-31 or "
         "2024-12-31T18:30"
     )
 

@@ -58,8 +58,8 @@ def _require_lines(name: str, first_line: bytes) -> None:
     # Of an array the first line is a bracket, or all of it; of an object over several lines a brace alone.
     if first in (b"[", b"{") or (first.startswith(b"[") and b"{" in first):
         raise StorageError(
-            f"cannot read {name}: it is one JSON value over several lines or an array, not an object a line; make it "
-            "JSONL: jq -c 'if type == \"array\" then .[] else . end'"
+            f"cannot read {name}: it is one JSON value over several lines or an array, not one object per line; "
+            "convert it to JSONL: jq -c 'if type == \"array\" then .[] else . end'"
         )
 
 

@@ -180,7 +180,7 @@ class ModelFingerprint:
         if not all(same):
             name = Path(changed[same.index(False)]).name
             raise LadmError(
-                f"{self.label} was changed while it was used ({name}); no score of the changed model was stored: with "
+                f"{self.label} changed while it was used ({name}); no score of the changed model was stored: with "
                 "the model as it was the same command goes on, and for the changed one give another --output"
             )
 
