@@ -85,9 +85,9 @@ def test_a_requested_attention_is_taken_or_refused(machine: Machine) -> None:
     }
     assert choose(torch.float32) == choose(torch.float32, requested="efficient") == "aten-efficient-cuda"
     assert attention_kernel("cpu", torch.bfloat16) == "aten-flash-cpu"
-    with pytest.raises(LadmError, match="--attention cudnn does not go with cuda in float32; there is efficient$"):
+    with pytest.raises(LadmError, match="--attention cudnn does not work on cuda in float32; choose from efficient$"):
         choose(torch.float32, requested="cudnn")
-    with pytest.raises(LadmError, match="--attention cudnn does not go with cpu in bfloat16; there is flash$"):
+    with pytest.raises(LadmError, match="--attention cudnn does not work on cpu in bfloat16; choose from flash$"):
         attention_kernel("cpu", torch.bfloat16, requested="cudnn")
     with pytest.raises(LadmError, match="the package is not installed"):
         choose(requested="flash-attn")
@@ -134,8 +134,8 @@ def test_a_kernel_that_fails_is_passed_over_for_the_next(
         machine.changes[name] = fail
     with pytest.raises(
         LadmError,
-        match="^no attention kernel works on cuda:0 in bfloat16: attention efficient does not work here and is passed "
-        "over: no kernel image is available for execution on the device$",
+        match="^no attention kernel works on cuda:0 in bfloat16: attention efficient does not work here and is skipped: "
+        "no kernel image is available for execution on the device$",
     ):
         choose()
 
@@ -156,7 +156,7 @@ def test_a_kernel_that_does_not_work_is_named_in_one_line(machine: Machine, chan
     choice = choose_attention("cuda:0", torch.bfloat16, head_size=128)
     assert choice.kernel == "aten-cudnn-cuda"
     (line,) = (re.sub(r"off by [\d.]+", "off by #", line) for line in choice.passed_over)
-    assert line == f"attention fa3 does not work here and is passed over: {problem}"
+    assert line == f"attention fa3 does not work here and is skipped: {problem}"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -283,7 +283,7 @@ def test_what_was_passed_over_is_a_warning_and_what_was_chosen_is_in_the_plan(
     plan, lines = plan_for_rows(settings, open_rows(rows), model_facts(str(GOLDEN)))
     assert plan.hardware.attention == "aten-cudnn-cuda"
     assert [line for line in lines if "attention" in line] == [
-        "warning   attention fa4 does not work here and is passed over: its log-sum-exp is off by nan"
+        "warning   attention fa4 does not work here and is skipped: its log-sum-exp is off by nan"
     ]
 
 

@@ -193,7 +193,7 @@ def test_whatever_a_kernel_raises_at_load_is_one_line(
     install_kernels(change=fail)
     monkeypatch.setattr(golden_observer, "attention", "fa3")
     what = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
-    with pytest.raises(LadmError, match="they fail with an attention function of ours ") as caught:
+    with pytest.raises(LadmError, match="they fail with ladm's attention function ") as caught:
         golden_observer.check()
     assert what in str(caught.value)
     assert "\n" not in str(caught.value)

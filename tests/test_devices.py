@@ -34,7 +34,7 @@ def test_devices_of_a_machine_with_gpus() -> None:
     ("requested", "workers", "kind", "message"),
     [
         ("cuda:4", None, LadmError, "--device cuda:4: there are 4 CUDA devices here, cuda:0 to cuda:3"),
-        ("cuda", 2, UsageError, "--workers is for a CPU; on CUDA there is one process a device, as --device says"),
+        ("cuda", 2, UsageError, "--workers is for a CPU; on CUDA, one process runs on each device of --device"),
     ],
 )
 def test_devices_that_are_refused(requested: str, workers: int | None, kind: type[Exception], message: str) -> None:

@@ -169,7 +169,7 @@ def test_a_stock_model_that_does_not_run_is_one_line(tmp_path: Path) -> None:
         load_observer(model_facts(folder), layers=(0,), dtype=torch.float32, device=torch.device("cpu"))
     assert str(caught.value) == (
         f"{folder}: the stock minicpm3 model does not run (RuntimeError: The size of tensor a (4) must match the size "
-        "of tensor b (8) at non-singleton dimension 1); its config.json may not be that of its weights"
+        "of tensor b (8) at non-singleton dimension 1); its config.json may not match its weights"
     )
 
 

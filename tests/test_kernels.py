@@ -300,5 +300,5 @@ def test_golden_numbers_through_the_fast_path(golden: dict[str, Any], golden_obs
 def test_an_unknown_backend_is_named() -> None:
     q, k = draw(1, 2, 2, 64, 16)
     grid = span_grid(64, variant="paper", l=4, m=1, n=1, n0=4, d_afs=1, d_cds=1)
-    with pytest.raises(UsageError, match="^no backend 'fpga'; there is torch, triton$"):
+    with pytest.raises(UsageError, match="^no backend 'fpga'; choose from torch, triton$"):
         pairwise_focus(q, k, None, scaling=1.0, grid=grid, backend="fpga")

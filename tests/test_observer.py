@@ -52,7 +52,7 @@ EXPERTS = {"num_experts_per_tok": 1, "head_dim": 8}
 REFUSED: dict[str, tuple[Any, str]] = {
     "falcon": (
         lambda: tf.FalconConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4),
-        "falcon computes attention by itself, out of the reach of transformers' attention interface; use another model",
+        "falcon computes attention itself, not through transformers' attention interface; use another model",
     ),
     "bloom": (
         lambda: tf.BloomConfig(vocab_size=96, hidden_size=32, n_layer=2, n_head=4),
@@ -269,8 +269,8 @@ def test_the_behavioural_checks_refuse_what_no_table_names(
         ("falcon", "falcon models never call transformers' attention interface; use another model"),
         (
             "mpt",
-            "mpt models cannot be observed, they fail with an attention function of ours (AttributeError: "
-            "'NoneType' object has no attribute 'to'); use another model",
+            "mpt models cannot be observed: they fail with ladm's attention function (AttributeError: 'NoneType' "
+            "object has no attribute 'to'); use another model",
         ),
         (
             "stablelm",
@@ -401,7 +401,7 @@ def test_weights_of_more_layers_than_the_config_says_are_noticed(tmp_path: Path)
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(LadmError) as caught:
         load(str(folder))
-    assert str(caught.value) == f"{folder}: the safetensors have a layer 2, and config.json says 2 layers"
+    assert str(caught.value) == f"{folder}: the safetensors have a layer 2, but config.json gives 2 layers"
 
 
 def test_a_layer_the_model_does_not_have() -> None:

@@ -500,7 +500,7 @@ def test_a_meta_that_is_nested_too_deep_decides_nothing(ladm: Command, talking: 
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--attention", "fa3"), "--attention fa3 does not go with cpu in float32; there is flash"),
+        (("--attention", "fa3"), "--attention fa3 does not work on cpu in float32; choose from flash"),
         (("--backend", "triton"), "--backend triton needs a CUDA device, not cpu; use --backend torch"),
         (("--device", "cuda:99"), None),
     ],

@@ -62,7 +62,7 @@ def test_which_columns_a_reduction_wants() -> None:
     assert heads.columns((1, 3, 5), num_heads=4) == [5, 8]
     with pytest.raises(LadmError, match=r"^layer 4 is not among the layers of the run: 1, 3$"):
         Reduction(layers=(3, 4)).columns((1, 3), num_heads=None)
-    with pytest.raises(LadmError, match="kept whole layers only"):
+    with pytest.raises(LadmError, match="stored only whole layers"):
         heads.columns((1, 3, 5), num_heads=None)
 
 
@@ -246,17 +246,20 @@ def test_a_profile_with_another_digit_is_refused_unless_its_checksum_is_removed(
     ("change", "message"),
     [
         (lambda p: p.update(format=9), "format 9, and this version reads 1"),
-        (lambda p: p["score"].update(reduce="sum"), "no reduction 'sum'; there is mean, median, geometric, signed"),
+        (lambda p: p["score"].update(reduce="sum"), "no reduction 'sum'; choose from mean, median, geometric, signed"),
         (lambda p: p["score"].update(layers=[]), "a score needs at least one layer"),
         (lambda p: p["score"].update(weights=[1.0, 2.0]), "2 weights for 1 layers or heads, or none above 0"),
         (lambda p: p["score"].update(weights=[0.0]), "1 weights for 1 layers or heads, or none above 0"),
         (lambda p: p["score"].update(reduce="median", weights=[1.0]), "a median takes no weights"),
-        (lambda p: p["settings"].update(variant="Paper"), "no variant 'Paper'; there is released, paper"),
+        (lambda p: p["settings"].update(variant="Paper"), "no variant 'Paper'; choose from released, paper"),
         (lambda p: p["settings"].update(span_tokens=0), "span_tokens must be a whole number of at least 1, not 0"),
         (lambda p: p["settings"].update(d_afs="4"), "d_afs must be a whole number of at least 1, not '4'"),
         (lambda p: p["settings"].update(m=True), "m must be a whole number of at least 0, not True"),
         (lambda p: p["settings"].update(n0=-1), "n0 must be a whole number of at least 0, not -1"),
-        (lambda p: p["settings"].update(ablation="no_std"), "no ablation 'no_std'; there is none, no-std, no-length"),
+        (
+            lambda p: p["settings"].update(ablation="no_std"),
+            "no ablation 'no_std'; choose from none, no-std, no-length",
+        ),
     ],
 )
 def test_a_profile_that_cannot_be_used(

@@ -79,8 +79,8 @@ def test_a_signed_sum_is_not_inspected(ladm: Run, kept: tuple[str, Path], tmp_pa
     result = ladm("inspect", signed, "--rows", tmp_path / "absent")
     assert (result.exit_code, result.stderr) == (
         1,
-        "ladm: a signed sum of logarithms has no parts that add up to it; ladm rescore RUN --score robust -o RUN2 "
-        "makes a run that can be inspected\n",
+        "ladm: the score is a signed sum of logarithms, which cannot be divided among pairs of spans; make a run that "
+        "can be inspected: ladm rescore RUN --score robust -o RUN2\n",
     )
     assert not (signed / "inspected").exists()
 

@@ -154,7 +154,7 @@ def test_models_that_cannot_be_used_have_a_line_each(ladm: Any, short_rows: str,
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
     code = {"model_type": "mine", "auto_map": {"AutoConfig": "configuration_x.X"}}
     for made, message in [
-        (pointer, "model.safetensors is a Git LFS pointer, the file itself was not fetched; run git lfs pull there"),
+        (pointer, "model.safetensors is a Git LFS pointer, not the file itself; run git lfs pull there"),
         (
             adapter,
             "this is an adapter of org/base, not a whole model; merge it into its base model and save that "
@@ -162,18 +162,17 @@ def test_models_that_cannot_be_used_have_a_line_each(ladm: Any, short_rows: str,
         ),
         (
             model(t / "code", "llama", edit=code),
-            "this model comes with code of its own (auto_map in config.json), and no code of a model is ever run; use "
-            "a model of a type that transformers has",
+            "this model needs its own code (auto_map in config.json), which ladm never runs; use a model type that "
+            "transformers has built in",
         ),
         (
             model(t / "sizes", "llama", edit={"vocab_size": 600}),
-            "the safetensors do not fit config.json: embed_tokens.weight is 512 x 32 there, and 600 x 32 by the "
+            "the safetensors do not match config.json: embed_tokens.weight is 512 x 32 there, but 600 x 32 by the "
             "configuration",
         ),
         (
             model(t / "neo", "gpt_neo", num_layers=3, attention_types=[[["global"], 3]], num_heads=2),
-            "gpt_neo computes attention by itself, out of the reach of transformers' attention interface; use another "
-            "model",
+            "gpt_neo computes attention itself, not through transformers' attention interface; use another model",
         ),
         (
             model(t / "conv", "lfm2", layer_types=["conv", "full_attention", "conv"]),

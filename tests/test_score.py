@@ -265,7 +265,9 @@ def test_rows_of_another_tokenizer_are_noticed(ladm: Run, save_rows: Any, golden
     other = own | {"text": " ".join(f"w{(k * 7) % 511}" for k in ids)}
     rows = save_rows([own, other, own], "other")
     result = ladm("score", rows, *arguments, "--output", tmp_path / "b")
-    assert f"warning   row 1 of {rows}: only 0% of its first ids match what the model's tokenizer makes" in result.stderr
+    assert (
+        f"warning   row 1 of {rows}: only 0% of its first ids match what the model's tokenizer makes" in result.stderr
+    )
     # A row that is no list of ids is an error of its own, and no text says nothing.
     odd = [own | {"input_ids": [1, None, *ids[2:]]}, own | {"text": None}, own | {"input_ids": None}]
     result = ladm("score", save_rows(odd, "odd"), *arguments, "--output", tmp_path / "c")

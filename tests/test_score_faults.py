@@ -83,7 +83,7 @@ def whole_input_faults(tmp_path: Path, save_rows: Any, golden: Any) -> dict[str,
         ),
         "a Hub model that is not given": (
             (good, "--model", "org/nowhere", *out), 1,
-            "no such model: org/nowhere is not a folder, and the Hub did not give it: *",
+            "no such model: org/nowhere is not a folder, and cannot be downloaded from the Hub: *",
         ),
         "a pickled model": (
             (good, "--model", f"{t}/pickled", *out), 1,

@@ -319,7 +319,7 @@ def test_models_that_cannot_see_far(ladm: Command, rows: str, config: Path, tmp_
     )  # fmt: skip
     result = ladm("evaluate", "perplexity", "--model", tmp_path / "learned", "--rows", rows, "--windows", "128")
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: {tmp_path}/learned has learned positions, 64 of them, and none for 128 tokens; ask for fewer\n",
+        1, f"ladm: {tmp_path}/learned has only 64 learned positions, not enough for 128 tokens; request fewer tokens\n",
     )  # fmt: skip
     result = ladm(
         "evaluate", "perplexity", "--model", tmp_path / "learned", "--rows", rows, "--windows", "64", "--documents", "1"
@@ -453,7 +453,7 @@ def test_faults_in_full(
          f"1 of the 4 rows to train on cannot be used, so leave them out; the first is row 2 of {outside}: id 1000000 "
          "at token 5 is outside the model's vocabulary of 512; was the data made with another tokenizer?"),
         (("train", "--model", GOLDEN, "--rows", rows, "--output", tmp_path / "q", "--tokens", "10k"), 1,
-         f"{GOLDEN}: its files lack 1 weights, such as lm_head.weight; use a whole language model"),
+         f"{GOLDEN}: its files lack 1 weights, such as lm_head.weight; use a complete language model"),
     ]  # fmt: skip
     for arguments, code, message in faults:
         result = ladm(*arguments)

@@ -90,7 +90,9 @@ def choose_attention(
     if requested != "auto":
         if requested not in there:
             spelt = str(dtype).removeprefix("torch.")
-            raise LadmError(f"--attention {requested} does not go with {kind} in {spelt}; there is {', '.join(there)}")
+            raise LadmError(
+                f"--attention {requested} does not work on {kind} in {spelt}; choose from {', '.join(there)}"
+            )
         package = PACKAGES.get(requested)
         if package is not None and not package.is_there():
             raise LadmError(
@@ -114,7 +116,7 @@ def choose_attention(
             )
         if problem is None:
             return AttentionChoice(kernel=there[name], passed_over=tuple(passed_over))
-        passed_over.append(f"attention {name} does not work here and is passed over: {problem}")
+        passed_over.append(f"attention {name} does not work here and is skipped: {problem}")
     raise LadmError(f"no attention kernel works on {device} in {str(dtype).removeprefix('torch.')}: {passed_over[-1]}")
 
 

@@ -27,8 +27,8 @@ def require_parts(reduction: Reduction) -> None:
     """Raise LadmError for a signed sum of logarithms, which is no weighted sum of CDS."""
     if reduction.how == "signed":
         raise LadmError(
-            "a signed sum of logarithms has no parts that add up to it; ladm rescore RUN --score robust -o RUN2 makes "
-            "a run that can be inspected"
+            "the score is a signed sum of logarithms, which cannot be divided among pairs of spans; make a run that "
+            "can be inspected: ladm rescore RUN --score robust -o RUN2"
         )
 
 

@@ -89,7 +89,7 @@ class Method:
         # Any other word would silently mean the released variant, or no ablation.
         for name, kind in (("variant", Variant), ("ablation", Ablation)):
             if getattr(self, name) not in get_args(kind):
-                raise LadmError(f"no {name} {getattr(self, name)!r}; there is {', '.join(get_args(kind))}")
+                raise LadmError(f"no {name} {getattr(self, name)!r}; choose from {', '.join(get_args(kind))}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if (name, value) != ("n0", None):

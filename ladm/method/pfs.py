@@ -56,7 +56,7 @@ def measure_focus(
             ids_BT=None if copy_keys is None else copy_keys.ids_BT,
         )  # fmt: skip
         return by_head_focus if by_head else _mean_over_heads(by_head_focus)
-    raise UsageError(f"no backend {backend!r}; there is {', '.join(BACKENDS)}")
+    raise UsageError(f"no backend {backend!r}; choose from {', '.join(BACKENDS)}")
 
 
 def _mean_over_heads(focus: Focus) -> Focus:

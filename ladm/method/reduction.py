@@ -43,9 +43,9 @@ class Reduction:
     def __post_init__(self) -> None:
         parts = self.layers if self.heads is None else self.heads
         if self.how not in HOW:
-            raise LadmError(f"no reduction {self.how!r}; there is {', '.join(HOW)}")
+            raise LadmError(f"no reduction {self.how!r}; choose from {', '.join(HOW)}")
         if self.focus not in ("plain", "value"):
-            raise LadmError(f"no focus {self.focus!r}; there is plain and value")
+            raise LadmError(f"no focus {self.focus!r}; choose from plain, value")
         if not parts:
             raise LadmError("a score needs at least one layer")
         # In order and each once, because the place of a number among those that are stored is looked up by it.
@@ -79,10 +79,13 @@ class Reduction:
         if self.heads is None:
             return [place[layer] for layer in self.layers]
         if num_heads is None:
-            raise LadmError("the profile weighs single heads, and the run kept whole layers only (--record heads)")
+            raise LadmError(
+                "the profile weights single heads, but the run stored only whole layers; score the rows with --record "
+                "heads"
+            )
         if max(head for _, head in self.heads) >= num_heads:
             raise LadmError(
-                f"the profile names a head {max(head for _, head in self.heads)}, and there are {num_heads}"
+                f"the profile names head {max(head for _, head in self.heads)}, but a layer has only {num_heads} heads"
             )
         return [place[layer] * num_heads + head for layer, head in self.heads]
 

@@ -65,8 +65,8 @@ def require_positions(language: CausalLM, length: int, echo: Echo) -> None:
         return
     if language.learned_positions is not None:
         raise LadmError(
-            f"{language.name} has learned positions, {language.learned_positions:,} of them, and none for {length:,} "
-            "tokens; ask for fewer"
+            f"{language.name} has only {language.learned_positions:,} learned positions, not enough for {length:,} "
+            "tokens; request fewer tokens"
         )
     echo(f"warning   {language.name} is made for {language.max_tokens:,} positions")
 
@@ -93,7 +93,7 @@ def load_causal(name: str, *, dtype: torch.dtype, attention: str, config: Any = 
     missing = sorted(info["missing_keys"])
     if missing:
         raise LadmError(
-            f"{name}: its files lack {len(missing)} weights, such as {missing[0]}; use a whole language model"
+            f"{name}: its files lack {len(missing)} weights, such as {missing[0]}; use a complete language model"
         )
     return model
 

@@ -21,7 +21,7 @@ def resolve_devices(requested: str, *, workers: int | None = None, rank: int | N
     if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return ("cpu",) * (workers or 1)
     if workers is not None:
-        raise UsageError("--workers is for a CPU; on CUDA there is one process a device, as --device says")
+        raise UsageError("--workers is for a CPU; on CUDA, one process runs on each device of --device")
     _, _, named = requested.partition(":")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:

@@ -17,10 +17,10 @@ from ladm.modeling.model_files import model_folder
 from ladm.settings.layers import spell_layers
 
 _REFUSED = {
-    "falcon": "falcon computes attention by itself, out of the reach of transformers' attention interface",
+    "falcon": "falcon computes attention itself, not through transformers' attention interface",
     "bloom": "bloom adds an ALiBi bias to its logits, which the focus score does not model",
-    "gpt_neo": "gpt_neo computes attention by itself, out of the reach of transformers' attention interface",
-    "gptj": "gptj computes attention by itself, out of the reach of transformers' attention interface",
+    "gpt_neo": "gpt_neo computes attention itself, not through transformers' attention interface",
+    "gptj": "gptj computes attention itself, not through transformers' attention interface",
     "mpt": "mpt adds an ALiBi bias to its logits, which the focus score does not model",
     "gpt_oss": "gpt_oss has attention sinks, which the focus score does not model",
     "gemma2": "gemma2 caps its logits (softcap), which the focus score does not model",
@@ -222,8 +222,8 @@ def read_config(name: str, folder: Path) -> Any:
         # Every configuration class checks its fields in its own way, and raises exceptions of its own.
         if _has_own_code(folder):
             raise LadmError(
-                f"{name}: this model comes with code of its own (auto_map in config.json), and no code of a model is "
-                "ever run; use a model of a type that transformers has"
+                f"{name}: this model needs its own code (auto_map in config.json), which ladm never runs; use a model "
+                "type that transformers has built in"
             ) from None
         raise LadmError(f"{name}: config.json cannot be used: {one_line(error)}") from None
 

@@ -85,8 +85,8 @@ class LoadCheck:
             other = "" if self.model.device.type == "cpu" else f", or another --attention than that of {self.attention}"
             other += "" if self.fused is None else ", or --fused none"
             raise LadmError(
-                f"{self.facts.name}: {self.facts.model_type} models cannot be observed, they fail with an attention "
-                f"function of ours ({what}); use another model{other}"
+                f"{self.facts.name}: {self.facts.model_type} models cannot be observed: they fail with ladm's "
+                f"attention function ({what}); use another model{other}"
             ) from None
         self._check_calls(context.seen)
         try:
@@ -96,7 +96,7 @@ class LoadCheck:
             raise_if_out_of_memory(error, action=f"run the stock model {self.facts.name}")
             raise LadmError(
                 f"{self.facts.name}: the stock {self.facts.model_type} model does not run ({type(error).__name__}: "
-                f"{one_line(error)}); its config.json may not be that of its weights"
+                f"{one_line(error)}); its config.json may not match its weights"
             ) from None
         # Before the comparison, whose message would blame our attention function for broken weights.
         if not stock.isfinite().all():

@@ -53,7 +53,9 @@ def _found(name: str) -> Path:
         raise_if_out_of_memory(error, action=f"fetch {name}")
         # The Hub client raises a dozen exceptions of its own and of its transport, which differ between versions.
         what = one_line(error)
-        raise LadmError(f"no such model: {name} is not a folder, and the Hub did not give it: {what}") from None
+        raise LadmError(
+            f"no such model: {name} is not a folder, and cannot be downloaded from the Hub: {what}"
+        ) from None
 
 
 def may_be_on_hub(name: str) -> bool:
@@ -81,7 +83,7 @@ def _require_safetensors(name: str, folder: Path) -> None:
         with path.open("rb") as file:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise LadmError(
-                    f"{name}: {path.name} is a Git LFS pointer, the file itself was not fetched; run git lfs pull there"
+                    f"{name}: {path.name} is a Git LFS pointer, not the file itself; run git lfs pull there"
                 )
     if weights:
         _require_own_shards(name, folder)
@@ -180,8 +182,8 @@ class ModelFingerprint:
         if not all(same):
             name = Path(changed[same.index(False)]).name
             raise LadmError(
-                f"{self.label} changed while it was used ({name}); no score of the changed model was stored: with "
-                "the model as it was the same command goes on, and for the changed one give another --output"
+                f"{self.label} changed while it was used ({name}); no score of the changed model was stored: restore "
+                "it and run the same command again, or give another --output for the changed one"
             )
 
     def _is_same(self, path: str) -> bool:

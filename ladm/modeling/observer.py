@@ -147,7 +147,7 @@ def load_observer(
     if loading["mismatched_keys"]:
         key, stored, expected = min(loading["mismatched_keys"], key=str)
         raise LadmError(
-            f"{facts.name}: the safetensors do not fit config.json: {key} is {_size(stored)} there, and "
+            f"{facts.name}: the safetensors do not match config.json: {key} is {_size(stored)} there, but "
             f"{_size(expected)} by the configuration"
         )
     if loading["missing_keys"]:
@@ -158,7 +158,7 @@ def load_observer(
     beyond = [int(found[1]) for key in loading["unexpected_keys"] if (found := _LAYER_NUMBER.search(str(key)))]
     if max(beyond, default=-1) >= facts.num_layers:
         raise LadmError(
-            f"{facts.name}: the safetensors have a layer {max(beyond)}, and config.json says {facts.num_layers} layers"
+            f"{facts.name}: the safetensors have a layer {max(beyond)}, but config.json gives {facts.num_layers} layers"
         )
     attention = attention or attention_kernel(
         str(device), dtype, head_size=facts.head_size, group_size=facts.group_size
