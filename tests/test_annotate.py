@@ -121,7 +121,9 @@ def test_another_table_and_other_rows(
         assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
     few = ladm("annotate", run, "--unigrams", tmp_path / "few.npy")
     assert few.exit_code == 2
-    assert few.stderr.startswith(f"ladm: --unigrams {tmp_path}/few.npy counts 5 tokens, and the rows have ids up to ")
+    start = f"ladm: --unigrams {tmp_path}/few.npy has counts for 5 token ids, but the rows have ids up to "
+    assert few.stderr.startswith(start)
+    assert few.stderr.endswith("; give counts made with their tokenizer\n")
     assert ladm("annotate", run, "--unigrams", tmp_path / "many.npy", "--num-proc", "1").exit_code == 0
     # 1 of 5,000 is rarer than exp(-8), so every token that comes back from afar counts.
     assert read_columns(Run.read(run), ["far_rare"])["far_rare"].to_numpy().max() > 0
@@ -139,7 +141,7 @@ def test_another_table_and_other_rows(
     assert ladm("annotate", full, "--rows", other).exit_code == 1
     # Other counts would make other statistics.
     result = ladm("annotate", full, "--unigrams", tmp_path / "many.npy")
-    message = f"{full} was scored with --signals text: --unigrams cannot change its columns"
+    message = f"{full} was scored with --signals text, so --unigrams cannot change its columns; leave it out"
     assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
     (full / "scores.parquet").unlink()
     assert ladm("annotate", full).exit_code == 3

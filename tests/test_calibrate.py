@@ -76,8 +76,8 @@ def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_pat
     result = ladm(*command)
     assert result.exit_code == 0, result.output
     assert "from 36 documents, stored in " in result.stderr
-    assert "36 documents are few: the intervals will be wide; use at least 100" in result.stderr
-    assert "warning   too few packages (1) to hold out whole ones, so documents are held out" in result.stderr
+    assert "only 36 documents: the intervals will be wide; use at least 100" in result.stderr
+    assert "warning   too few packages (1) to hold out whole ones, so single documents are held out" in result.stderr
     for words in ("cost of stopping there", "gain of the worst kind over robust", "AUC against", "recommended: "):
         assert words in result.stdout
     # A model with random weights cannot separate every kind, and the report must not hide that.
@@ -112,10 +112,10 @@ def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_pat
         profile.unlink(missing_ok=True)
     # A profile of another command, and one whose work files are gone, are refused.
     profile.write_bytes(before.replace(b"format: 1", b"format:  1"))
-    other = f"ladm: {profile} exists already, and this command would write another; give --output another name\n"
+    other = f"ladm: {profile} exists already and holds another profile; give another --output\n"
     assert ladm(*command).stderr.endswith(other)
     shutil.rmtree(tmp_path / "p.calibration")
-    assert ladm(*command).stderr == f"ladm: {profile} exists already; give --output another name\n"
+    assert ladm(*command).stderr == f"ladm: {profile} exists already; give another --output\n"
 
 
 def test_a_place_without_room_for_a_profile_is_refused_before_the_scoring(
@@ -197,10 +197,11 @@ def test_error_messages_of_calibrate(ladm: Command, rows: str, tmp_path: Path) -
          "--max-cost must be above 0 and at most 1, not 1.5"),
         (("--rows", rows, *out, "--max-cost", "0.5"), 2, "--max-cost goes with --objective cost"),
         (("--rows", rows, *out, "--objective", "cost", "--max-cost", "0.1"), 2,
-         "no layer ends within 0.1 of a forward pass; allow more with --max-cost"),
+         "no layer can be reached within 0.1 of a forward pass; raise --max-cost"),
         (("--rows", rows, *out, "--seed", "-1"), 2, "--seed must be at least 0, not -1"),
         (("--rows", rows, *out, "--span-tokens", "64"), 2,
-         "spans of 64 tokens leave none to score in 256 tokens; give a smaller --span-tokens or longer documents"),
+         "documents of 256 tokens have no span to score with spans of 64 tokens; give a smaller --span-tokens or "
+         "longer documents"),
         (("--rows", rows, "--output", tmp_path / "p.yaml", "--work", Path(rows).parent), 1,
          f"{Path(rows).parent} contains the rows {rows}; give another folder for the work files"),
         (("--rows", rows, *out, "--work", GOLDEN), 1,
@@ -252,8 +253,8 @@ def test_a_stopped_calibration_resumes(
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     damaged = ladm(*command("stopped.yaml"))
     assert (damaged.exit_code, damaged.stderr.splitlines()[-1]) == (
-        74, f"ladm: {path} is damaged or missing: it does not match its digest in digests.json; remove {contrast}, and "
-        "the same command makes it again"
+        74, f"ladm: {path} is damaged or missing: it does not match its digest in digests.json; remove "
+        f"{contrast}, and run the same command again to recreate it"
     )  # fmt: skip
     shutil.rmtree(contrast)
     assert ladm(*command("stopped.yaml")).exit_code == 0
@@ -333,5 +334,5 @@ def test_a_share_of_the_pass_that_ends_with_a_layer_includes_that_layer() -> Non
         model="m", rows="r", output="o", layers="28-99", search="layers", objective="cost", max_cost=0.29
     )
     _require_layer_within_cost(settings, facts)
-    with pytest.raises(UsageError, match="^no layer ends within 0.28 of a forward pass; allow more with --max-cost$"):
+    with pytest.raises(UsageError, match="^no layer can be reached within 0.28 of a forward pass; raise --max-cost$"):
         _require_layer_within_cost(dataclasses.replace(settings, max_cost=0.28), facts)

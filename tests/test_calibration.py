@@ -163,8 +163,8 @@ def test_a_package_as_large_as_all_others_is_not_held_out() -> None:
     assert [len(set(np.array(halves.clusters(own_packages(60)))[halves.of_documents == k])) for k in (0, 1)] == [30, 30]
     rows = contrast_set(documents(60, 64), halves, span_tokens=4, seed=0)
     assert notes(packages, halves, rows)[0] == (
-        "warning   40 of 60 documents are of one package, too many to hold it out, so documents are held out; see "
-        "--package-key"
+        "warning   40 of 60 documents are from one package, too many to hold it out, so single documents are held "
+        "out; see --package-key"
     )
     # Three packages beside a large one are enough.
     assert split_by_package(["large"] * 8 + packages[40:], own_packages(28), seed=0).by_package
@@ -180,7 +180,7 @@ def test_lists_of_one_package_are_held_out_one_by_one() -> None:
     rows = contrast_set(documents(40, 64), halves, span_tokens=4, seed=0, lists=documents(12, 64))
     assert {row.half for row in rows if row.kind == REAL_LIST} == {0, 1}
     assert notes(packages, halves, rows)[0] == (
-        "warning   all lists are of one package, so lists are held out one by one; see --package-key"
+        "warning   all lists are from one package, so lists are held out one by one; see --package-key"
     )
     # A package that has documents too stays whole, and then only its half has lists.
     halves = split_by_package(packages, own_packages(40), seed=0, list_packages=["site 3"] * 12)
@@ -297,7 +297,7 @@ def test_max_cost_bounds_the_choice_and_may_be_too_small() -> None:
     cheap = chosen(data, most_cost=0.5)
     assert max(cheap.columns) <= 2
     assert cheap.cost <= 0.5
-    with pytest.raises(LadmError, match=r"^no layer ends within 0\.1 of a forward pass; allow more with --max-cost$"):
+    with pytest.raises(LadmError, match=r"^no layer can be reached within 0\.1 of a forward pass; raise --max-cost$"):
         chosen(data, most_cost=0.1)
 
 

@@ -188,8 +188,7 @@ def test_the_verdict_names_sinks_spans_counts_and_the_worst_kind(perfect_check: 
     )
     assert lines[1:] == [
         "sinks: layers 3-4, up to 75% of the distant attention on 6 of 1,024 tokens, such as ' the', ' of'",
-        "spans: with spans of 16 and of 128 tokens the ranks differ, so the span decides and not the document: "
-        "released 0.50",
+        "spans: with spans of 16 and of 128 tokens the ranks differ, so they depend on the span length: released 0.50",
         "verdict: fit to be a calculator; score as released",
         "warning: counting rare words without a model (F) separates the pasted rows as well: 1.00 against 1.00 for the "
         "worst of them",

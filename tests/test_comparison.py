@@ -323,7 +323,7 @@ def test_top_without_the_rows_and_with_others(
     assert f"no such data set: {rows} is neither a folder nor a Hub id such as org/name; give --rows" in result.stderr
     assert "<b>Title" in ladm("top", run, "-n", "1", "--rows", tmp_path / "moved").stdout
     result = ladm("top", run, "--domain", "zzz")
-    message = f"no document of {run} has the domain zzz; there are domain 0, domain 1"
+    message = f"no document of {run} has the domain zzz; the domains are domain 0, domain 1"
     assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
     assert ladm("top", run, "--by", "zzz").exit_code == 2
     result = ladm("top", run, "--domain-key", "kind")
@@ -482,7 +482,7 @@ def test_compare_two_runs(
     other = save_rows(topical_rows(golden, [512, 400]), "other")
     assert ladm("score", other, *SMALL, "--output", tmp_path / "other-run").exit_code == 0
     result = ladm("compare", run, tmp_path / "other-run")
-    message = f"{tmp_path}/other-run scored other rows than {run}; only runs of the same rows compare"
+    message = f"{tmp_path}/other-run scored other rows than {run}; only runs of the same rows can be compared"
     assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
 
 
@@ -512,6 +512,6 @@ def test_too_many_columns_and_one_alone(ladm: Command, scored: tuple[str, Path])
     result = ladm("compare", run, "--columns", ",".join(f"c{k}" for k in range(41)))
     assert (result.exit_code, result.stderr) == (2, "ladm: --columns has 41 columns; at most 40 can be compared\n")
     result = ladm("compare", run, "--columns", "score")
-    message = "one column has nothing to be compared with; give --columns A,B or another RUN"
+    message = "there is only one column to compare; give --columns A,B or another RUN"
     assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
     assert ladm("top", run, "-n", "0").stderr == "ladm: --number must be at least 1, not 0\n"

@@ -72,8 +72,8 @@ def test_without_the_hub(ladm: Command, talking: Path, monkeypatch: pytest.Monke
     result = ladm("evaluate", "perplexity", "--model", talking, "--rows", "proof-pile")
     assert result.exit_code == 1
     assert result.stderr == (
-        "ladm: --rows proof-pile: the Hub did not give hoskinson-center/proof-pile: offline; give rows of ladm "
-        "prepare\n"
+        "ladm: --rows proof-pile: cannot download hoskinson-center/proof-pile from the Hub: offline; give rows of "
+        "ladm prepare\n"
     )
 
 

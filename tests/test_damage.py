@@ -272,7 +272,7 @@ def test_a_contrast_set(tmp_path: Path) -> None:
     for path, content in files.items():
         for how, damaged in damages_of(content, flips=FLIPS, cuts=CUTS, draw=random.Random(SEED)):
             path.write_bytes(damaged)
-            with pytest.raises(StorageError, match=f"; remove {re.escape(str(folder))}, and the same") as caught:
+            with pytest.raises(StorageError, match=f"; remove {re.escape(str(folder))}, and run the same") as caught:
                 save_contrast(rows, tmp_path)
             assert path.name in str(caught.value), how
         path.write_bytes(content)

@@ -238,7 +238,7 @@ def test_the_needle_command(ladm: Command, talking: Path, save_rows: Any, golden
         "evaluate", "needle", "--model", talking, "--rows", rows, "--lengths", "2000", "--output", tmp_path / "m.json"
     )
     assert again.exit_code == 1
-    assert again.stderr.endswith("tokens in all, and a haystack needs 2,000\n")
+    assert again.stderr.endswith("tokens in all, but a haystack needs 2,000\n")
 
 
 def test_faults_in_full(ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_head_that_is_more_than_linear_is_refused(golden_lm: Path, monkeypatch
 @pytest.mark.parametrize("content", ['{"auto_map": ', "7"])
 def test_a_damaged_file_of_a_tokenizer_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer_config.json").write_text(content)
-    with pytest.raises(LadmError, match=r"^m: tokenizer_config.json is damaged: .*; fetch the model again$"):
+    with pytest.raises(LadmError, match=r"^m: tokenizer_config.json is damaged: .*; download the model again$"):
         tasks.require_no_code("m", tmp_path)
 
 
@@ -408,7 +408,7 @@ def test_arguments_of_lm_eval(talking: Path, tmp_path: Path, monkeypatch: pytest
         output=str(output),
     )  # fmt: skip
     with pytest.raises(
-        LadmError, match=f"lm-eval failed in hellaswag: no such data; . marks of others are in {output}"
+        LadmError, match=f"lm-eval failed in hellaswag: no such data; . earlier results are in {output}"
     ):
         tasks.tasks(settings, echo=print)
     shots = {call["tasks"][0]: call["num_fewshot"] for call in handed}
@@ -483,5 +483,5 @@ def test_a_task_of_ones_own_is_run_by_lm_eval(ladm: Command, talking: Path, tmp_
     assert (mark["task"], mark["metric"], mark["value"]) == ("own_choice", "acc", right / 6)
     result = ladm("evaluate", "tasks", "--model", talking, "--task", "nonesuch")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        1, "ladm: lm-eval knows no task nonesuch; suites of ladm are short, longbench, ruler",
+        1, "ladm: lm-eval has no task nonesuch; the suites of ladm are short, longbench, ruler",
     )  # fmt: skip

@@ -75,7 +75,7 @@ def test_whatever_is_refused_leaves_nothing(
         (tmp_path / "absent", (), "no such data set"),
         (few, (), "9 documents of 256 tokens, and at least"),
         (rows, ("--documents", "5"), "--documents 5 is too few; at least"),
-        (rows, ("--span-tokens", "64"), "spans of 64 tokens leave none to score in 256 tokens"),
+        (rows, ("--span-tokens", "64"), "documents of 256 tokens have no span to score with spans of 64 tokens"),
         (rows, ("--package-key", "site"), "--package-key site: no row of"),
         (rows, ("--span-tokens", "8", "--device", "cuda:9"), "cuda"),
     ]

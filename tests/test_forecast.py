@@ -58,7 +58,7 @@ def test_documents_that_were_all_looked_at(
         "budget: 3,000 tokens, 0.488 of the 6,144 that can be selected",
     ):
         assert line in lines
-    starts = ("a row of 512 tokens: ", "hours on 1 device: ", "memory: ", "results: about ", "rows on the disk: ")
+    starts = ("a row of 512 tokens: ", "hours on 1 device: ", "memory: ", "results: about ", "rows on disk: ")
     for start in (*starts, "hours to make the rows: "):
         assert sum(line.startswith(start) for line in lines) == 1, start
     small = ladm("run", shard, "--model", talking, "--tokens", "1M", "-o", tmp_path / "job", *FLAGS, "--json")
@@ -136,8 +136,8 @@ def test_an_estimate_from_a_part(ladm: Command, talking: Path, tmp_path: Path, m
 
 
 NOT_COUNTED = (
-    "not counted: duplicates of documents beyond these, and files that cannot be read to their end, unless listed "
-    "here; the run itself finds them and then makes fewer rows"
+    "not counted: duplicates among the other documents, and files that cannot be read to their end, unless listed "
+    "here; the run finds them and makes fewer rows"
 )
 
 
@@ -305,8 +305,8 @@ def test_a_stream_has_no_number_of_documents(
     result = ladm("run", shard, "--model", talking, "--tokens", "3k", *FLAGS)
     assert result.exit_code == 0, result.output
     for line in (
-        "documents: not known beforehand: nothing says how many org/stream has, as of a stream",
-        "budget: 3,000 tokens; whether the documents have as many is not known",
+        "documents: not known in advance: org/stream is a stream, or does not state how many it has",
+        "budget: 3,000 tokens; whether there are that many is not known",
         "for 12 rows of the documents looked at, not for all:",
     ):
         assert line in result.stdout.splitlines()

@@ -287,7 +287,7 @@ def test_the_number_of_documents_is_limited(ladm: Any, scored: Path, monkeypatch
     monkeypatch.setattr("ladm.explain.chosen_documents.MOST_INSPECTED", 1)
     result = ladm("inspect", scored, "--top", "2")
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: more than 1 documents of {scored} have such an index or id; choose others, or use --top\n",
+        1, f"ladm: more than 1 documents of {scored} have these indices or ids; choose others, or use --top\n",
     )  # fmt: skip
 
 
@@ -354,8 +354,16 @@ def test_error_messages_of_inspect(ladm: Any, scored: Path, golden: Any, save_ro
         (*top, "--rows", renamed): "ladm: {rows} are not the rows of the run: row {k} is another document",
         (*top, "--rows", reversed_ids): "ladm: row {k} of {rows} has the score ",
         (*top, "--rows", "absent"): "ladm: no such data set: absent",
-        (*top, "--rows", fewer): "ladm: {rows} has 6 rows, and {run} scored 7; give --rows those that it scored",
-        (*top, "--model", copy): "ladm: {model} is not the model that scored {run}; give --model its folder",
+        (
+            *top,
+            "--rows",
+            fewer,
+        ): "ladm: {rows} has 6 rows, but {run} scored 7; give the rows that it scored with --rows",
+        (
+            *top,
+            "--model",
+            copy,
+        ): "ladm: {model} is not the model that scored {run}; give that model's folder with --model",
     }
     first = read_lines(scored / "sorted_by_score.jsonl")[0]["index"]
     for options, message in cases.items():
@@ -369,7 +377,7 @@ def test_error_messages_of_inspect(ladm: Any, scored: Path, golden: Any, save_ro
     assert result.stderr.endswith("; give --rows where they are now\n")
     assert ladm("inspect", scored, "--rows", tmp_path / "moved").exit_code == 0
     (tmp_path / "talking").rename(tmp_path / "walking")
-    assert ladm("inspect", scored).stderr.endswith("; give --model where it is now\n")
+    assert ladm("inspect", scored).stderr.endswith("; give its new path with --model\n")
     result = ladm("inspect", scored, "--top", "0")
     assert (result.exit_code, result.stderr) == (2, "ladm: nothing to inspect: give --top, --bottom or --index\n")
     assert ladm("inspect", scored, "--bottom", "-1").stderr == "ladm: --bottom must be at least 0, not -1\n"

@@ -162,7 +162,7 @@ def test_a_budget_that_was_too_great_binds_nothing(
     command = f"ladm select {output}/scores --rows {output}/rows --tokens 1000 --format megatron -o {output}/subset2"
     assert other.exit_code == 1
     assert (
-        f"its scores serve other selections too: {command}; or give another --output, or what it was started with:"
+        f"to make another selection from its scores: {command}; or give another --output, or what it was started with:"
     ) in other.stderr
     assert ladm(*shlex.split(command)[1:]).exit_code == 0
     assert json.loads((output / "subset2" / "manifest.json").read_text())["taken_tokens"] <= 1000

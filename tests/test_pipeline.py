@@ -183,7 +183,7 @@ def test_a_job_without_cds_has_a_subset_and_no_page(ladm: Command, shard: Path, 
     ]
     first = ladm(*words)
     assert first.exit_code == 0, first.output
-    assert "note      there is no page: it is about cds, and this job has text" in first.stderr.splitlines()
+    assert "note      no report is written: it needs the signal cds, and this job has text" in first.stderr.splitlines()
     assert first.stdout.splitlines()[-1] == f"subset: {output}/subset"
     assert json.loads((output / "subset" / "manifest.json").read_text())["taken_documents"] > 0
     assert not (output / "report.html").exists()
@@ -378,8 +378,8 @@ def test_rows_without_the_domain_are_refused_before_they_are_scored(
         (some, (), 1, f"row 3 of {some} has no meta.pile_set_name; {remedy}"),
         (none, (), 1, f"{none} has no column meta (it has input_ids, source); give --domain-key the key of a domain, "
          "or none"),
-        (some, ("--domain-key", "url"), 2, "--domain-key url: a run repeats meta, id, domain and source of the rows; "
-         "give one of them, or none"),
+        (some, ("--domain-key", "url"), 2, "--domain-key url: a run stores only meta, id, domain and source of "
+         "the rows; give one of them, or none"),
     ):  # fmt: skip
         result = ladm("run", source, *flags, *key)
         assert (result.exit_code, result.stderr.splitlines()[-1]) == (code, f"ladm: {message}")
@@ -445,7 +445,7 @@ def test_a_job_without_a_key_of_domains_says_so(ladm: Command, talking: Path, tm
     result = ladm(*job_words(source, talking, job))
     assert result.exit_code == 0, result.output
     line = (
-        "domains   no key of a domain found, so all documents are one domain; --domain-key KEY names it (the keys are "
+        "domains   no domain key found, so all documents are one domain; --domain-key KEY names it (the keys are "
         "text, shelf, meta.n), or --domain NAME the one domain"
     )
     assert line in result.stderr.splitlines()
@@ -613,5 +613,7 @@ def test_the_length_follows_the_tokens(talking: Path) -> None:
     sample = Sample([{"text": text_of(k, 20)} for k in range(100)] + [{"text": text_of(0, 3000)}])
     assert choose_length(sample, tokenizer, text_key="text", most=None) == (2048, 3000 / 5000)
     assert choose_length(sample, tokenizer, text_key="text", most=1000) == (512, 3000 / 5000)
-    with pytest.raises(LadmError, match=r"^the model has 200 positions, and 256 is the least that is chosen; give"):
+    with pytest.raises(
+        LadmError, match=r"^the model has only 200 positions, and no length below 256 is chosen automatically; give"
+    ):
         choose_length(sample, tokenizer, text_key="text", most=200)

@@ -73,7 +73,7 @@ def test_what_is_printed_and_written(ladm: Command, golden_lm: Path, rows: str, 
     assert printed[3] == "budget    6 steps, 3,072 tokens of a budget of 3,500"
     assert printed[4] == "optimiser AdamW, rate 0.001, linear after 2 steps of warm-up; in float32, attention sdpa"
     assert printed[5].startswith("memory    about 0.0 GiB on a device: weights 0.0, gradients")
-    assert printed[7] == "warning   the budget is 2.4 times the rows that there are; they will be repeated"
+    assert printed[7] == "warning   the budget is 2.4 times the rows, which will be repeated"
     assert printed[8].startswith("step 1 of 6: loss ")
     out = tmp_path / "out"
     saved = json.loads((out / "config.json").read_text())
@@ -311,10 +311,10 @@ def test_models_that_cannot_see_far(ladm: Command, rows: str, config: Path, tmp_
     )
     result = ladm(*settings_of(tmp_path / "windowed", rows, config, tmp_path / "out"))
     assert result.exit_code == 0, result.output
-    assert "warning   2 layers see only the last 16 tokens, and rows have 128\n" in result.stderr
+    assert "warning   2 layers see only the last 16 tokens, but rows have 128\n" in result.stderr
     result = ladm(*settings_of(tmp_path / "learned", rows, config, tmp_path / "out2"))
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: {tmp_path}/learned has learned positions, 64 of them, and none for rows of 128 tokens; give a "
+        1, f"ladm: {tmp_path}/learned has only 64 learned positions, not enough for rows of 128 tokens; give a "
         "smaller --length, or a model with RoPE\n",
     )  # fmt: skip
     result = ladm("evaluate", "perplexity", "--model", tmp_path / "learned", "--rows", rows, "--windows", "128")
@@ -428,8 +428,8 @@ def test_faults_in_full(
     base = ("train", "--model", golden_lm, "--rows", rows)
     faults: list[tuple[tuple[Any, ...], int, str]] = [
         ((*base, "--output", tmp_path / "o", "--tokens", "100"), 1,
-         "a batch of 100 tokens holds 0 rows of 128, and there are 1 devices; raise --tokens or batch_tokens, or lower "
-         "--length"),
+         "a batch of 100 tokens holds 0 rows of 128, but there are 1 devices; raise --tokens or batch_tokens, or "
+         "lower --length"),
         ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--length", "400"), 1,
          f"{rows}: no row has 400 tokens; give a smaller --length"),
         ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--rope-base", "1"), 2,
@@ -498,7 +498,7 @@ def test_a_resume_when_rows_were_added_uses_those_that_it_was_started_with(
     shutil.rmtree(tmp_path / "out" / "checkpoint-4")
     result = ladm(*words)
     assert result.exit_code == 0, result.output
-    assert "resumed   with the first 9 rows, those that it was started with, without later ones" in result.stderr
+    assert "resumed   with the first 9 rows, as it was started, without those added later" in result.stderr
     assert (tmp_path / "out" / "losses.jsonl").read_bytes() == losses
     again = weights(tmp_path / "out")
     assert all(torch.equal(trained[name], again[name]) for name in trained)

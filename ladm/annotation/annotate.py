@@ -54,7 +54,9 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
     require_finished(run)
     if TEXT in run.identity.signals:
         if settings.unigrams is not None:
-            raise LadmError(f"{run.folder} was scored with --signals text: --unigrams cannot change its columns")
+            raise LadmError(
+                f"{run.folder} was scored with --signals text, so --unigrams cannot change its columns; leave it out"
+            )
         if settings.rows is not None:
             open_rows_of(run, settings.rows)
         return ScoreResult(run=run, summary=summarise(run), already_finished=True)
@@ -110,7 +112,8 @@ def _given(path: str, rows: Rows) -> UnigramTable:
     counts, vocab_size = read_counts(Path(path)), _vocab_size(rows)
     if len(counts) < vocab_size:
         raise UsageError(
-            f"--unigrams {path} counts {len(counts):,} tokens, and the rows have ids up to {vocab_size - 1:,}"
+            f"--unigrams {path} has counts for {len(counts):,} token ids, but the rows have ids up to "
+            f"{vocab_size - 1:,}; give counts made with their tokenizer"
         )
     return UnigramTable(counts)
 

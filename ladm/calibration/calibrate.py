@@ -52,7 +52,7 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     output, folder = Path(settings.output), work_folder(settings)
     # A profile is written when its run is finished: without one, this is another's.
     if output.exists() and not is_scored(folder):
-        raise LadmError(f"{output} exists already; give --output another name")
+        raise LadmError(f"{output} exists already; give another --output")
     require_rows_and_lists(settings, command="ladm calibrate")
     require_work_folder(folder, rows=settings.rows)
     prepared = _prepare(settings, folder, echo=echo)
@@ -143,7 +143,7 @@ def _write(output: Path, content: bytes) -> None:
     with io_errors(output, "read"):
         is_same = output.read_bytes() == content
     if not is_same:
-        raise LadmError(f"{output} exists already, and this command would write another; give --output another name")
+        raise LadmError(f"{output} exists already and holds another profile; give another --output")
 
 
 def make_contrast(
@@ -168,15 +168,17 @@ def contrast_notes(
     `by_halves`: does one half choose and the other judge? Then a kind is of use only where both have it.
     """
     if len(sample.ids) < FEW_DOCUMENTS:
-        yield f"warning   {len(sample.ids)} documents are few: the intervals will be wide; use at least {FEW_DOCUMENTS}"
+        yield f"warning   only {len(sample.ids)} documents: the intervals will be wide; use at least {FEW_DOCUMENTS}"
     packages = Counter(sample.packages)
     if not halves.by_package:
         why = f"too few packages ({len(packages)}) to hold out whole ones"
         if len(packages) >= MIN_PACKAGES:
-            why = f"{max(packages.values())} of {len(sample.ids)} documents are of one package, too many to hold it out"
-        yield f"warning   {why}, so documents are held out; see --package-key"
+            why = (
+                f"{max(packages.values())} of {len(sample.ids)} documents are from one package, too many to hold it out"
+            )
+        yield f"warning   {why}, so single documents are held out; see --package-key"
     if not halves.lists_by_package:
-        yield "warning   all lists are of one package, so lists are held out one by one; see --package-key"
+        yield "warning   all lists are from one package, so lists are held out one by one; see --package-key"
     for line in absent_kinds(contrast, kinds, by_halves=by_halves):
         yield f"absent    {line}"
 
@@ -202,7 +204,7 @@ def _require_layer_within_cost(settings: CalibrateSettings, facts: ModelFacts) -
     first = min(facts.choose_layers(parse_layers(settings.layers)))
     # Rounded as where candidates are compared with it: 0.29 of 100 layers is 28.999999999999996.
     if (first + 1) / facts.num_layers > settings.most_cost + 1e-9:
-        raise UsageError(f"no layer ends within {settings.most_cost:g} of a forward pass; allow more with --max-cost")
+        raise UsageError(f"no layer can be reached within {settings.most_cost:g} of a forward pass; raise --max-cost")
 
 
 def _score_settings(
@@ -227,8 +229,8 @@ def require_spans(settings: ScoreSettings, length_tokens: int) -> None:
     grids = [replace(settings.method, ablation=form).grid(length_tokens) for form in forms]
     if not grids[0].J:
         raise UsageError(
-            f"spans of {settings.span_tokens} tokens leave none to score in {length_tokens:,} tokens; give a smaller "
-            "--span-tokens or longer documents"
+            f"documents of {length_tokens:,} tokens have no span to score with spans of {settings.span_tokens} tokens; "
+            "give a smaller --span-tokens or longer documents"
         )
     # Sigma needs two earlier spans, so without it one more span may qualify. The AUC of the two forms would then
     # differ for another reason than sigma.

@@ -110,7 +110,7 @@ def choose(scores: ContrastScores, results: list[CandidateResult], *, most_cost:
     # A little more is allowed, because 18 of 30 layers may come out as slightly above 0.6.
     allowed = [each for each in results if each.candidate.cost <= most_cost + 1e-9]
     if not allowed:
-        raise LadmError(f"no layer ends within {most_cost:g} of a forward pass; allow more with --max-cost")
+        raise LadmError(f"no layer can be reached within {most_cost:g} of a forward pass; raise --max-cost")
     best = max(allowed, key=lambda each: each.auc)
     if best.candidate.how == "signed":
         # Judged on clusters that were held out, so the best needs no further precaution.

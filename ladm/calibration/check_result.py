@@ -102,7 +102,7 @@ class CheckResult:
         if not unstable:
             return f"spans: every score ranks the documents alike with {between}"
         listed = ", ".join(f"{name} {self.spearman[name].value:.2f}" for name in unstable)
-        return f"spans: with {between} the ranks differ, so the span decides and not the document: {listed}"
+        return f"spans: with {between} the ranks differ, so they depend on the span length: {listed}"
 
     def _by_score(self) -> Iterator[str]:
         pasted = [kind for kind in self.kinds if kind in (*PASTED, SAME_PACKAGE)]

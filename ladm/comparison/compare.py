@@ -66,7 +66,9 @@ def compare(settings: CompareSettings) -> Comparison:
     """
     runs = [Run.open(name) for name in settings.runs]
     if not runs[-1].identity.is_of_same_rows(runs[0].identity):
-        raise LadmError(f"{runs[1].folder} scored other rows than {runs[0].folder}; only runs of the same rows compare")
+        raise LadmError(
+            f"{runs[1].folder} scored other rows than {runs[0].folder}; only runs of the same rows can be compared"
+        )
     columns = _read(runs, settings)
     taken = {
         name: best_inside_domains(values_N, columns.codes_N, names=columns.domain_names, percent=settings.top)
@@ -129,7 +131,7 @@ def _read(runs: Sequence[Run], settings: CompareSettings) -> _Columns:
             found = {name: _joined(values_M, positions, positions_N, run.num_rows) for name, values_M in found.items()}
         values |= {f"{prefix}{name}": values_N for name, values_N in found.items()}
     if len(values) < 2 and settings.kinds is None:
-        raise LadmError("one column has nothing to be compared with; give --columns A,B or another RUN")
+        raise LadmError("there is only one column to compare; give --columns A,B or another RUN")
     numbers: dict[str, int] = {}
     domains = chain.from_iterable(domain_batches(runs[0], settings.domain_key))
     codes_N = np.fromiter((numbers.setdefault(d, len(numbers)) for d in domains), dtype=np.int32)

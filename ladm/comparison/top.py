@@ -108,6 +108,6 @@ def _in_domain(run: Any, settings: TopSettings) -> npt.NDArray[np.bool_]:
     if not any(is_inside):
         found = sorted({domain for batch in domain_batches(run, settings.domain_key) for domain in batch})
         raise LadmError(
-            f"no document of {run.folder} has the domain {settings.domain}; there are {', '.join(found[:20])}"
+            f"no document of {run.folder} has the domain {settings.domain}; the domains are {', '.join(found[:20])}"
         )
     return np.array(is_inside, dtype=np.bool_)

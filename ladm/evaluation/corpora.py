@@ -49,7 +49,7 @@ def _fetched(name: str) -> str:
         raise_if_out_of_memory(error, action=f"fetch {repository}")
         # The Hub client raises a dozen exceptions of its own and of its transport, which differ between versions.
         raise LadmError(
-            f"--rows {name}: the Hub did not give {repository}: {one_line(error)}; give rows of ladm prepare"
+            f"--rows {name}: cannot download {repository} from the Hub: {one_line(error)}; give rows of ladm prepare"
         ) from None
 
 

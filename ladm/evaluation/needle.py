@@ -52,7 +52,9 @@ def needle(settings: NeedleSettings, *, echo: Echo, progress: Progress, preparin
     output, picture = Path(settings.output), Path(settings.output).with_suffix(".png")
     require_place(output, mark='"depths"')
     if picture.exists() and not output.exists():
-        raise UsageError(f"--output {output}: {picture} exists and was not written by this command; give another name")
+        raise UsageError(
+            f"--output {output}: {picture} exists and was not written by this command; give another --output"
+        )
     folder, longest = model_folder(settings.model), max(settings.lengths)
     tokenizer = plain_tokenizer(str(folder))
     language = load_language(settings.model, device=settings.device, dtype=settings.dtype)
@@ -146,7 +148,7 @@ def _hay(rows: Rows, wanted: int, language: CausalLM, *, special: set[int]) -> n
         parts.append(ids[~np.isin(ids, list(special))])
     hay = np.concatenate(parts)
     if len(hay) < wanted:
-        raise LadmError(f"{rows.name}: {len(hay):,} tokens in all, and a haystack needs {wanted:,}")
+        raise LadmError(f"{rows.name}: {len(hay):,} tokens in all, but a haystack needs {wanted:,}")
     return hay
 
 

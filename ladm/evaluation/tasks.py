@@ -41,13 +41,14 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
     known = TaskManager(include_path=settings.include_path)
     unknown = [name for name in wanted if not known.match_tasks([name])]
     if unknown:
-        raise LadmError(f"lm-eval knows no task {unknown[0]}; suites of ladm are {', '.join(SUITES)}")
+        raise LadmError(f"lm-eval has no task {unknown[0]}; the suites of ladm are {', '.join(SUITES)}")
     lengths = ruler_lengths(settings, folder)
     if any(map(is_of_ruler, wanted)):
         require_no_code(settings.model, folder)
         if not lengths:
             raise LadmError(
-                f"RULER begins at {RULER_LENGTHS[0]:,} tokens, and --length or {settings.model} allows fewer"
+                f"the shortest RULER tasks have {RULER_LENGTHS[0]:,} tokens, but --length or {settings.model} allows "
+                "fewer"
             )
     require_place(settings.output, mark='"marks"')
     marks: list[dict[str, Any]] = []
@@ -75,7 +76,7 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
             remedy = f"give a smaller --batch-size, or {DEVICE_REMEDY}"
             raise_if_out_of_memory(error, action=f"run {name} of lm-eval", device_remedy=remedy)
             # lm-eval, its tasks and what they download raise errors of many kinds.
-            kept = f"; {len(marks)} marks of others are in {settings.output}" if settings.output and marks else ""
+            kept = f"; {len(marks)} earlier results are in {settings.output}" if settings.output and marks else ""
             raise LadmError(f"lm-eval failed in {name}: {one_line(error)}{kept}") from None
         new = list(marks_of(found, shots, length))
         marks += new if name != "ruler" else with_mean(new)
@@ -121,10 +122,10 @@ def require_no_code(model: str, folder: Path) -> None:
         try:
             names_code = path.exists() and "auto_map" in json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, TypeError, RecursionError) as error:
-            raise LadmError(f"{model}: {name} is damaged: {one_line(error)}; fetch the model again") from None
+            raise LadmError(f"{model}: {name} is damaged: {one_line(error)}; download the model again") from None
         if names_code:
             raise LadmError(
-                f"{model}: {name} names code (auto_map), which lm-eval's RULER would run; take it out first"
+                f"{model}: {name} names code (auto_map), which lm-eval's RULER would run; remove that entry first"
             )
 
 

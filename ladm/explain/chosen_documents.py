@@ -78,8 +78,8 @@ def _names(batch: pa.RecordBatch, naming: Sequence[str]) -> Iterator[tuple[int, 
 def _require_few(run: Run, chosen: dict[int, ScoredDocument]) -> None:
     if len(chosen) > MOST_INSPECTED:
         raise LadmError(
-            f"more than {MOST_INSPECTED} documents of {run.folder} have such an index or id; choose others, or "
-            "use --top"
+            f"more than {MOST_INSPECTED} documents of {run.folder} have these indices or ids; choose others, or use "
+            "--top"
         )
 
 

@@ -110,7 +110,9 @@ class Explainer:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-        raise LadmError(f"row {position}: its {grid.T:,} tokens do not fit the device's memory; try another --device")
+        raise LadmError(
+            f"row {position}: its {grid.T:,} tokens do not fit in the device's memory; try another --device"
+        )
 
     def _require_same(self, found: Decomposition, document: ScoredDocument, source: str) -> None:
         """Raise LadmError where the CDS, or without them the score, are not those of the run."""

@@ -127,10 +127,10 @@ def _open_model(run: Run, settings: InspectSettings) -> ModelFacts:
     except LackOfMemoryError:
         raise
     except LadmError as error:
-        raise LadmError(str(error) if settings.model else f"{error}; give --model where it is now") from None
+        raise LadmError(str(error) if settings.model else f"{error}; give its new path with --model") from None
     # By the content of its files: a folder may have moved, and a name may stand for new weights.
     if model_identity(facts.folder) != run.identity.model_sha256:
-        raise LadmError(f"{name} is not the model that scored {run.folder}; give --model its folder")
+        raise LadmError(f"{name} is not the model that scored {run.folder}; give that model's folder with --model")
     return facts
 
 
@@ -143,7 +143,8 @@ def _open_rows(run: Run, settings: InspectSettings) -> Rows:
     rows = rows_of_run(run, settings.rows)
     if len(rows) != run.num_rows:
         raise LadmError(
-            f"{name} has {len(rows):,} rows, and {run.folder} scored {run.num_rows:,}; give --rows those that it scored"
+            f"{name} has {len(rows):,} rows, but {run.folder} scored {run.num_rows:,}; give the rows that it scored "
+            "with --rows"
         )
     return rows
 

@@ -32,7 +32,7 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
         else np.ones(len(rows), dtype=np.bool_)
     )
     if not included_N.any():
-        raise LadmError("--exclude-domain leaves no row; leave fewer domains out")
+        raise LadmError("--exclude-domain leaves no row; exclude fewer domains")
     most = chosen.documents
     if most is None and chosen.tokens is None:
         # Nothing to compare with a share of the rows or a least score: the lengths of all rows need not be read.

@@ -132,7 +132,10 @@ def choose_length(sample: Sample, tokenizer: Tokenizer, *, text_key: str, most: 
     """
     limit = LONGEST if most is None else min(most, LONGEST)
     if limit < SHORTEST:
-        raise LadmError(f"the model has {limit:,} positions, and {SHORTEST} is the least that is chosen; give --length")
+        raise LadmError(
+            f"the model has only {limit:,} positions, and no length below {SHORTEST} is chosen automatically; give "
+            "--length"
+        )
     lengths = _lengths(sample, tokenizer, text_key)
     total = sum(lengths)
     length = 1 << (limit.bit_length() - 1)
@@ -220,7 +223,7 @@ def require_domains(rows: str, key: str, *, domain: str | None) -> None:
         return
     if key.split(".")[0] not in ("meta", *NAME_COLUMNS):
         raise UsageError(
-            f"--domain-key {key}: a run repeats meta, id, domain and source of the rows; give one of them, or "
+            f"--domain-key {key}: a run stores only meta, id, domain and source of the rows; give one of them, or "
             f"{NO_DOMAINS}"
         )
     opened = open_rows(rows)

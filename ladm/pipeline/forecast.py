@@ -78,7 +78,7 @@ def forecast(settings: Any, *, echo: Echo) -> Forecast:
         if folder.is_started:
             if folder.bound_fields():
                 settings = replace(folder.as_started(replace(settings, dry_run=False)), dry_run=True)
-            echo(f"{folder.path} was started before; this is what the whole job takes from its beginning")
+            echo(f"{folder.path} was started before; the estimate is for the whole job from its beginning")
         else:
             folder.require_free()
     with temporary_folder() as work:

@@ -21,8 +21,8 @@ def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
         yield from preparation_lines(documents.prepared, length=found.length, windows=job.windows)
         if not found.is_exact:
             yield (
-                "not counted: duplicates of documents beyond these, and files that cannot be read to their end, unless "
-                "listed here; the run itself finds them and then makes fewer rows"
+                "not counted: duplicates among the other documents, and files that cannot be read to their end, "
+                "unless listed here; the run finds them and makes fewer rows"
             )
         yield f"documents: {_number_of_documents(documents, about)}"
     if found.rows is not None and found.tokens is not None:
@@ -35,13 +35,13 @@ def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
         yield f"hours to make the rows: {about}{hours_text(found.rows_hours)} on this machine"
     if found.rows_bytes:
         size = f"{three_digits(found.rows_bytes / 2**20)} MiB"
-        yield f"rows on the disk: about {size}, and while they are made up to three times that"
+        yield f"rows on disk: about {size}, and up to three times that while they are made"
 
 
 def _number_of_documents(documents: Documents, about: str) -> str:
     where = count_of(documents.sources, "source")
     if documents.number is None:
-        return f"not known beforehand: nothing says how many {documents.uncounted} has, as of a stream"
+        return f"not known in advance: {documents.uncounted} is a stream, or does not state how many it has"
     if not about:
         return f"{documents.number:,} in {where}, all of them looked at"
     part = "" if documents.sources_looked_at == documents.sources else f" of {documents.sources_looked_at:,} of them"
@@ -54,14 +54,14 @@ def _number_of_documents(documents: Documents, about: str) -> str:
 def _budget(found: Forecast, job: Any, about: str) -> str:
     """Whether the budget can be filled, as far as it says what fills it."""
     if job.min_score is not None:
-        return f"every document with at least {job.min_score:g}; how many these are, scores alone say"
+        return f"every document with at least {job.min_score:g}; their number is known only after scoring"
     if job.top is not None:
         return f"the best {job.top:g}% of the documents"
     if isinstance(job.tokens, str):
         return f"{job.tokens} of the tokens"
     unit, wanted, there = _wanted_and_there(found, job)
     if there is None:
-        return f"{count_of(wanted, unit)}; whether the documents have as many is not known"
+        return f"{count_of(wanted, unit)}; whether there are that many is not known"
     pool = f"{about}{there:,} that can be selected{' before --within drops any' if job.within else ''}"
     if there >= wanted:
         return f"{count_of(wanted, unit)}, {wanted / there:.3g} of the {pool}"

@@ -128,7 +128,7 @@ class JobFolder:
         if not changed - set(_FREE_TO_CHANGE) <= fields_by_part()[2]:
             return CHANGED_REMEDY
         command = select_command(job, folder=self.path, domain_key=had.domain_key)
-        return f"its scores serve other selections too: {command}; or {CHANGED_REMEDY}"
+        return f"to make another selection from its scores: {command}; or {CHANGED_REMEDY}"
 
     def _read(self) -> Any:
         try:

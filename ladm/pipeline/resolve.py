@@ -136,8 +136,8 @@ def _words_of(domains: FoundDomains, sample: Sample) -> str:
     if domains.key is None:
         keys = list_keys(key for fields in sample.documents for key in keys_of(fields))
         return (
-            "no key of a domain found, so all documents are one domain; --domain-key KEY names it (the keys are "
-            f"{keys}), or --domain NAME the one domain"
+            f"no domain key found, so all documents are one domain; --domain-key KEY names it (the keys are {keys}), "
+            "or --domain NAME the one domain"
         )
     values = f"{domains.key}: {count_of(domains.values, 'value')}"
     if domains.without:

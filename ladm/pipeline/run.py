@@ -206,7 +206,8 @@ class _JobParts:
         """The page of the run, which is about CDS; None for a run without it."""
         if CDS not in run.identity.signals:
             self.echo(
-                f"note      there is no page: it is about cds, and this job has {', '.join(run.identity.signals)}"
+                "note      no report is written: it needs the signal cds, and this job has "
+                f"{', '.join(run.identity.signals)}"
             )
             return None
         place = self.folder.page

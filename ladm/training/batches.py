@@ -47,7 +47,7 @@ def cut_batches(settings: TrainSettings, *, length: int, devices: int) -> Batche
     if batch_rows < devices:
         raise LadmError(
             f"a batch of {min(settings.batch_tokens, settings.tokens):,} tokens holds {batch_rows} rows of {length:,}, "
-            f"and there are {devices} devices; raise --tokens or batch_tokens, or lower --length"
+            f"but there are {devices} devices; raise --tokens or batch_tokens, or lower --length"
         )
     at_once = min(settings.rows_at_once, batch_rows // devices)
     accumulate = batch_rows // (devices * at_once)

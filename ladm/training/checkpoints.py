@@ -49,7 +49,8 @@ def require_undamaged_checkpoint(checkpoint: Path) -> None:
             return
     require_undamaged(
         checkpoint, seal=SEAL_FILE,
-        remedy=f"remove {checkpoint}, and the same command goes on from the checkpoint before it, or from the start",
+        remedy=f"remove {checkpoint}, and run the same command again to continue from the checkpoint before it, or "
+        "from the start",
     )  # fmt: skip
 
 

@@ -102,8 +102,8 @@ def finish(output: Path, source: Path, history: list[dict[str, Any]]) -> None:
     weights = sorted(output.glob("*.safetensors"))
     if not weights or not (output / "config.json").exists():
         raise LadmError(
-            f"{output}: the trained model was not written; the checkpoints are there, run the command again (ZeRO-3 "
-            "writes it only with zero3_save_16bit_model: true in its configuration)"
+            f"{output}: the trained model was not written, but its checkpoints were; run the same command again "
+            "(ZeRO-3 writes it only with zero3_save_16bit_model: true in its configuration)"
         )
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
@@ -129,7 +129,7 @@ def read_result(output: Path) -> TrainResult:
         steps = [_loss_of(line) for line in path.read_bytes().splitlines()]
     losses = [loss for loss in steps if loss is not None]
     if not steps or len(losses) < len(steps):
-        raise StorageError(f"{path} is damaged; remove it, and the command that made it writes it again")
+        raise StorageError(f"{path} is damaged; remove it, and rerun the command that made it")
     return TrainResult(steps=len(losses), first_loss=losses[0], last_loss=losses[-1])
 
 

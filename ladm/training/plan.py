@@ -150,8 +150,8 @@ def _require_positions(model: str, text_config: Any, length: int) -> None:
     learned = learned_positions(text_config)
     if learned is not None and length > learned:
         raise LadmError(
-            f"{model} has learned positions, {learned:,} of them, and none for rows of {length:,} tokens; "
-            "give a smaller --length, or a model with RoPE"
+            f"{model} has only {learned:,} learned positions, not enough for rows of {length:,} tokens; give a smaller "
+            "--length, or a model with RoPE"
         )
 
 
@@ -161,8 +161,8 @@ def _launched_processes() -> int:
     if "WORLD_SIZE" not in os.environ and visible > 1:
         # The Trainer would put them under DataParallel, which copies the model for every batch.
         raise LadmError(
-            f"{visible} GPUs are visible; start with accelerate launch -m ladm train .. to use them, or show one with "
-            "CUDA_VISIBLE_DEVICES=0"
+            f"{visible} GPUs are visible; start with accelerate launch -m ladm train .. to use them, or choose one "
+            "with CUDA_VISIBLE_DEVICES=0"
         )
     return int(os.environ.get("WORLD_SIZE", "1"))
 

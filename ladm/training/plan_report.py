@@ -54,10 +54,10 @@ def _warnings(plan: TrainPlan) -> Iterator[str]:
     windowed = windowed_layers(plan.text_config)
     window = getattr(plan.text_config, "sliding_window", None)
     if windowed and window is not None and window < length:
-        yield f"warning   {len(windowed)} layers see only the last {window:,} tokens, and rows have {length:,}"
+        yield f"warning   {len(windowed)} layers see only the last {window:,} tokens, but rows have {length:,}"
     if plan.rows_needed > len(plan.positions):
         times = plan.rows_needed / len(plan.positions)
-        yield f"warning   the budget is {times:.1f} times the rows that there are; they will be repeated"
+        yield f"warning   the budget is {times:.1f} times the rows, which will be repeated"
     if TAKEN_COLUMN in plan.rows.column_names:
         yield f"warning   the rows have a column {TAKEN_COLUMN}, as --keep-all writes it: those not taken are used too"
     problem = disagreement(plan.rows, str(plan.model_folder))

@@ -51,7 +51,7 @@ def train(settings: TrainSettings, *, echo: Echo) -> TrainResult | None:
             for line in lines:
                 echo(line)
             if limit is not None and not (plan.output / LOSSES_FILE).exists():
-                echo(f"resumed   with the first {limit:,} rows, those that it was started with, without later ones")
+                echo(f"resumed   with the first {limit:,} rows, as it was started, without those added later")
             create_or_resume(plan)
         # The others must not look at the folder before the first has made it.
         _wait_for_all(arguments)
