@@ -140,8 +140,8 @@ def test_another_form_of_an_added_signal_is_refused_without_a_way_to_lose_the_ru
     result = ladm(*command, "--context-gain", "blocks")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-2:] == [
-        f"ladm: {folder} was started with something else (--context-gain); give them as they were, or remove {folder} "
-        "to compute the signal again:",
+        f"ladm: {folder} was started with something else (--context-gain); give what it was started with, or remove "
+        f"{folder} to compute the signal again:",
         '  signals.context-gain.scheme: "suffix" before, "blocks" now',
     ]
     assert files(run) == before

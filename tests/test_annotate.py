@@ -215,8 +215,8 @@ def test_a_damaged_table_is_an_error_and_is_found_by_verify(
     whole = path.read_bytes()
     path.write_bytes(whole[:-8] + b"\1" + whole[-7:])
     message = (
-        f"{path} is damaged: it is not the table that the run was started with; remove it, and the command that made "
-        "the run counts it again"
+        f"{path} is damaged: it is not the table that the run was started with; remove it, and rerun the command that "
+        "made the run to count it again"
     )
     for command in (("annotate", run), ("score", rows, *SMALL, "--signals", "text", "--output", run)):
         result = ladm(*command)

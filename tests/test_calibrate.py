@@ -126,7 +126,7 @@ def test_a_place_without_room_for_a_profile_is_refused_before_the_scoring(
     flags = ("--work", tmp_path / "work", "--output", tmp_path / "file" / "p.yaml")
     result = ladm("calibrate", *COMMON, "--rows", rows, *flags)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        74, f"ladm: cannot write {tmp_path}/file/p.yaml: {tmp_path}/file is not a folder that can be written to",
+        74, f"ladm: cannot write {tmp_path}/file/p.yaml: {tmp_path}/file is not a writable folder",
     )  # fmt: skip
     assert not (tmp_path / "work").exists()
 

@@ -57,7 +57,7 @@ def test_a_closed_pipe_and_a_name_that_is_not_utf8(ladm: Any, short_rows: str, t
     odd = bytes(tmp_path) + b"/r\xff"
     run.rename(Path(odd.decode(errors="surrogateescape")))
     done = subprocess.run([*command, "report", odd], capture_output=True, check=False)
-    message = f"ladm: '{tmp_path}/r\\udcff' is not UTF-8; give files and folders names that are\ntry: ladm --help\n"
+    message = f"ladm: '{tmp_path}/r\\udcff' is not UTF-8; rename the file or folder\ntry: ladm --help\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", message.encode())
 
 
@@ -101,7 +101,7 @@ def test_a_pipe_or_a_device_is_not_replaced(ladm: Any, tmp_path: Path) -> None:
     for place in (Path("/dev/null"), tmp_path / "pipe"):
         # Without a model, so that nothing is written whatever becomes of the check.
         result = ladm("evaluate", "perplexity", "--model", tmp_path, "--rows", tmp_path, "--output", place)
-        message = f"ladm: cannot write {place}: it is no ordinary file; give --output another name\n"
+        message = f"ladm: cannot write {place}: it is not a regular file; give another --output\n"
         assert (result.exit_code, result.stderr) == (74, message)
     assert Path("/dev/null").is_char_device()
 

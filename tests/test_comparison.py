@@ -256,7 +256,7 @@ def test_a_run_that_is_not_finished_is_named_as_such(
     _, run = scored
     (run / "scores.parquet").unlink()
     result = ladm(*command, run)
-    message = f"ladm: {run} is not finished: scores.parquet missing; run its ladm score again\n"
+    message = f"ladm: {run} is not finished: scores.parquet missing; run the same ladm score command again\n"
     assert (result.exit_code, result.stderr) == (3, message)
 
 
@@ -284,7 +284,7 @@ def test_rows_with_other_contents_show_no_texts(
     result = ladm("top", run)
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 8)
     assert "of another corpus" not in result.stdout
-    assert "they have other contents; give --rows those that it scored, for the texts" in result.stderr
+    assert "they have other contents; to show texts, give the rows that it scored with --rows" in result.stderr
 
 
 def test_large_rows_are_compared_by_the_ids_of_those_that_are_shown(
@@ -315,7 +315,9 @@ def test_top_without_the_rows_and_with_others(
     Path(few).rename(rows)
     result = ladm("top", run, "-n", "1")
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
-    note = f"{rows} are not the rows of {run}: there are 2, not 8; give --rows those that it scored, for the texts"
+    note = (
+        f"{rows} are not the rows of {run}: there are 2, not 8; to show texts, give the rows that it scored with --rows"
+    )
     assert result.stderr == f"note      {note}\n"
     shutil.rmtree(rows)
     result = ladm("top", run, "-n", "1")
@@ -329,7 +331,8 @@ def test_top_without_the_rows_and_with_others(
     result = ladm("top", run, "--domain-key", "kind")
     assert (result.exit_code, result.stderr) == (
         2,
-        f"ladm: --domain-key kind: {run} repeats meta, id, domain and source of the rows; give one of them, or none\n",
+        f"ladm: --domain-key kind: {run} stores only meta, id, domain and source of the rows; give one of them, or "
+        "none\n",
     )
 
 

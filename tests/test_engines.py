@@ -284,8 +284,8 @@ def test_workers_that_keep_dying_end_the_run(tmp_path: Path, save_rows: Any, mon
     with pytest.raises(LadmError) as caught:
         complete(tmp_path / "run", open_rows(save_rows(data)), fakes.make_deadly, devices=2)
     assert str(caught.value).endswith(
-        "died (exit code 9) 4 times without a row in between; the rows it finished are safe, and the same command "
-        "goes on from there"
+        "died (exit code 9) 4 times without a row in between; the rows it finished are safe; run the same command "
+        "again to continue"
     )
 
 
@@ -342,7 +342,7 @@ hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(100
     assert left.stdout is not None
     assert left.stdout.readline() == b"held\n"
     with (
-        pytest.raises(LockedError, match="is in use by workers whose run was killed and that do not end"),
+        pytest.raises(LockedError, match="is in use by workers that do not end although their run was killed"),
         locked(folder),
     ):
         pass

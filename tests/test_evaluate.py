@@ -255,7 +255,7 @@ def test_faults_in_full(ladm: Command, golden_lm: Path, save_rows: Any, golden: 
         assert (result.exit_code, result.stderr) == (code, message)
     result = ladm(*p, "--windows", "100", "--output", tmp_path / "no" / "p.json")
     assert (result.exit_code, result.stderr) == (
-        74, f"ladm: cannot write {tmp_path}/no/p.json: {tmp_path}/no is not a folder that can be written to\n",
+        74, f"ladm: cannot write {tmp_path}/no/p.json: {tmp_path}/no is not a writable folder\n",
     )  # fmt: skip
     result = ladm(*p, "--windows", "many")
     assert result.exit_code == 2

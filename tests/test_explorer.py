@@ -274,7 +274,7 @@ def test_without_texts_the_page_says_why(ladm: Any, small_run: Path, save_rows: 
     rows = small_run.parent / "rows"
     moved = rows.rename(small_run.parent / "moved")
     result = ladm("report", small_run)
-    message = f"{rows} is not there any more; give --rows where the rows are now"
+    message = f"{rows} no longer exists; give the new path of the rows with --rows"
     assert (result.exit_code, result.stderr) == (0, f"note      there are no texts: {message}\n")
     page = (small_run / "report.html").read_text()
     assert message in page
@@ -313,8 +313,9 @@ def test_texts_of_rows_with_other_contents_are_not_shown(
     rows.rename(small_run.parent / "moved")
     Path(other).rename(rows)
     result = ladm("report", small_run)
-    message = f"{rows} are not the rows of {small_run}: they have other contents; give --rows those that it scored"
-    assert (result.exit_code, result.stderr) == (0, f"note      there are no texts: {message}, for the texts\n")
+    message = f"{rows} are not the rows of {small_run}: they have other contents; to show texts"
+    expected = f"note      there are no texts: {message}, give the rows that it scored with --rows\n"
+    assert (result.exit_code, result.stderr) == (0, expected)
     page = (small_run / "report.html").read_text()
     assert message in page
     assert "of another corpus" not in page

@@ -131,7 +131,7 @@ def test_an_unfinished_run_of_format_3_is_not_resumed(
     result = ladm("score", rows, *SMALL, "--record", "forms", "--output", old, *flags)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         1,
-        f"ladm: {old} is an unfinished run of format 3, and this version writes format 6; go on with the version of "
+        f"ladm: {old} is an unfinished run of format 3, and this version writes format 6; continue with the version of "
         "ladm that started it, or give another --output",
     )
     assert ladm("status", old).stdout.startswith("unfinished: 7 of 7 rows\n")

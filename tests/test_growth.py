@@ -95,8 +95,8 @@ def test_what_does_not_grow(ladm: Command, rows: str, save_rows: Any, tmp_path: 
     assert "data" not in other_flag.stderr.partition("start again:")[2]
     shared = score(ladm, rows, run, "--limit", 6, "--shard", "0/2")
     assert shared.stderr.splitlines()[-1] == (
-        f"ladm: {run} has 4 of these 6 rows, and launches that share a run cannot add the others: start one launch "
-        "alone first, which may be stopped as soon as it scores"
+        f"ladm: {run} has 4 of these 6 rows, and launches that share a run cannot add the others; first start one "
+        "launch alone, which may be stopped as soon as it scores rows"
     )
     assert results(run) == before
 

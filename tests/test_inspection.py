@@ -273,8 +273,8 @@ def test_a_stopped_inspection_keeps_its_finished_files(
     result = ladm("inspect", scored, "--top", "3")
     assert result.exit_code == 143
     assert result.stderr.splitlines()[-1] == (
-        f"ladm: stopped by SIGTERM; finished rows are safe in {scored}/inspected, and the same command goes on from "
-        "there"
+        f"ladm: stopped by SIGTERM; finished rows are safe in {scored}/inspected; run the same command again to "
+        "continue"
     )
     assert len(inspected(scored)) == len(result.stdout.splitlines()) == 1
 
@@ -374,7 +374,7 @@ def test_error_messages_of_inspect(ladm: Any, scored: Path, golden: Any, save_ro
     (tmp_path / "rows").rename(tmp_path / "moved")
     result = ladm("inspect", scored)
     assert result.exit_code == 1
-    assert result.stderr.endswith("; give --rows where they are now\n")
+    assert result.stderr.endswith("; give their new path with --rows\n")
     assert ladm("inspect", scored, "--rows", tmp_path / "moved").exit_code == 0
     (tmp_path / "talking").rename(tmp_path / "walking")
     assert ladm("inspect", scored).stderr.endswith("; give its new path with --model\n")

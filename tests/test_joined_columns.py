@@ -274,7 +274,7 @@ def test_a_run_of_other_rows_is_refused(
     faults = [
         ("turned-run", 1, f"{t}/turned-run scored other rows than {run}; only runs of the same rows can be joined"),
         ("part", 1, f"{t}/part scored 5 rows, and {run} 8; only runs of the same rows can be joined"),
-        ("half", 3, f"{t}/half is not finished: scores.parquet missing; run its ladm score again"),
+        ("half", 3, f"{t}/half is not finished: scores.parquet missing; run the same ladm score command again"),
         ("none", 1, f"no such run: {t}/none does not exist"),
     ]
     for name, code, message in faults:

@@ -204,7 +204,8 @@ def test_sinks_in_the_later_half_of_the_layers_are_warned_of(ladm: Command, run:
     _with_sink_masses(run, [0.1, 0.7, 0.8])
     everything = ladm("rescore", run, "--layers", "after-sinks", "--output", tmp_path / "all")
     assert everything.stderr.splitlines()[0] == (
-        "layers    0-2 of 0-2, all of the run: none would be left behind the last one with sinks, or none has any"
+        "layers    0-2 of 0-2, all of the run: no layer has attention sinks, or none comes after the last one with "
+        "sinks"
     )
     assert sink_warning(Run.read(tmp_path / "after")) is None
 

@@ -16,7 +16,7 @@ from ladm.runs.folder import Run
 from ladm.runs.rows_of_run import partial_coverage
 
 Command = Callable[..., Result]
-LINE = "only the first 4 of 6 rows were scored; ladm score without --limit adds the others"
+LINE = "only the first 4 of 6 rows were scored; to add the others, run ladm score without --limit"
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_what_to_do_is_what_works_for_that_run(ladm: Command, rows: str, tmp_pat
     assert found.endswith("; score the others in the run that it was made from, and rescore that")
     # More rows of its run would no longer be those of the job.
     (tmp_path / "job" / "job.yaml").write_text("{}")
-    assert str(partial_coverage(Run.read(run))).endswith("; ladm run with a greater --limit adds others")
+    assert str(partial_coverage(Run.read(run))).endswith("; to add others, run ladm run with a greater --limit")
 
 
 def test_rows_that_cannot_be_counted_are_no_reason_to_fail(

@@ -109,7 +109,7 @@ def require_job_folder_is_run(ladm: Command, output: Path, tmp_path: Path) -> No
     # Before anything is scored, and where the job's folder is gone, a line says so.
     (output / "scores").rename(tmp_path / "scores")
     early = ladm("status", output)
-    message = f"ladm: {output} is a job of ladm run that has no scores yet; run its ladm run again\n"
+    message = f"ladm: {output} is a job of ladm run that has no scores yet; run the same ladm run command again\n"
     assert (early.exit_code, early.stderr) == (3, message)
 
 

@@ -135,7 +135,7 @@ def test_a_name_that_is_not_utf8_is_refused_before_any_work(
     """Results of hours could not be written there, and those that were there would be called damaged."""
     odd = tmp_path / os.fsdecode(b"caf\xe9")
     odd.mkdir()
-    message = "is not UTF-8; give files and folders names that are\n"
+    message = "is not UTF-8; rename the file or folder\n"
     for words in (("score", "no-rows", "-o", odd), ("top", odd), ("select", "no-run", "--tokens", "9", "-o", odd)):
         result = ladm(*words)
         assert (result.exit_code, result.stderr) == (2, f"ladm: {str(odd)!a} {message}"), words

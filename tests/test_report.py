@@ -323,7 +323,9 @@ def test_a_subset_is_shown_with_its_lowest_score(ladm: Any, make_run: Any, tmp_p
     result = ladm("report", again, "--subset", subset)
     assert (result.exit_code, result.stderr) == (1, f"ladm: {subset} was not selected from {again}\n")
     result = ladm("report", run, "--subset", subset, "--domain-key", "meta.title")
-    assert result.stderr == (f"ladm: {subset} was selected with --domain-key meta.pile_set_name; give the same\n")
+    assert result.stderr == (
+        f"ladm: {subset} was selected with --domain-key meta.pile_set_name; give the same --domain-key\n"
+    )
     manifest["run"]["dtype"] = "bfloat16"
     (subset / "manifest.json").write_text(json.dumps(manifest))
     result = ladm("report", run, "--subset", subset)
@@ -341,7 +343,8 @@ def test_error_messages_of_report(ladm: Any, make_run: Any, tmp_path: Path) -> N
     result = ladm("report", run, "--domain-key", "source")
     assert (result.exit_code, result.stderr.splitlines()[0]) == (
         2,
-        f"ladm: --domain-key source: {run} repeats meta, id, domain and source of the rows; give one of them, or none",
+        f"ladm: --domain-key source: {run} stores only meta, id, domain and source of the rows; give one of them, or "
+        "none",
     )
     assert ladm("report", run, "--domain-key", "none").exit_code == 0
     result = ladm("report", run, "--domain-key", "meta.absent")
@@ -351,8 +354,7 @@ def test_error_messages_of_report(ladm: Any, make_run: Any, tmp_path: Path) -> N
     assert "(none) 3" in Page((run / "report.html").read_text()).text
     result = ladm("report", run, "--output", tmp_path / "absent" / "page.html")
     assert (result.exit_code, result.stderr) == (
-        74, f"ladm: cannot write {tmp_path}/absent/page.html: {tmp_path}/absent is not a folder that can be "
-        "written to\n",
+        74, f"ladm: cannot write {tmp_path}/absent/page.html: {tmp_path}/absent is not a writable folder\n",
     )  # fmt: skip
     assert ladm("inspect", run, "--top", "1").exit_code == 0
     (path,) = (run / "inspected").iterdir()
@@ -395,7 +397,7 @@ def test_error_messages_of_report(ladm: Any, make_run: Any, tmp_path: Path) -> N
     (run / "errors.jsonl").unlink()
     result = ladm("report", run)
     assert (result.exit_code, result.stderr) == (
-        3, f"ladm: {run} is not finished: errors.jsonl missing; run its ladm score again\n",
+        3, f"ladm: {run} is not finished: errors.jsonl missing; run the same ladm score command again\n",
     )  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def test_rescore_faults_in_full(ladm: Run, kept: tuple[str, Path], tmp_path: Pat
     assert (result.exit_code, result.stderr.splitlines()[0]) == (
         1,
         f"ladm: {tmp_path / 'out'} was started with something else (--reduce, --score, --layers, --reduce or "
-        "--profile); give them as they were, or another --output:",
+        "--profile); give what it was started with, or another --output:",
     )
 
 

@@ -128,7 +128,10 @@ def test_a_tail_cut_anywhere_is_redone(tmp_path: Path, rows: Rows, reference: di
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda lines: [lines[0][:-1] + lines[1], *lines[2:]], "is damaged at byte 0: the line is not as it was"),
+        (
+            lambda lines: [lines[0][:-1] + lines[1], *lines[2:]],
+            "is damaged at byte 0: the line does not match its checksum",
+        ),
         (lambda lines: [lines[0], *lines], "is damaged at byte {1}: row 0 is stored twice"),
         (lambda lines: lines[1:], "is damaged: 15 rows of 16"),
         (lambda lines: [*lines[:-1], lines[-1][:-5]], "is damaged at byte {-1}: a sealed unit ends in the mid"),
@@ -162,8 +165,8 @@ def test_a_fused_line_in_an_open_unit_is_not_dropped_in_silence(tmp_path: Path, 
     with pytest.raises(StorageError) as caught:
         UnitWriter(run, run.units[0])
     assert str(caught.value) == (
-        f"{path} is damaged at byte 0: the line is not as it was written; remove it and sorted_by_score.jsonl, and the "
-        "command that made the run scores its rows again"
+        f"{path} is damaged at byte 0: the line does not match its checksum; remove it and sorted_by_score.jsonl, and "
+        "rerun the command that made the run to score its rows again"
     )
 
 
@@ -208,9 +211,8 @@ def test_a_resume_with_something_else_is_refused_with_the_fields(tmp_path: Path,
     with pytest.raises(LadmError) as caught:
         Run.create_or_resume(tmp_path / "run", other)
     assert str(caught.value) == (
-        f"{tmp_path / 'run'} was started with something else (--d-afs); give them as they were, another "
-        "--output, or --overwrite to delete the run and start again:\n"
-        "  settings.d_afs: 4 before, 2 now"
+        f"{tmp_path / 'run'} was started with something else (--d-afs); give what it was started with, another "
+        "--output, or --overwrite to delete the run and start again:\n  settings.d_afs: 4 before, 2 now"
     )
 
 
@@ -255,12 +257,13 @@ def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows, monkeyp
     with pytest.raises(IncompleteError) as caught:
         summarise(run)
     assert (
-        str(caught.value) == f"{tmp_path / 'run'} is not finished: 4 of 4 units are missing; run its ladm score again"
+        str(caught.value)
+        == f"{tmp_path / 'run'} is not finished: 4 of 4 units are missing; run the same ladm score command again"
     )
     # In the folder of a job it is not `ladm score` that made it.
     (tmp_path / "run").rename(tmp_path / "scores")
     (tmp_path / "job.yaml").touch()
-    with pytest.raises(IncompleteError, match=r"; run its ladm run again$"):
+    with pytest.raises(IncompleteError, match=r"; run the same ladm run command again$"):
         summarise(Run.open(tmp_path))
     monkeypatch.chdir(tmp_path / "scores")
     with pytest.raises(IncompleteError, match=r"; run its ladm run again$"):
@@ -333,7 +336,7 @@ def test_units_without_their_identity_are_not_adopted(tmp_path: Path, rows: Rows
     run = complete(tmp_path / "run", rows)
     for name in ("run.json", *RESULT_FILES):
         (run.folder / name).unlink()
-    with pytest.raises(LadmError, match=r"holds units of a run whose run\.json is gone; give --output another folder$"):
+    with pytest.raises(LadmError, match=r"holds units of a run whose run\.json is missing; give another --output$"):
         require_own_or_empty(run.folder)
 
 

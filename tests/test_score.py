@@ -237,8 +237,8 @@ def test_the_rows_of_a_rescored_run_cannot_be_tried_again(
     before = results(median)
     result = ladm("score", rows, *SMALL, "--reduce", "median", "--retry-errors", "--output", median)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        1, f"ladm: {median} was made by ladm rescore, which scores no rows; try those of the run that it was made from "
-        "again, and rescore that",
+        1, f"ladm: {median} was made by ladm rescore, which scores no rows; retry the errors "
+        "of the run that it was made from, and rescore that",
     )  # fmt: skip
     assert results(median) == before
 

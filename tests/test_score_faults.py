@@ -105,7 +105,7 @@ def whole_input_faults(tmp_path: Path, save_rows: Any, golden: Any) -> dict[str,
         ),
         "output below a file": (
             (good, *model, "--output", f"{t}/odd.yaml/run"), 74,
-            f"cannot create {t}/odd.yaml/run: {t}/odd.yaml is not a folder that can be written to",
+            f"cannot create {t}/odd.yaml/run: {t}/odd.yaml is not a writable folder",
         ),
         "unknown key": (
             (good, *model, *out, "--config", f"{t}/odd.yaml"), 2,
@@ -221,7 +221,7 @@ def test_a_resume_with_something_else_is_refused(
         result = ladm("score", *arguments, "--output", folder)
         assert result.exit_code == 1, field
         assert f"{folder} was started with something else (" in result.stderr
-        assert "; give them as they were, another --output, or --overwrite to delete the run" in result.stderr
+        assert "; give what it was started with, another --output, or --overwrite to delete the run" in result.stderr
         assert f"\n  {field}: " in result.stderr
     result = ladm("score", short_rows, *SMALL, "--score", "robust", "--output", folder)
     assert f"for another score of a finished run: ladm rescore {folder} --score NAME -o RUN2" in result.stderr

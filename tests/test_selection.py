@@ -340,7 +340,7 @@ def test_a_nan_in_a_sealed_unit_is_reported_and_never_sorted(ladm: Command, scor
     assert f"{unit} is damaged: row {position} has the score nan" in result.stdout
     (run / "sorted_by_score.jsonl").unlink()
     result = ladm("score", rows, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "--output", run)
-    remedy = "remove it, and the command that made the run scores its rows again"
+    remedy = "remove it, and rerun the command that made the run to score its rows again"
     assert result.exit_code == 74
     assert result.stderr.endswith(f"ladm: {unit} is damaged: row {position} has the score nan; {remedy}\n")
 
@@ -458,7 +458,7 @@ def test_a_damaged_unfinished_or_missing_run_is_refused(
     result = ladm(*command)
     assert (result.exit_code, result.stderr) == (
         3,
-        f"ladm: {run} is not finished: sorted_by_score.jsonl missing; run its ladm score again\n",
+        f"ladm: {run} is not finished: sorted_by_score.jsonl missing; run the same ladm score command again\n",
     )
     (run / "run.json").unlink()
     result = ladm(*command)

@@ -81,8 +81,8 @@ def test_stopped_by_signals_the_bytes_are_the_same(
         assert at_rows - 1 <= lines_safe(folder) <= at_rows
         if number != signal.SIGKILL:
             assert said.splitlines()[-1] == (
-                f"ladm: stopped by {signal.Signals(number).name}; finished rows are safe in {folder}, "
-                "and the same command goes on from there"
+                f"ladm: stopped by {signal.Signals(number).name}; finished rows are safe in {folder}; run the same "
+                "command again to continue"
             )
     assert ladm(*command).exit_code == 0
     assert ladm(*command[:-1], tmp_path / "straight").exit_code == 0

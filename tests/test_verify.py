@@ -63,8 +63,8 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
     (run / "sorted_by_score.jsonl").write_text("".join([lines[1], lines[0], *lines[2:]]))
     result = ladm("verify", run)
     other = (
-        "is damaged: its content does not match the digest in scores.parquet; remove both, and the command that made "
-        "the run writes them"
+        "is damaged: its content does not match the digest in scores.parquet; remove both, and rerun the command that "
+        "made the run to write them"
     )
     assert result.stdout == f"{run}/sorted_by_score.jsonl {other} again\n"
     assert result.stderr == f"ladm: {run} is not sound: 1 problem\n"
@@ -75,8 +75,8 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
     (run / "errors.jsonl").write_bytes(whole)
     unit.unlink()
     assert ladm("verify", run).stdout == (
-        f"{run} has results, and units of it are missing; remove sorted_by_score.jsonl, and the command that made the "
-        "run scores their rows again\n"
+        f"{run} has results, but units of it are missing; remove sorted_by_score.jsonl, and rerun the command that "
+        "made the run to score their rows again\n"
     )
 
 
@@ -84,8 +84,8 @@ def test_a_damaged_unit_is_scored_again_as_the_message_says(ladm: Run, made: tup
     unit, before = run / "units" / "000002.jsonl", contents(run)
     flip(unit, 30)
     assert ladm("verify", run).stdout == (
-        f"{unit} is damaged at byte 0: the line is not as it was written; remove it and sorted_by_score.jsonl, and the "
-        "command that made the run scores its rows again\n"
+        f"{unit} is damaged at byte 0: the line does not match its checksum; remove it and sorted_by_score.jsonl, and "
+        "rerun the command that made the run to score its rows again\n"
     )
     unit.unlink()
     (run / "sorted_by_score.jsonl").unlink()
@@ -113,7 +113,7 @@ def test_an_unfinished_run_is_looked_at_as_far_as_it_is(ladm: Run, run: Path) ->
     result = ladm("verify", run)
     assert result.exit_code == 74
     assert (
-        "000001.open is damaged at byte 0: the line is not as it was written; remove it, and the command that"
+        "000001.open is damaged at byte 0: the line does not match its checksum; remove it, and rerun the command that"
         in result.stdout
     )
 

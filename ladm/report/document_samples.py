@@ -177,7 +177,7 @@ def add_texts(run: Run, documents: list[SampledDocument], name: str | None) -> s
     try:
         # A page of a run on rows of the Hub does not fetch them.
         if name is None and not Path(run.identity.rows_name).exists():
-            return f"{run.identity.rows_name} is not there any more; give --rows where the rows are now"
+            return f"{run.identity.rows_name} no longer exists; give the new path of the rows with --rows"
         beginnings = TextBeginnings(run, name)
         if beginnings.missing is not None:
             return beginnings.missing

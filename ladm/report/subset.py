@@ -50,7 +50,7 @@ def read_subset(folder: Path, run: Run, *, domain_key: str) -> ReportedSubset:
     if not found:
         raise LadmError(f"{folder} was not selected from {run.folder}")
     if manifest.domain_key != domain_key:
-        raise LadmError(f"{folder} was selected with --domain-key {manifest.domain_key}; give the same")
+        raise LadmError(f"{folder} was selected with --domain-key {manifest.domain_key}; give the same --domain-key")
     positions = _positions(chosen, found[0], run.num_rows)
     if positions is None:
         raise LadmError(

@@ -75,7 +75,9 @@ class Run:
             if (folder / SCORES / IDENTITY_FILE).is_file():
                 raise UsageError(f"{folder} is a folder of ladm run, not a run; its run is {folder / SCORES}")
             if (folder / JOB_FILE).is_file():
-                raise IncompleteError(f"{folder} is a job of ladm run that has no scores yet; run its ladm run again")
+                raise IncompleteError(
+                    f"{folder} is a job of ladm run that has no scores yet; run the same ladm run command again"
+                )
             if not folder.exists():
                 raise LadmError(f"no such run: {folder} does not exist")
             raise LadmError(f"{folder} is not a run: it has no {IDENTITY_FILE}")
@@ -124,7 +126,7 @@ class Run:
         if not self.identity.is_as_written_now:
             raise LadmError(
                 f"{self.folder} is a{unfinished} run of format {found}, and this version writes format {FORMAT}; "
-                "go on with the version of ladm that started it, or give another --output"
+                "continue with the version of ladm that started it, or give another --output"
             )
 
     def forget_if_empty(self) -> None:
@@ -187,13 +189,13 @@ class Run:
 def _output_folder(folder: Path, remedy: str | None = None) -> OutputFolder:
     # --overwrite would delete the run that the signal was added to.
     if remedy is None and folder.parent.name == SIGNALS and (folder.parent.parent / IDENTITY_FILE).is_file():
-        remedy = f"give them as they were, or remove {folder} to compute the signal again"
+        remedy = f"give what it was started with, or remove {folder} to compute the signal again"
 
     def changed(flags: tuple[str, ...]) -> str:
         if flags == (SCORE_FLAGS,):
             command = shlex.join(["ladm", "rescore", str(folder)])
             return f"for another score of a finished run: {command} --score NAME -o RUN2; else give another --output"
-        return "give them as they were, another --output, or --overwrite to delete the run and start again"
+        return "give what it was started with, another --output, or --overwrite to delete the run and start again"
 
     return OutputFolder(
         folder,
@@ -220,4 +222,4 @@ def require_own_or_empty(folder: Path) -> None:
     if output.is_started:
         Run.read(folder)
     elif units.is_dir() and any(units.iterdir()):
-        raise LadmError(f"{folder} holds units of a run whose {IDENTITY_FILE} is gone; give --output another folder")
+        raise LadmError(f"{folder} holds units of a run whose {IDENTITY_FILE} is missing; give another --output")

@@ -39,7 +39,7 @@ def resume_or_grow(folder: Path, wanted: RunIdentity, *, rows: Rows, is_shared: 
     if is_shared:
         raise LadmError(
             f"{folder} has {had.num_rows:,} of these {wanted.num_rows:,} rows, and launches that share a run cannot "
-            "add the others: start one launch alone first, which may be stopped as soon as it scores"
+            "add the others; first start one launch alone, which may be stopped as soon as it scores rows"
         )
     adopt_shared(run)
     echo(f"adding {count_of(wanted.num_rows - had.num_rows, 'row')} to the {had.num_rows:,} of the run")

@@ -102,8 +102,8 @@ class DomainReader:
             return
         if column not in columns_of(run.folder):
             raise UsageError(
-                f"--domain-key {domain_key}: {run.folder} repeats meta, id, domain and source of the rows; give one of "
-                f"them, or {NO_DOMAINS}"
+                f"--domain-key {domain_key}: {run.folder} stores only meta, id, domain and source of the rows; give "
+                f"one of them, or {NO_DOMAINS}"
             )
         self.columns = [column]
         self._column = column

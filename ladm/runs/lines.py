@@ -42,7 +42,8 @@ def damaged_unit(path: Path, problem: str, *, offset: int | None = None) -> Stor
     # Without the sorted file the run is unfinished, or the command would take it for one that has all its rows.
     too = f" and {SORTED_FILE}" if (path.parent.parent / SORTED_FILE).exists() else ""
     return StorageError(
-        f"{path} is damaged{place}: {problem}; remove it{too}, and the command that made the run scores its rows again"
+        f"{path} is damaged{place}: {problem}; remove it{too}, and rerun the command that made the run to score its "
+        "rows again"
     )
 
 
@@ -85,7 +86,7 @@ def read_lines(path: Path, *, start: int, stop: int) -> tuple[list[StoredLine], 
             break
         decoded = decode_object(line)
         if decoded is None:
-            raise damaged_unit(path, "the line is not as it was written", offset=offset)
+            raise damaged_unit(path, "the line does not match its checksum", offset=offset)
         position = decoded[0].get("position")
         if not isinstance(position, int) or not start <= position < stop or position in seen:
             what = "stored twice" if position in seen else "not of this unit"
@@ -108,7 +109,7 @@ def whole_lines(content: bytes, path: Path) -> Iterator[bytes]:
             return
         match = _LINE.fullmatch(line)
         if match is None or zlib.crc32(match[1]) != int(match[2], 16):
-            raise damaged_unit(path, "the line is not as it was written", offset=offset)
+            raise damaged_unit(path, "the line does not match its checksum", offset=offset)
         yield line
         offset = end + 1
 

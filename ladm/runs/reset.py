@@ -37,8 +37,8 @@ def forget_errors(run: Run) -> int:
     """
     if run.identity.is_rescored:
         raise LadmError(
-            f"{run.folder} was made by ladm rescore, which scores no rows; try those of the run that it was made from "
-            "again, and rescore that"
+            f"{run.folder} was made by ladm rescore, which scores no rows; retry the errors of the run that it was "
+            "made from, and rescore that"
         )
     run.require_writable_format()
     removed = 0

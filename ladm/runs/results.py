@@ -46,10 +46,10 @@ def require_finished(run: Run) -> None:
         missing = 0 if rescored else len(run.unsealed())
         absent = [name for name in sorted(RESULT_FILES) if not (run.folder / name).exists()]
         what = f"{missing} of {len(run.units)} units are missing" if missing else f"{' and '.join(absent)} missing"
-        raise IncompleteError(f"{run.folder} is not finished: {what}; run its {command} again")
+        raise IncompleteError(f"{run.folder} is not finished: {what}; run the same {command} command again")
 
 
-REMEDY = "remove it, and the command that made the run writes it again"
+REMEDY = "remove it, and rerun the command that made the run to write it again"
 _METADATA_KEY = b"ladm"
 
 
@@ -100,7 +100,7 @@ def require_digest(folder: Path, name: str, found: str) -> None:
     if stored_digest(folder, name) not in (None, found):
         raise StorageError(
             f"{folder / name} is damaged: its content does not match the digest in {PARQUET_FILE}; remove both, and "
-            "the command that made the run writes them again"
+            "rerun the command that made the run to write them again"
         )
 
 

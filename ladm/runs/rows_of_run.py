@@ -25,7 +25,7 @@ def rows_of_run(run: Run, name: str | None) -> Rows:
         # Neither is cured by another place.
         raise
     except LadmError as error:
-        raise LadmError(str(error) if name else f"{error}; give --rows where they are now") from None
+        raise LadmError(str(error) if name else f"{error}; give their new path with --rows") from None
 
 
 def open_rows_of(run: Run, name: str | None) -> Rows:
@@ -57,9 +57,9 @@ def partial_coverage(run: Run, name: str | None = None) -> str | None:
     if run.identity.is_rescored:
         remedy = "score the others in the run that it was made from, and rescore that"
     elif run.is_of_job:
-        remedy = "ladm run with a greater --limit adds others"
+        remedy = "to add others, run ladm run with a greater --limit"
     else:
-        remedy = "ladm score without --limit adds the others"
+        remedy = "to add the others, run ladm score without --limit"
     return f"{partial_coverage_line(run.num_rows, total)}; {remedy}"
 
 

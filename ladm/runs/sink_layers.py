@@ -45,7 +45,7 @@ def describe_layers(run: Run, layers: tuple[int, ...], *, after_sinks: bool) -> 
     """A line with the layers that make a score of a run, where a word such as `after-sinks` stands for them."""
     why = ""
     if after_sinks and layers == run.identity.layers:
-        why = ", all of the run: none would be left behind the last one with sinks, or none has any"
+        why = ", all of the run: no layer has attention sinks, or none comes after the last one with sinks"
     elif after_sinks:
         why = ", those after the last one with attention sinks"
     return f"layers    {spell_layers(layers)} of {spell_layers(run.identity.layers)}{why}"

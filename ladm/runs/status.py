@@ -143,7 +143,7 @@ def _rate(sealed_at: list[tuple[float, int]]) -> float | None:
 def require_whole_if_rescored(run: Run) -> None:
     """Raise IncompleteError for what a rescoring that was stopped has left."""
     if run.identity.is_rescored and not run.is_finished:
-        raise IncompleteError(f"{run.folder} is not finished: run its ladm rescore again")
+        raise IncompleteError(f"{run.folder} is not finished: run the same ladm rescore command again")
 
 
 def describe(found: Status) -> dict[str, Any]:

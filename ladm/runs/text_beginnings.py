@@ -61,7 +61,7 @@ class TextBeginnings:
         except LadmError as error:
             if name is not None:
                 raise
-            self.missing = f"{error}; give --rows where they are now, for the texts"
+            self.missing = f"{error}; to show their texts, give their new path with --rows"
             return
         if TEXT_COLUMN not in rows.column_names:
             self.missing = f"{rows.name} has no column {TEXT_COLUMN}, so no texts are shown"
@@ -86,7 +86,7 @@ class TextBeginnings:
         except OtherRowsError as error:
             if self._name is not None:
                 raise
-            self.missing = f"{error}; give --rows those that it scored, for the texts"
+            self.missing = f"{error}; to show texts, give the rows that it scored with --rows"
             self._rows = None
             return [""] * len(documents)
         return texts

@@ -62,7 +62,7 @@ def counts_of_run(run: Run) -> Counts | None:
         counts = None
     if counts is None or digest_of_counts(counts) != expected:
         raise StorageError(
-            f"{path} is damaged: it is not the table that the run was started with; remove it, and the command that "
-            "made the run counts it again"
+            f"{path} is damaged: it is not the table that the run was started with; remove it, and rerun the command "
+            "that made the run to count it again"
         )
     return counts

@@ -75,8 +75,8 @@ def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
         yield from _verify_results(run, held if is_comparable and not unfinished else None)
         if unfinished:
             yield Problem(
-                f"{run.folder} has results, and units of it are missing; remove {SORTED_FILE}, and the command that "
-                "made the run scores their rows again"
+                f"{run.folder} has results, but units of it are missing; remove {SORTED_FILE}, and rerun the command "
+                "that made the run to score their rows again"
             )
     try:
         counts_of_run(run)

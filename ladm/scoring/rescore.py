@@ -66,7 +66,7 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
         run.identity, reduction, ablation, source=str(run.folder), profile=settings.profile_path
     )
     with locked(output):
-        rescored = Run.create_or_resume(output, identity, remedy="give them as they were, or another --output")
+        rescored = Run.create_or_resume(output, identity, remedy="give what it was started with, or another --output")
         already_finished = rescored.is_finished
         try:
             with sorting(output) as staged:

@@ -54,7 +54,7 @@ def require_utf8(name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{name!a} is not UTF-8; give files and folders names that are") from None
+        raise UsageError(f"{name!a} is not UTF-8; rename the file or folder") from None
 
 
 def data_set_path(path: str | Path) -> str:
@@ -95,11 +95,11 @@ def require_place(path: str | Path | None, *, mark: str) -> None:
     if path.is_dir():
         raise StorageError(f"cannot write {path}: it is a folder")
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-        raise StorageError(f"cannot write {path}: {parent} is not a folder that can be written to")
+        raise StorageError(f"cannot write {path}: {parent} is not a writable folder")
     if path.exists():
         # To read a pipe would wait for ever, and a file would take the place of a device such as /dev/null.
         if not path.is_file() or parent == Path("/dev"):
-            raise StorageError(f"cannot write {path}: it is no ordinary file; give --output another name")
+            raise StorageError(f"cannot write {path}: it is not a regular file; give another --output")
         with io_errors(path, "read"), path.open("rb") as file:
             front = file.read(MARKED_BYTES)
         if front and mark.encode() not in front:

@@ -49,7 +49,7 @@ def stop_on_signals(folder: Path) -> Iterator[list[int]]:
             raise
         number = signal.Signals(signals[0])
         raise InterruptedRunError(
-            f"stopped by {number.name}; finished rows are safe in {folder}, and the same command goes on from there",
+            f"stopped by {number.name}; finished rows are safe in {folder}; run the same command again to continue",
             signal_number=number,
         ) from None
     finally:

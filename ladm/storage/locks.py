@@ -90,7 +90,7 @@ def _wait_for_workers(folder: Path) -> None:
                 # The kernel kills the workers of a dead supervisor within milliseconds; a write to NFS may take longer.
                 if time.monotonic() > until:
                     raise LockedError(
-                        f"{folder} is in use by workers whose run was killed and that do not end; find out what "
+                        f"{folder} is in use by workers that do not end although their run was killed; find out what "
                         "they hang in"
                     ) from None
                 time.sleep(0.05)

@@ -104,4 +104,4 @@ class OutputFolder:
 def _require_writable(nearest: Path, folder: Path) -> None:
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         action = "write to" if nearest == folder else "create"
-        raise StorageError(f"cannot {action} {folder}: {nearest} is not a folder that can be written to")
+        raise StorageError(f"cannot {action} {folder}: {nearest} is not a writable folder")

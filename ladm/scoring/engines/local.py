@@ -177,8 +177,8 @@ class _Supervisor:
         if failures.too_many or (bad and not others and not worker.ready):
             when = f"{failures.in_a_row} times without a row in between" if worker.ready else "while it started"
             raise LadmError(
-                f"the worker on {worker.device} {reason} {when}; the rows it finished are safe, and the same command "
-                "goes on from there"
+                f"the worker on {worker.device} {reason} {when}; the rows it finished are safe; run the same command "
+                "again to continue"
             )
         cause = f"the worker on {worker.device} {reason}"
         self._tracker.return_unit(worker, worker.assignment, cause, others=others)

@@ -171,8 +171,8 @@ class _Supervisor:
         failures.record_loss(slot.place, slot.batch)
         if failures.too_many:
             raise LadmError(
-                f"a Ray actor {reason} {failures.in_a_row} times without a row in between; the rows that were "
-                "finished are safe, and the same command goes on from there"
+                f"a Ray actor {reason} {failures.in_a_row} times without a row in between; the rows that were finished "
+                "are safe; run the same command again to continue"
             )
         if slot.assignment is not None:
             again = self._source.again(slot.assignment)
