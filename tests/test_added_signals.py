@@ -369,7 +369,7 @@ def test_signals_other_than_cds_do_not_mind_windowed_layers(ladm: Command, rows:
     refused = ladm(*common, "longattn", "--output", tmp_path / "longattn")
     assert refused.exit_code == 1
     assert refused.stderr.endswith(
-        "layer 0 of this qwen2 model sees only a window, which the focus score does not model; longattn is made of its "
+        "layer 0 of this qwen2 model sees only a window, which the focus score does not model; longattn needs its "
         "attention too: leave it out of --signals\n"
     )
 

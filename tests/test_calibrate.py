@@ -195,7 +195,7 @@ def test_error_messages_of_calibrate(ladm: Command, rows: str, tmp_path: Path) -
     for arguments, code, message in (
         (("--rows", rows, *out, "--objective", "cost", "--max-cost", "1.5"), 2,
          "--max-cost must be above 0 and at most 1, not 1.5"),
-        (("--rows", rows, *out, "--max-cost", "0.5"), 2, "--max-cost goes with --objective cost"),
+        (("--rows", rows, *out, "--max-cost", "0.5"), 2, "--max-cost needs --objective cost"),
         (("--rows", rows, *out, "--objective", "cost", "--max-cost", "0.1"), 2,
          "no layer can be reached within 0.1 of a forward pass; raise --max-cost"),
         (("--rows", rows, *out, "--seed", "-1"), 2, "--seed must be at least 0, not -1"),

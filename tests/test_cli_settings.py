@@ -128,7 +128,7 @@ def test_a_file_of_another_command_names_it(tmp_path: Path, command: str, text: 
         (PrepareSettings, "text-key: a\ntext_key: b", "text_key is a second value for --text-key"),
         (TasksSettings, "task: short\ntasks: [ruler]", "tasks is a second value for --task"),
         (CalibrateSettings, "ablation: no-std",
-         "remove ablation; calibration decides about it itself"),
+         "remove ablation, which calibration chooses itself"),
         (CalibrateSettings, "fruit: apple", "unknown key 'fruit'; the keys are model, rows, output, work, dry_run, "
          "lists, documents, exclude_domain, domain_key, package_key, seed, allow_other_tokenizer, objective, max_cost, "
          "layers, search, variant, span_tokens, m, n, n0, d_afs, d_cds, device, dtype, attention, backend, batch_size"),

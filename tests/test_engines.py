@@ -146,7 +146,7 @@ def test_a_bad_device_is_given_up_and_no_row_is_lost_to_it(
 
     complete(tmp_path / "run", rows, make_scorer, devices=2, warn=warn)
     assert contents(tmp_path / "run") == whole
-    assert [line.split(" is given up")[0] for line in warnings] == ["warning   fake:1"]
+    assert [line.split(" is no longer used")[0] for line in warnings] == ["warning   fake:1"]
 
 
 def test_workers_that_die_while_they_start_end_the_run(tmp_path: Path, rows: Rows) -> None:
@@ -163,7 +163,7 @@ def test_a_worker_that_cannot_be_killed_ends_the_run(
         monkeypatch.setattr(module, "END_SECONDS", 0.5)
     monkeypatch.setattr(SpawnProcess, "kill", lambda _: None)
     try:
-        with pytest.raises(LadmError, match=r"^the worker on fake:\d hung for 8 s and does not end even when it is"):
+        with pytest.raises(LadmError, match=r"^the worker on fake:\d hung for 8 s and does not end even when killed"):
             complete(tmp_path / "run", rows, fakes.make_hanging_later, devices=2)
     finally:
         for child in children(os.getpid()):
@@ -284,8 +284,8 @@ def test_workers_that_keep_dying_end_the_run(tmp_path: Path, save_rows: Any, mon
     with pytest.raises(LadmError) as caught:
         complete(tmp_path / "run", open_rows(save_rows(data)), fakes.make_deadly, devices=2)
     assert str(caught.value).endswith(
-        "died (exit code 9) 4 times without a row in between; the rows it finished are safe; run the same command "
-        "again to continue"
+        "died (exit code 9) 4 times without a row in between; finished rows are safe; run the same command again to "
+        "continue"
     )
 
 

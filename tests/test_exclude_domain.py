@@ -110,7 +110,7 @@ def test_a_domain_that_is_not_there(ladm: Command, scored: tuple[str, str, Path,
     everything = [word for name in NAMES for word in ("--exclude-domain", name)]
     result = ladm("select", run, "--top", "9%", *everything, "-o", tmp_path / "s")
     assert (result.exit_code, result.stderr) == (
-        1, "ladm: --exclude-domain leaves no document; leave fewer domains out\n",
+        1, "ladm: --exclude-domain leaves no document; exclude fewer domains\n",
     )  # fmt: skip
     assert not (tmp_path / "s").exists()
 

@@ -165,7 +165,7 @@ def test_limits_are_quantiles_or_a_band() -> None:
         ("a:2-1", "--within 'a:2-1': 2 is above 1"),
         ("a:80%-20%", "--within 'a:80%-20%': 80% is above 20%"),
         ("a:20%-101%", "--within 'a:20%-101%': 101% is not a quantile from 0% to 100%"),
-        ("a:-1e999", "--within 'a:-1e999': 1e999 is beyond any number; leave that end open"),
+        ("a:-1e999", "--within 'a:-1e999': 1e999 is too large for a number; leave that end open"),
         ("a:-5%-20%", "--within 'a:-5%-20%': -5% is not a quantile from 0% to 100%"),
     ],
 )

@@ -136,7 +136,10 @@ def test_padding_packing_and_lengths_are_reported(
     result = judge(ladm, command, rows, out, "--device", "cuda:9")
     lines = result.stderr.splitlines()
     assert "spans     1 token: 1/256 of the commonest length, 256 tokens" in lines
-    assert "lengths   256 to 300 tokens, 30 rows have 256; scores can be compared among rows of one length" in lines
+    assert (
+        "lengths   256 to 300 tokens, 30 rows have 256; scores can be compared only between rows of the same length"
+        in lines
+    )
     assert any(line.startswith("warning   padding: attention_mask has zeros in 33 of the 33 rows") for line in lines)
     assert any(line.startswith("warning   packed rows: the column position_ids shows several") for line in lines)
 

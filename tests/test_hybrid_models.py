@@ -113,7 +113,7 @@ def test_a_hybrid_model_scores_a_data_set(ladm: Any, short_rows: str, tmp_path: 
     assert refused.exit_code == 1
     assert refused.stderr.splitlines()[-1] == (
         f"ladm: {folder}: layer 0 of this qwen3_5_text model has linear attention in place of the softmax attention "
-        "that the focus score is made of; longattn is made of its attention too: leave it out of --signals"
+        "that the focus score is made of; longattn needs its attention too: leave it out of --signals"
     )
     result = ladm(*common, "--signals", "cds,context-gain", "--layers", "3", "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output

@@ -280,7 +280,7 @@ def test_a_stopped_inspection_keeps_its_finished_files(
 
 
 def test_the_number_of_documents_is_limited(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = "ladm: at most 100 documents can be inspected at once; ask for fewer\n"
+    message = "ladm: at most 100 documents can be inspected at once; choose fewer\n"
     for options in (("--top", "101"), ("--top", "60", "--bottom", "41"), ("--bottom", "9" * 20)):
         result = ladm("inspect", scored, *options)
         assert (result.exit_code, result.stderr) == (2, message)

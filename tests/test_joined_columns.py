@@ -214,7 +214,7 @@ def test_the_manifest_says_which_numbers_were_used(ladm: Command, golden: Any, s
     shutil.rmtree(rows)
     save_rows(corpus(golden, [*QUALITY[:-1], 0.51]))
     again = ladm(*command)
-    assert (again.exit_code, "made it of other data" in again.stderr) == (1, True)
+    assert (again.exit_code, "it was made from other data" in again.stderr) == (1, True)
     assert ladm(*command[:-1], tmp_path / "second").exit_code == 0
     second = json.loads((tmp_path / "second" / "manifest.json").read_text())
     assert first["chosen"] == second["chosen"]

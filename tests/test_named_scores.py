@@ -79,7 +79,7 @@ def test_released_is_the_default_and_paper_its_variant(ladm: Command, rows: str,
 
 def test_contradictions_of_a_named_score() -> None:
     given: dict[str, Any] = {"rows": "rows", "output": "run"}
-    goes = "--score {} goes with --{} {}, and --{} {} was given; leave one of them out"
+    goes = "--score {} needs --{} {}, but --{} {} was given; leave one of them out"
     two = "--score {} and --profile p.yaml are two scores; give one of them"
     for flags, message in (
         ({"score": "best"},
@@ -113,7 +113,7 @@ def test_a_run_that_cannot_give_a_named_score(ladm: Command, rows: str, run: Pat
         f"ladm: {old} did not store value_cds_per_layer_no_std; score it again with this version of ladm\n"
     )
     assert ladm("rescore", run, "--score", "paper", *out).stderr == (
-        f"ladm: --score paper is of the variant paper, and {run} of released\n"
+        f"ladm: --score paper needs the variant paper, but {run} was scored with released\n"
     )
     ladm("score", rows, *SMALL, "--ablation", "no-length", "--output", tmp_path / "no-length")
     assert ladm("rescore", tmp_path / "no-length", "--score", "robust", *out).stderr == (
@@ -174,8 +174,8 @@ def test_a_plain_mean_over_sink_layers_is_warned_of(run: Path) -> None:
     assert sink_warning(Run.read(run)) is None
     _with_sink_masses(run, [0.1, 0.7, 0.6])
     assert sink_warning(Run.read(run)) == (
-        "in layers 1-2 a few tokens receive up to 70% of the distant attention, and a plain mean over layers "
-        f"depends on where they stand; try ladm rescore {run} --score robust --output {run}-robust"
+        "in layers 1-2 a few tokens receive up to 70% of the distant attention, and a plain mean over layers depends "
+        f"on where those tokens are; try ladm rescore {run} --score robust --output {run}-robust"
     )
     identity = read_object(run / "run.json")
     for change in ({"layers": [0]}, {"reduce": "median"}, {"focus": "value"}):
@@ -186,9 +186,8 @@ def test_a_plain_mean_over_sink_layers_is_warned_of(run: Path) -> None:
 def test_sinks_in_the_later_half_of_the_layers_are_warned_of(ladm: Command, run: Path, tmp_path: Path) -> None:
     _with_sink_masses(run, [0.1, 0.7, 0.2])
     warning = (
-        "in layer 1 a few tokens receive up to 70% of the distant attention, and a {}mean over layers depends on where "
-        f"they stand; try ladm rescore {run} --score robust --layers after-sinks "
-        f"--output {run}-robust"
+        "in layer 1 a few tokens receive up to 70% of the distant attention, and a {}mean over layers depends on "
+        f"where those tokens are; try ladm rescore {run} --score robust --layers after-sinks --output {run}-robust"
     )
     assert sink_warning(Run.read(run)) == warning.format("plain ")
     identity = read_object(run / "run.json")

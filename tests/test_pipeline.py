@@ -314,10 +314,10 @@ def test_every_name_of_a_score_is_taken(ladm: Command, shard: Path, talking: Pat
     ("words", "message"),
     [
         ("--score paper --variant released",
-         "--score paper goes with --variant paper, and --variant released was given; leave one of them out"),
+         "--score paper needs --variant paper, but --variant released was given; leave one of them out"),
         ("--profile {profile} --reduce mean",
-         "profile {profile} scores with --reduce signed, and --reduce mean was given; leave it out, or leave the "
-         "profile out"),
+         "profile {profile} scores with --reduce signed, but --reduce mean was given; leave out that flag or the "
+         "profile"),
     ],
 )  # fmt: skip
 def test_a_flag_with_the_value_of_its_default_is_a_flag(
@@ -568,8 +568,7 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
     result = ladm(*job_words(shard, talking, tmp_path / "other"))
     assert (result.exit_code, result.stderr) == (
         1,
-        f"ladm: {tmp_path}/other holds scores and no job.yaml, so it is not a job of ladm run; give --output another "
-        "folder\n",
+        f"ladm: {tmp_path}/other holds scores and no job.yaml, so it is not a job of ladm run; give another --output\n",
     )
     (tmp_path / "short.jsonl").write_text(json.dumps({"text": text_of(0, 100)}) + "\n")
     result = ladm(*job_words(tmp_path / "short.jsonl", talking, tmp_path / "short"))

@@ -152,8 +152,8 @@ def test_rows_are_scored_by_signed_heads_as_they_are_rescored(
     result = ladm(*command, "--reduce", "mean", "--output", tmp_path / "other")
     assert (result.exit_code, result.stderr) == (
         2,
-        f"ladm: profile {profile} scores with --reduce signed, and --reduce mean was given; leave it out, or leave "
-        "the profile out\n",
+        f"ladm: profile {profile} scores with --reduce signed, but --reduce mean was given; leave out that flag or the "
+        "profile\n",
     )
 
 
@@ -183,12 +183,12 @@ def test_a_profile_binds_the_settings_and_stops_early(ladm: Run, kept: tuple[str
     for index, line in by_index(tmp_path / "run").items():
         assert line["cds_per_layer"] == pytest.approx(by_index(run)[index]["cds_per_layer"][:2], rel=1e-6)
     for flags, conflict in (
-        (("--span-tokens", "32"), "--span-tokens 16, and --span-tokens 32 was given"),
-        (("--reduce", "mean"), "--reduce median, and --reduce mean was given"),
-        (("--layers", "0-2"), "--layers 0-1, and --layers 0-2 was given"),
+        (("--span-tokens", "32"), "--span-tokens 16, but --span-tokens 32 was given"),
+        (("--reduce", "mean"), "--reduce median, but --reduce mean was given"),
+        (("--layers", "0-2"), "--layers 0-1, but --layers 0-2 was given"),
     ):
         result = ladm("score", rows, *plain, "--profile", profile, "--output", tmp_path / "x", *flags)
-        message = f"ladm: profile {profile} scores with {conflict}; leave it out, or leave the profile out\n"
+        message = f"ladm: profile {profile} scores with {conflict}; leave out that flag or the profile\n"
         assert (result.exit_code, result.stderr) == (2, message)
     same = ("--span-tokens", "16", "--layers", "0,1", "--reduce", "median")
     result = ladm("score", rows, *plain, "--profile", profile, "--output", tmp_path / "run", *same)
@@ -200,7 +200,7 @@ def test_a_profile_of_another_model_or_method_is_refused(ladm: Run, kept: tuple[
     profile = write_profile(tmp_path / "p.yaml", run, Reduction(layers=(0,)), d_afs=2, n=2)
     result = ladm("rescore", run, "--profile", profile, "--output", tmp_path / "a")
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: {profile} scores with n 2, and {run} was scored with 4\n",
+        1, f"ladm: {profile} scores with n 2, but {run} was scored with 4\n",
     )  # fmt: skip
     other = yaml.safe_load(profile.read_text())
     del other["checksum"]
@@ -211,8 +211,8 @@ def test_a_profile_of_another_model_or_method_is_refused(ladm: Run, kept: tuple[
         1, f"ladm: {tmp_path / 'other.yaml'} was calibrated for another model than the one of {run}\n",
     )  # fmt: skip
     message = (
-        f"{tmp_path / 'other.yaml'} was calibrated for another model: the files of {GOLDEN} have other SHA-256; "
-        "calibrate this one: ladm calibrate"
+        f"{tmp_path / 'other.yaml'} was calibrated for another model: the files of {GOLDEN} have other SHA-256 "
+        "digests; calibrate this model: ladm calibrate"
     )
     command = ("score", rows, "--model", GOLDEN, "--profile", tmp_path / "other.yaml", "--output", tmp_path / "a")
     for more in ((), ("--dry-run",)):

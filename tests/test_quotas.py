@@ -60,8 +60,8 @@ def test_weights_that_cannot_work(run: Path, tmp_path: Path) -> None:
         ("{domain 0: 1", "--quota {domain 0: 1 is not YAML"),
         (
             "{domain 0:1}",
-            "the weight of domain 0:1 is None, not a number of at least 0 such as 2 or 2.0e-5; write a space "
-            "behind the colon",
+            "the weight of domain 0:1 is None, not a number of at least 0 such as 2 or 2.0e-5; write a space after "
+            "the colon",
         ),
     ):
         with pytest.raises(front.LadmError) as caught:

@@ -152,7 +152,7 @@ def test_a_node_with_other_packages_or_files_ends_the_run(
     command = ("score", rows, "--model", GOLDEN, "--span-tokens", "16", "--engine", "ray", "--workers", "1")
     result = ladm(*command, "--output", tmp_path / "run")
     assert result.exit_code == 1
-    assert 'has something else than the run was started with:\n  versions.torch: "9.9" before, ' in result.stderr
+    assert 'differs from what the run was started with:\n  versions.torch: "9.9" before, ' in result.stderr
     facts = model_facts(str(GOLDEN))
     expected = machine_identity(facts)
     expected["model"]["sha256"]["config.json"] = "0"

@@ -62,8 +62,8 @@ def test_signed_weights_have_no_other_layers(ladm: Run, kept: tuple[str, Path], 
     result = ladm("rescore", signed, "--layers", "0,1", "--output", tmp_path / "other")
     assert (result.exit_code, result.stderr) == (
         1,
-        f"ladm: {signed} was scored by the signed weights of a profile, which other layers do not have; give --reduce "
-        "too, such as --reduce mean, or another --profile\n",
+        f"ladm: {signed} was scored with the signed weights of a profile, which other layers do not have; give "
+        "--reduce too, such as --reduce mean, or another --profile\n",
     )
     again = ladm("rescore", signed, "--layers", "0,1", "--reduce", "mean", "--output", tmp_path / "other")
     assert again.exit_code == 0, again.stderr
@@ -115,7 +115,7 @@ def test_forms_are_those_of_the_ablation_and_can_be_rescored(ladm: Run, kept: tu
     assert found == pytest.approx({index: heads[len(heads) // 3] for index, heads in first.items()}, rel=1e-6)
     other, ablated_run = write_profile(tmp_path / "o.yaml", run, Reduction(layers=(1,))), tmp_path / "no-std"
     result = ladm("rescore", ablated_run, "--profile", other, "--output", tmp_path / "x")
-    assert result.stderr == f"ladm: {other} scores with ablation none, and {ablated_run} was scored with no-std\n"
+    assert result.stderr == f"ladm: {other} scores with ablation none, but {ablated_run} was scored with no-std\n"
 
 
 def test_rescore_faults_in_full(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_default_span_follows_the_commonest_length(ladm: Any, save_rows: Any
     assert result.exit_code == 0, result.output
     assert "\nspans     2 tokens: 1/256 of the commonest length, 512 tokens\n" in result.stderr
     assert (
-        "\nlengths   512 to 700 tokens, 2 rows have 512; scores can be compared among rows of one length\n"
+        "\nlengths   512 to 700 tokens, 2 rows have 512; scores can be compared only between rows of the same length\n"
     ) in result.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["span_tokens"] == 2
 
@@ -60,7 +60,7 @@ def test_rows_too_short_for_any_span_are_refused_with_the_span_that_works(
     result = ladm("score", rows, *NO_SPAN, "--span-tokens", "128", "--output", tmp_path / "run")
     assert result.exit_code == 1
     assert last(result) == (
-        "ladm: rows of 512 tokens leave no span to score with spans of 128 tokens; give --span-tokens 2, or longer rows"
+        "ladm: rows of 512 tokens have no span to score with spans of 128 tokens; give --span-tokens 2, or longer rows"
     )
     assert not (tmp_path / "run").exists()
 
@@ -121,7 +121,7 @@ def test_padding_and_packed_rows_are_reported(ladm: Any, save_rows: Any, golden:
     assert (
         "\nwarning   padding: attention_mask has zeros in 2 of the 2 rows looked at, and padding is " in result.stderr
     )
-    assert "\nwarning   packed rows: the column position_ids shows several documents in a row, " in result.stderr
+    assert "\nwarning   packed rows: the column position_ids shows several documents in one row, " in result.stderr
     # Columns of other people that have these names.
     odd = [row | {"attention_mask": "all", "position_ids": 1} for row in rows]
     result = ladm("score", save_rows(odd, "odd"), *SMALL, "--output", tmp_path / "odd-run")
@@ -191,8 +191,8 @@ def test_a_task_of_an_array_learns_what_to_unset(
     result = ladm("score", short_rows, *SMALL, "--overwrite", "--output", tmp_path / "run")
     assert result.exit_code == 2
     assert last(result) == (
-        "ladm: --overwrite and --retry-errors are for a run that no other launch shares; here SLURM_ARRAY_TASK_ID says "
-        "so: unset SLURM_ARRAY_TASK_ID"
+        "ladm: --overwrite and --retry-errors are for a run that no other launch shares; SLURM_ARRAY_TASK_ID is set, "
+        "so this launch shares its run: unset SLURM_ARRAY_TASK_ID"
     )
 
 

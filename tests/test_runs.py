@@ -290,7 +290,7 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path, rows: Rows, reference: A
     else:
         errors = (folder / ERRORS_FILE).read_text()
         assert errors.count('"error_type": "out_of_memory"') == 48
-        assert "do not fit the device's memory, even alone" in errors
+        assert "do not fit in the device's memory, even alone" in errors
 
 
 @pytest.mark.parametrize("message", FLAVOURS)

@@ -53,9 +53,9 @@ def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) ->
         "ablation none, mean over layers 0-2",
         "signals   cds, text",
         "device    cpu in float32, attention aten-flash-cpu, focus torch, fused none",
-        "lengths   512 to 700 tokens, 2 rows have 700; scores can be compared among rows of one length",
+        "lengths   512 to 700 tokens, 2 rows have 700; scores can be compared only between rows of the same length",
         f"output    {folder}",
-        "reading the data and the model once for their identity",
+        "reading the data and the model once to identify them",
     ]
     assert "tokens/s" in result.stderr
     lines = read_lines(folder / "sorted_by_score.jsonl")
@@ -157,7 +157,7 @@ def test_row_faults_are_error_rows_and_good_scores_stay(
             "outside_vocabulary",
             "id -1 at token 511 is outside the model's vocabulary of 512; was the data made with another tokenizer?",
         ),
-        (7, "too_long", "12288 tokens, and the model has 8192 positions"),
+        (7, "too_long", "12288 tokens, but the model has only 8192 positions"),
         (8, "wrong_type", "input_ids holds str at token 0, not an integer"),
         (9, "wrong_type", "input_ids is str, not a list of integers"),
         (10, "wrong_type", "input_ids holds float at token 0, not an integer"),
@@ -217,8 +217,8 @@ def test_stopping_at_errors_keeps_what_is_done(
     assert result.exit_code == 1
     position, has = {1: (3, "1 row has"), 2: (20, "2 rows have")}[safe]
     assert result.stderr.splitlines()[-1] == (
-        f"ladm: {has} no score, such as row {position}: input_ids is None; stopped by --max-errors or "
-        "--fail-fast. Finished rows are safe, and the same command without it goes on"
+        f"ladm: {has} no score, such as row {position}: input_ids is None; stopped by --max-errors or --fail-fast. "
+        "Finished rows are safe; to continue, run the same command without that flag"
     )
     again = ladm("score", data, *SMALL, "--output", folder, *flags)
     assert again.exit_code == 1

@@ -153,7 +153,7 @@ def whole_input_faults(tmp_path: Path, save_rows: Any, golden: Any) -> dict[str,
             (good, *model, *out, "--layers", "2-3"), 2, f"--layers names layer 3, but {GOLDEN} has layers 0-2",
         ),
         "device": (
-            (good, *model, *out, "--device", "tpu"), 2, "--device 'tpu' is none of auto, cpu, cuda, cuda:0,1",
+            (good, *model, *out, "--device", "tpu"), 2, "--device 'tpu' is not one of auto, cpu, cuda, cuda:0,1",
         ),
     }  # fmt: skip
 

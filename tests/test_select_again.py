@@ -59,7 +59,7 @@ def test_a_subset_whose_rows_were_removed_is_not_taken_for_whole(
     again = ladm(*command)
     assert (again.exit_code, again.stderr) == (
         1,
-        f"ladm: {output} has its manifest and no rows any more; remove it, and give the command again\n",
+        f"ladm: {output} has a manifest, but its rows are missing; remove it, and run the same command again\n",
     )
 
 
@@ -92,7 +92,7 @@ def test_an_address_too(ladm: Command, scored: tuple[str, Path]) -> None:
     assert (again.exit_code, again.stdout) == (0, first.stdout)
     assert memory.created("/bucket/subset/manifest.json") == created
     other = ladm(*command[:3], "3", *command[4:])
-    refused = (1, "ladm: memory://bucket/subset exists already; give --output another folder\n")
+    refused = (1, "ladm: memory://bucket/subset exists already; give another --output\n")
     assert (other.exit_code, other.stderr) == refused
 
 
@@ -102,7 +102,7 @@ def test_another_command_or_other_data_are_refused(ladm: Command, scored: tuple[
     assert ladm(*command).exit_code == 0
     before = states(subset)
     other = ladm(*command, "--format", "jsonl")
-    refused = (1, f"ladm: {subset} exists already; give --output another folder\n")
+    refused = (1, f"ladm: {subset} exists already; give another --output\n")
     assert (other.exit_code, other.stderr) == refused
     # The same words, and another score in the same place.
     assert ladm("rescore", scored[1], "--reduce", "median", "-o", tmp_path / "median").exit_code == 0
@@ -110,8 +110,8 @@ def test_another_command_or_other_data_are_refused(ladm: Command, scored: tuple[
     (tmp_path / "median").rename(scored[1])
     changed = ladm(*command)
     message = (
-        f"ladm: {subset} exists already: the same command made it of other data, or another version of ladm; give "
-        "--output another folder\n"
+        f"ladm: {subset} exists already: it was made from other data, or by another version of ladm; give another "
+        "--output\n"
     )
     assert (changed.exit_code, changed.stderr) == (1, message)
     assert states(subset) == before
@@ -130,7 +130,7 @@ def test_a_subset_that_was_edited_is_not_that_of_the_command(
     path = tmp_path / "subset" / "manifest.json"
     path.write_bytes(path.read_bytes().replace(b'"n0"', b'"n9"').replace(b'"n1"', b'"n8"'))
     found = ladm(*command)
-    assert (found.exit_code, "exists already: the same command made it of other data" in found.stderr) == (1, True)
+    assert (found.exit_code, "exists already: it was made from other data" in found.stderr) == (1, True)
 
 
 def test_an_upload_that_failed_is_tried_again(

@@ -272,7 +272,8 @@ def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_p
     spans = write_profile(run, tmp_path / "spans.yaml", band | {"robust": (0.0, 1.0, 2.0)}, method=method)
     for flags, code, message in (
         ((), 2, "--within profile needs --profile, because RUN was not scored with one"),
-        (("--profile", bare), 2, f"--profile {bare} has no band; ladm calibrate of this version writes one"),
+        (("--profile", bare), 2, f"--profile {bare} has no band; calibrate again with this version of ladm to "
+         "write one"),
         (("--profile", tmp_path / "nowhere"), 2, f"profile {tmp_path}/nowhere: No such file or directory"),
         (("--profile", model), 1, f"{model} was calibrated for another model than the one of {run}"),
         (("--profile", other), 1,
@@ -283,7 +284,7 @@ def test_a_band_that_does_not_fit(ladm: Command, scored: tuple[str, Path], tmp_p
          f"--profile {heads}, which stores what it takes"),
         *((("--profile", spans, "--by", column), 1,
            f"{spans} was calibrated with --span-tokens 32, and {run} was scored with 16, so that its band of {column} "
-           "is of another scale") for column in ("score", "robust")),
+           "has another scale") for column in ("score", "robust")),
         (("--profile", whole, "--by", "score + 1"), 2,
          "--within profile needs --by to be a column, and score + 1 is an expression; give COLUMN:profile"),
         (("--profile", whole, "--by", "length"), 2,
@@ -346,7 +347,7 @@ def test_the_median_of_an_ablation_has_no_band(ladm: Command, scored: tuple[str,
     assert (result.exit_code, result.stderr) == (
         1,
         f"ladm: {profile} was calibrated with --ablation none, and {other} was scored with no-std, so that its band of "
-        "median is of another scale\n",
+        "median has another scale\n",
     )
 
 
@@ -459,7 +460,7 @@ def test_the_manifest_names_the_chosen_and_its_command_repeats_it(
         ("--top 5% --by a.b --join a=s3://b/run2",
          "--join a=s3://b/run2 is an address; copy the run to this machine and give its folder"),
         ("run2 --top 5% --by a.b --join a=b",
-         "--join takes a run of the same rows, and several RUNs have several sets of rows"),
+         "--join takes a run of the same rows, but several RUNs have several sets of rows"),
     ],
 )  # fmt: skip
 def test_flags_that_are_refused(ladm: Command, flags: str, message: str) -> None:

@@ -96,7 +96,7 @@ def test_runs_that_were_not_made_alike_are_refused(ladm: Command, two: list[tupl
     result = ladm("select", run, other, *out)
     assert (result.exit_code, result.stderr) == (
         1,
-        f"ladm: {other} was not scored as {run} was, so that their scores cannot be ranked together:\n"
+        f"ladm: {other} was not scored as {run} was, so their scores cannot be ranked together:\n"
         f"  settings.span_tokens: 16 in {run}, 32 in {other}\n"
         f'  settings.reduce: "mean" in {run}, "median" in {other}\n'
         f'  score.reduce: "mean" in {run}, "median" in {other}\n',
@@ -213,7 +213,7 @@ def test_copy_shares_over_different_layers_are_not_compared(
     assert (refused.exit_code, refused.stderr) == (
         1,
         f"ladm: copy_share is the mean over layers 0-2 in {run} and over layers 2 in {run2}, by the sinks in their own "
-        "rows, so that its values do not compare; leave it out, or select from each run alone\n",
+        "rows, so its values cannot be compared; leave it out, or select from each run alone\n",
     )
     assert ladm(*command[:-2], "--output", tmp_path / "without").exit_code == 0
     # A band brings the copy share with it.
@@ -235,7 +235,7 @@ def test_runs_need_the_same_signals_only_where_they_are_used(
             assert ladm("score", rows, *model, *part, "--output", runs[k]).exit_code == 0
     select = ("select", *runs, "--documents", "5", "--domain-key", "none", "--output", tmp_path / "subset")
     different = (
-        f"ladm: {runs[1]} was not scored as {runs[0]} was, so that their scores cannot be ranked together:\n"
+        f"ladm: {runs[1]} was not scored as {runs[0]} was, so their scores cannot be ranked together:\n"
         f'  signals.context-gain.scheme: "suffix" in {runs[0]}, "blocks" in {runs[1]}\n'
     )
     for flags in (("--by", "rank(gain) + rank(score)"), ("--within", "key_tokens:0-")):

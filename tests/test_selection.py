@@ -377,7 +377,7 @@ def test_error_messages_of_select(
         (("--rows", other, "--tokens", "1k", *out), 1,
          f"{other} are not the rows that {run} scored: their content differs"),
         (("--rows", rows, "--tokens", "1k", "--output", t / "full"), 1,
-         f"{t}/full exists already; give --output another folder"),
+         f"{t}/full exists already; give another --output"),
         (("--rows", rows, "--tokens", "1k", *out, "--domain-key", "meta.source"), 1,
          f"row 0 of {rows} has no meta.source; give another --domain-key, --domain a name for all rows without one, or "
          "--domain-key none to rank all documents together"),
@@ -417,10 +417,10 @@ def test_an_output_that_cannot_be_replaced_is_refused_before_the_ranking(
     monkeypatch.chdir(here)
     monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == mounted)
     reasons = {
-        Path("."): ("the current folder", "a folder in it"),
-        mounted: ("a mount point", "a folder in it"),
-        tmp_path / "link": ("a symbolic link", "the folder that it stands for"),
-        tmp_path / "nowhere": ("a symbolic link", "the folder that it stands for"),
+        Path("."): ("the current folder", "a folder inside it"),
+        mounted: ("a mount point", "a folder inside it"),
+        tmp_path / "link": ("a symbolic link", "the folder that it points to"),
+        tmp_path / "nowhere": ("a symbolic link", "the folder that it points to"),
     }
     for output, (what, remedy) in reasons.items():
         result = ladm("select", scored[1], "--rows", scored[0], "--tokens", "1k", "--output", output)

@@ -223,7 +223,7 @@ def test_tables_of_unigrams_that_cannot_be_used(ladm: Command, rows: str, small:
     (tmp_path / "torn.npy").write_bytes(b"no")
     messages = {
         "absent.npy": (2, "does not exist"),
-        "short.npy": (1, "has 5 tokens, and the model's vocabulary 512"),
+        "short.npy": (1, "has 5 tokens, but the model's vocabulary 512"),
         "text.npy": (1, "is not a list of counts, one for each token id"),
         "torn.npy": (1, "is not a file of token counts, such as the unigrams.npy of a run"),
     }
@@ -250,7 +250,7 @@ def test_signals_in_memory(golden: Any, golden_lm: Path, ladm: Command, rows: st
     assert set(GAIN_COLUMNS) <= set(found.columns)
     scorer = front.Scorer(golden_lm, dtype="float32", device="cpu", span_tokens=16, signals="text")
     (text,) = scorer.score(topical_rows(golden, LENGTHS)[1]["input_ids"])
-    with pytest.raises(UsageError, match="prolong shares no pass with other signals"):
+    with pytest.raises(UsageError, match="prolong cannot be computed together with other signals"):
         front.Scorer(golden_lm, signals=["cds", "prolong"])
     # How common a token is, is not known of rows in memory.
     assert "far_rare" not in text.columns

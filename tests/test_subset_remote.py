@@ -45,7 +45,7 @@ def test_a_subset_at_an_address(ladm: Command, scored: tuple[str, Path], tmp_pat
     assert select(ladm, scored, tmp_path / "m", "--format", "megatron").exit_code == 0
     assert memory.cat_file("/bucket/subset/train.bin") == (tmp_path / "m" / "train.bin").read_bytes()
     again = select(ladm, scored, output)
-    assert (again.exit_code, again.stderr) == (1, f"ladm: {output} exists already; give --output another folder\n")
+    assert (again.exit_code, again.stderr) == (1, f"ladm: {output} exists already; give another --output\n")
     # A path of this machine would be memory:/bucket/python.
     made = in_python(scored[1], rows=scored[0], tokens="2k", output="memory://bucket/python")
     assert made.folder == os.fspath(made) == "memory://bucket/python"
@@ -106,7 +106,7 @@ def test_a_stopped_upload_is_no_subset_and_is_replaced(
     refused = select(ladm, scored, "memory://bucket/other")
     assert (refused.exit_code, refused.stderr) == (
         1,
-        "ladm: memory://bucket/other exists already (it holds /bucket/other/notes.txt); give --output another folder\n",
+        "ladm: memory://bucket/other exists already (it holds /bucket/other/notes.txt); give another --output\n",
     )
     assert memory.cat_file("/bucket/other/notes.txt") == b"mine"
 

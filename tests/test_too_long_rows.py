@@ -81,7 +81,7 @@ def test_run_refuses_layers_and_devices_that_scoring_would_before_any_document_i
     arguments = ("run", corpus(tmp_path), "--model", talking, "--top", "50%", "-o", tmp_path / "job")
     for flags, message in {
         ("--layers", "0-7"): f"--layers names layer 7, but {talking} has layers 0-2",
-        ("--device", "gpu"): "--device 'gpu' is none of auto, cpu, cuda, cuda:0,1",
+        ("--device", "gpu"): "--device 'gpu' is not one of auto, cpu, cuda, cuda:0,1",
         ("--device", "cuda:1,1"): "--device cuda:1,1 names a device twice",
     }.items():
         result = ladm(*arguments, *flags)

@@ -98,8 +98,8 @@ def test_a_value_is_read_as_it_is_spelled(value: str, other: str) -> None:
         ("rows.x:!", "a value is missing; an empty text is \"\""),
         ("rows.x:en,,de", "a value is missing; an empty text is \"\""),
         ("rows.x:..", "a range needs one end at least, such as 2024-01-01.. or ..2024-12-31"),
-        ("rows.x:a..b..c", "'..c' follows a value, and not a comma"),
-        ('rows.x:"a"b', "'b' follows a value, and not a comma"),
+        ("rows.x:a..b..c", "a comma is missing before '..c'"),
+        ('rows.x:"a"b', "a comma is missing before 'b'"),
         ('rows.x:"a', '"a does not begin with a text in quotes, as JSON has it'),
         (r'rows.x:"\ud83d"', "a value has half of a surrogate pair"),
         ("rows.x:-", "'-' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-; a text is given in quotes: "
@@ -208,7 +208,7 @@ def test_another_value_of_the_column_is_other_data(ladm: Command, scored: tuple[
     changed.rename(scored[0])
     for k, guard in enumerate(guards):
         again = ladm(*command[:-2], scored[1].parent / f"s{k}", "--within", guard)
-        assert (again.exit_code, "made it of other data" in again.stderr) == (1, True), (guard, again.output)
+        assert (again.exit_code, "it was made from other data" in again.stderr) == (1, True), (guard, again.output)
 
 
 def test_values_of_several_runs_may_be_in_one_of_them(

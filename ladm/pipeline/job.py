@@ -55,8 +55,7 @@ class JobFolder:
         for name in (ROWS, SCORES, SUBSET, PAGE):
             if (self.path / name).exists():
                 raise LadmError(
-                    f"{self.path} holds {name} and no {JOB_FILE}, so it is not a job of ladm run; give --output "
-                    "another folder"
+                    f"{self.path} holds {name} and no {JOB_FILE}, so it is not a job of ladm run; give another --output"
                 )
 
     def bound_fields(self) -> frozenset[str]:

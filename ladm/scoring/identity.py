@@ -98,7 +98,7 @@ def _require_model_of_profile(plan: Plan, sha256: dict[str, str]) -> None:
     if plan.profile is not None and plan.profile.model["sha256"] != sha256:
         raise LadmError(
             f"{plan.settings.profile} was calibrated for another model: the files of {plan.facts.name} have other "
-            "SHA-256; calibrate this one: ladm calibrate"
+            "SHA-256 digests; calibrate this model: ladm calibrate"
         )
 
 
@@ -133,7 +133,7 @@ def checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, expected: RunIden
     found = {name: value for name, value in machine_identity(facts).items() if name in had}
     differing = "".join(f"\n  {line}" for line in differences(had, found))
     if differing:
-        raise LadmError(f"the node {socket.gethostname()} has something else than the run was started with:{differing}")
+        raise LadmError(f"the node {socket.gethostname()} differs from what the run was started with:{differing}")
     return make_scorer(device)
 
 

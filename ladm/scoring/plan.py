@@ -87,7 +87,7 @@ def choose_layers(settings: ScoreSettings, facts: ModelFacts, profile: Profile |
     if CDS in settings.signal_names:
         layers = facts.choose_layers(parse_layers(settings.layers))
     if LONGATTN in settings.signal_names and (problem := facts.problem_of((0,))) is not None:
-        raise LadmError(f"{facts.name}: {problem}; longattn is made of its attention too: leave it out of --signals")
+        raise LadmError(f"{facts.name}: {problem}; longattn needs its attention too: leave it out of --signals")
     return layers
 
 
@@ -119,7 +119,11 @@ def make_plan(
         # Such as SLURM_ARRAY_TASK_ID of an array in which every task has a run of its own.
         found = [name for name in SHARING_VARIABLES if name in os.environ]
         shared_by = settings.shard is None and settings.engine != "ray" and found
-        remedy = f"here {found[0]} says so: unset {' '.join(found)}" if shared_by else "leave --shard and --engine out"
+        remedy = (
+            f"{found[0]} is set, so this launch shares its run: unset {' '.join(found)}"
+            if shared_by
+            else "leave --shard and --engine out"
+        )
         raise UsageError(f"--overwrite and --retry-errors are for a run that no other launch shares; {remedy}")
     recorded = _recorded_attention(settings)
     if cluster is None:
@@ -235,7 +239,7 @@ def _load_scorer(plan: Plan, device: str) -> SignalScorer:
     if names == (PROLONG,):
         return ProlongScorer(load_planned(plan, device), most_pairs=settings.prolong_pairs)
     if PROLONG in names:
-        raise UsageError("prolong shares no pass with other signals; give --signals prolong alone")
+        raise UsageError("prolong cannot be computed together with other signals; give --signals prolong alone")
     signals = PassSignals(
         cds=CDS in names,
         gain=settings.context_gain if CONTEXT_GAIN in names else None,

@@ -50,7 +50,7 @@ def _requested(settings: RescoreSettings, run: Run) -> tuple[Reduction, Ablation
     if layers is not None:
         if own.how == "signed" and settings.reduce is None:
             raise LadmError(
-                f"{run.folder} was scored by the signed weights of a profile, which other layers do not have; give "
+                f"{run.folder} was scored with the signed weights of a profile, which other layers do not have; give "
                 "--reduce too, such as --reduce mean, or another --profile"
             )
         return Reduction(how=settings.reduce or own.how, layers=layers, focus=own.focus), form
@@ -69,7 +69,9 @@ def _named(score: str, run: Run) -> NamedScore:
     """The score of that name. Raises LadmError where the run was scored by another variant or ablation."""
     named, method = named_score(score), run.identity.method
     if named.variant not in (None, method.variant):
-        raise LadmError(f"--score {score} is of the variant {named.variant}, and {run.folder} of {method.variant}")
+        raise LadmError(
+            f"--score {score} needs the variant {named.variant}, but {run.folder} was scored with {method.variant}"
+        )
     # The second form, which is that without sigma, is stored beside `none` always, and beside others with `forms`.
     has_second = method.ablation == "none" or (named.form == "no-std" and run.identity.record == "forms")
     if named.form != method.ablation and not has_second:
@@ -86,4 +88,4 @@ def _require_same(profile: Profile, run: Run, path: str) -> None:
     for name, value in profile.method.as_dict().items():
         had = had_values[name]
         if had != value and not (name == "ablation" and run.identity.stores_both_forms and value == "no-std"):
-            raise LadmError(f"{path} scores with {name} {value}, and {run.folder} was scored with {had}")
+            raise LadmError(f"{path} scores with {name} {value}, but {run.folder} was scored with {had}")

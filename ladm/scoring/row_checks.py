@@ -127,7 +127,7 @@ def differing_lengths(lengths: RowLengths) -> Iterator[str]:
         common, shortest, longest = lengths.common, min(lengths.counts), max(lengths.counts)
         yield (
             f"lengths   {shortest:,} to {longest:,} tokens, {lengths.counts[common]:,} rows have {common:,}; scores "
-            "can be compared among rows of one length"
+            "can be compared only between rows of the same length"
         )
 
 
@@ -162,7 +162,7 @@ def _no_row_fits(settings: ScoreSettings, lengths: RowLengths, facts: ModelFacts
         remedy = "make longer rows (--length of ladm prepare)"
     else:
         remedy = f"give --span-tokens {span}, or longer rows"
-    return f"{message} leave no span to score with spans of {settings.method.span_tokens} tokens; {remedy}"
+    return f"{message} have no span to score with spans of {settings.method.span_tokens} tokens; {remedy}"
 
 
 def _working_span(method: Method, length: int) -> int | None:
@@ -205,8 +205,8 @@ def _packing(rows: Rows) -> str | None:
     if packed is None:
         return None
     return (
-        f"packed rows: the column {packed} shows several documents in a row, which a score takes for one; give rows of "
-        "one document each: ladm prepare"
+        f"packed rows: the column {packed} shows several documents in one row, which would be scored as one; give rows "
+        "of one document each: ladm prepare"
     )
 
 

@@ -160,7 +160,7 @@ class _ScoreCommand:
         `beside`: the run that a signal is added to. Raises LadmError where that has other rows or another model.
         """
         folder = Path(plan.settings.output)
-        self.echo("reading the data and the model once for their identity")
+        self.echo("reading the data and the model once to identify them")
         # Before anything is removed: a command that cannot work must not cost the run that is there.
         identity = identity_of(plan, self.rows, machine=self.machine())
         if beside is not None:

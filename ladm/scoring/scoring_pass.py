@@ -112,8 +112,8 @@ class _ErrorLimit:
             rows = "row has" if self._failed == 1 else "rows have"
             shown = "" if example is None else f", such as row {example.position}: {example.message}"
             raise LadmError(
-                f"{self._failed} {rows} no score{shown}; stopped by --max-errors or --fail-fast. "
-                "Finished rows are safe, and the same command without it goes on"
+                f"{self._failed} {rows} no score{shown}; stopped by --max-errors or --fail-fast. Finished rows are "
+                "safe; to continue, run the same command without that flag"
             )
 
 

@@ -38,5 +38,5 @@ def sink_warning(run: Run) -> str | None:
     return (
         f"in layer{'s' if len(sinks) > 1 else ''} {spell_layers(sinks)} a few tokens receive up to "
         f"{max(median_of[layer] for layer in sinks):.0%} of the distant attention, and a "
-        f"{'' if is_weighted else 'plain '}mean over layers depends on where they stand; try {command}"
+        f"{'' if is_weighted else 'plain '}mean over layers depends on where those tokens are; try {command}"
     )

@@ -150,7 +150,7 @@ def _included(
     codes = domains.codes_of(settings.exclude_domains, where=", ".join(source.rows.name for source in sources))
     included_N = ~np.isin(codes_N, codes)
     if not included_N.any():
-        raise LadmError("--exclude-domain leaves no document; leave fewer domains out")
+        raise LadmError("--exclude-domain leaves no document; exclude fewer domains")
     counts = np.bincount(codes_N[~included_N], minlength=len(domains.names))
     return included_N, {domains.names[code]: int(counts[code]) for code in sorted(set(codes))}
 

@@ -31,7 +31,7 @@ def profile_with_band(run: Run, path: str, *, ranked_by: str) -> Profile:
     """
     profile = read_profile(path)
     if not profile.band:
-        raise UsageError(f"--profile {path} has no band; ladm calibrate of this version writes one")
+        raise UsageError(f"--profile {path} has no band; calibrate again with this version of ladm to write one")
     if profile.model["sha256"] != run.identity.model_sha256:
         raise LadmError(f"{path} was calibrated for another model than the one of {run.folder}")
     # Quantiles of one score are no limits for another: their scales differ by orders of magnitude.
@@ -105,5 +105,5 @@ def _require_same_method(run: Run, profile: Profile, path: str, ranked_by: str) 
         if had_values[name] != value:
             raise LadmError(
                 f"{path} was calibrated with {flag(name)} {value}, and {run.folder} was scored with "
-                f"{had_values[name]}, so that its band of {ranked_by} is of another scale"
+                f"{had_values[name]}, so that its band of {ranked_by} has another scale"
             )

@@ -77,7 +77,7 @@ def read_weights(quota: str) -> Mapping[str, Fraction]:
         # A bool is an int to Python, and `yes` in YAML is a bool.
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
             # PyYAML takes 2e-5, without a point, for a text, and `web:2` for a name without a weight.
-            space = "; write a space behind the colon" if weight is None and ":" in name else ""
+            space = "; write a space after the colon" if weight is None and ":" in name else ""
             raise UsageError(
                 f"--quota {path}: the weight of {name} is {weight}, not a number of at least 0 such as 2 or "
                 f"2.0e-5{space}"

@@ -84,7 +84,7 @@ def _require_alike(runs: Sequence[Run], columns: Sequence[str]) -> None:
         found = list(differences(_compared(first, columns), _compared(run, columns), words=words))
         if found:
             raise LadmError(
-                f"{run.folder} was not scored as {first.folder} was, so that their scores cannot be ranked together:"
+                f"{run.folder} was not scored as {first.folder} was, so their scores cannot be ranked together:"
                 + "".join(f"\n  {line}" for line in found)
             )
     if COPY_SHARE in columns and len(runs) > 1:
@@ -101,8 +101,8 @@ def _require_same_copy_layers(runs: Sequence[Run]) -> None:
         if layers != first[1]:
             raise LadmError(
                 f"copy_share is the mean over layers {spell_layers(first[1])} in {first[0].folder} and over layers "
-                f"{spell_layers(layers)} in {run.folder}, by the sinks in their own rows, so that its values do not "
-                "compare; leave it out, or select from each run alone"
+                f"{spell_layers(layers)} in {run.folder}, by the sinks in their own rows, so its values cannot be "
+                "compared; leave it out, or select from each run alone"
             )
 
 

@@ -86,11 +86,13 @@ def require_same_subset(
         is_same = all(a == b for a, b in zip_longest(there, own))
     if not is_same:
         raise LadmError(
-            f"{place.name} exists already: the same command made it of other data, or another version of ladm; give "
-            "--output another folder"
+            f"{place.name} exists already: it was made from other data, or by another version of ladm; give another "
+            "--output"
         )
     if not place.file_names() - {MANIFEST_FILE, CARD_FILE}:
-        raise LadmError(f"{place.name} has its manifest and no rows any more; remove it, and give the command again")
+        raise LadmError(
+            f"{place.name} has a manifest, but its rows are missing; remove it, and run the same command again"
+        )
     if push is not None:
         _push(place.name, push, Path(place.name))
 

@@ -144,7 +144,7 @@ class CalibrateSettings(Settings):
 
     def check_together(self) -> None:
         if self.max_cost is not None and self.objective != "cost":
-            raise UsageError("--max-cost goes with --objective cost")
+            raise UsageError("--max-cost needs --objective cost")
 
     @classmethod
     def passes_over(cls, key: str, value: Any) -> bool:
@@ -153,7 +153,7 @@ class CalibrateSettings(Settings):
         Raises UsageError for a profile, a score or an ablation, which contradict that.
         """
         if key in ("profile", "score") or (key == "ablation" and value != "none"):
-            raise UsageError(f"remove {key}; calibration decides about it itself")
+            raise UsageError(f"remove {key}, which calibration chooses itself")
         return key in (field.key for field in settings_of(ScoreSettings))
 
     @property

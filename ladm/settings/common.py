@@ -64,7 +64,7 @@ def parse_device(text: str) -> str:
     """
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d+(?:,\d+)*))?", text)
     if match is None:
-        raise UsageError(f"{text!r} is none of auto, cpu, cuda, cuda:0,1")
+        raise UsageError(f"{text!r} is not one of auto, cpu, cuda, cuda:0,1")
     numbers = [int(number) for number in (match[1] or "").split(",") if number]
     if len(set(numbers)) != len(numbers):
         raise UsageError(f"{text} names a device twice")

@@ -125,8 +125,8 @@ def _settings_of_profile(path: str, chosen: dict[str, Any]) -> dict[str, Any]:
             given = spell_layers(parse_layers(given) or ())
         if given != value:
             raise UsageError(
-                f"profile {path} scores with {flag(name)} {value}, and {flag(name)} {given} was given; "
-                "leave it out, or leave the profile out"
+                f"profile {path} scores with {flag(name)} {value}, but {flag(name)} {given} was given; leave out that "
+                "flag or the profile"
             )
     return {name: value for name, value in bound.items() if fits(value, types[name])}
 

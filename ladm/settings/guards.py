@@ -127,7 +127,7 @@ def _limit(text: str | None, guard: str) -> Limit | None:
         return None
     number = float(text.removesuffix("%"))
     if not math.isfinite(number):
-        raise UsageError(f"--within {guard!r}: {text} is beyond any number; leave that end open")
+        raise UsageError(f"--within {guard!r}: {text} is too large for a number; leave that end open")
     if not text.endswith("%"):
         return Limit(value=number)
     if not 0 <= number <= 100:

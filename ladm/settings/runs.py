@@ -123,7 +123,7 @@ class InspectSettings(Settings):
         if not (self.first or self.last or self.index):
             raise UsageError("nothing to inspect: give --top, --bottom or --index")
         if self.first + self.last + len(self.index) > MOST_INSPECTED:
-            raise UsageError(f"at most {MOST_INSPECTED} documents can be inspected at once; ask for fewer")
+            raise UsageError(f"at most {MOST_INSPECTED} documents can be inspected at once; choose fewer")
 
     @property
     def first(self) -> int:

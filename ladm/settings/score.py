@@ -223,8 +223,8 @@ class ScoreSettings(MethodSettings):
             given = getattr(self, name)
             if value is not None and given != value:
                 raise UsageError(
-                    f"--score {self.score} goes with --{name} {value}, and --{name} {given} was given; leave one of "
-                    "them out"
+                    f"--score {self.score} needs --{name} {value}, but --{name} {given} was given; leave one of them "
+                    "out"
                 )
 
     @property

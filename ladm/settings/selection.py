@@ -185,7 +185,7 @@ class SelectSettings(JoinSettings):
         self._check_rule(given[0])
         self._check_sampling()
         if self.join and len(self.runs) > 1:
-            raise UsageError("--join takes a run of the same rows, and several RUNs have several sets of rows")
+            raise UsageError("--join takes a run of the same rows, but several RUNs have several sets of rows")
         require_joined(self.column_names, self.joins)
         require_of_rows(self.value_guards)
         if self.rows and len(self.rows) != len(self.runs):

@@ -93,7 +93,7 @@ class _Reader:
         while self._skip(","):
             found.append(self._value())
         if self._place < len(self._text):
-            raise ValueError(f"{self._text[self._place :]!r} follows a value, and not a comma")
+            raise ValueError(f"a comma is missing before {self._text[self._place :]!r}")
         return tuple(found)
 
     def _value(self) -> str | ValueRange:

@@ -46,7 +46,7 @@ class RowScorer:
         ids = token_ids(row, vocab_size=self._facts.vocab_size)
         limit = self._facts.max_tokens
         if limit is not None and len(ids) > limit:
-            raise RowError("too_long", f"{len(ids)} tokens, and the model has {limit} positions")
+            raise RowError("too_long", f"{len(ids)} tokens, but the model has only {limit} positions")
         if self._signals.cds and not self._grid(len(ids)).J:
             raise RowError("too_short", f"{len(ids)} tokens leave no span to score")
         if len(ids) < LEAST_TOKENS and (self._signals.gain or self._signals.longattn):

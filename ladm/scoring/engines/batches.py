@@ -55,7 +55,7 @@ def start_batch(
     if len(batch) == 1 and not low_memory:
         return start_batch(batch, scorer, sizes, low_memory=True)
     if len(batch) == 1:
-        problem = RowError("out_of_memory", f"{len(batch[0].ids)} tokens do not fit the device's memory, even alone")
+        problem = RowError("out_of_memory", f"{len(batch[0].ids)} tokens do not fit in the device's memory, even alone")
         return lambda: [error_row(batch[0].row, problem, stage="score")]
     middle = len(batch) // 2
     sizes.reduce(len(batch[0].ids), len(batch))

@@ -51,6 +51,6 @@ def _explained(events: Iterator[UnitEvent]) -> Iterator[UnitEvent]:
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise_if_out_of_memory(error, action="score", device_remedy=f"give a smaller --batch-size, or {DEVICE_REMEDY}")
         raise LadmError(
-            f"scoring failed ({type(error).__name__}: {one_line(error)}); with --workers 1 the row that it fails in is "
-            "found, recorded as an error, and left behind"
+            f"scoring failed ({type(error).__name__}: {one_line(error)}); with --workers 1 the failing row is found, "
+            "recorded as an error, and skipped"
         ) from error

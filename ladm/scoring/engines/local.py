@@ -177,14 +177,16 @@ class _Supervisor:
         if failures.too_many or (bad and not others and not worker.ready):
             when = f"{failures.in_a_row} times without a row in between" if worker.ready else "while it started"
             raise LadmError(
-                f"the worker on {worker.device} {reason} {when}; the rows it finished are safe; run the same command "
-                "again to continue"
+                f"the worker on {worker.device} {reason} {when}; finished rows are safe; run the same command again to "
+                "continue"
             )
         cause = f"the worker on {worker.device} {reason}"
         self._tracker.return_unit(worker, worker.assignment, cause, others=others)
         self._slots[place] = None
         if bad and others:
-            self._job.warn(f"warning   {worker.device} is given up: its worker {reason} repeatedly; the others go on")
+            self._job.warn(
+                f"warning   {worker.device} is no longer used: its worker {reason} repeatedly; the others continue"
+            )
             del self._slots[place]
 
     def _reason_of(self, worker: _Worker) -> str:
@@ -194,9 +196,9 @@ class _Supervisor:
         """
         if not end_process(worker.process):
             raise LadmError(
-                f"the worker on {worker.device} {worker.reason or 'is lost'} and does not end even when it is killed: "
-                "its driver or file system hangs; the rows that were finished are safe, and once it is gone the same "
-                "command goes on from there"
+                f"the worker on {worker.device} {worker.reason or 'is lost'} and does not end even when killed: its "
+                "driver or file system hangs; finished rows are safe; once it has ended, run the same command again "
+                "to continue"
             )
         worker.pipe.close()
         return worker.reason or f"died (exit code {worker.process.exitcode})"

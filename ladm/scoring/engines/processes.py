@@ -112,10 +112,10 @@ def _silent_tracker() -> Iterator[None]:
 def _spawn(target: Callable[..., None], *words: Any, name: str) -> WorkerProcess:
     if multiprocessing.current_process().daemon:
         raise LadmError(
-            "ladm cannot start its worker processes here, because multiprocessing allows a daemonic process, such as "
-            "a worker of multiprocessing.Pool, no processes of its own; make the call from a worker of "
-            "concurrent.futures.ProcessPoolExecutor, or from a process that is not daemonic. No processes are needed "
-            "by --device cpu without --workers, by annotate with --num-proc 1, and by ladm.Scorer"
+            "ladm cannot start its worker processes from a daemonic process, such as a worker of "
+            "multiprocessing.Pool; call it from a worker of concurrent.futures.ProcessPoolExecutor or another process "
+            "that is not daemonic. No processes are needed by --device cpu without --workers, by annotate with "
+            "--num-proc 1, and by ladm.Scorer"
         )
     # Not fork: CUDA cannot be used in a forked process.
     context = multiprocessing.get_context("spawn")

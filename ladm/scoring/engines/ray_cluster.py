@@ -171,14 +171,14 @@ class _Supervisor:
         failures.record_loss(slot.place, slot.batch)
         if failures.too_many:
             raise LadmError(
-                f"a Ray actor {reason} {failures.in_a_row} times without a row in between; the rows that were finished "
-                "are safe; run the same command again to continue"
+                f"a Ray actor {reason} {failures.in_a_row} times without a row in between; finished rows are safe; run "
+                "the same command again to continue"
             )
         if slot.assignment is not None:
             again = self._source.again(slot.assignment)
             self._tracker.return_unit(slot, again, f"its Ray actor {reason}", others=others)
         if failures.is_bad(slot.place) and others:
-            self._job.warn(f"warning   a Ray actor is given up: it {reason} repeatedly; the others go on")
+            self._job.warn(f"warning   a Ray actor is no longer used: it {reason} repeatedly; the others continue")
             ray.kill(slot.actor)
             self._slots.remove(slot)
             return

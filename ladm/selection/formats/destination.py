@@ -93,19 +93,19 @@ class LocalFolder:
             is_old = self._replaces and (self.path / MANIFEST_FILE).is_file()
             is_taken = _is_there(self.path) and (not self.path.is_dir() or any(self.path.iterdir()))
         if is_taken and not is_old:
-            raise LadmError(f"{self.path} exists already; give --output another folder")
+            raise LadmError(f"{self.path} exists already; give another --output")
         # "." has no name of its own: the system calls it busy, as it does a mount point.
         is_current = not self.path.name
         if is_current or os.path.ismount(self.path):
             what = "the current folder" if is_current else "a mount point"
             raise LadmError(
-                f"{self.path} is {what}, which a finished subset cannot replace; give --output a folder in it"
+                f"{self.path} is {what}, which a finished subset cannot replace; give --output a folder inside it"
             )
         # Of an old subset the link itself is moved away.
         if self.path.is_symlink() and not is_old:
             raise LadmError(
                 f"{self.path} is a symbolic link, which a finished subset cannot replace; give --output the folder "
-                "that it stands for"
+                "that it points to"
             )
         return False
 

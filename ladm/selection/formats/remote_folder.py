@@ -35,12 +35,12 @@ class RemoteFolder:
                 with self.read_manifest() as file:
                     if unless is not None and command_of(file) == unless:
                         return True
-                raise LadmError(f"{self.name} exists already; give --output another folder")
+                raise LadmError(f"{self.name} exists already; give another --output")
             found = self._system.find(self._path) if self._system.exists(self._path) else []
         own = {f"{self._path}/{name}" for name in (UPLOADING, *self._unfinished())}
         others = sorted(path for path in map(str, found) if path not in own)
         if others:
-            raise LadmError(f"{self.name} exists already (it holds {others[0]}); give --output another folder")
+            raise LadmError(f"{self.name} exists already (it holds {others[0]}); give another --output")
         return False
 
     @contextlib.contextmanager
