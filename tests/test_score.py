@@ -39,7 +39,7 @@ def test_golden_scores_layer_by_layer(ladm: Run, save_rows: Any, golden: dict[st
             assert line["cds_per_layer"] == pytest.approx(case["cds_per_layer"][line["index"]], rel=1e-5)
         assert [line["index"] for line in lines] == sorted(range(4), key=lambda k: -case["cds"][k])
         # Of an even number of rows the middle is the median too, as ladm compare has it.
-        assert f", middle {(lines[1]['score'] + lines[2]['score']) / 2:.6g}, worst " in result.stdout
+        assert f", median {(lines[1]['score'] + lines[2]['score']) / 2:.6g}, worst " in result.stdout
 
 
 def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) ->
     assert "tokens/s" in result.stderr
     lines = read_lines(folder / "sorted_by_score.jsonl")
     assert result.stdout.splitlines()[1:] == [
-        f"score: best {lines[0]['score']:.6g}, middle {lines[2]['score']:.6g}, worst {lines[-1]['score']:.6g}",
+        f"score: best {lines[0]['score']:.6g}, median {lines[2]['score']:.6g}, worst {lines[-1]['score']:.6g}",
         f"results: {folder}/sorted_by_score.jsonl",
     ]
     assert result.stdout.startswith("finished in ")

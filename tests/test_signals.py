@@ -223,7 +223,7 @@ def test_tables_of_unigrams_that_cannot_be_used(ladm: Command, rows: str, small:
     (tmp_path / "torn.npy").write_bytes(b"no")
     messages = {
         "absent.npy": (2, "does not exist"),
-        "short.npy": (1, "has 5 tokens, but the model's vocabulary 512"),
+        "short.npy": (1, "has 5 tokens, but the model's vocabulary has 512"),
         "text.npy": (1, "is not a list of counts, one for each token id"),
         "torn.npy": (1, "is not a file of token counts, such as the unigrams.npy of a run"),
     }

@@ -87,7 +87,7 @@ def _lines(head: str, summary: Any, output: str, added: Sequence[AddedSignal]) -
         yield f"  {kind}: {count:,}"
     if summary.scores is not None:
         best, middle, worst = summary.scores
-        yield f"score: best {best:.6g}, middle {middle:.6g}, worst {worst:.6g}"
+        yield f"score: best {best:.6g}, median {middle:.6g}, worst {worst:.6g}"
         yield f"results: {output}/sorted_by_score.jsonl"
     for signal in added:
         without = f", {signal.failed:,} without" if signal.failed else ""

@@ -85,5 +85,5 @@ def read_unigrams(path: str, *, vocab_size: int) -> UnigramTable:
     """The table in a file `unigrams.npy` of a run. Raises LadmError for one that is no table of that vocabulary."""
     counts = read_counts(Path(path))
     if len(counts) != vocab_size:
-        raise LadmError(f"{path} has {len(counts):,} tokens, but the model's vocabulary {vocab_size:,}")
+        raise LadmError(f"{path} has {len(counts):,} tokens, but the model's vocabulary has {vocab_size:,}")
     return UnigramTable(counts)
