@@ -208,7 +208,7 @@ def test_error_messages_of_calibrate(ladm: Command, rows: str, tmp_path: Path) -
          f"{GOLDEN} belongs to something else (it holds config.json); give an empty folder for the work files"),
         (("--rows", rows, *out, "--span-tokens", "0"), 2, "--span-tokens must be at least 1, not 0"),
         (("--rows", rows, *out, "--exclude-domain", "poems"), 2,
-         f"--exclude-domain poems: {rows} has no row of that domain; there are books, lists"),
+         f"--exclude-domain poems: {rows} has no row of that domain; the domains are books, lists"),
         (("--rows", rows, *out, "--package-key", "meta.site"), 2,
          f"--package-key meta.site: no row of {rows} has it"),
         (("--rows", rows, *out, "--search", "best"), 2,

@@ -148,7 +148,7 @@ def test_another_order_of_the_sources_is_named(prepare: Prepare, tmp_path: Path)
     first, second = corpus(tmp_path / "corpus", files=2)
     assert prepare(first, second).exit_code == 0
     lines = prepare(second, first).stderr.splitlines()[1:]
-    assert lines == [f"  sources: the same files in another order: number 1 was {first}, and is {second}"]
+    assert lines == [f"  sources: the same files in another order: number 1 was {first}, now {second}"]
 
 
 def test_another_working_folder_does_not_mix_two_names_of_a_file_in_the_rows(

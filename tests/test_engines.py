@@ -284,8 +284,8 @@ def test_workers_that_keep_dying_end_the_run(tmp_path: Path, save_rows: Any, mon
     with pytest.raises(LadmError) as caught:
         complete(tmp_path / "run", open_rows(save_rows(data)), fakes.make_deadly, devices=2)
     assert str(caught.value).endswith(
-        "died (exit code 9) 4 times without a row in between; finished rows are safe; run the same command again to "
-        "continue"
+        "died (exit code 9) 4 times in a row without finishing a row; finished rows are safe; run the same command "
+        "again to continue"
     )
 
 

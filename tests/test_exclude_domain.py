@@ -101,7 +101,7 @@ def test_excluded_rows_are_reported_and_kept_without_a_rank(
 
 def test_a_domain_that_is_not_there(ladm: Command, scored: tuple[str, str, Path, Path], tmp_path: Path) -> None:
     rows, _, run, _ = scored
-    for name, hint in (("Log", "did you mean Logs?"), ("Poems", "there are Books, Logs, Web")):
+    for name, hint in (("Log", "did you mean Logs?"), ("Poems", "the domains are Books, Logs, Web")):
         result = ladm("select", run, "--top", "9%", "--exclude-domain", name, "-o", tmp_path / "s")
         assert (result.exit_code, result.stderr) == (
             2,

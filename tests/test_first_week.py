@@ -50,7 +50,7 @@ def test_the_same_files_in_another_order_are_refused_as_such(prepare: Command, t
     files = [write_jsonl(tmp_path / f"{k}.jsonl", [record(k)]) for k in range(2)]
     assert prepare(*files).exit_code == 0
     assert prepare(*files[::-1]).stderr.splitlines()[1:] == [
-        f"  sources: the same files in another order: number 1 was {files[0]}, and is {files[1]}"
+        f"  sources: the same files in another order: number 1 was {files[0]}, now {files[1]}"
     ]
 
 

@@ -270,7 +270,7 @@ def test_columns_of_the_rows_are_looked_for_in_the_dry_run(
     assert ladm(*words, "--within", "rows.lang:en", "--within", "rows.quality:0-1").exit_code == 0
     wrong = {
         "rows.qualty:0-1": "the sample of documents has no column qualty; did you mean quality?",
-        "rows.lang:fr": "--within rows.lang:fr: no row of the sample of documents has fr in lang; there are en",
+        "rows.lang:fr": "--within rows.lang:fr: no row of the sample of documents has fr in lang; the values are en",
     }
     for guard, message in wrong.items():
         result = ladm(*words, "--within", guard)

@@ -101,8 +101,8 @@ def test_a_layer_with_softmax_attention_beside_another_kind_is_called_that(tmp_p
     with pytest.raises(LadmError) as caught:
         model_facts(folder).choose_layers(None)
     assert str(caught.value) == (
-        f"{folder}: layers 0-3 of this falcon_h1 model have something else beside the softmax attention that the focus "
-        "score is made of; use another model"
+        f"{folder}: layers 0-3 of this falcon_h1 model have something else besides the softmax attention that the "
+        "focus score is made of; use another model"
     )
 
 

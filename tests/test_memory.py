@@ -187,7 +187,7 @@ def test_a_command_that_meets_it_anywhere_says_so(
     monkeypatch.setattr("ladm.scoring.score.choose_signals", failing(MemoryError()))
     result = ladm("score", short_rows, *SMALL, "--output", tmp_path / "run")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        1, "ladm: not enough memory to go on (MemoryError); free some, or raise a limit such as ulimit -v"
+        1, "ladm: not enough memory to continue (MemoryError); free some, or raise a limit such as ulimit -v"
     )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def test_several_files_none_of_which_can_be_read(prepare: Command, tmp_path: Pat
     assert result.exit_code == 74
     problems = [f"cannot read {name}: it is not UTF-8 (byte 0xe9 at 3); {TO_UTF_8}" for name in names]
     warnings = "".join(f"warning   {problem}; the file is left out\n" for problem in problems)
-    assert result.stderr == f"{warnings}ladm: {problems[0]}; nor can 2 other files be read\n"
+    assert result.stderr == f"{warnings}ladm: {problems[0]}; 2 other files cannot be read either\n"
 
 
 def test_names_that_are_not_utf8(prepare: Command, tmp_path: Path) -> None:  # noqa: F811

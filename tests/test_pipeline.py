@@ -530,7 +530,8 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
     result = ladm("run", "-", *words[2:])
     assert (result.exit_code, result.stderr) == (
         2,
-        "ladm: ladm run cannot read standard input, which is gone when it resumes; give it a file\n",
+        "ladm: ladm run cannot read standard input, because it reads its documents again when it resumes; give it a "
+        "file\n",
     )
     result = ladm(*[*words[:4], "--tokens", "1M", *words[6:]])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (

@@ -368,7 +368,7 @@ def test_error_messages_of_report(ladm: Any, make_run: Any, tmp_path: Path) -> N
         (whole | {"part": whole["part"][:-1]}, 74, f"{path} is damaged: ValueError: not every pair has a part and a "
          "PFS; remove it, or run ladm inspect again"),
         (whole | {"num_tokens": 300}, 74, f"{path} is damaged: ValueError: its scored spans are out of "
-         "order or end behind the last token; remove it, or run ladm inspect again"),
+         "order or end after the last token; remove it, or run ladm inspect again"),
         (whole | {"position": 1e999}, 74, f"{path} is damaged: OverflowError: cannot convert float infinity to "
          "integer; remove it, or run ladm inspect again"),
         (whole | {"i": [spans[::-1] for spans in whole["i"]]}, 74, f"{path} is damaged: ValueError: its earlier spans "

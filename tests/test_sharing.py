@@ -228,7 +228,7 @@ def test_spelled_shards_and_ranks() -> None:
     assert parse_shard("2/8") == Shard(2, 8)
     for text, message in (
         ("8/8", "--shard 8/8: the first is 0/8, the last 7/8"),
-        ("0/0", "--shard 0/0: there is at least one, 0/1"),
+        ("0/0", "--shard 0/0: at least one shard is needed, 0/1"),
         ("2", "--shard '2' is not a number and a count such as 0/8"),
     ):
         with pytest.raises(UsageError) as caught:

@@ -100,7 +100,7 @@ def test_a_value_is_read_as_it_is_spelled(value: str, other: str) -> None:
         ("rows.x:..", "a range needs one end at least, such as 2024-01-01.. or ..2024-12-31"),
         ("rows.x:a..b..c", "a comma is missing before '..c'"),
         ('rows.x:"a"b', "a comma is missing before 'b'"),
-        ('rows.x:"a', '"a does not begin with a text in quotes, as JSON has it'),
+        ('rows.x:"a', '"a does not begin with a quoted JSON string'),
         (r'rows.x:"\ud83d"', "a value has half of a surrogate pair"),
         ("rows.x:-", "'-' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-; a text is given in quotes: "
                      'rows.x:"-"'),
@@ -227,7 +227,8 @@ def test_values_of_several_runs_may_be_in_one_of_them(
     assert [[part["positions"] for part in each] for each in chosen] == [[[0, 1], [1]], [[], [1]]]
     refused = ladm(*command[:-1], tmp_path / "none", "--within", "rows.lang:en,da")
     assert refused.stderr.splitlines()[0] == (
-        f"ladm: --within rows.lang:en,da: no row of {folders[0]}, {folders[1]} has da in lang; there are en, fr, de"
+        f"ladm: --within rows.lang:en,da: no row of {folders[0]}, {folders[1]} has da in lang; the values are en, fr, "
+        "de"
     )
 
 
@@ -245,9 +246,10 @@ def test_values_that_no_row_has_and_columns_of_another_kind(ladm: Command, score
     names = "text, meta, input_ids, index, lang, is_clean, date, season, day, stars, tags, dc:type"
     in_quotes = "texts and dates are given as --within rows.season:A,B or rows.season:A..B, and 2001-2002 as a text in "
     faults = [
-        ("rows.lang:en,eng", 2, f"no row of {rows} has eng in lang; there are en, de, fr, en-GB; did you mean en?"),
-        ("rows.lang:!it", 2, f"no row of {rows} has it in lang; there are en, de, fr, en-GB"),
-        ("rows.day:2024-01-16", 2, f"no row of {rows} has 2024-01-16 in day; there are 2024-01-15, 2024-02-15, "
+        ("rows.lang:en,eng", 2, f"no row of {rows} has eng in lang; the values are en, de, fr, en-GB; did "
+                               "you mean en?"),
+        ("rows.lang:!it", 2, f"no row of {rows} has it in lang; the values are en, de, fr, en-GB"),
+        ("rows.day:2024-01-16", 2, f"no row of {rows} has 2024-01-16 in day; the values are 2024-01-15, 2024-02-15, "
                                    "2024-03-15, 2024-04-15, 2024-05-15, 2024-06-15, 2024-07-15, 2024-08-15; did you "
                                    "mean 2024-01-15?"),
         ("rows.day:tuesday", 2, "rows.day holds dates, and 'tuesday' is not one, such as 2024, 2024-12-31 or "
@@ -357,7 +359,7 @@ def test_texts_of_times_are_compared_with_a_space_or_a_t_in_front_of_the_time(tm
     guard = parse_guard("rows.iso:2024-02-03")
     assert isinstance(guard, ValueGuard)
     found = match_rows(rows, guard)
-    with pytest.raises(UsageError, match=r"there are .*; for all of it give 2024-02-03\.\.2024-02-03$"):
+    with pytest.raises(UsageError, match=r"the values are .*; for all of it give 2024-02-03\.\.2024-02-03$"):
         require_occurring(guard, [rows], [found])
 
 
@@ -394,8 +396,8 @@ def test_a_job_refuses_values_that_no_row_has_before_it_scores(ladm: Command, ta
     words += ["--signals", "cds", "--by", "median", "--within"]
     for guard, code, message in (
         ("rows.language:eng", 2, f"{output}/rows has language as rows.domain, because ladm prepare made it the domain"),
-        ("rows.domain:eng", 2, f"--within rows.domain:eng: no row of {output}/rows has eng in domain; there are "
-                               "eng_Latn, deu_Latn, fra_Latn"),
+        ("rows.domain:eng", 2, f"--within rows.domain:eng: no row of {output}/rows has eng in domain; the values "
+                               "are eng_Latn, deu_Latn, fra_Latn"),
         ("rows.domain:1-2", 1, f"no row of {output}/rows has a number in domain; texts and dates are given as --within "
                                'rows.domain:A,B or rows.domain:A..B, and 1-2 as a text in quotes, rows.domain:"1-2"'),
         ("rows.token_count:600", 2, f"--within rows.token_count:600: token_count of {output}/rows holds numbers; give "

@@ -98,7 +98,7 @@ class _Program(CommandGroup):
             if os.environ.get("LADM_DEBUG"):
                 raise
             if is_out_of_memory(error):
-                show(f"ladm: {lack_of_memory(error, action='go on')}", err=True)
+                show(f"ladm: {lack_of_memory(error, action='continue')}", err=True)
                 sys.exit(EXIT_ERROR)
             what = one_line(error)
             library = _failed_import(error)

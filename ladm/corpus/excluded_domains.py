@@ -25,7 +25,7 @@ def require_domains_exist(excluded: Iterable[str], domains: Collection[str | Non
     for domain in excluded:
         if domain not in known:
             more = ", .." if len(known) > MOST_NAMED else ""
-            there = f"; there are {', '.join(known[:MOST_NAMED])}{more}" if known else ""
+            there = f"; the domains are {', '.join(known[:MOST_NAMED])}{more}" if known else ""
             hint = nearest(domain, known) or there
             raise UsageError(f"--exclude-domain {domain}: {where} has no row of that domain{hint}")
 

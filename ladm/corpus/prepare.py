@@ -163,7 +163,7 @@ def _finish(
     rows = found if settings.limit is None else min(found, settings.limit)
     if rows == 0 and bad_files and not counts:
         # Each file had a warning with its reason: one line says how to go on, and not ten.
-        others = f"; nor can {count_of(len(bad_files) - 1, 'other file')} be read" if len(bad_files) > 1 else ""
+        others = f"; {count_of(len(bad_files) - 1, 'other file')} cannot be read either" if len(bad_files) > 1 else ""
         raise StorageError(next(iter(bad_files.values())) + others)
     if rows == 0:
         # Blocks without a row must not tie the folder to the --length with which no document was long enough.

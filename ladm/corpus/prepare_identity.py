@@ -82,7 +82,7 @@ def _changes_of_sources(had: Any, now: Any) -> Iterator[str]:
     if not lines:
         names = zip(before, after, strict=True)
         number, (one, other) = next(found for found in enumerate(names, 1) if found[1][0] != found[1][1])
-        yield f"the same files in another order: number {number} was {one}, and is {other}"
+        yield f"the same files in another order: number {number} was {one}, now {other}"
 
 
 def _name_of(source: dict[str, Any]) -> str:

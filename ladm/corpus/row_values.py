@@ -112,7 +112,7 @@ def require_occurring(guard: ValueGuard, data: Sequence[Rows], found: Sequence[M
                 hint = f"; for all of it give {value}{TO}{value}"
             frequent = [_shown(each) for each, _ in counts.most_common(MOST_NAMED)]
             more = ", .." if len(counts) > MOST_NAMED else ""
-            listed = f"; there are {', '.join(frequent)}{more}" if frequent else ""
+            listed = f"; the values are {', '.join(frequent)}{more}" if frequent else ""
             raise UsageError(
                 f"--within {guard.text}: no row of {names} has {_shown(value)} in {_key(guard)}{listed}{hint}"
             )

@@ -155,7 +155,7 @@ class InspectedDocument:
                 raise ValueError("its earlier spans are out of order")
         end = self.first_token + (max(self.j) + 1) * self.span_tokens
         if self.j != sorted(set(self.j)) or self.span_tokens < 1 or end > self.num_tokens:
-            raise ValueError("its scored spans are out of order or end behind the last token")
+            raise ValueError("its scored spans are out of order or end after the last token")
 
 
 def _numbers(lists: list[list[Any]]) -> list[list[float]]:

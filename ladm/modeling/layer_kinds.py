@@ -30,7 +30,7 @@ def unscorable_layers(config: Any) -> tuple[tuple[int, str], ...]:
 def why_unscorable(kind: str, *, count: int) -> str:
     """The end of a sentence about `count` layers of a kind that `unscorable_layers` gives."""
     # Each layer of Falcon-H1 has both, and a sum of them as its output.
-    what = "something else beside" if kind.startswith("hybrid") else f"{kind} in place of"
+    what = "something else besides" if kind.startswith("hybrid") else f"{kind} in place of"
     return f"{'has' if count == 1 else 'have'} {what} the softmax attention that the focus score is made of"
 
 

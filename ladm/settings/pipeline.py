@@ -64,7 +64,10 @@ class _JobSettings(Settings):
     def check_together(self) -> None:
         """Raise UsageError for whatever one of the three commands refuses."""
         if "-" in self.sources:
-            raise UsageError("ladm run cannot read standard input, which is gone when it resumes; give it a file")
+            raise UsageError(
+                "ladm run cannot read standard input, because it reads its documents again when it resumes; give it a "
+                "file"
+            )
         # The names of folders are of no interest here, only what the commands think of the flags.
         prepare_settings(
             self, rows="rows", length=self.length or 1, domain_key=self.domain_key or "domain", domain=None

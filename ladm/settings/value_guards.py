@@ -114,7 +114,7 @@ class _Reader:
                 value, self._place = json.JSONDecoder().raw_decode(self._text, self._place)
             except json.JSONDecodeError:
                 quoted = self._text[self._place :]
-                raise ValueError(f"{quoted} does not begin with a text in quotes, as JSON has it") from None
+                raise ValueError(f"{quoted} does not begin with a quoted JSON string") from None
             return str(value)
         found = _BARE.match(self._text, self._place)
         assert found is not None, "it matches nothing at all too"

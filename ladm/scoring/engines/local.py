@@ -175,7 +175,7 @@ class _Supervisor:
         others = len(self._slots) > 1
         bad = self._failed_starts[place] > MAX_FAILED_STARTS or failures.is_bad(place)
         if failures.too_many or (bad and not others and not worker.ready):
-            when = f"{failures.in_a_row} times without a row in between" if worker.ready else "while it started"
+            when = f"{failures.in_a_row} times in a row without finishing a row" if worker.ready else "while it started"
             raise LadmError(
                 f"the worker on {worker.device} {reason} {when}; finished rows are safe; run the same command again to "
                 "continue"

@@ -20,7 +20,7 @@ class Shard:
         if not 0 <= self.index < self.count:
             allowed = f"the first is 0/{self.count}, the last {self.count - 1}/{self.count}"
             raise UsageError(
-                f"--shard {self.index}/{self.count}: {allowed if self.count else 'there is at least one, 0/1'}"
+                f"--shard {self.index}/{self.count}: {allowed if self.count else 'at least one shard is needed, 0/1'}"
             )
 
 

@@ -171,8 +171,8 @@ class _Supervisor:
         failures.record_loss(slot.place, slot.batch)
         if failures.too_many:
             raise LadmError(
-                f"a Ray actor {reason} {failures.in_a_row} times without a row in between; finished rows are safe; run "
-                "the same command again to continue"
+                f"a Ray actor {reason} {failures.in_a_row} times in a row without finishing a row; finished rows are "
+                "safe; run the same command again to continue"
             )
         if slot.assignment is not None:
             again = self._source.again(slot.assignment)
