@@ -322,7 +322,10 @@ def test_top_without_the_rows_and_with_others(
     shutil.rmtree(rows)
     result = ladm("top", run, "-n", "1")
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
-    assert f"no such data set: {rows} is neither a folder nor a Hub id such as org/name; give --rows" in result.stderr
+    assert (
+        f"no such data set: {rows} is neither a folder nor a Hub id such as org/name; to show their texts, give"
+        in result.stderr
+    )
     assert "<b>Title" in ladm("top", run, "-n", "1", "--rows", tmp_path / "moved").stdout
     result = ladm("top", run, "--domain", "zzz")
     message = f"no document of {run} has the domain zzz; the domains are domain 0, domain 1"

@@ -56,7 +56,8 @@ def test_the_same_files_in_another_order_are_refused_as_such(prepare: Command, t
 
 WARNING = (
     "warning   all documents get the domain mine (--domain), because none of them has meta.pile_set_name "
-    "(--domain-key); to use their domain, such as b, give --domain-key d; --domain is then for those without oneomain"
+    "(--domain-key); to use their domain, such as b, give --domain-key domain; --domain is "
+    "then for those without one"
 )
 
 

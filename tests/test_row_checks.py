@@ -191,8 +191,8 @@ def test_a_task_of_an_array_learns_what_to_unset(
     result = ladm("score", short_rows, *SMALL, "--overwrite", "--output", tmp_path / "run")
     assert result.exit_code == 2
     assert last(result) == (
-        "ladm: --overwrite and --retry-errors are for a run that no other launch shares; SLURM_ARRAY_TASK_ID is set, "
-        "so this launch shares its run: unset SLURM_ARRAY_TASK_ID"
+        "ladm: --overwrite and --retry-errors are for a run that no other launch shares; to run alone, unset "
+        "SLURM_ARRAY_TASK_ID"
     )
 
 

@@ -119,11 +119,7 @@ def make_plan(
         # Such as SLURM_ARRAY_TASK_ID of an array in which every task has a run of its own.
         found = [name for name in SHARING_VARIABLES if name in os.environ]
         shared_by = settings.shard is None and settings.engine != "ray" and found
-        remedy = (
-            f"{found[0]} is set, so this launch shares its run: unset {' '.join(found)}"
-            if shared_by
-            else "leave --shard and --engine out"
-        )
+        remedy = f"to run alone, unset {' '.join(found)}" if shared_by else "leave --shard and --engine out"
         raise UsageError(f"--overwrite and --retry-errors are for a run that no other launch shares; {remedy}")
     recorded = _recorded_attention(settings)
     if cluster is None:
