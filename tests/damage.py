@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from ladm.cli.main import main
 
-UNEXPECTED = "a fault of ladm"
+UNEXPECTED = "a bug in ladm"
 """What the command line prints for an exception that it does not know."""
 
 

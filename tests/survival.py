@@ -263,7 +263,7 @@ def _require_proper_end(done: Result, command: Command, world: Path, whole: dict
         # More files than whole: some that could not be removed, which the next call does.
         assert command.result(world).items() >= whole.items(), f"{where}: done, with another result"
     else:
-        assert "a fault of ladm" not in done.output, f"{where}: {done.output}"
+        assert "a bug in ladm" not in done.output, f"{where}: {done.output}"
         assert done.exit_code in (1, 74), f"{where}: exit {done.exit_code}: {done.output}"
 
 

@@ -150,7 +150,7 @@ def test_a_bad_device_is_given_up_and_no_row_is_lost_to_it(
 
 
 def test_workers_that_die_while_they_start_end_the_run(tmp_path: Path, rows: Rows) -> None:
-    with pytest.raises(LadmError, match=r"^the worker on fake:\d died \(exit code 3\) while it started; the rows"):
+    with pytest.raises(LadmError, match=r"^the worker on fake:\d died \(exit code 3\) while it started; finished rows"):
         complete(tmp_path / "run", rows, fakes.make_dying, devices=2)
 
 

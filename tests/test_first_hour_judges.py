@@ -97,7 +97,7 @@ def test_a_check_of_the_documents_of_the_package_leaves_nothing(
     for model, more, message in [
         (GOLDEN, (), str(GOLDEN)),
         (talking, ("--length", "1000000"), "no document has 8,192 tokens"),
-        (talking, ("--length", "300", "--span-tokens", "200"), "spans of 200 tokens leave none to score"),
+        (talking, ("--length", "300", "--span-tokens", "200"), "have no span to score with spans of 200 tokens"),
     ]:
         result = ladm("check", "--model", model, *flags, *more)
         assert result.exit_code in (1, 2), result.output

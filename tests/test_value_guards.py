@@ -453,7 +453,7 @@ def test_a_column_holds_dates_only_if_all_its_texts_are_dates(
     )
     guard = parse_guard("rows.when:..2024-6")
     if is_refused:
-        with pytest.raises(UsageError, match="rows.when holds dates, and '2024-6' is none"):
+        with pytest.raises(UsageError, match="rows.when holds dates, and '2024-6' is not one"):
             match_rows(rows, guard)  # type: ignore[arg-type]
     else:
         assert match_rows(rows, guard).kept_T.tolist() == [1, 1, 1, 0]  # type: ignore[arg-type]
