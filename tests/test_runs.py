@@ -266,7 +266,7 @@ def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows, monkeyp
     with pytest.raises(IncompleteError, match=r"; run the same ladm run command again$"):
         summarise(Run.open(tmp_path))
     monkeypatch.chdir(tmp_path / "scores")
-    with pytest.raises(IncompleteError, match=r"; run its ladm run again$"):
+    with pytest.raises(IncompleteError, match=r"; run the same ladm run command again$"):
         summarise(Run.open("."))
 
 
