@@ -200,3 +200,29 @@ def test_rows_without_a_domain_get_the_one_that_is_named(
     assert ladm("score", save_rows(rows, "books"), *SMALL, "--output", tmp_path / "run-books").exit_code == 0
     result = ladm("select", tmp_path / "run-books", "--documents", "4", "--domain", "Books", "-o", tmp_path / "s4")
     assert (result.exit_code, "warning" in result.stderr) == (0, False), result.stderr
+
+
+def test_rows_without_any_column_of_domains_get_the_one_that_is_named(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    rows = [
+        {name: row[name] for name in row if name not in ("meta", "domain")} for row in rows_of_three_domains(golden)
+    ]
+    data = save_rows(rows)
+    assert ladm("score", data, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    select = ("select", tmp_path / "run", "--documents", "2")
+    result = ladm(*select, "-o", tmp_path / "s0")
+    assert (result.exit_code, "has no column meta" in result.stderr) == (1, True), result.stderr
+    result = ladm(*select, "--domain", "web", "-o", tmp_path / "s1")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (
+        0, "warning   no row has meta.pile_set_name, so all are of the domain web",
+    )  # fmt: skip
+    assert manifest(tmp_path / "s1")["domains"].keys() == {"web"}
+    # Another key than the default was meant for a column that is there.
+    result = ladm(*select, "--domain", "web", "--domain-key", "group", "-o", tmp_path / "s2")
+    assert (result.exit_code, "has no column group" in result.stderr) == (1, True), result.stderr
+    result = ladm("report", tmp_path / "run", "--subset", tmp_path / "s1", "-o", tmp_path / "page.html")
+    assert (result.exit_code, ">web<" in (tmp_path / "page.html").read_text()) == (0, True), result.output
+    job = ("run", data, "--model", SMALL[1], "--documents", "2", *SMALL[2:], "-o", tmp_path / "job")
+    assert ladm(*job, "--domain", "web").exit_code == 0
+    assert manifest(tmp_path / "job/subset")["domains"].keys() == {"web"}

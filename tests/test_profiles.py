@@ -282,7 +282,13 @@ def test_a_file_that_is_no_profile(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(UsageError, match=r"p\.yaml is not YAML: "):
         read_profile(path)
-    for text in ("", "[]", "format: 1", "5"):
+    for text, reason in (
+        ("", "no keys"),
+        ("[]", "no keys"),
+        ("5", "no keys"),
+        ("a: 1", "no format"),
+        ("format: 1", "no .*"),
+    ):
         path.write_text(text)
-        with pytest.raises(UsageError, match=r"p\.yaml is not a profile of ladm calibrate: "):
+        with pytest.raises(UsageError, match=rf"p\.yaml is not a profile of ladm calibrate: it has {reason}$"):
             read_profile(path)

@@ -34,7 +34,8 @@ def domains_of(rows: Rows, domain_key: str, *, domain: str | None = None) -> lis
     """The domain of every row; that of rows without one is `domain`. Raises LadmError where there is no such column."""
     if domain_key == NO_DOMAINS:
         return [ONE_DOMAIN] * len(rows)
-    return [domain if found is None else found for found in all_domains(rows, domain_key)]
+    every = all_domains(rows, domain_key, is_optional=domain is not None)
+    return [domain if found is None else found for found in every]
 
 
 def included_rows(

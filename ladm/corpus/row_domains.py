@@ -24,12 +24,14 @@ def without_domain_text(row: int, name: str, key: str) -> str:
     )
 
 
-def domains(rows: Rows, key: str, start: int, stop: int) -> list[str | None]:
+def domains(rows: Rows, key: str, start: int, stop: int, *, is_optional: bool = False) -> list[str | None]:
     """The domains of rows `start` to `stop - 1`; None where a row has none.
 
     With the default key, rows whose `meta` has no domain have that of their column `domain`, if there is one.
-    Raises LadmError where there is no such column.
+    Raises LadmError where there is no such column; with `is_optional` and the default key, no row has a domain then.
     """
+    if is_optional and key == DOMAIN_KEY and not has_column_of(rows, key):
+        return [None] * (stop - start)
     column, *path = key.split(".")
     names = rows.column_names
     has_own = key == DOMAIN_KEY and DOMAIN_COLUMN in names
@@ -43,10 +45,12 @@ def domains(rows: Rows, key: str, start: int, stop: int) -> list[str | None]:
     return found
 
 
-def all_domains(rows: Rows, key: str) -> list[str | None]:
+def all_domains(rows: Rows, key: str, *, is_optional: bool = False) -> list[str | None]:
     """The domain of every row. Raises as `domains`."""
     # One string for all rows of a domain, of which there may be a hundred million.
     known: dict[str | None, str | None] = {}
     return [
-        known.setdefault(domain, domain) for start, stop in rows.batches() for domain in domains(rows, key, start, stop)
+        known.setdefault(domain, domain)
+        for start, stop in rows.batches()
+        for domain in domains(rows, key, start, stop, is_optional=is_optional)
     ]

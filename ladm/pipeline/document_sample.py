@@ -229,7 +229,7 @@ def require_domains(rows: str, key: str, *, domain: str | None) -> None:
     opened = open_rows(rows)
     for start, stop in opened.batches():
         try:
-            found = domains(opened, key, start, stop)
+            found = domains(opened, key, start, stop, is_optional=domain is not None)
         except StorageError:
             raise
         except LadmError as error:

@@ -16,7 +16,7 @@ from ladm.corpus.excluded_domains import require_domains_exist
 from ladm.corpus.row_domains import domains, has_column_of
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
-from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN
+from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS, ONE_DOMAIN
 from ladm.storage.disk_arrays import array_on_disk
 
 NO_CODE = -1
@@ -43,14 +43,14 @@ def read_domains(data: Sequence[Rows], *, domain_key: str, domain: str | None = 
 
     `domain`: that of rows without one; None: they get NO_CODE.
 
-    Raises LadmError where a data set has no such column.
+    Raises LadmError where a data set has no such column; with `domain` and the default key it needs none.
     """
     numbers: dict[str, int] = {}
     codes_T = array_on_disk(work / "domains", "i4", sum(map(len, data)))
     first, has_own = 0, False
     for rows in data:
         for start, stop in rows.batches():
-            own = _domains(rows, domain_key, start, stop)
+            own = _domains(rows, domain_key, start, stop, is_optional=domain is not None)
             has_own |= any(d is not None for d in own)
             found = [domain if d is None else d for d in own]
             codes = [NO_CODE if d is None else numbers.setdefault(d, len(numbers)) for d in found]
@@ -59,13 +59,13 @@ def read_domains(data: Sequence[Rows], *, domain_key: str, domain: str | None = 
     return DomainCodes(names=list(numbers), codes_T=codes_T, has_own=has_own)
 
 
-def _domains(rows: Rows, domain_key: str, start: int, stop: int) -> list[str | None]:
+def _domains(rows: Rows, domain_key: str, start: int, stop: int, *, is_optional: bool) -> list[str | None]:
     if domain_key == NO_DOMAINS:
         return [ONE_DOMAIN] * (stop - start)
-    if not has_column_of(rows, domain_key):
+    if not has_column_of(rows, domain_key) and not (is_optional and domain_key == DOMAIN_KEY):
         names = ", ".join(sorted(rows.column_names))
         raise LadmError(
             f"{rows.name} has no column {domain_key.split('.')[0]} (it has {names}); give --domain-key the key of a "
             f"domain, or {NO_DOMAINS} to rank all documents together"
         )
-    return domains(rows, domain_key, start, stop)
+    return domains(rows, domain_key, start, stop, is_optional=is_optional)

@@ -88,8 +88,10 @@ def _merge(kind: type, config: str | None, flags: dict[str, Any]) -> dict[str, A
         if field.spec.required and not chosen.get(field.name) and not needless:
             where = "here or in the file of --config"
             raise UsageError(f"{field.flag} is missing; give it {where}")
-        # Of an unset variable between quotes; as a path it would be the folder that the user happens to be in.
-        if field.spec.required and isinstance(chosen.get(field.name), tuple) and "" in chosen[field.name]:
+        # Of an unset variable between quotes. No domain or key has such a name, and as a path it would be the folder
+        # that the user happens to be in.
+        value = chosen.get(field.name)
+        if value == "" or (isinstance(value, tuple) and "" in value):
             raise UsageError(f"{field.flag} is an empty text; leave it out, or give a name")
     return chosen
 

@@ -71,6 +71,8 @@ def read_profile(path: str | Path) -> Profile:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"profile {path} is not YAML: {one_line(error)}") from None
     try:
+        if not isinstance(content, dict):
+            raise TypeError("it has no keys")
         # First, because a later format may lack the keys that are read below, and the message would miss the reason.
         if content["format"] != FORMAT:
             raise LadmError(f"format {content['format']}, and this version reads {FORMAT}")
@@ -97,7 +99,8 @@ def read_profile(path: str | Path) -> Profile:
         raise UsageError(f"profile {path}: {error}") from None
     # Whatever is missing or of another type in a file that is valid YAML.
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"profile {path} is not a profile of ladm calibrate: {one_line(error)}") from None
+        reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
+        raise UsageError(f"profile {path} is not a profile of ladm calibrate: {reason}") from None
 
 
 def _require_undamaged(content: dict[str, Any]) -> None:
