@@ -64,6 +64,7 @@ def test_settings_of_a_job_that_do_not_exist_or_cannot_work(talking: Path, tmp_p
         ({"tokens": "2k", "dry_run": True}, "ladm.run has no setting dry_run"),
         ({"tokens": "2k", "sources": []}, "there are no sources; give at least one"),
         ({"tokens": "2k", "model": ""}, "model must be a name or a path, not an empty text"),
+        ({"tokens": "2k", "domain": ""}, "--domain is an empty text; leave it out, or give a name"),
         ({}, "how much to select is missing; give --tokens, --documents, --top or --min-score"),
     ]
     for settings, message in faults:

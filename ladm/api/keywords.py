@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_origin
 
 from ladm.errors import UsageError
-from ladm.settings.fields import Setting, require_type, settings_of, with_digits
+from ladm.settings.fields import Setting, require_not_empty, require_type, settings_of, with_digits
 from ladm.settings.mappings import from_mapping
 
 AnyPath = str | os.PathLike[str]
@@ -58,6 +58,7 @@ def parse_keywords(kind: type, call: str, given: Mapping[str, Any], *, without: 
     for name, value in made.items():
         # Before settings are derived from each other, as those of a profile are.
         require_type(value, settings[name])
+        require_not_empty(value, settings[name])
     return made
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.settings.field_types import choices, describe, fits
-from ladm.settings.fields import Setting, flag, nearest, out_of_range, settings_of, with_digits
+from ladm.settings.fields import Setting, flag, nearest, out_of_range, require_not_empty, settings_of, with_digits
 from ladm.settings.layers import parse_layers, spell_layers
 from ladm.settings.mappings import from_mapping
 from ladm.settings.named_scores import is_profile, named_score
@@ -88,11 +88,7 @@ def _merge(kind: type, config: str | None, flags: dict[str, Any]) -> dict[str, A
         if field.spec.required and not chosen.get(field.name) and not needless:
             where = "here or in the file of --config"
             raise UsageError(f"{field.flag} is missing; give it {where}")
-        # Of an unset variable between quotes. No domain or key has such a name, and as a path it would be the folder
-        # that the user happens to be in.
-        value = chosen.get(field.name)
-        if value == "" or (isinstance(value, tuple) and "" in value):
-            raise UsageError(f"{field.flag} is an empty text; leave it out, or give a name")
+        require_not_empty(chosen.get(field.name), field)
     return chosen
 
 

@@ -143,6 +143,13 @@ def require_type(value: Any, field: Setting) -> None:
         raise UsageError(f"{field.flag} {value!r} is not {describe(field.kind)}")
 
 
+def require_not_empty(value: Any, field: Setting) -> None:
+    """Raise UsageError for an empty text that a caller gave, such as an unset variable between quotes."""
+    # No domain or key has such a name, and as a path it would be the folder that the user happens to be in.
+    if value == "" or (isinstance(value, tuple) and "" in value):
+        raise UsageError(f"{field.flag} is an empty text; leave it out, or give a name")
+
+
 def _require_utf8(text: str, *, is_place: bool) -> None:
     """Raise UsageError for a text that is not UTF-8, and for a place on this machine in a folder whose name is not.
 
