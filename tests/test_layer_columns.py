@@ -14,11 +14,21 @@ from ladm.method.sinks import far_key_mass, sink_mass
 from ladm.signals.layer_cds import layer_cds
 
 FOUR = ("cds_per_layer", "cds_per_layer_no_std", "value_cds_per_layer", "value_cds_per_layer_no_std")
-SIX = (*FOUR, "copy_share_per_layer", "sink_mass_per_layer")
+SEVEN = (*FOUR, "copy_share_per_layer", "sink_mass_per_layer", "near_share_per_layer")
 
 
 def cds(pfs: torch.Tensor, grid: Grid, form: Any) -> torch.Tensor:
     return oracle.contextual_dependency(oracle.aggregated_focus(pfs, grid, ablation=form), grid, ablation=form)
+
+
+def near_share_in_words(pfs_JN: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Pair by pair: the attention to the nearest quarter of the earlier spans, of all that the grid uses."""
+    near, total = torch.zeros(()), torch.zeros(())
+    for row, j in enumerate(grid.J):
+        for i in grid.I[row]:
+            total += pfs_JN[row, i]
+            near += pfs_JN[row, i] if j - i <= j / 4 else 0.0
+    return near / total
 
 
 @pytest.fixture
@@ -30,7 +40,7 @@ def ids(golden: dict[str, Any]) -> torch.Tensor:
 def test_columns_of_layers_are_those_of_the_equations(golden_observer: Any, ids: torch.Tensor, variant: Any) -> None:
     grid = Method(variant=variant, span_tokens=16, n0=4 if variant == "paper" else None).grid(512)
     found = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch")
-    assert tuple(found) == SIX
+    assert tuple(found) == SEVEN
     views: list[Any] = []
     golden_observer.observe(ids, views.append)
     # The last wanted layer has no log-sum-exp, and yet all of its columns.
@@ -46,6 +56,7 @@ def test_columns_of_layers_are_those_of_the_equations(golden_observer: Any, ids:
             **dict(zip(FOUR, (cds(x, grid, form) for x in (plain, value) for form in ("none", "no-std")), strict=True)),
             "copy_share_per_layer": oracle.copy_share(plain, copied, grid),
             "sink_mass_per_layer": sink_mass(mass.mean(dim=1))[0],
+            "near_share_per_layer": near_share_in_words(value, grid),
         }
         for name, number in expected.items():
             assert found[name][0, k].item() == pytest.approx(number.item(), rel=1e-5), (name, k)
@@ -74,7 +85,7 @@ def test_what_was_stored_before_stays_the_same_to_the_last_bit(golden_observer: 
 def test_every_column_of_layers_is_there_of_heads(golden_observer: Any, ids: torch.Tensor) -> None:
     grid = Method(span_tokens=16).grid(512)
     found = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch", record="heads")
-    assert tuple(found) == (*SIX, *(name.replace("layer", "head") for name in SIX))
+    assert tuple(found) == (*SEVEN, *(name.replace("layer", "head") for name in SEVEN))
     forms = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch", record="forms")
     assert all(torch.equal(forms[name], found[name]) for name in found)
     for focus in ("", "value_"):
@@ -105,6 +116,7 @@ def test_columns_of_heads_are_those_of_the_equations(golden_observer: Any, ids: 
                 **dict(zip((name.replace("layer", "head") for name in FOUR), forms, strict=True)),
                 "copy_share_per_head": oracle.copy_share(plain, copied, grid),
                 "sink_mass_per_head": sink_mass(mass[0, head]),
+                "near_share_per_head": near_share_in_words(value, grid),
             }
             for name, number in expected.items():
                 assert found[name][0, layer * H + head].item() == pytest.approx(number.item(), rel=1e-5), (name, head)
@@ -115,9 +127,17 @@ def test_an_ablation_has_one_form_of_each_focus(golden_observer: Any, ids: torch
     for ablation in ("no-std", "no-length"):
         grid = Method(span_tokens=16, ablation=ablation).grid(512)
         found = layer_cds(golden_observer, ids, grid, ablation=ablation, backend="torch")
-        assert tuple(found) == (FOUR[0], FOUR[2], *SIX[4:])
+        assert tuple(found) == (FOUR[0], FOUR[2], *SEVEN[4:])
         if ablation == "no-std":
             assert torch.equal(found[FOUR[2]], both[FOUR[3]])
+
+
+def test_attention_that_does_not_fall_with_distance_has_the_near_share_of_the_pairs() -> None:
+    grid = Method().grid(32_768)
+    near = sum(j - i <= j / 4 for j, earlier in zip(grid.J, grid.I, strict=True) for i in earlier)
+    flat = torch.full((2, len(grid.J), grid.N), 0.25)
+    assert oracle.near_share(flat, grid).tolist() == pytest.approx([near / 2010] * 2)
+    assert oracle.near_share(torch.zeros(len(grid.J), grid.N), grid) == 0.0
 
 
 def test_a_head_whose_values_are_zero_weighs_nothing() -> None:

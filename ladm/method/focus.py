@@ -6,7 +6,7 @@ tested against.
     equation 2        PFS(i, j)   `pairwise_focus`
     equations 3, 4    AFS(j)      `aggregated_focus`
     equation 5        CDS         `contextual_dependency`, one number for a layer
-    not in the paper              `value_weights`, `copy_keys` and `copy_share`
+    not in the paper              `value_weights`, `copy_keys`, `copy_share` and `near_share`
 
 Equation 1, which documents are kept, is in `selection/budget.py`; the mean over layers in `reduction.py`.
 
@@ -177,3 +177,24 @@ def copy_share(pfs_JN: Tensor, copied_JN: Tensor, grid: Grid) -> Tensor:
     """
     used = used_pairs_JN(grid, pfs_JN.device)
     return copied_JN.where(used, 0.0).sum(dim=(-2, -1)) / pfs_JN.where(used, 0.0).sum(dim=(-2, -1))
+
+
+def near_share(pfs_JN: Tensor, grid: Grid) -> Tensor:
+    """nu: the share of the used PFS that falls on the nearest quarter of the earlier spans, (..., J, N) -> (...).
+
+    Those are the spans i with 4 (j - i) <= j. In a text with an order, attention falls with distance. It hardly does in
+    shuffled text, lists and repetition, so their share is lower; pasted pieces end it early, so theirs is higher.
+    0 where no attention falls on any used pair.
+    """
+    used_JN = pfs_JN.where(used_pairs_JN(grid, pfs_JN.device), 0.0)
+    near = used_JN.where(_near_pairs_JN(grid, pfs_JN.device), 0.0).sum(dim=(-2, -1))
+    total = used_JN.sum(dim=(-2, -1))
+    # Not NaN, which would cost the row its score.
+    return torch.where(total == 0, 0.0, near / total)
+
+
+@lru_cache(maxsize=256)
+def _near_pairs_JN(grid: Grid, device: torch.device | str) -> Tensor:
+    """Boolean (J, N): is i among the nearest quarter of the spans before j?"""
+    j_J1 = np.array(grid.J).reshape(-1, 1)
+    return constant(4 * (j_J1 - np.arange(grid.N)) <= j_J1, dtype=torch.bool, device=device)

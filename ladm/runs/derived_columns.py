@@ -25,9 +25,10 @@ from ladm.settings.signals import LONGATTN as LONGATTN_SIGNAL
 Floats = npt.NDArray[np.float64]
 
 COPY_SHARE_COLUMN = "copy_share_per_layer"
+NEAR_SHARE_COLUMN = "near_share_per_layer"
 OF_ANY_RUN = ("length", "random")
 """Derived columns that need neither layers nor a model."""
-OVER_LAYERS = (*NAMED_SCORES, "median", "copy_share", "sink_mass")
+OVER_LAYERS = (*NAMED_SCORES, "median", "copy_share", "sink_mass", "near_share")
 """Derived columns over the layers of a run, whatever its score is made of."""
 LONGATTN = COLUMNS_OF[LONGATTN_SIGNAL]
 """What the score of LongAttn is made of, relative to the documents that are ranked together."""
@@ -67,6 +68,10 @@ def derivations(run: Run, *, seed: int, layers: tuple[int, ...], first_row: int 
         made["copy_share"] = _copy_share(run, layers, has_sinks=SINK_MASS_COLUMN in present)
     if SINK_MASS_COLUMN in present:
         made["sink_mass"] = _over_layers(run, SINK_MASS_COLUMN, "mean", layers)
+    if NEAR_SHARE_COLUMN in present:
+        # The layers of `robust`, of whose PFS it is a share.
+        later = NAMED_SCORES["robust"].layers_of(layers)
+        made["near_share"] = _over_layers(run, NEAR_SHARE_COLUMN, "mean", later)
     return made
 
 

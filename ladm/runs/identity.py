@@ -12,14 +12,14 @@ from ladm.method.reduction import Reduction, cds_column_name
 from ladm.settings.common import DType
 from ladm.settings.signals import CDS
 
-FORMAT = 6
-"""6: heads, where they are stored, have everything that layers have. 5: every layer has CDS with and without sigma, of
-plain and of value-weighted PFS, copy share and sink mass. 4: every layer has one CDS. From 4 on the numbers are
-float32, in `scores.parquet` and in the digits of a unit's JSON; 3: float64.
+FORMAT = 7
+"""7: layers, and heads where they are stored, have a near share. 6: heads, where they are stored, have everything that
+layers have. 5: every layer has CDS with and without sigma, of plain and of value-weighted PFS, copy share and sink
+mass. 4: every layer has one CDS. From 4 on the numbers are float32, in `scores.parquet` and in the digits of a unit's
+JSON; 3: float64.
 """
-READABLE_FORMATS = (3, 4, 5, 6)
+READABLE_FORMATS = (3, 4, 5, 6, 7)
 FORMAT_WITH_BOTH_FORMS = 5
-RECORDS_WITH_HEADS = ("heads", "forms")
 Signals = dict[str, dict[str, str]]
 MACHINE_FIELDS = ("model", "tokenizer", "versions")
 MANIFEST_FIELDS = ("settings", "layers", "score", "model", "data", "dtype")
@@ -43,8 +43,8 @@ class RunIdentity:
     @property
     def is_as_written_now(self) -> bool:
         """Would this version store the same columns?"""
-        has_heads = CDS in self.signals and self.record in RECORDS_WITH_HEADS
-        return self.format == FORMAT or (self.format == FORMAT_WITH_BOTH_FORMS and not has_heads)
+        # The columns of the other signals are those of format 5.
+        return self.format == FORMAT or (self.format >= FORMAT_WITH_BOTH_FORMS and CDS not in self.signals)
 
     def with_format(self, number: int) -> RunIdentity:
         """The same identity as a run of another format would have it."""

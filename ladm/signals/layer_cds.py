@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ladm.method.columns import far_key_mass, value_weights
 from ladm.method.constants import constant
-from ladm.method.focus import aggregated_focus, contextual_dependency
+from ladm.method.focus import aggregated_focus, contextual_dependency, near_share
 from ladm.method.grid import Ablation, FocusKind, Grid
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
@@ -35,8 +35,9 @@ def layer_cds(
 
     `cds_per_layer` (B, L), beside an ablation of "none" the same without sigma, `cds_per_layer_no_std`; both also of
     the value-weighted PFS, `value_cds_per_layer` and `value_cds_per_layer_no_std`; `copy_share_per_layer`, the share
-    of the used PFS that falls on copy keys; `sink_mass_per_layer`. With record "heads" also the same of each head, from
-    its own attention, layer by layer: `..._per_head` in place of `..._per_layer` (B, L H); with "range" also
+    of the used PFS that falls on copy keys; `sink_mass_per_layer`; `near_share_per_layer`, of value-weighted PFS. With
+    record "heads" also the same of each head, from its own attention, layer by layer: `..._per_head` in place of
+    `..._per_layer` (B, L H); with "range" also
     `range_per_layer` (B, L), the median PFS of the used pairs at least half the document apart; with "forms" heads
     too, and a form without sigma beside any ablation. `low_memory`: see `measure_focus`.
     """
@@ -104,6 +105,7 @@ class FocusMeasurement:
         heads = self._cds_columns(focus.pfs_BKJN, focus.weighted_BKJN, heads=True)
         heads["copy_share_per_head"] = _copy_share(focus.copied_BK, focus.pfs_BKJN)
         heads["sink_mass_per_head"] = sink_mass(mass_BHT)
+        heads["near_share_per_head"] = near_share(focus.weighted_BKJN, grid)
         for name, values_BH in heads.items():
             self._heads.setdefault(name, []).append(values_BH)
 
@@ -116,6 +118,7 @@ class FocusMeasurement:
         kept["copy_share_per_layer"] = _copy_share(by_layer["copied_BL"], pfs_BLJN)
         # The strongest keys of all layers at once: a GPU takes hardly longer than for those of one.
         kept["sink_mass_per_layer"] = sink_mass(torch.stack(self._far_key_mass, dim=1))
+        kept["near_share_per_layer"] = near_share(by_layer["value_BLJN"], grid)
         if self._record == "range":
             kept["range_per_layer"] = long_range_focus(pfs_BLJN, grid)
         return kept | {name: torch.cat(parts, dim=1) for name, parts in self._heads.items()}
