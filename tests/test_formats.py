@@ -131,28 +131,29 @@ def test_an_unfinished_run_of_format_3_is_not_resumed(
     result = ladm("score", rows, *SMALL, "--record", "forms", "--output", old, *flags)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         1,
-        f"ladm: {old} is an unfinished run of format 3, and this version writes format 6; continue with the version of "
+        f"ladm: {old} is an unfinished run of format 3, and this version writes format 7; continue with the version of "
         "ladm that started it, or give another --output",
     )
     assert ladm("status", old).stdout.startswith("unfinished: 7 of 7 rows\n")
 
 
-@pytest.mark.parametrize("record", ["layers", "heads"])
-def test_an_unfinished_run_of_format_5_goes_on_if_it_stores_no_heads(
-    ladm: Command, rows: str, tmp_path: Path, record: str
+@pytest.mark.parametrize("signals", ["text", "cds,text"])
+@pytest.mark.parametrize("number", [5, 6])
+def test_an_unfinished_run_of_format_5_or_6_goes_on_if_it_stores_nothing_of_layers(
+    ladm: Command, rows: str, tmp_path: Path, signals: str, number: int
 ) -> None:
-    """What is stored of layers is the same in both formats, and of heads more in format 6."""
+    """Of a row without CDS the same is stored in all of these formats."""
     run = tmp_path / "run"
-    command = ("score", rows, *SMALL, "--record", record, "--output", run)
+    command = ("score", rows, *SMALL, "--signals", signals, "--output", run)
     assert ladm(*command).exit_code == 0
     whole = results(run)
-    (run / "run.json").write_text(json.dumps(read_object(run / "run.json") | {"format": 5}))
+    (run / "run.json").write_text(json.dumps(read_object(run / "run.json") | {"format": number}))
     for name in whole:
         (run / name).unlink()
     again = ladm(*command)
-    if record == "heads":
+    if "cds" in signals:
         assert again.exit_code == 1
-        assert "is an unfinished run of format 5, and this version writes format 6" in again.stderr
+        assert f"is an unfinished run of format {number}, and this version writes format 7" in again.stderr
     else:
         assert again.exit_code == 0, again.output
         assert results(run) == whole
@@ -162,14 +163,14 @@ def test_the_failed_rows_of_a_run_of_format_3_stay_as_they_are(ladm: Command, ol
     before = results(old)
     result = ladm("score", rows, *SMALL, "--record", "forms", "--output", old, "--retry-errors")
     assert result.exit_code == 1
-    assert "is a run of format 3, and this version writes format 6" in result.stderr
+    assert "is a run of format 3, and this version writes format 7" in result.stderr
     assert results(old) == before
 
 
 def test_a_run_of_another_format_is_refused(ladm: Command, old: Path) -> None:
-    identity = read_object(old / "run.json") | {"format": 7}
+    identity = read_object(old / "run.json") | {"format": 8}
     (old / "run.json").write_text(json.dumps(identity))
     result = ladm("status", old)
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: {old}/run.json: format 7, and this version reads 3 to 6\n",
+        1, f"ladm: {old}/run.json: format 8, and this version reads 3 to 7\n",
     )  # fmt: skip

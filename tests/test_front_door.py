@@ -346,7 +346,7 @@ def test_the_examples_of_the_page_run_in_order(
     assert printed[1] == ["3 Counter({'kept': 3})"]
     assert printed[2][0].startswith("7 0 (")
     assert printed[3] == ["['position', 'score', 'robust', 'gzip_ratio']", "run-robust/report.html run/report.html"]
-    assert printed[4] == ["['other.median', 'other.copy_share', 'other.sink_mass']"]
+    assert printed[4] == ["['other.copy_share', 'other.sink_mass', 'other.near_share']"]
     assert (tmp_path / "subset-of-two" / "manifest.json").is_file()
     assert printed[5][2] == "too_short: 2 tokens leave no span to score"
     assert printed[5][3].startswith("600 [")

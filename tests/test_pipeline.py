@@ -137,7 +137,7 @@ def test_a_job_refuses_a_column_that_its_signals_lack_before_it_makes_rows(
 ) -> None:
     output = tmp_path / "job"
     words = [*job_words(shard, talking, output), "--signals", "cds"]
-    known = "score, length, random, released, paper, robust, median, copy_share, sink_mass"
+    known = "score, length, random, released, paper, robust, median, copy_share, sink_mass, near_share"
     for flags, message in (
         (("--by", "quality"), f"quality; it has {known}, and a column of the corpus is rows.NAME"),
         (("--by", "rank(medain)"), "medain; did you mean median?"),

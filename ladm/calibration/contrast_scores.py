@@ -16,8 +16,10 @@ from ladm.calibration.estimates import Clusters, PairwiseWins, wins
 from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind
 from ladm.method.reduction import Floats, cds_column_name
+from ladm.runs.derived_columns import COPY_SHARE_COLUMN, NEAR_SHARE_COLUMN
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, read_scores
+from ladm.runs.sink_layers import SINK_MASS_COLUMN
 
 WITH_SIGMA: Ablation = "none"
 WITHOUT_SIGMA: Ablation = "no-std"
@@ -64,7 +66,8 @@ class ContrastScores:
     by_head: dict[Form, Floats] = field(default_factory=dict)
     copy_share: Floats | None = None
     sink_mass: Floats | None = None
-    """Both by layer; None where they were not stored."""
+    near_share: Floats | None = None
+    """All three by layer; None where they were not stored."""
     layers: tuple[int, ...]
     num_layers: int
     """Layers of the model, of which `layers` may be a part."""
@@ -140,7 +143,8 @@ def read_contrast_scores(
     available = columns_of(run.folder)
     forms = [form for form in FORMS if form.column(heads=False) in available]
     by_head = [form for form in forms if heads and form.column(heads=True) in available]
-    others = [name for name in ("copy_share_per_layer", "sink_mass_per_layer") if name in available]
+    of_layers = (COPY_SHARE_COLUMN, SINK_MASS_COLUMN, NEAR_SHARE_COLUMN)
+    others = [name for name in of_layers if name in available]
     names = [form.column(heads=False) for form in forms] + [form.column(heads=True) for form in by_head] + others
     table = read_scores(run.folder, ["index", *names])
     # The index of a row is its place in the contrast set; rows without a score are missing in the table.
@@ -157,8 +161,9 @@ def read_contrast_scores(
         clusters=numbers,
         cds={form: values[form.column(heads=False)] for form in forms},
         by_head={form: values[form.column(heads=True)] for form in by_head},
-        copy_share=values.get("copy_share_per_layer"),
-        sink_mass=values.get("sink_mass_per_layer"),
+        copy_share=values.get(COPY_SHARE_COLUMN),
+        sink_mass=values.get(SINK_MASS_COLUMN),
+        near_share=values.get(NEAR_SHARE_COLUMN),
         layers=layers,
         num_layers=num_layers,
         num_heads=values[by_head[0].column(heads=True)].shape[1] // len(layers) if by_head else None,

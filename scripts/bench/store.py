@@ -41,7 +41,7 @@ from ladm.storage.locks import locked
 
 COLUMNS = (
     "cds_per_layer", "cds_per_layer_no_std", "value_cds_per_layer", "value_cds_per_layer_no_std",
-    "copy_share_per_layer", "sink_mass_per_layer",
+    "copy_share_per_layer", "sink_mass_per_layer", "near_share_per_layer",
 )  # fmt: skip
 """What `ladm score` stores of every layer by default."""
 

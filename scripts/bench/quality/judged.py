@@ -38,6 +38,8 @@ from ladm.settings.profiles import Profile
 from ladm.signals.text_statistics import COLUMNS, UnigramTable, text_statistics
 
 WITHOUT_SIGMA = FORMS[1]
+NEAR_SHARE = "near_share"
+"""The column `near_share` of a run: lower in lists, shuffled and repeated text than in documents, higher in pastes."""
 SIGNALS = {
     "gain": "gain", "positive gain": "gain_positive", "longfilter": "longfilter", "key tokens": "key_tokens",
     "gain without copies": "gain_no_copy", "LongAttn": "longattn", "ProLong": "prolong",
@@ -119,6 +121,7 @@ class Part:
             by_head={form: values[kept] for form, values in of.by_head.items()},
             copy_share=None if of.copy_share is None else of.copy_share[kept],
             sink_mass=None if of.sink_mass is None else of.sink_mass[kept],
+            near_share=None if of.near_share is None else of.near_share[kept],
         )
         signals = {each: values[kept] for each, values in self.signals.items()}
         return Part(name=name, rows=self.rows, scores=scores, places_B=self.places_B[kept], signals=signals)
@@ -165,6 +168,8 @@ class Part:
             found[name] = reduce_cds(stored[form][:, columns], profile.reduction.how, profile.reduction.weights)
         if signed is not None and signed.form in self.scores.by_head:
             found["signed heads"] = signed.values(self.scores)
+        if self.scores.near_share is not None:
+            found[NEAR_SHARE] = reduce_cds(self.scores.near_share[:, len(self.scores.layers) // 2 :], "mean")
         found |= self.signals
         found["F"], found["gzip"] = self.statistic("far_rare"), self.statistic("gzip_ratio")
         found["random"] = np.random.default_rng(0).random(len(self.places_B))

@@ -40,15 +40,21 @@ POOLS = {
     "SmolLM2, 2,048 tokens, half 1": ("quality", "2048", JUDGED_ON),
     "Gemma, 2,048 tokens, half 1": ("quality-gemma-kinds", "2048", JUDGED_ON),
     "SmolLM2, 4,096 tokens, books": ("quality-books", "4096", JUDGED_ON),
+    "SmolLM2, 2,048 tokens, half 0, with near share": ("quality-near", "2048", CHOSEN_ON),
+    "SmolLM2, 2,048 tokens, half 1, with near share": ("quality-near", "2048", JUDGED_ON),
+    "SmolLM2, 2,048 tokens, books, with near share": ("quality-near-books", "2048", JUDGED_ON),
 }
 """The folder of the results, the part and the half of each pool."""
 Guard = tuple[str, float, float]
 """A column, and the quantiles between which it is kept."""
 
 
-def _guards(*, robust: float | None = None, copy_share: float = 0.95, gzip: float = 1.0) -> tuple[Guard, ...]:
+def _guards(
+    *, robust: float | None = None, near_share: float | None = None, copy_share: float = 0.95, gzip: float = 1.0
+) -> tuple[Guard, ...]:
     ceiling = () if robust is None else (("robust", 0.0, robust),)
-    return (("copy_share", 0.0, copy_share), ("gzip", 0.1, gzip), *ceiling)
+    floor = () if near_share is None else (("near_share", near_share, 1.0),)
+    return (("copy_share", 0.0, copy_share), ("gzip", 0.1, gzip), *ceiling, *floor)
 
 
 LEVELS: dict[str, tuple[Guard, ...]] = {
@@ -57,6 +63,10 @@ LEVELS: dict[str, tuple[Guard, ...]] = {
     **{
         f"robust:-{100 * most:.0f}%, copy_share:-95%, gzip_ratio:10%-": _guards(robust=most)
         for most in (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+    },
+    **{
+        f"near_share:{100 * least:.0f}%-, copy_share:-95%, gzip_ratio:10%-": _guards(near_share=least)
+        for least in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
     },
     "robust:-80%, copy_share:-95%, gzip_ratio:10%-90%": _guards(robust=0.8, gzip=0.9),
     "robust:-80%, copy_share:-90%, gzip_ratio:10%-": _guards(robust=0.8, copy_share=0.9),
@@ -78,7 +88,9 @@ def main(results: Path, output: Path | None) -> None:
         rows = table.filter(pc.and_(pc.equal(table["part"], part), pc.equal(table["half"], half)))
         found[name] = {
             f"{share:.0%} of each kind": {
-                guards: taken_with_intervals(rows, LEVELS[guards], share=share) for guards in LEVELS
+                guards: taken_with_intervals(rows, LEVELS[guards], share=share)
+                for guards in LEVELS
+                if {column for column, _, _ in LEVELS[guards]} <= set(rows.column_names)
             }
             for share in SHARES_OF_KIND
         }
