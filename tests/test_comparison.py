@@ -284,7 +284,7 @@ def test_rows_with_other_contents_show_no_texts(
     result = ladm("top", run)
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 8)
     assert "of another corpus" not in result.stdout
-    assert "they have other contents; to show texts, give the rows that it scored with --rows" in result.stderr
+    assert "they have other contents; to show texts, give --rows the rows that it scored" in result.stderr
 
 
 def test_large_rows_are_compared_by_the_ids_of_those_that_are_shown(
@@ -316,7 +316,7 @@ def test_top_without_the_rows_and_with_others(
     result = ladm("top", run, "-n", "1")
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
     note = (
-        f"{rows} are not the rows of {run}: there are 2, not 8; to show texts, give the rows that it scored with --rows"
+        f"{rows} are not the rows of {run}: there are 2, not 8; to show texts, give --rows the rows that it scored"
     )
     assert result.stderr == f"note      {note}\n"
     shutil.rmtree(rows)

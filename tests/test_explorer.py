@@ -314,7 +314,7 @@ def test_texts_of_rows_with_other_contents_are_not_shown(
     Path(other).rename(rows)
     result = ladm("report", small_run)
     message = f"{rows} are not the rows of {small_run}: they have other contents; to show texts"
-    expected = f"note      there are no texts: {message}, give the rows that it scored with --rows\n"
+    expected = f"note      there are no texts: {message}, give --rows the rows that it scored\n"
     assert (result.exit_code, result.stderr) == (0, expected)
     page = (small_run / "report.html").read_text()
     assert message in page

@@ -358,7 +358,7 @@ def test_error_messages_of_inspect(ladm: Any, scored: Path, golden: Any, save_ro
             *top,
             "--rows",
             fewer,
-        ): "ladm: {rows} has 6 rows, but {run} scored 7; give the rows that it scored with --rows",
+        ): "ladm: {rows} has 6 rows, but {run} scored 7; give --rows the rows that it scored",
         (
             *top,
             "--model",

@@ -143,8 +143,8 @@ def _open_rows(run: Run, settings: InspectSettings) -> Rows:
     rows = rows_of_run(run, settings.rows)
     if len(rows) != run.num_rows:
         raise LadmError(
-            f"{name} has {len(rows):,} rows, but {run.folder} scored {run.num_rows:,}; give the rows that it scored "
-            "with --rows"
+            f"{name} has {len(rows):,} rows, but {run.folder} scored {run.num_rows:,}; give --rows the rows that it "
+            "scored"
         )
     return rows
 

@@ -86,7 +86,7 @@ class TextBeginnings:
         except OtherRowsError as error:
             if self._name is not None:
                 raise
-            self.missing = f"{error}; to show texts, give the rows that it scored with --rows"
+            self.missing = f"{error}; to show texts, give --rows the rows that it scored"
             self._rows = None
             return [""] * len(documents)
         return texts
