@@ -315,9 +315,7 @@ def test_top_without_the_rows_and_with_others(
     Path(few).rename(rows)
     result = ladm("top", run, "-n", "1")
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
-    note = (
-        f"{rows} are not the rows of {run}: there are 2, not 8; to show texts, give --rows the rows that it scored"
-    )
+    note = f"{rows} are not the rows of {run}: there are 2, not 8; to show texts, give --rows the rows that it scored"
     assert result.stderr == f"note      {note}\n"
     shutil.rmtree(rows)
     result = ladm("top", run, "-n", "1")

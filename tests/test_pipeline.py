@@ -617,3 +617,24 @@ def test_the_length_follows_the_tokens(talking: Path) -> None:
         LadmError, match=r"^the model has only 200 positions, and no length below 256 is chosen automatically; give"
     ):
         choose_length(sample, tokenizer, text_key="text", most=200)
+
+
+def test_token_ids_in_parquet_are_not_taken_for_documents(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    ids = tmp_path / "ids.parquet"
+    pq.write_table(pa.table({"input_ids": [[1, 2, 3]] * 3, "domain": ["web"] * 3}), ids)
+    message = (
+        f"ladm: {ids} has token ids and no text, but rows are read from a folder saved by the datasets library; make "
+        f"one in Python: load_dataset('parquet', data_files='{ids}').save_to_disk('rows')\n"
+    )
+    flags = ("--model", talking, "--tokens", "3k", "-o", tmp_path / "job")
+    for command in (("run", ids, *flags), ("prepare", ids, "--tokenizer", talking, "-o", tmp_path / "rows")):
+        result = ladm(*command)
+        assert (result.exit_code, result.stderr.splitlines(keepends=True)[-1]) == (1, message)
+    both = tmp_path / "both.parquet"
+    table = pq.read_table(shard)
+    pq.write_table(table.append_column("input_ids", pa.array([[1, 2, 3]] * len(table))), both)
+    result = ladm("run", both, *flags, "--dry-run", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert f"note      {both} has token ids too, in input_ids; rows are made of its texts instead\n" in result.stderr

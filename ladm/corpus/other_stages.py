@@ -66,17 +66,32 @@ def require_finished_rows(name: str) -> None:
 
 def documents_as_rows(name: str, file: Path) -> str:
     """Why `file`, which `name` is or has in it, is not read as rows, and how rows are made of it."""
-    # A file that is no Parquet is for `ladm prepare`, which says what is wrong with it.
-    with contextlib.suppress(OSError, pa.ArrowException):
-        if file.suffix == ".parquet" and "input_ids" in pq.read_schema(file).names:
-            files = name if Path(name).is_file() else Path(name) / "*.parquet"
-            return (
-                f"{file} has token ids, but rows are read from a folder saved by the datasets library; make one in "
-                f"Python: load_dataset('parquet', data_files='{files}').save_to_disk('rows')"
-            )
+    if file.suffix == ".parquet" and has_token_ids(file):
+        files = name if Path(name).is_file() else Path(name) / "*.parquet"
+        return f"{file} has token ids, but {_rows_of_parquet(files)}"
     return (
         f"{file} holds documents, not rows of token ids; make rows of them first: ladm prepare {name} --tokenizer "
         "MODEL -o rows"
+    )
+
+
+def has_token_ids(file: Path) -> bool:
+    """Is it a Parquet file on this machine with a column of token ids?"""
+    # A file that is no Parquet is for `ladm prepare`, which says what is wrong with it.
+    with contextlib.suppress(OSError, pa.ArrowException):
+        return "input_ids" in pq.read_schema(file).names
+    return False
+
+
+def ids_without_texts(file: str, text_key: str) -> str:
+    """Why no documents are read from a Parquet file of token ids, and how rows are made of it."""
+    return f"{file} has token ids and no {text_key}, but {_rows_of_parquet(file)}"
+
+
+def _rows_of_parquet(files: str | Path) -> str:
+    return (
+        "rows are read from a folder saved by the datasets library; make one in Python: load_dataset('parquet', "
+        f"data_files='{files}').save_to_disk('rows')"
     )
 
 

@@ -67,8 +67,8 @@ class ScoreSettings(MethodSettings):
     # Each choice includes the columns of `layers`. `forms` is that of `heads`, but for a form more beside an ablation.
     record: Recorded = setting(
         "layers",
-        "What to store besides the score. layers: CDS, copy share, sink mass and near share by layer; heads: also by head; range: "
-        "also the long-range focus; forms: as heads, and the columns without sigma whatever the --ablation.",
+        "What to store besides the score. layers: CDS, copy share, sink mass and near share by layer; heads: also by "
+        "head; range: also the long-range focus; forms: as heads, and the columns without sigma whatever the --ablation.",
         section=LAYERS,
         changes_result=True,
     )
