@@ -68,7 +68,8 @@ class ScoreSettings(MethodSettings):
     record: Recorded = setting(
         "layers",
         "What to store besides the score. layers: CDS, copy share, sink mass and near share by layer; heads: also by "
-        "head; range: also the long-range focus; forms: as heads, and the columns without sigma whatever the --ablation.",
+        "head; range: also the long-range focus; forms: as heads, and the columns without sigma whatever the "
+        "--ablation.",
         section=LAYERS,
         changes_result=True,
     )
