@@ -100,6 +100,22 @@ def test_what_passes_a_guard_of_quantiles_and_ranks_of_a_weighted_pool() -> None
     assert taken_shares(rows, (), by=BOTH, share=0.1, counts_B=np.ones(100))["pure"] == pytest.approx(1.0)
 
 
+def test_rows_within_fixed_limits_are_counted_by_kind() -> None:
+    from fixed_limits import inside_by_kind
+
+    rows = pa.table(
+        {
+            "kind": ["intact"] * 4 + ["shuffled"] * 2,
+            "package": ["a", "a", "b", "c", "b", "c"],
+            "near_share": [0.5, 0.6, 0.7, 0.8, 0.4, 0.7],
+        }
+    )
+    found = inside_by_kind(rows, "near_share", 0.5, 0.7)
+    assert {kind: value for kind, (value, _, _) in found.items()} == {"intact": 0.75, "shuffled": 0.5}
+    # With other draws of the packages each of the two is taken alone.
+    assert found["shuffled"][1:] == [0.0, 1.0]
+
+
 def test_parts_of_a_book_do_not_overlap_and_its_pages_lose_their_markup() -> None:
     from books import PART_CHARACTERS, PARTS, parts_of, text_of_page
 
