@@ -93,7 +93,7 @@ def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_pat
     found = read_profile(profile)
     assert found.length_tokens == 256
     assert found.method.span_tokens == 8
-    assert {"score", "released", "median", "robust", "copy_share", "sink_mass"} <= set(found.band)
+    assert {"score", "released", "median", "robust", "copy_share", "sink_mass", "near_share"} <= set(found.band)
     assert all(low <= middle <= high for low, middle, high in found.band.values())
     run = tmp_path / "p.calibration" / "run"
     assert found.band_layers == Run.read(run).identity.layers

@@ -59,7 +59,7 @@ def test_a_limit_for_a_column_of_float32(run: Run) -> None:
 
 
 def test_stored_and_derived_columns(run: Run) -> None:
-    table = read_columns(run, ["score", "released", "median", "robust", "length", "sink_mass", "copy_share"])
+    table = read_columns(run, ["score", "released", "median", "robust", "length", "sink_mass", "near_share"])
     stored = pq.read_table(run.folder / "scores.parquet")
     assert table["position"].to_pylist() == stored["position"].to_pylist()
     assert table["score"].to_pylist() == table["released"].to_pylist() == stored["score"].to_pylist()
@@ -67,11 +67,15 @@ def test_stored_and_derived_columns(run: Run) -> None:
     cds = np.array(stored["cds_per_layer"].to_pylist(), dtype=np.float64)
     assert table["median"].to_pylist() == np.median(cds, axis=1).tolist()
     # Of three layers the later half is the last two.
-    for name, column, first in (("robust", "value_cds_per_layer_no_std", 1), ("sink_mass", "sink_mass_per_layer", 0)):
+    for name, column, first in (
+        ("robust", "value_cds_per_layer_no_std", 1),
+        ("near_share", "near_share_per_layer", 1),
+        ("sink_mass", "sink_mass_per_layer", 0),
+    ):
         expected = np.array(stored[column].to_pylist(), dtype=np.float64)[:, first:].mean(axis=1)
         np.testing.assert_allclose(table[name], expected, rtol=1e-12)
     names = column_names(run)
-    assert {"score", "released", "median", "robust", "copy_share", "sink_mass", "length", "random"} <= set(names)
+    assert {"score", "released", "median", "robust", "copy_share", "sink_mass", "near_share", "random"} <= set(names)
     assert "paper" not in names
     assert len(names) == len(set(names))
 

@@ -19,6 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ladm.method.reduction import reduce_cds
+from ladm.runs.columns import column_names
+from ladm.runs.folder import Run
 from ladm.runs.records import float32_column
 
 Command = Callable[..., Result]
@@ -157,6 +159,32 @@ def test_an_unfinished_run_of_format_5_or_6_goes_on_if_it_stores_nothing_of_laye
     else:
         assert again.exit_code == 0, again.output
         assert results(run) == whole
+
+
+def test_a_run_of_format_6_is_used_beside_newer_ones_and_has_no_near_share(
+    ladm: Command, rows: str, save_rows: Any, golden: dict[str, Any], tmp_path: Path
+) -> None:
+    others = save_rows(topical_rows(golden, LENGTHS[:3]), "others")
+    older, newer = tmp_path / "older", tmp_path / "newer"
+    assert ladm("score", rows, *SMALL, "--output", older).exit_code == 0
+    assert ladm("score", others, *SMALL, "--output", newer).exit_code == 0
+    (older / "run.json").write_text(json.dumps(read_object(older / "run.json") | {"format": 6}))
+    table = pq.read_table(older / "scores.parquet").drop_columns("near_share_per_layer")
+    pq.write_table(table, older / "scores.parquet", write_page_checksum=True)
+    both = ("select", older, newer, "--by", "robust", "--documents", "4")
+    assert ladm(*both, "--within", "pool", "--output", tmp_path / "subset").exit_code == 0
+    refused = ladm(*both, "--within", "near_share:0-", "--output", tmp_path / "refused")
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        f"ladm: {older} has no column near_share, because it did not store near_share_per_layer; score its rows again "
+        "with this version of ladm\n",
+    )
+    assert ladm(*both[:1], newer, *both[3:-1], "1", "--within", "near_share:0-", "-o", tmp_path / "s").exit_code == 0
+    assert ladm("report", older).exit_code == 0
+    again = tmp_path / "again"
+    assert ladm("rescore", older, "--score", "robust", "--output", again).exit_code == 0
+    assert read_object(again / "run.json")["format"] == 6
+    assert "near_share" not in column_names(Run.read(again))
 
 
 def test_the_failed_rows_of_a_run_of_format_3_stay_as_they_are(ladm: Command, old: Path, rows: str) -> None:

@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from ladm.errors import StorageError, UsageError
 from ladm.runs.added_signals import added_columns, require_rows_of_run, stored_columns
-from ladm.runs.derived_columns import LONGATTN, DerivedColumn, derivations, floats_of
+from ladm.runs.derived_columns import LONGATTN, SHARES, DerivedColumn, derivations, floats_of
 from ladm.runs.folder import Run
 from ladm.runs.layout import PARQUET_FILE
 from ladm.runs.results import column_types, count_scored, require_finished, score_batches
 from ladm.settings.fields import nearest
+from ladm.settings.signals import CDS
 from ladm.settings.signals import LONGATTN as LONGATTN_SIGNAL
 
 Floats = npt.NDArray[np.float64]
@@ -115,6 +116,12 @@ def require_known(run: Run, names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             require_rows_of_run(run, LONGATTN[0] if name == LONGATTN_SIGNAL else name)
+            # Every new run of CDS has them, so the name is right and the run is old.
+            if name in SHARES and CDS in run.identity.signals:
+                raise UsageError(
+                    f"{run.folder} has no column {name}, because it did not store {SHARES[name]}; score its rows again "
+                    "with this version of ladm"
+                )
             hint = nearest(name, known) or f"; it has {', '.join(known)}"
             raise UsageError(f"{run.folder} has no column {name}{hint}")
 

@@ -26,6 +26,8 @@ Floats = npt.NDArray[np.float64]
 
 COPY_SHARE_COLUMN = "copy_share_per_layer"
 NEAR_SHARE_COLUMN = "near_share_per_layer"
+SHARES = {"copy_share": COPY_SHARE_COLUMN, "sink_mass": SINK_MASS_COLUMN, "near_share": NEAR_SHARE_COLUMN}
+"""The stored column that each derived share needs, which runs of older formats may lack."""
 OF_ANY_RUN = ("length", "random")
 """Derived columns that need neither layers nor a model."""
 OVER_LAYERS = (*NAMED_SCORES, "median", "copy_share", "sink_mass", "near_share")
