@@ -127,7 +127,7 @@
     at("x-command-line").hidden = state.mode === "subset" || state.domain >= 0 || (state.mode === "value" && !Number.isFinite(value ?? NaN)) || (isShare && !state.share);
     at("x-command").textContent = `ladm select ${data.run}${by} ` + (isShare ? `--tokens ${state.share}%` : `--min-score ${value}`)
       + " --output subset";
-    at("x-command-words").textContent = isShare ? "This command takes the best of each domain, this share of all tokens:" : "This command takes them:";
+    at("x-command-words").textContent = isShare ? "This command takes the best of each domain, up to this share of all tokens:" : "This command takes them:";
     at("x-caption").textContent = `${column.name} by domain: filled is taken, hollow is not, and each histogram has its own scale`;
     at("x-domains").replaceChildren(...shown.map((d) => {
       const svg = draw("svg", { class: "histogram", viewBox: "0 0 600 34", preserveAspectRatio: "none", role: "img",
