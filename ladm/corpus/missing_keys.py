@@ -11,13 +11,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from ladm.corpus.carried_columns import domain_of, id_of, parsed_meta
 from ladm.corpus.documents import read_documents
 from ladm.corpus.meta import value_at
-from ladm.corpus.other_stages import has_token_ids, ids_without_texts
+from ladm.corpus.other_stages import first_with_token_ids, ids_without_texts
 from ladm.corpus.sources import Source
 from ladm.errors import LadmError, StorageError
 from ladm.settings.data import PrepareSettings
@@ -68,9 +67,7 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> str | None
     negation = "no " if seen == 1 else ""
     there_are = list_keys(keys)
     if not text_found:
-        with_ids = next(
-            (each.name for each in sources if each.kind == "parquet" and has_token_ids(Path(each.name))), None
-        )
+        with_ids = first_with_token_ids(each.name for each in sources if each.kind == "parquet")
         if with_ids is not None:
             raise LadmError(ids_without_texts(with_ids, settings.text_key))
         raise LadmError(f"{which} {negation}{settings.text_key}; the keys are {there_are}: give --text-key one of them")

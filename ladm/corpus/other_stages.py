@@ -83,6 +83,12 @@ def has_token_ids(file: Path) -> bool:
     return False
 
 
+def first_with_token_ids(names: Iterable[str]) -> str | None:
+    """The first Parquet file on this machine, if it has a column of token ids; files of one corpus are alike."""
+    name = next((name for name in names if Path(name).is_file()), None)
+    return name if name is not None and has_token_ids(Path(name)) else None
+
+
 def ids_without_texts(file: str, text_key: str) -> str:
     """Why no documents are read from a Parquet file of token ids, and how rows are made of it."""
     return f"{file} has token ids and no {text_key}, but {_rows_of_parquet(file)}"

@@ -14,7 +14,7 @@ from ladm.corpus.data_set import load_split
 from ladm.corpus.file_opening import open_bytes
 from ladm.corpus.hub import TRAIN, may_be_data_set
 from ladm.corpus.missing_keys import keys_of, list_keys, replaced_domains, require_keys
-from ladm.corpus.other_stages import has_token_ids, require_documents
+from ladm.corpus.other_stages import first_with_token_ids, require_documents
 from ladm.corpus.sources import Source, find_sources
 from ladm.corpus.tokenization import load_tokenizer
 from ladm.errors import UsageError, count_of
@@ -97,7 +97,7 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
             echo(f"warning   {replaced}")
     if hint is not None:
         echo(f"ids       {hint}")
-    with_ids = next((each.name for each in sources if each.kind == "parquet" and has_token_ids(Path(each.name))), None)
+    with_ids = first_with_token_ids(each.name for each in sources if each.kind == "parquet")
     if with_ids is not None:
         echo(f"note      {with_ids} has token ids too, in {ID_COLUMN}; rows are made of its texts instead")
     echo(f"tokenizer {settings.tokenizer or f'that of {settings.model}'}")
