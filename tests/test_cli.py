@@ -111,4 +111,4 @@ def test_a_picture_of_somebody_else_is_not_overwritten(ladm: Any, tmp_path: Path
     command = ("evaluate", "needle", "--model", tmp_path, "--rows", tmp_path, "--output", tmp_path / "n.json")
     result = ladm(*command)
     message = f"ladm: --output {tmp_path}/n.json: {tmp_path}/n.png exists and was not written by this command; give "
-    assert (result.exit_code, result.stderr) == (2, f"{message}another name\n")
+    assert (result.exit_code, result.stderr) == (2, f"{message}another --output\n")
