@@ -172,7 +172,8 @@ def test_parquet_with_two_columns_of_text_is_one_file_less(
         remote.pipe_file(f"/d/{path.name}", path.read_bytes())
     result = prepare(folder if place == "local" else "store://d/*")
     assert len(rows_after(result, tmp_path / "rows")) == 3
-    assert "it has 2 columns named text" in next(line for line in result.stdout.splitlines() if line.startswith("bad_file"))
+    line = next(line for line in result.stdout.splitlines() if line.startswith("bad_file"))
+    assert "it has 2 columns named text" in line
 
 
 @pytest.mark.parametrize("damage", ["torn", "torn between batches", "empty", "missing"])
