@@ -84,7 +84,10 @@ def has_token_ids(file: Path) -> bool:
 
 
 def first_with_token_ids(names: Iterable[str]) -> str | None:
-    """The first Parquet file on this machine, if it has a column of token ids; files of one corpus are alike."""
+    """The first of these Parquet files that is on this machine; None where it has no token ids.
+
+    One is enough, because the files of a corpus are alike, and there may be very many.
+    """
     name = next((name for name in names if Path(name).is_file()), None)
     return name if name is not None and has_token_ids(Path(name)) else None
 
