@@ -533,6 +533,11 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
         "ladm: ladm run cannot read standard input, because it reads its documents again when it resumes; give it a "
         "file\n",
     )
+    result = ladm(*words, "--domain-key", "none", "--domain", "web")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "ladm: --domain has no effect with --domain-key none, which makes one domain of all rows\n",
+    )
     result = ladm(*[*words[:4], "--tokens", "1M", *words[6:]])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         1,

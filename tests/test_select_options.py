@@ -439,6 +439,8 @@ def test_the_manifest_names_the_chosen_and_its_command_repeats_it(
         ("--top 5% --seed 2", "--seed has no effect without --sample or the column random"),
         ("--min-score 5 --sample", "--sample cannot be combined with --min-score, which takes every document above it"),
         ("--top 5% --sample --temperature 0", "--temperature must be above 0, not 0"),
+        ("--top 5% --domain-key none --domain web",
+         "--domain has no effect with --domain-key none, which makes one domain of all rows"),
         ("--top 5% --profile p.yaml", "--profile has no effect without --within profile"),
         ("--top 5% --within gzip",
          "--within 'gzip' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor pool nor profile"),

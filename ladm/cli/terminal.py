@@ -68,7 +68,8 @@ def drop_output() -> None:
 def note(line: str) -> None:
     """Print a line about the work. Standard output is for results alone."""
     if not is_set(QUIET):
-        show(line, err=True)
+        # Without line breaks, which the name of a file that it repeats may have.
+        show(printable(line, kept="\t"), err=True)
 
 
 def typed_words() -> list[str]:
@@ -83,7 +84,9 @@ def words_without(flag: str) -> list[str]:
 
 def next_step(*words: Any) -> None:
     """Print the command that usually follows."""
-    note(f"next: {shlex.join(map(str, words))}")
+    if not is_set(QUIET):
+        # With the line breaks of names, without which the command would not work.
+        show(f"next: {shlex.join(map(str, words))}", err=True)
 
 
 def print_result(lines: Iterable[str], content: Callable[[], Any]) -> None:

@@ -89,6 +89,12 @@ def domain_key_setting(
     return setting(DOMAIN_KEY, help_text, section=section, metavar="KEY")
 
 
+def require_domain_has_effect(domain: str | None, domain_key: str | None) -> None:
+    """Raise UsageError for a name of rows without a domain where no domain is read."""
+    if domain is not None and domain_key == NO_DOMAINS:
+        raise UsageError(f"--domain has no effect with --domain-key {NO_DOMAINS}, which makes one domain of all rows")
+
+
 def other_tokenizer_setting(**more: Any) -> Any:
     """Rows that were made with another tokenizer than the model's: what a model makes of them means nothing."""
     return setting(False, "Accept rows that ladm prepare made with another tokenizer than the model's.", **more)

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from ladm.errors import UsageError, count_of
-from ladm.settings.common import domain_key_setting, output_setting, runs_setting
+from ladm.settings.common import domain_key_setting, output_setting, require_domain_has_effect, runs_setting
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import flag, setting
 from ladm.settings.guards import POOL_GUARDS, BandGuard, Guard, parse_guards, require_of_rows
@@ -184,6 +184,7 @@ class SelectSettings(JoinSettings):
             data_set_path(self.output)
         self._check_rule(given[0])
         self._check_sampling()
+        require_domain_has_effect(self.domain, self.domain_key)
         if self.join and len(self.runs) > 1:
             raise UsageError("--join takes a run of the same rows, but several RUNs have several sets of rows")
         require_joined(self.column_names, self.joins)
