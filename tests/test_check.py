@@ -38,6 +38,28 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+def test_a_dry_run_shows_what_a_check_takes(
+    ladm: Run, rows: str, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("check", "--model", str(GOLDEN), "--span-tokens", "8", "--dtype", "float32")
+    result = ladm(*command, "--rows", rows, "--lists", rows, "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    # Eight rows of each of 20 documents (all are of one package), the documents again with other spans, and 20 lists.
+    assert (found["rows_by_length"], found["refused"]) == ({"256": 200}, {})
+    assert found["seconds"] == pytest.approx(200 * found["seconds_by_length"]["256"])
+    packaged = ("check", "--model", str(talking), "--span-tokens", "8", "--dtype", "float32", "--length", "256")
+    result = ladm(*packaged, "--dry-run")
+    assert result.exit_code == 0, result.output
+    # The 22 coherent documents that come with the package, without real lists.
+    assert result.stdout.splitlines()[1].split() == ["256", "198"]
+    assert result.stderr.splitlines()[-1] == f"next: ladm {' '.join(packaged)}"
+    assert [path.name for path in tmp_path.iterdir()] == ["talking"]
+    few = ladm(*command, "--rows", rows, "--documents", "8", "--dry-run")
+    assert (few.exit_code, few.stdout) == (2, "")
+
+
 def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
 

@@ -153,12 +153,6 @@ def test_text_for_a_terminal() -> None:
     require_clean(printable(NASTY))
 
 
-def test_an_error_is_one_line_whatever_the_name_of_a_file(ladm: Command, tmp_path: Path) -> None:
-    name = tmp_path / "a\nb.txt"
-    missing = ladm("prepare", name, "--tokenizer", GOLDEN, "--domain", "web", "-o", tmp_path / "rows")
-    assert (missing.exit_code, missing.stderr.count("\n"), "a?b.txt" in missing.stderr) == (1, 1, True)
-
-
 def test_no_control_character_of_the_data_reaches_the_terminal(
     ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:

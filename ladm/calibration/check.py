@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ladm.calibration.calibrate import clusters_of, contrast_notes, make_contrast, require_spans
+from ladm.calibration.calibrate import clusters_of, contrast_notes
 from ladm.calibration.check_result import CheckResult, draw_check
-from ladm.calibration.contrast import INTACT, KINDS, ContrastRow
+from ladm.calibration.check_rows import (
+    CHECKED_KINDS,
+    PIECES,
+    PreparedCheck,
+    prepare_check,
+    prepare_packaged_documents,
+    score_settings,
+)
+from ladm.calibration.contrast import INTACT, ContrastRow
 from ladm.calibration.contrast_scores import ContrastScores, read_contrast_scores
 from ladm.calibration.estimates import Estimate, estimate_spearman
-from ladm.calibration.inputs import open_inputs, require_rows_and_lists
-from ladm.calibration.packages import Halves
+from ladm.calibration.inputs import require_rows_and_lists
 from ladm.calibration.result import by_kind, every_form, layer_results
-from ladm.calibration.sample import DocumentSample, sample_rows
 from ladm.calibration.work_folder import (
-    CONTRAST,
     RUN,
     claim_work_folder,
     remove_when_refused,
     require_work_folder,
     save_contrast,
 )
-from ladm.corpus.prepare import PrepareProgress, prepare
-from ladm.errors import LadmError
-from ladm.modeling.facts import ModelFacts, model_facts
+from ladm.corpus.prepare import PrepareProgress
+from ladm.modeling.facts import model_facts
 from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.runs.results import read_scores
 from ladm.runs.sink_layers import median_sink_mass
-from ladm.scoring.plan import Plan, load_planned, make_plan
+from ladm.scoring.dry_run import DryRun, dry_run
+from ladm.scoring.plan import load_planned, make_plan
 from ladm.scoring.score import score as run_score
 from ladm.settings.calibration import CheckSettings
-from ladm.settings.data import PrepareSettings
-from ladm.settings.score import Recorded, ScoreSettings
-from ladm.storage.files import io_errors, remove_abandoned, write_whole
+from ladm.settings.score import ScoreSettings
+from ladm.storage.files import remove_abandoned, write_whole
 from ladm.storage.json_object import json_with_checksum
+from ladm.storage.temporary import temporary_folder
 
-PIECES = (2, 4, 8)
-"""Figure 2 of the paper concatenates documents of 1/2, 1/4 and 1/8 of the length."""
-CHECKED_KINDS = tuple(kind for kind in KINDS if kind != "16 pieces")
-"""16 pieces would need 32 documents, and differ little from 8."""
-MIN_DOCUMENTS = 2 * max(PIECES)
 OTHER_SPANS = (128, 64, 32, 16, 8, 4)
 """Of these the first that differs from the span of the check by a factor of 2 or more and leaves spans to score."""
 OTHER_SPAN = "other-span"
@@ -71,14 +68,16 @@ def check(
     require_work_folder(output, rows=settings.rows)
     facts = model_facts(settings.model)
     if settings.rows is not None:
-        prepared = _prepare_check(settings, facts, output, rows=settings.rows, echo=echo)
+        prepared = prepare_check(settings, facts, output, rows=settings.rows, echo=echo)
+        plan = make_plan(prepared.scoring, facts=prepared.facts)
         claim_work_folder(output)
     else:
         # The documents of the package are prepared in the folder, before anything is known about their rows.
         with remove_when_refused(output):
-            rows = _prepare_packaged_documents(settings, facts, output, echo=echo, progress=preparing)
-            prepared = _prepare_check(settings, facts, output, rows=rows, echo=echo)
-    sample, halves, contrast, plan = prepared.sample, prepared.halves, prepared.contrast, prepared.plan
+            rows = prepare_packaged_documents(settings, facts, output, echo=echo, progress=preparing)
+            prepared = prepare_check(settings, facts, output, rows=rows, echo=echo)
+            plan = make_plan(prepared.scoring, facts=prepared.facts)
+    sample, halves, contrast = prepared.sample, prepared.halves, prepared.contrast
     facts, scoring = plan.facts, prepared.scoring
     for line in contrast_notes(sample, halves, contrast, CHECKED_KINDS, by_halves=False):
         echo(line)
@@ -88,7 +87,7 @@ def check(
     scores = read_contrast_scores(
         run, contrast, clusters_of(sample, halves, contrast), num_layers=facts.num_layers, heads=False
     )
-    other = _score_other_span(settings, facts, scoring, contrast, output, echo=echo, progress=new_progress())
+    other = _score_other_span(settings, prepared, output, echo=echo, progress=new_progress())
     values = {name: candidate.values(scores) for name, candidate in every_form(scores).items()} | scores.counts
     result = CheckResult(
         facts=facts,
@@ -113,59 +112,54 @@ def check(
     return result, output / PICTURE_FILE
 
 
-@dataclass(frozen=True, kw_only=True)
-class _PreparedCheck:
-    """What a check works with, once nothing is left that could refuse it."""
+def estimate(settings: CheckSettings, *, echo: Echo, preparing: PrepareProgress) -> DryRun:
+    """What the scoring of a check will take, from three of its rows.
 
-    sample: DocumentSample
-    halves: Halves
-    contrast: list[ContrastRow]
-    scoring: ScoreSettings
-    plan: Plan
+    They are made in a temporary folder; nothing stays, and `settings.output` is not looked at. Raises as `check` does
+    for rows, a model or settings that cannot be used.
+    """
+    require_rows_and_lists(settings, command="ladm check")
+    facts = model_facts(settings.model)
+    with temporary_folder() as folder:
+        rows = settings.rows or prepare_packaged_documents(settings, facts, folder, echo=echo, progress=preparing)
+        prepared = prepare_check(settings, facts, folder, rows=rows, echo=echo)
+        contrast, scoring = prepared.contrast, prepared.scoring
+        for line in contrast_notes(prepared.sample, prepared.halves, contrast, CHECKED_KINDS, by_halves=False):
+            echo(line)
+        # A row of the second run costs what one of the first does: the length of the spans hardly matters.
+        again = _intact(contrast) if _other_span(settings, prepared, folder) else []
+        save_contrast([*contrast, *again], folder)
+        return dry_run(replace(scoring, dry_run=True), echo=echo)
 
 
-def _prepare_check(
-    settings: CheckSettings, facts: ModelFacts, output: Path, *, rows: str, echo: Echo
-) -> _PreparedCheck:
-    """Everything before the first row is scored; writes nothing. Raises whatever `check` raises for its input."""
-    inputs = open_inputs(settings, facts, rows=rows)
-    sample, lists = sample_rows(inputs.rows, inputs.lists, settings, facts=facts, min_documents=MIN_DOCUMENTS)
-    facts = facts.at_length(sample.length_tokens)
-    scoring = _score_settings(settings, facts, inputs.span_tokens, output)
-    require_spans(scoring, sample.length_tokens)
-    halves, contrast = make_contrast(
-        sample, lists, span_tokens=inputs.span_tokens, seed=settings.seed, kinds=CHECKED_KINDS
-    )
-    for line in inputs.notes:
-        echo(line)
-    plan = make_plan(scoring, facts=facts)
-    return _PreparedCheck(sample=sample, halves=halves, contrast=contrast, scoring=scoring, plan=plan)
+def _intact(contrast: list[ContrastRow]) -> list[ContrastRow]:
+    return [row for row in contrast if row.kind == INTACT]
+
+
+def _other_span(settings: CheckSettings, prepared: PreparedCheck, output: Path) -> ScoreSettings | None:
+    """The settings of the run with spans of another length; None where no other length leaves spans to score."""
+    length_tokens, used = prepared.sample.length_tokens, prepared.scoring.method.span_tokens
+    for span_tokens in OTHER_SPANS:
+        if not used / 2 < span_tokens < used * 2:
+            other = score_settings(settings, prepared.facts, span_tokens, output / OTHER_SPAN, record="layers")
+            if other.method.grid(length_tokens).J:
+                return other
+    return None
 
 
 def _score_other_span(
-    settings: CheckSettings,
-    facts: ModelFacts,
-    scoring: ScoreSettings,
-    contrast: list[ContrastRow],
-    output: Path,
-    *,
-    echo: Echo,
-    progress: Progress,
+    settings: CheckSettings, prepared: PreparedCheck, output: Path, *, echo: Echo, progress: Progress
 ) -> Run | None:
     """The run of the intact documents with spans of another length; None where no other length leaves spans to score.
 
     A score that means something orders the documents alike with both.
     """
-    intact = [row for row in contrast if row.kind == INTACT]
-    T, used = len(intact[0].ids), scoring.method.span_tokens
-    for span_tokens in OTHER_SPANS:
-        if not used / 2 < span_tokens < used * 2:
-            other = _score_settings(settings, facts, span_tokens, output / OTHER_SPAN, record="layers")
-            if other.method.grid(T).J:
-                save_contrast(intact, output / OTHER_SPAN)
-                run_score(other, echo=echo, progress=progress)
-                return Run.read(output / OTHER_SPAN / RUN)
-    return None
+    other = _other_span(settings, prepared, output)
+    if other is None:
+        return None
+    save_contrast(_intact(prepared.contrast), output / OTHER_SPAN)
+    run_score(other, echo=echo, progress=progress)
+    return Run.read(output / OTHER_SPAN / RUN)
 
 
 def _spearman(
@@ -187,50 +181,6 @@ def _spearman(
         a_B, b_B = candidate.values(scores)[ours], candidate.values(other_scores)[theirs]
         found[name] = estimate_spearman(a_B, b_B, scores.clusters[ours], seed=seed)
     return found
-
-
-def _prepare_packaged_documents(
-    settings: CheckSettings, facts: ModelFacts, output: Path, *, echo: Echo, progress: PrepareProgress
-) -> str:
-    """Prepare those documents of the package that are known to be coherent; returns the folder of the rows."""
-    folder = output / "documents"
-    source = folder / "coherent.jsonl"
-    packed = files("ladm") / "data" / "documents.jsonl.gz"
-    lines = gzip.decompress(packed.read_bytes()).splitlines(keepends=True)
-    coherent = b"".join(line for line in lines if json.loads(line)["meta"]["expected"] == "coherent")
-    with io_errors(folder, "create"):
-        folder.mkdir(parents=True, exist_ok=True)
-    # An unchanged source keeps its modification time, which `prepare` compares when it resumes.
-    if not source.exists() or source.read_bytes() != coherent:
-        write_whole(source, [coherent])
-    preparation = PrepareSettings(
-        sources=(str(source),),
-        tokenizer=settings.model,
-        output=str(folder / "rows"),
-        length=min(settings.length, facts.max_tokens or settings.length),
-    )
-    prepare(preparation, echo=echo, progress=progress)
-    return preparation.output
-
-
-def _score_settings(
-    settings: CheckSettings, facts: ModelFacts, span_tokens: int, output: Path, *, record: Recorded = "range"
-) -> ScoreSettings:
-    """Those of the contrast set's run, with every layer that attends to the whole document."""
-    # A layer with a sliding window has no attention at long range, whatever the document.
-    layers = facts.full_layers
-    if not layers:
-        raise LadmError(f"{facts.name}: no layer attends to every earlier token; use another model")
-    return ScoreSettings(
-        rows=str(output / CONTRAST),
-        model=settings.model,
-        output=str(output / RUN),
-        span_tokens=span_tokens,
-        layers=",".join(map(str, layers)),
-        record=record,
-        device=settings.device,
-        dtype=settings.dtype,
-    )
 
 
 def _long_range(run: Run, contrast: list[ContrastRow]) -> dict[str, float]:

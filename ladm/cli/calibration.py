@@ -62,6 +62,12 @@ def check(settings: CheckSettings) -> None:
     of each score and of two counts that need no model by kind of bad row, and a verdict.
     """
     configure_libraries()
+    if settings.dry_run:
+        from ladm.calibration.check import estimate
+
+        print_estimate(estimate(settings, echo=note, preparing=preparing_bar()))
+        next_step("ladm", "check", *words_without("--dry-run"))
+        return
     from ladm.calibration.check import check as run_check
 
     result, picture = run_check(settings, echo=note, new_progress=scoring_bar, preparing=preparing_bar())

@@ -34,7 +34,6 @@ from ladm.errors import (
     is_out_of_memory,
     lack_of_memory,
     one_line,
-    printable,
 )
 from ladm.storage.files import require_utf8
 from ladm.version import __version__
@@ -85,8 +84,7 @@ class _Program(CommandGroup):
         except LadmError as error:
             if os.environ.get("LADM_DEBUG"):
                 raise
-            # One line, even where it repeats the name of a file that has a line break in it.
-            show(f"ladm: {printable(str(error))}{_lost_folder()}", err=True)
+            show(f"ladm: {error}{_lost_folder()}", err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             show("ladm: stopped by Ctrl-C", err=True)

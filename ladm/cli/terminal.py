@@ -68,8 +68,7 @@ def drop_output() -> None:
 def note(line: str) -> None:
     """Print a line about the work. Standard output is for results alone."""
     if not is_set(QUIET):
-        # Without line breaks, which the name of a file that it repeats may have.
-        show(printable(line, kept="\t"), err=True)
+        show(line, err=True)
 
 
 def typed_words() -> list[str]:
@@ -84,9 +83,7 @@ def words_without(flag: str) -> list[str]:
 
 def next_step(*words: Any) -> None:
     """Print the command that usually follows."""
-    if not is_set(QUIET):
-        # With the line breaks of names, without which the command would not work.
-        show(f"next: {shlex.join(map(str, words))}", err=True)
+    note(f"next: {shlex.join(map(str, words))}")
 
 
 def print_result(lines: Iterable[str], content: Callable[[], Any]) -> None:

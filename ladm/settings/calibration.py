@@ -182,6 +182,9 @@ class CheckSettings(Settings):
         "Folder for the runs, check.json and check.png.", metavar="FOLDER", default=None, required=False,
         unset="check-MODEL",
     )  # fmt: skip
+    dry_run: bool = setting(
+        False, "Make the bad rows, load the model, time three rows, show what the whole would take; write nothing."
+    )
     length: int = setting(
         PACKAGED_LENGTH, "Tokens of a document, without --rows.", section=DOCUMENTS, metavar="TOKENS", at_least=1
     )

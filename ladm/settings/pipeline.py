@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ladm.errors import UsageError
-from ladm.settings.common import model_setting, output_setting, require_domain_has_effect
+from ladm.settings.common import model_setting, output_setting
 from ladm.settings.data import DOCUMENTS, PrepareSettings
 from ladm.settings.fields import Settings, setting, settings_of
 from ladm.settings.score import ScoreSettings
@@ -68,13 +68,12 @@ class _JobSettings(Settings):
                 "ladm run cannot read standard input, because it reads its documents again when it resumes; give it a "
                 "file"
             )
-        require_domain_has_effect(self.domain, self.domain_key)
         # The names of folders are of no interest here, only what the commands think of the flags.
         prepare_settings(
             self, rows="rows", length=self.length or 1, domain_key=self.domain_key or "domain", domain=None
         )
         score_settings(self, rows="rows", output="scores", resolve_profile=False)
-        select_settings(self, run="scores", rows="rows", output="subset", domain_key="domain")
+        select_settings(self, run="scores", rows="rows", output="subset", domain_key=self.domain_key or "domain")
 
 
 def _fields() -> list[tuple[str, Any, Any]]:
