@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,41 @@ def test_a_daemonic_process_may_start_no_workers_and_the_error_says_so(
     with pytest.raises(ladm.LadmError, match=r"such as a worker of multiprocessing\.Pool; call it"):
         ladm.score(**call, workers=2)
     assert ladm.score(**call, device="cpu").summary().scored == 7
+
+
+def test_models_loaded_in_several_threads_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers replaces functions of its classes while it loads a model, and restores them afterwards."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+    from ladm.modeling.causal_lm import load_causal
+    from ladm.modeling.facts import model_facts
+    from ladm.modeling.observer import load_observer
+
+    sizes = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 48, "num_hidden_layers": 1}
+    config = LlamaConfig(**sizes, num_attention_heads=2, tie_word_embeddings=True)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    facts, cpu = model_facts(str(tmp_path)), torch.device("cpu")
+
+    def load(k: int) -> None:
+        dtype = (torch.float32, torch.bfloat16)[k % 2]
+        if k % 4 < 2:
+            model = load_causal(str(tmp_path), dtype=dtype, attention="sdpa")
+            assert model.lm_head.weight is model.model.embed_tokens.weight
+        else:
+            model = load_observer(facts, layers=(0,), dtype=dtype, device=cpu, head=True, check=False)._model
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+    # Threads take turns so often that without a lock nearly every call meets another.
+    interval = sys.getswitchinterval()
+    monkeypatch.setattr(PreTrainedModel, "tie_weights", tie_weights := PreTrainedModel.tie_weights)
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(load, range(24)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert PreTrainedModel.tie_weights is tie_weights
 
 
 def test_ctrl_c_is_a_keyboard_interrupt_of_the_program(call: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

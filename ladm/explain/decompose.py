@@ -106,7 +106,7 @@ class Decomposer:
         self, views: DocumentViews, grid: Grid, *, pairs: list[tuple[int, int]], pfs_PJN: Tensor, part_PJN: Tensor
     ) -> list[Tensor]:
         """For each pair what each token of span j with each token of span i adds to the score, (l, l)."""
-        found = [torch.zeros(grid.l, grid.l) for _ in pairs]
+        found = [torch.zeros(grid.l, grid.l, dtype=torch.float32) for _ in pairs]
         by_head = self.reduction.heads is not None
         next_column = 0
 

@@ -170,7 +170,10 @@ def _probe(device: str, dtype: torch.dtype, head_size: int, group_size: int) -> 
     FlashAttention 4 is compiled for each `group_size`, so that of the model saves compiling it twice.
     """
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(1, _PROBE_TOKENS, 2 * n, head_size, generator=generator) for n in (group_size, 1, 1))
+    q, k, v = (
+        torch.randn(1, _PROBE_TOKENS, 2 * n, head_size, generator=generator, dtype=torch.float32)
+        for n in (group_size, 1, 1)
+    )
     return tuple(x.to(device, dtype).transpose(1, 2) for x in (q, k, v))  # type: ignore[return-value]
 
 

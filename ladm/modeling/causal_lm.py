@@ -16,6 +16,7 @@ from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.modeling.devices import resolve_devices, resolve_dtype
 from ladm.modeling.facts import learned_positions, scaled_positions
 from ladm.modeling.language_head import LanguageHead, head_of
+from ladm.modeling.loading_lock import LOADING
 from ladm.modeling.model_files import model_folder
 from ladm.modeling.rotary_state import RotaryState, depends_on_length
 from ladm.progress import Echo
@@ -82,10 +83,11 @@ def load_causal(name: str, *, dtype: torch.dtype, attention: str, config: Any = 
     logging.disable_progress_bar()
     folder = model_folder(name)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False,
-            use_safetensors=True, output_loading_info=True,
-        )  # fmt: skip
+        with LOADING:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False,
+                use_safetensors=True, output_loading_info=True,
+            )  # fmt: skip
     except Exception as error:
         raise_if_out_of_memory(error, action=f"load the model {name}")
         # Each model class raises exceptions of its own for weights or settings that do not fit.

@@ -31,6 +31,7 @@ from ladm.modeling.facts import ModelFacts
 from ladm.modeling.fused import FusedLayers
 from ladm.modeling.language_head import LanguageHead, head_of
 from ladm.modeling.load_check import LoadCheck
+from ladm.modeling.loading_lock import LOADING
 from ladm.modeling.rotary_state import RotaryState
 
 _LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
@@ -126,17 +127,19 @@ def load_observer(
         # The config is read separately, so that an attention kernel named in it is overruled and never fetched.
         config = AutoConfig.from_pretrained(facts.folder, trust_remote_code=False)
         # Without a use for the head its weights, a tenth of a small model, are not even read.
-        model, loading = (AutoModelForCausalLM if head else AutoModel).from_pretrained(
-            facts.folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation=IMPLEMENTATION,
-            trust_remote_code=False,
-            use_safetensors=True,
-            # Reported below with both sizes, and refused.
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        kind = AutoModelForCausalLM if head else AutoModel
+        with LOADING:
+            model, loading = kind.from_pretrained(
+                facts.folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation=IMPLEMENTATION,
+                trust_remote_code=False,
+                use_safetensors=True,
+                # Reported below with both sizes, and refused.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
         model = model.to(device).eval()
     except Exception as error:
         raise_if_out_of_memory(error, action=f"load the model {facts.name}")

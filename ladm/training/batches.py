@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ladm.errors import LadmError, one_line
+from ladm.modeling.loading_lock import LOADING
 from ladm.settings.training import TrainSettings
 
 
@@ -64,7 +65,7 @@ def memory_estimate(
     """
     try:
         # On the meta device a model has shapes and no memory.
-        with torch.device("meta"):
+        with LOADING, torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except ValueError as error:
         raise LadmError(f"{config.model_type} is not a language model: {one_line(error)}") from None
