@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -143,6 +144,25 @@ def test_a_wrong_key_lists_the_keys_and_binds_nothing(
     assert again.exit_code == 0, again.output
     assert f"{output} was started before and has no rows yet; starting again" in again.stderr
     assert yaml.safe_load((output / "job.yaml").read_text())["length"] == 512
+
+
+def test_another_score_with_a_name_needs_no_other_run(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "job"
+    words = job_words(shard, talking, output)
+    assert ladm(*words).exit_code == 0
+    other = ladm(*words, "--score", "robust", "--within", "copy_share:-95%")
+    match = re.search(r"to make another selection from its scores: (ladm select .*?); or give another", other.stderr)
+    assert (other.exit_code, match is not None) == (1, True)
+    assert match is not None
+    command = shlex.split(match[1])[1:]
+    assert command[command.index("--by") :][:4] == ["--by", "robust", "--within", "copy_share:-95%"]
+    assert ladm(*command).exit_code == 0
+    assert json.loads((output / "subset2" / "manifest.json").read_text())["by"] == "robust"
+    # The paper's variant is of another method than the run's.
+    other = ladm(*words, "--score", "paper")
+    assert (other.exit_code, "another selection" in other.stderr) == (1, False)
 
 
 @pytest.mark.parametrize("remedy", [("--tokens", "2k"), ("--tokens", "1M", "--allow-small-pool"), ("--documents", "3")])

@@ -209,6 +209,22 @@ def test_sinks_in_the_later_half_of_the_layers_are_warned_of(ladm: Command, run:
     assert sink_warning(Run.read(tmp_path / "after")) is None
 
 
+def test_select_warns_of_a_plain_mean_over_sink_layers(ladm: Command, run: Path, tmp_path: Path) -> None:
+    _with_sink_masses(run, [0.1, 0.7, 0.6])
+    problem = (
+        "warning   in layers 1-2 a few tokens receive up to 70% of the distant attention, and a plain mean over layers "
+        "depends on where those tokens are: try --by robust"
+    )
+    command = ("select", run, "--top", "50%", "-o", tmp_path / "out", "--dry-run")
+    for flags in ((), ("--by", "released")):
+        assert problem + " --within pool (docs/selection.md)" in ladm(*command, *flags).stderr.splitlines()
+    guarded = ladm(*command, "--within", "gzip_ratio:10%-")
+    assert problem + " (docs/selection.md)" in guarded.stderr.splitlines()
+    for by in ("robust", "median", "length", "rank(score)+rank(robust)"):
+        result = ladm(*command, "--by", by)
+        assert (result.exit_code, "plain mean" in result.stderr) == (0, False)
+
+
 def test_select_warns_of_robust_without_a_guard(ladm: Command, short_rows: str, tmp_path: Path) -> None:
     released, robust = tmp_path / "released", tmp_path / "robust"
     assert ladm("score", short_rows, *SMALL, "--output", released).exit_code == 0

@@ -26,8 +26,8 @@ from ladm.corpus.row_values import match_rows, require_occurring
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, UsageError
 from ladm.runs.folder import Run
-from ladm.selection.guarding import unguarded_warning
 from ladm.selection.manifest_file import read_manifest
+from ladm.selection.ranking_warnings import unguarded_warning
 from ladm.settings.guards import parse_guard
 from ladm.settings.selection import SelectSettings
 from ladm.settings.value_guards import ValueGuard, ValueRange, spell_value

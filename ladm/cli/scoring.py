@@ -105,7 +105,7 @@ def _content(summary: Any, output: str, added: Sequence[AddedSignal]) -> dict[st
 
 def propose_selection(run: Run) -> None:
     """Print the command that selects by the score of a run, with guards where it needs some and has their columns."""
-    from ladm.selection.guarding import is_robust
+    from ladm.selection.ranking_warnings import is_robust
 
     guards = ("--within", POOL) if is_robust(run) and TEXT in run.identity.signals else ()
     next_step("ladm", "select", run.folder, "--tokens", "N", *guards, "-o", "subset")

@@ -24,7 +24,7 @@ from ladm.selection.quotas import is_weights_file
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import settings_of
-from ladm.settings.named_scores import is_profile
+from ladm.settings.named_scores import NAMED_SCORES, is_profile
 from ladm.settings.pipeline import JOB_FILE, PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
 from ladm.settings.yaml_text import CHECKSUM
 from ladm.storage.files import create_once, io_errors, remove_abandoned, write_whole
@@ -124,7 +124,12 @@ class JobFolder:
             field.name for field in settings_of(RunSettings)
             if (mine := getattr(job, field.name)) is not None and mine != getattr(had, field.name)
         }  # fmt: skip
-        if not changed - set(_FREE_TO_CHANGE) <= fields_by_part()[2]:
+        differs = changed - set(_FREE_TO_CHANGE)
+        # A run of either variant has the column `robust`, whichever score it was made with.
+        if job.score in NAMED_SCORES and NAMED_SCORES[job.score].variant is None and "by" not in changed:
+            differs -= {"score"}
+            job = dataclasses.replace(job, by=job.score)
+        if not differs <= fields_by_part()[2]:
             return CHANGED_REMEDY
         command = select_command(job, folder=self.path, domain_key=had.domain_key)
         return f"to make another selection from its scores: {command}; or {CHANGED_REMEDY}"

@@ -157,7 +157,8 @@ class _JobParts:
         require_row_columns(found, self.job)
         scoring = score_settings(self.job, rows=rows, output=self.folder.scores, limit=limit)
         with self._timed("score"):
-            scored = score(scoring, echo=self.echo, progress=self.bars.scoring())
+            # The selection warns of sinks too, and says what helps without another run.
+            scored = score(scoring, echo=self.echo, progress=self.bars.scoring(), warn_of_sinks=False)
         if scored.summary.scores is None:
             raise LadmError(f"no document has a score; {self.folder.scores}/errors.jsonl says why")
         with self._timed("select"):

@@ -34,6 +34,21 @@ def median_sink_mass(run: Run) -> dict[int, float]:
     return dict(zip(run.identity.layers, np.median(np.array(masses), axis=0).tolist(), strict=True))
 
 
+def sinks_in_mean(layers: tuple[int, ...], median_of: dict[int, float], *, is_weighted: bool) -> str | None:
+    """Why a mean over these layers says little; None where none of them has a high sink mass.
+
+    `median_of`: as `median_sink_mass`. `is_weighted`: is it a mean of value-weighted CDS?
+    """
+    sinks = [layer for layer in layers if median_of.get(layer, 0.0) > HIGH_SINK_MASS]
+    if not sinks:
+        return None
+    return (
+        f"in layer{'s' if len(sinks) > 1 else ''} {spell_layers(sinks)} a few tokens receive up to "
+        f"{max(median_of[layer] for layer in sinks):.0%} of the distant attention, and a "
+        f"{'' if is_weighted else 'plain '}mean over layers depends on where those tokens are"
+    )
+
+
 def layers_after_sinks(run: Run, layers: tuple[int, ...] | None = None) -> tuple[int, ...]:
     """Of these layers of a run (None: all) those behind the last one with sinks, or all where none would be left."""
     layers = layers or run.identity.layers

@@ -52,11 +52,13 @@ def score(
     facts: ModelFacts | None = None,
     echo: Echo = silent,
     progress: Progress | None = None,
+    warn_of_sinks: bool = True,
 ) -> ScoreResult:
     """Score every row of `settings.rows` into the run folder `settings.output`, or resume it.
 
     `rows` and `facts` are those of the settings, where the caller has opened them already. `echo` is called
-    with the settings as resolved, a line at a time. May be called in any thread.
+    with the settings as resolved, a line at a time, and with the warning of `sink_warning` unless `warn_of_sinks` is
+    False. May be called in any thread.
     Raises LadmError or a subclass of it; rows that are durable by then stay.
     """
     folder = Path(settings.output)
@@ -74,7 +76,7 @@ def score(
             machine=in_background(partial(machine_identity, facts)),
         )  # fmt: skip
         result = command.add_to_finished() if choice.only_adds else command.score()
-        warning = sink_warning(result.run)
+        warning = sink_warning(result.run) if warn_of_sinks else None
         if warning is not None:
             echo(f"warning   {warning}")
         return result

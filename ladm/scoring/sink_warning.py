@@ -6,8 +6,8 @@ import shlex
 
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of
-from ladm.runs.sink_layers import HIGH_SINK_MASS, SINK_MASS_COLUMN, median_sink_mass
-from ladm.settings.layers import AFTER_SINKS, spell_layers
+from ladm.runs.sink_layers import HIGH_SINK_MASS, SINK_MASS_COLUMN, median_sink_mass, sinks_in_mean
+from ladm.settings.layers import AFTER_SINKS
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.signals import CDS
 
@@ -21,13 +21,13 @@ def sink_warning(run: Run) -> str | None:
     if not is_mean or SINK_MASS_COLUMN not in columns_of(run.folder):
         return None
     median_of = median_sink_mass(run)
-    sinks = [layer for layer in reduction.layers if median_of.get(layer, 0.0) > HIGH_SINK_MASS]
-    if not sinks:
+    is_weighted = reduction.focus == "value"
+    problem = sinks_in_mean(reduction.layers, median_of, is_weighted=is_weighted)
+    if problem is None:
         return None
     last = max(layer for layer, mass in median_of.items() if mass > HIGH_SINK_MASS)
     # Where the last layer has sinks too, no layers are left to advise.
     layers_are_left = last < max(median_of)
-    is_weighted = reduction.focus == "value"
     if is_weighted and not layers_are_left:
         return None
     command = f"ladm rescore {shlex.quote(str(run.folder))} --score robust"
@@ -35,8 +35,4 @@ def sink_warning(run: Run) -> str | None:
     if layers_are_left and NAMED_SCORES["robust"].layers_of(run.identity.layers)[0] <= last:
         command += f" --layers {AFTER_SINKS}"
     command += f" --output {shlex.quote(f'{run.folder}-robust')}"
-    return (
-        f"in layer{'s' if len(sinks) > 1 else ''} {spell_layers(sinks)} a few tokens receive up to "
-        f"{max(median_of[layer] for layer in sinks):.0%} of the distant attention, and a "
-        f"{'' if is_weighted else 'plain '}mean over layers depends on where those tokens are; try {command}"
-    )
+    return f"{problem}; try {command}"

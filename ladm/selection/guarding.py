@@ -15,10 +15,8 @@ from ladm.errors import LadmError, UsageError
 from ladm.runs.columns import stored_limit
 from ladm.runs.folder import Run
 from ladm.selection.profile_band import band_of, profile_with_band, require_same_layers
-from ladm.settings.guards import POOL, POOL_GUARDS, AnyGuard, BandGuard, Guard, Limit, band_guards
-from ladm.settings.named_scores import NAMED_SCORES
+from ladm.settings.guards import AnyGuard, BandGuard, Guard, Limit, band_guards
 from ladm.settings.selection import SelectSettings
-from ladm.settings.signals import TEXT
 from ladm.settings.value_guards import ValueGuard, ValueRange, spell_value
 
 Floats = npt.NDArray[np.float64]
@@ -70,33 +68,6 @@ def forgotten_percent(guard: GuardManifest) -> str:
 
 def _spelled(value: Named) -> str:
     return spell_value(value) if isinstance(value, str) else str(ValueRange(low=value[0], high=value[1]))
-
-
-def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
-    """A warning where documents are ranked by `robust` alone, with no guard at all; None otherwise.
-
-    `run`: the first of those selected from.
-    """
-    # A language or a date is no guard against any of these.
-    is_guarded = len(settings.guards) > len(settings.value_guards)
-    if is_guarded or not (settings.by == "robust" or (settings.by == "score" and is_robust(run))):
-        return None
-    # A run without the statistics of texts has no gzip ratio.
-    guards = (POOL,) if TEXT in run.identity.signals else POOL_GUARDS[:2]
-    return (
-        "robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: try "
-        f"{' '.join(f'--within {guard}' for guard in guards)} (docs/selection.md)"
-    )
-
-
-def is_robust(run: Run) -> bool:
-    """Is the run's own score `robust`, or one of the same kind over other layers?"""
-    # Empty in a run of other signals alone.
-    if not run.identity.content.get("score"):
-        return False
-    made, robust = run.identity.reduction, NAMED_SCORES["robust"]
-    is_mean = made.how == "mean" and made.heads is None and made.weights is None
-    return is_mean and (made.focus, run.identity.score_form) == (robust.focus, robust.form)
 
 
 def resolve_guards(settings: SelectSettings, run: Run) -> list[AnyGuard]:

@@ -18,11 +18,11 @@ from ladm.selection.candidates import Candidates, find_candidates
 from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.content import AllRows
 from ladm.selection.formats.destination import Destination, destination
-from ladm.selection.guarding import unguarded_warning
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import domain_shares, unmet_weights_warning, unused_weights_warning
 from ladm.selection.ranking import rank_by_domain
+from ladm.selection.ranking_warnings import sink_ranking_warning, unguarded_warning
 from ladm.selection.sources import SelectionSource, open_sources
 from ladm.selection.windows import max_per_document, read_windows
 from ladm.selection.writing import require_same_subset, write_subset
@@ -54,8 +54,9 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
         if settings.domain is not None and not codes.has_own:
             echo(f"warning   no row has {settings.domain_key}, so all are of the domain {settings.domain}")
         candidates = find_candidates(sources, settings, codes, work=work)
-        if (line := unguarded_warning(settings, sources[0].run)) is not None:
-            echo(f"warning   {line}")
+        for warning in (unguarded_warning, sink_ranking_warning):
+            if (line := warning(settings, sources[0].run)) is not None:
+                echo(f"warning   {line}")
         for line in length_warnings(settings, [source.run for source in sources], candidates.tokens_N):
             echo(f"warning   {line}")
         # Read only where they are needed: it is a number for every row of the corpus.

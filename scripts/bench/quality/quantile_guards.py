@@ -59,6 +59,12 @@ def _guards(
 
 LEVELS: dict[str, tuple[Guard, ...]] = {
     "none": (),
+    # Guards that need no model.
+    "gzip_ratio:10%-": (("gzip", 0.1, 1.0),),
+    **{
+        f"far_rare:-{100 * most:.0f}%, gzip_ratio:10%-": (("gzip", 0.1, 1.0), ("F", 0.0, most))
+        for most in (0.95, 0.9, 0.85, 0.8, 0.75)
+    },
     "copy_share:-95%, gzip_ratio:10%-": _guards(),
     **{
         f"robust:-{100 * most:.0f}%, copy_share:-95%, gzip_ratio:10%-": _guards(robust=most)
