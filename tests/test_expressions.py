@@ -28,6 +28,11 @@ from ladm.settings.guards import BandGuard, Guard, Limit, parse_guard
         ("log(a) * 1", [np.log(4), 0, np.nan, np.log(2)]),
         ("1 / (a - 1)", [1 / 3, np.nan, np.nan, 1]),
         ("log(a - 4)", [np.nan] * 4),
+        ("rank(1 / (a - 1))", [1 / 2, np.nan, np.nan, 1]),
+        ("z(1 / (a - 1))", [-1, np.nan, np.nan, 1]),
+        ("z(log(a - 1))", [1, np.nan, np.nan, -1]),
+        ("1 / (1 / (a - 1))", [3, np.nan, np.nan, 1]),
+        ("rank(1 / 0) * b", [np.nan] * 4),
         ("b + log(1) + z(3)", [1, 2, 9, 3]),
     ],
 )
@@ -47,6 +52,7 @@ def _not_needed() -> Any:
         ("document_mean(a) - a", [-2, np.nan, 2, 0, np.nan]),
         ("document_mean(rank(a))", [1 / 2, 1 / 2, 1 / 2, 1, np.nan]),
         ("rank(document_mean(a))", [1 / 2, 1 / 2, 1 / 2, 1, np.nan]),
+        ("document_mean(1 / a)", [1 / 4, 1 / 4, 1 / 4, 1 / 6, np.nan]),
     ],
 )
 def test_the_mean_over_the_rows_of_a_document(text: str, expected: list[float]) -> None:

@@ -25,7 +25,7 @@ _FUNCTIONS: dict[str, Callable[[Floats], Floats]] = {"rank": rank_shares, "z": s
 
 
 def evaluate(expression: Expression, columns: Mapping[str, Floats], *, read_documents: Callable[[], Ints]) -> Floats:
-    """The value of every document: (N,). NaN where a column has none, and where the result is not finite.
+    """The value of every document: (N,). NaN where a column has none, and where a step of the result is not finite.
 
     `rank(x)` is the rank of x from the lowest up over the number of documents, where equal values share their mean
     rank; `z(x)` is its distance from the mean in standard deviations. Both are over the documents in `columns`, NaN
@@ -42,8 +42,13 @@ def evaluate(expression: Expression, columns: Mapping[str, Floats], *, read_docu
     # A division by zero or the logarithm of a negative number makes a document without a value, which is reported.
     with np.errstate(all="ignore"):
         values_N = np.array(_value(expression.tree, columns, functions), dtype=np.float64)
-    values_N[~np.isfinite(values_N)] = np.nan
-    return values_N
+    return _without_infinite(values_N)
+
+
+def _without_infinite(values: Any) -> Floats:
+    """The same values, infinite ones replaced by NaN."""
+    values = np.asarray(values, dtype=np.float64)
+    return np.where(np.isinf(values), np.nan, values) if np.isinf(values).any() else values
 
 
 def _value(node: ast.expr, columns: Mapping[str, Floats], functions: Mapping[str, Callable[[Floats], Floats]]) -> Any:
@@ -58,9 +63,13 @@ def _value(node: ast.expr, columns: Mapping[str, Floats], functions: Mapping[str
         case ast.UnaryOp(operand=operand):
             return _value(operand, columns, functions)
         case ast.BinOp(left=left, op=op, right=right):
-            return _BINARY[type(op)](_value(left, columns, functions), _value(right, columns, functions))
+            # At each step, and not at the end alone: rank(1 / x) would rank an infinite value above all others, and
+            # z(1 / x) would have no mean.
+            return _without_infinite(
+                _BINARY[type(op)](_value(left, columns, functions), _value(right, columns, functions))
+            )
         case ast.Call(func=ast.Name(id=name), args=[argument]):
             # A function of a constant alone, such as log(2), is a function of that constant for every document.
             values = np.asarray(_value(argument, columns, functions), dtype=np.float64)
-            return functions[name](np.atleast_1d(values)) if values.ndim == 0 else functions[name](values)
+            return _without_infinite(functions[name](np.atleast_1d(values) if values.ndim == 0 else values))
     raise AssertionError(ast.dump(node))
