@@ -173,6 +173,8 @@ def test_what_the_rows_do_not_have_is_an_error_of_usage(
         (("--by", "quality"), 2, f"{run} has no column quality, and its rows do: rows.quality"),
         (("--within", "edu:3-"), 2, f"{run} has no column edu, and its rows do: rows.meta.edu"),
         (("--by", "rows.qualty"), 2, f"{rows} has no column qualty; did you mean quality?"),
+        (("--by", "rows.language-score"), 2,
+         f'{rows} has no column language; in an expression, the column language-score is rows["language-score"]'),
         (("--within", ".a:1-"), 2, f"{run} has no column .a; it has score"),
         (("--within", "rows.:1-"), 2, f"{rows} has no column ; it has numbers in {numbers}"),
         (("--by", "rows.zzz"), 2, f"{rows} has no column zzz; it has numbers in {numbers}"),

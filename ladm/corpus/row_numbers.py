@@ -6,7 +6,7 @@ Shape suffix: T rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from ladm.corpus.data_set import reading_rows
 from ladm.corpus.meta import value_at
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, UsageError
+from ladm.settings.expressions import spell_column
 from ladm.settings.fields import nearest
+from ladm.settings.joins import ROWS
 
 Floats = npt.NDArray[np.float64]
 
@@ -104,7 +106,7 @@ def _place(rows: Rows, key: str) -> tuple[str, str]:
     found = find_place(rows, key)
     if found is None:
         known = number_names(rows)
-        hint = nearest(key, known) or f"; it has numbers in {', '.join(known) or 'none'}"
+        hint = _minus_hint(key, known) or nearest(key, known) or f"; it has numbers in {', '.join(known) or 'none'}"
         raise UsageError(f"{rows.name} has no column {key}{hint}")
     column = found[0]
     kind = rows.type_of(column)
@@ -113,6 +115,12 @@ def _place(rows: Rows, key: str) -> tuple[str, str]:
         shown = f"{column}.NAME" if pa.types.is_struct(kind) else f"{kind}"
         raise UsageError(f"{column} of {rows.name} holds {what} {shown}")
     return found
+
+
+def _minus_hint(key: str, known: Iterable[str]) -> str:
+    """A hint where an expression such as `rows.language-score` was read as a difference; else no text."""
+    found = next((name for name in known if name.startswith(f"{key}-")), None) if key else None
+    return "" if found is None else f"; in an expression, the column {found} is {spell_column(f'{ROWS}.{found}')}"
 
 
 def _numbers(rows: Rows, column: str, path: str, start: int, stop: int) -> Any:
