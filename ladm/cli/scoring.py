@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import configure_libraries, next_step, note, print_result, scoring_bar, words_without
-from ladm.errors import LadmError, count_of
+from ladm.errors import count_of
 from ladm.settings.guards import POOL
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import TEXT
@@ -75,10 +75,10 @@ def print_summary(head: str, summary: Any, output: str, *, added: Sequence[Added
 
     Raises LadmError where no document has a score.
     """
+    from ladm.runs.results import require_scored
+
     print_result(_lines(head, summary, output, added), lambda: _content(summary, output, added))
-    # An error although the run is complete: a command after this one would have nothing to work on.
-    if summary.scores is None:
-        raise LadmError(f"no document has a score; {output}/errors.jsonl says why")
+    require_scored(summary, output)
 
 
 def _lines(head: str, summary: Any, output: str, added: Sequence[AddedSignal]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ladm.corpus.preparation_report import preparation_lines
 from ladm.corpus.prepare import PreparedRows, PrepareProgress, prepare
 from ladm.corpus.rows import open_rows
-from ladm.errors import LadmError, count_of
+from ladm.errors import count_of
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import require_budget
 from ladm.pipeline.document_sample import domain_flags, key_in_rows, require_domains
@@ -21,7 +21,7 @@ from ladm.pipeline.timing import PartTimer
 from ladm.progress import Echo, Progress
 from ladm.report.page import write_report
 from ladm.runs.folder import Run
-from ladm.runs.results import Summary
+from ladm.runs.results import Summary, require_scored
 from ladm.scoring.score import score
 from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.formats.hub_push import push_subset
@@ -159,8 +159,7 @@ class _JobParts:
         with self._timed("score"):
             # The selection warns of sinks too, and says what helps without another run.
             scored = score(scoring, echo=self.echo, progress=self.bars.scoring(), warn_of_sinks=False)
-        if scored.summary.scores is None:
-            raise LadmError(f"no document has a score; {self.folder.scores}/errors.jsonl says why")
+        require_scored(scored.summary, self.folder.scores)
         with self._timed("select"):
             manifest = self._select(rows, key, scored.run)
         with self._timed("report"):

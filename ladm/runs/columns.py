@@ -20,7 +20,7 @@ from ladm.runs.added_signals import added_columns, require_rows_of_run, stored_c
 from ladm.runs.derived_columns import LONGATTN, SHARES, DerivedColumn, derivations, floats_of
 from ladm.runs.folder import Run
 from ladm.runs.layout import PARQUET_FILE
-from ladm.runs.results import column_types, count_scored, require_finished, score_batches
+from ladm.runs.results import column_types, count_scored, require_any_score, require_finished, score_batches
 from ladm.settings.fields import nearest
 from ladm.settings.signals import CDS
 from ladm.settings.signals import LONGATTN as LONGATTN_SIGNAL
@@ -110,11 +110,12 @@ def stored_limit(limit: float) -> float:
 def require_known(run: Run, names: Iterable[str]) -> None:
     """Raise UsageError for a name that is not one of `column_names`, with those there are.
 
-    Raises LadmError for a column of an added signal that has other rows than the run.
+    Raises LadmError for a run without any score, and for a column of an added signal that has other rows than the run.
     """
     known = column_names(run)
     for name in names:
         if name not in known:
+            require_any_score(run)
             require_rows_of_run(run, LONGATTN[0] if name == LONGATTN_SIGNAL else name)
             # Every new run of CDS has them, so the name is right and the run is old.
             if name in SHARES and CDS in run.identity.signals:

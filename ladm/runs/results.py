@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ladm.errors import IncompleteError, StorageError
+from ladm.errors import IncompleteError, LadmError, StorageError
 from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES
 from ladm.storage.checked_parquet import open_parquet, reading_parquet
@@ -51,6 +51,18 @@ def require_finished(run: Run) -> None:
 
 REMEDY = "remove it, and rerun the command that made the run to write it again"
 _METADATA_KEY = b"ladm"
+
+
+def require_scored(summary: Summary, folder: Path | str) -> None:
+    """Raise LadmError for a run in which no row has a score: whatever works on scores would have nothing to work on."""
+    if summary.scores is None:
+        raise LadmError(f"no document has a score; {folder}/errors.jsonl says why")
+
+
+def require_any_score(run: Run) -> None:
+    """Raise LadmError for a finished run in which no row has a score, and whose results so lack most columns."""
+    if not count_scored(run.folder):
+        raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl has the reasons")
 
 
 def open_scores(folder: Path) -> pq.ParquetFile:

@@ -30,6 +30,7 @@ from ladm.runs.results import (
     lists_as_matrix,
     open_scores,
     read_scores,
+    require_any_score,
     require_digest,
     require_finished,
     score_batches,
@@ -55,11 +56,12 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
     """Score the rows of `settings.run` again from their stored CDS, into the folder `settings.output`.
 
     `echo` is called with the layers that a word such as `after-sinks` or `robust` stands for, and with warnings.
-    Raises UsageError for a layer that the run does not have, and LadmError when the run did not store what is needed,
-    or a profile is for another model or method.
+    Raises UsageError for a layer that the run does not have, and LadmError when no row has a score, the run did not
+    store what is needed, or a profile is for another model or method.
     """
     run, output = Run.open(settings.run), Path(settings.output)
     require_finished(run)
+    require_any_score(run)
     require_own_or_empty(output)
     reduction, ablation = requested_reduction(settings, run)
     identity = rescored_identity(
