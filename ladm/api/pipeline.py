@@ -76,8 +76,8 @@ def score(
 
     `settings`: the flags of the command; `config`: its YAML file. With several GPUs or `workers`, processes are
     spawned: a script must then make the call under `if __name__ == "__main__":`.
-    Raises LadmError for rows, a model or settings that cannot be used, and where no row has a score; rows that are
-    durable by then stay.
+    A run in which no row has a score is a LadmWarning; its `errors()` have the reasons. Raises LadmError for rows, a
+    model or settings that cannot be used; rows that are durable by then stay.
     """
     from ladm.settings.config_file import score_settings
     from ladm.settings.score import ScoreSettings
@@ -91,13 +91,12 @@ def score(
     wanted = score_settings(None if config is None else spell_path(config, "config"), given)
     with quiet_libraries():
         from ladm.progress_bars import ScoringBar
-        from ladm.runs.results import require_scored
         from ladm.scoring.score import score as run_score
 
         bar = ScoringBar() if progress else None
         result = run_score(wanted, echo=echo_to(progress=progress), progress=bar)
-    # As the command does, because a program that only selects from the run would learn the reason nowhere.
-    require_scored(result.summary, wanted.output)
+    if result.summary.scores is None:
+        warn(f"no document has a score; {wanted.output}/errors.jsonl says why")
     return ScoredRun(Path(wanted.output))
 
 
