@@ -78,6 +78,9 @@ LEVELS: dict[str, tuple[Guard, ...]] = {
     "robust:-80%, copy_share:-90%, gzip_ratio:10%-": _guards(robust=0.8, copy_share=0.9),
 }
 BOTH = "rank(robust)+rank(F)"
+WITH_MODEL = ("robust", "robust:-80%, copy_share:-95%, gzip_ratio:10%-")
+WITHOUT_MODEL = ("F", "far_rare:-80%, gzip_ratio:10%-")
+"""What documents are ranked by, and the guards: those of `pool`, and the same limits of columns that need no model."""
 RANKED_BY = ("robust", "F", BOTH)
 DIFFERENCES = (("robust", "chance"), ("robust", "F"), (BOTH, "robust"), (BOTH, "F"))
 SHARES_OF_KIND, TAKEN = (0.01, 0.05), 0.25
@@ -88,7 +91,7 @@ DRAWS, SEED = 400, 17
 @click.option("--results", default=RESULTS, type=click.Path(path_type=Path, exists=True), help="Folder of the scores.")
 @click.option("--output", type=click.Path(path_type=Path))
 def main(results: Path, output: Path | None) -> None:
-    found = {}
+    found, gains = {}, {}
     for name, (folder, part, half) in POOLS.items():
         table = pq.read_table(results / folder / "scores.parquet")
         rows = table.filter(pc.and_(pc.equal(table["part"], part), pc.equal(table["half"], half)))
@@ -100,7 +103,8 @@ def main(results: Path, output: Path | None) -> None:
             }
             for share in SHARES_OF_KIND
         }
-    write_result(facts("cpu") | {"taken": found}, output)
+        gains[name] = {f"{share:.0%} of each kind": gain_of_model(rows, share=share) for share in SHARES_OF_KIND}
+    write_result(facts("cpu") | {"taken": found, "with a model over without": gains}, output)
 
 
 def taken_with_intervals(rows: pa.Table, guards: tuple[Guard, ...], *, share: float) -> dict[str, Any]:
@@ -108,10 +112,7 @@ def taken_with_intervals(rows: pa.Table, guards: tuple[Guard, ...], *, share: fl
 
     Intervals are by bootstrap over packages; those of differences have the same draws for both.
     """
-    names, clusters = np.unique(rows["package"].to_numpy(), return_inverse=True)
-    draw = np.random.default_rng(SEED)
-    counts = draw.multinomial(len(names), [1 / len(names)] * len(names), size=DRAWS).astype(float)
-    counts_B = [np.ones(rows.num_rows), *(each[clusters] for each in counts)]
+    counts_B = bootstrap_counts(rows)
     found = {
         by: [taken_shares(rows, guards, by=by, share=share, counts_B=each) for each in counts_B] for by in RANKED_BY
     }
@@ -133,6 +134,26 @@ def taken_with_intervals(rows: pa.Table, guards: tuple[Guard, ...], *, share: fl
         "of the pool": {by: _rounded(np.array([each["pure of the pool"] for each in found[by]])) for by in RANKED_BY},
         **{f"pure, {one} over {other}": _rounded(pure[one] - pure[other]) for one, other in DIFFERENCES},
     }
+
+
+def gain_of_model(rows: pa.Table, *, share: float) -> dict[str, list[float]]:
+    """How much purer is what WITH_MODEL takes than what WITHOUT_MODEL takes, of what passes and of the pool."""
+    taken = [
+        [taken_shares(rows, LEVELS[guards], by=by, share=share, counts_B=each) for each in bootstrap_counts(rows)]
+        for by, guards in (WITH_MODEL, WITHOUT_MODEL)
+    ]
+    return {
+        kind: _rounded(np.array([one[kind] - other[kind] for one, other in zip(*taken, strict=True)]))
+        for kind in ("pure", "pure of the pool")
+    }
+
+
+def bootstrap_counts(rows: pa.Table) -> list[Floats]:
+    """How often each row is there, (B,): once, and then in each draw of packages. The same for every call."""
+    names, clusters = np.unique(rows["package"].to_numpy(), return_inverse=True)
+    draw = np.random.default_rng(SEED)
+    counts = draw.multinomial(len(names), [1 / len(names)] * len(names), size=DRAWS).astype(float)
+    return [np.ones(rows.num_rows), *(each[clusters] for each in counts)]
 
 
 def _rounded(values: Floats) -> list[float]:
