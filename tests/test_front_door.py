@@ -406,7 +406,7 @@ def test_the_example_for_slurm(mixed_rows: str, tmp_path: Path) -> None:
     for name in ("srun", "ladm"):
         (tmp_path / name).chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    command = ["bash", ROOT / "examples" / "slurm.sbatch", mixed_rows, GOLDEN, tmp_path / "run", *SMALL[2:]]
+    command = ["bash", ROOT / "examples" / "slurm.sbatch", mixed_rows, tmp_path / "run", *SMALL]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("3 rows scored") == 2
