@@ -168,6 +168,21 @@ def test_a_warning_that_is_an_error_ends_the_call_and_the_next_one_resumes(
     assert ladm.score(rows, model=GOLDEN, output=tmp_path / "run", **METHOD).summary().scored == 1
 
 
+def test_prepare_and_select_take_the_yaml_file_of_the_command(talking: Path, tmp_path: Path) -> None:
+    of_rows, of_subset = tmp_path / "rows.yaml", tmp_path / "subset.yaml"
+    of_rows.write_text("length: 64\nkeep_duplicates: true\ndomain: web\n")
+    of_subset.write_text("tokens: 256\nby: length\n")
+    documents = [{"text": "w100 w101 " * 60} for _ in range(6)]
+    rows = ladm.prepare(documents, tokenizer=talking, output=tmp_path / "rows", config=of_rows, domain="books")
+    run = ladm.score(rows, model=talking, output=tmp_path / "run", span_tokens=1, dtype="float32", device="cpu")
+    subset = ladm.select(run, rows=rows, output=tmp_path / "subset", config=of_subset)
+    assert (rows.rows, subset.manifest.taken_tokens, subset.manifest.by) == (6, 256, "length")
+    assert list(subset.manifest.domains) == ["books"]
+    of_rows.write_text("lenght: 64\n")
+    with pytest.raises(ladm.LadmError, match="unknown key 'lenght'"):
+        ladm.prepare(documents, tokenizer=talking, output=tmp_path / "other", config=of_rows)
+
+
 def test_a_run_in_which_no_row_has_a_score_is_a_warning(save_rows: Any, golden: Any, tmp_path: Path) -> None:
     """Also where the run was finished before; the run has the reasons."""
     rows = topical_rows(golden, [512, 512])

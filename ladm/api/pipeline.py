@@ -32,6 +32,7 @@ def prepare(
     *,
     tokenizer: AnyPath,
     output: AnyPath,
+    config: AnyPath | None = None,
     progress: bool = False,
     **settings: Unpack[PrepareFlags],
 ) -> PreparedRows:
@@ -39,16 +40,18 @@ def prepare(
 
     `sources`: files, folders, globs, URLs of fsspec, or data sets, one or several. Or documents in memory:
     dictionaries in a list or an iterator, a table of Arrow, pandas or polars, a data set of the library `datasets`; the
-    same documents resume. `settings`: the flags of the command. Files left out and repeated ids are LadmWarnings.
+    same documents resume. `settings`: the flags of the command; `config`: its YAML file. Files left out and repeated
+    ids are LadmWarnings.
     Raises LadmError for a source, tokenizer or output that cannot be used, and for settings that cannot work.
     """
+    from ladm.settings.config_file import load_settings
     from ladm.settings.data import PrepareSettings
 
     given = parse_keywords(PrepareSettings, "ladm.prepare", settings)
     names, in_memory = split_sources(sources)
-    wanted = PrepareSettings(
-        sources=names, tokenizer=spell_path(tokenizer, "tokenizer"), output=spell_path(output, "output"), **given
-    )
+    given |= {"sources": names, "output": spell_path(output, "output")}
+    given |= {"tokenizer": spell_path(tokenizer, "tokenizer")}
+    wanted = load_settings(PrepareSettings, None if config is None else spell_path(config, "config"), given)
     with quiet_libraries(in_memory):
         from ladm.corpus.preparation_report import repeated_ids_text
         from ladm.corpus.prepare import prepare as run_prepare
@@ -126,6 +129,7 @@ def select(
     output: AnyPath,
     rows: AnyPath | Sequence[AnyPath] | None = None,
     tokens: int | str | None = None,
+    config: AnyPath | None = None,
     **settings: Unpack[SelectFlags],
 ) -> Subset:
     """Select the best documents of every domain for a budget, as `ladm select` does.
@@ -133,18 +137,16 @@ def select(
     `run`: a run, or several of one model and method. `rows`: those of the run, or of each of the runs; None: where the
     run found them. The budget is one of `tokens` (a number, or a text such as `"1B"` or `"50%"`), `documents`, `top`
     (`"20%"`) and `min_score`. `settings`: the flags of the command, such as `by="rank(gain) + rank(robust)"` or
-    `within=["gzip_ratio:20%-80%"]`.
+    `within=["gzip_ratio:20%-80%"]`; `config`: its YAML file.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller than the budget.
     """
+    from ladm.settings.config_file import load_settings
     from ladm.settings.selection import SelectSettings
 
     given = parse_keywords(SelectSettings, "ladm.select", {**settings, "tokens": tokens}, without=("runs",))
-    wanted = SelectSettings(
-        runs=_paths(run, what="run"),
-        rows=() if rows is None else _paths(rows, what="rows"),
-        output=spell_path(output, "output"),
-        **given,
-    )
+    given |= {"runs": _paths(run, what="run"), "output": spell_path(output, "output")}
+    given |= {"rows": None if rows is None else _paths(rows, what="rows")}
+    wanted = load_settings(SelectSettings, None if config is None else spell_path(config, "config"), given)
     with quiet_libraries():
         from ladm.selection.subset import select as run_select
 
