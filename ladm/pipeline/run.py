@@ -28,6 +28,7 @@ from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.manifest import MANIFEST_FILE, Manifest
 from ladm.selection.manifest_file import read_manifest
 from ladm.selection.subset import select
+from ladm.settings.common import NO_DOMAINS
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings
 from ladm.settings.signals import CDS
@@ -193,8 +194,8 @@ class _JobParts:
         if is_old:
             self.echo(f"{subset} was selected from fewer rows; selecting again")
         if is_old or not is_there:
-            # Rows that it made have the domain already.
-            job = self.job if is_rows(self.job) else replace(self.job, domain=None)
+            # Rows that it made have the domain already, and where there is one domain for all no name is read.
+            job = self.job if is_rows(self.job) and key != NO_DOMAINS else replace(self.job, domain=None)
             chosen = select_settings(job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key)
             select(chosen, place=place, echo=self.echo)
         elif self.job.push is not None:

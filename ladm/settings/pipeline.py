@@ -73,7 +73,7 @@ class _JobSettings(Settings):
             self, rows="rows", length=self.length or 1, domain_key=self.domain_key or "domain", domain=None
         )
         score_settings(self, rows="rows", output="scores", resolve_profile=False)
-        select_settings(self, run="scores", rows="rows", output="subset", domain_key=self.domain_key or "domain")
+        select_settings(self, run="scores", rows="rows", output="subset", domain_key="domain")
 
 
 def _fields() -> list[tuple[str, Any, Any]]:
