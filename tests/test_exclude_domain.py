@@ -15,7 +15,7 @@ from test_prepare import write_jsonl
 
 import ladm as package
 from ladm.errors import UsageError
-from ladm.selection.candidates import _compacted
+from ladm.selection.inclusion import compacted
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 600, 700, 480, 512, 490, 530]
@@ -158,10 +158,10 @@ def test_a_job_knows_a_misspelt_domain_before_it_scores(
 
 
 def test_arrays_larger_than_a_batch_are_compacted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ladm.selection.candidates.BATCH_DOCUMENTS", 3)
+    monkeypatch.setattr("ladm.selection.inclusion.BATCH_DOCUMENTS", 3)
     values = np.arange(11)
     included = values % 4 != 1
-    assert _compacted(values.copy(), included).tolist() == values[included].tolist()
+    assert compacted(values.copy(), included).tolist() == values[included].tolist()
 
 
 def test_rows_without_a_domain_get_the_one_that_is_named(

@@ -96,6 +96,8 @@ class RunFlags(ScorerFlags, total=False):
     within: str | Sequence[str] | None
     exclude_domain: str | Sequence[str] | None
     exclude_domains: str | Sequence[str] | None
+    exclude_ids: AnyPath | Sequence[AnyPath] | None
+    only_ids: AnyPath | Sequence[AnyPath] | None
     sample: bool | None
     temperature: float | None
     seed: int | None
@@ -139,6 +141,8 @@ class SelectFlags(TypedDict, total=False):
     profile: AnyPath | None
     exclude_domain: str | Sequence[str] | None
     exclude_domains: str | Sequence[str] | None
+    exclude_ids: AnyPath | Sequence[AnyPath] | None
+    only_ids: AnyPath | Sequence[AnyPath] | None
     sample: bool | None
     temperature: float | None
     seed: int | None

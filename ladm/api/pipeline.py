@@ -201,7 +201,7 @@ def run(
 
 def _warn_about_a_bare_share(given: Mapping[str, Any], wanted: Any, echo: Echo) -> None:
     """Warn where `top=0.1` may have been meant as a tenth."""
-    from ladm.settings.selection import bare_share_warning
+    from ladm.settings.quantities import bare_share_warning
 
     if given.get("top") is not None and (line := bare_share_warning(str(given["top"]), wanted.top)) is not None:
         echo(line)

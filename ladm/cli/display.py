@@ -76,6 +76,7 @@ def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterato
     if manifest.excluded_domains:
         excluded = ", ".join(f"{plain(name)} {count:,}" for name, count in manifest.excluded_domains.items())
         yield f"left out by --exclude-domain: {excluded}"
+    yield from _id_list_lines(manifest)
     if manifest.domains_left_out:
         yield f"left out by weight 0: {', '.join(map(plain, manifest.domains_left_out))}"
     if manifest.beyond_max_per_document:
@@ -106,6 +107,14 @@ def _guard_table(manifest: Manifest) -> Iterator[str]:
         yield f"dropped by --within {guard.given}: {total:,}, keeping {guard.limits_text}{where}"
         if guard.without_value:
             yield f"dropped without a value of {guard.column}: {guard.without_value:,}"
+
+
+def _id_list_lines(manifest: Manifest) -> Iterator[str]:
+    """What each list of ids excluded or kept."""
+    for each in manifest.id_lists:
+        yield printable(each.text)
+    if manifest.outside_only_ids:
+        yield f"left out because no --only-ids has their id: {manifest.outside_only_ids:,}"
 
 
 def _count(number: int | None) -> str:

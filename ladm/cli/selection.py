@@ -9,7 +9,8 @@ from ladm.cli.display import selection_table
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import configure_libraries, next_step, note, print_result, typed_words
 from ladm.settings.common import DOMAIN_KEY
-from ladm.settings.selection import SelectSettings, bare_share_warning
+from ladm.settings.quantities import bare_share_warning
+from ladm.settings.selection import SelectSettings
 
 
 @settings_command(

@@ -11,28 +11,24 @@ import numpy.typing as npt
 from ladm.corpus.excluded_domains import domains_of, included_rows
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
+from ladm.progress import Echo, silent
+from ladm.selection.id_lists import match_checked, read_id_lists
 from ladm.selection.quotas import has_weights, weights_of
 from ladm.selection.windows import best_of_documents, max_per_document, read_windows
 from ladm.settings.pipeline import select_settings
 from ladm.settings.selection import SelectSettings
 
 
-def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
+def require_budget(rows: Rows, job: Any, *, domain_key: str, echo: Echo = silent) -> None:
     """Raise LadmError for a budget that all rows together cannot fill, or that the shortest of them does not fit.
 
-    Rows of excluded domains do not count; UsageError for such a domain that no row has.
+    Rows of excluded domains, and those that lists of ids drop, do not count; UsageError for such a domain that no row
+    has, and for a list of --only-ids with the id of no row. `echo` is called with warnings about the lists.
     And UsageError for weights that are not those of the domains of the rows.
     Rows that guards drop, and rows without a score, are known after scoring only: `ladm select` looks again.
     """
     chosen = select_settings(job, run="", rows="", output="", domain_key="")
-    excluded = chosen.exclude_domains
-    included_N = (
-        included_rows(rows, domain_key, excluded, domain=chosen.domain)
-        if excluded
-        else np.ones(len(rows), dtype=np.bool_)
-    )
-    if not included_N.any():
-        raise LadmError("--exclude-domain leaves no row; exclude fewer domains")
+    included_N = rows_to_select_from(rows, chosen, domain_key=domain_key, echo=echo)
     most = chosen.documents
     if most is None and chosen.tokens is None:
         # Nothing to compare with a share of the rows or a least score: the lengths of all rows need not be read.
@@ -71,6 +67,24 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str) -> None:
     if budget < shortest and chosen.rule != "percent":
         given = f"{budget:,}" if share is None else chosen.tokens
         raise LadmError(f"no row fits --tokens {given}: the shortest has {shortest:,} tokens; give a larger budget")
+
+
+def rows_to_select_from(rows: Rows, settings: Any, *, domain_key: str, echo: Echo = silent) -> npt.NDArray[np.bool_]:
+    """Which rows are outside of the excluded domains, and left by the lists of ids, of a job or a selection.
+
+    Raises LadmError where none is, and as `require_budget`.
+    """
+    included_N = np.ones(len(rows), dtype=np.bool_)
+    if settings.exclude_domains:
+        included_N = included_rows(rows, domain_key, settings.exclude_domains, domain=settings.domain)
+        if not included_N.any():
+            raise LadmError("--exclude-domain leaves no row; exclude fewer domains")
+    ids = match_checked(read_id_lists(settings), [rows], echo=echo)
+    if ids is not None:
+        included_N &= ids.included_T
+        if not included_N.any():
+            raise LadmError(f"{ids.names}: no row is left")
+    return included_N
 
 
 def _without_weight(

@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ladm.corpus.excluded_domains import domains_of, included_rows, require_domains_exist
+from ladm.corpus.excluded_domains import domains_of, require_domains_exist
 from ladm.corpus.prepare import PreparedRows
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, StorageError
 from ladm.modeling.facts import model_facts
+from ladm.pipeline.budget import rows_to_select_from
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
 from ladm.pipeline.document_sample import key_in_rows, require_domains
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.ranked_columns import require_row_columns, require_signals
 from ladm.pipeline.resolve import Survey, survey
 from ladm.pipeline.sample_rows import rows_of_sample
-from ladm.progress import Echo
+from ladm.progress import Echo, silent
 from ladm.scoring.dry_run import DryRun, dry_run
+from ladm.selection.id_lists import match_checked, read_id_lists
 from ladm.selection.quotas import has_weights, read_weights, weights_of
 from ladm.settings.pipeline import SCORES, score_settings
 from ladm.storage.temporary import temporary_folder
@@ -85,6 +85,7 @@ def forecast(settings: Any, *, echo: Echo) -> Forecast:
         # Before any document is read, as `ladm run` does.
         scoring = score_settings(settings, rows="rows", output=str(work / SCORES), resolve_profile=False)
         require_signals(settings, scoring)
+        read_id_lists(settings)
         # Without a place every source in this folder would count as a part of the output.
         job = settings if settings.output else replace(settings, output=str(work / "job"))
         found = survey(job, model_facts(job.model), echo, always_sample=True)
@@ -99,11 +100,8 @@ def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
     key = key_in_rows(job.domain_key, are_made_here=False)
     require_domains(source, key, domain=job.domain)
     opened = open_rows(source, limit=job.limit)
-    # Before three rows are timed: a misspelt domain is known now.
-    excluded = job.exclude_domains
-    included = (
-        included_rows(opened, key, excluded, domain=job.domain) if excluded else np.ones(len(opened), dtype=np.bool_)
-    )
+    # Before three rows are timed: a misspelt domain or list of ids is known now.
+    included = rows_to_select_from(opened, job, domain_key=key, echo=echo)
     lengths = opened.lengths()
     if has_weights(job.quota):
         of_rows = zip(domains_of(opened, key, domain=job.domain), (included & (lengths > 0)).tolist(), strict=True)
@@ -185,13 +183,14 @@ def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: 
 
 
 def _look_for_columns(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: bool) -> None:
-    """Look for the columns of the rows that documents are selected by: an error or a note where there are none.
+    """Look for the columns and ids that documents are selected by: an error or a note where no row has them.
 
-    Documents behind those that were looked at may have the column, or the value that a guard names.
+    Documents behind those that were looked at may have the column, the value that a guard names, or ids of a list.
     """
     rows = open_rows(str(prepared.folder))
     try:
         require_row_columns(rows, job)
+        match_checked(read_id_lists(job), [rows], echo=echo if sees_all else silent)
     except LadmError as error:
         # The folder is gone when the message is read.
         message = str(error).replace(rows.name, "the sample of documents")

@@ -15,15 +15,18 @@ from typing import Any
 
 import yaml
 
+from ladm.corpus.id_files import read_id_file
 from ladm.corpus.prepare import has_sealed_rows
 from ladm.errors import LadmError, StorageError, UsageError
 from ladm.pipeline.reselect import select_command
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
+from ladm.selection.manifest_file import read_manifest
 from ladm.selection.quotas import is_weights_file
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.config_file import read_config
-from ladm.settings.fields import settings_of
+from ladm.settings.fields import flag, settings_of
+from ladm.settings.id_lists import EXCLUDE_IDS, ONLY_IDS
 from ladm.settings.named_scores import NAMED_SCORES, is_profile
 from ladm.settings.pipeline import JOB_FILE, PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
 from ladm.settings.yaml_text import CHECKSUM
@@ -33,7 +36,7 @@ from ladm.storage.json_object import content_checksum
 
 _FREE_TO_CHANGE = ("output", "device", "workers", "batch_size", "max_errors", "fail_fast", "max_bad_files", "num_proc")
 """Flags that a resume may have other values of: they change no row, score or choice."""
-_PLACES = ("sources", "model", "tokenizer", "profile", "unigrams")
+_PLACES = ("sources", "model", "tokenizer", "profile", "unigrams", EXCLUDE_IDS, ONLY_IDS)
 
 
 class JobFolder:
@@ -110,9 +113,21 @@ class JobFolder:
             # None means: keep the value that the first start filled in.
             if mine is not None:
                 now[field.flag], before[field.flag] = mine, old
+        if {EXCLUDE_IDS, ONLY_IDS} <= bound:
+            self._add_contents(before, now, job)
         # The fields are flags already; the names of those that differ lead the message.
         require_same(self.path, before, now, name_of_field=str, remedy=self._remedy(job, had))
         return dataclasses.replace(job, **{field.name: getattr(had, field.name) for field in fixed})
+
+    def _add_contents(self, before: dict[str, Any], now: dict[str, Any], job: Any) -> None:
+        """Add to the settings of the subset that there is, and of `job`, the digests of the lists of ids."""
+        had = {(each.option, each.file): each.xxh3_128 for each in read_manifest(Path(self.subset)).id_lists}
+        for option in (EXCLUDE_IDS, ONLY_IDS):
+            for name in getattr(job, option):
+                # Another name is a difference of its own.
+                if (option, name) in had:
+                    key = f"{flag(option)} {name}"
+                    now[key], before[key] = read_id_file(name, flag=flag(option)).xxh3_128, had[option, name]
 
     def _had(self) -> Any:
         # An earlier version wrote some places down as they were given.

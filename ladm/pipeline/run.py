@@ -25,6 +25,7 @@ from ladm.runs.results import Summary, require_scored
 from ladm.scoring.score import score
 from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.formats.hub_push import push_subset
+from ladm.selection.id_lists import read_id_lists
 from ladm.selection.manifest import MANIFEST_FILE, Manifest
 from ladm.selection.manifest_file import read_manifest
 from ladm.selection.subset import select
@@ -83,6 +84,7 @@ def run(settings: Any, *, echo: Echo, bars: JobProgress) -> JobResult:
     if not folder.bound_fields():
         # What scoring would refuse, before any document is read: no value of an earlier start can change it.
         _require_signals(settings, folder)
+        read_id_lists(settings)
     if not was_started:
         folder.require_free()
         job = resolve(settings, model_facts(settings.model), echo)
@@ -114,6 +116,7 @@ def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
         job = folder.resume(settings)
         # Until there are scores, a resume may select by something else.
         _require_signals(job, folder)
+        read_id_lists(job)
         echo(f"{folder.path} was started before; resuming it")
         if settings.domain_key is None and job.domain_key is not None and not is_rows(job):
             echo(f"domains   {domains_as_before(job.domain_key)}")
@@ -154,7 +157,7 @@ class _JobParts:
         if prepared is None:
             require_domains(rows, key, domain=self.job.domain)
         found = open_rows(rows, limit=limit)
-        require_budget(found, self.job, domain_key=key)
+        require_budget(found, self.job, domain_key=key, echo=self.echo)
         require_row_columns(found, self.job)
         scoring = score_settings(self.job, rows=rows, output=self.folder.scores, limit=limit)
         with self._timed("score"):

@@ -15,6 +15,7 @@ import numpy as np
 
 from ladm.corpus.blocks import Counts
 from ladm.corpus.excluded_domains import domains_of
+from ladm.corpus.id_files import ID
 from ladm.corpus.meta import text_at
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.rows import Rows, open_rows
@@ -23,6 +24,7 @@ from ladm.corpus.tokenization import MOST_TOKENS_PER_BYTE
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
 from ladm.pipeline.document_sample import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
 from ladm.progress import silent
+from ladm.selection.id_lists import match_ids, read_id_lists
 from ladm.selection.windows import WINDOWS_PER_DOCUMENT, read_windows
 from ladm.settings.expressions import parse_expression
 from ladm.settings.pipeline import prepare_settings
@@ -41,7 +43,7 @@ class SampleRows:
     rows: dict[int, float]
     """Rows by source, those of a document of which only the beginning was read in proportion."""
     selectable: dict[int, float]
-    """The same, with no more rows of a document than a subset may have, and none of an excluded domain."""
+    """The same, with no more rows of a document than a subset may have, and none that is excluded."""
     bytes_per_row: float
     """On the disk."""
     seconds: dict[int, float]
@@ -167,6 +169,7 @@ def _by_source(
     repeated = Counter(number for number, is_repeating in zip(numbers, repeating, strict=True) if is_repeating)
     domains = domains_of(opened, key_in_rows(job.domain_key, are_made_here=True)) if job.exclude_domains else []
     excluded = {number for number, domain in zip(numbers, domains, strict=False) if domain in job.exclude_domains}
+    excluded |= _outside_id_lists(opened, numbers, job)
     rows: dict[int, float] = defaultdict(float)
     selectable: dict[int, float] = defaultdict(float)
     for number, count in by_document.items():
@@ -178,6 +181,13 @@ def _by_source(
         different = estimate - repeated[number] if math.isfinite(most) else estimate
         selectable[document.source] += 0 if number in excluded else min(different, most)
     return rows, selectable
+
+
+def _outside_id_lists(opened: Rows, numbers: list[int], job: Any) -> set[int]:
+    """The documents that lists of ids drop."""
+    # Of rows without ids the whole job is refused, or documents that were not looked at have some.
+    ids = match_ids(read_id_lists(job), [opened]) if ID in opened.column_names else None
+    return set() if ids is None else set(np.array(numbers)[~ids.included_T].tolist())
 
 
 def _seconds(measured: float, written: list[_SampleDocument], *, length: int) -> dict[int, float]:

@@ -61,12 +61,12 @@ def further_columns(requested: Sequence[Expression], manifest: Manifest | None, 
     """What to show beside the columns `shown` of the run.
 
     What a subset was ranked by is left out where its values are not those of this run alone: with `rank` or `z` over
-    other runs too or without some domains, and numbers drawn with another seed.
+    other runs too or without some documents, and numbers drawn with another seed.
     """
     of_subset = []
     if manifest is not None:
         by = parse_expression(manifest.by)
-        is_same = by.is_column or not (manifest.other_runs or manifest.excluded_domains)
+        is_same = by.is_column or not (manifest.other_runs or manifest.excluded_domains or manifest.id_lists)
         if is_same and "random" not in by.names:
             of_subset.append(by)
         # Texts and dates have no histogram; the table of guards has what they dropped.

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,8 @@ from ladm.runs.results import count_scored
 from ladm.selection.domain_codes import NO_CODE, DomainCodes
 from ladm.selection.evaluation import evaluate
 from ladm.selection.guarding import GuardManifest, apply_guards, resolve_guards
+from ladm.selection.id_lists import MatchedIds
+from ladm.selection.inclusion import BATCH_DOCUMENTS, Inclusion, find_included
 from ladm.selection.sampling import gumbel_keys
 from ladm.selection.sources import SelectionSource
 from ladm.selection.value_columns import naming_values, read_values
@@ -31,7 +32,6 @@ from ladm.settings.guards import Guard
 from ladm.settings.selection import SelectSettings
 from ladm.storage.disk_arrays import array_on_disk
 
-BATCH_DOCUMENTS = 65_536
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Batch = tuple[Ints, Ints, Floats]
@@ -55,8 +55,8 @@ class Candidates:
     """Documents with a score that have no value to be ranked by."""
     copies: int | None
     """Rows that `ladm prepare` marked as copies of another; None where it marked none."""
-    excluded: dict[str, int]
-    """Documents with a score in the domains that were left out, which are in none of the arrays."""
+    inclusion: Inclusion
+    """What excluded domains and lists of ids left out, which is in none of the arrays."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -73,11 +73,17 @@ class Candidates:
 
 
 def find_candidates(
-    sources: Sequence[SelectionSource], settings: SelectSettings, domains: DomainCodes, *, work: Path
+    sources: Sequence[SelectionSource],
+    settings: SelectSettings,
+    domains: DomainCodes,
+    *,
+    ids: MatchedIds | None,
+    work: Path,
 ) -> Candidates:
     """Rank the documents of the runs by what `settings` say, without those that a guard drops.
 
-    Equal values are ranked by score, then by the order of their run: that of ids. The columns are files in `work`.
+    Equal values are ranked by score, then by the order of their run: that of ids. `ids`: what the lists of ids leave;
+    None: everything. The columns are files in `work`.
     Raises LadmError where no document has a score, a domain or a value, or is left by the guards; UsageError for a
     column that a run does not have; StorageError for a score that is not finite or out of order.
     """
@@ -94,11 +100,10 @@ def find_candidates(
         _require_sound(sources, stored["score"], rows_N)
     codes_N = domains.codes_T[rows_N]
     _require_domains(sources, codes_N, rows_N, settings.domain_key)
-    included_N, excluded = _included(codes_N, domains, settings, sources)
-    if included_N is not None:
-        # First, because ranks, quantiles and means are those of the remaining documents.
-        stored = {name: _compacted(column, included_N) for name, column in stored.items()}
-        rows_N, codes_N = _compacted(rows_N, included_N), codes_N[included_N]
+    # First, because ranks, quantiles and means are those of the remaining documents.
+    inclusion = find_included(codes_N, rows_N, domains, excluded=settings.exclude_domains, ids=ids, sources=sources)
+    stored = {name: inclusion.compact(column) for name, column in stored.items()}
+    rows_N, codes_N = inclusion.compact(rows_N), inclusion.compact(codes_N)
     columns = _with_relative(stored, names)
     values_N = evaluate(
         expression, columns, read_documents=lambda: documents_of([source.rows for source in sources])[rows_N]
@@ -116,8 +121,7 @@ def find_candidates(
     order = np.flatnonzero(kept_N)
     keys = values_N
     if settings.sample:
-        uniform_N = _read_sampling(sources, seed=settings.draw_seed, work=work)
-        uniform_N = uniform_N if included_N is None else _compacted(uniform_N, included_N)
+        uniform_N = inclusion.compact(_read_sampling(sources, seed=settings.draw_seed, work=work))
         keys = np.empty(len(rows_N))
         keys[order] = gumbel_keys(
             values_N[order], uniform_N[order], codes_N[order], temperature=settings.draw_temperature
@@ -134,36 +138,8 @@ def find_candidates(
         guards=dropped,
         without_value=without_value,
         copies=None if is_copy_T is None else int(is_copy_T.sum()),
-        excluded=excluded,
+        inclusion=inclusion,
     )
-
-
-def _included(
-    codes_N: npt.NDArray[np.int32], domains: DomainCodes, settings: SelectSettings, sources: Sequence[SelectionSource]
-) -> tuple[npt.NDArray[np.bool_] | None, dict[str, int]]:
-    """Which documents are outside of the excluded domains, None for all, and how many each of these has.
-
-    Raises UsageError for a domain that no row has, and LadmError where no document is left.
-    """
-    if not settings.exclude_domains:
-        return None, {}
-    codes = domains.codes_of(settings.exclude_domains, where=", ".join(source.rows.name for source in sources))
-    included_N = ~np.isin(codes_N, codes)
-    if not included_N.any():
-        raise LadmError("--exclude-domain leaves no document; exclude fewer domains")
-    counts = np.bincount(codes_N[~included_N], minlength=len(domains.names))
-    return included_N, {domains.names[code]: int(counts[code]) for code in sorted(set(codes))}
-
-
-def _compacted(values_N: npt.NDArray[Any], included_N: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """The values of the included documents, moved to the front of the same array."""
-    stop = 0
-    # In place and a batch at a time, because the array may be a file that is larger than memory.
-    for start in range(0, len(values_N), BATCH_DOCUMENTS):
-        kept = values_N[start : start + BATCH_DOCUMENTS][included_N[start : start + BATCH_DOCUMENTS]]
-        values_N[stop : stop + len(kept)] = kept
-        stop += len(kept)
-    return values_N[:stop]
 
 
 def _copies(sources: Sequence[SelectionSource]) -> npt.NDArray[np.bool_] | None:

@@ -12,6 +12,7 @@ from typing import Any
 from ladm.errors import count_of
 from ladm.runs.rows_of_run import partial_coverage_line
 from ladm.selection.guarding import GuardManifest
+from ladm.selection.id_lists import IdListManifest
 
 MANIFEST_FILE = "manifest.json"
 OF_VALUES = ("kept", "left_out")
@@ -83,6 +84,10 @@ class Manifest:
     """Rows of the data sets beyond those that the runs scored, as `ladm score --limit` leaves them."""
     excluded_domains: dict[str, int] = field(default_factory=dict)
     """Domains that were left out as if they were not there, with their documents that have a score."""
+    id_lists: list[IdListManifest] = field(default_factory=list)
+    """The lists of --exclude-ids, then those of --only-ids."""
+    outside_only_ids: int = 0
+    """Documents with a score that no list of --only-ids has."""
     format: str = "arrow"
     """How the rows are stored: `arrow`, `parquet`, `jsonl`, `megatron` or `npy`."""
     budget_documents: int | None = None
@@ -127,8 +132,10 @@ class Manifest:
     @property
     def is_cut(self) -> bool:
         """The same of the values of `by`."""
-        # Copies, and more rows of a document than were wanted, are left out above the lowest value that was taken.
-        return not self.guards and self.sample is None and self.max_per_document is None and not self.copies
+        # Copies, documents outside of the lists of ids, and more rows of a document than were wanted, are left out
+        # above the lowest value that was taken.
+        is_guarded = self.guards or self.id_lists or self.copies
+        return not is_guarded and self.sample is None and self.max_per_document is None
 
     @property
     def budget_text(self) -> str:

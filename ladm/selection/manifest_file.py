@@ -11,6 +11,7 @@ from typing import Any
 
 from ladm.errors import LadmError, one_line
 from ladm.selection.guarding import GuardManifest
+from ladm.selection.id_lists import IdListManifest
 from ladm.selection.manifest import MANIFEST_FILE, OF_VALUES, ChosenRows, DomainManifest, Manifest
 from ladm.storage.files import write_whole
 from ladm.storage.json_object import chunks_with_checksum, read_json_object
@@ -28,6 +29,8 @@ _LATER: dict[str, tuple[type, ...]] = {
     "copies": (int, _NOTHING),
     "unscored_rows": (int,),
     "excluded_domains": (dict,),
+    "id_lists": (list,),
+    "outside_only_ids": (int,),
     "budget_documents": (int, _NOTHING),
     "min_score": (float, int, _NOTHING),
     "by": (str,),
@@ -142,7 +145,10 @@ def _later_fields(content: dict[str, Any]) -> dict[str, Any]:
     """The fields that are in a file only where they say something."""
     whole = _defaults() | content
     found = {name: _field(whole, name, *kinds) for name, kinds in _LATER.items()}
-    return found | {"guards": [_guard(guard) for guard in found["guards"]]}
+    return found | {
+        "guards": [_guard(guard) for guard in found["guards"]],
+        "id_lists": [_id_list(each) for each in found["id_lists"]],
+    }
 
 
 def _defaults() -> dict[str, Any]:
@@ -165,6 +171,11 @@ def _guard(content: Any) -> GuardManifest:
         without_value=_field(content, "without_value", int),
         **{name: _named(content[name]) for name in OF_VALUES if name in content},
     )
+
+
+def _id_list(content: Any) -> IdListManifest:
+    texts = {name: _field(content, name, str) for name in ("option", "file", "xxh3_128")}
+    return IdListManifest(**texts, **{name: _field(content, name, int) for name in ("ids", "of_no_row", "documents")})
 
 
 def _named(content: Any) -> list[Any]:

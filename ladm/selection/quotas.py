@@ -110,7 +110,7 @@ def unused_weights_warning(domains: Domains, shares: Shares) -> str | None:
     more = f" and {len(unused) - MOST_NAMES:,} more" if len(unused) > MOST_NAMES else ""
     return (
         f"the weights of --quota are not met: no document can be selected of {', '.join(unused[:MOST_NAMES])}{more}, "
-        "because none has a score or none passes --within; the budget goes to other domains"
+        "because none has a score, or none passes --within and the lists of ids; the budget goes to other domains"
     )
 
 

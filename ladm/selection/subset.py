@@ -18,6 +18,7 @@ from ladm.selection.candidates import Candidates, find_candidates
 from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.content import AllRows
 from ladm.selection.formats.destination import Destination, destination
+from ladm.selection.id_lists import match_checked, read_id_lists
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import domain_shares, unmet_weights_warning, unused_weights_warning
@@ -46,6 +47,7 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
         place.require_free()
     elif not settings.dry_run:
         place, is_there = _place(settings)
+    lists = read_id_lists(settings)
     sources = open_sources(settings)
     data = [source.rows for source in sources]
     most = max_per_document(settings.max_per_document, data, ranking=settings.ranking)
@@ -53,7 +55,7 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
         codes = read_domains(data, domain_key=settings.domain_key, domain=settings.domain, work=work)
         if settings.domain is not None and not codes.has_own:
             echo(f"warning   no row has {settings.domain_key}, so all are of the domain {settings.domain}")
-        candidates = find_candidates(sources, settings, codes, work=work)
+        candidates = find_candidates(sources, settings, codes, ids=match_checked(lists, data, echo=echo), work=work)
         for warning in (unguarded_warning, sink_ranking_warning):
             if (line := warning(settings, sources[0].run)) is not None:
                 echo(f"warning   {line}")
@@ -178,7 +180,9 @@ def _provenance(settings: SelectSettings, sources: Sequence[SelectionSource], ca
         "without_score": dict(sorted(errors.items())),
         "without_value": candidates.without_value,
         "copies": candidates.copies,
-        "excluded_domains": candidates.excluded,
+        "excluded_domains": candidates.inclusion.domains,
+        "id_lists": candidates.inclusion.id_lists,
+        "outside_only_ids": candidates.inclusion.outside_only_ids,
         "unscored_rows": sum(source.rows.total - len(source.rows) for source in sources),
         "run": first,
         "other_runs": others,

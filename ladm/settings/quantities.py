@@ -51,6 +51,16 @@ def parse_token_budget(text: str) -> int | str:
     return f"{parse_percent(text)!r}".removesuffix(".0") + "%"
 
 
+def bare_share_warning(given: str, top: float) -> str | None:
+    """A line where `top`, a percentage like every number there, may have been meant as a share of 1; else None.
+
+    `given`: as it was written, `0.1`.
+    """
+    if top >= 1 or "%" in given:
+        return None
+    return f"warning   --top {given} is {top:g} %; if {100 * top:g} % is meant, write {100 * top:g}%"
+
+
 def parse_windows(text: str) -> tuple[int, ...]:
     """`4096,2048` -> (2048, 4096): numbers of tokens above 1, each once, ascending. Raises UsageError otherwise."""
     parts = text.split(",")

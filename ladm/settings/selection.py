@@ -11,6 +11,7 @@ from ladm.settings.common import domain_key_setting, output_setting, require_dom
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import flag, setting
 from ladm.settings.guards import POOL_GUARDS, BandGuard, Guard, parse_guards, require_of_rows
+from ladm.settings.id_lists import exclude_ids_setting, only_ids_setting
 from ladm.settings.joins import JoinSettings, join_setting, require_joined
 from ladm.settings.quantities import parse_percent, parse_token_budget
 from ladm.settings.subset import WRITING, SubsetFormat, check_subset, resolve_format
@@ -22,16 +23,6 @@ ORDER = "Ranking, and which documents are excluded"
 CHOICE = "How the budget is shared among domains"
 BUDGETS = ("tokens", "documents", "top", "min_score")
 DEFAULT_TEMPERATURE = 1.0
-
-
-def bare_share_warning(given: str, top: float) -> str | None:
-    """A line where `top`, a percentage like every number there, may have been meant as a share of 1; else None.
-
-    `given`: as it was written, `0.1`.
-    """
-    if top >= 1 or "%" in given:
-        return None
-    return f"warning   --top {given} is {top:g} %; if {100 * top:g} % is meant, write {100 * top:g}%"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +93,8 @@ class SelectSettings(JoinSettings):
         metavar="DOMAIN",
         flag="exclude_domain",
     )
+    exclude_ids: tuple[str, ...] = exclude_ids_setting(section=ORDER)
+    only_ids: tuple[str, ...] = only_ids_setting(section=ORDER)
     sample: bool = setting(
         False, "Draw documents at random, better ones more likely, instead of taking the best.", section=ORDER
     )
@@ -192,8 +185,7 @@ class SelectSettings(JoinSettings):
         if self.rows and len(self.rows) != len(self.runs):
             found = f"{count_of(len(self.runs), 'run')} but {len(self.rows)} --rows"
             raise UsageError(f"{found}; give the rows of every RUN, in the same order")
-        guards = self.guards
-        if self.profile is not None and not any(isinstance(guard, BandGuard) for guard in guards):
+        if self.profile is not None and not any(isinstance(guard, BandGuard) for guard in self.guards):
             raise UsageError("--profile has no effect without --within profile")
 
     def _check_rule(self, budget: str) -> None:

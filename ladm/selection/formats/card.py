@@ -9,6 +9,7 @@ import yaml
 
 from ladm.errors import count_of
 from ladm.selection.manifest import Manifest
+from ladm.settings.id_lists import EXCLUDE_IDS, ONLY_IDS
 from ladm.version import __version__
 
 CARD_FILE = "README.md"
@@ -108,6 +109,10 @@ def _settings(manifest: Manifest) -> dict[str, object]:
     where_set = {
         "within": [guard.given for guard in manifest.guards],
         "exclude_domain": list(manifest.excluded_domains),
+        **{
+            option: [each.file for each in manifest.id_lists if each.option == option]
+            for option in (EXCLUDE_IDS, ONLY_IDS)
+        },
         "sample": manifest.sample,
         "max_per_document": manifest.max_per_document,
         "command": manifest.command,
