@@ -151,7 +151,9 @@ def test_every_window_of_a_document_and_every_run(
     ladm: Command, scored: tuple[str, Path, Path], save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
     # Two windows of a document have one id.
-    rows = [row | {"id": str(70 + k // 2), "chunked_index": k % 2} for k, row in enumerate(topical_rows(golden, LENGTHS))]
+    rows = [
+        row | {"id": str(70 + k // 2), "chunked_index": k % 2} for k, row in enumerate(topical_rows(golden, LENGTHS))
+    ]
     for k, row in enumerate(rows):
         row["input_ids"] = row["input_ids"][1:]
         row["index"] = 100 + k

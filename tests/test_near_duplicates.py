@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ladm.corpus.id_files import hashes_of, read_id_file
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "integrations.md"
 
 
@@ -57,3 +59,6 @@ def test_the_recipe_of_datatrove_drops_a_near_duplicate(tmp_path: Path) -> None:
     (written,) = (tmp_path / "unique").iterdir()
     kept = [json.loads(line)["id"] for line in gzip.decompress(written.read_bytes()).splitlines()]
     assert kept == ["0", "1", "2"]
+    # What it removed is a list for --exclude-ids.
+    removed = read_id_file(str(tmp_path / "removed" / "00000.jsonl.gz"), flag="--exclude-ids")
+    assert removed.hashes_M.tolist() == hashes_of(["3"]).tolist()

@@ -23,6 +23,7 @@ from ladm.corpus.carried_columns import id_of
 from ladm.corpus.compressed_files import bounded_lines, open_unpacked
 from ladm.corpus.file_names import kind_of
 from ladm.corpus.file_opening import open_bytes
+from ladm.corpus.meta import whole_text
 from ladm.corpus.rows import Rows
 from ladm.corpus.tables import class_names_of_schema, parquet_file, rows_of_table
 from ladm.corpus.utf8 import utf8_text
@@ -78,7 +79,15 @@ def read_id_file(name: str, *, flag: str) -> IdFile:
         raise StorageError(f"cannot read {name}: {reading_problem(error)}") from None
     if not examples:
         raise UsageError(f"{flag} {name}: it has no ids")
-    return IdFile(name=name, xxh3_128=digest, hashes_M=np.unique(hashes), example=examples[0])
+    return IdFile(name=name, xxh3_128=digest, hashes_M=_without_repetitions(hashes), example=examples[0])
+
+
+def _without_repetitions(hashes: Hashes) -> Hashes:
+    """The different ones, ascending. The array that is given is sorted in place: np.unique would copy it."""
+    hashes.sort()
+    is_first_M = np.concatenate([[True], hashes[1:] != hashes[:-1]])
+    found: Hashes = hashes[is_first_M]
+    return found
 
 
 def row_ids(rows: Rows) -> Iterator[list[str | None]]:
@@ -105,7 +114,8 @@ def _hash(text: str) -> int:
 
 def _text(value: Any) -> str | None:
     """An id as `ladm prepare` spells it: 7 for the numbers 7 and 7.0."""
-    return id_of({ID: value}, ID) or None
+    # Nearly all ids are texts, and a list may have a hundred million.
+    return whole_text(value) or None if isinstance(value, str) else id_of({ID: value}, ID)
 
 
 def _spelled(places: Places, examples: list[str]) -> Iterator[str]:
@@ -137,7 +147,9 @@ def _lines(name: str) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, each with its number from 1, without the spaces at its ends."""
     with open_unpacked(name) as file:
         for number, line in enumerate(bounded_lines(file), 1):
-            if text := utf8_text(name, line).strip():
+            # Only the first line may begin with a mark, and only a broken one needs a message.
+            is_plain = number > 1 and line.isascii()
+            if text := (line.decode() if is_plain else utf8_text(name, line)).strip():
                 yield number, text
 
 

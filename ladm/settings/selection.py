@@ -151,7 +151,7 @@ class SelectSettings(JoinSettings):
         unset="arrow; parquet with --push",
     )
     keep_all: bool = setting(
-        False, "Write every row, with its score (none in an excluded domain) and whether it was taken.", section=WRITING
+        False, "Write every row, with its score (none where it is excluded) and whether it was taken.", section=WRITING
     )
     push: str | None = setting(
         None,
