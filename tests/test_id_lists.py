@@ -376,3 +376,21 @@ def test_a_dry_run_of_a_job_counts_what_the_lists_leave(ladm: Command, talking: 
     job = RunSettings(sources=(str(tmp_path / "rows"),), model="m", output="o", documents=9, exclude_ids=(str(drop),))
     with pytest.raises(package.LadmError, match="there are 8 rows, fewer than --documents 9"):
         require_budget(open_rows(str(tmp_path / "rows")), job, domain_key="domain")
+
+
+def test_rows_prepared_again_with_ids_serve_the_same_run(ladm: Command, talking: Path, tmp_path: Path) -> None:
+    shard = write_finepdfs(tmp_path / "000_00000.parquet")
+    rename = pq.read_table(shard).rename_columns({"id": "urn"})
+    pq.write_table(rename, shard)
+    prepare = ("prepare", shard, "--tokenizer", talking, "--length", "512", "--domain-key", "language")
+    assert ladm(*prepare, "-o", tmp_path / "rows").exit_code == 0
+    score = ("--model", talking, "--dtype", "float32", "--device", "cpu", "--span-tokens", "16")
+    assert ladm("score", tmp_path / "rows", *score, "-o", tmp_path / "run").exit_code == 0
+    drop = write_uuids(tmp_path / "drop.txt", range(4))
+    select = ("select", tmp_path / "run", "--top", "100%", "--exclude-ids", drop)
+    result = ladm(*select, "-o", tmp_path / "s")
+    assert (result.exit_code, "prepare the documents again with --id-key KEY" in result.stderr) == (1, True)
+    assert ladm(*prepare, "--id-key", "urn", "-o", tmp_path / "named").exit_code == 0
+    result = ladm(*select, "--rows", tmp_path / "named", "-o", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    assert manifest(tmp_path / "s")["taken_documents"] == 8
