@@ -55,9 +55,9 @@ def test_the_same_files_in_another_order_are_refused_as_such(prepare: Command, t
 
 
 WARNING = (
-    "warning   all documents get the domain mine (--domain), because none of them has meta.pile_set_name "
-    "(--domain-key); to use their domain, such as b, give --domain-key domain; --domain is "
-    "then for those without one"
+    "warning   all documents get the domain mine (--domain), because none of them has meta.pile_set_name or "
+    "domain (--domain-key); to use their pile_set_name, such as b, give --domain-key pile_set_name; --domain is then "
+    "for those without one"
 )
 
 
@@ -78,13 +78,17 @@ def test_a_name_for_documents_without_a_domain_replaces_no_other_in_silence(
     prepare: Command, tmp_path: Path  # noqa: F811
 ) -> None:  # fmt: skip
     plain = {"text": record(0)["text"]}
-    own = [plain, record(1) | {"meta": {"n": 1}, "domain": "b"}, record(2) | {"meta": None, "domain": "c"}]
+    own = [
+        plain,
+        record(1) | {"meta": {"n": 1}, "pile_set_name": "b"},
+        record(2) | {"meta": None, "pile_set_name": "c"},
+    ]
     source = write_jsonl(tmp_path / "own.jsonl", own)
     result = prepare(source, "--domain", "mine")
     assert {row["domain"] for row in rows_after(result, tmp_path / "rows")} == {"mine"}
     assert WARNING in result.stderr.splitlines()
     # As the warning says.
-    kept = prepare(source, "--domain", "mine", "--domain-key", "domain", output="kept")
+    kept = prepare(source, "--domain", "mine", "--domain-key", "pile_set_name", output="kept")
     assert [row["domain"] for row in rows_after(kept, tmp_path / "kept")] == ["mine", "b", "c"]
     assert "warning" not in kept.stderr
     # Neither documents without any domain nor those with the default key have lost one.
@@ -97,9 +101,9 @@ def test_a_name_for_documents_without_a_domain_replaces_no_other_in_silence(
 def test_a_job_says_that_its_name_replaces_domains(
     ladm: Command, talking: Path, tmp_path: Path
 ) -> None:  # fmt: skip
-    documents = [{"text": text_of(k, 600), "domain": "bc"[k % 2]} for k in range(8)]
+    documents = [{"text": text_of(k, 600), "pile_set_name": "bc"[k % 2]} for k in range(8)]
     source = write_jsonl(tmp_path / "d.jsonl", documents)
-    for flags, is_warned in ((("--domain", "mine"), True), (("--domain-key", "none", "--domain", "mine"), False),
+    for flags, is_warned in ((("--domain", "mine"), True), (("--domain-key", "none"), False),
                              ((), False)):  # fmt: skip
         result = ladm(*job_words(source, talking, tmp_path / "job"), "--dry-run", *flags)
         assert (result.exit_code, result.stderr.splitlines().count(WARNING)) == (0, int(is_warned)), result.output
@@ -130,7 +134,7 @@ def test_what_a_command_warns_of_is_a_warning_in_python(save_rows: Any, golden: 
 def test_a_warning_of_prepare_reaches_a_caller_in_python(word_tokenizer: Path, tmp_path: Path) -> None:  # noqa: F811
     import ladm as package
 
-    source = write_jsonl(tmp_path / "d.jsonl", [{"text": record(0)["text"], "domain": "b"}])
+    source = write_jsonl(tmp_path / "d.jsonl", [{"text": record(0)["text"], "pile_set_name": "b"}])
     settings: dict[str, Any] = {"tokenizer": word_tokenizer, "length": 40, "domain": "mine"}
     with pytest.warns(package.LadmWarning, match=r"^all documents get the domain mine \(--domain\), "):
         package.prepare(source, output=tmp_path / "rows", **settings)

@@ -286,7 +286,7 @@ def test_stopped_anywhere_the_same_command_resumes(
     # Before the three blocks the spelling of the sources is written.
     were_sealed = min(max(stop_at - 1, 0), 3)
     sealed = []
-    monkeypatch.setattr(sealing_module, "seal_block", lambda *a: sealed.append(1) or real_seal(*a))
+    monkeypatch.setattr(sealing_module, "seal_block", lambda *a, **k: sealed.append(1) or real_seal(*a, **k))
     result = ladm(*command)
     assert result.exit_code == 0, result.output
     assert len(sealed) == (3 - were_sealed if stop_at < 6 else 3)
@@ -340,8 +340,8 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
         ((f"{t}/book.pdf", *good, *out), 1,
          f"{t}/book.pdf: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)"),
         ((bare, *good, *out), 1,
-         f"{bare} line 3 has no meta.pile_set_name; its keys are text: give --domain-key one of them, or --domain a "
-         "name for all documents without one"),
+         f"{bare} line 3 has no meta.pile_set_name or domain; its keys are text: give --domain-key one of them, or "
+         "--domain a name for all documents without one"),
         ((nothing, *good, *out, "--domain-key", "topic"), 1,
          f"{nothing} line 2 has no topic other than null; its keys are text, id.a, topic: give --domain-key one of "
          "them, or --domain a name for all documents without one"),

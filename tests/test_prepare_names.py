@@ -293,7 +293,7 @@ def test_a_missing_key_stops_early_and_lists_the_keys(prepare: Callable[..., Res
         ((), "none of the first 3 documents has text; the keys are body, info.url, info.kind: give --text-key one of "
          "them"),
         (("--text-key", "body"),
-         "none of the first 3 documents has meta.pile_set_name; the keys are body, info.url, info.kind: give "
+         "none of the first 3 documents has meta.pile_set_name or domain; the keys are body, info.url, info.kind: give "
          "--domain-key one of them, or --domain a name for all documents without one"),
     ]:  # fmt: skip
         result = prepare(source, *flags)

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.corpus.assemble import BLOCK_SCHEMA, open_block
-from ladm.corpus.carried_columns import DOMAIN_NAME, domain_of, id_of, other_columns, parsed_meta
+from ladm.corpus.carried_columns import DOMAIN_NAME, first_domain, id_of, other_columns, parsed_meta
 from ladm.corpus.documents import Document
 from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
 from ladm.corpus.encoding import Ids, TokenizedText, TokenWindow
 from ladm.corpus.groups import DocumentGroup, ReadPosition
 from ladm.corpus.meta import text_at, whole_text
-from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_key
+from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_keys
 from ladm.corpus.tokenization import Tokenizer
 from ladm.errors import LadmError
 from ladm.settings.data import PrepareSettings
@@ -61,10 +61,13 @@ class BlockRecord:
     """Where its last document ends, so that a resume need not read what is in it again."""
 
 
-def seal_block(settings: PrepareSettings, group: DocumentGroup, tokenizer: Tokenizer, path: Path) -> BlockRecord:
+def seal_block(
+    settings: PrepareSettings, group: DocumentGroup, tokenizer: Tokenizer, path: Path, *, domain_keys: tuple[str, ...]
+) -> BlockRecord:
     """Tokenise a group of documents and write the rows that are kept to `path`.
 
-    Raises LadmError for a document without a domain.
+    `domain_keys`: where the domain of a document is looked for, in this order. Raises LadmError for a document without
+    a domain.
     """
     dropped: list[Entry] = []
     candidates: list[tuple[Document, str, dict[str, Any]]] = []
@@ -79,7 +82,7 @@ def seal_block(settings: PrepareSettings, group: DocumentGroup, tokenizer: Token
             drop(document, reason)
             continue
         try:
-            columns = _columns(document, settings)
+            columns = _columns(document, settings, domain_keys)
         except RecursionError:
             drop(document, "too_deep")
             continue
@@ -174,7 +177,7 @@ def reason_of_line(document: Document) -> str:
     return "long_line" if document.is_long_line else "not_json"
 
 
-def _columns(document: Document, settings: PrepareSettings) -> dict[str, Any]:
+def _columns(document: Document, settings: PrepareSettings, domain_keys: tuple[str, ...]) -> dict[str, Any]:
     """What every row of a document has in common: meta with the domain under `pile_set_name`, id, source and the rest.
 
     Raises LadmError for a document without a domain.
@@ -182,16 +185,16 @@ def _columns(document: Document, settings: PrepareSettings) -> dict[str, Any]:
     fields = document.fields
     assert fields is not None
     meta = parsed_meta(fields)
-    domain = domain_of(fields, meta, settings.domain_key)
-    domain = settings.domain if domain is None else domain
+    key, domain = first_domain(fields, meta, domain_keys)
+    domain = settings.other_domain if domain is None else domain
     if domain is None:
-        key = name_of_domain_key(fields, meta, settings.domain_key)
+        missing = name_of_domain_keys(fields, meta, domain_keys)
         raise LadmError(
-            f"{document.where} has no {key}; its keys are {list_keys(keys_of(fields))}: give --domain-key one of them, "
-            "or --domain a name for all documents without one"
+            f"{document.where} has no {missing}; its keys are {list_keys(keys_of(fields))}: give --domain-key one of "
+            "them, or --domain a name for all documents without one"
         )
     own_id = id_of(fields, settings.id_key)
-    used = {settings.domain_key} | ({"meta"} if meta is not None else set())
+    used = {*domain_keys[:1], *([] if key is None else [key])} | ({"meta"} if meta is not None else set())
     used |= {settings.id_key} if own_id is not None else set()
     others = other_columns(fields, text_key=settings.text_key, used=used)
     return {

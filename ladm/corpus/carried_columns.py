@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from ladm.corpus.meta import is_missing, jsonable, plain, value_at, whole_name, whole_text
+from ladm.settings.common import DOMAIN_COLUMN, DOMAIN_KEY, NO_DOMAINS
 
 DOMAIN_NAME = "pile_set_name"
 """Where a row's meta holds its domain, as in the published data."""
@@ -42,6 +43,28 @@ def domain_of(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: s
     if is_missing(found) or isinstance(found, (dict, list)):
         return None
     return whole_text(str(found))
+
+
+def domain_keys_of(domain_key: str) -> tuple[str, ...]:
+    """The keys under which the domain of a document is looked for, in this order.
+
+    As `row_domains` does for rows: the default is followed by the column `domain`, and `none` reads no domain, so that
+    a document's own field of that name cannot be used.
+    """
+    if domain_key == NO_DOMAINS:
+        return ()
+    return (DOMAIN_KEY, DOMAIN_COLUMN) if domain_key == DOMAIN_KEY else (domain_key,)
+
+
+def first_domain(
+    fields: dict[str, Any], meta: dict[str, Any] | None, keys: tuple[str, ...]
+) -> tuple[str, str] | tuple[None, None]:
+    """The first key that leads to a domain, and the domain; twice None where none does."""
+    for key in keys:
+        domain = domain_of(fields, meta, key)
+        if domain is not None:
+            return key, domain
+    return None, None
 
 
 def id_of(fields: dict[str, Any], id_key: str) -> str | None:

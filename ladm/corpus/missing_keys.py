@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from ladm.corpus.carried_columns import domain_of, id_of, parsed_meta
+from ladm.corpus.carried_columns import domain_keys_of, domain_of, first_domain, id_of, parsed_meta
 from ladm.corpus.documents import read_documents
 from ladm.corpus.meta import value_at
 from ladm.corpus.other_stages import first_with_token_ids, ids_without_texts
@@ -23,7 +23,7 @@ from ladm.settings.data import PrepareSettings
 
 DOCUMENTS_TRIED = 1000
 _KEYS_SHOWN = 30
-_LIKELY_KEYS = ("domain", "meta.domain", "pile_set_name")
+_LIKELY_KEYS = ("meta.domain", "pile_set_name")
 """Keys that hold a domain and hardly anything else."""
 _LIKELY_IDS = ("doc_id", "docid", "document_id", "uuid", "guid", "record_id", "warc-record-id", "warc_record_id", "url")
 _LOOKED_AT = 100
@@ -37,7 +37,8 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> str | None
     Raises LadmError where the first 1,000 have no text under --text-key, no domain under --domain-key, or no id under
     an --id-key other than the default.
     """
-    text_found, domain_found, domain_key = False, settings.domain is not None, settings.domain_key
+    domain_keys = domain_keys_of(settings.domain_key)
+    text_found, domain_found, missing = False, settings.other_domain is not None, settings.domain_key
     # The default is looked for in every corpus, and many have no ids.
     id_found = settings.id_key == PrepareSettings.id_key
     id_is_there = False
@@ -55,8 +56,8 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> str | None
         # A meta that is nested too deep is dropped where rows are made.
         with contextlib.suppress(RecursionError):
             meta = parsed_meta(fields)
-            domain_found = domain_found or domain_of(fields, meta, settings.domain_key) is not None
-            domain_key = name_of_domain_key(fields, meta, settings.domain_key)
+            domain_found = domain_found or first_domain(fields, meta, domain_keys)[0] is not None
+            missing = name_of_domain_keys(fields, meta, domain_keys)
         id_found = id_found or id_of(fields, settings.id_key) is not None
         id_is_there = id_is_there or value_at(fields, settings.id_key) is not None
         if text_found and domain_found and id_found:
@@ -73,7 +74,7 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> str | None
         raise LadmError(f"{which} {negation}{settings.text_key}; the keys are {there_are}: give --text-key one of them")
     if not domain_found:
         raise LadmError(
-            f"{which} {negation}{domain_key}; the keys are {there_are}: give --domain-key one of them, or "
+            f"{which} {negation}{missing}; the keys are {there_are}: give --domain-key one of them, or "
             "--domain a name for all documents without one"
         )
     of_kind = f"{settings.id_key} that is a text or a whole number" if id_is_there else settings.id_key
@@ -84,26 +85,26 @@ def replaced_domains(settings: PrepareSettings, sources: list[Source]) -> str | 
     """A warning where --domain names all documents, although they have domains; None where it does not.
 
     --domain is for documents without a domain. With no --domain-key those of most corpora have none: the default is the
-    key of the published data.
+    key of the published data, and a column `domain`.
     """
     if settings.domain is None or settings.domain_key != PrepareSettings.domain_key:
         return None
-    found = None
+    found, domain_keys = None, domain_keys_of(settings.domain_key)
     for fields in islice(_fields(settings, sources), _LOOKED_AT):
         if fields is None:
             continue
         with contextlib.suppress(RecursionError):
             meta = parsed_meta(fields)
-            if domain_of(fields, meta, settings.domain_key) is not None:
+            if first_domain(fields, meta, domain_keys)[0] is not None:
                 return None
             found = found or _likely_domain(fields, meta)
     if found is None:
         return None
     key, value = found
     return (
-        f"all documents get the domain {settings.domain} (--domain), because none of them has {settings.domain_key} "
-        f"(--domain-key); to use their {key}, such as {value}, give --domain-key {key}; --domain is then for those "
-        "without one"
+        f"all documents get the domain {settings.domain} (--domain), because none of them has "
+        f"{' or '.join(domain_keys)} (--domain-key); to use their {key}, such as {value}, give --domain-key {key}; "
+        "--domain is then for those without one"
     )
 
 
@@ -128,12 +129,14 @@ def _likely_domain(fields: dict[str, Any], meta: dict[str, Any] | None) -> tuple
     return None
 
 
-def name_of_domain_key(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: str) -> str:
-    """What a document without a domain lacks: the key, or a text under it where it has null, a list or an object."""
+def name_of_domain_keys(fields: dict[str, Any], meta: dict[str, Any] | None, keys: tuple[str, ...]) -> str:
+    """What a document without a domain lacks: the keys, or a text under them where it has null, a list or an object."""
     everything = fields if meta is None else fields | {"meta": meta}
-    if value_at(everything, domain_key) is not None:
-        return f"{domain_key} that is a text or a number"
-    return f"{domain_key} other than null" if domain_key in keys_of(everything) else domain_key
+    names = " or ".join(keys)
+    if any(value_at(everything, key) is not None for key in keys):
+        return f"{names} that is a text or a number"
+    there = set(keys_of(everything))
+    return f"{names} other than null" if any(key in there for key in keys) else names
 
 
 def _fields(settings: PrepareSettings, sources: list[Source]) -> Iterator[dict[str, Any] | None]:

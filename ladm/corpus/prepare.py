@@ -28,8 +28,8 @@ from ladm.corpus.duplicates import count_tokens
 from ladm.corpus.in_memory import FORMS, DocumentsInMemory
 from ladm.corpus.missing_keys import replaced_domains, require_keys
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
-from ladm.corpus.prepare_identity import identity_of
-from ladm.corpus.prepare_start import start_or_resume
+from ladm.corpus.prepare_identity import domain_keys_with, identity_of
+from ladm.corpus.prepare_start import STARTED, start_or_resume, started_with
 from ladm.corpus.prepared_rows import PreparedRows, finished_rows, may_grow
 from ladm.corpus.repeated_ids import find_repeated_ids
 from ladm.corpus.row_identity import PREPARED, PREPARED_COLUMNS, PREPARED_DIGEST
@@ -81,13 +81,14 @@ def prepare(
     # `ladm run` knows the model that scores, and refuses.
     if too_long is not None and job is None:
         echo(f"warning   {too_long}")
-    identity = identity_of(settings, sources, tokenizer)
+    domain_keys = domain_keys_with(started_with(output), settings)
+    identity = identity_of(settings, sources, tokenizer, domain_keys=domain_keys)
     finished = finished_rows(output, identity, tokenizer)
     if finished is not None and not may_grow(finished, settings.limit):
         return _prepared_already(finished, echo)
     # The record of what was started is in the work folder: a data set is ours as long as its preparation is unfinished.
     folder = OutputFolder(
-        output, record=f"{WORK_FOLDER}/asked.json", leftovers=rf"{re.escape(WORK_FOLDER)}|{LOCK_FILES}"
+        output, record=f"{WORK_FOLDER}/{STARTED}", leftovers=rf"{re.escape(WORK_FOLDER)}|{LOCK_FILES}"
     )
     if finished is None:
         folder.require_own_or_empty()
@@ -107,7 +108,10 @@ def prepare(
         work = output / WORK_FOLDER
         start_or_resume(folder, work, identity, tokenizer, sources)
         bad_files = BadFiles(work / BAD_FILES, most=settings.max_bad_files, text_key=settings.text_key, echo=echo)
-        sealed = seal_blocks(settings, sources, tokenizer, work, bad_files, guard, progress or NoPrepareProgress())
+        sealed = seal_blocks(
+            settings, sources, tokenizer, work, bad_files, guard, progress or NoPrepareProgress(),
+            domain_keys=domain_keys,
+        )  # fmt: skip
         width = settings.length - tokenizer.bos
         return _finish(
             settings,

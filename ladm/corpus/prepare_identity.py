@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ladm.corpus.carried_columns import domain_keys_of
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
 from ladm.settings.data import PrepareSettings
@@ -20,11 +21,26 @@ from ladm.storage.identity import CHANGED_REMEDY, require_same
 
 _LATER_FIELDS = ("hub_config", "split", "token_count_key")
 """Left out at their defaults, as in the records of versions that did not have them."""
+_DOMAIN_KEYS = "domain_keys"
 _SOURCES_SHOWN = 5
 """Of those that a refusal names; a folder may have many thousands."""
 
 
-def identity_of(settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer) -> dict[str, Any]:
+def domain_keys_with(had: dict[str, Any] | None, settings: PrepareSettings) -> tuple[str, ...]:
+    """The keys under which documents have their domain. `had`: what the rows were started with, if they were.
+
+    An earlier version recorded no keys and looked only under the one that was given: what is left of its documents
+    is treated as those before. Where it had no --domain either, only a document with its domain there made a row.
+    """
+    keys = domain_keys_of(settings.domain_key)
+    if had is None or _DOMAIN_KEYS in had or had.get("domain_key") != settings.domain_key:
+        return keys
+    return (settings.domain_key,) if had.get("domain") is not None or not keys else keys
+
+
+def identity_of(
+    settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer, *, domain_keys: tuple[str, ...]
+) -> dict[str, Any]:
     """What the rows are made with, as JSON gives it back; a resume must be the same."""
     content = asdict(settings) | {
         "output": None,
@@ -37,6 +53,8 @@ def identity_of(settings: PrepareSettings, sources: list[Source], tokenizer: Tok
         if getattr(settings, name) == getattr(PrepareSettings, name):
             del content[name]
     del content["num_proc"]
+    if domain_keys != (settings.domain_key,):
+        content[_DOMAIN_KEYS] = domain_keys
     loaded: dict[str, Any] = json.loads(json.dumps(content))
     return loaded
 
@@ -115,6 +133,6 @@ def _flag_of_field(field: str) -> str:
     """What a person changed to change a field of the record: `tokenizer.bos` -> `--bos`."""
     if field == "sources":
         return "sources"
-    name = "bos" if field == "tokenizer.bos" else field.partition(".")[0]
+    name = {"tokenizer.bos": "bos", _DOMAIN_KEYS: "domain_key"}.get(field) or field.partition(".")[0]
     flags = {each.name: each.flag for each in settings_of(PrepareSettings)}
     return flags.get(name, field)

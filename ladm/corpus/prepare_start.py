@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.file_names import name_as_text
+from ladm.corpus.other_stages import WORK_FOLDER
 from ladm.corpus.prepare_identity import require_same_preparation, with_digest_of_today
+from ladm.corpus.row_identity import PREPARED
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
 from ladm.errors import LadmError
+from ladm.settings.common import NO_DOMAINS
 from ladm.storage.files import io_errors, remove_all_abandoned, write_whole
 from ladm.storage.json_object import json_with_checksum, read_json_object
 from ladm.storage.output_folder import OutputFolder
 
+STARTED = "asked.json"
+"""What the rows were started with, in the work folder."""
 _SPELLING = "sources.json"
 """How the sources were named, in the work folder."""
 
@@ -47,10 +52,29 @@ def start_or_resume(
 def with_free_settings(had: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """The record that rows were started with, with the present settings where those change no row.
 
-    A domain for documents without one changes no row that was made while such a document was an error.
+    A domain for documents without one changes no row that was made while such a document was an error, nor do further
+    keys that a domain is looked for under.
     """
-    free = {"limit"} | ({"domain"} if had.get("domain") is None else set())
-    return had | {name: now[name] for name in free}
+    free = {"limit"}
+    if had.get("domain") is None and had.get("domain_key") != NO_DOMAINS:
+        free |= {"domain", "domain_keys"}
+    return had | {name: now[name] for name in free if name in now}
+
+
+def started_with(output: Path) -> dict[str, Any] | None:
+    """What the rows that are there were started with, finished or not; None where nothing ties the folder to it.
+
+    Raises StorageError for a damaged record.
+    """
+    work = output / WORK_FOLDER
+    if (output / PREPARED).is_file():
+        had = ({"asked": None} | read_json_object(output / PREPARED))["asked"]
+    elif (work / STARTED).is_file() and any(work.glob("*.parquet")):
+        had = read_json_object(work / STARTED)
+    else:
+        return None
+    # What is no record at all is refused where it is compared.
+    return had if isinstance(had, dict) else None
 
 
 def _store_spelling(path: Path, sources: list[Source]) -> None:

@@ -65,12 +65,14 @@ def seal_blocks(
     bad_files: BadFiles,
     guard: SourceGuard,
     progress: PrepareProgress,
+    *,
+    domain_keys: tuple[str, ...],
 ) -> SealedBlocks:
     """Seal every block that is not sealed yet, until there are as many rows as wanted.
 
-    Damage may show only after rows of a file are sealed. The whole file is left out all the same: its blocks and those
-    after them are removed, and the latter made again. Raises StorageError beyond `--max-bad-files`, and LadmError for
-    a file that was changed since `guard` was made.
+    `domain_keys`: where the domain of a document is looked for. Damage may show only after rows of a file are sealed.
+    The whole file is left out all the same: its blocks and those after them are removed, and the latter made again.
+    Raises StorageError beyond `--max-bad-files`, and LadmError for a file that was changed since `guard` was made.
     """
     key = settings.token_count_key
     short = None if key == NO_TOKEN_COUNT else ShortRule(key=key, length=settings.length)
@@ -78,7 +80,7 @@ def seal_blocks(
         read_groups, sources, text_key=settings.text_key, short=short, bad_files=bad_files, guard=guard
     )  # fmt: skip
     while True:
-        made = _sealed_then_new(settings, read, tokenizer, work)
+        made = _sealed_then_new(read, work, partial(seal_block, settings, tokenizer=tokenizer, domain_keys=domain_keys))
         try:
             return _take(made, settings, progress, sources=len(sources))
         except DamagedSourceError as error:
@@ -130,7 +132,7 @@ def _take(
 
 
 def _sealed_then_new(
-    settings: PrepareSettings, read: Callable[..., Iterator[DocumentGroup]], tokenizer: Tokenizer, work: Path
+    read: Callable[..., Iterator[DocumentGroup]], work: Path, seal: Callable[..., BlockRecord]
 ) -> Iterator[tuple[Path, BlockRecord, bool]]:
     """The blocks of an earlier start, whose documents are not read again, then new ones; and whether one is new."""
     number, end = 0, ReadPosition()
@@ -139,5 +141,5 @@ def _sealed_then_new(
         number, end = number + 1, record.end
     for group in read(start=end):
         path = work / f"{number:06d}.parquet"
-        yield path, seal_block(settings, group, tokenizer, path), True
+        yield path, seal(group, path=path), True
         number += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ladm.errors import UsageError
-from ladm.settings.common import domain_key_setting, output_setting
+from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN, domain_key_setting, output_setting
 from ladm.settings.fields import Settings, setting
 
 DOCUMENTS = "Where the parts of a document are"
@@ -28,7 +28,10 @@ class PrepareSettings(Settings):
     length: int = setting(32768, "Tokens of a row; shorter documents are dropped.", metavar="TOKENS", at_least=1)
     text_key: str = setting("text", "Column or key that holds a document's text.", section=DOCUMENTS, metavar="KEY")
     # The Pile's name for its domains, which the published rows have.
-    domain_key: str = domain_key_setting("Column or key that holds its domain.", section=DOCUMENTS)
+    domain_key: str = domain_key_setting(
+        "Column or key that holds its domain, by default also the column domain; none: one domain for all.",
+        section=DOCUMENTS,
+    )
     id_key: str = setting("id", "Column or key that holds its id.", section=DOCUMENTS, metavar="KEY")
     domain: str | None = setting(
         None, "Domain for documents that have none.", section=DOCUMENTS, metavar="NAME", unset="an error"
@@ -64,6 +67,11 @@ class PrepareSettings(Settings):
     def most_windows(self) -> int | None:
         """Rows of a document at most; None: as many as there are."""
         return {"first": 1, ALL_WINDOWS: None}[self.windows] if not self.windows.isdecimal() else int(self.windows)
+
+    @property
+    def other_domain(self) -> str | None:
+        """The domain of documents without one; None: they are an error."""
+        return ONE_DOMAIN if self.domain is None and self.domain_key == NO_DOMAINS else self.domain
 
     def check_together(self) -> None:
         if self.windows not in ("first", ALL_WINDOWS) and not (self.windows.isdecimal() and int(self.windows) > 0):
