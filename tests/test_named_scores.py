@@ -45,6 +45,7 @@ def test_robust_is_the_mean_of_the_later_layers_of_its_column_and_rescoring_give
 ) -> None:
     scored = ladm("score", rows, *SMALL, "--score", "robust", "--output", tmp_path / "robust")
     assert scored.exit_code == 0, scored.output
+    assert "ablation none, layers 0-2 stored\n" in scored.stderr
     assert "score     robust: value-weighted, without sigma, mean over layers 1-2\n" in scored.stderr
     for line in read_lines(tmp_path / "robust" / "sorted_by_score.jsonl"):
         stored = np.array(line["value_cds_per_layer_no_std"], dtype=np.float32).astype(float)

@@ -143,7 +143,7 @@ def test_rows_are_scored_by_signed_heads_as_they_are_rescored(
     command = ("score", rows, "--model", GOLDEN, "--dtype", "float32", "--profile", profile)
     result = ladm(*command, "--output", tmp_path / "direct")
     assert result.exit_code == 0, result.output
-    assert "ablation none, signed over layers 0-1\n" in result.stderr
+    assert "\nscore     signed over layers 0-1\n" in result.stderr
     expected = {index: line["score"] for index, line in by_index(tmp_path / "rescored").items()}
     found = {index: line["score"] for index, line in by_index(tmp_path / "direct").items()}
     assert found == pytest.approx(expected, rel=1e-5)

@@ -46,11 +46,12 @@ def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) ->
     folder = tmp_path / "a run, named é"
     result = ladm("score", short_rows, *SMALL, "--output", folder, "--limit", "5")
     assert result.exit_code == 0
-    assert result.stderr.splitlines()[:8] == [
+    assert result.stderr.splitlines()[:9] == [
         f"rows      {short_rows}: 5 rows, the first of 7",
         f"model     {GOLDEN}: llama, 3 layers",
         "method    released, spans of 16 tokens, m 1, n 4, n0 where the released code starts, d_afs 4, d_cds 4, "
-        "ablation none, mean over layers 0-2",
+        "ablation none, layers 0-2 stored",
+        "score     mean over layers 0-2",
         "signals   cds, text",
         "device    cpu in float32, attention aten-flash-cpu, focus torch, fused none",
         "lengths   512 to 700 tokens, 2 rows have 700; scores can be compared only between rows of the same length",

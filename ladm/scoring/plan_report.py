@@ -40,11 +40,13 @@ def _method(plan: Plan) -> Iterator[str]:
     yield (
         f"method    {method.variant}, spans of {count_of(method.span_tokens, 'token')}, m {method.m}, "
         f"n {method.n}, n0 {n0}, d_afs {method.d_afs}, d_cds {method.d_cds}, ablation {method.ablation}, "
-        f"{plan.reduction.how} over layers {spell_layers(plan.layers)}"
+        f"layers {spell_layers(plan.layers)} stored"
     )
+    # A score may be made of fewer layers than are stored, and of another form of CDS than the method's.
+    name = ""
     if s.score is not None:
-        made_of = "value-weighted, without sigma" if s.focus == "value" else "as published"
-        yield f"score     {s.score}: {made_of}, mean over layers {spell_layers(plan.reduction.layers)}"
+        name = f"{s.score}: {'value-weighted, without sigma' if s.focus == 'value' else 'as published'}, "
+    yield f"score     {name}{plan.reduction.how} over layers {spell_layers(plan.reduction.layers)}"
     if plan.profile is not None:
         yield f"profile   {s.profile}: calibrated at {plan.profile.length_tokens:,} tokens"
 
