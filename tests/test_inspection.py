@@ -6,17 +6,19 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import SMALL, read_lines, read_object, topical_rows
 
+from ladm.cli.display import inspected_lines
 from ladm.comparison.top import top_documents
 from ladm.corpus.rows import open_rows
 from ladm.corpus.tokenization import plain_tokenizer, spell
 from ladm.explain.chosen_documents import choose_documents
-from ladm.explain.inspected_document import read_inspected, write_inspected
+from ladm.explain.inspected_document import SpanPair, SpanText, read_inspected, write_inspected
 from ladm.method.attribution import column_weights, pair_parts, strongest_pairs, token_focus
 from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, used_pairs_JN
 from ladm.method.grid import span_grid
@@ -157,7 +159,7 @@ def test_the_best_and_the_worst_are_decomposed(ladm: Any, scored: Path, talking:
     result = ladm("inspect", scored, "--top", "2", "--bottom", "1")
     assert result.exit_code == 0, result.output
     assert "device    cpu in float32, layers 0-2 of 3, 3 rows\n" in result.stderr
-    paths = [Path(line) for line in result.stdout.splitlines()]
+    paths = [Path(line) for line in result.stdout.splitlines() if line.endswith(".json")]
     found = [read_object(path) for path in paths]
     assert [one["index"] for one in found] == [ranked[k]["index"] for k in (0, 1, -1)]
     tokenizer = plain_tokenizer(str(talking))
@@ -181,6 +183,46 @@ def test_the_best_and_the_worst_are_decomposed(ladm: Any, scored: Path, talking:
                 around = tokenizer.decode(ids[max(0, first - 32) : first + 48])
                 assert pair[side]["before"] + "".join(pair[side]["tokens"]) + pair[side]["after"] == around
                 assert sum(pair[side]["weights"]) == pytest.approx(pair["part"], rel=1e-4)
+
+
+def test_the_strongest_pairs_are_printed_with_their_texts(ladm: Any, scored: Path) -> None:
+    result = ladm("inspect", scored, "--top", "2")
+    assert result.exit_code == 0, result.output
+    first = read_lines(scored / "sorted_by_score.jsonl")[0]
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2 * (1 + 2 * 3 + 1)
+    content = read_object(Path(lines[7]))
+    assert content["index"] == first["index"]
+    assert lines[0] == f"{first['index']} (row {content['position']}): score {first['score']:.6g}, of which"
+    strongest = content["pairs"][:3]
+    shares = [pair["part"] / first["score"] for pair in strongest]
+    for pair, share, later, earlier in zip(strongest, shares, lines[1:7:2], lines[2:7:2], strict=True):
+        heads = (f"{100 * share:>6.1f} %  ", "    from  ")
+        for side, head, line in zip(("later", "earlier"), heads, (later, earlier), strict=True):
+            start = f"{head}token {pair[side]['first_token']:>6,}  "
+            assert line.startswith(start)
+            shown = line[len(start) :].removesuffix("…")
+            assert 20 < len(shown) <= 80
+            assert " ".join(("".join(pair[side]["tokens"]) + pair[side]["after"]).split()).startswith(shown)
+    as_json = json.loads(ladm("inspect", scored, "--top", "2", "--json").stdout)
+    assert as_json["files"] == [lines[7], lines[15]] == [found["file"] for found in as_json["documents"]]
+    found = as_json["documents"][0]
+    names = (str(first["index"]), content["position"], first["score"])
+    assert (found["id"], found["position"], found["score"]) == names
+    assert [pair["share"] for pair in found["pairs"]] == shares
+    later = strongest[0]["later"]
+    assert found["pairs"][0]["later"] == {"first_token": later["first_token"], "text": "".join(later["tokens"])}
+
+
+def test_texts_of_spans_cannot_change_the_terminal() -> None:
+    tokens = ["a\x1b[2J", "\n\n", "\u202eb"]
+    span = SpanText(first_token=3, tokens=tokens, weights=[1.0] * 3, before="", after=" c" * 99)
+    bare = SpanText(first_token=0, tokens=[], weights=[1.0], before="", after="")
+    document = Mock(score=0.0, position=7, pairs=[SpanPair(j=1, i=0, part=0.0, pfs=0.0, later=span, earlier=bare)])
+    document.share = lambda _: 0.0
+    head, later, earlier = inspected_lines(document, "x\ry")
+    assert (head, earlier) == ("x?y (row 7): score 0, of which", "    from  token      0")
+    assert later == f"   0.0 %  token      3  {('a?[2J ?b' + ' c' * 99)[:79]}…"
 
 
 def test_a_file_is_read_as_it_was_written(ladm: Any, scored: Path, tmp_path: Path) -> None:
@@ -247,7 +289,7 @@ def test_a_valid_file_is_not_written_again(ladm: Any, scored: Path, monkeypatch:
     monkeypatch.undo()
     assert len(made) == 1
     result = ladm("inspect", scored, "--top", "2")
-    assert len(result.stdout.splitlines()) == 2
+    assert result.stdout.count(".json\n") == 2
     assert {path: path.read_bytes() for path in (scored / "inspected").iterdir()} == before
     second.write_text(json.dumps(json.loads(second.read_text()) | {"made_with": {"dtype": "bfloat16"}}))
     assert ladm("inspect", scored, "--top", "2").exit_code == 0
@@ -276,7 +318,7 @@ def test_a_stopped_inspection_keeps_its_finished_files(
         f"ladm: stopped by SIGTERM; finished rows are safe in {scored}/inspected; run the same command again to "
         "continue"
     )
-    assert len(inspected(scored)) == len(result.stdout.splitlines()) == 1
+    assert len(inspected(scored)) == result.stdout.count(".json\n") == 1
 
 
 def test_the_number_of_documents_is_limited(ladm: Any, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,8 @@ class ScoredRun:
             from ladm.progress_bars import ScoringBar
 
             inspect(
-                InspectSettings(run=str(self.folder), **given), echo=echo_to(progress=progress), on_file=files.append,
+                InspectSettings(run=str(self.folder), **given), echo=echo_to(progress=progress),
+                on_document=lambda _, path: files.append(path),
                 progress=ScoringBar("inspecting") if progress else NoProgress(),
             )  # fmt: skip
         return files

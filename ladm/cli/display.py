@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ladm.errors import count_of, duration, printable, three_digits
 
 if TYPE_CHECKING:
+    from ladm.explain.inspected_document import InspectedDocument, SpanText
     from ladm.selection.manifest import Manifest
+
+
+_PAIRS_SHOWN = 3
+"""Of an inspected document."""
 
 
 def status_report(found: Any) -> Iterator[str]:
@@ -115,6 +120,33 @@ def _id_list_lines(manifest: Manifest) -> Iterator[str]:
         yield printable(each.text)
     if manifest.outside_only_ids:
         yield f"left out because no --only-ids has their id: {manifest.outside_only_ids:,}"
+
+
+def inspected_lines(document: InspectedDocument, name: str) -> Iterator[str]:
+    """An inspected document and its strongest pairs, the later span of each above the earlier one."""
+    yield f"{plain(name)} (row {document.position}): score {document.score:.6g}, of which"
+    for pair in document.pairs[:_PAIRS_SHOWN]:
+        yield f"{100 * document.share(pair):>6.1f} %  {_beginning(pair.later)}"
+        yield f"{'from':>8}  {_beginning(pair.earlier)}"
+
+
+def _beginning(span: SpanText) -> str:
+    """Where a span starts, and its text, continued where it is short."""
+    text = " ".join(f"{span.text}{span.after}".split())
+    return f"token {span.first_token:>6,}  {plain(text, most=80)}".rstrip()
+
+
+def inspected_summary(document: InspectedDocument, name: str) -> dict[str, Any]:
+    """The same for a program, with the whole texts of the spans."""
+    pairs = [
+        {
+            "share": document.share(pair),
+            "later": {"first_token": pair.later.first_token, "text": pair.later.text},
+            "earlier": {"first_token": pair.earlier.first_token, "text": pair.earlier.text},
+        }
+        for pair in document.pairs[:_PAIRS_SHOWN]
+    ]
+    return {"id": name, "position": document.position, "score": document.score, "pairs": pairs}
 
 
 def _count(number: int | None) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ladm.cli.display import status_report
+from ladm.cli.display import inspected_lines, inspected_summary, status_report
 from ladm.cli.options import settings_command
 from ladm.cli.scoring import print_summary, propose_selection
 from ladm.cli.terminal import AS_JSON, configure_libraries, is_set, next_step, note, print_result, scoring_bar, show
@@ -19,6 +20,9 @@ from ladm.settings.runs import (
     VerifySettings,
 )
 from ladm.settings.signals import CDS, COLUMNS_OF, TEXT
+
+if TYPE_CHECKING:
+    from ladm.explain.explainer import ScoredDocument
 
 
 @settings_command(
@@ -125,22 +129,28 @@ def annotate(settings: AnnotateSettings) -> None:
 def inspect(settings: InspectSettings) -> None:
     """Find out where the scores of some documents of RUN come from, for ladm report to show.
 
-    Writes RUN/inspected/POSITION.json: what each pair of spans adds to the score, and the texts of the strongest pairs.
-    At most 100 documents at once; documents that have such a file are not inspected again.
+    Prints the three strongest pairs of spans of each: their share of the score, and how the two texts begin. Writes
+    RUN/inspected/POSITION.json: what each pair adds to the score, and the texts of the strongest pairs. At most 100
+    documents at once; documents that have such a file are not inspected again.
     """
     configure_libraries()
     from ladm.explain.inspect_run import inspect as run_inspect
+    from ladm.explain.inspected_document import read_inspected
 
     files: list[str] = []
+    documents: list[dict[str, Any]] = []
 
-    def on_file(path: Path) -> None:
+    def on_document(scored: ScoredDocument, path: Path) -> None:
+        found = read_inspected(path)
         files.append(str(path))
-        # A file at a time, because each takes a while.
+        documents.append(inspected_summary(found, scored.id) | {"file": str(path)})
+        # A document at a time, because each takes a while.
         if not is_set(AS_JSON):
-            show(str(path))
+            for line in [*inspected_lines(found, scored.id), str(path)]:
+                show(line)
 
-    run_inspect(settings, echo=note, on_file=on_file, progress=scoring_bar("inspecting"))
-    print_result([], lambda: {"files": files})
+    run_inspect(settings, echo=note, on_document=on_document, progress=scoring_bar("inspecting"))
+    print_result([], lambda: {"files": files, "documents": documents})
     next_step("ladm", "report", settings.run)
 
 

@@ -41,14 +41,14 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
         labels = [str(index) for index in searched["index"].to_pylist()]
         for k, (rank, label) in enumerate(zip(searched["rank"].to_pylist(), labels, strict=True)):
             if rank <= settings.first:
-                (chosen[rank],) = _documents(batch.slice(k, 1), column)
+                (chosen[rank],) = _documents(batch.slice(k, 1), column, naming)
             if label in names and len(by_index.setdefault(label, [])) <= MOST_INSPECTED:
-                by_index[label] += _documents(batch.slice(k, 1), column)
+                by_index[label] += _documents(batch.slice(k, 1), column, naming)
         for k, name in _names(searched, naming) if names else ():
             if name in names and len(by_id.setdefault(name, [])) <= MOST_INSPECTED:
-                by_id[name] += _documents(batch.slice(k, 1), column)
+                by_id[name] += _documents(batch.slice(k, 1), column, naming)
         _require_few(run, chosen)
-        last.extend(_documents(batch.slice(max(0, len(batch) - settings.last)), column))
+        last.extend(_documents(batch.slice(max(0, len(batch) - settings.last)), column, naming))
         if not (settings.last or names) and len(chosen) == settings.first:
             break
     for name in sorted(names):
@@ -89,6 +89,10 @@ def _cds_column(run: Run) -> str | None:
     return column if column in columns_of(run.folder) else None
 
 
-def _documents(batch: pa.RecordBatch, column: str | None) -> list[ScoredDocument]:
+def _documents(batch: pa.RecordBatch, column: str | None, naming: Sequence[str]) -> list[ScoredDocument]:
     rows = batch.select([*_COLUMNS, *([column] if column else [])]).to_pylist()
-    return [ScoredDocument(cds=values.pop(column) if column else None, **values) for values in rows]
+    names = [label_id(named, named["index"]) for named in batch.select(["index", *naming]).to_pylist()]
+    return [
+        ScoredDocument(id=name, cds=values.pop(column) if column else None, **values)
+        for name, values in zip(names, rows, strict=True)
+    ]

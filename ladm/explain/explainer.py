@@ -28,6 +28,8 @@ class ScoredDocument:
     """A document to inspect, as the run's results have it."""
 
     rank: int
+    id: str
+    """As `ladm top` shows it."""
     position: int
     score: float
     num_tokens: int

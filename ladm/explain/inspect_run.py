@@ -34,8 +34,10 @@ TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 0.1}
 """How far a document's CDS may differ from the run's, relatively, before it is another document."""
 
 
-def inspect(settings: InspectSettings, *, echo: Echo, on_file: Callable[[Path], None], progress: Progress) -> None:
-    """Explain the scores of a run's best and worst documents, or of those named; calls `on_file` with each file.
+def inspect(
+    settings: InspectSettings, *, echo: Echo, on_document: Callable[[ScoredDocument, Path], None], progress: Progress
+) -> None:
+    """Explain the scores of a run's best and worst documents, or of those named; calls `on_document` with each file.
 
     A document that was inspected before in the same way keeps its file.
 
@@ -59,7 +61,7 @@ def inspect(settings: InspectSettings, *, echo: Echo, on_file: Callable[[Path], 
                 if not explainer.is_explained(path, document):
                     (row,) = rows.read(document.position, document.position + 1)
                     write_inspected(path, explainer.explain(row, document, rows.name))
-                on_file(path)
+                on_document(document, path)
                 progress.advance(rows=1, tokens=document.num_tokens)
                 # A signal that arrives inside a callback of Python's does not raise here; see `stop_on_signals`.
                 if signals:

@@ -38,6 +38,11 @@ class SpanText:
     before: str
     after: str
 
+    @property
+    def text(self) -> str:
+        """The text of the span; empty without a tokenizer."""
+        return "".join(self.tokens)
+
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> SpanText:
         """The span with this content. Raises as `InspectedDocument.from_json`."""
@@ -105,6 +110,11 @@ class InspectedDocument:
     """The beginning of the text; empty without a tokenizer."""
     pairs: list[SpanPair]
     """Those that add the most."""
+
+    def share(self, pair: SpanPair) -> float:
+        """How much of the score as computed here comes from the pair."""
+        # A score of 0 has no shares.
+        return pair.part / self.score_here if self.score_here else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
