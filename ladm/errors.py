@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-EXIT_DONE = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INCOMPLETE = 3
@@ -15,9 +14,8 @@ EXIT_INCOMPLETE = 3
 EXIT_IO = 74
 EXIT_LOCKED = 75
 EXIT_INTERRUPTED = 130
-# 128 and the number of SIGPIPE (13) or SIGTERM (15), which is what a shell reports for a program that a signal ended.
+# 128 and the number of SIGPIPE, 13, which is what a shell reports for a program that a signal ended.
 EXIT_PIPE = 141
-EXIT_TERMINATED = 143
 
 
 def _restored(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:

@@ -122,10 +122,10 @@ class Run:
 
     def require_writable_format(self) -> None:
         """Raise LadmError for a run of an older format: it would become a mixture of two."""
-        found, unfinished = self.identity.format, "" if self.is_finished else "n unfinished"
+        found, kind = self.identity.format, "a run" if self.is_finished else "an unfinished run"
         if not self.identity.is_as_written_now:
             raise LadmError(
-                f"{self.folder} is a{unfinished} run of format {found}, and this version writes format {FORMAT}; "
+                f"{self.folder} is {kind} of format {found}, and this version writes format {FORMAT}; "
                 "continue with the version of ladm that started it, or give another --output"
             )
 

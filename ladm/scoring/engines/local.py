@@ -112,11 +112,10 @@ class _Supervisor:
                 if assignment is None:
                     continue
                 if worker is None:
-                    # Sent once it is ready: until then its assignment shows that the unit is taken.
                     worker = self._slots[place] = self._start(place)
-                    self._tracker.assign(worker, assignment)
-                else:
-                    self._tracker.assign(worker, assignment)
+                self._tracker.assign(worker, assignment)
+                # A new worker is sent it once it is ready: until then its assignment shows that the unit is taken.
+                if worker.ready:
                     worker.send(assignment)
 
     def _start(self, place: int) -> _Worker:
