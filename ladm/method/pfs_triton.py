@@ -55,39 +55,49 @@ def measure_focus(
     shared_bytes = shared_bytes_of(device)
     tile = max(16, min(triton.next_power_of_2(grid.l), largest_tile(D, q.dtype, shared_bytes)))
     parts = triton.cdiv(grid.l, tile)
-    common = (
-        *(q.stride(0), q.stride(1), q.stride(2), k.stride(0), k.stride(1), k.stride(2)),
-        *(H, H // k.shape[1], grid.start(0), grid.l, scaling * LOG2_E),
-    )
-    shapes = {"D": D, "BLOCK_D": max(16, triton.next_power_of_2(D)), "BLOCK_M": tile, "BLOCK_K": tile}
-    shapes |= {"WIDEN": widened(q.dtype)}
     denominators = torch.empty(B * H, len(grid.J), grid.l, dtype=torch.float32, device=device)
-    lse = denominators if lse_BHT is None else lse_BHT.contiguous()
+    # In place of what is neither given nor requested: the kernels do not follow its pointer.
+    unused = q.new_empty(1, dtype=torch.float32)
+    common = {"q": q, "k": k, "scored": kernel_grid.scored, "J": len(grid.J), "T": T}
+    common |= {"q_b": q.stride(0), "q_h": q.stride(1), "q_t": q.stride(2)}
+    common |= {"k_b": k.stride(0), "k_g": k.stride(1), "k_t": k.stride(2)}
+    common |= {"H": H, "R": H // k.shape[1], "front": grid.start(0), "l": grid.l, "scale": scaling * LOG2_E}
+    common |= {"D": D, "BLOCK_D": max(16, triton.next_power_of_2(D)), "BLOCK_M": tile, "BLOCK_K": tile}
+    common |= {"WIDEN": widened(q.dtype)}
     # Triton launches on the current device, which may not be the one that holds the tensors.
     with torch.cuda.device_of(q):
         denominators_kernel[(B * H, len(grid.J), parts)](
-            *(q, k, lse, denominators, kernel_grid.scored, *common, len(grid.J), T, SMALLEST_PREFIX_SHARE[q.dtype]),
+            lse=unused if lse_BHT is None else lse_BHT.contiguous(),
+            out=denominators,
+            smallest_share=SMALLEST_PREFIX_SHARE[q.dtype],
             HAS_LSE=lse_BHT is not None,
             PAPER=grid.variant == "paper",
-            **shapes,
+            **common,
         )
-        # What is not requested is neither computed nor stored; its pointers are never followed.
         focus, weighted, copied = (
             torch.empty(B * H, parts**2, len(kernel_grid.pairs), dtype=torch.float32, device=device)
-            if requested
-            else denominators
-            for requested in (True, key_weight_BGT is not None, ids_BT is not None)
+            if is_requested
+            else unused
+            for is_requested in (True, key_weight_BGT is not None, ids_BT is not None)
         )
-        weight = denominators if key_weight_BGT is None else key_weight_BGT.float().contiguous()
-        ids = kernel_grid.scored if ids_BT is None else ids_BT.to(device).contiguous()
         focus_kernel[(len(kernel_grid.items) * B * H * parts, parts)](
-            *(q, k, denominators, weight, ids, focus, weighted, copied, kernel_grid.scored, kernel_grid.items),
-            *(*common, len(grid.J), len(kernel_grid.pairs), grid.d_afs, T, k.shape[1], parts, len(kernel_grid.items)),
+            denominators=denominators,
+            weight=unused if key_weight_BGT is None else key_weight_BGT.float().contiguous(),
+            ids=unused if ids_BT is None else ids_BT.to(device).contiguous(),
+            out=focus,
+            out_weighted=weighted,
+            out_copied=copied,
+            items=kernel_grid.items,
+            P=len(kernel_grid.pairs),
+            d_afs=grid.d_afs,
+            G=k.shape[1],
+            parts=parts,
+            num_items=len(kernel_grid.items),
             FULL=grid.l % tile == 0,
             STAGES=stages(shared_bytes),
             WEIGHTED=key_weight_BGT is not None,
             COPIED=ids_BT is not None,
-            **shapes,
+            **common,
         )
     row_P, span_P = kernel_grid.pairs.unbind(dim=1)
 
