@@ -160,6 +160,9 @@ def test_another_score_with_a_name_needs_no_other_run(
     assert command[command.index("--by") :][:4] == ["--by", "robust", "--within", "copy_share:-95%"]
     assert ladm(*command).exit_code == 0
     assert json.loads((output / "subset2" / "manifest.json").read_text())["by"] == "robust"
+    # What it was ranked by stays the user's choice.
+    other = ladm(*words, "--score", "robust", "--by", "length")
+    assert (other.exit_code, "another selection" in other.stderr) == (1, False)
     # The paper's variant is of another method than the run's.
     other = ladm(*words, "--score", "paper")
     assert (other.exit_code, "another selection" in other.stderr) == (1, False)

@@ -211,6 +211,9 @@ def test_sinks_in_the_later_half_of_the_layers_are_warned_of(ladm: Command, run:
 
 
 def test_select_warns_of_a_plain_mean_over_sink_layers(ladm: Command, run: Path, tmp_path: Path) -> None:
+    _with_sink_masses(run, [0.1, 0.7, 0.2])
+    later = ladm("select", run, "--top", "50%", "-o", tmp_path / "out", "--dry-run")
+    assert f"try ladm rescore {run} --score robust --layers after-sinks --output {run}-robust" in later.stderr
     _with_sink_masses(run, [0.1, 0.7, 0.6])
     problem = (
         "warning   in layers 1-2 a few tokens receive up to 70% of the distant attention, and a plain mean over layers "

@@ -99,7 +99,7 @@ def row_ids(rows: Rows) -> Iterator[list[str | None]]:
 def hashes_of(ids: Iterable[str | None]) -> Hashes:
     """The hash of each id; that of the empty text, which no file has, where there is none."""
     # 64 bits: among a billion rows and a list of a hundred million ids, the chance that any row is taken for one of
-    # the list is 0.6 %.
+    # the list is 0.5 %.
     return np.fromiter((_hash(each or "") for each in ids), dtype=np.uint64)
 
 

@@ -58,7 +58,11 @@ def with_free_settings(had: dict[str, Any], now: dict[str, Any]) -> dict[str, An
     free = {"limit"}
     if had.get("domain") is None and had.get("domain_key") != NO_DOMAINS:
         free |= {"domain", "domain_keys"}
-    return had | {name: now[name] for name in free if name in now}
+    had = had | {name: now[name] for name in free if name in now}
+    # Of another --domain-key alone, which is a difference of its own.
+    if "domain_keys" in free and "domain_keys" not in now:
+        had.pop("domain_keys", None)
+    return had
 
 
 def started_with(output: Path) -> dict[str, Any] | None:

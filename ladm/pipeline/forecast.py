@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.excluded_domains import domains_of, require_domains_exist
+from ladm.corpus.id_files import ID
 from ladm.corpus.prepare import PreparedRows
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, StorageError
@@ -21,7 +22,7 @@ from ladm.pipeline.resolve import Survey, survey
 from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo, silent
 from ladm.scoring.dry_run import DryRun, dry_run
-from ladm.selection.id_lists import match_checked, read_id_lists
+from ladm.selection.id_lists import match_checked, match_ids, read_id_lists
 from ladm.selection.quotas import has_weights, read_weights, weights_of
 from ladm.settings.pipeline import SCORES, score_settings
 from ladm.storage.temporary import temporary_folder
@@ -170,13 +171,17 @@ def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: 
     """Look for the domains that flags name among the rows of the sample: UsageError or a note for one that has none."""
     if not job.exclude_domains and not has_weights(job.quota):
         return
-    found = set(domains_of(open_rows(str(prepared.folder)), key_in_rows(job.domain_key, are_made_here=True)))
+    rows = open_rows(str(prepared.folder))
+    every = domains_of(rows, key_in_rows(job.domain_key, are_made_here=True))
+    found = set(every)
     if sees_all:
         require_domains_exist(job.exclude_domains, found, where="the source")
     for domain in (each for each in job.exclude_domains if each not in found):
         echo(f"note      no document looked at is of the domain {domain}, which --exclude-domain names")
     if has_weights(job.quota):
-        included = {name for name in found if name is not None} - {*job.exclude_domains}
+        ids = match_ids(read_id_lists(job), [rows]) if ID in rows.column_names else None
+        left = every if ids is None else [name for name, is_left in zip(every, ids.included_T, strict=True) if is_left]
+        included = {name for name in left if name is not None} - {*job.exclude_domains}
         # With --limit rows are made of the first documents alone, and which of these were looked at is not known.
         is_cut = job.limit is not None and not (sees_all and prepared.rows <= job.limit)
         _compare_weights(included, job, echo, sees_all=sees_all and not is_cut, is_cut=is_cut)

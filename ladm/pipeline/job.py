@@ -29,6 +29,7 @@ from ladm.settings.fields import flag, settings_of
 from ladm.settings.id_lists import EXCLUDE_IDS, ONLY_IDS
 from ladm.settings.named_scores import NAMED_SCORES, is_profile
 from ladm.settings.pipeline import JOB_FILE, PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
+from ladm.settings.selection import SelectSettings
 from ladm.settings.yaml_text import CHECKSUM
 from ladm.storage.files import create_once, io_errors, remove_abandoned, write_whole
 from ladm.storage.identity import CHANGED_REMEDY, require_same
@@ -141,7 +142,8 @@ class JobFolder:
         }  # fmt: skip
         differs = changed - set(_FREE_TO_CHANGE)
         # A run of either variant has the column `robust`, whichever score it was made with.
-        if job.score in NAMED_SCORES and NAMED_SCORES[job.score].variant is None and "by" not in changed:
+        is_in_both = job.score in NAMED_SCORES and NAMED_SCORES[job.score].variant is None
+        if is_in_both and job.by == had.by == SelectSettings.by:
             differs -= {"score"}
             job = dataclasses.replace(job, by=job.score)
         if not differs <= fields_by_part()[2]:

@@ -33,7 +33,7 @@ from ladm.scoring.engines.processes import early_worker
 from ladm.scoring.plan import choose_layers, find_hardware
 from ladm.scoring.row_lengths import is_too_long
 from ladm.selection.quotas import has_weights, read_weights
-from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
+from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS, require_domain_has_effect
 from ladm.settings.data import PrepareSettings
 from ladm.settings.fields import settings_of
 from ladm.settings.pipeline import ROWS, SCORES, prepare_settings, score_settings
@@ -82,6 +82,7 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     if has_weights(settings.quota):
         read_weights(settings.quota)
     if is_rows(settings):
+        require_domain_has_effect(settings.domain, settings.domain_key)
         _require_part_that_is_scored(settings)
         echo(f"rows      {settings.sources[0]} has token ids, which are scored as they are")
         if settings.domain_key is None:

@@ -29,7 +29,6 @@ from ladm.selection.id_lists import read_id_lists
 from ladm.selection.manifest import MANIFEST_FILE, Manifest
 from ladm.selection.manifest_file import read_manifest
 from ladm.selection.subset import select
-from ladm.settings.common import NO_DOMAINS
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings
 from ladm.settings.signals import CDS
@@ -161,8 +160,9 @@ class _JobParts:
         require_row_columns(found, self.job)
         scoring = score_settings(self.job, rows=rows, output=self.folder.scores, limit=limit)
         with self._timed("score"):
-            # The selection warns of sinks too, and says what helps without another run.
-            scored = score(scoring, echo=self.echo, progress=self.bars.scoring(), warn_of_sinks=False)
+            # Of a plain mean the selection warns too, and says what helps without another run.
+            is_weighted = scoring.focus == "value"
+            scored = score(scoring, echo=self.echo, progress=self.bars.scoring(), warn_of_sinks=is_weighted)
         require_scored(scored.summary, self.folder.scores)
         with self._timed("select"):
             manifest = self._select(rows, key, scored.run)
@@ -197,8 +197,8 @@ class _JobParts:
         if is_old:
             self.echo(f"{subset} was selected from fewer rows; selecting again")
         if is_old or not is_there:
-            # Rows that it made have the domain already, and where there is one domain for all no name is read.
-            job = self.job if is_rows(self.job) and key != NO_DOMAINS else replace(self.job, domain=None)
+            # Rows that it made have the domain already.
+            job = self.job if is_rows(self.job) else replace(self.job, domain=None)
             chosen = select_settings(job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key)
             select(chosen, place=place, echo=self.echo)
         elif self.job.push is not None:

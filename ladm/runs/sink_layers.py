@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,8 @@ import pyarrow as pa
 
 from ladm.runs.folder import Run
 from ladm.runs.results import count_scored, score_batches
-from ladm.settings.layers import spell_layers
+from ladm.settings.layers import AFTER_SINKS, spell_layers
+from ladm.settings.named_scores import NAMED_SCORES
 
 SINK_MASS_COLUMN = "sink_mass_per_layer"
 HIGH_SINK_MASS = 0.55
@@ -47,6 +49,21 @@ def sinks_in_mean(layers: tuple[int, ...], median_of: dict[int, float], *, is_we
         f"{max(median_of[layer] for layer in sinks):.0%} of the distant attention, and a "
         f"{'' if is_weighted else 'plain '}mean over layers depends on where those tokens are"
     )
+
+
+def robust_has_sinks(layers: tuple[int, ...], median_of: dict[int, float]) -> bool:
+    """Does the score `robust` of a run of these layers count one with sinks, although layers without come after it?"""
+    last = max((layer for layer, mass in median_of.items() if mass > HIGH_SINK_MASS), default=-1)
+    return NAMED_SCORES["robust"].layers_of(layers)[0] <= last < max(median_of, default=-1)
+
+
+def robust_command(run: Run, median_of: dict[int, float]) -> str:
+    """The command line that makes another run with the score `robust`, without the layers up to the last with sinks."""
+    command = f"ladm rescore {shlex.quote(str(run.folder))} --score robust"
+    # The robust score leaves out the earlier half of the layers. A model may have sinks in the later half too.
+    if robust_has_sinks(run.identity.layers, median_of):
+        command += f" --layers {AFTER_SINKS}"
+    return f"{command} --output {shlex.quote(f'{run.folder}-robust')}"
 
 
 def layers_after_sinks(run: Run, layers: tuple[int, ...] | None = None) -> tuple[int, ...]:

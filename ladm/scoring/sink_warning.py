@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of
-from ladm.runs.sink_layers import HIGH_SINK_MASS, SINK_MASS_COLUMN, median_sink_mass, sinks_in_mean
-from ladm.settings.layers import AFTER_SINKS
-from ladm.settings.named_scores import NAMED_SCORES
+from ladm.runs.sink_layers import HIGH_SINK_MASS, SINK_MASS_COLUMN, median_sink_mass, robust_command, sinks_in_mean
 from ladm.settings.signals import CDS
 
 
@@ -25,14 +21,7 @@ def sink_warning(run: Run) -> str | None:
     problem = sinks_in_mean(reduction.layers, median_of, is_weighted=is_weighted)
     if problem is None:
         return None
-    last = max(layer for layer, mass in median_of.items() if mass > HIGH_SINK_MASS)
     # Where the last layer has sinks too, no layers are left to advise.
-    layers_are_left = last < max(median_of)
-    if is_weighted and not layers_are_left:
+    if is_weighted and median_of[max(median_of)] > HIGH_SINK_MASS:
         return None
-    command = f"ladm rescore {shlex.quote(str(run.folder))} --score robust"
-    # The robust score leaves out the earlier half of the layers. A model may have sinks in the later half too.
-    if layers_are_left and NAMED_SCORES["robust"].layers_of(run.identity.layers)[0] <= last:
-        command += f" --layers {AFTER_SINKS}"
-    command += f" --output {shlex.quote(f'{run.folder}-robust')}"
-    return f"{problem}; try {command}"
+    return f"{problem}; try {robust_command(run, median_of)}"

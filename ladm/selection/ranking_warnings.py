@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of
-from ladm.runs.sink_layers import SINK_MASS_COLUMN, median_sink_mass, sinks_in_mean
+from ladm.runs.sink_layers import SINK_MASS_COLUMN, median_sink_mass, robust_command, robust_has_sinks, sinks_in_mean
 from ladm.settings.guards import POOL, POOL_GUARDS
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.selection import SelectSettings
@@ -34,10 +34,15 @@ def sink_ranking_warning(settings: SelectSettings, run: Run) -> str | None:
     layers = _layers_of_plain_mean(settings.by, run)
     if layers is None or SINK_MASS_COLUMN not in columns_of(run.folder):
         return None
-    problem = sinks_in_mean(layers, median_sink_mass(run), is_weighted=False)
+    median_of = median_sink_mass(run)
+    problem = sinks_in_mean(layers, median_of, is_weighted=False)
+    if problem is None:
+        return None
+    if robust_has_sinks(run.identity.layers, median_of):
+        return f"{problem}: try {robust_command(run, median_of)}"
     # A guard may be there already, and a second one of the same kind drops nothing more.
     guards = "" if len(settings.guards) > len(settings.value_guards) else f" {_guards_of(run)}"
-    return None if problem is None else f"{problem}: try --by robust{guards} (docs/selection.md)"
+    return f"{problem}: try --by robust{guards} (docs/selection.md)"
 
 
 def _layers_of_plain_mean(column: str, run: Run) -> tuple[int, ...] | None:
