@@ -95,6 +95,15 @@ def test_a_preparation_of_an_earlier_version_without_a_name_finds_more_domains(
     assert domains_in(tmp_path / "rows") == ["books", "web", "code", "mine"]
 
 
+def test_another_key_is_the_only_difference_that_is_shown(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+    source = write_jsonl(tmp_path / "d.jsonl", OWN[:2])
+    assert prepare(source).exit_code == 0
+    refused = prepare(source, "--domain-key", "domain")
+    assert (refused.exit_code, refused.stderr.splitlines()[1:]) == (
+        1, ['  domain_key: "meta.pile_set_name" before, "domain" now'],
+    )  # fmt: skip
+
+
 def test_without_domain_keys_all_documents_are_one_domain(
     ladm: Prepare, prepare: Prepare, tmp_path: Path  # noqa: F811
 ) -> None:  # fmt: skip

@@ -378,6 +378,21 @@ def test_a_dry_run_of_a_job_counts_what_the_lists_leave(ladm: Command, talking: 
         require_budget(open_rows(str(tmp_path / "rows")), job, domain_key="domain")
 
 
+def test_a_domain_that_a_list_empties_needs_no_weight(ladm: Command, talking: Path, tmp_path: Path) -> None:
+    texts = (" ".join(f"w{100 + (7 * k + n) % 90}" for n in range(600)) for k in range(10))
+    documents = [{"id": f"d{k}", "text": text, "domain": "ab"[k >= 7]} for k, text in enumerate(texts)]
+    source = tmp_path / "documents.jsonl"
+    source.write_text("".join(f"{json.dumps(document)}\n" for document in documents))
+    drop = write_ids(tmp_path / "drop.txt", ["d7", "d8", "d9"])
+    words = [*job_words(source, talking, tmp_path / "job"), "--quota", "{a: 1}"]
+    for more in (("--dry-run",), ()):
+        result = ladm(*words, "--exclude-ids", drop, *more)
+        assert result.exit_code == 0, result.output
+    words = [*job_words(source, talking, tmp_path / "other"), "--quota", "{a: 1}"]
+    refused = ladm(*words, "--dry-run")
+    assert (refused.exit_code, "has no weight for b" in refused.stderr) == (2, True)
+
+
 def test_rows_prepared_again_with_ids_serve_the_same_run(ladm: Command, talking: Path, tmp_path: Path) -> None:
     shard = write_finepdfs(tmp_path / "000_00000.parquet")
     rename = pq.read_table(shard).rename_columns({"id": "urn"})
