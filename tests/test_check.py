@@ -14,8 +14,7 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN
 
-from ladm.calibration import check as check_module
-from ladm.calibration import contrast
+from ladm.calibration import check_rows, contrast
 from ladm.calibration.check_result import CheckResult, draw_check
 from ladm.calibration.contrast_scores import RELEASED, count_baselines
 from ladm.calibration.estimates import Estimate
@@ -233,7 +232,7 @@ def test_the_verdict_reports_the_positions_of_the_model(perfect_check: CheckResu
 
 
 def test_the_help_says_how_many_documents_are_needed(ladm: Run) -> None:
-    for command, least in (("check", check_module.MIN_DOCUMENTS), ("calibrate", contrast.MIN_DOCUMENTS)):
+    for command, least in (("check", check_rows.MIN_DOCUMENTS), ("calibrate", contrast.MIN_DOCUMENTS)):
         assert f"at least {least} are needed" in " ".join(ladm(command, "--help").stdout.split())
 
 
