@@ -147,6 +147,19 @@ def test_a_subset_is_shown_as_selected(browser: Browser, page_of_subset: Path) -
     assert browser.problems() == []
 
 
+def test_one_domain_is_shown_once(ladm: Any, browser: Browser, run: Path) -> None:
+    found = []
+    for flags in ((), ("--domain-key", "none")):
+        assert ladm("report", run, *flags).exit_code == 0
+        browser.open(run / "report.html")
+        hidden = [
+            browser.run(f"document.getElementById('{name}').hidden") for name in ("x-domain-choice", "x-by-domain")
+        ]
+        found.append((hidden, browser.run("document.querySelector('#x-list bdi').textContent").startswith("id-")))
+        assert browser.problems() == []
+    assert found == [([False, False], False), ([True, True], True)]
+
+
 def test_a_guarded_subset_is_marked_and_can_be_listed(ladm: Any, browser: Browser, run: Path, tmp_path: Path) -> None:
     subset = tmp_path / "guarded"
     flags = ("--within", "length:-680", "--top", "30%", "--domain-key", "none")

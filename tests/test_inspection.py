@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,9 @@ def test_a_name_is_an_id_or_else_an_index(ladm: Any, save_rows: Any, golden: Any
     for name, expected in cases:
         chosen = choose_documents(Run.read(run), InspectSettings(run=str(run), index=(name,)))
         assert {document.index for document in chosen} == expected
+    # The page has the id in the title of a document.
+    assert ladm("inspect", run, "--index", "perl-5").exit_code == ladm("report", run).exit_code == 0
+    assert re.search(r"<h3>Rank \d · <bdi>perl-5</bdi> · score ", (run / "report.html").read_text())
 
 
 @pytest.mark.parametrize("ids", [["a", "a", "b"], [7, 7, 8], None])

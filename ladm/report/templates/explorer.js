@@ -169,7 +169,7 @@
     const summary = make("summary", { class: "entry", "aria-label": `rank ${whole(found.rank)}, ${columns[k].name} ${value}, ${whole(found.tokens)} tokens, `
       + `${domains[found.domain]}, ${short(found.name)}, ${taken ? "taken" : "not taken"}` },
     make("span", { class: taken ? "mark on" : "mark" }), number(whole(found.rank)), number(value), number(whole(found.tokens)),
-    make("span", {}, bdi(domains[found.domain]), " · ", bdi(short(found.name)), make("span", { class: "first" }, bdi(first))));
+    make("span", {}, ...(domains.length > 1 ? [bdi(domains[found.domain]), " · "] : []), bdi(short(found.name)), make("span", { class: "first" }, bdi(first))));
     const details = make("details", {}, summary);
     // Filled when it is opened: hundreds of texts are not in the page until somebody wants one.
     details.addEventListener("toggle", () => {
@@ -279,6 +279,8 @@
   }
   const columnNames = columns.map((column, k) => [k, column.name]);
   for (const [id, key] of [["x-column", "column"], ["x-across", "across"], ["x-upwards", "upwards"]]) fill(id, columnNames, key);
+  // With one domain its histogram would be the one above again.
+  for (const id of ["x-domain-choice", "x-by-domain"]) at(id).hidden = domains.length === 1;
   fill("x-domain", [[-1, "all"], ...domains.map((name, d) => [d, name])], "domain");
   for (const [id, key] of [["x-group", "group"], ["x-order", "order"]]) {
     at(id).addEventListener("change", () => {
