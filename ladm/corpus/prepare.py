@@ -67,14 +67,7 @@ def prepare(
     """
     output = Path(settings.output)
     require_documents(settings.sources)
-    held = {
-        each.name: Source(each.name, "memory", each.digest(text_key=settings.text_key), documents=each)
-        for each in in_memory
-    }
-    sources = find_sources(
-        list(settings.sources), output=job or output, config=settings.hub_config, split=settings.split,
-        in_memory=held, echo=echo,
-    )  # fmt: skip
+    sources = _find_sources(settings, job or output, in_memory, echo)
     guard = SourceGuard(sources)
     tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos, threads=settings.num_proc)
     too_long = positions_warning(settings)
@@ -112,16 +105,24 @@ def prepare(
             settings, sources, tokenizer, work, bad_files, guard, progress or NoPrepareProgress(),
             domain_keys=domain_keys,
         )  # fmt: skip
-        width = settings.length - tokenizer.bos
         return _finish(
-            settings,
-            output,
-            sealed,
-            identity,
-            bad_files=bad_files.messages,
-            width=width,
+            settings, output, sealed, identity, bad_files=bad_files.messages, width=settings.length - tokenizer.bos,
             holds_documents=bool(in_memory),
-        )
+        )  # fmt: skip
+
+
+def _find_sources(
+    settings: PrepareSettings, output: Path, in_memory: Sequence[DocumentsInMemory], echo: Echo
+) -> list[Source]:
+    """The files and data sets that the sources name, none of them in `output`, and the documents in memory."""
+    held = {
+        each.name: Source(each.name, "memory", each.digest(text_key=settings.text_key), documents=each)
+        for each in in_memory
+    }
+    return find_sources(
+        list(settings.sources), output=output, config=settings.hub_config, split=settings.split, in_memory=held,
+        echo=echo,
+    )  # fmt: skip
 
 
 def positions_warning(settings: PrepareSettings) -> str | None:
@@ -165,17 +166,11 @@ def _finish(
     blocks = [block for block, _ in sealed.blocks]
     found = sum(int(block.is_kept.sum()) for block in blocks)
     rows = found if settings.limit is None else min(found, settings.limit)
-    if rows == 0 and bad_files and not counts:
-        # Each file had a warning with its reason: one line says how to go on, and not ten.
-        others = f"; {count_of(len(bad_files) - 1, 'other file')} cannot be read either" if len(bad_files) > 1 else ""
-        raise StorageError(next(iter(bad_files.values())) + others)
     if rows == 0:
-        # Blocks without a row must not tie the folder to the --length with which no document was long enough.
-        shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
-        remedy = "; give a smaller --length" if counts["too_short"] or counts["low_count"] else ""
-        if counts["not_json"] and holds_documents:
-            remedy = f"; an item that is not a dictionary counts as not_json: {FORMS}"
-        raise LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}{remedy}")
+        if counts or not bad_files:
+            # Blocks without a row must not tie the folder to the --length with which no document was long enough.
+            shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
+        raise _no_row(settings, counts, bad_files, holds_documents=holds_documents)
     with io_errors(output, "write"):
         # First: until the new record is written, a folder whose data set is being replaced is not finished.
         (output / PREPARED).unlink(missing_ok=True)
@@ -214,3 +209,17 @@ def _finish(
         repeated_ids=repeated_ids,
         all_read=sealed.all_read,
     )
+
+
+def _no_row(
+    settings: PrepareSettings, counts: Counter[str], bad_files: dict[str, str], *, holds_documents: bool
+) -> LadmError:
+    """The error for documents none of which became a row."""
+    if bad_files and not counts:
+        # Each file had a warning with its reason: one line says how to go on, and not ten.
+        others = f"; {count_of(len(bad_files) - 1, 'other file')} cannot be read either" if len(bad_files) > 1 else ""
+        return StorageError(next(iter(bad_files.values())) + others)
+    remedy = "; give a smaller --length" if counts["too_short"] or counts["low_count"] else ""
+    if counts["not_json"] and holds_documents:
+        remedy = f"; an item that is not a dictionary counts as not_json: {FORMS}"
+    return LadmError(f"no document has {settings.length:,} tokens: {describe_counts(counts)}{remedy}")

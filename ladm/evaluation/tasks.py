@@ -31,7 +31,6 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
     Raises LadmError where lm-eval is not installed, knows no such task, or fails.
     """
     try:
-        import lm_eval
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
         raise LadmError(f"ladm evaluate tasks needs lm-eval ({error}); {install_hint('eval')}") from None
@@ -60,24 +59,8 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
         echo(f"task      {name}" + count_of(shots, "examples") + count_of(length, "tokens"))
         metadata = {"pretrained": str(folder), "max_seq_lengths": [length]}
         manager = known if length is None else TaskManager(include_path=settings.include_path, metadata=metadata)
-        try:
-            found = lm_eval.simple_evaluate(
-                model="hf",
-                model_args=model_arguments(settings, folder, device),
-                tasks=[name],
-                num_fewshot=shots,
-                batch_size=_batch_size(settings, device),
-                device=device,
-                limit=settings.limit,
-                task_manager=manager,
-                log_samples=False,
-            )
-        except Exception as error:
-            remedy = f"give a smaller --batch-size, or {DEVICE_REMEDY}"
-            raise_if_out_of_memory(error, action=f"run {name} of lm-eval", device_remedy=remedy)
-            # lm-eval, its tasks and what they download raise errors of many kinds.
-            kept = f"; {len(marks)} earlier results are in {settings.output}" if settings.output and marks else ""
-            raise LadmError(f"lm-eval failed in {name}: {one_line(error)}{kept}") from None
+        kept = f"; {len(marks)} earlier results are in {settings.output}" if settings.output and marks else ""
+        found = _evaluate(settings, name, shots, folder=folder, device=device, manager=manager, kept=kept)
         new = list(marks_of(found, shots, length))
         marks += new if name != "ruler" else with_mean(new)
         record = {
@@ -87,6 +70,32 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
         if settings.output is not None:
             write_whole(Path(settings.output), [json.dumps(record, indent=1).encode() + b"\n"])
     return record
+
+
+def _evaluate(
+    settings: TasksSettings, name: str, shots: int | None, *, folder: Path, device: str, manager: Any, kept: str
+) -> dict[str, Any]:
+    """lm-eval's result for one task. Raises LadmError for whatever fails there, with `kept` at the end."""
+    import lm_eval
+
+    try:
+        found: dict[str, Any] = lm_eval.simple_evaluate(
+            model="hf",
+            model_args=model_arguments(settings, folder, device),
+            tasks=[name],
+            num_fewshot=shots,
+            batch_size=_batch_size(settings, device),
+            device=device,
+            limit=settings.limit,
+            task_manager=manager,
+            log_samples=False,
+        )
+        return found
+    except Exception as error:
+        remedy = f"give a smaller --batch-size, or {DEVICE_REMEDY}"
+        raise_if_out_of_memory(error, action=f"run {name} of lm-eval", device_remedy=remedy)
+        # lm-eval, its tasks and what they download raise errors of many kinds.
+        raise LadmError(f"lm-eval failed in {name}: {one_line(error)}{kept}") from None
 
 
 def _batch_size(settings: TasksSettings, device: str) -> int | str:

@@ -10,7 +10,8 @@ are wanted, l tokens of a span.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 import triton
@@ -41,16 +42,11 @@ def measure_focus(
 
     The last dimension of q and k must be contiguous; any other strides will do.
     """
-    B, H, T, D = q_BHTD.shape
+    B, H, _, D = q_BHTD.shape
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_BHTD, k_BGTD))
     device = q.device
     if not grid.J:
-        nothing = q.new_zeros(B, H, 0, grid.N, dtype=torch.float32)
-        return Focus(
-            pfs_BKJN=nothing,
-            weighted_BKJN=None if key_weight_BGT is None else nothing,
-            copied_BK=None if ids_BT is None else nothing.new_zeros(B, H),
-        )
+        return _without_pairs(q, grid, weighted=key_weight_BGT is not None, copied=ids_BT is not None)
     kernel_grid = _kernel_grid(grid, device)
     shared_bytes = shared_bytes_of(device)
     tile = max(16, min(triton.next_power_of_2(grid.l), largest_tile(D, q.dtype, shared_bytes)))
@@ -58,12 +54,7 @@ def measure_focus(
     denominators = torch.empty(B * H, len(grid.J), grid.l, dtype=torch.float32, device=device)
     # In place of what is neither given nor requested: the kernels do not follow its pointer.
     unused = q.new_empty(1, dtype=torch.float32)
-    common = {"q": q, "k": k, "scored": kernel_grid.scored, "J": len(grid.J), "T": T}
-    common |= {"q_b": q.stride(0), "q_h": q.stride(1), "q_t": q.stride(2)}
-    common |= {"k_b": k.stride(0), "k_g": k.stride(1), "k_t": k.stride(2)}
-    common |= {"H": H, "R": H // k.shape[1], "front": grid.start(0), "l": grid.l, "scale": scaling * LOG2_E}
-    common |= {"D": D, "BLOCK_D": max(16, triton.next_power_of_2(D)), "BLOCK_M": tile, "BLOCK_K": tile}
-    common |= {"WIDEN": widened(q.dtype)}
+    common = _arguments_of_both(q, k, kernel_grid, grid=grid, scaling=scaling, tile=tile)
     # Triton launches on the current device, which may not be the one that holds the tensors.
     with torch.cuda.device_of(q):
         denominators_kernel[(B * H, len(grid.J), parts)](
@@ -99,19 +90,47 @@ def measure_focus(
             COPIED=ids_BT is not None,
             **common,
         )
-    row_P, span_P = kernel_grid.pairs.unbind(dim=1)
-
-    def by_span(sums_ZP: Tensor) -> Tensor:
-        """The sums of all tiles of each pair, in its place: (B, H, J, N)."""
-        out_BHJN = q.new_zeros(B, H, len(grid.J), grid.N, dtype=torch.float32)
-        out_BHJN[:, :, row_P, span_P] = sums_ZP.sum(dim=1).view(B, H, -1)
-        return out_BHJN
-
+    by_span = partial(_by_span, pairs_P2=kernel_grid.pairs, heads=(B, H), grid=grid)
     return Focus(
         pfs_BKJN=by_span(focus),
         weighted_BKJN=None if key_weight_BGT is None else by_span(weighted),
         copied_BK=None if ids_BT is None else copied.sum(dim=(1, 2)).view(B, H),
     )
+
+
+def _without_pairs(q_BHTD: Tensor, grid: Grid, *, weighted: bool, copied: bool) -> Focus:
+    """The result of a grid without scored spans."""
+    B, H = q_BHTD.shape[:2]
+    nothing = q_BHTD.new_zeros(B, H, 0, grid.N, dtype=torch.float32)
+    return Focus(
+        pfs_BKJN=nothing,
+        weighted_BKJN=nothing if weighted else None,
+        copied_BK=nothing.new_zeros(B, H) if copied else None,
+    )
+
+
+def _arguments_of_both(
+    q_BHTD: Tensor, k_BGTD: Tensor, kernel_grid: _KernelGrid, *, grid: Grid, scaling: float, tile: int
+) -> dict[str, Any]:
+    """The arguments that both kernels have: q, k and their strides, sizes, and the shape of a tile."""
+    H, T, D = q_BHTD.shape[1:]
+    return {
+        "q": q_BHTD, "k": k_BGTD, "scored": kernel_grid.scored, "J": len(grid.J), "T": T,
+        "q_b": q_BHTD.stride(0), "q_h": q_BHTD.stride(1), "q_t": q_BHTD.stride(2),
+        "k_b": k_BGTD.stride(0), "k_g": k_BGTD.stride(1), "k_t": k_BGTD.stride(2),
+        "H": H, "R": H // k_BGTD.shape[1], "front": grid.start(0), "l": grid.l, "scale": scaling * LOG2_E,
+        "D": D, "BLOCK_D": max(16, triton.next_power_of_2(D)), "BLOCK_M": tile, "BLOCK_K": tile,
+        "WIDEN": widened(q_BHTD.dtype),
+    }  # fmt: skip
+
+
+def _by_span(sums_ZXP: Tensor, *, pairs_P2: Tensor, heads: tuple[int, int], grid: Grid) -> Tensor:
+    """The sums of all X tiles of each pair, in its place: (B, H, J, N). Z stands for the B H pairs of row and head."""
+    B, H = heads
+    row_P, span_P = pairs_P2.unbind(dim=1)
+    out_BHJN = sums_ZXP.new_zeros(B, H, len(grid.J), grid.N)
+    out_BHJN[:, :, row_P, span_P] = sums_ZXP.sum(dim=1).view(B, H, -1)
+    return out_BHJN
 
 
 def largest_tile(D: int, dtype: torch.dtype, shared_bytes: int) -> int:

@@ -62,8 +62,23 @@ class LoadCheck:
             self.attention, frozenset(self.layers[:1]), lambda view: lse_errors.append(_lse_error(view)),
             refuses_masks=False, to_end=True,
         )  # fmt: skip
+        ours = self._observed_hidden_states(ids, context)
+        self._check_calls(context.seen)
+        stock = self._finite_stock_hidden_states(ids)
+        if lse_errors and not max(lse_errors) <= LSE_TOLERANCE[self.model.dtype]:
+            raise LadmError(
+                f"{self.attention} gives a wrong log-sum-exp here (off by {max(lse_errors):.2g}); choose another "
+                "--attention"
+            )
+        apart = self._difference(ours, stock)
+        if not apart <= HIDDEN_STATE_TOLERANCE[self.model.dtype] and not apart <= 2 * self._stock_rounding(ids, stock):
+            raise self._not_reproduced(apart)
+
+    def _observed_hidden_states(self, ids_BT: Tensor, context: ForwardContext) -> Tensor:
+        """What the model computes with our attention function. Raises LadmError for whatever fails there."""
         try:
-            ours = self.model(input_ids=ids, use_cache=False, ladm_context=context).last_hidden_state
+            hidden: Tensor = self.model(input_ids=ids_BT, use_cache=False, ladm_context=context).last_hidden_state
+            return hidden
         except NotCausalError:
             raise LadmError(
                 f"{self.facts.name}: this {self.facts.model_type} model attends to later tokens as well; use a causal "
@@ -88,9 +103,11 @@ class LoadCheck:
                 f"{self.facts.name}: {self.facts.model_type} models cannot be observed: they fail with ladm's "
                 f"attention function ({what}); use another model{other}"
             ) from None
-        self._check_calls(context.seen)
+
+    def _finite_stock_hidden_states(self, ids_BT: Tensor) -> Tensor:
+        """What the stock model computes. Raises LadmError where it fails, or where a value is NaN or infinite."""
         try:
-            stock = self._stock_hidden_states(ids, attention="eager")
+            stock = self._stock_hidden_states(ids_BT, attention="eager")
         # Such as a number of key heads that no weight has to fit, which our own pass does not notice.
         except Exception as error:
             raise_if_out_of_memory(error, action=f"run the stock model {self.facts.name}")
@@ -104,24 +121,21 @@ class LoadCheck:
                 f"{self.facts.name}: the stock model's hidden states are NaN or infinite in {self.model.dtype}; its "
                 "weights hold NaN, or it needs --dtype float32"
             )
-        if lse_errors and not max(lse_errors) <= LSE_TOLERANCE[self.model.dtype]:
-            raise LadmError(
-                f"{self.attention} gives a wrong log-sum-exp here (off by {max(lse_errors):.2g}); choose another "
-                "--attention"
+        return stock
+
+    def _not_reproduced(self, apart: float) -> LadmError:
+        """The error for hidden states that differ from the stock model's by `apart`, relative to their norm."""
+        if self.fused is not None:
+            return LadmError(
+                f"{self.facts.name}: the fused layers do not reproduce the stock ones in {self.model.dtype} "
+                f"(hidden states differ by {apart:.2g}); give --fused none"
             )
-        apart = self._difference(ours, stock)
-        if not apart <= HIDDEN_STATE_TOLERANCE[self.model.dtype] and not apart <= 2 * self._stock_rounding(ids, stock):
-            if self.fused is not None:
-                raise LadmError(
-                    f"{self.facts.name}: the fused layers do not reproduce the stock ones in {self.model.dtype} "
-                    f"(hidden states differ by {apart:.2g}); give --fused none"
-                )
-            rounded = self.model.dtype != torch.float32
-            remedy = "try --dtype float32, or use another model" if rounded else "use another model"
-            raise LadmError(
-                f"{self.facts.name}: causal attention does not reproduce this {self.facts.model_type} model (hidden "
-                f"states differ by {apart:.2g}), so scores from its q and k would be wrong; {remedy}"
-            )
+        rounded = self.model.dtype != torch.float32
+        remedy = "try --dtype float32, or use another model" if rounded else "use another model"
+        return LadmError(
+            f"{self.facts.name}: causal attention does not reproduce this {self.facts.model_type} model (hidden "
+            f"states differ by {apart:.2g}), so scores from its q and k would be wrong; {remedy}"
+        )
 
     def _difference(self, ours_BTE: Tensor, stock_BTE: Tensor) -> float:
         """How far apart the hidden states are, relative to their norm."""

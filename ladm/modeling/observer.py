@@ -8,6 +8,7 @@ Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -122,6 +123,26 @@ def load_observer(
     Only safetensors are read and no code of the model folder is run.
     Raises LadmError when the weights do not fit the config or the checks fail.
     """
+    model = _load_weights(facts, dtype=dtype, device=device, head=head)
+    attention = attention or attention_kernel(
+        str(device), dtype, head_size=facts.head_size, group_size=facts.group_size
+    )
+    body = model.base_model if head else model
+    observer = Observer(
+        body, facts, layers=layers, attention=attention, fused=fused, also=also, head=head_of(model) if head else None
+    )
+    if check:
+        observer.check()
+        if head:
+            observer.head.check(
+                facts.name, model_type=facts.model_type, vocab_size=facts.vocab_size,
+                both_logits=partial(_both_logits, observer, model),
+            )  # fmt: skip
+    return observer
+
+
+def _load_weights(facts: ModelFacts, *, dtype: torch.dtype, device: torch.device, head: bool) -> Any:
+    """The model of `facts.folder`, whose attention is ours. Raises LadmError where weights and config do not match."""
     register()
     try:
         # The config is read separately, so that an attention kernel named in it is overruled and never fetched.
@@ -147,6 +168,12 @@ def load_observer(
         if is_missing_in_table(error):
             raise no_interface(facts) from None
         raise LadmError(f"{facts.name}: the model does not load: {type(error).__name__}: {one_line(error)}") from None
+    _require_matching_weights(facts, loading, head=head)
+    return model
+
+
+def _require_matching_weights(facts: ModelFacts, loading: Mapping[str, Any], *, head: bool) -> None:
+    """Raise LadmError where the files have other weights than the config describes."""
     if loading["mismatched_keys"]:
         key, stored, expected = min(loading["mismatched_keys"], key=str)
         raise LadmError(
@@ -163,21 +190,6 @@ def load_observer(
         raise LadmError(
             f"{facts.name}: the safetensors have a layer {max(beyond)}, but config.json gives {facts.num_layers} layers"
         )
-    attention = attention or attention_kernel(
-        str(device), dtype, head_size=facts.head_size, group_size=facts.group_size
-    )
-    body = model.base_model if head else model
-    observer = Observer(
-        body, facts, layers=layers, attention=attention, fused=fused, also=also, head=head_of(model) if head else None
-    )
-    if check:
-        observer.check()
-        if head:
-            observer.head.check(
-                facts.name, model_type=facts.model_type, vocab_size=facts.vocab_size,
-                both_logits=partial(_both_logits, observer, model),
-            )  # fmt: skip
-    return observer
 
 
 @torch.inference_mode()

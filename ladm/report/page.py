@@ -14,12 +14,13 @@ from ladm.errors import LadmError
 from ladm.explain.inspected_document import InspectedDocument
 from ladm.progress import Echo
 from ladm.report.charts import scale
-from ladm.report.domain_quartiles import quartile_table, table_columns
+from ladm.report.domain_quartiles import QuartileTable, quartile_table, table_columns
 from ladm.report.environment import page_environment
-from ladm.report.explorer import explorer_columns, read_explorer, script, script_hash
+from ladm.report.explorer import Explorer, explorer_columns, read_explorer, script, script_hash
 from ladm.report.overview import (
     MOST_DOMAINS,
     MOST_DOTS,
+    RunOverview,
     domain_rows,
     layer_shares,
     read_overview,
@@ -84,21 +85,7 @@ def _render(
     )  # fmt: skip
     if set(overview.domains) == {NO_DOMAIN}:
         echo(f"warning   no document has {settings.domain_key}, so all are one domain; give --domain-key another key")
-    known = column_names(run)
-    explored = explorer_columns(known)
-    joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins)
-    manifest = None if subset is None else subset.manifest
-    further = further_columns(settings.expressions, manifest, explored).readable(joined, echo)
-    float32 = joined.float32(explored) | {
-        each.text for each in further if each.is_column and joined.float32(each.names)
-    }  # fmt: skip
-    stored = list(dict.fromkeys([*explored, *table_columns(known)]))
-    with open_columns(joined, stored, further, len(overview.positions)) as columns:
-        quartiles = quartile_table(columns, overview)
-        explorer = read_explorer(
-            run, overview, subset, columns=columns, names=[*explored, *(each.text for each in further)],
-            float32=float32, flags={each.text: _by(each, settings.joins) for each in further}, rows=settings.rows,
-        )  # fmt: skip
+    quartiles, explorer = _read_columns(settings, run, overview, subset, echo=echo)
     partial = partial_coverage(run, settings.rows)
     if partial is not None:
         echo(f"warning   {partial}")
@@ -131,7 +118,7 @@ def _render(
             most_dots=MOST_DOTS,
             quartiles=quartiles,
             line=line,
-            manifest=manifest,
+            manifest=None if subset is None else subset.manifest,
             taken=None if subset is None else subset.taken_T,
             commands=_commands(settings),
             documents=document_sections(documents, overview, run),
@@ -145,6 +132,27 @@ def _render(
         )
     )
     return page
+
+
+def _read_columns(
+    settings: ReportSettings, run: Run, overview: RunOverview, subset: ReportedSubset | None, *, echo: Echo
+) -> tuple[QuartileTable, Explorer]:
+    """The medians and quartiles of the run's columns, and what the explorer shows of them and of further ones."""
+    known = column_names(run)
+    explored = explorer_columns(known)
+    joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins)
+    manifest = None if subset is None else subset.manifest
+    further = further_columns(settings.expressions, manifest, explored).readable(joined, echo)
+    float32 = joined.float32(explored) | {
+        each.text for each in further if each.is_column and joined.float32(each.names)
+    }  # fmt: skip
+    stored = list(dict.fromkeys([*explored, *table_columns(known)]))
+    with open_columns(joined, stored, further, len(overview.positions)) as columns:
+        explorer = read_explorer(
+            run, overview, subset, columns=columns, names=[*explored, *(each.text for each in further)],
+            float32=float32, flags={each.text: _by(each, settings.joins) for each in further}, rows=settings.rows,
+        )  # fmt: skip
+        return quartile_table(columns, overview), explorer
 
 
 def _arguments(settings: ReportSettings, domain: str | None) -> str:
