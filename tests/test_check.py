@@ -197,6 +197,19 @@ def test_the_verdict_recommends_a_score(perfect_check: CheckResult) -> None:
     assert flat[0].endswith("structure is not seen")
 
 
+def test_the_verdict_in_a_word_is_that_of_its_text(perfect_check: CheckResult) -> None:
+    narrow = dict.fromkeys(("released", "median", "robust"), Estimate(0.5, 0.45, 0.55))
+    for found, fitness, recommended in (
+        (kinds(robust=PERFECT), "fit", "robust"),
+        (kinds(median=FAIR), "weak", "median"),
+        (kinds(), "undecided", "released"),
+        (kinds(**narrow), "unfit", "released"),
+    ):
+        check = dataclasses.replace(perfect_check, kinds=found)
+        assert (check.fitness, check.recommended) == (fitness, recommended)
+        assert [line for line in check.verdict() if line.startswith(f"verdict: {fitness}")]
+
+
 def test_the_verdict_names_sinks_spans_counts_and_the_worst_kind(perfect_check: CheckResult) -> None:
     found = kinds(released=PERFECT, F=PERFECT)
     found["shuffled"]["released"] = Estimate(0.1, 0.0, 0.2)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,7 @@ ADVICE = {
     "robust": "score with --score robust",
 }
 """The scores that the verdict may recommend."""
+Fitness = Literal["fit", "weak", "unfit", "undecided"]
 BAR_COLOURS = ("#1b6e9c", "#6aa5c4", "#a5c8da", "#d3e3ec")
 FORM_COLOURS = ("#1b6e9c", "#c0392b")
 MOST_LABELS = 30
@@ -104,34 +105,58 @@ class CheckResult:
         listed = ", ".join(f"{name} {self.spearman[name].value:.2f}" for name in unstable)
         return f"spans: with {between} the ranks differ, so they depend on the span length: {listed}"
 
-    def _by_score(self) -> Iterator[str]:
-        pasted = [kind for kind in self.kinds if kind in (*PASTED, SAME_PACKAGE)]
-        # The worst pasted kind counts. Lower bounds, so that a score that few rows make look good does not win.
+    @property
+    def recommended(self) -> str:
+        """The score to use: `released`, `median` or `robust`, the one that separates its worst pasted kind best."""
+        # Lower bounds, so that a score that few rows make look good does not win.
+        worst = self._worst_pasted
+        return max(worst, key=lambda name: worst[name].low)
+
+    @property
+    def fitness(self) -> Fitness:
+        """The verdict in a word, which is about the recommended score and the pasted kinds."""
+        worst = self._worst_pasted
+        lowest = worst[self.recommended].low
+        if lowest >= GOOD_AUC:
+            return "fit"
+        if lowest >= FAIR_AUC:
+            return "weak"
+        return "unfit" if max(found.high for found in worst.values()) < FAIR_AUC else "undecided"
+
+    @property
+    def _worst_pasted(self) -> dict[str, Estimate]:
+        """For each score that the verdict may recommend the AUC of the pasted kind that it separates least."""
         names = [name for name in self.kinds[WORST] if name in ADVICE]
-        worst = {name: min((self.kinds[kind][name] for kind in pasted), key=lambda each: each.value) for name in names}
-        best = max(names, key=lambda name: worst[name].low)
-        advice = ADVICE[best]
-        if worst[best].low >= GOOD_AUC:
-            yield f"verdict: fit to be a calculator; {advice}"
-        elif worst[best].low >= FAIR_AUC:
-            yield f"verdict: weak: it separates intact from pasted documents, but not reliably; {advice}"
-        elif max(found.high for found in worst.values()) < FAIR_AUC:
-            yield "verdict: unfit: no score separates intact from pasted documents"
-        else:
-            # Of the rows that are given a sample is checked, by default a small one.
-            remedy = (
-                "give more with --rows" if self.rows is None else "raise --documents, or give --rows that have more"
-            )
-            yield f"verdict: undecided: {self.documents} documents are too few to decide; {remedy}"
+        of_kinds = {name: [self.kinds[kind][name] for kind in self._pasted] for name in names}
+        return {name: min(found, key=lambda each: each.value) for name, found in of_kinds.items()}
+
+    @property
+    def _pasted(self) -> list[str]:
+        return [kind for kind in self.kinds if kind in (*PASTED, SAME_PACKAGE)]
+
+    def _by_score(self) -> Iterator[str]:
+        worst, best = self._worst_pasted, self.recommended
+        yield f"verdict: {self._judgement(ADVICE[best])}"
         if best != "released" and worst["released"].high < worst[best].low:
             yield "warning: the released score, the mean over layers, is significantly worse"
-        counted = min(self.kinds[kind]["F"].value for kind in pasted)
+        counted = min(self.kinds[kind]["F"].value for kind in self._pasted)
         if counted >= worst[best].value:
             yield (
                 f"warning: counting rare words without a model (F) separates the pasted rows as well: {counted:.2f} "
                 f"against {worst[best].value:.2f} for the worst of them"
             )
         yield self._worst_kind(best)
+
+    def _judgement(self, advice: str) -> str:
+        # Of the rows that are given a sample is checked, by default a small one.
+        remedy = "give more with --rows" if self.rows is None else "raise --documents, or give --rows that have more"
+        texts = {
+            "fit": f"fit to be a calculator; {advice}",
+            "weak": f"weak: it separates intact from pasted documents, but not reliably; {advice}",
+            "unfit": "unfit: no score separates intact from pasted documents",
+            "undecided": f"undecided: {self.documents} documents are too few to decide; {remedy}",
+        }
+        return texts[self.fitness]
 
     def _worst_kind(self, name: str) -> str:
         kind = min((kind for kind in self.kinds if kind != WORST), key=lambda kind: self.kinds[kind][name].value)
@@ -166,13 +191,11 @@ def draw_check(result: CheckResult, path: Path) -> None:
 
     Raises StorageError where the picture cannot be written.
     """
-    import matplotlib
+    # Not pyplot: it may need a display, and its backend and open figures are those of the program that calls this.
+    from matplotlib.figure import Figure
 
-    # A backend without a display: the command runs on servers.
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(2, 3), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     left.bar(list(result.long_range), list(result.long_range.values()), color=BAR_COLOURS)
     left.set_ylabel("median focus, half the document or more apart")
     left.set_title("Figure 2 of the paper, for this model")
@@ -199,7 +222,6 @@ def draw_check(result: CheckResult, path: Path) -> None:
     right.legend(loc="upper center", ncols=3, fontsize=8)
     with io_errors(path, "write"), replacing(path) as partial:
         figure.savefig(partial, dpi=130, format="png")
-    plt.close(figure)
 
 
 def _error_bars(found: list[Estimate]) -> Floats:

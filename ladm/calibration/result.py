@@ -29,6 +29,8 @@ from ladm.settings.calibration import Search
 from ladm.settings.layers import spell_layers
 
 WORST = "worst kind"
+CHANCE = 0.5
+"""The AUC of a score that does not separate."""
 WITHOUT_MODEL = {"F": "share of rare words that occurred far back, no model", "gzip": "gzip ratio, no model"}
 """Counts that stand beside the scores, and what they are."""
 
@@ -75,6 +77,13 @@ class CalibrationResult:
     def worst_kind(self) -> str:
         """The kind that the profile separates least."""
         return min((kind for kind in self.kinds if kind != WORST), key=lambda kind: self.kinds[kind]["profile"].value)
+
+    @property
+    def not_separated(self) -> dict[str, Estimate]:
+        """The kinds of bad rows that the recommended score may rank no lower than intact documents, with their AUC."""
+        name = "profile" if self.recommended is self.chosen else "robust"
+        found = {kind: by_score[name] for kind, by_score in self.kinds.items() if kind != WORST}
+        return {kind: auc for kind, auc in found.items() if auc.low <= CHANCE}
 
     def summary(self) -> dict[str, Any]:
         """The part of a profile that only people read: numbers with their intervals, rounded."""

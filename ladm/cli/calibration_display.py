@@ -14,8 +14,6 @@ WIDTH = 26
 """Characters of a value with its interval."""
 COLUMNS = 6
 """Scores beside each other; further ones stand in a table below."""
-CHANCE = 0.5
-"""The AUC of a score that does not separate."""
 
 
 def calibration_report(result: CalibrationResult) -> Iterator[str]:
@@ -48,11 +46,9 @@ def calibration_report(result: CalibrationResult) -> Iterator[str]:
 def _not_separated(result: CalibrationResult) -> Iterator[str]:
     """A line where the recommended score may rank a kind of bad rows no lower than intact documents."""
     # Not imported above, because help needs no numpy.
-    from ladm.calibration.result import WORST
+    from ladm.calibration.result import CHANCE
 
-    name = "profile" if result.recommended is result.chosen else "robust"
-    found = {kind: by_score[name] for kind, by_score in result.kinds.items() if kind != WORST}
-    kinds = [f"{kind} {auc!s}" for kind, auc in found.items() if auc.low <= CHANCE]
+    kinds = [f"{kind} {auc!s}" for kind, auc in result.not_separated.items()]
     if kinds:
         yield f"not separated by it, because the interval reaches chance ({CHANCE}) or less: {'; '.join(kinds)}"
         yield "remove such rows before you select, drop them with ladm select --within, or use another model"

@@ -52,7 +52,7 @@ def run(settings: RunSettings) -> None:
         from ladm.pipeline.forecast_report import forecast_content, forecast_lines
 
         found = forecast(settings, echo=note)
-        print_result(forecast_lines(found, settings), lambda: forecast_content(found, settings))
+        print_result(forecast_lines(found, settings), lambda: forecast_content(found))
         return
     from ladm.pipeline.run import run as run_job
     from ladm.pipeline.run import summary_lines

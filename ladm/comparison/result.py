@@ -51,3 +51,7 @@ class Comparison:
     note: str | None
     partial: list[str] = field(default_factory=list)
     """A line for each run that scored only the first of its rows."""
+
+    def __repr__(self) -> str:
+        names = [column.name for column in self.columns]
+        return f"{type(self).__name__}(runs={self.runs}, documents={self.documents}, columns={names})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import rows_to_select_from
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
 from ladm.pipeline.document_sample import key_in_rows, require_domains
+from ladm.pipeline.forecast_result import Documents, Forecast, fills_budget
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.ranked_columns import require_row_columns, require_signals
 from ladm.pipeline.resolve import Survey, survey
@@ -26,45 +27,6 @@ from ladm.selection.id_lists import match_checked, match_ids, read_id_lists
 from ladm.selection.quotas import has_weights, read_weights, weights_of
 from ladm.settings.pipeline import SCORES, score_settings
 from ladm.storage.temporary import temporary_folder
-
-
-@dataclass(frozen=True, kw_only=True)
-class Documents:
-    """The documents of a job, and how they were counted."""
-
-    number: int | None
-    """None: they cannot be counted beforehand."""
-    uncounted: str | None
-    """The source that cannot be counted."""
-    looked_at: int
-    sources: int
-    sources_looked_at: int
-    prepared: PreparedRows
-    """The rows of those that were looked at; their folder is gone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
-    """What a job would take."""
-
-    is_exact: bool
-    """Was every document read? Otherwise all numbers are estimates."""
-    documents: Documents | None
-    """None: the source is a data set of token ids, which is scored as it is."""
-    length: int | None
-    """Tokens of every row; None for rows of a data set."""
-    rows: int | None
-    tokens: int | None
-    """Of all rows."""
-    selectable_rows: int | None
-    """Rows that the selection may choose from: of one document perhaps not all."""
-    selectable_tokens: int | None
-    rows_bytes: int | None
-    """What the rows take on the disk; 0 where none are written, None where their number is not known."""
-    rows_hours: float | None
-    """What making the rows takes on this machine; 0 and None as for `rows_bytes`."""
-    scoring: DryRun
-    """Of all rows, or where their number is not known of those of the sample."""
 
 
 def forecast(settings: Any, *, echo: Echo) -> Forecast:
@@ -90,9 +52,8 @@ def forecast(settings: Any, *, echo: Echo) -> Forecast:
         # Without a place every source in this folder would count as a part of the output.
         job = settings if settings.output else replace(settings, output=str(work / "job"))
         found = survey(job, model_facts(job.model), echo, always_sample=True)
-        if found.sample is None:
-            return _of_rows(found.settings, work, echo)
-        return _of_documents(found, work, echo)
+        made = _of_rows(found.settings, work, echo) if found.sample is None else _of_documents(found, work, echo)
+        return replace(made, fills_budget=fills_budget(made, settings))
 
 
 def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ladm.corpus.preparation_report import preparation_lines
 from ladm.errors import count_of, hours_text, three_digits
-from ladm.pipeline.forecast import Documents, Forecast
+from ladm.pipeline.forecast_result import Documents, Forecast, wanted_and_there
 from ladm.scoring.dry_run import describe
 
 
@@ -59,7 +59,7 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
         return f"the best {job.top:g}% of the documents"
     if isinstance(job.tokens, str):
         return f"{job.tokens} of the tokens"
-    unit, wanted, there = _wanted_and_there(found, job)
+    unit, wanted, there = wanted_and_there(found, job)
     if there is None:
         return f"{count_of(wanted, unit)}; whether there are that many is not known"
     pool = f"{about}{there:,} that can be selected{' before --within drops any' if job.within else ''}"
@@ -73,22 +73,7 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
     )
 
 
-def _wanted_and_there(found: Forecast, job: Any) -> tuple[str, int, int | None]:
-    """The unit of the budget, its size, and how many there are."""
-    if job.documents is not None:
-        return "document", job.documents, found.selectable_rows
-    return "token", job.tokens, found.selectable_tokens
-
-
-def _is_filled(found: Forecast, job: Any) -> bool | None:
-    """None where a budget is a share or a threshold, or the number of documents is not known."""
-    if job.documents is None and not isinstance(job.tokens, int):
-        return None
-    _, wanted, there = _wanted_and_there(found, job)
-    return None if there is None else there >= wanted
-
-
-def forecast_content(found: Forecast, job: Any) -> dict[str, Any]:
+def forecast_content(found: Forecast) -> dict[str, Any]:
     """The numbers behind the lines."""
     documents = found.documents
     return {
@@ -104,7 +89,7 @@ def forecast_content(found: Forecast, job: Any) -> dict[str, Any]:
         "tokens": found.tokens,
         "selectable_rows": found.selectable_rows,
         "selectable_tokens": found.selectable_tokens,
-        "fills_budget": _is_filled(found, job),
+        "fills_budget": found.fills_budget,
         "rows_bytes": found.rows_bytes,
         "rows_hours": found.rows_hours,
         "scoring": asdict(found.scoring) | {"hours": found.scoring.hours},

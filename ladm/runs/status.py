@@ -9,7 +9,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +28,30 @@ RATE_OVER_UNITS = 64
 _ERROR_LINE = re.compile(rb'\{"position": \d+, "status": "error", ')
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Status:
-    """The progress of a run.
-
-    `rows_a_second` is over the units sealed last, and before two are sealed what the launches at work report;
-    `running` is None where a launch on another machine may be at work, and `who` names it.
-    `partial` says that the run has only the first of its rows, see `partial_coverage`.
-    """
+    """The progress of a run."""
 
     finished: bool
     units: int
     sealed: int
+    """Units of which every row is stored."""
     rows: int
     done: int
+    """Rows that are stored, also those without a score."""
     errors: Counter[str] = field(default_factory=Counter)
+    """Rows without a score, by the type of the error."""
     rows_a_second: float | None = None
+    """Over the units sealed last, and before two are sealed what the launches at work report; None: not known."""
     held: dict[int, str] = field(default_factory=dict)
+    """Units that a launch works on, and which one."""
     running: bool | None = False
+    """None where a launch on another machine may be at work."""
     who: str | None = None
+    """The launch at work."""
     seconds_since_rows: float | None = None
     partial: str | None = None
+    """Says that the run has only the first of its rows, see `partial_coverage`."""
 
     @property
     def seconds_left(self) -> float | None:
@@ -60,7 +63,7 @@ def status(run: Run) -> Status:
     """Read how far a run is, without a lock: a run in progress may be further by the time this returns."""
     require_whole_if_rescored(run)
     waiting = {unit.number for unit in run.unsealed()}
-    found = Status(
+    started = Status(
         finished=run.is_finished,
         units=len(run.units),
         sealed=len(run.units) - len(waiting),
@@ -70,43 +73,43 @@ def status(run: Run) -> Status:
         partial=partial_coverage(run),
     )
     if run.identity.is_rescored:
-        found.sealed, found.done = found.units, run.num_rows
-        found.errors.update(line["error_type"] for line in error_lines(run.folder))
-        return found
+        of_lines = Counter(line["error_type"] for line in error_lines(run.folder))
+        return replace(started, sealed=started.units, done=run.num_rows, errors=of_lines)
+    done, errors = 0, Counter[str]()
     # The times at which units were sealed are those of their files: nothing else has to be written for the rate.
     sealed_at: list[tuple[float, int]] = []
     holders = holder_files(run)
     for unit in run.units:
         path = run.sealed_path(unit)
         if unit.number in waiting:
-            found.done += _count_open(holders.get(unit.number, []), found.errors)
+            done += _count_open(holders.get(unit.number, []), errors)
         else:
             with contextlib.suppress(FileNotFoundError):
-                found.done += unit.stop - unit.start
+                done += unit.stop - unit.start
                 sealed_at.append((path.stat().st_mtime, unit.stop - unit.start))
                 lines = list(whole_lines(path.read_bytes(), path))
                 if len(lines) != unit.stop - unit.start:
                     raise damaged_unit(path, f"{len(lines)} rows of {unit.stop - unit.start}")
-                found.errors.update(_error_types(lines))
-    found.rows_a_second = _rate(sorted(sealed_at)[-RATE_OVER_UNITS:])
-    if not found.finished:
-        _add_launch_activity(found, run)
-    return found
+                errors.update(_error_types(lines))
+    found = replace(started, done=done, errors=errors, rows_a_second=_rate(sorted(sealed_at)[-RATE_OVER_UNITS:]))
+    return found if found.finished else _with_launch_activity(found, run)
 
 
-def _add_launch_activity(found: Status, run: Run) -> None:
-    """Whether a launch is at work, its rate where no units give one, and how old the newest rows are."""
+def _with_launch_activity(found: Status, run: Run) -> Status:
+    """Add whether a launch is at work, its rate where no units give one, and how old the newest rows are."""
     holder, heartbeats = holder_of(run.folder), read_heartbeats(run.folder)
     elsewhere = bool(found.held) or (holder is not None and not holder[1])
-    found.who = holder[0] if holder is not None else None
     locked = is_locked(run.folder)
-    found.running = True if locked else None if elsewhere or locked is None else False
-    if found.rows_a_second is None and found.running is not False:
-        rates = [rate for rate in (launch.rows_a_second for launch in heartbeats) if rate]
-        found.rows_a_second = sum(rates) if rates else None
+    running = True if locked else None if elsewhere or locked is None else False
+    rate, age = found.rows_a_second, None
+    if rate is None and running is not False:
+        rates = [each for each in (launch.rows_a_second for launch in heartbeats) if each]
+        rate = sum(rates) if rates else None
     with contextlib.suppress(OSError, ValueError):
         newest = max(path.stat().st_mtime for path in (run.folder / UNITS).iterdir() if path.stat().st_size)
-        found.seconds_since_rows = max(0.0, time.time() - newest)
+        age = max(0.0, time.time() - newest)
+    who = holder[0] if holder is not None else None
+    return replace(found, running=running, who=who, rows_a_second=rate, seconds_since_rows=age)
 
 
 def _count_open(paths: list[Path], errors: Counter[str]) -> int:
