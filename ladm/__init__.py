@@ -1,8 +1,9 @@
 """Pick the long documents worth training a long-context model on, by how much they depend on distant parts.
 
-`prepare`, `score`, `select` and `run` do what the commands of these names do; `estimate` says what `score` would take;
-`open_run` reads what `score` wrote, and what it returns can be rescored, annotated, inspected and reported; `Scorer`
-scores token ids in memory. See docs/python.md.
+`prepare`, `score`, `select`, `run`, `check` and `calibrate` do what the commands of these names do; `estimate`,
+`estimate_run`, `estimate_check` and `estimate_calibration` return what they would take; `open_run` reads what `score`
+wrote, and its result has methods for the commands that take a run; `Scorer` scores token ids in memory. See
+docs/python.md.
 """
 
 # No module of the standard library is imported here: `python -m ladm` runs this file while the working folder is still
@@ -11,21 +12,32 @@ from ladm.version import __version__
 
 TYPE_CHECKING = False  # Type checkers take it for true.
 if TYPE_CHECKING:
+    from ladm.api.calibration import calibrate, check
+    from ladm.api.estimates import estimate, estimate_calibration, estimate_check, estimate_run
     from ladm.api.memory import RowScore, Scorer
-    from ladm.api.pipeline import estimate, open_run, prepare, run, score, select
-    from ladm.api.results import FinishedJob, ScoredRun, Subset
+    from ladm.api.pipeline import open_run, prepare, run, score, select
+    from ladm.api.results import Calibration, FinishedJob, ModelCheck
+    from ladm.api.scored_run import ScoredRun
+    from ladm.api.subset import Subset
     from ladm.errors import LadmError, LadmWarning
 
 # Imported at their first use: torch, transformers and datasets take seconds, and `import ladm` has to be free.
 _HOMES = {
+    "Calibration": "ladm.api.results",
     "FinishedJob": "ladm.api.results",
     "LadmError": "ladm.errors",
     "LadmWarning": "ladm.errors",
+    "ModelCheck": "ladm.api.results",
     "RowScore": "ladm.api.memory",
-    "ScoredRun": "ladm.api.results",
+    "ScoredRun": "ladm.api.scored_run",
     "Scorer": "ladm.api.memory",
-    "Subset": "ladm.api.results",
-    "estimate": "ladm.api.pipeline",
+    "Subset": "ladm.api.subset",
+    "calibrate": "ladm.api.calibration",
+    "check": "ladm.api.calibration",
+    "estimate": "ladm.api.estimates",
+    "estimate_calibration": "ladm.api.estimates",
+    "estimate_check": "ladm.api.estimates",
+    "estimate_run": "ladm.api.estimates",
     "open_run": "ladm.api.pipeline",
     "prepare": "ladm.api.pipeline",
     "run": "ladm.api.pipeline",
@@ -34,15 +46,22 @@ _HOMES = {
 }
 
 __all__ = [
+    "Calibration",
     "FinishedJob",
     "LadmError",
     "LadmWarning",
+    "ModelCheck",
     "RowScore",
     "ScoredRun",
     "Scorer",
     "Subset",
     "__version__",
+    "calibrate",
+    "check",
     "estimate",
+    "estimate_calibration",
+    "estimate_check",
+    "estimate_run",
     "open_run",
     "prepare",
     "run",

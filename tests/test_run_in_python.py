@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from conftest import GOLDEN, topical_rows
 from test_front_door import METHOD, write_corpus
 
 import ladm
+from ladm.runs.status import describe
 
 Command = Callable[..., Result]
 
@@ -128,6 +131,69 @@ def test_a_run_is_rescored_inspected_and_reported(job: ladm.FinishedJob) -> None
     assert job.run.report() == Path("job/scores/report.html")
 
 
+def test_the_documents_columns_and_state_of_a_run(
+    job: ladm.FinishedJob, ladm: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same as from the commands, as objects."""
+    of_command = {
+        name: json.loads(ladm(name, "job", *words, "--json").stdout)
+        for name, words in (
+            ("top", ["-n", "2", "--worst", "--by", "length-robust"]), ("status", ()),
+            ("compare", ["--columns", "score,robust", "--top", "50%", "-o", "command.html"]),
+        )
+    }  # fmt: skip
+    capsys.readouterr()
+    worst = job.run.top(2, by="length-robust", worst=True)
+    assert [vars(document) for document in worst] == of_command["top"]["documents"]
+    assert len(job.run.top()) == 7
+    assert worst[0].first_line.startswith("w")
+    found = job.run.compare(columns=["score", "robust"], top="50%", output="page.html")
+    assert json.loads(json.dumps(asdict(found))) | {"page": "command.html"} == of_command["compare"]
+    assert Path("page.html").read_bytes() == Path("command.html").read_bytes()
+    assert repr(found) == "Comparison(runs=['job/scores'], documents=7, columns=['score', 'robust'])"
+    robust = job.run.rescore(output="robust", score="robust")
+    (pair,) = job.run.compare(robust).pairs
+    assert (pair.a, pair.b) == ("scores: score", "robust: score")
+    assert pair.spearman == pytest.approx(found.pairs[0].spearman)
+    status = job.run.status()
+    assert describe(status) == of_command["status"]
+    assert (status.finished, status.done, status.errors) == (True, 7, {})
+    assert job.run.verify() == job.run.verify(deep=True) == robust.verify() == []
+    sealed = Path("job/scores/units/000000.jsonl")
+    sealed.write_bytes(sealed.read_bytes().replace(b'"score": ', b'"score":  ', 1))
+    (problem,) = job.run.verify()
+    assert problem.is_damage
+    assert problem.text.startswith(f"{sealed} is damaged")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_a_list_of_the_best_lacks_is_a_warning(save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = [{key: value for key, value in row.items() if key != "text"} for row in topical_rows(golden, [700, 512])]
+    run = ladm.score(save_rows(rows), model=GOLDEN, output=tmp_path / "run", signals="cds", limit=1, **METHOD)
+    with pytest.warns(ladm.LadmWarning) as warned:
+        (document,) = run.top()
+    assert document.first_line == ""
+    partial = "only the first 1 of 2 rows were scored; to add the others, run ladm score without --limit"
+    assert [str(each.message) for each in warned] == [
+        f"{tmp_path}/rows has no column text, so no texts are shown", partial
+    ]  # fmt: skip
+    with pytest.warns(ladm.LadmWarning, match=f"^{partial}$"):
+        run.compare(columns="score,robust")
+
+
+def test_a_run_that_is_not_finished_has_a_status_and_is_verified(save_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, [512, 512, 20])
+    with pytest.raises(ladm.LadmError, match="stopped by --max-errors or --fail-fast"):
+        ladm.score(save_rows(rows), model=GOLDEN, output=tmp_path / "run", fail_fast=True, **METHOD)
+    run = ladm.open_run(tmp_path / "run")
+    status = run.status()
+    assert (status.finished, status.running, status.rows, dict(status.errors)) == (False, False, 3, {"too_short": 1})
+    assert run.verify() == []
+    for call in (run.top, run.compare):
+        with pytest.raises(ladm.LadmError, match="is not finished"):
+            call()
+
+
 def test_faults_of_the_methods_of_a_run(job: ladm.FinishedJob) -> None:
     faults: list[tuple[Callable[[], Any], str]] = [
         (lambda: job.run.rescore(output="o"), "nothing to change: give --score, --profile, --reduce or --layers"),
@@ -137,6 +203,16 @@ def test_faults_of_the_methods_of_a_run(job: ladm.FinishedJob) -> None:
         (lambda: job.run.inspect(index="nobody"), "no document of job/scores with the index or id 'nobody'"),
         (lambda: job.run.report(subset="corpus"), "corpus is not a subset of ladm select: it has no manifest.json"),
         (lambda: ladm.ScoredRun(Path("corpus")).report(), "corpus is not a run: it has no run.json"),
+        (lambda: job.run.top(0), "--number must be at least 1"),
+        (lambda: job.run.top(by="nothing"), "job/scores has no column nothing"),
+        (lambda: job.run.top(domain="nowhere"), "no document of job/scores has the domain nowhere; the domains are"),
+        (lambda: job.run.compare("nothing"), "no such run: nothing does not exist"),
+        (lambda: job.run.compare(other=7), "other must be a name or a path, not an object of type int"),
+        (lambda: job.run.compare(all_pairs=True), "compare has no setting all_pairs; it has "),
+        (lambda: job.run.compare(output="corpus"), "cannot write corpus: it is a folder"),
+        (lambda: job.run.verify(deep="yes"), "--deep 'yes' is not true or false"),  # type: ignore[arg-type]
+        (lambda: ladm.ScoredRun(Path("corpus")).status(), "corpus is not a run: it has no run.json"),
+        (lambda: ladm.ScoredRun(Path("corpus")).verify(), "corpus is not a run: it has no run.json"),
     ]
     for fault, message in faults:
         with pytest.raises(ladm.LadmError) as caught:
@@ -219,3 +295,42 @@ def test_an_estimate_writes_nothing_and_counts_refused_rows(save_rows: Any, gold
         ladm.estimate(rows, model=GOLDEN, dry_run=True)
     with pytest.raises(ladm.LadmError, match="^no such data set: nothing is neither a folder"):
         ladm.estimate("nothing", model=GOLDEN)
+
+
+def test_an_estimate_of_a_job_is_that_of_the_command(
+    talking: Path, ladm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ladm as front
+
+    write_corpus(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = contents(tmp_path)
+    words = ("corpus/*.jsonl.gz", "--model", talking, "--tokens", "1M", "--length", 512, "--span-tokens", 16)
+    of_command = json.loads(ladm("run", *words, "--dry-run", "--json").stdout)
+    capsys.readouterr()
+    arguments: dict[str, Any] = {"model": talking, "length": 512, "span_tokens": 16}
+    found = front.estimate_run("corpus/*.jsonl.gz", tokens="1M", **arguments)
+    assert capsys.readouterr() == ("", "")
+    assert contents(tmp_path) == before
+    for name in ("is_exact", "length", "rows", "tokens", "selectable_rows", "fills_budget"):
+        assert getattr(found, name) == of_command[name], name
+    assert (found.rows, found.tokens, found.fills_budget) == (7, 7 * 512, False)
+    assert found.documents is not None
+    assert dict(found.documents.prepared.counts) == of_command["counts"]
+    assert found.scoring.rows_by_length == {512: 7}
+    assert found.rows_hours is not None
+    assert found.hours == {count: found.rows_hours + hours for count, hours in found.scoring.hours.items()}
+    assert repr(found).startswith("Forecast(is_exact=True, rows=7, tokens=3584, fills_budget=False, hours={1: ")
+    config = tmp_path / "job.yaml"
+    config.write_text("tokens: 2k\n")
+    assert front.estimate_run("corpus/*.jsonl.gz", config=config, **arguments).fills_budget
+    faults: list[tuple[dict[str, Any], str]] = [
+        ({}, "how much to select is missing; give --tokens, --documents, --top or --min-score"),
+        ({"tokens": "2k", "dry_run": True}, "ladm.estimate_run has no setting dry_run"),
+        ({"tokens": "2k", "sources": [{"text": "in memory"}]}, "ladm.run reads its documents again when it resumes"),
+        ({"tokens": "2k", "sources": "nothing"}, "no such data set: nothing is neither a folder"),
+    ]
+    for more, message in faults:
+        with pytest.raises(front.LadmError) as caught:
+            front.estimate_run(**{"sources": "corpus/*.jsonl.gz"} | arguments | more)
+        assert str(caught.value).startswith(message), str(caught.value)

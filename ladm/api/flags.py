@@ -1,4 +1,4 @@
-"""The flags of the commands as keyword arguments, so that editors complete them and type checkers know them.
+"""The flags of the commands as keyword arguments, for editors and type checkers.
 
 Made from the settings by `python scripts/docs/flags.py`; a test checks that it is up to date. What each means is in the
 command's help, docs/cli.md. Read by type checkers alone: what is given is checked by `ladm.api.keywords`.
@@ -68,7 +68,7 @@ class ScoreFlags(ScorerFlags, total=False):
 
 
 class RunFlags(ScorerFlags, total=False):
-    """Of `run`."""
+    """Of `run` and `estimate_run`."""
 
     tokenizer: AnyPath | None
     length: int | None
@@ -158,39 +158,51 @@ class SelectFlags(TypedDict, total=False):
     dry_run: bool | None
 
 
-class RescoreFlags(TypedDict, total=False):
-    """Of `rescore`."""
+class CheckFlags(TypedDict, total=False):
+    """Of `check` and `estimate_check`."""
 
-    score: AnyPath | None
-    profile: AnyPath | None
-    reduce: Literal["mean", "median", "geometric"] | None
-    layers: str | int | Sequence[str | int] | None
-
-
-class AnnotateFlags(TypedDict, total=False):
-    """Of `annotate`."""
-
-    rows: AnyPath | None
-    unigrams: AnyPath | None
-    num_proc: int | None
-
-
-class InspectFlags(TypedDict, total=False):
-    """Of `inspect`."""
-
-    top: int | None
-    bottom: int | None
-    index: str | int | Sequence[str | int] | None
-    rows: AnyPath | None
-    model: AnyPath | None
+    lists: AnyPath | None
+    length: int | None
+    span_tokens: int | None
+    documents: int | None
+    seed: int | None
+    domain_key: str | None
+    package_key: str | None
+    allow_other_tokenizer: bool | None
     device: str | None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None
 
 
-class ReportFlags(TypedDict, total=False):
-    """Of `report`."""
+class EstimateCalibrationFlags(TypedDict, total=False):
+    """Of `estimate_calibration`."""
 
-    rows: AnyPath | None
-    columns: str | Sequence[str] | None
-    join: AnyPath | Sequence[AnyPath] | Mapping[str, AnyPath] | None
+    lists: AnyPath | None
+    documents: int | None
+    exclude_domain: str | Sequence[str] | None
+    exclude_domains: str | Sequence[str] | None
     domain_key: str | None
+    package_key: str | None
+    seed: int | None
+    allow_other_tokenizer: bool | None
+    objective: Literal["auc", "cost"] | None
+    max_cost: float | None
+    layers: str | int | Sequence[str | int] | None
+    search: Literal["signed", "layers", "heads"] | None
+    variant: Literal["released", "paper"] | None
+    span_tokens: int | None
+    m: int | None
+    n: int | None
+    n0: int | None
+    d_afs: int | None
+    d_cds: int | None
+    device: str | None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None
+    attention: Literal["auto", "flash", "cudnn", "flash-attn", "fa3", "fa4", "efficient"] | None
+    backend: Literal["auto", "torch", "triton"] | None
+    batch_size: int | Literal["auto"] | None
+
+
+class CalibrateFlags(EstimateCalibrationFlags, total=False):
+    """Of `calibrate`."""
+
+    work: AnyPath | None

@@ -1,4 +1,4 @@
-"""`ladm.run`, `prepare`, `score`, `estimate`, `select` and `open_run`: the commands as functions. Imports no torch.
+"""`ladm.run`, `prepare`, `score`, `select` and `open_run`: the commands as functions. Imports no torch.
 
 They write and resume the same files as the commands, take the flags as keyword arguments (`--span-tokens 64` is
 `span_tokens=64`), print nothing by default, and raise `ladm.LadmError`. What a command prints after the word "warning"
@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from ladm.api.keywords import AnyPath, parse_keywords, spell_path
 from ladm.api.quiet import echo_to, quiet_libraries, system_errors_in_words, warn
-from ladm.api.results import FinishedJob, ScoredRun, Subset
+from ladm.api.results import FinishedJob
+from ladm.api.scored_run import ScoredRun
 from ladm.api.sources import split_sources
+from ladm.api.subset import Subset
 from ladm.errors import UsageError, count_of
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from ladm.api.flags import EstimateFlags, PrepareFlags, RunFlags, ScoreFlags, SelectFlags
+    from ladm.api.flags import PrepareFlags, RunFlags, ScoreFlags, SelectFlags
     from ladm.corpus.prepare import PreparedRows
     from ladm.progress import Echo
-    from ladm.scoring.dry_run import DryRun
 
 
 def prepare(
@@ -103,26 +104,6 @@ def score(
     return ScoredRun(Path(wanted.output))
 
 
-def estimate(
-    rows: AnyPath, *, model: AnyPath, config: AnyPath | None = None, **settings: Unpack[EstimateFlags]
-) -> DryRun:
-    """What `score` would take for the rows: hours, memory, size of the results, from three rows; writes nothing.
-
-    `settings` are those of `score` but `overwrite` and `retry_errors`. The model is loaded in this process, on one
-    device. Raises LadmError for whatever `score` would refuse before it starts, and where no row can be scored.
-    """
-    from ladm.settings.config_file import score_settings
-    from ladm.settings.score import ScoreSettings
-
-    given = parse_keywords(ScoreSettings, "ladm.estimate", settings, without=("dry_run", "overwrite", "retry_errors"))
-    given |= {"rows": spell_path(rows, "rows"), "model": spell_path(model, "model"), "dry_run": True}
-    wanted = score_settings(None if config is None else spell_path(config, "config"), given)
-    with quiet_libraries():
-        from ladm.scoring.dry_run import dry_run
-
-        return dry_run(wanted, echo=echo_to(progress=False))
-
-
 def select(
     run: AnyPath | Sequence[AnyPath],
     *,
@@ -152,7 +133,7 @@ def select(
 
         folder = wanted.output if "://" in wanted.output else Path(wanted.output)
         echo = echo_to(progress=False)
-        _warn_about_a_bare_share(settings, wanted, echo)
+        warn_about_a_bare_share(settings, wanted, echo)
         return Subset(folder=folder, manifest=run_select(wanted, echo=echo))
 
 
@@ -172,20 +153,10 @@ def run(
     `score` and `select`; `config`: the command's YAML file. Processes are spawned as by `score`.
     Raises LadmError for documents, a model or settings that cannot be used; what is finished by then stays.
     """
-    from ladm.settings.config_file import job_settings
-    from ladm.settings.pipeline import RunSettings
-
-    given = parse_keywords(RunSettings, "ladm.run", {**settings, "tokens": tokens}, without=("dry_run",))
-    names, in_memory = split_sources(sources)
-    if in_memory:
-        raise UsageError(
-            "ladm.run reads its documents again when it resumes, so they cannot be in memory; make rows of them with "
-            "ladm.prepare, and pass those to ladm.run"
-        )
-    given |= {"sources": names, "model": spell_path(model, "model"), "output": spell_path(output, "output")}
-    wanted = job_settings(RunSettings, None if config is None else spell_path(config, "config"), given)
+    places = {"model": spell_path(model, "model"), "output": spell_path(output, "output")}
+    wanted = settings_of_job("ladm.run", sources, config, {**settings, "tokens": tokens}, places)
     with quiet_libraries():
-        _warn_about_a_bare_share(settings, wanted, echo_to(progress=progress))
+        warn_about_a_bare_share(settings, wanted, echo_to(progress=progress))
         from ladm.pipeline.run import run as run_job
         from ladm.progress_bars import JobBars
 
@@ -199,7 +170,28 @@ def run(
     )
 
 
-def _warn_about_a_bare_share(given: Mapping[str, Any], wanted: Any, echo: Echo) -> None:
+def settings_of_job(
+    call: str, sources: Any, config: AnyPath | None, settings: Mapping[str, Any], more: Mapping[str, Any]
+) -> Any:
+    """The settings of a job from the arguments of the function `call`; `more` are settings that need no check.
+
+    Raises UsageError for sources in memory, and for settings that cannot work.
+    """
+    from ladm.settings.config_file import job_settings
+    from ladm.settings.pipeline import RunSettings
+
+    given = parse_keywords(RunSettings, call, settings, without=("dry_run",))
+    names, in_memory = split_sources(sources)
+    if in_memory:
+        raise UsageError(
+            "ladm.run reads its documents again when it resumes, so they cannot be in memory; make rows of them with "
+            f"ladm.prepare, and pass those to {call}"
+        )
+    given |= {"sources": names, **more}
+    return job_settings(RunSettings, None if config is None else spell_path(config, "config"), given)
+
+
+def warn_about_a_bare_share(given: Mapping[str, Any], wanted: Any, echo: Echo) -> None:
     """Warn where `top=0.1` may have been meant as a tenth."""
     from ladm.settings.quantities import bare_share_warning
 

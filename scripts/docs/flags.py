@@ -1,4 +1,4 @@
-"""Writes ladm/api/flags.py, the types of the keyword arguments from Python: python scripts/docs/flags.py"""
+"""Writes ladm/api/flags.py and run_flags.py, the types of keyword arguments: python scripts/docs/flags.py"""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any, get_args, get_origin
 
 import ladm
 from ladm.api.memory import OF_RUNS_ALONE
-from ladm.api.results import ScoredRun
+from ladm.api.scored_run import ScoredRun
+from ladm.settings.calibration import CalibrateSettings, CheckSettings
+from ladm.settings.comparison import CompareSettings, TopSettings
 from ladm.settings.data import PrepareSettings
 from ladm.settings.field_types import alternatives
 from ladm.settings.fields import Setting, settings_of
@@ -20,8 +22,10 @@ from ladm.settings.runs import AnnotateSettings, InspectSettings, ReportSettings
 from ladm.settings.score import ScoreSettings
 from ladm.settings.selection import SelectSettings
 
-MODULE = Path(__file__).resolve().parents[2] / "ladm" / "api" / "flags.py"
-HEAD = '''"""The flags of the commands as keyword arguments, so that editors complete them and type checkers know them.
+API = Path(__file__).resolve().parents[2] / "ladm" / "api"
+FUNCTIONS, METHODS = API / "flags.py", API / "run_flags.py"
+"""The modules for the functions of `ladm`, and for the methods of a run."""
+HEAD = '''"""The flags of {commands} as keyword arguments, for editors and type checkers.
 
 Made from the settings by `python scripts/docs/flags.py`; a test checks that it is up to date. What each means is in the
 command's help, docs/cli.md. Read by type checkers alone: what is given is checked by `ladm.api.keywords`.
@@ -34,6 +38,7 @@ from typing import Literal, TypedDict
 
 from ladm.api.keywords import AnyPath
 '''
+OF_MODULES = {FUNCTIONS: "the commands", METHODS: "the commands that take a run"}
 
 
 CALLS: dict[str, tuple[Callable[..., Any], Any, set[str]]] = {
@@ -41,34 +46,54 @@ CALLS: dict[str, tuple[Callable[..., Any], Any, set[str]]] = {
     "estimate": (ladm.estimate, ScoreSettings, {"dry_run", "overwrite", "retry_errors"}),
     "score": (ladm.score, ScoreSettings, {"dry_run"}),
     "run": (ladm.run, RunSettings, {"dry_run"}),
+    "estimate_run": (ladm.estimate_run, RunSettings, {"dry_run"}),
     "prepare": (ladm.prepare, PrepareSettings, set()),
     "select": (ladm.select, SelectSettings, {"runs"}),
     "rescore": (ScoredRun.rescore, RescoreSettings, {"run"}),
     "annotate": (ScoredRun.annotate, AnnotateSettings, {"run"}),
     "inspect": (ScoredRun.inspect, InspectSettings, {"run"}),
     "report": (ScoredRun.report, ReportSettings, {"run"}),
+    "top": (ScoredRun.top, TopSettings, {"run"}),
+    "compare": (ScoredRun.compare, CompareSettings, {"runs", "all_pairs"}),
+    "check": (ladm.check, CheckSettings, {"dry_run"}),
+    "estimate_check": (ladm.estimate_check, CheckSettings, {"dry_run", "output"}),
+    "estimate_calibration": (ladm.estimate_calibration, CalibrateSettings, {"dry_run", "output", "work"}),
+    "calibrate": (ladm.calibrate, CalibrateSettings, {"dry_run"}),
 }
-"""Of each call its settings, and those that it does not take."""
+"""Of each call its settings, and those that it does not take. Calls with the same keys share the class of the first."""
 
 
-PLACES = {"FILE", "MODEL", "NAME=RUN2", "PROFILE", "ROWS", "SCORE", "T", "tokens|documents|WEIGHTS"}
+PLACES = {"FILE", "FOLDER", "MODEL", "NAME=RUN2", "PROFILE", "ROWS", "SCORE", "T", "tokens|documents|WEIGHTS"}
 """Metavars of what may be a path."""
 
 
-def module() -> str:
-    """The whole module."""
-    classes: dict[str, dict[str, str]] = {}
-    parts = [HEAD]
+def modules() -> dict[Path, str]:
+    """The text of each module."""
+    found: dict[Path, dict[str, Any]] = {FUNCTIONS: {}, METHODS: {}}
     for call, (function, kind, without) in CALLS.items():
+        is_method = "self" in inspect.signature(function).parameters
+        found[METHODS if is_method else FUNCTIONS][call] = (function, kind, without)
+    return {path: _module(HEAD.replace("{commands}", OF_MODULES[path]), calls) for path, calls in found.items()}
+
+
+def _module(head: str, described: dict[str, Any]) -> str:
+    classes: dict[str, dict[str, str]] = {}
+    parts = [head]
+    calls: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for call, (function, kind, without) in described.items():
         # Those that are parameters of their own are in the call's signature.
-        keys = dict(_keys(kind, without | set(inspect.signature(function).parameters)))
+        keys_of_call = tuple(_keys(kind, without | set(inspect.signature(function).parameters)))
+        calls.setdefault(keys_of_call, []).append(call)
+    for pairs, names in calls.items():
+        keys = dict(pairs)
         # The largest class of which this one has every key with the same type.
         within = [name for name, others in classes.items() if others.items() <= keys.items()]
         base = max(within, key=lambda name: len(classes[name]), default="TypedDict")
         own = {name: text for name, text in keys.items() if name not in classes.get(base, {})}
-        title = f"{call[0].upper()}{call[1:]}Flags"
+        title = "".join(f"{word[0].upper()}{word[1:]}" for word in names[0].split("_")) + "Flags"
         classes[title] = keys
-        lines = [f"class {title}({base}, total=False):", f'    """Of `{call}`."""', ""]
+        of_calls = " and ".join(f"`{name}`" for name in names)
+        lines = [f"class {title}({base}, total=False):", f'    """Of {of_calls}."""', ""]
         parts.append("\n".join([*lines, *(f"    {name}: {text}" for name, text in own.items())]) + "\n")
     return "\n\n".join(parts)
 
@@ -106,4 +131,5 @@ def _types(field: Setting) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    MODULE.write_text(module(), encoding="utf-8")
+    for place, text in modules().items():
+        place.write_text(text, encoding="utf-8")

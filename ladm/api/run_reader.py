@@ -1,0 +1,157 @@
+"""A run folder -> what it holds: identity, status, columns, scores and errors. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ladm.api.keywords import AnyPath, spell_path
+from ladm.api.quiet import quiet_libraries
+from ladm.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ladm.runs.folder import Run
+    from ladm.runs.identity import RunIdentity
+    from ladm.runs.joined_columns import JoinedColumns
+    from ladm.runs.records import ErrorRow
+    from ladm.runs.results import Summary
+    from ladm.runs.status import Status
+    from ladm.runs.verify import Problem
+
+
+@dataclass(frozen=True)
+class RunReader:
+    """What a run folder holds, read at each call; every one raises LadmError where it is no run, or a damaged one."""
+
+    folder: Path
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def is_finished(self) -> bool:
+        """Is every row accounted for, and are the results written?"""
+        from ladm.runs.folder import Run
+
+        return Run.read(self.folder).is_finished
+
+    def identity(self) -> RunIdentity:
+        """What the run was made with: method, layers, model, data, precision, versions."""
+        from ladm.runs.folder import Run
+
+        return Run.read(self.folder).identity
+
+    def summary(self) -> Summary:
+        """Rows scored, errors by type, and best, median and worst score. Raises LadmError for an unfinished run."""
+        from ladm.runs.folder import Run
+        from ladm.runs.results import summarise
+
+        return summarise(Run.read(self.folder))
+
+    def status(self) -> Status:
+        """How far the run is, as `ladm status` shows it, also while it runs: rows, errors by type, rate, time left."""
+        from ladm.runs.folder import Run
+        from ladm.runs.status import status
+
+        with quiet_libraries():
+            return status(Run.read(self.folder))
+
+    def verify(self, *, deep: bool = False) -> list[Problem]:
+        """What `ladm verify` finds wrong with the run, all of it: a list that is empty where nothing is.
+
+        A problem is a `text`, and `is_damage` where a file is damaged or rows are missing. `deep`: also look whether
+        rows and model are still those of the run. Of an unfinished run, see `is_finished`, what exists is checked.
+        Raises LadmError for a rescoring that was stopped.
+        """
+        from ladm.runs.folder import Run
+        from ladm.settings.runs import VerifySettings
+
+        wanted = VerifySettings(run=str(self.folder), deep=deep)
+        with quiet_libraries():
+            from ladm.runs.verify import verify
+
+            return list(verify(Run.read(self.folder), deep=wanted.deep))
+
+    def columns(self, *, rows: AnyPath | None = None, join: Mapping[str, AnyPath] | None = None) -> list[str]:
+        """The columns that `scores` can read: those of `scores.parquet`, of added signals, and derived ones.
+
+        Derived are named scores such as `robust`, `length` and others that `ladm select --by` knows. With `rows`,
+        those that the run scored, also their columns of numbers, such as `rows.quality`; with `join`, such as
+        `{"other": run2}`, those of other runs of the same rows, such as `other.score`.
+        Raises LadmError for an unfinished run.
+        """
+        from ladm.runs.folder import Run
+        from ladm.runs.results import columns_of
+
+        found = _joined(Run.read(self.folder), rows, join)
+        with contextlib.nullcontext() if rows is None else quiet_libraries():
+            own, of_rows, of_others = found.names(with_rows=rows is not None)
+        return list(dict.fromkeys([*own, *columns_of(self.folder), *of_rows, *of_others]))
+
+    def scores(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        rows: AnyPath | None = None,
+        join: Mapping[str, AnyPath] | None = None,
+    ) -> pa.Table:
+        """A table of the rows with a score, best first: all of `scores.parquet`, or one or several of `columns()`.
+
+        Columns of the rows are read from `rows`; None: from where the run found them. `join` is as in `columns`.
+        Raises LadmError for an unfinished run, for a column that does not exist, and for rows or a run of other rows.
+        """
+        import pyarrow as pa
+
+        from ladm.runs.folder import Run
+        from ladm.runs.results import columns_of, read_scores, require_finished
+
+        run = Run.read(self.folder)
+        require_finished(run)
+        stored = columns_of(self.folder)
+        if columns is None:
+            return read_scores(self.folder, stored)
+        columns = _names(columns)
+        other = [name for name in columns if name not in stored]
+        if not other:
+            return read_scores(self.folder, columns)
+        # Both have the order of `scores.parquet`.
+        with quiet_libraries() if any("." in name for name in other) else contextlib.nullcontext():
+            computed = _joined(run, rows, join).read(other)[1]
+        table = read_scores(self.folder, [name for name in columns if name in stored])
+        return pa.table({name: computed[name] if name in other else table[name] for name in columns})
+
+    def errors(self) -> list[ErrorRow]:
+        """The rows without a score, each with the reason. Raises LadmError for an unfinished run."""
+        from ladm.runs.folder import Run
+        from ladm.runs.records import ErrorRow, record_from_json
+        from ladm.runs.results import error_lines, require_finished
+
+        require_finished(Run.read(self.folder))
+        found = [record_from_json(line) for line in error_lines(self.folder)]
+        return [record for record in found if isinstance(record, ErrorRow)]
+
+
+def _names(columns: Sequence[str]) -> list[str]:
+    """The names of columns as a list. Raises UsageError for what is no name."""
+    # A text is a sequence too, of its letters.
+    names = [columns] if isinstance(columns, str) else list(columns) if isinstance(columns, Iterable) else [columns]
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"columns must be names such as ['position', 'score'], not {name!r}")
+    return names
+
+
+def _joined(run: Run, rows: AnyPath | None, join: Mapping[str, AnyPath] | None) -> JoinedColumns:
+    """The columns of a run, of its rows and of joined runs."""
+    from ladm.runs.joined_columns import JoinedColumns
+    from ladm.settings.joins import parse_joins
+
+    if not isinstance(join, Mapping | None):
+        raise UsageError(f"join must be a dictionary of runs, such as {{'other': run2}}, not {join!r}")
+    joins = parse_joins(f"{name}={spell_path(place, f'join[{name!r}]')}" for name, place in (join or {}).items())
+    return JoinedColumns(run, rows=None if rows is None else spell_path(rows, "rows"), joins=joins)
