@@ -5,7 +5,7 @@ Shape suffix: N documents.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from ladm.errors import LadmError, UsageError
 from ladm.runs.columns import stored_limit
 from ladm.runs.folder import Run
 from ladm.selection.profile_band import band_of, profile_with_band, require_same_layers
-from ladm.settings.guards import AnyGuard, BandGuard, Guard, Limit, band_guards
+from ladm.settings.guards import AnyGuard, BandGuard, Guard, Limit, band_guards, parse_guard
 from ladm.settings.selection import SelectSettings
 from ladm.settings.value_guards import ValueGuard, ValueRange, spell_value
 
@@ -42,6 +42,8 @@ class GuardManifest:
     """The values that a guard of values keeps; None, and then not in the file, for any other guard."""
     left_out: list[Named] | None = None
     """The values that a guard of values leaves out; None as for `kept`."""
+    limits_by_domain: dict[str, list[float | None]] | None = None
+    """The lower and the upper limit in each domain with a value; None as for `kept`. `low` and `high` are None then."""
 
     @property
     def limits_text(self) -> str:
@@ -49,10 +51,27 @@ class GuardManifest:
         if self.kept is not None or self.left_out is not None:
             values = ", ".join(map(_spelled, self.left_out or self.kept or []))
             return f"{self.column} {'of' if self.left_out is None else 'other than'} {values}"
+        if self.limits_by_domain is not None:
+            return f"{self.column} {_words_of_quantiles(self.given)}"
         low, high = ("" if limit is None else f"{limit:.6g}" for limit in (self.low, self.high))
         if low and high:
             return f"{self.column} from {low} to {high}"
         return f"{self.column} of at least {low}" if low else f"{self.column} of at most {high}"
+
+
+def _words_of_quantiles(given: str) -> str:
+    """The limits of a guard by domain, such as `of at most the 80% quantile of each domain`."""
+    guard = parse_guard(given)
+    assert isinstance(guard, Guard)
+    low, high = (
+        limit and (f"the {100 * limit.value:g}% quantile" if limit.is_quantile else f"{limit.value:.6g}")
+        for limit in (guard.low, guard.high)
+    )
+    if low and high:
+        limits = f"from {low.removesuffix(' quantile') if high.startswith('the ') else low} to {high}"
+    else:
+        limits = f"of at least {low}" if low else f"of at most {high}"
+    return f"{limits} of each domain"
 
 
 def forgotten_percent(guard: GuardManifest) -> str:
@@ -111,26 +130,29 @@ def apply_guards(
 ) -> list[GuardManifest]:
     """Clear `kept_N` where a guard drops a document; returns what each dropped.
 
-    Quantiles are those of all documents in `columns`, whatever other guards drop. `names` are the domains, `codes_N`
-    the number of each document's domain, `float32` the columns that are stored as such. Of a guard of values `columns`
-    has, by its text, 1 for a document that it keeps and 0 for others. Raises LadmError where no document is left.
+    Quantiles are those of all documents in `columns`, or of all those of a domain, whatever other guards drop.
+    `names` are the domains, `codes_N` the number of each document's domain, `float32` the columns that are stored as
+    such. Of a guard of values `columns` has, by its text, 1 for a document that it keeps and 0 for others.
+    Raises LadmError where no document is left.
     """
     found = []
     for guard in guards:
         values_N = columns[guard.text if isinstance(guard, ValueGuard) else guard.column]
         has_value_N = ~np.isnan(values_N)
-        low = high = None
+        low = high = by_domain = None
         # A guard with one open end would otherwise keep documents without a value.
         inside_N = has_value_N.copy()
         if isinstance(guard, ValueGuard):
             inside_N &= values_N > 0
+        elif guard.by_domain:
+            by_domain = {}
+            for code, places in _by_domain(has_value_N, codes_N):
+                limits, inside = _within(guard, values_N[places], is_float32=guard.column in float32)
+                by_domain[names[code]] = list(limits)
+                inside_N[places] &= inside
         else:
-            low, high = (_value(limit, values_N) for limit in (guard.low, guard.high))
-            is_float32 = guard.column in float32
-            if low is not None:
-                inside_N &= values_N >= _as_compared(low, guard.low, is_float32)
-            if high is not None:
-                inside_N &= values_N <= _as_compared(high, guard.high, is_float32)
+            (low, high), inside = _within(guard, values_N, is_float32=guard.column in float32)
+            inside_N &= inside
         dropped = np.bincount(codes_N[kept_N & has_value_N & ~inside_N], minlength=len(names))
         found.append(
             GuardManifest(
@@ -140,6 +162,7 @@ def apply_guards(
                 high=high,
                 dropped={name: int(count) for name, count in sorted(zip(names, dropped, strict=True)) if count},
                 without_value=int(np.count_nonzero(kept_N & ~has_value_N)),
+                limits_by_domain=by_domain,
                 **_named(guard),
             )
         )
@@ -147,6 +170,31 @@ def apply_guards(
         if not kept_N.any():
             raise LadmError(f"--within {guard.text} leaves no document; {_remedy_of_nothing(guard, found[-1])}")
     return found
+
+
+def _by_domain(
+    has_value_N: npt.NDArray[np.bool_], codes_N: npt.NDArray[np.int32]
+) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """The number of each domain that has a document with a value, and the places of these documents."""
+    places = np.flatnonzero(has_value_N)
+    codes = codes_N[places]
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    for part in np.split(order, starts[1:]) if len(places) else ():
+        yield int(codes[part[0]]), places[part]
+
+
+def _within(
+    guard: Guard, values_N: Floats, *, is_float32: bool
+) -> tuple[tuple[float | None, float | None], npt.NDArray[np.bool_]]:
+    """The limits of a guard, whose quantiles are those of the values, and which values lie inside of them."""
+    low, high = (_value(limit, values_N) for limit in (guard.low, guard.high))
+    inside_N = np.ones(len(values_N), dtype=np.bool_)
+    if low is not None:
+        inside_N &= values_N >= _as_compared(low, guard.low, is_float32)
+    if high is not None:
+        inside_N &= values_N <= _as_compared(high, guard.high, is_float32)
+    return (low, high), inside_N
 
 
 def _remedy_of_nothing(guard: AnyGuard, limits: GuardManifest) -> str:

@@ -17,6 +17,8 @@ from ladm.selection.id_lists import IdListManifest
 MANIFEST_FILE = "manifest.json"
 OF_VALUES = ("kept", "left_out")
 """Fields of a guard of values, which has one of them."""
+OF_DOMAINS = "limits_by_domain"
+"""A field of a guard whose quantiles are those of each domain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +110,10 @@ class Manifest:
     command: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """All fields; of a guard those of values only where it has some."""
+        """All fields; of a guard those of values and of domains only where it has some."""
         content = asdict(self)
         for guard in content["guards"]:
-            for name in OF_VALUES:
+            for name in (*OF_VALUES, OF_DOMAINS):
                 if guard[name] is None:
                     del guard[name]
         return content

@@ -9,10 +9,11 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, UsageError, one_line
 from ladm.selection.guarding import GuardManifest
 from ladm.selection.id_lists import IdListManifest
-from ladm.selection.manifest import MANIFEST_FILE, OF_VALUES, ChosenRows, DomainManifest, Manifest
+from ladm.selection.manifest import MANIFEST_FILE, OF_DOMAINS, OF_VALUES, ChosenRows, DomainManifest, Manifest
+from ladm.settings.guards import Guard, parse_guard
 from ladm.storage.files import write_whole
 from ladm.storage.json_object import chunks_with_checksum, read_json_object
 
@@ -162,15 +163,30 @@ def _defaults() -> dict[str, Any]:
 
 def _guard(content: Any) -> GuardManifest:
     limit = (float, int, type(None))
+    by_domain = _field(
+        {OF_DOMAINS: None} | content if isinstance(content, dict) else content, OF_DOMAINS, dict, _NOTHING
+    )
+    given = _field(content, "given", str)
+    if by_domain is not None and not _is_by_domain(given):
+        raise ValueError(f"{OF_DOMAINS} is there for {given!r}")
     return GuardManifest(
-        given=_field(content, "given", str),
+        given=given,
         column=_field(content, "column", str),
         low=_field(content, "low", *limit),
         high=_field(content, "high", *limit),
         dropped=_field(content, "dropped", dict),
         without_value=_field(content, "without_value", int),
+        limits_by_domain=by_domain,
         **{name: _named(content[name]) for name in OF_VALUES if name in content},
     )
+
+
+def _is_by_domain(given: str) -> bool:
+    try:
+        guard = parse_guard(given)
+    except UsageError:
+        return False
+    return isinstance(guard, Guard) and guard.by_domain
 
 
 def _id_list(content: Any) -> IdListManifest:

@@ -1,6 +1,7 @@
 """The text of `--within` -> a guard: the values of a column outside of which no document is selected.
 
 gzip_ratio:20%-80%    copy_share:-0.2    gain:0-    score:-1.5--0.5    digits:profile    profile    pool
+far_rare:-80%/domain    pool/domain
 
 Of a column of the rows also values of another kind than numbers, which are in `value_guards`.
 """
@@ -20,6 +21,8 @@ PROFILE = "profile"
 POOL = "pool"
 POOL_GUARDS = ("robust:-80%", "copy_share:-95%", "gzip_ratio:10%-")
 """What `pool` stands for: limits that need no calibration, measured by scripts/bench/quality/quantile_guards.py."""
+BY_DOMAIN = "/domain"
+"""Behind limits whose quantiles are those of each domain; without it they are those of the whole pool."""
 DOMAIN = "domain"
 """What people call the domain, which is no column of numbers."""
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?%?"
@@ -32,7 +35,7 @@ Band = dict[str, tuple[float, float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """One end of a guard: a value, or a quantile of the pool from 0 to 1."""
+    """One end of a guard: a value, or a quantile from 0 to 1."""
 
     value: float
     is_quantile: bool = False
@@ -47,6 +50,8 @@ class Guard:
     column: str
     low: Limit | None = None
     high: Limit | None = None
+    by_domain: bool = False
+    """Are quantiles those of each domain, instead of the whole pool?"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,35 +70,46 @@ _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 def parse_guards(texts: Iterable[str]) -> list[Guard | BandGuard | ValueGuard]:
     """The guards in their order, with those that `pool` stands for in its place. Raises UsageError for others."""
-    return [parse_guard(each) for text in texts for each in (POOL_GUARDS if text == POOL else (text,))]
+    shorthands = {POOL + end: tuple(guard + end for guard in POOL_GUARDS) for end in ("", BY_DOMAIN)}
+    return [parse_guard(each) for text in texts for each in shorthands.get(text, (text,))]
 
 
 def parse_guard(text: str) -> Guard | BandGuard | ValueGuard:
-    """Parse `COLUMN:LOW-HIGH`, `COLUMN:profile`, `profile` or `rows.COLUMN:VALUES`. Raises UsageError for others."""
+    """Parse `COLUMN:LOW-HIGH`, with `/domain` behind it or not, `COLUMN:profile`, `profile` or `rows.COLUMN:VALUES`.
+
+    Raises UsageError for others.
+    """
     if text == PROFILE:
         return BandGuard(text=text, column=None)
     column, colon, limits = text.rpartition(":")
     if not colon or not column:
         raise UsageError(
-            f"--within {text!r} is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor {POOL} nor {PROFILE}"
+            f"--within {text!r} is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor {POOL}, {POOL}{BY_DOMAIN} or "
+            f"{PROFILE}"
         )
     if limits == PROFILE:
         return BandGuard(text=text, column=column)
-    found = _RANGE.fullmatch(limits)
-    if limits == "-":
+    found = _RANGE.fullmatch(limits.removesuffix(BY_DOMAIN))
+    by_domain = limits.endswith(BY_DOMAIN)
+    if limits.removesuffix(BY_DOMAIN) == "-":
         found = None
     elif found is None and split_name(split_column(text)[0])[0]:
         return parse_value_guard(text)
     if found is None:
         raise UsageError(
             f"--within {text!r}: {limits!r} is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"
-            + _way_to_values(*split_column(text))
+            + ("" if limits == f"-{BY_DOMAIN}" else _way_to_values(*split_column(text)))
         )
     low, high = (_limit(found[name], text) for name in ("low", "high"))
     if low and high and low.is_quantile == high.is_quantile and low.value > high.value:
         quoted = _way_to_values(column, limits) if split_name(column)[0] else ""
         raise UsageError(f"--within {text!r}: {found['low']} is above {found['high']}{quoted}")
-    return Guard(text=text, column=column, low=low, high=high)
+    if by_domain and not any(limit is not None and limit.is_quantile for limit in (low, high)):
+        raise UsageError(
+            f"--within {text!r}: {BY_DOMAIN} is for quantiles, such as {column}:-80%{BY_DOMAIN}; a value is the same "
+            "in every domain"
+        )
+    return Guard(text=text, column=column, low=low, high=high, by_domain=by_domain)
 
 
 def _way_to_values(column: str, values: str) -> str:

@@ -10,7 +10,7 @@ from ladm.errors import UsageError, count_of
 from ladm.settings.common import domain_key_setting, output_setting, require_domain_has_effect, runs_setting
 from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import flag, setting
-from ladm.settings.guards import POOL_GUARDS, BandGuard, Guard, parse_guards, require_of_rows
+from ladm.settings.guards import BY_DOMAIN, POOL_GUARDS, BandGuard, Guard, parse_guards, require_of_rows
 from ladm.settings.id_lists import exclude_ids_setting, only_ids_setting
 from ladm.settings.joins import JoinSettings, join_setting, require_joined
 from ladm.settings.quantities import parse_percent, parse_token_budget
@@ -77,8 +77,9 @@ class SelectSettings(JoinSettings):
     within: tuple[str, ...] = setting(
         (),
         "Only documents with COLUMN from LOW to HIGH: values, quantiles such as 20%-80%, or the band of a profile. "
-        "Texts, dates and booleans of the rows: rows.lang:en,de, rows.date:2024-01..2024-06; '!' excludes them. pool "
-        f"stands for {' '.join(POOL_GUARDS)}. May be repeated.",
+        f"Quantiles are those of the whole pool, with {BY_DOMAIN} behind them those of each domain. Texts, dates and "
+        "booleans of the rows: rows.lang:en,de, rows.date:2024-01..2024-06; '!' excludes them. pool stands for "
+        f"{' '.join(POOL_GUARDS)}, and pool{BY_DOMAIN} for the same in each domain. May be repeated.",
         section=ORDER,
         metavar="COLUMN:LOW-HIGH|VALUES|pool|profile",
     )

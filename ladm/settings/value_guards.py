@@ -21,7 +21,7 @@ _BARE = re.compile(r"(?:(?!\.\.)[^,])*")
 # A column whose name has a colon needs its values in quotes, in front of which it ends.
 _QUOTED_VALUES = re.compile(rf"(?P<column>[^{_QUOTE}]+?):(?P<values>\s*{LEAVE_OUT}?\s*{_QUOTE}.*)", re.DOTALL)
 # Behind a colon these would be read as a range of numbers, or as the band of a profile.
-_OTHER_GUARD = re.compile(r"(.*:)?(-?[\d.eE+%]*--?[\d.eE+%]*|profile)", re.DOTALL)
+_OTHER_GUARD = re.compile(r"(.*:)?(-?[\d.eE+%]*--?[\d.eE+%]*(/domain)?|profile)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
