@@ -443,7 +443,7 @@ def test_the_manifest_names_the_chosen_and_its_command_repeats_it(
          "--domain has no effect with --domain-key none, which makes one domain of all rows"),
         ("--top 5% --profile p.yaml", "--profile has no effect without --within profile"),
         ("--top 5% --within gzip",
-         "--within 'gzip' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor pool nor profile"),
+         "--within 'gzip' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor pool, pool/domain or profile"),
         ("--top 5% --by a.b()",
          "--by 'a.b()': a.b() is not allowed; an expression has columns, numbers, + - * /, parentheses, rank(x), z(x), "
          "log(x) and document_mean(x)"),
