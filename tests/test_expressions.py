@@ -161,8 +161,11 @@ def test_limits_are_quantiles_or_a_band() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a", "--within 'a' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor pool nor profile"),
-        (":1-2", "--within ':1-2' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor pool nor profile"),
+        ("a", "--within 'a' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor pool, pool/domain or profile"),
+        (
+            ":1-2",
+            "--within ':1-2' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor pool, pool/domain or profile",
+        ),
         ("a:", "--within 'a:': '' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
         ("a:-", "--within 'a:-': '-' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
         ("a:5", "--within 'a:5': '5' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"),
