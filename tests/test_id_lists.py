@@ -201,7 +201,7 @@ def test_files_of_all_kinds(tmp_path: Path) -> None:
 def damaged_files(folder: Path) -> list[tuple[str, int, str]]:
     """Files that cannot be used: the name, the exit code and the message behind `ladm: `."""
     (folder / "empty.txt").write_text("\n \n")
-    (folder / "ids.csv").write_text("id\nd1\n")
+    (folder / "ids.tsv").write_text("id\nd1\n")
     (folder / "folder").mkdir()
     (folder / "torn.jsonl").write_text('"d1"\n{"id": "d\n')
     (folder / "text.jsonl").write_text('{"id": "d1"}\n{"text": "d2"}\n')
@@ -216,8 +216,8 @@ def damaged_files(folder: Path) -> list[tuple[str, int, str]]:
     return [
         ("absent.txt", 2, f"{flag}/absent.txt: there is no such file"),
         ("folder", 2, f"{flag}/folder: it is a folder; give its files one by one"),
-        ("ids.csv", 2,
-         f"{flag}/ids.csv: the name of a file of ids must end in .txt, .jsonl or .parquet (.gz, .zst)"),
+        ("ids.tsv", 2,
+         f"{flag}/ids.tsv: the name of a file of ids must end in .txt, .jsonl, .csv (also .gz, .zst) or .parquet"),
         ("empty.txt", 2, f"{flag}/empty.txt: it has no ids"),
         ("torn.jsonl", 74, f"cannot read {folder}/torn.jsonl: line 2 is not JSON"),
         ("text.jsonl", 2, f"{flag}/text.jsonl: line 2 {no_id}"),
@@ -226,7 +226,9 @@ def damaged_files(folder: Path) -> list[tuple[str, int, str]]:
         ("torn.txt.gz", 74, f"cannot read {folder}/torn.txt.gz: Compressed file ended before"),
         ("utf16.txt", 74, f"cannot read {folder}/utf16.txt: it is UTF-16; convert it"),
         ("torn.parquet", 74, f"cannot read {folder}/torn.parquet: "),
-        ("other.parquet", 2, f"{flag}/other.parquet: it has no column id (it has doc, text)"),
+        ("other.parquet", 2,
+         f"{flag}/other.parquet: it has no column id (it has doc, text); call the column of ids id, or give a file "
+         "with that column alone"),
     ]  # fmt: skip
 
 
@@ -377,7 +379,7 @@ def test_a_dry_run_of_a_job_counts_what_the_lists_leave(ladm: Command, talking: 
     assert (result.exit_code, json.loads(result.stdout)["selectable_rows"]) == (0, 8)
     job = RunSettings(sources=(str(tmp_path / "rows"),), model="m", output="o", documents=9, exclude_ids=(str(drop),))
     with pytest.raises(package.LadmError, match="there are 8 rows, fewer than --documents 9"):
-        require_budget(open_rows(str(tmp_path / "rows")), job, domain_key="domain")
+        require_budget(open_rows(str(tmp_path / "rows")), job, domain_key="domain", lists=read_id_lists(job))
 
 
 def test_a_domain_that_a_list_empties_needs_no_weight(ladm: Command, talking: Path, tmp_path: Path) -> None:

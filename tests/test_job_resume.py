@@ -248,5 +248,5 @@ def test_a_budget_is_compared_with_the_rows_that_repeat_no_other(save_rows: Any)
     rows = open_rows(save_rows([{"input_ids": [k // 2, 5], "copy_of": "0" if k == 1 else None} for k in range(3)]))
     job = RunSettings(sources=("d.jsonl",), model="model", output="job", documents=3)
     with pytest.raises(LadmError, match=r"^there are 2 rows, fewer than --documents 3; give a smaller budget"):
-        require_budget(rows, job, domain_key="none")
-    require_budget(rows, dataclasses.replace(job, documents=2), domain_key="none")
+        require_budget(rows, job, domain_key="none", lists=[])
+    require_budget(rows, dataclasses.replace(job, documents=2), domain_key="none", lists=[])

@@ -29,7 +29,7 @@ def rows_of_table(table: pa.Table | pa.RecordBatch, class_names: ClassNames) -> 
     for number, name in enumerate(table.schema.names):
         if name in columns:
             continue
-        values = _values(table.column(number))
+        values = column_values(table.column(number))
         names = class_names.get(name)
         if names is not None:
             values = [class_name(names, value) for value in values]
@@ -83,7 +83,8 @@ def wanted_columns(schema: pa.Schema, text_key: str) -> list[str]:
     ]
 
 
-def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+def column_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """The values of a column; what Python cannot hold as its bytes or number, or None."""
     try:
         return list(column.to_pylist())
     # Broken UTF-8, a time beyond the year 9999: then each value for itself.

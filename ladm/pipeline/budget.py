@@ -12,14 +12,14 @@ from ladm.corpus.excluded_domains import domains_of, included_rows
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.progress import Echo, silent
-from ladm.selection.id_lists import match_checked, read_id_lists
+from ladm.selection.id_lists import IdList, match_checked
 from ladm.selection.quotas import has_weights, weights_of
 from ladm.selection.windows import best_of_documents, max_per_document, read_windows
 from ladm.settings.pipeline import select_settings
 from ladm.settings.selection import SelectSettings
 
 
-def require_budget(rows: Rows, job: Any, *, domain_key: str, echo: Echo = silent) -> None:
+def require_budget(rows: Rows, job: Any, *, domain_key: str, lists: list[IdList], echo: Echo = silent) -> None:
     """Raise LadmError for a budget that all rows together cannot fill, or that the shortest of them does not fit.
 
     Rows of excluded domains, and those that lists of ids drop, do not count; UsageError for such a domain that no row
@@ -28,7 +28,7 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str, echo: Echo = silent
     Rows that guards drop, and rows without a score, are known after scoring only: `ladm select` looks again.
     """
     chosen = select_settings(job, run="", rows="", output="", domain_key="")
-    included_N = rows_to_select_from(rows, chosen, domain_key=domain_key, echo=echo)
+    included_N = rows_to_select_from(rows, chosen, domain_key=domain_key, lists=lists, echo=echo)
     most = chosen.documents
     if most is None and chosen.tokens is None:
         # Nothing to compare with a share of the rows or a least score: the lengths of all rows need not be read.
@@ -69,7 +69,9 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str, echo: Echo = silent
         raise LadmError(f"no row fits --tokens {given}: the shortest has {shortest:,} tokens; give a larger budget")
 
 
-def rows_to_select_from(rows: Rows, settings: Any, *, domain_key: str, echo: Echo = silent) -> npt.NDArray[np.bool_]:
+def rows_to_select_from(
+    rows: Rows, settings: Any, *, domain_key: str, lists: list[IdList], echo: Echo = silent
+) -> npt.NDArray[np.bool_]:
     """Which rows are outside of the excluded domains, and left by the lists of ids, of a job or a selection.
 
     Raises LadmError where none is, and as `require_budget`.
@@ -79,7 +81,7 @@ def rows_to_select_from(rows: Rows, settings: Any, *, domain_key: str, echo: Ech
         included_N = included_rows(rows, domain_key, settings.exclude_domains, domain=settings.domain)
         if not included_N.any():
             raise LadmError("--exclude-domain leaves no row; exclude fewer domains")
-    ids = match_checked(read_id_lists(settings), [rows], echo=echo)
+    ids = match_checked(lists, [rows], echo=echo)
     if ids is not None:
         included_N &= ids.included_T
         if not included_N.any():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.excluded_domains import domains_of, require_domains_exist
-from ladm.corpus.id_files import ID
+from ladm.corpus.id_readers import ID
 from ladm.corpus.prepare import PreparedRows
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, StorageError
@@ -23,7 +23,7 @@ from ladm.pipeline.resolve import Survey, survey
 from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo, silent
 from ladm.scoring.dry_run import DryRun, dry_run
-from ladm.selection.id_lists import match_checked, match_ids, read_id_lists
+from ladm.selection.id_lists import IdList, match_checked, match_ids, read_id_lists
 from ladm.selection.quotas import has_weights, read_weights, weights_of
 from ladm.settings.pipeline import SCORES, score_settings
 from ladm.storage.temporary import temporary_folder
@@ -48,22 +48,25 @@ def forecast(settings: Any, *, echo: Echo) -> Forecast:
         # Before any document is read, as `ladm run` does.
         scoring = score_settings(settings, rows="rows", output=str(work / SCORES), resolve_profile=False)
         require_signals(settings, scoring)
-        read_id_lists(settings)
+        lists = read_id_lists(settings)
         # Without a place every source in this folder would count as a part of the output.
         job = settings if settings.output else replace(settings, output=str(work / "job"))
         found = survey(job, model_facts(job.model), echo, always_sample=True)
-        made = _of_rows(found.settings, work, echo) if found.sample is None else _of_documents(found, work, echo)
+        if found.sample is None:
+            made = _of_rows(found.settings, work, lists, echo)
+        else:
+            made = _of_documents(found, work, lists, echo)
         return replace(made, fills_budget=fills_budget(made, settings))
 
 
-def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
+def _of_rows(job: Any, work: Path, lists: list[IdList], echo: Echo) -> Forecast:
     """What a job takes whose source is a data set of token ids."""
     (source,) = job.sources
     key = key_in_rows(job.domain_key, are_made_here=False)
     require_domains(source, key, domain=job.domain)
     opened = open_rows(source, limit=job.limit)
     # Before three rows are timed: a misspelt domain or list of ids is known now.
-    included = rows_to_select_from(opened, job, domain_key=key, echo=echo)
+    included = rows_to_select_from(opened, job, domain_key=key, lists=lists, echo=echo)
     lengths = opened.lengths()
     if has_weights(job.quota):
         of_rows = zip(domains_of(opened, key, domain=job.domain), (included & (lengths > 0)).tolist(), strict=True)
@@ -78,13 +81,13 @@ def _of_rows(job: Any, work: Path, echo: Echo) -> Forecast:
     )  # fmt: skip
 
 
-def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
+def _of_documents(found: Survey, work: Path, lists: list[IdList], echo: Echo) -> Forecast:
     job, sample = found.settings, found.sample
     assert sample is not None
     if len(sample.bad_files) > job.max_bad_files:
         # As `ladm run` stops at the first one too many.
         raise StorageError(list(sample.bad_files.values())[job.max_bad_files])
-    made = rows_of_sample(job, sample, work=work)
+    made = rows_of_sample(job, sample, work=work, lists=lists)
     size = corpus_size(found.sources, sample.looked_at, sample.bad_files)
     rows_folder = str(made.prepared.folder)
     try:
@@ -95,8 +98,8 @@ def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
         raise
     looked_at = sum(made.documents.values())
     sees_all = made.is_whole and isinstance(size, CorpusSize) and looked_at == size.documents
-    _compare_domains(made.prepared, job, echo, sees_all=sees_all)
-    _look_for_columns(made.prepared, job, echo, sees_all=sees_all)
+    _compare_domains(made.prepared, job, echo, lists=lists, sees_all=sees_all)
+    _look_for_columns(made.prepared, job, echo, lists=lists, sees_all=sees_all)
     documents = Documents(
         number=size.documents if isinstance(size, CorpusSize) else None,
         uncounted=size if isinstance(size, str) else None,
@@ -128,7 +131,7 @@ def _of_documents(found: Survey, work: Path, echo: Echo) -> Forecast:
     )
 
 
-def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: bool) -> None:
+def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, lists: list[IdList], sees_all: bool) -> None:
     """Look for the domains that flags name among the rows of the sample: UsageError or a note for one that has none."""
     if not job.exclude_domains and not has_weights(job.quota):
         return
@@ -140,7 +143,7 @@ def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: 
     for domain in (each for each in job.exclude_domains if each not in found):
         echo(f"note      no document looked at is of the domain {domain}, which --exclude-domain names")
     if has_weights(job.quota):
-        ids = match_ids(read_id_lists(job), [rows]) if ID in rows.column_names else None
+        ids = match_ids(lists, [rows]) if ID in rows.column_names else None
         left = every if ids is None else [name for name, is_left in zip(every, ids.included_T, strict=True) if is_left]
         included = {name for name in left if name is not None} - {*job.exclude_domains}
         # With --limit rows are made of the first documents alone, and which of these were looked at is not known.
@@ -148,7 +151,7 @@ def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: 
         _compare_weights(included, job, echo, sees_all=sees_all and not is_cut, is_cut=is_cut)
 
 
-def _look_for_columns(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all: bool) -> None:
+def _look_for_columns(prepared: PreparedRows, job: Any, echo: Echo, *, lists: list[IdList], sees_all: bool) -> None:
     """Look for the columns and ids that documents are selected by: an error or a note where no row has them.
 
     Documents behind those that were looked at may have the column, the value that a guard names, or ids of a list.
@@ -156,7 +159,7 @@ def _look_for_columns(prepared: PreparedRows, job: Any, echo: Echo, *, sees_all:
     rows = open_rows(str(prepared.folder))
     try:
         require_row_columns(rows, job)
-        match_checked(read_id_lists(job), [rows], echo=echo if sees_all else silent)
+        match_checked(lists, [rows], echo=echo if sees_all else silent)
     except LadmError as error:
         # The folder is gone when the message is read.
         message = str(error).replace(rows.name, "the sample of documents")

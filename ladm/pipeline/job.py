@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ladm.corpus.id_files import read_id_file
+from ladm.corpus.id_files import IdFile, id_file_digest
 from ladm.corpus.prepare import has_sealed_rows
 from ladm.errors import LadmError, StorageError, UsageError
 from ladm.pipeline.reselect import select_command
@@ -41,10 +42,11 @@ _PLACES = ("sources", "model", "tokenizer", "profile", "unigrams", EXCLUDE_IDS, 
 
 
 class JobFolder:
-    """The folder of a job."""
+    """The folder of a job. `in_memory`: ids that the program holds, of lists in its settings."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, in_memory: Iterable[IdFile] = ()) -> None:
         self.path = path
+        self._held = {each.name: each.xxh3_128 for each in in_memory}
         self.rows, self.scores, self.subset = (str(path / name) for name in (ROWS, SCORES, SUBSET))
         self.page = str(path / PAGE)
         self._job = path / JOB_FILE
@@ -128,7 +130,8 @@ class JobFolder:
                 # Another name is a difference of its own.
                 if (option, name) in had:
                     key = f"{flag(option)} {name}"
-                    now[key], before[key] = read_id_file(name, flag=flag(option)).xxh3_128, had[option, name]
+                    digest = self._held.get(name) or id_file_digest(name, flag=flag(option))
+                    now[key], before[key] = digest, had[option, name]
 
     def _had(self) -> Any:
         # An earlier version wrote some places down as they were given.

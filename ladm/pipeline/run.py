@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ladm.corpus.id_files import IdFile
 from ladm.corpus.preparation_report import preparation_lines
 from ladm.corpus.prepare import PreparedRows, PrepareProgress, prepare
 from ladm.corpus.rows import open_rows
@@ -25,7 +26,7 @@ from ladm.runs.results import Summary, require_scored
 from ladm.scoring.score import score
 from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.formats.hub_push import push_subset
-from ladm.selection.id_lists import read_id_lists
+from ladm.selection.id_lists import IdList, read_id_lists
 from ladm.selection.manifest import MANIFEST_FILE, Manifest
 from ladm.selection.manifest_file import read_manifest
 from ladm.selection.subset import select
@@ -70,20 +71,21 @@ class JobResult:
         return str(self.folder / SUBSET)
 
 
-def run(settings: Any, *, echo: Echo, bars: JobProgress) -> JobResult:
-    """Do the job, or what is left of it.
+def run(settings: Any, *, echo: Echo, bars: JobProgress, ids_in_memory: Sequence[IdFile] = ()) -> JobResult:
+    """Do the job, or what is left of it. `ids_in_memory`: lists of ids that the settings have by their names.
 
     Raises LadmError for documents, a model or settings that cannot be used, before anything is written where that is
     possible; for a folder that holds something else; and for a budget beyond the rows, before they are scored.
     """
     settings = with_absolute_places(settings)
     echo = _without_repeats(echo)
-    folder = JobFolder(Path(settings.output))
+    folder = JobFolder(Path(settings.output), in_memory=ids_in_memory)
+    lists: list[IdList] | None = None
     was_started = folder.is_started
     if not folder.bound_fields():
         # What scoring would refuse, before any document is read: no value of an earlier start can change it.
         _require_signals(settings, folder)
-        read_id_lists(settings)
+        lists = read_id_lists(settings, in_memory=ids_in_memory)
     if not was_started:
         folder.require_free()
         job = resolve(settings, model_facts(settings.model), echo)
@@ -94,7 +96,9 @@ def run(settings: Any, *, echo: Echo, bars: JobProgress) -> JobResult:
     with locked(folder.path):
         if was_started:
             job = _resume(folder, settings, echo)
-        return _JobParts(job=job, folder=folder, echo=echo, bars=bars).run()
+        if lists is None:
+            lists = read_id_lists(job, in_memory=ids_in_memory)
+        return _JobParts(job=job, folder=folder, lists=lists, echo=echo, bars=bars).run()
 
 
 def _without_repeats(echo: Echo) -> Echo:
@@ -115,7 +119,6 @@ def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
         job = folder.resume(settings)
         # Until there are scores, a resume may select by something else.
         _require_signals(job, folder)
-        read_id_lists(job)
         echo(f"{folder.path} was started before; resuming it")
         if settings.domain_key is None and job.domain_key is not None and not is_rows(job):
             echo(f"domains   {domains_as_before(job.domain_key)}")
@@ -139,6 +142,8 @@ class _JobParts:
 
     job: Any
     folder: JobFolder
+    lists: list[IdList]
+    """Read once: a list may have a hundred million ids, and one that changes meanwhile must not be used in part."""
     echo: Echo
     bars: JobProgress
     seconds: dict[str, float] = field(default_factory=dict)
@@ -156,7 +161,7 @@ class _JobParts:
         if prepared is None:
             require_domains(rows, key, domain=self.job.domain)
         found = open_rows(rows, limit=limit)
-        require_budget(found, self.job, domain_key=key, echo=self.echo)
+        require_budget(found, self.job, domain_key=key, lists=self.lists, echo=self.echo)
         require_row_columns(found, self.job)
         scoring = score_settings(self.job, rows=rows, output=self.folder.scores, limit=limit)
         with self._timed("score"):
@@ -200,7 +205,7 @@ class _JobParts:
             # Rows that it made have the domain already.
             job = self.job if is_rows(self.job) else replace(self.job, domain=None)
             chosen = select_settings(job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key)
-            select(chosen, place=place, echo=self.echo)
+            select(chosen, place=place, lists=self.lists, echo=self.echo)
         elif self.job.push is not None:
             # An upload that failed left the subset here; the Hub takes equal files a second time without a copy.
             push_subset(subset, self.job.push, remedy="run the same command again")

@@ -15,7 +15,7 @@ import numpy as np
 
 from ladm.corpus.blocks import Counts
 from ladm.corpus.excluded_domains import domains_of
-from ladm.corpus.id_files import ID
+from ladm.corpus.id_readers import ID
 from ladm.corpus.meta import text_at
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.rows import Rows, open_rows
@@ -24,7 +24,7 @@ from ladm.corpus.tokenization import MOST_TOKENS_PER_BYTE
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
 from ladm.pipeline.document_sample import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
 from ladm.progress import silent
-from ladm.selection.id_lists import match_ids, read_id_lists
+from ladm.selection.id_lists import IdList, match_ids
 from ladm.selection.windows import WINDOWS_PER_DOCUMENT, read_windows
 from ladm.settings.expressions import parse_expression
 from ladm.settings.pipeline import prepare_settings
@@ -77,7 +77,7 @@ class _SampleDocument:
     """Of its text in the file."""
 
 
-def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
+def rows_of_sample(job: Any, sample: Sample, *, work: Path, lists: list[IdList]) -> SampleRows:
     """Make rows of the sample in `work`. Raises LadmError where none of its documents makes a row."""
     file = work / "sample.jsonl"
     chosen = _thinned(sample, job.text_key)
@@ -100,7 +100,8 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path) -> SampleRows:
     except LadmError as error:
         raise LadmError(f"of {count_of(len(chosen), 'document')} looked at: {error}") from None
     counts: Counts = Counter(prepared.counts) + dropped
-    rows, selectable = _by_source(prepared, written, job, most=_most_per_document(job, windows=whole.most_windows))
+    most = _most_per_document(job, windows=whole.most_windows)
+    rows, selectable = _by_source(prepared, written, job, most=most, lists=lists)
     size = sum(path.stat().st_size for path in (prepared.folder / "train").rglob("*") if path.is_file())
     bad_files = {str(k): message for k, message in sample.bad_files.items()}
     # The lines of the sample's own file lead nowhere.
@@ -158,7 +159,7 @@ def _most_per_document(job: Any, *, windows: int | None) -> float:
 
 
 def _by_source(
-    prepared: PreparedRows, written: list[_SampleDocument], job: Any, *, most: float
+    prepared: PreparedRows, written: list[_SampleDocument], job: Any, *, most: float, lists: list[IdList]
 ) -> tuple[dict[int, float], dict[int, float]]:
     """All rows, and those that may be selected, by source."""
     opened = open_rows(str(prepared.folder))
@@ -169,7 +170,7 @@ def _by_source(
     repeated = Counter(number for number, is_repeating in zip(numbers, repeating, strict=True) if is_repeating)
     domains = domains_of(opened, key_in_rows(job.domain_key, are_made_here=True)) if job.exclude_domains else []
     excluded = {number for number, domain in zip(numbers, domains, strict=False) if domain in job.exclude_domains}
-    excluded |= _outside_id_lists(opened, numbers, job)
+    excluded |= _outside_id_lists(opened, numbers, lists)
     rows: dict[int, float] = defaultdict(float)
     selectable: dict[int, float] = defaultdict(float)
     for number, count in by_document.items():
@@ -183,10 +184,10 @@ def _by_source(
     return rows, selectable
 
 
-def _outside_id_lists(opened: Rows, numbers: list[int], job: Any) -> set[int]:
+def _outside_id_lists(opened: Rows, numbers: list[int], lists: list[IdList]) -> set[int]:
     """The documents that lists of ids drop."""
     # Of rows without ids the whole job is refused, or documents that were not looked at have some.
-    ids = match_ids(read_id_lists(job), [opened]) if ID in opened.column_names else None
+    ids = match_ids(lists, [opened]) if ID in opened.column_names else None
     return set() if ids is None else set(np.array(numbers)[~ids.included_T].tolist())
 
 

@@ -5,14 +5,15 @@ Shape suffixes: T rows of all data sets, N documents with a score.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.id_files import ID, IdFile, hashes_of, read_id_file, row_ids, shown_id
+from ladm.corpus.id_files import IdFile, hashes_of, read_id_file, row_ids, shown_id
+from ladm.corpus.id_readers import ID
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, UsageError, count_of
 from ladm.progress import Echo
@@ -31,8 +32,9 @@ class IdListManifest:
     option: str
     """`exclude_ids` or `only_ids`."""
     file: str
+    """Its name; `ids in memory` for ids that a Python program gave."""
     xxh3_128: str
-    """Of the bytes of the file."""
+    """Of the bytes of the file; of ids in memory, of their hashes."""
     ids: int
     """Different ids in it."""
     of_no_row: int
@@ -62,10 +64,14 @@ class IdList:
         return f"{flag(self.option)} {self.file.name}"
 
 
-def read_id_lists(settings: Any) -> list[IdList]:
-    """The lists of `settings`, of a selection or a job. Raises as `read_id_file`."""
+def read_id_lists(settings: Any, *, in_memory: Iterable[IdFile] = ()) -> list[IdList]:
+    """The lists of `settings`, of a selection or a job. Raises as `read_id_file`.
+
+    `in_memory`: ids that the program holds, which the settings have by their names.
+    """
+    held = {each.name: each for each in in_memory}
     return [
-        IdList(option=option, file=read_id_file(name, flag=flag(option)))
+        IdList(option=option, file=held[name] if name in held else read_id_file(name, flag=flag(option)))
         for option in (EXCLUDE_IDS, ONLY_IDS)
         for name in getattr(settings, option)
     ]

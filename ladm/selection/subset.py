@@ -18,7 +18,7 @@ from ladm.selection.candidates import Candidates, find_candidates
 from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.content import AllRows
 from ladm.selection.formats.destination import Destination, destination
-from ladm.selection.id_lists import match_checked, read_id_lists
+from ladm.selection.id_lists import IdList, match_checked, read_id_lists
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import domain_shares, unmet_weights_warning, unused_weights_warning
@@ -33,11 +33,18 @@ from ladm.settings.subset import resolve_format
 from ladm.storage.temporary import temporary_folder
 
 
-def select(settings: SelectSettings, *, place: Destination | None = None, echo: Echo = silent) -> Manifest:
+def select(
+    settings: SelectSettings,
+    *,
+    place: Destination | None = None,
+    lists: list[IdList] | None = None,
+    echo: Echo = silent,
+) -> Manifest:
     """Choose documents and, unless it is a dry run, write them with their manifest; returns the manifest.
 
-    `place`: where to write, in place of what `settings.output` names. `echo` is called with warnings. A subset that
-    the same command has made of the same data is left as it is.
+    `place`: where to write, in place of what `settings.output` names. `lists`: the lists of ids of the settings, where
+    they are read already. `echo` is called with warnings. A subset that the same command has made of the same data is
+    left as it is.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller
     than the budget or without a document that fits it; StorageError for a damaged run.
     """
@@ -47,7 +54,7 @@ def select(settings: SelectSettings, *, place: Destination | None = None, echo: 
         place.require_free()
     elif not settings.dry_run:
         place, is_there = _place(settings)
-    lists = read_id_lists(settings)
+    lists = read_id_lists(settings) if lists is None else lists
     sources = open_sources(settings)
     data = [source.rows for source in sources]
     most = max_per_document(settings.max_per_document, data, ranking=settings.ranking)

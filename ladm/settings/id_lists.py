@@ -14,7 +14,7 @@ def exclude_ids_setting(*, section: str) -> Any:
     """Files of ids of documents that are left out."""
     return setting(
         (),
-        "Exclude the documents with the ids in FILE (text, .jsonl or .parquet), as if they did not exist; may be "
+        "Exclude the documents with the ids in FILE (.txt, .jsonl, .csv or .parquet), as if they did not exist; may be "
         "repeated.",
         section=section,
         metavar="FILE",
