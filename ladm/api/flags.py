@@ -6,8 +6,8 @@ command's help, docs/cli.md. Read by type checkers alone: what is given is check
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 from ladm.api.keywords import AnyPath
 
@@ -96,8 +96,8 @@ class RunFlags(ScorerFlags, total=False):
     within: str | Sequence[str] | None
     exclude_domain: str | Sequence[str] | None
     exclude_domains: str | Sequence[str] | None
-    exclude_ids: AnyPath | Sequence[AnyPath] | None
-    only_ids: AnyPath | Sequence[AnyPath] | None
+    exclude_ids: AnyPath | Sequence[AnyPath] | Collection[Any] | None
+    only_ids: AnyPath | Sequence[AnyPath] | Collection[Any] | None
     sample: bool | None
     temperature: float | None
     seed: int | None
@@ -141,8 +141,8 @@ class SelectFlags(TypedDict, total=False):
     profile: AnyPath | None
     exclude_domain: str | Sequence[str] | None
     exclude_domains: str | Sequence[str] | None
-    exclude_ids: AnyPath | Sequence[AnyPath] | None
-    only_ids: AnyPath | Sequence[AnyPath] | None
+    exclude_ids: AnyPath | Sequence[AnyPath] | Collection[Any] | None
+    only_ids: AnyPath | Sequence[AnyPath] | Collection[Any] | None
     sample: bool | None
     temperature: float | None
     seed: int | None

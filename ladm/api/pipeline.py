@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ladm.api.ids import split_id_lists
 from ladm.api.keywords import AnyPath, parse_keywords, spell_path
 from ladm.api.quiet import echo_to, quiet_libraries, system_errors_in_words, warn
 from ladm.api.results import FinishedJob
@@ -118,23 +119,27 @@ def select(
     `run`: a run, or several of one model and method. `rows`: those of the run, or of each of the runs; None: where the
     run found them. The budget is one of `tokens` (a number, or a text such as `"1B"` or `"50%"`), `documents`, `top`
     (`"20%"`) and `min_score`. `settings`: the flags of the command, such as `by="rank(gain) + rank(robust)"` or
-    `within=["gzip_ratio:20%-80%"]`; `config`: its YAML file.
+    `within=["gzip_ratio:20%-80%"]`; `config`: its YAML file. `exclude_ids` and `only_ids` are files, or ids in a set or
+    a column of Arrow, pandas or polars; a list of texts is a list of files.
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller than the budget.
     """
     from ladm.settings.config_file import load_settings
     from ladm.settings.selection import SelectSettings
 
-    given = parse_keywords(SelectSettings, "ladm.select", {**settings, "tokens": tokens}, without=("runs",))
+    named, ids = split_id_lists(settings)
+    given = parse_keywords(SelectSettings, "ladm.select", {**named, "tokens": tokens}, without=("runs",))
     given |= {"runs": _paths(run, what="run"), "output": spell_path(output, "output")}
     given |= {"rows": None if rows is None else _paths(rows, what="rows")}
     wanted = load_settings(SelectSettings, None if config is None else spell_path(config, "config"), given)
     with quiet_libraries():
+        from ladm.selection.id_lists import read_id_lists
         from ladm.selection.subset import select as run_select
 
         folder = wanted.output if "://" in wanted.output else Path(wanted.output)
         echo = echo_to(progress=False)
         warn_about_a_bare_share(settings, wanted, echo)
-        return Subset(folder=folder, manifest=run_select(wanted, echo=echo))
+        lists = read_id_lists(wanted, in_memory=ids) if ids else None
+        return Subset(folder=folder, manifest=run_select(wanted, lists=lists, echo=echo))
 
 
 def run(
@@ -150,17 +155,19 @@ def run(
     """Prepare, score, select and report in one, as `ladm run` does; the same call resumes.
 
     `sources`: what `prepare` takes, or a data set of token ids. The budget and `settings` are those of `prepare`,
-    `score` and `select`; `config`: the command's YAML file. Processes are spawned as by `score`.
+    `score` and `select`, also lists of ids; `config`: the command's YAML file. Processes are spawned as by `score`.
     Raises LadmError for documents, a model or settings that cannot be used; what is finished by then stays.
     """
     places = {"model": spell_path(model, "model"), "output": spell_path(output, "output")}
-    wanted = settings_of_job("ladm.run", sources, config, {**settings, "tokens": tokens}, places)
+    named, ids = split_id_lists(settings)
+    wanted = settings_of_job("ladm.run", sources, config, {**named, "tokens": tokens}, places)
     with quiet_libraries():
         warn_about_a_bare_share(settings, wanted, echo_to(progress=progress))
         from ladm.pipeline.run import run as run_job
         from ladm.progress_bars import JobBars
 
-        done = run_job(wanted, echo=echo_to(progress=progress), bars=JobBars(is_shown=progress))
+        bars = JobBars(is_shown=progress)
+        done = run_job(wanted, echo=echo_to(progress=progress), bars=bars, ids_in_memory=ids)
     return FinishedJob(
         folder=done.folder,
         rows=Path(done.rows),

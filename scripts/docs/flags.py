@@ -17,6 +17,7 @@ from ladm.settings.comparison import CompareSettings, TopSettings
 from ladm.settings.data import PrepareSettings
 from ladm.settings.field_types import alternatives
 from ladm.settings.fields import Setting, settings_of
+from ladm.settings.id_lists import EXCLUDE_IDS, ONLY_IDS
 from ladm.settings.pipeline import RunSettings
 from ladm.settings.runs import AnnotateSettings, InspectSettings, ReportSettings, RescoreSettings
 from ladm.settings.score import ScoreSettings
@@ -33,8 +34,8 @@ command's help, docs/cli.md. Read by type checkers alone: what is given is check
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 from ladm.api.keywords import AnyPath
 '''
@@ -120,6 +121,9 @@ def _types(field: Setting) -> Iterator[str]:
             yield from word
             if get_origin(each) is tuple or field.spec.commas:
                 yield f"Sequence[{' | '.join(word)}]"
+            if field.name in (EXCLUDE_IDS, ONLY_IDS):
+                # Ids in a set, or in a column of Arrow, pandas or polars.
+                yield "Collection[Any]"
             if field.name == "join":
                 yield "Mapping[str, AnyPath]"
             if field.spec.mapping:

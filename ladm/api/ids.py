@@ -1,0 +1,43 @@
+"""Lists of ids as a program gives them -> names of files, and ids that it holds. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ladm.errors import UsageError
+from ladm.settings.fields import flag
+from ladm.settings.id_lists import EXCLUDE_IDS, ONLY_IDS
+
+if TYPE_CHECKING:
+    from ladm.corpus.id_files import IdFile
+
+
+def split_id_lists(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[IdFile]]:
+    """The arguments of a call with names in place of ids in memory, and those ids, in their order.
+
+    A text or a path is the name of a file, and so is every item of a list or tuple that is one; a set and a column of
+    Arrow, pandas or polars hold ids. Raises UsageError for ids that cannot be used, and for a text that is no file.
+    """
+    found = dict(settings)
+    held: list[IdFile] = []
+    for option in (EXCLUDE_IDS, ONLY_IDS):
+        if (given := settings.get(option)) is not None:
+            items = [_name_of(each, option, held) for each in (given if isinstance(given, (list, tuple)) else [given])]
+            found[option] = items if len(items) != 1 else items[0]
+    return found, held
+
+
+def _name_of(value: Any, option: str, held: list[IdFile]) -> Any:
+    from ladm.corpus.id_files import IN_MEMORY, shown_id
+    from ladm.corpus.ids_in_memory import are_ids_in_memory, read_ids_in_memory
+
+    if are_ids_in_memory(value):
+        name = IN_MEMORY if not held else f"{IN_MEMORY} ({len(held) + 1})"
+        held.append(read_ids_in_memory(value, name=name, flag=flag(option)))
+        return name
+    # Paths and addresses have messages of their own; a bare text may have been meant as an id.
+    if isinstance(value, str) and value and "://" not in value and not os.path.exists(value):
+        raise UsageError(f"{flag(option)} {shown_id(value)}: there is no such file; give ids themselves as a set")
+    return value
