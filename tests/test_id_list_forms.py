@@ -182,6 +182,11 @@ def test_a_job_is_bound_to_ids_in_memory(talking: Path, tmp_path: Path) -> None:
     assert run(pa.array(sorted(ids))).subset.manifest.id_lists[0].file == "ids in memory"
     with pytest.raises(LadmError, match="--exclude-ids ids in memory: "):
         run(ids | {"x"})
+    # An estimate takes them too.
+    arguments = {"model": talking, "tokens": "3k", **more}
+    assert package.estimate_run(shard, exclude_ids=ids, **arguments).rows
+    with pytest.raises(LadmError, match="--only-ids ids in memory: "):
+        package.estimate_run(shard, only_ids={"x"}, **arguments)
 
 
 def test_a_job_reads_a_list_once_and_warns_once(ladm: Command, talking: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ladm.api.ids import split_id_lists
 from ladm.api.keywords import AnyPath, parse_keywords, spell_path
 from ladm.api.pipeline import settings_of_job, warn_about_a_bare_share
 from ladm.api.quiet import echo_to, quiet_libraries
@@ -63,14 +64,15 @@ def estimate_run(
     """
     places = {"model": spell_path(model, "model")}
     places |= {} if output is None else {"output": spell_path(output, "output")}
-    given = {**settings, "tokens": tokens}
+    named, ids = split_id_lists(settings)
+    given = {**named, "tokens": tokens}
     wanted = settings_of_job("ladm.estimate_run", sources, config, given, {**places, "dry_run": True})
     with quiet_libraries():
         from ladm.pipeline.forecast import forecast
 
         echo = echo_to(progress=progress)
         warn_about_a_bare_share(settings, wanted, echo)
-        return forecast(wanted, echo=echo)
+        return forecast(wanted, echo=echo, ids_in_memory=ids)
 
 
 def estimate_check(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ladm.corpus.excluded_domains import domains_of, require_domains_exist
+from ladm.corpus.id_files import IdFile
 from ladm.corpus.id_readers import ID
 from ladm.corpus.prepare import PreparedRows
 from ladm.corpus.rows import open_rows
@@ -29,15 +30,16 @@ from ladm.settings.pipeline import SCORES, score_settings
 from ladm.storage.temporary import temporary_folder
 
 
-def forecast(settings: Any, *, echo: Echo) -> Forecast:
+def forecast(settings: Any, *, echo: Echo, ids_in_memory: Sequence[IdFile] = ()) -> Forecast:
     """Look at some documents, make rows of them in a temporary folder, and time how three of them are scored.
 
+    `ids_in_memory`: lists of ids that the settings have by their names.
     Raises LadmError for whatever `ladm run` would refuse before it writes anything, and where none of the documents
     that were looked at makes a row.
     """
     settings = with_absolute_places(settings)
     if settings.output:
-        folder = JobFolder(Path(settings.output))
+        folder = JobFolder(Path(settings.output), in_memory=ids_in_memory)
         if folder.is_started:
             if folder.bound_fields():
                 settings = replace(folder.as_started(replace(settings, dry_run=False)), dry_run=True)
@@ -48,7 +50,7 @@ def forecast(settings: Any, *, echo: Echo) -> Forecast:
         # Before any document is read, as `ladm run` does.
         scoring = score_settings(settings, rows="rows", output=str(work / SCORES), resolve_profile=False)
         require_signals(settings, scoring)
-        lists = read_id_lists(settings)
+        lists = read_id_lists(settings, in_memory=ids_in_memory)
         # Without a place every source in this folder would count as a part of the output.
         job = settings if settings.output else replace(settings, output=str(work / "job"))
         found = survey(job, model_facts(job.model), echo, always_sample=True)

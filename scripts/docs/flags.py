@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,11 +35,13 @@ command's help, docs/cli.md. Read by type checkers alone: what is given is check
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from collections.abc import {collections}
+from typing import {types}
 
 from ladm.api.keywords import AnyPath
 '''
+IMPORTED = {"collections": ("Collection", "Mapping", "Sequence"), "types": ("Any", "Literal", "TypedDict")}
+"""The names that a module imports where it uses them."""
 OF_MODULES = {FUNCTIONS: "the commands", METHODS: "the commands that take a run"}
 
 
@@ -96,7 +99,10 @@ def _module(head: str, described: dict[str, Any]) -> str:
         of_calls = " and ".join(f"`{name}`" for name in names)
         lines = [f"class {title}({base}, total=False):", f'    """Of {of_calls}."""', ""]
         parts.append("\n".join([*lines, *(f"    {name}: {text}" for name, text in own.items())]) + "\n")
-    return "\n\n".join(parts)
+    text = "\n\n".join(parts)
+    for place, names in IMPORTED.items():
+        text = text.replace(f"{{{place}}}", ", ".join(name for name in names if re.search(rf"\b{name}\b", text)))
+    return text
 
 
 def _keys(kind: Any, without: set[str]) -> Iterator[tuple[str, str]]:
