@@ -49,8 +49,6 @@ class Command:
     """Files outside of `{out}` that it writes."""
     compared: Callable[[str], object] = str
     """What of standard output must be the same; `nothing` where it says how long the command took."""
-    ignored: tuple[str, ...] = ()
-    """Names of files in `{out}` that may differ."""
 
     def run(self, out: Path) -> Outcome:
         shutil.rmtree(out, ignore_errors=True)
@@ -60,7 +58,6 @@ class Command:
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         files = {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
-        files = {name: content for name, content in files.items() if name not in self.ignored}
         files |= {} if self.result is None else self.result()
         compared = self.compared(done.stdout) if done.exit_code == 0 else done.stdout
         return Outcome(exit_code=done.exit_code, stdout=done.stdout, compared=compared, stderr=done.stderr, files=files)

@@ -42,8 +42,6 @@ class Command:
     """Globs of the files that make its result."""
     heavy: bool = False
     """Does it run a model?"""
-    free: tuple[str, ...] = ()
-    """Parts of names of files whose bytes may differ."""
 
     def run(self, world: Path) -> Result:
         return CliRunner().invoke(main, [word.replace("{w}", str(world)) for word in self.words])
@@ -53,7 +51,7 @@ class Command:
         return {
             str(path.relative_to(world)): path.read_bytes()
             for path in sorted(found)
-            if not LEFT_BY_LOCKS.fullmatch(path.name) and not any(part in str(path) for part in self.free)
+            if not LEFT_BY_LOCKS.fullmatch(path.name)
         }
 
 
@@ -61,10 +59,10 @@ SCORED = ("--span-tokens", "4", "--dtype", "float32", "--device", "cpu")
 COMMANDS = {
     "prepare": Command(
         words=("prepare", "{w}/texts.jsonl", "--tokenizer", "{w}/model", "--length", "256", "-o", "{w}/new"),
-        writes=("new/**/*",), free=("state.json",),
+        writes=("new/**/*",),
     ),
     "select": Command(
-        words=("select", "{w}/run", "--tokens", "1k", "-o", "{w}/new"), writes=("new/**/*",), free=("state.json",)
+        words=("select", "{w}/run", "--tokens", "1k", "-o", "{w}/new"), writes=("new/**/*",)
     ),
     "select parquet": Command(
         words=("select", "{w}/run", "--tokens", "1k", "--format", "parquet", "-o", "{w}/new"), writes=("new/**/*",)
@@ -98,7 +96,7 @@ COMMANDS = {
             "run", "{w}/texts.jsonl", "--model", "{w}/model", "--length", "256", "--tokens", "1k", "-o", "{w}/new",
             *SCORED,
         ),
-        writes=("new/**/*",), free=("state.json",), heavy=True,
+        writes=("new/**/*",), heavy=True,
     ),
 }  # fmt: skip
 

@@ -25,8 +25,6 @@ FLIPS = int(os.environ.get("LADM_FLIPS", "16"))
 CUTS = max(2, FLIPS // 8)
 SEED = int(os.environ.get("LADM_SEED", "0"))
 # A file that is cut off may be one that is not finished (3), or no run, subset or data set at all (1).
-# `datasets` gives what it saves a fingerprint made from that of what it read, which nothing depends on.
-IGNORED = ("train/state.json",)
 REFUSED = frozenset((1, 3, 74))
 
 
@@ -62,7 +60,7 @@ class World:
             "status": self.command("status", run, codes=REFUSED),
             "verify": self.command("verify", run, codes=REFUSED),
             "select": self.command(
-                "select", run, "--tokens", "2k", "--output", "{out}", codes=REFUSED, ignored=IGNORED
+                "select", run, "--tokens", "2k", "--output", "{out}", codes=REFUSED
             ),
             "rescore": self.command(
                 "rescore", run, "--reduce", "median", "--output", "{out}", codes=REFUSED, compared=nothing

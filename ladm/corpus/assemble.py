@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.rows import COPY_COLUMN
 from ladm.storage.checked_parquet import open_parquet, reading_parquet
+from ladm.storage.digests import DigestedFile
 from ladm.storage.files import arrow_path, data_set_path, io_errors, sync_tree
 
 BLOCK_SCHEMA = pa.schema(
@@ -77,6 +78,7 @@ def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool)
     any row no `id`, without a copy no `copy_of`. What an earlier try left in `output` is replaced.
     """
     import datasets
+    from datasets.table import MemoryMappedTable
 
     paths = [block.path for block in blocks]
     meta = _meta_feature(paths)
@@ -97,10 +99,19 @@ def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool)
         shutil.rmtree(cache, ignore_errors=True)
         cache.mkdir()
         whole = cache / "rows.arrow"
-        with pa.OSFile(arrow_path(whole), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-            for table in _joined(_first_rows(blocks, rows, schema, kinds)):
-                stream.write_table(table)
-        dataset = datasets.Dataset.from_file(data_set_path(whole), split=datasets.NamedSplit("train"))
+        with whole.open("wb") as file:
+            digested = DigestedFile(file)
+            with pa.ipc.new_stream(digested, schema) as stream:
+                for table in _joined(_first_rows(blocks, rows, schema, kinds)):
+                    stream.write_table(table)
+        # Named by the content, because `datasets` would name it by chance, and the same documents must give the same
+        # bytes.
+        dataset = datasets.Dataset(
+            MemoryMappedTable.from_file(arrow_path(whole)),
+            info=datasets.DatasetInfo(features=features),
+            split=datasets.NamedSplit("train"),
+            fingerprint=digested.digest.hexdigest(),
+        )
         shutil.rmtree(output / "train", ignore_errors=True)
         (output / "dataset_dict.json").unlink(missing_ok=True)
         datasets.DatasetDict(train=dataset).save_to_disk(data_set_path(output))

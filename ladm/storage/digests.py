@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
 import time
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from ladm.storage.files import PARTIAL_SUFFIX, io_errors
 from ladm.storage.json_object import CHECKSUM, content_checksum
@@ -25,6 +27,23 @@ SETTLED_SECONDS = 3.0
 """A file changed within this time may change again within the same tick of the file system's clock."""
 _CHUNK_BYTES = 1 << 24
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class DigestedFile(io.RawIOBase):
+    """A file that is written from its beginning to its end, and the digest of what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        import xxhash
+
+        self._file = file
+        self.digest = xxhash.xxh3_64()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
 
 
 def file_xxh3(path: Path) -> str:
