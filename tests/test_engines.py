@@ -352,6 +352,29 @@ hold_as_worker(Path({str(folder)!r})); print('held', flush=True); time.sleep(100
         pass
 
 
+UNGUARDED = """
+import sys
+import ladm
+
+rows, model, output = sys.argv[1:]
+try:
+    ladm.score(rows, model=model, output=output, span_tokens=16, dtype="float32", device="cpu", workers=2)
+except ladm.LadmError as error:
+    print(error)
+"""
+
+
+def test_a_script_without_a_main_guard_gets_an_error_that_names_it(tmp_path: Path, short_rows: str) -> None:
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    words = [sys.executable, str(tmp_path / "script.py"), short_rows, str(GOLDEN), str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (
+        'the script must make this call under `if __name__ == "__main__":`, because it starts processes, each of which '
+        "imports the script (docs/python.md); without processes: --device cpu without --workers\n",
+        "",
+    )
+
+
 WATCHER = """
 import sys
 if __name__ == "__main__":

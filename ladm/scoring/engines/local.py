@@ -28,7 +28,7 @@ from ladm.scoring.engines.events import (
 )
 from ladm.scoring.engines.in_process import run_in_process
 from ladm.scoring.engines.job import ScoreJob
-from ladm.scoring.engines.processes import END_SECONDS, end_process, start_worker
+from ladm.scoring.engines.processes import END_SECONDS, end_process, require_guarded, start_worker
 from ladm.scoring.engines.tracker import TrackedWorker, WorkerTracker
 
 TICK_SECONDS = 0.5
@@ -191,7 +191,8 @@ class _Supervisor:
     def _reason_of(self, worker: _Worker) -> str:
         """What became of a worker, whose process is ended if it is not yet.
 
-        Raises LadmError for a process that cannot be ended: two processes must never write one file.
+        Raises LadmError for a process that cannot be ended: two processes must never write one file; and where the
+        program's call is not under `if __name__ == "__main__":`.
         """
         if not end_process(worker.process):
             raise LadmError(
@@ -200,6 +201,7 @@ class _Supervisor:
                 "to continue"
             )
         worker.pipe.close()
+        require_guarded(worker.process)
         return worker.reason or f"died (exit code {worker.process.exitcode})"
 
     def _look_for_hung(self) -> None:

@@ -25,6 +25,8 @@ from ladm.scoring.engines.worker import early_main, worker_main
 
 END_SECONDS = 10.0
 """How long a process may take to end."""
+NO_MAIN_GUARD = 87
+"""Exit code of a worker that, as it imports the script of the program, comes to the call that started it."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """Where a GPU can be used one of these exists: the device of NVIDIA's driver, of WSL's, or of AMD's."""
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class EarlyWorker:
             self._pipe.send(function)
             result, error = self._pipe.recv()
         except (OSError, EOFError):
+            require_guarded(self._process)
             return function()
         if error is not None:
             raise error
@@ -109,7 +112,21 @@ def _silent_tracker() -> Iterator[None]:
         sys.warnoptions.remove("ignore:resource_tracker:UserWarning")
 
 
+def require_guarded(process: SpawnProcess) -> None:
+    """Raise LadmError where a process ended because the program's call is not under `if __name__ == "__main__":`."""
+    process.join(END_SECONDS)
+    if process.exitcode == NO_MAIN_GUARD:
+        raise LadmError(
+            'the script must make this call under `if __name__ == "__main__":`, because it starts processes, each of '
+            "which imports the script (docs/python.md); without processes: --device cpu without --workers"
+        )
+
+
 def _spawn(target: Callable[..., None], *words: Any, name: str) -> WorkerProcess:
+    # True only while a spawned process imports the script. `multiprocessing` would refuse to start another one there
+    # with a traceback for every process, and the program would start more of them; like this it reports why.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(NO_MAIN_GUARD)
     if multiprocessing.current_process().daemon:
         raise LadmError(
             "ladm cannot start its worker processes from a daemonic process, such as a worker of "
