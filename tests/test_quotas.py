@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import textwrap
 import warnings
@@ -53,7 +54,14 @@ def test_weights_are_the_same_from_a_file_in_the_command_and_from_python(
 
 def test_weights_that_cannot_work(run: Path, tmp_path: Path) -> None:
     for quota, message in (
-        ({"domain 0": 1}, "--quota {domain 0: 1} has no weight for domain 1; give it 0 to leave it out"),
+        (
+            {"domain 0": 1},
+            '--quota {domain 0: 1} has no weight for domain 1; 0 leaves a domain out, and the name "*" sets the '
+            "weight of all others",
+        ),
+        ({"*": 0}, "--quota {'*': 0}: every weight is 0"),
+        ({"*": 0, "fruit": 1}, "the pool has documents of domains of weight 0 only: domain 0, domain 1"),
+        ("{*: 1}", '--quota {*: 1} is not YAML: the name * needs quotes, "*"'),
         ({}, "--quota {} must hold a weight for every domain, such as ArXiv: 2"),
         ({"domain 0": None, "domain 1": 1}, "the weight of domain 0 is None, not a number of at least 0"),
         ({"domain 0": float("nan"), "domain 1": 1}, "the weight of domain 0 is nan, not a number of at least 0"),
@@ -67,6 +75,44 @@ def test_weights_that_cannot_work(run: Path, tmp_path: Path) -> None:
         with pytest.raises(front.LadmError) as caught:
             front.select(run, tokens=1200, quota=quota, output=tmp_path / "s")
         assert message in str(caught.value)
+
+
+def test_a_weight_for_all_other_domains_and_weights_of_other_corpora(ladm: Command, run: Path, tmp_path: Path) -> None:
+    """One file of weights serves several corpora."""
+    (tmp_path / "weights.yaml").write_text('domain 0: 3\n"*": 1\n')
+    (tmp_path / "config.yaml").write_text('tokens: 1200\nquota:\n  domain 0: 3\n  "*": 1\n')
+    for words in (
+        ("--tokens", "1200", "--quota", tmp_path / "weights.yaml"),
+        ("--tokens", "1200", "--quota", "{domain 0: 3, '*': 1}"),
+        ("--config", tmp_path / "config.yaml"),
+    ):
+        result = ladm("select", run, *words, "--dry-run", "--json")
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+        quotas = {name: domain["quota_tokens"] for name, domain in json.loads(result.stdout)["domains"].items()}
+        assert quotas == {"domain 0": 900, "domain 1": 300}
+    others = [f"other {k}" for k in range(12)]
+    weights = {"domain 0": 3, "domain 1": 1} | dict.fromkeys(others, 1)
+    names = f"{', '.join(others[:10])} and 2 more"
+    with pytest.warns(front.LadmWarning) as caught:
+        subset = front.select(run, tokens=1200, quota=weights, output=tmp_path / "s")
+    assert [str(each.message) for each in caught] == [f"--quota has weights of domains that no row has: {names}"]
+    assert {name: domain.quota_tokens for name, domain in subset.manifest.domains.items()} == quotas
+    # A misspelt name may take its weight from the default: that of 0 is reported too.
+    with pytest.warns(front.LadmWarning, match="that no row has: domian 0$"):
+        front.select(run, tokens=1200, quota={"domian 0": 0, "*": 1}, output=tmp_path / "dry", dry_run=True)
+    left = front.select(run, tokens=1200, quota={"domain 1": 1, "*": 0}, output=tmp_path / "dry", dry_run=True)
+    assert left.manifest.domains_left_out == ["domain 0"]
+
+
+def test_all_domains_without_a_weight_are_named(score_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = topical_rows(golden, [400] * 12)
+    for k, row in enumerate(rows):
+        row["meta"] = row["meta"] | {"pile_set_name": f"domain {k:02}"}
+    run = score_rows(rows)[1]
+    with pytest.raises(front.LadmError) as caught:
+        front.select(run, tokens=100, quota={"domain 03": 1}, output=tmp_path / "dry", dry_run=True)
+    names = ", ".join(f"domain {k:02}" for k in range(11) if k != 3)
+    assert f"has no weight for {names} and 1 more; 0 leaves a domain out" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -100,10 +146,12 @@ def test_a_job_with_weights_in_the_call(talking: Path, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     call: dict[str, Any] = {"model": talking, "output": "job", "tokens": "2k", "length": 512, "span_tokens": 16}
     call["quota"] = {"domain 0": 0, "domain 1": 1, "no": 1}
-    with pytest.raises(front.LadmError, match="the pool has no document of the domain no"):
+    warning = "^--quota has weights of domains that no row has: no$"
+    # Before anything is scored, and although the job stops for another reason.
+    with pytest.raises(front.LadmError, match="^the rows have"), pytest.warns(front.LadmWarning, match=warning):
         front.run("corpus/*.jsonl.gz", **call)
     for budget in ({"tokens": "2k"}, {"tokens": None, "documents": 2}):
-        with pytest.raises(front.LadmError, match="has no weight for domain 1; give it 0 to leave it out"):
+        with pytest.raises(front.LadmError, match="has no weight for domain 1; 0 leaves a domain out"):
             front.run("corpus/*.jsonl.gz", **(call | budget | {"quota": {"domain 0": 1}}))
     call["quota"] = {"domain 0": 0, "domain 1": 1}
     with pytest.raises(front.LadmError, match="^the rows have 1,536 tokens, fewer than --tokens 2,000"):
@@ -135,7 +183,7 @@ def test_a_domain_of_the_rows_that_has_no_document_with_a_score(
         }  # fmt: skip
     run = tmp_path / "job-1" / "scores"
     for quota, message in (
-        ("{domain 0: 1, domain 1: 1, shirt: 1}", "the pool has no document of the domain shirt"),
+        ("{domain 1: 1, shirt: 1}", "has no weight for domain 0; 0 leaves a domain out"),
         ("{domain 0: 0, domain 1: 0, short: 1}", "the pool has documents of domains of weight 0 only: domain 0, dom"),
     ):
         result = ladm("select", run, "--documents", "2", "--quota", quota, "--output", tmp_path / "none")

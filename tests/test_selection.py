@@ -360,7 +360,6 @@ def test_error_messages_of_select(
     lengths = [512, 400, 450, 512, 700, 480, 512, 490]
     other = save_rows(topical_rows(golden, lengths), "other")
     (tmp_path / "half.yaml").write_text("domain 0: 1\n")
-    (tmp_path / "more.yaml").write_text("domain 0: 1\ndomain 1: 1\nfruit: 1\n")
     (tmp_path / "minus.yaml").write_text("domain 0: -1\ndomain 1: 1\n")
     (tmp_path / "zero.yaml").write_text("domain 0: 0\ndomain 1: 0\n")
     (tmp_path / "list.yaml").write_text("[1]\n")
@@ -387,9 +386,8 @@ def test_error_messages_of_select(
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "nowhere.yaml"), 2,
          f"--quota {t}/nowhere.yaml is neither tokens, documents nor a file: No such file or directory"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "half.yaml"), 2,
-         f"--quota {t}/half.yaml has no weight for domain 1; give it 0 to leave it out"),
-        (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "more.yaml"), 2,
-         f"--quota {t}/more.yaml: the pool has no document of the domain fruit"),
+         f"--quota {t}/half.yaml has no weight for domain 1; 0 leaves a domain out, and the name \"*\" sets the weight "
+         "of all others"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "minus.yaml"), 2,
          f"--quota {t}/minus.yaml: the weight of domain 0 is -1, not a number of at least 0 such as 2 or 2.0e-5"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "zero.yaml"), 2,

@@ -13,7 +13,7 @@ from ladm.corpus.rows import Rows
 from ladm.errors import LadmError
 from ladm.progress import Echo, silent
 from ladm.selection.id_lists import IdList, match_checked
-from ladm.selection.quotas import has_weights, weights_of
+from ladm.selection.quotas import has_weights, unknown_domains_warning, weights_of
 from ladm.selection.windows import best_of_documents, max_per_document, read_windows
 from ladm.settings.pipeline import select_settings
 from ladm.settings.selection import SelectSettings
@@ -24,7 +24,7 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str, lists: list[IdList]
 
     Rows of excluded domains, and those that lists of ids drop, do not count; UsageError for such a domain that no row
     has, and for a list of --only-ids with the id of no row. `echo` is called with warnings about the lists.
-    And UsageError for weights that are not those of the domains of the rows.
+    And UsageError for weights that lack a domain of the rows; `echo` gets a warning about those of other domains.
     Rows that guards drop, and rows without a score, are known after scoring only: `ladm select` looks again.
     """
     chosen = select_settings(job, run="", rows="", output="", domain_key="")
@@ -41,7 +41,11 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str, lists: list[IdList]
     if not lengths_N.any():
         return
     if has_weights(chosen.quota):
-        lengths_N[_without_weight(domains_of(rows, domain_key, domain=chosen.domain), lengths_N, chosen)] = 0
+        domains = domains_of(rows, domain_key, domain=chosen.domain)
+        lengths_N[_without_weight(domains, lengths_N, chosen)] = 0
+        of_rows = {name for name in domains if name is not None}
+        if (line := unknown_domains_warning(str(chosen.quota), of_rows, excluded=chosen.exclude_domains)) is not None:
+            echo(f"warning   {line}")
     shortest = int(lengths_N[lengths_N > 0].min())
     what = "rows"
     limit = max_per_document(chosen.max_per_document, [rows], ranking=chosen.ranking)
@@ -94,8 +98,7 @@ def _without_weight(
 ) -> npt.NDArray[np.bool_]:
     """Which rows are of domains of weight 0. Raises UsageError as `weights_of`; rows without tokens do not count."""
     found = {name for name, length in zip(domains, lengths_N.tolist(), strict=True) if length and name is not None}
-    of_rows = {name for name in domains if name is not None}
-    weights = weights_of(found, str(chosen.quota), excluded=chosen.exclude_domains, of_rows=of_rows)
+    weights = weights_of(sorted(found), str(chosen.quota), excluded=chosen.exclude_domains)
     return np.array([name is not None and weights.get(name) == 0 for name in domains], dtype=np.bool_)
 
 

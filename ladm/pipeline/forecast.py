@@ -25,7 +25,7 @@ from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo, silent
 from ladm.scoring.dry_run import DryRun, dry_run
 from ladm.selection.id_lists import IdList, match_checked, match_ids, read_id_lists
-from ladm.selection.quotas import has_weights, read_weights, weights_of
+from ladm.selection.quotas import has_default, has_weights, listed, own_weights, weights_of
 from ladm.settings.pipeline import SCORES, score_settings
 from ladm.storage.temporary import temporary_folder
 
@@ -174,18 +174,18 @@ def _look_for_columns(prepared: PreparedRows, job: Any, echo: Echo, *, lists: li
 def _compare_weights(found: Collection[str], job: Any, echo: Echo, *, sees_all: bool, is_cut: bool = False) -> None:
     """Compare the weights of --quota with the domains that were found.
 
-    Raises UsageError for what `ladm run` would refuse: a domain without a weight and, where all documents were looked
-    at, a weight without a document, which is a note else. So is a domain without a weight where --limit may leave its
-    documents out (`is_cut`).
+    Raises UsageError for what `ladm run` would refuse, such as a domain without a weight. A weight without a document
+    is a note, and so is a domain without a weight where --limit may leave its documents out (`is_cut`).
     """
-    weighted = [name for name in read_weights(job.quota) if name not in job.exclude_domains]
-    if is_cut:
+    weighted = own_weights(job.quota, excluded=job.exclude_domains)
+    if is_cut and not has_default(job.quota):
         for name in sorted(set(found) - {*weighted}):
             echo(f"note      --quota has no weight for {name}, which it needs if --limit leaves documents of it")
         found = set(found) & {*weighted}
     weights_of(sorted(found if sees_all else {*found, *weighted}), job.quota, excluded=job.exclude_domains)
-    for name in (each for each in weighted if each not in found):
-        echo(f"note      no document looked at is of the domain {name}, which --quota names")
+    if unseen := [name for name in weighted if name not in found]:
+        domain = "domain" if len(unseen) == 1 else "domains"
+        echo(f"note      no document looked at is of the {domain} {listed(unseen)}, which --quota names")
 
 
 def _of_all(rows: Mapping[int, float], documents: Mapping[int, int], size: CorpusSize) -> float:

@@ -16,32 +16,55 @@ from ladm.settings.yaml_text import load_yaml
 
 TOKENS, DOCUMENTS = "tokens", "documents"
 """What `--quota` may be beside weights and a file of them."""
+DEFAULT = "*"
+"""The name whose weight is that of every domain without a weight of its own."""
 MOST_NAMES = 3
 """Of the domains in a warning."""
+MOST_LISTED = 10
+"""Of the domains without a weight, or with one that is of no use."""
 
 
-def domain_shares(domains: Domains, quota: str, *, excluded: Collection[str], of_rows: Collection[str]) -> Shares:
+def domain_shares(domains: Domains, quota: str, *, excluded: Collection[str]) -> Shares:
     """A share for every domain, in any unit; only their proportion counts.
 
     `quota` is `tokens` (the pool's), `documents`, or weights as `read_weights` reads them. A weight of an `excluded`
-    domain counts for nothing. Further domains `of_rows`, which have no document in the pool, may have weights.
-    Raises UsageError for weights that cannot be read or do not have exactly the domains of the pool.
+    domain counts for nothing; there may be weights of domains that have no document in the pool.
+    Raises UsageError for weights that cannot be read or lack a domain of the pool.
     """
     if quota == TOKENS:
         return {name: domain.pool_tokens for name, domain in domains.items()}
     if quota == DOCUMENTS:
         return {name: len(domain) for name, domain in domains.items()}
-    return weights_of(domains, quota, excluded=excluded, of_rows=of_rows)
+    return weights_of(domains, quota, excluded=excluded)
 
 
-def weights_of(
-    domains: Collection[str], quota: str, *, excluded: Collection[str], of_rows: Collection[str] = ()
-) -> Mapping[str, Fraction]:
-    """The weights of these domains, and perhaps of others `of_rows`. Raises UsageError where `quota` differs."""
-    # One file of weights serves selections with and without a domain.
-    weights = {name: weight for name, weight in read_weights(quota).items() if name not in excluded}
-    _require_same_domains(quota, weights, domains, of_rows)
+def weights_of(domains: Collection[str], quota: str, *, excluded: Collection[str]) -> Mapping[str, Fraction]:
+    """The weights of these domains, and of others that `quota` names. Raises UsageError for a domain without one."""
+    weights = own_weights(quota, excluded=excluded)
+    default = read_weights(quota).get(DEFAULT)
+    if default is not None:
+        weights |= {name: default for name in domains if name not in weights}
+    _require_domains(quota, weights, domains)
     return weights
+
+
+def own_weights(quota: str, *, excluded: Collection[str]) -> dict[str, Fraction]:
+    """The weights of the domains that `quota` names; those of excluded domains are left out."""
+    # One file of weights serves selections with and without a domain.
+    return {name: weight for name, weight in read_weights(quota).items() if name not in (*excluded, DEFAULT)}
+
+
+def has_default(quota: str) -> bool:
+    """Do these weights have one for all other domains?"""
+    return DEFAULT in read_weights(quota)
+
+
+def domains_of_weight_0(domains: Collection[str], quota: str) -> set[str]:
+    """Which of the domains have the weight 0, of their own or by default."""
+    if not has_weights(quota):
+        return set()
+    weights = read_weights(quota)
+    return {name for name in domains if weights.get(name, weights.get(DEFAULT)) == 0}
 
 
 def has_weights(quota: str | None) -> bool:
@@ -70,7 +93,10 @@ def read_weights(quota: str) -> Mapping[str, Fraction]:
     except OSError as error:
         raise UsageError(f"--quota {path} is neither tokens, documents nor a file: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--quota {path} is not YAML: {one_line(error)}") from None
+        # YAML reads a * without quotes as a reference to something above it.
+        is_bare = getattr(error, "context", None) == "while scanning an alias"
+        reason = f'the name {DEFAULT} needs quotes, "{DEFAULT}"' if is_bare else one_line(error)
+        raise UsageError(f"--quota {path} is not YAML: {reason}") from None
     if not isinstance(loaded, dict) or not loaded:
         raise UsageError(f"--quota {path} must hold a weight for every domain, such as ArXiv: 2")
     for name, weight in loaded.items():
@@ -85,31 +111,39 @@ def read_weights(quota: str) -> Mapping[str, Fraction]:
     return {name: Fraction(weight) for name, weight in loaded.items()}
 
 
-def _require_same_domains(
-    quota: str, weights: Mapping[str, Fraction], domains: Collection[str], of_rows: Collection[str]
-) -> None:
-    for name in domains:
-        if name not in weights:
-            raise UsageError(f"--quota {quota} has no weight for {name}; give it 0 to leave it out")
-    for name in weights:
-        # Whether a domain of the rows is left without a document, by the guards or without scores, nobody can know when
-        # the weights are written.
-        if name not in domains and name not in of_rows:
-            raise UsageError(f"--quota {quota}: the pool has no document of the domain {name}")
+def _require_domains(quota: str, weights: Mapping[str, Fraction], domains: Collection[str]) -> None:
+    if missing := [name for name in domains if name not in weights]:
+        raise UsageError(
+            f"--quota {quota} has no weight for {listed(missing)}; 0 leaves a domain out, and the name "
+            f'"{DEFAULT}" sets the weight of all others'
+        )
     if not any(weights.values()):
         raise UsageError(f"--quota {quota}: every weight is 0")
     if not any(weights[name] for name in domains):
-        raise UsageError(f"--quota {quota}: the pool has documents of domains of weight 0 only: {', '.join(domains)}")
+        raise UsageError(f"--quota {quota}: the pool has documents of domains of weight 0 only: {listed(domains)}")
 
 
-def unused_weights_warning(domains: Domains, shares: Shares) -> str | None:
-    """Which domains have a weight and no document among `domains`, those of the pool; None where all have one."""
-    unused = [name for name, share in shares.items() if share and name not in domains]
+def listed(names: Collection[str], *, most: int = MOST_LISTED) -> str:
+    """The names, of many the first `most` and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(list(names)[:most])}{more}"
+
+
+def unknown_domains_warning(quota: str, of_rows: Collection[str], *, excluded: Collection[str]) -> str | None:
+    """Which domains have a weight that no row is of, as where one file of weights serves several corpora; or None."""
+    if not has_weights(quota):
+        return None
+    unknown = [name for name in own_weights(quota, excluded=excluded) if name not in of_rows]
+    return f"--quota has weights of domains that no row has: {listed(unknown)}" if unknown else None
+
+
+def unused_weights_warning(domains: Domains, shares: Shares, *, of_rows: Collection[str]) -> str | None:
+    """Which domains `of_rows` have a weight and no document among `domains`, those of the pool; None where all have."""
+    unused = [name for name, share in shares.items() if share and name not in domains and name in of_rows]
     if not unused:
         return None
-    more = f" and {len(unused) - MOST_NAMES:,} more" if len(unused) > MOST_NAMES else ""
     return (
-        f"the weights of --quota are not met: no document can be selected of {', '.join(unused[:MOST_NAMES])}{more}, "
+        f"the weights of --quota are not met: no document can be selected of {listed(unused, most=MOST_NAMES)}, "
         "because none has a score, or none passes --within and the lists of ids; the budget goes to other domains"
     )
 
@@ -131,9 +165,8 @@ def unmet_weights_warning(domains: Domains, shares: Shares, settings: SelectSett
     whole = sum(Fraction(share) for share in shares.values())
     most = min(int(pools[name] * whole / Fraction(shares[name])) for name in domains)
     unit = "tokens" if by_tokens else "documents"
-    more = f" and {len(short) - MOST_NAMES:,} more" if len(short) > MOST_NAMES else ""
     return (
         f"the weights of --quota are not met, because domains have fewer {unit} than their quota: "
-        f"{', '.join(short[:MOST_NAMES])}{more}; the rest of the budget went to other domains. "
+        f"{listed(short, most=MOST_NAMES)}; the rest of the budget went to other domains. "
         f"Up to --{unit} {most:,} no domain is short"
     )

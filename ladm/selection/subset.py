@@ -21,7 +21,12 @@ from ladm.selection.formats.destination import Destination, destination
 from ladm.selection.id_lists import IdList, match_checked, read_id_lists
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
-from ladm.selection.quotas import domain_shares, unmet_weights_warning, unused_weights_warning
+from ladm.selection.quotas import (
+    domain_shares,
+    unknown_domains_warning,
+    unmet_weights_warning,
+    unused_weights_warning,
+)
 from ladm.selection.ranking import rank_by_domain
 from ladm.selection.ranking_warnings import sink_ranking_warning, unguarded_warning
 from ladm.selection.sources import SelectionSource, open_sources
@@ -55,6 +60,7 @@ def select(
     elif not settings.dry_run:
         place, is_there = _place(settings)
     lists = read_id_lists(settings) if lists is None else lists
+    quota = _quota(settings)
     sources = open_sources(settings)
     data = [source.rows for source in sources]
     most = max_per_document(settings.max_per_document, data, ranking=settings.ranking)
@@ -72,9 +78,13 @@ def select(
         windows = None if most is None else read_windows(data)
         included = candidates if windows is None else candidates.without_repeating(windows)
         ranked = rank_by_domain(included, codes, work=work, windows=windows, most=most or 0)
-        shares = domain_shares(ranked, _quota(settings), excluded=settings.exclude_domains, of_rows=codes.names)
-        if (line := unused_weights_warning(ranked, shares)) is not None:
-            echo(f"warning   {line}")
+        shares = domain_shares(ranked, quota, excluded=settings.exclude_domains)
+        for line in (
+            unknown_domains_warning(quota, codes.names, excluded=settings.exclude_domains),
+            unused_weights_warning(ranked, shares, of_rows=codes.names),
+        ):
+            if line is not None:
+                echo(f"warning   {line}")
         # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
         repeating, beyond = len(candidates) - len(included), len(included) - sum(map(len, ranked.values()))
@@ -87,7 +97,7 @@ def select(
             echo(f"warning   {line}")
         manifest = Manifest(
             rule=settings.rule,
-            quota=_quota(settings) if settings.rule == "exact" and settings.min_score is None else None,
+            quota=quota if settings.rule == "exact" and settings.min_score is None else None,
             percent=budget.percent,
             domain_key=settings.domain_key,
             domain=settings.domain,

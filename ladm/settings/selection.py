@@ -130,7 +130,7 @@ class SelectSettings(JoinSettings):
     quota: str | None = setting(
         None,
         "Share of each domain: in proportion to its tokens or documents, or by weights, from a YAML file or as '{web: "
-        "2, code: 1}'.",
+        '2, code: 1}\'; the name "*" is for all other domains.',
         section=CHOICE,
         metavar="tokens|documents|WEIGHTS",
         mapping=True,
