@@ -102,6 +102,7 @@ class RunFlags(ScorerFlags, total=False):
     temperature: float | None
     seed: int | None
     max_per_document: int | None
+    max_per: str | Sequence[str] | None
     rule: Literal["exact", "percent"] | None
     quota: AnyPath | Mapping[str, float] | None
     allow_small_pool: bool | None
@@ -147,6 +148,7 @@ class SelectFlags(TypedDict, total=False):
     temperature: float | None
     seed: int | None
     max_per_document: int | None
+    max_per: str | Sequence[str] | None
     rule: Literal["exact", "percent"] | None
     quota: AnyPath | Mapping[str, float] | None
     domain_key: str | None

@@ -87,6 +87,10 @@ def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterato
     if manifest.beyond_max_per_document:
         limit, count = manifest.max_per_document, manifest.beyond_max_per_document
         yield f"left out by --max-per-document {limit}: {count:,}, of documents with more rows than that"
+    for cap in manifest.max_per:
+        unlimited = f"; {cap.without_value:,} without a value are not limited" if cap.without_value else ""
+        given = f"{plain(cap.column)}:{cap.most}"
+        yield f"left out by --max-per {given}: {cap.left_out:,}, of values with more rows than that{unlimited}"
     if manifest.repeating_windows:
         yield f"left out as windows that mostly repeat a better one of their document: {manifest.repeating_windows:,}"
     if manifest.copies:

@@ -122,17 +122,21 @@ def _key(guard: ValueGuard) -> str:
     return split_name(guard.column)[1]
 
 
+def column_of(rows: Rows, key: str) -> tuple[str, str]:
+    """The column that a key is in, and its path inside that column. Raises UsageError without such a column."""
+    found = find_place(rows, key)
+    if found is not None:
+        return found
+    if key == prepared_domain_key(rows.name):
+        raise UsageError(f"{rows.name} has {key} as {ROWS}.{DOMAIN_COLUMN}, because ladm prepare made it the domain")
+    hint = nearest(key, rows.column_names) or f"; it has {', '.join(rows.column_names)}"
+    raise UsageError(f"{rows.name} has no column {key}{hint}")
+
+
 def _place(rows: Rows, guard: ValueGuard) -> tuple[str, str, pa.DataType]:
     """The column, the path inside it, and the type of the values; string where they are read as Python objects."""
     key = _key(guard)
-    found = find_place(rows, key)
-    if found is None:
-        if key == prepared_domain_key(rows.name):
-            raise UsageError(
-                f"{rows.name} has {key} as {ROWS}.{DOMAIN_COLUMN}, because ladm prepare made it the domain"
-            )
-        hint = nearest(key, rows.column_names) or f"; it has {', '.join(rows.column_names)}"
-        raise UsageError(f"{rows.name} has no column {key}{hint}")
+    found = column_of(rows, key)
     kind = kind_at(rows, *found)
     if pa.types.is_boolean(kind) or is_text(kind) or is_time(kind):
         return *found, kind
@@ -170,7 +174,7 @@ def _batches(
     for start, stop in rows.batches():
         found = list(values_at(rows, column, path, start, stop))
         are_numbers = [isinstance(value, (int, float)) and not isinstance(value, bool) for value in found]
-        texts = [_text(value) for value in found]
+        texts = [text_of(value) for value in found]
         has_numbers |= any(are_numbers)
         has_others |= any(text is not None and not n for text, n in zip(texts, are_numbers, strict=True))
         yield start, pa.chunked_array([pa.array(texts, kind)])
@@ -178,7 +182,8 @@ def _batches(
         raise _numbers_error(rows, guard)
 
 
-def _text(value: object) -> str | None:
+def text_of(value: object) -> str | None:
+    """A value inside of JSON text, or a class label, as a text; None where it is none."""
     if value is None or isinstance(value, (dict, list, bytes)):
         return None
     return whole_text(str(value).lower() if isinstance(value, bool) else str(value))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,16 @@ import numpy.typing as npt
 
 from ladm.corpus.excluded_domains import domains_of, included_rows
 from ladm.corpus.rows import Rows
+from ladm.corpus.value_keys import NO_VALUE, read_value_keys
 from ladm.errors import LadmError
 from ladm.progress import Echo, silent
 from ladm.selection.id_lists import IdList, match_checked
+from ladm.selection.limits import within_caps
 from ladm.selection.quotas import has_weights, unknown_domains_warning, weights_of
 from ladm.selection.windows import best_of_documents, max_per_document, read_windows
 from ladm.settings.pipeline import select_settings
 from ladm.settings.selection import SelectSettings
+from ladm.settings.value_caps import ValueCap
 
 
 def require_budget(rows: Rows, job: Any, *, domain_key: str, lists: list[IdList], echo: Echo = silent) -> None:
@@ -47,7 +51,7 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str, lists: list[IdList]
         if (line := unknown_domains_warning(str(chosen.quota), of_rows, excluded=chosen.exclude_domains)) is not None:
             echo(f"warning   {line}")
     shortest = int(lengths_N[lengths_N > 0].min())
-    what = "rows"
+    what, pools = "rows", list(_capped_pools(rows, lengths_N, chosen.caps))
     limit = max_per_document(chosen.max_per_document, [rows], ranking=chosen.ranking)
     if limit is not None:
         # The longest of each document: no choice of that many holds more.
@@ -57,10 +61,12 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str, lists: list[IdList]
         kept = ~windows.repeating(longest_first, lengths_N)
         lengths_N = lengths_N[kept][best_of_documents(windows.documents_T[longest_first[kept]], limit)]
         what = f"rows (at most {limit} of a document)"
-    lengths_N = lengths_N[lengths_N > 0]
-    pool = int(lengths_N.sum())
-    if most is not None and most > len(lengths_N) and not chosen.allow_small_pool:
-        raise _small_pool(f"there are {len(lengths_N):,} {what}", f"--documents {most:,}")
+    # Each limit alone: no choice within all of them holds more than the least of these.
+    pools.insert(0, (what, lengths_N[lengths_N > 0]))
+    what, documents = min(((what, len(lengths)) for what, lengths in pools), key=itemgetter(1))
+    if most is not None and most > documents and not chosen.allow_small_pool:
+        raise _small_pool(f"there are {documents:,} {what}", f"--documents {most:,}")
+    what, pool = min(((what, int(lengths.sum())) for what, lengths in pools), key=itemgetter(1))
     if chosen.tokens is None:
         return
     share = chosen.token_share
@@ -91,6 +97,17 @@ def rows_to_select_from(
         if not included_N.any():
             raise LadmError(f"{ids.names}: no row is left")
     return included_N
+
+
+def _capped_pools(
+    rows: Rows, lengths_N: npt.NDArray[np.int64], caps: Sequence[ValueCap]
+) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+    """For each cap of --max-per what it leaves, in words, and the longest rows that it can leave."""
+    for cap in caps:
+        longest_first = np.argsort(-lengths_N, kind="stable")
+        lengths, keys = lengths_N[longest_first], read_value_keys(rows, cap.key)[0][longest_first]
+        kept = within_caps(keys, cap.most, is_free=keys == NO_VALUE)
+        yield f"rows (--max-per {cap.text})", lengths[kept & (lengths > 0)]
 
 
 def _without_weight(

@@ -8,6 +8,7 @@ from typing import Any
 from ladm.corpus.row_numbers import read_numbers
 from ladm.corpus.row_values import match_rows, require_occurring
 from ladm.corpus.rows import Rows
+from ladm.corpus.value_keys import read_value_keys
 from ladm.errors import UsageError
 from ladm.runs.derived_columns import possible_columns
 from ladm.runs.folder import Run
@@ -51,6 +52,8 @@ def require_row_columns(rows: Rows, job: Any) -> None:
                 read_numbers(rows, column)
     for guard in chosen.value_guards:
         require_occurring(guard, [rows], [match_rows(rows, guard)])
+    for cap in chosen.caps:
+        read_value_keys(rows, cap.key)
 
 
 def _selection(job: Any) -> SelectSettings:

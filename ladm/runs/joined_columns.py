@@ -22,6 +22,7 @@ import xxhash
 from ladm.corpus.row_numbers import is_float32, number_names, read_numbers, require_column
 from ladm.corpus.row_values import Matches, match_rows, require_values
 from ladm.corpus.rows import Rows
+from ladm.corpus.value_keys import read_value_keys, require_keys
 from ladm.errors import LadmError, UsageError, count_of
 from ladm.runs.added_signals import how_computed
 from ladm.runs.columns import column_names, fill_columns, float32_columns, read_columns, require_known
@@ -114,6 +115,17 @@ class JoinedColumns:
         found = match_rows(self.rows, guard)
         self.digests[guard.column] = found.digest
         return found
+
+    def require_keys(self, key: str) -> None:
+        """Raise UsageError where the rows have no such column, or one of lists or objects, before any is read."""
+        require_keys(self._opened, key)
+
+    def value_keys(self, key: str) -> Ints:
+        """A number for each row that rows with the same value share, as `read_value_keys`."""
+        keys_T, digest = read_value_keys(self.rows, key)
+        # A guard of the same column has digested the same values.
+        self.digests.setdefault(f"{ROWS}.{key}", digest)
+        return keys_T
 
     def float32(self, names: Iterable[str]) -> set[str]:
         """Those of the named columns that are stored in float32, as `float32_columns`."""

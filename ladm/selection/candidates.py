@@ -61,9 +61,18 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.order)
 
+    @property
+    def ranked_rows(self) -> Ints:
+        """The number of each candidate's row, best first."""
+        return self.rows_N[self.order]
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> Candidates:
+        """The candidates for which `kept` is true, which is in the order of `order`."""
+        return replace(self, order=self.order[kept])
+
     def without_repeating(self, windows: Windows) -> Candidates:
         """The candidates without windows of which more than half is in a better window of the same document."""
-        return replace(self, order=self.order[~windows.repeating(self.rows_N[self.order], self.tokens_N[self.order])])
+        return self.only(~windows.repeating(self.ranked_rows, self.tokens_N[self.order]))
 
     def batches(self) -> Iterator[Batch]:
         """The candidates, best first, some at a time."""

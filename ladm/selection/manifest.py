@@ -13,6 +13,7 @@ from ladm.errors import count_of
 from ladm.runs.rows_of_run import partial_coverage_line
 from ladm.selection.guarding import GuardManifest
 from ladm.selection.id_lists import IdListManifest
+from ladm.selection.limits import CapManifest
 
 MANIFEST_FILE = "manifest.json"
 OF_VALUES = ("kept", "left_out")
@@ -78,6 +79,8 @@ class Manifest:
     """Rows of one document at most; None, and then not in the file, where all could be chosen."""
     beyond_max_per_document: int = 0
     """Rows that could not be selected, because others of their document rank higher."""
+    max_per: list[CapManifest] = field(default_factory=list)
+    """The caps of --max-per, in their order."""
     repeating_windows: int = 0
     """Rows that could not be selected, because more than half of each is in a row of its document that ranks higher."""
     copies: int | None = None
@@ -134,9 +137,9 @@ class Manifest:
     @property
     def is_cut(self) -> bool:
         """The same of the values of `by`."""
-        # Copies, documents outside of the lists of ids, and more rows of a document than were wanted, are left out
-        # above the lowest value that was taken.
-        is_guarded = self.guards or self.id_lists or self.copies
+        # Copies, documents outside of the lists of ids, and more rows of a document or of a value than were wanted, are
+        # left out above the lowest value that was taken.
+        is_guarded = self.guards or self.id_lists or self.copies or self.max_per
         return not is_guarded and self.sample is None and self.max_per_document is None
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 from ladm.errors import LadmError, UsageError, one_line
 from ladm.selection.guarding import GuardManifest
 from ladm.selection.id_lists import IdListManifest
+from ladm.selection.limits import CapManifest
 from ladm.selection.manifest import MANIFEST_FILE, OF_DOMAINS, OF_VALUES, ChosenRows, DomainManifest, Manifest
 from ladm.settings.guards import Guard, parse_guard
 from ladm.storage.files import write_whole
@@ -26,6 +27,7 @@ _LATER: dict[str, tuple[type, ...]] = {
     "domain": (str, _NOTHING),
     "max_per_document": (int, _NOTHING),
     "beyond_max_per_document": (int,),
+    "max_per": (list,),
     "repeating_windows": (int,),
     "copies": (int, _NOTHING),
     "unscored_rows": (int,),
@@ -149,6 +151,7 @@ def _later_fields(content: dict[str, Any]) -> dict[str, Any]:
     return found | {
         "guards": [_guard(guard) for guard in found["guards"]],
         "id_lists": [_id_list(each) for each in found["id_lists"]],
+        "max_per": [_cap(each) for each in found["max_per"]],
     }
 
 
@@ -192,6 +195,11 @@ def _is_by_domain(given: str) -> bool:
 def _id_list(content: Any) -> IdListManifest:
     texts = {name: _field(content, name, str) for name in ("option", "file", "xxh3_128")}
     return IdListManifest(**texts, **{name: _field(content, name, int) for name in ("ids", "of_no_row", "documents")})
+
+
+def _cap(content: Any) -> CapManifest:
+    numbers = {name: _field(content, name, int) for name in ("most", "left_out", "without_value")}
+    return CapManifest(column=_field(content, "column", str), **numbers)
 
 
 def _named(content: Any) -> list[Any]:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from ladm.selection.budget import Domains, DomainSelection
 from ladm.selection.candidates import Candidates
 from ladm.selection.domain_codes import DomainCodes
-from ladm.selection.windows import Windows, best_of_documents
 from ladm.storage.disk_arrays import array_on_disk
 
 _COLUMNS = (("positions", "i8"), ("num_tokens", "i8"), ("scores", "f8"))
@@ -19,12 +18,9 @@ _COLUMNS = (("positions", "i8"), ("num_tokens", "i8"), ("scores", "f8"))
 Ints = npt.NDArray[np.int64]
 
 
-def rank_by_domain(
-    candidates: Candidates, domains: DomainCodes, *, work: Path, windows: Windows | None, most: int
-) -> Domains:
+def rank_by_domain(candidates: Candidates, domains: DomainCodes, *, work: Path) -> Domains:
     """The candidates by domain, in the order of the domains' names, each domain best first.
 
-    With `windows`, only the best `most` rows of each document are ranked.
     The columns are files in the folder `work`, 24 bytes a row, so that memory does not grow with the run.
     """
     counts = np.zeros(len(domains.names), dtype=np.int64)
@@ -37,11 +33,7 @@ def rank_by_domain(
     found = {}
     for name, part in sorted(parts.items()):
         if part.stop > part.start:
-            columns = (positions[part], tokens[part], values[part])
-            if windows is not None:
-                kept = best_of_documents(windows.documents_T[columns[0]], most)
-                columns = (columns[0][kept], columns[1][kept], columns[2][kept])
-            found[name] = DomainSelection(positions=columns[0], num_tokens=columns[1], scores=columns[2])
+            found[name] = DomainSelection(positions=positions[part], num_tokens=tokens[part], scores=values[part])
     return found
 
 

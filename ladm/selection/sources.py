@@ -58,6 +58,8 @@ def open_sources(settings: SelectSettings) -> list[SelectionSource]:
         each.require(settings.number_names)
         for guard in settings.value_guards:
             each.require_values(guard)
+        for cap in settings.caps:
+            each.require_keys(cap.key)
     # A profile's band may bring the copy share with it, which no flag names.
     guards = resolve_guards(settings, runs[0])
     columns = [*settings.number_names, *(guard.column for guard in guards if isinstance(guard, Guard))]

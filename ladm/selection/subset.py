@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ladm.errors import count_of
 from ladm.progress import Echo, silent
 from ladm.runs.added_signals import how_computed
 from ladm.runs.results import summarise
@@ -19,10 +18,12 @@ from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.content import AllRows
 from ladm.selection.formats.destination import Destination, destination
 from ladm.selection.id_lists import IdList, match_checked, read_id_lists
+from ladm.selection.limits import limit_rows
 from ladm.selection.manifest import DomainManifest, Manifest
 from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import (
     domain_shares,
+    domains_of_weight_0,
     unknown_domains_warning,
     unmet_weights_warning,
     unused_weights_warning,
@@ -30,7 +31,7 @@ from ladm.selection.quotas import (
 from ladm.selection.ranking import rank_by_domain
 from ladm.selection.ranking_warnings import sink_ranking_warning, unguarded_warning
 from ladm.selection.sources import SelectionSource, open_sources
-from ladm.selection.windows import max_per_document, read_windows
+from ladm.selection.windows import max_per_document
 from ladm.selection.writing import require_same_subset, write_subset
 from ladm.settings.selection import SelectSettings
 from ladm.settings.spelling import spell_command
@@ -74,10 +75,9 @@ def select(
                 echo(f"warning   {line}")
         for line in length_warnings(settings, [source.run for source in sources], candidates.tokens_N):
             echo(f"warning   {line}")
-        # Read only where they are needed: it is a number for every row of the corpus.
-        windows = None if most is None else read_windows(data)
-        included = candidates if windows is None else candidates.without_repeating(windows)
-        ranked = rank_by_domain(included, codes, work=work, windows=windows, most=most or 0)
+        no_share = domains_of_weight_0(codes.names, quota)
+        limited = limit_rows(candidates, sources, codes, most=most, caps=settings.caps, no_share=no_share)
+        ranked = rank_by_domain(limited.candidates, codes, work=work)
         shares = domain_shares(ranked, quota, excluded=settings.exclude_domains)
         for line in (
             unknown_domains_warning(quota, codes.names, excluded=settings.exclude_domains),
@@ -87,12 +87,11 @@ def select(
                 echo(f"warning   {line}")
         # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
-        repeating, beyond = len(candidates) - len(included), len(included) - sum(map(len, ranked.values()))
         shares = {name: shares[name] for name in domains}
         try:
             budget = apply_budget(domains, shares, settings, are_float32=candidates.are_float32)
         except SmallPoolError as error:
-            raise SmallPoolError(f"{error}{_windows_text(repeating, beyond, most)}") from None
+            raise SmallPoolError(f"{error}{limited.text}") from None
         if (line := unmet_weights_warning(domains, shares, settings)) is not None:
             echo(f"warning   {line}")
         manifest = Manifest(
@@ -106,8 +105,9 @@ def select(
             min_score=settings.min_score,
             domains_left_out=[name for name in ranked if name not in domains],
             max_per_document=most,
-            beyond_max_per_document=beyond,
-            repeating_windows=repeating,
+            beyond_max_per_document=limited.beyond,
+            repeating_windows=limited.repeating,
+            max_per=limited.caps,
             **_counts(domains),
             **_provenance(settings, sources, candidates),
         )
@@ -119,16 +119,6 @@ def select(
                 place, sources, domains, manifest, every=every if settings.keep_all else None, push=settings.push
             )
     return manifest
-
-
-def _windows_text(repeating: int, beyond: int, most: int | None) -> str:
-    """Why the pool has fewer rows than the run, where windows of its documents are left out; else nothing."""
-    text = ""
-    if repeating:
-        text += f"; {count_of(repeating, 'row')} left out because more than half is in a better row of the document"
-    if beyond:
-        text += f"; --max-per-document {most} leaves {count_of(beyond, 'row')} out"
-    return text
 
 
 def _digests(sources: Sequence[SelectionSource]) -> dict[str, list[str]]:

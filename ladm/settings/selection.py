@@ -15,6 +15,7 @@ from ladm.settings.id_lists import exclude_ids_setting, only_ids_setting
 from ladm.settings.joins import JoinSettings, join_setting, require_joined
 from ladm.settings.quantities import parse_percent, parse_token_budget
 from ladm.settings.subset import WRITING, SubsetFormat, check_subset, resolve_format
+from ladm.settings.value_caps import ValueCap, max_per_setting, parse_caps
 from ladm.settings.value_guards import ValueGuard
 from ladm.storage.files import data_set_path
 
@@ -120,6 +121,7 @@ class SelectSettings(JoinSettings):
         unset="2 where `ladm prepare` cut windows; all with document_mean",
         at_least=1,
     )
+    max_per: tuple[str, ...] = max_per_setting(section=ORDER)
     # The published code takes a whole percentage of every domain.
     rule: Literal["exact", "percent"] = setting(
         "exact",
@@ -178,6 +180,7 @@ class SelectSettings(JoinSettings):
             data_set_path(self.output)
         self._check_rule(given[0])
         self._check_sampling()
+        parse_caps(self.max_per)
         require_domain_has_effect(self.domain, self.domain_key)
         if self.join and len(self.runs) > 1:
             raise UsageError("--join takes a run of the same rows, but several RUNs have several sets of rows")
@@ -229,6 +232,11 @@ class SelectSettings(JoinSettings):
     def value_guards(self) -> list[ValueGuard]:
         """The guards of texts, dates, true and false."""
         return [guard for guard in self.guards if isinstance(guard, ValueGuard)]
+
+    @property
+    def caps(self) -> list[ValueCap]:
+        """The caps on rows of one value, in their order."""
+        return parse_caps(self.max_per)
 
     @property
     def draw_seed(self) -> int:

@@ -115,6 +115,7 @@ def _settings(manifest: Manifest) -> dict[str, object]:
         },
         "sample": manifest.sample,
         "max_per_document": manifest.max_per_document,
+        "max_per": [f"{cap.column}:{cap.most}" for cap in manifest.max_per],
         "command": manifest.command,
     }
     chosen |= {name: value for name, value in where_set.items() if value}
