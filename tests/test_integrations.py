@@ -186,9 +186,57 @@ def test_batches_of_ray_data_need_no_ray(talking: Path, expected: list[float | N
     assert frame["ladm_score"][:5].tolist() == expected[:5]
     again = step(table)
     assert again.sort_by("k") == table.sort_by("k")
-    with pytest.raises(LadmError, match="a batch has no column body; give text_column, one of text, k"):
+    with pytest.raises(LadmError, match="a batch has no column body; give text_key, one of text, k"):
         step(pa.table({"text": TEXTS, "k": range(6)}))
     assert sorted(again.column_names) == sorted(table.column_names)
+
+
+def test_the_column_of_the_texts_has_the_name_that_prepare_gives_it(talking: Path) -> None:
+    from ladm.integrations.ray_data import LadmScore
+
+    found = [
+        LadmScore(str(talking), length=LENGTH, **name, **SETTINGS)(pa.table({"body": TEXTS[:1]}))
+        for name in ({"text_key": "body"}, {"text_column": "body"})
+    ]
+    assert found[0] == found[1]
+    with pytest.raises(LadmError, match="^LadmScore was given text_key and text_column, which are the same setting; "):
+        LadmScore("model", length=LENGTH, text_key="a", text_column="a")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"spantokens": 3}, "{} has no setting spantokens; did you mean span_tokens?"),
+     ({"lenghts": 3}, "{} has no setting lenghts; did you mean length?"),
+     ({"span_tokens": 0}, "--span-tokens must be at least 1, not 0"),
+     ({"dtype": "f32"}, "--dtype 'f32' is not auto or float32 or bfloat16 or float16"),
+     ({"profile": "nowhere.yaml"}, "profile nowhere.yaml: No such file or directory"),
+     ({"config": "nowhere.yaml"}, "nowhere.yaml: No such file or directory")],
+)  # fmt: skip
+def test_settings_are_checked_before_a_worker_starts(settings: dict[str, Any], message: str) -> None:
+    """The model does not exist: none is loaded for the check."""
+    from ladm.integrations.ray_data import LadmScore
+
+    calls: dict[str, Any] = {"LadmScore": LadmScore, "require_model": require_model}
+    for name, call in calls.items():
+        with pytest.raises(LadmError) as caught:
+            call("no/model", length=LENGTH, **settings)
+        assert message.format(name) in str(caught.value)
+    with pytest.raises(LadmError, match=r"^LadmScore has no setting text_kee; did you mean text_key\?$"):
+        calls["LadmScore"]("no/model", length=LENGTH, text_kee="x")
+
+
+def test_settings_of_the_step_of_datatrove_are_checked_at_once() -> None:
+    pytest.importorskip("datatrove")
+    from ladm.integrations.datatrove import LadmScore
+
+    step: Any = LadmScore
+    for settings, message in (
+        ({"batch_document": 3}, "^LadmScore has no setting batch_document; did you mean batch_documents"),
+        ({"batch_documents": 0}, "^batch_documents must be a whole number of at least 1, not 0$"),
+        ({"reduce": "men"}, "^--reduce 'men' is not"),
+    ):
+        with pytest.raises(LadmError, match=message):
+            step("no/model", length=LENGTH, **settings)
 
 
 @pytest.fixture

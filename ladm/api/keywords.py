@@ -35,9 +35,12 @@ def spell_path(path: AnyPath, argument: str) -> str:
     return spelled
 
 
-def parse_keywords(kind: type, call: str, given: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
+def parse_keywords(
+    kind: type, call: str, given: Mapping[str, Any], *, without: Iterable[str] = (), beside: Iterable[str] = ()
+) -> dict[str, Any]:
     """The keyword arguments `given` to the function `call`, as the settings class `kind` takes them.
 
+    `beside`: other arguments of the call, which a misspelt name may be meant as.
     Paths become texts, and lists tuples. Raises UsageError for a name that the class does not have, or that is one of
     `without`, for two names of one, and for a value of another type.
     """
@@ -50,8 +53,8 @@ def parse_keywords(kind: type, call: str, given: Mapping[str, Any], *, without: 
     known = [field.name for field in dataclasses.fields(kind) if field.name not in without]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
+            near = difflib.get_close_matches(name, [*beside, *known], n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join([*beside, *known])}"
             raise UsageError(f"{call} has no setting {name}{hint}")
     settings = {field.name: field for field in settings_of(kind)}
     made = {name: _of_field(_value(value), settings[name]) for name, value in given.items() if value is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ladm.runs.records import Column, Record
     from ladm.scoring.engines.batch_sizes import BatchRule
     from ladm.scoring.engines.batches import CheckedRow
+    from ladm.settings.score import ScoreSettings
     from ladm.signals.scorer import SignalScorer
 
 OF_RUNS_ALONE = (
@@ -59,21 +60,11 @@ class Scorer:
     """
 
     def __init__(self, model: AnyPath, *, config: AnyPath | None = None, **settings: Unpack[ScorerFlags]) -> None:
-        from ladm.settings.config_file import score_settings
-        from ladm.settings.score import ScoreSettings
-        from ladm.settings.signals import CDS
-
-        given = parse_keywords(ScoreSettings, "ladm.Scorer", settings, without=OF_RUNS_ALONE)
-        # The settings of a run cannot do without these two; nothing here reads or writes them.
-        # Rows in memory have no text, and the table of how common a token is would have to be given.
-        given = {"signals": CDS} | given | {"model": spell_path(model, "model"), "rows": "-", "output": "-"}
-        wanted = score_settings(None if config is None else spell_path(config, "config"), given)
+        wanted = scorer_settings("ladm.Scorer", model, config=config, settings=settings)
         with quiet_libraries():
             from ladm.scoring.identity import require_model_of_profile
             from ladm.scoring.plan import make_plan
-            from ladm.scoring.signal_choice import require_effect
 
-            require_effect(wanted, wanted.signal_names)
             plan = make_plan(wanted)
             require_model_of_profile(plan)
             for line in plan.hardware.passed_over:
@@ -136,6 +127,27 @@ class Scorer:
                 records += pending()
             pending = started
         return records + (pending() if pending is not None else [])
+
+
+def scorer_settings(
+    call: str, model: AnyPath, *, config: AnyPath | None, settings: Mapping[str, Any], beside: Iterable[str] = ()
+) -> ScoreSettings:
+    """The settings of a `Scorer`, given to `call`, checked without its model.
+
+    `beside`: other arguments of the call. Raises LadmError for settings that cannot be used with any model.
+    """
+    from ladm.scoring.signal_choice import require_effect
+    from ladm.settings.config_file import score_settings
+    from ladm.settings.score import ScoreSettings
+    from ladm.settings.signals import CDS
+
+    given = parse_keywords(ScoreSettings, call, settings, without=OF_RUNS_ALONE, beside=beside)
+    # The settings of a run cannot do without these two; nothing here reads or writes them.
+    # Rows in memory have no text, and the table of how common a token is would have to be given.
+    given = {"signals": CDS} | given | {"model": spell_path(model, "model"), "rows": "-", "output": "-"}
+    wanted = score_settings(None if config is None else spell_path(config, "config"), given)
+    require_effect(wanted, wanted.signal_names)
+    return wanted
 
 
 def _rows(ids: Any) -> list[Row]:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ladm.api.keywords import AnyPath
-from ladm.errors import LadmError
+from ladm.errors import LadmError, UsageError
 from ladm.integrations.scoring import COLUMNS, LazyScorer, ScoredText
 
 if TYPE_CHECKING:
@@ -25,31 +25,44 @@ class LadmScore:
         documents.map_batches(LadmScore, fn_constructor_args=("org/model",), fn_constructor_kwargs={"length": 32768},
                               compute=ActorPoolStrategy(size=8), num_gpus=1, batch_size=64, batch_format="pyarrow")
 
-    The first `length` tokens of `text_column` are scored; a shorter text has no score. With `batch_format="pyarrow"`
-    what is missing is null; with NumPy's and with pandas' a missing number is NaN, and a missing error an empty text.
+    The first `length` tokens of the column `text_key`, by default `text`, are scored; a shorter text has no score. With
+    `batch_format="pyarrow"` what is missing is null; with NumPy's and with pandas' a missing number is NaN, and a
+    missing error an empty text.
     Columns that have these names before are replaced.
-    `settings`: those of `ladm.Scorer`, such as `device`.
+    `settings`: those of `ladm.Scorer`, such as `device`. To check them
+    before the actors start, call `require_model` with them.
     """
 
     def __init__(
-        self, model: AnyPath, *, length: int, text_column: str = "text", **settings: Unpack[ScorerFlags]
+        self,
+        model: AnyPath,
+        *,
+        length: int,
+        text_key: str | None = None,
+        text_column: str | None = None,
+        **settings: Unpack[ScorerFlags],
     ) -> None:
-        self._text_column = text_column
-        self._scorer = LazyScorer(model, length=length, settings=settings)
+        if text_key is not None and text_column is not None:
+            raise UsageError(
+                "LadmScore was given text_key and text_column, which are the same setting; give one of them"
+            )
+        # `text_column` is an earlier name of it.
+        self._text_key = text_key or text_column or "text"
+        self._scorer = LazyScorer(model, length=length, settings=settings, own=("text_key",))
 
     def __call__(self, batch: Any) -> Any:
         """The batch, a pyarrow Table, a dictionary of arrays or a pandas DataFrame, with the three columns."""
         names = batch.column_names if isinstance(batch, pa.Table) else list(map(str, batch))
-        if self._text_column not in names:
-            raise LadmError(f"a batch has no column {self._text_column}; give text_column, one of {', '.join(names)}")
+        if self._text_key not in names:
+            raise LadmError(f"a batch has no column {self._text_key}; give text_key, one of {', '.join(names)}")
         if isinstance(batch, pa.Table):
-            found = self._columns(batch[self._text_column].to_pylist())
+            found = self._columns(batch[self._text_key].to_pylist())
             batch = batch.drop_columns([name for name in found if name in batch.column_names])
             for name, values in found.items():
                 batch = batch.append_column(name, pa.array(values, _TYPES[name]))
             return batch
         # Ray's other formats have no null: NumPy's numbers have NaN, and its texts are objects.
-        columns = self._columns(list(batch[self._text_column]))
+        columns = self._columns(list(batch[self._text_key]))
         score, tokens, error = columns.values()
         numbers = {
             name: np.array(column, dtype=np.float64) for name, column in zip(COLUMNS, (score, tokens), strict=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ladm.api.keywords import AnyPath, spell_path
-from ladm.api.memory import RowScore, Scorer
+from ladm.api.memory import RowScore, Scorer, scorer_settings
 from ladm.corpus.encoding import Ids
 from ladm.corpus.meta import whole_text
 from ladm.errors import LadmError, require_whole_number
@@ -36,13 +36,15 @@ class LazyScorer:
     It can be pickled before that, so that a pipeline can send it to its workers. `length`: texts are cut to that number
     of tokens, and shorter ones have no score; scores of different lengths are hard to compare. `settings` are those of
     `ladm.Scorer`, such as `span_tokens`, `device` or `profile`; spans are a 256th of the length by default.
-    Raises LadmError for a model that is no name or path, and for a length that is no positive number; the rest is
-    checked when the model loads.
+    `own`: arguments of the step that uses it, for a message about a misspelt one.
+    Raises LadmError for a model that is no name or path, a length that is no positive number, and settings that no
+    model could be scored with; whether model, device and settings fit is checked when the model loads.
     """
 
-    def __init__(self, model: AnyPath, *, length: int, settings: Mapping[str, Any]) -> None:
+    def __init__(self, model: AnyPath, *, length: int, settings: Mapping[str, Any], own: Iterable[str] = ()) -> None:
         # Here, and not in a worker at the first document.
         require_whole_number("length", length, least=1)
+        _require_settings("LadmScore", model, settings, own=own)
         self.model, self.length, self.settings = spell_path(model, "model"), length, settings
         self._scorer: Scorer | None = None
         self._tokenizer: Any = None
@@ -87,9 +89,10 @@ class LazyScorer:
         return self._scorer, self._tokenizer
 
 
-def require_model(model: AnyPath, *, length: int) -> None:
-    """Raise LadmError where a pipeline with this model and length could score nothing, before its framework starts.
+def require_model(model: AnyPath, *, length: int, **settings: Any) -> None:
+    """Raise LadmError where a pipeline with these could score nothing, before its framework starts.
 
+    `settings`: those of the step, such as `span_tokens`.
     Its workers would each end with a traceback of the framework. Weights of a Hub id are not fetched here: the machine
     that starts a pipeline may not be one that scores.
     """
@@ -98,12 +101,19 @@ def require_model(model: AnyPath, *, length: int) -> None:
 
     require_whole_number("length", length, least=1)
     name = spell_path(model, "model")
+    _require_settings("require_model", name, settings)
     load_tokenizer(name, bos=None)
     if os.path.isdir(name):
         model_facts(name)
         most = stated_positions(name)
         if most is not None and length > most:
             raise LadmError(f"length {length:,} is beyond the {most:,} positions of {name}")
+
+
+def _require_settings(call: str, model: AnyPath, settings: Mapping[str, Any], *, own: Iterable[str] = ()) -> None:
+    # As `Scorer` takes them.
+    rest = {name: value for name, value in settings.items() if name != "config"}
+    scorer_settings(call, model, config=settings.get("config"), settings=rest, beside=("length", *own))
 
 
 def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

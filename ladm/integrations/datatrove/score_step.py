@@ -8,6 +8,7 @@ from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from ladm.api.keywords import AnyPath
+from ladm.errors import require_whole_number
 from ladm.integrations.scoring import LazyScorer, in_groups
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class LadmScore(PipelineStep):  # type: ignore[misc]
     The first `length` tokens of a text are scored; a shorter one gets the score None and the reason `too_short`. The
     model loads at the first document, once in each process. `batch_documents` are read at a time; how many rows the
     device gets at once is the setting `batch_size`. `settings`: those of `ladm.Scorer`, such as `device`.
+    Raises LadmError for settings that cannot be used, before the pipeline starts.
     """
 
     name = "LADM"
@@ -35,8 +37,9 @@ class LadmScore(PipelineStep):  # type: ignore[misc]
         self, model: AnyPath, *, length: int, batch_documents: int = BATCH_DOCUMENTS, **settings: Unpack[ScorerFlags]
     ) -> None:
         super().__init__()
+        require_whole_number("batch_documents", batch_documents, least=1)
         self.batch_documents = batch_documents
-        self.scorer = LazyScorer(model, length=length, settings=settings)
+        self.scorer = LazyScorer(model, length=length, settings=settings, own=("batch_documents",))
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:  # noqa: ARG002
         """The documents, in their order."""
