@@ -146,6 +146,7 @@ def test_the_documents_columns_and_state_of_a_run(
     worst = job.run.top(2, by="length-robust", worst=True)
     assert [vars(document) for document in worst] == of_command["top"]["documents"]
     assert len(job.run.top()) == 7
+    assert worst[0].beginning.startswith(worst[0].first_line[:50])
     assert worst[0].first_line.startswith("w")
     found = job.run.compare(columns=["score", "robust"], top="50%", output="page.html")
     assert json.loads(json.dumps(asdict(found))) | {"page": "command.html"} == of_command["compare"]
@@ -172,7 +173,7 @@ def test_what_a_list_of_the_best_lacks_is_a_warning(save_rows: Any, golden: Any,
     run = ladm.score(save_rows(rows), model=GOLDEN, output=tmp_path / "run", signals="cds", limit=1, **METHOD)
     with pytest.warns(ladm.LadmWarning) as warned:
         (document,) = run.top()
-    assert document.first_line == ""
+    assert (document.first_line, document.beginning) == ("", "")
     partial = "only the first 1 of 2 rows were scored; to add the others, run ladm score without --limit"
     assert [str(each.message) for each in warned] == [
         f"{tmp_path}/rows has no column text, so no texts are shown", partial

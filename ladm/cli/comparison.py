@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ladm.cli.display import padded, plain, text_width
+from ladm.cli.display import padded, plain, text_width, with_beginning
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import configure_libraries, note, print_result
 from ladm.errors import count_of
@@ -35,7 +35,7 @@ MOST_PAIRS = 20
     ),
 )
 def top(settings: TopSettings) -> None:
-    """List the documents of RUN with the highest scores: rank, score, domain, id and the first line of the text."""
+    """List the documents of RUN with the highest scores: rank, score, domain, id and how the text begins."""
     configure_libraries()
     from ladm.comparison.top import top_documents
 
@@ -54,11 +54,10 @@ def _top_table(found: TopList) -> Iterator[str]:
     domain_width, id_width = (
         max(map(text_width, [title, *texts])) for title, texts in (("domain", domains), ("id", ids))
     )
-    yield f"{'rank':>8}  {by:>11}  {'domain':<{domain_width}}  {'id':<{id_width}}  text"
+    yield f"{'rank':>8}  {by:>11}  {'domain':<{domain_width}}  {'id':<{id_width}}  beginning"
     for document, domain, name in zip(found.documents, domains, ids, strict=True):
         names = f"{padded(domain, domain_width)}  {padded(name, id_width)}"
-        line = f"{document.rank:>8,}  {document.value:>11.5g}  {names}  {plain(document.first_line, most=80)}"
-        yield line.rstrip()
+        yield with_beginning(f"{document.rank:>8,}  {document.value:>11.5g}  {names}  ", document.beginning)
 
 
 @settings_command(
@@ -192,8 +191,7 @@ def _different_lines(higher: str, lower: str, names: list[str], documents: list[
     yield f"{names[0]:>{a}} {names[1]:>{b}}  {'domain':<{domain}}  {'id':<{id_}}  beginning"
     for document, (of_domain, of_id) in zip(documents, texts, strict=True):
         ranks = f"{document.rank_a:>{a}.2f} {document.rank_b:>{b}.2f}"
-        beginning = plain(document.beginning, most=80)
-        yield f"{ranks}  {padded(of_domain, domain)}  {padded(of_id, id_)}  {beginning}".rstrip()
+        yield with_beginning(f"{ranks}  {padded(of_domain, domain)}  {padded(of_id, id_)}  ", document.beginning)
 
 
 def _rho(value: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
     from ladm.selection.manifest import Manifest
 
 
+TEXT_CHARACTERS = 80
+"""Of the beginning of a text in a table that is not for a terminal."""
+LEAST_COLUMNS = 20
+"""Of the beginning of a text on a narrow terminal."""
 _PAIRS_SHOWN = 3
 """Of an inspected document."""
 
@@ -169,6 +175,19 @@ def text_width(text: str) -> int:
     # Mn and Me: marks above and below letters, such as accents, and vowels of Thai or Hindi.
     marks = ("Mn", "Me")
     return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text if unicodedata.category(c) not in marks)
+
+
+def with_beginning(start: str, text: str) -> str:
+    """A line of a table that ends with the beginning of a text: as wide as the terminal, else with 80 characters."""
+    shown = plain(text, most=TEXT_CHARACTERS)
+    if sys.stdout.isatty():
+        # A little of the text has to be seen on a narrow terminal too, where the line is then wrapped.
+        columns = max(LEAST_COLUMNS, shutil.get_terminal_size().columns - text_width(start))
+        shown = plain(text, most=columns)
+        # Letters of two columns.
+        while text_width(shown) > columns:
+            shown = plain(text, most=len(shown) - 1)
+    return f"{start}{shown}".rstrip()
 
 
 def padded(text: str, width: int) -> str:

@@ -31,7 +31,7 @@ from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.quartiles import summarise_columns
 from ladm.runs.results import require_finished
 from ladm.runs.rows_of_run import open_rows_of, partial_coverage
-from ladm.runs.text_beginnings import TextBeginnings, one_line
+from ladm.runs.text_beginnings import BEGINNING_CHARACTERS, TextBeginnings, one_line
 from ladm.selection.evaluation import evaluate
 from ladm.selection.ranks import spearman
 from ladm.selection.windows import documents_of
@@ -40,7 +40,6 @@ from ladm.settings.expressions import Expression, parse_expression
 
 MOST_CORRELATED = 200_000
 """Documents that correlations are computed on; of more, evenly spaced ones."""
-BEGINNING_CHARACTERS = 240
 MOST_DOMAINS = 100
 """Domains that medians and quartiles are given of, the largest."""
 

@@ -14,7 +14,7 @@ from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.results import require_finished
 from ladm.runs.rows_of_run import partial_coverage
-from ladm.runs.text_beginnings import TextBeginnings, first_line
+from ladm.runs.text_beginnings import BEGINNING_CHARACTERS, TextBeginnings, first_line, one_line
 from ladm.selection.evaluation import evaluate
 from ladm.selection.windows import documents_of
 from ladm.settings.comparison import TopSettings
@@ -36,6 +36,9 @@ class TopDocument:
     name: str
     position: int
     first_line: str
+    """The first line of the text that is not blank."""
+    beginning: str
+    """The first 240 characters of the text as one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,7 @@ def top_documents(settings: TopSettings) -> TopList:
                 name=label.name,
                 position=label.position,
                 first_line=first_line(text, most=LINE_CHARACTERS),
+                beginning=one_line(text, most=BEGINNING_CHARACTERS),
             )
         )
     return TopList(

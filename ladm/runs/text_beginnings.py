@@ -26,6 +26,8 @@ MOST_CHARACTERS = 2000
 """The characters of a text that are read for its beginning."""
 MOST_BYTES_READ = 1 << 28
 """The largest data set that is read to compare its content, which takes about a second."""
+BEGINNING_CHARACTERS = 240
+"""Those that lists of documents show."""
 _ROWS_AT_A_TIME = 32
 
 
