@@ -204,11 +204,11 @@ def test_top_lists_documents(ladm: Command, scored: tuple[str, Path]) -> None:
     table = read_columns(Run.read(run), ["score"])
     positions, scores = table["position"].to_pylist(), table["score"].to_pylist()
     lines = ladm("top", run, "-n", "3").stdout.splitlines()
-    assert lines[0].split() == ["rank", "score", "domain", "id", "text"]
+    assert lines[0].split() == ["rank", "score", "domain", "id", "beginning"]
     assert len(lines) == 4
     for k, line in enumerate(lines[1:]):
         p = positions[k]
-        text = f"{k + 1:>8,}  {scores[k]:>11.5g}  domain {p % 2}  {p}   <b>Title {p}</b>? of\xa0it"
+        text = f"{k + 1:>8,}  {scores[k]:>11.5g}  domain {p % 2}  {p}   <b>Title {p}</b>? of it and more"
         assert line == text
     worst = json.loads(ladm("top", run, "-n", "2", "--worst", "--json").stdout)["documents"]
     assert [(each["rank"], each["position"]) for each in worst] == [(7, positions[-1]), (6, positions[-2])]
