@@ -14,7 +14,7 @@ from test_select_options import Command, scored, selected  # noqa: F401
 
 from ladm.errors import LadmError, UsageError
 from ladm.runs.folder import Run
-from ladm.selection.guarding import apply_guards
+from ladm.selection.guarding import GuardManifest, apply_guards
 from ladm.selection.manifest_file import read_manifest
 from ladm.settings.guards import POOL_GUARDS, Guard, Limit, parse_guard, parse_guards
 from ladm.settings.value_guards import ValueGuard, parse_value_guard, spell_value
@@ -55,6 +55,15 @@ def test_how_they_are_written() -> None:
             "--within 'profile/domain' is not COLUMN:LOW-HIGH, such as gzip_ratio:20%-80%, nor pool, pool/domain or "
             "profile",
         ),
+        (
+            "length:profile/domain",
+            "--within 'length:profile/domain': 'profile/domain' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or "
+            "0.2-",
+        ),
+        (
+            "length:/domain",
+            "--within 'length:/domain': '/domain' is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-",
+        ),
         ("length:80%-20%/domain", "--within 'length:80%-20%/domain': 80% is above 20%"),
     ],
 )
@@ -90,6 +99,54 @@ def test_each_domain_has_its_own_quantiles(documents: list[tuple[int, float]], l
     assert kept.tolist() == expected.tolist()
     assert (found.low, found.high, found.limits_by_domain) == (None, None, limits)
     assert sum(found.dropped.values()) + found.without_value + kept.sum() == len(codes)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x:-80%/domain", "x of at most the 80% quantile of each domain"),
+        ("x:7%-/domain", "x of at least the 7% quantile of each domain"),
+        ("x:10%-90%/domain", "x from the 10% to the 90% quantile of each domain"),
+        ("x:0-90%/domain", "x from 0 to the 90% quantile of each domain"),
+        # A value is no quantile of a domain.
+        ("x:20%-0.5/domain", "x from the 20% quantile of each domain to 0.5"),
+    ],
+)
+def test_the_limits_in_words(text: str, words: str) -> None:
+    found, _ = _applied(text, [0.0, 0.25, 0.5], [0, 0, 0])
+    assert found.limits_text == words
+
+
+def _applied(text: str, values: list[float], codes: list[int]) -> tuple[GuardManifest, list[bool]]:
+    """What a guard of the column `x` dropped, and which documents it kept."""
+    kept = np.ones(len(values), np.bool_)
+    (found,) = apply_guards(
+        [parse_guard(text)], {"x": np.array(values)}, kept, codes_N=np.array(codes, np.int32),  # type: ignore[list-item]
+        names=["a", "b", "c"], float32=(),
+    )  # fmt: skip
+    return found, kept.tolist()
+
+
+def test_domains_of_few_documents_and_without_values() -> None:
+    nan = float("nan")
+    # Of one document nothing is dropped, of two one; domain c has no value.
+    found, kept = _applied("x:-95%/domain", [9.0, 1.0, 2.0, nan, nan], [0, 1, 1, 1, 2])
+    assert kept == [True, True, False, False, False]
+    assert found.limits_by_domain == {"a": [None, 9.0], "b": [None, pytest.approx(1.95)]}
+    assert (found.dropped, found.without_value) == ({"b": 1}, 2)
+
+
+def test_a_value_where_a_quantile_was_meant() -> None:
+    message = (
+        "--within x:10-90%/domain leaves no document; its lower limit is above its upper one in every domain; "
+        "quantiles have a % at both ends, such as 10%-90%"
+    )
+    with pytest.raises(LadmError) as error:
+        _applied("x:10-90%/domain", [1.0, 2.0, 3.0], [0, 0, 1])
+    assert str(error.value) == message
+    # The limits are in order in domain b alone, where no document lies between them.
+    with pytest.raises(LadmError, match="leaves no document; give it wider limits$"):
+        _applied("x:1-50%/domain", [0.0, 0.5, 0.0, 4.0], [0, 0, 1, 1])
 
 
 def test_a_domain_of_high_values_keeps_its_share(ladm: Command, scored: tuple[str, Path]) -> None:  # noqa: F811

@@ -64,14 +64,14 @@ def _words_of_quantiles(given: str) -> str:
     guard = parse_guard(given)
     assert isinstance(guard, Guard)
     low, high = (
-        limit and (f"the {100 * limit.value:g}% quantile" if limit.is_quantile else f"{limit.value:.6g}")
+        limit and (f"the {100 * limit.value:g}% quantile of each domain" if limit.is_quantile else f"{limit.value:.6g}")
         for limit in (guard.low, guard.high)
     )
+    if guard.low and guard.high and guard.low.is_quantile and guard.high.is_quantile:
+        return f"from the {100 * guard.low.value:g}% to {high}"
     if low and high:
-        limits = f"from {low.removesuffix(' quantile') if high.startswith('the ') else low} to {high}"
-    else:
-        limits = f"of at least {low}" if low else f"of at most {high}"
-    return f"{limits} of each domain"
+        return f"from {low} to {high}"
+    return f"of at least {low}" if low else f"of at most {high}"
 
 
 def forgotten_percent(guard: GuardManifest) -> str:
@@ -201,11 +201,13 @@ def _remedy_of_nothing(guard: AnyGuard, limits: GuardManifest) -> str:
     if isinstance(guard, ValueGuard):
         return "give it other values"
     # Such as 10-90%, where 10 is a value.
+    is_mixed = guard.low is not None and guard.high is not None and guard.low.is_quantile != guard.high.is_quantile
+    hint = "; quantiles have a % at both ends, such as 10%-90%" if is_mixed else ""
     if limits.low is not None and limits.high is not None and limits.low > limits.high:
-        hint = ""
-        if guard.low is not None and guard.high is not None and guard.low.is_quantile != guard.high.is_quantile:
-            hint = "; quantiles have a % at both ends, such as 10%-90%"
         return f"its lower limit, {limits.low:.6g}, is above its upper one, {limits.high:.6g}{hint}"
+    ends = (limits.limits_by_domain or {}).values()
+    if ends and all(low is not None and high is not None and low > high for low, high in ends):
+        return f"its lower limit is above its upper one in every domain{hint}"
     return f"give it wider limits{forgotten_percent(limits)}"
 
 

@@ -65,6 +65,8 @@ class BandGuard:
 AnyGuard = Guard | ValueGuard
 """A guard with its limits or its values, as `resolve_guards` has them."""
 
+_NOT_VALUES = [f"{limits}{BY_DOMAIN}" for limits in ("", "-", PROFILE)]
+"""Limits that nobody meant as values of a column of the rows."""
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 
@@ -98,7 +100,7 @@ def parse_guard(text: str) -> Guard | BandGuard | ValueGuard:
     if found is None:
         raise UsageError(
             f"--within {text!r}: {limits!r} is not LOW-HIGH, such as 0.2-0.5, 20%-80%, -0.5 or 0.2-"
-            + ("" if limits == f"-{BY_DOMAIN}" else _way_to_values(*split_column(text)))
+            + ("" if limits in _NOT_VALUES else _way_to_values(*split_column(text)))
         )
     low, high = (_limit(found[name], text) for name in ("low", "high"))
     if low and high and low.is_quantile == high.is_quantile and low.value > high.value:
