@@ -100,6 +100,45 @@ def test_what_passes_a_guard_of_quantiles_and_ranks_of_a_weighted_pool() -> None
     assert taken_shares(rows, (), by=BOTH, share=0.1, counts_B=np.ones(100))["pure"] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("by_domain", [False, True])
+def test_guards_of_domains_take_what_a_selection_takes(by_domain: bool) -> None:
+    """A pool by weights, and the same pool as copies of its rows."""
+    from domain_guards import taken_of
+
+    from ladm.selection.guarding import apply_guards
+    from ladm.settings.guards import Guard, Limit
+
+    draw = np.random.default_rng(3)
+    domain_B, weight_B = np.repeat([0, 1], 40), draw.integers(1, 60, 80).astype(float)
+    kinds = np.where(draw.random(80) < 0.6, "intact", "shuffled")
+    # The second domain has higher values, of which a ceiling over both drops most.
+    columns = {"F": draw.random(80) + domain_B, "gzip": draw.random(80)}
+    guards = (("gzip", 0.1, 1.0), ("F", 0.0, 0.8))
+    rows = pa.table({"kind": kinds, **columns})
+    found = taken_of(rows, domain_B, weight_B / weight_B.sum(), guards, by="F", by_domain=by_domain)
+    # Many copies, so that no limit lies between two rows.
+    copies_N = np.repeat(np.arange(80), 100 * weight_B.astype(int))
+    domain_N, intact_N = domain_B[copies_N], (kinds == "intact")[copies_N]
+    kept_N = np.ones(len(copies_N), dtype=np.bool_)
+    limits = [
+        Guard(text=column, column=column, low=Limit(value=low, is_quantile=True), by_domain=by_domain,
+              high=Limit(value=high, is_quantile=True))
+        for column, low, high in guards
+    ]  # fmt: skip
+    columns_N = {name: values_B[copies_N] for name, values_B in columns.items()}
+    apply_guards(limits, columns_N, kept_N, codes_N=domain_N.astype(np.int32), names=["software", "books"], float32=())
+    taken_N = np.zeros(len(copies_N), dtype=np.bool_)
+    for number, domain in enumerate(("software", "books")):
+        places = np.flatnonzero(kept_N & (domain_N == number))
+        order = places[np.argsort(-columns_N["F"][places], kind="stable")]
+        taken_N[order[: round(0.25 * len(order))]] = True
+        mine_N = domain_N == number
+        assert found[f"passing, {domain}"] == pytest.approx(kept_N[mine_N & intact_N].mean())
+        assert found[f"pure, {domain}"] == pytest.approx(intact_N[taken_N & mine_N].mean(), abs=1e-3)
+    assert found["pure"] == pytest.approx(intact_N[taken_N].mean(), abs=1e-3)
+    assert found["books taken"] == pytest.approx(domain_N[taken_N].mean(), abs=1e-3)
+
+
 def test_rows_within_fixed_limits_are_counted_by_kind() -> None:
     from fixed_limits import inside_by_kind
 
