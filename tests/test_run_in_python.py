@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 from conftest import GOLDEN, topical_rows
@@ -160,6 +161,7 @@ def test_the_documents_columns_and_state_of_a_run(
     assert describe(status) == of_command["status"]
     assert (status.finished, status.done, status.errors) == (True, 7, {})
     assert job.run.verify() == job.run.verify(deep=True) == robust.verify() == []
+    assert job.run.verify(deep=np.bool_(True)) == []
     sealed = Path("job/scores/units/000000.jsonl")
     sealed.write_bytes(sealed.read_bytes().replace(b'"score": ', b'"score":  ', 1))
     (problem,) = job.run.verify()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ladm.api.keywords import AnyPath, spell_path
+from ladm.api.keywords import AnyPath, parse_keywords, spell_path
 from ladm.api.quiet import quiet_libraries
 from ladm.errors import UsageError
 
@@ -71,7 +71,9 @@ class RunReader:
         from ladm.runs.folder import Run
         from ladm.settings.runs import VerifySettings
 
-        wanted = VerifySettings(run=str(self.folder), deep=deep)
+        wanted = VerifySettings(
+            run=str(self.folder), **parse_keywords(VerifySettings, "verify", {"deep": deep}, without=("run",))
+        )
         with quiet_libraries():
             from ladm.runs.verify import verify
 

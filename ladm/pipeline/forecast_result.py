@@ -47,7 +47,7 @@ class Forecast:
     scoring: DryRun
     """Of all rows, or where their number is not known of those of the sample."""
     fills_budget: bool | None = None
-    """None where the budget is a share or a threshold, or the number of documents is not known."""
+    """Do they, before `--within` drops any? None for a share or a threshold, and where their number is not known."""
 
     @property
     def hours(self) -> dict[int, float] | None:
