@@ -152,7 +152,7 @@ def test_guards_are_counted_by_domain(ladm: Command, scored: tuple[str, Path]) -
          "without_value": 0},
     ]  # fmt: skip
     assert found["pool_documents"] == 3
-    assert found["table"][4:7] == [
+    assert found["table"][5:8] == [
         "dropped by --within weight:20%-0.5: 2, keeping weight from 0.2 to 0.5 (domain 0 2)",
         "dropped without a value of weight: 1",
         "dropped by --within length:-500: 1, keeping length of at most 500 (domain 0 1)",

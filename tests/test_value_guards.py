@@ -172,7 +172,7 @@ def test_guards_of_values_are_recorded_and_shown(ladm: Command, scored: tuple[st
         {"given": "rows.day:2024-02..,2024-01-15", "column": "rows.day", "low": None, "high": None, "dropped": {},
          "without_value": 0, "kept": [["2024-02", None], "2024-01-15"]},
     ]  # fmt: skip
-    assert found["table"][4:8] == [
+    assert found["table"][5:9] == [
         "dropped by --within rows.lang:!fr, en-GB: 2, keeping rows.lang other than fr, en-GB (domain 0 1, domain 1 1)",
         "dropped without a value of rows.lang: 1",
         "dropped by --within length:-500: 2, keeping length of at most 500 (domain 0 2)",

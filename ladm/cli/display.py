@@ -77,19 +77,33 @@ def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterato
         f"{'total':<{width}} {manifest.pool_documents:>9,} {manifest.taken_documents:>9,} "
         f"{_count(budget):>15} {manifest.taken_tokens:>14,}"
     )
-    yield from _guard_table(manifest)
+    yield from _left_out_lines(manifest)
     if manifest.by != "score":
         yield f"ranked by: {manifest.by}"
     if manifest.sample is not None:
         yield f"drawn by chance: temperature {manifest.sample['temperature']:g}, seed {manifest.sample['seed']}"
     if manifest.percent is not None:
         yield f"the best {manifest.percent} % of every domain"
+    if manifest.partial is not None:
+        yield f"warning: {manifest.partial}{'' if others is None else f'; {others}'}"
+
+
+def _left_out_lines(manifest: Manifest) -> Iterator[str]:
+    """What could not be selected, and why, in the order in which it was left out."""
+    if manifest.without_score:
+        reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest.without_score.items())
+        yield f"not selectable without a score: {sum(manifest.without_score.values()):,} ({reasons})"
     if manifest.excluded_domains:
         excluded = ", ".join(f"{plain(name)} {count:,}" for name, count in manifest.excluded_domains.items())
         yield f"left out by --exclude-domain: {excluded}"
     yield from _id_list_lines(manifest)
-    if manifest.domains_left_out:
-        yield f"left out by weight 0: {', '.join(map(plain, manifest.domains_left_out))}"
+    if manifest.without_value:
+        yield f"not selectable without a value of {manifest.by}: {manifest.without_value:,}"
+    if manifest.copies:
+        yield f"left out as copies of another row: {manifest.copies:,}"
+    yield from _guard_table(manifest)
+    if manifest.repeating_windows:
+        yield f"left out as windows that mostly repeat a better one of their document: {manifest.repeating_windows:,}"
     if manifest.beyond_max_per_document:
         limit, count = manifest.max_per_document, manifest.beyond_max_per_document
         yield f"left out by --max-per-document {limit}: {count:,}, of documents with more rows than that"
@@ -97,17 +111,8 @@ def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterato
         unlimited = f"; {cap.without_value:,} without a value are not limited" if cap.without_value else ""
         given = f"{plain(cap.column)}:{cap.most}"
         yield f"left out by --max-per {given}: {cap.left_out:,}, of values with more rows than that{unlimited}"
-    if manifest.repeating_windows:
-        yield f"left out as windows that mostly repeat a better one of their document: {manifest.repeating_windows:,}"
-    if manifest.copies:
-        yield f"left out as copies of another row: {manifest.copies:,}"
-    if manifest.without_value:
-        yield f"not selectable without a value of {manifest.by}: {manifest.without_value:,}"
-    if manifest.without_score:
-        reasons = ", ".join(f"{kind} {count:,}" for kind, count in manifest.without_score.items())
-        yield f"not selectable without a score: {sum(manifest.without_score.values()):,} ({reasons})"
-    if manifest.partial is not None:
-        yield f"warning: {manifest.partial}{'' if others is None else f'; {others}'}"
+    if manifest.domains_left_out:
+        yield f"left out by weight 0: {', '.join(map(plain, manifest.domains_left_out))}"
 
 
 def _guard_table(manifest: Manifest) -> Iterator[str]:
