@@ -48,6 +48,11 @@ def test_weights_are_the_same_from_a_file_in_the_command_and_from_python(
         assert (manifest["domains"], manifest["chosen"]) == (manifests[0]["domains"], manifests[0]["chosen"])
     # The subset says with which weights it was made, and the same call takes it for its own.
     assert manifests[2]["quota"] == "{domain 0: 2, domain 1: 1.0e-05}"
+    for name in ("file", "text", "python", "config"):
+        card = (tmp_path / name / "README.md").read_text()
+        assert "\nquota:\n  domain 0: 2\n  domain 1: 1.0e-05\n" in card
+    assert ladm("select", run, "--tokens", "1200", "--quota", "documents", "-o", tmp_path / "unit").exit_code == 0
+    assert "\nquota: documents\n" in (tmp_path / "unit" / "README.md").read_text()
     assert front.select(run, **call) == subset
     assert ladm(*shlex.split(subset.manifest.command)[1:]).exit_code == 0
 

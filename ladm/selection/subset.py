@@ -24,6 +24,7 @@ from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import (
     domain_shares,
     domains_of_weight_0,
+    has_weights,
     unknown_domains_warning,
     unmet_weights_warning,
     unused_weights_warning,
@@ -87,6 +88,7 @@ def select(
                 echo(f"warning   {line}")
         # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
+        weights = {name: float(share) for name, share in shares.items()} if has_weights(settings.quota) else None
         shares = {name: shares[name] for name in domains}
         try:
             budget = apply_budget(domains, shares, settings, are_float32=candidates.are_float32)
@@ -116,8 +118,9 @@ def select(
         elif place is not None:
             every = AllRows(rows_N=candidates.rows_N, values_N=candidates.values_N, domains=codes)
             write_subset(
-                place, sources, domains, manifest, every=every if settings.keep_all else None, push=settings.push
-            )
+                place, sources, domains, manifest, every=every if settings.keep_all else None, weights=weights,
+                push=settings.push,
+            )  # fmt: skip
     return manifest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -47,11 +47,13 @@ def write_subset(
     manifest: Manifest,
     *,
     every: AllRows | None,
+    weights: Mapping[str, float] | None,
     push: str | None,
 ) -> None:
     """Write the taken rows in the order of the data, run after run, with card and manifest; whole or not at all.
 
-    With `every`, all rows instead; with `push`, to the Hub as well.
+    `weights`: those of the domains, where `--quota` gave some. With `every`, all rows instead; with `push`, to the Hub
+    as well.
     Raises LadmError where the rows of several runs have columns of different types.
     """
     content = subset_content(sources, domains, every=every)
@@ -59,7 +61,7 @@ def write_subset(
 
     def fill(folder: Path) -> None:
         _WRITERS[manifest.format](content, folder)
-        card = card_text(manifest, rows=len(content), folder=place.name, repository=push)
+        card = card_text(manifest, rows=len(content), folder=place.name, repository=push, weights=weights)
         write_whole(folder / CARD_FILE, [card.encode()])
         # The manifest last: it is what makes a folder a subset.
         write_manifest(folder, manifest, _chosen(sources, taken))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import yaml
 
@@ -50,16 +50,24 @@ _OF_HUB = {
 """The same on the Hub, of formats whose library reads local files alone."""
 
 
-def card_text(manifest: Manifest, *, rows: int, folder: str, repository: str | None = None) -> str:
+def card_text(
+    manifest: Manifest,
+    *,
+    rows: int,
+    folder: str,
+    repository: str | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> str:
     """The card: front matter, what is in the data set, a table by domain, the settings, how to load it.
 
-    `repository`: the data set on the Hub that the card is for; None: the subset stays in `folder`.
+    `repository`: the data set on the Hub that the card is for; None: the subset stays in `folder`. `weights`: those of
+    the domains, where the budget was shared by weights.
     """
     loading = _LOADING if repository is None else _LOADING | _OF_HUB
     # The texts of JSON are texts of Python too, whatever signs the name of a folder has.
     place = json.dumps(folder if repository is None else repository, ensure_ascii=False)[1:-1]
     example = loading[manifest.format].format(folder=place)
-    return "\n".join([*_front_matter(manifest, rows), *_body(manifest, rows, example)]) + "\n"
+    return "\n".join([*_front_matter(manifest, rows), *_body(manifest, rows, example, weights)]) + "\n"
 
 
 def _front_matter(manifest: Manifest, rows: int) -> Iterator[str]:
@@ -75,7 +83,7 @@ def _front_matter(manifest: Manifest, rows: int) -> Iterator[str]:
     yield "---"
 
 
-def _body(manifest: Manifest, rows: int, example: str) -> Iterator[str]:
+def _body(manifest: Manifest, rows: int, example: str, weights: Mapping[str, float] | None) -> Iterator[str]:
     yield "\n# Long documents selected with LADM\n"
     what = f"{count_of(manifest.taken_documents, 'row')} with {count_of(manifest.taken_tokens, 'token')}"
     pool = f"{count_of(manifest.pool_documents, 'row')} with {count_of(manifest.pool_tokens, 'token')}"
@@ -96,17 +104,21 @@ def _body(manifest: Manifest, rows: int, example: str) -> Iterator[str]:
         yield f"| {_cell(name)} | {counts} | {lowest} |"
     yield "\n## Settings\n"
     yield "```yaml"
-    yield yaml.safe_dump(_settings(manifest), sort_keys=False, allow_unicode=True).rstrip("\n")
+    yield yaml.safe_dump(_settings(manifest, weights), sort_keys=False, allow_unicode=True).rstrip("\n")
     yield "```"
     yield "\n`manifest.json` has the rest: the identity of the run, the model with its hashes, the rows."
     yield "\n## Loading\n"
     yield f"```python\n{example}\n```"
 
 
-def _settings(manifest: Manifest) -> dict[str, object]:
+def _settings(manifest: Manifest, weights: Mapping[str, float] | None) -> dict[str, object]:
     chosen: dict[str, object] = {"by": manifest.by, "budget": manifest.budget_text, "rule": manifest.rule}
     chosen["domain_key"] = manifest.domain_key
+    # Weights and not the name of their file, which whoever reads the card does not have.
+    shown = {name: int(weight) if weight == int(weight) else weight for name, weight in (weights or {}).items()}
+    as_counted = "documents" if manifest.budget_tokens is None else "tokens"
     where_set = {
+        "quota": shown or (manifest.quota if manifest.quota != as_counted else None),
         "within": [guard.given for guard in manifest.guards],
         "exclude_domain": list(manifest.excluded_domains),
         **{
