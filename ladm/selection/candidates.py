@@ -19,6 +19,7 @@ from ladm.errors import LadmError, StorageError
 from ladm.runs.columns import fill_columns, longattn
 from ladm.runs.derived_columns import LONGATTN
 from ladm.runs.results import count_scored
+from ladm.selection.copies import find_copies
 from ladm.selection.domain_codes import NO_CODE, DomainCodes
 from ladm.selection.evaluation import evaluate
 from ladm.selection.guarding import GuardManifest, apply_guards, resolve_guards
@@ -54,7 +55,7 @@ class Candidates:
     without_value: int
     """Documents with a score that have no value to be ranked by."""
     copies: int | None
-    """Rows that `ladm prepare` marked as copies of another; None where it marked none."""
+    """Rows that are copies as `find_copies` finds them; None where it finds none."""
     inclusion: Inclusion
     """What excluded domains and lists of ids left out, which is in none of the arrays."""
 
@@ -119,7 +120,7 @@ def find_candidates(
     )
     kept_N = ~np.isnan(values_N)
     without_value = int(np.count_nonzero(~kept_N))
-    is_copy_T = _copies(sources)
+    is_copy_T = find_copies(sources, _parts(sources), work=work)
     if is_copy_T is not None:
         kept_N &= ~is_copy_T[rows_N]
     if not kept_N.any():
@@ -149,15 +150,6 @@ def find_candidates(
         copies=None if is_copy_T is None else int(is_copy_T.sum()),
         inclusion=inclusion,
     )
-
-
-def _copies(sources: Sequence[SelectionSource]) -> npt.NDArray[np.bool_] | None:
-    """Which of all rows are copies of another row of their data set: (T,)."""
-    found = [source.rows.copies() for source in sources]
-    if all(part is None for part in found):
-        return None
-    parts = [np.zeros(len(s.rows), dtype=np.bool_) if p is None else p for s, p in zip(sources, found, strict=True)]
-    return np.concatenate(parts)
 
 
 def _read(

@@ -84,7 +84,8 @@ class Manifest:
     repeating_windows: int = 0
     """Rows that could not be selected, because more than half of each is in a row of its document that ranks higher."""
     copies: int | None = None
-    """Rows that could not be selected because they repeat another; None, and then not in the file, where none do."""
+    """Rows that could not be selected because they repeat another, of their data set or of an earlier run; None, and
+    then not in the file, where none do."""
     unscored_rows: int = 0
     """Rows of the data sets beyond those that the runs scored, as `ladm score --limit` leaves them."""
     excluded_domains: dict[str, int] = field(default_factory=dict)

@@ -93,7 +93,9 @@ def select(
         try:
             budget = apply_budget(domains, shares, settings, are_float32=candidates.are_float32)
         except SmallPoolError as error:
-            raise SmallPoolError(f"{error}{limited.text}") from None
+            copies = candidates.copies
+            left_out = f"; {count_of(copies, 'row')} left out as copies of another row" if copies else ""
+            raise SmallPoolError(f"{error}{left_out}{limited.text}") from None
         if (line := unmet_weights_warning(domains, shares, settings)) is not None:
             echo(f"warning   {line}")
         manifest = Manifest(
