@@ -28,7 +28,7 @@ from ladm.settings.selection import SelectSettings
 def select(settings: SelectSettings) -> None:
     """Select the best documents of every domain of RUN for a budget of tokens or documents.
 
-    Several RUNs of one model and method are ranked together.
+    Several RUNs of one model and method are ranked together; a row that is in several is taken once.
     """
     configure_libraries()
     from ladm.selection.subset import select as run_select

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ladm.errors import count_of
 from ladm.progress import Echo, silent
 from ladm.runs.added_signals import how_computed
 from ladm.runs.results import summarise
@@ -30,7 +31,7 @@ from ladm.selection.quotas import (
     unused_weights_warning,
 )
 from ladm.selection.ranking import rank_by_domain
-from ladm.selection.ranking_warnings import sink_ranking_warning, unguarded_warning
+from ladm.selection.ranking_warnings import sink_ranking_warning, unguarded_warning, unigrams_warning
 from ladm.selection.sources import SelectionSource, open_sources
 from ladm.selection.windows import max_per_document
 from ladm.selection.writing import require_same_subset, write_subset
@@ -66,6 +67,8 @@ def select(
     sources = open_sources(settings)
     data = [source.rows for source in sources]
     most = max_per_document(settings.max_per_document, data, ranking=settings.ranking)
+    if (line := unigrams_warning(settings, [source.run for source in sources])) is not None:
+        echo(f"warning   {line}")
     with _work_folder(place) as work:
         codes = read_domains(data, domain_key=settings.domain_key, domain=settings.domain, work=work)
         if settings.domain is not None and not codes.has_own:

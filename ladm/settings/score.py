@@ -110,7 +110,8 @@ class ScoreSettings(MethodSettings):
     )
     unigrams: str | None = setting(
         None,
-        "Token counts for the signal text: the unigrams.npy of another run.",
+        "Token counts for the signal text: the unigrams.npy of another run. far_rare can only be compared between runs "
+        "with the same counts.",
         section=SIGNALS_SECTION,
         metavar="FILE",
         unset="counted on ROWS",

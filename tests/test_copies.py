@@ -1,0 +1,135 @@
+"""Rows that came again: `ladm select` of several runs takes a row of equal ids once, that of the earlier run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from conftest import SMALL
+
+Command = Callable[..., Result]
+
+
+def row_of(name: str, ids: list[int], domain: str = "d") -> dict[str, Any]:
+    return {"id": name, "meta": {"pile_set_name": domain}, "input_ids": ids}
+
+
+@pytest.fixture
+def ids(golden: Any) -> list[list[int]]:
+    """Seven rows of 300 different ids, then one of 290."""
+    texts = golden["input_ids"]
+    vocabulary = sorted({token for text in texts for token in text})[:307]
+    return [vocabulary[k : k + 300] for k in range(7)] + [vocabulary[:290]]
+
+
+def run_of(ladm: Command, folder: str, *flags: object) -> Path:
+    run = Path(f"{folder}-run")
+    result = ladm("score", folder, *SMALL, *flags, "--output", run)
+    assert result.exit_code == 0, result.output
+    return run
+
+
+@pytest.mark.parametrize("signals", [("cds,text", "cds,text"), ("cds,text", "cds"), ("cds", "cds")])
+def test_rows_that_came_again_are_left_out(
+    ladm: Command, save_rows: Any, ids: list[list[int]], tmp_path: Path, signals: tuple[str, str]
+) -> None:
+    from datasets import Features, List, Value
+
+    # Of equal length and the same statistics, and the same ids where a key is made of a few of them.
+    backwards = ids[0][::-1]
+    exchanged = [*ids[0][:20], ids[0][21], ids[0][20], *ids[0][22:]]
+    old = [row_of("a0", ids[0]), row_of("a1", ids[1]), row_of("a1 twice", ids[1]), row_of("a7", ids[7])]
+    new = [
+        row_of("b2", ids[2]), row_of("b1", ids[1], "other"), row_of("b backwards", backwards), row_of("b0", ids[0]),
+        row_of("b2 twice", ids[2]), row_of("b exchanged", exchanged), row_of("b7", ids[7]), row_of("b0 twice", ids[0]),
+    ]  # fmt: skip
+    # Of another type, as another tool may have stored them.
+    small = Features({
+        "id": Value("string"), "meta": {"pile_set_name": Value("string")}, "input_ids": List(Value("int32")),
+    })  # fmt: skip
+    folders = [save_rows(old, "old"), save_rows(new, "new", features=small), save_rows([row_of("c2", ids[2])], "third")]
+    used = (*signals, signals[0])
+    runs = [run_of(ladm, folder, "--signals", each) for folder, each in zip(folders, used, strict=True)]
+    command = ("select", *runs, "--documents", "99", "--allow-small-pool", "--format", "jsonl")
+    result = ladm(*command, "--output", tmp_path / "subset")
+    assert result.exit_code == 0, result.output
+    assert "left out as copies of another row: 5\n" in result.stdout
+    manifest = json.loads((tmp_path / "subset" / "manifest.json").read_text())
+    assert manifest["copies"] == 5
+    # Copies inside one data set are for `ladm prepare`.
+    assert [each["ids"] for each in manifest["chosen"]] == [
+        ["a0", "a1", "a1 twice", "a7"], ["b2", "b backwards", "b2 twice", "b exchanged"], [],
+    ]  # fmt: skip
+    refused = ladm("select", *runs, "--documents", "99", "--output", tmp_path / "none")
+    assert refused.stderr == (
+        "ladm: the pool has 8 documents, fewer than the budget of 99; give a smaller --documents, or take all of it "
+        "with --allow-small-pool; 5 rows left out as copies of another row\n"
+    )
+
+
+def test_a_copy_of_an_excluded_row_stays_left_out(
+    ladm: Command, save_rows: Any, ids: list[list[int]], tmp_path: Path
+) -> None:
+    folders = [
+        save_rows([row_of("a0", ids[0]), row_of("a1", ids[1], "web")], "old"),
+        save_rows([row_of("b0", ids[0]), row_of("b1", ids[1], "code"), row_of("b2", ids[2])], "new"),
+    ]
+    runs = [run_of(ladm, folder) for folder in folders]
+    (tmp_path / "drop.txt").write_text("a0\n")
+    flags = ("--exclude-ids", tmp_path / "drop.txt", "--exclude-domain", "web", "--within", "length:-300")
+    result = ladm("select", *runs, "--top", "100%", *flags, "--output", tmp_path / "subset")
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((tmp_path / "subset" / "manifest.json").read_text())
+    assert [each["ids"] for each in manifest["chosen"]] == [[], ["b2"]]
+    # In the order in which rows are left out.
+    assert result.stdout.splitlines()[-5:-1] == [
+        "left out by --exclude-domain: web 1",
+        f"dropped by --exclude-ids {tmp_path / 'drop.txt'}: 1 (of 1 id in it)",
+        "left out as copies of another row: 2",
+        "dropped by --within length:-300: 0, keeping length of at most 300",
+    ]
+
+
+def test_runs_without_a_row_in_common(ladm: Command, save_rows: Any, ids: list[list[int]], tmp_path: Path) -> None:
+    runs = [run_of(ladm, save_rows([row_of(f"{k}", ids[k])], f"rows{k}")) for k in (0, 1)]
+    result = ladm("select", *runs, "--documents", "2", "--output", tmp_path / "subset")
+    assert result.exit_code == 0, result.output
+    assert "copies" not in result.stdout
+    assert "copies" not in json.loads((tmp_path / "subset" / "manifest.json").read_text())
+
+
+def test_rare_words_counted_on_different_rows_are_warned_of(
+    ladm: Command, save_rows: Any, ids: list[list[int]]
+) -> None:
+    folders = [save_rows([row_of(f"{k}", ids[k])], f"rows{k}") for k in (0, 1)]
+    one, two = (run_of(ladm, folder, "--signals", "cds,text") for folder in folders)
+
+    def warnings(*flags: object) -> list[str]:
+        result = ladm("select", *flags, "--documents", "1", "--dry-run")
+        assert result.exit_code == 0, result.output
+        return [line for line in result.stderr.splitlines() if "far_rare" in line]
+
+    for flags in (("--by", "far_rare"), ("--by", "rank(score)+rank(far_rare)"), ("--within", "far_rare:-80%/domain")):
+        assert warnings(one, two, *flags) == [
+            "warning   far_rare depends on how often each token occurs, which these runs counted on different rows, so "
+            f"its values in one run cannot be compared with those in another. To use the counts of {one} for all: "
+            f"score {two} again with --unigrams {one}/unigrams.npy --overwrite (docs/selection.md)"
+        ]
+    assert warnings(one, two, "--by", "gzip_ratio") == []
+    # A table that was counted without a model ends with the highest id of the rows.
+    bare = run_of(ladm, save_rows([row_of("2", ids[2])], "rows2"), "--signals", "cds")
+    assert ladm("annotate", bare).exit_code == 0
+    (found,) = warnings(bare, one, "--by", "far_rare")
+    remedy = f"remove {bare}/signals/text, then ladm annotate {bare} --unigrams {one}/unigrams.npy"
+    assert found.endswith(f"To use the counts of {one} for all: {remedy} (docs/selection.md)")
+    # As it says, and the same for the other run.
+    shutil.rmtree(bare / "signals" / "text")
+    assert ladm("annotate", bare, "--unigrams", one / "unigrams.npy").exit_code == 0
+    again = ("--signals", "cds,text", "--unigrams", one / "unigrams.npy", "--overwrite")
+    run_of(ladm, folders[1], *again)
+    assert warnings(bare, one, two, "--by", "far_rare") == []
