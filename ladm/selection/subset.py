@@ -67,28 +67,22 @@ def select(
     sources = open_sources(settings)
     data = [source.rows for source in sources]
     most = max_per_document(settings.max_per_document, data, ranking=settings.ranking)
-    if (line := unigrams_warning(settings, [source.run for source in sources])) is not None:
-        echo(f"warning   {line}")
+    _echo_warnings(echo, unigrams_warning(settings, [source.run for source in sources]))
     with _work_folder(place) as work:
         codes = read_domains(data, domain_key=settings.domain_key, domain=settings.domain, work=work)
         if settings.domain is not None and not codes.has_own:
             echo(f"warning   no row has {settings.domain_key}, so all are of the domain {settings.domain}")
         candidates = find_candidates(sources, settings, codes, ids=match_checked(lists, data, echo=echo), work=work)
-        for warning in (unguarded_warning, sink_ranking_warning):
-            if (line := warning(settings, sources[0].run)) is not None:
-                echo(f"warning   {line}")
-        for line in length_warnings(settings, [source.run for source in sources], candidates.tokens_N):
-            echo(f"warning   {line}")
+        _warn_about_ranking(settings, sources, candidates, echo)
         no_share = domains_of_weight_0(codes.names, quota)
         limited = limit_rows(candidates, sources, codes, most=most, caps=settings.caps, no_share=no_share)
         ranked = rank_by_domain(limited.candidates, codes, work=work)
         shares = domain_shares(ranked, quota, excluded=settings.exclude_domains)
-        for line in (
+        _echo_warnings(
+            echo,
             unknown_domains_warning(quota, codes.names, excluded=settings.exclude_domains),
             unused_weights_warning(ranked, shares, of_rows=codes.names),
-        ):
-            if line is not None:
-                echo(f"warning   {line}")
+        )
         # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
         domains = {name: domain for name, domain in ranked.items() if shares[name]}
         weights = {name: float(share) for name, share in shares.items()} if has_weights(settings.quota) else None
@@ -96,11 +90,8 @@ def select(
         try:
             budget = apply_budget(domains, shares, settings, are_float32=candidates.are_float32)
         except SmallPoolError as error:
-            copies = candidates.copies
-            left_out = f"; {count_of(copies, 'row')} left out as copies of another row" if copies else ""
-            raise SmallPoolError(f"{error}{left_out}{limited.text}") from None
-        if (line := unmet_weights_warning(domains, shares, settings)) is not None:
-            echo(f"warning   {line}")
+            raise SmallPoolError(f"{error}{_copies_text(candidates.copies)}{limited.text}") from None
+        _echo_warnings(echo, unmet_weights_warning(domains, shares, settings))
         manifest = Manifest(
             rule=settings.rule,
             quota=quota if settings.rule == "exact" and settings.min_score is None else None,
@@ -127,6 +118,26 @@ def select(
                 push=settings.push,
             )  # fmt: skip
     return manifest
+
+
+def _warn_about_ranking(
+    settings: SelectSettings, sources: Sequence[SelectionSource], candidates: Candidates, echo: Echo
+) -> None:
+    """Warn where what documents are ranked by, or a profile, does not fit them."""
+    first, runs = sources[0].run, [source.run for source in sources]
+    _echo_warnings(echo, unguarded_warning(settings, first), sink_ranking_warning(settings, first))
+    _echo_warnings(echo, *length_warnings(settings, runs, candidates.tokens_N))
+
+
+def _echo_warnings(echo: Echo, *lines: str | None) -> None:
+    for line in lines:
+        if line is not None:
+            echo(f"warning   {line}")
+
+
+def _copies_text(copies: int | None) -> str:
+    """Why the pool has fewer rows than the runs, behind another text; nothing without copies."""
+    return f"; {count_of(copies, 'row')} left out as copies of another row" if copies else ""
 
 
 def _digests(sources: Sequence[SelectionSource]) -> dict[str, list[str]]:
