@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from test_columns import add_signal
 from test_select_options import Command, scored, selected  # noqa: F401
 
+from ladm.cli.display import _guard_table
 from ladm.errors import LadmError, UsageError
 from ladm.runs.folder import Run
 from ladm.selection.guarding import GuardManifest, apply_guards
@@ -179,6 +181,18 @@ def test_a_domain_of_high_values_keeps_its_share(ladm: Command, scored: tuple[st
     # Without domain 1, and in one domain of all, the quantiles are others.
     assert selected(ladm, run, *flags, "--exclude-domain", "domain 1")["positions"] == [2, 4]
     assert selected(ladm, run, *flags, "--domain-key", "none")["positions"] == [1, 4, 6]
+
+
+def test_the_line_of_a_guard_names_the_domains_that_lost_most() -> None:
+    dropped = {f"d{k:02d}": k % 7 + 1 for k in range(30)}
+    manifest = SimpleNamespace(guards=[GuardManifest(
+        given="x:-1", column="x", low=None, high=1.0, dropped=dropped, without_value=0
+    )])  # fmt: skip
+    (line,) = _guard_table(manifest)  # type: ignore[arg-type]
+    assert line == (
+        "dropped by --within x:-1: 117, keeping x of at most 1 (d06 7, d13 7, d20 7, d27 7, d05 6, d12 6, d19 6, d26 6, "
+        "d04 5, d11 5, d18 5, d25 5, and 18 domains more)"
+    )
 
 
 def test_a_manifest_with_limits_that_its_guard_does_not_have(ladm: Command, scored: tuple[str, Path]) -> None:  # noqa: F811

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ladm.errors import count_of, duration, printable, three_digits
@@ -19,6 +19,8 @@ TEXT_CHARACTERS = 80
 """Of the beginning of a text in a table that is not for a terminal."""
 LEAST_COLUMNS = 20
 """Of the beginning of a text on a narrow terminal."""
+MOST_DOMAINS = 12
+"""Named in the line of a guard."""
 _PAIRS_SHOWN = 3
 """Of an inspected document."""
 
@@ -122,11 +124,20 @@ def _guard_table(manifest: Manifest) -> Iterator[str]:
 
     for guard in manifest.guards:
         total = sum(guard.dropped.values())
-        by_domain = ", ".join(f"{plain(name)} {count:,}" for name, count in guard.dropped.items())
+        by_domain = _by_domain(guard.dropped)
         where = f" ({by_domain})" if by_domain else forgotten_percent(guard)
         yield f"dropped by --within {guard.given}: {total:,}, keeping {guard.limits_text}{where}"
         if guard.without_value:
             yield f"dropped without a value of {guard.column}: {guard.without_value:,}"
+
+
+def _by_domain(dropped: Mapping[str, int]) -> str:
+    """Counts by domain; of more than MOST_DOMAINS domains the largest counts. The manifest has all."""
+    shown = list(dropped.items())
+    if len(shown) > MOST_DOMAINS:
+        shown = sorted(shown, key=lambda item: -item[1])[:MOST_DOMAINS]
+    text = ", ".join(f"{plain(name)} {count:,}" for name, count in shown)
+    return text if len(shown) == len(dropped) else f"{text}, and {len(dropped) - len(shown):,} domains more"
 
 
 def _id_list_lines(manifest: Manifest) -> Iterator[str]:
