@@ -380,3 +380,30 @@ def test_what_a_run_refuses_is_refused(ladm: Command, shard: Path, talking: Path
     assert job.read_bytes() == before
     result = ladm("run", "-", *words[2:], "--tokens", "3k")
     assert (result.exit_code, "cannot read standard input" in result.stderr) == (2, True)
+
+
+def test_documents_without_a_domain_are_counted_in_the_dry_run(ladm: Command, talking: Path, tmp_path: Path) -> None:
+    documents: list[dict[str, Any]] = [{"text": text_of(k, 600), "id": f"d{k // 2}", "kind": "web"} for k in range(6)]
+    # Of a document without a text the domain does not matter; of a short one it does, because it is looked for first.
+    del documents[4]["kind"]
+    documents += [{"text": "short", "kind": None}, {"text": None}]
+    source = write_lines(tmp_path / "d.jsonl", documents)
+    words = ("run", source, "--model", talking, "--length", "512", "--tokens", "1k", "--domain-key", "kind", *FLAGS)
+    line = (
+        "no domain             2  documents without kind: the job would stop at the first one; give --domain NAME for "
+        "all of them, or another --domain-key"
+    )
+    result = ladm(*words)
+    assert (result.exit_code, line in result.stdout.splitlines()) == (0, True), result.output
+    limited = line.replace("the first one;", "the first one, unless --limit is reached before;")
+    assert limited in ladm(*words, "--limit", "2").stdout.splitlines()
+    found = json.loads(ladm(*words, "--json").stdout)
+    assert found["without_domain"] == 2
+    assert found["repeated_ids"] == {"documents": 3, "id": "d0"}
+    assert (found["tokens_looked_at"]["kept"], found["copies"]) == (6 * 512, 0)
+    assert found["tokens_looked_at"]["read"] - found["tokens_looked_at"]["cut_off"] == 6 * 512
+    # One CPU, and what eight of them would take.
+    assert (found["scoring"]["devices"], [*found["scoring"]["hours"]]) == (1, ["1", "8"])
+    stopped = ladm(*(word for word in words if word != "--dry-run"), "-o", tmp_path / "job")
+    assert (stopped.exit_code, f"{source} line 5 has no kind" in stopped.stderr) == (1, True), stopped.stderr
+    assert json.loads(ladm(*words, "--domain", "web", "--json").stdout)["without_domain"] == 0

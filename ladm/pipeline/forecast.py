@@ -109,6 +109,7 @@ def _of_documents(found: Survey, work: Path, lists: list[IdList], echo: Echo) ->
         sources=len(found.sources),
         sources_looked_at=len(sample.looked_at),
         prepared=made.prepared,
+        without_domain=made.without_domain,
     )
     if not isinstance(size, CorpusSize):
         return Forecast(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ladm.corpus.preparation_report import preparation_lines
+from ladm.corpus.prepare import PreparedRows
 from ladm.errors import count_of, hours_text, three_digits
 from ladm.pipeline.forecast_result import Documents, Forecast, wanted_and_there
 from ladm.scoring.dry_run import describe
@@ -19,6 +20,8 @@ def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
     if documents is not None and found.length is not None:
         yield f"of {count_of(documents.looked_at, 'document')} looked at:"
         yield from preparation_lines(documents.prepared, length=found.length, windows=job.windows)
+        if documents.without_domain:
+            yield _without_domain(documents, job)
         if not found.is_exact:
             yield (
                 "not counted: duplicates among the other documents, and files that cannot be read to their end, "
@@ -36,6 +39,16 @@ def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
     if found.rows_bytes:
         size = f"{three_digits(found.rows_bytes / 2**20)} MiB"
         yield f"rows on disk: about {size}, and up to three times that while they are made"
+
+
+def _without_domain(documents: Documents, job: Any) -> str:
+    """How many documents the job would stop at, and what to do."""
+    number, _, unit = count_of(documents.without_domain, "document").partition(" ")
+    limit = "" if job.limit is None else ", unless --limit is reached before"
+    return (
+        f"{'no domain':<10} {number:>12}  {unit} without {job.domain_key}: the job would stop at the first one{limit}; "
+        "give --domain NAME for all of them, or another --domain-key"
+    )
 
 
 def _number_of_documents(documents: Documents, about: str) -> str:
@@ -73,6 +86,17 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
     )
 
 
+def _tokens(prepared: PreparedRows) -> dict[str, int] | None:
+    """Tokens of the documents that make rows, as `ladm prepare --json` has them."""
+    tokens = prepared.tokens
+    return tokens and {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off}
+
+
+def _repeated_ids(prepared: PreparedRows) -> dict[str, Any] | None:
+    repeated = prepared.repeated_ids
+    return repeated and {"documents": repeated.documents, "id": repeated.id}
+
+
 def forecast_content(found: Forecast) -> dict[str, Any]:
     """The numbers behind the lines."""
     documents = found.documents
@@ -81,6 +105,10 @@ def forecast_content(found: Forecast) -> dict[str, Any]:
         "documents": documents and documents.number,
         "documents_looked_at": documents and documents.looked_at,
         "counts": documents and dict(documents.prepared.counts),
+        "without_domain": documents and documents.without_domain,
+        "tokens_looked_at": documents and _tokens(documents.prepared),
+        "copies": documents and documents.prepared.copies,
+        "repeated_ids": documents and _repeated_ids(documents.prepared),
         "bad_files": documents and list(documents.prepared.bad_files.values()),
         "sources": documents and documents.sources,
         "sources_looked_at": documents and documents.sources_looked_at,

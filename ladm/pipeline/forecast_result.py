@@ -22,6 +22,8 @@ class Documents:
     sources_looked_at: int
     prepared: PreparedRows
     """The rows of those that were looked at; their folder is gone."""
+    without_domain: int
+    """Of those that were looked at: the job stops at the first of them; 0 where they get a domain."""
 
 
 @dataclass(frozen=True, kw_only=True)

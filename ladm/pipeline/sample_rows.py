@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from ladm.corpus.blocks import Counts
+from ladm.corpus.carried_columns import domain_keys_of, first_domain, parsed_meta
 from ladm.corpus.excluded_domains import domains_of
 from ladm.corpus.id_readers import ID
-from ladm.corpus.meta import text_at
+from ladm.corpus.meta import text_at, whole_text
 from ladm.corpus.prepare import PreparedRows, prepare
 from ladm.corpus.rows import Rows, open_rows
 from ladm.corpus.sealing import NoPrepareProgress
@@ -50,6 +52,8 @@ class SampleRows:
     """What reading, tokenising and storing the documents takes, by source; of whole texts, where a part was read."""
     is_whole: bool
     """Was no text cut, and no document of the sample left out?"""
+    without_domain: int
+    """Documents without a domain, at the first of which the job stops; 0 where they get one."""
 
 
 class _PrepareTimer(NoPrepareProgress):
@@ -110,6 +114,7 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path, lists: list[IdList])
         prepared=replace(prepared, counts=counts, repeated_ids=repeated, bad_files=bad_files), documents=documents,
         rows=rows, selectable=selectable, seconds=_seconds(clock.seconds, written, length=job.length),
         bytes_per_row=size / prepared.rows, is_whole=chosen.step == 1 and all(each.share == 1 for each in written),
+        without_domain=_without_domain(job, sample, chosen),
     )  # fmt: skip
 
 
@@ -118,6 +123,23 @@ def _thinned(sample: Sample, text_key: str) -> range:
     lengths = (len(text) for fields in sample.documents if isinstance(text := text_at(fields, text_key), str))
     characters = sum(min(length, MOST_CHARACTERS) for length in lengths)
     return range(0, len(sample.documents), max(1, math.ceil(characters / ALL_CHARACTERS)))
+
+
+def _without_domain(job: Any, sample: Sample, chosen: range) -> int:
+    """The documents with a text and no domain, where neither a flag nor the job gives them one."""
+    key, other = domain_flags(job.domain_key)
+    if other is not None or job.domain is not None:
+        return 0
+    keys, found = domain_keys_of(key), 0
+    for k in chosen:
+        fields, count = sample.documents[k], sample.counts[k]
+        text = text_at(fields, job.text_key)
+        # The others are dropped before their domain is looked for.
+        if not isinstance(text, str) or text != whole_text(text) or (count is not None and count < job.length):
+            continue
+        with contextlib.suppress(RecursionError):
+            found += first_domain(fields, parsed_meta(fields), keys)[0] is None
+    return found
 
 
 def _write(file: Path, job: Any, sample: Sample, chosen: range, dropped: Counter[str]) -> list[_SampleDocument]:

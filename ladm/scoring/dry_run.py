@@ -29,7 +29,7 @@ from ladm.signals.scorer import SignalScorer
 TIMED_ROWS = 3
 MOST_TRIED = 64
 """Rows that are tried in search of one that can be scored."""
-DEVICES_BEYOND_ONE = 8
+MORE_DEVICES = 8
 """Devices of the second estimate where this machine uses a single one."""
 
 
@@ -46,7 +46,7 @@ class DryRun:
     seconds: float
     """All rows on one device."""
     devices: int
-    """Of the second estimate: those of this machine, or 8."""
+    """That this machine would use."""
     memory_bytes: int
     """The most that was in use on one device for the timed rows; on a CPU by this process, whatever else it holds."""
     result_bytes: int
@@ -54,8 +54,9 @@ class DryRun:
 
     @property
     def hours(self) -> dict[int, float]:
-        """Hours by the number of devices."""
-        return {count: self.seconds / count / 3600 for count in sorted({1, self.devices})}
+        """Hours by the number of devices: one, and those of this machine, or 8 where it has one."""
+        more = self.devices if self.devices > 1 else MORE_DEVICES
+        return {count: self.seconds / count / 3600 for count in (1, more)}
 
 
 def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
@@ -81,7 +82,7 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
         refused=dict(bad.counts + bad.others.refusals(first.plan.settings, first.plan.facts)),
         seconds_by_length={n: sum(each.seconds_of(n) for each in timed) for n in first.seconds},
         seconds=sum(count * each.seconds_of(n) for each in timed for n, count in each.scored.items()),
-        devices=len(devices) if len(devices) > 1 else DEVICES_BEYOND_ONE,
+        devices=len(devices),
         memory_bytes=_peak_memory_bytes(devices[0]),
         # Every line is in a unit and again in sorted_by_score.jsonl; scores.parquet is smaller than either.
         result_bytes=int(sum(3 * each.line_bytes * sum(each.scored.values()) for each in timed)),
