@@ -28,6 +28,7 @@ from ladm.runs.columns import column_names
 from ladm.runs.derived_columns import possible_columns
 from ladm.runs.folder import Run
 from ladm.settings.pipeline import RunSettings
+from ladm.storage.locks import locked
 
 Command = Callable[..., Result]
 WORDS = [*"The magic number of is Question What Answer the".split(), *needle.CITIES]
@@ -108,9 +109,21 @@ def require_job_folder_is_run(ladm: Command, output: Path, tmp_path: Path) -> No
     assert open_run(output).folder == output / "scores"
     # Before anything is scored, and where the job's folder is gone, a line says so.
     (output / "scores").rename(tmp_path / "scores")
-    early = ladm("status", output)
     message = f"ladm: {output} is a job of ladm run that has no scores yet; run the same ladm run command again\n"
+    early = ladm("top", output)
     assert (early.exit_code, early.stderr) == (3, message)
+    early = ladm("status", output)
+    assert (early.exit_code, early.stdout.splitlines()) == (
+        0,
+        [
+            "prepared: 12 rows of 12 documents; nothing is scored yet",
+            "running: no; to continue, rerun the command that started it",
+        ],
+    )
+    with locked(output):
+        assert ladm("top", output).stderr == message.replace("run the same ladm run command again", "it is running")
+        found = json.loads(ladm("status", output, "--json").stdout)
+    assert (found["finished"], found["prepared"], found["running"]) == (False, True, True)
 
 
 def test_a_job_ranks_by_a_column_of_its_documents(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:

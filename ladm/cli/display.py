@@ -43,6 +43,19 @@ def status_report(found: Any) -> Iterator[str]:
         yield f"unit {unit}: {who}"
 
 
+def preparation_report(found: Any) -> Iterator[str]:
+    """The lines of the status of a preparation."""
+    documents, rows = count_of(found.documents, "document"), count_of(found.rows, "row")
+    if found.finished:
+        yield f"finished: {rows} of {documents}"
+    elif found.prepared:
+        yield f"prepared: {rows} of {documents}; nothing is scored yet"
+    else:
+        yield f"preparing: {documents} read, {rows} stored so far (duplicates are dropped at the end)"
+    if not found.finished or found.running:
+        yield f"running: {_running(found)}"
+
+
 def _running(found: Any) -> str:
     """Whether a launch is at work, and since when nothing has come of it."""
     age = "" if found.seconds_since_rows is None else f", latest rows {duration(found.seconds_since_rows)} ago"

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ladm.cli.display import inspected_lines, inspected_summary, status_report
+from ladm.cli.display import inspected_lines, inspected_summary, preparation_report, status_report
 from ladm.cli.options import settings_command
 from ladm.cli.scoring import print_summary, propose_selection
 from ladm.cli.terminal import AS_JSON, configure_libraries, is_set, next_step, note, print_result, scoring_bar, show
@@ -31,11 +31,21 @@ if TYPE_CHECKING:
     examples=("ladm status run", "ladm status run --json"),
 )
 def status(settings: StatusSettings) -> None:
-    """Show the progress of RUN, also while it runs: units, rows, errors by type, rate, time left."""
+    """Show the progress of RUN, also while it runs: units, rows, errors by type, rate, time left.
+
+    Of the output of ladm prepare, and of a job of ladm run before it scores: documents and rows so far.
+    """
+    from ladm.runs import preparation
     from ladm.runs.folder import Run
     from ladm.runs.status import describe
     from ladm.runs.status import status as read_status
 
+    rows = preparation.find_preparation(settings.run)
+    if rows is not None:
+        print_result(preparation_report(rows), lambda: preparation.describe(rows))
+        if rows.finished and not is_set(AS_JSON):
+            next_step("ladm", "score", rows.folder, "--model", "MODEL", "-o", "run")
+        return
     found = read_status(Run.open(settings.run))
     print_result(status_report(found), lambda: describe(found))
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ladm.corpus.assemble import BLOCK_SCHEMA, open_block
+from ladm.corpus.assemble import BLOCK_REMEDY, BLOCK_SCHEMA, open_block
 from ladm.corpus.carried_columns import DOMAIN_NAME, first_domain, id_of, other_columns, parsed_meta
 from ladm.corpus.documents import Document
 from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
@@ -28,7 +28,7 @@ from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_keys
 from ladm.corpus.tokenization import Tokenizer
 from ladm.errors import LadmError
 from ladm.settings.data import PrepareSettings
-from ladm.storage.checked_parquet import add_checksum
+from ladm.storage.checked_parquet import add_checksum, reading_parquet
 from ladm.storage.files import arrow_path, io_errors, replacing
 
 KEPT = "kept"
@@ -153,6 +153,16 @@ def record_of_block(path: Path) -> BlockRecord | None:
     # Blocks of earlier development versions do not say where they end, or what was dropped; they are made again.
     is_complete = "end" in found and DROPPED_KEY in metadata
     return BlockRecord(counts=found["counts"], end=ReadPosition(**found["end"])) if is_complete else None
+
+
+def size_of_block(path: Path) -> tuple[int, Counts]:
+    """The rows of a sealed block, duplicates among them, and its counts of documents; only the footer is read.
+
+    Raises FileNotFoundError where there is no block, and StorageError for a damaged one.
+    """
+    with path.open("rb") as file, reading_parquet(path, remedy=BLOCK_REMEDY):
+        found = pq.ParquetFile(file)
+        return found.metadata.num_rows, json.loads(found.schema_arrow.metadata[_METADATA_KEY])["counts"]
 
 
 def describe_counts(counts: Counts) -> str:

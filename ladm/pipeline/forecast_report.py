@@ -89,12 +89,12 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
 def _tokens(prepared: PreparedRows) -> dict[str, int] | None:
     """Tokens of the documents that make rows, as `ladm prepare --json` has them."""
     tokens = prepared.tokens
-    return tokens and {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off}
+    return None if tokens is None else {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off}
 
 
 def _repeated_ids(prepared: PreparedRows) -> dict[str, Any] | None:
     repeated = prepared.repeated_ids
-    return repeated and {"documents": repeated.documents, "id": repeated.id}
+    return None if repeated is None else {"documents": repeated.documents, "id": repeated.id}
 
 
 def forecast_content(found: Forecast) -> dict[str, Any]:

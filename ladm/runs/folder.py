@@ -8,8 +8,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from ladm.corpus.other_stages import WORK_FOLDER
 from ladm.errors import IncompleteError, LadmError, UsageError
 from ladm.runs.flags import SCORE_FLAGS, flag_of_field
+from ladm.runs.heartbeat import is_locked
 from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SIGNALS, UNITS
 from ladm.runs.lines import StoredLine, damaged_unit, read_lines
@@ -75,9 +77,10 @@ class Run:
             if (folder / SCORES / IDENTITY_FILE).is_file():
                 raise UsageError(f"{folder} is a folder of ladm run, not a run; its run is {folder / SCORES}")
             if (folder / JOB_FILE).is_file():
-                raise IncompleteError(
-                    f"{folder} is a job of ladm run that has no scores yet; run the same ladm run command again"
-                )
+                what = "it is running" if is_locked(folder) else "run the same ladm run command again"
+                raise IncompleteError(f"{folder} is a job of ladm run that has no scores yet; {what}")
+            if (folder / WORK_FOLDER).is_dir():
+                raise IncompleteError(f"{folder} holds the rows of an unfinished ladm prepare, not a run")
             if not folder.exists():
                 raise LadmError(f"no such run: {folder} does not exist")
             raise LadmError(f"{folder} is not a run: it has no {IDENTITY_FILE}")
