@@ -208,15 +208,17 @@ def test_rows_made_with_other_flags_are_refused_by_their_flags(prepare: Command,
     source = write_jsonl(tmp_path / "d.jsonl", [record(k, name=f"n{k}") for k in range(3)])
     other = write_jsonl(tmp_path / "e.jsonl", [record(k) for k in range(3)])
     assert prepare(source).exit_code == 0
-    for arguments, flags in [
-        ((source, "--bos"), "--bos"),
-        ((source, "--id-key", "name", "--windows", "all"), "--id-key, --windows"),
-        ((other,), "sources"),
+    rows = tmp_path / "rows"
+    score = f"its rows are finished and can be used without the documents: ladm score {rows} --model MODEL -o run; or "
+    for arguments, flags, way in [
+        ((source, "--bos"), "--bos", ""),
+        ((source, "--id-key", "name", "--windows", "all"), "--id-key, --windows", ""),
+        ((other,), "sources", score),
     ]:
         result = prepare(*arguments)
         assert result.exit_code == 1
         assert result.stderr.startswith(
-            f"ladm: {tmp_path / 'rows'} was started with something else ({flags}); give another --output, "
+            f"ladm: {rows} was started with something else ({flags}); {way}give another --output, "
         )
 
 

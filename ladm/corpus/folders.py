@@ -108,10 +108,14 @@ def remote_documents_below(address: str, skipped_files: SkippedFiles) -> list[st
         raise no_such_source(address, error) from None
 
 
-def no_such_source(name: str, error: Exception) -> LadmError:
+class NoSourceError(LadmError):
+    """There are no documents behind a name."""
+
+
+def no_such_source(name: str, error: Exception) -> NoSourceError:
     """The error for an address: each store's client raises exceptions of its own. Raises LackOfMemoryError."""
     raise_if_out_of_memory(error, action=f"look for {name}")
-    return LadmError(f"no such source: {name}: {one_line(error)}")
+    return NoSourceError(f"no such source: {name}: {one_line(error)}")
 
 
 def is_saved(folder: Path) -> bool:

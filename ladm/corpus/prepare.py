@@ -12,6 +12,7 @@ resumes where it was stopped. Imports no torch.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -25,10 +26,12 @@ from ladm.corpus.blocks import REASONS, describe_counts
 from ladm.corpus.changed_sources import SourceGuard
 from ladm.corpus.dropped import write_dropped
 from ladm.corpus.duplicates import count_tokens
+from ladm.corpus.folders import NoSourceError
 from ladm.corpus.in_memory import FORMS, DocumentsInMemory
 from ladm.corpus.missing_keys import replaced_domains, require_keys
+from ladm.corpus.missing_sources import require_sources, without_documents
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
-from ladm.corpus.prepare_identity import domain_keys_with, identity_of
+from ladm.corpus.prepare_identity import domain_keys_with, identity_of, names_of_sources
 from ladm.corpus.prepare_start import STARTED, start_or_resume, started_with
 from ladm.corpus.prepared_rows import PreparedRows, finished_rows, may_grow
 from ladm.corpus.repeated_ids import find_repeated_ids
@@ -57,26 +60,38 @@ def prepare(
     echo: Echo,
     progress: PrepareProgress | None = None,
     job: Path | None = None,
+    use_rows: str | None = None,
     in_memory: Sequence[DocumentsInMemory] = (),
 ) -> PreparedRows:
     """Write the rows, resume, open them where they are finished, or add what a greater `limit` allows.
 
-    `job`: the folder of `ladm run` around the output, none of whose files is a source either. `in_memory`: documents
-    that the caller holds, whose names are among the sources. Raises LadmError for a source, tokenizer or output that
-    cannot be used, and for a document without a domain.
+    `job`: the folder of `ladm run` around the output, none of whose files is a source either. `use_rows`: the command
+    that goes on with finished rows, for messages about documents that are gone; None: `ladm score`. `in_memory`:
+    documents that the caller holds, whose names are among the sources. Raises LadmError for a source, tokenizer or
+    output that cannot be used, and for a document without a domain.
     """
     output = Path(settings.output)
     require_documents(settings.sources)
-    sources = _find_sources(settings, job or output, in_memory, echo)
+    had = started_with(output)
+    use_rows = use_rows or shlex.join(["ladm", "score", str(output), "--model", "MODEL", "-o", "run"])
+    try:
+        if had is not None:
+            held = {each.name for each in in_memory}
+            require_sources((name for name in settings.sources if name not in held), before=names_of_sources(had))
+        sources = _find_sources(settings, job or output, in_memory, echo)
+    except NoSourceError as error:
+        if (output / PREPARED).is_file():
+            error.args = (f"{error}; {without_documents(use_rows)}",)
+        raise
     guard = SourceGuard(sources)
     tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos, threads=settings.num_proc)
     too_long = positions_warning(settings)
     # `ladm run` knows the model that scores, and refuses.
     if too_long is not None and job is None:
         echo(f"warning   {too_long}")
-    domain_keys = domain_keys_with(started_with(output), settings)
+    domain_keys = domain_keys_with(had, settings)
     identity = identity_of(settings, sources, tokenizer, domain_keys=domain_keys)
-    finished = finished_rows(output, identity, tokenizer)
+    finished = finished_rows(output, identity, tokenizer, use_rows=use_rows)
     if finished is not None and not may_grow(finished, settings.limit):
         return _prepared_already(finished, echo)
     # The record of what was started is in the work folder: a data set is ours as long as its preparation is unfinished.
@@ -95,7 +110,7 @@ def prepare(
         echo(f"ids       {hint}")
     with locked(output):
         # The documents were looked at meanwhile, and another launch may have finished: its rows are not replaced.
-        finished = finished_rows(output, identity, tokenizer)
+        finished = finished_rows(output, identity, tokenizer, use_rows=use_rows)
         if finished is not None and not may_grow(finished, settings.limit):
             return _prepared_already(finished, echo)
         work = output / WORK_FOLDER

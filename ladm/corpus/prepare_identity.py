@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ladm.corpus.carried_columns import domain_keys_of
+from ladm.corpus.missing_sources import without_documents
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
 from ladm.settings.data import PrepareSettings
@@ -59,29 +61,37 @@ def identity_of(
     return loaded
 
 
-def with_digest_of_today(had: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """A record, in which the SHA-256 of this tokenizer by an earlier version is that of today."""
-    recorded = had["tokenizer"]
+def with_tokenizer_of_today(had: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """A record, in which this tokenizer, wherever it was and by whichever version it was hashed, is as today."""
+    recorded, today = had["tokenizer"], tokenizer.record()
     if tokenizer.is_of_digest(recorded["sha256"]):
-        return had | {"tokenizer": recorded | {"sha256": tokenizer.record()["sha256"]}}
+        return had | {"tokenizer": recorded | {name: today[name] for name in ("name", "sha256")}}
     return had
 
 
-def require_same_preparation(folder: Path, had: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise LadmError with the flags that differ, and every field of the record that does."""
+def require_same_preparation(
+    folder: Path, had: dict[str, Any], now: dict[str, Any], *, use_rows: str | None = None
+) -> None:
+    """Raise LadmError with the flags that differ, and every field of the record that does.
+
+    `use_rows`: the command that goes on with rows that are finished.
+    """
     require_same(
         folder, had | {"sources": _with_keys_of_today(had, now)}, now,
-        name_of_field=_flag_of_field, remedy=_remedy, in_words={"sources": _changes_of_sources},
+        name_of_field=_flag_of_field, remedy=partial(_remedy, use_rows=use_rows),
+        in_words={"sources": _changes_of_sources},
     )  # fmt: skip
 
 
-def _remedy(names: tuple[str, ...]) -> str:
+def _remedy(names: tuple[str, ...], *, use_rows: str | None) -> str:
     """What to do. A corpus that grew needs no new scores for the documents that it had before."""
     if "sources" not in names:
         return CHANGED_REMEDY
+    # Rows of other flags are not the ones that are wanted.
+    finished = "" if use_rows is None or names != ("sources",) else f"{without_documents(use_rows)}; or "
     return (
-        f"{CHANGED_REMEDY}. To add documents later, put them in separate files, make rows and a run of them, and "
-        "select from both runs: ladm select RUN RUN2 --rows ROWS ROWS2"
+        f"{finished}{CHANGED_REMEDY}. To add documents later, put them in separate files, make rows and a run of them, "
+        "and select from both runs: ladm select RUN RUN2 --rows ROWS ROWS2"
     )
 
 
@@ -101,6 +111,12 @@ def _changes_of_sources(had: Any, now: Any) -> Iterator[str]:
         names = zip(before, after, strict=True)
         number, (one, other) = next(found for found in enumerate(names, 1) if found[1][0] != found[1][1])
         yield f"the same files in another order: number {number} was {one}, now {other}"
+
+
+def names_of_sources(record: dict[str, Any]) -> list[str]:
+    """The paths and addresses of the sources in a record, which may be damaged."""
+    sources = record.get("sources")
+    return [str(each.get("name")) for each in sources if isinstance(each, dict)] if isinstance(sources, list) else []
 
 
 def _name_of(source: dict[str, Any]) -> str:

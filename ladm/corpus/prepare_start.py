@@ -9,7 +9,7 @@ from typing import Any
 
 from ladm.corpus.file_names import name_as_text
 from ladm.corpus.other_stages import WORK_FOLDER
-from ladm.corpus.prepare_identity import require_same_preparation, with_digest_of_today
+from ladm.corpus.prepare_identity import require_same_preparation, with_tokenizer_of_today
 from ladm.corpus.row_identity import PREPARED
 from ladm.corpus.sources import Source
 from ladm.corpus.tokenization import Tokenizer
@@ -36,7 +36,7 @@ def start_or_resume(
     remove_all_abandoned(work)
     if folder.is_started:
         if any(work.glob("*.parquet")):
-            had = with_digest_of_today(folder.started_with(), tokenizer)
+            had = with_tokenizer_of_today(folder.started_with(), tokenizer)
             # A longer or shorter prefix of the same rows.
             require_same_preparation(folder.path, with_free_settings(had, identity), identity)
             _require_same_spelling(folder.path, work / _SPELLING, sources)

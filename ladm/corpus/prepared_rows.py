@@ -9,7 +9,7 @@ from typing import Any
 from ladm.corpus.blocks import Counts
 from ladm.corpus.dropped import DROPPED_FILE
 from ladm.corpus.duplicates import TokenCounts
-from ladm.corpus.prepare_identity import require_same_preparation, with_digest_of_today
+from ladm.corpus.prepare_identity import require_same_preparation, with_tokenizer_of_today
 from ladm.corpus.prepare_start import with_free_settings
 from ladm.corpus.repeated_ids import RepeatedIds
 from ladm.corpus.row_identity import PREPARED
@@ -47,22 +47,28 @@ class PreparedRows:
         return str(self.folder)
 
 
-def finished_rows(output: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> PreparedRows | None:
-    """The rows that are there. Raises LadmError where they were made with something else, or are more than wanted."""
+def finished_rows(
+    output: Path, identity: dict[str, Any], tokenizer: Tokenizer, *, use_rows: str
+) -> PreparedRows | None:
+    """The rows that are there. Raises LadmError where they were made with something else, or are more than wanted.
+
+    `use_rows`: the command that goes on with them where only their documents are others now.
+    """
     path = output / PREPARED
     if not path.is_file():
         return None
     record = read_json_object(path)
     try:
-        return _opened(output, record | {"asked": with_digest_of_today(record["asked"], tokenizer)}, identity)
+        record |= {"asked": with_tokenizer_of_today(record["asked"], tokenizer)}
+        return _opened(output, record, identity, use_rows=use_rows)
     except (KeyError, TypeError, AttributeError):
         raise damaged_file(path, "it does not describe prepared rows") from None
 
 
-def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any]) -> PreparedRows:
+def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any], *, use_rows: str) -> PreparedRows:
     """The rows that a record describes. Raises as `finished_rows`."""
     had, limit = record["asked"], identity["limit"]
-    require_same_preparation(output, with_free_settings(had, identity), identity)
+    require_same_preparation(output, with_free_settings(had, identity), identity, use_rows=use_rows)
     if limit is not None and limit < record["rows"]:
         raise LadmError(
             f"{output} has {count_of(record['rows'], 'row')} already, more than --limit {limit:,}; give another "

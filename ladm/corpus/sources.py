@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ladm.corpus.file_names import is_document, kind_of, name_as_text, without_files_beside_data
 from ladm.corpus.file_opening import file_system
 from ladm.corpus.folders import (
+    NoSourceError,
     documents_below,
     is_saved,
     kept_documents,
@@ -164,7 +165,7 @@ def _find(name: str, own: Path | None, skipped_files: SkippedFiles) -> list[Sour
             return [_file(address) for address in addresses]
     if path.is_file() or "://" in name:
         return [_file(name)]
-    raise LadmError(f"no such source: {name} is neither a file, a folder nor a Hub id such as org/name")
+    raise NoSourceError(f"no such source: {name} is neither a file, a folder nor a Hub id such as org/name")
 
 
 def _matching_sources(pattern: str, own: Path | None, skipped_files: SkippedFiles) -> list[Source]:
@@ -197,7 +198,7 @@ def _matching_sources(pattern: str, own: Path | None, skipped_files: SkippedFile
     sources += map(_file, kept_documents(files, skipped_files))
     if not sources:
         what = "no .jsonl, .parquet or .txt file" if matched else "no file"
-        raise LadmError(f"no such source: {pattern} matches {what}")
+        raise NoSourceError(f"no such source: {pattern} matches {what}")
     return sorted(sources, key=lambda source: source.name)
 
 

@@ -10,16 +10,20 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ladm.corpus.folders import NoSourceError
 from ladm.corpus.id_files import IdFile, id_file_digest
+from ladm.corpus.missing_sources import require_sources, without_documents
 from ladm.corpus.prepare import has_sealed_rows
+from ladm.corpus.row_identity import PREPARED
 from ladm.errors import LadmError, StorageError, UsageError
-from ladm.pipeline.reselect import select_command
+from ladm.pipeline.moved_files import moved_files
+from ladm.pipeline.reselect import continue_command, run_command, select_command
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.selection.manifest_file import read_manifest
@@ -102,7 +106,9 @@ class JobFolder:
         a file that cannot be used.
         """
         had = self._had()
-        bound = self.bound_fields()
+        self._require_sources(job, had)
+        moved = moved_files(job, had, scores=Path(self.scores))
+        bound = self.bound_fields() - moved
         if had.limit is not None and job.limit is not None and job.limit > had.limit:
             # The rows and scores that there are stay as they are; others are added to them.
             bound -= {"limit"}
@@ -119,7 +125,7 @@ class JobFolder:
         if {EXCLUDE_IDS, ONLY_IDS} <= bound:
             self._add_contents(before, now, job)
         # The fields are flags already; the names of those that differ lead the message.
-        require_same(self.path, before, now, name_of_field=str, remedy=self._remedy(job, had))
+        require_same(self.path, before, now, name_of_field=str, remedy=self._remedy(job, had, moved))
         return dataclasses.replace(job, **{field.name: getattr(had, field.name) for field in fixed})
 
     def _add_contents(self, before: dict[str, Any], now: dict[str, Any], job: Any) -> None:
@@ -137,22 +143,46 @@ class JobFolder:
         # An earlier version wrote some places down as they were given.
         return with_absolute_places(self._read())
 
-    def _remedy(self, job: Any, had: Any) -> str:
-        """What to do about settings that differ: scores need not be made again for another selection."""
+    def use_rows(self, job: Any, *, domain_key: str | None) -> str:
+        """The command that goes on from finished rows without their documents; `domain_key`: as at the start."""
+        return continue_command(job, folder=self.path, domain_key=domain_key)
+
+    def _require_sources(self, job: Any, had: Any) -> None:
+        """Raise LadmError for a source that is gone: that it has another name now would hide it."""
+        try:
+            require_sources(job.sources, before=had.sources)
+        except NoSourceError as error:
+            if self._has_finished_rows:
+                use_rows = self.use_rows(job, domain_key=had.domain_key)
+                error.args = (f"{error}; {without_documents(use_rows)}",)
+            raise
+
+    @property
+    def _has_finished_rows(self) -> bool:
+        return (Path(self.rows) / PREPARED).is_file()
+
+    def _remedy(self, job: Any, had: Any, moved: Collection[str]) -> str:
+        """What to do about settings that differ: rows and scores need not be made again for what comes after them."""
         changed = {
             field.name for field in settings_of(RunSettings)
             if (mine := getattr(job, field.name)) is not None and mine != getattr(had, field.name)
         }  # fmt: skip
-        differs = changed - set(_FREE_TO_CHANGE)
+        differs = changed - {*_FREE_TO_CHANGE, *moved}
         # A run of either variant has the column `robust`, whichever score it was made with.
         is_in_both = job.score in NAMED_SCORES and NAMED_SCORES[job.score].variant is None
         if is_in_both and job.by == had.by == SelectSettings.by:
             differs -= {"score"}
             job = dataclasses.replace(job, by=job.score)
-        if not differs <= fields_by_part()[2]:
+        _, of_scores, of_subset = fields_by_part()
+        if differs <= of_subset:
+            command = select_command(job, folder=self.path, domain_key=had.domain_key)
+            return f"to make another selection from its scores: {command}; or {CHANGED_REMEDY}"
+        if not self._has_finished_rows or not differs <= of_scores | of_subset | {"model", "sources"}:
             return CHANGED_REMEDY
-        command = select_command(job, folder=self.path, domain_key=had.domain_key)
-        return f"to make another selection from its scores: {command}; or {CHANGED_REMEDY}"
+        if differs == {"sources"}:
+            return f"{without_documents(self.use_rows(job, domain_key=had.domain_key))}; or {CHANGED_REMEDY}"
+        command = run_command(job, folder=self.path, domain_key=had.domain_key)
+        return f"to score its rows another way: {command}; or {CHANGED_REMEDY}"
 
     def _read(self) -> Any:
         try:

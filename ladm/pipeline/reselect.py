@@ -1,4 +1,4 @@
-"""A finished job and other settings of its selection -> the `ladm select` that makes them from its scores. No torch."""
+"""A started job and other settings -> the command lines that make them from its scores, or from its rows. No torch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ladm.pipeline.document_sample import key_in_rows
-from ladm.settings.common import DOMAIN_KEY
+from ladm.runs.folder import Run
+from ladm.runs.layout import IDENTITY_FILE
+from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS
 from ladm.settings.fields import settings_of
 from ladm.settings.pipeline import ROWS, SCORES, SUBSET, fields_by_part
+from ladm.settings.score import ScoreSettings
 from ladm.settings.selection import SelectSettings
 
 
@@ -24,14 +27,44 @@ def select_command(job: Any, *, folder: Path, domain_key: str | None) -> str:
     rows = folder / ROWS if has_rows else job.sources[0]
     key = key_in_rows(domain_key, are_made_here=has_rows)
     free = next(path for path in (folder / f"{SUBSET}{k}" for k in count(2)) if not path.exists())
-    words = ["ladm", "select", folder / SCORES, "--rows", rows, *_flags(job), "-o", free]
+    words = ["ladm", "select", folder / SCORES, "--rows", rows, *_flags(job, SelectSettings), "-o", free]
     words += [] if key == DOMAIN_KEY else ["--domain-key", key]
     return shlex.join(map(str, words))
 
 
-def _flags(job: Any) -> Iterator[Any]:
-    own = fields_by_part()[2]
-    for field in settings_of(SelectSettings):
+def run_command(job: Any, *, folder: Path, domain_key: str | None) -> str:
+    """The command line of a new job with the settings of `job`, of the finished rows in `folder`."""
+    free = next(path for path in (_beside(folder, k) for k in count(2)) if not path.exists())
+    words = ["ladm", "run", folder / ROWS, "--model", job.model]
+    # That rows of another tokenizer are wanted.
+    words += [] if job.tokenizer is None else ["--tokenizer", job.tokenizer]
+    words += [] if domain_key != NO_DOMAINS else ["--domain-key", NO_DOMAINS]
+    words += [*_flags(job, ScoreSettings), *_flags(job, SelectSettings), "-o", free]
+    return shlex.join(map(str, words))
+
+
+def continue_command(job: Any, *, folder: Path, domain_key: str | None) -> str:
+    """The command line, or two, that go on with the job in `folder` from its finished rows, without its documents."""
+    scores = folder / SCORES
+    if not (scores / IDENTITY_FILE).is_file():
+        return run_command(job, folder=folder, domain_key=domain_key)
+    select = select_command(job, folder=folder, domain_key=domain_key)
+    if Run.read(scores).is_finished:
+        return select
+    words = ["ladm", "score", folder / ROWS, "--model", job.model, *_flags(job, ScoreSettings), "-o", scores]
+    words += [] if job.tokenizer is None else ["--allow-other-tokenizer"]
+    return f"{shlex.join(map(str, words))} && {select}"
+
+
+def _beside(folder: Path, number: int) -> Path:
+    # Of `.` the name is empty.
+    folder = folder if folder.name else folder.absolute()
+    return folder.with_name(f"{folder.name}{number}")
+
+
+def _flags(job: Any, kind: type) -> Iterator[Any]:
+    own = fields_by_part()[1] | fields_by_part()[2]
+    for field in settings_of(kind):
         if field.name not in own or (value := getattr(job, field.name)) == field.default:
             continue
         if value is True:

@@ -187,7 +187,10 @@ class _JobParts:
             return None
         key, domain = domain_flags(job.domain_key)
         wanted = prepare_settings(job, rows=self.folder.rows, length=job.length, domain_key=key, domain=domain)
-        prepared = prepare(wanted, echo=self.echo, progress=self.bars.preparing(), job=self.folder.path)
+        prepared = prepare(
+            wanted, echo=self.echo, progress=self.bars.preparing(), job=self.folder.path,
+            use_rows=self.folder.use_rows(job, domain_key=job.domain_key),
+        )  # fmt: skip
         for line in preparation_lines(prepared, length=job.length, windows=job.windows):
             self.echo(line)
         return prepared
