@@ -175,6 +175,23 @@ def test_values_of_every_kind(save_rows: Any) -> None:
     assert read_value_keys(data, "whole")[0][0] == read_value_keys(data, "json.host")[0][1]
 
 
+def test_numbers_that_are_stored_as_others_in_another_data_set(save_rows: Any) -> None:
+    from decimal import Decimal
+
+    columns: dict[str, list[Any]] = {
+        "whole": [7, 8, None],
+        "float": [7.0, float("inf"), None],
+        "decimal": [Decimal("7.00"), Decimal("0.50"), None],
+        "json": ['{"site": 7.0}', '{"site": Infinity}', '{"site": NaN}'],
+    }
+    rows = [{"input_ids": [1, 2, 3], **{name: values[k] for name, values in columns.items()}} for k in range(3)]
+    data = open_rows(save_rows(rows))
+    keys = {key: read_value_keys(data, key)[0].tolist() for key in ("whole", "float", "decimal", "json.site")}
+    assert len({each[0] for each in keys.values()}) == 1
+    assert keys["float"][1] == keys["json.site"][1]
+    assert [each[2] for each in keys.values()] == [NO_VALUE] * 4
+
+
 def test_within_caps() -> None:
     keys = np.array([7, 7, 3, 7, 3, 7])
     free = np.array([False, False, False, True, False, False])

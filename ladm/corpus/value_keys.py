@@ -5,6 +5,9 @@ Shape suffix: T rows.
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -35,7 +38,8 @@ def read_value_keys(rows: Rows, key: str) -> tuple[Ints, str]:
     """A number of at least 0 by the value of each row, or NO_VALUE, (T,); and the XXH3-128 of all values.
 
     Equal values have equal numbers, of other data sets too: a 63-bit hash of their texts. A row has no value where it
-    has null, NaN or an empty text. Memory: 8 bytes a row, and a batch of that column.
+    has null, NaN or an empty text. The numbers 7 and 7.0 are equal; dates and times are only where they are stored in
+    one unit. Memory: 8 bytes a row, and a batch of that column.
     Raises as `require_keys`, and LadmError where no row has a value.
     """
     column, path, kind = _place(rows, key)
@@ -44,9 +48,7 @@ def read_value_keys(rows: Rows, key: str) -> tuple[Ints, str]:
     for start, stop in rows.batches():
         with reading_rows(rows.name):
             if pa.types.is_null(kind):
-                values = pa.chunked_array(
-                    [pa.array(map(text_of, values_at(rows, column, path, start, stop)), "string")]
-                )
+                values = pa.chunked_array([pa.array(map(_text, values_at(rows, column, path, start, stop)), "string")])
             else:
                 stored = rows.stored(column, start, stop)
                 values = pc.struct_field(stored, path.split(".")) if path else stored
@@ -87,8 +89,18 @@ def _keys(values: pa.ChunkedArray) -> Ints:
     return keys
 
 
+def _text(value: object) -> str | None:
+    """A value as text; None where it is missing."""
+    if is_missing(value):
+        return None
+    # As for ids: pandas makes a column of whole numbers one of floats as soon as one is missing.
+    if isinstance(value, (float, Decimal)) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    return text_of(value)
+
+
 def _key(value: object) -> int:
     if not isinstance(value, bytes):
-        value = b"" if is_missing(value) else (text_of(value) or "").encode()
+        value = (_text(value) or "").encode()
     # Shifted, because int64 has no room for the last bit.
     return xxhash.xxh3_64_intdigest(value) >> 1 if value else NO_VALUE
