@@ -93,6 +93,11 @@ def test_a_copy_of_an_excluded_row_stays_left_out(
         "left out as copies of another row: 2",
         "dropped by --within length:-300: 0, keeping length of at most 300",
     ]
+    (tmp_path / "only.txt").write_text("b0\n")
+    refused = ladm("select", *runs, "--top", "100%", "--only-ids", tmp_path / "only.txt", "--output", tmp_path / "none")
+    assert (refused.exit_code, refused.stderr) == (
+        1, "ladm: no document with a value of score can be selected: each is a copy of a row that is left out too\n"
+    )  # fmt: skip
 
 
 def test_runs_without_a_row_in_common(ladm: Command, save_rows: Any, ids: list[list[int]], tmp_path: Path) -> None:

@@ -120,11 +120,16 @@ def find_candidates(
     )
     kept_N = ~np.isnan(values_N)
     without_value = int(np.count_nonzero(~kept_N))
+    if not kept_N.any():
+        raise LadmError(f"no document has a value of {settings.by}")
     is_copy_T = find_copies(sources, _parts(sources), work=work)
     if is_copy_T is not None:
         kept_N &= ~is_copy_T[rows_N]
-    if not kept_N.any():
-        raise LadmError(f"no document has a value of {settings.by}")
+        if not kept_N.any():
+            raise LadmError(
+                f"no document with a value of {settings.by} can be selected: each is a copy of a row that is left out "
+                "too"
+            )
     # Runs of an old format have float64 in these columns.
     float32 = set.intersection(*(source.columns.float32(names) for source in sources))
     dropped = apply_guards(guards, columns, kept_N, codes_N=codes_N, names=domains.names, float32=float32)
