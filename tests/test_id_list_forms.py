@@ -61,6 +61,9 @@ def test_ids_of_csv_are_texts_as_they_are_written(tmp_path: Path, monkeypatch: A
         (b"d1\nd2\n", UsageError,
          "--only-ids F: its first line names no column id (it has d1); name the column of ids id there, or call the "
          "file .txt if it has none"),
+        (b"\nd1\n", UsageError,
+         "--only-ids F: its first line names no column id (it has d1); name the column of ids id there, or call the "
+         "file .txt if it has none"),
         (b"id,id\na,b\n", UsageError, "--only-ids F: its first line names 2 columns id; keep one of them"),
         (b"id,text\nd1,x\n,y\n", UsageError,
          "--only-ids F: line 3 has no id, which is a text or a whole number"),

@@ -72,7 +72,7 @@ def _of_csv(name: str) -> Batches:
         lines = (_decoded(name, number, line) for number, line in numbered)
         # Strict: a quote without an end would hide all lines behind it.
         records = csv.reader(lines, strict=True)
-        names = [each.strip() for each in next(records, [])]
+        names = [each.strip() for each in next(filter(None, records), [])]
         if not names:
             return
         column = _csv_column(names)
