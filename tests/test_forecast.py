@@ -395,7 +395,7 @@ def test_documents_without_a_domain_are_counted_in_the_dry_run(ladm: Command, ta
     )
     result = ladm(*words)
     assert (result.exit_code, line in result.stdout.splitlines()) == (0, True), result.output
-    limited = line.replace("the first one;", "the first one, unless --limit is reached before;")
+    limited = line.replace("the first one;", "the first one, unless --limit is reached first;")
     assert limited in ladm(*words, "--limit", "2").stdout.splitlines()
     found = json.loads(ladm(*words, "--json").stdout)
     assert found["without_domain"] == 2

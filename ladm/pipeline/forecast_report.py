@@ -44,7 +44,7 @@ def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
 def _without_domain(documents: Documents, job: Any) -> str:
     """How many documents the job would stop at, and what to do."""
     number, _, unit = count_of(documents.without_domain, "document").partition(" ")
-    limit = "" if job.limit is None else ", unless --limit is reached before"
+    limit = "" if job.limit is None else ", unless --limit is reached first"
     return (
         f"{'no domain':<10} {number:>12}  {unit} without {job.domain_key}: the job would stop at the first one{limit}; "
         "give --domain NAME for all of them, or another --domain-key"

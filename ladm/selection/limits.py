@@ -72,7 +72,7 @@ def limit_rows(
     """Leave out windows that repeat better ones, rows beyond the best `most` of their document, then those of `caps`.
 
     Each limit counts the rows that those before it leave, over all domains and runs. `no_share`: domains of which
-    nothing is taken, whose rows take no place of others. Memory: 8 bytes a row for each of two columns at a time.
+    nothing is taken, whose rows take no place of others. Memory: about 60 bytes a row, for one column at a time.
     """
     repeating = beyond = 0
     if most is not None:

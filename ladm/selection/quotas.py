@@ -144,7 +144,8 @@ def unused_weights_warning(domains: Domains, shares: Shares, *, of_rows: Collect
         return None
     return (
         f"the weights of --quota are not met: no document can be selected of {listed(unused, most=MOST_NAMES)}, "
-        "because none has a score, or none passes --within and the lists of ids; the budget goes to other domains"
+        "because none has a score, or all are left out, as by --within, a list of ids, --max-per or as copies; the "
+        "budget goes to other domains"
     )
 
 
