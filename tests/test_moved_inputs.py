@@ -8,9 +8,11 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
+from conftest import topical_rows
 from test_pipeline import Command, job_words, write_finepdfs
 
 from ladm.pipeline import run as run_module
@@ -181,3 +183,16 @@ def test_a_tokenizer_is_the_same_in_another_place(
     ):
         assert (refused.exit_code, "was started with something else (--tokenizer);" in refused.stderr) == (1, True)
         assert "  tokenizer.sha256: " in refused.stderr
+
+
+def test_another_selection_of_rows_without_a_domain_names_it(
+    ladm: Command, save_rows: Any, golden: Any, talking: Path, tmp_path: Path
+) -> None:
+    rows = save_rows([{"input_ids": row["input_ids"]} for row in topical_rows(golden, [512] * 4)], "data")
+    words = ("run", rows, "--model", talking, "--span-tokens", 16, "-o", tmp_path / "job")
+    assert ladm(*words, "--documents", 2, "--domain", "web").exit_code == 0
+    for flags in (("--domain", "web"), ()):
+        refused = ladm(*words, "--documents", 3, *flags)
+        (proposed,) = command_in(refused, before="to make another selection from its scores: ")
+        assert proposed[-2:] == ["--domain", "web"]
+        assert ladm(*proposed).exit_code == 0

@@ -175,6 +175,8 @@ class JobFolder:
             job = dataclasses.replace(job, by=job.score)
         _, of_scores, of_subset = fields_by_part()
         if differs <= of_subset:
+            # As everywhere, None means: as before.
+            job = dataclasses.replace(job, domain=job.domain if job.domain is not None else had.domain)
             command = select_command(job, folder=self.path, domain_key=had.domain_key)
             return f"to make another selection from its scores: {command}; or {CHANGED_REMEDY}"
         if not self._has_finished_rows or not differs <= of_scores | of_subset | {"model", "sources"}:

@@ -29,6 +29,8 @@ def select_command(job: Any, *, folder: Path, domain_key: str | None) -> str:
     free = next(path for path in (folder / f"{SUBSET}{k}" for k in count(2)) if not path.exists())
     words = ["ladm", "select", folder / SCORES, "--rows", rows, *_flags(job, SelectSettings), "-o", free]
     words += [] if key == DOMAIN_KEY else ["--domain-key", key]
+    # Rows that the job made have a domain.
+    words += [] if has_rows or job.domain is None else ["--domain", job.domain]
     return shlex.join(map(str, words))
 
 
