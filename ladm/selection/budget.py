@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from ladm.errors import LadmError
+from ladm.errors import LadmError, count_of
 
 BATCH_DOCUMENTS = 65_536
 """Documents looked at in one step, because the columns may be larger than memory."""
@@ -200,7 +200,7 @@ def select_documents(domains: Domains, *, budget_documents: int, shares: Shares,
     pool = sum(map(len, domains.values()))
     if pool < budget_documents and not allow_small_pool:
         raise SmallPoolError(
-            f"the pool has {pool:,} documents, fewer than the budget of {budget_documents:,}; give a smaller "
+            f"the pool has {count_of(pool, 'document')}, fewer than the budget of {budget_documents:,}; give a smaller "
             "--documents, or take all of it with --allow-small-pool"
         )
     for name, quota in round_quotas(budget_documents, shares).items():
