@@ -72,7 +72,7 @@ def test_rows_that_came_again_are_left_out(
     )
 
 
-def test_a_copy_of_an_excluded_row_stays_left_out(
+def test_which_rows_that_are_left_out_leave_their_copies_out_too(
     ladm: Command, save_rows: Any, ids: list[list[int]], tmp_path: Path
 ) -> None:
     folders = [
@@ -85,16 +85,22 @@ def test_a_copy_of_an_excluded_row_stays_left_out(
     result = ladm("select", *runs, "--top", "100%", *flags, "--output", tmp_path / "subset")
     assert result.exit_code == 0, result.output
     manifest = json.loads((tmp_path / "subset" / "manifest.json").read_text())
-    assert [each["ids"] for each in manifest["chosen"]] == [[], ["b2"]]
+    assert [each["ids"] for each in manifest["chosen"]] == [[], ["b1", "b2"]]
     # In the order in which rows are left out.
     assert result.stdout.splitlines()[-5:-1] == [
         "left out by --exclude-domain: web 1",
         f"dropped by --exclude-ids {tmp_path / 'drop.txt'}: 1 (of 1 id in it)",
-        "left out as copies of another row: 2",
+        "left out as copies of another row: 1",
         "dropped by --within length:-300: 0, keeping length of at most 300",
     ]
+    # Of rows that are not asked for, no copy is left out.
     (tmp_path / "only.txt").write_text("b0\n")
-    refused = ladm("select", *runs, "--top", "100%", "--only-ids", tmp_path / "only.txt", "--output", tmp_path / "none")
+    only = ("--top", "100%", "--only-ids", tmp_path / "only.txt")
+    assert ladm("select", *runs, *only, "--output", tmp_path / "only").exit_code == 0
+    chosen = json.loads((tmp_path / "only" / "manifest.json").read_text())["chosen"]
+    assert [each["ids"] for each in chosen] == [[], ["b0"]]
+    (tmp_path / "only.txt").write_text("a0\nb0\n")
+    refused = ladm("select", *runs, *only, "--exclude-ids", tmp_path / "drop.txt", "--output", tmp_path / "none")
     assert (refused.exit_code, refused.stderr) == (
         1, "ladm: no document with a value of score can be selected: each is a copy of a row that is left out too\n"
     )  # fmt: skip

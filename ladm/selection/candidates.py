@@ -24,7 +24,7 @@ from ladm.selection.domain_codes import NO_CODE, DomainCodes
 from ladm.selection.evaluation import evaluate
 from ladm.selection.guarding import GuardManifest, apply_guards, resolve_guards
 from ladm.selection.id_lists import MatchedIds
-from ladm.selection.inclusion import BATCH_DOCUMENTS, Inclusion, find_included
+from ladm.selection.inclusion import BATCH_DOCUMENTS, Inclusion, find_included, wanted_rows
 from ladm.selection.sampling import gumbel_keys
 from ladm.selection.sources import SelectionSource
 from ladm.selection.value_columns import naming_values, read_values
@@ -122,7 +122,8 @@ def find_candidates(
     without_value = int(np.count_nonzero(~kept_N))
     if not kept_N.any():
         raise LadmError(f"no document has a value of {settings.by}")
-    is_copy_T = find_copies(sources, _parts(sources), work=work)
+    wanted_T = wanted_rows(domains, excluded=settings.exclude_domains, ids=ids)
+    is_copy_T = find_copies(sources, _parts(sources), wanted_T=wanted_T, work=work)
     if is_copy_T is not None:
         kept_N &= ~is_copy_T[rows_N]
         if not kept_N.any():

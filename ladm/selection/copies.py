@@ -38,14 +38,17 @@ ROWS_AT_A_TIME = 1024
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def find_copies(sources: Sequence[SelectionSource], parts: Sequence[slice], *, work: Path) -> Bools | None:
+def find_copies(
+    sources: Sequence[SelectionSource], parts: Sequence[slice], *, wanted_T: Bools | None, work: Path
+) -> Bools | None:
     """Which of all rows are copies: (T,); None where none are, and `ladm prepare` looked for none or found none.
 
     Copies are the rows that `ladm prepare` marked, and rows with a score that have the ids of such a row of an earlier
-    run. `parts`: where the documents of each run stand among those of all. The keys are files in `work`.
+    run. `parts`: where the documents of each run stand among those of all. `wanted_T`: the rows that count in this
+    comparison; None: all. The keys are files in `work`.
     """
     found = [source.rows.copies() for source in sources]
-    repeated = repeated_rows(sources, parts, work=work) if len(sources) > 1 else ()
+    repeated = repeated_rows(sources, parts, wanted_T=wanted_T, work=work) if len(sources) > 1 else ()
     if all(part is None for part in found) and not len(repeated):
         return None
     marked = [np.zeros(len(s.rows), dtype=np.bool_) if p is None else p for s, p in zip(sources, found, strict=True)]
@@ -54,10 +57,14 @@ def find_copies(sources: Sequence[SelectionSource], parts: Sequence[slice], *, w
     return is_copy_T
 
 
-def repeated_rows(sources: Sequence[SelectionSource], parts: Sequence[slice], *, work: Path) -> Ints:
-    """The numbers of the rows, counted over all runs, that have the ids of a row of an earlier run."""
+def repeated_rows(
+    sources: Sequence[SelectionSource], parts: Sequence[slice], *, wanted_T: Bools | None = None, work: Path
+) -> Ints:
+    """The numbers of the rows, counted over all runs, that have the ids of a row of an earlier run; both are wanted."""
     keys_N, rows_N = _read_keys(sources, parts, work)
     rows_C = np.sort(_sharing_rows(keys_N, rows_N, _shared_keys(keys_N, parts)))
+    if wanted_T is not None:
+        rows_C = rows_C[wanted_T[rows_C]]
     if not len(rows_C):
         return rows_C
     digests_C = np.concatenate([_digests(source.rows, _positions(source, rows_C)) for source in sources])

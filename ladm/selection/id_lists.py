@@ -97,7 +97,13 @@ class MatchedIds:
     def included_T(self) -> Bools:
         """Which rows the lists leave."""
         included_T: Bools = self.excluded_T == _NO_LIST
-        return included_T & (self.only_T != _NO_LIST) if self._has_only else included_T
+        wanted_T = self.wanted_T
+        return included_T if wanted_T is None else included_T & wanted_T
+
+    @property
+    def wanted_T(self) -> Bools | None:
+        """Which rows a list of --only-ids has; None where there is none."""
+        return self.only_T != _NO_LIST if self._has_only else None
 
     @property
     def names(self) -> str:

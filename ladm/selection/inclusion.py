@@ -68,6 +68,20 @@ def find_included(
     )
 
 
+def wanted_rows(
+    domains: DomainCodes, *, excluded: Sequence[str], ids: MatchedIds | None
+) -> npt.NDArray[np.bool_] | None:
+    """The rows outside of the `excluded` domains and in the lists of --only-ids: (T,); None: all of them.
+
+    Also those that --exclude-ids drops, of which no copy is wanted either.
+    """
+    wanted_T = None if ids is None else ids.wanted_T
+    if excluded:
+        outside_T = ~np.isin(domains.codes_T, [domains.names.index(name) for name in excluded])
+        wanted_T = outside_T if wanted_T is None else wanted_T & outside_T
+    return wanted_T
+
+
 def compacted(values_N: npt.NDArray[Any], included_N: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
     """The values of the included documents, moved to the front of the same array."""
     stop = 0
