@@ -108,11 +108,12 @@ def test_ids_in_memory_are_those_of_a_file() -> None:
         {"7", "d"}, frozenset([7.0, "d"]), {"7": 0, "d": 1}.keys(), {np.int64(7), "d"}, texts,
         texts.dictionary_encode(), pa.chunked_array([texts, texts]), ArrowColumn(pa.chunked_array([texts])),
         frames.Series(["7", "d"]), frames.Series([7, "d"]), frames.Index(["d", "7"]),
-        frames.Series(["7", "d"], dtype="category"),
+        frames.Series(["7", "d"], dtype="category"), frames.Series(["7", "d", "d"]).unique(),
+        np.array([7, "d"], object),
     ):  # fmt: skip
         found = read_ids_in_memory(ids, name="n", flag="")
         assert (found.hashes_M.tolist(), found.example in ("7", "d")) == (both, True), ids
-    for ids in (numbers, {7, 8}, frames.Series([7, 8]), frames.Series([7.0, 8.0])):
+    for ids in (numbers, {7, 8}, np.array([7, 8]), frames.Series([7, 8]), frames.Series([7.0, 8.0])):
         found = read_ids_in_memory(ids, name="n", flag="")
         assert found.hashes_M.tolist() == np.unique(hashes_of(["7", "8"])).tolist(), ids
     key = UUID(int=5)
@@ -132,6 +133,7 @@ def test_ids_in_memory_that_cannot_be_used(scored: tuple[str, Path, Path], tmp_p
         ({None}, f"ids in memory: item 0 {no_id}"),
         (pa.array(["d1", None]), f"ids in memory: item 1 {no_id}"),
         (frames.Series(["d1", None]), f"ids in memory: item 1 {no_id}"),
+        (np.array([["d1"]]), "ids in memory: "),
         (pa.array([["d1"]]), "ids in memory: its ids are of the type list<item: string>"),
         (pa.table({"id": ["d1"]}), "ids in memory: its ids are of the type struct<id: string>"),
         (["d1", "d2"], "d1: there is no such file; give ids themselves as a set"),

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def split_id_lists(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[IdFile]]:
     """The arguments of a call with names in place of ids in memory, and those ids, in their order.
 
-    A text or a path is the name of a file, and so is every item of a list or tuple that is one; a set and a column of
-    Arrow, pandas or polars hold ids. Raises UsageError for ids that cannot be used, and for a text that is no file.
+    A text or a path is the name of a file, and so is every item of a list or tuple that is one; a set, an array of
+    NumPy and a column of Arrow, pandas or polars hold ids. Raises UsageError for ids that cannot be used, and for a
+    text that is no file.
     """
     found = dict(settings)
     held: list[IdFile] = []

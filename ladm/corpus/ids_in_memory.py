@@ -1,4 +1,4 @@
-"""Ids that a program holds -> their hashes, as of a file: a set, or a column of Arrow, pandas or polars. No torch.
+"""Ids that a program holds -> their hashes, as of a file: a set, an array of NumPy, or a column. Imports no torch.
 
 {"d17", "d18"}   {17, 18}   pyarrow.array(["d17", "d18"])   frame["id"]
 """
@@ -23,7 +23,7 @@ from ladm.errors import UsageError, one_line
 def are_ids_in_memory(value: Any) -> bool:
     """Are these ids rather than names of files? A list of texts is not."""
     is_of_arrow = hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__")
-    return isinstance(value, Set) or (is_of_arrow and not isinstance(value, type)) or _is_of_pandas(value)
+    return isinstance(value, Set) or (is_of_arrow and not isinstance(value, type)) or _is_array(value)
 
 
 def read_ids_in_memory(ids: Any, *, name: str, flag: str) -> IdFile:
@@ -40,10 +40,11 @@ def read_ids_in_memory(ids: Any, *, name: str, flag: str) -> IdFile:
     return IdFile(name=name, xxh3_128=digest, hashes_M=hashes, example=example)
 
 
-def _is_of_pandas(value: Any) -> bool:
+def _is_array(value: Any) -> bool:
+    """Is it an array of NumPy, or a column of pandas?"""
     # Whoever holds a column of pandas has imported the library.
     pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(value, (pandas.Series, pandas.Index))
+    return isinstance(value, np.ndarray if pandas is None else (np.ndarray, pandas.Series, pandas.Index))
 
 
 def _batches(ids: Any) -> Batches:
@@ -62,9 +63,9 @@ def _column(ids: Any) -> pa.ChunkedArray | None:
     """The ids as a column of Arrow; None for texts and numbers together, which no column of Arrow holds."""
     try:
         # Before version 3, a Series of pandas has not the interface of Arrow.
-        column = pa.chunked_array([pa.array(ids)]) if _is_of_pandas(ids) else pa.chunked_array(ids)
+        column = pa.chunked_array([pa.array(ids)]) if _is_array(ids) else pa.chunked_array(ids)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        if _is_of_pandas(ids):
+        if _is_array(ids):
             return None
         raise UsageError(f"they cannot be read as a column ({one_line(error)})") from None
     require_id_type(column.type)

@@ -128,7 +128,7 @@ def _types(field: Setting) -> Iterator[str]:
             if get_origin(each) is tuple or field.spec.commas:
                 yield f"Sequence[{' | '.join(word)}]"
             if field.name in (EXCLUDE_IDS, ONLY_IDS):
-                # Ids in a set, or in a column of Arrow, pandas or polars.
+                # Ids in a set, an array of NumPy, or a column of Arrow, pandas or polars.
                 yield "Collection[Any]"
             if field.name == "join":
                 yield "Mapping[str, AnyPath]"
