@@ -93,7 +93,7 @@ def test_which_rows_that_are_left_out_leave_their_copies_out_too(
         "left out as copies of another row: 1",
         "dropped by --within length:-300: 0, keeping length of at most 300",
     ]
-    # Of rows that are not asked for, no copy is left out.
+    # Copies of rows outside of --only-ids are not left out.
     (tmp_path / "only.txt").write_text("b0\n")
     only = ("--top", "100%", "--only-ids", tmp_path / "only.txt")
     assert ladm("select", *runs, *only, "--output", tmp_path / "only").exit_code == 0
