@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladm.calibration.calibrate import contrast_notes
 from ladm.calibration.candidates import Candidate, choose, evaluate_candidates, robust_score
 from ladm.calibration.contrast import (
     INTACT,
@@ -27,6 +26,7 @@ from ladm.calibration.contrast import (
     absent_kinds,
     contrast_set,
 )
+from ladm.calibration.contrast_rows import contrast_notes
 from ladm.calibration.contrast_scores import CHOSEN_ON, JUDGED_ON, RELEASED, ROBUST, ContrastScores
 from ladm.calibration.estimates import (
     Estimate,

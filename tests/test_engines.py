@@ -21,6 +21,7 @@ from crashes import contents, identity, job_of
 from fakes import fake_rows
 
 from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows_fingerprint import sample_digest
 from ladm.errors import LadmError, LockedError
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run
@@ -174,8 +175,8 @@ def test_a_worker_that_cannot_be_killed_ends_the_run(
 def test_a_worker_that_sees_other_rows_ends_the_run(tmp_path: Path, rows: Rows, save_rows: Any) -> None:
     other = open_rows(save_rows(fake_rows(100)[::-1], "other"))
     with pytest.raises(LadmError, match=r"has other rows on .* than the run was started with$"):
-        complete(tmp_path / "run", rows, devices=2, rows_sample=other.sample())
-    complete(tmp_path / "run", rows, devices=2, rows_sample=rows.sample())
+        complete(tmp_path / "run", rows, devices=2, rows_sample=sample_digest(other))
+    complete(tmp_path / "run", rows, devices=2, rows_sample=sample_digest(rows))
 
 
 def refuse() -> None:

@@ -57,13 +57,14 @@ def test_ids_of_csv_are_texts_as_they_are_written(tmp_path: Path, monkeypatch: A
         (b"id\n", UsageError, "--only-ids F: it has no ids"),
         (b"id\n\n\n", UsageError, "--only-ids F: it has no ids"),
         (b"doc,text\nd1,x\n", UsageError,
-         "--only-ids F: its first line names no column id (it has doc, text); name the column of ids id there"),
+         "--only-ids F: its first line names no column id (it has doc, text); rename the column that holds the ids "
+         "to id"),
         (b"d1\nd2\n", UsageError,
-         "--only-ids F: its first line names no column id (it has d1); name the column of ids id there, or call the "
-         "file .txt if it has none"),
+         "--only-ids F: its first line names no column id (it has d1); rename the column that holds the ids to id, "
+         "or if d1 is an id, let the name of the file end in .txt"),
         (b"\nd1\n", UsageError,
-         "--only-ids F: its first line names no column id (it has d1); name the column of ids id there, or call the "
-         "file .txt if it has none"),
+         "--only-ids F: its first line names no column id (it has d1); rename the column that holds the ids to id, "
+         "or if d1 is an id, let the name of the file end in .txt"),
         (b"id,id\na,b\n", UsageError, "--only-ids F: its first line names 2 columns id; keep one of them"),
         (b"id,text\nd1,x\n,y\n", UsageError,
          "--only-ids F: line 3 has no id, which is a text or a whole number"),

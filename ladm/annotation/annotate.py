@@ -13,7 +13,7 @@ import numpy as np
 
 from ladm.cores import available_cores
 from ladm.corpus.rows import Rows
-from ladm.corpus.rows_fingerprint import rows_fingerprint
+from ladm.corpus.rows_fingerprint import rows_fingerprint, sample_digest
 from ladm.errors import LadmError, UsageError
 from ladm.progress import Echo, NoProgress, Progress
 from ladm.runs.folder import Run
@@ -86,7 +86,7 @@ def _worker(run: Run, rows: Rows, columns: TextColumns) -> WorkerConfig:
         folder=run.folder.absolute(),
         rows=absolute_name(rows.name),
         limit=len(rows),
-        rows_sample=rows.sample(),
+        rows_sample=sample_digest(rows),
         data=rows_fingerprint(rows, name=absolute_name(rows.name)),
         make_scorer=TextScorerFactory(columns=columns, vocab_size=MOST_IDS),
         batch_rows=_batch_rows,

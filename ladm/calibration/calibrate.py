@@ -5,18 +5,17 @@ The contrast set and its run stay in a folder beside the profile, so that a stop
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ladm.calibration.band import band_of_layers, intact_band, text_band
-from ladm.calibration.contrast import KINDS, ContrastRow, absent_kinds, contrast_set
-from ladm.calibration.contrast_scores import WITH_SIGMA, WITHOUT_SIGMA, read_contrast_scores
+from ladm.calibration.contrast import ContrastRow
+from ladm.calibration.contrast_rows import clusters_of, contrast_notes, make_contrast, require_spans
+from ladm.calibration.contrast_scores import read_contrast_scores
 from ladm.calibration.inputs import open_inputs, require_rows_and_lists
-from ladm.calibration.packages import MIN_PACKAGES, Halves, split_by_package
+from ladm.calibration.packages import Halves
 from ladm.calibration.result import CalibrationResult, analyse
-from ladm.calibration.sample import DocumentSample, ListSample, sample_rows
+from ladm.calibration.sample import DocumentSample, sample_rows
 from ladm.calibration.work_folder import (
     CONTRAST,
     RUN,
@@ -38,9 +37,6 @@ from ladm.settings.profiles import Profile, Quantiles, profile_text
 from ladm.settings.score import ScoreSettings
 from ladm.storage.files import io_errors, require_place, write_whole
 from ladm.storage.temporary import temporary_folder
-
-FEW_DOCUMENTS = 100
-"""With fewer documents the intervals are so wide that a warning is printed."""
 
 
 def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) -> CalibrationResult:
@@ -146,50 +142,6 @@ def _write(output: Path, content: bytes) -> None:
         raise LadmError(f"{output} exists already and holds another profile; give another --output")
 
 
-def make_contrast(
-    sample: DocumentSample, lists: ListSample, *, span_tokens: int, seed: int, kinds: tuple[str, ...] = KINDS
-) -> tuple[Halves, list[ContrastRow]]:
-    """The halves, and the rows of the contrast set."""
-    halves = split_by_package(sample.packages, sample.groups, seed=seed, list_packages=lists.packages)
-    rows = contrast_set(sample.ids, halves, span_tokens=span_tokens, seed=seed, kinds=kinds, lists=lists.ids)
-    return halves, rows
-
-
-def contrast_notes(
-    sample: DocumentSample,
-    halves: Halves,
-    contrast: list[ContrastRow],
-    kinds: tuple[str, ...] = KINDS,
-    *,
-    by_halves: bool = True,
-) -> Iterator[str]:
-    """What limits the contrast set, a line for each: few documents, few packages, kinds that it lacks.
-
-    `by_halves`: does one half choose and the other judge? Then a kind is of use only where both have it.
-    """
-    if len(sample.ids) < FEW_DOCUMENTS:
-        yield f"warning   only {len(sample.ids)} documents: the intervals will be wide; use at least {FEW_DOCUMENTS}"
-    packages = Counter(sample.packages)
-    if not halves.by_package:
-        why = f"too few packages ({len(packages)}) to hold out whole ones"
-        if len(packages) >= MIN_PACKAGES:
-            why = (
-                f"{max(packages.values())} of {len(sample.ids)} documents are from one package, too many to hold it out"
-            )
-        yield f"warning   {why}, so single documents are held out; see --package-key"
-    if not halves.lists_by_package:
-        yield "warning   all lists are from one package, so lists are held out one by one; see --package-key"
-    for line in absent_kinds(contrast, kinds, by_halves=by_halves):
-        yield f"absent    {line}"
-
-
-def clusters_of(sample: DocumentSample, halves: Halves, contrast: list[ContrastRow]) -> list[str]:
-    """What is held out together and drawn together, for every row of the set."""
-    # Lists are numbered after the documents.
-    clusters = halves.clusters(sample.groups)
-    return [clusters[row.document] for row in contrast]
-
-
 def work_folder(settings: CalibrateSettings) -> Path:
     """Where the contrast set and its run are stored: beside the profile unless `settings.work` names a folder."""
     if settings.work is not None:
@@ -221,23 +173,6 @@ def _score_settings(
     scoring = ScoreSettings(**used | {"span_tokens": span_tokens})
     require_spans(scoring, sample.length_tokens)
     return scoring
-
-
-def require_spans(settings: ScoreSettings, length_tokens: int) -> None:
-    """Raise UsageError when documents of this length leave no span to score, or not the same ones in both forms."""
-    forms = (WITH_SIGMA, WITHOUT_SIGMA) if settings.record == "forms" else (settings.ablation,)
-    grids = [replace(settings.method, ablation=form).grid(length_tokens) for form in forms]
-    if not grids[0].J:
-        raise UsageError(
-            f"documents of {length_tokens:,} tokens have no span to score with spans of {settings.span_tokens} tokens; "
-            "give a smaller --span-tokens or longer documents"
-        )
-    # Sigma needs two earlier spans, so without it one more span may qualify. The AUC of the two forms would then
-    # differ for another reason than sigma.
-    if grids[-1].J != grids[0].J:
-        raise UsageError(
-            "with these settings the forms with and without sigma score different spans; give another --n0"
-        )
 
 
 def make_profile(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ladm.calibration.calibrate import clusters_of, contrast_notes
 from ladm.calibration.check_result import CheckResult, draw_check
 from ladm.calibration.check_rows import (
     CHECKED_KINDS,
@@ -19,6 +18,7 @@ from ladm.calibration.check_rows import (
     score_settings,
 )
 from ladm.calibration.contrast import INTACT, ContrastRow
+from ladm.calibration.contrast_rows import clusters_of, contrast_notes
 from ladm.calibration.contrast_scores import ContrastScores, read_contrast_scores
 from ladm.calibration.estimates import Estimate, estimate_spearman
 from ladm.calibration.inputs import require_rows_and_lists

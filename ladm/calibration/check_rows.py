@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ladm.calibration.calibrate import make_contrast, require_spans
 from ladm.calibration.contrast import KINDS, ContrastRow
+from ladm.calibration.contrast_rows import make_contrast, require_spans
 from ladm.calibration.inputs import open_inputs
 from ladm.calibration.packages import Halves
 from ladm.calibration.sample import DocumentSample, sample_rows

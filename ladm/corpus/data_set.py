@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from ladm.corpus.hub import TRAIN, may_be_data_set, no_way_to_hub
+from ladm.corpus.row import may_hold_ids
 from ladm.errors import LadmError, StorageError, is_out_of_memory, one_line, reading_problem
 from ladm.modeling.hub_access import cached_data_sets_alone, hub_problem
 from ladm.modeling.model_files import hub_name
@@ -143,3 +144,12 @@ def is_name(dataset: Any, column: str) -> bool:
     arrow = dataset.select_columns([column]).with_format("arrow")[0:1][column].type if len(dataset) else pa.null()
     named = pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_integer(arrow)
     return bool(named and getattr(kind, "decode_example", None) is None)
+
+
+def require_token_ids(dataset: Any, name: str) -> None:
+    """Raise LadmError where the type of the column `input_ids` cannot hold token ids."""
+    kind = dataset.select_columns(["input_ids"]).with_format("arrow")[0:1]["input_ids"].type
+    if not may_hold_ids(kind):
+        # The name of an extension type of `datasets` cannot be printed.
+        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+        raise LadmError(f"{name}: input_ids holds {kind}, not lists of token ids; tokenise it first: ladm prepare")

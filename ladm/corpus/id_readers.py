@@ -92,8 +92,10 @@ def _csv_column(names: list[str]) -> int:
     if ID in names:
         raise UsageError(f"its first line names {names.count(ID)} columns {ID}; keep one of them")
     found = printable(", ".join(names))
-    # An only column of another name may as well be a list without a line of names, of which one id would be lost.
-    remedy = f"name the column of ids {ID} there" + ("" if len(names) > 1 else ", or call the file .txt if it has none")
+    remedy = f"rename the column that holds the ids to {ID}"
+    if len(names) == 1:
+        # Its first line may as well be an id, which must not be lost.
+        remedy += f", or if {found} is an id, let the name of the file end in .txt"
     raise UsageError(f"its first line names no column {ID} (it has {found}); {remedy}")
 
 

@@ -35,6 +35,14 @@ class Row:
         return len(self.raw_ids) if isinstance(self.raw_ids, (list, np.ndarray)) else None
 
 
+def lengths_of(ids: pa.Array) -> npt.NDArray[np.int64]:
+    """The number of ids of each row: (rows,); 0 where there is no list."""
+    if is_integer_list(ids.type):
+        return np.asarray(pc.list_value_length(ids).fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
+    lengths = (len(raw) if isinstance(raw, list) else 0 for raw in map(raw_ids_of, ids))
+    return np.fromiter(lengths, dtype=np.int64)
+
+
 def token_ids(row: Row, *, vocab_size: int) -> Ids:
     """The ids of a row as int64: (T,).
 

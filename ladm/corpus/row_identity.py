@@ -8,7 +8,7 @@ the `content` covers the keys that each row has itself, so that a run recognises
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,18 @@ class ColumnDigest:
     def hexdigest(self) -> str:
         """48 hexadecimal digits."""
         return self._valid.hexdigest() + self._values.hexdigest() + self._bytes.hexdigest()
+
+
+def columns_digest(tables: Iterable[pa.Table], names: Sequence[str]) -> str:
+    """The digest of the columns `names` of a data set, whose rows come in several tables, in order."""
+    import xxhash
+
+    digests = {name: ColumnDigest() for name in names}
+    for table in tables:
+        for name in names:
+            for chunk in table[name].chunks:
+                digests[name].add(chunk)
+    return xxhash.xxh3_128("".join(f"{name} {digests[name].hexdigest()}\n" for name in names).encode()).hexdigest()
 
 
 def _bytes_of_texts(chunk: pa.Array) -> memoryview:

@@ -17,11 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ladm.corpus.checked_columns import CheckedColumns
-from ladm.corpus.data_set import is_name, is_whole_number, load_split, no_such_data_set, reading_rows
+from ladm.corpus.data_set import (
+    is_name,
+    is_whole_number,
+    load_split,
+    no_such_data_set,
+    reading_rows,
+    require_token_ids,
+)
 from ladm.corpus.meta import jsonable
 from ladm.corpus.other_stages import require_finished_rows
-from ladm.corpus.row import Ids, Row, is_integer_list, may_hold_ids, raw_ids_of, split_ids, token_ids
-from ladm.corpus.row_identity import ColumnDigest, RowDigests, require_as_prepared
+from ladm.corpus.row import Ids, Row, lengths_of, split_ids, token_ids
+from ladm.corpus.row_identity import RowDigests, columns_digest, require_as_prepared
 from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, RowError
 from ladm.settings.common import NAME_COLUMNS
@@ -30,7 +37,6 @@ from ladm.storage.file_states import file_states
 __all__ = ["Ids", "Row", "Rows", "open_rows", "token_ids"]
 
 IDENTITY_BLOCK_ROWS = 1024
-SAMPLED_ROWS = 64
 ROWS_AT_A_TIME = 10_000
 COPY_COLUMN = "copy_of"
 """The column that names the earlier row with the same ids; only where there is such a row."""
@@ -64,11 +70,7 @@ class Rows:
         self._count = len(dataset) if limit is None else min(limit, len(dataset))
         if self._count == 0:
             raise LadmError(f"{name} has no rows")
-        kind = dataset.select_columns(["input_ids"]).with_format("arrow")[0:1]["input_ids"].type
-        if not may_hold_ids(kind):
-            # The name of an extension type of `datasets` cannot be printed.
-            kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-            raise LadmError(f"{name}: input_ids holds {kind}, not lists of token ids; tokenise it first: ladm prepare")
+        require_token_ids(dataset, name)
 
     def __len__(self) -> int:
         return self._count
@@ -123,32 +125,16 @@ class Rows:
         except RowError as error:
             raise LadmError(f"row {position} of {self.name}: {error}") from None
 
-    def sample(self) -> str:
-        """A digest of the number of rows and of a few of them, quick to compute whenever they are opened."""
-        import xxhash
-
-        digest = xxhash.xxh3_128(str(len(self)).encode())
-        for position in sorted({len(self) * k // SAMPLED_ROWS for k in range(SAMPLED_ROWS)}):
-            (row,) = self.read(position, position + 1)
-            raw = row.raw_ids
-            digest.update(raw.tobytes() if isinstance(raw, np.ndarray) else repr(raw).encode())
-        return digest.hexdigest()
-
     def lengths(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
         """Tokens of rows `start` to `stop - 1`, or of every row; 0 where there is no list."""
         stop = self._count if stop is None else stop
-        kept = []
+        kept: list[npt.NDArray[np.int64]] = []
         for first in range(start, stop, IDENTITY_BLOCK_ROWS):
             with reading_rows(self.name):
                 part = slice(first, min(first + IDENTITY_BLOCK_ROWS, stop))
                 chunks = self._ids.table(part)["input_ids"].chunks
             # Chunk by chunk: to combine them copies all ids, and so reads the whole corpus from the disk.
-            for ids in chunks:
-                if is_integer_list(ids.type):
-                    kept.append(pc.list_value_length(ids).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
-                else:
-                    found = (len(raw) if isinstance(raw, list) else 0 for raw in map(raw_ids_of, ids))
-                    kept.append(np.fromiter(found, dtype=np.int64))
+            kept += map(lengths_of, chunks)
         return np.concatenate(kept)
 
     def _label(self, column: str, value: Any, default: int) -> int | str:
@@ -213,19 +199,15 @@ class Rows:
 
     def columns_digest(self) -> str:
         """A digest of the columns of all rows that `identity` does not cover, the texts among them."""
-        import xxhash
-
         names = sorted(set(self._dataset.column_names) - {"input_ids", *_CARRIED})
-        digests = {name: ColumnDigest() for name in names}
-        # Without a column `datasets` has no rows either.
+        return columns_digest(self._column_tables(names), names)
+
+    def _column_tables(self, names: list[str]) -> Iterator[pa.Table]:
         others = CheckedColumns(self._dataset, names)
+        # Without a column `datasets` has no rows either.
         for start in range(0, len(self._dataset) if names else 0, IDENTITY_BLOCK_ROWS):
             with reading_rows(self.name):
-                table = others.table(slice(start, start + IDENTITY_BLOCK_ROWS))
-            for name in names:
-                for chunk in table[name].chunks:
-                    digests[name].add(chunk)
-        return xxhash.xxh3_128("".join(f"{name} {digests[name].hexdigest()}\n" for name in names).encode()).hexdigest()
+                yield others.table(slice(start, start + IDENTITY_BLOCK_ROWS))
 
     def begin_with(self, data: Mapping[str, Any], *, content: str | None) -> bool:
         """Are the first rows, or all, those that once had the identity `data`, or the digest `content`?"""

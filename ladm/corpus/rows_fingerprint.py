@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ladm.corpus.rows import Rows, open_rows
 from ladm.errors import LackOfMemoryError, LadmError
 from ladm.storage.file_states import FileStates
+
+SAMPLED_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +55,15 @@ class RowsFingerprint:
 def rows_fingerprint(rows: Rows, *, name: str) -> RowsFingerprint:
     """That of open rows. Reads all of them, unless their identity is known already."""
     return RowsFingerprint(name=name, data=rows.identity(), content=rows.content(), files=rows.files)
+
+
+def sample_digest(rows: Rows) -> str:
+    """A digest of the number of rows and of a few of them, quick to compute whenever they are opened."""
+    import xxhash
+
+    digest = xxhash.xxh3_128(str(len(rows)).encode())
+    for position in sorted({len(rows) * k // SAMPLED_ROWS for k in range(SAMPLED_ROWS)}):
+        (row,) = rows.read(position, position + 1)
+        raw = row.raw_ids
+        digest.update(raw.tobytes() if isinstance(raw, np.ndarray) else repr(raw).encode())
+    return digest.hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
-from ladm.corpus.rows_fingerprint import rows_fingerprint
+from ladm.corpus.rows_fingerprint import rows_fingerprint, sample_digest
 from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.modeling.model_files import ModelFingerprint, deciding_files
@@ -208,7 +208,7 @@ class _ScoreCommand:
             rows=absolute_name(plan.settings.rows),
             # Not --limit: rows may be added to the data set before a worker that was lost is replaced.
             limit=len(self.rows),
-            rows_sample=self.rows.sample(),
+            rows_sample=sample_digest(self.rows),
             model=None if plan.signals == (TEXT,) else self._model_of(run),
             data=rows_fingerprint(self.rows, name=absolute_name(plan.settings.rows)),
             elsewhere=plan.cluster is not None,

@@ -10,7 +10,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from ladm.corpus.rows import Rows, open_rows
-from ladm.corpus.rows_fingerprint import RowsFingerprint
+from ladm.corpus.rows_fingerprint import RowsFingerprint, sample_digest
 from ladm.errors import LadmError
 from ladm.modeling.model_files import ModelFingerprint
 from ladm.progress import Echo, silent
@@ -37,7 +37,7 @@ class WorkerConfig:
     make_scorer: MakeScorer
     batch_rows: BatchRule
     rows_sample: str | None = None
-    """`Rows.sample` of the rows that the run was started with; None: not compared."""
+    """`sample_digest` of the rows that the run was started with; None: not compared."""
     model: ModelFingerprint | None = None
     """What the model's files have to hold; None: no model scores."""
     data: RowsFingerprint | None = None
@@ -54,7 +54,7 @@ class WorkerConfig:
     def open_rows(self) -> Rows:
         """Open the rows on whatever machine this is. Raises LadmError where they are not those of the run."""
         rows = open_rows(self.rows, limit=self.limit)
-        if self.rows_sample is not None and rows.sample() != self.rows_sample:
+        if self.rows_sample is not None and sample_digest(rows) != self.rows_sample:
             raise LadmError(f"{self.rows} has other rows on {socket.gethostname()} than the run was started with")
         return rows
 
