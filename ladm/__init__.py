@@ -2,8 +2,8 @@
 
 `prepare`, `score`, `select`, `run`, `check` and `calibrate` do what the commands of these names do; `estimate`,
 `estimate_run`, `estimate_check` and `estimate_calibration` return what they would take; `open_run` reads what `score`
-wrote, and its result has methods for the commands that take a run; `Scorer` scores token ids in memory. See
-docs/python.md.
+wrote, and its result has methods for the commands that take a run; `verify` looks for damage in what any of them wrote;
+`Scorer` scores token ids in memory. See docs/python.md.
 """
 
 # No module of the standard library is imported here: `python -m ladm` runs this file while the working folder is still
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ladm.api.calibration import calibrate, check
     from ladm.api.estimates import estimate, estimate_calibration, estimate_check, estimate_run
     from ladm.api.memory import RowScore, Scorer
-    from ladm.api.pipeline import open_run, prepare, run, score, select
+    from ladm.api.pipeline import open_run, prepare, run, score, select, verify
     from ladm.api.results import Calibration, FinishedJob, ModelCheck
     from ladm.api.scored_run import ScoredRun
     from ladm.api.subset import Subset
@@ -43,6 +43,7 @@ _HOMES = {
     "run": "ladm.api.pipeline",
     "score": "ladm.api.pipeline",
     "select": "ladm.api.pipeline",
+    "verify": "ladm.api.pipeline",
 }
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "run",
     "score",
     "select",
+    "verify",
 ]
 
 

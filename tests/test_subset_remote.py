@@ -40,7 +40,8 @@ def test_a_subset_at_an_address(ladm: Command, scored: tuple[str, Path], tmp_pat
     assert select(ladm, scored, output, "--format", "megatron").exit_code == 0
     names = sorted(memory.find("/bucket/subset"))
     assert names == [
-        f"/bucket/subset/{name}" for name in ("README.md", "manifest.json", "rows.parquet", "train.bin", "train.idx")
+        f"/bucket/subset/{name}"
+        for name in ("README.md", "SHA256SUMS", "manifest.json", "rows.parquet", "train.bin", "train.idx")
     ]
     assert select(ladm, scored, tmp_path / "m", "--format", "megatron").exit_code == 0
     assert memory.cat_file("/bucket/subset/train.bin") == (tmp_path / "m" / "train.bin").read_bytes()
@@ -101,7 +102,7 @@ def test_a_stopped_upload_is_no_subset_and_is_replaced(
     # Another format, so that a file which stays would be seen.
     assert select(ladm, scored, output, "--format", "megatron").exit_code == 0
     names = {path.rpartition("/")[2] for path in memory.find("/bucket/subset")}
-    assert names == {"README.md", "manifest.json", "rows.parquet", "train.bin", "train.idx"}
+    assert names == {"README.md", "SHA256SUMS", "manifest.json", "rows.parquet", "train.bin", "train.idx"}
     memory.pipe_file("/bucket/other/notes.txt", b"mine")
     refused = select(ladm, scored, "memory://bucket/other")
     assert (refused.exit_code, refused.stderr) == (
@@ -211,7 +212,7 @@ def test_a_second_push_takes_the_place_of_the_first(scored: tuple[str, Path], tm
         output = tmp_path / f"p{len(flags)}"
         done = run_with_hub(scored, output, hub, *flags)
         assert done.returncode == 0, done.stderr
-        assert set(HubStandIn.files) == {*data, "README.md", "manifest.json", "notes.md"}
+        assert set(HubStandIn.files) == {*data, "README.md", "SHA256SUMS", "manifest.json", "notes.md"}
         assert HubStandIn.files["manifest.json"] == (output / "manifest.json").read_bytes()
     card = HubStandIn.files["README.md"].decode()
     assert 'folder = snapshot_download("org/subset", repo_type="dataset")\n' in card

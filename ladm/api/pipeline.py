@@ -1,4 +1,4 @@
-"""`ladm.run`, `prepare`, `score`, `select` and `open_run`: the commands as functions. Imports no torch.
+"""`ladm.run`, `prepare`, `score`, `select`, `verify` and `open_run`: the commands as functions. Imports no torch.
 
 They write and resume the same files as the commands, take the flags as keyword arguments (`--span-tokens 64` is
 `span_tokens=64`), print nothing by default, and raise `ladm.LadmError`. What a command prints after the word "warning"
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ladm.api.flags import PrepareFlags, RunFlags, ScoreFlags, SelectFlags
     from ladm.corpus.prepare import PreparedRows
     from ladm.progress import Echo
+    from ladm.runs.verify import Problem
 
 
 def prepare(
@@ -222,3 +223,21 @@ def open_run(folder: AnyPath) -> ScoredRun:
 
     with system_errors_in_words():
         return ScoredRun(Run.open(spell_path(folder, "folder")).folder)
+
+
+def verify(folder: AnyPath, *, deep: bool = False) -> list[Problem]:
+    """What `ladm verify` finds wrong with rows, a run or a subset: a list that is empty where nothing is.
+
+    A problem is a `text`, and `is_damage` where a file is damaged or rows are missing. `deep`, of a run: also look
+    whether its rows and its model are still those that it was scored with. Of an unfinished run, what exists so far is
+    checked.
+    Raises LadmError for a folder that is none of the three, has no checksums, or holds unfinished rows.
+    """
+    from ladm.settings.runs import VerifySettings
+
+    given = parse_keywords(VerifySettings, "ladm.verify", {"deep": deep}, without=("run",))
+    wanted = VerifySettings(run=spell_path(folder, "folder"), **given)
+    with quiet_libraries():
+        from ladm.selection.verify import verify_folder
+
+        return verify_folder(wanted.run, deep=wanted.deep).problems

@@ -52,36 +52,32 @@ def status(settings: StatusSettings) -> None:
 
 @settings_command(
     VerifySettings,
-    short_help="Check a run for damage",
-    examples=("ladm verify run", "ladm verify run --deep"),
+    short_help="Check a run, rows or a subset for damage",
+    examples=("ladm verify run", "ladm verify run --deep", "ladm verify subset"),
 )
 def verify(settings: VerifySettings) -> None:
     """Check RUN for damage: checksums, every row exactly once, results that agree with the units.
 
-    Ends with 0 where RUN is sound, 74 where a file is damaged or rows are missing, 1 where it is of other rows or of
-    another model than it says, and 3 where there is no damage so far and RUN is not finished.
+    RUN may also be the output of ladm prepare or ladm select, such as a copy on another machine. Ends with 0 where all
+    is sound, 74 where a file is damaged or rows are missing, 1 where a run is of other rows or of another model than it
+    says, and 3 where there is no damage so far and the folder is not finished.
     """
     configure_libraries()
-    from ladm.runs.folder import Run
-    from ladm.runs.verify import verify as run_verify
+    from ladm.selection.verify import RUN, verify_folder
 
-    found = Run.open(settings.run)
-    run = str(found.folder)
+    found = verify_folder(settings.run, deep=settings.deep)
     # All of them are printed, because one damaged file often explains the others.
-    problems = list(run_verify(found, deep=settings.deep))
-    lines = [problem.text for problem in problems]
-    sound = (
-        []
-        if problems or not found.is_finished
-        else [f"{run} is sound: {count_of(found.num_rows, 'row')}, {count_of(len(found.units), 'unit')}"]
-    )
-    content = {"run": run, "finished": found.is_finished, "problems": lines, "rows": found.num_rows}
-    print_result(lines or sound, lambda: content)
+    problems = [problem.text for problem in found.problems]
+    sound = [f"{found.folder} is sound: {found.parts}"] if found.finished and not problems else []
+    content = {"kind": found.kind, "finished": found.finished, "problems": problems, "rows": found.rows}
+    print_result(problems or sound, lambda: {"run" if found.kind == RUN else "folder": str(found.folder)} | content)
     if problems:
-        kind = StorageError if any(problem.is_damage for problem in problems) else LadmError
-        raise kind(f"{run} is not sound: {count_of(len(problems), 'problem')}")
-    if not found.is_finished:
-        raise IncompleteError(f"{run} shows no damage so far, but is not finished; rerun the command that started it")
+        kind = StorageError if any(problem.is_damage for problem in found.problems) else LadmError
+        raise kind(f"{found.folder} is not sound: {count_of(len(problems), 'problem')}")
+    if not found.finished:
+        raise IncompleteError(
+            f"{found.folder} shows no damage so far, but is not finished; rerun the command that started it"
+        )
 
 
 @settings_command(

@@ -18,11 +18,14 @@ import pyarrow.compute as pc
 
 from ladm.corpus.row import is_integer_list
 from ladm.errors import StorageError
+from ladm.storage.checksum_list import CHECKSUM_FILE, changed_files
 from ladm.storage.json_object import read_json_object
 
 META = "meta"
 PREPARED = "prepare.json"
 """What `ladm prepare` writes beside its rows."""
+MANIFEST = "manifest.json"
+"""What `ladm select` writes beside the rows of a subset; its module must not be imported here."""
 PREPARED_DIGEST = "xxh3_128"
 """Its key for the digest of all of them."""
 PREPARED_COLUMNS = "columns_xxh3_128"
@@ -42,6 +45,21 @@ def require_as_prepared(name: str, digest: str, columns: Callable[[], str]) -> N
         raise StorageError(
             f"{name} is damaged or was changed since ladm prepare wrote it; remove it and prepare it again, or copy it "
             f"without {PREPARED} if it was changed on purpose"
+        )
+
+
+def require_as_selected(name: str) -> None:
+    """Raise StorageError where a file of the subset `name` is not the one whose checksum `ladm select` recorded.
+
+    Rows of another origin, and subsets of an earlier version, have no checksums.
+    """
+    folder = Path(name)
+    if not (folder / CHECKSUM_FILE).is_file() or not (folder / MANIFEST).is_file():
+        return
+    for path in changed_files(folder, remember=True):
+        raise StorageError(
+            f"{path} is damaged or was changed since ladm select wrote it; select again, or remove "
+            f"{folder / CHECKSUM_FILE} if it was changed on purpose"
         )
 
 

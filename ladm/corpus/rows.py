@@ -28,7 +28,7 @@ from ladm.corpus.data_set import (
 from ladm.corpus.meta import jsonable
 from ladm.corpus.other_stages import require_finished_rows
 from ladm.corpus.row import Ids, Row, lengths_of, split_ids, token_ids
-from ladm.corpus.row_identity import RowDigests, columns_digest, require_as_prepared
+from ladm.corpus.row_identity import RowDigests, columns_digest, require_as_prepared, require_as_selected
 from ladm.corpus.tables import class_name
 from ladm.errors import LadmError, RowError
 from ladm.settings.common import NAME_COLUMNS
@@ -227,9 +227,10 @@ class Rows:
                     part = slice(start, stop)
                     carried = {} if self._carried is None else self._carried.values(part)
                     digests.add(carried, self._ids.table(part)["input_ids"].combine_chunks())
-            # Of files that were replaced since they were opened, prepare.json says nothing about these.
+            # Where the files were replaced since they were opened, what is written beside them is not about these.
             if count == len(self._dataset) and file_states(self.files) == self.files:
                 require_as_prepared(self.name, digests.rows, self.columns_digest)
+                require_as_selected(self.name)
             self._digested[count] = digests
         return self._digested[count]
 

@@ -26,6 +26,7 @@ from ladm.selection.formats.token_files import write_megatron, write_npy
 from ladm.selection.manifest import MANIFEST_FILE, ChosenRows, Manifest
 from ladm.selection.manifest_file import write_manifest
 from ladm.selection.sources import SelectionSource
+from ladm.storage.checksum_list import CHECKSUM_FILE, write_checksums
 from ladm.storage.files import write_whole
 
 ROWS_AT_A_TIME = 10_000
@@ -50,7 +51,7 @@ def write_subset(
     weights: Mapping[str, float] | None,
     push: str | None,
 ) -> None:
-    """Write the taken rows in the order of the data, run after run, with card and manifest; whole or not at all.
+    """Write the taken rows in the order of the data, run after run, card, manifest and checksums; whole or not at all.
 
     `weights`: those of the domains, where `--quota` gave some. With `every`, all rows instead; with `push`, to the Hub
     as well.
@@ -63,6 +64,9 @@ def write_subset(
         _WRITERS[manifest.format](content, folder)
         card = card_text(manifest, rows=len(content), folder=place.name, repository=push, weights=weights)
         write_whole(folder / CARD_FILE, [card.encode()])
+        # Of the rows alone, so that equal rows have equal lists: card and manifest name the folder. The card is its
+        # owner's to complete, and the manifest has a checksum of its own.
+        write_checksums(folder, without=[CARD_FILE])
         # The manifest last: it is what makes a folder a subset.
         write_manifest(folder, manifest, _chosen(sources, taken))
 
@@ -91,7 +95,7 @@ def require_same_subset(
             f"{place.name} exists already: it was made from other data, or by another version of ladm; give another "
             "--output"
         )
-    if not place.file_names() - {MANIFEST_FILE, CARD_FILE}:
+    if not place.file_names() - {MANIFEST_FILE, CARD_FILE, CHECKSUM_FILE}:
         raise LadmError(
             f"{place.name} has a manifest, but its rows are missing; remove it, and run the same command again"
         )

@@ -113,7 +113,7 @@
     slider.hidden = state.mode === "subset";
     slider.max = isShare ? 100 : bins(k);
     slider.value = isShare ? state.share : cutOf(k);
-    const where = !isShare ? cutWords(k, cut[shown[0]].value) : `${state.share} % of each domain`;
+    const where = !isShare ? cutWords(k, cut[shown[0]].value) : `${state.share} % of ${domains.length > 1 ? "each domain" : "the tokens"}`;
     slider.setAttribute("aria-valuetext", `${where}: ${whole(total.documents)} documents, ${whole(total.tokens)} tokens`);
     at("x-cut-title").textContent = state.mode !== "subset" ? `Cut: ${where}` : k === cutColumn ? "Cut of the subset" : "The subset as selected";
     const overall = (of) => column.documents[0].map((_, b) => sum(shown.map((d) => of(d)[b])));
@@ -127,7 +127,7 @@
     at("x-command-line").hidden = state.mode === "subset" || state.domain >= 0 || (state.mode === "value" && !Number.isFinite(value ?? NaN)) || (isShare && !state.share);
     at("x-command").textContent = `ladm select ${data.run}${by} ` + (isShare ? `--tokens ${state.share}%` : `--min-score ${value}`)
       + " --output subset";
-    at("x-command-words").textContent = isShare ? "This command takes the best of each domain, up to this share of all tokens:" : "This command takes them:";
+    at("x-command-words").textContent = isShare ? `This command takes the best${domains.length > 1 ? " of each domain" : ""}, up to this share of all tokens:` : "This command takes them:";
     at("x-caption").textContent = `${column.name} by domain: filled is taken, hollow is not, and each histogram has its own scale`;
     at("x-domains").replaceChildren(...shown.map((d) => {
       const svg = draw("svg", { class: "histogram", viewBox: "0 0 600 34", preserveAspectRatio: "none", role: "img",

@@ -1,0 +1,104 @@
+"""A folder of rows, a run or a subset -> what is wrong with it. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ladm.corpus.data_set import FILES_OF_A_SAVED_SET
+from ladm.corpus.other_stages import WORK_FOLDER
+from ladm.corpus.row_identity import PREPARED, PREPARED_DIGEST
+from ladm.corpus.rows import open_rows
+from ladm.errors import IncompleteError, LadmError, StorageError, UsageError, count_of
+from ladm.runs.folder import Run
+from ladm.runs.layout import IDENTITY_FILE
+from ladm.runs.verify import Problem
+from ladm.runs.verify import verify as verify_run
+from ladm.selection.manifest import MANIFEST_FILE
+from ladm.selection.manifest_file import read_manifest
+from ladm.settings.pipeline import SCORES
+from ladm.storage.checksum_list import CHECKSUM_FILE, changed_files, read_checksums
+from ladm.storage.json_object import read_json_object
+
+RUN, ROWS, SUBSET = "run", "rows", "subset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was found in a folder."""
+
+    folder: Path
+    kind: str
+    """`run`, `rows` or `subset`."""
+    rows: int | None
+    """Of a subset, those that were taken; None where damage hides their number."""
+    problems: list[Problem]
+    """Empty where nothing is wrong."""
+    parts: str
+    """What a sound folder consists of, such as `40 rows, 3 units`."""
+    finished: bool = True
+    """False for a run that still lacks rows."""
+
+
+def verify_folder(name: str, *, deep: bool = False) -> Verification:
+    """Compare all that a folder holds with the checksums that were written with it.
+
+    `deep`, of a run: also look whether its rows and its model are still those that it was scored with.
+    Raises LadmError for a folder that is none of the three or has no checksums, IncompleteError for unfinished rows,
+    and UsageError with `deep` for anything but a run.
+    """
+    folder = Path(name)
+    if not any((place / IDENTITY_FILE).is_file() for place in (folder, folder / SCORES)):
+        is_subset = (folder / MANIFEST_FILE).is_file()
+        is_rows = any((folder / each).exists() for each in (PREPARED, WORK_FOLDER, *FILES_OF_A_SAVED_SET))
+        if deep and (is_subset or is_rows):
+            raise UsageError(f"{folder} is not a run; leave --deep out, everything in it is read anyway")
+        if is_subset:
+            return _verify_subset(folder)
+        if is_rows:
+            return _verify_rows(folder)
+    run = Run.open(name)
+    return Verification(
+        folder=run.folder, kind=RUN, rows=run.num_rows, problems=list(verify_run(run, deep=deep)),
+        parts=f"{count_of(run.num_rows, 'row')}, {count_of(len(run.units), 'unit')}", finished=run.is_finished,
+    )  # fmt: skip
+
+
+def _verify_rows(folder: Path) -> Verification:
+    """The digests of all rows, which `ladm prepare` has recorded."""
+    if not (folder / PREPARED).is_file():
+        if (folder / WORK_FOLDER).is_dir():
+            raise IncompleteError(f"{folder} is not finished: its ladm prepare was stopped; run that command again")
+        raise LadmError(f"{folder} has no {PREPARED}, so there is nothing to compare its rows with")
+    count, problems = None, []
+    try:
+        if PREPARED_DIGEST not in read_json_object(folder / PREPARED):
+            raise LadmError(
+                f"{folder / PREPARED} has no {PREPARED_DIGEST}, so there is nothing to compare the rows with"
+            )
+        rows = open_rows(folder)
+        count = len(rows)
+        # Compares what it computes with what is recorded.
+        rows.identity()
+    except StorageError as error:
+        problems.append(Problem.of(error))
+    return Verification(folder=folder, kind=ROWS, rows=count, problems=problems, parts=count_of(count or 0, "row"))
+
+
+def _verify_subset(folder: Path) -> Verification:
+    """The checksums of the manifest and of the files with the rows."""
+    taken, files, problems = None, 0, []
+    try:
+        taken = read_manifest(folder).taken_documents
+    except StorageError as error:
+        problems.append(Problem.of(error))
+    if not (folder / CHECKSUM_FILE).is_file():
+        raise LadmError(f"{folder} has no {CHECKSUM_FILE}, so there is nothing to compare its files with")
+    try:
+        files = len(read_checksums(folder))
+        # Read in full: a disk that returns other bytes than were written changes no date.
+        problems += [Problem(f"{path} is damaged or missing") for path in changed_files(folder, remember=False)]
+    except StorageError as error:
+        problems.append(Problem.of(error))
+    parts = f"{count_of(taken or 0, 'row')}, {count_of(files, 'file')}"
+    return Verification(folder=folder, kind=SUBSET, rows=taken, problems=problems, parts=parts)

@@ -1,0 +1,170 @@
+# ruff: noqa: F811
+"""`ladm verify` of rows and of subsets, and the readers that refuse a subset that is not as it was selected."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import GOLDEN
+from test_subset_formats import Command, scored, select  # noqa: F401
+from test_verify import flip
+
+import ladm as library
+from ladm.errors import LadmError
+
+FORMATS = ("arrow", "parquet", "jsonl", "megatron", "npy")
+
+
+@pytest.fixture
+def prepared(ladm: Command, talking: Path, tmp_path: Path) -> Path:
+    """Rows of `ladm prepare`."""
+    documents = tmp_path / "documents.jsonl"
+    texts = [" ".join(f"word{k * n % 997}" for k in range(900)) for n in range(2, 12)]
+    documents.write_text("".join(json.dumps({"text": text, "id": f"d{n}"}) + "\n" for n, text in enumerate(texts)))
+    rows = tmp_path / "rows-prepared"
+    result = ladm("prepare", documents, "--domain", "a", "--tokenizer", talking, "--length", "256", "-o", rows)
+    assert result.exit_code == 0, result.stderr
+    return rows
+
+
+def test_rows_are_sound_until_a_byte_of_them_changes(ladm: Command, prepared: Path) -> None:
+    result = ladm("verify", prepared)
+    assert (result.exit_code, result.stdout) == (0, f"{prepared} is sound: 10 rows\n")
+    (shard,) = prepared.rglob("*.arrow")
+    whole = shard.read_bytes()
+    found = set()
+    for at in range(len(whole) // 3, len(whole), len(whole) // 20):
+        flip(shard, at)
+        result = ladm("verify", prepared)
+        found.add(result.exit_code)
+        if result.exit_code:
+            assert str(prepared) in result.stdout
+            assert result.stderr.startswith(f"ladm: {prepared} is not sound: 1 problem")
+        shard.write_bytes(whole)
+    # 0: a byte between two buffers, which means nothing.
+    assert 74 in found
+    assert found <= {0, 74}
+
+
+def test_rows_without_checksums_are_not_called_sound(ladm: Command, scored: tuple[str, Path], prepared: Path) -> None:
+    result = ladm("verify", scored[0])
+    assert result.exit_code == 1
+    message = f"ladm: {scored[0]} has no prepare.json, so there is nothing to compare its rows with"
+    assert result.stderr.startswith(message)
+    record = json.loads((prepared / "prepare.json").read_text())
+    for key in ("xxh3_128", "crc32"):
+        del record[key]
+    (prepared / "prepare.json").write_text(json.dumps(record))
+    result = ladm("verify", prepared)
+    assert result.exit_code == 1
+    assert "prepare.json has no xxh3_128, so there is nothing to compare the rows with" in result.stderr
+
+
+def test_unfinished_rows_end_with_the_code_for_that(ladm: Command, prepared: Path) -> None:
+    (prepared / "prepare.json").unlink()
+    (prepared / ".preparing").mkdir(exist_ok=True)
+    result = ladm("verify", prepared)
+    assert result.exit_code == 3
+    message = f"ladm: {prepared} is not finished: its ladm prepare was stopped; run that command again"
+    assert result.stderr.startswith(message)
+
+
+def test_deep_is_for_runs(ladm: Command, prepared: Path) -> None:
+    result = ladm("verify", prepared, "--deep")
+    assert result.exit_code == 2
+    message = f"ladm: {prepared} is not a run; leave --deep out, everything in it is read anyway"
+    assert result.stderr.startswith(message)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_changed_or_missing_file_of_a_subset_is_named(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path, form: str
+) -> None:
+    subset = tmp_path / "subset"
+    assert select(ladm, scored, subset, "--format", form).exit_code == 0
+    result = ladm("verify", subset)
+    assert result.exit_code == 0, result.stdout
+    assert result.stdout.startswith(f"{subset} is sound: 4 rows, ")
+    # Where there is no ladm, the system's own program checks the same.
+    check = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=subset, capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stderr
+    files = [path for path in sorted(subset.rglob("*")) if path.is_file() and path.name != "README.md"]
+    assert len(files) >= 3
+    for path in files:
+        whole = path.read_bytes()
+        flip(path, len(whole) // 2)
+        result = ladm("verify", subset)
+        assert result.exit_code == 74, path
+        assert str(path) in result.stdout or path.name == "SHA256SUMS"
+        path.write_bytes(whole)
+    for path in files:
+        if path.name in ("SHA256SUMS", "manifest.json"):
+            # Without the second it is no subset, and for the first see the next test.
+            continue
+        away = path.rename(tmp_path / "away")
+        result = ladm("verify", subset)
+        assert (result.exit_code, result.stdout) == (74, f"{path} is damaged or missing\n")
+        away.rename(path)
+    # The card is its owner's to complete.
+    (subset / "README.md").write_text("my own")
+    assert ladm("verify", subset).exit_code == 0
+
+
+def test_a_subset_with_a_list_that_leads_elsewhere_is_damaged(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path
+) -> None:
+    subset = tmp_path / "subset"
+    assert select(ladm, scored, subset).exit_code == 0
+    for text in ("", "no list\n", f"{'0' * 64}  ../secret\n", f"{'0' * 64}  /etc/hostname\n"):
+        (subset / "SHA256SUMS").write_text(text)
+        result = ladm("verify", subset)
+        expected = f"{subset / 'SHA256SUMS'} is damaged: it is no list of SHA-256 checksums\n"
+        assert (result.exit_code, result.stdout) == (74, expected)
+    (subset / "SHA256SUMS").unlink()
+    result = ladm("verify", subset)
+    assert result.exit_code == 1
+    message = f"ladm: {subset} has no SHA256SUMS, so there is nothing to compare its files with"
+    assert result.stderr.startswith(message)
+
+
+def test_a_damaged_subset_is_not_read_as_rows(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    subset = tmp_path / "subset"
+    assert select(ladm, scored, subset).exit_code == 0
+    score = ("score", subset, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "-o")
+    assert ladm(*score, tmp_path / "run2").exit_code == 0
+    (shard,) = subset.rglob("*.arrow")
+    flip(shard, len(shard.read_bytes()) // 2)
+    result = ladm(*score, tmp_path / "run3")
+    assert result.exit_code == 74
+    message = f"{shard} is damaged or was changed since ladm select wrote it; select again, or remove "
+    assert message + f"{subset / 'SHA256SUMS'} if it was changed on purpose" in result.stderr
+
+
+def test_the_same_from_python(scored: tuple[str, Path], prepared: Path, ladm: Command, tmp_path: Path) -> None:
+    subset = tmp_path / "subset"
+    assert select(ladm, scored, subset).exit_code == 0
+    assert [library.verify(place) for place in (prepared, scored[1], subset)] == [[], [], []]
+    (shard,) = subset.rglob("*.arrow")
+    shard.unlink()
+    (problem,) = library.verify(subset)
+    assert (problem.text, problem.is_damage) == (f"{shard} is damaged or missing", True)
+    shutil.rmtree(subset)
+    with pytest.raises(LadmError, match="does not exist"):
+        library.verify(subset)
+    with pytest.raises(LadmError, match="--deep 'yes' is not true or false"):
+        library.verify(prepared, deep="yes")  # type: ignore[arg-type]
+
+
+def test_json_names_the_kind_of_folder(ladm: Command, scored: tuple[str, Path], prepared: Path) -> None:
+    def found(place: Any) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(ladm("verify", place, "--json").stdout)
+        return content
+
+    same = {"finished": True, "problems": []}
+    assert found(scored[1]) == {"run": str(scored[1]), "kind": "run", "rows": 8} | same
+    assert found(prepared) == {"folder": str(prepared), "kind": "rows", "rows": 10} | same
