@@ -389,6 +389,8 @@ def test_the_summary_says_where_added_columns_are_also_when_they_were_there(
         assert (signal["name"], signal["folder"]) == ("context-gain", f"{run}/signals/context-gain")
         assert (signal["columns"][0], signal["rows"], signal["failed"]) == ("gain", 1, 1)
     assert "of 1 row, 1 without, in " in ladm(*command[:-1]).stdout
+    (error,) = read_lines(run / "signals" / "context-gain" / "errors.jsonl")
+    assert error["message"] == "2 tokens are too few for context-gain and longattn, which need at least 16"
 
 
 def test_a_rescored_run_says_which_added_signals_it_lacks(

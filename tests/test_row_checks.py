@@ -65,6 +65,25 @@ def test_rows_too_short_for_any_span_are_refused_with_the_span_that_works(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "remedy"),
+    [
+        (("--n0", "500"), "give a smaller --n0 than 500, or longer rows"),
+        (("--m", "400"), "give a smaller --m than 400, or longer rows"),
+        (("--n", "600", "--n0", "3"), "give a smaller --n than 600, or longer rows"),
+        (("--d-afs", "512"), "give a smaller --d-afs than 512, or longer rows"),
+        (("--m", "600", "--n0", "600"), "make longer rows (--length of ladm prepare)"),
+    ],
+)
+def test_the_setting_that_leaves_no_span_is_named(
+    ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, flags: tuple[str, ...], remedy: str
+) -> None:
+    rows = save_rows(topical_rows(golden, [512, 512]))
+    result = ladm("score", rows, *NO_SPAN, "--span-tokens", "2", *flags, "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert last(result) == f"ladm: rows of 512 tokens have no span to score with spans of 2 tokens; {remedy}"
+
+
 def test_some_rows_without_a_score_are_counted(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     rows = save_rows(topical_rows(golden, [100, 512, 512]))
     result = ladm("score", rows, *SMALL, "--output", tmp_path / "run")

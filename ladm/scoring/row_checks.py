@@ -12,14 +12,13 @@ from ladm.corpus.row_identity import PREPARED
 from ladm.corpus.rows import Rows
 from ladm.corpus.tokenization import TokenizerError, load_tokenizer
 from ladm.errors import LadmError, UsageError
-from ladm.method.grid import Method, default_span_tokens
 from ladm.modeling.facts import ModelFacts
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.runs.profile_length import length_warning
 from ladm.scoring.plan import Hardware, Plan, make_plan
 from ladm.scoring.plan_report import prolong_cost
-from ladm.scoring.row_lengths import RowLengths, default_span
+from ladm.scoring.row_lengths import RowLengths, default_span, remedy_for_short_rows
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import CDS, PROLONG
 from ladm.storage.json_object import read_json_object
@@ -155,23 +154,11 @@ def _no_row_fits(settings: ScoreSettings, lengths: RowLengths, facts: ModelFacts
     fitting = [length for length in lengths.counts if facts.max_tokens is None or length <= facts.max_tokens]
     length = max(fitting, key=lambda each: (lengths.counts[each], each))
     message = f"rows of {length:,} tokens" if shortest == longest else f"rows of {shortest:,} to {longest:,} tokens"
-    span = _working_span(settings.method, length)
     if settings.profile is not None:
         remedy = "give rows as long as those that the profile was calibrated on, or calibrate at this length"
-    elif span is None:
-        remedy = "make longer rows (--length of ladm prepare)"
     else:
-        remedy = f"give --span-tokens {span}, or longer rows"
+        remedy = remedy_for_short_rows(settings.method, length)
     return f"{message} have no span to score with spans of {settings.method.span_tokens} tokens; {remedy}"
-
-
-def _working_span(method: Method, length: int) -> int | None:
-    """The default span for rows of that length, or else the longest that leaves one to score; None: there is none."""
-    spans: list[int] = [default_span_tokens(length), *range(method.span_tokens - 1, 0, -1)]
-    for span in spans:
-        if span < method.span_tokens and replace(method, span_tokens=span).grid(length).J:
-            return span
-    return None
 
 
 def _spread(rows: Rows) -> list[int]:

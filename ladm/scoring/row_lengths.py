@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from ladm.corpus.row import commonest
 from ladm.corpus.rows import Rows, token_ids
 from ladm.errors import RowError, count_of
-from ladm.method.grid import default_span_tokens
+from ladm.method.grid import PAPER_N0_SPANS, Method, default_span_tokens
 from ladm.modeling.facts import ModelFacts
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import CDS, CONTEXT_GAIN, LONGATTN, PROLONG, TEXT
@@ -141,3 +142,31 @@ def _problems(rows: Rows, positions: npt.NDArray[np.int64], vocab_size: int) -> 
                 except RowError as error:
                     found[row.position] = error.kind
     return found
+
+
+def remedy_for_short_rows(method: Method, length: int) -> str:
+    """What to do where rows of that length have no span to score, which starts with a verb."""
+    default = default_span_tokens(length)
+    if _leaves_a_span(method, length, span_tokens=default):
+        return f"give --span-tokens {default}, or longer rows"
+    # Before spans shorter than the default: single tokens would fit nearly any other setting.
+    n0 = PAPER_N0_SPANS if method.variant == "paper" else None
+    stride = Method().d_afs
+    near = stride if method.n == method.d_afs else method.n
+    usual: dict[str, dict[str, Any]] = {
+        "n0": {"n0": n0},
+        "m": {"m": Method().m},
+        "n": {"n": method.d_afs},
+        "d_afs": {"d_afs": stride, "n": near},
+    }
+    for name, changes in usual.items():
+        if _leaves_a_span(method, length, **changes):
+            return f"give a smaller --{name.replace('_', '-')} than {getattr(method, name)}, or longer rows"
+    for span in range(method.span_tokens - 1, 0, -1):
+        if _leaves_a_span(method, length, span_tokens=span):
+            return f"give --span-tokens {span}, or longer rows"
+    return "make longer rows (--length of ladm prepare)"
+
+
+def _leaves_a_span(method: Method, length: int, **changes: Any) -> bool:
+    return bool(replace(method, **changes).grid(length).J)

@@ -50,7 +50,8 @@ class RowScorer:
         if self._signals.cds and not self._grid(len(ids)).J:
             raise RowError("too_short", f"{len(ids)} tokens leave no span to score")
         if len(ids) < LEAST_TOKENS and (self._signals.gain or self._signals.longattn):
-            raise RowError("too_short", f"{len(ids)} tokens are too few for context-gain and longattn")
+            needed = f"context-gain and longattn, which need at least {LEAST_TOKENS}"
+            raise RowError("too_short", f"{len(ids)} tokens are too few for {needed}")
         return ids
 
     @property
