@@ -55,8 +55,8 @@ class RescoreSettings(Settings):
     reduce: Reduce | None = setting(None, "How the scores of the layers become one score.", unset="as RUN")
     layers: str | None = setting(
         None,
-        f"Layers to use, all of them for robust too, such as 0-10,14; or {AFTER_SINKS}, those after the last layer of "
-        "RUN that has sinks.",
+        f"Layers to use, such as 0-10,14 (with --score robust all of them, not their later half); or {AFTER_SINKS}, "
+        "those after the last layer of RUN that has sinks.",
         metavar="LAYERS", unset="as RUN, or as SCORE", digits=True, commas=True,
     )  # fmt: skip
 
