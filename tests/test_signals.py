@@ -17,7 +17,7 @@ import ladm as front
 from ladm.errors import UsageError
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import load_observer
-from ladm.signals.context_gain import COLUMNS as GAIN_COLUMNS
+from ladm.settings.signals import COLUMNS_OF, CONTEXT_GAIN
 from ladm.signals.context_gain import continues_earlier_bigram, gain_columns, windows
 from ladm.signals.gain_losses import gain_losses
 from ladm.signals.text_statistics import COLUMNS as TEXT_COLUMNS
@@ -86,7 +86,7 @@ def test_context_gain_is_that_of_plain_losses(
         short = [plain_losses(golden_lm, ids[w.start : w.stop])[w.first - w.start - 1 :] for w in found]
         copied = continues_earlier_bigram(torch.tensor(ids))[first:]
         expected = gain_columns(long[None, first - 1 :], torch.cat(short)[None], copied[None])
-        for name in GAIN_COLUMNS:
+        for name in COLUMNS_OF[CONTEXT_GAIN]:
             # The golden model has random weights, so a mean of differences is small; it is the losses that agree.
             assert line[name] == pytest.approx(expected[name].item(), rel=1e-5, abs=1e-5 * long.mean().item()), name
         if signals == "context-gain":
@@ -104,7 +104,7 @@ def test_other_signals_change_no_bit_of_cds(ladm: Command, rows: str, small: Any
     for index, line in before.items():
         assert {name: after[index][name] for name in line} == line
         more = [name for name in after[index] if name not in line]
-        assert more == [*GAIN_COLUMNS, "longattn_ds", "longattn_v", *TEXT_COLUMNS]
+        assert more == [*COLUMNS_OF[CONTEXT_GAIN], "longattn_ds", "longattn_v", *TEXT_COLUMNS]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_signals_in_memory(golden: Any, golden_lm: Path, ladm: Command, rows: st
     (found,) = scorer.score(topical_rows(golden, LENGTHS)[1]["input_ids"])
     assert found.score == stored["score"]
     assert {name: stored[name] for name in found.columns} == found.columns
-    assert set(GAIN_COLUMNS) <= set(found.columns)
+    assert set(COLUMNS_OF[CONTEXT_GAIN]) <= set(found.columns)
     scorer = front.Scorer(golden_lm, dtype="float32", device="cpu", span_tokens=16, signals="text")
     (text,) = scorer.score(topical_rows(golden, LENGTHS)[1]["input_ids"])
     with pytest.raises(UsageError, match="prolong cannot be computed together with other signals"):

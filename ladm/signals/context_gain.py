@@ -20,11 +20,9 @@ import torch
 from torch import Tensor
 
 from ladm.settings.score import GainScheme
-from ladm.settings.signals import COLUMNS_OF, CONTEXT_GAIN
 
 KEY_GAIN, KEY_LOSS = 2.0, 2.0
 """LongPPL's thresholds, in nats."""
-COLUMNS = COLUMNS_OF[CONTEXT_GAIN]
 
 
 @dataclass(frozen=True, kw_only=True)

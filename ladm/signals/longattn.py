@@ -15,15 +15,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ladm.settings.signals import COLUMNS_OF, LONGATTN
-
 FAR_SHARE = 4
 """Attention is long-range when it looks back at least T / 4 tokens."""
 BLOCK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
 """Logits at a time, by device."""
 LOW_MEMORY_ELEMENTS = 1 << 22
 """Logits at a time where memory is short."""
-COLUMNS = COLUMNS_OF[LONGATTN]
 
 
 def distant_attention(

@@ -21,15 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ladm.settings.signals import COLUMNS_OF, PROLONG
-
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SEGMENT_TOKENS = 128
 MOST_SEGMENTS = 256
 LEAST_STRENGTH = 0.1
-COLUMNS = COLUMNS_OF[PROLONG]
 
 Perplexities = Callable[[Ints], Floats]
 """(inputs, tokens) ids of equal length -> the perplexity of each input's last 127 tokens, those of its last segment."""
