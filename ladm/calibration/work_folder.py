@@ -101,8 +101,7 @@ def save_contrast(contrast: list[ContrastRow], folder: Path) -> None:
         ],
     }
     # First, because damaged rows would be taken for those of other documents.
-    # An earlier version wrote no digests.
-    if (target / DIGESTS).exists():
+    if target.exists():
         remedy = f"remove {target}, and run the same command again to recreate it"
         require_undamaged(target, seal=DIGESTS, remedy=remedy)
     with locked(folder), io_errors(target, "write"):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ladm.errors import LadmError, StorageError
-from ladm.storage.digests import file_sha256, file_xxh3
+from ladm.storage.digests import file_xxh3
 from ladm.storage.files import io_errors, write_whole
 from ladm.storage.json_object import json_with_checksum, read_json_object
-
-_SHA256_DIGITS = 64
 
 
 def seal_folder(folder: Path, *, seal: str) -> None:
@@ -29,13 +27,5 @@ def require_undamaged(folder: Path, *, seal: str, remedy: str) -> None:
         raise StorageError(f"{folder / seal} is damaged or cannot be read; {remedy}") from None
     for name, digest in written.items():
         path = folder / name
-        if not path.is_file() or _digest_like(path, digest) != digest:
+        if not path.is_file() or file_xxh3(path) != digest:
             raise StorageError(f"{path} is damaged or missing: it does not match its digest in {seal}; {remedy}")
-
-
-def _digest_like(path: Path, digest: object) -> str:
-    """The digest of a file by the algorithm of another; an earlier version sealed some folders with SHA-256."""
-    if len(str(digest)) != _SHA256_DIGITS:
-        return file_xxh3(path)
-    with io_errors(path, "read"):
-        return file_sha256(path, remember=False)

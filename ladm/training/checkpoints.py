@@ -42,11 +42,6 @@ def require_undamaged_checkpoint(checkpoint: Path) -> None:
 
     A flipped bit in a weight or in the optimiser's state would load, and train another model in silence.
     """
-    seal = checkpoint / SEAL_FILE
-    with io_errors(seal, "read"):
-        # Earlier versions wrote an empty file.
-        if seal.stat().st_size == 0:
-            return
     require_undamaged(
         checkpoint, seal=SEAL_FILE,
         remedy=f"remove {checkpoint}, and run the same command again to continue from the checkpoint before it, or "
