@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -23,8 +22,7 @@ from ladm.errors import StorageError, is_out_of_memory, one_line, reading_proble
 from ladm.storage.files import arrow_path, io_errors
 
 _MARK = b"ladm-xxh"
-_OLD_MARK = b"ladm-crc"
-"""Earlier versions had the CRC-32 of the footer alone, in 4 bytes."""
+_CHECKSUM_BYTES = 8
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 8
 """The length of the footer in 4 bytes, then the magic."""
@@ -82,17 +80,14 @@ def _is_whole(file: BinaryIO, size: int) -> bool:
         return True
     file.seek(size - _TAIL_BYTES)
     footer_start = size - _TAIL_BYTES - int.from_bytes(file.read(4), "little")
-    for mark, length in ((_MARK, 8), (_OLD_MARK, 4)):
-        body = footer_start - length - len(mark)
-        if body < len(_MAGIC):
-            continue
-        file.seek(body)
-        if file.read(len(mark)) == mark:
-            checksum, footer = file.read(length), file.read()
-            if mark == _OLD_MARK:
-                return checksum == zlib.crc32(footer).to_bytes(4, "little")
-            return checksum == _checksum(file, body, footer)
-    return True
+    body = footer_start - _CHECKSUM_BYTES - len(_MARK)
+    if body < len(_MAGIC):
+        return True
+    file.seek(body)
+    if file.read(len(_MARK)) != _MARK:
+        return True
+    checksum, footer = file.read(_CHECKSUM_BYTES), file.read()
+    return checksum == _checksum(file, body, footer)
 
 
 def _checksum(file: BinaryIO, body: int, footer: bytes) -> bytes:
