@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import SMALL, read_object
+from conftest import SMALL
 from test_prepare import tokenizer, write_jsonl  # noqa: F401
 from test_prepare_names import prepare, rows_of, text  # noqa: F401
 
@@ -61,38 +61,6 @@ def test_a_document_without_either_is_described(
     result = prepare(write_jsonl(tmp_path / "d.jsonl", [{"text": text(0)} | fields]))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"ladm: the only document has no meta.pile_set_name or {missing}; the keys are ")
-
-
-def test_a_preparation_of_an_earlier_version_is_continued_as_it_was_started(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
-) -> None:  # fmt: skip
-    """Its documents got the name that was given, although they have a field `domain`."""
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 1)
-    source = write_jsonl(tmp_path / "d.jsonl", OWN[:2])
-    with monkeypatch.context() as earlier:
-        earlier.setattr("ladm.corpus.prepare.domain_keys_with", lambda *_: ("meta.pile_set_name",))
-        assert prepare(source, "--domain", "mine", "--limit", "1").exit_code == 0
-    assert "domain_keys" not in read_object(tmp_path / "rows" / "prepare.json")["asked"]
-    assert prepare(source, "--domain", "mine", "--limit", "1").stderr.startswith(f"{tmp_path}/rows is prepared already")
-    # Unfinished: only the record of the start is there.
-    (tmp_path / "rows" / "prepare.json").unlink()
-    assert prepare(source, "--domain", "mine").exit_code == 0
-    assert domains_in(tmp_path / "rows") == ["mine", "mine"]
-    refused = prepare(source)
-    assert (refused.exit_code, refused.stderr.splitlines()[1:]) == (1, ['  domain: "mine" before, null now'])
-
-
-def test_a_preparation_of_an_earlier_version_without_a_name_finds_more_domains(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
-) -> None:  # fmt: skip
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 1)
-    source = write_jsonl(tmp_path / "d.jsonl", [OWN[2], *OWN[:2], {"text": text(4)}])
-    with monkeypatch.context() as earlier:
-        earlier.setattr("ladm.corpus.prepare.domain_keys_with", lambda *_: ("meta.pile_set_name",))
-        assert prepare(source).exit_code == 1
-    assert prepare(source).exit_code == 1
-    assert prepare(source, "--domain", "mine").exit_code == 0
-    assert domains_in(tmp_path / "rows") == ["books", "web", "code", "mine"]
 
 
 def test_another_key_is_the_only_difference_that_is_shown(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from click.testing import Result
-from conftest import read_object
 from datasets import Dataset, DatasetDict, load_from_disk
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -130,14 +129,6 @@ def test_a_saved_data_set_that_was_written_again_is_another_source(
     words = ("prepare", source, "--tokenizer", tokenizer, "--length", "40", "--output", rows)
     DatasetDict(train=Dataset.from_list(DOCUMENTS), test=Dataset.from_list(DOCUMENTS[:1])).save_to_disk(str(source))
     assert ladm(*words).exit_code == 0
-    # A record of an earlier version, which had no key of such a source, fits any.
-    record = read_object(rows / "prepare.json")
-    key = record["asked"]["sources"][0]["key"]
-    record["asked"]["sources"][0]["key"] = ""
-    (rows / "prepare.json").write_text(json.dumps(record))
-    assert "is prepared already" in ladm(*words).stderr
-    record["asked"]["sources"][0]["key"] = key
-    (rows / "prepare.json").write_text(json.dumps(record))
     # Another split is no part of it.
     shutil.rmtree(source / "test")
     Dataset.from_list(DOCUMENTS[:2]).save_to_disk(str(source / "test"))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.corpus.assemble import BLOCK_REMEDY, BLOCK_SCHEMA, open_block
-from ladm.corpus.carried_columns import DOMAIN_NAME, first_domain, id_of, other_columns, parsed_meta
+from ladm.corpus.carried_columns import DOMAIN_NAME, domain_keys_of, first_domain, id_of, other_columns, parsed_meta
 from ladm.corpus.documents import Document
 from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
 from ladm.corpus.encoding import Ids, TokenizedText, TokenWindow
@@ -61,13 +61,10 @@ class BlockRecord:
     """Where its last document ends, so that a resume need not read what is in it again."""
 
 
-def seal_block(
-    settings: PrepareSettings, group: DocumentGroup, tokenizer: Tokenizer, path: Path, *, domain_keys: tuple[str, ...]
-) -> BlockRecord:
+def seal_block(settings: PrepareSettings, group: DocumentGroup, tokenizer: Tokenizer, path: Path) -> BlockRecord:
     """Tokenise a group of documents and write the rows that are kept to `path`.
 
-    `domain_keys`: where the domain of a document is looked for, in this order. Raises LadmError for a document without
-    a domain.
+    Raises LadmError for a document without a domain.
     """
     dropped: list[Entry] = []
     candidates: list[tuple[Document, str, dict[str, Any]]] = []
@@ -82,7 +79,7 @@ def seal_block(
             drop(document, reason)
             continue
         try:
-            columns = _columns(document, settings, domain_keys)
+            columns = _columns(document, settings)
         except RecursionError:
             drop(document, "too_deep")
             continue
@@ -187,7 +184,7 @@ def reason_of_line(document: Document) -> str:
     return "long_line" if document.is_long_line else "not_json"
 
 
-def _columns(document: Document, settings: PrepareSettings, domain_keys: tuple[str, ...]) -> dict[str, Any]:
+def _columns(document: Document, settings: PrepareSettings) -> dict[str, Any]:
     """What every row of a document has in common: meta with the domain under `pile_set_name`, id, source and the rest.
 
     Raises LadmError for a document without a domain.
@@ -195,6 +192,7 @@ def _columns(document: Document, settings: PrepareSettings, domain_keys: tuple[s
     fields = document.fields
     assert fields is not None
     meta = parsed_meta(fields)
+    domain_keys = domain_keys_of(settings.domain_key)
     key, domain = first_domain(fields, meta, domain_keys)
     domain = settings.other_domain if domain is None else domain
     if domain is None:

@@ -31,7 +31,7 @@ from ladm.corpus.in_memory import FORMS, DocumentsInMemory
 from ladm.corpus.missing_keys import replaced_domains, require_keys
 from ladm.corpus.missing_sources import require_sources, without_documents
 from ladm.corpus.other_stages import WORK_FOLDER, require_documents
-from ladm.corpus.prepare_identity import domain_keys_with, identity_of, names_of_sources
+from ladm.corpus.prepare_identity import identity_of, names_of_sources
 from ladm.corpus.prepare_start import STARTED, start_or_resume, started_with
 from ladm.corpus.prepared_rows import PreparedRows, finished_rows, may_grow
 from ladm.corpus.repeated_ids import find_repeated_ids
@@ -89,8 +89,7 @@ def prepare(
     # `ladm run` knows the model that scores, and refuses.
     if too_long is not None and job is None:
         echo(f"warning   {too_long}")
-    domain_keys = domain_keys_with(had, settings)
-    identity = identity_of(settings, sources, tokenizer, domain_keys=domain_keys)
+    identity = identity_of(settings, sources, tokenizer)
     finished = finished_rows(output, identity, tokenizer, use_rows=use_rows)
     if finished is not None and not may_grow(finished, settings.limit):
         return _prepared_already(finished, echo)
@@ -117,8 +116,7 @@ def prepare(
         start_or_resume(folder, work, identity, tokenizer, sources)
         bad_files = BadFiles(work / BAD_FILES, most=settings.max_bad_files, text_key=settings.text_key, echo=echo)
         sealed = seal_blocks(
-            settings, sources, tokenizer, work, bad_files, guard, progress or NoPrepareProgress(),
-            domain_keys=domain_keys,
+            settings, sources, tokenizer, work, bad_files, guard, progress or NoPrepareProgress()
         )  # fmt: skip
         return _finish(
             settings, output, sealed, identity, bad_files=bad_files.messages, width=settings.length - tokenizer.bos,

@@ -28,21 +28,7 @@ _SOURCES_SHOWN = 5
 """Of those that a refusal names; a folder may have many thousands."""
 
 
-def domain_keys_with(had: dict[str, Any] | None, settings: PrepareSettings) -> tuple[str, ...]:
-    """The keys under which documents have their domain. `had`: what the rows were started with, if they were.
-
-    An earlier version recorded no keys and looked only under the one that was given: what is left of its documents
-    is treated as those before. Where it had no --domain either, only a document with its domain there made a row.
-    """
-    keys = domain_keys_of(settings.domain_key)
-    if had is None or _DOMAIN_KEYS in had or had.get("domain_key") != settings.domain_key:
-        return keys
-    return (settings.domain_key,) if had.get("domain") is not None or not keys else keys
-
-
-def identity_of(
-    settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer, *, domain_keys: tuple[str, ...]
-) -> dict[str, Any]:
+def identity_of(settings: PrepareSettings, sources: list[Source], tokenizer: Tokenizer) -> dict[str, Any]:
     """What the rows are made with, as JSON gives it back; a resume must be the same."""
     content = asdict(settings) | {
         "output": None,
@@ -55,6 +41,7 @@ def identity_of(
         if getattr(settings, name) == getattr(PrepareSettings, name):
             del content[name]
     del content["num_proc"]
+    domain_keys = domain_keys_of(settings.domain_key)
     if domain_keys != (settings.domain_key,):
         content[_DOMAIN_KEYS] = domain_keys
     loaded: dict[str, Any] = json.loads(json.dumps(content))
@@ -62,11 +49,9 @@ def identity_of(
 
 
 def with_tokenizer_of_today(had: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """A record, in which this tokenizer, wherever it was and by whichever version it was hashed, is as today."""
+    """A record, in which this tokenizer is where it is today, wherever it was."""
     recorded, today = had["tokenizer"], tokenizer.record()
-    if tokenizer.is_of_digest(recorded["sha256"]):
-        return had | {"tokenizer": recorded | {name: today[name] for name in ("name", "sha256")}}
-    return had
+    return had | {"tokenizer": recorded | {"name": today["name"]}} if recorded["sha256"] == today["sha256"] else had
 
 
 def require_same_preparation(
@@ -77,8 +62,7 @@ def require_same_preparation(
     `use_rows`: the command that goes on with rows that are finished.
     """
     require_same(
-        folder, had | {"sources": _with_keys_of_today(had, now)}, now,
-        name_of_field=_flag_of_field, remedy=partial(_remedy, use_rows=use_rows),
+        folder, had, now, name_of_field=_flag_of_field, remedy=partial(_remedy, use_rows=use_rows),
         in_words={"sources": _changes_of_sources},
     )  # fmt: skip
 
@@ -134,15 +118,6 @@ def _in_words(source: dict[str, Any]) -> str:
         # That of an address or of a data set is a digest.
         content = source["key"]
     return f"{source['kind']} {content}"
-
-
-def _with_keys_of_today(had: dict[str, Any], now: dict[str, Any]) -> list[Any]:
-    """The sources of a record; those saved data sets of which an earlier version stored no key have that of today."""
-    keys = {source["name"]: source["key"] for source in now["sources"] if source["kind"] == "dataset"}
-    return [
-        source | {"key": keys.get(source["name"], "")} if source["kind"] == "dataset" and not source["key"] else source
-        for source in had["sources"]
-    ]
 
 
 def _flag_of_field(field: str) -> str:

@@ -97,10 +97,7 @@ def _require_same_spelling(output: Path, path: Path, sources: list[Source]) -> N
     """Raise LadmError where the same sources were spelled in another way at the start.
 
     The rows repeat the name that was given, so that a relative one would not be the same in another working folder.
-    An earlier version stored no spelling.
     """
-    if not path.exists():
-        return
     had = read_json_object(path)
     for before, source in zip(had["names"], sources, strict=True):
         now = name_as_text(source.name)

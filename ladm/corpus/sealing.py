@@ -65,13 +65,11 @@ def seal_blocks(
     bad_files: BadFiles,
     guard: SourceGuard,
     progress: PrepareProgress,
-    *,
-    domain_keys: tuple[str, ...],
 ) -> SealedBlocks:
     """Seal every block that is not sealed yet, until there are as many rows as wanted.
 
-    `domain_keys`: where the domain of a document is looked for. Damage may show only after rows of a file are sealed.
-    The whole file is left out all the same: its blocks and those after them are removed, and the latter made again.
+    Damage may show only after rows of a file are sealed. The whole file is left out all the same: its blocks and those
+    after them are removed, and the latter made again.
     Raises StorageError beyond `--max-bad-files`, and LadmError for a file that was changed since `guard` was made.
     """
     key = settings.token_count_key
@@ -80,7 +78,7 @@ def seal_blocks(
         read_groups, sources, text_key=settings.text_key, short=short, bad_files=bad_files, guard=guard
     )  # fmt: skip
     while True:
-        made = _sealed_then_new(read, work, partial(seal_block, settings, tokenizer=tokenizer, domain_keys=domain_keys))
+        made = _sealed_then_new(read, work, partial(seal_block, settings, tokenizer=tokenizer))
         try:
             return _take(made, settings, progress, sources=len(sources))
         except DamagedSourceError as error:

@@ -49,13 +49,11 @@ class Tokenizer:
         self._threads = threads or available_cores()
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
-        saved = _sha256(self._backend)
         # Settings that a padded call before save_pretrained left in tokenizer.json would cut or pad every document.
         self._backend.no_truncation()
         self._backend.no_padding()
         # Hashed without them: they are not used here, so the tokenizer is the same with and without them.
-        self._sha256 = _sha256(self._backend)
-        self._digests = (self._sha256, saved)
+        self.sha256 = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
         self.bos = bool(first_token(tokenizer)) if bos is None else bos
         if self.bos and tokenizer.bos_token_id is None:
             raise UsageError(f"--bos: {name} has no BOS token; leave it out")
@@ -64,15 +62,11 @@ class Tokenizer:
         """What determines the ids, as `prepare.json` records it."""
         return {
             "name": os.path.abspath(self._name) if os.path.isdir(self._name) else self._name,
-            "sha256": self._sha256,
+            "sha256": self.sha256,
             "vocab_size": len(self._tokenizer),
             "bos": self.bos,
             "special_tokens": {key: str(value) for key, value in self._tokenizer.special_tokens_map.items()},
         }
-
-    def is_of_digest(self, digest: str) -> bool:
-        """Is it the tokenizer of a recorded SHA-256? Earlier versions hashed saved padding and truncation too."""
-        return digest in self._digests
 
     def surely_shorter(self, text: str, length: int) -> bool:
         """Is the text too short for `length` tokens, judged by its size alone?"""
@@ -94,10 +88,6 @@ class Tokenizer:
     @functools.cached_property
     def _breaks(self) -> BreakRule | None:
         return find_breaks(json.loads(self._backend.to_str()))
-
-
-def _sha256(backend: Any) -> str:
-    return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
 @contextlib.contextmanager

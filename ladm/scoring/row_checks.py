@@ -211,7 +211,7 @@ def require_tokenizer(rows: Rows, facts: ModelFacts, *, allow_other: bool) -> No
     except TokenizerError:
         # A model whose tokenizer does not load can score all the same; there is nothing to compare then.
         return
-    if not own.is_of_digest(digest):
+    if own.sha256 != digest:
         raise UsageError(
             f"{rows.name} was made with the tokenizer of {name}, which is not that of {facts.name}; prepare the rows "
             f"with --tokenizer {facts.name}, or, where both make the same ids, give --allow-other-tokenizer"
