@@ -169,7 +169,7 @@ def test_the_examples_name_a_wrong_model_in_one_line(talking: Path, tmp_path: Pa
 def test_batches_of_ray_data_need_no_ray(talking: Path, expected: list[float | None]) -> None:
     from ladm.integrations.ray_data import LadmScore
 
-    step = LadmScore(str(talking), length=LENGTH, text_column="body", **SETTINGS)
+    step = LadmScore(str(talking), length=LENGTH, text_key="body", **SETTINGS)
     table = step(pa.table({"body": TEXTS, "k": range(6)}))
     assert table.column_names == ["body", "k", "ladm_score", "ladm_tokens", "ladm_error"]
     assert table["ladm_score"].to_pylist() == expected
@@ -189,18 +189,6 @@ def test_batches_of_ray_data_need_no_ray(talking: Path, expected: list[float | N
     with pytest.raises(LadmError, match="a batch has no column body; give text_key, one of text, k"):
         step(pa.table({"text": TEXTS, "k": range(6)}))
     assert sorted(again.column_names) == sorted(table.column_names)
-
-
-def test_the_column_of_the_texts_has_the_name_that_prepare_gives_it(talking: Path) -> None:
-    from ladm.integrations.ray_data import LadmScore
-
-    found = [
-        LadmScore(str(talking), length=LENGTH, **name, **SETTINGS)(pa.table({"body": TEXTS[:1]}))
-        for name in ({"text_key": "body"}, {"text_column": "body"})
-    ]
-    assert found[0] == found[1]
-    with pytest.raises(LadmError, match="^LadmScore was given text_key and text_column, which are the same setting; "):
-        LadmScore("model", length=LENGTH, text_key="a", text_column="a")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ladm.api.keywords import AnyPath
-from ladm.errors import LadmError, UsageError
+from ladm.errors import LadmError
 from ladm.integrations.scoring import COLUMNS, LazyScorer, ScoredText
 
 if TYPE_CHECKING:
@@ -25,12 +25,11 @@ class LadmScore:
         documents.map_batches(LadmScore, fn_constructor_args=("org/model",), fn_constructor_kwargs={"length": 32768},
                               compute=ActorPoolStrategy(size=8), num_gpus=1, batch_size=64, batch_format="pyarrow")
 
-    The first `length` tokens of the column `text_key`, by default `text`, are scored; a shorter text has no score. With
+    The first `length` tokens of the column `text_key` are scored; a shorter text has no score. With
     `batch_format="pyarrow"` what is missing is null; with NumPy's and with pandas' a missing number is NaN, and a
-    missing error an empty text.
-    Columns that have these names before are replaced.
-    `settings`: those of `ladm.Scorer`, such as `device`. To check them
-    before the actors start, call `require_model` with them.
+    missing error an empty text. Columns that have these names before are replaced.
+    `settings`: those of `ladm.Scorer`, such as `device`. To check them before the actors start, call `require_model`
+    with them.
     """
 
     def __init__(
@@ -38,16 +37,10 @@ class LadmScore:
         model: AnyPath,
         *,
         length: int,
-        text_key: str | None = None,
-        text_column: str | None = None,
+        text_key: str = "text",
         **settings: Unpack[ScorerFlags],
     ) -> None:
-        if text_key is not None and text_column is not None:
-            raise UsageError(
-                "LadmScore was given text_key and text_column, which are the same setting; give one of them"
-            )
-        # `text_column` is an earlier name of it.
-        self._text_key = text_key or text_column or "text"
+        self._text_key = text_key
         self._scorer = LazyScorer(model, length=length, settings=settings, own=("text_key",))
 
     def __call__(self, batch: Any) -> Any:
