@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ladm.api.keywords import AnyPath, parse_keywords, spell_path
+from ladm.api.keywords import AnyPath, parse_keywords, spell_config, spell_path
 from ladm.api.quiet import echo_to, quiet_libraries
 from ladm.api.results import Calibration, ModelCheck
 from ladm.api.scored_run import ScoredRun
@@ -39,7 +39,7 @@ def check(
     places = {"rows": rows, "output": output}
     given |= {name: spell_path(place, name) for name, place in places.items() if place is not None}
     given["model"] = spell_path(model, "model")
-    wanted = load_settings(CheckSettings, None if config is None else spell_path(config, "config"), given)
+    wanted = load_settings(CheckSettings, spell_config(config), given)
     with quiet_libraries():
         from ladm.calibration.check import check as run_check
         from ladm.calibration.work_folder import RUN
@@ -79,7 +79,7 @@ def calibrate(
         "rows": spell_path(rows, "rows"),
         "output": spell_path(output, "output"),
     }
-    wanted = load_settings(CalibrateSettings, None if config is None else spell_path(config, "config"), given)
+    wanted = load_settings(CalibrateSettings, spell_config(config), given)
     with quiet_libraries():
         from ladm.calibration.calibrate import calibrate as run_calibrate
         from ladm.calibration.calibrate import work_folder

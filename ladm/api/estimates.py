@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ladm.api.ids import split_id_lists
-from ladm.api.keywords import AnyPath, parse_keywords, spell_path
+from ladm.api.keywords import AnyPath, parse_keywords, spell_config, spell_path
 from ladm.api.pipeline import settings_of_job, warn_about_a_bare_share
 from ladm.api.quiet import echo_to, quiet_libraries
 
@@ -39,7 +39,7 @@ def estimate(
 
     given = parse_keywords(ScoreSettings, "ladm.estimate", settings, without=("dry_run", "overwrite", "retry_errors"))
     given |= {"rows": spell_path(rows, "rows"), "model": spell_path(model, "model"), "dry_run": True}
-    wanted = score_settings(None if config is None else spell_path(config, "config"), given)
+    wanted = score_settings(spell_config(config), given)
     with quiet_libraries():
         from ladm.scoring.dry_run import dry_run
 
@@ -94,7 +94,7 @@ def estimate_check(
     given = parse_keywords(CheckSettings, "ladm.estimate_check", settings, without=("output", "dry_run"))
     given |= {"model": spell_path(model, "model"), "dry_run": True}
     given |= {} if rows is None else {"rows": spell_path(rows, "rows")}
-    wanted = load_settings(CheckSettings, None if config is None else spell_path(config, "config"), given)
+    wanted = load_settings(CheckSettings, spell_config(config), given)
     with quiet_libraries():
         from ladm.calibration.check import estimate as run_estimate
         from ladm.progress_bars import PreparingBar
@@ -121,7 +121,7 @@ def estimate_calibration(
     refused = ("output", "work", "dry_run")
     given = parse_keywords(CalibrateSettings, "ladm.estimate_calibration", settings, without=refused)
     given |= {"model": spell_path(model, "model"), "rows": spell_path(rows, "rows"), "dry_run": True}
-    wanted = load_settings(CalibrateSettings, None if config is None else spell_path(config, "config"), given)
+    wanted = load_settings(CalibrateSettings, spell_config(config), given)
     with quiet_libraries():
         from ladm.calibration.calibrate import estimate as run_estimate
 

@@ -35,6 +35,11 @@ def spell_path(path: AnyPath, argument: str) -> str:
     return spelled
 
 
+def spell_config(config: AnyPath | None) -> str | None:
+    """The YAML file of a command, if there is one. Raises as `spell_path`."""
+    return None if config is None else spell_path(config, "config")
+
+
 def parse_keywords(
     kind: type, call: str, given: Mapping[str, Any], *, without: Iterable[str] = (), beside: Iterable[str] = ()
 ) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ladm.api.keywords import AnyPath, parse_keywords, spell_path
+from ladm.api.keywords import AnyPath, parse_keywords, spell_config, spell_path
 from ladm.api.quiet import quiet_libraries, warn
 from ladm.errors import LadmError, RowError, require_whole_number
 
@@ -145,7 +145,7 @@ def scorer_settings(
     # The settings of a run cannot do without these two; nothing here reads or writes them.
     # Rows in memory have no text, and the table of how common a token is would have to be given.
     given = {"signals": CDS} | given | {"model": spell_path(model, "model"), "rows": "-", "output": "-"}
-    wanted = score_settings(None if config is None else spell_path(config, "config"), given)
+    wanted = score_settings(spell_config(config), given)
     require_effect(wanted, wanted.signal_names)
     return wanted
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ladm.api.ids import split_id_lists
-from ladm.api.keywords import AnyPath, parse_keywords, spell_path
+from ladm.api.keywords import AnyPath, parse_keywords, spell_config, spell_path
 from ladm.api.quiet import echo_to, quiet_libraries, system_errors_in_words, warn
 from ladm.api.results import FinishedJob
 from ladm.api.scored_run import ScoredRun
@@ -54,7 +54,7 @@ def prepare(
     names, in_memory = split_sources(sources)
     given |= {"sources": names, "output": spell_path(output, "output")}
     given |= {"tokenizer": spell_path(tokenizer, "tokenizer")}
-    wanted = load_settings(PrepareSettings, None if config is None else spell_path(config, "config"), given)
+    wanted = load_settings(PrepareSettings, spell_config(config), given)
     with quiet_libraries(in_memory):
         from ladm.corpus.preparation_report import repeated_ids_text
         from ladm.corpus.prepare import prepare as run_prepare
@@ -94,7 +94,7 @@ def score(
         "model": spell_path(model, "model"),
         "output": spell_path(output, "output"),
     }
-    wanted = score_settings(None if config is None else spell_path(config, "config"), given)
+    wanted = score_settings(spell_config(config), given)
     with quiet_libraries():
         from ladm.progress_bars import ScoringBar
         from ladm.scoring.score import score as run_score
@@ -131,7 +131,7 @@ def select(
     given = parse_keywords(SelectSettings, "ladm.select", {**named, "tokens": tokens}, without=("runs",))
     given |= {"runs": _paths(run, what="run"), "output": spell_path(output, "output")}
     given |= {"rows": None if rows is None else _paths(rows, what="rows")}
-    wanted = load_settings(SelectSettings, None if config is None else spell_path(config, "config"), given)
+    wanted = load_settings(SelectSettings, spell_config(config), given)
     with quiet_libraries():
         from ladm.selection.id_lists import read_id_lists
         from ladm.selection.subset import select as run_select
@@ -196,7 +196,7 @@ def settings_of_job(
             f"ladm.prepare, and pass those to {call}"
         )
     given |= {"sources": names, **more}
-    return job_settings(RunSettings, None if config is None else spell_path(config, "config"), given)
+    return job_settings(RunSettings, spell_config(config), given)
 
 
 def warn_about_a_bare_share(given: Mapping[str, Any], wanted: Any, echo: Echo) -> None:
