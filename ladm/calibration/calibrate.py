@@ -5,15 +5,13 @@ The contrast set and its run stay in a folder beside the profile, so that a stop
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ladm.calibration.band import band_of_layers, intact_band, text_band
-from ladm.calibration.contrast import ContrastRow
-from ladm.calibration.contrast_rows import clusters_of, contrast_notes, make_contrast, require_spans
+from ladm.calibration.contrast_rows import PreparedContrast, contrast_notes, make_contrast, require_spans
 from ladm.calibration.contrast_scores import read_contrast_scores
 from ladm.calibration.inputs import open_inputs, require_rows_and_lists
-from ladm.calibration.packages import Halves
 from ladm.calibration.result import CalibrationResult, analyse
 from ladm.calibration.sample import DocumentSample, sample_rows
 from ladm.calibration.work_folder import (
@@ -72,7 +70,7 @@ def calibrate(settings: CalibrateSettings, *, echo: Echo, progress: Progress) ->
     run_score(scoring, echo=echo, progress=progress)
     run = Run.read(folder / RUN)
     scores = read_contrast_scores(
-        run, contrast, clusters_of(sample, halves, contrast), num_layers=prepared.facts.num_layers,
+        run, contrast, prepared.clusters, num_layers=prepared.facts.num_layers,
         heads=settings.search != "layers",
     )  # fmt: skip
     result = analyse(
@@ -104,18 +102,7 @@ def estimate(settings: CalibrateSettings, *, echo: Echo) -> DryRun:
         return dry_run(replace(prepared.scoring, dry_run=True), echo=echo)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Preparation:
-    """What a calibration works with, made before anything is scored."""
-
-    sample: DocumentSample
-    halves: Halves
-    contrast: list[ContrastRow]
-    scoring: ScoreSettings
-    facts: ModelFacts
-
-
-def _prepare(settings: CalibrateSettings, folder: Path, *, echo: Echo) -> _Preparation:
+def _prepare(settings: CalibrateSettings, folder: Path, *, echo: Echo) -> PreparedContrast:
     """Draw the documents and make the contrast set that is to be scored in `folder`; writes nothing."""
     facts = model_facts(settings.model)
     inputs = open_inputs(settings, facts, rows=settings.rows)
@@ -128,7 +115,7 @@ def _prepare(settings: CalibrateSettings, folder: Path, *, echo: Echo) -> _Prepa
     halves, contrast = make_contrast(sample, lists, span_tokens=scoring.method.span_tokens, seed=settings.seed)
     for line in inputs.notes:
         echo(line)
-    return _Preparation(sample=sample, halves=halves, contrast=contrast, scoring=scoring, facts=facts)
+    return PreparedContrast(sample=sample, halves=halves, contrast=contrast, scoring=scoring, facts=facts)
 
 
 def _write(output: Path, content: bytes) -> None:

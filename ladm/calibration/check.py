@@ -12,13 +12,12 @@ from ladm.calibration.check_result import CheckResult, draw_check
 from ladm.calibration.check_rows import (
     CHECKED_KINDS,
     PIECES,
-    PreparedCheck,
     prepare_check,
     prepare_packaged_documents,
     score_settings,
 )
 from ladm.calibration.contrast import INTACT, ContrastRow
-from ladm.calibration.contrast_rows import clusters_of, contrast_notes
+from ladm.calibration.contrast_rows import PreparedContrast, contrast_notes
 from ladm.calibration.contrast_scores import ContrastScores, read_contrast_scores
 from ladm.calibration.estimates import Estimate, estimate_spearman
 from ladm.calibration.inputs import require_rows_and_lists
@@ -77,16 +76,14 @@ def check(
             rows = prepare_packaged_documents(settings, facts, output, echo=echo, progress=preparing)
             prepared = prepare_check(settings, facts, output, rows=rows, echo=echo)
             plan = make_plan(prepared.scoring, facts=prepared.facts)
-    sample, halves, contrast = prepared.sample, prepared.halves, prepared.contrast
+    sample, contrast = prepared.sample, prepared.contrast
     facts, scoring = plan.facts, prepared.scoring
-    for line in contrast_notes(sample, halves, contrast, CHECKED_KINDS, by_halves=False):
+    for line in contrast_notes(sample, prepared.halves, contrast, CHECKED_KINDS, by_halves=False):
         echo(line)
     save_contrast(contrast, output)
     run_score(scoring, echo=echo, progress=new_progress())
     run = Run.read(output / RUN)
-    scores = read_contrast_scores(
-        run, contrast, clusters_of(sample, halves, contrast), num_layers=facts.num_layers, heads=False
-    )
+    scores = read_contrast_scores(run, contrast, prepared.clusters, num_layers=facts.num_layers, heads=False)
     other = _score_other_span(settings, prepared, output, echo=echo, progress=new_progress())
     values = {name: candidate.values(scores) for name, candidate in every_form(scores).items()} | scores.counts
     result = CheckResult(
@@ -136,7 +133,7 @@ def _intact(contrast: list[ContrastRow]) -> list[ContrastRow]:
     return [row for row in contrast if row.kind == INTACT]
 
 
-def _other_span(settings: CheckSettings, prepared: PreparedCheck, output: Path) -> ScoreSettings | None:
+def _other_span(settings: CheckSettings, prepared: PreparedContrast, output: Path) -> ScoreSettings | None:
     """The settings of the run with spans of another length; None where no other length leaves spans to score."""
     length_tokens, used = prepared.sample.length_tokens, prepared.scoring.method.span_tokens
     for span_tokens in OTHER_SPANS:
@@ -148,7 +145,7 @@ def _other_span(settings: CheckSettings, prepared: PreparedCheck, output: Path) 
 
 
 def _score_other_span(
-    settings: CheckSettings, prepared: PreparedCheck, output: Path, *, echo: Echo, progress: Progress
+    settings: CheckSettings, prepared: PreparedContrast, output: Path, *, echo: Echo, progress: Progress
 ) -> Run | None:
     """The run of the intact documents with spans of another length; None where no other length leaves spans to score.
 

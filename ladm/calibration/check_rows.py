@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ladm.calibration.contrast import KINDS, ContrastRow
-from ladm.calibration.contrast_rows import make_contrast, require_spans
+from ladm.calibration.contrast import KINDS
+from ladm.calibration.contrast_rows import PreparedContrast, make_contrast, require_spans
 from ladm.calibration.inputs import open_inputs
-from ladm.calibration.packages import Halves
-from ladm.calibration.sample import DocumentSample, sample_rows
+from ladm.calibration.sample import sample_rows
 from ladm.calibration.work_folder import CONTRAST, RUN
 from ladm.corpus.prepare import PrepareProgress, prepare
 from ladm.errors import LadmError
@@ -30,18 +28,9 @@ CHECKED_KINDS = tuple(kind for kind in KINDS if kind != "16 pieces")
 MIN_DOCUMENTS = 2 * max(PIECES)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreparedCheck:
-    """What a check works with, made before anything is scored."""
-
-    sample: DocumentSample
-    halves: Halves
-    contrast: list[ContrastRow]
-    scoring: ScoreSettings
-    facts: ModelFacts
-
-
-def prepare_check(settings: CheckSettings, facts: ModelFacts, output: Path, *, rows: str, echo: Echo) -> PreparedCheck:
+def prepare_check(
+    settings: CheckSettings, facts: ModelFacts, output: Path, *, rows: str, echo: Echo
+) -> PreparedContrast:
     """Everything before the first row is scored; writes nothing. Raises whatever `check` raises for its input."""
     inputs = open_inputs(settings, facts, rows=rows)
     sample, lists = sample_rows(inputs.rows, inputs.lists, settings, facts=facts, min_documents=MIN_DOCUMENTS)
@@ -53,7 +42,7 @@ def prepare_check(settings: CheckSettings, facts: ModelFacts, output: Path, *, r
     )
     for line in inputs.notes:
         echo(line)
-    return PreparedCheck(sample=sample, halves=halves, contrast=contrast, scoring=scoring, facts=facts)
+    return PreparedContrast(sample=sample, halves=halves, contrast=contrast, scoring=scoring, facts=facts)
 
 
 def prepare_packaged_documents(

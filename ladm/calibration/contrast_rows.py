@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ladm.calibration.contrast import KINDS, ContrastRow, absent_kinds, contrast_set
 from ladm.calibration.contrast_scores import WITH_SIGMA, WITHOUT_SIGMA
 from ladm.calibration.packages import MIN_PACKAGES, Halves, split_by_package
 from ladm.calibration.sample import DocumentSample, ListSample
 from ladm.errors import UsageError
+from ladm.modeling.facts import ModelFacts
 from ladm.settings.score import ScoreSettings
 
 FEW_DOCUMENTS = 100
 """With fewer documents the intervals are so wide that a warning is printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedContrast:
+    """What a calibration or a check works with, made before anything is scored."""
+
+    sample: DocumentSample
+    halves: Halves
+    contrast: list[ContrastRow]
+    scoring: ScoreSettings
+    facts: ModelFacts
+
+    @property
+    def clusters(self) -> list[str]:
+        """What is held out together and drawn together, for every row of the set."""
+        # Lists are numbered after the documents.
+        clusters = self.halves.clusters(self.sample.groups)
+        return [clusters[row.document] for row in self.contrast]
 
 
 def make_contrast(
@@ -52,13 +71,6 @@ def contrast_notes(
         yield "warning   all lists are from one package, so lists are held out one by one; see --package-key"
     for line in absent_kinds(contrast, kinds, by_halves=by_halves):
         yield f"absent    {line}"
-
-
-def clusters_of(sample: DocumentSample, halves: Halves, contrast: list[ContrastRow]) -> list[str]:
-    """What is held out together and drawn together, for every row of the set."""
-    # Lists are numbered after the documents.
-    clusters = halves.clusters(sample.groups)
-    return [clusters[row.document] for row in contrast]
 
 
 def require_spans(settings: ScoreSettings, length_tokens: int) -> None:
