@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ladm.storage.locks import HOLDER_FILE, LOCK_FILE
+from ladm.storage.locks import LOCK_FILE, holder_name
 
 PROGRESS = ".progress-"
 WRITE_SECONDS = 5.0
@@ -103,8 +103,5 @@ def is_locked(folder: Path) -> bool | None:
 
 def holder_of(folder: Path) -> tuple[str, bool] | None:
     """Who works in the folder, or did so when it was killed, and whether that is on this machine."""
-    try:
-        who = (folder / HOLDER_FILE).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return None
+    who = holder_name(folder)
     return (who, who.endswith(f" on {socket.gethostname()}")) if who else None

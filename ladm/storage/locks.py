@@ -102,16 +102,20 @@ def _wait_for_workers(folder: Path) -> None:
         os.close(descriptor)
 
 
+def holder_name(folder: Path) -> str:
+    """Who works in the folder, or did so when it was killed; empty where that is not known."""
+    # ValueError: a name that is no UTF-8.
+    with contextlib.suppress(OSError, ValueError):
+        return (folder / HOLDER_FILE).read_text(encoding="utf-8").strip()
+    return ""
+
+
 def _flock(descriptor: int, folder: Path, *, shared: bool) -> None:
     """Lock the open file for as long as it is open; the kernel releases it when the process ends."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
-        who = "another process"
-        # ValueError: a name that is no UTF-8.
-        with contextlib.suppress(OSError, ValueError):
-            who = (folder / HOLDER_FILE).read_text(encoding="utf-8").strip() or who
-        raise LockedError(f"{folder} is in use by {who}") from None
+        raise LockedError(f"{folder} is in use by {holder_name(folder) or 'another process'}") from None
     except OSError as error:
         # Some cluster file systems have no locks. Launches that share a run have claims; a run alone has nothing else.
         if not shared:
