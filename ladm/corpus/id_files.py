@@ -117,20 +117,21 @@ def row_ids(rows: Rows) -> Iterator[list[str | None]]:
         yield [_text(value) for value in values]
 
 
+def hash_of_id(text: str) -> int:
+    """64 bits, by which ids are compared."""
+    return xxhash.xxh3_64_intdigest(text.encode())
+
+
 def hashes_of(ids: Iterable[str | None]) -> Hashes:
     """The hash of each id; that of the empty text, which no file has, where there is none."""
     # 64 bits: among a billion rows and a list of a hundred million ids, the chance that any row is taken for one of
     # the list is 0.5 %.
-    return np.fromiter((_hash(each or "") for each in ids), dtype=np.uint64)
+    return np.fromiter((hash_of_id(each or "") for each in ids), dtype=np.uint64)
 
 
 def shown_id(text: str) -> str:
     """An id for a message."""
     return printable(text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…")
-
-
-def _hash(text: str) -> int:
-    return xxhash.xxh3_64_intdigest(text.encode())
 
 
 def _text(value: Any) -> str | None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from ladm.corpus.assemble import BlockRows, read_block
+from ladm.corpus.id_files import hash_of_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,9 @@ def find_repeated_ids(blocks: Iterable[BlockRows], *, rows: int) -> RepeatedIds 
     equal with a chance of 1 in 4,000.
     """
     blocks = list(blocks)
-    parts = [np.array([_hash(own_id) for own_id, _ in block], dtype=np.uint64) for block in _documents(blocks, rows)]
+    parts = [
+        np.array([hash_of_id(own_id) for own_id, _ in block], dtype=np.uint64) for block in _documents(blocks, rows)
+    ]
     hashes = np.sort(np.concatenate([np.empty(0, np.uint64), *parts]))
     repeated = hashes[1:][hashes[1:] == hashes[:-1]]
     if not len(repeated):
@@ -42,7 +44,7 @@ def find_repeated_ids(blocks: Iterable[BlockRows], *, rows: int) -> RepeatedIds 
         for own_id, source in block:
             if sources and own_id == example:
                 return RepeatedIds(documents=len(repeated), id=example, sources=(*sources, source))
-            if not sources and _is_in(repeated, _hash(own_id)):
+            if not sources and _is_in(repeated, hash_of_id(own_id)):
                 example, sources = own_id, [source]
     # Only of two ids with one hash.
     return None
@@ -65,10 +67,6 @@ def _documents(blocks: Iterable[BlockRows], rows: int) -> Iterator[list[tuple[st
                 found.append((own_id, source))
             last = document
         yield found
-
-
-def _hash(text: str) -> int:
-    return xxhash.xxh3_64_intdigest(text.encode())
 
 
 def _is_in(ordered: npt.NDArray[np.uint64], value: int) -> bool:
