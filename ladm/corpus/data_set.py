@@ -23,6 +23,11 @@ from ladm.storage.files import data_set_path, io_errors
 FILES_OF_A_SAVED_SET = ("state.json", "dataset_info.json", "dataset_dict.json")
 
 
+def is_saved(folder: Path) -> bool:
+    """Is it a data set saved by `save_to_disk`?"""
+    return any((folder / mark).exists() for mark in ("dataset_dict.json", "state.json"))
+
+
 @contextlib.contextmanager
 def reading_rows(name: str) -> Iterator[None]:
     """Turn what a damaged data set makes Arrow or Python raise into a StorageError that names it."""
@@ -65,8 +70,8 @@ def load_split(name: str, *, split: str | None = None, config: str | None = None
             raise StorageError(f"cannot read {name}: {reading_problem(error)}") from None
         # Arrow, JSON, the file system and the Hub client each raise exceptions of their own here.
         with io_errors(path, "read"):
-            is_saved = any((path / file).exists() for file in FILES_OF_A_SAVED_SET)
-        if is_saved:
+            is_ours = any((path / file).exists() for file in FILES_OF_A_SAVED_SET)
+        if is_ours:
             what = ", which is damaged or incomplete" if _is_damage(error) else ""
             raise StorageError(f"cannot read {name}{what}: {one_line(error)}") from None
         if problem:

@@ -9,12 +9,10 @@ from pathlib import Path, PurePath, PurePosixPath
 
 import fsspec
 
+from ladm.corpus.data_set import is_saved
 from ladm.corpus.file_names import is_about_data, is_document, kind_of, without_cards
 from ladm.corpus.skipped_files import SkippedFiles
 from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
-
-_SAVED_MARKS = ("dataset_dict.json", "state.json")
-"""Files that make a folder a data set saved by `save_to_disk`."""
 
 
 def documents_below(folder: Path, own: Path | None, skipped_files: SkippedFiles) -> list[Path]:
@@ -116,8 +114,3 @@ def no_such_source(name: str, error: Exception) -> NoSourceError:
     """The error for an address: each store's client raises exceptions of its own. Raises LackOfMemoryError."""
     raise_if_out_of_memory(error, action=f"look for {name}")
     return NoSourceError(f"no such source: {name}: {one_line(error)}")
-
-
-def is_saved(folder: Path) -> bool:
-    """Is it a data set saved by `save_to_disk`?"""
-    return any((folder / mark).exists() for mark in _SAVED_MARKS)

@@ -16,12 +16,12 @@ from typing import Literal
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from ladm.corpus.data_set import is_saved
 from ladm.corpus.file_names import is_document, kind_of, name_as_text, without_files_beside_data
 from ladm.corpus.file_opening import file_system
 from ladm.corpus.folders import (
     NoSourceError,
     documents_below,
-    is_saved,
     kept_documents,
     no_such_source,
     remote_documents_below,

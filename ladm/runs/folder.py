@@ -8,6 +8,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from ladm.corpus.data_set import is_saved
 from ladm.corpus.other_stages import WORK_FOLDER
 from ladm.errors import IncompleteError, LadmError, UsageError
 from ladm.runs.flags import SCORE_FLAGS, flag_of_field
@@ -70,7 +71,7 @@ class Run:
         """Open a run for reading, of this format or of an older one. Raises LadmError where there is none."""
         path = folder / IDENTITY_FILE
         if not path.is_file():
-            if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            if is_saved(folder):
                 raise UsageError(
                     f"{folder} holds rows, not a run; score them first: ladm score {folder} --model MODEL -o run"
                 )

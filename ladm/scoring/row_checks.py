@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ladm.corpus.data_set import is_saved
 from ladm.corpus.other_stages import documents_as_rows
 from ladm.corpus.row_identity import PREPARED
 from ladm.corpus.rows import Rows
@@ -80,13 +81,13 @@ def require_rows(name: str, *, model: str, command: str = "ladm score") -> None:
     if _is_model(path):
         # Before documents are looked for: every model folder has JSON files.
         raise UsageError(f"{name} is a model, not rows; {_rows_remedy(name, model, command)}")
-    if (path / IDENTITY_FILE).is_file() and not _is_data_set(path):
+    if (path / IDENTITY_FILE).is_file() and not is_saved(path):
         raise UsageError(
             f"{name} is a run of ladm score, not rows; give the rows that it scored{_name_of_rows(path)}, or use the "
             f"run itself: ladm rescore {name} makes another score of it, ladm select {name} chooses its best documents"
         )
     documents = path if path.is_file() and path.name.endswith(_DOCUMENTS) else None
-    if path.is_dir() and not _is_data_set(path):
+    if path.is_dir() and not is_saved(path):
         documents = next((each for each in sorted(path.iterdir()) if each.name.endswith(_DOCUMENTS)), None)
     if documents is not None:
         raise UsageError(documents_as_rows(name, documents))
@@ -109,10 +110,6 @@ def _rows_remedy(name: str, model: str, command: str) -> str:
     if not Path(model).is_dir() or _is_model(Path(model)):
         return f"give rows as well: {command} ROWS --model {name}{output}"
     return f"the two arguments are swapped: {command} {model} --model {name}{output}"
-
-
-def _is_data_set(folder: Path) -> bool:
-    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def _longest_that_fits(lengths: RowLengths, facts: ModelFacts) -> int:
