@@ -13,7 +13,7 @@ import numpy as np
 
 from ladm.cores import available_cores
 from ladm.corpus.rows import Rows
-from ladm.corpus.rows_fingerprint import rows_fingerprint, sample_digest
+from ladm.corpus.rows_fingerprint import absolute_name, rows_fingerprint, sample_digest
 from ladm.errors import LadmError, UsageError
 from ladm.progress import Echo, NoProgress, Progress
 from ladm.runs.folder import Run
@@ -25,7 +25,6 @@ from ladm.runs.rows_of_run import open_rows_of
 from ladm.runs.unigrams import read_counts
 from ladm.runs.unsealed import adopt_shared
 from ladm.scoring.engines.job import WorkerConfig
-from ladm.scoring.identity import absolute_name
 from ladm.scoring.result import ScoreResult
 from ladm.scoring.scoring_pass import ScoringPass
 from ladm.settings.common import TEXT_COLUMN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,3 +68,8 @@ def sample_digest(rows: Rows) -> str:
         raw = row.raw_ids
         digest.update(raw.tobytes() if isinstance(raw, np.ndarray) else repr(raw).encode())
     return digest.hexdigest()
+
+
+def absolute_name(name: str) -> str:
+    """The absolute path of a folder; a Hub id as it is."""
+    return str(Path(name).absolute()) if Path(name).exists() else name

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from ladm.corpus.rows_fingerprint import absolute_name
 from ladm.errors import LadmError
 from ladm.explain.inspected_document import InspectedDocument
 from ladm.progress import Echo
@@ -157,7 +158,7 @@ def _read_columns(
 
 def _arguments(settings: ReportSettings, domain: str | None) -> str:
     """The run, its rows and its domains, in a command that works from any folder."""
-    rows = [] if settings.rows is None else ["--rows", _place_of_rows(settings.rows)]
+    rows = [] if settings.rows is None else ["--rows", absolute_name(settings.rows)]
     key = [] if settings.domain_key == ReportSettings.domain_key else ["--domain-key", settings.domain_key]
     own = [] if domain is None else ["--domain", domain]
     return shlex.join([str(Path(settings.run).absolute()), *rows, *key, *own])
@@ -170,11 +171,6 @@ def _by(expression: Expression, joins: Mapping[str, str]) -> str:
     return shlex.join(words)
 
 
-def _place_of_rows(name: str) -> str:
-    """The path from the root; a Hub id as it is."""
-    return str(Path(name).absolute()) if Path(name).exists() else name
-
-
 def _commands(settings: ReportSettings) -> list[str]:
     """The commands that explain scores and write this page again; they work from any folder."""
     # Absolute and quoted: they are copied from the page into a shell that may be anywhere.
@@ -183,7 +179,7 @@ def _commands(settings: ReportSettings) -> list[str]:
     for name in ("subset", "output"):
         value = getattr(settings, name)
         report += [] if value is None else [f"--{name}", str(Path(value).absolute())]
-    report += [] if settings.rows is None else ["--rows", _place_of_rows(settings.rows)]
+    report += [] if settings.rows is None else ["--rows", absolute_name(settings.rows)]
     report += [] if settings.columns is None else ["--columns", settings.columns]
     for name, place in settings.joins.items():
         report += ["--join", f"{name}={Path(place).absolute()}"]

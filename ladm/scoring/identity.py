@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows
+from ladm.corpus.rows_fingerprint import absolute_name
 from ladm.errors import LadmError
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import model_identity, tokenizer_identity
@@ -135,8 +136,3 @@ def checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, expected: RunIden
     if differing:
         raise LadmError(f"the node {socket.gethostname()} differs from what the run was started with:{differing}")
     return make_scorer(device)
-
-
-def absolute_name(name: str) -> str:
-    """The absolute path of a folder; a Hub id as it is."""
-    return str(Path(name).absolute()) if Path(name).exists() else name

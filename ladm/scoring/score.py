@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows import Rows, open_rows
-from ladm.corpus.rows_fingerprint import rows_fingerprint, sample_digest
+from ladm.corpus.rows_fingerprint import absolute_name, rows_fingerprint, sample_digest
 from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.modeling.model_files import ModelFingerprint, deciding_files
@@ -27,7 +27,7 @@ from ladm.runs.unsealed import adopt_shared
 from ladm.scoring.background import in_background
 from ladm.scoring.engines.job import WorkerConfig, nothing_early
 from ladm.scoring.engines.processes import EarlyWorker, early_worker, threads_of_worker
-from ladm.scoring.identity import absolute_name, checked_scorer, identity_of, machine_identity
+from ladm.scoring.identity import checked_scorer, identity_of, machine_identity
 from ladm.scoring.plan import Plan
 from ladm.scoring.plan_report import describe_plan
 from ladm.scoring.result import ScoreResult, added_signal
