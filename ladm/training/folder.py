@@ -83,13 +83,11 @@ def create_or_resume(plan: TrainPlan) -> None:
 def _precision(plan: TrainPlan, folder: OutputFolder) -> str:
     """What `--dtype auto` comes to here: a resume on another kind of device would go on in another precision.
 
-    What is stored where that cannot happen, or cannot be known: the training is finished, or was started by an earlier
-    version, which stored the word `auto`.
+    What is stored where that cannot happen, because the training is finished.
     """
     settings = folder.started_with().get("settings") if folder.is_started else None
     had = settings.get("dtype") if isinstance(settings, dict) else None
-    is_finished = (plan.output / LOSSES_FILE).is_file()
-    if plan.settings.dtype == "auto" and had is not None and (is_finished or had == "auto"):
+    if plan.settings.dtype == "auto" and had is not None and (plan.output / LOSSES_FILE).is_file():
         return str(had)
     return "bfloat16" if plan.half else "float32"
 
