@@ -60,7 +60,7 @@ def label_rows(
     return LabelledRows(logs_BP=log_cds(cds_BP), kinds_B=kinds_B, clusters_B=clusters_B, intact=intact)
 
 
-def fit_signed_heads(rows: LabelledRows, *, seed: int, ridges: tuple[float, ...] = RIDGES) -> SignedFit:
+def fit_signed_heads(rows: LabelledRows, *, seed: int) -> SignedFit:
     """Weights whose ridge is the one with the best worst kind among clusters that were held out.
 
     Every bad kind has the same total weight, and all bad kinds together that of the intact rows.
@@ -70,7 +70,7 @@ def fit_signed_heads(rows: LabelledRows, *, seed: int, ridges: tuple[float, ...]
     worst_of: dict[float, float] = {}
     starts: dict[int, Floats] = {}
     # From the strongest penalty to the weakest: each solution is a good start for the next.
-    for ridge in sorted(ridges, reverse=True):
+    for ridge in sorted(RIDGES, reverse=True):
         found: dict[str, list[float]] = {kind: [] for kind in kinds}
         for fold in range(FOLDS):
             known, held = rows.take(fold_of != fold), rows.take(fold_of == fold)
