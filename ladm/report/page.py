@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ladm.corpus.rows_fingerprint import absolute_name
-from ladm.errors import LadmError
 from ladm.explain.inspected_document import InspectedDocument
 from ladm.progress import Echo
 from ladm.report.charts import scale
@@ -35,7 +34,7 @@ from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
 from ladm.runs.labels import NO_DOMAIN
 from ladm.runs.layout import PAGE_MARK, REPORT_FILE
-from ladm.runs.results import Summary, require_finished, summarise
+from ladm.runs.results import Summary, require_any_score, require_finished, summarise
 from ladm.runs.rows_of_run import partial_coverage
 from ladm.settings.expressions import Expression
 from ladm.settings.joins import split_name
@@ -55,9 +54,8 @@ def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
     require_finished(run)
     output = Path(settings.output) if settings.output else run.folder / REPORT_FILE
     require_place(output, mark=PAGE_MARK)
+    require_any_score(run)
     summary = summarise(run)
-    if summary.scores is None:
-        raise LadmError(f"{run.folder}: no document has a score; its errors.jsonl has the reasons")
     subset = None
     if settings.subset is not None:
         subset = read_subset(Path(settings.subset), run, domain_key=settings.domain_key)
