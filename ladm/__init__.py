@@ -19,19 +19,33 @@ if TYPE_CHECKING:
     from ladm.api.results import Calibration, FinishedJob, ModelCheck
     from ladm.api.scored_run import ScoredRun
     from ladm.api.subset import Subset
+    from ladm.comparison.result import Comparison
+    from ladm.comparison.top import TopDocument
+    from ladm.corpus.prepared_rows import PreparedRows
     from ladm.errors import LadmError, LadmWarning
+    from ladm.pipeline.forecast_result import Forecast
+    from ladm.runs.status import Status
+    from ladm.runs.verify import Problem
+    from ladm.scoring.dry_run import DryRun
 
 # Imported at their first use: torch, transformers and datasets take seconds, and `import ladm` has to be free.
 _HOMES = {
     "Calibration": "ladm.api.results",
+    "Comparison": "ladm.comparison.result",
+    "DryRun": "ladm.scoring.dry_run",
     "FinishedJob": "ladm.api.results",
+    "Forecast": "ladm.pipeline.forecast_result",
     "LadmError": "ladm.errors",
     "LadmWarning": "ladm.errors",
     "ModelCheck": "ladm.api.results",
+    "PreparedRows": "ladm.corpus.prepared_rows",
+    "Problem": "ladm.runs.verify",
     "RowScore": "ladm.api.memory",
     "ScoredRun": "ladm.api.scored_run",
     "Scorer": "ladm.api.memory",
+    "Status": "ladm.runs.status",
     "Subset": "ladm.api.subset",
+    "TopDocument": "ladm.comparison.top",
     "calibrate": "ladm.api.calibration",
     "check": "ladm.api.calibration",
     "estimate": "ladm.api.estimates",
@@ -48,14 +62,21 @@ _HOMES = {
 
 __all__ = [
     "Calibration",
+    "Comparison",
+    "DryRun",
     "FinishedJob",
+    "Forecast",
     "LadmError",
     "LadmWarning",
     "ModelCheck",
+    "PreparedRows",
+    "Problem",
     "RowScore",
     "ScoredRun",
     "Scorer",
+    "Status",
     "Subset",
+    "TopDocument",
     "__version__",
     "calibrate",
     "check",

@@ -7,6 +7,7 @@ python scripts/compare_scores.py RUN tests/data/published_toy_scores.jsonl --rel
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,22 @@ def read(path: Path) -> dict[Key, float]:
     """Scores by (index, chunked_index)."""
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        return {(line["index"], line["chunked_index"]): float(line["score"]) for line in lines}
+        scores = {(line["index"], line["chunked_index"]): float(line["score"]) for line in lines}
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
     except (ValueError, KeyError, TypeError) as error:
         sys.exit(f"{path} does not hold one score a line: {error!r}")
+    # Counted, because one of two rows with the same key would hide what the other one has.
+    if len(scores) < len(lines):
+        sys.exit(f"{path} has {len(lines)} scores of {len(scores)} rows")
+    return scores
+
+
+def relative_difference(ours: float, expected: float) -> float:
+    """The difference relative to the expected score; from 0 nothing but 0 has a finite one."""
+    if ours == expected:
+        return 0.0
+    return abs(ours - expected) / abs(expected) if expected else math.inf
 
 
 def out_of_order(ours: dict[Key, float], expected: dict[Key, float], relative: float) -> list[str]:
@@ -63,7 +75,7 @@ def main(run: Path, reference: Path, relative: float, same_order: bool, least: f
     if set(ours) != set(expected):
         missing, extra = len(set(expected) - set(ours)), len(set(ours) - set(expected))
         sys.exit(f"not the same rows: {missing} of the {len(expected)} expected are missing, {extra} are not expected")
-    apart = {key: abs(ours[key] - score) / abs(score) for key, score in expected.items()}
+    apart = {key: relative_difference(ours[key], score) for key, score in expected.items()}
     faults = [
         f"row {key[0]}: {ours[key]:.8g}, expected {expected[key]:.8g} (relative {difference:.2g})"
         for key, difference in apart.items()

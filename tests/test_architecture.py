@@ -16,11 +16,15 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from conftest import GOLDEN
 
 import ladm
 from ladm.cli.evaluation import evaluate
 from ladm.cli.main import main
+from ladm.corpus.rows import open_rows
 from ladm.errors import install_hint
+from ladm.scoring.identity import identity_of, machine_identity
+from ladm.scoring.plan import make_plan
 from ladm.settings.field_types import fits
 from ladm.settings.fields import out_of_range, settings_of
 from ladm.settings.score import ScoreSettings
@@ -61,7 +65,7 @@ def test_every_option_says_whether_it_changes_the_result() -> None:
     assert options == set(classified)
 
 
-def test_a_setting_that_changes_the_result_changes_the_identity() -> None:
+def test_a_setting_that_changes_the_result_changes_the_identity(save_rows: Any) -> None:
     other = {
         "variant": "paper", "span_tokens": 64, "m": 2, "n": 3, "n0": 5, "d_afs": 2, "d_cds": 2,
         "ablation": "no-std", "reduce": "median", "record": "heads", "signals": "cds",
@@ -70,20 +74,17 @@ def test_a_setting_that_changes_the_result_changes_the_identity() -> None:
     resolved_elsewhere = {"attention", "backend", "fused", "layers", "dtype", "profile", "score", "unigrams"}
     changing = {field.name for field in settings_of(ScoreSettings) if field.spec.changes_result}
     assert changing == set(other) | resolved_elsewhere
-    for name, value in other.items():
-        assert _computed(ScoreSettings(**{name: value})) != _computed(ScoreSettings()), name
+    rows = open_rows(save_rows([{"input_ids": [5] * 600} for _ in range(2)]))
+    every = {"signals": "cds,context-gain,prolong", "span_tokens": 16, "dtype": "float32"}
 
+    def identity(**changes: Any) -> dict[str, Any]:
+        settings = ScoreSettings(**every | {"rows": rows.name, "model": str(GOLDEN), "output": "run"} | changes)
+        plan = make_plan(settings)
+        return dict(identity_of(plan, rows, machine=machine_identity(plan.facts)).content)
 
-def _computed(settings: ScoreSettings) -> Any:
-    """What of the settings alone is in a run's identity."""
-    return (
-        settings.method,
-        settings.reduce,
-        settings.record,
-        settings.signal_names,
-        settings.context_gain,
-        settings.prolong_pairs,
-    )
+    before = identity()
+    for name, value in (other | {"layers": "0", "dtype": "bfloat16"}).items():
+        assert identity(**{name: value}) != before, name
 
 
 COMMANDS = {**main.commands, **{f"evaluate {name}": command for name, command in evaluate.commands.items()}}

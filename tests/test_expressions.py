@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ladm.errors import UsageError
 from ladm.selection.evaluation import evaluate
 from ladm.selection.ranks import average_ranks
-from ladm.settings.expressions import parse_expression, spell_column
+from ladm.settings.expressions import parse_expression, parse_expressions, spell_column
 from ladm.settings.guards import BandGuard, Guard, Limit, parse_guard
 
 
@@ -96,6 +96,14 @@ def test_the_names_of_columns_beside_the_run(text: str, names: tuple[str, ...]) 
 def test_the_name_of_a_column_as_an_expression(name: str, text: str) -> None:
     assert spell_column(name) == text
     assert parse_expression(text).names == (name,)
+
+
+def test_a_comma_inside_quotes_does_not_divide_a_list() -> None:
+    texts = [each.text for each in parse_expressions("score, rank(rows[\"a,b\"]) ,rows['c\\',d'] + 1")]
+    assert texts == ["score", 'rank(rows["a,b"])', "rows['c\\',d'] + 1"]
+    for text in ("a,,b", 'a,"b', "", "a,"):
+        with pytest.raises(UsageError, match="is not an expression of"):
+            parse_expressions(text)
 
 
 def test_a_name_that_no_expression_has() -> None:

@@ -16,7 +16,10 @@ from conftest import GOLDEN
 from test_front_door import write_corpus
 
 import ladm
-from ladm.errors import InterruptedRunError, LockedError, RowError
+from ladm.api.quiet import echo_to
+from ladm.corpus.tokenization import _tokenizer_threads
+from ladm.errors import InterruptedRunError, LadmWarning, LockedError, RowError
+from ladm.storage.interrupts import stop_on_signals
 
 
 @pytest.fixture
@@ -122,3 +125,33 @@ def test_the_environment_stays_as_it_was(talking: Path, tmp_path: Path, monkeypa
     ladm.prepare(tmp_path / "corpus", tokenizer=talking, output=tmp_path / "rows", length=512, num_proc=1)
     assert dict(os.environ) == before
     assert "RAYON_NUM_THREADS" not in before
+
+
+def test_the_environment_stays_as_it_was_when_threads_tokenise_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    first, second = _tokenizer_threads(4), _tokenizer_threads(1)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert os.environ["RAYON_NUM_THREADS"] == "4"
+    second.__exit__(None, None, None)
+    assert dict(os.environ) == before
+
+
+def test_a_line_that_begins_with_the_name_of_a_folder_is_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    echo = echo_to(progress=True)
+    echo("warning is prepared already")
+    assert capsys.readouterr().err == "warning is prepared already\n"
+    with pytest.warns(LadmWarning, match=r"^only 3 documents$"):
+        echo("warning   only 3 documents")
+
+
+def test_a_handler_that_python_did_not_set_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one of a program in C: Python shows None in its place, and cannot set it again."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("ladm.storage.interrupts.signal.getsignal", lambda _number: None)
+    with stop_on_signals(tmp_path):
+        monkeypatch.undo()
+        assert signal.getsignal(signal.SIGTERM) is before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import textwrap
 import warnings
@@ -55,6 +56,27 @@ def test_weights_are_the_same_from_a_file_in_the_command_and_from_python(
     assert "\nquota: documents\n" in (tmp_path / "unit" / "README.md").read_text()
     assert front.select(run, **call) == subset
     assert ladm(*shlex.split(subset.manifest.command)[1:]).exit_code == 0
+
+
+def test_weights_from_a_pipe_are_read_once_and_stored(ladm: Command, run: Path, tmp_path: Path) -> None:
+    """As `--quota <(...)` of a shell gives them."""
+
+    def select(text: str) -> Result:
+        source, end = os.pipe()
+        os.write(end, text.encode())
+        os.close(end)
+        result = ladm("select", run, "--tokens", "1200", "--quota", f"/dev/fd/{source}", "-o", tmp_path / "subset")
+        os.close(source)
+        return result
+
+    assert select("domain 0: 2\ndomain 1: 1\n").exit_code == 0
+    manifest = read_object(tmp_path / "subset" / "manifest.json")
+    assert manifest["quota"] == "{domain 0: 2, domain 1: 1}"
+    assert manifest["domains"]["domain 0"]["quota_tokens"] == 800
+    # The command in the manifest is one that can be given again.
+    assert ladm(*shlex.split(manifest["command"])[1:]).exit_code == 0
+    result = select("")
+    assert (result.exit_code, "must hold a weight for every domain" in result.stderr) == (2, True)
 
 
 def test_weights_that_cannot_work(run: Path, tmp_path: Path) -> None:

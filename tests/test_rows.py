@@ -212,3 +212,12 @@ def test_rows_that_prepare_replaces_while_they_are_open_are_not_damaged(save_row
     assert rows.identity()["rows"] == 3
     with pytest.raises(StorageError, match="is damaged or was changed"):
         open_rows(str(folder)).identity()
+
+
+def test_no_row_beyond_the_limit_is_read(tmp_path: Path) -> None:
+    rows = open_rows(saved(Dataset.from_list(DATA), tmp_path / "rows"), limit=2)
+    assert [row.position for row in rows.read(0, 4)] == [0, 1]
+    assert rows.column("index", 0, 4) == [10, 11]
+    assert len(rows.stored("index", 0, 4)) == 2
+    assert len(rows.lengths(0, 4)) == 2
+    assert (rows.read(1, 1), rows.lengths(1, 1).tolist()) == ([], [])

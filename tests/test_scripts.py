@@ -87,6 +87,22 @@ def test_scores_are_compared_row_by_row(tmp_path: Path, ours: dict[int, float], 
     assert "Traceback" not in done.stderr
 
 
+def test_a_row_given_twice_and_an_expected_score_of_0(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {0: 0.0, 1: 2.0})
+    expected = tmp_path / "expected.json"
+    text = (run / "sorted_by_score.jsonl").read_text()
+    expected.write_text(text)
+    flags = ("--relative", "1e-3", "--same-order")
+    assert python("compare_scores.py", run, expected, *flags).returncode == 0
+    expected.write_text(text + '{"index": 1, "chunked_index": null, "score": 9.0}\n')
+    done = python("compare_scores.py", run, expected, *flags)
+    assert (done.returncode, done.stderr) == (1, f"{expected} has 3 scores of 2 rows\n")
+    expected.write_text(text)
+    write_run(tmp_path / "run", {0: 0.5, 1: 2.0})
+    done = python("compare_scores.py", run, expected, *flags)
+    assert (done.returncode, "DIFFERS  row 0: 0.5, expected 0 (relative inf)" in done.stdout) == (1, True)
+
+
 def test_ranking_that_differs_by_more_than_a_tie_is_reported(tmp_path: Path) -> None:
     expected = write_run(tmp_path / "e", {0: 1.0, 1: 1.01, 2: 5.0}) / "sorted_by_score.jsonl"
     run = write_run(tmp_path / "run", {0: 1.012, 1: 1.009, 2: 5.0})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from ladm.api.quiet import quiet_libraries, warn
 from ladm.errors import LadmError, RowError, require_whole_number
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    from typing import Self, Unpack
 
     from ladm.api.flags import ScorerFlags
     from ladm.corpus.rows import Row
@@ -55,7 +57,7 @@ class Scorer:
         scorer.score(ids)
 
     `settings` are the flags of `ladm score`, without those about files and processes. Of several devices the first
-    is used. Any thread may call `score`; the calls take turns.
+    is used. Any thread may call `score`; the calls take turns. `close` gives the memory of a GPU back.
     Raises LadmError for a model, device or settings that cannot be used.
     """
 
@@ -85,9 +87,24 @@ class Scorer:
     def _set(self, signal: SignalScorer, batch_rows: BatchRule) -> None:
         from ladm.scoring.engines.batch_sizes import BatchSizes
 
-        self._signal = signal
+        self._signal: SignalScorer | None = signal
         self._sizes = BatchSizes(batch_rows)
         self._turn = threading.Lock()
+
+    def close(self) -> None:
+        """Let go of the model, and give its memory on a GPU back; `with ladm.Scorer(...) as scorer:` does so too."""
+        with self._turn:
+            self._signal = None
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def score(self, ids: Any) -> list[RowScore]:
         """The scores of a row of token ids, or of several rows, in their order: always a list.
@@ -100,19 +117,22 @@ class Scorer:
 
         records: dict[int, Record] = {}
         by_length: dict[int, list[CheckedRow]] = {}
-        for row in _rows(ids):
-            try:
-                one = checked_row(row, self._signal, text=None)
-            except RowError as error:
-                records[row.position] = error_row(row, error, stage="check")
-            else:
-                by_length.setdefault(len(one.ids), []).append(one)
         with self._turn:
+            signal = self._signal
+            if signal is None:
+                raise LadmError("this ladm.Scorer is closed; make another one")
+            for row in _rows(ids):
+                try:
+                    one = checked_row(row, signal, text=None)
+                except RowError as error:
+                    records[row.position] = error_row(row, error, stage="check")
+                else:
+                    by_length.setdefault(len(one.ids), []).append(one)
             for rows in by_length.values():
-                records |= {record.position: record for record in self._score_equal(rows)}
+                records |= {record.position: record for record in self._score_equal(rows, signal)}
         return [_row_score(records[position]) for position in range(len(records))]
 
-    def _score_equal(self, rows: list[CheckedRow]) -> list[Record]:
+    def _score_equal(self, rows: list[CheckedRow], signal: SignalScorer) -> list[Record]:
         """The records of rows of one length."""
         from ladm.scoring.engines.batches import start_batch
 
@@ -122,7 +142,7 @@ class Scorer:
             size = self._sizes(len(rows[0].ids))
             batch, rows = rows[:size], rows[size:]
             # A GPU gets its next batch before this one's scores are waited for, so that it is never idle.
-            started = start_batch(batch, self._signal, self._sizes)
+            started = start_batch(batch, signal, self._sizes)
             if pending is not None:
                 records += pending()
             pending = started

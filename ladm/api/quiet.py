@@ -29,6 +29,9 @@ _FOR_WORKERS = {
 }
 """The environment of a worker process, which imports the libraries itself."""
 
+WARNING = "warning   "
+"""What a line about the work begins with where a result is worth less than it looks."""
+
 _guard = threading.Lock()
 _running = 0
 _undo = contextlib.ExitStack()
@@ -125,9 +128,9 @@ def echo_to(*, progress: bool) -> Callable[[str], None]:
     """Where lines about the work go: warnings to Python's `warnings`, others to standard error if that is wanted."""
 
     def echo(line: str) -> None:
-        kind, _, text = line.partition(" ")
-        if kind == "warning":
-            warn(text.strip())
+        # With the spaces of the label: a line may begin with the name of a folder.
+        if line.startswith(WARNING):
+            warn(line.removeprefix(WARNING))
         elif progress:
             print(line, file=sys.stderr)
 

@@ -81,7 +81,8 @@ class Rows:
         return len(self._dataset)
 
     def read(self, start: int, stop: int) -> list[Row]:
-        """Rows `start` to `stop - 1`."""
+        """Rows `start` to `stop - 1`, as far as there are so many."""
+        stop = min(stop, self._count)
         with reading_rows(self.name):
             carried = {} if self._carried is None else self._carried.values(slice(start, stop))
             named = self._names(start, stop)
@@ -127,8 +128,8 @@ class Rows:
 
     def lengths(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
         """Tokens of rows `start` to `stop - 1`, or of every row; 0 where there is no list."""
-        stop = self._count if stop is None else stop
-        kept: list[npt.NDArray[np.int64]] = []
+        stop = self._count if stop is None else min(stop, self._count)
+        kept: list[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
         for first in range(start, stop, IDENTITY_BLOCK_ROWS):
             with reading_rows(self.name):
                 part = slice(first, min(first + IDENTITY_BLOCK_ROWS, stop))
@@ -145,8 +146,7 @@ class Rows:
     @property
     def column_names(self) -> list[str]:
         """All columns of the data set."""
-        names: list[str] = self._dataset.column_names
-        return names
+        return list(self._dataset.column_names)
 
     def column(self, name: str, start: int, stop: int) -> list[Any]:
         """A column of rows `start` to `stop - 1`. Raises LadmError where there is no such column."""
@@ -155,7 +155,7 @@ class Rows:
                 f"{self.name} has no column {name} (it has {', '.join(sorted(self._dataset.column_names))})"
             )
         with reading_rows(self.name):
-            values = CheckedColumns(self._dataset, [name]).values(slice(start, stop))[name]
+            values = CheckedColumns(self._dataset, [name]).values(slice(start, min(stop, self._count)))[name]
         return self._labelled(name, values)
 
     def type_of(self, name: str) -> pa.DataType:
@@ -165,7 +165,8 @@ class Rows:
 
     def stored(self, name: str, start: int, stop: int) -> pa.ChunkedArray:
         """A column of rows `start` to `stop - 1` as it is stored; no other column is read."""
-        return CheckedColumns(self._dataset, [name]).table(slice(start, stop))[name]
+        with reading_rows(self.name):
+            return CheckedColumns(self._dataset, [name]).table(slice(start, min(stop, self._count)))[name]
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """The first row and the row after the last of each batch that is read at once."""
@@ -222,9 +223,8 @@ class Rows:
         if count not in self._digested:
             digests = RowDigests(_CARRIED)
             for start in range(0, count, IDENTITY_BLOCK_ROWS):
-                stop = min(start + IDENTITY_BLOCK_ROWS, count)
                 with reading_rows(self.name):
-                    part = slice(start, stop)
+                    part = slice(start, min(start + IDENTITY_BLOCK_ROWS, count))
                     carried = {} if self._carried is None else self._carried.values(part)
                     digests.add(carried, self._ids.table(part)["input_ids"].combine_chunks())
             # Where the files were replaced since they were opened, what is written beside them is not about these.

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ BATCH_CHARACTERS_PER_THREAD = 500_000
 """What is tokenised at once: it takes up to 200 bytes a character, and every thread needs texts of its own."""
 _PARALLEL = "TOKENIZERS_PARALLELISM"
 _THREADS = "RAYON_NUM_THREADS"
+_environment_lock = threading.Lock()
+_environments: list[object] = []
+"""One for each thread of the program that is tokenising now."""
+_before: dict[str, str | None] = {}
+"""The environment before the first of them."""
 MOST_TOKENS_PER_BYTE = 4
 """A text with fewer bytes than a quarter of the tokens wanted is not tokenised at all: a byte makes one
 token at the most, and no normaliser in use makes four bytes of one."""
@@ -95,18 +101,25 @@ def _tokenizer_threads(count: int) -> Iterator[None]:
     """Let the tokenizers library use that number of threads; elsewhere it has one, because it warns after a fork."""
     # Its pool of threads is made at the first use, so that the number counts once in a process. What is left behind
     # would count for the processes that the caller's program starts.
-    before = {name: os.environ.get(name) for name in (_PARALLEL, _THREADS)}
-    os.environ.setdefault(_THREADS, str(count))
-    os.environ[_PARALLEL] = "true" if count > 1 else "false"
+    with _environment_lock:
+        # The process has one environment for all its threads: the first one in notes what was there, and the last one
+        # out restores it. One that noted what another had set would restore that.
+        if not _environments:
+            _before.update({name: os.environ.get(name) for name in (_PARALLEL, _THREADS)})
+        inside = object()
+        _environments.append(inside)
+        os.environ.setdefault(_THREADS, str(count))
+        os.environ[_PARALLEL] = "true" if count > 1 else "false"
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                # Another thread may have removed it meanwhile.
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        with _environment_lock:
+            _environments.remove(inside)
+            for name, value in () if _environments else _before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def first_token(tokenizer: Any) -> list[int]:

@@ -25,7 +25,7 @@ from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo, silent
 from ladm.scoring.dry_run import DryRun, dry_run
 from ladm.selection.id_lists import IdList, match_checked, match_ids, read_id_lists
-from ladm.selection.quotas import has_default, has_weights, listed, own_weights, weights_of
+from ladm.selection.quotas import has_default, has_weights, listed, own_weights, spelled_weights, weights_of
 from ladm.settings.pipeline import SCORES, score_settings
 from ladm.storage.temporary import temporary_folder
 
@@ -52,7 +52,7 @@ def forecast(settings: Any, *, echo: Echo, ids_in_memory: Sequence[IdFile] = ())
         require_signals(settings, scoring)
         lists = read_id_lists(settings, in_memory=ids_in_memory)
         # Without a place every source in this folder would count as a part of the output.
-        job = settings if settings.output else replace(settings, output=str(work / "job"))
+        job = replace(settings, output=settings.output or str(work / "job"), quota=spelled_weights(settings.quota))
         found = survey(job, model_facts(job.model), echo, always_sample=True)
         if found.sample is None:
             made = _of_rows(found.settings, work, lists, echo)

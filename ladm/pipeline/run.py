@@ -29,6 +29,7 @@ from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.id_lists import IdList, read_id_lists
 from ladm.selection.manifest import MANIFEST_FILE, Manifest
 from ladm.selection.manifest_file import read_manifest
+from ladm.selection.quotas import spelled_weights
 from ladm.selection.subset import select
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings
@@ -77,7 +78,7 @@ def run(settings: Any, *, echo: Echo, bars: JobProgress, ids_in_memory: Sequence
     Raises LadmError for documents, a model or settings that cannot be used, before anything is written where that is
     possible; for a folder that holds something else; and for a budget beyond the rows, before they are scored.
     """
-    settings = with_absolute_places(settings)
+    settings = with_absolute_places(replace(settings, quota=spelled_weights(settings.quota)))
     echo = _without_repeats(echo)
     folder = JobFolder(Path(settings.output), in_memory=ids_in_memory)
     lists: list[IdList] | None = None

@@ -136,15 +136,9 @@ def score_batches(folder: Path, columns: list[str], *, rows: int = BATCH_ROWS) -
     path = folder / PARQUET_FILE
     file = open_scores(folder)
     with reading_parquet(path, remedy=REMEDY):
-        batches = file.iter_batches(rows, columns=columns)
-    while True:
-        # Not around the yield: an error of whoever uses the batch is no damage of the file.
-        with reading_parquet(path, remedy=REMEDY):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        if len(batch):
-            yield batch.select(columns)
+        for batch in file.iter_batches(rows, columns=columns):
+            if len(batch):
+                yield batch.select(columns)
 
 
 def lists_as_matrix(column: pa.ListArray, folder: Path) -> Floats:

@@ -11,6 +11,7 @@ import yaml
 
 from ladm.errors import UsageError, one_line
 from ladm.selection.budget import Domains, Shares
+from ladm.settings.mappings import yaml_line
 from ladm.settings.selection import SelectSettings
 from ladm.settings.yaml_text import load_yaml
 
@@ -82,11 +83,25 @@ def is_weights_file(quota: str | None) -> bool:
     return has_weights(quota) and not is_weights(str(quota))
 
 
+def spelled_weights(quota: str | None) -> str | None:
+    """The weights themselves in place of a file that can be read only once, as `<(...)` of a shell gives one.
+
+    The subset's manifest and a job's `job.yaml` then hold them too. Raises UsageError as `read_weights`.
+    """
+    if not is_weights_file(quota) or not Path(str(quota)).exists() or Path(str(quota)).is_file():
+        return quota
+    return yaml_line(_load_weights(str(quota)))
+
+
 def read_weights(quota: str) -> Mapping[str, Fraction]:
     """The weight of every domain, from a YAML file or from a mapping in YAML or JSON, such as `{web: 2, code: 1}`.
 
     Raises UsageError for what cannot be read, or holds something else.
     """
+    return {name: Fraction(weight) for name, weight in _load_weights(quota).items()}
+
+
+def _load_weights(quota: str) -> dict[str, int | float]:
     path = quota
     try:
         loaded = load_yaml(quota if is_weights(quota) else Path(quota).read_text(encoding="utf-8"))
@@ -108,7 +123,7 @@ def read_weights(quota: str) -> Mapping[str, Fraction]:
                 f"--quota {path}: the weight of {name} is {weight}, not a number of at least 0 such as 2 or "
                 f"2.0e-5{space}"
             )
-    return {name: Fraction(weight) for name, weight in loaded.items()}
+    return loaded
 
 
 def _require_domains(quota: str, weights: Mapping[str, Fraction], domains: Collection[str]) -> None:

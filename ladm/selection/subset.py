@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ladm.selection.quotas import (
     domain_shares,
     domains_of_weight_0,
     has_weights,
+    spelled_weights,
     unknown_domains_warning,
     unmet_weights_warning,
     unused_weights_warning,
@@ -56,14 +58,15 @@ def select(
     Raises LadmError for an unfinished run, for rows that are not the run's, and for a pool smaller
     than the budget or without a document that fits it; StorageError for a damaged run.
     """
-    # First of all: ranking millions of documents takes minutes, and an occupied folder is known now.
+    settings = replace(settings, quota=spelled_weights(settings.quota))
+    quota = _quota(settings)
+    # Before the work: ranking millions of documents takes minutes, and an occupied folder is known now.
     is_there = False
     if place is not None:
         place.require_free()
     elif not settings.dry_run:
         place, is_there = _place(settings)
     lists = read_id_lists(settings) if lists is None else lists
-    quota = _quota(settings)
     sources = open_sources(settings)
     data = [source.rows for source in sources]
     most = max_per_document(settings.max_per_document, data, ranking=settings.ranking)

@@ -10,7 +10,9 @@ import ast
 import json
 import keyword
 import math
+import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ladm.errors import UsageError
@@ -18,6 +20,8 @@ from ladm.errors import UsageError
 DOCUMENT_MEAN = "document_mean"
 FUNCTIONS = ("rank", "z", "log", DOCUMENT_MEAN)
 MOST_CHARACTERS = 1000
+_PART = re.compile(r"""(?:[^,"']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["'])*""")
+"""Up to a comma outside quotes; a quote without an end is an error of the expression, and not of the list."""
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.USub, ast.UAdd)
 _ALLOWED = "columns, numbers, + - * /, parentheses, rank(x), z(x), log(x) and document_mean(x)"
 
@@ -96,8 +100,18 @@ def parse_expression(text: str, *, flag: str = "--by") -> Expression:
 
 def parse_expressions(texts: str | None) -> list[Expression]:
     """Those in a text with commas between them, as --columns has it, each once; of None, none."""
-    found = (parse_expression(text, flag="--columns") for text in ([] if texts is None else texts.split(",")))
+    found = (parse_expression(text, flag="--columns") for text in ([] if texts is None else _split(texts)))
     return list({each.text: each for each in found}.values())
+
+
+def _split(texts: str) -> Iterator[str]:
+    """The parts between commas that are not inside quotes, such as those of `rows["a,b"]`."""
+    start = 0
+    while start <= len(texts):
+        part = _PART.match(texts, start)
+        assert part is not None
+        yield part[0]
+        start = part.end() + 1
 
 
 class _NotAllowedError(Exception):

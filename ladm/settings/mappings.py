@@ -22,10 +22,11 @@ def from_mapping(mapping: Mapping[Any, Any], field: Setting) -> Any:
         return mapping
     if get_origin(field.kind) is tuple:
         return tuple(f"{name}={value}" for name, value in mapping.items())
-    return _yaml_line(mapping) if field.spec.mapping else mapping
+    return yaml_line(mapping) if field.spec.mapping else mapping
 
 
-def _yaml_line(mapping: Mapping[Any, Any]) -> str:
+def yaml_line(mapping: Mapping[Any, Any]) -> str:
+    """The mapping as one line of YAML."""
     # Whatever is no number is left to the check of the weights. Not JSON, whose 1e-05 is no number to YAML.
     plain = {str(name): value if type(value) in (int, float) else str(value) for name, value in mapping.items()}
     return yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf).strip()

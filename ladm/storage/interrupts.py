@@ -38,8 +38,9 @@ def stop_on_signals(folder: Path) -> Iterator[list[int]]:
             signal.signal(each, signal.SIG_IGN)
         raise StopSignal(number)
 
-    # A shell starts the jobs that a script puts into the background with Ctrl-C ignored: it is meant for others.
-    heard = [number for number in HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
+    # A shell starts the jobs that a script puts into the background with Ctrl-C ignored: it is meant for others. None:
+    # a program that Python is embedded in has a handler written in C, which could not be set again from here.
+    heard = [number for number in HANDLED if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield signals
