@@ -25,6 +25,7 @@ from ladm.corpus.data_set import (
     reading_rows,
     require_token_ids,
 )
+from ladm.corpus.known_digests import Digests, KnownDigests
 from ladm.corpus.meta import jsonable
 from ladm.corpus.other_stages import require_finished_rows
 from ladm.corpus.row import Ids, Row, lengths_of, split_ids, token_ids
@@ -46,7 +47,7 @@ _CARRIED = ("index", "chunked_index", "meta")
 class Rows:
     """The rows of a data set, all or the first `limit`; made by `open_rows`."""
 
-    def __init__(self, dataset: Any, *, name: str, limit: int | None) -> None:
+    def __init__(self, dataset: Any, *, name: str, limit: int | None, remember: bool = True) -> None:
         self.name = name
         dataset = dataset.with_format(None)
         names = set(dataset.column_names)
@@ -64,7 +65,8 @@ class Rows:
         self._dataset = dataset
         named = [column for column in NAME_COLUMNS if column in names and is_name(dataset, column)]
         self._named = CheckedColumns(dataset, named) if named else None
-        self._digested: dict[int, RowDigests] = {}
+        self._digested: dict[int, Digests] = {}
+        self._remember = remember
         self.files = file_states(each["filename"] for each in dataset.cache_files)
         """The state of its files when it was opened."""
         self._count = len(dataset) if limit is None else min(limit, len(dataset))
@@ -182,8 +184,7 @@ class Rows:
         """Which rows `ladm prepare` marked as copies of an earlier one: (rows,); None where it marked none."""
         if COPY_COLUMN not in self._dataset.column_names:
             return None
-        with reading_rows(self.name):
-            column = CheckedColumns(self._dataset, [COPY_COLUMN]).table(slice(0, self._count))[COPY_COLUMN]
+        column = self.stored(COPY_COLUMN, 0, self._count)
         return np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False))
 
     def select(self, positions: npt.NDArray[np.int64] | range) -> Any:
@@ -218,27 +219,33 @@ class Rows:
         digests = self._digests(count)
         return digests.rows == data.get("xxh3_128") or digests.content == content
 
-    def _digests(self, count: int) -> RowDigests:
+    def _digests(self, count: int) -> Digests:
         """The digests of the first `count` rows; what was computed is remembered, since it reads all of them."""
         if count not in self._digested:
-            digests = RowDigests(_CARRIED)
-            for start in range(0, count, IDENTITY_BLOCK_ROWS):
-                with reading_rows(self.name):
-                    part = slice(start, min(start + IDENTITY_BLOCK_ROWS, count))
-                    carried = {} if self._carried is None else self._carried.values(part)
-                    digests.add(carried, self._ids.table(part)["input_ids"].combine_chunks())
-            # Where the files were replaced since they were opened, what is written beside them is not about these.
-            if count == len(self._dataset) and file_states(self.files) == self.files:
-                require_as_prepared(self.name, digests.rows, self.columns_digest)
-                require_as_selected(self.name)
-            self._digested[count] = digests
+            known = KnownDigests(self.name, count=count, files=self.files)
+            known_ones = known.read() if self._remember else None
+            self._digested[count] = known_ones or known.write(self._compute_digests(count))
         return self._digested[count]
 
+    def _compute_digests(self, count: int) -> Digests:
+        digests = RowDigests(_CARRIED)
+        for start in range(0, count, IDENTITY_BLOCK_ROWS):
+            with reading_rows(self.name):
+                part = slice(start, min(start + IDENTITY_BLOCK_ROWS, count))
+                carried = {} if self._carried is None else self._carried.values(part)
+                digests.add(carried, self._ids.table(part)["input_ids"].combine_chunks())
+        # Where the files were replaced since they were opened, what is written beside them is not about these.
+        if count == len(self._dataset) and file_states(self.files) == self.files:
+            require_as_prepared(self.name, digests.rows, self.columns_digest)
+            require_as_selected(self.name)
+        return Digests(rows=digests.rows, content=digests.content)
 
-def open_rows(source: str | os.PathLike[str], *, limit: int | None = None) -> Rows:
+
+def open_rows(source: str | os.PathLike[str], *, limit: int | None = None, remember: bool = True) -> Rows:
     """Open a folder written by `save_to_disk` (a Dataset, or a DatasetDict with `train`) or a Hub id.
 
-    `limit`: how many rows, from the first; None: all. Raises LadmError with one line when it is neither, or holds no
+    `limit`: how many rows, from the first; None: all. `remember`: believe the note of an earlier command about the
+    digests of files that have not changed. Raises LadmError with one line when it is neither, or holds no
     token ids; where it is what another command reads or wrote, that line says which.
     """
     name = os.fspath(source)
@@ -247,4 +254,4 @@ def open_rows(source: str | os.PathLike[str], *, limit: int | None = None) -> Ro
         raise no_such_data_set(name)
     require_finished_rows(name)
     with reading_rows(name):
-        return Rows(load_split(name), name=name, limit=limit)
+        return Rows(load_split(name), name=name, limit=limit, remember=remember)

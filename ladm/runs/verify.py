@@ -244,7 +244,7 @@ def _verify_identity(run: Run) -> Iterator[Problem]:
     except LadmError as error:
         yield Problem(f"the model cannot be compared: {error}", is_damage=isinstance(error, StorageError))
     try:
-        if not run.identity.has_rows(open_rows(run.identity.rows_name, limit=run.num_rows)):
+        if not run.identity.has_rows(open_rows(run.identity.rows_name, limit=run.num_rows, remember=False)):
             yield Problem(f"the rows {run.identity.rows_name} are no longer those that were scored", is_damage=False)
     except LadmError as error:
         yield Problem(f"the rows cannot be compared: {error}", is_damage=isinstance(error, StorageError))

@@ -10,21 +10,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 import re
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ladm.storage.files import PARTIAL_SUFFIX, io_errors
-from ladm.storage.json_object import CHECKSUM, content_checksum
+from ladm.storage.files import io_errors
+from ladm.storage.notes import SETTLED_SECONDS, note_of, read_note, write_note
 
-CACHE_VARIABLE = "LADM_CACHE"
 SMALLEST_BYTES = 1 << 20
 """A smaller file is hashed faster than its digest is looked up."""
-SETTLED_SECONDS = 3.0
-"""A file changed within this time may change again within the same tick of the file system's clock."""
 _CHUNK_BYTES = 1 << 24
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -69,8 +65,14 @@ def file_sha256(path: Path, *, remember: bool = True) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     after = path.stat()
     if note is not None and _signs(before) == _signs(after) and time.time() - after.st_ctime > SETTLED_SECONDS:
-        _write(note, {"path": str(path.resolve()), **_signs(after), "sha256": digest})
+        write_note(note, {"path": str(path.resolve()), **_signs(after), "sha256": digest})
     return digest
+
+
+def _note_of(path: Path) -> Path | None:
+    with contextlib.suppress(RuntimeError, OSError):
+        return note_of(path.resolve())
+    return None
 
 
 def _signs(found: os.stat_result) -> dict[str, int]:
@@ -81,36 +83,9 @@ def _signs(found: os.stat_result) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _note_of(path: Path) -> Path | None:
-    """Where the digest of a file is remembered; None without a home."""
-    root = os.environ.get(CACHE_VARIABLE)
-    try:
-        folder = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ladm"
-        name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    except (RuntimeError, OSError):
-        return None
-    return folder / "digests" / f"{name}.json"
-
-
 def _read(note: Path, path: Path, found: os.stat_result) -> str | None:
     """The digest that a note holds for exactly this file; None for a note that is absent, old or damaged."""
-    try:
-        content = json.loads(note.read_text(encoding="utf-8"))
-        # A digit of the digest that flips is a digit still, and would make this model another one.
-        if content.pop(CHECKSUM) != content_checksum(content):
-            return None
-        digest = content.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        return None
+    content = read_note(note) or {}
+    digest = content.pop("sha256", None)
     same = content == {"path": str(path.resolve()), **_signs(found)}
     return digest if same and isinstance(digest, str) and _SHA256.fullmatch(digest) else None
-
-
-def _write(note: Path, content: dict[str, str | int]) -> None:
-    """Leave a note. Without a place to write to, the file is hashed again the next time."""
-    # Not synced: a lost note costs a few seconds, and what a power loss leaves of one is no JSON or the whole.
-    partial = note.with_name(f"{note.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-    with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content | {CHECKSUM: content_checksum(content)}), encoding="utf-8")
-        os.replace(partial, note)
