@@ -83,7 +83,7 @@ class Rows:
         return len(self._dataset)
 
     def read(self, start: int, stop: int) -> list[Row]:
-        """Rows `start` to `stop - 1`, as far as there are so many."""
+        """Rows `start` to `stop - 1`, as far as there are any."""
         stop = min(stop, self._count)
         with reading_rows(self.name):
             carried = {} if self._carried is None else self._carried.values(slice(start, stop))
