@@ -74,6 +74,13 @@ def plain(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byt
     return crashes.contents(folder)
 
 
+def make_deadly_or_hanging(path: str, device: str) -> fakes.FakeScorer:
+    """The first to come never gets a scorer."""
+    if fakes.once(path):
+        time.sleep(100_000)
+    return fakes.make_deadly(device)
+
+
 def score_with_ray(folder: Path, rows: Rows, make_scorer: Any, *, report: Any = lambda _: None) -> None:
     with locked(folder, shared=True):
         run = Run.create_or_resume(folder, crashes.identity(rows))
@@ -100,6 +107,22 @@ def test_a_row_that_kills_actors_is_recorded(rows: Rows, tmp_path: Path) -> None
     errors = (tmp_path / "run" / "errors.jsonl").read_text().splitlines()
     assert len(errors) == 1
     assert '"position": 70' in errors[0]
+    assert "its Ray actor died each time it scored this row" in errors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_what_an_actor_loses_comes_back_to_it_while_no_other_is_ready(rows: Rows, tmp_path: Path) -> None:
+    """The other one never is: a file system hangs on its node while it loads the model."""
+    until = time.monotonic() + 240
+
+    def report(_: list[Any]) -> None:
+        assert time.monotonic() < until, "nobody scores the unit"
+
+    score_with_ray(tmp_path / "run", rows, partial(make_deadly_or_hanging, str(tmp_path / "hung")), report=report)
+    assert (tmp_path / "hung").exists()
+    errors = (tmp_path / "run" / "errors.jsonl").read_text().splitlines()
+    assert len(errors) == 1
     assert "its Ray actor died each time it scored this row" in errors[0]
 
 

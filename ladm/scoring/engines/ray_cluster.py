@@ -120,8 +120,13 @@ class _Supervisor:
             with contextlib.suppress(RayError):
                 ray.kill(slot.actor)
 
+    def _others_ready(self, slot: _Slot) -> bool:
+        """Is there another actor that could score what this one loses?"""
+        # Not one that is starting: where its node is gone, or hangs while it loads the model, it does so for ever.
+        return any(other is not slot and other.starting is None for other in self._slots)
+
     def _hand_out(self, slot: _Slot) -> None:
-        assignment = self._tracker.take(slot.place, others=len(self._slots) > 1)
+        assignment = self._tracker.take(slot.place, others=self._others_ready(slot))
         if assignment is None:
             return
         self._tracker.assign(slot, assignment)
@@ -167,7 +172,7 @@ class _Supervisor:
         if slot.starting is not None:
             self._start_failed(slot, reason, details)
             return
-        failures, others = self._tracker.failures, len(self._slots) > 1
+        failures, others = self._tracker.failures, self._others_ready(slot)
         failures.record_loss(slot.place, slot.batch)
         if failures.too_many:
             raise LadmError(

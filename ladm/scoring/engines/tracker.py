@@ -31,7 +31,11 @@ class UnitQueue:
         self._returned.append((assignment, place))
 
     def take(self, place: int, *, others: bool) -> Assignment | None:
-        """A unit for a place, None for now. `others`: is there another place for what was lost at this one?"""
+        """A unit for a place, None for now.
+
+        `others`: is there another place for what was lost at this one? It must be one that will ask for a unit, or
+        nobody would ever score what was lost.
+        """
         for k, (assignment, lost_at) in enumerate(self._returned):
             if lost_at != place or not others:
                 del self._returned[k]
