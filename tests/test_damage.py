@@ -333,7 +333,9 @@ def test_files_that_only_say_who_works(tmp_path: Path, save_rows: Any) -> None:
         units = SharedUnits(run, Shard(0, 2))
         assert units.take() is not None
         Heartbeat(run.folder, shard=0).advance(3)
-    names = ["units/000000.claim-0", ".progress-0", ".holder"]
+    for name in (".holder", ".holder-0123456789abcdef0123456789abcdef"):
+        (run.folder / name).write_text("process 12 on node7\n")
+    names = ["units/000000.claim-0", ".progress-0", ".holder", ".holder-0123456789abcdef0123456789abcdef"]
     command = Command(words=("status", str(run.folder)), compared=nothing, codes=frozenset())
     as_json = Command(words=("status", str(run.folder), "--json"), compared=numbers_of_rows, codes=frozenset())
     for name in names:

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ladm.storage.locks import LOCK_FILE, holder_name
+from ladm.storage.holder_names import holder_name, is_of_this_machine
+from ladm.storage.locks import LOCK_FILE
 
 PROGRESS = ".progress-"
 WRITE_SECONDS = 5.0
@@ -102,6 +103,6 @@ def is_locked(folder: Path) -> bool | None:
 
 
 def holder_of(folder: Path) -> tuple[str, bool] | None:
-    """Who works in the folder, or did so when it was killed, and whether that is on this machine."""
+    """Who works in the folder, or may do so, and whether that is on this machine."""
     who = holder_name(folder)
-    return (who, who.endswith(f" on {socket.gethostname()}")) if who else None
+    return (who, is_of_this_machine(who)) if who else None

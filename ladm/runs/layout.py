@@ -8,7 +8,8 @@ sorted_by_score.jsonl, scores.parquet, errors.jsonl    the results, present once
 unigrams.npy              how common every token is, where statistics of the texts are among the signals
 signals/text/             a run folder of its own for each signal that was added later
 inspected/12.json, report.html    what `ladm inspect` and `ladm report` add
-.lock, .holder, .workers, .progress-0, .finishing-0, .sorting-abcd1234/    while a command runs
+.lock, .workers                what the locks are on; they stay
+.holder, .holder-5f3c, .progress-0, .finishing-0, .sorting-abcd1234/    while a command runs
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import re
 
 from ladm.storage.files import SORTING
+from ladm.storage.holder_names import HOLDER_FILES
 
 IDENTITY_FILE = "run.json"
 UNITS = "units"
@@ -43,7 +45,7 @@ SHARED_UNIT_FILES = re.compile(r"\.(claim-|open-)|\.partial$")
 """Part of the name of a file that only launches that share a run write."""
 _PARTIAL_FILES = r"(run\.json|unigrams\.npy|sorted_by_score\.jsonl|scores\.parquet|errors\.jsonl)\.[0-9a-f]+\.partial"
 LEFTOVERS = re.compile(
-    rf"\.lock|\.workers|\.progress-\d+|\.finishing-\d+(\.[0-9a-f]+\.partial)?|\.holder|{SORTING.pattern}|{_PARTIAL_FILES}|units"
-    r"|unigrams\.npy"
+    rf"\.lock|\.workers|\.progress-\d+|\.finishing-\d+(\.[0-9a-f]+\.partial)?|{SORTING.pattern}|{_PARTIAL_FILES}|units"
+    rf"|unigrams\.npy|{HOLDER_FILES.pattern}"
 )
 """What a command that was killed may leave in a run folder that has no run.json."""

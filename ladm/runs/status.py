@@ -48,7 +48,7 @@ class Status:
     running: bool | None = False
     """None where a launch on another machine may be at work."""
     who: str | None = None
-    """The launch at work."""
+    """The launch at work, or one of several."""
     seconds_since_rows: float | None = None
     partial: str | None = None
     """Says that the run has only the first of its rows, see `partial_coverage`."""
@@ -108,7 +108,7 @@ def _with_launch_activity(found: Status, run: Run) -> Status:
     with contextlib.suppress(OSError, ValueError):
         newest = max(path.stat().st_mtime for path in (run.folder / UNITS).iterdir() if path.stat().st_size)
         age = max(0.0, time.time() - newest)
-    who = holder[0] if holder is not None else None
+    who = holder[0] if holder is not None and running is not False else None
     return replace(found, running=running, who=who, rows_a_second=rate, seconds_since_rows=age)
 
 

@@ -6,16 +6,15 @@ import contextlib
 import fcntl
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ladm.errors import LockedError, StorageError
 from ladm.storage.files import SORTING, io_errors, remove_all_abandoned
+from ladm.storage.holder_names import holder_name, leave_name
 
 LOCK_FILE = ".lock"
-HOLDER_FILE = ".holder"
 WORKERS_FILE = ".workers"
 WORKERS_END_SECONDS = 10.0
 
@@ -28,7 +27,6 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """
     with io_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / HOLDER_FILE
     with io_errors(folder / LOCK_FILE, "lock"):
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -38,21 +36,14 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         raise
     try:
         # For the message to others only. The lock itself is the kernel's, so that a stale name blocks nobody.
-        with io_errors(folder, "write to"):
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-        if not shared:
-            _wait_for_workers(folder)
-            with io_errors(folder, "write to"):
-                _tidy(folder)
-        yield
+        with leave_name(folder, shared=shared):
+            if not shared:
+                _wait_for_workers(folder)
+                with io_errors(folder, "write to"):
+                    _tidy(folder)
+            yield
     finally:
-        try:
-            with contextlib.suppress(OSError):
-                # Launches that share the folder still need the name of a holder when one of them ends.
-                if not shared:
-                    holder.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def _tidy(folder: Path) -> None:
@@ -100,14 +91,6 @@ def _wait_for_workers(folder: Path) -> None:
                 return
     finally:
         os.close(descriptor)
-
-
-def holder_name(folder: Path) -> str:
-    """Who works in the folder, or did so when it was killed; empty where that is not known."""
-    # ValueError: a name that is no UTF-8.
-    with contextlib.suppress(OSError, ValueError):
-        return (folder / HOLDER_FILE).read_text(encoding="utf-8").strip()
-    return ""
 
 
 def _flock(descriptor: int, folder: Path, *, shared: bool) -> None:

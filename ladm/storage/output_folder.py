@@ -14,10 +14,11 @@ from typing import Any
 
 from ladm.errors import LadmError, StorageError
 from ladm.storage.files import create_once, io_errors, remove_abandoned, sync_folder
+from ladm.storage.holder_names import HOLDER_FILES
 from ladm.storage.identity import CHANGED_REMEDY, require_same
 from ladm.storage.json_object import json_with_checksum, parse_json_object, read_json_object
 
-LOCK_FILES = r"\.lock|\.holder"
+LOCK_FILES = rf"\.lock|{HOLDER_FILES.pattern}"
 """What a lock leaves, for the pattern of leftovers."""
 
 
