@@ -60,11 +60,8 @@ def encode_line(record: Record) -> bytes:
 
 def decode_object(line: bytes) -> tuple[dict[str, Any], str] | None:
     """The object of a line without its newline, and its text without the checksum; None for a damaged line."""
-    match = _LINE.fullmatch(line)
-    if match is None or zlib.crc32(match[1]) != int(match[2], 16):
-        return None
-    text = match[1].decode() + "}"
-    return json.loads(text), text
+    match = _undamaged(line)
+    return None if match is None else _decoded(match)
 
 
 def read_lines(path: Path, *, start: int, stop: int) -> tuple[list[StoredLine], int]:
@@ -78,23 +75,17 @@ def read_lines(path: Path, *, start: int, stop: int) -> tuple[list[StoredLine], 
         content = path.read_bytes()
     lines: list[StoredLine] = []
     seen: set[int] = set()
-    offset = 0
-    while (end := content.find(b"\n", offset)) >= 0:
-        line = content[offset:end]
-        # After a power loss a file may have its new length before its new content: the gap reads as NUL bytes.
-        if b"\0" in line:
-            break
-        decoded = decode_object(line)
-        if decoded is None:
-            raise damaged_unit(path, "the line does not match its checksum", offset=offset)
-        position = decoded[0].get("position")
+    end = 0
+    for offset, match in _whole(content, path):
+        found, text = _decoded(match)
+        position = found.get("position")
         if not isinstance(position, int) or not start <= position < stop or position in seen:
             what = "stored twice" if position in seen else "not of this unit"
             raise damaged_unit(path, f"row {position} is {what}", offset=offset)
         seen.add(position)
-        lines.append(_stored(*decoded, path=path, offset=offset))
-        offset = end + 1
-    return lines, offset
+        lines.append(_stored(found, text, path=path, offset=offset))
+        end = offset + len(match[0]) + 1
+    return lines, end
 
 
 def whole_lines(content: bytes, path: Path) -> Iterator[bytes]:
@@ -102,16 +93,32 @@ def whole_lines(content: bytes, path: Path) -> Iterator[bytes]:
 
     Nothing is decoded, which takes ten times as long. Raises StorageError, with file and offset, for a damaged line.
     """
+    return (match[0] for _, match in _whole(content, path))
+
+
+def _whole(content: bytes, path: Path) -> Iterator[tuple[int, re.Match[bytes]]]:
+    """The same as matches of `_LINE`, each with the byte where its line begins."""
     offset = 0
     while (end := content.find(b"\n", offset)) >= 0:
         line = content[offset:end]
+        # After a power loss a file may have its new length before its new content: the gap reads as NUL bytes.
         if b"\0" in line:
             return
-        match = _LINE.fullmatch(line)
-        if match is None or zlib.crc32(match[1]) != int(match[2], 16):
+        match = _undamaged(line)
+        if match is None:
             raise damaged_unit(path, "the line does not match its checksum", offset=offset)
-        yield line
+        yield offset, match
         offset = end + 1
+
+
+def _undamaged(line: bytes) -> re.Match[bytes] | None:
+    match = _LINE.fullmatch(line)
+    return None if match is None or zlib.crc32(match[1]) != int(match[2], 16) else match
+
+
+def _decoded(match: re.Match[bytes]) -> tuple[dict[str, Any], str]:
+    text = match[1].decode() + "}"
+    return json.loads(text), text
 
 
 def read_records(path: Path, *, start: int, stop: int) -> list[Record]:

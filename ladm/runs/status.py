@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from ladm.errors import IncompleteError
@@ -18,14 +14,11 @@ from ladm.runs.claims import units_held
 from ladm.runs.folder import Run
 from ladm.runs.heartbeat import holder_of, is_locked, read_heartbeats
 from ladm.runs.layout import UNITS
-from ladm.runs.lines import damaged_unit, whole_lines
 from ladm.runs.results import error_lines
 from ladm.runs.rows_of_run import partial_coverage
-from ladm.runs.unsealed import holder_files
+from ladm.runs.stored_rows import count_stored_rows
 
 RATE_OVER_UNITS = 64
-# Matched as text: decoding every line of every unit would make the status of a large run take minutes.
-_ERROR_LINE = re.compile(rb'\{"position": \d+, "status": "error", ')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +68,14 @@ def status(run: Run) -> Status:
     if run.identity.is_rescored:
         of_lines = Counter(line["error_type"] for line in error_lines(run.folder))
         return replace(started, sealed=started.units, done=run.num_rows, errors=of_lines)
-    done, errors = 0, Counter[str]()
     # The times at which units were sealed are those of their files: nothing else has to be written for the rate.
-    sealed_at: list[tuple[float, int]] = []
-    holders = holder_files(run)
-    for unit in run.units:
-        path = run.sealed_path(unit)
-        if unit.number in waiting:
-            done += _count_open(holders.get(unit.number, []), errors)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                done += unit.stop - unit.start
-                sealed_at.append((path.stat().st_mtime, unit.stop - unit.start))
-                lines = list(whole_lines(path.read_bytes(), path))
-                if len(lines) != unit.stop - unit.start:
-                    raise damaged_unit(path, f"{len(lines)} rows of {unit.stop - unit.start}")
-                errors.update(_error_types(lines))
-    found = replace(started, done=done, errors=errors, rows_a_second=_rate(sorted(sealed_at)[-RATE_OVER_UNITS:]))
+    stored = count_stored_rows(run)
+    found = replace(
+        started,
+        done=stored.done,
+        errors=stored.errors,
+        rows_a_second=_rate(sorted(stored.sealed_at)[-RATE_OVER_UNITS:]),
+    )
     return found if found.finished else _with_launch_activity(found, run)
 
 
@@ -110,25 +94,6 @@ def _with_launch_activity(found: Status, run: Run) -> Status:
         age = max(0.0, time.time() - newest)
     who = holder[0] if holder is not None and running is not False else None
     return replace(found, running=running, who=who, rows_a_second=rate, seconds_since_rows=age)
-
-
-def _count_open(paths: list[Path], errors: Counter[str]) -> int:
-    """Whole lines of an unfinished unit: those of the holder that has most."""
-    best: list[bytes] = []
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            # Every holder starts with the rows of the ones before, so their rows must not be added up.
-            best = max(best, list(whole_lines(path.read_bytes(), path)), key=len)
-    errors.update(_error_types(best))
-    return len(best)
-
-
-def _error_types(lines: Iterable[bytes]) -> Iterator[str]:
-    """The error types of the rows without a score among the lines of a unit."""
-    for line in lines:
-        if _ERROR_LINE.match(line):
-            with contextlib.suppress(ValueError, KeyError):
-                yield json.loads(line)["error_type"]
 
 
 def _rate(sealed_at: list[tuple[float, int]]) -> float | None:

@@ -13,7 +13,7 @@ from ladm.runs.finish import finish
 from ladm.runs.folder import Run
 from ladm.runs.heartbeat import Heartbeat
 from ladm.runs.records import ErrorRow, Record
-from ladm.runs.unsealed import holder_files, rows_of_holders
+from ladm.runs.stored_rows import count_stored_rows
 from ladm.scoring.engines.assignments import OwnUnits, UnitSource
 from ladm.scoring.engines.job import ScoreJob, TakeEarly, WorkerConfig, nothing_early
 from ladm.scoring.engines.local import run_units
@@ -64,10 +64,11 @@ class ScoringPass:
 
     def _score_units(self, source: UnitSource) -> None:
         limit = _ErrorLimit(self.most_errors)
-        done, failed = _already_done(self.run)
-        limit.add(failed, example=None)
+        # Those that are durable from an earlier start.
+        stored = count_stored_rows(self.run)
+        limit.add(stored.errors.total(), example=None)
         launches = 1 if self.shard is None else self.shard.count
-        self.progress.start(total=len(self.rows), done=done, launches=launches)
+        self.progress.start(total=len(self.rows), done=stored.done, launches=launches)
         heartbeat = Heartbeat(self.run.folder, shard=0 if self.shard is None else self.shard.index)
 
         def report(records: list[Record]) -> None:
@@ -115,17 +116,3 @@ class _ErrorLimit:
                 f"{self._failed} {rows} no score{shown}; stopped by --max-errors or --fail-fast. Finished rows are "
                 "safe; to continue, run the same command without that flag"
             )
-
-
-def _already_done(run: Run) -> tuple[int, int]:
-    """Rows that are durable from an earlier start, and how many of them have no score."""
-    unsealed, holders = {unit.number for unit in run.unsealed()}, holder_files(run)
-    done = failed = 0
-    for unit in run.units:
-        if unit.number in unsealed:
-            records = rows_of_holders(unit, holders.get(unit.number, ()))
-        else:
-            records = run.read_sealed(unit)
-        done += len(records)
-        failed += sum(isinstance(record, ErrorRow) for record in records)
-    return done, failed
