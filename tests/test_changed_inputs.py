@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from conftest import GOLDEN, SMALL, topical_rows
@@ -216,3 +217,11 @@ def test_a_file_that_cannot_be_read_is_no_changed_one(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(StorageError, match=f"cannot read {re.escape(str(path))}: Is a directory"):
         list(InputGuard(model).check())
+
+
+def test_a_file_that_another_machine_has_removed_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(_path: object) -> NoReturn:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("ladm.storage.file_states._stat", stale)
+    assert file_states([tmp_path / "model.safetensors"]) == {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import fakes
 import pytest
@@ -20,6 +21,7 @@ from ladm.errors import LockedError, StorageError, UsageError
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run
 from ladm.runs.records import Record
+from ladm.runs.stored_rows import count_stored_rows
 from ladm.runs.unit_writer import UnitWriter
 from ladm.runs.unsealed import adopt_shared
 from ladm.runs.verify import verify
@@ -235,3 +237,82 @@ def test_spelled_shards_and_ranks() -> None:
             parse_shard(text)
         assert str(caught.value) == message
     assert shared_units.LEASE_SECONDS > 10
+
+
+def stale(*_: object, **__: object) -> NoReturn:
+    """What NFS answers for a file that another machine has removed."""
+    raise OSError(errno.ESTALE, "Stale file handle")
+
+
+def test_a_claim_that_another_machine_has_removed_is_only_gone(
+    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create_or_resume(tmp_path / "run", identity(rows))
+    assert SharedUnits(run, Shard(0, 2)).take() is not None
+    other = SharedUnits(run, Shard(0, 2), lease_seconds=0.0)
+    stat = Path.stat
+
+    def stat_of_nfs(path: Path, **more: Any) -> os.stat_result:
+        return stale() if ".claim-" in path.name else stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", stat_of_nfs)
+    found = other.take()
+    assert found is not None
+    assert found.unit.number == 1
+
+    def fail(path: Path, **more: Any) -> os.stat_result:
+        if ".claim-" in path.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", fail)
+    with pytest.raises(StorageError, match=r"^cannot read .*000000.claim-0: Input/output error$"):
+        other.take()
+
+
+def test_units_that_another_machine_removes_are_not_counted(
+    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(tmp_path / "run", rows)
+    run = Run.read(tmp_path / "run")
+    run.sealed_path(run.units[0]).rename(run.open_path(run.units[0], "0-abc"))
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    assert not count_stored_rows(run).errors
+
+    def fail(_: Path) -> NoReturn:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(StorageError, match=r"^cannot read .*0-abc: Input/output error$"):
+        count_stored_rows(run)
+
+
+def test_a_seal_that_comes_too_late_may_find_its_file_stale(
+    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create_or_resume(tmp_path / "run", identity(rows))
+    complete(tmp_path / "other", rows)
+    with contextlib.closing(UnitWriter(run, run.units[0], holder="0-abc")) as late:
+        late.append(Run.read(tmp_path / "other").read_sealed(run.units[0]))
+        monkeypatch.setattr(os, "link", stale)
+        with pytest.raises(StorageError, match="^cannot seal .*: Stale file handle$"):
+            late.seal()
+        run.sealed_path(run.units[0]).touch()
+        late.seal()
+
+
+def test_a_writer_that_cannot_begin_closes_its_file(
+    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create_or_resume(tmp_path / "run", identity(rows))
+    run.open_path(run.units[0], "0-abc").write_bytes(b"damaged\n")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(StorageError, match="is damaged at byte 0"):
+            UnitWriter(run, run.units[0], holder="1-abc")
+    assert len(os.listdir("/proc/self/fd")) == before
+    monkeypatch.setattr(os, "ftruncate", stale)
+    for _ in range(5):
+        with pytest.raises(StorageError, match="^cannot open "):
+            UnitWriter(run, run.units[1])
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -84,7 +84,7 @@ def test_a_damaged_unit_ends_a_resume_before_a_row_is_scored(rows: Rows, unfinis
         pass_over(unfinished, rows).finish_run()
 
 
-def test_launches_that_shared_a_unit_are_not_added_up(rows: Rows, unfinished: Run) -> None:
+def test_launches_that_shared_a_unit_are_not_added_up(unfinished: Run) -> None:
     first = unfinished.open_path(unfinished.units[5]).read_bytes().splitlines(keepends=True)
     unfinished.open_path(unfinished.units[5], "0-abc").write_bytes(b"".join(first[:4]))
     found = count_stored_rows(unfinished)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from ladm.corpus.row_identity import PREPARED
 from ladm.runs.heartbeat import holder_of, is_locked
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.settings.pipeline import JOB_FILE, ROWS, SCORES
+from ladm.storage.gone import unless_gone
 from ladm.storage.json_object import damaged_file, read_json_object
 
 
@@ -79,7 +79,7 @@ def _read_blocks(work: Path) -> tuple[int, int, Counts, float | None]:
     blocks, rows, counts, newest = 0, 0, Counter[str](), None
     for path in sorted(work.glob("*.parquet")):
         # Blocks are removed when the rows are finished, or when a file proves to be damaged.
-        with contextlib.suppress(FileNotFoundError):
+        with unless_gone():
             changed = path.stat().st_mtime
             of_block, documents = size_of_block(path)
             blocks, rows, newest = blocks + 1, rows + of_block, max(newest or changed, changed)

@@ -16,6 +16,8 @@ from pathlib import Path
 from ladm.runs.folder import Run
 from ladm.runs.lines import damaged_unit, whole_lines
 from ladm.runs.unsealed import holder_files
+from ladm.storage.files import io_errors
+from ladm.storage.gone import unless_gone
 
 _ERROR_LINE = re.compile(rb'\{"position": \d+, "status": "error", ')
 
@@ -43,7 +45,7 @@ def count_stored_rows(run: Run) -> StoredRows:
             found.done += len(lines)
             found.errors.update(_error_types(lines))
         else:
-            with contextlib.suppress(FileNotFoundError):
+            with unless_gone(), io_errors(path, "read"):
                 found.done += unit.stop - unit.start
                 found.sealed_at.append((path.stat().st_mtime, unit.stop - unit.start))
                 lines = list(whole_lines(path.read_bytes(), path))
@@ -57,7 +59,7 @@ def _most_lines(paths: Iterable[Path]) -> list[bytes]:
     """Whole lines of an unfinished unit: those of the holder that has most."""
     best: list[bytes] = []
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
+        with unless_gone(), io_errors(path, "read"):
             # Every holder starts with the rows of the ones before, so their rows must not be added up.
             best = max(best, list(whole_lines(path.read_bytes(), path)), key=len)
     return best

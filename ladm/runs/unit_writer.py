@@ -10,6 +10,7 @@ from ladm.runs.lines import encode_line, read_lines
 from ladm.runs.records import Record
 from ladm.runs.unsealed import holder_files, rows_of_holders
 from ladm.storage.files import Appender, io_errors, sync_folder
+from ladm.storage.gone import is_gone
 
 
 class UnitWriter:
@@ -28,12 +29,16 @@ class UnitWriter:
         self.done: set[int] = set()
         # Opening cuts the file to `size`: a torn tail goes, and its rows are scored again.
         self._file = Appender(self._path, size=size)
-        self._add_done(line.record for line in lines)
-        if holder:
-            others = rows_of_holders(unit, holder_files(run).get(unit.number, ()))
-            missing = [record for record in others if record.position not in self.done]
-            if missing:
-                self.append(missing)
+        try:
+            self._add_done(line.record for line in lines)
+            if holder:
+                others = rows_of_holders(unit, holder_files(run).get(unit.number, ()))
+                missing = [record for record in others if record.position not in self.done]
+                if missing:
+                    self.append(missing)
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, records: Sequence[Record]) -> None:
         """Make a batch of rows durable: one write of whole lines, one fsync."""
@@ -63,9 +68,9 @@ class UnitWriter:
         """Give the file its sealed name unless another holder was first: a rename would replace that holder's."""
         try:
             os.link(self._path, self._sealed)
-        except (FileExistsError, FileNotFoundError):
+        except OSError as error:
             # Another holder has sealed the unit, and may have removed this file already.
-            if not self._sealed.exists():
+            if not (isinstance(error, FileExistsError) or is_gone(error)) or not self._sealed.exists():
                 raise
         sync_folder(self._sealed.parent)
         self._path.unlink(missing_ok=True)

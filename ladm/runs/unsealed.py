@@ -5,7 +5,6 @@ Imports no torch.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ladm.runs.layout import SHARED_UNIT_FILES, UNIT_FILES, UNITS
 from ladm.runs.lines import encode_line, read_records
 from ladm.runs.records import Record
 from ladm.storage.files import PARTIAL_SUFFIX, io_errors, write_whole
+from ladm.storage.gone import is_gone
 
 
 def holder_files(run: Run) -> dict[int, list[Path]]:
@@ -46,8 +46,7 @@ def read_if_there(path: Path, unit: Unit) -> list[Record]:
     try:
         return read_records(path, start=unit.start, stop=unit.stop)
     except StorageError as error:
-        # ESTALE: NFS's way of saying that another machine has removed the file.
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOENT, errno.ESTALE):
+        if is_gone(error):
             return []
         raise
 

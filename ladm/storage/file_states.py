@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ladm.errors import StorageError
+from ladm.storage.gone import is_gone
 
 FileStates = dict[str, tuple[int, int, int, int]]
 """Inode, size, and the times of modification and of change in nanoseconds, of files by path."""
@@ -25,6 +26,8 @@ def file_states(paths: Iterable[str | Path]) -> FileStates:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
+            if is_gone(error):
+                continue
             raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
         # The time of change beside that of modification: a copy that keeps the dates sets the one, never the other.
         found[str(path)] = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)

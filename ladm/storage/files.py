@@ -210,14 +210,16 @@ class Appender:
     def __init__(self, path: Path, *, size: int) -> None:
         self.path = path
         self.size = size
-        with io_errors(path, "open"):
+        with io_errors(path, "open"), contextlib.ExitStack() as undo:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+            undo.callback(self.close)
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)
             # The rows found here count as done from now on, and whoever wrote them may have died before its fsync.
             os.fsync(self._descriptor)
             # The same for the name of a file that existed already.
             sync_folder(path.parent)
+            undo.pop_all()
 
     def append(self, block: bytes) -> None:
         """Write one block and make it durable."""

@@ -24,11 +24,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ladm.errors import StorageError
 from ladm.runs.folder import Run
 from ladm.runs.layout import CLAIM, FINISHING, SEALED_UNIT, UNITS
 from ladm.scoring.engines.assignments import Assignment
 from ladm.scoring.engines.placement import Shard
 from ladm.storage.files import create_once, io_errors
+from ladm.storage.gone import is_gone
 
 LEASE_SECONDS = 120.0
 UPDATES_A_LEASE = 8
@@ -150,8 +152,10 @@ class SharedUnits:
     def _is_stale(self, path: Path) -> bool:
         try:
             changed = path.stat().st_mtime_ns
-        except FileNotFoundError:
-            return False
+        except OSError as error:
+            if is_gone(error):
+                return False
+            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
         now = time.monotonic()
         # A change of the time is compared, never the time itself: it is the file server's or another machine's.
         before = self._seen.get(path.name)
