@@ -188,7 +188,7 @@ def _rows(ids: Any) -> list[Row]:
         # How `datasets` gives a column of lists of different lengths as an array.
         ids = list(ids)
     if isinstance(ids, list):
-        ids = [_plain(part) for part in ids]
+        ids = [_number(_plain(part)) for part in ids]
         # Any: one row that is None, as a table has it, must not make one row of all the others.
         several = not ids or any(isinstance(part, (list, np.ndarray)) for part in ids)
     return [
@@ -216,7 +216,12 @@ def _raw(row: Any) -> Any:
         return row
     if isinstance(row, np.ndarray):
         return row if row.ndim == 1 and np.issubdtype(row.dtype, np.integer) else row.tolist()
-    return [int(token) if isinstance(token, np.integer) else token for token in row]
+    return [_number(token) for token in row]
+
+
+def _number(value: Any) -> Any:
+    """A number of NumPy, or one that an array or a tensor holds alone, as Python's own; whatever else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _row_score(record: Record) -> RowScore:

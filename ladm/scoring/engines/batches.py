@@ -10,8 +10,9 @@ import numpy as np
 
 from ladm.corpus.rows import Ids, Row
 from ladm.errors import RowError, is_out_of_memory
-from ladm.runs.records import Column, ErrorRow, Record, ScoredRow, float32_column
+from ladm.runs.records import Column, ErrorRow, Record, ScoredRow
 from ladm.scoring.engines.batch_sizes import BatchSizes
+from ladm.scoring.engines.scorer_results import columns_of, outputs_of, require_function, score_of
 from ladm.signals.scorer import RowColumnScorer, ScorerOutput, SignalScorer
 
 
@@ -45,13 +46,15 @@ def start_batch(
     pending = None
     try:
         pending = scorer.score(np.stack([checked.ids for checked in batch]), low_memory=low_memory)
+        require_function(pending, signal=type(scorer).__name__)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     # Retried outside the `except`: inside it the traceback still refers to the failed attempt's tensors, and their
     # memory would not be free.
     if pending is not None:
-        return partial(_records, batch, pending, sizes if scorer.asynchronous else None)
+        learning = sizes if scorer.asynchronous else None
+        return partial(_records, batch, pending, learning, signal=type(scorer).__name__)
     if len(batch) == 1 and not low_memory:
         return start_batch(batch, scorer, sizes, low_memory=True)
     if len(batch) == 1:
@@ -64,23 +67,21 @@ def start_batch(
 
 
 def _records(
-    batch: Sequence[CheckedRow], scored: Callable[[], list[ScorerOutput]], sizes: BatchSizes | None
+    batch: Sequence[CheckedRow], scored: Callable[[], list[ScorerOutput]], sizes: BatchSizes | None, *, signal: str
 ) -> list[Record]:
     """Wait for the scores of a batch. `sizes` learns from the time; None where nothing overlaps with the scoring."""
-    results = scored()
+    results = outputs_of(scored(), rows=len(batch), signal=signal)
     if sizes is not None:
         sizes.record_finished(len(batch[0].ids), len(batch))
-    return [_record(checked, result) for checked, result in zip(batch, results, strict=True)]
+    return [_record(checked, result, signal=signal) for checked, result in zip(batch, results, strict=True)]
 
 
-def _record(checked: CheckedRow, result: ScorerOutput) -> Record:
+def _record(checked: CheckedRow, result: ScorerOutput, *, signal: str) -> Record:
     row = checked.row
-    found = {**result.extras, **checked.columns}
-    columns = {name: float32_column(values) for name, values in found.items()}
+    columns = columns_of(result.extras, checked.columns, signal=signal)
     # A run without CDS is ordered by the first number that it has of a row.
-    score = next(iter(columns.values())) if result.score is None else result.score
-    assert isinstance(score, float)
-    wrong = _first_not_finite(found, score)
+    score = score_of(result.score, columns, signal=signal)
+    wrong = _first_not_finite(columns, score)
     if wrong is not None:
         return error_row(row, RowError("not_finite", f"{wrong} is NaN or infinite"), stage="score")
     return ScoredRow(
