@@ -11,6 +11,7 @@ import pytest
 from crashes import identity
 from fakes import FakeScorer, fake_rows
 
+from ladm.api.memory import Scorer
 from ladm.corpus.rows import open_rows
 from ladm.runs.folder import Run
 from ladm.scoring.engines import batch_sizes as module
@@ -165,3 +166,26 @@ def test_the_batches_of_a_run_grow_and_its_scores_do_not_change(
             assert used.count(16) == (1 if asynchronous else 0)
     assert found["grown"] == found["fixed"]
     assert len(found["grown"]) == 400
+
+
+def test_the_time_between_two_calls_in_memory_is_not_that_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that tokenises for a second between two calls does not make the batches of the device slower."""
+    used: list[int] = []
+    clock = Clock(monkeypatch, lambda rows: 0.08 + 0.001 * rows)
+
+    class Timed(FakeScorer):
+        def score(self, ids_BT: Any, *, low_memory: bool = False) -> Callable[[], list[ScorerOutput]]:
+            used.append(len(ids_BT))
+            clock.now += clock.seconds(len(ids_BT))
+            return super().score(ids_BT, low_memory=low_memory)
+
+    scorer = Scorer.from_signal(Timed(asynchronous=True))
+    scorer._sizes = BatchSizes(ON_GPU)
+    row = [1] * 4096
+    scorer.score([row] * 8 * (MEASURED_BATCHES + 4))
+    assert distinct(used) == [8, 16]
+    used.clear()
+    for _ in range(MEASURED_BATCHES + 2):
+        clock.now += 1.0
+        scorer.score([row] * 16)
+    assert distinct(used) == [16]

@@ -128,6 +128,7 @@ class Scorer:
                     records[row.position] = error_row(row, error, stage="check")
                 else:
                     by_length.setdefault(len(one.ids), []).append(one)
+            self._sizes.pause()
             for rows in by_length.values():
                 records |= {record.position: record for record in self._score_equal(rows, signal)}
         return [_row_score(records[position]) for position in range(len(records))]

@@ -119,6 +119,10 @@ class BatchSizes:
         if last == (num_tokens, rows):
             self._add(num_tokens, rows, now - before)
 
+    def pause(self) -> None:
+        """Nothing was scored between the batch before and the next one: that time is nobody's."""
+        self._last = None
+
     def _add(self, num_tokens: int, rows: int, seconds: float) -> None:
         rule = self._rule
         if not isinstance(rule, TokenBatches) or rows != self(num_tokens):
