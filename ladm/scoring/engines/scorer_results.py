@@ -51,7 +51,7 @@ def score_of(score: Any, columns: Mapping[str, Column], *, signal: str) -> float
             raise _mistake(signal, f"gives no score and {what}", "a number as the score or as the first of the extras")
         return first
     # True is 1 to Python.
-    if not isinstance(score, Real) or isinstance(score, bool):
+    if isinstance(score, bool) or not isinstance(score, Real):
         raise _mistake(signal, f"gives the score as {_kind(score)}", "a number such as float(score)")
     return float(score)
 
