@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,11 +20,15 @@ class FailureTracker:
     """Workers lost without a single row scored in between, before the run ends."""
     MAX_OF_ONE_PLACE = 5
     """The same for one place, before the others go on without it."""
+    MAX_FAILED_STARTS = 2
+    """Workers of one place lost while they started, one after the other, before it is given up."""
     MAX_OF_ONE_ROW = 3
     """Workers lost with a row that was scored alone, before it is quarantined."""
 
     def __init__(self) -> None:
         self.in_a_row = 0
+        self.failed_starts: Counter[int] = Counter()
+        """By place, since the last start there that succeeded."""
         self._places_of_row: dict[int, list[int]] = {}
         self._batches_of_place: dict[int, list[list[int]]] = {}
         """Batches lost by a place since it last scored a row."""
@@ -45,6 +50,18 @@ class FailureTracker:
             self._places_of_row.setdefault(position, []).append(place)
         if batch:
             self._batches_of_place.setdefault(place, []).append(list(batch))
+
+    def record_start(self, place: int) -> None:
+        """A worker has started there."""
+        self.failed_starts[place] = 0
+
+    def record_failed_start(self, place: int) -> None:
+        """A worker was lost there while it started."""
+        self.failed_starts[place] += 1
+
+    def cannot_start(self, place: int) -> bool:
+        """Has one worker after the other been lost there while it started?"""
+        return self.failed_starts[place] > self.MAX_FAILED_STARTS
 
     def is_bad(self, place: int) -> bool:
         """Does the place lose worker after worker, with rows that no other place was lost with?"""

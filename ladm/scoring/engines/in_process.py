@@ -9,12 +9,9 @@ from collections.abc import Iterator
 from ladm.errors import DEVICE_REMEDY, LadmError, one_line, raise_if_out_of_memory
 from ladm.scoring.engines.batch_sizes import BatchSizes
 from ladm.scoring.engines.events import InputRecheckStarted, RowsStored, UnitEvent
-from ladm.scoring.engines.job import ScoreJob
+from ladm.scoring.engines.job import TICK_SECONDS, ScoreJob
 from ladm.scoring.engines.score_unit import score_unit
 from ladm.signals.scorer import SignalScorer
-
-TICK_SECONDS = 0.5
-"""How long to wait between two looks at a source that had no unit."""
 
 
 def run_in_process(job: ScoreJob) -> None:

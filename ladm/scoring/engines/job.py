@@ -22,6 +22,8 @@ from ladm.scoring.engines.input_guard import InputGuard
 from ladm.signals.scorer import SignalScorer
 from ladm.storage.file_states import file_states
 
+TICK_SECONDS = 0.5
+"""How long an engine waits for news, and for a signal such as that of Ctrl-C, before it looks at everything again."""
 MakeScorer = Callable[[str], SignalScorer]
 """The name of a device -> a scorer with its model loaded there."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -27,12 +26,9 @@ from ladm.scoring.engines.events import (
     WorkerReady,
 )
 from ladm.scoring.engines.in_process import run_in_process
-from ladm.scoring.engines.job import ScoreJob
+from ladm.scoring.engines.job import TICK_SECONDS, ScoreJob
 from ladm.scoring.engines.processes import END_SECONDS, end_process, require_guarded, start_worker
 from ladm.scoring.engines.tracker import TrackedWorker, WorkerTracker
-
-TICK_SECONDS = 0.5
-MAX_FAILED_STARTS = 2
 
 
 def run_units(job: ScoreJob) -> None:
@@ -75,7 +71,6 @@ class _Supervisor:
         # Places by number, because several workers of a CPU have the same name; one that is given up goes.
         self._devices = dict(enumerate(job.devices))
         self._slots: dict[int, _Worker | None] = dict.fromkeys(self._devices)
-        self._failed_starts: Counter[int] = Counter()
         self._last_look = self._tracker.clock()
 
     def run(self) -> None:
@@ -154,7 +149,7 @@ class _Supervisor:
             worker.reason = event.reason
         elif isinstance(event, WorkerReady):
             worker.ready = True
-            self._failed_starts[worker.place] = 0
+            self._tracker.failures.record_start(worker.place)
             if worker.assignment is not None:
                 worker.send(worker.assignment)
         elif isinstance(event, (BatchStarted, RowsStored, InputRecheckStarted, UnitSealed)):
@@ -170,9 +165,10 @@ class _Supervisor:
         failures, place = self._tracker.failures, worker.place
         reason = self._reason_of(worker)
         failures.record_loss(place, worker.batch)
-        self._failed_starts[place] += not worker.ready
+        if not worker.ready:
+            failures.record_failed_start(place)
         others = len(self._slots) > 1
-        bad = self._failed_starts[place] > MAX_FAILED_STARTS or failures.is_bad(place)
+        bad = failures.cannot_start(place) or failures.is_bad(place)
         if failures.too_many or (bad and not others and not worker.ready):
             when = f"{failures.in_a_row} times in a row without finishing a row" if worker.ready else "while it started"
             raise LadmError(

@@ -21,17 +21,14 @@ from ladm.runs.folder import Run
 from ladm.scoring.engines.assignments import Assignment
 from ladm.scoring.engines.batch_sizes import BatchSizes
 from ladm.scoring.engines.events import UnitEvent, UnitSealed
-from ladm.scoring.engines.job import ScoreJob, WorkerConfig
+from ladm.scoring.engines.job import TICK_SECONDS, ScoreJob, WorkerConfig
 from ladm.scoring.engines.ray_connection import Cluster
 from ladm.scoring.engines.score_unit import score_unit
 from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.scoring.engines.tracker import TrackedWorker, WorkerTracker
 
-TICK_SECONDS = 0.5
 PLACING_SECONDS = 30.0
 """A start may fail for this long: Ray reports an actor that it is still placing like one that has died."""
-MAX_FAILED_STARTS = 3
-"""Failed starts of one actor in a row before its device is given up."""
 
 
 def run_units(job: ScoreJob, *, cluster: Cluster) -> None:
@@ -76,7 +73,6 @@ class _Slot(TrackedWorker):
     """The future of `start`, until it is done."""
     events: Any = None
     """The stream of a unit's events, while it has one."""
-    failed_starts: int = 0
 
     @property
     def awaited(self) -> Any:
@@ -139,7 +135,8 @@ class _Supervisor:
         try:
             if slot.starting is not None:
                 ray.get(slot.starting)
-                slot.starting, slot.failed_starts = None, 0
+                slot.starting = None
+                self._tracker.failures.record_start(slot.place)
                 return
             future = next(slot.events, None)
             event = UnitSealed() if future is None else ray.get(future)
@@ -193,13 +190,15 @@ class _Supervisor:
 
     def _start_failed(self, slot: _Slot, reason: str, details: str) -> None:
         """Start the actor once more, unless it has failed too often and for too long."""
-        slot.failed_starts += 1
+        failures = self._tracker.failures
+        failures.record_failed_start(slot.place)
         # Both: Ray may answer many times a second while it is still placing the actor on another node.
         waited = self._tracker.clock() - slot.last_sign
-        if slot.failed_starts >= MAX_FAILED_STARTS and waited > PLACING_SECONDS:
+        if failures.cannot_start(slot.place) and waited > PLACING_SECONDS:
             self._slots.remove(slot)
             if not self._slots:
-                raise LadmError(f"no Ray actor starts: each {reason}, {slot.failed_starts} times in a row: {details}")
+                times = failures.failed_starts[slot.place]
+                raise LadmError(f"no Ray actor starts: each {reason}, {times} times in a row: {details}")
             return
         time.sleep(TICK_SECONDS)
         slot.starting = _start(slot.actor)

@@ -15,8 +15,7 @@ from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
 from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
-
-TICK_SECONDS = 0.5
+from ladm.scoring.engines.job import TICK_SECONDS
 
 T = TypeVar("T")
 
