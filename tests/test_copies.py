@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 from conftest import SMALL
+
+from ladm.runs.folder import Run
 
 Command = Callable[..., Result]
 
@@ -128,19 +130,28 @@ def test_rare_words_counted_on_different_rows_are_warned_of(
     for flags in (("--by", "far_rare"), ("--by", "rank(score)+rank(far_rare)"), ("--within", "far_rare:-80%/domain")):
         assert warnings(one, two, *flags) == [
             "warning   far_rare depends on how often each token occurs, which these runs counted on different rows, so "
-            f"its values in one run cannot be compared with those in another. To use the counts of {one} for all: "
-            f"score {two} again with --unigrams {one}/unigrams.npy --overwrite (docs/selection.md)"
+            f"its values in one run cannot be compared with those in another. To use the counts of {one} for all, "
+            f"which needs no model: ladm annotate {two} --unigrams {one}/unigrams.npy (docs/selection.md)"
         ]
     assert warnings(one, two, "--by", "gzip_ratio") == []
     # A table that was counted without a model ends with the highest id of the rows.
     bare = run_of(ladm, save_rows([row_of("2", ids[2])], "rows2"), "--signals", "cds")
     assert ladm("annotate", bare).exit_code == 0
     (found,) = warnings(bare, one, "--by", "far_rare")
-    remedy = f"remove {bare}/signals/text, then ladm annotate {bare} --unigrams {one}/unigrams.npy"
-    assert found.endswith(f"To use the counts of {one} for all: {remedy} (docs/selection.md)")
-    # As it says, and the same for the other run.
-    shutil.rmtree(bare / "signals" / "text")
-    assert ladm("annotate", bare, "--unigrams", one / "unigrams.npy").exit_code == 0
-    again = ("--signals", "cds,text", "--unigrams", one / "unigrams.npy", "--overwrite")
-    run_of(ladm, folders[1], *again)
-    assert warnings(bare, one, two, "--by", "far_rare") == []
+    remedy = f"ladm annotate {bare} --unigrams {one}/unigrams.npy"
+    assert found.endswith(f"To use the counts of {one} for all, which needs no model: {remedy} (docs/selection.md)")
+    # As it says, after which the table that most runs have is proposed for the only other run, with its rows.
+    assert ladm(*shlex.split(remedy)[1:]).exit_code == 0
+    places = ("--rows", f"{bare}"[:-4], "--rows", folders[1], "--rows", folders[0])
+    (found,) = warnings(bare, two, one, "--by", "far_rare", *places)
+    remedy = f"ladm annotate {two} --rows {folders[1]} --unigrams {bare}/signals/text/unigrams.npy"
+    assert found.endswith(f"for all, which needs no model: {remedy} (docs/selection.md)")
+    assert ladm(*shlex.split(remedy)[1:]).exit_code == 0
+    assert warnings(bare, two, one, "--by", "far_rare") == []
+    # The manifest says which table was used, and what the run was scored with stays in its own folder.
+    selected = ("select", two, one, "--by", "far_rare", "--documents", "1", "--output", f"{two}-subset")
+    assert ladm(*selected).exit_code == 0
+    manifest = json.loads(Path(f"{two}-subset", "manifest.json").read_text())
+    tables = [each["signals"]["text"]["unigrams"] for each in (manifest["run"], *manifest["other_runs"])]
+    own = [Run.read(run).identity.signals["text"]["unigrams"] for run in (one, two)]
+    assert (tables, len(set(own))) == ([own[0], own[0]], 2)

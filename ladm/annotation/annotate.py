@@ -1,8 +1,9 @@
 """A finished run and its rows -> `RUN/signals/text`: statistics of every row's text, as a run of its own. No torch.
 
 The same as `ladm score --signals text` adds, for whoever has no model at hand: either command goes on with what the
-other started. Stopped at any moment the same command goes on, and the result has the same bytes for any number of
-processes.
+other started. With another table of token counts they are computed again, also where the run was scored with them: its
+own files stay, and `ladm.runs.columns` reads those here instead. Stopped at any moment the same command goes on, and
+the result has the same bytes for any number of processes.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import numpy as np
 from ladm.cores import available_cores
 from ladm.corpus.rows import Rows
 from ladm.corpus.rows_fingerprint import absolute_name, rows_fingerprint, sample_digest
-from ladm.errors import LadmError, UsageError
+from ladm.errors import UsageError
 from ladm.progress import Echo, NoProgress, Progress
 from ladm.runs.folder import Run
 from ladm.runs.growth import resume_or_grow
-from ladm.runs.layout import SIGNALS
+from ladm.runs.identity import RunIdentity
+from ladm.runs.layout import IDENTITY_FILE, SIGNALS
 from ladm.runs.new_identity import identity_of_text
+from ladm.runs.reset import delete_run
 from ladm.runs.results import require_finished, summarise
 from ladm.runs.rows_of_run import open_rows_of
-from ladm.runs.unigrams import read_counts
+from ladm.runs.unigrams import digest_of_counts, read_given_counts
 from ladm.runs.unsealed import adopt_shared
 from ladm.scoring.engines.job import WorkerConfig
 from ladm.scoring.result import ScoreResult
@@ -46,25 +49,23 @@ MOST_IDS = 1 << 22
 def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | None = None) -> ScoreResult:
     """Compute the statistics of every row of a finished run, or go on with them.
 
-    A run that was scored with them is returned itself. Raises LadmError for an unfinished run, rows that are not the
-    run's, and other token counts for statistics that it was scored with.
+    A run that was scored with them is returned itself, unless other token counts are given, or were given before.
+    Raises LadmError for an unfinished run, and for rows that are not the run's.
     """
     run = Run.open(settings.run)
     require_finished(run)
-    if TEXT in run.identity.signals:
-        if settings.unigrams is not None:
-            raise LadmError(
-                f"{run.folder} was scored with --signals text, so --unigrams cannot change its columns; leave it out"
-            )
+    folder = run.folder / SIGNALS / TEXT
+    if _has_own(run, folder, settings.unigrams):
         if settings.rows is not None:
             open_rows_of(run, settings.rows)
         return ScoreResult(run=run, summary=summarise(run), already_finished=True)
     rows = open_rows_of(run, settings.rows)
-    folder = run.folder / SIGNALS / TEXT
     # The lock is that of the signal's own folder: another signal may be added to the same run meanwhile.
     with stop_on_signals(folder) as signals, locked(folder):
         columns = _text_columns(settings, rows, folder)
         identity = identity_of_text(run.identity, columns.how())
+        if settings.unigrams is not None:
+            _remove_of_other_table(folder, identity, echo)
         made = resume_or_grow(folder, identity, rows=rows, is_shared=False, echo=echo)
         store_unigrams(folder, columns)
         adopt_shared(made)
@@ -78,6 +79,28 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
                 progress=progress or NoProgress(), signals=signals,
             ).finish_run()  # fmt: skip
         return ScoreResult(run=made, summary=summarise(made), already_finished=already_finished)
+
+
+def _has_own(run: Run, folder: Path, unigrams: str | None) -> bool:
+    """Are the statistics that count, once the command is done, those that the run was scored with?
+
+    `folder`: of those that are added. `unigrams`: the file of the table that is asked for; None: any.
+    """
+    # Those that are added stay in use, or are finished, until another table is given.
+    if TEXT not in run.identity.signals or (folder / IDENTITY_FILE).is_file():
+        return False
+    own = run.identity.signals[TEXT].get("unigrams")
+    return unigrams is None or digest_of_counts(read_given_counts(Path(unigrams))) == own
+
+
+def _remove_of_other_table(folder: Path, wanted: RunIdentity, echo: Echo) -> None:
+    """Remove added statistics that were made with another table than `wanted`; only for the holder of the lock."""
+    if not (folder / IDENTITY_FILE).is_file():
+        return
+    had = Run.read(folder).identity.signals.get(TEXT, {}).get("unigrams")
+    if had != wanted.signals[TEXT]["unigrams"]:
+        echo(f"replacing the text statistics in {folder}, which were made with other token counts")
+        delete_run(folder)
 
 
 def _worker(run: Run, rows: Rows, columns: TextColumns) -> WorkerConfig:
@@ -108,7 +131,7 @@ def _text_columns(settings: AnnotateSettings, rows: Rows, folder: Path) -> TextC
 
 def _given(path: str, rows: Rows) -> UnigramTable:
     """A table of any vocabulary that has every id of the rows."""
-    counts, vocab_size = read_counts(Path(path)), _vocab_size(rows)
+    counts, vocab_size = read_given_counts(Path(path)), _vocab_size(rows)
     if len(counts) < vocab_size:
         raise UsageError(
             f"--unigrams {path} has counts for {len(counts):,} token ids, but the rows have ids up to "

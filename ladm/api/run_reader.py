@@ -105,10 +105,12 @@ class RunReader:
         """A table of the rows with a score, best first: all of `scores.parquet`, or one or several of `columns()`.
 
         Columns of the rows are read from `rows`; None: from where the run found them. `join` is as in `columns`.
+        Text statistics that `annotate` computed again count where they are named; without names those of the run.
         Raises LadmError for an unfinished run, for a column that does not exist, and for rows or a run of other rows.
         """
         import pyarrow as pa
 
+        from ladm.runs.added_signals import replaced_columns
         from ladm.runs.folder import Run
         from ladm.runs.results import columns_of, read_scores, require_finished
 
@@ -118,13 +120,14 @@ class RunReader:
         if columns is None:
             return read_scores(self.folder, stored)
         columns = _names(columns)
-        other = [name for name in columns if name not in stored]
+        replaced = replaced_columns(run)
+        other = [name for name in columns if name not in stored or name in replaced]
         if not other:
             return read_scores(self.folder, columns)
         # Both have the order of `scores.parquet`.
         with quiet_libraries() if any("." in name for name in other) else contextlib.nullcontext():
             computed = _joined(run, rows, join).read(other)[1]
-        table = read_scores(self.folder, [name for name in columns if name in stored])
+        table = read_scores(self.folder, [name for name in columns if name not in other])
         return pa.table({name: computed[name] if name in other else table[name] for name in columns})
 
     def errors(self) -> list[ErrorRow]:

@@ -104,11 +104,14 @@ def annotate(settings: AnnotateSettings) -> None:
     """Add statistics of every row's text to a finished RUN, on the CPU and without a model.
 
     Adds columns for ladm select, top and compare: gzip_ratio, far_rare, unigram_entropy, repeated_4grams,
-    repeated_13grams, characters_per_token, digits. If stopped, the same command continues.
+    repeated_13grams, characters_per_token, digits. If stopped, the same command continues. With --unigrams they are
+    computed again where RUN has them with other counts; they then count instead of those that RUN was scored with.
     """
     configure_libraries()
     from ladm.annotation.annotate import annotate as run_annotate
     from ladm.runs.added_signals import stored_columns
+    from ladm.runs.folder import Run
+    from ladm.runs.layout import UNIGRAMS_FILE
 
     start = time.monotonic()
     result = run_annotate(settings, echo=note, progress=scoring_bar("annotating"))
@@ -117,13 +120,19 @@ def annotate(settings: AnnotateSettings) -> None:
     summary, folder = result.summary, str(result.run.folder)
     # A run that was scored with them has other columns too.
     columns = [name for name in stored_columns(result.run.folder) if name in COLUMNS_OF[TEXT]]
+    table = str(result.run.folder / UNIGRAMS_FILE)
+    run = Run.open(settings.run)
+    is_replaced = TEXT in run.identity.signals and run.folder != result.run.folder
+    instead = f", instead of {run.folder / UNIGRAMS_FILE}" if is_replaced else ""
     lacking = "a score" if CDS in result.run.identity.signals else "token ids"
     lines = [
         f"{done}: {count_of(summary.scored, 'row')}, {summary.failed:,} without {lacking}",
         f"columns: {', '.join(columns)}",
+        f"token counts: {table}{instead}",
         f"results: {folder}",
     ]
-    print_result(lines, lambda: {"run": folder, "rows": summary.scored, "failed": summary.failed, "columns": columns})
+    content = {"run": folder, "rows": summary.scored, "failed": summary.failed, "columns": columns, "unigrams": table}
+    print_result(lines, lambda: content)
     next_step("ladm", "compare", settings.run, "--columns", "score,gzip_ratio,far_rare")
 
 

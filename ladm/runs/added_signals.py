@@ -30,9 +30,36 @@ def finished_signals(run: Run) -> Iterator[Run]:
             yield signal
 
 
+def replaced_columns(run: Run) -> set[str]:
+    """Columns that a run stores and that were computed again as an added signal, whose numbers count instead.
+
+    They do so too where the run has more rows by now: a column never goes back to other numbers by itself.
+    """
+    # The score is no column of a signal: it stays that of the run, whose results are sorted by it.
+    return {
+        name
+        for signal in finished_signals(run) if signal.folder.name in run.identity.signals
+        for name in stored_columns(signal.folder) if name in COLUMNS_OF.get(signal.folder.name, ())
+    }  # fmt: skip
+
+
+def own_columns(run: Run) -> list[str]:
+    """The columns that a run stores, without those that were replaced."""
+    replaced = replaced_columns(run)
+    return [name for name in stored_columns(run.folder) if name not in replaced]
+
+
+def text_folder(run: Run) -> Path:
+    """Where a run has the statistics of its texts that count: its own folder, or that of the added signal."""
+    added = run.folder / SIGNALS / TEXT
+    if TEXT not in run.identity.signals:
+        return added
+    return next((signal.folder for signal in finished_signals(run) if signal.folder.name == TEXT), run.folder)
+
+
 def added_columns(run: Run) -> dict[str, Path]:
     """The columns of the signals that were added for all rows of a run, with the folder of each."""
-    own = set(stored_columns(run.folder))
+    own = set(own_columns(run))
     found: dict[str, Path] = {}
     for signal in finished_signals(run):
         # A run that has grown can still be selected from: only a column of such a signal is an error.
@@ -62,14 +89,18 @@ def require_rows_of_run(run: Run, name: str) -> None:
 
 def how_computed(run: Run, names: Iterable[str]) -> Signals:
     """The signals, own and added, that the named columns belong to, each with how it was computed."""
-    own = run.identity.signals
+    own, replaced = run.identity.signals, replaced_columns(run)
     added = {signal.folder.name: signal.identity.signals for signal in finished_signals(run)}
     found: Signals = {}
     for name in names:
         # Without CDS the score is the first column of the first signal.
         of = next(iter(own)) if name == "score" else _signal_of(name)
-        if of is not None and of != CDS:
-            found[of] = own[of] if of in own else added.get(of, {}).get(of, {})
+        if of is None or of == CDS:
+            continue
+        is_own = of in own and name not in replaced
+        # Where one column was computed again and another was not, the former says how: the latter is as it was.
+        if not is_own or of not in found:
+            found[of] = own[of] if is_own else added.get(of, {}).get(of, {})
     return found
 
 

@@ -1,7 +1,8 @@
 """A finished run -> scalar columns of its rows by name: stored with it, added by another signal, or derived.
 
 Everything that ranks, filters or compares documents reads its numbers here. A name is looked up in `scores.parquet`
-first, then in `signals/*/scores.parquet`, which are joined by `position`. Imports no torch.
+first, then in `signals/*/scores.parquet`, which are joined by `position`. Statistics of texts that were computed again
+with another table of token counts are in both, and those in `signals/text` count. Imports no torch.
 
 Shape suffixes: B rows of a batch, N rows with a score in the order of `scores.parquet`, T rows of the data.
 """
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ladm.errors import StorageError, UsageError
-from ladm.runs.added_signals import added_columns, require_rows_of_run, stored_columns
+from ladm.runs.added_signals import added_columns, own_columns, require_rows_of_run, stored_columns
 from ladm.runs.derived_columns import LONGATTN, SHARES, DerivedColumn, derivations, floats_of
 from ladm.runs.folder import Run
 from ladm.runs.layout import PARQUET_FILE
@@ -35,7 +36,9 @@ def column_names(run: Run) -> list[str]:
     Columns of a signal of other rows than the run's are not among them. Raises IncompleteError for an unfinished run.
     """
     require_finished(run)
-    names = [*stored_columns(run.folder), *added_columns(run), *derivations(run, seed=0, layers=run.identity.layers)]
+    own, added = own_columns(run), added_columns(run)
+    stored = [name for name in stored_columns(run.folder) if name in own or name in added]
+    names = [*stored, *added, *derivations(run, seed=0, layers=run.identity.layers)]
     if set(LONGATTN) <= set(names):
         names.append("longattn")
     return list(dict.fromkeys(names))
@@ -91,7 +94,7 @@ def fill_columns(
 def float32_columns(run: Run, names: Iterable[str]) -> set[str]:
     """Those of the named columns that are stored in float32, which `read_columns` widens; derived ones are not."""
     own, added = column_types(run.folder), added_columns(run)
-    # A list is no column of numbers, and what is stored wins, as in `_batches`.
+    # A list is no column of numbers, and what is added has no other column of its name, as in `_batches`.
     types = {name: column_types(added[name])[name] if name in added else own.get(name) for name in names}
     return {name for name, kind in types.items() if kind == pa.float32()}
 
@@ -146,7 +149,7 @@ def _batches(
 ) -> Iterator[tuple[Ints, dict[str, Floats]]]:
     """Positions and columns, a batch at a time in the order of `scores.parquet`."""
     # What is stored wins over a column of the same name that is added or derived.
-    stored, added = stored_columns(run.folder), added_columns(run)
+    stored, added = own_columns(run), added_columns(run)
     joined = {name: _by_position(added[name], name, run.num_rows) for name in names if name in added}
     derived = {name: derivable[name] for name in names if name not in stored and name not in joined}
     wanted = {"position", *(name for name in names if name in stored)}

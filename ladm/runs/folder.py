@@ -11,7 +11,7 @@ from pathlib import Path
 from ladm.corpus.data_set import is_saved
 from ladm.corpus.other_stages import WORK_FOLDER
 from ladm.errors import IncompleteError, LadmError, UsageError
-from ladm.runs.flags import SCORE_FLAGS, flag_of_field
+from ladm.runs.flags import SCORE_FLAGS, UNIGRAMS_FLAG, flag_of_field
 from ladm.runs.heartbeat import is_locked
 from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SIGNALS, UNITS
@@ -192,10 +192,14 @@ class Run:
 
 def _output_folder(folder: Path, remedy: str | None = None) -> OutputFolder:
     # --overwrite would delete the run that the signal was added to.
-    if remedy is None and folder.parent.name == SIGNALS and (folder.parent.parent / IDENTITY_FILE).is_file():
-        remedy = f"give what it was started with, or remove {folder} to compute the signal again"
+    is_added = folder.parent.name == SIGNALS and (folder.parent.parent / IDENTITY_FILE).is_file()
 
     def changed(flags: tuple[str, ...]) -> str:
+        if flags == (UNIGRAMS_FLAG,):
+            command = shlex.join(["ladm", "annotate", str(folder.parent.parent if is_added else folder)])
+            return f"give what it was started with; once it is finished, other counts: {command} {UNIGRAMS_FLAG} FILE"
+        if is_added:
+            return f"give what it was started with, or remove {folder} to compute the signal again"
         if flags == (SCORE_FLAGS,):
             command = shlex.join(["ladm", "rescore", str(folder)])
             return f"for another score of a finished run: {command} --score NAME -o RUN2; else give another --output"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, is_out_of_memory, reading_problem
 from ladm.runs.folder import Run
-from ladm.runs.layout import UNIGRAMS_FILE
+from ladm.runs.layout import IDENTITY_FILE, UNIGRAMS_FILE
 from ladm.settings.signals import TEXT
 
 Counts = npt.NDArray[np.int64]
@@ -39,6 +39,17 @@ def read_counts(path: Path) -> Counts:
     if not isinstance(counts, np.ndarray) or counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise CountsError(f"{path} is not a list of counts, one for each token id")
     return counts.astype(np.int64)
+
+
+def read_given_counts(path: Path) -> Counts:
+    """The counts in the file that `--unigrams` names: (V,). That of a run must be the table that the run records.
+
+    Raises as `read_counts`, and StorageError for a damaged one of a run.
+    """
+    of_run = None
+    if path.name == UNIGRAMS_FILE and (path.parent / IDENTITY_FILE).is_file():
+        of_run = counts_of_run(Run.read(path.parent))
+    return read_counts(path) if of_run is None else of_run
 
 
 def digest_of_counts(counts_V: Counts) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE, SIGNALS
 from ladm.settings.fields import settings_of
 from ladm.settings.score import ScoreSettings
-from ladm.settings.signals import CDS, DEFAULT_SIGNALS, OPTIONS_OF, PROLONG, parse_signals
+from ladm.settings.signals import CDS, DEFAULT_SIGNALS, OPTIONS_OF, PROLONG, TEXT, parse_signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,18 @@ def choose_signals(settings: ScoreSettings) -> SignalChoice:
         computed = parse_signals(settings.signals) or ()
         for signal in (each for each in computed if each in choice.own):
             for option in _given_options(settings, signal):
-                raise UsageError(f"{option} has no effect: {settings.output} has {signal} already")
+                other_way = _other_way(settings, signal)
+                raise UsageError(f"{option} has no effect: {settings.output} has {signal} already{other_way}")
     require_effect(settings, computed)
     return choice
+
+
+def _other_way(settings: ScoreSettings, signal: str) -> str:
+    """How a run gets what an option of a signal asks for, which it has already; empty where it cannot."""
+    if signal != TEXT or settings.unigrams is None:
+        return ""
+    command = shlex.join(["ladm", "annotate", settings.output, "--unigrams", settings.unigrams])
+    return f"; to compute it again with these counts, without a model: {command}"
 
 
 def require_effect(settings: ScoreSettings, signals: tuple[str, ...]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
-from ladm.runs.added_signals import how_computed
+from ladm.runs.added_signals import how_computed, text_folder
 from ladm.runs.folder import Run
-from ladm.runs.layout import SIGNALS, UNIGRAMS_FILE
+from ladm.runs.layout import UNIGRAMS_FILE
 from ladm.runs.results import columns_of
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, median_sink_mass, robust_command, robust_has_sinks, sinks_in_mean
 from ladm.runs.unigrams import CountsError, read_counts
@@ -58,43 +57,36 @@ def sink_ranking_warning(settings: SelectSettings, run: Run) -> str | None:
 def unigrams_warning(settings: SelectSettings, runs: Sequence[Run]) -> str | None:
     """A warning where `far_rare` is used of runs that counted how common a token is on different rows; None otherwise.
 
-    The table that it names can replace that of every other run.
+    The table that it names can replace that of every other run; the commands are those of the runs with another one.
     """
     if FAR_RARE not in settings.column_names:
         return None
     digests = [how_computed(run, [FAR_RARE])[TEXT].get("unigrams") for run in runs]
     if len(set(digests)) == 1:
         return None
-    # A table of `ladm annotate` ends with the highest id of its rows, and so may lack ids of other rows.
-    best = max(range(len(runs)), key=lambda k: (_table_length(runs[k]), TEXT in runs[k].identity.signals, -k))
-    table = shlex.quote(str(_text_folder(runs[best]) / UNIGRAMS_FILE))
-    remedies = [_with_table(run, table) for run, digest in zip(runs, digests, strict=True) if digest != digests[best]]
+    # A table of `ladm annotate` ends with the highest id of its rows, and so may lack ids of other rows. Of those that
+    # serve, the one that most runs have already: the fewest are computed again.
+    best = max(range(len(runs)), key=lambda k: (_table_length(runs[k]), digests.count(digests[k]), -k))
+    table = str(text_folder(runs[best]) / UNIGRAMS_FILE)
+    places = settings.rows or [None] * len(runs)
+    remedies = [
+        shlex.join(["ladm", "annotate", str(run.folder), *(["--rows", rows] if rows else []), "--unigrams", table])
+        for run, rows, digest in zip(runs, places, digests, strict=True) if digest != digests[best]
+    ]  # fmt: skip
     return (
         f"{FAR_RARE} depends on how often each token occurs, which these runs counted on different rows, so its values "
-        f"in one run cannot be compared with those in another. To use the counts of {runs[best].folder} for all: "
-        f"{'; '.join(remedies)} (docs/selection.md)"
+        f"in one run cannot be compared with those in another. To use the counts of {runs[best].folder} for all, "
+        "which needs no model: "
+        f"{' && '.join(remedies)} (docs/selection.md)"
     )
 
 
-def _text_folder(run: Run) -> Path:
-    """Where a run has its statistics of texts: in its own folder, or in that of the added signal."""
-    return run.folder if TEXT in run.identity.signals else run.folder / SIGNALS / TEXT
-
-
 def _table_length(run: Run) -> int:
-    path = _text_folder(run) / UNIGRAMS_FILE
+    path = text_folder(run) / UNIGRAMS_FILE
     try:
         return len(read_counts(path)) if path.exists() else 0
     except CountsError:
         return 0
-
-
-def _with_table(run: Run, table: str) -> str:
-    """How a run gets the values of `far_rare` that belong to a table."""
-    if TEXT in run.identity.signals:
-        return f"score {run.folder} again with --unigrams {table} --overwrite"
-    folder = shlex.quote(str(run.folder))
-    return f"remove {_text_folder(run)}, then ladm annotate {folder} --unigrams {table}"
 
 
 def _layers_of_plain_mean(column: str, run: Run) -> tuple[int, ...] | None:

@@ -10,7 +10,7 @@ from ladm.corpus.rows import Ids, Rows, token_ids
 from ladm.errors import LadmError, RowError
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE, UNIGRAMS_FILE
-from ladm.runs.unigrams import counts_of_run, read_counts
+from ladm.runs.unigrams import counts_of_run, read_given_counts
 from ladm.signals.text_statistics import SAMPLED_ROWS, TextStatistics, UnigramTable, text_statistics
 from ladm.storage.files import write_whole
 
@@ -83,7 +83,7 @@ def store_unigrams(folder: Path, columns: TextColumns) -> None:
 
 def read_unigrams(path: str, *, vocab_size: int) -> UnigramTable:
     """The table in a file `unigrams.npy` of a run. Raises LadmError for one that is no table of that vocabulary."""
-    counts = read_counts(Path(path))
+    counts = read_given_counts(Path(path))
     if len(counts) != vocab_size:
         raise LadmError(f"{path} has {len(counts):,} tokens, but the model's vocabulary has {vocab_size:,}")
     return UnigramTable(counts)
