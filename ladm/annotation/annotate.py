@@ -84,7 +84,7 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
 def _has_own(run: Run, folder: Path, unigrams: str | None) -> bool:
     """Are the statistics that count, once the command is done, those that the run was scored with?
 
-    `folder`: of those that are added. `unigrams`: the file of the table that is asked for; None: any.
+    `folder`: of those that are added. `unigrams`: the file of the table that is given; None: any.
     """
     # Those that are added stay in use, or are finished, until another table is given.
     if TEXT not in run.identity.signals or (folder / IDENTITY_FILE).is_file():

@@ -98,7 +98,7 @@ def rescore(settings: RescoreSettings) -> None:
 @settings_command(
     AnnotateSettings,
     short_help="Statistics of the texts for a finished run",
-    examples=("ladm annotate run", "ladm annotate run --rows rows --num-proc 8"),
+    examples=("ladm annotate run", "ladm annotate run2 --unigrams run/unigrams.npy"),
 )
 def annotate(settings: AnnotateSettings) -> None:
     """Add statistics of every row's text to a finished RUN, on the CPU and without a model.

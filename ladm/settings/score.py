@@ -111,7 +111,7 @@ class ScoreSettings(MethodSettings):
     unigrams: str | None = setting(
         None,
         "Token counts for the signal text: the unigrams.npy of another run. far_rare can only be compared between runs "
-        "with the same counts.",
+        "with the same counts; ladm annotate gives others to a finished run.",
         section=SIGNALS_SECTION,
         metavar="FILE",
         unset="counted on ROWS",
