@@ -89,8 +89,8 @@ class AnnotateSettings(Settings):
     rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
     unigrams: str | None = setting(
         None,
-        "Token counts of a corpus, as in a run's unigrams.npy; statistics made with others are computed again. far_rare "
-        "can only be compared between runs with the same counts.",
+        "Token counts of a corpus, as in a run's unigrams.npy; statistics made with others are computed again. "
+        "far_rare can only be compared between runs with the same counts.",
         metavar="FILE",
         unset="those in use, or counted on the rows",
     )
