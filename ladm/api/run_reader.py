@@ -84,7 +84,8 @@ class RunReader:
 
         Derived are named scores such as `robust`, `length` and others that `ladm select --by` knows. With `rows`,
         those that the run scored, also their columns of numbers, such as `rows.quality`; with `join`, such as
-        `{"other": run2}`, those of other runs of the same rows, such as `other.score`.
+        `{"other": run2}`, those of other runs of the same rows, such as `other.score`; with `{"edu": "scores.csv"}`,
+        those of a file of numbers by document.
         Raises LadmError for an unfinished run.
         """
         from ladm.runs.folder import Run
@@ -152,11 +153,11 @@ def _names(columns: Sequence[str]) -> list[str]:
 
 
 def _joined(run: Run, rows: AnyPath | None, join: Mapping[str, AnyPath] | None) -> JoinedColumns:
-    """The columns of a run, of its rows and of joined runs."""
+    """The columns of a run, of its rows, and of joined runs and files."""
     from ladm.runs.joined_columns import JoinedColumns
     from ladm.settings.joins import parse_joins
 
     if not isinstance(join, Mapping | None):
-        raise UsageError(f"join must be a dictionary of runs, such as {{'other': run2}}, not {join!r}")
+        raise UsageError(f"join must be a dictionary of runs and files, such as {{'other': run2}}, not {join!r}")
     joins = parse_joins(f"{name}={spell_path(place, f'join[{name!r}]')}" for name, place in (join or {}).items())
     return JoinedColumns(run, rows=None if rows is None else spell_path(rows, "rows"), joins=joins)

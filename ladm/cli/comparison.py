@@ -44,6 +44,8 @@ def top(settings: TopSettings) -> None:
         note(f"note      {found.note}")
     if found.partial is not None:
         note(f"warning   {found.partial}")
+    for line in found.joined:
+        note(f"note      {line}")
     print_result(_top_table(found), found.as_json)
 
 
@@ -86,6 +88,8 @@ def compare(settings: CompareSettings) -> None:
         note(f"note      {found.note}")
     for line in found.partial:
         note(f"warning   {line}")
+    for line in found.joined:
+        note(f"note      {line}")
     page = None if settings.output is None else str(write_page(found, Path(settings.output)))
     is_short = settings.columns is None and not settings.all_pairs
     lines = chain(_compare_lines(found, is_short=is_short), [] if page is None else [f"page: {page}"])

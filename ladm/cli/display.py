@@ -95,6 +95,8 @@ def selection_table(manifest: Manifest, *, others: str | None = None) -> Iterato
     yield from _left_out_lines(manifest)
     if manifest.by != "score":
         yield f"ranked by: {manifest.by}"
+    for name, file in manifest.joined_files.items():
+        yield printable(file.text(name))
     if manifest.sample is not None:
         yield f"drawn by chance: temperature {manifest.sample['temperature']:g}, seed {manifest.sample['seed']}"
     if manifest.percent is not None:

@@ -27,6 +27,7 @@ from ladm.errors import LadmError
 from ladm.runs.columns import column_names
 from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
+from ladm.runs.joined_files import joined_lines, open_files
 from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.quartiles import summarise_columns
 from ladm.runs.results import require_finished
@@ -55,6 +56,8 @@ class _Columns:
     values: dict[str, Floats]
     domain_names: list[str]
     codes_N: Codes
+    joined: list[str]
+    """A line for each joined file."""
 
 
 def compare(settings: CompareSettings) -> Comparison:
@@ -106,6 +109,7 @@ def compare(settings: CompareSettings) -> Comparison:
         kinds=_kinds(runs[0], columns, settings),
         note=note,
         partial=list(dict.fromkeys(line for run in runs if (line := partial_coverage(run, settings.rows)))),
+        joined=columns.joined,
     )
 
 
@@ -113,6 +117,8 @@ def _read(runs: Sequence[Run], settings: CompareSettings) -> _Columns:
     """The columns of both runs for the documents of the first one, NaN where the second has none."""
     positions_N = np.empty(0, dtype=np.int64)
     values: dict[str, Floats] = {}
+    # Both runs are of the same rows.
+    files = open_files(settings.joins)
     for k, run in enumerate(runs):
         require_finished(run)
         expressions = settings.expressions or _default_columns(run, alone=len(runs) == 1)
@@ -122,7 +128,7 @@ def _read(runs: Sequence[Run], settings: CompareSettings) -> _Columns:
         prefix = f"{folder}: " if len(runs) > 1 else ""
         if prefix and any(name.startswith(prefix) for name in values):
             prefix = f"{folder} {k + 1}: "
-        joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins)
+        joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins, files=files)
         positions, found = _evaluated(joined, expressions, seed=settings.seed)
         if k == 0:
             positions_N = positions
@@ -134,7 +140,10 @@ def _read(runs: Sequence[Run], settings: CompareSettings) -> _Columns:
     numbers: dict[str, int] = {}
     domains = chain.from_iterable(domain_batches(runs[0], settings.domain_key))
     codes_N = np.fromiter((numbers.setdefault(d, len(numbers)) for d in domains), dtype=np.int32)
-    return _Columns(positions_N=positions_N, values=values, domain_names=list(numbers), codes_N=codes_N)
+    return _Columns(
+        positions_N=positions_N, values=values, domain_names=list(numbers), codes_N=codes_N,
+        joined=joined_lines(files),
+    )  # fmt: skip
 
 
 def _default_columns(run: Run, *, alone: bool) -> list[Expression]:

@@ -51,6 +51,8 @@ class Comparison:
     note: str | None
     partial: list[str] = field(default_factory=list)
     """A line for each run that scored only the first of its rows."""
+    joined: list[str] = field(default_factory=list)
+    """A line for each joined file: how many rows have a value."""
 
     def __repr__(self) -> str:
         names = [column.name for column in self.columns]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ladm.errors import LadmError
 from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
+from ladm.runs.joined_files import joined_lines
 from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.results import require_finished
 from ladm.runs.rows_of_run import partial_coverage
@@ -45,16 +46,18 @@ class TopDocument:
 class TopList:
     """The documents, from the end that was requested; `note` says why there are no texts.
 
-    `partial` says that the run scored only the first of its rows.
+    `partial` says that the run scored only the first of its rows, and `joined`, of each file, how many have a value.
     """
 
     by: str
     documents: list[TopDocument]
     note: str | None
     partial: str | None = None
+    joined: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        return {"by": self.by, "documents": [vars(document) for document in self.documents], "partial": self.partial}
+        documents = [vars(document) for document in self.documents]
+        return {"by": self.by, "documents": documents, "partial": self.partial, "joined": self.joined}
 
 
 def top_documents(settings: TopSettings) -> TopList:
@@ -101,8 +104,9 @@ def top_documents(settings: TopSettings) -> TopList:
             )
         )
     return TopList(
-        by=expression.text, documents=documents, note=beginnings.missing, partial=partial_coverage(run, settings.rows)
-    )
+        by=expression.text, documents=documents, note=beginnings.missing,
+        partial=partial_coverage(run, settings.rows), joined=joined_lines(joined.files),
+    )  # fmt: skip
 
 
 def _in_domain(run: Any, settings: TopSettings) -> npt.NDArray[np.bool_]:

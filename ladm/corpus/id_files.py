@@ -8,8 +8,9 @@ id,text                     CSV: the column `id`, which the first line names
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import xxhash
 
 from ladm.corpus.carried_columns import id_of
-from ladm.corpus.id_readers import ID, Batches, values_of_file
+from ladm.corpus.id_readers import ID, Batches, Place, values_of_file
 from ladm.corpus.meta import whole_text
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, StorageError, UsageError, printable, reading_problem
@@ -52,24 +53,34 @@ def read_id_file(name: str, *, flag: str) -> IdFile:
 
     Raises UsageError for a file that is absent, empty, of another kind or without ids; StorageError for a damaged one.
     """
-    _require_file(name, flag=flag)
-    try:
+    with reading_file_of_ids(name, option=f"{flag} {name}"):
         batches = values_of_file(name)
         digest = file_xxh3(Path(name))
         hashes, example = hashes_of_batches(batches)
+    return IdFile(name=name, xxh3_128=digest, hashes_M=hashes, example=example)
+
+
+@contextlib.contextmanager
+def reading_file_of_ids(name: str, *, option: str) -> Iterator[None]:
+    """Add `option`, as the user wrote it, to each UsageError. Raises UsageError where there is no such file.
+
+    And StorageError for anything else that reading a file raises.
+    """
+    _require_file(name, option=option)
+    try:
+        yield
     except UsageError as error:
-        raise UsageError(f"{flag} {name}: {error}") from None
+        raise UsageError(f"{option}: {error}") from None
     except LadmError:
         raise
     except Exception as error:
         # Each of gzip, zstandard and Arrow raises exceptions of its own.
         raise StorageError(f"cannot read {name}: {reading_problem(error)}") from None
-    return IdFile(name=name, xxh3_128=digest, hashes_M=hashes, example=example)
 
 
 def id_file_digest(name: str, *, flag: str) -> str:
     """The `xxh3_128` of a file of ids, which is not read as such. Raises UsageError where there is no such file."""
-    _require_file(name, flag=flag)
+    _require_file(name, option=f"{flag} {name}")
     return file_xxh3(Path(name))
 
 
@@ -77,12 +88,7 @@ def hashes_of_batches(batches: Batches) -> tuple[Hashes, str]:
     """The different hashes of all ids, ascending, and the first id. Raises UsageError for a value that is no id."""
     parts, example = [], None
     for values, place in batches:
-        # Nearly all ids are plain texts, and a list may have a hundred million.
-        texts = [
-            value if type(value) is str and value and value.isascii() else _text(value) for value in values
-        ]  # fmt: skip
-        if None in texts:
-            raise UsageError(f"{place(texts.index(None))} has no id, which is a text or a whole number")
+        texts = id_texts(values, place)
         parts.append(hashes_of(texts))
         example = example or next(iter(texts), None)
     if example is None:
@@ -92,7 +98,16 @@ def hashes_of_batches(batches: Batches) -> tuple[Hashes, str]:
     return _without_repetitions(hashes), example
 
 
-def _require_file(name: str, *, flag: str) -> None:
+def id_texts(values: Sequence[Any], place: Place) -> list[str]:
+    """The ids as text. Raises UsageError for a value that is no id."""
+    # Nearly all ids are plain texts, and a list may have a hundred million.
+    texts = [value if type(value) is str and value and value.isascii() else _text(value) for value in values]
+    if None in texts:
+        raise UsageError(f"{place(texts.index(None))} has no id, which is a text or a whole number")
+    return texts  # type: ignore[return-value]
+
+
+def _require_file(name: str, *, option: str) -> None:
     if os.path.isfile(name):
         return
     problem = "there is no such file"
@@ -100,7 +115,7 @@ def _require_file(name: str, *, flag: str) -> None:
         problem = "it is a folder; give its files one by one"
     elif name.startswith(IN_MEMORY):
         problem = "a Python program gave these; make the same call there, or write the ids to a file"
-    raise UsageError(f"{flag} {name}: {problem}")
+    raise UsageError(f"{option}: {problem}")
 
 
 def _without_repetitions(hashes: Hashes) -> Hashes:
@@ -115,6 +130,20 @@ def row_ids(rows: Rows) -> Iterator[list[str | None]]:
     """The id of every row as text, None where it has none, a batch at a time; the rows must have the column."""
     for values in rows.column_batches(ID):
         yield [_text(value) for value in values]
+
+
+def require_ids(rows: Rows, option: str) -> None:
+    """Raise LadmError unless the rows have a column of ids, which `option`, as the user wrote it, needs."""
+    if ID not in rows.column_names:
+        raise rows_without_ids(rows, option)
+
+
+def rows_without_ids(rows: Rows, option: str) -> LadmError:
+    """The error for rows of which none has an id."""
+    return LadmError(
+        f"{rows.name} has no ids that {option} could name; prepare the documents again with --id-key KEY, or give "
+        "--rows with a column id: neither changes a score"
+    )
 
 
 def hash_of_id(text: str) -> int:

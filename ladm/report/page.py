@@ -32,6 +32,7 @@ from ladm.report.subset import ReportedSubset, read_subset
 from ladm.runs.columns import column_names
 from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
+from ladm.runs.joined_files import joined_lines
 from ladm.runs.labels import NO_DOMAIN
 from ladm.runs.layout import PAGE_MARK, REPORT_FILE
 from ladm.runs.results import Summary, require_any_score, require_finished, summarise
@@ -147,6 +148,8 @@ def _read_columns(
     }  # fmt: skip
     stored = list(dict.fromkeys([*explored, *table_columns(known)]))
     with open_columns(joined, stored, further, len(overview.positions)) as columns:
+        for text in joined_lines(joined.files):
+            echo(f"note      {text}")
         explorer = read_explorer(
             run, overview, subset, columns=columns, names=[*explored, *(each.text for each in further)],
             float32=float32, flags={each.text: _by(each, settings.joins) for each in further}, rows=settings.rows,

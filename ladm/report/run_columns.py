@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ladm.errors import LadmError
 from ladm.progress import Echo
 from ladm.runs.joined_columns import JoinedColumns
+from ladm.runs.joined_files import require_matches
 from ladm.selection.evaluation import evaluate
 from ladm.selection.manifest import Manifest
 from ladm.selection.windows import documents_of
@@ -47,7 +48,7 @@ class FurtherColumns:
         for each in self.of_subset:
             try:
                 columns.require(each.names)
-                if each.has_document_mean or any(split_name(name)[0] == ROWS for name in each.names):
+                if each.has_document_mean or any(split_name(name)[0] in (ROWS, *columns.files) for name in each.names):
                     # Opened for the check that they are those of the run.
                     _ = columns.rows
             except LadmError as error:
@@ -98,6 +99,7 @@ def open_columns(
         positions_N = np.empty(count, dtype=np.int64)
         # All columns in one pass over the file, because several of them are derived from the same lists of layers.
         columns.fill(arrays, positions_N)
+        require_matches(columns.files)
         found = {name: arrays[name] for name in names}
         for each in expressions:
             found[each.text] = evaluate(each, arrays, read_documents=partial(_documents, columns, positions_N))

@@ -1,8 +1,9 @@
-"""Columns of a run by name, with those of the rows that it scored and of other runs of the same rows. No torch.
+"""Columns of a run by name, with those of its rows, of other runs of the same rows and of files. No torch.
 
 score            a column of the run, as in `columns`
 rows.quality     a column of the rows, or a key inside one
 other.robust     a column of the run that is joined as `other`
+edu.quality      a column of the file that is joined as `edu`, by the ids of the rows
 
 Shape suffixes: N rows with a score in the order of the run, T rows of the data.
 """
@@ -27,6 +28,7 @@ from ladm.errors import LadmError, UsageError, count_of
 from ladm.runs.added_signals import how_computed
 from ladm.runs.columns import column_names, fill_columns, float32_columns, read_columns, require_known
 from ladm.runs.folder import Run
+from ladm.runs.joined_files import JoinedFile, open_files, require_matches
 from ladm.runs.results import count_scored, require_finished
 from ladm.runs.rows_of_run import require_rows_of, rows_of_run
 from ladm.settings.joins import ROWS, split_name
@@ -37,17 +39,26 @@ Ints = npt.NDArray[np.int64]
 
 
 class JoinedColumns:
-    """What can be ranked by: the columns of `run`, of its rows and of the joined runs.
+    """What can be ranked by: the columns of `run`, of its rows, and of the joined runs and files.
 
-    `rows`: where the rows are; None: where the run found them. `joins`: the folders of other runs by name. Rows are
-    opened only for a column of theirs.
+    `rows`: where the rows are; None: where the run found them. `joins`: folders of other runs and files, by name.
+    `files`: the files among them, where other runs share them. Rows are opened only for a column of theirs or of a
+    file.
     Raises LadmError for a joined run of other rows, or of fewer, and IncompleteError for one that is not finished.
     """
 
-    def __init__(self, run: Run, *, rows: str | None = None, joins: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        rows: str | None = None,
+        joins: Mapping[str, str] = MappingProxyType({}),
+        files: Mapping[str, JoinedFile] | None = None,
+    ) -> None:
         self.run = run
         self._place = rows
-        self.others = {name: _joined(name, place, run) for name, place in joins.items()}
+        self.files = open_files(joins) if files is None else files
+        self.others = {name: _joined(name, place, run) for name, place in joins.items() if name not in self.files}
         self.digests: dict[str, str] = {}
         """XXH3-128 of the values for all rows, for each column that was read and is not the run's own."""
 
@@ -62,9 +73,10 @@ class JoinedColumns:
         return self._opened
 
     def names(self, *, with_rows: bool) -> tuple[list[str], list[str], list[str]]:
-        """The names of columns of numbers: the run's; where wanted those of its rows; those of the joined runs."""
+        """The names of columns of numbers: the run's; where wanted those of its rows; those that are joined."""
         of_rows = [f"{ROWS}.{key}" for key in number_names(self._opened)] if with_rows else []
         of_others = [f"{of}.{key}" for of, other in self.others.items() for key in column_names(other)]
+        of_others += [f"{of}.{key}" for of, file in self.files.items() for key in file.number_columns()]
         return column_names(self.run), of_rows, of_others
 
     def require(self, names: Iterable[str]) -> None:
@@ -74,7 +86,10 @@ class JoinedColumns:
         for key in by_place.pop(ROWS, []):
             require_column(self._opened, key)
         for of, keys in by_place.items():
-            require_known(self._other(of, keys[0]), keys)
+            if of in self.files:
+                self.files[of].require(keys)
+            else:
+                require_known(self._other(of, keys[0]), keys)
         known = column_names(self.run)
         for name in own:
             if name not in known and (found := self._in_rows(name)) is not None:
@@ -82,17 +97,21 @@ class JoinedColumns:
         require_known(self.run, own)
 
     def read(self, names: Iterable[str], *, seed: int = 0) -> tuple[Ints, dict[str, Floats]]:
-        """The position of every row with a score, and the named columns of these rows. As `fill`."""
+        """The position of every row with a score, and the named columns of these rows.
+
+        Raises as `fill`, and UsageError for a file of which no row has an id.
+        """
         count = count_scored(self.run.folder)
         arrays = {name: np.empty(count) for name in names}
         positions_N = np.empty(count, dtype=np.int64)
         self.fill(arrays, positions_N, seed=seed)
+        require_matches(self.files)
         return positions_N, arrays
 
     def fill(self, arrays: Mapping[str, Floats], positions_N: Ints, *, seed: int = 0, first_row: int = 0) -> None:
         """Fill arrays by name, as `fill_columns` does; NaN where a row has no number. `first_row` is as there.
 
-        Rows are joined by their positions in data that were found to be the same by their digest.
+        Rows are joined with other runs by their positions in data that were found to be the same by their digest.
         Raises as `require`, and LadmError for rows that are not the run's and a column without any number.
         """
         self.require(arrays)
@@ -101,10 +120,17 @@ class JoinedColumns:
         fill_columns(self.run, {name: arrays[name] for name in own}, positions_N, seed=seed, first_row=first_row)
         for of, keys in by_place.items():
             # One column of all rows at a time: 8 bytes a row.
-            values = _read_rows(self.rows, keys) if of == ROWS else _read_run(self._other(of, keys[0]), keys, seed=seed)
-            for key, values_T in values:
+            for key, values_T in self._read(of, keys, seed=seed):
                 arrays[f"{of}.{key}"][:] = values_T[positions_N]
                 self.digests[f"{of}.{key}"] = _digest(values_T)
+
+    def _read(self, of: str, keys: Sequence[str], *, seed: int) -> Iterator[tuple[str, Floats]]:
+        """Columns of the rows or of what is joined as `of`, each for all rows."""
+        if of == ROWS:
+            return _read_rows(self.rows, keys)
+        if of in self.files:
+            return self.files[of].numbers(self.rows, keys)
+        return _read_run(self._other(of, keys[0]), keys, seed=seed)
 
     def require_values(self, guard: ValueGuard) -> None:
         """Raise UsageError where the rows have no column that the guard can be compared with, before any is read."""
@@ -133,6 +159,9 @@ class JoinedColumns:
         found = float32_columns(self.run, by_place.pop("", []))
         found |= {f"{ROWS}.{key}" for key in by_place.pop(ROWS, []) if is_float32(self._opened, key)}
         for of, keys in by_place.items():
+            if of in self.files:
+                found |= {f"{of}.{key}" for key in self.files[of].float32(keys)}
+                continue
             found |= {f"{of}.{key}" for key in float32_columns(self._other(of, keys[0]), keys)}
         return found
 
@@ -147,7 +176,7 @@ class JoinedColumns:
 
     def _other(self, of: str, key: str) -> Run:
         if of not in self.others:
-            raise UsageError(f"{of}.{key}: no run is joined as {of}")
+            raise UsageError(f"{of}.{key}: nothing is joined as {of}")
         return self.others[of]
 
     def _in_rows(self, name: str) -> str | None:

@@ -18,6 +18,7 @@ from ladm.corpus.row_domains import without_domain_text
 from ladm.errors import LadmError, StorageError
 from ladm.runs.columns import fill_columns, longattn
 from ladm.runs.derived_columns import LONGATTN
+from ladm.runs.joined_files import require_matches
 from ladm.runs.results import count_scored
 from ladm.selection.copies import find_copies
 from ladm.selection.domain_codes import NO_CODE, DomainCodes
@@ -178,6 +179,8 @@ def _read(
         parts_of_columns = {name: column[part] for name, column in columns.items()}
         source.columns.fill(parts_of_columns, rows_N[part], seed=seed, first_row=source.first)
         rows_N[part] += source.first
+    # All sources have the same files.
+    require_matches(sources[0].columns.files)
     return columns, rows_N
 
 

@@ -12,8 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.id_files import IdFile, hashes_of, read_id_file, row_ids, shown_id
-from ladm.corpus.id_readers import ID
+from ladm.corpus.id_files import (
+    IdFile,
+    hashes_of,
+    read_id_file,
+    require_ids,
+    row_ids,
+    rows_without_ids,
+    shown_id,
+)
 from ladm.corpus.rows import Rows
 from ladm.errors import LadmError, UsageError, count_of
 from ladm.progress import Echo
@@ -182,7 +189,7 @@ def match_ids(lists: list[IdList], data: Sequence[Rows]) -> MatchedIds | None:
     first, without_id, example = 0, 0, None
     for rows in data:
         own_example = None
-        _require_column(rows, lists[0])
+        require_ids(rows, lists[0].name)
         for ids in row_ids(rows):
             hashes_B = hashes_of(ids)
             own_example = own_example or next(filter(None, ids), None)
@@ -194,7 +201,7 @@ def match_ids(lists: list[IdList], data: Sequence[Rows]) -> MatchedIds | None:
                 numbers_B[is_of_B & (numbers_B == _NO_LIST)] = k
             first += len(ids)
         if own_example is None:
-            raise _without_ids(rows, lists[0])
+            raise rows_without_ids(rows, lists[0].name)
         example = example or own_example
     return MatchedIds(
         lists=lists, found=[int(np.count_nonzero(each)) for each in is_found], excluded_T=numbers[EXCLUDE_IDS],
@@ -212,15 +219,3 @@ def _look_up(file: IdFile, hashes_B: npt.NDArray[np.uint64], is_found_M: Bools) 
     is_of_B: Bools = file.hashes_M[at_B] == hashes_B
     is_found_M[at_B[is_of_B]] = True
     return is_of_B
-
-
-def _require_column(rows: Rows, which: IdList) -> None:
-    if ID not in rows.column_names:
-        raise _without_ids(rows, which)
-
-
-def _without_ids(rows: Rows, which: IdList) -> LadmError:
-    return LadmError(
-        f"{rows.name} has no ids that {which.name} could name; prepare the documents again with --id-key KEY, or give "
-        "--rows with a column id: neither changes a score"
-    )

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ladm.errors import count_of
+from ladm.runs.joined_files import JoinedFileManifest
 from ladm.runs.rows_of_run import partial_coverage_line
 from ladm.selection.guarding import GuardManifest
 from ladm.selection.id_lists import IdListManifest
@@ -110,7 +111,9 @@ class Manifest:
     joined_runs: dict[str, Any] = field(default_factory=dict)
     """As `run`, of each run whose columns were used beside those of the run, by the name that it was given."""
     joined_columns: dict[str, list[str]] = field(default_factory=dict)
-    """Of each column of the rows and of joined runs the XXH3-128 of its numbers for all rows, as float64, by run."""
+    """Of each column of the rows, of joined runs and files the XXH3-128 of its numbers for all rows, as float64, by run."""
+    joined_files: dict[str, JoinedFileManifest] = field(default_factory=dict)
+    """Each file whose columns were used, by the name that it was given."""
     command: str = ""
 
     def as_json(self) -> dict[str, Any]:

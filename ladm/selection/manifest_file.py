@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError, UsageError, one_line
+from ladm.runs.joined_files import JoinedFileManifest
 from ladm.selection.guarding import GuardManifest
 from ladm.selection.id_lists import IdListManifest
 from ladm.selection.limits import CapManifest
@@ -43,6 +44,7 @@ _LATER: dict[str, tuple[type, ...]] = {
     "other_runs": (list,),
     "joined_runs": (dict,),
     "joined_columns": (dict,),
+    "joined_files": (dict,),
     "command": (str,),
     "format": (str,),
 }
@@ -152,6 +154,7 @@ def _later_fields(content: dict[str, Any]) -> dict[str, Any]:
         "guards": [_guard(guard) for guard in found["guards"]],
         "id_lists": [_id_list(each) for each in found["id_lists"]],
         "max_per": [_cap(each) for each in found["max_per"]],
+        "joined_files": {name: _joined_file(each) for name, each in found["joined_files"].items()},
     }
 
 
@@ -195,6 +198,15 @@ def _is_by_domain(given: str) -> bool:
 def _id_list(content: Any) -> IdListManifest:
     texts = {name: _field(content, name, str) for name in ("option", "file", "xxh3_128")}
     return IdListManifest(**texts, **{name: _field(content, name, int) for name in ("ids", "of_no_row", "documents")})
+
+
+def _joined_file(content: Any) -> JoinedFileManifest:
+    texts = {name: _field(content, name, str) for name in ("file", "xxh3_128")}
+    numbers = {name: _field(content, name, int) for name in ("ids", "of_no_row", "rows")}
+    with_value = _field(content, "with_value", dict)
+    return JoinedFileManifest(
+        **texts, **numbers, with_value={name: _field(with_value, name, int) for name in with_value}
+    )
 
 
 def _cap(content: Any) -> CapManifest:

@@ -16,6 +16,7 @@ from ladm.errors import LadmError
 from ladm.runs.added_signals import how_computed
 from ladm.runs.folder import Run
 from ladm.runs.joined_columns import JoinedColumns
+from ladm.runs.joined_files import open_files
 from ladm.runs.results import columns_of, require_finished
 from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.selection.guarding import resolve_guards
@@ -40,7 +41,7 @@ class SelectionSource:
     first: int
     """The number of its first row, counted over the rows of all runs."""
     columns: JoinedColumns
-    """Its columns, with those of its rows and of joined runs."""
+    """Its columns, with those of its rows and of joined runs and files."""
 
 
 def open_sources(settings: SelectSettings) -> list[SelectionSource]:
@@ -53,7 +54,11 @@ def open_sources(settings: SelectSettings) -> list[SelectionSource]:
     for run in runs:
         require_finished(run)
     places = settings.rows or [None] * len(runs)
-    joined = [JoinedColumns(run, rows=name, joins=settings.joins) for run, name in zip(runs, places, strict=True)]
+    # One for all runs: each is read once, and may be of the rows of several.
+    files = open_files(settings.joins)
+    joined = [
+        JoinedColumns(run, rows=name, joins=settings.joins, files=files) for run, name in zip(runs, places, strict=True)
+    ]
     for each in joined:
         each.require(settings.number_names)
         for guard in settings.value_guards:

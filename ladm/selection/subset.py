@@ -12,6 +12,7 @@ from typing import Any
 from ladm.errors import count_of
 from ladm.progress import Echo, silent
 from ladm.runs.added_signals import how_computed
+from ladm.runs.joined_files import joined_files
 from ladm.runs.results import summarise
 from ladm.selection.applying import apply_budget
 from ladm.selection.budget import Domains, SmallPoolError
@@ -217,6 +218,7 @@ def _provenance(settings: SelectSettings, sources: Sequence[SelectionSource], ca
         "other_runs": others,
         "joined_runs": sources[0].columns.for_manifest(used),
         "joined_columns": _digests(sources),
+        "joined_files": joined_files(sources[0].columns.files),
         "format": resolve_format(settings.format, push=settings.push),
         "command": spell_command("select", settings),
     }

@@ -12,7 +12,7 @@ from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import flag, setting
 from ladm.settings.guards import BY_DOMAIN, POOL_GUARDS, BandGuard, Guard, parse_guards, require_of_rows
 from ladm.settings.id_lists import exclude_ids_setting, only_ids_setting
-from ladm.settings.joins import JoinSettings, join_setting, require_joined
+from ladm.settings.joins import JoinSettings, is_file, join_setting, require_joined
 from ladm.settings.quantities import parse_percent, parse_token_budget
 from ladm.settings.subset import WRITING, SubsetFormat, check_subset, resolve_format
 from ladm.settings.value_caps import ValueCap, max_per_setting, parse_caps
@@ -182,8 +182,10 @@ class SelectSettings(JoinSettings):
         self._check_sampling()
         parse_caps(self.max_per)
         require_domain_has_effect(self.domain, self.domain_key)
-        if self.join and len(self.runs) > 1:
-            raise UsageError("--join takes a run of the same rows, but several RUNs have several sets of rows")
+        if len(self.runs) > 1 and not all(map(is_file, self.joins.values())):
+            raise UsageError(
+                "--join takes a run of the same rows, but several RUNs have several sets of rows; files can be joined"
+            )
         require_joined(self.column_names, self.joins)
         require_of_rows(self.value_guards)
         if self.rows and len(self.rows) != len(self.runs):
