@@ -352,7 +352,7 @@ def test_from_python(scored: tuple[str, Path], other: Path, tmp_path: Path) -> N
     subset = front.select(run, rows=rows, documents=3, by=by, join={"o": front.open_run(other)}, output=tmp_path / "s")
     assert subset.manifest.taken_documents == 3
     assert list(subset.manifest.joined_runs) == ["o"]
-    with pytest.raises(UsageError, match=r"^x\.score: no run is joined as x$"):
+    with pytest.raises(UsageError, match=r"^x\.score: nothing is joined as x$"):
         run.scores(["x.score"])
 
 

@@ -111,7 +111,7 @@ class Manifest:
     joined_runs: dict[str, Any] = field(default_factory=dict)
     """As `run`, of each run whose columns were used beside those of the run, by the name that it was given."""
     joined_columns: dict[str, list[str]] = field(default_factory=dict)
-    """Of each column of the rows, of joined runs and files the XXH3-128 of its numbers for all rows, as float64, by run."""
+    """Of each column that is not the run's own the XXH3-128 of its numbers for all rows, as float64, by run."""
     joined_files: dict[str, JoinedFileManifest] = field(default_factory=dict)
     """Each file whose columns were used, by the name that it was given."""
     command: str = ""

@@ -183,9 +183,7 @@ class SelectSettings(JoinSettings):
         parse_caps(self.max_per)
         require_domain_has_effect(self.domain, self.domain_key)
         if len(self.runs) > 1 and not all(map(is_file, self.joins.values())):
-            raise UsageError(
-                "--join takes a run of the same rows, but several RUNs have several sets of rows; files can be joined"
-            )
+            raise UsageError("--join with several RUNs takes files alone, because a run is of one set of rows")
         require_joined(self.column_names, self.joins)
         require_of_rows(self.value_guards)
         if self.rows and len(self.rows) != len(self.runs):
