@@ -278,3 +278,16 @@ def test_a_damaged_file(tmp_path: Path, name: str) -> None:
 def test_several_runs_take_files_that_are_judged_by_their_names(place: str) -> None:
     settings = SelectSettings(runs=("a", "b"), output="s", top=5.0, by="edu.q", join=(f"edu={place}",))
     assert settings.joins == {"edu": place}
+
+
+def test_windows_of_a_document_have_its_value_and_float32_includes_its_limit(
+    ladm: Command, golden: Any, tmp_path: Path
+) -> None:
+    rows = [row | {"id": name} for row, name in zip(topical_rows(golden, [400, 410, 420]), "aab", strict=True)]
+    data = save(rows, tmp_path / "rows")
+    assert ladm("score", data, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    file = write_parquet(tmp_path / "a.parquet", id=["b", "a"], q=pa.array([0.2, 0.7], pa.float32()))
+    flags = ("--top", "100%", "--domain-key", "none", "--join", f"edu={file}", "--within", "edu.q:0.7-")
+    found = selected(ladm, tmp_path / "run", *flags)
+    assert found["positions"] == [0, 1]
+    assert found["joined_files"]["edu"]["with_value"] == {"q": 3}

@@ -138,7 +138,7 @@ class SelectFlags(TypedDict, total=False):
     min_score: float | None
     by: str | None
     within: str | Sequence[str] | None
-    join: AnyPath | Sequence[AnyPath] | Mapping[str, AnyPath] | None
+    join: str | Sequence[str] | Mapping[str, AnyPath] | None
     profile: AnyPath | None
     exclude_domain: str | Sequence[str] | None
     exclude_domains: str | Sequence[str] | None

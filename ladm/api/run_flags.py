@@ -46,7 +46,7 @@ class ReportFlags(TypedDict, total=False):
 
     rows: AnyPath | None
     columns: str | Sequence[str] | None
-    join: AnyPath | Sequence[AnyPath] | Mapping[str, AnyPath] | None
+    join: str | Sequence[str] | Mapping[str, AnyPath] | None
     domain_key: str | None
 
 
@@ -54,7 +54,7 @@ class TopFlags(TypedDict, total=False):
     """Of `top`."""
 
     by: str | None
-    join: AnyPath | Sequence[AnyPath] | Mapping[str, AnyPath] | None
+    join: str | Sequence[str] | Mapping[str, AnyPath] | None
     worst: bool | None
     domain: str | None
     domain_key: str | None

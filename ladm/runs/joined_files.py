@@ -87,7 +87,7 @@ class JoinedFile:
             yield key, values_T
 
     def require_matches(self) -> None:
-        """Raise UsageError where no row of those that were asked for has any of its ids."""
+        """Raise UsageError where no row that was looked at has any of its ids."""
         if self._read is not None and not self._is_found_M.any():
             raise UsageError(
                 f"{self.option}: no row has any of its {count_of(len(self._read), 'id')}; it has ids such as "
