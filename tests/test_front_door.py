@@ -273,7 +273,10 @@ def test_a_run_in_every_state(mixed_rows: str, tmp_path: Path) -> None:
     for call in (run.columns, lambda **more: run.scores(["other.score"], **more)):
         with pytest.raises(ladm.LadmError) as caught:
             call(join=["other=run"])
-        assert str(caught.value) == "join must be a dictionary of runs, such as {'other': run2}, not ['other=run']"
+        assert (
+            str(caught.value)
+            == "join must be a dictionary of runs and files, such as {'other': run2}, not ['other=run']"
+        )
     with pytest.raises(ladm.LadmError):
         ladm.open_run(tmp_path)
 

@@ -427,7 +427,7 @@ def test_the_page_of_a_subset_shows_what_it_was_ranked_by_and_guarded_with(
     [
         ("rows.qualty", "{rows} has no column qualty; did you mean quality?"),
         ("other.score", "other.score: there is no other; a column of the rows is rows.NAME, such as rows.other.score, "
-                        "and one of another run NAME.COLUMN, with --join NAME=RUN2"),
+                        "and one of another run or a file NAME.COLUMN, with --join NAME=RUN2 or --join NAME=FILE"),
         ("medain", "{run} has no column medain; did you mean median?"),
         (",".join(f"score+{k}" for k in range(17)), "--columns has 17 columns; at most 16 can be shown"),
     ],

@@ -280,7 +280,7 @@ def test_values_that_no_row_has_and_columns_of_another_kind(ladm: Command, score
         ("rows.season:2001-2002", 1, f'no row of {rows} has a number in season; {in_quotes}quotes, '
                                      'rows.season:"2001-2002"'),
         ("meta.lang:en", 2, "meta.lang: there is no meta; a column of the rows is rows.NAME, such as rows.meta.lang, "
-                            "and one of another run NAME.COLUMN, with --join NAME=RUN2"),
+                            "and one of another run or a file NAME.COLUMN, with --join NAME=RUN2 or --join NAME=FILE"),
     ]  # fmt: skip
     for guard, code, message in faults:
         whole = f"--within {guard} leaves no document; give it other values"
