@@ -14,8 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ladm.errors import LadmError
 from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus
-from ladm.method.grid import Grid, span_grid
+from ladm.method.grid import Grid, Method, span_grid
 
 
 def random_qk(H: int, G: int, T: int, D: int, *, seed: int, sharp: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -142,6 +143,30 @@ def test_a_grid_does_not_hold_its_pairs_one_by_one(variant: Any) -> None:
         tracemalloc.stop()
     assert sum(map(len, grid.I)) > 4_000_000
     assert most_bytes < 4_000_000
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        # With n = 0 span j would be one of its own earlier spans, and PFS(j, j) would count tokens after the query.
+        ({"n": 0}, "n must be at least 1 in the released variant, whose nearest span is j-n"),
+        ({"n": -1}, "n must be a whole number of at least 0, not -1"),
+        ({"d_afs": 0}, "d_afs must be a whole number of at least 1, not 0"),
+        ({"variant": "Paper"}, "no variant 'Paper'; choose from released, paper"),
+    ],
+)
+def test_no_grid_of_settings_that_are_wrong(changed: dict[str, Any], message: str) -> None:
+    values = Method().as_dict() | changed
+    for make in (lambda: grid_of(400, **changed), lambda: Method(**values), lambda: Method.from_dict(values)):
+        with pytest.raises(LadmError) as caught:
+            make()
+        assert str(caught.value) == message
+
+
+def test_every_earlier_span_lies_before_its_scored_span() -> None:
+    for variant, n in (("released", 1), ("paper", 0)):
+        grid = grid_of(400, variant=variant, n=n, n0=2, d_afs=1, d_cds=1)
+        assert all(spans[-1] == j - 1 for j, spans in zip(grid.J, grid.I, strict=True))
 
 
 def test_the_first_scored_span_lies_beyond_the_released_bound() -> None:

@@ -255,6 +255,10 @@ def test_a_profile_with_another_digit_is_refused_unless_its_checksum_is_removed(
         (lambda p: p["settings"].update(span_tokens=0), "span_tokens must be a whole number of at least 1, not 0"),
         (lambda p: p["settings"].update(d_afs="4"), "d_afs must be a whole number of at least 1, not '4'"),
         (lambda p: p["settings"].update(m=True), "m must be a whole number of at least 0, not True"),
+        (
+            lambda p: p["settings"].update(n=0),
+            "n must be at least 1 in the released variant, whose nearest span is j-n",
+        ),
         (lambda p: p["settings"].update(n0=-1), "n0 must be a whole number of at least 0, not -1"),
         (
             lambda p: p["settings"].update(ablation="no_std"),

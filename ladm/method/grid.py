@@ -55,6 +55,9 @@ class Grid:
         return slice(self.start(span), self.start(span) + self.l)
 
 
+NEEDS_EARLIER_SPANS = "n must be at least 1 in the released variant, whose nearest span is j-n"
+"""With n = 0 span j would be one of its own earlier spans, and PFS(j, j) would count tokens after the query."""
+
 _LEAST = {"span_tokens": 1, "m": 0, "n": 0, "n0": 0, "d_afs": 1, "d_cds": 1}
 """The least value of each number of a method."""
 
@@ -64,8 +67,8 @@ class Method:
     """The eight values that say what is computed; every other setting only says how. Defaults: the released code.
 
     Which spans: `span_tokens` (l), `m`, `n`, `n0`, `d_afs`, `d_cds`. Which equations: `variant`, `ablation`.
-    Raises LadmError for a variant or an ablation that does not exist, and for a value that is no whole number or too
-    small.
+    Raises LadmError for a variant or an ablation that does not exist, for a value that is no whole number or too small,
+    and for an n of 0 in the released variant.
     """
 
     variant: Variant = "released"
@@ -94,6 +97,8 @@ class Method:
             value = getattr(self, name)
             if (name, value) != ("n0", None):
                 require_whole_number(name, value, least=least)
+        if self.variant == "released" and self.n == 0:
+            raise LadmError(NEEDS_EARLIER_SPANS)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Method:
@@ -105,18 +110,34 @@ class Method:
         return asdict(self)
 
     def grid(self, T: int) -> Grid:
-        """The spans J and I_j of a document of `T` tokens."""
-        return span_grid(
-            T,
-            variant=self.variant,
-            l=self.span_tokens,
-            m=self.m,
-            n=self.n,
-            n0=self.n0,
-            d_afs=self.d_afs,
-            d_cds=self.d_cds,
-            ablation=self.ablation,
-        )
+        """The spans J and I_j of equations 3 and 5 for a document of `T` tokens.
+
+        paper:    J = n0, n0+d_cds, .. <= N-1      I_j = m, m+d_afs, .. <= j-n-1
+        released: J = N-1, N-1-d_cds, ..           I_j = j-n, j-n-d_afs, .. >= m
+                  while j >= n0, or, where n0 is not given, while the first token of span j lies beyond
+                  token (m + 4 d_afs) l
+        In the paper's variant an n0 that is not given is 0; the value that the paper uses is the default of the
+        setting.
+
+        A span with a single earlier span has no sigma and is left out, unless sigma is not used.
+        """
+        l, m, n, n0 = self.span_tokens, self.m, self.n, self.n0
+        N = T // l
+        # For T = 1,000 and l = 100 (so N = 10), with m = 1, n = 2, both strides 2:
+        #   paper, n0 = 4:    J = 6, 8           I_8 = 1, 3, 5      (from m upwards, at most j-n-1; I_4 = 1 is too few)
+        #   released, n0 = 4: J = 5, 7, 9        I_9 = 1, 3, 5, 7   (from j-n downwards, at least m)
+        if self.variant == "paper":
+            scored = range(n0 or 0, N, self.d_cds)
+            earlier = {j: range(m, j - n, self.d_afs) for j in scored}
+        else:
+            front = T - N * l
+            last = (m + 4 * self.d_afs) * l
+            scored = range(N - 1, -1, -self.d_cds)
+            kept = [j for j in scored if (front + j * l > last if n0 is None else j >= n0)]
+            earlier = {j: range(j - n, m - 1, -self.d_afs)[::-1] for j in reversed(kept)}
+        fewest = 1 if self.ablation == "no-std" else 2
+        J = tuple(j for j, spans in earlier.items() if len(spans) >= fewest)
+        return Grid(T=T, l=l, variant=self.variant, J=J, I=tuple(earlier[j] for j in J), d_afs=self.d_afs)
 
 
 TARGET_SPANS = 256
@@ -143,29 +164,6 @@ def span_grid(
     d_cds: int,
     ablation: Ablation = "none",
 ) -> Grid:
-    """The spans J and I_j of equations 3 and 5 for a document of `T` tokens.
-
-    paper:    J = n0, n0+d_cds, .. <= N-1      I_j = m, m+d_afs, .. <= j-n-1
-    released: J = N-1, N-1-d_cds, ..           I_j = j-n, j-n-d_afs, .. >= m
-              while j >= n0, or, where n0 is not given, while the first token of span j lies beyond
-              token (m + 4 d_afs) l
-    In the paper's variant an n0 that is not given is 0; the value that the paper uses is the default of the setting.
-
-    A span with a single earlier span has no sigma and is left out, unless sigma is not used.
-    """
-    N = T // l
-    # For T = 1,000 and l = 100 (so N = 10), with m = 1, n = 2, both strides 2:
-    #   paper, n0 = 4:    J = 6, 8               I_8 = 1, 3, 5      (from m upwards, at most j-n-1; I_4 = 1 is too few)
-    #   released, n0 = 4: J = 5, 7, 9            I_9 = 1, 3, 5, 7   (from j-n downwards, at least m)
-    if variant == "paper":
-        scored = range(n0 or 0, N, d_cds)
-        earlier = {j: range(m, j - n, d_afs) for j in scored}
-    else:
-        front = T - N * l
-        last = (m + 4 * d_afs) * l
-        scored = range(N - 1, -1, -d_cds)
-        kept = [j for j in scored if (front + j * l > last if n0 is None else j >= n0)]
-        earlier = {j: range(j - n, m - 1, -d_afs)[::-1] for j in reversed(kept)}
-    fewest = 1 if ablation == "no-std" else 2
-    J = tuple(j for j, spans in earlier.items() if len(spans) >= fewest)
-    return Grid(T=T, l=l, variant=variant, J=J, I=tuple(earlier[j] for j in J), d_afs=d_afs)
+    """`Method.grid` with the paper's letters for the settings. Raises LadmError as `Method` does."""
+    method = Method(variant=variant, span_tokens=l, m=m, n=n, n0=n0, d_afs=d_afs, d_cds=d_cds, ablation=ablation)
+    return method.grid(T)

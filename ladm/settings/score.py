@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ladm.errors import UsageError
-from ladm.method.grid import Ablation, FocusKind
+from ladm.method.grid import NEEDS_EARLIER_SPANS, Ablation, FocusKind
 from ladm.settings.common import (
     DType,
     device_setting,
@@ -211,7 +211,7 @@ class ScoreSettings(MethodSettings):
 
     def check_together(self) -> None:
         if self.variant == "released" and self.n == 0:
-            raise UsageError("--n must be at least 1 in the released variant, whose nearest span is j-n")
+            raise UsageError(f"--{NEEDS_EARLIER_SPANS}")
         parse_layers(self.layers)
         parse_signals(self.signals)
         if self.score is not None:
