@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from ladm.errors import LadmError, UsageError
 from ladm.method.attention import causal_attention
 from ladm.method.focus import pairwise_focus
 from ladm.method.grid import span_grid
-from ladm.modeling.attention_function import ForwardContext, LayerView, attention
+from ladm.modeling.attention_function import IMPLEMENTATION, ForwardContext, LayerView, attention
 from ladm.modeling.facts import model_facts, spell_layers
 from ladm.modeling.observer import Observer, load_observer
 
@@ -412,3 +413,54 @@ def test_a_layer_the_model_does_not_have() -> None:
 
 def test_layers_are_spelled_as_they_are_read() -> None:
     assert spell_layers([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
+
+
+def test_a_stock_pass_that_fails_is_one_line_and_leaves_our_attention_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: Any = {"layers": (0,), "dtype": torch.bfloat16, "device": torch.device("cpu")}
+    observer = load_observer(model_facts(str(GOLDEN)), **options)
+    full = RuntimeError("CUDA error: out of memory")
+    broken = RuntimeError("no kernel")
+
+    def stronger(*qkv: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        out, lse = causal_attention(*qkv, **options)
+        return 1.5 * out, lse
+
+    # So far from the stock model that its own rounding is measured, in a second pass with sdpa.
+    monkeypatch.setattr("ladm.modeling.attention_function.causal_attention", stronger)
+    memory = f"^not enough memory to run the stock model {GOLDEN} "
+    stops = f"^{GOLDEN}: the stock llama model does not run "
+    for function, error, message in (
+        ("torch.nn.functional.scaled_dot_product_attention", full, memory),
+        (
+            "torch.nn.functional.scaled_dot_product_attention",
+            broken,
+            rf"{stops}with sdpa \(RuntimeError: no kernel\), so its rounding cannot be measured; try --dtype float32, "
+            "or use another model$",
+        ),
+        ("transformers.models.llama.modeling_llama.eager_attention_forward", full, memory),
+        (
+            "transformers.models.llama.modeling_llama.eager_attention_forward",
+            broken,
+            rf"{stops}\(RuntimeError: no kernel\); its config.json may not match its weights$",
+        ),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(function, Mock(side_effect=error))
+            with pytest.raises(LadmError, match=message):
+                observer.check()
+        assert observer._model.config._attn_implementation == IMPLEMENTATION
+
+
+def test_fused_layers_stay_in_place_where_the_stock_model_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tf.AutoModel.from_pretrained(GOLDEN, attn_implementation=IMPLEMENTATION, dtype=torch.float32)
+    observer = Observer(model, model_facts(str(GOLDEN)), layers=(0,), attention="aten-flash-cpu", fused="triton")
+    error = RuntimeError("no kernel")
+    monkeypatch.setattr("transformers.models.llama.modeling_llama.eager_attention_forward", Mock(side_effect=error))
+    with pytest.raises(LadmError, match="the stock llama model does not run"):
+        observer.check()
+    assert all("forward" in vars(layer) for layer in model.layers)
+
+
+def test_a_pass_that_observes_nothing_is_refused(golden_observer: Any) -> None:
+    with pytest.raises(LadmError, match="^nothing to observe: give a function to call at each layer, or to_end=True$"):
+        golden_observer.observe(TOKENS, None)

@@ -106,15 +106,7 @@ class LoadCheck:
 
     def _finite_stock_hidden_states(self, ids_BT: Tensor) -> Tensor:
         """What the stock model computes. Raises LadmError where it fails, or where a value is NaN or infinite."""
-        try:
-            stock = self._stock_hidden_states(ids_BT, attention="eager")
-        # Such as a number of key heads that no weight has to fit, which our own pass does not notice.
-        except Exception as error:
-            raise_if_out_of_memory(error, action=f"run the stock model {self.facts.name}")
-            raise LadmError(
-                f"{self.facts.name}: the stock {self.facts.model_type} model does not run ({type(error).__name__}: "
-                f"{one_line(error)}); its config.json may not match its weights"
-            ) from None
+        stock = self._stock_hidden_states(ids_BT, attention="eager")
         # Before the comparison, whose message would blame our attention function for broken weights.
         if not stock.isfinite().all():
             raise LadmError(
@@ -157,15 +149,36 @@ class LoadCheck:
         return self._difference(self._stock_hidden_states(ids_BT, attention="sdpa"), eager_BTE)
 
     def _stock_hidden_states(self, ids_BT: Tensor, *, attention: str) -> Tensor:
-        """What the model computes as transformers made it: with its own layers and an attention of transformers."""
-        if self.fused is not None:
-            self.fused.restore()
-        self.model.set_attn_implementation(attention)
-        hidden: Tensor = self.model(input_ids=ids_BT, use_cache=False).last_hidden_state
-        self.model.set_attn_implementation(IMPLEMENTATION)
-        if self.fused is not None:
-            self.fused.apply()
-        return hidden
+        """What the model computes as transformers made it: with its own layers and an attention of transformers.
+
+        The model is ours again afterwards. Raises LadmError for whatever fails.
+        """
+        try:
+            if self.fused is not None:
+                self.fused.restore()
+            self.model.set_attn_implementation(attention)
+            hidden: Tensor = self.model(input_ids=ids_BT, use_cache=False).last_hidden_state
+            return hidden
+        # Such as a number of key heads that no weight has to fit, which our own pass does not notice.
+        except Exception as error:
+            raise_if_out_of_memory(error, action=f"run the stock model {self.facts.name}")
+            raise self._stock_failure(error, attention) from None
+        finally:
+            self.model.set_attn_implementation(IMPLEMENTATION)
+            if self.fused is not None:
+                self.fused.apply()
+
+    def _stock_failure(self, error: Exception, attention: str) -> LadmError:
+        """The error for a stock model that does not run with an attention of transformers."""
+        stock = f"{self.facts.name}: the stock {self.facts.model_type} model"
+        what = f"{type(error).__name__}: {one_line(error)}"
+        if attention == "eager":
+            return LadmError(f"{stock} does not run ({what}); its config.json may not match its weights")
+        # It ran with eager attention before, so its files are sound.
+        return LadmError(
+            f"{stock} does not run with {attention} ({what}), so its rounding cannot be measured; try --dtype float32, "
+            "or use another model"
+        )
 
     def _check_calls(self, seen: list[tuple[int, dict[str, Any]]]) -> None:
         name, kind = self.facts.name, self.facts.model_type

@@ -75,9 +75,12 @@ class Observer:
         hidden states, those that the head reads, are returned: (B, T, E). Without `visit` the pass computes nothing
         else.
 
-        Raises LadmError for a model that never calls its attention in the last wanted layer.
+        Raises LadmError for a model that never calls its attention in the last wanted layer, and where nothing is
+        wanted of the pass: neither a layer nor its end.
         """
         wanted = frozenset((*self.layers, *self.also)) if visit is not None else frozenset()
+        if not wanted and not to_end:
+            raise LadmError("nothing to observe: give a function to call at each layer, or to_end=True")
         context = ForwardContext(self.attention, wanted, visit, to_end=to_end)
         self._rotary.restore()
         try:
