@@ -83,6 +83,12 @@ def test_a_geometric_mean_of_zero_has_no_parts() -> None:
     assert column_weights(np.array([0.0, 1.0]), reduction).tolist() == [0.0, 0.0]
 
 
+def test_a_layer_of_weight_zero_has_no_part_in_a_geometric_mean() -> None:
+    reduction = Reduction(how="geometric", layers=(0, 1), weights=(0.0, 2.0))
+    assert column_weights(np.array([0.0, 4.0]), reduction).tolist() == [0.0, 1.0]
+    assert column_weights(np.array([3.0, 0.0]), reduction).tolist() == [0.0, 0.0]
+
+
 def test_a_document_without_focus_is_decomposed(golden_observer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from ladm.explain import decompose
 

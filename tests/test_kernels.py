@@ -302,3 +302,15 @@ def test_an_unknown_backend_is_named() -> None:
     grid = span_grid(64, variant="paper", l=4, m=1, n=1, n0=4, d_afs=1, d_cds=1)
     with pytest.raises(UsageError, match="^no backend 'fpga'; choose from torch, triton$"):
         pairwise_focus(q, k, None, scaling=1.0, grid=grid, backend="fpga")
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_focus_of_float64_is_that_of_float32(backend: str) -> None:
+    grid = span_grid(200, variant="released", l=7, m=1, n=2, n0=None, d_afs=2, d_cds=4)
+    q, k = (x.to(DEVICE) for x in draw(1, 2, 1, 200, 16))
+    lse = lse_of(q, k, 0.3)
+    for known in (lse, None):
+        exact = pairwise_focus(q, k, known, scaling=0.3, grid=grid, backend=backend)
+        lse_64 = None if known is None else known.double()
+        found = pairwise_focus(q.double(), k.double(), lse_64, scaling=0.3, grid=grid, backend=backend)
+        assert torch.equal(found, exact)

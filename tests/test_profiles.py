@@ -53,7 +53,10 @@ def test_weights_and_a_layer_without_focus() -> None:
     assert reduce_cds(np.array([[1.0, 4.0]]), "mean", (3.0, 1.0)).tolist() == [1.75]
     assert reduce_cds(np.array([[1.0, 4.0]]), "geometric", (1.0, 1.0)).tolist() == [2.0]
     assert reduce_cds(np.array([[0.0, 4.0]]), "geometric").tolist() == [0.0]
+    assert reduce_cds(np.array([[0.0, 4.0]]), "geometric", (0.0, 2.0)).tolist() == [4.0]
     assert np.isnan(reduce_cds(np.array([[np.nan, 4.0, 1.0]]), "median")).all()
+    for how in ("mean", "geometric", "signed"):
+        assert np.isnan(reduce_cds(np.array([[np.nan, 4.0]]), how, (0.0, 1.0))).all()
 
 
 def test_which_columns_a_reduction_wants() -> None:

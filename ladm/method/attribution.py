@@ -20,7 +20,7 @@ from torch import Tensor
 from ladm.errors import LadmError
 from ladm.method.focus import aggregated_focus, contextual_dependency, distance_JN, used_pairs_JN
 from ladm.method.grid import Ablation, Grid
-from ladm.method.reduction import Floats, Reduction
+from ladm.method.reduction import Floats, Reduction, reduce_cds
 
 
 def require_parts(reduction: Reduction) -> None:
@@ -50,9 +50,11 @@ def column_weights(cds_P: Floats, reduction: Reduction) -> Floats:
     w_P = np.array(reduction.weights or (1.0,) * P)
     w_P /= w_P.sum()
     if reduction.how == "geometric":
-        if not cds_P.all():
+        counted_P = w_P != 0
+        if not cds_P[counted_P].all():
             return np.zeros(P)
-        w_P *= np.exp((w_P * np.log(cds_P)).sum()) / cds_P
+        score = reduce_cds(cds_P[None], "geometric", reduction.weights)[0]
+        w_P[counted_P] *= score / cds_P[counted_P]
     return w_P
 
 

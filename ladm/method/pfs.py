@@ -5,6 +5,7 @@ Shape suffixes: B rows, H query heads, G key/value heads, T tokens, D head size,
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ladm.errors import UsageError
@@ -42,6 +43,10 @@ def measure_focus(
 
     Raises UsageError for a backend that does not exist.
     """
+    # The kernels know no float64, and their sums are of float32 whatever comes in.
+    if q_BHTD.dtype == torch.float64:
+        q_BHTD, k_BGTD = q_BHTD.float(), k_BGTD.float()
+        lse_BHT = None if lse_BHT is None else lse_BHT.float()
     if backend == "torch":
         return pfs_torch.measure_focus(
             q_BHTD, k_BGTD, lse_BHT, scaling=scaling, grid=grid, by_head=by_head, key_weight_BGT=key_weight_BGT,

@@ -102,12 +102,14 @@ def reduce_cds(cds_BP: Floats, how: str, weights: tuple[float, ...] | None = Non
         # A NaN becomes the median of its document without numpy's warning.
         with np.errstate(invalid="ignore"):
             return np.asarray(np.median(cds_BP, axis=1))
+    w_P = (1.0,) * cds_BP.shape[1] if weights is None else weights
     if how == "geometric":
+        # A CDS of 0 makes the whole mean 0, but not where its weight is 0: 0 log 0 would be NaN.
+        uncounted_BP = (cds_BP == 0.0) & (np.array(w_P) == 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            cds_BP = np.log(cds_BP)
+            cds_BP = np.log(np.where(uncounted_BP, 1.0, cds_BP))
     if how == "signed":
         cds_BP = log_cds(cds_BP)
-    w_P = (1.0,) * cds_BP.shape[1] if weights is None else weights
     # Not a matrix product: BLAS adds in another order for another number of documents, which changes the last bit.
     total_B = np.zeros(len(cds_BP))
     for k, w in enumerate(w_P):
