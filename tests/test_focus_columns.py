@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ladm.method import columns, pfs_torch
 from ladm.method.attention import causal_attention
-from ladm.method.focus import copy_keys, copy_share, pairwise_focus, used_pairs_JN, value_weights
+from ladm.method.cds import used_pairs_JN
+from ladm.method.focus import copy_keys, copy_share, pairwise_focus, value_weights
 from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys

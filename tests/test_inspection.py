@@ -21,7 +21,8 @@ from ladm.corpus.tokenization import plain_tokenizer, spell
 from ladm.explain.chosen_documents import choose_documents
 from ladm.explain.inspected_document import SpanPair, SpanText, read_inspected, write_inspected
 from ladm.method.attribution import column_weights, pair_parts, strongest_pairs, token_focus
-from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus, used_pairs_JN
+from ladm.method.cds import used_pairs_JN
+from ladm.method.focus import aggregated_focus, contextual_dependency, pairwise_focus
 from ladm.method.grid import span_grid
 from ladm.method.pfs_torch import Focus
 from ladm.method.reduction import Reduction, reduce_cds

@@ -15,7 +15,7 @@ from ladm.errors import UsageError
 from ladm.method import columns_triton, pfs_triton
 from ladm.method import pfs_torch as fast_module
 from ladm.method.attention import causal_attention
-from ladm.method.focus import aggregated_focus, contextual_dependency, used_pairs_JN
+from ladm.method.cds import aggregated_focus, contextual_dependency, used_pairs_JN
 from ladm.method.focus import pairwise_focus as oracle
 from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import measure_focus

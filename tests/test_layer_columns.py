@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from ladm.method import cds as fast
 from ladm.method import focus as oracle
 from ladm.method.grid import Grid, Method
 from ladm.method.pfs import measure_focus
@@ -17,18 +18,8 @@ FOUR = ("cds_per_layer", "cds_per_layer_no_std", "value_cds_per_layer", "value_c
 SEVEN = (*FOUR, "copy_share_per_layer", "sink_mass_per_layer", "near_share_per_layer")
 
 
-def cds(pfs: torch.Tensor, grid: Grid, form: Any) -> torch.Tensor:
-    return oracle.contextual_dependency(oracle.aggregated_focus(pfs, grid, ablation=form), grid, ablation=form)
-
-
-def near_share_in_words(pfs_JN: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Pair by pair: the attention to the nearest quarter of the earlier spans, of all that the grid uses."""
-    near, total = torch.zeros(()), torch.zeros(())
-    for row, j in enumerate(grid.J):
-        for i in grid.I[row]:
-            total += pfs_JN[row, i]
-            near += pfs_JN[row, i] if j - i <= j / 4 else 0.0
-    return near / total
+def cds(pfs: torch.Tensor, grid: Grid, form: Any, equations: Any = oracle) -> torch.Tensor:
+    return equations.contextual_dependency(equations.aggregated_focus(pfs, grid, ablation=form), grid, ablation=form)
 
 
 @pytest.fixture
@@ -56,7 +47,7 @@ def test_columns_of_layers_are_those_of_the_equations(golden_observer: Any, ids:
             **dict(zip(FOUR, (cds(x, grid, form) for x in (plain, value) for form in ("none", "no-std")), strict=True)),
             "copy_share_per_layer": oracle.copy_share(plain, copied, grid),
             "sink_mass_per_layer": sink_mass(mass.mean(dim=1))[0],
-            "near_share_per_layer": near_share_in_words(value, grid),
+            "near_share_per_layer": oracle.near_share(value, grid),
         }
         for name, number in expected.items():
             assert found[name][0, k].item() == pytest.approx(number.item(), rel=1e-5), (name, k)
@@ -77,9 +68,9 @@ def test_what_was_stored_before_stays_the_same_to_the_last_bit(golden_observer: 
     for record in ("layers", "heads", "range", "forms"):
         found = layer_cds(golden_observer, ids, grid, ablation="none", backend="torch", record=record)
         of_layers = torch.stack([x.mean(dim=1) for x in by_head] if record in ("heads", "forms") else whole, dim=1)
-        assert torch.equal(found["cds_per_layer"], cds(of_layers, grid, "none"))
+        assert torch.equal(found["cds_per_layer"], cds(of_layers, grid, "none", fast))
         if record in ("heads", "forms"):
-            assert torch.equal(found["cds_per_head"], torch.cat([cds(x, grid, "none") for x in by_head], dim=1))
+            assert torch.equal(found["cds_per_head"], torch.cat([cds(x, grid, "none", fast) for x in by_head], dim=1))
 
 
 def test_every_column_of_layers_is_there_of_heads(golden_observer: Any, ids: torch.Tensor) -> None:
@@ -116,7 +107,7 @@ def test_columns_of_heads_are_those_of_the_equations(golden_observer: Any, ids: 
                 **dict(zip((name.replace("layer", "head") for name in FOUR), forms, strict=True)),
                 "copy_share_per_head": oracle.copy_share(plain, copied, grid),
                 "sink_mass_per_head": sink_mass(mass[0, head]),
-                "near_share_per_head": near_share_in_words(value, grid),
+                "near_share_per_head": oracle.near_share(value, grid),
             }
             for name, number in expected.items():
                 assert found[name][0, layer * H + head].item() == pytest.approx(number.item(), rel=1e-5), (name, head)
@@ -136,8 +127,9 @@ def test_attention_that_does_not_fall_with_distance_has_the_near_share_of_the_pa
     grid = Method().grid(32_768)
     near = sum(j - i <= j / 4 for j, earlier in zip(grid.J, grid.I, strict=True) for i in earlier)
     flat = torch.full((2, len(grid.J), grid.N), 0.25)
-    assert oracle.near_share(flat, grid).tolist() == pytest.approx([near / 2010] * 2)
-    assert oracle.near_share(torch.zeros(len(grid.J), grid.N), grid) == 0.0
+    for equations in (oracle, fast):
+        assert equations.near_share(flat, grid).tolist() == pytest.approx([near / 2010] * 2)
+        assert equations.near_share(torch.zeros(len(grid.J), grid.N), grid) == 0.0
 
 
 def test_a_head_whose_values_are_zero_weighs_nothing() -> None:

@@ -124,8 +124,8 @@ def test_heads_are_scored_by_the_equations(kept: tuple[str, Path], golden_observ
 def test_long_range_focus_is_a_median_of_far_pairs(ladm: Run, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     import torch
 
+    from ladm.method.cds import long_range_focus
     from ladm.method.grid import span_grid
-    from ladm.signals.layer_cds import long_range_focus
 
     grid = span_grid(512, variant="released", l=16, m=1, n=4, n0=None, d_afs=4, d_cds=4)
     pfs_BJN = torch.rand(2, len(grid.J), grid.N)

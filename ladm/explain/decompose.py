@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ladm.explain.views import MOST_KEPT, DocumentViews
 from ladm.method.attribution import column_weights, pair_parts, strongest_pairs, token_focus
-from ladm.method.focus import aggregated_focus, contextual_dependency, value_weights
+from ladm.method.cds import aggregated_focus, contextual_dependency
+from ladm.method.focus import value_weights
 from ladm.method.grid import Ablation, Grid
 from ladm.method.pfs import measure_focus
 from ladm.method.reduction import Floats, Reduction, reduce_cds

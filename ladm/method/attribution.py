@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ladm.errors import LadmError
-from ladm.method.focus import aggregated_focus, contextual_dependency, distance_JN, used_pairs_JN
+from ladm.method.cds import aggregated_focus, contextual_dependency, distance_JN, used_pairs_JN
 from ladm.method.grid import Ablation, Grid
 from ladm.method.reduction import Floats, Reduction, reduce_cds
 

@@ -1,7 +1,7 @@
 """A layer's q and k -> PFS, AFS and CDS: equations 2-5 of LADM (arXiv 2503.02502) in plain float32 torch.
 
 This file is the oracle: written to be read beside the paper, and what every faster version is
-tested against.
+tested against: `pfs.py` for equation 2, `cds.py` for the others.
 
     equation 2        PFS(i, j)   `pairwise_focus`
     equations 3, 4    AFS(j)      `aggregated_focus`
@@ -20,13 +20,9 @@ l query rows of one span, K keys. `...` is any number of leading dimensions. T i
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from ladm.method.constants import constant
 from ladm.method.grid import Ablation, Grid
 
 
@@ -85,16 +81,19 @@ def aggregated_focus(pfs_JN: Tensor, grid: Grid, *, ablation: Ablation = "none")
     Released: the length weight is (j - i) l / T. `no-std` drops sigma, `no-length` the weight. A
     span with a single earlier span has no sigma: NaN, unless `grid` leaves it out, as it does by default.
     """
-    used = used_pairs_JN(grid, pfs_JN.device)
-    used_JN = pfs_JN.where(used, 0.0)
-    afs_J = (used_JN * distance_JN(grid, used_JN, ablation=ablation)).sum(dim=-1)
-    if ablation == "no-std":
-        return afs_J
-    pairs_J1 = used.sum(dim=-1, keepdim=True)
-    mean_J1 = used_JN.sum(dim=-1, keepdim=True) / pairs_J1
-    squares_J = (used_JN - mean_J1).where(used, 0.0).square().sum(dim=-1)
-    sigma_J = (squares_J / (pairs_J1.squeeze(-1) - 1)).sqrt()
-    return sigma_J * afs_J
+    afs_J = pfs_JN.new_zeros(pfs_JN.shape[:-1])
+    for row, j in enumerate(grid.J):
+        I_j = list(grid.I[row])
+        pfs_I = pfs_JN[..., row, I_j]
+        if ablation == "no-length":
+            length_I = [1.0 for _ in I_j]
+        elif grid.variant == "paper":
+            length_I = [j - i for i in I_j]
+        else:
+            length_I = [(j - i) * grid.l / grid.T for i in I_j]
+        sigma = 1.0 if ablation == "no-std" else pfs_I.std(dim=-1)
+        afs_J[..., row] = sigma * (pfs_I * pfs_I.new_tensor(length_I)).sum(dim=-1)
+    return afs_J
 
 
 def contextual_dependency(afs_J: Tensor, grid: Grid, *, ablation: Ablation = "none") -> Tensor:
@@ -105,43 +104,16 @@ def contextual_dependency(afs_J: Tensor, grid: Grid, *, ablation: Ablation = "no
 
     `no-length` drops the weight of j. `grid.J` must not be empty: a document without a scored span has no score.
     """
-    weighted_J = afs_J * _position_J(grid, afs_J.dtype, afs_J.device, ablation)
-    return weighted_J.sum(dim=-1) if grid.variant == "paper" else weighted_J.mean(dim=-1)
-
-
-@lru_cache(maxsize=256)
-def used_pairs_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
-    """Boolean (J, N): is PFS(i, j) used?"""
-    used = np.zeros((len(grid.J), grid.N), dtype=bool)
-    for row, spans in enumerate(grid.I):
-        used[row, list(spans)] = True
-    return constant(used, dtype=torch.bool, device=device)
-
-
-def distance_JN(grid: Grid, like: Tensor, *, ablation: Ablation) -> Tensor:
-    """The length weight of every pair, (J, N) of the type of `like`: j - i (paper), (j - i) l / T (released), or 1."""
-    return _distance_JN(grid, like.dtype, like.device, ablation)
-
-
-@lru_cache(maxsize=256)
-def _distance_JN(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
-    j_J1 = constant(grid.J, dtype=dtype, device=device).unsqueeze(1)
-    spans_JN = j_J1 - torch.arange(grid.N, device=device, dtype=dtype)
-    if ablation == "no-length":
-        return torch.ones_like(spans_JN)
-    return spans_JN * (grid.l / grid.T) if grid.variant == "released" else spans_JN
-
-
-@lru_cache(maxsize=256)
-def _position_J(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
-    """The weight of every scored span: how late in the document it is."""
-    if ablation == "no-length":
-        position_J = [1.0] * len(grid.J)
-    elif grid.variant == "paper":
-        position_J = [j / grid.N for j in grid.J]
-    else:
-        position_J = [grid.start(j) / grid.T for j in grid.J]
-    return constant(position_J, dtype=dtype, device=device)
+    cds = afs_J.new_zeros(afs_J.shape[:-1])
+    for row, j in enumerate(grid.J):
+        if ablation == "no-length":
+            length = 1.0
+        elif grid.variant == "paper":
+            length = j / grid.N
+        else:
+            length = grid.start(j) / grid.T
+        cds = cds + length * afs_J[..., row]
+    return cds if grid.variant == "paper" else cds / len(grid.J)
 
 
 def value_weights(v_GTD: Tensor) -> Tensor:
@@ -173,10 +145,13 @@ def copy_keys(ids_T: Tensor) -> Tensor:
 def copy_share(pfs_JN: Tensor, copied_JN: Tensor, grid: Grid) -> Tensor:
     """kappa: the share of the used PFS that falls on copy keys, from both as (..., J, N) -> (...).
 
-    NaN where no attention falls on any used pair.
+    0 where no attention falls on any used pair.
     """
-    used = used_pairs_JN(grid, pfs_JN.device)
-    return copied_JN.where(used, 0.0).sum(dim=(-2, -1)) / pfs_JN.where(used, 0.0).sum(dim=(-2, -1))
+    copied = total = pfs_JN.new_zeros(pfs_JN.shape[:-2])
+    for row, I_j in enumerate(grid.I):
+        copied = copied + copied_JN[..., row, list(I_j)].sum(dim=-1)
+        total = total + pfs_JN[..., row, list(I_j)].sum(dim=-1)
+    return torch.where(total == 0, 0.0, copied / total)
 
 
 def near_share(pfs_JN: Tensor, grid: Grid) -> Tensor:
@@ -186,15 +161,9 @@ def near_share(pfs_JN: Tensor, grid: Grid) -> Tensor:
     shuffled text, lists and repetition, so their share is lower; pasted pieces end it early, so theirs is higher.
     0 where no attention falls on any used pair.
     """
-    used_JN = pfs_JN.where(used_pairs_JN(grid, pfs_JN.device), 0.0)
-    near = used_JN.where(_near_pairs_JN(grid, pfs_JN.device), 0.0).sum(dim=(-2, -1))
-    total = used_JN.sum(dim=(-2, -1))
-    # Not NaN, which would cost the row its score.
+    near = total = pfs_JN.new_zeros(pfs_JN.shape[:-2])
+    for row, j in enumerate(grid.J):
+        I_j = list(grid.I[row])
+        near = near + pfs_JN[..., row, [i for i in I_j if 4 * (j - i) <= j]].sum(dim=-1)
+        total = total + pfs_JN[..., row, I_j].sum(dim=-1)
     return torch.where(total == 0, 0.0, near / total)
-
-
-@lru_cache(maxsize=256)
-def _near_pairs_JN(grid: Grid, device: torch.device | str) -> Tensor:
-    """Boolean (J, N): is i among the nearest quarter of the spans before j?"""
-    j_J1 = np.array(grid.J).reshape(-1, 1)
-    return constant(4 * (j_J1 - np.arange(grid.N)) <= j_J1, dtype=torch.bool, device=device)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
+from ladm.method.cds import aggregated_focus, contextual_dependency, copy_share, long_range_focus, near_share
 from ladm.method.columns import far_key_mass, value_weights
-from ladm.method.constants import constant
-from ladm.method.focus import aggregated_focus, contextual_dependency, near_share
 from ladm.method.grid import Ablation, FocusKind, Grid
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
@@ -103,7 +100,7 @@ class FocusMeasurement:
         if not by_head:
             return
         heads = self._cds_columns(focus.pfs_BKJN, focus.weighted_BKJN, heads=True)
-        heads["copy_share_per_head"] = _copy_share(focus.copied_BK, focus.pfs_BKJN)
+        heads["copy_share_per_head"] = copy_share(focus.copied_BK, focus.pfs_BKJN)
         heads["sink_mass_per_head"] = sink_mass(mass_BHT)
         heads["near_share_per_head"] = near_share(focus.weighted_BKJN, grid)
         for name, values_BH in heads.items():
@@ -115,7 +112,7 @@ class FocusMeasurement:
         by_layer = {name: torch.stack(parts, dim=1) for name, parts in self._layers.items()}
         pfs_BLJN = by_layer["pfs_BLJN"]
         kept = self._cds_columns(pfs_BLJN, by_layer["value_BLJN"], heads=False)
-        kept["copy_share_per_layer"] = _copy_share(by_layer["copied_BL"], pfs_BLJN)
+        kept["copy_share_per_layer"] = copy_share(by_layer["copied_BL"], pfs_BLJN)
         # The strongest keys of all layers at once: a GPU takes hardly longer than for those of one.
         kept["sink_mass_per_layer"] = sink_mass(torch.stack(self._far_key_mass, dim=1))
         kept["near_share_per_layer"] = near_share(by_layer["value_BLJN"], grid)
@@ -138,29 +135,5 @@ def _forms(ablation: Ablation, record: str) -> tuple[Ablation, ...]:
     return (ablation, "no-std") if ablation == "none" or record == "forms" else (ablation,)
 
 
-def _copy_share(copied: Tensor, pfs_JN: Tensor) -> Tensor:
-    """The part of the sum of PFS that falls on copy keys: (...) and (..., J, N) -> (...)."""
-    total = pfs_JN.sum(dim=(-2, -1))
-    # Where no span gets any attention, nothing is copied: 0 and not NaN, which would cost the row its score.
-    return torch.where(total == 0, 0.0, copied / total)
-
-
 def _cds(pfs: Tensor, grid: Grid, ablation: Ablation) -> Tensor:
     return contextual_dependency(aggregated_focus(pfs, grid, ablation=ablation), grid, ablation=ablation)
-
-
-def long_range_focus(pfs_JN: Tensor, grid: Grid) -> Tensor:
-    """Median PFS over the used pairs with j - i >= N / 2: (..., J, N) -> (...); 0 where there is no such pair.
-
-    Of an even number of pairs the median is the lower of the two in the middle.
-    """
-    far_P = pfs_JN.flatten(-2)[..., _far_pairs(grid, pfs_JN.device)]
-    return far_P.median(dim=-1).values if far_P.shape[-1] else far_P.sum(dim=-1)
-
-
-# Not a Boolean index: the host would wait for the device to learn how many values it selects.
-@lru_cache(maxsize=256)
-def _far_pairs(grid: Grid, device: torch.device) -> Tensor:
-    """Where the used pairs with j - i >= N / 2 are in a flattened (J, N)."""
-    places = [row * grid.N + i for row, j in enumerate(grid.J) for i in grid.I[row] if 2 * (j - i) >= grid.N]
-    return constant(places, dtype=torch.int64, device=device)

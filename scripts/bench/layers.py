@@ -23,7 +23,7 @@ from error_lines import errors_in_a_line
 from ladm.corpus.row import Row
 from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError
-from ladm.method.focus import aggregated_focus, contextual_dependency
+from ladm.method.cds import aggregated_focus, contextual_dependency
 from ladm.method.grid import Grid, span_grid
 from ladm.method.pfs import measure_focus
 from ladm.modeling.attention_function import LayerView
