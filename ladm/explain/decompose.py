@@ -14,6 +14,7 @@ from torch import Tensor
 from ladm.explain.views import MOST_KEPT, DocumentViews
 from ladm.method.attribution import column_weights, pair_parts, strongest_pairs, token_focus
 from ladm.method.cds import aggregated_focus, contextual_dependency
+from ladm.method.constants import release_constants
 from ladm.method.focus import value_weights
 from ladm.method.grid import Ablation, Grid
 from ladm.method.pfs import measure_focus
@@ -64,6 +65,8 @@ class Decomposer:
 
         `low_memory`: see `measure_focus`; nothing is kept.
         """
+        if low_memory:
+            release_constants()
         reduction, ablation = self.reduction, self.ablation
         views = DocumentViews(self.observer, ids_BT, most_bytes=0 if low_memory else MOST_KEPT)
         pfs_PJN = self._pairwise_focus(views, grid, low_memory=low_memory)

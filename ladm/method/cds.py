@@ -2,20 +2,18 @@
 
 Equations 3-5 and the shares as `focus.py` writes them out, tested against it. There every pair of spans is visited in a
 loop; here each is one operation on all pairs, and pairs that the grid does not use are masked. The masks and weights
-depend on the length of a row alone, so they are made once for each length.
+depend on the length of a row alone, so they are made once for each length and kept for a while.
 
 Shape suffixes: J scored spans, N spans. `...` is any number of leading dimensions.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from ladm.method.constants import constant
+from ladm.method.constants import constant, kept_for_grid
 from ladm.method.grid import Ablation, Grid
 
 
@@ -67,9 +65,14 @@ def long_range_focus(pfs_JN: Tensor, grid: Grid) -> Tensor:
     return far_P.median(dim=-1).values if far_P.shape[-1] else far_P.sum(dim=-1)
 
 
-@lru_cache(maxsize=256)
 def used_pairs_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
     """Boolean (J, N): is PFS(i, j) used?"""
+    # One object for a device, however it is named, so that one tensor is kept for it.
+    return _used_pairs_JN(grid, torch.device(device))
+
+
+@kept_for_grid
+def _used_pairs_JN(grid: Grid, device: torch.device) -> Tensor:
     used = np.zeros((len(grid.J), grid.N), dtype=bool)
     for row, spans in enumerate(grid.I):
         used[row, list(spans)] = True
@@ -78,19 +81,20 @@ def used_pairs_JN(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
 
 def distance_JN(grid: Grid, like: Tensor, *, ablation: Ablation) -> Tensor:
     """The length weight of every pair, (J, N) of the type of `like`: j - i (paper), (j - i) l / T (released), or 1."""
-    return _distance_JN(grid, like.dtype, like.device, ablation)
+    # The same with and without sigma, so that both forms share it.
+    return _distance_JN(grid, like.dtype, like.device, weighted=ablation != "no-length")
 
 
-@lru_cache(maxsize=256)
-def _distance_JN(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
+@kept_for_grid
+def _distance_JN(grid: Grid, dtype: torch.dtype, device: torch.device, *, weighted: bool) -> Tensor:
     j_J1 = constant(grid.J, dtype=dtype, device=device).unsqueeze(1)
     spans_JN = j_J1 - torch.arange(grid.N, device=device, dtype=dtype)
-    if ablation == "no-length":
+    if not weighted:
         return torch.ones_like(spans_JN)
     return spans_JN * (grid.l / grid.T) if grid.variant == "released" else spans_JN
 
 
-@lru_cache(maxsize=256)
+@kept_for_grid
 def _position_J(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: Ablation) -> Tensor:
     """The weight of every scored span: how late in the document it is."""
     if ablation == "no-length":
@@ -102,15 +106,15 @@ def _position_J(grid: Grid, dtype: torch.dtype, device: torch.device, ablation: 
     return constant(position_J, dtype=dtype, device=device)
 
 
-@lru_cache(maxsize=256)
-def _near_pairs_JN(grid: Grid, device: torch.device | str) -> Tensor:
+@kept_for_grid
+def _near_pairs_JN(grid: Grid, device: torch.device) -> Tensor:
     """Boolean (J, N): is i among the nearest quarter of the spans before j?"""
     j_J1 = np.array(grid.J).reshape(-1, 1)
     return constant(4 * (j_J1 - np.arange(grid.N)) <= j_J1, dtype=torch.bool, device=device)
 
 
 # Not a Boolean index: the host would wait for the device to learn how many values it selects.
-@lru_cache(maxsize=256)
+@kept_for_grid
 def _far_pairs(grid: Grid, device: torch.device) -> Tensor:
     """Where the used pairs with j - i >= N / 2 are in a flattened (J, N)."""
     places = [row * grid.N + i for row, j in enumerate(grid.J) for i in grid.I[row] if 2 * (j - i) >= grid.N]

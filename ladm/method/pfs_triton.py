@@ -10,14 +10,14 @@ are wanted, l tokens of a span.
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from ladm.method.constants import constant
+from ladm.method.constants import constant, kept_for_grid
 from ladm.method.grid import Grid
 from ladm.method.pfs_kernels import denominators_kernel, focus_kernel
 from ladm.method.pfs_torch import SMALLEST_PREFIX_SHARE, Focus
@@ -163,22 +163,22 @@ def shared_bytes_of(device: torch.device) -> int:
     return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 64 << 10))
 
 
-class _KernelGrid:
+class _KernelGrid(NamedTuple):
     """A grid as the kernels read it: scored spans, pairs (row of J, i), and items of at most 16 pairs each."""
 
-    def __init__(self, grid: Grid, device: torch.device) -> None:
-        pairs: list[tuple[int, int]] = []
-        items: list[tuple[int, int, int, int]] = []
-        for row, spans in enumerate(grid.I):
-            for first in range(0, len(spans), PAIRS_OF_A_PROGRAM):
-                some = spans[first : first + PAIRS_OF_A_PROGRAM]
-                items.append((row, some[0], len(pairs) + first, len(some)))
-            pairs += [(row, i) for i in spans]
-        self.scored = constant(grid.J, dtype=torch.int64, device=device)
-        self.pairs = constant(pairs, dtype=torch.int64, device=device)
-        self.items = constant(items, dtype=torch.int64, device=device)
+    scored: Tensor
+    pairs: Tensor
+    items: Tensor
 
 
-@lru_cache(maxsize=64)
+@kept_for_grid
 def _kernel_grid(grid: Grid, device: torch.device) -> _KernelGrid:
-    return _KernelGrid(grid, device)
+    pairs: list[tuple[int, int]] = []
+    items: list[tuple[int, int, int, int]] = []
+    for row, spans in enumerate(grid.I):
+        for first in range(0, len(spans), PAIRS_OF_A_PROGRAM):
+            some = spans[first : first + PAIRS_OF_A_PROGRAM]
+            items.append((row, some[0], len(pairs) + first, len(some)))
+        pairs += [(row, i) for i in spans]
+    scored, all_pairs, all_items = (constant(x, dtype=torch.int64, device=device) for x in (grid.J, pairs, items))
+    return _KernelGrid(scored, all_pairs, all_items)

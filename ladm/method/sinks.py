@@ -23,7 +23,7 @@ STRONGEST_PER_1024 = 6
 """Of every 1,024 keys, the share of this many strongest ones is the sink mass."""
 
 
-# Made once for each length and device, as the constants of a grid in `cds.py` are.
+# Made once for each length and device. Eight numbers each, so that a bound on their number will do.
 @lru_cache(maxsize=256)
 def sampled_queries(T: int, device: torch.device) -> Tensor:
     """The query rows that are looked at, the last one first: (Q,) int64."""

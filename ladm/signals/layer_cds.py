@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ladm.method.cds import aggregated_focus, contextual_dependency, copy_share, long_range_focus, near_share
 from ladm.method.columns import far_key_mass, value_weights
+from ladm.method.constants import release_constants
 from ladm.method.grid import Ablation, FocusKind, Grid
 from ladm.method.pfs import measure_focus
 from ladm.method.pfs_torch import CopyKeys
@@ -63,6 +64,9 @@ class FocusMeasurement:
         record: str,
         low_memory: bool = False,
     ) -> None:
+        if low_memory:
+            # Those of other lengths; what this one needs is made again.
+            release_constants()
         self._grid, self._last = grid, layers[-1]
         self._ablation, self._record = ablation, record
         self._backend, self._low_memory = backend, low_memory
