@@ -49,7 +49,7 @@ def kept_for_grid(make: Callable[Concatenate[Grid, _P], _R]) -> Callable[Concate
 
 
 def release_constants() -> None:
-    """Drop what is kept, where memory is short. What is needed is made again."""
+    """Drop these tensors, where memory is short. What is needed is made again."""
     _KEPT.clear()
 
 
