@@ -151,7 +151,8 @@ class Contenders:
 
         def visit(view: LayerView) -> None:
             pfs = oracle(view.q_BHTD[0], view.k_BGTD[0], scaling=view.scaling, grid=grid)
-            found.append(contextual_dependency(aggregated_focus(pfs, grid), grid).item())
+            # Not on a GPU: the oracle visits pair after pair.
+            found.append(contextual_dependency(aggregated_focus(pfs.cpu(), grid), grid).item())
 
         self.observer(dtype=torch.float32).observe(ids, visit)
         return torch.tensor(found)
