@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,19 @@ def test_one_on_another_machine_may_be_at_work(run: Run, name: str) -> None:
     (run.folder / name).write_text("process 12 on node7\n")
     found = status(run)
     assert (found.running, found.who) == (None, "process 12 on node7")
+
+
+def test_the_name_of_another_machine_stays_until_it_is_old(run: Run) -> None:
+    """Where locks are not seen by other machines, it may be that of a launch at work."""
+    path = run.folder / ABANDONED
+    path.write_text("process 12 on node7\n")
+    (run.folder / f"{ABANDONED[:-1]}{'0' if ABANDONED[-1] != '0' else '1'}").write_bytes(b"\xff")
+    with locked(run.folder, shared=True):
+        assert path.exists()
+    old = time.time() - 8 * 24 * 3600
+    os.utime(path, (old, old))
+    with locked(run.folder, shared=True):
+        assert not path.exists()
 
 
 def test_a_name_that_cannot_be_locked_is_not_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from conftest import SMALL, topical_rows
 from test_select_options import selected
 
 import ladm as front
+from ladm.corpus import id_readers
 from ladm.corpus.id_values import read_id_values
+from ladm.corpus.rows import open_rows
 from ladm.errors import LadmError, StorageError, UsageError
+from ladm.runs.joined_files import JoinedFile
 from ladm.selection.manifest_file import read_manifest
 from ladm.settings.selection import SelectSettings
 
@@ -148,7 +152,7 @@ def test_several_runs_share_a_file(ladm: Command, place: Path, tmp_path: Path) -
     # Of a joined run there is one set of rows.
     result = ladm(*words, "--by", "a.score", "--join", f"a={place / 'run'}", "--output", tmp_path / "two")
     assert result.exit_code == 2
-    assert "--join with several RUNs takes files alone" in result.stderr
+    assert "with several RUNs, --join takes only files" in result.stderr
 
 
 def test_top_compare_and_report_read_files(ladm: Command, run: Path, tmp_path: Path) -> None:
@@ -200,6 +204,8 @@ def test_python(run: Path, tmp_path: Path) -> None:
         ("a.jsonl", '{"q": 1}\n', "line 1 has no id, which is a text or a whole number"),
         ("a.csv", "id,q\nd0,1\nd1,2\nd0,3\n", "the id d0 has two values of q, 1 (line 2) and 3 (line 4); keep one"),
         ("a.csv", "id,q\nd0,1\nd0,\n", "the id d0 has two values of q, 1 (line 2) and none (line 3); keep one"),
+        ("a.csv", "id,q\nd0,0.7\nd0,0.7000000001\n", "the id d0 has two values of q, 0.7 (line 2) and 0.7000000001"),
+        ("a.csv", "id,q\nd0,1_000\n", "line 2 has 1_000 in q, which is no number"),
         ("a.csv", "id,q\nd0,\nd1,nan\n", "its column q has no number"),
         ("a.csv", "id,q\n", "it has no ids"),
         ("a.jsonl", "", "it has no ids"),
@@ -218,6 +224,38 @@ def test_a_file_that_cannot_be_joined_is_a_line(
     assert f"--join edu={file}: {problem}" in result.stderr
     assert "\x1b" not in result.stderr
     assert not (tmp_path / "subset").exists()
+
+
+def test_a_pipe_cannot_be_joined(ladm: Command, run: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    result = ladm("top", run, "--by", "edu.q", "--join", f"edu={tmp_path}/a.csv")
+    assert result.exit_code == 2
+    assert "a.csv: it is a pipe or a device; write it to a file, which can be read twice" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_the_columns_of_numbers_are_found_in_one_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    names = [f"c{k}" for k in range(50)]
+    row: dict[str, Any] = {"id": "d0"} | dict.fromkeys(names, 0.5) | {"text": "x", "empty": ""}
+    text = json.dumps(row) + "\n" if kind == "jsonl" else f"{','.join(row)}\n{','.join(map(str, row.values()))}\n"
+    file = write(tmp_path, f"a.{kind}", text)
+    opened = []
+    unpacked = id_readers.unpacked
+    monkeypatch.setattr(id_readers, "unpacked", lambda file: opened.append(1) or unpacked(file))
+    assert JoinedFile("edu", str(file)).number_columns() == names
+    assert len(opened) <= 2
+
+
+def test_a_file_that_changes_between_two_readings_is_refused(tmp_path: Path, save_rows: Any) -> None:
+    file = write(tmp_path, "a.csv", "id,q,p\nd0,1,2\n")
+    rows = open_rows(save_rows([{"input_ids": [1], "id": "d0"}]))
+    joined = JoinedFile("edu", str(file))
+    assert [values.tolist() for _, values in joined.numbers(rows, ["q"])] == [[1.0]]
+    write(tmp_path, "a.csv", "id,q,p\nd0,1,2\nd1,1,2\n")
+    with pytest.raises(StorageError, match=r"a\.csv changed while it was read; run the same command again"):
+        list(joined.numbers(rows, ["p"]))
 
 
 def test_rows_without_ids_cannot_be_joined(ladm: Command, place: Path, tmp_path: Path) -> None:

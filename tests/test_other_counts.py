@@ -141,6 +141,11 @@ def test_a_stopped_replacement_goes_on(ladm: Command, run: Path, tables: tuple[P
     with pytest.raises(KeyboardInterrupt):
         module.annotate(settings, echo=lambda _: None, progress=Stop())
     assert not Run.read(text).is_finished
+    # Until then neither the numbers of the run nor those of the table before count in silence.
+    assert "far_rare" not in column_names(Run.read(run))
+    result = ladm("select", run, "--tokens", "1k", "--by", "far_rare", "-o", run / "subset")
+    assert result.exit_code == 3
+    assert f"far_rare is computed again in {text}, which is not finished; to finish it: ladm annotate" in result.stderr
     # Whichever way the command is repeated; no model and no other table is needed.
     annotated(ladm, run)
     assert results(text) == whole
@@ -202,6 +207,7 @@ def test_overwrite_and_rescore(ladm: Command, rows: str, run: Path, tables: tupl
     other = tmp_path / "other"
     result = ladm("rescore", run, "--reduce", "median", "--output", other)
     assert f"{other} lacks text, which {run} has as added signals" in result.stderr
+    assert f"warning   {other} has text as {run} was scored, not as computed again" in result.stderr
     assert far_rare(other) == own
     shutil.copytree(run / "signals", other / "signals")
     assert far_rare(other) == far_rare(run)

@@ -35,7 +35,9 @@ def score(output: Any) -> ladm.RowScore:
     return ladm.Scorer.from_signal(Own(output)).score([1, 2, 3])[0]
 
 
-@pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.float64(0.5), Fraction(1, 2), 1, np.int64(1)])
+@pytest.mark.parametrize(
+    "value", [0.5, np.float32(0.5), np.float64(0.5), Fraction(1, 2), 1, np.int64(1), np.array(0.5), torch.tensor(0.5)]
+)
 def test_a_score_is_any_real_number(value: Any) -> None:
     found = score(ScorerOutput(score=value)).score
     assert (type(found), found) == (float, float(value))
@@ -53,7 +55,7 @@ def test_columns_are_numbers_and_lists_of_numbers() -> None:
     [
         (ScorerOutput(score="0.5"), "gives the score as a str; return a number such as float(score)"),  # type: ignore[arg-type]
         (ScorerOutput(score=True), "gives the score as a bool; return a number such as float(score)"),
-        (ScorerOutput(score=torch.tensor(0.5)), "gives the score as a Tensor; return a number such as float(score)"),  # type: ignore[arg-type]
+        (ScorerOutput(score=torch.ones(1)), "gives the score as a Tensor; return a number such as float(score)"),  # type: ignore[arg-type]
         (
             ScorerOutput(score=None),
             "gives no score and no column; return a number as the score or as the first of the extras",

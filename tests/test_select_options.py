@@ -462,7 +462,7 @@ def test_the_manifest_names_the_chosen_and_its_command_repeats_it(
         ("--top 5% --by a.b --join a=s3://b/run2",
          "--join a=s3://b/run2 is an address; copy it to this machine and give the folder of the run, or the file"),
         ("run2 --top 5% --by a.b --join a=b",
-         "--join with several RUNs takes files alone, because a run is of one set of rows"),
+         "with several RUNs, --join takes only files: a joined run has the rows of one run only"),
     ],
 )  # fmt: skip
 def test_flags_that_are_refused(ladm: Command, flags: str, message: str) -> None:

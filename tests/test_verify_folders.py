@@ -125,6 +125,10 @@ def test_a_subset_with_a_list_that_leads_elsewhere_is_damaged(
         result = ladm("verify", subset)
         expected = f"{subset / 'SHA256SUMS'} is damaged: it is no list of SHA-256 checksums\n"
         assert (result.exit_code, result.stdout) == (74, expected)
+    (subset / "manifest.json").rename(tmp_path / "manifest")
+    result = ladm("verify", subset)
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (74, f"{subset / 'manifest.json'} is missing")
+    (tmp_path / "manifest").rename(subset / "manifest.json")
     (subset / "SHA256SUMS").unlink()
     result = ladm("verify", subset)
     assert result.exit_code == 1

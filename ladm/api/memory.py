@@ -98,6 +98,9 @@ class Scorer:
         gc.collect()
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
+            from ladm.method.constants import release_constants
+
+            release_constants()
             torch.cuda.empty_cache()
 
     def __enter__(self) -> Self:

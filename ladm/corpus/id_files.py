@@ -113,6 +113,8 @@ def _require_file(name: str, *, option: str) -> None:
     problem = "there is no such file"
     if os.path.isdir(name):
         problem = "it is a folder; give its files one by one"
+    elif os.path.exists(name):
+        problem = "it is a pipe or a device; write it to a file, which can be read twice"
     elif name.startswith(IN_MEMORY):
         problem = "a Python program gave these; make the same call there, or write the ids to a file"
     raise UsageError(f"{option}: {problem}")

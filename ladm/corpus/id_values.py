@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from ladm.corpus.id_files import Hashes, hashes_of, reading_file_of_ids, shown_id
 from ladm.corpus.value_readers import Floats, read_values
-from ladm.errors import UsageError, printable
+from ladm.errors import StorageError, UsageError, printable
 from ladm.storage.digests import file_xxh3
+from ladm.storage.file_states import file_states
 
 NOT_FOUND = -1
 Ints = npt.NDArray[np.int64]
@@ -56,6 +57,7 @@ def read_id_values(name: str, keys: Sequence[str], *, option: str) -> IdValues:
     column without any number.
     """
     with reading_file_of_ids(name, option=option):
+        states = file_states([name])
         digest = file_xxh3(Path(name))
         hashes, values, example = _read(name, keys)
         for key, column in values.items():
@@ -72,7 +74,14 @@ def read_id_values(name: str, keys: Sequence[str], *, option: str) -> IdValues:
         if repeats_M.any():
             hashes_M = hashes_M[~repeats_M]
             values = {key: column[~repeats_M] for key, column in values.items()}
+        if file_states([name]) != states:
+            raise changed_meanwhile(name)
     return IdValues(xxh3_128=digest, hashes_M=hashes_M, values=values, example=example)
+
+
+def changed_meanwhile(name: str) -> StorageError:
+    """The error for a file whose numbers do not belong together."""
+    return StorageError(f"{name} changed while it was read; run the same command again")
 
 
 def _read(name: str, keys: Sequence[str]) -> tuple[Hashes, dict[str, Floats], str]:
@@ -106,8 +115,9 @@ def _require_same(name: str, key: str, column_M: Floats, repeats_M: npt.NDArray[
     for batch in read_values(name, [key]):
         for k in (number - first for number in numbers if first <= number < first + len(batch.ids)):
             repeated = batch.ids[k]
-            value = batch.values[key][k]
-            found.append(f"{'none' if np.isnan(value) else f'{value:g}'} ({batch.place(k)})")
+            value = float(batch.values[key][k])
+            shown = "none" if np.isnan(value) else repr(value).removesuffix(".0")
+            found.append(f"{shown} ({batch.place(k)})")
         first += len(batch.ids)
     raise UsageError(
         f"the id {shown_id(repeated)} has two values of {printable(key)}, {' and '.join(found)}; keep one of them"

@@ -17,6 +17,8 @@ from ladm.storage.checksum_list import CHECKSUM_FILE
 from ladm.storage.file_states import FileStates, file_states
 from ladm.storage.notes import SETTLED_SECONDS, note_of, read_note, write_note
 
+_NOTE = "rows 1"
+"""With a number to raise where digests are computed, or compared with what lies beside the rows, in another way."""
 SMALLEST_BYTES = 1 << 25
 """Smaller rows are read faster than anybody notices."""
 
@@ -40,7 +42,7 @@ class KnownDigests:
         # What was compared with the digests, and what decides how the shards are read, is part of what must not change.
         self._paths = sorted({*files, *(str(folder / each) for folder in folders for each in beside)})
         is_large = sum(size for _, size, _, _ in files.values()) >= SMALLEST_BYTES
-        self._note = note_of("rows", Path(name).absolute(), str(count)) if is_large else None
+        self._note = note_of(_NOTE, Path(name).absolute(), str(count)) if is_large else None
         self._files = files
         self._states = self._read_states()
 

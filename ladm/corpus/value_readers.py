@@ -77,7 +77,14 @@ def require_columns(name: str, keys: Iterable[str]) -> None:
 def number_columns(name: str) -> list[str]:
     """The columns in which the first rows of the file have numbers and nothing else."""
     names = _column_names(name)
-    return [key for key in names if key != ID and names.count(key) == 1 and _has_numbers(name, key)]
+    keys = [key for key in names if key != ID and names.count(key) == 1]
+    if not keys or _kind(name) == "parquet":
+        # Column by column, because a reader refuses one that holds no numbers.
+        return [key for key in keys if _has_numbers(name, key)]
+    with contextlib.suppress(UsageError):
+        for _, columns, place in _READERS[_kind(name)](name, keys):
+            return [key for key in keys if _are_numbers(columns[key], key, place)]
+    return []
 
 
 def is_float32(name: str, key: str) -> bool:
@@ -113,6 +120,12 @@ def _kind(name: str) -> str:
 def _has_numbers(name: str, key: str) -> bool:
     with contextlib.suppress(UsageError):
         return any(not np.isnan(batch.values[key]).all() for batch in islice(read_values(name, [key]), 1))
+    return False
+
+
+def _are_numbers(values: Any, key: str, place: Place) -> bool:
+    with contextlib.suppress(UsageError):
+        return bool(np.isfinite(_numbers(values, key, place)).any())
     return False
 
 
@@ -207,6 +220,9 @@ def _number(value: Any) -> float | None:
         text = value.strip().lower()
         if not text or text in _WORDS:
             return _WORDS.get(text, float("nan"))
+        # What separates thousands in a number of Python's may be a mistake here.
+        if "_" in text:
+            return None
     elif is_missing(value):
         return float("nan")
     elif not isinstance(value, (bool, int, float, Decimal)):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ladm.errors import LadmError
+from ladm.errors import IncompleteError, LadmError
 from ladm.runs.folder import Run
 from ladm.runs.identity import Signals
 from ladm.runs.layout import IDENTITY_FILE, SIGNALS
@@ -33,14 +33,13 @@ def finished_signals(run: Run) -> Iterator[Run]:
 def replaced_columns(run: Run) -> set[str]:
     """Columns that a run stores and that were computed again as an added signal, whose numbers count instead.
 
-    They do so too where the run has more rows by now: a column never goes back to other numbers by itself.
+    They do so too where the run has more rows by now, and while they are computed: a column never goes back to other
+    numbers by itself.
     """
     # The score is no column of a signal: it stays that of the run, whose results are sorted by it.
-    return {
-        name
-        for signal in finished_signals(run) if signal.folder.name in run.identity.signals
-        for name in stored_columns(signal.folder) if name in COLUMNS_OF.get(signal.folder.name, ())
-    }  # fmt: skip
+    stored = set(stored_columns(run.folder))
+    again = (signal for signal in run.identity.signals if (run.folder / SIGNALS / signal / IDENTITY_FILE).is_file())
+    return {name for signal in again for name in COLUMNS_OF.get(signal, ()) if name in stored}
 
 
 def own_columns(run: Run) -> list[str]:
@@ -70,7 +69,15 @@ def added_columns(run: Run) -> dict[str, Path]:
 
 
 def require_rows_of_run(run: Run, name: str) -> None:
-    """Raise LadmError where the column is that of an added signal with other rows than the run, or with fewer."""
+    """Raise LadmError where the column is that of an added signal with other rows than the run, or with fewer.
+
+    And IncompleteError where it is one that is computed again and is not finished.
+    """
+    if name in replaced_columns(run) and name not in added_columns(run):
+        folder = run.folder / SIGNALS / str(_signal_of(name))
+        if not Run.read(folder).is_finished:
+            again = shlex.join(["ladm", "annotate", str(run.folder)])
+            raise IncompleteError(f"{name} is computed again in {folder}, which is not finished; to finish it: {again}")
     for signal in finished_signals(run):
         if name not in stored_columns(signal.folder) or signal.identity.data == run.identity.data:
             continue

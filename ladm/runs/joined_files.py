@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.corpus.id_files import hashes_of, reading_file_of_ids, require_ids, row_ids, rows_without_ids, shown_id
-from ladm.corpus.id_values import NOT_FOUND, IdValues, read_id_values
+from ladm.corpus.id_values import NOT_FOUND, IdValues, changed_meanwhile, read_id_values
 from ladm.corpus.rows import Rows
 from ladm.corpus.value_readers import is_float32, number_columns, require_columns
 from ladm.errors import UsageError, count_of
@@ -117,8 +117,12 @@ class JoinedFile:
     def _values(self, keys: Sequence[str]) -> IdValues:
         if self._read is None or any(key not in self._read.values for key in keys):
             had = [] if self._read is None else list(self._read.values)
+            digest = None if self._read is None else self._read.xxh3_128
             self._read = None
-            self._read = read_id_values(self.place, list(dict.fromkeys([*had, *keys])), option=self.option)
+            found = read_id_values(self.place, list(dict.fromkeys([*had, *keys])), option=self.option)
+            if digest not in (None, found.xxh3_128):
+                raise changed_meanwhile(self.place)
+            self._read = found
         return self._read
 
     def _places(self, rows: Rows, values: IdValues) -> npt.NDArray[np.int64]:

@@ -116,6 +116,9 @@ def _name_added_signals(run: Run, rescored: Run, echo: Echo) -> None:
         ]
         lacking = f"{rescored.folder} lacks {', '.join(names)}, which {run.folder} has as added signals"
         echo(f"note      {lacking}; to copy them: {' && '.join(commands)}")
+    again = [name for name in names if name in run.identity.signals]
+    if again:
+        echo(f"warning   {rescored.folder} has {', '.join(again)} as {run.folder} was scored, not as computed again")
 
 
 def _stage(run: Run, reduction: Reduction, name: str, staged: Path) -> None:

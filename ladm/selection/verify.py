@@ -49,7 +49,8 @@ def verify_folder(name: str, *, deep: bool = False) -> Verification:
     """
     folder = Path(name)
     if not any((place / IDENTITY_FILE).is_file() for place in (folder, folder / SCORES)):
-        is_subset = (folder / MANIFEST_FILE).is_file()
+        # A copy that was cut short may lack either.
+        is_subset = (folder / MANIFEST_FILE).is_file() or (folder / CHECKSUM_FILE).is_file()
         is_rows = any((folder / each).exists() for each in (PREPARED, WORK_FOLDER, *FILES_OF_A_SAVED_SET))
         if deep and (is_subset or is_rows):
             raise UsageError(f"{folder} is not a run; leave --deep out, everything in it is read anyway")
@@ -89,10 +90,13 @@ def _verify_rows(folder: Path) -> Verification:
 def _verify_subset(folder: Path) -> Verification:
     """The checksums of the manifest and of the files with the rows."""
     taken, files, problems = None, 0, []
-    try:
-        taken = read_manifest(folder).taken_documents
-    except StorageError as error:
-        problems.append(Problem.of(error))
+    if not (folder / MANIFEST_FILE).is_file():
+        problems.append(Problem(f"{folder / MANIFEST_FILE} is missing"))
+    else:
+        try:
+            taken = read_manifest(folder).taken_documents
+        except StorageError as error:
+            problems.append(Problem.of(error))
     if not (folder / CHECKSUM_FILE).is_file():
         raise LadmError(f"{folder} has no {CHECKSUM_FILE}, so there is nothing to compare its files with")
     try:

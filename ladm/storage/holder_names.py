@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 from ladm.storage.files import io_errors
 
 HOLDER_FILE = ".holder"
+OLD_SECONDS = 7 * 24 * 3600.0
 HOLDER_FILES = re.compile(r"\.holder(-[0-9a-f]{32})?")
 
 
@@ -75,10 +77,14 @@ def _files(folder: Path) -> list[Path]:
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove the names of processes that were killed."""
-    with contextlib.suppress(OSError):
-        for path in _files(folder):
+    for path in _files(folder):
+        # ValueError: a name that is no UTF-8.
+        with contextlib.suppress(OSError, ValueError):
+            # The locks of another machine may not be seen here; what was killed there goes when it is old.
+            name = path.read_text(encoding="utf-8").strip()
+            is_old = time.time() - path.stat().st_mtime > OLD_SECONDS
             # One that is written at this very moment may be among them: that launch then has no name, and no harm.
-            if not path.is_symlink() and not _is_locked(path):
+            if not path.is_symlink() and not _is_locked(path) and (not name or is_of_this_machine(name) or is_old):
                 path.unlink(missing_ok=True)
 
 

@@ -50,6 +50,9 @@ def score_of(score: Any, columns: Mapping[str, Column], *, signal: str) -> float
             what = "no column" if first is None else "a list as its first column"
             raise _mistake(signal, f"gives no score and {what}", "a number as the score or as the first of the extras")
         return first
+    if getattr(score, "ndim", None) == 0:
+        # A number of NumPy, or one that an array or a tensor holds alone.
+        score = score.item()
     # True is 1 to Python.
     if isinstance(score, bool) or not isinstance(score, Real):
         raise _mistake(signal, f"gives the score as {_kind(score)}", "a number such as float(score)")
