@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from ladm.settings.signals import COLUMNS_OF, CONTEXT_GAIN
 from ladm.signals.context_gain import (
-    COLUMNS,
     ContextWindow,
     continues_earlier_bigram,
     gain_columns,
@@ -50,7 +50,7 @@ def test_columns_are_their_definitions() -> None:
     short = torch.rand(3, 50, generator=draw) * 7
     copied = torch.rand(3, 50, generator=draw) < 0.3
     found = gain_columns(long, short, copied)
-    assert tuple(found) == COLUMNS
+    assert tuple(found) == COLUMNS_OF[CONTEXT_GAIN]
     for b in range(3):
         pairs = list(zip(long[b].tolist(), short[b].tolist(), copied[b].tolist(), strict=True))
         gains = [s - l for l, s, _ in pairs]

@@ -183,9 +183,7 @@ class SelectSettings(JoinSettings):
         parse_caps(self.max_per)
         require_domain_has_effect(self.domain, self.domain_key)
         if len(self.runs) > 1 and not all(map(is_file, self.joins.values())):
-            raise UsageError(
-                "with several RUNs, --join takes only files, because a joined run has the rows of one run only"
-            )
+            raise UsageError("with several RUNs, --join takes only files: a joined run has the rows of one run only")
         require_joined(self.column_names, self.joins)
         require_of_rows(self.value_guards)
         if self.rows and len(self.rows) != len(self.runs):
