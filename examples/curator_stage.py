@@ -15,7 +15,7 @@ from nemo_curator.stages.base import ProcessingStage
 from nemo_curator.stages.resources import Resources
 from nemo_curator.tasks import DocumentBatch
 
-from ladm.integrations.scoring import COLUMNS, LazyScorer
+from ladm.integrations.scoring import LazyScorer
 
 
 @dataclass
@@ -33,15 +33,15 @@ class LadmScoreStage(ProcessingStage[DocumentBatch, DocumentBatch]):
         return ["data"], [self.text_field]
 
     def outputs(self) -> tuple[list[str], list[str]]:
-        return ["data"], [self.text_field, *COLUMNS]
+        return ["data"], [self.text_field, *self._new_scorer().columns]
 
     def setup(self, _worker_metadata: object = None) -> None:
-        self._scorer = LazyScorer(self.model, length=self.length, settings=self.settings)
+        self._scorer = self._new_scorer()
 
     def process(self, batch: DocumentBatch) -> DocumentBatch:
         frame = batch.to_pandas()
         found = [row.columns() for row in self._scorer.score(frame[self.text_field].tolist())]
-        frame = frame.assign(**{name: [row[name] for row in found] for name in COLUMNS})
+        frame = frame.assign(**{name: [row[name] for row in found] for name in self._scorer.columns})
         return DocumentBatch(
             task_id=batch.task_id,
             dataset_name=batch.dataset_name,
@@ -49,3 +49,7 @@ class LadmScoreStage(ProcessingStage[DocumentBatch, DocumentBatch]):
             _metadata=batch._metadata,
             _stage_perf=batch._stage_perf,
         )
+
+    def _new_scorer(self) -> LazyScorer:
+        # It loads no model before the first batch.
+        return LazyScorer(self.model, length=self.length, settings=self.settings)

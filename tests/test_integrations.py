@@ -48,7 +48,7 @@ def test_a_text_is_scored_as_in_memory(talking: Path, expected: list[float | Non
     assert found[-1].error == "too_short: 40 of 300 tokens"
     assert scorer._scorer is None
     assert pickle.loads(pickle.dumps(copy))._scorer is None
-    assert copy.score([None]) == [type(found[0])(score=None, tokens=0, error="too_short: 0 of 300 tokens")]
+    assert copy.score([None]) == [type(found[0])(score=None, tokens=0, error="too_short: 0 of 300 tokens", signals={})]
     # What the tokenizer would refuse costs the other texts nothing.
     half = copy.score([TEXTS[0], TEXTS[1] + "\ud83d", TEXTS[2]])
     assert [row.score for row in half] == [expected[0], None, expected[2]]
@@ -73,6 +73,44 @@ def test_a_text_that_is_too_long_to_be_tokenised_costs_the_others_nothing(
     assert long.error == (
         "unbroken: the text is too long to be tokenised at once, and the tokenizer cannot be given parts"
     )
+
+
+def test_statistics_of_texts_are_those_of_a_run(talking: Path, tmp_path: Path) -> None:
+    """With its counts of tokens; each text has a beginning that is no row, so that the row's own text counts."""
+    from ladm.integrations.ray_data import LadmScore
+
+    texts = [text + " w1234 0 1 2 3" for text in TEXTS]
+    rows = ladm.prepare(
+        [{"text": text, "domain": "d"} for text in texts], tokenizer=talking, length=LENGTH, output=tmp_path / "rows"
+    )
+    run = ladm.score(rows, model=talking, output=tmp_path / "run", **SETTINGS)
+    names = ["gzip_ratio", "far_rare", "unigram_entropy", "repeated_4grams", "repeated_13grams",
+             "characters_per_token", "digits"]  # fmt: skip
+    stored = run.scores(["position", "score", *names]).sort_by("position").to_pylist()
+    settings = SETTINGS | {"signals": ["cds", "text"], "unigrams": tmp_path / "run" / "unigrams.npy"}
+    step = LadmScore(talking, length=LENGTH, **settings)
+    made = step(pa.table({"text": texts}))
+    assert made.column_names == ["text", "ladm_score", "ladm_tokens", "ladm_error", *(f"ladm_{name}" for name in names)]
+    assert len(stored) == 5
+    for row, found in zip(stored, made.to_pylist(), strict=False):
+        assert found["ladm_score"] == row["score"]
+        assert [found[f"ladm_{name}"] for name in names] == pytest.approx([row[name] for name in names], rel=1e-6)
+    assert made["ladm_digits"].to_pylist()[5] is None
+    # Without the counts of tokens there is no such column, rather than one without values.
+    without = LazyScorer(talking, length=LENGTH, settings=SETTINGS | {"signals": "text"})
+    assert without.columns[3:] == tuple(f"ladm_{name}" for name in names if name != "far_rare")
+    (row,) = without.score(texts[:1])
+    assert row.signals["ladm_digits"] == pytest.approx(stored[0]["digits"], rel=1e-6)
+    arrays = step({"text": texts})
+    assert arrays["ladm_gzip_ratio"][:5].tolist() == made["ladm_gzip_ratio"].to_pylist()[:5]
+    assert str(arrays["ladm_gzip_ratio"][5]) == "nan"
+
+
+def test_there_must_be_a_text_for_each_row(talking: Path) -> None:
+    scorer = ladm.Scorer(talking, **SETTINGS)
+    for texts, found in ((["a"], "1"), ("ab", "one text, not a list")):
+        with pytest.raises(LadmError, match=f"^texts must be a list with the text of each of the 2 rows, not {found}$"):
+            scorer.score([[5] * 300, [6] * 300], texts=texts)
 
 
 @pytest.fixture
@@ -233,7 +271,8 @@ def ray_cluster() -> Iterator[Any]:
     pytest.importorskip("ray.data")
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), before or ""])
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # Not a cluster that another test has started on this machine.
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
     if before is None:

@@ -109,12 +109,13 @@ class Scorer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def score(self, ids: Any) -> list[RowScore]:
+    def score(self, ids: Any, *, texts: Sequence[str | None] | None = None) -> list[RowScore]:
         """The scores of a row of token ids, or of several rows, in their order: always a list.
 
         `ids`: one row as a list, an array or a tensor of whole numbers; or a list of such rows, or an array (B, T).
+        `texts`: the text of each row, which the signal `text` reads; without them its columns are made of the ids.
         A row that cannot be scored, such as one that is too short, does not stop the others: its `score` is None,
-        its `error` says why. Raises LadmError for `ids` that are neither.
+        its `error` says why. Raises LadmError for `ids` that are neither, and where there are not as many texts.
         """
         from ladm.scoring.engines.batches import checked_row, error_row
 
@@ -124,16 +125,17 @@ class Scorer:
             signal = self._signal
             if signal is None:
                 raise LadmError("this ladm.Scorer is closed; make another one")
-            for row in _rows(ids):
+            rows = _rows(ids)
+            for row, text in zip(rows, _texts(texts, len(rows)), strict=True):
                 try:
-                    one = checked_row(row, signal, text=None)
+                    one = checked_row(row, signal, text=text)
                 except RowError as error:
                     records[row.position] = error_row(row, error, stage="check")
                 else:
                     by_length.setdefault(len(one.ids), []).append(one)
             self._sizes.pause()
-            for rows in by_length.values():
-                records |= {record.position: record for record in self._score_equal(rows, signal)}
+            for equal in by_length.values():
+                records |= {record.position: record for record in self._score_equal(equal, signal)}
         return [_row_score(records[position]) for position in range(len(records))]
 
     def _score_equal(self, rows: list[CheckedRow], signal: SignalScorer) -> list[Record]:
@@ -199,6 +201,16 @@ def _rows(ids: Any) -> list[Row]:
         Row(position=k, index=k, chunked_index=None, meta=None, raw_ids=_raw(row))
         for k, row in enumerate(ids if several else [ids])
     ]
+
+
+def _texts(texts: Sequence[str | None] | None, count: int) -> Sequence[str | None]:
+    """A text for each of `count` rows."""
+    if texts is None:
+        return [None] * count
+    if isinstance(texts, str) or len(texts) != count:
+        found = "one text, not a list" if isinstance(texts, str) else f"{len(texts)}"
+        raise LadmError(f"texts must be a list with the text of each of the {count} rows, not {found}")
+    return texts
 
 
 def _plain(value: Any) -> Any:

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from ladm.api.flags import ScorerFlags
 
 _TYPES = dict(zip(COLUMNS, (pa.float64(), pa.int64(), pa.string()), strict=True))
+_ERROR = COLUMNS[2]
 
 
 class LadmScore:
-    """Adds `ladm_score`, `ladm_tokens` and `ladm_error` to every batch. Each actor loads the model once.
+    """Adds `ladm_score`, `ladm_tokens`, `ladm_error` and the columns of `signals` to every batch.
 
         documents.map_batches(LadmScore, fn_constructor_args=("org/model",), fn_constructor_kwargs={"length": 32768},
                               compute=ActorPoolStrategy(size=8), num_gpus=1, batch_size=64, batch_format="pyarrow")
 
-    The first `length` tokens of the column `text_key` are scored; a shorter text has no score. With
+    Each actor loads the model once. The first `length` tokens of the column `text_key` are scored; a shorter text has
+    no score. With `signals=["cds", "text"]` there are columns such as `ladm_gzip_ratio` too. With
     `batch_format="pyarrow"` what is missing is null; with NumPy's and with pandas' a missing number is NaN, and a
     missing error an empty text. Columns that have these names before are replaced.
     `settings`: those of `ladm.Scorer`, such as `device`. To check them before the actors start, call `require_model`
@@ -44,7 +46,7 @@ class LadmScore:
         self._scorer = LazyScorer(model, length=length, settings=settings, own=("text_key",))
 
     def __call__(self, batch: Any) -> Any:
-        """The batch, a pyarrow Table, a dictionary of arrays or a pandas DataFrame, with the three columns."""
+        """The batch, a pyarrow Table, a dictionary of arrays or a pandas DataFrame, with the columns."""
         names = batch.column_names if isinstance(batch, pa.Table) else list(map(str, batch))
         if self._text_key not in names:
             raise LadmError(f"a batch has no column {self._text_key}; give text_key, one of {', '.join(names)}")
@@ -52,18 +54,19 @@ class LadmScore:
             found = self._columns(batch[self._text_key].to_pylist())
             batch = batch.drop_columns([name for name in found if name in batch.column_names])
             for name, values in found.items():
-                batch = batch.append_column(name, pa.array(values, _TYPES[name]))
+                batch = batch.append_column(name, pa.array(values, _TYPES.get(name, pa.float64())))
             return batch
         # Ray's other formats have no null: NumPy's numbers have NaN, and its texts are objects.
-        columns = self._columns(list(batch[self._text_key]))
-        score, tokens, error = columns.values()
-        numbers = {
-            name: np.array(column, dtype=np.float64) for name, column in zip(COLUMNS, (score, tokens), strict=False)
-        }
-        made = numbers | {COLUMNS[2]: np.array([text or "" for text in error], dtype=object)}
+        made: dict[str, Any] = {}
+        for name, values in self._columns(list(batch[self._text_key])).items():
+            if name == _ERROR:
+                made[name] = np.array([error or "" for error in values], dtype=object)
+            else:
+                made[name] = np.array(values, dtype=np.float64)
         # A DataFrame has `assign`; whoever gives one has pandas.
         return batch | made if isinstance(batch, dict) else batch.assign(**made)
 
     def _columns(self, texts: list[Any]) -> dict[str, list[Any]]:
         found: list[ScoredText] = self._scorer.score(texts)
-        return {name: [row.columns()[name] for row in found] for name in COLUMNS}
+        columns = [row.columns() for row in found]
+        return {name: [row[name] for row in columns] for name in self._scorer.columns}

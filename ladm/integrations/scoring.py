@@ -9,25 +9,31 @@ from typing import Any
 
 from ladm.api.keywords import AnyPath, spell_path
 from ladm.api.memory import RowScore, Scorer, scorer_settings
-from ladm.corpus.encoding import Ids
+from ladm.corpus.encoding import TokenWindow
 from ladm.corpus.meta import whole_text
 from ladm.errors import LadmError, require_whole_number
+from ladm.runs.records import Column
+from ladm.settings.score import ScoreSettings
+from ladm.settings.signals import COLUMNS_OF, FAR_RARE
 
+PREFIX = "ladm_"
 COLUMNS = ("ladm_score", "ladm_tokens", "ladm_error")
 """What a document gets: the score, how many tokens it is the score of, and where it has none, why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredText:
-    """What the three columns hold."""
+    """What the columns hold."""
 
     score: float | None
     tokens: int | None
     error: str | None
+    signals: Mapping[str, Column | None]
+    """The columns of signals by their names in a step, such as `ladm_gzip_ratio`; None where there is no score."""
 
     def columns(self) -> dict[str, Any]:
-        """The values by the names of `COLUMNS`."""
-        return dict(zip(COLUMNS, (self.score, self.tokens, self.error), strict=True))
+        """The values by the names of `LazyScorer.columns`."""
+        return dict(zip(COLUMNS, (self.score, self.tokens, self.error), strict=True)) | dict(self.signals)
 
 
 class LazyScorer:
@@ -39,12 +45,15 @@ class LazyScorer:
     `own`: arguments of the step that uses it, for a message about a misspelt one.
     Raises LadmError for a model that is no name or path, a length that is no positive number, and settings that no
     model could be scored with; whether model, device and settings fit is checked when the model loads.
+
+    `columns`: the names of what a document gets, those of `COLUMNS` and one for each column of the signals besides CDS.
     """
 
     def __init__(self, model: AnyPath, *, length: int, settings: Mapping[str, Any], own: Iterable[str] = ()) -> None:
         # Here, and not in a worker at the first document.
         require_whole_number("length", length, least=1)
-        _require_settings("LadmScore", model, settings, own=own)
+        wanted = _require_settings("LadmScore", model, settings, own=own)
+        self.columns = (*COLUMNS, *(PREFIX + name for name in _signal_columns(wanted)))
         self.model, self.length, self.settings = spell_path(model, "model"), length, settings
         self._scorer: Scorer | None = None
         self._tokenizer: Any = None
@@ -60,25 +69,36 @@ class LazyScorer:
         given = [text if isinstance(text, str) else "" for text in texts]
         # Half of a surrogate pair, which the tokenizer refuses; of such a document the text here is not scored.
         plain = [whole_text(text) for text in given]
-        rows: dict[int, Ids] = {}
+        rows: dict[int, TokenWindow] = {}
         found: dict[int, ScoredText] = {}
         for k, cut in enumerate(tokenizer.cut(plain, self.length, most_windows=1)):
             if plain[k] != given[k]:
-                found[k] = ScoredText(score=None, tokens=None, error="bad_text: the text is not valid Unicode")
+                found[k] = self._without_score(None, "bad_text: the text is not valid Unicode")
             elif cut.is_unbroken:
                 long = "unbroken: the text is too long to be tokenised at once, and the tokenizer cannot be given parts"
-                found[k] = ScoredText(score=None, tokens=None, error=long)
+                found[k] = self._without_score(None, long)
             elif cut.windows:
-                rows[k] = cut.windows[0].ids
+                rows[k] = cut.windows[0]
             else:
                 short = f"too_short: {cut.num_tokens} of {self.length} tokens"
-                found[k] = ScoredText(score=None, tokens=cut.num_tokens, error=short)
+                found[k] = self._without_score(cut.num_tokens, short)
         # One call for all of them: the scorer makes batches of rows of equal length.
-        scores: Iterable[RowScore] = scorer.score(list(rows.values())) if rows else ()
+        ids, texts = [row.ids for row in rows.values()], [plain[k][row.start : row.end] for k, row in rows.items()]
+        scores: Iterable[RowScore] = scorer.score(ids, texts=texts) if rows else ()
         for k, row in zip(rows, scores, strict=True):
-            error = None if row.error is None else f"{row.error_type}: {row.error}"
-            found[k] = ScoredText(score=row.score, tokens=row.num_tokens, error=error)
+            if row.error is None:
+                signals = {name: row.columns[name.removeprefix(PREFIX)] for name in self._signals}
+                found[k] = ScoredText(score=row.score, tokens=row.num_tokens, error=None, signals=signals)
+            else:
+                found[k] = self._without_score(row.num_tokens, f"{row.error_type}: {row.error}")
         return [found[k] for k in range(len(plain))]
+
+    @property
+    def _signals(self) -> tuple[str, ...]:
+        return self.columns[len(COLUMNS) :]
+
+    def _without_score(self, tokens: int | None, error: str) -> ScoredText:
+        return ScoredText(score=None, tokens=tokens, error=error, signals=dict.fromkeys(self._signals))
 
     def _load(self) -> tuple[Scorer, Any]:
         if self._scorer is None:
@@ -110,10 +130,19 @@ def require_model(model: AnyPath, *, length: int, **settings: Any) -> None:
             raise LadmError(f"length {length:,} is beyond the {most:,} positions of {name}")
 
 
-def _require_settings(call: str, model: AnyPath, settings: Mapping[str, Any], *, own: Iterable[str] = ()) -> None:
+def _require_settings(
+    call: str, model: AnyPath, settings: Mapping[str, Any], *, own: Iterable[str] = ()
+) -> ScoreSettings:
     # As `Scorer` takes them.
     rest = {name: value for name, value in settings.items() if name != "config"}
-    scorer_settings(call, model, config=settings.get("config"), settings=rest, beside=("length", *own))
+    return scorer_settings(call, model, config=settings.get("config"), settings=rest, beside=("length", *own))
+
+
+def _signal_columns(settings: ScoreSettings) -> list[str]:
+    """The columns of the signals besides CDS, whose columns are lists over layers."""
+    names = [name for signal in settings.signal_names for name in COLUMNS_OF.get(signal, ())]
+    # It needs a table of how common each token is.
+    return [name for name in names if name != FAR_RARE or settings.unigrams is not None]
 
 
 def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -14,10 +14,7 @@ from ladm.runs.unigrams import CountsError, read_counts
 from ladm.settings.guards import POOL, POOL_GUARDS
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.selection import SelectSettings
-from ladm.settings.signals import CDS, TEXT
-
-FAR_RARE = "far_rare"
-"""The only column whose values depend on a table of unigrams."""
+from ladm.settings.signals import CDS, FAR_RARE, TEXT
 
 
 def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:

@@ -9,11 +9,13 @@ CDS, CONTEXT_GAIN, LONGATTN, TEXT, PROLONG = "cds", "context-gain", "longattn", 
 SIGNALS = (CDS, CONTEXT_GAIN, LONGATTN, TEXT, PROLONG)
 """In the order of their columns; the first column of the first signal is the score of a run without cds."""
 DEFAULT_SIGNALS = (CDS, TEXT)
+FAR_RARE = "far_rare"
+"""The column of `text` whose values depend on a table of how common each token is."""
 COLUMNS_OF = {
     CONTEXT_GAIN: ("gain", "gain_positive", "longfilter", "key_tokens", "gain_no_copy"),
     LONGATTN: ("longattn_ds", "longattn_v"),
     TEXT: (
-        "gzip_ratio", "far_rare", "unigram_entropy", "repeated_4grams", "repeated_13grams", "characters_per_token",
+        "gzip_ratio", FAR_RARE, "unigram_entropy", "repeated_4grams", "repeated_13grams", "characters_per_token",
         "digits",
     ),
     PROLONG: ("prolong", "prolong_per_pair", "prolong_pairs"),

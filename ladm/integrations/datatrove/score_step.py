@@ -20,13 +20,14 @@ BATCH_DOCUMENTS = 64
 
 
 class LadmScore(PipelineStep):  # type: ignore[misc]
-    """Writes `ladm_score`, `ladm_tokens` and `ladm_error` into the metadata of every document; none is dropped.
+    """Writes `ladm_score`, `ladm_tokens`, `ladm_error` and the columns of `signals` into each document's metadata.
 
         pipeline = [JsonlReader("documents"), LadmScore("org/model", length=32768), JsonlWriter("scored")]
 
-    The first `length` tokens of a text are scored; a shorter one gets the score None and the reason `too_short`. The
-    model loads at the first document, once in each process. `batch_documents` are read at a time; how many rows the
-    device gets at once is the setting `batch_size`. `settings`: those of `ladm.Scorer`, such as `device`.
+    No document is dropped. The first `length` tokens of a text are scored; a shorter one gets the score None and the
+    reason `too_short`. With `signals=["cds", "text"]` there are fields such as `ladm_gzip_ratio` too. The model loads
+    at the first document, once in each process. `batch_documents` are read at a time; how many rows the device gets at
+    once is the setting `batch_size`. `settings`: those of `ladm.Scorer`, such as `device`.
     Raises LadmError for settings that cannot be used, before the pipeline starts.
     """
 
