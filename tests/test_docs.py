@@ -18,7 +18,7 @@ def test_map_lists_every_module_once() -> None:
 
 
 def test_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1700
 
 
 def test_every_link_leads_to_a_file_and_a_heading_that_exist() -> None:
