@@ -27,7 +27,7 @@ fi
 ruff check .
 ruff format --check .
 # Types are those of the packages in constraints.txt; others declare theirs differently.
-[ -n "${CONSTRAINTS-}" ] || mypy ladm examples/score_in_python.py examples/own_signal.py
+[ -n "${CONSTRAINTS-}" ] || mypy ladm examples/score_in_python.py examples/own_signal.py tests/typed_user.py
 lint-imports
 python scripts/check_prose.py
 # One file at a time for each core and one more, because tests also wait for processes of their own; four at most, each

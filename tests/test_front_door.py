@@ -53,24 +53,9 @@ def test_the_import_loads_no_library_and_everything_is_there() -> None:
         _ = ladm.nothing  # type: ignore[attr-defined]
 
 
-def test_type_checkers_know_the_names(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
+def test_type_checkers_find_the_annotations() -> None:
+    """What they find there is in typed_user.py."""
     assert (ROOT / "ladm" / "py.typed").exists()
-    (tmp_path / "user.py").write_text(
-        "import ladm\n"
-        "reveal_type(ladm.Scorer('m').score([1])[0].score)\n"
-        "reveal_type(ladm.open_run('r').is_finished)\n"
-        "reveal_type(ladm.prepare('s', tokenizer='t', output='o').rows)\n"
-        "ladm.nothing\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--follow-imports=silent", "--ignore-missing-imports", "--cache-dir",
-         str(tmp_path / "cache"), str(tmp_path / "user.py")],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert re.findall(r'type is "(.*?)"|(has no attribute "nothing")', done.stdout) == [
-        ("float | None", ""), ("bool", ""), ("int", ""), ("", 'has no attribute "nothing"'),
-    ], done.stdout  # fmt: skip
 
 
 @pytest.fixture
