@@ -72,17 +72,8 @@ def prepare(
     """
     output = Path(settings.output)
     require_documents(settings.sources)
-    had = started_with(output)
     use_rows = use_rows or shlex.join(["ladm", "score", str(output), "--model", "MODEL", "-o", "run"])
-    try:
-        if had is not None:
-            held = {each.name for each in in_memory}
-            require_sources((name for name in settings.sources if name not in held), before=names_of_sources(had))
-        sources = _find_sources(settings, job or output, in_memory, echo)
-    except NoSourceError as error:
-        if (output / PREPARED).is_file():
-            error.args = (f"{error}; {without_documents(use_rows)}",)
-        raise
+    sources = _find_sources_again(settings, job or output, in_memory, echo, use_rows=use_rows)
     guard = SourceGuard(sources)
     tokenizer = load_tokenizer(settings.tokenizer, bos=settings.bos, threads=settings.num_proc)
     too_long = positions_warning(settings)
@@ -122,6 +113,23 @@ def prepare(
             settings, output, sealed, identity, bad_files=bad_files.messages, width=settings.length - tokenizer.bos,
             holds_documents=bool(in_memory),
         )  # fmt: skip
+
+
+def _find_sources_again(
+    settings: PrepareSettings, folder: Path, in_memory: Sequence[DocumentsInMemory], echo: Echo, *, use_rows: str
+) -> list[Source]:
+    """The sources, those of an earlier start among them; where they are gone, the error names what needs none."""
+    output = Path(settings.output)
+    had = started_with(output)
+    try:
+        if had is not None:
+            held = {each.name for each in in_memory}
+            require_sources((name for name in settings.sources if name not in held), before=names_of_sources(had))
+        return _find_sources(settings, folder, in_memory, echo)
+    except NoSourceError as error:
+        if (output / PREPARED).is_file():
+            error.args = (f"{error}; {without_documents(use_rows)}",)
+        raise
 
 
 def _find_sources(

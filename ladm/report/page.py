@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ladm.corpus.rows_fingerprint import absolute_name
 from ladm.explain.inspected_document import InspectedDocument
@@ -75,8 +76,6 @@ def _render(
     *,
     echo: Echo,
 ) -> str:
-    from markupsafe import Markup
-
     # As the subset has them, or a domain of the page would not be one that documents were taken of.
     domain = None if subset is None else subset.manifest.domain
     overview = read_overview(
@@ -91,47 +90,64 @@ def _render(
         echo(f"warning   {partial}")
     if explorer.without_text is not None:
         echo(f"note      there are no texts: {explorer.without_text}")
-    assert summary.scores is not None
-    best, _, worst = summary.scores
-    line = scale([best, worst], STRIP_WIDTH)
-    identity = run.identity
+    context = _run_context(run, summary, overview, subset)
+    context |= _explorer_context(explorer, arguments=_arguments(settings, domain))
     page: str = (
         page_environment()
         .get_template("report.html")
         .render(
-            version=__version__,
-            # A constant of ours, and the only value that the template does not escape.
-            mark=Markup(PAGE_MARK),
-            explorer=explorer,
-            # JSON without `<`, made for this place; and our own script, byte for byte what its hash is of.
-            explorer_data=Markup(explorer.as_script_data(arguments=_arguments(settings, domain))),
-            script=Markup(script()),
-            script_hash=Markup(script_hash()),
-            folder=str(run.folder),
-            summary=summary,
+            context,
             partial=partial,
-            weighting=score_weighting(identity),
-            uses_sigma=identity.score_form != "no-std",
-            is_mean=identity.reduction.how == "mean",
-            domains=domain_rows(overview, line, subset),
-            domains_left_out=max(0, len(overview.domains) - MOST_DOMAINS),
-            most_dots=MOST_DOTS,
             quartiles=quartiles,
-            line=line,
-            manifest=None if subset is None else subset.manifest,
-            taken=None if subset is None else subset.taken_T,
             commands=_commands(settings),
             documents=document_sections(documents, overview, run),
             inspected=len(documents),
-            texts=explorer.texts(),
-            best=overview.best(),
-            worst=overview.worst(scored=summary.scored),
-            layers=layer_shares(run, overview.cds),
-            errors=error_kinds(run) if summary.failed else {},
-            details=run_details(identity),
         )
     )
     return page
+
+
+def _explorer_context(explorer: Explorer, *, arguments: str) -> dict[str, Any]:
+    """What the template needs for the table of documents and its script."""
+    from markupsafe import Markup
+
+    return {
+        # A constant of ours, and the only value that the template does not escape.
+        "mark": Markup(PAGE_MARK),
+        "explorer": explorer,
+        # JSON without `<`, made for this place; and our own script, byte for byte what its hash is of.
+        "explorer_data": Markup(explorer.as_script_data(arguments=arguments)),
+        "script": Markup(script()),
+        "script_hash": Markup(script_hash()),
+        "texts": explorer.texts(),
+    }
+
+
+def _run_context(run: Run, summary: Summary, overview: RunOverview, subset: ReportedSubset | None) -> dict[str, Any]:
+    """What the template needs of the run and of what was taken from it."""
+    assert summary.scores is not None
+    best, _, worst = summary.scores
+    line = scale([best, worst], STRIP_WIDTH)
+    identity = run.identity
+    return {
+        "version": __version__,
+        "folder": str(run.folder),
+        "summary": summary,
+        "weighting": score_weighting(identity),
+        "uses_sigma": identity.score_form != "no-std",
+        "is_mean": identity.reduction.how == "mean",
+        "domains": domain_rows(overview, line, subset),
+        "domains_left_out": max(0, len(overview.domains) - MOST_DOMAINS),
+        "most_dots": MOST_DOTS,
+        "line": line,
+        "manifest": None if subset is None else subset.manifest,
+        "taken": None if subset is None else subset.taken_T,
+        "best": overview.best(),
+        "worst": overview.worst(scored=summary.scored),
+        "layers": layer_shares(run, overview.cds),
+        "errors": error_kinds(run) if summary.failed else {},
+        "details": run_details(identity),
+    }
 
 
 def _read_columns(

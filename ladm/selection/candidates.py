@@ -30,7 +30,7 @@ from ladm.selection.sampling import gumbel_keys
 from ladm.selection.sources import SelectionSource
 from ladm.selection.value_columns import naming_values, read_values
 from ladm.selection.windows import Windows, documents_of
-from ladm.settings.guards import Guard
+from ladm.settings.guards import AnyGuard, Guard
 from ladm.settings.selection import SelectSettings
 from ladm.storage.disk_arrays import array_on_disk
 
@@ -102,13 +102,7 @@ def find_candidates(
     guards = resolve_guards(settings, sources[0].run)
     guarded = (guard.column for guard in guards if isinstance(guard, Guard))
     names = dict.fromkeys(["length", *expression.names, *guarded])
-    with naming_values(guards):
-        stored, rows_N = _read(sources, names, seed=settings.draw_seed, work=work)
-    if not len(rows_N):
-        raise LadmError(f"{_folders(sources)}: no document has a score")
-    stored = {**stored, **read_values(sources, guards, rows_N, _parts(sources), work=work)}
-    if "score" in stored:
-        _require_sound(sources, stored["score"], rows_N)
+    stored, rows_N = _read_with_values(sources, names, guards, seed=settings.draw_seed, work=work)
     codes_N = domains.codes_T[rows_N]
     _require_domains(sources, codes_N, rows_N, settings.domain_key)
     # First, because ranks, quantiles and means are those of the remaining documents.
@@ -127,25 +121,21 @@ def find_candidates(
     is_copy_T = find_copies(sources, _parts(sources), wanted_T=wanted_T, work=work)
     if is_copy_T is not None:
         kept_N &= ~is_copy_T[rows_N]
-        if not kept_N.any():
-            raise LadmError(
-                f"no document with a value of {settings.by} can be selected: each is a copy of a row that is left out "
-                "too"
-            )
+    if not kept_N.any():
+        raise LadmError(
+            f"no document with a value of {settings.by} can be selected: each is a copy of a row that is left out too"
+        )
     # Runs of an old format have float64 in these columns.
     float32 = set.intersection(*(source.columns.float32(names) for source in sources))
     dropped = apply_guards(guards, columns, kept_N, codes_N=codes_N, names=domains.names, float32=float32)
     order = np.flatnonzero(kept_N)
-    keys = values_N
+    keys = values_N[order]
     if settings.sample:
         uniform_N = inclusion.compact(_read_sampling(sources, seed=settings.draw_seed, work=work))
-        keys = np.empty(len(rows_N))
-        keys[order] = gumbel_keys(
-            values_N[order], uniform_N[order], codes_N[order], temperature=settings.draw_temperature
-        )
+        keys = gumbel_keys(keys, uniform_N[order], codes_N[order], temperature=settings.draw_temperature)
     # A run's file is in the order of its scores already.
     if settings.sample or settings.by != "score" or len(sources) > 1:
-        order = order[np.argsort(-keys[order], kind="stable")]
+        order = order[np.argsort(-keys, kind="stable")]
     return Candidates(
         rows_N=rows_N,
         tokens_N=columns["length"],
@@ -157,6 +147,24 @@ def find_candidates(
         copies=None if is_copy_T is None else int(is_copy_T.sum()),
         inclusion=inclusion,
     )
+
+
+def _read_with_values(
+    sources: Sequence[SelectionSource],
+    names: Iterable[str],
+    guards: Sequence[AnyGuard],
+    *,
+    seed: int,
+    work: Path,
+) -> tuple[dict[str, Floats], Ints]:
+    """`_read`, and the columns of `read_values`. Raises LadmError as `find_candidates` does."""
+    with naming_values(guards):
+        stored, rows_N = _read(sources, names, seed=seed, work=work)
+    if not len(rows_N):
+        raise LadmError(f"{_folders(sources)}: no document has a score")
+    if "score" in stored:
+        _require_sound(sources, stored["score"], rows_N)
+    return {**stored, **read_values(sources, guards, rows_N, _parts(sources), work=work)}, rows_N
 
 
 def _read(

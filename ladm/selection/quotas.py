@@ -25,6 +25,11 @@ MOST_LISTED = 10
 """Of the domains without a weight, or with one that is of no use."""
 
 
+def requested_quota(settings: SelectSettings) -> str:
+    """How the budget is shared: as it is counted, unless --quota says otherwise."""
+    return settings.quota or (TOKENS if settings.tokens is not None else DOCUMENTS)
+
+
 def domain_shares(domains: Domains, quota: str, *, excluded: Collection[str]) -> Shares:
     """A share for every domain, in any unit; only their proportion counts.
 
