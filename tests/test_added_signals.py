@@ -328,8 +328,17 @@ def test_a_dry_run_of_signals_that_the_run_itself_has(ladm: Command, rows: str, 
     ("signals", "expected"), [("text", {}), ("prolong", {"too_short": 2}), ("cds", {"too_long": 1, "too_short": 2})]
 )
 def test_a_dry_run_refuses_what_the_signals_refuse(
-    ladm: Command, save_rows: Any, golden: Any, small: Any, golden_lm: Path, signals: str, expected: dict[str, int]
+    ladm: Command,
+    save_rows: Any,
+    golden: Any,
+    small: Any,
+    golden_lm: Path,
+    signals: str,
+    expected: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A row of 8,192 tokens and all its pairs of segments take long.
+    monkeypatch.setattr("ladm.scoring.dry_run._time", lambda *_, **__: ({512: 2.0}, 10.0))
     limit = model_facts(str(golden_lm)).max_tokens
     assert limit is not None
     lengths = [10, 100, 512, limit + 1]

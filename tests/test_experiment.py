@@ -43,9 +43,8 @@ def test_students_t_equals_published_tables(freedom: float, probability: float, 
     assert outcomes.student_t(probability, freedom) == pytest.approx(quantile, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    "of_seeds", [pytest.param(0.0, marks=pytest.mark.slow), 0.01, pytest.param(0.1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("of_seeds", [0.0, 0.01, 0.1])
 def test_intervals_contain_the_true_difference_and_find_the_detectable_one_four_times_in_five(
     of_seeds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,7 @@ runpy.run_path({script!r}, run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_the_whole_path_survives_a_kill_and_ends_in_a_report(
     inputs: Path, states: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:

@@ -28,7 +28,7 @@ def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
     assert [each["p_holm"] for each in found] == pytest.approx([0.09, 0.04, 0.09, 0.5])
 
 
-@pytest.mark.parametrize("of_seeds", [0.0, 0.02])
+@pytest.mark.parametrize("of_seeds", [pytest.param(0.0, marks=pytest.mark.slow), 0.02])
 def test_intervals_contain_the_true_difference_of_two_arms(of_seeds: float) -> None:
     """Two arms of four seeds and 40 packages of 2 documents; documents differ between arms by 0.05."""
     draw = np.random.default_rng(1)

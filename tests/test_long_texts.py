@@ -246,6 +246,7 @@ def test_a_long_text_without_breaks_is_dropped_and_listed(
     assert dropped == {"source": f"{source} line 2", "document": 1, "id": "d1", "reason": "unbroken"}
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_long_line(tmp_path: Path) -> None:
     """A line of 12 MB took 2.1 GB more than a short one."""
     tokenizer = _tokenizer("gpt2", tmp_path / "tokenizer")

@@ -41,9 +41,11 @@ ROWS = 200
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes, each a scheduler and workers of its own, with this process connected to them."""
-    before = os.environ.get("PYTHONPATH")
-    # An empty entry would mean the working folder of every process.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), before]))
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_worker_niceness")}
+    # An empty entry would mean the working folder of every process. Ray gives its workers a low priority, with which
+    # they would hardly run beside other tests.
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), before["PYTHONPATH"]]))
+    os.environ.update({"PYTHONPATH": path, "RAY_worker_niceness": "0"})
     found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         found.add_node(num_cpus=1)
@@ -52,10 +54,11 @@ def cluster() -> Iterator[Any]:
     finally:
         ray.shutdown()
         found.shutdown()
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @pytest.fixture(scope="module")

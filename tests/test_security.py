@@ -194,6 +194,7 @@ def everything_below(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_that_was_not_named(save_rows: Any, golden: Any, tmp_path: Path) -> None:
     """Scoring local folders opens no socket to anywhere, with the Hub allowed."""
     rows = save_rows(topical_rows(golden, [400]))
