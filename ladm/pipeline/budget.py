@@ -63,16 +63,17 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str, lists: list[IdList]
         what = f"rows (at most {limit} of a document)"
     # Each limit alone: no choice within all of them holds more than the least of these.
     pools.insert(0, (what, lengths_N[lengths_N > 0]))
+    is_limited = job.limit is not None and len(rows) >= job.limit
     what, documents = min(((what, len(lengths)) for what, lengths in pools), key=itemgetter(1))
     if most is not None and most > documents and not chosen.allow_small_pool:
-        raise _small_pool(f"there are {documents:,} {what}", f"--documents {most:,}")
+        raise _small_pool(f"there are {documents:,} {what}", f"--documents {most:,}", is_limited=is_limited)
     what, pool = min(((what, int(lengths.sum())) for what, lengths in pools), key=itemgetter(1))
     if chosen.tokens is None:
         return
     share = chosen.token_share
     budget = int(chosen.tokens) if share is None else int(share * pool)
     if budget > pool and not chosen.allow_small_pool:
-        raise _small_pool(f"the {what} have {pool:,} tokens", f"--tokens {budget:,}")
+        raise _small_pool(f"the {what} have {pool:,} tokens", f"--tokens {budget:,}", is_limited=is_limited)
     # The percent rule exceeds its budget, so that a row always fits.
     if budget < shortest and chosen.rule != "percent":
         given = f"{budget:,}" if share is None else chosen.tokens
@@ -119,8 +120,9 @@ def _without_weight(
     return np.array([name is not None and weights.get(name) == 0 for name in domains], dtype=np.bool_)
 
 
-def _small_pool(pool: str, budget: str) -> LadmError:
+def _small_pool(pool: str, budget: str, *, is_limited: bool) -> LadmError:
+    # The same command with a greater limit adds rows to the same folder.
+    more = "a greater --limit" if is_limited else "more documents and another --output"
     return LadmError(
-        f"{pool}, fewer than {budget}; give a smaller budget, take all of it with --allow-small-pool, "
-        "or give more documents and another --output"
+        f"{pool}, fewer than {budget}; give a smaller budget, take all of it with --allow-small-pool, or give {more}"
     )
