@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import read_lines, run_script
@@ -47,7 +48,16 @@ def test_a_text_is_scored_as_in_memory(talking: Path, expected: list[float | Non
     assert found[-1].error == "too_short: 40 of 300 tokens"
     assert scorer._scorer is None
     assert pickle.loads(pickle.dumps(copy))._scorer is None
-    assert copy.score([None]) == [type(found[0])(score=None, tokens=0, error="too_short: 0 of 300 tokens", signals={})]
+    # Bytes are decoded, and what is no text is named with the word of `ladm prepare`.
+    odd = copy.score([TEXTS[0].encode(), None, float("nan"), 5, TEXTS[1].encode() + b"\xff", ""])
+    assert [(row.score, row.tokens, row.error) for row in odd] == [
+        (expected[0], LENGTH, None),
+        (None, None, "no_text: there is no text"),
+        (None, None, "no_text: there is no text"),
+        (None, None, "not_text: the text is not a string"),
+        (None, None, "bad_text: the text is not valid Unicode"),
+        (None, 0, "too_short: 0 of 300 tokens"),
+    ]
     # What the tokenizer would refuse costs the other texts nothing.
     half = copy.score([TEXTS[0], TEXTS[1] + "\ud83d", TEXTS[2]])
     assert [row.score for row in half] == [expected[0], None, expected[2]]
@@ -103,6 +113,36 @@ def test_statistics_of_texts_are_those_of_a_run(talking: Path, tmp_path: Path) -
     arrays = step({"text": texts})
     assert arrays["ladm_gzip_ratio"][:5].tolist() == made["ladm_gzip_ratio"].to_pylist()[:5]
     assert str(arrays["ladm_gzip_ratio"][5]) == "nan"
+
+
+def test_a_batch_of_another_kind_is_named_without_its_content(talking: Path, expected: list[float | None]) -> None:
+    from ladm.integrations.ray_data import LadmScore
+
+    step = LadmScore(talking, length=LENGTH, **SETTINGS)
+    binary = pa.RecordBatch.from_pydict({"text": [text.encode() for text in TEXTS]})
+    found = step(binary)
+    assert isinstance(found, pa.RecordBatch)
+    assert found.schema.names == ["text", "ladm_score", "ladm_tokens", "ladm_error"]
+    assert found["ladm_score"].to_pylist() == expected
+    forms = "a batch must be a table of pyarrow, a dictionary of arrays or a DataFrame of pandas"
+    for batch, kind in (([{"text": "secret"}], "list"), (None, "NoneType"), ("secret", "str")):
+        with pytest.raises(LadmError) as refused:
+            step(batch)
+        assert str(refused.value) == f"{forms}, not an object of type {kind}; choose it with batch_format"
+    with pytest.raises(LadmError, match="^a batch has no column text; give text_key, one of body$"):
+        step(pa.table({"body": TEXTS}))
+
+
+def test_what_would_score_nothing_is_found_before_a_framework_starts(talking: Path, tmp_path: Path) -> None:
+    with pytest.raises(LadmError, match=f"^--unigrams {tmp_path}/none.npy does not exist$"):
+        require_model(talking, length=LENGTH, signals="text", unigrams=tmp_path / "none.npy")
+    np.save(tmp_path / "other.npy", np.zeros(7, dtype=np.int64))
+    with pytest.raises(LadmError, match=r"other.npy has 7 tokens, but the model's vocabulary has [\d,]+$"):
+        require_model(talking, length=LENGTH, signals="text", unigrams=tmp_path / "other.npy")
+    with pytest.raises(LadmError, match="^length 300 leaves no span to score with these settings; give a smaller"):
+        require_model(talking, length=LENGTH, span_tokens=200)
+    require_model(talking, length=LENGTH, signals="context-gain")
+    require_model(talking, length=LENGTH, span_tokens=8)
 
 
 def test_there_must_be_a_text_for_each_row(talking: Path) -> None:

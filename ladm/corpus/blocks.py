@@ -23,7 +23,7 @@ from ladm.corpus.documents import Document
 from ladm.corpus.dropped import DROPPED_KEY, DUPLICATE, Entry, dropped_entry, packed_entries
 from ladm.corpus.encoding import Ids, TokenizedText, TokenWindow
 from ladm.corpus.groups import DocumentGroup, ReadPosition
-from ladm.corpus.meta import text_at, whole_text
+from ladm.corpus.meta import reason_of_text, text_at, whole_text
 from ladm.corpus.missing_keys import keys_of, list_keys, name_of_domain_keys
 from ladm.corpus.tokenization import Tokenizer
 from ladm.errors import LadmError
@@ -172,11 +172,7 @@ def _drop_reason(document: Document, text: Any) -> str | None:
         return "low_count"
     if document.fields is None:
         return reason_of_line(document)
-    if text is None:
-        return "no_text"
-    if not isinstance(text, str):
-        return "not_text"
-    return None if text.isascii() or text == whole_text(text) else "bad_text"
+    return reason_of_text(text)
 
 
 def reason_of_line(document: Document) -> str:

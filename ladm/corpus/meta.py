@@ -72,9 +72,22 @@ def value_at(fields: Any, key: str) -> Any:
 
 
 def text_at(fields: Any, key: str) -> Any:
-    """The text of a document. Parquet by older writers has texts as bytes, which are decoded."""
-    found = value_at(fields, key)
-    return found.decode("utf-8", "surrogateescape") if isinstance(found, bytes) else found
+    """The text of a document, as `decoded` gives it."""
+    return decoded(value_at(fields, key))
+
+
+def decoded(text: Any) -> Any:
+    """Parquet by older writers has texts as bytes, which are decoded; whatever else as it is."""
+    return text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
+
+
+def reason_of_text(text: Any) -> str | None:
+    """Why a document with this text cannot have a row, in the word of `dropped.jsonl`; None where it may have one."""
+    if text is None:
+        return "no_text"
+    if not isinstance(text, str):
+        return "not_text"
+    return None if text.isascii() or text == whole_text(text) else "bad_text"
 
 
 def look_up(value: Any, path: list[str]) -> str | None:

@@ -46,11 +46,20 @@ class LadmScore:
         self._scorer = LazyScorer(model, length=length, settings=settings, own=("text_key",))
 
     def __call__(self, batch: Any) -> Any:
-        """The batch, a pyarrow Table, a dictionary of arrays or a pandas DataFrame, with the columns."""
-        names = batch.column_names if isinstance(batch, pa.Table) else list(map(str, batch))
+        """The batch, a table of pyarrow, a dictionary of arrays or a DataFrame of pandas, with the columns.
+
+        Raises LadmError for any other batch, and for one without the column of texts.
+        """
+        is_arrow = isinstance(batch, (pa.Table, pa.RecordBatch))
+        if not is_arrow and not isinstance(batch, dict) and not hasattr(batch, "assign"):
+            raise LadmError(
+                "a batch must be a table of pyarrow, a dictionary of arrays or a DataFrame of pandas, not an object of "
+                f"type {type(batch).__name__}; choose it with batch_format"
+            )
+        names = batch.column_names if is_arrow else list(map(str, batch))
         if self._text_key not in names:
             raise LadmError(f"a batch has no column {self._text_key}; give text_key, one of {', '.join(names)}")
-        if isinstance(batch, pa.Table):
+        if is_arrow:
             found = self._columns(batch[self._text_key].to_pylist())
             batch = batch.drop_columns([name for name in found if name in batch.column_names])
             for name, values in found.items():

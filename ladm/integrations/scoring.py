@@ -10,15 +10,21 @@ from typing import Any
 from ladm.api.keywords import AnyPath, spell_path
 from ladm.api.memory import RowScore, Scorer, scorer_settings
 from ladm.corpus.encoding import TokenWindow
-from ladm.corpus.meta import whole_text
+from ladm.corpus.meta import decoded, is_missing, reason_of_text
 from ladm.errors import LadmError, require_whole_number
 from ladm.runs.records import Column
 from ladm.settings.score import ScoreSettings
-from ladm.settings.signals import COLUMNS_OF, FAR_RARE
+from ladm.settings.signals import CDS, COLUMNS_OF, FAR_RARE
 
 PREFIX = "ladm_"
 COLUMNS = ("ladm_score", "ladm_tokens", "ladm_error")
 """What a document gets: the score, how many tokens it is the score of, and where it has none, why."""
+_PROBLEMS = {
+    "no_text": "there is no text",
+    "not_text": "the text is not a string",
+    "bad_text": "the text is not valid Unicode",
+}
+"""By the words of `ladm prepare`, which drops such documents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +71,15 @@ class LazyScorer:
     def score(self, texts: Sequence[Any]) -> list[ScoredText]:
         """The scores of the texts, in their order. All rows have one length, so that they are scored in batches."""
         scorer, tokenizer = self._load()
-        # Tables may hold null for a text; such a document is too short rather than an error of the whole batch.
-        given = [text if isinstance(text, str) else "" for text in texts]
-        # Half of a surrogate pair, which the tokenizer refuses; of such a document the text here is not scored.
-        plain = [whole_text(text) for text in given]
+        # What is no text, or one that the tokenizer refuses, costs the other texts of the batch nothing.
+        given = [None if is_missing(text) else decoded(text) for text in texts]
+        problems = [reason_of_text(text) for text in given]
+        plain = ["" if problem else text for text, problem in zip(given, problems, strict=True)]
         rows: dict[int, TokenWindow] = {}
         found: dict[int, ScoredText] = {}
         for k, cut in enumerate(tokenizer.cut(plain, self.length, most_windows=1)):
-            if plain[k] != given[k]:
-                found[k] = self._without_score(None, "bad_text: the text is not valid Unicode")
+            if (reason := problems[k]) is not None:
+                found[k] = self._without_score(None, f"{reason}: {_PROBLEMS[reason]}")
             elif cut.is_unbroken:
                 long = "unbroken: the text is too long to be tokenised at once, and the tokenizer cannot be given parts"
                 found[k] = self._without_score(None, long)
@@ -118,13 +124,21 @@ def require_model(model: AnyPath, *, length: int, **settings: Any) -> None:
     """
     from ladm.corpus.tokenization import load_tokenizer
     from ladm.modeling.facts import model_facts, stated_positions
+    from ladm.signals.text_columns import read_unigrams
 
     require_whole_number("length", length, least=1)
     name = spell_path(model, "model")
-    _require_settings("require_model", name, settings)
+    wanted = _require_settings("require_model", name, settings)
+    if CDS in wanted.signal_names and not wanted.method_at(length).grid(length).J:
+        raise LadmError(
+            f"length {length:,} leaves no span to score with these settings; give a smaller span_tokens or a greater "
+            "length"
+        )
     load_tokenizer(name, bos=None)
     if os.path.isdir(name):
-        model_facts(name)
+        facts = model_facts(name)
+        if wanted.unigrams is not None:
+            read_unigrams(wanted.unigrams, vocab_size=facts.vocab_size)
         most = stated_positions(name)
         if most is not None and length > most:
             raise LadmError(f"length {length:,} is beyond the {most:,} positions of {name}")
