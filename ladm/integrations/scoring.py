@@ -74,7 +74,7 @@ class LazyScorer:
         # What is no text, or one that the tokenizer refuses, costs the other texts of the batch nothing.
         given = [None if is_missing(text) else decoded(text) for text in texts]
         problems = [reason_of_text(text) for text in given]
-        plain = ["" if problem else text for text, problem in zip(given, problems, strict=True)]
+        plain = ["" if problem else str(text) for text, problem in zip(given, problems, strict=True)]
         rows: dict[int, TokenWindow] = {}
         found: dict[int, ScoredText] = {}
         for k, cut in enumerate(tokenizer.cut(plain, self.length, most_windows=1)):
