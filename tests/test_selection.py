@@ -385,6 +385,10 @@ def test_error_messages_of_select(
          "or none to rank all documents together"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "nowhere.yaml"), 2,
          f"--quota {t}/nowhere.yaml is neither tokens, documents nor a file: No such file or directory"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", "web=2,code=1"), 2,
+         "--quota web=2,code=1 is neither tokens, documents nor a file; weights are written as '{web: 2, code: 1}'"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", "web:2"), 2,
+         "--quota web:2 is neither tokens, documents nor a file; weights are written as '{web: 2, code: 1}'"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "half.yaml"), 2,
          f"--quota {t}/half.yaml has no weight for domain 1; 0 leaves a domain out, and the name \"*\" sets the weight "
          "of all others"),

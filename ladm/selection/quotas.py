@@ -111,7 +111,10 @@ def _load_weights(quota: str) -> dict[str, int | float]:
     try:
         loaded = load_yaml(quota if is_weights(quota) else Path(quota).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"--quota {path} is neither tokens, documents nor a file: {error.strerror}") from None
+        # No name of a file, but weights in a form that is not read.
+        looks_inline = isinstance(error, FileNotFoundError) and any(sign in path for sign in "=:")
+        reason = "; weights are written as '{web: 2, code: 1}'" if looks_inline else f": {error.strerror}"
+        raise UsageError(f"--quota {path} is neither tokens, documents nor a file{reason}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         # YAML reads a * without quotes as a reference to something above it.
         is_bare = getattr(error, "context", None) == "while scanning an alias"
