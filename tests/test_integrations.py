@@ -147,9 +147,22 @@ def test_what_would_score_nothing_is_found_before_a_framework_starts(talking: Pa
 
 def test_there_must_be_a_text_for_each_row(talking: Path) -> None:
     scorer = ladm.Scorer(talking, **SETTINGS)
-    for texts, found in ((["a"], "1"), ("ab", "one text, not a list")):
-        with pytest.raises(LadmError, match=f"^texts must be a list with the text of each of the 2 rows, not {found}$"):
-            scorer.score([[5] * 300, [6] * 300], texts=texts)
+    ids = [[5] * 300, [6] * 300]
+    kinds = ((iter(["a", "b"]), "list_iterator"), (5, "int"), ({"a": 1, "b": 2}, "dict"))
+    found = [(["a"], "1"), ("ab", "one text, not a list"), *((one, f"an object of type {kind}") for one, kind in kinds)]
+    for texts, named in found:
+        with pytest.raises(LadmError, match=f"^texts must be a list with the text of each of the 2 rows, not {named}$"):
+            scorer.score(ids, texts=texts)
+    for text, kind in ((5, "int"), (["b"], "list")):
+        with pytest.raises(
+            LadmError, match=f"^texts must hold a text or None for each row; that of row 1 is of type {kind}$"
+        ):
+            scorer.score(ids, texts=["a", text])
+    # Columns of tables, bytes, and what stands for no text there.
+    with ladm.Scorer(talking, **SETTINGS, signals="text") as statistics:
+        expected = statistics.score(ids, texts=["a1", None])
+        for texts in (pa.array(["a1", None]), pa.array([b"a1", None]), np.array(["a1", None]), [b"a1", float("nan")]):
+            assert statistics.score(ids, texts=texts) == expected
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ladm.api.given_rows import rows_of, texts_of
 from ladm.api.keywords import AnyPath, parse_keywords, spell_config, spell_path
 from ladm.api.quiet import quiet_libraries, warn
 from ladm.errors import LadmError, RowError, require_whole_number
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from ladm.api.flags import ScorerFlags
-    from ladm.corpus.rows import Row
     from ladm.runs.records import Column, Record
     from ladm.scoring.engines.batch_sizes import BatchRule
     from ladm.scoring.engines.batches import CheckedRow
@@ -29,9 +29,6 @@ OF_RUNS_ALONE = (
     "dry_run", "allow_other_tokenizer",
 )  # fmt: skip
 """Settings of `ladm score` that say where rows come from, where results go, or who computes them."""
-
-_TO_LISTS = ("to_pylist", "to_list")
-"""What a column of Arrow, pandas or polars makes a list with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,13 +106,15 @@ class Scorer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def score(self, ids: Any, *, texts: Sequence[str | None] | None = None) -> list[RowScore]:
+    def score(self, ids: Any, *, texts: Any = None) -> list[RowScore]:
         """The scores of a row of token ids, or of several rows, in their order: always a list.
 
         `ids`: one row as a list, an array or a tensor of whole numbers; or a list of such rows, or an array (B, T).
-        `texts`: the text of each row, which the signal `text` reads; without them its columns are made of the ids.
+        `texts`: the text of each row, of its tokens alone and not of a longer document; the signal `text` reads it,
+        and without it makes its columns of the ids. A list, an array or a column of a table.
         A row that cannot be scored, such as one that is too short, does not stop the others: its `score` is None,
-        its `error` says why. Raises LadmError for `ids` that are neither, and where there are not as many texts.
+        its `error` says why. Raises LadmError for `ids` that are neither, and for `texts` that are
+        no texts, or not as many.
         """
         from ladm.scoring.engines.batches import checked_row, error_row
 
@@ -125,8 +124,8 @@ class Scorer:
             signal = self._signal
             if signal is None:
                 raise LadmError("this ladm.Scorer is closed; make another one")
-            rows = _rows(ids)
-            for row, text in zip(rows, _texts(texts, len(rows)), strict=True):
+            rows = rows_of(ids)
+            for row, text in zip(rows, texts_of(texts, len(rows)), strict=True):
                 try:
                     one = checked_row(row, signal, text=text)
                 except RowError as error:
@@ -174,70 +173,6 @@ def scorer_settings(
     wanted = score_settings(spell_config(config), given)
     require_effect(wanted, wanted.signal_names)
     return wanted
-
-
-def _rows(ids: Any) -> list[Row]:
-    """One or several rows, whatever holds them, as the engines have them."""
-    import numpy as np
-
-    from ladm.corpus.rows import Row
-
-    ids = _plain(ids)
-    if not isinstance(ids, (list, np.ndarray)) or (isinstance(ids, np.ndarray) and ids.ndim not in (1, 2)):
-        kind = f"array of shape {ids.shape}" if isinstance(ids, np.ndarray) else f"object of type {type(ids).__name__}"
-        remedy = next((f"; give what its {name}() returns" for name in _TO_LISTS if hasattr(ids, name)), "")
-        raise LadmError(
-            f"ladm.Scorer scores a list or an array of token ids, or several of them, not an {kind}{remedy}"
-        )
-    several = isinstance(ids, np.ndarray) and ids.ndim == 2
-    if isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype == object:
-        # How `datasets` gives a column of lists of different lengths as an array.
-        ids = list(ids)
-    if isinstance(ids, list):
-        ids = [_number(_plain(part)) for part in ids]
-        # Any: one row that is None, as a table has it, must not make one row of all the others.
-        several = not ids or any(isinstance(part, (list, np.ndarray)) for part in ids)
-    return [
-        Row(position=k, index=k, chunked_index=None, meta=None, raw_ids=_raw(row))
-        for k, row in enumerate(ids if several else [ids])
-    ]
-
-
-def _texts(texts: Sequence[str | None] | None, count: int) -> Sequence[str | None]:
-    """A text for each of `count` rows."""
-    if texts is None:
-        return [None] * count
-    if isinstance(texts, str) or len(texts) != count:
-        found = "one text, not a list" if isinstance(texts, str) else f"{len(texts)}"
-        raise LadmError(f"texts must be a list with the text of each of the {count} rows, not {found}")
-    return texts
-
-
-def _plain(value: Any) -> Any:
-    """Tensors as arrays, other sequences as lists; numbers and whatever else as they are."""
-    import numpy as np
-
-    if hasattr(value, "detach"):
-        return value.detach().cpu().numpy()
-    if isinstance(value, (np.ndarray, str, bytes)):
-        return value
-    return list(value) if isinstance(value, Sequence) else value
-
-
-def _raw(row: Any) -> Any:
-    """A row as `token_ids` checks it: an array of whole numbers, a list of whatever it holds, or what is no row."""
-    import numpy as np
-
-    if not isinstance(row, (list, np.ndarray)):
-        return row
-    if isinstance(row, np.ndarray):
-        return row if row.ndim == 1 and np.issubdtype(row.dtype, np.integer) else row.tolist()
-    return [_number(token) for token in row]
-
-
-def _number(value: Any) -> Any:
-    """A number of NumPy, or one that an array or a tensor holds alone, as Python's own; whatever else as it is."""
-    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _row_score(record: Record) -> RowScore:
