@@ -13,7 +13,7 @@ import sys
 import ray
 
 import ladm
-from ladm.integrations.ray_data import LadmScore
+from ladm.integrations.batches import LadmScore
 from ladm.integrations.scoring import require_model
 
 

@@ -86,7 +86,7 @@ def test_a_text_that_is_too_long_to_be_tokenised_costs_the_others_nothing(
 
 def test_statistics_of_texts_are_those_of_a_run(talking: Path, tmp_path: Path) -> None:
     """With its counts of tokens; each text has a beginning that is no row, so that the row's own text counts."""
-    from ladm.integrations.ray_data import LadmScore
+    from ladm.integrations.batches import LadmScore
 
     texts = [text + " w1234 0 1 2 3" for text in TEXTS]
     rows = ladm.prepare(
@@ -115,8 +115,30 @@ def test_statistics_of_texts_are_those_of_a_run(talking: Path, tmp_path: Path) -
     assert str(arrays["ladm_gzip_ratio"][5]) == "nan"
 
 
+def test_a_data_set_of_hugging_face_is_mapped(talking: Path, expected: list[float | None]) -> None:
+    import datasets
+    from datasets.fingerprint import Hasher
+
+    from ladm.integrations.batches import LadmScore
+
+    step = LadmScore(talking, length=LENGTH, **SETTINGS)
+    # By the hash of the step `datasets` knows a result that it has cached.
+    unused = Hasher.hash(step)
+    data = datasets.Dataset.from_dict({"text": TEXTS, "k": range(6)})
+    scored = data.with_format("arrow").map(step, batched=True, batch_size=2).with_format(None)
+    assert scored["ladm_score"][:] == expected
+    # Only in the last batch there is an error.
+    assert scored["ladm_error"][:] == [None] * 5 + ["too_short: 40 of 300 tokens"]
+    assert scored["k"][:] == list(range(6))
+    assert Hasher.hash(step) == unused
+    streamed = data.to_iterable_dataset().with_format("arrow").map(step, batched=True, batch_size=2)
+    assert [value for table in streamed.iter(batch_size=3) for value in table["ladm_score"].to_pylist()] == expected
+    with pytest.raises(LadmError, match=r'not an object of type LazyBatch; .* with_format\("arrow"\)$'):
+        data.map(step, batched=True)
+
+
 def test_a_batch_of_another_kind_is_named_without_its_content(talking: Path, expected: list[float | None]) -> None:
-    from ladm.integrations.ray_data import LadmScore
+    from ladm.integrations.batches import LadmScore
 
     step = LadmScore(talking, length=LENGTH, **SETTINGS)
     binary = pa.RecordBatch.from_pydict({"text": [text.encode() for text in TEXTS]})
@@ -128,7 +150,8 @@ def test_a_batch_of_another_kind_is_named_without_its_content(talking: Path, exp
     for batch, kind in (([{"text": "secret"}], "list"), (None, "NoneType"), ("secret", "str")):
         with pytest.raises(LadmError) as refused:
             step(batch)
-        assert str(refused.value) == f"{forms}, not an object of type {kind}; choose it with batch_format"
+        remedy = 'choose it with batch_format, or for `datasets` with_format("arrow")'
+        assert str(refused.value) == f"{forms}, not an object of type {kind}; {remedy}"
     with pytest.raises(LadmError, match="^a batch has no column text; give text_key, one of body$"):
         step(pa.table({"body": TEXTS}))
 
@@ -256,7 +279,7 @@ def test_the_examples_name_a_wrong_model_in_one_line(talking: Path, tmp_path: Pa
 
 
 def test_batches_of_ray_data_need_no_ray(talking: Path, expected: list[float | None]) -> None:
-    from ladm.integrations.ray_data import LadmScore
+    from ladm.integrations.batches import LadmScore
 
     step = LadmScore(str(talking), length=LENGTH, text_key="body", **SETTINGS)
     table = step(pa.table({"body": TEXTS, "k": range(6)}))
@@ -291,7 +314,7 @@ def test_batches_of_ray_data_need_no_ray(talking: Path, expected: list[float | N
 )  # fmt: skip
 def test_settings_are_checked_before_a_worker_starts(settings: dict[str, Any], message: str) -> None:
     """The model does not exist: none is loaded for the check."""
-    from ladm.integrations.ray_data import LadmScore
+    from ladm.integrations.batches import LadmScore
 
     calls: dict[str, Any] = {"LadmScore": LadmScore, "require_model": require_model}
     for name, call in calls.items():
@@ -335,7 +358,7 @@ def ray_cluster() -> Iterator[Any]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_ray_data_on_a_local_cluster(ray_cluster: Any, talking: Path, expected: list[float | None]) -> None:
-    from ladm.integrations.ray_data import LadmScore
+    from ladm.integrations.batches import LadmScore
 
     documents = ray_cluster.data.from_items([{"text": text, "k": k} for k, text in enumerate(TEXTS)])
     scored = documents.map_batches(

@@ -1,4 +1,7 @@
-"""`LadmScore` for `map_batches` of Ray Data: tables of texts -> the same tables with LADM scores. Imports no Ray."""
+"""`LadmScore` for Ray Data's `map_batches` and `Dataset.map` of `datasets`: batches of texts -> with their LADM scores.
+
+Imports neither of the two.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ class LadmScore:
         documents.map_batches(LadmScore, fn_constructor_args=("org/model",), fn_constructor_kwargs={"length": 32768},
                               compute=ActorPoolStrategy(size=8), num_gpus=1, batch_size=64, batch_format="pyarrow")
 
-    Each actor loads the model once. The first `length` tokens of the column `text_key` are scored; a shorter text has
+        dataset.with_format("arrow").map(LadmScore("org/model", length=32768), batched=True, batch_size=64)
+
+    Each process loads the model once. The first `length` tokens of the column `text_key` are scored; a shorter text has
     no score. With `signals=["cds", "text"]` there are columns such as `ladm_gzip_ratio` too. With
     `batch_format="pyarrow"` what is missing is null; with NumPy's and with pandas' a missing number is NaN, and a
     missing error an empty text. Columns that have these names before are replaced.
@@ -54,7 +59,7 @@ class LadmScore:
         if not is_arrow and not isinstance(batch, dict) and not hasattr(batch, "assign"):
             raise LadmError(
                 "a batch must be a table of pyarrow, a dictionary of arrays or a DataFrame of pandas, not an object of "
-                f"type {type(batch).__name__}; choose it with batch_format"
+                f'type {type(batch).__name__}; choose it with batch_format, or for `datasets` with_format("arrow")'
             )
         names = batch.column_names if is_arrow else list(map(str, batch))
         if self._text_key not in names:
