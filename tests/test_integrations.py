@@ -164,14 +164,22 @@ def test_what_would_score_nothing_is_found_before_a_framework_starts(talking: Pa
         require_model(talking, length=LENGTH, signals="text", unigrams=tmp_path / "other.npy")
     with pytest.raises(LadmError, match="^length 300 leaves no span to score with these settings; give a smaller"):
         require_model(talking, length=LENGTH, span_tokens=200)
+    for signal, length in (("prolong", 200), ("context-gain", 10)):
+        with pytest.raises(LadmError, match=f"^length {length} is too short for the signal {signal}; give a greater"):
+            require_model(talking, length=length, signals=signal)
+    with pytest.raises(LadmError, match="^length 9,000 is beyond the 8,192 positions"):
+        require_model(talking, length=9000, signals=["text", "context-gain"])
     require_model(talking, length=LENGTH, signals="context-gain")
     require_model(talking, length=LENGTH, span_tokens=8)
+    # These work without a position for each token.
+    require_model(talking, length=9000, signals="text")
+    require_model(talking, length=9000, signals="prolong")
 
 
 def test_there_must_be_a_text_for_each_row(talking: Path) -> None:
     scorer = ladm.Scorer(talking, **SETTINGS)
     ids = [[5] * 300, [6] * 300]
-    kinds = ((iter(["a", "b"]), "list_iterator"), (5, "int"), ({"a": 1, "b": 2}, "dict"))
+    kinds = ((iter(["a", "b"]), "list_iterator"), (5, "int"), ({"a": 1, "b": 2}, "dict"), (np.array("a"), "ndarray"))
     found = [(["a"], "1"), ("ab", "one text, not a list"), *((one, f"an object of type {kind}") for one, kind in kinds)]
     for texts, named in found:
         with pytest.raises(LadmError, match=f"^texts must be a list with the text of each of the 2 rows, not {named}$"):

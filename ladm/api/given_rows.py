@@ -54,7 +54,8 @@ def texts_of(texts: Any, count: int) -> Sequence[str | None]:
         return [None] * count
     name = next((name for name in _TO_LISTS if hasattr(texts, name)), None)
     given = getattr(texts, name)() if name is not None else texts
-    is_list = isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, (str, bytes))
+    is_list = isinstance(given, Sequence) and not isinstance(given, (str, bytes))
+    is_list = is_list or (isinstance(given, np.ndarray) and given.ndim > 0)
     if not is_list or len(given) != count:
         kind = "one text, not a list" if isinstance(given, str) else f"an object of type {type(given).__name__}"
         found = f"{len(given)}" if is_list else kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ladm.api.keywords import AnyPath, spell_path
@@ -123,13 +123,15 @@ def require_model(model: AnyPath, *, length: int, **settings: Any) -> None:
     that starts a pipeline may not be one that scores.
     """
     from ladm.corpus.tokenization import load_tokenizer
-    from ladm.modeling.facts import model_facts, stated_positions
+    from ladm.modeling.facts import model_facts
+    from ladm.scoring.row_lengths import is_too_long, refusal
     from ladm.signals.text_columns import read_unigrams
 
     require_whole_number("length", length, least=1)
     name = spell_path(model, "model")
     wanted = _require_settings("require_model", name, settings)
-    if CDS in wanted.signal_names and not wanted.method_at(length).grid(length).J:
+    method = wanted.method_at(length)
+    if CDS in wanted.signal_names and not method.grid(length).J:
         raise LadmError(
             f"length {length:,} leaves no span to score with these settings; give a smaller span_tokens or a greater "
             "length"
@@ -139,9 +141,13 @@ def require_model(model: AnyPath, *, length: int, **settings: Any) -> None:
         facts = model_facts(name)
         if wanted.unigrams is not None:
             read_unigrams(wanted.unigrams, vocab_size=facts.vocab_size)
-        most = stated_positions(name)
-        if most is not None and length > most:
-            raise LadmError(f"length {length:,} is beyond the {most:,} positions of {name}")
+        # Some signals need no position for each token.
+        if is_too_long(length, wanted, facts):
+            raise LadmError(f"length {length:,} is beyond the {facts.max_tokens:,} positions of {name}")
+        if refusal(length, replace(wanted, span_tokens=method.span_tokens), facts) is not None:
+            names = wanted.signal_names
+            signals = f"signal{'s' if len(names) > 1 else ''} {', '.join(names)}"
+            raise LadmError(f"length {length:,} is too short for the {signals}; give a greater length")
 
 
 def _require_settings(
