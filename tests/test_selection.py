@@ -366,6 +366,7 @@ def test_error_messages_of_select(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
     t = tmp_path
+    many = ",".join(f"domain{k}=2" for k in range(40))
     faults = [
         (("--rows", rows, "--tokens", "1B", *out), 1,
          "the pool has 3,544 tokens, fewer than the budget of 1,000,000,000; give a smaller --tokens, or take all of "
@@ -389,6 +390,12 @@ def test_error_messages_of_select(
          "--quota web=2,code=1 is neither tokens, documents nor a file; weights are written as '{web: 2, code: 1}'"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", "web:2"), 2,
          "--quota web:2 is neither tokens, documents nor a file; weights are written as '{web: 2, code: 1}'"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "lr=3" / "nowhere.yaml"), 2,
+         f"--quota {t}/lr=3/nowhere.yaml is neither tokens, documents nor a file: No such file or directory"),
+        (("--rows", rows, "--tokens", "1k", *out, "--quota", many), 2,
+         f"--quota {many} is neither tokens, documents nor a file; weights are written as '{{web: 2, code: 1}}'"),
+        (("--rows", rows, "--tokens", "1k", "--output", t / "new" / "s", "--max-per-document", "1"), 1,
+         f"{rows} has no column document, so --max-per-document has nothing to count"),
         (("--rows", rows, "--tokens", "1k", *out, "--quota", t / "half.yaml"), 2,
          f"--quota {t}/half.yaml has no weight for domain 1; 0 leaves a domain out, and the name \"*\" sets the weight "
          "of all others"),
@@ -405,6 +412,8 @@ def test_error_messages_of_select(
         result = ladm("select", run, *arguments)
         assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
     assert not (tmp_path / "out").exists()
+    # Found before the work: the folder around the subset is not made either.
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_output_that_cannot_be_replaced_is_refused_before_the_ranking(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +21,7 @@ TOKENS, DOCUMENTS = "tokens", "documents"
 """What `--quota` may be beside weights and a file of them."""
 DEFAULT = "*"
 """The name whose weight is that of every domain without a weight of its own."""
+_SUFFIXES = (".yaml", ".yml", ".json")
 MOST_NAMES = 3
 """Of the domains in a warning."""
 MOST_LISTED = 10
@@ -93,7 +96,8 @@ def spelled_weights(quota: str | None) -> str | None:
 
     The subset's manifest and a job's `job.yaml` then hold them too. Raises UsageError as `read_weights`.
     """
-    if not is_weights_file(quota) or not Path(str(quota)).exists() or Path(str(quota)).is_file():
+    # `os.path`, because a Path raises OSError for what is too long to be a name.
+    if not is_weights_file(quota) or not os.path.exists(str(quota)) or os.path.isfile(str(quota)):
         return quota
     return yaml_line(_load_weights(str(quota)))
 
@@ -111,8 +115,9 @@ def _load_weights(quota: str) -> dict[str, int | float]:
     try:
         loaded = load_yaml(quota if is_weights(quota) else Path(quota).read_text(encoding="utf-8"))
     except OSError as error:
-        # No name of a file, but weights in a form that is not read.
-        looks_inline = isinstance(error, FileNotFoundError) and any(sign in path for sign in "=:")
+        # No name of a file, but weights in a form that is not read; many of them are also too long for a name.
+        is_no_name = error.errno in (errno.ENOENT, errno.ENAMETOOLONG) and not path.endswith(_SUFFIXES)
+        looks_inline = is_no_name and any(sign in path for sign in "=:")
         reason = "; weights are written as '{web: 2, code: 1}'" if looks_inline else f": {error.strerror}"
         raise UsageError(f"--quota {path} is neither tokens, documents nor a file{reason}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -64,9 +64,10 @@ def select(
         place, is_there = _place(settings)
     lists = read_id_lists(settings) if lists is None else lists
     sources = open_sources(settings)
+    most = max_per_document(settings.max_per_document, [source.rows for source in sources], ranking=settings.ranking)
     _echo_warnings(echo, unigrams_warning(settings, [source.run for source in sources]))
     with _work_folder(place) as work:
-        chosen = _choose(sources, settings, lists, work=work, echo=echo)
+        chosen = _choose(sources, settings, lists, most=most, work=work, echo=echo)
         if place is not None and is_there:
             require_same_subset(place, sources, chosen.domains, chosen.manifest, push=settings.push, work=work)
         elif place is not None:
@@ -90,12 +91,20 @@ class _Choice:
 
 
 def _choose(
-    sources: Sequence[SelectionSource], settings: SelectSettings, lists: list[IdList], *, work: Path, echo: Echo
+    sources: Sequence[SelectionSource],
+    settings: SelectSettings,
+    lists: list[IdList],
+    *,
+    most: int | None,
+    work: Path,
+    echo: Echo,
 ) -> _Choice:
-    """Rank the documents of the runs and fill the budget; nothing is written but files of the work folder."""
+    """Rank the documents of the runs and fill the budget; nothing is written but files of the work folder.
+
+    `most`: the rows of one document that may be chosen; None: all.
+    """
     data = [source.rows for source in sources]
     quota = requested_quota(settings)
-    most = max_per_document(settings.max_per_document, data, ranking=settings.ranking)
     codes = read_domains(data, domain_key=settings.domain_key, domain=settings.domain, work=work)
     if settings.domain is not None and not codes.has_own:
         echo(f"warning   no row has {settings.domain_key}, so all are of the domain {settings.domain}")
