@@ -152,6 +152,8 @@ def test_a_batch_of_another_kind_is_named_without_its_content(talking: Path, exp
             step(batch)
         remedy = 'choose it with batch_format, or for `datasets` with_format("arrow")'
         assert str(refused.value) == f"{forms}, not an object of type {kind}; {remedy}"
+    with pytest.raises(LadmError, match="^text of a batch must be a list or an array of texts, not one text$"):
+        step({"text": TEXTS[0]})
     with pytest.raises(LadmError, match="^a batch has no column text; give text_key, one of body$"):
         step(pa.table({"body": TEXTS}))
 

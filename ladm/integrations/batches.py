@@ -64,6 +64,8 @@ class LadmScore:
         names = batch.column_names if is_arrow else list(map(str, batch))
         if self._text_key not in names:
             raise LadmError(f"a batch has no column {self._text_key}; give text_key, one of {', '.join(names)}")
+        if isinstance(batch[self._text_key], (str, bytes)):
+            raise LadmError(f"{self._text_key} of a batch must be a list or an array of texts, not one text")
         if is_arrow:
             found = self._columns(batch[self._text_key].to_pylist())
             batch = batch.drop_columns([name for name in found if name in batch.column_names])
