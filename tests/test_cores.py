@@ -67,6 +67,7 @@ def test_openmp_starts_no_more_threads_than_the_container_has_cores(
     assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the OpenMP library of Linux for its settings")
 def test_a_thread_that_waits_soon_gives_up_its_core(
     save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -150,6 +150,7 @@ def test_a_bad_device_is_given_up_and_no_row_is_lost_to_it(
     assert [line.split(" is no longer used")[0] for line in warnings] == ["warning   fake:1"]
 
 
+@pytest.mark.slow
 def test_workers_that_die_while_they_start_end_the_run(tmp_path: Path, rows: Rows) -> None:
     with pytest.raises(LadmError, match=r"^the worker on fake:\d died \(exit code 3\) while it started; finished rows"):
         complete(tmp_path / "run", rows, fakes.make_dying, devices=2)
@@ -206,6 +207,7 @@ def test_a_process_that_was_started_early_answers_and_becomes_the_first_worker(
     assert contents(tmp_path / "run") == whole
 
 
+@pytest.mark.slow
 def test_an_early_process_that_is_gone_is_replaced(tmp_path: Path, rows: Rows, whole: Any) -> None:
     with processes.early_worker(device="cpu", threads=1) as early:
         assert early is not None
@@ -279,6 +281,7 @@ def command_of(process: int) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_workers_that_keep_dying_end_the_run(tmp_path: Path, save_rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = [row | {"input_ids": [70, 1, k]} for k, row in enumerate(fake_rows(40))]
     monkeypatch.setattr(FailureTracker, "MAX_IN_A_ROW", 3)

@@ -169,6 +169,7 @@ def test_whatever_holds_the_ids(golden: Any) -> None:
             ladm.Scorer.from_signal(object(), batch_rows=size)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_pipeline_prints_nothing_and_shows_progress_on_request(talking: Path, tmp_path: Path) -> None:
     write_corpus(tmp_path)
     code = f"""

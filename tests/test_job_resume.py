@@ -195,6 +195,7 @@ def test_a_budget_that_was_too_great_binds_nothing(
     }[remedy[1]]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_killed_job_ends_with_the_same_bytes(
     ladm: Command, shard: Path, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_actors_that_die_while_they_start_end_the_run(
         score_with_ray(tmp_path / "run", rows, fakes.make_dying)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_the_command_gives_the_bytes_of_one_process(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     command = (

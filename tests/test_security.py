@@ -91,7 +91,8 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("program", ["script", pytest.param("module", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["script", "module"])
 def test_modules_in_the_working_folder_are_never_imported(
     save_rows: Any, golden: Any, tmp_path: Path, program: str
 ) -> None:

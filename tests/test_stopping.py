@@ -89,6 +89,7 @@ def test_stopped_by_signals_the_bytes_are_the_same(
     assert results(folder) == results(tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_a_job_in_the_background_of_a_script_ignores_ctrl_c(some_rows: str, tmp_path: Path) -> None:
     """A shell without job control starts `command &` with SIGINT ignored, and sends Ctrl-C to it all the same."""
     folder = tmp_path / "run"
