@@ -204,8 +204,12 @@ def test_a_killed_job_ends_with_the_same_bytes(
     source = Path(shard.name)
     whole, output = tmp_path / "whole", tmp_path / "job"
     assert ladm(*job_words(source, talking, whole)).exit_code == 0
-    # Killed in the middle of the blocks, and as the run is finished; then let through.
-    for module, name, calls in (("corpus.sealing", "seal_block", 2), ("scoring.scoring_pass", "finish", 1)):
+    # Killed in the middle of the blocks, and as two other parts end or start; each time then let through.
+    for module, name, calls in (
+        ("corpus.sealing", "seal_block", 2),
+        ("scoring.scoring_pass", "finish", 1),
+        ("selection.subset", "write_subset", 1),
+    ):
         code = KILLED.format(module=module, name=name, calls=calls)
         words = map(str, job_words(source, talking, output))
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False,

@@ -142,6 +142,17 @@ def test_ctrl_c_at_a_terminal(some_rows: str, tmp_path: Path) -> None:
     assert lines_safe(tmp_path / "run") == 2
 
 
+@pytest.mark.slow
+def test_the_last_line_of_a_stopped_run_says_how_to_go_on(some_rows: str, tmp_path: Path) -> None:
+    """Nothing comes behind it, such as Python's warning of semaphores that the killed workers had."""
+    folder = tmp_path / "run"
+    process = start("score", some_rows, *SMALL, "--output", folder, "--workers", "2", pause_after=1)
+    # Until every process has closed standard error, that of Python's own for semaphores too.
+    said = interrupt(process, folder, at_rows=2, number=signal.SIGTERM)
+    assert process.returncode == 143, said
+    assert said.splitlines()[-1].startswith("ladm: stopped by SIGTERM; finished rows are safe in "), said
+
+
 def test_a_folder_in_use_is_named_and_left_alone(ladm: Run, short_rows: str, tmp_path: Path) -> None:
     from ladm.storage.locks import locked
 
