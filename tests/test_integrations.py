@@ -182,7 +182,7 @@ def test_there_must_be_a_text_for_each_row(talking: Path) -> None:
     scorer = ladm.Scorer(talking, **SETTINGS)
     ids = [[5] * 300, [6] * 300]
     kinds = ((iter(["a", "b"]), "list_iterator"), (5, "int"), ({"a": 1, "b": 2}, "dict"), (np.array("a"), "ndarray"))
-    found = [(["a"], "1"), ("ab", "one text, not a list"), *((one, f"an object of type {kind}") for one, kind in kinds)]
+    found = [(["a"], "1"), ("ab", "a single text"), *((one, f"an object of type {kind}") for one, kind in kinds)]
     for texts, named in found:
         with pytest.raises(LadmError, match=f"^texts must be a list with the text of each of the 2 rows, not {named}$"):
             scorer.score(ids, texts=texts)

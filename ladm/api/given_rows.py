@@ -57,7 +57,7 @@ def texts_of(texts: Any, count: int) -> Sequence[str | None]:
     is_list = isinstance(given, Sequence) and not isinstance(given, (str, bytes))
     is_list = is_list or (isinstance(given, np.ndarray) and given.ndim > 0)
     if not is_list or len(given) != count:
-        kind = "one text, not a list" if isinstance(given, str) else f"an object of type {type(given).__name__}"
+        kind = "a single text" if isinstance(given, str) else f"an object of type {type(given).__name__}"
         found = f"{len(given)}" if is_list else kind
         raise LadmError(f"texts must be a list with the text of each of the {count} rows, not {found}")
     plain = [None if is_missing(text) else decoded(text) for text in given]
