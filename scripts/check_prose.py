@@ -9,6 +9,7 @@ Also fails where less than 2.5 % of the package's lines are comments of their ow
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import sys
@@ -63,6 +64,12 @@ CLASSES = {
     "Told": "a noun", "Whole": "a noun", "Checked": "CheckResult", "Tried": "a noun", "naming": "io_errors",
 }  # fmt: skip
 
+PATTERNS = {
+    re.compile(rf"\b(?:{words})\b".replace(" ", r"\s+"), re.IGNORECASE): instead for words, instead in WORDS.items()
+}
+# Most files have none of them, and are searched once.
+ANY_WORD = re.compile("|".join(pattern.pattern for pattern in PATTERNS), re.IGNORECASE)
+
 # The same words where they are right: in their usual sense, or as a key of a file that older versions wrote.
 ALLOWED = (
     r"asked a question",
@@ -87,12 +94,12 @@ def files() -> Iterator[Path]:
             )  # fmt: skip
 
 
-def prose(text: str) -> str:
+def prose(text: str, tokens: list[tokenize.TokenInfo]) -> str:
     """Python source with all but comments and the contents of strings blanked; lines and columns stay."""
     lines = [list(re.sub(r"[^\n]", " ", line)) for line in text.splitlines(keepends=True)]
     source = text.splitlines(keepends=True)
     wanted = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    for token in tokens:
         if token.type not in wanted:
             continue
         (top, left), (bottom, right) = token.start, token.end
@@ -103,17 +110,23 @@ def prose(text: str) -> str:
     return re.sub(r"\b[rbfuRBFU]{0,2}(?=[\"'])|[\"'#]", lambda cut: " " * len(cut[0]), "".join(map("".join, lines)))
 
 
-def names(text: str) -> Iterator[tuple[int, str, str]]:
+@functools.cache
+def name_instead(name: str) -> str | None:
+    """What to write instead of the first word of an identifier that is in the list."""
+    parts = (part.lower() for part in re.findall(r"[a-z]+|[A-Z][a-z]*", name))
+    return next((NAMES[part] for part in parts if part in NAMES), None)
+
+
+def names(tokens: list[tokenize.TokenInfo]) -> Iterator[tuple[int, str, str]]:
     """(line, name, what to write) of identifiers with a word of the list, and of classes with a name of theirs."""
     before = ""
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    for token in tokens:
         if token.type == tokenize.NAME:
-            parts = re.findall(r"[a-z]+|[A-Z][a-z]*", token.string)
-            hits = [NAMES[part.lower()] for part in parts if part.lower() in NAMES]
-            if before in ("class", "def") and token.string in CLASSES:
-                hits = [CLASSES[token.string]]
-            if hits:
-                yield token.start[0], token.string, hits[0]
+            instead = name_instead(token.string)
+            if before in ("class", "def"):
+                instead = CLASSES.get(token.string, instead)
+            if instead:
+                yield token.start[0], token.string, instead
         before = token.string
 
 
@@ -121,12 +134,14 @@ def search(text: str, *, python: bool) -> list[Finding]:
     """All words of the list in the text of a file, by line."""
     for phrase in ALLOWED:
         text = re.sub(phrase, lambda allowed: re.sub(r"\w", "x", allowed[0]), text)
-    readable = prose(text) if python else text
-    found = [Finding(*each) for each in names(text)] if python else []
-    for words, instead in WORDS.items():
-        pattern = words.replace(" ", r"\s+")
-        for match in re.finditer(rf"\b(?:{pattern})\b", readable, re.IGNORECASE):
-            found.append(Finding(readable.count("\n", 0, match.start()) + 1, " ".join(match[0].split()), instead))
+    readable, found = text, []
+    if python:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+        readable, found = prose(text, tokens), [Finding(*each) for each in names(tokens)]
+    if ANY_WORD.search(readable):
+        for pattern, instead in PATTERNS.items():
+            for match in pattern.finditer(readable):
+                found.append(Finding(readable.count("\n", 0, match.start()) + 1, " ".join(match[0].split()), instead))
     return sorted(found)
 
 

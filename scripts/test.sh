@@ -26,12 +26,28 @@ if [ "${1-}" = --all ]; then
 fi
 ruff check .
 ruff format --check .
-# Types are those of the packages in constraints.txt; others declare theirs differently.
-[ -n "${CONSTRAINTS-}" ] || mypy ladm examples/score_in_python.py examples/own_signal.py tests/typed_user.py
 lint-imports
-python scripts/check_prose.py
+
+# Types and prose take about a minute of one core: they are checked while the tests run, and reported after them.
+logs=$(mktemp -d)
+jobs=()
+trap 'kill "${jobs[@]}" 2>/dev/null || true; rm -rf "$logs"' EXIT
+python scripts/check_prose.py > "$logs/prose" 2>&1 &
+jobs+=($!)
+# Types are those of the packages in constraints.txt; others declare theirs differently.
+if [ -z "${CONSTRAINTS-}" ]; then
+    mypy ladm examples/score_in_python.py examples/own_signal.py tests/typed_user.py > "$logs/types" 2>&1 &
+    jobs+=($!)
+fi
+
 # One file at a time for each core and one more, because tests also wait for processes of their own; four at most, each
 # with one thread. The order is that of tests/conftest.py, which starts the files that take longest first.
 workers=$(python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+failed=0
 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python -m pytest --numprocesses "$workers" --dist loadfile \
-    --no-loadscope-reorder "${select[@]}" "$@"
+    --no-loadscope-reorder "${select[@]}" "$@" || failed=$?
+for job in "${jobs[@]}"; do
+    wait "$job" || failed=1
+done
+cat "$logs"/*
+exit "$failed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from ladm.comparison.result import Comparison, Pair
@@ -22,9 +21,8 @@ def write_page(comparison: Comparison, output: Path) -> Path:
     from markupsafe import Markup
 
     names = [column.name for column in comparison.columns]
-    environment = page_environment(TEMPLATES)
-    environment.filters["rho"] = lambda value: "-" if math.isnan(value) else f"{value:.2f}"
-    page = environment.get_template("compare.html").render(
+    template = page_environment(TEMPLATES).get_template("compare.html")
+    page = template.render(
         version=__version__,
         mark=Markup(PAGE_MARK),
         found=comparison,

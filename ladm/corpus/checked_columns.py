@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +18,13 @@ class CheckedColumns:
     """Some columns of a `datasets.Dataset`."""
 
     def __init__(self, dataset: Any, names: Sequence[str]) -> None:
-        chosen = dataset.select_columns(list(names))
-        self._values, self._tables = chosen.with_format(None), chosen.with_format("arrow")
+        self._chosen = dataset.select_columns(list(names))
+        self._tables = self._chosen.with_format("arrow")
+
+    @cached_property
+    def _values(self) -> Any:
+        # Only where Python objects are read: `datasets` copies the whole data set's description for each format.
+        return self._chosen.with_format(None)
 
     def table(self, rows: slice | list[int]) -> pa.Table:
         """The columns of some rows as they are stored. Raises pyarrow.ArrowInvalid for damaged ones."""

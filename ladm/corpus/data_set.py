@@ -139,21 +139,21 @@ def _storage(feature: Any) -> Any:
 
 def is_whole_number(dataset: Any, column: str) -> bool:
     """Does a column hold whole numbers, or nothing?"""
-    kind = dataset.select_columns([column]).with_format("arrow")[0:1][column].type
+    kind = dataset.data.schema.field(column).type
     return bool(pa.types.is_integer(kind) and kind != pa.uint64()) or pa.types.is_null(kind)
 
 
 def is_name(dataset: Any, column: str) -> bool:
     """Text or whole numbers; a column of objects by such a name is something else."""
     kind = dataset.features[column]
-    arrow = dataset.select_columns([column]).with_format("arrow")[0:1][column].type if len(dataset) else pa.null()
+    arrow = dataset.data.schema.field(column).type
     named = pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_integer(arrow)
     return bool(named and getattr(kind, "decode_example", None) is None)
 
 
 def require_token_ids(dataset: Any, name: str) -> None:
     """Raise LadmError where the type of the column `input_ids` cannot hold token ids."""
-    kind = dataset.select_columns(["input_ids"]).with_format("arrow")[0:1]["input_ids"].type
+    kind = dataset.data.schema.field("input_ids").type
     if not may_hold_ids(kind):
         # The name of an extension type of `datasets` cannot be printed.
         kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -15,8 +16,12 @@ _DIRECTION = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), Non
 """Characters that change the direction of all text after them, so that a title could disguise what follows it."""
 
 
+@functools.cache
 def page_environment(*folders: str) -> Any:
-    """The templates of `ladm/report`, and those of other folders of the package, with the filters that they use."""
+    """The templates of `ladm/report`, and those of other folders of the package, with the filters that they use.
+
+    One for all pages of a process, because compiling the templates takes longer than filling them.
+    """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     made = Environment(
@@ -35,6 +40,7 @@ def page_environment(*folders: str) -> Any:
         "tight": tight,
     }
     made.filters |= {"decimals": decimals, "fixed": lambda x, places: f"{x:,.{places}f}"}
+    made.filters["rho"] = lambda value: "-" if math.isnan(value) else f"{value:.2f}"
     made.filters["quartiles"] = quartiles_text
     made.filters["percent"] = lambda x: f"{100 * x:.0f} %" if x >= 0.095 else f"{100 * x:.2g} %"
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES
 from ladm.storage.checked_parquet import open_parquet, reading_parquet
 from ladm.storage.digests import file_xxh3
+from ladm.storage.files import io_errors
 
 BATCH_ROWS = 65_536
 Floats = npt.NDArray[np.float64]
@@ -72,12 +74,20 @@ def open_scores(folder: Path) -> pq.ParquetFile:
 
 def columns_of(folder: Path) -> list[str]:
     """Names of the columns of `scores.parquet`. Raises StorageError for a damaged file."""
-    names: list[str] = open_scores(folder).schema_arrow.names
-    return names
+    return list(column_types(folder))
 
 
 def column_types(folder: Path) -> dict[str, pa.DataType]:
     """The columns of `scores.parquet` with their types. Raises StorageError for a damaged file."""
+    path = folder / PARQUET_FILE
+    with io_errors(path, "read"):
+        state = path.stat()
+    return dict(_types_of_file(folder, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+# A command needs them dozens of times, and a small file is read whole for its checksum whenever it is opened.
+@functools.lru_cache(maxsize=256)
+def _types_of_file(folder: Path, *_state: int) -> dict[str, pa.DataType]:
     return {field.name: field.type for field in open_scores(folder).schema_arrow}
 
 
