@@ -50,7 +50,7 @@ def preconditioner(v: Tensor) -> Tensor:
     """P of a parameter from the mean square of its gradient.
 
     With Adam's eps of 1e-8, P is huge where v is about 0: at the embeddings of tokens that none of the 40 rows has.
-    The number of such tokens in a row then governs its influence, as it did in a first run (docs/experiment.md).
+    The number of such tokens in a row then governs its influence, as it did in a first run.
     """
     return 1 / (v.sqrt() + v.mean().sqrt())
 
