@@ -483,6 +483,18 @@ def test_compare_two_runs(
     monkeypatch.chdir(run)
     (pair,) = json.loads(ladm("compare", ".", tmp_path / "run2", "--json").stdout)["pairs"]
     assert (pair["a"], pair["b"]) == ("run: score", "run2: score")
+    # Every job of `ladm run` calls its run `scores`.
+    names = {}
+    for first, second in [("a/run", "b/run"), ("a/run", "c"), ("a/run", "a/run")]:
+        for name in (first, second):
+            shutil.copytree(run, tmp_path / name, dirs_exist_ok=True)
+        (pair,) = json.loads(ladm("compare", tmp_path / first, tmp_path / second, "--json").stdout)["pairs"]
+        names[first, second] = (pair["a"], pair["b"])
+    assert names == {
+        ("a/run", "b/run"): ("a/run: score", "b/run: score"),
+        ("a/run", "c"): ("run: score", "c: score"),
+        ("a/run", "a/run"): ("run: score", "run 2: score"),
+    }
     other = save_rows(topical_rows(golden, [512, 400]), "other")
     assert ladm("score", other, *SMALL, "--output", tmp_path / "other-run").exit_code == 0
     result = ladm("compare", run, tmp_path / "other-run")

@@ -119,15 +119,12 @@ def _read(runs: Sequence[Run], settings: CompareSettings) -> _Columns:
     values: dict[str, Floats] = {}
     # Both runs are of the same rows.
     files = open_files(settings.joins)
+    names = _names([run.folder for run in runs])
     for k, run in enumerate(runs):
         require_finished(run)
         expressions = settings.expressions or _default_columns(run, alone=len(runs) == 1)
         # A column that both runs have is compared with itself; which run it is of is part of its name.
-        # By its whole path: "." has no name of its own.
-        folder = Path(os.path.abspath(run.folder)).name
-        prefix = f"{folder}: " if len(runs) > 1 else ""
-        if prefix and any(name.startswith(prefix) for name in values):
-            prefix = f"{folder} {k + 1}: "
+        prefix = f"{names[k]}: " if len(runs) > 1 else ""
         joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins, files=files)
         positions, found = _evaluated(joined, expressions, seed=settings.seed)
         if k == 0:
@@ -144,6 +141,16 @@ def _read(runs: Sequence[Run], settings: CompareSettings) -> _Columns:
         positions_N=positions_N, values=values, domain_names=list(numbers), codes_N=codes_N,
         joined=joined_lines(files),
     )  # fmt: skip
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """A name for each folder: the end of its path that no other has; numbered for one folder twice."""
+    # The whole path: "." has no name of its own.
+    parts = [Path(os.path.abspath(folder)).parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        return [path[-1] if k == 0 else f"{path[-1]} {k + 1}" for k, path in enumerate(parts)]
+    length = next(n for n in range(1, max(map(len, parts)) + 1) if len({path[-n:] for path in parts}) == len(parts))
+    return ["/".join(path[-length:]) for path in parts]
 
 
 def _default_columns(run: Run, *, alone: bool) -> list[Expression]:
