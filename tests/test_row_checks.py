@@ -297,7 +297,9 @@ def test_a_flipped_bit_in_a_text_does_not_get_into_a_subset(ladm: Any, talking: 
 
 
 def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: Path) -> None:
-    run, documents = tmp_path / "run", tmp_path / "d.jsonl"
+    run, documents, job = tmp_path / "run", tmp_path / "d.jsonl", tmp_path / "job"
+    job.mkdir()
+    (job / "job.yaml").write_text("model: m\n")
     documents.write_text('{"text": "a"}\n')
     ids = tmp_path / "ids" / "a.parquet"
     ids.parent.mkdir()
@@ -345,6 +347,11 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
         (
             ("prepare", run, "--tokenizer", GOLDEN, "--length", "40", "--output", tmp_path / "rows2"),
             f"{run} is a run of ladm score, not documents; choose its best documents with: ladm select {run} "
+            "--tokens N -o subset",
+        ),
+        (
+            ("prepare", job, "--tokenizer", GOLDEN, "--length", "40", "--output", tmp_path / "rows2"),
+            f"{job} is a job of ladm run, not documents; choose other documents of it with: ladm select {job} "
             "--tokens N -o subset",
         ),
     ]:

@@ -144,6 +144,9 @@ def test_the_last_id_of_the_vocabulary_is_one_of_it() -> None:
     ("files", "problem"),
     [
         ({"run.json": "{}"}, "is a run of ladm score, not rows; give the rows that it scored"),
+        ({"job.yaml": "", "rows/dataset_dict.json": "{}"}, "is a job of ladm run, not rows; its rows are {}/rows"),
+        ({"job.yaml": "", "scores/run.json": "{}"},
+         "is a job of ladm run, not rows; give the rows that it scored"),
         ({".preparing/asked.json": "{}", ".lock": ""},
          "has no rows yet: its ladm prepare was stopped; run that command again"),
         ({"manifest.json": '{"format": "jsonl", "taken_tokens": 1}', "data/train-00000-of-00001.jsonl": ""},

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import FILES_OF_A_SAVED_SET
 from ladm.errors import LadmError, UsageError
+from ladm.settings.pipeline import JOB_FILE, ROWS
 from ladm.storage.json_object import read_json_object
 
 WORK_FOLDER = ".preparing"
@@ -22,12 +23,17 @@ _WITHOUT_TEXT = ("megatron", "npy")
 
 
 def require_documents(names: Iterable[str]) -> None:
-    """Raise UsageError, with the command that was meant, for a run folder or a subset without texts."""
+    """Raise UsageError, with the command that was meant, for a run, a job or a subset without texts."""
     for name in names:
         folder = Path(name)
         if (folder / _RUN).is_file() and (folder / _UNITS).is_dir():
             raise UsageError(
                 f"{name} is a run of ladm score, not documents; choose its best documents with: ladm select {name} "
+                "--tokens N -o subset"
+            )
+        if (folder / JOB_FILE).is_file():
+            raise UsageError(
+                f"{name} is a job of ladm run, not documents; choose other documents of it with: ladm select {name} "
                 "--tokens N -o subset"
             )
         form = _format_of_subset(folder)
@@ -41,7 +47,7 @@ def require_documents(names: Iterable[str]) -> None:
 def require_finished_rows(name: str) -> None:
     """Raise LadmError, with the command that was meant, for what is no data set of rows but known to be something else.
 
-    That is a file, a run folder, a subset in another format, or the output of a `ladm prepare` that was stopped.
+    That is a file, a run, a job, a subset in another format, or the output of a `ladm prepare` that was stopped.
     """
     place = Path(name)
     if any((place / file).exists() for file in FILES_OF_A_SAVED_SET):
@@ -53,6 +59,10 @@ def require_finished_rows(name: str) -> None:
         )
     elif (place / _RUN).is_file():
         problem = "is a run of ladm score, not rows; give the rows that it scored"
+    elif (place / JOB_FILE).is_file():
+        has_rows = any((place / ROWS / file).exists() for file in FILES_OF_A_SAVED_SET)
+        advice = f"its rows are {place / ROWS}" if has_rows else "give the rows that it scored"
+        problem = f"is a job of ladm run, not rows; {advice}"
     elif (place / WORK_FOLDER).is_dir():
         problem = "has no rows yet: its ladm prepare was stopped; run that command again"
     elif (form := _format_of_subset(place)) is not None:
