@@ -139,7 +139,7 @@ def test_a_subset_with_a_list_that_leads_elsewhere_is_damaged(
 def test_a_damaged_subset_is_not_read_as_rows(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     subset = tmp_path / "subset"
     assert select(ladm, scored, subset).exit_code == 0
-    score = ("score", subset, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "-o")
+    score = ("score", subset, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "8", "-o")
     assert ladm(*score, tmp_path / "run2").exit_code == 0
     (shard,) = subset.rglob("*.arrow")
     flip(shard, len(shard.read_bytes()) // 2)
@@ -172,3 +172,53 @@ def test_json_names_the_kind_of_folder(ladm: Command, scored: tuple[str, Path], 
     same = {"finished": True, "problems": []}
     assert found(scored[1]) == {"run": str(scored[1]), "kind": "run", "rows": 8} | same
     assert found(prepared) == {"folder": str(prepared), "kind": "rows", "rows": 10} | same
+
+
+@pytest.fixture
+def job(ladm: Command, prepared: Path, talking: Path, tmp_path: Path) -> Path:
+    """The folder of a finished `ladm run`."""
+    words = ["--domain", "a", "--length", "256", "--span-tokens", "8", "--device", "cpu", "--dtype", "float32"]
+    documents, folder = prepared.parent / "documents.jsonl", tmp_path / "job"
+    result = ladm("run", documents, "--model", talking, "--tokens", "1k", *words, "-o", folder)
+    assert result.exit_code == 0, result.stderr
+    return folder
+
+
+def test_all_folders_of_a_job_are_checked(ladm: Command, job: Path) -> None:
+    """Also the rows and the subset, which is what somebody trains on."""
+    result = ladm("verify", job)
+    sound = {name: f"{job / name} is sound: " for name in ("rows", "scores", "subset")}
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert [line.startswith(start) for line, start in zip(lines, sound.values(), strict=True)] == [True] * 3
+    assert ladm("verify", job, "--deep").stdout == result.stdout
+    found = json.loads(ladm("verify", job, "--json").stdout)
+    expected = {"folder": str(job), "kind": "job", "rows": 10, "finished": True, "problems": []}
+    assert found == expected
+    for name in ("rows", "subset"):
+        (shard,) = (job / name).rglob("*.arrow")
+        whole = shard.read_bytes()
+        flip(shard, whole.index(b"word"))
+        result = ladm("verify", job)
+        assert result.exit_code == 74
+        assert result.stdout.startswith(str(job / name))
+        assert result.stderr.startswith(f"ladm: {job} is not sound: 1 problem")
+        assert library.verify(job)[0].text.startswith(str(job / name))
+        shard.write_bytes(whole)
+
+
+def test_a_job_without_its_subset_is_not_finished(ladm: Command, job: Path) -> None:
+    shutil.rmtree(job / "subset")
+    result = ladm("verify", job)
+    message = f"ladm: {job} shows no damage so far, but is not finished; rerun the command that started it\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "", message)
+
+
+def test_a_job_of_rows_that_existed_has_none_of_its_own(
+    ladm: Command, prepared: Path, talking: Path, tmp_path: Path
+) -> None:
+    flags = ["--span-tokens", "8", "--device", "cpu", "--dtype", "float32", "--tokens", "1k"]
+    assert ladm("run", prepared, "--model", talking, *flags, "-o", tmp_path / "job").exit_code == 0
+    result = ladm("verify", tmp_path / "job")
+    names = [line.split(" is sound")[0] for line in result.stdout.splitlines()]
+    assert (result.exit_code, names) == (0, [str(tmp_path / "job" / name) for name in ("scores", "subset")])

@@ -53,12 +53,13 @@ def status(settings: StatusSettings) -> None:
 @settings_command(
     VerifySettings,
     short_help="Check a run, rows or a subset for damage",
-    examples=("ladm verify run", "ladm verify run --deep", "ladm verify subset"),
+    examples=("ladm verify run", "ladm verify run --deep", "ladm verify subset", "ladm verify job"),
 )
 def verify(settings: VerifySettings) -> None:
     """Check RUN for damage: checksums, every row exactly once, results that agree with the units.
 
-    RUN may also be the output of ladm prepare or ladm select, such as a copy on another machine. Ends with 0 where all
+    RUN may also be the output of ladm prepare or ladm select, such as a copy on another machine, or the folder of ladm
+    run, whose rows, scores and subset are all checked. Ends with 0 where all
     is sound, 74 where a file is damaged or rows are missing, 1 where a run is of other rows or of another model than it
     says, and 3 where there is no damage so far and the folder is not finished.
     """
@@ -68,7 +69,7 @@ def verify(settings: VerifySettings) -> None:
     found = verify_folder(settings.run, deep=settings.deep)
     # All of them are printed, because one damaged file often explains the others.
     problems = [problem.text for problem in found.problems]
-    sound = [f"{found.folder} is sound: {found.parts}"] if found.finished and not problems else []
+    sound = found.sound if found.finished else []
     content = {"kind": found.kind, "finished": found.finished, "problems": problems, "rows": found.rows}
     print_result(problems or sound, lambda: {"run" if found.kind == RUN else "folder": str(found.folder)} | content)
     if problems:

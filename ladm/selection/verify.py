@@ -1,4 +1,4 @@
-"""A folder of rows, a run or a subset -> what is wrong with it. Imports no torch."""
+"""A folder of rows, a run, a subset or a job -> what is wrong with it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from ladm.runs.verify import Problem
 from ladm.runs.verify import verify as verify_run
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.selection.manifest_file import read_manifest
+from ladm.settings import pipeline
 from ladm.settings.pipeline import SCORES
 from ladm.storage.checksum_list import CHECKSUM_FILE, changed_files, read_checksums
 from ladm.storage.json_object import read_json_object
 
-RUN, ROWS, SUBSET = "run", "rows", "subset"
+RUN, ROWS, SUBSET, JOB = "run", "rows", "subset", "job"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,28 +30,27 @@ class Verification:
 
     folder: Path
     kind: str
-    """`run`, `rows` or `subset`."""
+    """`run`, `rows`, `subset` or `job`."""
     rows: int | None
-    """Of a subset, those that were taken; None where damage hides their number."""
+    """Of a subset, those that were taken; of a job, those of its run; None where damage hides their number."""
     problems: list[Problem]
     """Empty where nothing is wrong."""
-    parts: str
-    """What a sound folder consists of, such as `40 rows, 3 units`."""
+    sound: list[str]
+    """A line for each folder in which nothing is wrong and nothing is missing, with what it consists of."""
     finished: bool = True
-    """False for a run that still lacks rows."""
+    """False for a run that still lacks rows, and for a job that still lacks its subset."""
 
 
 def verify_folder(name: str, *, deep: bool = False) -> Verification:
     """Compare all that a folder holds with the checksums that were written with it.
 
-    `deep`, of a run: also look whether its rows and its model are still those that it was scored with.
-    Raises LadmError for a folder that is none of the three or has no checksums, IncompleteError for unfinished rows,
-    and UsageError with `deep` for anything but a run.
+    `deep`, of a run or a job: also look whether the rows and the model are still those that were scored.
+    Raises LadmError for a folder that is none of the four or has no checksums, IncompleteError for unfinished rows and
+    for a job without scores, and UsageError with `deep` for rows and subsets.
     """
     folder = Path(name)
     if not any((place / IDENTITY_FILE).is_file() for place in (folder, folder / SCORES)):
-        # A copy that was cut short may lack either.
-        is_subset = (folder / MANIFEST_FILE).is_file() or (folder / CHECKSUM_FILE).is_file()
+        is_subset = _is_subset(folder)
         is_rows = any((folder / each).exists() for each in (PREPARED, WORK_FOLDER, *FILES_OF_A_SAVED_SET))
         if deep and (is_subset or is_rows):
             raise UsageError(f"{folder} is not a run; leave --deep out, everything in it is read anyway")
@@ -59,10 +59,42 @@ def verify_folder(name: str, *, deep: bool = False) -> Verification:
         if is_rows:
             return _verify_rows(folder)
     run = Run.open(name)
+    found = _verify_run(run, deep=deep)
+    # Somebody who names the run in the folder of a job asks for the run alone.
+    is_job = run.is_of_job and run.folder != folder
+    return _verify_job(folder, found) if is_job else found
+
+
+def _verify_run(run: Run, *, deep: bool) -> Verification:
+    problems = list(verify_run(run, deep=deep))
+    parts = f"{count_of(run.num_rows, 'row')}, {count_of(len(run.units), 'unit')}"
     return Verification(
-        folder=run.folder, kind=RUN, rows=run.num_rows, problems=list(verify_run(run, deep=deep)),
-        parts=f"{count_of(run.num_rows, 'row')}, {count_of(len(run.units), 'unit')}", finished=run.is_finished,
+        folder=run.folder, kind=RUN, rows=run.num_rows, problems=problems, finished=run.is_finished,
+        sound=[_sound(run.folder, parts)] if run.is_finished and not problems else [],
     )  # fmt: skip
+
+
+def _verify_job(folder: Path, run: Verification) -> Verification:
+    """The rows and the subset of a job too, for they are what a person trains on."""
+    rows, subset = folder / pipeline.ROWS, folder / pipeline.SUBSET
+    # A job of rows that existed before has none of its own; its run names them.
+    found = [_verify_rows(rows)] if rows.is_dir() else []
+    found.append(run)
+    if subset.is_dir():
+        found.append(_verify_subset(subset))
+    return Verification(
+        folder=folder, kind=JOB, rows=run.rows, problems=[problem for each in found for problem in each.problems],
+        sound=[line for each in found for line in each.sound], finished=run.finished and subset.is_dir(),
+    )  # fmt: skip
+
+
+def _is_subset(folder: Path) -> bool:
+    # A copy that was cut short may lack either.
+    return (folder / MANIFEST_FILE).is_file() or (folder / CHECKSUM_FILE).is_file()
+
+
+def _sound(folder: Path, parts: str) -> str:
+    return f"{folder} is sound: {parts}"
 
 
 def _verify_rows(folder: Path) -> Verification:
@@ -84,7 +116,8 @@ def _verify_rows(folder: Path) -> Verification:
         rows.identity()
     except StorageError as error:
         problems.append(Problem.of(error))
-    return Verification(folder=folder, kind=ROWS, rows=count, problems=problems, parts=count_of(count or 0, "row"))
+    sound = [] if problems else [_sound(folder, count_of(count or 0, "row"))]
+    return Verification(folder=folder, kind=ROWS, rows=count, problems=problems, sound=sound)
 
 
 def _verify_subset(folder: Path) -> Verification:
@@ -105,5 +138,5 @@ def _verify_subset(folder: Path) -> Verification:
         problems += [Problem(f"{path} is damaged or missing") for path in changed_files(folder, remember=False)]
     except StorageError as error:
         problems.append(Problem.of(error))
-    parts = f"{count_of(taken or 0, 'row')}, {count_of(files, 'file')}"
-    return Verification(folder=folder, kind=SUBSET, rows=taken, problems=problems, parts=parts)
+    sound = [] if problems else [_sound(folder, f"{count_of(taken or 0, 'row')}, {count_of(files, 'file')}")]
+    return Verification(folder=folder, kind=SUBSET, rows=taken, problems=problems, sound=sound)
