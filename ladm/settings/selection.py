@@ -41,7 +41,7 @@ class SelectSettings(JoinSettings):
     output: str = output_setting("Folder for the subset.", metavar="SUBSET", not_an_address=None)
     tokens: int | str | None = setting(
         None,
-        "At most N tokens (500M, 250k; 1B is 10^9), or that share of all tokens.",
+        "At most N tokens (500M, 250k; 1B is 10^9), or that share of what can be selected.",
         section=BUDGET,
         metavar="N|P%",
         unset="no token budget",
