@@ -131,9 +131,8 @@ def test_a_worker_that_hangs_once_is_replaced(
     assert contents(tmp_path / "run") == whole
 
 
-@pytest.mark.parametrize(
-    "make_scorer", [fakes.make_bad_on_one, pytest.param(fakes.make_dying_on_one, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("make_scorer", [fakes.make_bad_on_one, fakes.make_dying_on_one])
 def test_a_bad_device_is_given_up_and_no_row_is_lost_to_it(
     tmp_path: Path, rows: Rows, whole: Any, make_scorer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +172,7 @@ def test_a_worker_that_cannot_be_killed_ends_the_run(
                 os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_worker_that_sees_other_rows_ends_the_run(tmp_path: Path, rows: Rows, save_rows: Any) -> None:
     other = open_rows(save_rows(fake_rows(100)[::-1], "other"))
     with pytest.raises(LadmError, match=r"has other rows on .* than the run was started with$"):
@@ -221,6 +221,7 @@ def fail() -> None:
     raise RuntimeError("of a library")
 
 
+@pytest.mark.slow
 def test_an_error_of_a_library_in_an_early_process_is_raised_here_alone(capfd: pytest.CaptureFixture[str]) -> None:
     with processes.early_worker(device="cpu", threads=1) as early:
         assert early is not None
@@ -229,6 +230,7 @@ def test_an_error_of_a_library_in_an_early_process_is_raised_here_alone(capfd: p
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_early_process_without_work_ends_with_its_block() -> None:
     with processes.early_worker(device="cpu", threads=1) as early:
         assert early is not None
@@ -368,6 +370,7 @@ except ladm.LadmError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_gets_an_error_that_names_it(tmp_path: Path, short_rows: str) -> None:
     (tmp_path / "script.py").write_text(UNGUARDED)
     words = [sys.executable, str(tmp_path / "script.py"), short_rows, str(GOLDEN), str(tmp_path / "run")]

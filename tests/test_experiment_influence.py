@@ -165,6 +165,7 @@ def test_products_in_bfloat16_and_what_is_taken_over_from_a_table(pack: Path, tm
     assert [row["u_D"] for row in measured(again, "--continue-from", str(tmp_path))] == [row["u_D"] for row in exact]
 
 
+@pytest.mark.slow
 def test_a_score_that_is_the_influence_is_found_and_a_random_one_is_not() -> None:
     draw = np.random.default_rng(5)
     layers = {"cds": 3, "cds_no_std": 3, "value_cds": 3, "value_cds_no_std": 3, "copy_share": 3}

@@ -32,7 +32,9 @@ def documents(later: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"text": text, "meta": first | {"n": k} | (later if k > 6 else {})} for k, text in enumerate(texts)]
 
 
-@pytest.mark.parametrize("later", LATER)
+@pytest.mark.parametrize(
+    "later", [later if "another type" in later else pytest.param(later, marks=pytest.mark.slow) for later in LATER]
+)
 def test_rows_and_their_run_grow_by_documents_with_other_keys(
     ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
 ) -> None:

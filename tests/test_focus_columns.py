@@ -23,7 +23,7 @@ DEVICE = "cuda" if torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] 
 
 CASES = [
     # variant, T, H, G, D, l, and what else is changed: lengths and heads that nothing divides, every stride
-    ("released", 173, 2, 1, 32, 7, {}),
+    pytest.param("released", 173, 2, 1, 32, 7, {}, marks=pytest.mark.slow),
     pytest.param("released", 400, 3, 1, 80, 16, {"d_afs": 3, "d_cds": 2}, marks=pytest.mark.slow),
     ("released", 300, 1, 1, 16, 130, {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0, "n0": 1, "ablation": "no-std"}),
     pytest.param("paper", 301, 4, 2, 40, 7, {"n0": 3}, marks=pytest.mark.slow),

@@ -347,8 +347,10 @@ def test_the_number_of_documents_is_limited(ladm: Any, scored: Path, monkeypatch
 @pytest.mark.parametrize(
     "score",
     [
-        {"reduce": "mean", "layers": [1, 2], "heads": None, "weights": [0.25, 0.75]},
-        {"reduce": "median", "layers": [0, 1, 2], "heads": None, "weights": None},
+        pytest.param(
+            {"reduce": "mean", "layers": [1, 2], "heads": None, "weights": [0.25, 0.75]}, marks=pytest.mark.slow
+        ),
+        pytest.param({"reduce": "median", "layers": [0, 1, 2], "heads": None, "weights": None}, marks=pytest.mark.slow),
         {"reduce": "geometric", "layers": [0, 2], "heads": ["L0H1", "L2H0", "L2H3"], "weights": None},
     ],
 )

@@ -168,7 +168,14 @@ def test_another_score_with_a_name_needs_no_other_run(
     assert (other.exit_code, "another selection" in other.stderr) == (1, False)
 
 
-@pytest.mark.parametrize("remedy", [("--tokens", "2k"), ("--tokens", "1M", "--allow-small-pool"), ("--documents", "3")])
+@pytest.mark.parametrize(
+    "remedy",
+    [
+        ("--tokens", "2k"),
+        pytest.param(("--tokens", "1M", "--allow-small-pool"), marks=pytest.mark.slow),
+        pytest.param(("--documents", "3"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_budget_that_was_too_great_binds_nothing(
     ladm: Command, shard: Path, talking: Path, tmp_path: Path, remedy: tuple[str, ...]
 ) -> None:

@@ -120,9 +120,16 @@ def buffers_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("buffers_of_nan")
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("variant", ["released", "paper"])
-def test_triton_error_budget_in_half_precision(dtype: torch.dtype, variant: str) -> None:
+@pytest.mark.parametrize(
+    ("variant", "dtype"),
+    [
+        ("paper", torch.bfloat16),
+        pytest.param("paper", torch.float16, marks=pytest.mark.slow),
+        pytest.param("released", torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param("released", torch.float16, marks=pytest.mark.slow),
+    ],
+)
+def test_triton_error_budget_in_half_precision(variant: str, dtype: torch.dtype) -> None:
     """Against a float32 oracle of the same half-precision q and k: at most twice the torch backend's error, or 1e-5.
 
     And at most twice that of plain torch, whose logits are of that precision.
@@ -156,6 +163,7 @@ def plain(q: Tensor, k: Tensor, grid: Grid, scaling: float) -> Tensor:
 
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="made of a file")
+@pytest.mark.slow
 def test_triton_addresses_are_64_bits_wide() -> None:
     """A view whose strides put the second head beyond 2^31 elements; nothing there is copied."""
     T, D = 300, 32
@@ -304,7 +312,7 @@ def test_an_unknown_backend_is_named() -> None:
         pairwise_focus(q, k, None, scaling=1.0, grid=grid, backend="fpga")
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("triton", marks=pytest.mark.slow)])
 def test_focus_of_float64_is_that_of_float32(backend: str) -> None:
     grid = span_grid(200, variant="released", l=7, m=1, n=2, n0=None, d_afs=2, d_cds=4)
     q, k = (x.to(DEVICE) for x in draw(1, 2, 1, 200, 16))

@@ -144,19 +144,11 @@ def windows(tokenizer: TextTokenizer, texts: list[str], length: int) -> list[Any
 @pytest.mark.parametrize(
     "kind",
     [
-        "gpt2",
-        "roberta",
-        "smollm",
-        "split_gpt2",
-        "llama3",
-        "qwen2",
-        "qwen3_5",
-        "o200k",
-        "tekken",
-        "deepseek",
-        "metaspace",
-        "gemma",
-        "llama2",
+        *("gpt2", "roberta", "llama3", "qwen2", "deepseek", "gemma", "llama2"),
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("smollm", "split_gpt2", "qwen3_5", "o200k", "tekken", "metaspace")
+        ),
     ],
 )
 def test_pieces_have_the_tokens_and_places_of_the_whole_text(

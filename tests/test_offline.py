@@ -79,7 +79,10 @@ def test_a_hub_without_an_answer_gets_the_time_of_a_request(monkeypatch: pytest.
     assert (hub_access.hub_problem(), given) == ("127.0.0.1: timed out", [7.0])
 
 
-@pytest.mark.parametrize("missing", ["source", "tokenizer", "rows"])
+@pytest.mark.parametrize(
+    "missing",
+    ["source", pytest.param("tokenizer", marks=pytest.mark.slow), pytest.param("rows", marks=pytest.mark.slow)],
+)
 def test_a_name_that_is_nothing_fails_within_seconds(
     tmp_path: Path, tokenizer: str, golden_lm: Path, closed: str, missing: str  # noqa: F811
 ) -> None:  # fmt: skip

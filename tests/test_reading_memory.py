@@ -26,7 +26,7 @@ def peak_of(prepare: str, code: str, *arguments: object) -> int:
     return 1024 * int(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-@pytest.mark.parametrize("group_rows", [1000, 50_000])
+@pytest.mark.parametrize("group_rows", [pytest.param(1000, marks=pytest.mark.slow), 50_000])
 def test_parquet_is_read_a_part_at_a_time(tmp_path: Path, group_rows: int) -> None:
     """Whatever its row groups are: pandas writes a single one, and a file may have tens of gigabytes."""
     noise = np.random.default_rng(0)

@@ -90,6 +90,7 @@ def test_no_home_and_no_temporary_folder(run: Path, tmp_path: Path) -> None:
     assert (gone.returncode, gone.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_without_assertions(run: Path, tmp_path: Path) -> None:
     """`python -O` removes every assert: none of them may be part of the work."""
     for name, python in (("plain", ()), ("optimised", ("-O",))):
@@ -98,7 +99,9 @@ def test_without_assertions(run: Path, tmp_path: Path) -> None:
     assert plain.read_bytes() == optimised.read_bytes()
 
 
-@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize(
+    "closed", [(1,), *(pytest.param(closed, marks=pytest.mark.slow) for closed in ((0,), (2,), (0, 1, 2)))]
+)
 def test_closed_streams(run: Path, closed: tuple[int, ...]) -> None:
     def close() -> None:
         for descriptor in closed:

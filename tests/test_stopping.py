@@ -55,24 +55,12 @@ def some_rows(save_rows: Any, golden: dict[str, Any]) -> str:
     return str(save_rows(topical_rows(golden, [512] * 24)))
 
 
-KILLED, INTERRUPTED, TERMINATED = (3, signal.SIGKILL, -9), (8, signal.SIGINT, 130), (18, signal.SIGTERM, 143)
-
-
-@pytest.mark.parametrize(
-    "signals",
-    [
-        pytest.param([KILLED, INTERRUPTED, TERMINATED], marks=pytest.mark.slow),
-        # What Ctrl+C does is tested at a terminal as well.
-        [KILLED, TERMINATED],
-    ],
-    ids=["all", "killed and terminated"],
-)
-def test_stopped_by_signals_the_bytes_are_the_same(
-    ladm: Run, some_rows: str, tmp_path: Path, signals: list[tuple[int, signal.Signals, int]]
-) -> None:
+@pytest.mark.slow
+def test_stopped_by_signals_the_bytes_are_the_same(ladm: Run, some_rows: str, tmp_path: Path) -> None:
+    """What Ctrl-C does is tested at a terminal as well, and kills of a run of fake scores in test_torture.py."""
     folder = tmp_path / "run"
     command = ("score", some_rows, *SMALL, "--output", folder)
-    for at_rows, number, code in signals:
+    for at_rows, number, code in ((3, signal.SIGKILL, -9), (8, signal.SIGINT, 130), (18, signal.SIGTERM, 143)):
         process = start(*command, pause_after=at_rows - lines_safe(folder))
         said = interrupt(process, folder, at_rows=at_rows, number=number)
         assert process.returncode == code, said
@@ -165,6 +153,7 @@ def test_a_folder_in_use_is_named_and_left_alone(ladm: Run, short_rows: str, tmp
     assert ladm("score", short_rows, *SMALL, "--output", folder).exit_code == 0
 
 
+@pytest.mark.slow
 def test_paths_with_anything_in_them_and_a_locale_without_letters(short_rows: str, tmp_path: Path) -> None:
     folder = tmp_path / "ein Lauf über alles 長い"
     shutil.copytree(short_rows, tmp_path / "rows with blanks ü")

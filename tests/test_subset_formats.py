@@ -496,7 +496,9 @@ def test_flags_that_contradict_each_other(ladm: Command, scored: tuple[str, Path
         assert (result.exit_code, result.stderr) == (2, f"ladm: {message}\n")
 
 
-@pytest.mark.parametrize("kind", ["parquet", "megatron", pytest.param("arrow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["parquet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("megatron", "arrow"))]
+)
 def test_a_killed_command_leaves_nothing_and_writes_the_same_bytes(
     ladm: Command, scored: tuple[str, Path], tmp_path: Path, kind: str
 ) -> None:

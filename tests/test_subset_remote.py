@@ -196,6 +196,7 @@ def test_push_uploads_the_subset_in_one_commit(scored: tuple[str, Path], tmp_pat
     assert 'load_dataset("org/subset", split="train")' in HubStandIn.files["README.md"].decode()
 
 
+@pytest.mark.slow
 def test_a_second_push_takes_the_place_of_the_first(scored: tuple[str, Path], tmp_path: Path, hub: str) -> None:
     first = tmp_path / "first"
     (first / "data").mkdir(parents=True)

@@ -14,8 +14,13 @@ SEED = int(os.environ.get("LADM_SEED", "0"))
 POINTS = int(os.environ.get("LADM_POINTS", "2"))
 LIGHT = [name for name, command in COMMANDS.items() if not command.heavy]
 HEAVY = [name for name, command in COMMANDS.items() if command.heavy]
-SLOW = ("calibrate", "check")
-"""A minute each: they score a contrast set again and again."""
+SLOW = ("calibrate", "check", "train", "report", "compare", "annotate", "select parquet")
+"""A minute each, because they score a contrast set again and again, or on the same ground as one that is quick."""
+
+
+def quick_ones(names: list[str]) -> list[Any]:
+    """The names, of which some are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +45,14 @@ def words_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", eos_token="w1").save_pretrained(folder)
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", quick_ones(LIGHT))
 def test_a_command_interrupted_at_its_disk_operations(template: Path, name: str) -> None:
     found = survive(name, template, template.parent, points=POINTS, seed=SEED)
     print(f"{name}: {found}, seed {SEED}")
     assert found.interruptions > 0
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in HEAVY]
-)
+@pytest.mark.parametrize("name", quick_ones(HEAVY))
 def test_a_command_with_a_model_interrupted_at_its_disk_operations(template: Path, name: str) -> None:
     modes: Any = ("stop before", "fail once")
     found = survive(name, template, template.parent, points=max(1, POINTS // 2), seed=SEED, modes=modes)

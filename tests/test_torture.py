@@ -55,10 +55,12 @@ def test_every_crash_point(tmp_path: Path, save_rows: Any) -> None:
     assert every_crash_point(tmp_path, open_rows(save_rows(fake_rows(20)))) > 60
 
 
+@pytest.mark.slow
 def test_every_failure_of_the_disk(tmp_path: Path, save_rows: Any) -> None:
     assert every_failure(tmp_path, open_rows(save_rows(fake_rows(20)))) > 60
 
 
+@pytest.mark.slow
 def test_workers_killed_at_random(tmp_path: Path, save_rows: Any) -> None:
     rows = open_rows(save_rows(fake_rows(900)))
     assert kill_workers(tmp_path, rows, kills=3, workers=2, seed=3) == 3
@@ -145,6 +147,7 @@ def power_loss_on(folder: Path) -> type[PowerLoss]:
     return type("PowerLossOnRows", (PowerLoss,), {"rows": rows, "whole": contents(folder / "whole")})
 
 
+@pytest.mark.slow
 def test_a_disk_that_forgets(machine: type[PowerLoss]) -> None:
     run_machine(machine, examples=25)
 

@@ -126,6 +126,7 @@ def test_a_stop_changes_no_bit(
     assert (out / "losses.jsonl").read_bytes() == (tmp_path / "whole" / "losses.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_stops_no_resume(
     ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_resume_refuses_a_damaged_checkpoint(
     assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 0
 
 
+@pytest.mark.slow
 def test_damaged_losses_of_a_finished_training_are_refused_and_made_again(
     ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path
 ) -> None:
@@ -271,6 +273,7 @@ def test_bfloat16_on_a_cpu_and_a_budget_with_a_suffix(
     assert (result.exit_code, result.stderr) == (2, f"{message}1073741824\n")
 
 
+@pytest.mark.slow
 def test_a_resume_on_another_kind_of_device_keeps_the_precision(
     ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,6 +483,7 @@ def test_losses_are_sent_to_tensorboard(
     assert sent == pytest.approx([line["loss"] for line in read_lines(out / "losses.jsonl")], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resume_when_rows_were_added_uses_those_that_it_was_started_with(
     ladm: Command, golden_lm: Path, save_rows: Any, golden: Any, config: Path, tmp_path: Path
 ) -> None:
