@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import pty
 import select
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import SMALL, results, topical_rows
+from conftest import GOLDEN, SMALL, results, topical_rows
 
 Run = Callable[..., Result]
 
@@ -103,11 +104,14 @@ def test_ctrl_c_at_a_terminal(some_rows: str, tmp_path: Path) -> None:
     The last line says how to go on: nothing comes behind it, such as Python's warning of semaphores that the killed
     workers had.
     """
+    from ladm.modeling.facts import model_facts
+
+    (tmp_path / "facts").write_bytes(pickle.dumps(model_facts(str(GOLDEN))))
     command = [sys.executable, PAUSED, "score", some_rows, *SMALL, "--output", str(tmp_path / "run")]
     pid, terminal = pty.fork()
     if pid == 0:
         # Each of the workers scores one row of its unit and waits.
-        environment = os.environ | {"LADM_TEST_PAUSE_AFTER": "1"}
+        environment = os.environ | {"LADM_TEST_PAUSE_AFTER": "1", "LADM_TEST_FACTS": str(tmp_path / "facts")}
         os.execve(sys.executable, [*map(str, command), "--workers", "2"], environment)
     said = b""
     typed = False
