@@ -72,7 +72,7 @@ def test_a_dry_run_shows_what_a_calibration_takes(
 def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_path: Path, search: str) -> None:
     profile = tmp_path / "p.yaml"
     command = ("calibrate", *COMMON, "--rows", rows, "--output", profile, "--exclude-domain", "lists")
-    command += ("--search", search, "--lists", rows)
+    command += ("--search", search, "--lists", rows, "--batch-size", "16")
     result = ladm(*command)
     assert result.exit_code == 0, result.output
     assert "from 36 documents, stored in " in result.stderr

@@ -87,7 +87,11 @@ def test_one_flipped_bit_of_a_note_never_gives_another_digest(large: Path, tmp_p
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
         note.write_bytes(flipped)
-        assert file_sha256(large) == expected, f"bit {bit % 8} of byte {bit // 8}"
+        known = digests._read(note, large, large.stat())
+        assert known in (None, expected), f"bit {bit % 8} of byte {bit // 8}"
+        # The note is written anew, which takes long: not for every bit.
+        if bit % 97 == 0:
+            assert file_sha256(large) == expected, f"bit {bit % 8} of byte {bit // 8}"
 
 
 def test_a_file_that_was_just_written_is_not_remembered(

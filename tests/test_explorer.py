@@ -31,7 +31,7 @@ from ladm.selection.guarding import GuardManifest
 from ladm.selection.manifest import ChosenRows, Manifest
 from ladm.selection.manifest_file import read_manifest, write_manifest
 
-ROWS = 20_000
+ROWS = 8_000
 
 
 def data_of(page: Path) -> dict[str, Any]:

@@ -323,7 +323,7 @@ def test_flags_about_documents_are_refused_for_token_ids(
 def test_every_name_of_a_score_is_taken(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
     for name, variant in (("paper", "paper"), ("released", "released"), ("robust", "released")):
         output = tmp_path / name
-        result = ladm(*job_words(shard, talking, output), "--score", name)
+        result = ladm(*job_words(shard, talking, output), "--signals", "cds", "--score", name)
         assert result.exit_code == 0, result.output
         assert json.loads((output / "scores" / "run.json").read_text())["settings"]["variant"] == variant
 
@@ -388,6 +388,7 @@ def test_rows_without_the_domain_are_refused_before_they_are_scored(
     some, output = save_rows(rows, "some"), tmp_path / "job"
     none = save_rows([{"input_ids": row["input_ids"], "source": "web"} for row in rows], "none")
     flags = ("--model", golden_lm, "--tokens", "1k", "-o", output, "--dtype", "float32", "--span-tokens", "16")
+    flags += ("--signals", "cds")
     remedy = (
         "give another --domain-key, --domain a name for all rows without one, or --domain-key none to rank all "
         "documents together"
@@ -434,7 +435,7 @@ def test_only_a_key_that_was_found_has_a_domain_for_documents_without_it(
     source.write_text("".join(json.dumps(document) + "\n" for document in documents))
 
     def run(output: str, *flags: str) -> Result:
-        return ladm(*job_words(source, talking, tmp_path / output), *flags)
+        return ladm(*job_words(source, talking, tmp_path / output), "--signals", "cds", *flags)
 
     result = run("given", "--domain-key", "topic")
     assert result.exit_code == 1
@@ -460,19 +461,23 @@ def test_a_job_without_a_key_of_domains_says_so(ladm: Command, talking: Path, tm
     source, job = tmp_path / "d.jsonl", tmp_path / "job"
     documents = [{"text": text_of(k, 600), "shelf": "ab"[k % 2], "meta": {"n": k}} for k in range(8)]
     source.write_text("".join(json.dumps(document) + "\n" for document in documents))
-    result = ladm(*job_words(source, talking, job))
+
+    def run(output: Path, *flags: str) -> Result:
+        return ladm(*job_words(source, talking, output), "--signals", "cds", *flags)
+
+    result = run(job)
     assert result.exit_code == 0, result.output
     line = (
         "domains   no domain key found, so all documents are one domain; --domain-key KEY names it (the keys are "
         "text, shelf, meta.n), or --domain NAME the one domain"
     )
     assert line in result.stderr.splitlines()
-    again = ladm(*job_words(source, talking, job))
+    again = run(job)
     assert "domains   none, as before: all documents are one domain" in again.stderr.splitlines()
     # As the line says.
-    named = ladm(*job_words(source, talking, tmp_path / "named"), "--domain-key", "shelf")
+    named = run(tmp_path / "named", "--domain-key", "shelf")
     assert (named.exit_code, "domains   " in named.stderr) == (0, False)
-    named = ladm(*job_words(source, talking, tmp_path / "one"), "--domain", "mine")
+    named = run(tmp_path / "one", "--domain", "mine")
     assert (named.exit_code, "mine" in named.stdout, "domains   " in named.stderr) == (0, True, False)
 
 

@@ -279,8 +279,9 @@ FLAVOURS = [
 ]
 
 
-@pytest.mark.parametrize("message", FLAVOURS)
-@pytest.mark.parametrize("fits", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("message", "fits"), [(FLAVOURS[0], 0), (FLAVOURS[0], 1), *((message, 3) for message in FLAVOURS)]
+)
 def test_out_of_memory_halves_the_batch(tmp_path: Path, rows: Rows, reference: Any, message: str, fits: int) -> None:
     folder = tmp_path / "run"
     scorer = FakeScorer(memory_rows=fits, memory_message=message)
@@ -293,11 +294,10 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path, rows: Rows, reference: A
         assert "do not fit in the device's memory, even alone" in errors
 
 
-@pytest.mark.parametrize("message", FLAVOURS)
-def test_out_of_memory_once_costs_no_row(tmp_path: Path, rows: Rows, reference: Any, message: str) -> None:
+def test_out_of_memory_once_costs_no_row(tmp_path: Path, rows: Rows, reference: Any) -> None:
     """At each of the first 20 calls: a batch is halved, a row alone tried again with less memory."""
     for call in range(1, 21):
-        scorer = FakeScorer(memory_at_call=call, memory_message=message)
+        scorer = FakeScorer(memory_at_call=call)
         complete(tmp_path / f"run{call}", rows, make_scorer=lambda _, scorer=scorer: scorer, batch=2)
         assert contents(tmp_path / f"run{call}") == reference
 
