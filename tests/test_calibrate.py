@@ -67,12 +67,14 @@ def test_a_dry_run_shows_what_a_calibration_takes(
 
 
 @pytest.mark.parametrize(
-    "search", [pytest.param("layers", marks=pytest.mark.slow), pytest.param("heads", marks=pytest.mark.slow), "signed"]
+    # Signed heads are the default, and so those of the page's example in test_check_in_python.py.
+    "search",
+    ["layers", pytest.param("heads", marks=pytest.mark.slow), pytest.param("signed", marks=pytest.mark.slow)],
 )
 def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_path: Path, search: str) -> None:
     profile = tmp_path / "p.yaml"
     command = ("calibrate", *COMMON, "--rows", rows, "--output", profile, "--exclude-domain", "lists")
-    command += ("--search", search, "--lists", rows, "--batch-size", "16")
+    command += ("--search", search, "--lists", rows)
     result = ladm(*command)
     assert result.exit_code == 0, result.output
     assert "from 36 documents, stored in " in result.stderr

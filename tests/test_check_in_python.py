@@ -21,7 +21,6 @@ from test_front_door import ROOT
 
 import ladm
 from ladm.calibration.check_result import CheckResult
-from ladm.scoring.engines.batch_sizes import FixedRows
 from ladm.settings.profiles import read_profile
 
 Command = Callable[..., Result]
@@ -57,13 +56,7 @@ def example(place: Path) -> Iterator[dict[str, Any]]:
     os.chdir(place)
     matplotlib.use("svg")
     try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()) as out,
-            contextlib.redirect_stderr(io.StringIO()) as err,
-            pytest.MonkeyPatch.context() as patch,
-        ):
-            # Hundreds of rows of 64 tokens take less time together than one by one, which is what a CPU is given.
-            patch.setattr("ladm.scoring.plan.batch_rule", lambda *_, **__: FixedRows(16))
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             exec(compile(block, "docs/python.md", "exec"), names)
         yield names | {"out": out.getvalue().splitlines(), "err": err.getvalue(), "backend": matplotlib.get_backend()}
     finally:

@@ -206,26 +206,27 @@ def test_a_model_of_nan_scores_nothing(ladm: Run, short_rows: str, tmp_path: Pat
 def test_stopping_at_errors_keeps_what_is_done(
     ladm: Run, save_rows: Any, golden: Any, tmp_path: Path, flags: tuple[str, ...], safe: int
 ) -> None:
-    rows = topical_rows(golden, [400] * 12)
+    rows = topical_rows(golden, [400] * 40)
     rows[3]["input_ids"] = None
-    rows[7]["input_ids"] = None
-    rows[11]["input_ids"] = [7]
+    rows[20]["input_ids"] = None
+    rows[39]["input_ids"] = [7]
+    small = (*SMALL, "--layers", "0")
     folder, data = tmp_path / "run", save_rows(rows)
     (tmp_path / "strict.yaml").write_text("fail_fast: true\n")
-    by_file = ladm("score", data, *SMALL, "--output", tmp_path / "by_file", "--config", tmp_path / "strict.yaml")
+    by_file = ladm("score", data, *small, "--output", tmp_path / "by_file", "--config", tmp_path / "strict.yaml")
     assert "1 row has no score, such as row 3" in by_file.stderr
-    result = ladm("score", data, *SMALL, "--output", folder, *flags)
+    result = ladm("score", data, *small, "--output", folder, *flags)
     assert result.exit_code == 1
-    position, has = {1: (3, "1 row has"), 2: (7, "2 rows have")}[safe]
+    position, has = {1: (3, "1 row has"), 2: (20, "2 rows have")}[safe]
     assert result.stderr.splitlines()[-1] == (
         f"ladm: {has} no score, such as row {position}: input_ids is None; stopped by --max-errors or --fail-fast. "
         "Finished rows are safe; to continue, run the same command without that flag"
     )
-    again = ladm("score", data, *SMALL, "--output", folder, *flags)
+    again = ladm("score", data, *small, "--output", folder, *flags)
     assert again.exit_code == 1
     assert again.stderr.splitlines()[-1].startswith(f"ladm: {has} no score; stopped by")
-    assert ladm("score", data, *SMALL, "--output", folder).exit_code == 0
-    ladm("score", data, *SMALL, "--output", tmp_path / "straight")
+    assert ladm("score", data, *small, "--output", folder).exit_code == 0
+    ladm("score", data, *small, "--output", tmp_path / "straight")
     assert results(folder) == results(tmp_path / "straight")
 
 
