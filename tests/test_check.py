@@ -27,13 +27,13 @@ Run = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """16 documents of 256 tokens, each with a vocabulary and a rhythm of its own."""
+    """20 documents of 256 tokens, each with a vocabulary and a rhythm of its own."""
     from datasets import Dataset
 
     draw = np.random.default_rng(0)
-    ids = [np.resize(draw.integers(0, 500, size=30 + k), 256).tolist() for k in range(16)]
+    ids = [np.resize(draw.integers(0, 500, size=30 + k), 256).tolist() for k in range(20)]
     folder = tmp_path_factory.mktemp("check") / "rows"
-    Dataset.from_dict({"input_ids": ids, "index": list(range(16))}).save_to_disk(str(folder))
+    Dataset.from_dict({"input_ids": ids, "index": list(range(20))}).save_to_disk(str(folder))
     return str(folder)
 
 
@@ -45,9 +45,9 @@ def test_a_dry_run_shows_what_a_check_takes(
     result = ladm(*command, "--rows", rows, "--lists", rows, "--dry-run", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    # Eight rows of each of 16 documents (all are of one package), the documents again with other spans, and 16 lists.
-    assert (found["rows_by_length"], found["refused"]) == ({"256": 160}, {})
-    assert found["seconds"] == pytest.approx(160 * found["seconds_by_length"]["256"])
+    # Eight rows of each of 20 documents (all are of one package), the documents again with other spans, and 20 lists.
+    assert (found["rows_by_length"], found["refused"]) == ({"256": 200}, {})
+    assert found["seconds"] == pytest.approx(200 * found["seconds_by_length"]["256"])
     packaged = ("check", "--model", str(talking), "--span-tokens", "8", "--dtype", "float32", "--length", "256")
     result = ladm(*packaged, "--dry-run")
     assert result.exit_code == 0, result.output
