@@ -59,6 +59,7 @@ def test_the_statistics_are_columns_of_the_run(ladm: Command, scored: tuple[list
     assert subset.exit_code == 0, subset.output
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_gives_the_same_bytes(
     ladm: Command, scored: tuple[list[dict[str, Any]], str, Path]
 ) -> None:

@@ -40,11 +40,10 @@ def test_reference_equals_the_released_code(
 ) -> None:
     case = golden["cases"][number]
     rows = save_rows(topical_rows(golden, [case["length"]] * 4))
-    done = python(
-        "reference.py", rows, "--model", GOLDEN, "--span-tokens", case["span_tokens"], "--d-afs", case["d_afs"],
-        "--d-cds", case["d_cds"], "--output", tmp_path / "scores.json", "--layers",
+    run_script(
+        SCRIPTS / "reference.py", rows, "--model", GOLDEN, "--span-tokens", case["span_tokens"],
+        "--d-afs", case["d_afs"], "--d-cds", case["d_cds"], "--output", tmp_path / "scores.json", "--layers",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     for line, cds, layers in zip(read_lines(tmp_path / "scores.json"), case["cds"], case["cds_per_layer"], strict=True):
         assert line["score"] == pytest.approx(cds, rel=1e-5)
         assert line["cds_per_layer"] == pytest.approx(layers, rel=1e-5)

@@ -59,7 +59,7 @@ def test_a_command_with_a_model_interrupted_at_its_disk_operations(template: Pat
     print(f"{name}: {found}, seed {SEED}")
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", quick_ones(LIGHT))
 def test_a_command_whose_files_cannot_grow(template: Path, name: str) -> None:
     assert survive_small_files(name, template, template.parent, points=POINTS, seed=SEED) > 0
 
