@@ -34,7 +34,7 @@ SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--device", "cpu", "--spa
 
 
 LONGEST = """
-    engines stopping kernels front_door security ray torture survival
+    engines pipeline kernels damage survival torture front_door security ray
 """.split()
 """Files of tests that take 20 s and more. One of them started last would leave all other cores idle."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, GOLDEN, read_lines, topical_rows
+from conftest import DATA, GOLDEN, read_lines, run_script, topical_rows
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -40,10 +40,12 @@ def test_reference_equals_the_released_code(
 ) -> None:
     case = golden["cases"][number]
     rows = save_rows(topical_rows(golden, [case["length"]] * 4))
-    run_script(
-        SCRIPTS / "reference.py", rows, "--model", GOLDEN, "--span-tokens", case["span_tokens"],
-        "--d-afs", case["d_afs"], "--d-cds", case["d_cds"], "--output", tmp_path / "scores.json", "--layers",
-    )  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        run_script(
+            SCRIPTS / "reference.py", rows, "--model", GOLDEN, "--span-tokens", case["span_tokens"],
+            "--d-afs", case["d_afs"], "--d-cds", case["d_cds"], "--output", tmp_path / "scores.json", "--layers",
+        )  # fmt: skip
+    assert ended.value.code == 0
     for line, cds, layers in zip(read_lines(tmp_path / "scores.json"), case["cds"], case["cds_per_layer"], strict=True):
         assert line["score"] == pytest.approx(cds, rel=1e-5)
         assert line["cds_per_layer"] == pytest.approx(layers, rel=1e-5)
