@@ -21,7 +21,7 @@ from test_prepare import Command, tokenizer  # noqa: F401
 
 from ladm.corpus.checked_columns import checked
 
-FLIPS = int(os.environ.get("LADM_FLIPS", "16"))
+FLIPS = int(os.environ.get("LADM_FLIPS", "8"))
 
 
 def texts(offsets: list[int], content: bytes) -> pa.Array:
