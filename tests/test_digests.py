@@ -89,7 +89,7 @@ def test_one_flipped_bit_of_a_note_never_gives_another_digest(large: Path, tmp_p
         note.write_bytes(flipped)
         known = digests._read(note, large, large.stat())
         assert known in (None, expected), f"bit {bit % 8} of byte {bit // 8}"
-        # The note is written anew, which takes long: not for every bit.
+        # The note is written again, which takes long: not for every bit.
         if bit % 97 == 0:
             assert file_sha256(large) == expected, f"bit {bit % 8} of byte {bit // 8}"
 
