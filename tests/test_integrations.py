@@ -156,6 +156,11 @@ def test_a_batch_of_another_kind_is_named_without_its_content(talking: Path, exp
         step({"text": TEXTS[0]})
     with pytest.raises(LadmError, match="^a batch has no column text; give text_key, one of body$"):
         step(pa.table({"body": TEXTS}))
+    for names in (["text", "text"], ["text", "ladm_score", "ladm_score"]):
+        doubled = pa.table([pa.array(TEXTS)] * len(names), names=names)
+        for batch in (doubled, doubled.to_pandas()):
+            with pytest.raises(LadmError, match=f"^a batch has several columns {names[-1]}; rename them"):
+                step(batch)
 
 
 def test_what_would_score_nothing_is_found_before_a_framework_starts(talking: Path, tmp_path: Path) -> None:

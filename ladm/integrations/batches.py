@@ -64,6 +64,10 @@ class LadmScore:
         names = batch.column_names if is_arrow else list(map(str, batch))
         if self._text_key not in names:
             raise LadmError(f"a batch has no column {self._text_key}; give text_key, one of {', '.join(names)}")
+        # Both pyarrow and pandas allow it, and neither says in plain words that it cannot give one of them.
+        doubled = sorted({name for name in (self._text_key, *self._scorer.columns) if names.count(name) > 1})
+        if doubled:
+            raise LadmError(f"a batch has several columns {', '.join(doubled)}; rename them, or leave out all but one")
         if isinstance(batch[self._text_key], (str, bytes)):
             raise LadmError(f"{self._text_key} of a batch must be a list or an array of texts, not one text")
         if is_arrow:
