@@ -101,8 +101,7 @@ def test_a_job_in_the_background_of_a_script_ignores_ctrl_c(some_rows: str, tmp_
 def test_ctrl_c_at_a_terminal(some_rows: str, tmp_path: Path) -> None:
     """Typed at a pseudo-terminal, as a person does, it reaches every process of the run; two workers and all.
 
-    The last line says how to go on: nothing comes behind it, such as Python's warning of semaphores that the killed
-    workers had.
+    The last line says how to go on. The rows are scored by a fake: with the model see the test of the last line below.
     """
     from ladm.modeling.facts import model_facts
 
