@@ -126,7 +126,8 @@ def test_an_estimate_from_a_part(ladm: Command, talking: Path, tmp_path: Path, m
     )
     assert (
         f"budget: 9,999 documents cannot be filled with the about {found['rows']} that can be selected; give a smaller "
-        "budget or more documents, or take all of it with --allow-small-pool"
+        "budget or more documents, or take all of it with --allow-small-pool; 4 of 12 documents looked at have fewer "
+        "tokens than --length 512: a smaller length keeps more of them"
     ) in lines
     none = ladm(*words[:4], "--length", "5000", "--domain", "d", "--tokens", "1k", *FLAGS)
     assert (none.exit_code, none.stderr.splitlines()[-1]) == (

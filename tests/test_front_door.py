@@ -251,6 +251,8 @@ def test_a_run_in_every_state(mixed_rows: str, tmp_path: Path) -> None:
     assert run.identity().method.span_tokens == 16
     with pytest.raises(ladm.LadmError, match=r"run has no column nothing; it has score, "):
         run.scores(["nothing"])
+    with pytest.raises(ladm.LadmError, match=r"run has no column positions; did you mean position\?$"):
+        run.scores(["positions"])
     for names in ("score", ("score",), iter(["score"]), np.array(["score"])):
         assert run.scores(names) == run.scores(["score"])  # type: ignore[arg-type]
     for wrong in ([None], 7):
@@ -309,6 +311,13 @@ def test_numbers_of_numpy_and_torch_and_numbers_for_texts() -> None:
     assert parse_keywords(PrepareSettings, "f", {"windows": 2, "length": np.int32(8)}) == {"windows": "2", "length": 8}
     for layers in (range(3), np.arange(3), [0, 1, 2]):
         assert parse_keywords(ScoreSettings, "f", {"layers": layers}) == {"layers": "0,1,2"}
+    whole = parse_keywords(SelectSettings, "f", {"tokens": 1e9, "documents": 5e3, "min_score": 1.0})
+    assert {name: (value, type(value)) for name, value in whole.items()} == {
+        "tokens": (10**9, int), "documents": (5000, int), "min_score": (1.0, float)
+    }  # fmt: skip
+    for wrong in (5.5, float("inf"), float("nan")):
+        with pytest.raises(ladm.LadmError, match="is not a whole number"):
+            parse_keywords(SelectSettings, "f", {"tokens": wrong})
     assert parse_keywords(ScoreSettings, "f", {"layers": 1}) == {"layers": "1"}
     for index in (7, np.int64(7), "7", ["7"], [7], np.array([7])):
         assert parse_keywords(InspectSettings, "f", {"index": index}) == {"index": ("7",)}

@@ -582,6 +582,16 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
         "take all of it with --allow-small-pool, or give more documents and another --output",
     )
     assert not (tmp_path / "windows" / "scores").exists()
+    # Documents of 1,600 tokens and a few more: the second and the fourth are too short.
+    words = [*job_words(long, talking, tmp_path / "too long"), "--length", "1602", "--tokens", "5k"]
+    words += ["--token-count-key", "none"]
+    result = ladm(*words)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1,
+        "ladm: the rows have 3,204 tokens, fewer than --tokens 5,000; give a smaller budget, take all of it with "
+        "--allow-small-pool, or give more documents and another --output; 2 documents have fewer tokens than --length "
+        "1,602: a smaller length keeps more of them",
+    )
     # Four documents of two rows each, of which the second repeats most of the first.
     long = write_finepdfs(tmp_path / "repeating.parquet", documents=4, words=600)
     words = [*job_words(long, talking, tmp_path / "repeating"), "--length", "512", "--windows", "all", "--tokens", "3k"]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_origin
 
 from ladm.errors import UsageError
+from ladm.settings.field_types import fits
 from ladm.settings.fields import Setting, require_not_empty, require_type, settings_of, with_digits
 from ladm.settings.mappings import from_mapping
 
@@ -82,6 +83,9 @@ def _of_field(value: Any, field: Setting) -> Any:
     # What is one word on the command line may be a list of words here.
     if isinstance(value, tuple) and field.spec.commas:
         return ",".join(map(str, value))
+    # `tokens=1e9`: Python has no other short way to write it.
+    if isinstance(value, float) and value.is_integer() and not fits(value, field.kind) and fits(int(value), field.kind):
+        value = int(value)
     value = with_digits(value, field.spec)
     # One of several: `index=7` is `index=["7"]`.
     return (value,) if isinstance(value, str) and get_origin(field.kind) is tuple else value

@@ -112,8 +112,10 @@ class RunReader:
         import pyarrow as pa
 
         from ladm.runs.added_signals import replaced_columns
+        from ladm.runs.columns import column_names
         from ladm.runs.folder import Run
         from ladm.runs.results import columns_of, read_scores, require_finished
+        from ladm.settings.fields import nearest
 
         run = Run.read(self.folder)
         require_finished(run)
@@ -125,6 +127,10 @@ class RunReader:
         other = [name for name in columns if name not in stored or name in replaced]
         if not other:
             return read_scores(self.folder, columns)
+        for name in other:
+            hint = "" if name in column_names(run) else nearest(name, stored)
+            if hint:
+                raise UsageError(f"{run.folder} has no column {name}{hint}")
         # Both have the order of `scores.parquet`.
         with quiet_libraries() if any("." in name for name in other) else contextlib.nullcontext():
             computed = _joined(run, rows, join).read(other)[1]

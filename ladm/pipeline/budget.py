@@ -23,12 +23,15 @@ from ladm.settings.selection import SelectSettings
 from ladm.settings.value_caps import ValueCap
 
 
-def require_budget(rows: Rows, job: Any, *, domain_key: str, lists: list[IdList], echo: Echo = silent) -> None:
+def require_budget(
+    rows: Rows, job: Any, *, domain_key: str, lists: list[IdList], hint: str = "", echo: Echo = silent
+) -> None:
     """Raise LadmError for a budget that all rows together cannot fill, or that the shortest of them does not fit.
 
     Rows of excluded domains, and those that lists of ids drop, do not count; UsageError for such a domain that no row
     has, and for a list of --only-ids with the id of no row. `echo` is called with warnings about the lists.
     And UsageError for weights that lack a domain of the rows; `echo` gets a warning about those of other domains.
+    `hint` is put behind the remedies for too small a pool.
     Rows that guards drop, and rows without a score, are known after scoring only: `ladm select` looks again.
     """
     chosen = select_settings(job, run="", rows="", output="", domain_key="")
@@ -64,16 +67,19 @@ def require_budget(rows: Rows, job: Any, *, domain_key: str, lists: list[IdList]
     # Each limit alone: no choice within all of them holds more than the least of these.
     pools.insert(0, (what, lengths_N[lengths_N > 0]))
     is_limited = job.limit is not None and len(rows) >= job.limit
+    # The same command with a greater limit adds rows to the same folder.
+    more = "a greater --limit" if is_limited else "more documents and another --output"
+    remedies = f"a smaller budget, take all of it with --allow-small-pool, or give {more}{hint}"
     what, documents = min(((what, len(lengths)) for what, lengths in pools), key=itemgetter(1))
     if most is not None and most > documents and not chosen.allow_small_pool:
-        raise _small_pool(f"there are {documents:,} {what}", f"--documents {most:,}", is_limited=is_limited)
+        raise _small_pool(f"there are {documents:,} {what}", f"--documents {most:,}", remedies)
     what, pool = min(((what, int(lengths.sum())) for what, lengths in pools), key=itemgetter(1))
     if chosen.tokens is None:
         return
     share = chosen.token_share
     budget = int(chosen.tokens) if share is None else int(share * pool)
     if budget > pool and not chosen.allow_small_pool:
-        raise _small_pool(f"the {what} have {pool:,} tokens", f"--tokens {budget:,}", is_limited=is_limited)
+        raise _small_pool(f"the {what} have {pool:,} tokens", f"--tokens {budget:,}", remedies)
     # The percent rule exceeds its budget, so that a row always fits.
     if budget < shortest and chosen.rule != "percent":
         given = f"{budget:,}" if share is None else chosen.tokens
@@ -120,9 +126,5 @@ def _without_weight(
     return np.array([name is not None and weights.get(name) == 0 for name in domains], dtype=np.bool_)
 
 
-def _small_pool(pool: str, budget: str, *, is_limited: bool) -> LadmError:
-    # The same command with a greater limit adds rows to the same folder.
-    more = "a greater --limit" if is_limited else "more documents and another --output"
-    return LadmError(
-        f"{pool}, fewer than {budget}; give a smaller budget, take all of it with --allow-small-pool, or give {more}"
-    )
+def _small_pool(pool: str, budget: str, remedies: str) -> LadmError:
+    return LadmError(f"{pool}, fewer than {budget}; give {remedies}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from ladm.corpus.preparation_report import preparation_lines
+from ladm.corpus.preparation_report import preparation_lines, too_short_hint
 from ladm.corpus.prepare import PreparedRows
 from ladm.errors import count_of, hours_text, three_digits
 from ladm.pipeline.forecast_result import Documents, Forecast, wanted_and_there
@@ -80,9 +80,13 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
         return f"{count_of(wanted, unit)}, {wanted / there:.3g} of the {pool}"
     if job.allow_small_pool:
         return f"{count_of(wanted, unit)}, more than the {pool}, so all of them are taken"
+    hint = ""
+    if found.documents is not None and found.length is not None:
+        sample = None if found.is_exact else found.documents.looked_at
+        hint = too_short_hint(found.documents.prepared, length=found.length, looked_at=sample)
     return (
         f"{count_of(wanted, unit)} cannot be filled with the {pool}; give a smaller budget or more documents, or take "
-        "all of it with --allow-small-pool"
+        f"all of it with --allow-small-pool{hint}"
     )
 
 

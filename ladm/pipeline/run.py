@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ladm.corpus.id_files import IdFile
-from ladm.corpus.preparation_report import preparation_lines
+from ladm.corpus.preparation_report import preparation_lines, too_short_hint
 from ladm.corpus.prepare import PreparedRows, PrepareProgress, prepare
 from ladm.corpus.rows import open_rows
 from ladm.errors import count_of
@@ -162,7 +162,10 @@ class _JobParts:
         if prepared is None:
             require_domains(rows, key, domain=self.job.domain)
         found = open_rows(rows, limit=limit)
-        require_budget(found, self.job, domain_key=key, lists=self.lists, echo=self.echo)
+        require_budget(
+            found, self.job, domain_key=key, lists=self.lists, echo=self.echo,
+            hint="" if prepared is None else too_short_hint(prepared, length=self.job.length),
+        )  # fmt: skip
         require_row_columns(found, self.job)
         scoring = score_settings(self.job, rows=rows, output=self.folder.scores, limit=limit)
         with self._timed("score"):
