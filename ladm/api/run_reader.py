@@ -128,8 +128,8 @@ class RunReader:
         if not other:
             return read_scores(self.folder, columns)
         for name in other:
-            hint = "" if name in column_names(run) else nearest(name, stored)
-            if hint:
+            # Those of rows and of what is joined, which have a dot, are looked for there.
+            if "." not in name and name not in column_names(run) and (hint := nearest(name, stored)):
                 raise UsageError(f"{run.folder} has no column {name}{hint}")
         # Both have the order of `scores.parquet`.
         with quiet_libraries() if any("." in name for name in other) else contextlib.nullcontext():
