@@ -98,9 +98,12 @@ def test_a_shard_of_finepdfs_becomes_megatron_files(ladm: Command, shard: Path, 
 
 def require_job_folder_is_run(ladm: Command, output: Path, tmp_path: Path) -> None:
     """Every command that takes a run takes the folder of a job; what they write goes into the run."""
-    for command in (("status",), ("verify",), ("top",), ("compare",), ("select", "--top", "50%", "--dry-run")):
+    for command in (("status",), ("top",), ("compare",), ("select", "--top", "50%", "--dry-run")):
         by_job, by_run = (ladm(command[0], folder, *command[1:]) for folder in (output, output / "scores"))
         assert (by_job.exit_code, by_job.stdout) == (0, by_run.stdout), command
+    # Of a job its rows and its subset are verified too.
+    sound = [ladm("verify", output / part).stdout for part in ("rows", "scores", "subset")]
+    assert ladm("verify", output).stdout == "".join(sound)
     rescore = ("rescore", "--reduce", "median", "-o", tmp_path / "median")
     for command in (rescore, ("report",), ("annotate",), ("inspect", "--top", "1")):
         assert ladm(command[0], output, *command[1:]).exit_code == 0, command
