@@ -207,11 +207,32 @@ def test_all_folders_of_a_job_are_checked(ladm: Command, job: Path) -> None:
         shard.write_bytes(whole)
 
 
-def test_a_job_without_its_subset_is_not_finished(ladm: Command, job: Path) -> None:
-    shutil.rmtree(job / "subset")
+@pytest.mark.parametrize("name", ["rows", "subset"])
+def test_a_job_without_one_of_its_folders_is_not_finished(ladm: Command, job: Path, name: str) -> None:
+    shutil.rmtree(job / name)
     result = ladm("verify", job)
     message = f"ladm: {job} shows no damage so far, but is not finished; rerun the command that started it\n"
     assert (result.exit_code, result.stdout, result.stderr) == (3, "", message)
+
+
+def test_a_folder_of_a_job_that_cannot_be_checked_hides_no_damage_of_the_others(ladm: Command, job: Path) -> None:
+    """Also its flags, which are repeated where it resumes."""
+    (job / "subset" / "SHA256SUMS").unlink()
+    line = f"{job}/subset has no SHA256SUMS, so there is nothing to compare its files with"
+    result = ladm("verify", job)
+    assert (result.exit_code, result.stdout) == (1, f"{line}\n")
+    (unit,) = (job / "scores" / "units").iterdir()
+    flip(unit, 50)
+    (job / "rows" / "prepare.json").unlink()
+    (job / "rows" / ".preparing").mkdir(exist_ok=True)
+    flags = job / "job.yaml"
+    flags.write_text(flags.read_text().replace("length: 256", "length: 257"))
+    result = ladm("verify", job)
+    of_flags, of_unit, of_subset = result.stdout.splitlines()
+    assert result.exit_code == 74
+    assert of_flags == f"{flags}: damaged, or edited by hand; if you edited it, remove its line checksum"
+    assert of_unit.startswith(f"{unit} is damaged")
+    assert of_subset == line
 
 
 def test_a_job_of_rows_that_existed_has_none_of_its_own(

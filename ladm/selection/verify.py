@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from ladm.corpus.data_set import FILES_OF_A_SAVED_SET
 from ladm.corpus.other_stages import WORK_FOLDER
 from ladm.corpus.row_identity import PREPARED, PREPARED_DIGEST
 from ladm.corpus.rows import open_rows
-from ladm.errors import IncompleteError, LadmError, StorageError, UsageError, count_of
+from ladm.errors import IncompleteError, LackOfMemoryError, LadmError, StorageError, UsageError, count_of
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.runs.verify import Problem
@@ -17,6 +18,7 @@ from ladm.runs.verify import verify as verify_run
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.selection.manifest_file import read_manifest
 from ladm.settings import pipeline
+from ladm.settings.config_file import UnknownKeyError, read_config
 from ladm.settings.pipeline import SCORES
 from ladm.storage.checksum_list import CHECKSUM_FILE, changed_files, read_checksums
 from ladm.storage.json_object import read_json_object
@@ -38,7 +40,7 @@ class Verification:
     sound: list[str]
     """A line for each folder in which nothing is wrong and nothing is missing, with what it consists of."""
     finished: bool = True
-    """False for a run that still lacks rows, and for a job that still lacks its subset."""
+    """False for a run that still lacks rows, and for a job that lacks one of its folders."""
 
 
 def verify_folder(name: str, *, deep: bool = False) -> Verification:
@@ -62,7 +64,7 @@ def verify_folder(name: str, *, deep: bool = False) -> Verification:
     found = _verify_run(run, deep=deep)
     # Somebody who names the run in the folder of a job asks for the run alone.
     is_job = run.is_of_job and run.folder != folder
-    return _verify_job(folder, found) if is_job else found
+    return _verify_job(folder, run, found) if is_job else found
 
 
 def _verify_run(run: Run, *, deep: bool) -> Verification:
@@ -74,18 +76,45 @@ def _verify_run(run: Run, *, deep: bool) -> Verification:
     )  # fmt: skip
 
 
-def _verify_job(folder: Path, run: Verification) -> Verification:
+def _verify_job(folder: Path, run: Run, of_run: Verification) -> Verification:
     """The rows and the subset of a job too, for they are what a person trains on."""
     rows, subset = folder / pipeline.ROWS, folder / pipeline.SUBSET
     # A job of rows that existed before has none of its own; its run names them.
-    found = [_verify_rows(rows)] if rows.is_dir() else []
-    found.append(run)
-    if subset.is_dir():
-        found.append(_verify_subset(subset))
+    needs_rows = rows.is_dir() or Path(run.identity.rows_name) == rows.absolute()
+    found = [_verify_part(_verify_rows, rows)] if needs_rows else []
+    found += [of_run, _verify_part(_verify_subset, subset)]
+    problems = [*_problems_of_flags(folder), *(problem for each in found for problem in each.problems)]
     return Verification(
-        folder=folder, kind=JOB, rows=run.rows, problems=[problem for each in found for problem in each.problems],
-        sound=[line for each in found for line in each.sound], finished=run.finished and subset.is_dir(),
+        folder=folder, kind=JOB, rows=of_run.rows, problems=problems,
+        sound=[line for each in found for line in each.sound], finished=all(each.finished for each in found),
     )  # fmt: skip
+
+
+def _verify_part(check: Callable[[Path], Verification], folder: Path) -> Verification:
+    """One folder of a job: one that cannot be checked is a problem like another, so that the others are checked too."""
+    problems, finished = list[Problem](), False
+    try:
+        if folder.is_dir():
+            return check(folder)
+    except LackOfMemoryError:
+        raise
+    except IncompleteError:
+        pass
+    except LadmError as error:
+        problems, finished = [Problem.of(error)], True
+    return Verification(folder=folder, kind=JOB, rows=None, problems=problems, sound=[], finished=finished)
+
+
+def _problems_of_flags(folder: Path) -> list[Problem]:
+    path = folder / pipeline.JOB_FILE
+    try:
+        read_config(path, pipeline.RunSettings)
+    except UnknownKeyError:
+        # Whole, and of another version: a damaged file is found by its checksum before its keys are looked at.
+        pass
+    except UsageError as error:
+        return [Problem(f"{path}: {str(error).removeprefix(f'--config {path}').lstrip(': ')}")]
+    return []
 
 
 def _is_subset(folder: Path) -> bool:
