@@ -32,6 +32,8 @@ lint-imports
 logs=$(mktemp -d)
 jobs=()
 trap 'kill "${jobs[@]}" 2>/dev/null || true; rm -rf "$logs"' EXIT
+# pytest answers Ctrl-C itself, and bash would then go on and wait for the checks.
+trap 'exit 130' INT
 python scripts/check_prose.py > "$logs/prose" 2>&1 &
 jobs+=($!)
 # Types are those of the packages in constraints.txt; others declare theirs differently.

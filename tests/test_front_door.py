@@ -251,8 +251,9 @@ def test_a_run_in_every_state(mixed_rows: str, tmp_path: Path) -> None:
     assert run.identity().method.span_tokens == 16
     with pytest.raises(ladm.LadmError, match=r"run has no column nothing; it has score, "):
         run.scores(["nothing"])
-    with pytest.raises(ladm.LadmError, match=r"run has no column positions; did you mean position\?$"):
-        run.scores(["positions"])
+    for misspelt, meant in (("positions", "position"), ("randm", "random"), ("media", "median")):
+        with pytest.raises(ladm.LadmError, match=rf"run has no column {misspelt}; did you mean {meant}\?$"):
+            run.scores([misspelt])
     for names in ("score", ("score",), iter(["score"]), np.array(["score"])):
         assert run.scores(names) == run.scores(["score"])  # type: ignore[arg-type]
     for wrong in ([None], 7):

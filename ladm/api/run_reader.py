@@ -127,9 +127,10 @@ class RunReader:
         other = [name for name in columns if name not in stored or name in replaced]
         if not other:
             return read_scores(self.folder, columns)
+        known = [*column_names(run), *stored]
         for name in other:
             # Those of rows and of what is joined, which have a dot, are looked for there.
-            if "." not in name and name not in column_names(run) and (hint := nearest(name, stored)):
+            if "." not in name and name not in known and (hint := nearest(name, known)):
                 raise UsageError(f"{run.folder} has no column {name}{hint}")
         # Both have the order of `scores.parquet`.
         with quiet_libraries() if any("." in name for name in other) else contextlib.nullcontext():

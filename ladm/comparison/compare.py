@@ -150,7 +150,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     if len(set(parts)) < len(parts):
         return [path[-1] if k == 0 else f"{path[-1]} {k + 1}" for k, path in enumerate(parts)]
     length = next(n for n in range(1, max(map(len, parts)) + 1) if len({path[-n:] for path in parts}) == len(parts))
-    return ["/".join(path[-length:]) for path in parts]
+    return [str(Path(*path[-length:])) for path in parts]
 
 
 def _default_columns(run: Run, *, alone: bool) -> list[Expression]:
