@@ -298,7 +298,7 @@ def test_a_flipped_bit_in_a_text_does_not_get_into_a_subset(ladm: Any, talking: 
 
 def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: Path) -> None:
     run, documents, job = tmp_path / "run", tmp_path / "d.jsonl", tmp_path / "job"
-    job.mkdir()
+    (job / "rows").mkdir(parents=True)
     (job / "job.yaml").write_text("model: m\n")
     documents.write_text('{"text": "a"}\n')
     ids = tmp_path / "ids" / "a.parquet"

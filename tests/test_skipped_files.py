@@ -119,6 +119,18 @@ def test_texts_with_names_of_cards_are_not_left_out_in_silence(
     assert lines_about(prepare("d", "--domain", "x", output="lines"), "d") == []
 
 
+def test_settings_called_job_next_to_documents_make_no_job(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    """`ladm run` writes job.yaml too, but rows or scores beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    write_jsonl(tmp_path / "d/a.jsonl", [long_document(0)])
+    (tmp_path / "d/job.yaml").write_text("tokens: 1B\n")
+    result = prepare("d", output="rows")
+    assert result.exit_code == 0, result.stderr
+
+
 @pytest.mark.parametrize("link", ["d/b.jsonl", "d/disk"])
 def test_a_link_to_nothing_stops_the_command(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str  # noqa: F811

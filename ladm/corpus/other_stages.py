@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ladm.corpus.data_set import FILES_OF_A_SAVED_SET
 from ladm.errors import LadmError, UsageError
-from ladm.settings.pipeline import JOB_FILE, ROWS
+from ladm.settings.pipeline import JOB_FILE, ROWS, SCORES
 from ladm.storage.json_object import read_json_object
 
 WORK_FOLDER = ".preparing"
@@ -31,7 +31,7 @@ def require_documents(names: Iterable[str]) -> None:
                 f"{name} is a run of ladm score, not documents; choose its best documents with: ladm select {name} "
                 "--tokens N -o subset"
             )
-        if (folder / JOB_FILE).is_file():
+        if _is_job(folder):
             raise UsageError(
                 f"{name} is a job of ladm run, not documents; choose other documents of it with: ladm select {name} "
                 "--tokens N -o subset"
@@ -59,7 +59,7 @@ def require_finished_rows(name: str) -> None:
         )
     elif (place / _RUN).is_file():
         problem = "is a run of ladm score, not rows; give the rows that it scored"
-    elif (place / JOB_FILE).is_file():
+    elif _is_job(place):
         has_rows = any((place / ROWS / file).exists() for file in FILES_OF_A_SAVED_SET)
         advice = f"its rows are {place / ROWS}" if has_rows else "give the rows that it scored"
         problem = f"is a job of ladm run, not rows; {advice}"
@@ -112,6 +112,11 @@ def _rows_of_parquet(files: str | Path) -> str:
         "rows are read from a folder saved by the datasets library; make one in Python: load_dataset('parquet', "
         f"data_files='{files}').save_to_disk('rows')"
     )
+
+
+def _is_job(folder: Path) -> bool:
+    # Somebody's own settings, next to documents, may have the same name.
+    return (folder / JOB_FILE).is_file() and any((folder / name).is_dir() for name in (ROWS, SCORES))
 
 
 def _format_of_subset(folder: Path) -> str | None:
