@@ -52,16 +52,16 @@ def status(settings: StatusSettings) -> None:
 
 @settings_command(
     VerifySettings,
-    short_help="Check a run, rows or a subset for damage",
+    short_help="Check a run, a job, rows or a subset for damage",
     examples=("ladm verify run", "ladm verify run --deep", "ladm verify subset", "ladm verify job"),
 )
 def verify(settings: VerifySettings) -> None:
     """Check RUN for damage: checksums, every row exactly once, results that agree with the units.
 
     RUN may also be the output of ladm prepare or ladm select, such as a copy on another machine, or the folder of ladm
-    run, whose rows, scores and subset are all checked. Ends with 0 where all
-    is sound, 74 where a file is damaged or rows are missing, 1 where a run is of other rows or of another model than it
-    says, and 3 where there is no damage so far and the folder is not finished.
+    run, whose rows, scores and subset are all checked. Ends with 0 where all is sound, 74 where a file is damaged or
+    rows are missing, 1 where a run is of other rows or of another model than it says, or where there are no checksums,
+    and 3 where there is no damage so far and the folder is not finished.
     """
     configure_libraries()
     from ladm.selection.verify import RUN, verify_folder
