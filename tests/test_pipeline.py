@@ -593,7 +593,7 @@ def test_what_cannot_work_is_refused_before_it_costs_anything(
         1,
         "ladm: the rows have 3,204 tokens, fewer than --tokens 5,000; give a smaller budget, take all of it with "
         "--allow-small-pool, or give more documents and another --output; 2 documents have fewer tokens than --length "
-        "1,602: a smaller length keeps more of them",
+        "1,602: a smaller length, with another --output, keeps more of them",
     )
     # Four documents of two rows each, of which the second repeats most of the first.
     long = write_finepdfs(tmp_path / "repeating.parquet", documents=4, words=600)

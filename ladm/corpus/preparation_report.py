@@ -49,17 +49,19 @@ def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> I
         yield _line("dropped", dropped, "document", f"{files}, listed in {prepared.dropped_file}", gap="")
 
 
-def too_short_hint(prepared: PreparedRows, *, length: int, looked_at: int | None = None) -> str:
+def too_short_hint(prepared: PreparedRows, *, length: int, stored: bool, looked_at: int | None = None) -> str:
     """What to put behind the remedies for too few rows: how many documents are too short, and what keeps them.
 
-    Empty where none is. `looked_at`: the size of the sample that was prepared; None for all documents.
+    Empty where none is. `stored`: do the rows bind the length of their folder? `looked_at`: the size of the sample that
+    was prepared; None for all documents.
     """
     short = prepared.counts.get("too_short", 0) + prepared.counts.get("low_count", 0)
     if not short:
         return ""
     documents = count_of(short, "document") if looked_at is None else f"{short:,} of {looked_at:,} documents looked at"
     have = "has" if short == 1 else "have"
-    return f"; {documents} {have} fewer tokens than --length {length:,}: a smaller length keeps more of them"
+    smaller = "a smaller length, with another --output," if stored else "a smaller length"
+    return f"; {documents} {have} fewer tokens than --length {length:,}: {smaller} keeps more of them"
 
 
 def repeated_ids_text(repeated: RepeatedIds) -> str:

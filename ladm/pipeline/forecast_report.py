@@ -83,7 +83,7 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
     hint = ""
     if found.documents is not None and found.length is not None:
         sample = None if found.is_exact else found.documents.looked_at
-        hint = too_short_hint(found.documents.prepared, length=found.length, looked_at=sample)
+        hint = too_short_hint(found.documents.prepared, length=found.length, stored=False, looked_at=sample)
     return (
         f"{count_of(wanted, unit)} cannot be filled with the {pool}; give a smaller budget or more documents, or take "
         f"all of it with --allow-small-pool{hint}"

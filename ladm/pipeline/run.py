@@ -164,7 +164,7 @@ class _JobParts:
         found = open_rows(rows, limit=limit)
         require_budget(
             found, self.job, domain_key=key, lists=self.lists, echo=self.echo,
-            hint="" if prepared is None else too_short_hint(prepared, length=self.job.length),
+            hint="" if prepared is None else too_short_hint(prepared, length=self.job.length, stored=True),
         )  # fmt: skip
         require_row_columns(found, self.job)
         scoring = score_settings(self.job, rows=rows, output=self.folder.scores, limit=limit)
