@@ -172,7 +172,6 @@ def test_a_worker_that_cannot_be_killed_ends_the_run(
                 os.kill(child, signal.SIGKILL)
 
 
-@pytest.mark.slow
 def test_a_worker_that_sees_other_rows_ends_the_run(tmp_path: Path, rows: Rows, save_rows: Any) -> None:
     other = open_rows(save_rows(fake_rows(100)[::-1], "other"))
     with pytest.raises(LadmError, match=r"has other rows on .* than the run was started with$"):

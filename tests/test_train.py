@@ -167,7 +167,6 @@ def test_a_resume_refuses_a_damaged_checkpoint(
     assert ladm(*settings_of(golden_lm, rows, config, out)).exit_code == 0
 
 
-@pytest.mark.slow
 def test_damaged_losses_of_a_finished_training_are_refused_and_made_again(
     ladm: Command, golden_lm: Path, rows: str, config: Path, tmp_path: Path
 ) -> None:
