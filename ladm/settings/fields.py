@@ -62,8 +62,6 @@ class FieldSpec:
     """It removes what exists, so that no hint may ever suggest it."""
     parse: Callable[[str], Any] | None = None
     """Text -> value, for a quantity with a spelling of its own; raises UsageError."""
-    changes_result: bool | None = None
-    """Of `ladm score` alone: may a run be resumed with another value?"""
 
 
 def setting(default: Any, help_text: str, *, section: str = INPUT_AND_OUTPUT, **more: Any) -> Any:

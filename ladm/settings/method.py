@@ -18,11 +18,10 @@ class MethodSettings(Settings):
         Method.variant,
         "What is computed: what the published code does, or equations 2-5 as printed.",
         section=METHOD,
-        changes_result=True,
     )
     # None rather than 128: that leaves no span to score in rows much shorter than the published 32,768 tokens.
     span_tokens: int | None = span_tokens_setting(
-        unset="T/256 of the commonest length T: 128 at 32,768", changes_result=True
+        unset="T/256 of the commonest length T: 128 at 32,768",
     )
     m: int = setting(
         Method.m,
@@ -30,7 +29,6 @@ class MethodSettings(Settings):
         section=METHOD,
         metavar="SPANS",
         at_least=0,
-        changes_result=True,
     )
     # Not 4 but None: the published code uses one number for both, so n must follow a changed d_afs.
     n: int | None = setting(
@@ -40,7 +38,6 @@ class MethodSettings(Settings):
         metavar="SPANS",
         unset="d_afs",
         at_least=0,
-        changes_result=True,
     )
     # The released lower bound grows with l, m and d_afs; a number here replaces it in either variant.
     n0: int | None = setting(
@@ -50,7 +47,6 @@ class MethodSettings(Settings):
         metavar="SPAN",
         unset="released: the first beyond token (m + 4 d_afs) l; paper: 16",
         at_least=0,
-        changes_result=True,
     )
     d_afs: int = setting(
         Method.d_afs,
@@ -58,7 +54,6 @@ class MethodSettings(Settings):
         section=METHOD,
         metavar="SPANS",
         at_least=1,
-        changes_result=True,
     )
     d_cds: int = setting(
         Method.d_cds,
@@ -66,13 +61,11 @@ class MethodSettings(Settings):
         section=METHOD,
         metavar="SPANS",
         at_least=1,
-        changes_result=True,
     )
     ablation: Ablation = setting(
         Method.ablation,
         "Leave out sigma (no-std), or both length weights (no-length).",
         section=METHOD,
-        changes_result=True,
     )
 
     @property

@@ -37,22 +37,17 @@ RESTARTS = "Errors and restarts"
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings(MethodSettings):
-    """The settings of `ladm score`.
+    """The settings of `ladm score`. A run is resumed only with the same values of those that change its result.
 
-    Every field says whether it changes the result: a run is resumed only with the same values of those that do. The
-    identity of a run holds the content of `rows` and the hashes of the model's files in place of their names.
+    The identity of a run holds the content of `rows` and the hashes of the model's files in place of their names.
     """
 
     # The name is not part of a run's identity: rows may be moved or downloaded again, and their content is compared.
-    rows: str = setting("", "", metavar="ROWS", required=True, positional=True, changes_result=False)
+    rows: str = setting("", "", metavar="ROWS", required=True, positional=True)
     # The model that the paper's authors published, TinyLlama trained further on rows of 32,768 tokens.
-    model: str = model_setting(
-        "Model folder or Hub id of the calculator.", default="UltraRonin/Long-Attn-Calculator", changes_result=False
-    )
-    output: str = output_setting("Run folder; the same command resumes it.", metavar="RUN", changes_result=False)
-    reduce: Reduce = setting(
-        "mean", "How the scores of the layers become one score.", section=LAYERS, changes_result=True
-    )
+    model: str = model_setting("Model folder or Hub id of the calculator.", default="UltraRonin/Long-Attn-Calculator")
+    output: str = output_setting("Run folder; the same command resumes it.", metavar="RUN")
+    reduce: Reduce = setting("mean", "How the scores of the layers become one score.", section=LAYERS)
     # Stopping early is what makes a profile cheap: layers 0-10 of 22 cost half a forward pass.
     layers: str | None = setting(
         None,
@@ -62,7 +57,6 @@ class ScoreSettings(MethodSettings):
         digits=True,
         commas=True,
         unset="all",
-        changes_result=True,
     )
     # Each choice includes the columns of `layers`. `forms` is that of `heads`, but for a form more beside an ablation.
     record: Recorded = setting(
@@ -71,7 +65,6 @@ class ScoreSettings(MethodSettings):
         "head; range: also the long-range focus; forms: as heads, and the columns without sigma whatever the "
         "--ablation.",
         section=LAYERS,
-        changes_result=True,
     )
     # Not a choice of its own type, because it may also be the path of a profile.
     score: str | None = setting(
@@ -81,7 +74,6 @@ class ScoreSettings(MethodSettings):
         section=LAYERS,
         metavar="SCORE",
         unset="set by the other flags",
-        changes_result=True,
     )
     profile: str | None = setting(
         None,
@@ -89,7 +81,6 @@ class ScoreSettings(MethodSettings):
         section=LAYERS,
         metavar="PROFILE",
         unset="none",
-        changes_result=True,
     )
     # Not a tuple: the flag is one word, like --layers, and None has a meaning of its own.
     signals: str | None = setting(
@@ -100,13 +91,11 @@ class ScoreSettings(MethodSettings):
         metavar="SIGNALS",
         commas=True,
         unset="cds,text, or what RUN has",
-        changes_result=True,
     )
     context_gain: GainScheme = setting(
         "suffix",
         "Tokens that context-gain compares: the last quarter of a row, or all but the first quarter.",
         section=SIGNALS_SECTION,
-        changes_result=True,
     )
     unigrams: str | None = setting(
         None,
@@ -115,7 +104,6 @@ class ScoreSettings(MethodSettings):
         section=SIGNALS_SECTION,
         metavar="FILE",
         unset="counted on ROWS",
-        changes_result=True,
     )
     prolong_pairs: int | None = setting(
         None,
@@ -124,34 +112,28 @@ class ScoreSettings(MethodSettings):
         metavar="N",
         unset="all",
         at_least=1,
-        changes_result=True,
     )
     # dtype, backend and attention change the last digits of a score, so a run is never mixed of two.
-    dtype: DType = dtype_setting(changes_result=True)
+    dtype: DType = dtype_setting()
     backend: Backend = setting(
         "auto",
         "Implementation of equation 2; auto: triton on CUDA, torch elsewhere.",
         section=DEVICE,
-        changes_result=True,
     )
     attention: Attention = setting(
         "auto",
         "Fused attention kernel; auto: the fastest that is installed and correct on a short input.",
         section=DEVICE,
-        changes_result=True,
     )
     fused: Fused = setting(
         "auto",
         "Kernels for the elementwise operations of a layer; auto: triton on CUDA in half precision, for supported "
         "models.",
         section=DEVICE,
-        changes_result=True,
     )
     # Which GPU does not matter, and a run may move; CPU or CUDA does matter, and is recorded when `auto` is resolved.
-    device: str = device_setting("auto, cpu, cuda (all visible GPUs), or cuda:0,1.", changes_result=False)
-    engine: Engine = setting(
-        "local", "This machine, or a Ray cluster (RAY_ADDRESS).", section=MACHINES, changes_result=False
-    )
+    device: str = device_setting("auto, cpu, cuda (all visible GPUs), or cuda:0,1.")
+    engine: Engine = setting("local", "This machine, or a Ray cluster (RAY_ADDRESS).", section=MACHINES)
     workers: int | None = setting(
         None,
         "Processes on a CPU, which share its cores; with Ray: actors.",
@@ -159,7 +141,6 @@ class ScoreSettings(MethodSettings):
         metavar="N",
         unset="one process; with Ray one actor for each GPU or node",
         at_least=1,
-        changes_result=False,
     )
     # Launches under Slurm or torchrun find their place in the environment, so the flag is for clusters without them.
     shard: str | None = setting(
@@ -168,9 +149,8 @@ class ScoreSettings(MethodSettings):
         section=MACHINES,
         metavar="I/N",
         unset="from Slurm or torchrun, else alone",
-        changes_result=False,
     )
-    allow_other_tokenizer: bool = other_tokenizer_setting(changes_result=False)
+    allow_other_tokenizer: bool = other_tokenizer_setting()
     # Rows of a batch have equal length and are never padded, so its size changes a score by rounding at most: that of a
     # GPU in the last digits, that of a CPU in float32 not at all.
     batch_size: int | Literal["auto"] = setting(
@@ -178,16 +158,12 @@ class ScoreSettings(MethodSettings):
         "Rows of equal length per step; auto: on a GPU, the fastest number.",
         section=DEVICE,
         at_least=1,
-        changes_result=False,
     )
     # Not marked as changing the result, because the identity of the data covers just the first N rows.
-    limit: int | None = setting(
-        None, "Score only the first N rows.", metavar="N", unset="all", at_least=1, changes_result=False
-    )
+    limit: int | None = setting(None, "Score only the first N rows.", metavar="N", unset="all", at_least=1)
     dry_run: bool = setting(
         False,
         "Load the model, time three rows, estimate what the whole run takes; write nothing.",
-        changes_result=False,
     )
     max_errors: int | None = setting(
         None,
@@ -196,17 +172,15 @@ class ScoreSettings(MethodSettings):
         metavar="N",
         unset="never",
         at_least=0,
-        changes_result=False,
     )
-    fail_fast: bool = setting(False, "Stop at the first row without a score.", section=RESTARTS, changes_result=False)
-    retry_errors: bool = setting(False, "Retry every row without a score.", section=RESTARTS, changes_result=False)
+    fail_fast: bool = setting(False, "Stop at the first row without a score.", section=RESTARTS)
+    retry_errors: bool = setting(False, "Retry every row without a score.", section=RESTARTS)
     # The only flag that deletes scores. Only the refusal of changed settings names it, after the ways that keep them.
     overwrite: bool = setting(
         False,
         "Delete the run in RUN, with all its scores, and start again.",
         section=RESTARTS,
         destructive=True,
-        changes_result=False,
     )
 
     def check_together(self) -> None:
