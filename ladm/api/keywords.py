@@ -83,7 +83,7 @@ def _of_field(value: Any, field: Setting) -> Any:
     # What is one word on the command line may be a list of words here.
     if isinstance(value, tuple) and field.spec.commas:
         return ",".join(map(str, value))
-    # `tokens=1e9`: Python has no other short way to write it.
+    # `tokens=1e9`, as `--tokens 1e9` on the command line, is a float in Python.
     if isinstance(value, float) and value.is_integer() and not fits(value, field.kind) and fits(int(value), field.kind):
         value = int(value)
     value = with_digits(value, field.spec)

@@ -228,9 +228,9 @@ def open_run(folder: AnyPath) -> ScoredRun:
 def verify(folder: AnyPath, *, deep: bool = False) -> list[Problem]:
     """What `ladm verify` finds wrong with rows, a run, a subset or a job: a list that is empty where nothing is.
 
-    A problem is a `text`, and `is_damage` where a file is damaged or rows are missing. `deep`, of a run: also look
-    whether its rows and its model are still those that it was scored with. Of an unfinished run, what exists so far is
-    checked.
+    A problem is a `text`, and `is_damage` where a file is damaged or rows are missing. `deep`, of a run or a
+    job: also look whether the rows and the model are still those that were scored. Of an unfinished run, what exists so
+    far is checked.
     Raises LadmError for a folder that is none of the four, has no checksums, or holds unfinished rows.
     """
     from ladm.settings.runs import VerifySettings

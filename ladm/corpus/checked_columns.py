@@ -23,7 +23,7 @@ class CheckedColumns:
 
     @cached_property
     def _values(self) -> Any:
-        # Only where Python objects are read: `datasets` copies the whole data set's description for each format.
+        # Made only where Python objects are read: for each format `datasets` copies the description of all columns.
         return self._chosen.with_format(None)
 
     def table(self, rows: slice | list[int]) -> pa.Table:
