@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import ladm
-from ladm.corpus.tokenization import plain_tokenizer
+from ladm.corpus.preparation.tokenization import plain_tokenizer
 
 
 def main(model: str, files: list[str]) -> None:

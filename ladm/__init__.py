@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ladm.api.subset import Subset
     from ladm.comparison.result import Comparison
     from ladm.comparison.top import TopDocument
-    from ladm.corpus.prepared_rows import PreparedRows
+    from ladm.corpus.preparation.prepared_rows import PreparedRows
     from ladm.errors import LadmError, LadmWarning
     from ladm.pipeline.forecast_result import Forecast
     from ladm.runs.status import Status
@@ -38,7 +38,7 @@ _HOMES = {
     "LadmError": "ladm.errors",
     "LadmWarning": "ladm.errors",
     "ModelCheck": "ladm.api.results",
-    "PreparedRows": "ladm.corpus.prepared_rows",
+    "PreparedRows": "ladm.corpus.preparation.prepared_rows",
     "Problem": "ladm.runs.verify",
     "RowScore": "ladm.api.memory",
     "ScoredRun": "ladm.api.scored_run",

@@ -32,7 +32,7 @@ import test_torture
 from fakes import fake_rows
 
 from ladm import __version__
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.reading import Rows, open_rows
 
 SEED = 0
 

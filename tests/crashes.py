@@ -24,7 +24,7 @@ from typing import Any
 import fakes
 from interruptions import Stopped, disk_operations, fail_at, stop_at
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LockedError, StorageError
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run

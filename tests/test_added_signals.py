@@ -17,7 +17,7 @@ from conftest import read_lines, results, topical_rows
 
 import ladm as front
 from ladm.modeling.facts import model_facts
-from ladm.runs.columns import read_columns
+from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 from ladm.scoring.plan import Plan
 from ladm.signals.prolong import SEGMENT_TOKENS, choose_pairs, long_dependency

@@ -13,7 +13,7 @@ from click.testing import Result
 from conftest import SMALL, results, topical_rows
 
 from ladm.annotation import annotate as module
-from ladm.runs.columns import column_names, read_columns
+from ladm.runs.columns.by_name import column_names, read_columns
 from ladm.runs.folder import Run
 from ladm.settings.runs import AnnotateSettings
 from ladm.signals.text_statistics import COLUMNS, UnigramTable, text_statistics

@@ -21,7 +21,7 @@ from conftest import GOLDEN
 import ladm
 from ladm.cli.evaluation import evaluate
 from ladm.cli.main import main
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import install_hint
 from ladm.scoring.identity import identity_of, machine_identity
 from ladm.scoring.plan import make_plan
@@ -32,7 +32,8 @@ from ladm.settings.score import ScoreSettings
 PACKAGE = Path(ladm.__file__).parent
 WITHOUT_TORCH = (
     "ladm.cli.main ladm.settings.config_file ladm.method.grid ladm.method.reduction ladm.modeling.facts "
-    "ladm.storage.locks ladm.corpus.prepare ladm.runs.folder ladm.runs.results ladm.runs.status ladm.runs.verify "
+    "ladm.storage.locks ladm.corpus.preparation.prepare "
+    "ladm.runs.folder ladm.runs.results ladm.runs.status ladm.runs.verify "
     "ladm.scoring.engines.local ladm.scoring.rescore ladm.selection.subset "
     "ladm.calibration.calibrate ladm.calibration.check ladm.report.page ladm.comparison.page ladm.comparison.top"
 ).split()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ladm.corpus.assemble import BLOCK_SCHEMA, NO_COPY, BlockRows, assemble
+from ladm.corpus.preparation.assemble import BLOCK_SCHEMA, NO_COPY, BlockRows, assemble
 from ladm.storage.checked_parquet import add_checksum
 
 
@@ -33,7 +33,7 @@ def test_short_batches_are_joined(
     most_bytes: int, sizes: list[int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A description of every batch is in memory: in batches of 32 short rows, ten million rows took gigabytes."""
-    monkeypatch.setattr("ladm.corpus.assemble._JOINED_BYTES", most_bytes)
+    monkeypatch.setattr("ladm.corpus.preparation.assemble._JOINED_BYTES", most_bytes)
     work = tmp_path / "out" / "work"
     work.mkdir(parents=True)
     blocks = [_block(work / f"{k}.parquet", 1500 * k, 1500) for k in range(2)]

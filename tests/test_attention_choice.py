@@ -268,7 +268,7 @@ def on_a_gpu(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def test_what_was_passed_over_is_a_warning_and_what_was_chosen_is_in_the_plan(
     on_a_gpu: Machine, save_rows: Any, tmp_path: Path
 ) -> None:
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
     from ladm.modeling.facts import model_facts
     from ladm.scoring.row_checks import plan_for_rows
     from ladm.settings.score import ScoreSettings

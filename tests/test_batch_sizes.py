@@ -12,7 +12,7 @@ from crashes import identity
 from fakes import FakeScorer, fake_rows
 
 from ladm.api.memory import Scorer
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.runs.folder import Run
 from ladm.scoring.engines import batch_sizes as module
 from ladm.scoring.engines.assignments import Assignment

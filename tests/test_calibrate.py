@@ -22,7 +22,7 @@ from ladm.calibration.contrast import INTACT, contrast_set
 from ladm.calibration.estimates import auc
 from ladm.calibration.packages import split_by_package
 from ladm.calibration.sample import _included, packages_of, sample_documents
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, UsageError
 from ladm.modeling.facts import model_facts
 from ladm.runs.folder import Run

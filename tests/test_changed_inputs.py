@@ -19,8 +19,8 @@ from conftest import GOLDEN, SMALL, topical_rows
 from crashes import complete, contents, identity, job_of
 from fakes import fake_rows
 
-from ladm.corpus.rows import open_rows
-from ladm.corpus.rows_fingerprint import rows_fingerprint
+from ladm.corpus.rows.fingerprint import rows_fingerprint
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, StorageError
 from ladm.modeling.model_files import ModelFingerprint, model_identity
 from ladm.runs.finish import finish

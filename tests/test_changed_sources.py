@@ -15,7 +15,7 @@ from datasets import Dataset
 from fsspec.implementations.local import LocalFileSystem
 from test_prepare import Command, document, rows_of, tokenizer, write_jsonl  # noqa: F401
 
-from ladm.corpus import sealing as sealing_module
+from ladm.corpus.preparation import sealing as sealing_module
 
 Prepare = Callable[..., Result]
 BLOCK = 3
@@ -23,7 +23,7 @@ BLOCK = 3
 
 @pytest.fixture
 def prepare(ladm: Command, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:  # noqa: F811
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", BLOCK)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", BLOCK)
     return lambda *words: ladm("prepare", *words, "--tokenizer", tokenizer, "--length", "40", "-o", tmp_path / "rows")
 
 

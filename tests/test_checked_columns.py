@@ -19,7 +19,7 @@ from damage import damages_of
 from datasets import Dataset
 from test_prepare import Command, tokenizer  # noqa: F401
 
-from ladm.corpus.checked_columns import checked
+from ladm.corpus.files.checked_columns import checked
 
 FLIPS = int(os.environ.get("LADM_FLIPS", "8"))
 
@@ -77,8 +77,8 @@ def test_offsets_outside_of_the_data(around: str) -> None:
 # A process of its own, because the fault is one that ends the process.
 READ = """
 import os, sys
-from ladm.corpus.row_domains import domains
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.domains import domains
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError
 import datasets, numpy, pyarrow, xxhash
 folder, path, damages = sys.argv[1], sys.argv[2], os.fsencode(sys.argv[3])

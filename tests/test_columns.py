@@ -14,7 +14,7 @@ import pytest
 from conftest import SMALL, read_object, topical_rows
 
 from ladm.errors import LadmError, UsageError
-from ladm.runs.columns import (
+from ladm.runs.columns.by_name import (
     column_names,
     float32_columns,
     longattn,
@@ -22,7 +22,7 @@ from ladm.runs.columns import (
     standardised,
     stored_limit,
 )
-from ladm.runs.derived_columns import OVER_LAYERS
+from ladm.runs.columns.derived import OVER_LAYERS
 from ladm.runs.folder import Run
 
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]

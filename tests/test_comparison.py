@@ -26,12 +26,12 @@ from ladm.comparison.agreement import (
     spearman_inside_domains,
 )
 from ladm.comparison.kinds import kind_table
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError
-from ladm.runs.columns import read_columns
+from ladm.runs.columns.by_name import read_columns
+from ladm.runs.columns.labels import shown_name
+from ladm.runs.columns.quartiles import largest_domains, quartiles, quartiles_text, summarise_columns
 from ladm.runs.folder import Run
-from ladm.runs.labels import shown_name
-from ladm.runs.quartiles import largest_domains, quartiles, quartiles_text, summarise_columns
 from ladm.selection.applying import apply_budget
 from ladm.selection.budget import DomainSelection
 from ladm.selection.ranks import spearman
@@ -271,7 +271,7 @@ def test_rows_with_other_contents_show_no_texts(
         row["input_ids"], row["text"] = row["input_ids"][::-1], "of another corpus"
     other = save_rows(others, "other")
     if how == "recorded":
-        monkeypatch.setattr("ladm.runs.text_beginnings.MOST_BYTES_READ", 0)
+        monkeypatch.setattr("ladm.runs.columns.text_beginnings.MOST_BYTES_READ", 0)
         (Path(other) / "prepare.json").write_text(json.dumps({"xxh3_128": open_rows(other).identity()["xxh3_128"]}))
     message = f"{other} are not the rows of {run}: they have other contents"
     result = ladm("top", run, "--rows", other)
@@ -290,7 +290,7 @@ def test_rows_with_other_contents_show_no_texts(
 def test_large_rows_are_compared_by_the_ids_of_those_that_are_shown(
     ladm: Command, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.runs.text_beginnings.MOST_BYTES_READ", 0)
+    monkeypatch.setattr("ladm.runs.columns.text_beginnings.MOST_BYTES_READ", 0)
     rows = [row | {"id": f"mine {k}"} for k, row in enumerate(topical_rows(golden, [512, 450]))]
     assert ladm("score", save_rows(rows), *SMALL, "-o", tmp_path / "run").exit_code == 0
     assert "document" in ladm("top", tmp_path / "run", "-n", "1").stdout.splitlines()[1]

@@ -190,7 +190,7 @@ def test_files_of_a_preparation(world: World, tmp_path: Path, monkeypatch: pytes
     lines = [json.dumps({"text": text, "meta": {"pile_set_name": f"d{k % 2}"}}) for k, text in enumerate(words)]
     source.write_text("\n".join(lines) + "\n")
     made = ("prepare", source, "--tokenizer", tokenizer_folder(tmp_path / "tokenizer"), "--length", "32")
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 8)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 8)
     world.do(*made, "--output", rows)
     finished = {"prepare": world.command(*made, "--output", rows)}
     check(rows / "prepare.json", finished, tmp_path / "out")
@@ -212,7 +212,7 @@ def test_files_of_a_preparation(world: World, tmp_path: Path, monkeypatch: pytes
 
 def test_every_column_of_prepared_rows(world: World, tmp_path: Path) -> None:
     """Whoever reads all rows learns of a flipped bit in a text, an id or a number too, which `run.json` leaves out."""
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
     from ladm.errors import LadmError
 
     source, rows = tmp_path / "texts.jsonl", tmp_path / "rows"
@@ -321,7 +321,7 @@ def test_files_that_only_say_who_works(tmp_path: Path, save_rows: Any) -> None:
     import fakes
     from crashes import identity
 
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
     from ladm.runs.folder import Run
     from ladm.runs.heartbeat import Heartbeat
     from ladm.scoring.engines.placement import Shard
@@ -347,7 +347,7 @@ def test_an_open_unit_is_cut_at_a_torn_end_and_refused_when_damaged(tmp_path: Pa
     import fakes
     from crashes import complete, contents
 
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
     from ladm.errors import StorageError
     from ladm.runs.folder import Run
 

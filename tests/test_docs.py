@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_map_lists_every_module_once() -> None:
     page = (ROOT / "docs" / "develop.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)/` \| .* \| (.*) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w/]+)/` \| .* \| (.*) \|$", page, re.MULTILINE)
     listed = sorted(f"{folder}/{module}" for folder, cell in rows for module in re.findall(r"`([\w/]+)`", cell))
     package = ROOT / "ladm"
     modules = [path.relative_to(package).with_suffix("") for path in package.rglob("*.py") if path.stem != "__init__"]

@@ -19,7 +19,7 @@ from test_prepare import tokenizer, write_jsonl  # noqa: F401
 from test_prepare_names import rows_of, text
 
 import ladm
-from ladm.corpus.blocks import REASONS
+from ladm.corpus.preparation.blocks import REASONS
 
 DOCUMENTS = [
     {"text": text(k), "domain": "web" if k % 2 else "code", "id": k, "quality": k / 4, "label": f"l{k % 3}"}
@@ -101,8 +101,8 @@ def test_every_form_gives_the_rows_of_a_file(source: Any, prepare: Any, tmp_path
 
 
 def test_a_large_table_from_a_place_inside_of_a_batch(prepare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 4)
-    monkeypatch.setattr("ladm.corpus.in_memory._BATCH_ROWS", 3)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 4)
+    monkeypatch.setattr("ladm.corpus.documents.in_memory._BATCH_ROWS", 3)
     assert prepare(TABLE, limit=5).rows == 5
     assert prepare(TABLE).rows == 9
     assert prepare(TABLE, output="whole").rows == 9
@@ -114,9 +114,9 @@ def test_a_large_table_from_a_place_inside_of_a_batch(prepare: Any, monkeypatch:
 def test_an_error_of_the_iterator_passes_through_and_the_same_call_goes_on(
     error: Exception, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
-    monkeypatch.setattr("ladm.corpus.replayable_items.REPLAYED_ITEMS", 3)
-    monkeypatch.setattr("ladm.corpus.in_memory.REPLAYED_ITEMS", 3)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.files.replayable_items.REPLAYED_ITEMS", 3)
+    monkeypatch.setattr("ladm.corpus.documents.in_memory.REPLAYED_ITEMS", 3)
     prepare(documents(), output="whole")
 
     def broken() -> Iterator[dict[str, Any]]:

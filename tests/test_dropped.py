@@ -73,7 +73,7 @@ def test_nothing_dropped_is_an_empty_list(prepare: Prepare, tmp_path: Path) -> N
 def test_a_killed_and_resumed_preparation_lists_the_same(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int  # noqa: F811
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     source = corpus(tmp_path / "d.jsonl")
     assert prepare(*flags(source), output="whole").exit_code == 0
     with monkeypatch.context() as patch:
@@ -91,7 +91,7 @@ def test_a_killed_and_resumed_preparation_lists_the_same(
 def test_a_preparation_that_grew_lists_the_same(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     source = corpus(tmp_path / "d.jsonl")
     assert prepare(*flags(source), output="whole").exit_code == 0
     listed = []

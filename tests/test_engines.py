@@ -20,8 +20,8 @@ from conftest import GOLDEN
 from crashes import contents, identity, job_of
 from fakes import fake_rows
 
-from ladm.corpus.rows import Rows, open_rows
-from ladm.corpus.rows_fingerprint import sample_digest
+from ladm.corpus.rows.fingerprint import sample_digest
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, LockedError
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run
@@ -308,7 +308,7 @@ SUPERVISOR = """
     sys.path.insert(0, sys.argv[1])
     import fakes, test_engines
     from pathlib import Path
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
     if __name__ == "__main__":
         test_engines.complete(Path(sys.argv[2]), open_rows(sys.argv[3]), fakes.make_waiting, devices=2)
 """

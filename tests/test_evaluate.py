@@ -145,7 +145,7 @@ def test_the_ladder_scores_the_same_tokens_with_more_context(
 
 
 def test_a_haystack_is_of_its_length_and_holds_the_fact_at_its_depth(talking: Path) -> None:
-    from ladm.corpus.tokenization import plain_tokenizer
+    from ladm.corpus.preparation.tokenization import plain_tokenizer
 
     tokenizer = plain_tokenizer(str(talking))
     hay = np.full(4000, 300)
@@ -162,7 +162,7 @@ def test_a_haystack_is_of_its_length_and_holds_the_fact_at_its_depth(talking: Pa
 
 
 def test_an_answer_is_greedy_and_matches_exactly(talking: Path) -> None:
-    from ladm.corpus.tokenization import plain_tokenizer
+    from ladm.corpus.preparation.tokenization import plain_tokenizer
 
     tokenizer = plain_tokenizer(str(talking))
     loaded = language.load_language(str(talking), device="cpu", dtype="float32")
@@ -193,7 +193,7 @@ def test_an_answer_is_greedy_and_matches_exactly(talking: Path) -> None:
 
 def test_an_answer_does_not_depend_on_the_prompt_before(talking: Path, tmp_path: Path) -> None:
     """A stock model with dynamic RoPE turns a row by the angles of the longest row that it has seen so far."""
-    from ladm.corpus.tokenization import plain_tokenizer
+    from ladm.corpus.preparation.tokenization import plain_tokenizer
 
     folder = tmp_path / "model"
     shutil.copytree(talking, folder)
@@ -472,7 +472,7 @@ def test_a_task_of_ones_own_is_run_by_lm_eval(ladm: Command, talking: Path, tmp_
     (mark,) = json.loads((tmp_path / "t.json").read_text())["marks"]
     right = 0
     for question in questions:
-        from ladm.corpus.tokenization import plain_tokenizer
+        from ladm.corpus.preparation.tokenization import plain_tokenizer
 
         tokenizer = plain_tokenizer(str(talking))
         losses = [

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import SMALL, read_object, topical_rows
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.report.document_samples import SelectionCut, as_script_data, choose_documents, first_lines
 from ladm.report.explorer import _subset
 from ladm.report.histograms import column_histogram

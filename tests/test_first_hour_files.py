@@ -68,8 +68,8 @@ def test_a_table_that_is_not_read_is_refused_beside_data(prepare: Command, tmp_p
 def test_a_line_beyond_all_bounds_is_one_document_less(
     prepare: Command, word_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piped: bool  # noqa: F811
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("ladm.corpus.compressed_files.MOST_DOCUMENT_BYTES", 2000)
-    monkeypatch.setattr("ladm.corpus.compressed_files._CHUNK", 64)
+    monkeypatch.setattr("ladm.corpus.files.compressed.MOST_DOCUMENT_BYTES", 2000)
+    monkeypatch.setattr("ladm.corpus.files.compressed._CHUNK", 64)
     source = write_jsonl(tmp_path / "d.jsonl", [record(0), record(1, text="w1 " * 5000), record(2)])
     if piped:
         flags = ("--tokenizer", word_tokenizer, "--length", LENGTH, "--output", tmp_path / "rows")
@@ -115,7 +115,7 @@ def damaged_parquet(path: Path, records: list[dict[str, Any]], *, group: int) ->
 def test_damage_in_a_remote_file_leaves_out_that_file_whole(
     prepare: Command, tmp_path: Path, remote: Store, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 3)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 3)
     parts = {name: [record(10 * k + n) for n in range(8)] for k, name in enumerate("abc", 1)}
     for name, records in parts.items():
         path = tmp_path / f"{name}.parquet"
@@ -139,10 +139,10 @@ def test_a_broken_connection_is_no_damage(
     prepare: Command, tmp_path: Path, remote: Store, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:  # fmt: skip
     """What was made of the file stays, and the same command goes on behind it."""
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     pq.write_table(pa.Table.from_pylist([record(k) for k in range(8)]), tmp_path / "a.parquet", row_group_size=2)
     remote.pipe_file("/d/a.parquet", (tmp_path / "a.parquet").read_bytes())
-    from ladm.corpus import documents
+    from ladm.corpus.documents import reading as documents
 
     whole = documents._rows_of_group
 

@@ -13,7 +13,7 @@ from click.testing import Result
 from conftest import read_lines, read_object
 from test_prepare import rows_of, write_jsonl
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.storage.json_object import json_with_checksum
 
 Command = Callable[..., Result]
@@ -38,7 +38,7 @@ def documents(later: dict[str, Any]) -> list[dict[str, Any]]:
 def test_rows_and_their_run_grow_by_documents_with_other_keys(
     ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 3)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 3)
     source = write_jsonl(tmp_path / "d.jsonl", documents(LATER[later]))
     rows, run = tmp_path / "rows", tmp_path / "run"
 
@@ -87,7 +87,7 @@ def test_rows_and_their_run_grow_by_documents_with_other_keys(
 def test_a_run_grows_by_the_first_documents_with_ids_of_their_own(
     ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 3)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 3)
     lines = [document | ({"id": f"book {k}"} if k > 6 else {}) for k, document in enumerate(documents({}))]
     source = write_jsonl(tmp_path / "d.jsonl", lines)
     rows, run, again = tmp_path / "rows", tmp_path / "run", tmp_path / "again"

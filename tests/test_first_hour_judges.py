@@ -13,7 +13,7 @@ from click.testing import Result
 from conftest import GOLDEN, SMALL
 from tokenizers import Tokenizer
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.modeling.facts import model_facts
 from ladm.scoring.row_checks import require_tokenizer
 

@@ -221,7 +221,7 @@ def test_prepare_reports_where_it_is(
     ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ladm.progress_bars.LINE_SECONDS", 0.0)
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 1)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 1)
     for name in "ab":
         (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{"word " * 200}{name}"}}\n')
     words = ["prepare", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--domain", "d", "--length", "16"]

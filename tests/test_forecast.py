@@ -14,8 +14,8 @@ import pytest
 from click.testing import Result
 from test_pipeline import text_of, write_finepdfs
 
-from ladm.corpus.document_counts import count_documents
-from ladm.corpus.sources import Source, find_sources
+from ladm.corpus.documents.counts import count_documents
+from ladm.corpus.documents.sources import Source, find_sources
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
 
 Command = Callable[..., Result]

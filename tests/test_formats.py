@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ladm.method.reduction import reduce_cds
-from ladm.runs.columns import column_names
+from ladm.runs.columns.by_name import column_names
 from ladm.runs.folder import Run
 from ladm.runs.records import float32_column
 

@@ -14,7 +14,7 @@ from click.testing import Result
 from conftest import SMALL, read_lines, results
 
 from ladm.errors import LadmError
-from ladm.runs.columns import read_columns
+from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 
 Command = Callable[..., Result]
@@ -49,7 +49,7 @@ def test_a_greater_limit_scores_only_the_new_rows(ladm: Command, rows: str, tmp_
 def test_a_run_that_grows_by_rows_of_another_place_is_selected_from_without_naming_it(
     ladm: Command, rows: str, save_rows: Any, tmp_path: Path
 ) -> None:
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
 
     run, first = tmp_path / "run", save_rows(list(open_rows(rows).select(np.arange(18))), "first")
     assert score(ladm, first, run).exit_code == 0
@@ -63,7 +63,7 @@ def test_a_run_that_grows_by_rows_of_another_place_is_selected_from_without_nami
 def test_a_worker_that_starts_after_rows_were_added_reads_those_of_the_run(
     ladm: Command, rows: str, save_rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
 
     every = list(open_rows(rows).select(np.arange(40)))
     first = save_rows(every[:18], "growing")

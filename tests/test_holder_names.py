@@ -18,7 +18,7 @@ import fakes
 import pytest
 from crashes import complete, identity
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LockedError
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.reset import delete_run

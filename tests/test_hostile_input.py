@@ -16,7 +16,7 @@ from click.testing import Result
 from conftest import GOLDEN, SMALL, topical_rows
 from test_damage import tokenizer_folder
 
-from ladm.corpus import compressed_files
+from ladm.corpus.files import compressed as compressed_files
 from ladm.errors import LadmError, UsageError, printable
 from ladm.modeling.model_files import model_folder
 from ladm.settings.profiles import read_profile

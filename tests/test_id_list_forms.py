@@ -19,8 +19,8 @@ from test_id_lists import excluded, scored, write_ids, write_uuids  # noqa: F401
 from test_pipeline import job_words, write_finepdfs
 
 import ladm as package
-from ladm.corpus.id_files import hashes_of, read_id_file
-from ladm.corpus.ids_in_memory import read_ids_in_memory
+from ladm.corpus.ids.files import hashes_of, read_id_file
+from ladm.corpus.ids.in_memory import read_ids_in_memory
 from ladm.errors import LadmError, LadmWarning, StorageError, UsageError
 
 Command = Callable[..., Result]
@@ -45,7 +45,7 @@ def test_ids_of_csv_are_texts_as_they_are_written(tmp_path: Path, monkeypatch: A
     (tmp_path / "d.csv").write_bytes(long)
     expected = np.unique(hashes_of(["007", "d"])).tolist()
     for batch in (8_192, 1):
-        monkeypatch.setattr("ladm.corpus.id_readers.BATCH_IDS", batch)
+        monkeypatch.setattr("ladm.corpus.ids.readers.BATCH_IDS", batch)
         for path in sorted(tmp_path.iterdir()):
             assert read_id_file(str(path), flag="").hashes_M.tolist() == expected, path
 

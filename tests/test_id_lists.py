@@ -20,8 +20,8 @@ from test_exclude_domain import manifest
 from test_pipeline import job_words, write_finepdfs
 
 import ladm as package
-from ladm.corpus.id_files import hashes_of, read_id_file
-from ladm.corpus.rows import open_rows
+from ladm.corpus.ids.files import hashes_of, read_id_file
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmWarning, UsageError
 from ladm.pipeline.budget import require_budget
 from ladm.selection.id_lists import match_ids, read_id_lists

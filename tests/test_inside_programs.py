@@ -17,7 +17,7 @@ from test_front_door import write_corpus
 
 import ladm
 from ladm.api.quiet import echo_to
-from ladm.corpus.tokenization import _tokenizer_threads
+from ladm.corpus.preparation.tokenization import _tokenizer_threads
 from ladm.errors import InterruptedRunError, LadmWarning, LockedError, RowError
 from ladm.storage.interrupts import stop_on_signals
 

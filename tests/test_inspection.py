@@ -16,8 +16,8 @@ from conftest import SMALL, read_lines, read_object, topical_rows
 
 from ladm.cli.display import inspected_lines
 from ladm.comparison.top import top_documents
-from ladm.corpus.rows import open_rows
-from ladm.corpus.tokenization import plain_tokenizer, spell
+from ladm.corpus.preparation.tokenization import plain_tokenizer, spell
+from ladm.corpus.rows.reading import open_rows
 from ladm.explain.chosen_documents import choose_documents
 from ladm.explain.inspected_document import SpanPair, SpanText, read_inspected, write_inspected
 from ladm.method.attribution import column_weights, pair_parts, strongest_pairs, token_focus

@@ -19,7 +19,7 @@ from conftest import read_lines, run_script
 from test_pipeline import text_of
 
 import ladm
-from ladm.corpus.tokenization import load_tokenizer
+from ladm.corpus.preparation.tokenization import load_tokenizer
 from ladm.errors import LadmError
 from ladm.integrations.scoring import LazyScorer, require_model
 
@@ -75,7 +75,7 @@ def test_a_text_is_scored_as_in_memory(talking: Path, expected: list[float | Non
 def test_a_text_that_is_too_long_to_be_tokenised_costs_the_others_nothing(
     talking: Path, expected: list[float | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.encoding.MOST_UNBROKEN_CHARACTERS", 10_000)
+    monkeypatch.setattr("ladm.corpus.preparation.encoding.MOST_UNBROKEN_CHARACTERS", 10_000)
     scorer = LazyScorer(str(talking), length=LENGTH, settings=SETTINGS)
     short, long = scorer.score([TEXTS[0], "x" * 10_001])
     assert (short.score, long.score, long.tokens) == (expected[0], None, None)

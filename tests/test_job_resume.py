@@ -17,7 +17,7 @@ import pytest
 import yaml
 from test_pipeline import Command, job_words, write_finepdfs
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError
 from ladm.pipeline import run as run_module
 from ladm.pipeline.budget import require_budget
@@ -236,8 +236,8 @@ def test_a_killed_job_ends_with_the_same_bytes(
 
 KILLED = """
 import os, signal, sys
-import ladm.corpus.groups, ladm.{module} as part
-ladm.corpus.groups.BLOCK_DOCUMENTS = 4
+import ladm.corpus.documents.groups, ladm.{module} as part
+ladm.corpus.documents.groups.BLOCK_DOCUMENTS = 4
 left, real = [{calls}], part.{name}
 
 def killed_at_the_last(*given, **named):

@@ -21,11 +21,11 @@ from test_explorer import data_of
 from test_select_options import selected
 
 import ladm as front
-from ladm.corpus import rows as rows_module
-from ladm.corpus.row_numbers import number_names, read_numbers
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows import reading as rows_module
+from ladm.corpus.rows.number_columns import number_names, read_numbers
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, UsageError
-from ladm.runs.columns import read_columns
+from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 
 Command = Callable[..., Result]
@@ -357,7 +357,7 @@ def test_from_python(scored: tuple[str, Path], other: Path, tmp_path: Path) -> N
 
 
 def read_names(run: Path) -> list[str]:
-    from ladm.runs.columns import column_names
+    from ladm.runs.columns.by_name import column_names
 
     return column_names(Run.read(run))
 

@@ -19,11 +19,11 @@ from conftest import SMALL, topical_rows
 from test_select_options import selected
 
 import ladm as front
-from ladm.corpus import id_readers
-from ladm.corpus.id_values import read_id_values
-from ladm.corpus.rows import open_rows
+from ladm.corpus.ids import readers as id_readers
+from ladm.corpus.ids.id_numbers import read_id_values
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, StorageError, UsageError
-from ladm.runs.joined_files import JoinedFile
+from ladm.runs.columns.joined_files import JoinedFile
 from ladm.selection.manifest_file import read_manifest
 from ladm.settings.selection import SelectSettings
 

@@ -11,8 +11,8 @@ import pytest
 from datasets import Dataset
 from test_verify import flip
 
-from ladm.corpus.row_identity import RowDigests
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.identity import RowDigests
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import StorageError
 from ladm.storage.json_object import json_with_checksum
 
@@ -38,8 +38,8 @@ class Reads:
 def reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Reads:
     """With notes also of small rows, and of files that were written this moment."""
     monkeypatch.setenv("LADM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ladm.corpus.known_digests.SMALLEST_BYTES", 0)
-    monkeypatch.setattr("ladm.corpus.known_digests.SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr("ladm.corpus.rows.known_digests.SMALLEST_BYTES", 0)
+    monkeypatch.setattr("ladm.corpus.rows.known_digests.SETTLED_SECONDS", -1.0)
     return Reads(monkeypatch)
 
 
@@ -111,7 +111,7 @@ def test_a_damaged_note_and_a_file_of_this_moment_are_not_believed(
         assert open_rows(rows).identity() == identity
         note.write_bytes(whole)
     note.unlink()
-    monkeypatch.setattr("ladm.corpus.known_digests.SETTLED_SECONDS", 60.0)
+    monkeypatch.setattr("ladm.corpus.rows.known_digests.SETTLED_SECONDS", 60.0)
     assert open_rows(rows).identity() == identity
     assert not note.exists()
 

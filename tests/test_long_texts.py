@@ -14,10 +14,10 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ladm.corpus import encoding, text_pieces
-from ladm.corpus.text_pieces import find_breaks, pieces_of
-from ladm.corpus.tokenization import Tokenizer as TextTokenizer
-from ladm.corpus.tokenization import load_tokenizer
+from ladm.corpus.preparation import encoding, text_pieces
+from ladm.corpus.preparation.text_pieces import find_breaks, pieces_of
+from ladm.corpus.preparation.tokenization import Tokenizer as TextTokenizer
+from ladm.corpus.preparation.tokenization import load_tokenizer
 
 PARTS = [
     *("the", "quick", "xylophone", "Don't", "it's", "I'LL", "über", "naïve", "e\u0301te\u0301", "汉字很多", "日本語。"),
@@ -160,7 +160,7 @@ def test_pieces_have_the_tokens_and_places_of_the_whole_text(
     # Pieces of a few characters, so that every place where a text may be cut is tried.
     for size in (1, 10):
         monkeypatch.setattr(text_pieces, "PIECE_CHARACTERS", size)
-        monkeypatch.setattr("ladm.corpus.tokenization.PIECE_CHARACTERS", size)
+        monkeypatch.setattr("ladm.corpus.preparation.tokenization.PIECE_CHARACTERS", size)
         breaks = tokenizer._breaks
         assert breaks is not None
         assert sum(len(pieces_of(text, breaks)) for text in texts) > 2 * len(texts)
@@ -199,8 +199,8 @@ def test_few_texts_are_tokenised_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     tokenizer = load_tokenizer(_tokenizer("gpt2", tmp_path), bos=False, threads=1)
     texts = [f"{'the quick ' * 30}{k}" for k in range(20)]
     expected = windows(tokenizer, texts, 5)
-    monkeypatch.setattr("ladm.corpus.tokenization.LEAST_BATCH_CHARACTERS", 1000)
-    monkeypatch.setattr("ladm.corpus.tokenization.BATCH_CHARACTERS_PER_THREAD", 1000)
+    monkeypatch.setattr("ladm.corpus.preparation.tokenization.LEAST_BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr("ladm.corpus.preparation.tokenization.BATCH_CHARACTERS_PER_THREAD", 1000)
     sizes = []
     encode = encoding._encodings
 
@@ -220,7 +220,7 @@ def test_a_long_text_without_breaks_is_dropped_and_listed(
 ) -> None:
     monkeypatch.setattr(encoding, "MOST_UNBROKEN_CHARACTERS", 5000)
     monkeypatch.setattr(text_pieces, "PIECE_CHARACTERS", 1000)
-    monkeypatch.setattr("ladm.corpus.tokenization.PIECE_CHARACTERS", 1000)
+    monkeypatch.setattr("ladm.corpus.preparation.tokenization.PIECE_CHARACTERS", 1000)
     documents = ["the quick xylophone " * 2000, "dGhl" * 2000, "dGhl" * 1000]
     source = tmp_path / "d.jsonl"
     source.write_text("".join(json.dumps({"text": text, "id": f"d{k}"}) + "\n" for k, text in enumerate(documents)))

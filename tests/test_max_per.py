@@ -15,8 +15,8 @@ from datasets import load_from_disk
 from test_front_door import write_corpus
 
 import ladm as front
-from ladm.corpus.rows import open_rows
-from ladm.corpus.value_keys import NO_VALUE, read_value_keys
+from ladm.corpus.rows.reading import open_rows
+from ladm.corpus.rows.value_keys import NO_VALUE, read_value_keys
 from ladm.selection.limits import within_caps
 from ladm.selection.manifest_file import read_manifest
 

@@ -78,7 +78,7 @@ def test_what_a_library_wrapped_is_recognised(monkeypatch: Any) -> None:
 
 def test_a_tokenizer_that_does_not_fit_in_memory_is_an_error(talking: Path, monkeypatch: Any) -> None:
     """A model without a tokenizer passes, and so does one whose tokenizer is broken."""
-    from ladm.corpus.tokenization import tokenizer_of_model
+    from ladm.corpus.preparation.tokenization import tokenizer_of_model
 
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", failing(ValueError("broken")))
     assert tokenizer_of_model(str(talking)) is None
@@ -160,7 +160,7 @@ def test_the_counts_of_a_run_are_not_called_damaged(
 def test_saved_data_is_called_damaged_only_where_it_is(
     short_rows: str, monkeypatch: Any, error: Exception, is_damage: bool
 ) -> None:
-    from ladm.corpus.data_set import load_split
+    from ladm.corpus.files.data_set import load_split
 
     monkeypatch.setattr("datasets.load_from_disk", failing(error))
     with pytest.raises(StorageError, match=f"^cannot read {short_rows}") as caught:
@@ -171,10 +171,10 @@ def test_saved_data_is_called_damaged_only_where_it_is(
 @pytest.mark.parametrize("error", WAYS[:2] + WAYS[-1:], ids=lambda error: type(error).__name__)
 def test_documents_are_not_left_out_for_lack_of_memory(monkeypatch: Any, error: BaseException) -> None:
     """The file may be whole: it is named, and both reasons are."""
-    from ladm.corpus.documents import DamagedFileError, read_documents
-    from ladm.corpus.sources import Source
+    from ladm.corpus.documents.reading import DamagedFileError, read_documents
+    from ladm.corpus.documents.sources import Source
 
-    monkeypatch.setattr("ladm.corpus.documents._parquet", failing(error))
+    monkeypatch.setattr("ladm.corpus.documents.reading._parquet", failing(error))
     with pytest.raises(StorageError, match=r"x\.parquet: not enough memory for it, or it is damaged") as caught:
         list(read_documents(Source("x.parquet", "parquet", ""), text_key="text", skip=0))
     assert not isinstance(caught.value, DamagedFileError)
@@ -192,7 +192,7 @@ def test_a_command_that_meets_it_anywhere_says_so(
 
 
 def test_a_folder_that_may_not_be_read_is_no_missing_data_set(short_rows: str, monkeypatch: Any) -> None:
-    from ladm.corpus.data_set import load_split
+    from ladm.corpus.files.data_set import load_split
 
     monkeypatch.setattr("datasets.load_from_disk", failing(FileNotFoundError("neither a Dataset nor a DatasetDict")))
     monkeypatch.setattr(Path, "exists", failing(PermissionError(errno.EACCES, "Permission denied")))

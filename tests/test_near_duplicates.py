@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ladm.corpus.id_files import hashes_of, read_id_file
+from ladm.corpus.ids.files import hashes_of, read_id_file
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "integrations.md"
 

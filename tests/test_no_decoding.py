@@ -16,8 +16,8 @@ from conftest import SMALL, topical_rows
 from datasets import Audio, Dataset, Features, Image, Json, LargeList, List, Value
 
 from ladm.cli.main import main
-from ladm.corpus.data_set import load_split
-from ladm.corpus.rows import open_rows
+from ladm.corpus.files.data_set import load_split
+from ladm.corpus.rows.reading import open_rows
 
 Command = Callable[..., Result]
 SECRET = "no output may hold this sentence"

@@ -15,7 +15,7 @@ from conftest import SMALL, results, topical_rows
 
 import ladm as front
 from ladm.annotation import annotate as module
-from ladm.runs.columns import column_names, read_columns
+from ladm.runs.columns.by_name import column_names, read_columns
 from ladm.runs.folder import Run
 from ladm.settings.runs import AnnotateSettings
 

@@ -24,8 +24,8 @@ from ladm.errors import LadmError
 from ladm.evaluation import needle
 from ladm.pipeline import resolve
 from ladm.pipeline.job import with_absolute_places
-from ladm.runs.columns import column_names
-from ladm.runs.derived_columns import possible_columns
+from ladm.runs.columns.by_name import column_names
+from ladm.runs.columns.derived import possible_columns
 from ladm.runs.folder import Run
 from ladm.settings.pipeline import RunSettings
 from ladm.storage.locks import locked
@@ -447,7 +447,7 @@ def test_only_a_key_that_was_found_has_a_domain_for_documents_without_it(
         "all documents without one"
     )
     with monkeypatch.context() as patch:
-        patch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 3)
+        patch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 3)
         assert run("resumed", "--domain-key", "topic").exit_code == 1
     assert list((tmp_path / "resumed" / "rows" / ".preparing").glob("*.parquet"))
     for output, flags, name in (("named", ("--domain-key", "topic", "--domain", "other"), "other"),
@@ -641,7 +641,7 @@ def test_the_key_of_the_domain(documents: list[dict[str, Any]], key: str | None,
 
 
 def test_the_length_follows_the_tokens(talking: Path) -> None:
-    from ladm.corpus.tokenization import load_tokenizer
+    from ladm.corpus.preparation.tokenization import load_tokenizer
     from ladm.pipeline.document_sample import Sample, choose_length
 
     tokenizer = load_tokenizer(str(talking), bos=False)

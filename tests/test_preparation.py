@@ -21,7 +21,7 @@ Prepare = Callable[..., Result]
 
 @pytest.fixture
 def prepare(ladm: Command, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:  # noqa: F811
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 3)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 3)
     return lambda *words: ladm("prepare", *words, "--tokenizer", tokenizer, "--length", "40", "-o", tmp_path / "rows")
 
 

@@ -18,10 +18,10 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ladm.corpus import blocks as blocks_module
-from ladm.corpus import groups as groups_module
-from ladm.corpus import prepare as prepare_module
-from ladm.corpus import sealing as sealing_module
+from ladm.corpus.documents import groups as groups_module
+from ladm.corpus.preparation import blocks as blocks_module
+from ladm.corpus.preparation import prepare as prepare_module
+from ladm.corpus.preparation import sealing as sealing_module
 
 Command = Callable[..., Result]
 WORDS = "the quick brown fox jumps over a lazy dog and then goes home to sleep until the next day é ".split()

@@ -21,10 +21,10 @@ from conftest import SMALL, read_lines
 from datasets import Dataset, load_from_disk
 from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
 
-from ladm.corpus.duplicates import SHORT_ROW_TOKENS
-from ladm.corpus.encoding import window_starts
-from ladm.corpus.meta import plain, value_at
-from ladm.corpus.tokenization import Tokenizer
+from ladm.corpus.files.meta import plain, value_at
+from ladm.corpus.preparation.duplicates import SHORT_ROW_TOKENS
+from ladm.corpus.preparation.encoding import window_starts
+from ladm.corpus.preparation.tokenization import Tokenizer
 from ladm.selection.windows import Windows, best_of_documents
 
 Command = Callable[..., Result]
@@ -165,7 +165,7 @@ def long_document(k: int) -> dict[str, Any]:
 def test_copies_are_dropped_and_counted(
     prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     source = write_jsonl(tmp_path / "d.jsonl", [long_document(k) for k in (0, 1, 0, 2, 1)])
     long = ("--length", SHORT_ROW_TOKENS)
     result = prepare(source, *long)
@@ -218,8 +218,8 @@ def test_short_copies_are_marked_and_left_out_by_select(
 def test_a_greater_limit_adds_rows_without_reading_the_first_again(
     prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 4)
-    monkeypatch.setattr("ladm.corpus.documents._BATCH_ROWS", 3)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 4)
+    monkeypatch.setattr("ladm.corpus.documents.reading._BATCH_ROWS", 3)
     records = [long_document(k) for k in range(10)]
     source = tmp_path / f"d{suffix}"
     if suffix == "saved":
@@ -255,11 +255,11 @@ def test_a_greater_limit_adds_rows_without_reading_the_first_again(
 def test_growth_that_stops_while_the_data_set_is_replaced(
     prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     source = write_jsonl(tmp_path / "d.jsonl", [long_document(k) for k in range(5)])
     assert prepare(source, "--limit", 1).exit_code == 0
     with monkeypatch.context() as broken:
-        broken.setattr("ladm.corpus.assemble.sync_tree", Mock(side_effect=OSError("disk is gone")))
+        broken.setattr("ladm.corpus.preparation.assemble.sync_tree", Mock(side_effect=OSError("disk is gone")))
         assert prepare(source, "--limit", 3).exit_code == 74
     assert not (tmp_path / "rows/prepare.json").exists()
     assert prepare(source, "--limit", 2).exit_code == 0
@@ -274,7 +274,7 @@ def test_growth_removes_what_killed_launches_left_half_written(
     prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The blocks stay for a greater --limit, and with them everything beside them would."""
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     source = write_jsonl(tmp_path / "d.jsonl", [long_document(k) for k in range(9)])
     assert prepare(source, "--limit", 1).exit_code == 0
     work = tmp_path / "rows/.preparing"
@@ -305,7 +305,7 @@ def test_a_missing_key_stops_early_and_lists_the_keys(prepare: Callable[..., Res
 def test_a_document_without_domain_is_mended_in_the_same_folder(
     prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     source = write_jsonl(tmp_path / "d.jsonl", [*DOCUMENTS[:3], {"text": DOCUMENTS[4]["text"]}])
     result = prepare(source)
     assert result.exit_code == 1
@@ -328,7 +328,7 @@ def test_a_list_is_no_domain_and_is_named_as_one(prepare: Callable[..., Result],
 def test_a_document_without_domain_is_mended_where_the_first_rows_are_finished(
     prepare: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     source = write_jsonl(tmp_path / "d.jsonl", [*DOCUMENTS[:3], {"text": DOCUMENTS[4]["text"]}])
     assert prepare(source, "--limit", "2").exit_code == 0
     assert "or --domain a name for all documents without one" in prepare(source).stderr

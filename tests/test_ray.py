@@ -18,7 +18,7 @@ import fakes
 import pytest
 from conftest import GOLDEN, topical_rows
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, UsageError
 from ladm.modeling.facts import model_facts
 from ladm.runs.finish import finish

@@ -35,9 +35,9 @@ def test_parquet_is_read_a_part_at_a_time(tmp_path: Path, group_rows: int) -> No
     pq.write_table(pa.table({"text": texts}), path, row_group_size=group_rows, compression="none")
     assert path.stat().st_size > 95 * MIB
     prepare = (
-        "from ladm.corpus.documents import read_documents\n"
-        "from ladm.corpus.sources import find_sources\n"
-        "from ladm.corpus.whole_files import require_whole\n"
+        "from ladm.corpus.documents.reading import read_documents\n"
+        "from ladm.corpus.documents.sources import find_sources\n"
+        "from ladm.corpus.documents.whole_files import require_whole\n"
         "(source,) = find_sources(sys.argv[1:])"
     )
     check = "require_whole(source, text_key='text')"
@@ -50,6 +50,6 @@ def test_the_lengths_of_rows_are_read_without_their_ids(tmp_path: Path) -> None:
     """Of a corpus of terabytes they are a few gigabytes."""
     ids = pa.ListArray.from_arrays(np.arange(10_001, dtype=np.int32) * 4000, np.zeros(40_000_000, dtype=np.int32))
     Dataset(pa.table({"input_ids": ids})).save_to_disk(str(tmp_path / "rows"))
-    prepare = "from ladm.corpus.rows import open_rows\nrows = open_rows(sys.argv[1])\nrows.lengths(0, 1)"
+    prepare = "from ladm.corpus.rows.reading import open_rows\nrows = open_rows(sys.argv[1])\nrows.lengths(0, 1)"
     code = "assert set(rows.lengths().tolist()) == {4000}"
     assert peak_of(prepare, code, tmp_path / "rows") < 64 * MIB

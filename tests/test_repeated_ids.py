@@ -32,7 +32,7 @@ def same_id(result: Result) -> str:
 def test_repeated_ids_are_reported(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 3)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 3)
     source = corpus(tmp_path / "d.jsonl")
     command = (source, "--domain-key", "domain")
     line = (

@@ -22,7 +22,7 @@ from ladm.report.charts import brightest, heat_map, scale, shares_by_distance
 from ladm.report.domain_quartiles import BOX_WIDTH, COLUMNS, MOST_COLUMNS, quartile_table
 from ladm.report.environment import decimals
 from ladm.report.overview import MOST_DOMAINS, RunOverview
-from ladm.runs.columns import read_columns
+from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.modeling.facts import model_facts
 from ladm.modeling.model_files import hub_name
 from tests.conftest import GOLDEN, SMALL, topical_rows

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, Features, LargeList, List, Value, concatenate_datasets
 
-from ladm.corpus.rows import Row, open_rows, token_ids
+from ladm.corpus.rows.reading import Row, open_rows, token_ids
 from ladm.errors import LadmError, RowError, StorageError
 from ladm.storage.json_object import json_with_checksum
 
@@ -197,7 +197,7 @@ def test_a_column_of_labels_has_one_type(tmp_path: Path) -> None:
 
 
 def test_a_column_comes_in_batches_that_end_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ladm.corpus.rows.ROWS_AT_A_TIME", 3)
+    monkeypatch.setattr("ladm.corpus.rows.reading.ROWS_AT_A_TIME", 3)
     rows = open_rows(saved(Dataset.from_list(DATA), tmp_path / "rows"), limit=7)
     assert list(rows.batches()) == [(0, 3), (3, 6), (6, 7)]
     assert list(rows.column_batches("index")) == [[10, 11, 12], [13, 14, 15], [16]]

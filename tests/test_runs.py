@@ -15,7 +15,7 @@ import pytest
 from crashes import complete, contents, identity
 from fakes import FakeScorer, fake_rows
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
 from ladm.runs.folder import Run, require_own_or_empty, unit_rows_for
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
@@ -327,7 +327,9 @@ def test_units_depend_on_the_data_alone() -> None:
 
 
 def test_the_run_store_imports_without_torch() -> None:
-    store = "ladm.runs.folder, ladm.runs.finish, ladm.runs.results, ladm.corpus.rows, ladm.scoring.engines.local"
+    store = (
+        "ladm.runs.folder, ladm.runs.finish, ladm.runs.results, ladm.corpus.rows.reading, ladm.scoring.engines.local"
+    )
     code = f"import sys, {store}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -14,7 +14,7 @@ import pytest
 from crashes import complete
 from fakes import fake_rows
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.method.grid import Method
 from ladm.method.reduction import Reduction
 from ladm.storage.json_object import json_with_checksum

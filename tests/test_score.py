@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN, SMALL, read_lines, results, topical_rows
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.method.grid import span_grid
 from ladm.modeling.facts import model_facts
 from ladm.scoring.plan import make_plan

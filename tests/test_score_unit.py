@@ -11,7 +11,7 @@ import pytest
 from crashes import complete, contents, identity, job_of
 from fakes import FakeScorer, fake_rows
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import StorageError
 from ladm.runs.folder import Run
 from ladm.runs.records import ErrorRow, Record

@@ -18,7 +18,7 @@ from conftest import SMALL, read_lines, topical_rows
 from test_columns import add_signal
 
 from ladm.errors import LadmError, UsageError
-from ladm.runs.columns import read_columns
+from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 from ladm.selection.budget import select_documents, take_above
 from ladm.selection.quotas import read_weights

@@ -13,7 +13,7 @@ from click.testing import Result
 from conftest import SMALL, read_lines, topical_rows
 from test_select_options import selected, write_profile
 
-from ladm.runs.columns import read_columns
+from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 
 Command = Callable[..., Result]
@@ -186,7 +186,7 @@ def test_whole_documents_are_ranked_by_the_mean_of_their_rows(
 
 
 def test_documents_are_named_by_numbers_or_texts(save_rows: Any) -> None:
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
     from ladm.selection.windows import read_documents
 
     names = {"texts": ["a", "b", "a", None, None], "numbers": [1, None, 1, 2, None]}

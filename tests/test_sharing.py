@@ -16,7 +16,7 @@ import pytest
 from crashes import contents, identity, job_of
 from test_engines import complete
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LockedError, StorageError, UsageError
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run
@@ -61,7 +61,7 @@ SHARER = """
     import fakes, test_sharing
     from pathlib import Path
     from ladm.scoring.engines.placement import Shard
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
     rows = open_rows(sys.argv[3])
     print(test_sharing.share(Path(sys.argv[2]), rows, Shard(int(sys.argv[4]), 3), fakes.make_meeting, lease=600.0))
 """

@@ -17,7 +17,7 @@ from test_pipeline import job_words, shard  # noqa: F401
 from test_prepare import tokenizer, write_jsonl  # noqa: F401
 from test_prepare_names import long_document, prepare  # noqa: F401
 
-from ladm.corpus.skipped_files import SkippedFiles
+from ladm.corpus.files.skipped import SkippedFiles
 
 Prepare = Callable[..., Result]
 

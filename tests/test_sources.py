@@ -27,7 +27,7 @@ from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
 from test_prepare_names import long_document, prepare, rows_of  # noqa: F401
 
 from ladm.cli.main import main
-from ladm.corpus.hub import _warn_once
+from ladm.corpus.files.hub import _warn_once
 
 Prepare = Callable[..., Result]
 LINES = b"".join(json.dumps(long_document(k)).encode() + b"\n" for k in range(5))
@@ -82,8 +82,10 @@ def test_faults_of_standard_input(piped: Callable[..., Result], monkeypatch: pyt
     ]:  # fmt: skip
         result = piped(content, *arguments)
         assert (result.exit_code, result.stderr.splitlines()[0].startswith(f"ladm: {message}")) == (code, True)
-    monkeypatch.setattr("ladm.corpus.standard_input.sys.stdin", type("Terminal", (), {"isatty": lambda _: True})())
-    from ladm.corpus.standard_input import open_standard_input
+    monkeypatch.setattr(
+        "ladm.corpus.files.standard_input.sys.stdin", type("Terminal", (), {"isatty": lambda _: True})()
+    )
+    from ladm.corpus.files.standard_input import open_standard_input
     from ladm.errors import UsageError
 
     with pytest.raises(UsageError, match="^- stands for standard input, but nothing is piped into it$"):
@@ -195,7 +197,7 @@ def test_texts_of_documents_known_to_be_short_are_not_read(
     pq.write_table(pa.Table.from_pylist(records), tmp_path / "d.parquet", row_group_size=2)
     read: list[tuple[Any, Any]] = []
     batches = pq.ParquetFile.iter_batches
-    monkeypatch.setattr("ladm.corpus.bad_files.require_whole", Mock())
+    monkeypatch.setattr("ladm.corpus.documents.bad_files.require_whole", Mock())
 
     def iter_batches(self: pq.ParquetFile, **options: Any) -> Any:
         if "row_groups" in options:
@@ -337,8 +339,8 @@ def test_no_line_of_standard_input_is_lost_to_damage_in_a_later_source(
     piped: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A block with documents of both is made again, and of the lines behind the stored ones nothing is left to read."""
-    monkeypatch.setattr("ladm.corpus.replayable_items.REPLAYED_ITEMS", 3)
-    monkeypatch.setattr("ladm.corpus.groups.BLOCK_DOCUMENTS", 2)
+    monkeypatch.setattr("ladm.corpus.files.replayable_items.REPLAYED_ITEMS", 3)
+    monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     datasets.Dataset.from_list([long_document(k) for k in range(9, 12)]).save_to_disk(str(tmp_path / "saved"))
     (shard,) = (tmp_path / "saved").glob("*.arrow")
     content = bytearray(shard.read_bytes())

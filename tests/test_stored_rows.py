@@ -9,7 +9,7 @@ import fakes
 import pytest
 from crashes import Batch, complete
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, StorageError
 from ladm.progress import NoProgress
 from ladm.runs import lines

@@ -200,9 +200,9 @@ def test_rows_are_written_together(ladm: Command, scored: tuple[str, Path], tmp_
 
 
 def test_shards_end_at_their_size(scored: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
+    from ladm.runs.columns.joined_columns import JoinedColumns
     from ladm.runs.folder import Run
-    from ladm.runs.joined_columns import JoinedColumns
     from ladm.selection.budget import DomainSelection
     from ladm.selection.formats import content, tables
     from ladm.selection.sources import SelectionSource
@@ -236,10 +236,10 @@ def test_megatron_files_hold_the_ids_of_the_rows(ladm: Command, scored: tuple[st
 
 
 def test_large_vocabularies_take_four_bytes(save_rows: Any, tmp_path: Path) -> None:
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
+    from ladm.runs.columns.joined_columns import JoinedColumns
     from ladm.runs.folder import Run
     from ladm.runs.identity import RunIdentity
-    from ladm.runs.joined_columns import JoinedColumns
     from ladm.selection.budget import DomainSelection
     from ladm.selection.formats import content, token_files
     from ladm.selection.sources import SelectionSource
@@ -296,10 +296,10 @@ def test_keep_all_has_the_value_and_the_domain_of_rows_that_a_guard_dropped(
 def test_a_column_of_two_types_is_named(save_rows: Any) -> None:
     from datasets import Features, List, Value
 
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
+    from ladm.runs.columns.joined_columns import JoinedColumns
     from ladm.runs.folder import Run
     from ladm.runs.identity import RunIdentity
-    from ladm.runs.joined_columns import JoinedColumns
     from ladm.selection.formats.joined_rows import join_rows
     from ladm.selection.sources import SelectionSource
 
@@ -325,10 +325,10 @@ def test_a_column_of_two_types_is_named(save_rows: Any) -> None:
 def test_integers_of_different_widths_are_joined(save_rows: Any, kinds: tuple[str, str]) -> None:
     from datasets import Features, LargeList, List, Value
 
-    from ladm.corpus.rows import open_rows
+    from ladm.corpus.rows.reading import open_rows
+    from ladm.runs.columns.joined_columns import JoinedColumns
     from ladm.runs.folder import Run
     from ladm.runs.identity import RunIdentity
-    from ladm.runs.joined_columns import JoinedColumns
     from ladm.selection.formats.joined_rows import JoinedRows, join_rows
     from ladm.selection.sources import SelectionSource
 

@@ -16,7 +16,7 @@ sys.path.append(str(SCRIPT.parent))
 
 import table5  # noqa: E402
 
-from ladm.runs.sink_layers import first_after_sinks  # noqa: E402
+from ladm.runs.columns.sink_layers import first_after_sinks  # noqa: E402
 
 
 @pytest.mark.slow

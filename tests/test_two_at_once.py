@@ -18,7 +18,7 @@ from crashes import complete, contents, identity
 from fakes import fake_rows
 from interruptions import Stopped, stop_at
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, LockedError
 from ladm.runs.folder import Run
 from ladm.runs.verify import verify

@@ -22,8 +22,8 @@ from test_pipeline import job_words, write_finepdfs
 from test_select_options import LENGTHS, selected
 
 import ladm as front
-from ladm.corpus.row_values import match_rows, require_occurring
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
+from ladm.corpus.rows.values import match_rows, require_occurring
 from ladm.errors import LadmError, UsageError
 from ladm.runs.folder import Run
 from ladm.selection.manifest_file import read_manifest
@@ -446,7 +446,7 @@ def test_a_column_holds_dates_only_if_all_its_texts_are_dates(
     last: str | None, is_refused: bool, save_rows: Any, golden: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the batches are in which it is read."""
-    monkeypatch.setattr("ladm.corpus.rows.ROWS_AT_A_TIME", 2)
+    monkeypatch.setattr("ladm.corpus.rows.reading.ROWS_AT_A_TIME", 2)
     dates = ["2024-01-15", "2024-12-15", "2024-02-01", last]
     rows = open_rows(
         save_rows([row | {"when": when} for row, when in zip(topical_rows(golden, [90] * 4), dates, strict=True)])

@@ -16,7 +16,7 @@ from crashes import identity, job_of
 from fakes import fake_rows
 from test_upkeep import RESULTS, SMALL, Run, contents, made, run  # noqa: F401
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run as RunFolder
 from ladm.runs.verify import verify

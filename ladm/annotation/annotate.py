@@ -2,8 +2,8 @@
 
 The same as `ladm score --signals text` adds, for whoever has no model at hand: either command goes on with what the
 other started. With another table of token counts they are computed again, also where the run was scored with them: its
-own files stay, and `ladm.runs.columns` reads those here instead. Stopped at any moment the same command goes on, and
-the result has the same bytes for any number of processes.
+own files stay, and `ladm.runs.columns.by_name` reads those here instead. Stopped at any moment the same command goes
+on, and the result has the same bytes for any number of processes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ladm.cores import available_cores
-from ladm.corpus.rows import Rows
-from ladm.corpus.rows_fingerprint import absolute_name, rows_fingerprint, sample_digest
+from ladm.corpus.rows.fingerprint import absolute_name, rows_fingerprint, sample_digest
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import UsageError
 from ladm.progress import Echo, NoProgress, Progress
 from ladm.runs.folder import Run

@@ -11,7 +11,7 @@ from ladm.settings.fields import flag
 from ladm.settings.id_lists import EXCLUDE_IDS, ONLY_IDS
 
 if TYPE_CHECKING:
-    from ladm.corpus.id_files import IdFile
+    from ladm.corpus.ids.files import IdFile
 
 
 def split_id_lists(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[IdFile]]:
@@ -31,8 +31,8 @@ def split_id_lists(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[Id
 
 
 def _name_of(value: Any, option: str, held: list[IdFile]) -> Any:
-    from ladm.corpus.id_files import IN_MEMORY, shown_id
-    from ladm.corpus.ids_in_memory import are_ids_in_memory, read_ids_in_memory
+    from ladm.corpus.ids.files import IN_MEMORY, shown_id
+    from ladm.corpus.ids.in_memory import are_ids_in_memory, read_ids_in_memory
 
     if are_ids_in_memory(value):
         name = IN_MEMORY if not held else f"{IN_MEMORY} ({len(held) + 1})"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ladm.api.flags import PrepareFlags, RunFlags, ScoreFlags, SelectFlags
-    from ladm.corpus.prepare import PreparedRows
+    from ladm.corpus.preparation.prepare import PreparedRows
     from ladm.progress import Echo
     from ladm.runs.verify import Problem
 
@@ -56,8 +56,8 @@ def prepare(
     given |= {"tokenizer": spell_path(tokenizer, "tokenizer")}
     wanted = load_settings(PrepareSettings, spell_config(config), given)
     with quiet_libraries(in_memory):
-        from ladm.corpus.preparation_report import repeated_ids_text
-        from ladm.corpus.prepare import prepare as run_prepare
+        from ladm.corpus.preparation.prepare import prepare as run_prepare
+        from ladm.corpus.preparation.report import repeated_ids_text
         from ladm.progress_bars import PreparingBar
 
         bar = PreparingBar() if progress else None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ladm.errors import InterruptedRunError, LadmWarning, StorageError, one_line
 
 if TYPE_CHECKING:
-    from ladm.corpus.in_memory import DocumentsInMemory
+    from ladm.corpus.documents.in_memory import DocumentsInMemory
 
 _FOR_WORKERS = {
     "TRANSFORMERS_VERBOSITY": "error",

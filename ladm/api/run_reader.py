@@ -15,9 +15,9 @@ from ladm.errors import UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ladm.runs.columns.joined_columns import JoinedColumns
     from ladm.runs.folder import Run
     from ladm.runs.identity import RunIdentity
-    from ladm.runs.joined_columns import JoinedColumns
     from ladm.runs.records import ErrorRow
     from ladm.runs.results import Summary
     from ladm.runs.status import Status
@@ -111,8 +111,8 @@ class RunReader:
         """
         import pyarrow as pa
 
-        from ladm.runs.added_signals import replaced_columns
-        from ladm.runs.columns import column_names
+        from ladm.runs.columns.added_signals import replaced_columns
+        from ladm.runs.columns.by_name import column_names
         from ladm.runs.folder import Run
         from ladm.runs.results import columns_of, read_scores, require_finished
         from ladm.settings.fields import nearest
@@ -161,7 +161,7 @@ def _names(columns: Sequence[str]) -> list[str]:
 
 def _joined(run: Run, rows: AnyPath | None, join: Mapping[str, AnyPath] | None) -> JoinedColumns:
     """The columns of a run, of its rows, and of joined runs and files."""
-    from ladm.runs.joined_columns import JoinedColumns
+    from ladm.runs.columns.joined_columns import JoinedColumns
     from ladm.settings.joins import parse_joins
 
     if not isinstance(join, Mapping | None):

@@ -18,7 +18,7 @@ _NONE = object()
 """There is no source. None itself may be the first of a list, and is no document."""
 
 if TYPE_CHECKING:
-    from ladm.corpus.in_memory import DocumentsInMemory
+    from ladm.corpus.documents.in_memory import DocumentsInMemory
 
 
 def split_sources(sources: Any) -> tuple[tuple[str, ...], list[DocumentsInMemory]]:
@@ -38,7 +38,7 @@ def split_sources(sources: Any) -> tuple[tuple[str, ...], list[DocumentsInMemory
         if isinstance(source, (str, bytes, os.PathLike)) and not _is_text(source):
             names.append(spell_path(source, "a source"))  # type: ignore[arg-type]
             continue
-        from ladm.corpus.in_memory import DocumentsInMemory
+        from ladm.corpus.documents.in_memory import DocumentsInMemory
 
         held.append(DocumentsInMemory(source, number=len(held) + 1))
         names.append(held[-1].name)

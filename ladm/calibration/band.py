@@ -11,11 +11,11 @@ import numpy as np
 from ladm.calibration.candidates import Candidate
 from ladm.calibration.contrast import INTACT
 from ladm.calibration.contrast_scores import JUDGED_ON, ContrastScores
-from ladm.corpus.rows import Ids
-from ladm.corpus.tokenization import tokenizer_of_model
+from ladm.corpus.preparation.tokenization import tokenizer_of_model
+from ladm.corpus.rows.reading import Ids
 from ladm.method.reduction import Floats
-from ladm.runs.columns import column_names, read_columns
-from ladm.runs.derived_columns import OVER_LAYERS
+from ladm.runs.columns.by_name import column_names, read_columns
+from ladm.runs.columns.derived import OVER_LAYERS
 from ladm.runs.folder import Run
 from ladm.settings.profiles import Quantiles
 from ladm.signals.text_statistics import UnigramTable, text_statistics

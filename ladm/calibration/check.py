@@ -29,12 +29,12 @@ from ladm.calibration.work_folder import (
     require_work_folder,
     save_contrast,
 )
-from ladm.corpus.prepare import PrepareProgress
+from ladm.corpus.preparation.prepare import PrepareProgress
 from ladm.modeling.facts import model_facts
 from ladm.progress import Echo, Progress
+from ladm.runs.columns.sink_layers import median_sink_mass
 from ladm.runs.folder import Run
 from ladm.runs.results import read_scores
-from ladm.runs.sink_layers import median_sink_mass
 from ladm.scoring.dry_run import DryRun, dry_run
 from ladm.scoring.plan import load_planned, make_plan
 from ladm.scoring.score import score as run_score

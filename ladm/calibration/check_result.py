@@ -16,7 +16,7 @@ from ladm.calibration.estimates import Estimate
 from ladm.calibration.result import WORST, LayerResult
 from ladm.method.reduction import Floats
 from ladm.modeling.facts import ModelFacts
-from ladm.runs.sink_layers import HIGH_SINK_MASS
+from ladm.runs.columns.sink_layers import HIGH_SINK_MASS
 from ladm.settings.layers import spell_layers
 from ladm.storage.files import io_errors, replacing
 

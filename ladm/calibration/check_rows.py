@@ -12,7 +12,7 @@ from ladm.calibration.contrast_rows import PreparedContrast, make_contrast, requ
 from ladm.calibration.inputs import open_inputs
 from ladm.calibration.sample import sample_rows
 from ladm.calibration.work_folder import CONTRAST, RUN
-from ladm.corpus.prepare import PrepareProgress, prepare
+from ladm.corpus.preparation.prepare import PrepareProgress, prepare
 from ladm.errors import LadmError
 from ladm.modeling.facts import ModelFacts
 from ladm.progress import Echo

@@ -16,10 +16,10 @@ from ladm.calibration.estimates import Clusters, PairwiseWins, wins
 from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind
 from ladm.method.reduction import Floats, cds_column_name
-from ladm.runs.derived_columns import COPY_SHARE_COLUMN, NEAR_SHARE_COLUMN
+from ladm.runs.columns.derived import COPY_SHARE_COLUMN, NEAR_SHARE_COLUMN
+from ladm.runs.columns.sink_layers import SINK_MASS_COLUMN
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, read_scores
-from ladm.runs.sink_layers import SINK_MASS_COLUMN
 
 WITH_SIGMA: Ablation = "none"
 WITHOUT_SIGMA: Ablation = "no-std"

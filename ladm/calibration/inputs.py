@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.modeling.facts import ModelFacts
 from ladm.scoring.row_checks import differing_lengths, require_rows, require_tokenizer, warnings_about
 from ladm.scoring.row_lengths import RowLengths, default_span

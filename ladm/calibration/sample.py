@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.calibration.contrast import MIN_DOCUMENTS
-from ladm.corpus.excluded_domains import require_domains_exist
-from ladm.corpus.row import commonest
-from ladm.corpus.row_domains import all_domains, has_column_of
-from ladm.corpus.rows import Ids, Rows, token_ids
-from ladm.corpus.window_documents import documents_of_windows
+from ladm.corpus.files.id_columns import commonest
+from ladm.corpus.rows.domains import all_domains, has_column_of
+from ladm.corpus.rows.excluded_domains import require_domains_exist
+from ladm.corpus.rows.reading import Ids, Rows, token_ids
+from ladm.corpus.rows.window_documents import documents_of_windows
 from ladm.errors import LadmError, RowError, UsageError, count_of
 from ladm.modeling.facts import ModelFacts
 from ladm.settings.calibration import CalibrateSettings, CheckSettings

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ladm.calibration.contrast import ContrastRow
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import InterruptedRunError, LackOfMemoryError, LadmError, LockedError, StorageError
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE

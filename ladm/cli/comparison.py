@@ -143,7 +143,7 @@ def _pair_lines(found: Comparison, width: int, *, is_short: bool) -> Iterator[st
 
 def _domain_lines(found: Comparison) -> Iterator[str]:
     """Medians and quartiles by domain, which of a single domain are those of all documents."""
-    from ladm.runs.quartiles import largest_domains, quartiles_text
+    from ladm.runs.columns.quartiles import largest_domains, quartiles_text
 
     if found.domains < 2:
         return

@@ -11,7 +11,7 @@ from ladm.errors import count_of
 from ladm.settings.data import PrepareSettings
 
 if TYPE_CHECKING:
-    from ladm.corpus.prepare import PreparedRows
+    from ladm.corpus.preparation.prepare import PreparedRows
 
 
 @settings_command(
@@ -31,9 +31,9 @@ def prepare(settings: PrepareSettings) -> None:
     input.
     """
     configure_libraries()
-    from ladm.corpus.preparation_report import preparation_lines
-    from ladm.corpus.prepare import positions_warning
-    from ladm.corpus.prepare import prepare as run_prepare
+    from ladm.corpus.preparation.prepare import positions_warning
+    from ladm.corpus.preparation.prepare import prepare as run_prepare
+    from ladm.corpus.preparation.report import preparation_lines
 
     prepared = run_prepare(settings, echo=note, progress=preparing_bar())
     lines = [

@@ -110,7 +110,7 @@ def annotate(settings: AnnotateSettings) -> None:
     """
     configure_libraries()
     from ladm.annotation.annotate import annotate as run_annotate
-    from ladm.runs.added_signals import stored_columns
+    from ladm.runs.columns.added_signals import stored_columns
     from ladm.runs.folder import Run
     from ladm.runs.layout import UNIGRAMS_FILE
 

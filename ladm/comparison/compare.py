@@ -24,15 +24,15 @@ from ladm.comparison.agreement import (
 from ladm.comparison.kinds import KindTable, kind_table, read_row_column
 from ladm.comparison.result import Comparison, DifferentDocument, Pair
 from ladm.errors import LadmError
-from ladm.runs.columns import column_names
+from ladm.runs.columns.by_name import column_names
+from ladm.runs.columns.joined_columns import JoinedColumns
+from ladm.runs.columns.joined_files import joined_lines, open_files
+from ladm.runs.columns.labels import domain_batches, read_labels
+from ladm.runs.columns.quartiles import summarise_columns
+from ladm.runs.columns.text_beginnings import BEGINNING_CHARACTERS, TextBeginnings, one_line
 from ladm.runs.folder import Run
-from ladm.runs.joined_columns import JoinedColumns
-from ladm.runs.joined_files import joined_lines, open_files
-from ladm.runs.labels import domain_batches, read_labels
-from ladm.runs.quartiles import summarise_columns
 from ladm.runs.results import require_finished
 from ladm.runs.rows_of_run import open_rows_of, partial_coverage
-from ladm.runs.text_beginnings import BEGINNING_CHARACTERS, TextBeginnings, one_line
 from ladm.selection.evaluation import evaluate
 from ladm.selection.ranks import spearman
 from ladm.selection.windows import documents_of

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.calibration.estimates import Estimate, estimate_aucs
-from ladm.corpus.row_domains import all_domains, has_column_of
-from ladm.corpus.rows import Rows
+from ladm.corpus.rows.domains import all_domains, has_column_of
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 
 MOST_NAMED = 12

@@ -7,7 +7,7 @@ from pathlib import Path
 from ladm.comparison.result import Comparison, Pair
 from ladm.report.environment import page_environment
 from ladm.report.overview import MOST_DOMAINS
-from ladm.runs.quartiles import largest_domains
+from ladm.runs.columns.quartiles import largest_domains
 from ladm.storage.files import write_whole
 from ladm.version import __version__
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ladm.comparison.kinds import KindTable
-from ladm.runs.quartiles import ColumnSummary
+from ladm.runs.columns.quartiles import ColumnSummary
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError
+from ladm.runs.columns.joined_columns import JoinedColumns
+from ladm.runs.columns.joined_files import joined_lines
+from ladm.runs.columns.labels import domain_batches, read_labels
+from ladm.runs.columns.text_beginnings import BEGINNING_CHARACTERS, TextBeginnings, first_line, one_line
 from ladm.runs.folder import Run
-from ladm.runs.joined_columns import JoinedColumns
-from ladm.runs.joined_files import joined_lines
-from ladm.runs.labels import domain_batches, read_labels
 from ladm.runs.results import require_finished
 from ladm.runs.rows_of_run import partial_coverage
-from ladm.runs.text_beginnings import BEGINNING_CHARACTERS, TextBeginnings, first_line, one_line
 from ladm.selection.evaluation import evaluate
 from ladm.selection.windows import documents_of
 from ladm.settings.comparison import TopSettings

@@ -1,1 +1,1 @@
-"""Documents -> rows of token ids."""
+"""Documents -> rows of token ids; reading rows."""

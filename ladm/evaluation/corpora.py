@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ladm.corpus.prepare import PrepareProgress, prepare
-from ladm.corpus.rows import Rows, open_rows
-from ladm.corpus.tokenization import disagreement
+from ladm.corpus.preparation.prepare import PrepareProgress, prepare
+from ladm.corpus.preparation.tokenization import disagreement
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.progress import Echo
 from ladm.settings.data import PrepareSettings

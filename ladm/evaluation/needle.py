@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from transformers import GenerationConfig
 
-from ladm.corpus.prepare import PrepareProgress
-from ladm.corpus.rows import Rows
-from ladm.corpus.tokenization import first_token, plain_tokenizer
+from ladm.corpus.preparation.prepare import PrepareProgress
+from ladm.corpus.preparation.tokenization import first_token, plain_tokenizer
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError, UsageError
 from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
 from ladm.modeling.causal_lm import CausalLM, load_language, require_positions

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ladm.corpus.prepare import PrepareProgress
-from ladm.corpus.rows import Rows
-from ladm.corpus.window_documents import documents_of_windows
+from ladm.corpus.preparation.prepare import PrepareProgress
+from ladm.corpus.rows.reading import Rows
+from ladm.corpus.rows.window_documents import documents_of_windows
 from ladm.errors import LadmError
 from ladm.evaluation.corpora import evaluation_rows, warn_of_disagreement
 from ladm.evaluation.ladder import interval_of_mean, ladder_losses, ladder_summary, losses_of_model

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from ladm.errors import LadmError
 from ladm.explain.explainer import ScoredDocument
+from ladm.runs.columns.labels import label_id
 from ladm.runs.folder import Run
-from ladm.runs.labels import label_id
 from ladm.runs.results import columns_of, score_batches
 from ladm.settings.runs import MOST_INSPECTED, InspectSettings
 

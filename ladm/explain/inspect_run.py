@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.rows import Rows
-from ladm.corpus.tokenization import TokenizerError, disagreement, plain_tokenizer
+from ladm.corpus.preparation.tokenization import TokenizerError, disagreement, plain_tokenizer
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LackOfMemoryError, LadmError, count_of
 from ladm.explain.chosen_documents import choose_documents
 from ladm.explain.decompose import Decomposer

@@ -9,8 +9,8 @@ from typing import Any
 
 from ladm.api.keywords import AnyPath, spell_path
 from ladm.api.memory import RowScore, Scorer, scorer_settings
-from ladm.corpus.encoding import TokenWindow
-from ladm.corpus.meta import decoded, is_missing, reason_of_text
+from ladm.corpus.files.meta import decoded, is_missing, reason_of_text
+from ladm.corpus.preparation.encoding import TokenWindow
 from ladm.errors import LadmError, require_whole_number
 from ladm.runs.records import Column
 from ladm.settings.score import ScoreSettings
@@ -108,7 +108,7 @@ class LazyScorer:
 
     def _load(self) -> tuple[Scorer, Any]:
         if self._scorer is None:
-            from ladm.corpus.tokenization import load_tokenizer
+            from ladm.corpus.preparation.tokenization import load_tokenizer
 
             self._tokenizer = load_tokenizer(self.model, bos=None)
             self._scorer = Scorer(self.model, **self.settings)
@@ -122,7 +122,7 @@ def require_model(model: AnyPath, *, length: int, **settings: Any) -> None:
     Its workers would each end with a traceback of the framework. Weights of a Hub id are not fetched here: the machine
     that starts a pipeline may not be one that scores.
     """
-    from ladm.corpus.tokenization import load_tokenizer
+    from ladm.corpus.preparation.tokenization import load_tokenizer
     from ladm.modeling.facts import model_facts
     from ladm.scoring.row_lengths import is_too_long, refusal
     from ladm.signals.text_columns import read_unigrams

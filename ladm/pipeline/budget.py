@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.excluded_domains import domains_of, included_rows
-from ladm.corpus.rows import Rows
-from ladm.corpus.value_keys import NO_VALUE, read_value_keys
+from ladm.corpus.rows.excluded_domains import domains_of, included_rows
+from ladm.corpus.rows.reading import Rows
+from ladm.corpus.rows.value_keys import NO_VALUE, read_value_keys
 from ladm.errors import LadmError
 from ladm.progress import Echo, silent
 from ladm.selection.id_lists import IdList, match_checked

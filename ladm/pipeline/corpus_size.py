@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ladm.corpus.document_counts import DocumentCount, count_documents
-from ladm.corpus.sources import Source
+from ladm.corpus.documents.counts import DocumentCount, count_documents
+from ladm.corpus.documents.sources import Source
 
 COUNTED_BYTES = 1 << 26
 """Of all files of lines together, to see how long their lines are."""

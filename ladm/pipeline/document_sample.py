@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from ladm.corpus.blocks import Counts, reason_of_line
-from ladm.corpus.carried_columns import domain_of, parsed_meta
-from ladm.corpus.documents import Document, read_documents
-from ladm.corpus.meta import text_at, whole_text
-from ladm.corpus.row_domains import domains, without_domain_text
-from ladm.corpus.rows import open_rows
-from ladm.corpus.sources import Source
-from ladm.corpus.tokenization import Tokenizer
-from ladm.corpus.whole_files import is_quickly_checked, require_whole
+from ladm.corpus.documents.carried_columns import domain_of, parsed_meta
+from ladm.corpus.documents.reading import Document, read_documents
+from ladm.corpus.documents.sources import Source
+from ladm.corpus.documents.whole_files import is_quickly_checked, require_whole
+from ladm.corpus.files.meta import text_at, whole_text
+from ladm.corpus.preparation.blocks import Counts, reason_of_line
+from ladm.corpus.preparation.tokenization import Tokenizer
+from ladm.corpus.rows.domains import domains, without_domain_text
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, StorageError, UsageError
 from ladm.pipeline.corpus_size import COUNTED_BYTES, LEAST_BYTES
 from ladm.settings.common import DOMAIN_KEY, NAME_COLUMNS, NO_DOMAINS

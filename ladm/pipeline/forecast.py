@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.excluded_domains import domains_of, require_domains_exist
-from ladm.corpus.id_files import IdFile
-from ladm.corpus.id_readers import ID
-from ladm.corpus.prepare import PreparedRows
-from ladm.corpus.rows import open_rows
+from ladm.corpus.ids.files import IdFile
+from ladm.corpus.ids.readers import ID
+from ladm.corpus.preparation.prepare import PreparedRows
+from ladm.corpus.rows.excluded_domains import domains_of, require_domains_exist
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, StorageError
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import rows_to_select_from

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from ladm.corpus.preparation_report import preparation_lines, too_short_hint
-from ladm.corpus.prepare import PreparedRows
+from ladm.corpus.preparation.prepare import PreparedRows
+from ladm.corpus.preparation.report import preparation_lines, too_short_hint
 from ladm.errors import count_of, hours_text, three_digits
 from ladm.pipeline.forecast_result import Documents, Forecast, wanted_and_there
 from ladm.scoring.dry_run import describe

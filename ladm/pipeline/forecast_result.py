@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ladm.corpus.prepare import PreparedRows
+from ladm.corpus.preparation.prepare import PreparedRows
 from ladm.scoring.dry_run import DryRun
 
 

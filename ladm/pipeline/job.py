@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from ladm.corpus.folders import NoSourceError
-from ladm.corpus.id_files import IdFile, id_file_digest
-from ladm.corpus.missing_sources import require_sources, without_documents
-from ladm.corpus.prepare import has_sealed_rows
-from ladm.corpus.row_identity import PREPARED
+from ladm.corpus.documents.missing_sources import require_sources, without_documents
+from ladm.corpus.files.folders import NoSourceError
+from ladm.corpus.ids.files import IdFile, id_file_digest
+from ladm.corpus.preparation.prepare import has_sealed_rows
+from ladm.corpus.rows.identity import PREPARED
 from ladm.errors import LadmError, StorageError, UsageError
 from ladm.pipeline.moved_files import moved_files
 from ladm.pipeline.reselect import continue_command, run_command, select_command

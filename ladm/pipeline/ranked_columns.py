@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.row_numbers import read_numbers
-from ladm.corpus.row_values import match_rows, require_occurring
-from ladm.corpus.rows import Rows
-from ladm.corpus.value_keys import read_value_keys
+from ladm.corpus.rows.number_columns import read_numbers
+from ladm.corpus.rows.reading import Rows
+from ladm.corpus.rows.value_keys import read_value_keys
+from ladm.corpus.rows.values import match_rows, require_occurring
 from ladm.errors import UsageError
-from ladm.runs.derived_columns import possible_columns
+from ladm.runs.columns.derived import possible_columns
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.scoring.signal_choice import choose_signals

@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ladm.corpus.data_set import load_split
-from ladm.corpus.file_opening import open_bytes
-from ladm.corpus.hub import TRAIN, may_be_data_set
-from ladm.corpus.missing_keys import keys_of, list_keys, replaced_domains, require_keys
-from ladm.corpus.other_stages import first_with_token_ids, require_documents
-from ladm.corpus.sources import Source, find_sources
-from ladm.corpus.tokenization import load_tokenizer
+from ladm.corpus.documents.missing_keys import keys_of, list_keys, replaced_domains, require_keys
+from ladm.corpus.documents.sources import Source, find_sources
+from ladm.corpus.files.data_set import load_split
+from ladm.corpus.files.hub import TRAIN, may_be_data_set
+from ladm.corpus.files.opening import open_bytes
+from ladm.corpus.files.other_stages import first_with_token_ids, require_documents
+from ladm.corpus.preparation.tokenization import load_tokenizer
 from ladm.errors import UsageError, count_of
 from ladm.modeling.facts import ModelFacts
 from ladm.pipeline.document_sample import (

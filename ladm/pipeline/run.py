@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ladm.corpus.id_files import IdFile
-from ladm.corpus.preparation_report import preparation_lines, too_short_hint
-from ladm.corpus.prepare import PreparedRows, PrepareProgress, prepare
-from ladm.corpus.rows import open_rows
+from ladm.corpus.ids.files import IdFile
+from ladm.corpus.preparation.prepare import PreparedRows, PrepareProgress, prepare
+from ladm.corpus.preparation.report import preparation_lines, too_short_hint
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import count_of
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import require_budget

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from ladm.corpus.blocks import Counts
-from ladm.corpus.carried_columns import domain_keys_of, first_domain, parsed_meta
-from ladm.corpus.excluded_domains import domains_of
-from ladm.corpus.id_readers import ID
-from ladm.corpus.meta import text_at, whole_text
-from ladm.corpus.prepare import PreparedRows, prepare
-from ladm.corpus.rows import Rows, open_rows
-from ladm.corpus.sealing import NoPrepareProgress
-from ladm.corpus.tokenization import MOST_TOKENS_PER_BYTE
+from ladm.corpus.documents.carried_columns import domain_keys_of, first_domain, parsed_meta
+from ladm.corpus.files.meta import text_at, whole_text
+from ladm.corpus.ids.readers import ID
+from ladm.corpus.preparation.blocks import Counts
+from ladm.corpus.preparation.prepare import PreparedRows, prepare
+from ladm.corpus.preparation.sealing import NoPrepareProgress
+from ladm.corpus.preparation.tokenization import MOST_TOKENS_PER_BYTE
+from ladm.corpus.rows.excluded_domains import domains_of
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
 from ladm.pipeline.document_sample import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
 from ladm.progress import silent

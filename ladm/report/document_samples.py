@@ -18,10 +18,10 @@ import pyarrow as pa
 from ladm.errors import LadmError
 from ladm.report.environment import clean
 from ladm.report.overview import RunOverview, readable_meta
+from ladm.runs.columns.labels import label_id, shown_name
+from ladm.runs.columns.text_beginnings import TextBeginnings
 from ladm.runs.folder import Run
-from ladm.runs.labels import label_id, shown_name
 from ladm.runs.results import columns_of, score_batches
-from ladm.runs.text_beginnings import TextBeginnings
 
 Floats = npt.NDArray[np.float64]
 

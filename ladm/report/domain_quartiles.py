@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ladm.report.charts import Scale, scale
 from ladm.report.overview import MOST_DOMAINS, RunOverview
-from ladm.runs.quartiles import Quartiles, summarise_columns
+from ladm.runs.columns.quartiles import Quartiles, summarise_columns
 from ladm.settings.named_scores import NAMED_SCORES
 
 Floats = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ladm.runs.quartiles import quartiles_text
+from ladm.runs.columns.quartiles import quartiles_text
 
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _CONTROL = {k: " " for k in (*range(32), *range(127, 160)) if k not in (9, 10)}

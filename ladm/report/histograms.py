@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.report.charts import LOG_FROM_RATIO
-from ladm.runs.columns import stored_limit
+from ladm.runs.columns.by_name import stored_limit
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -13,8 +13,8 @@ import numpy as np
 from ladm.errors import LadmError
 from ladm.report.charts import Scale
 from ladm.report.subset import ReportedSubset
+from ladm.runs.columns.labels import NO_DOMAIN, DomainReader
 from ladm.runs.folder import Run
-from ladm.runs.labels import NO_DOMAIN, DomainReader
 from ladm.runs.results import columns_of, score_batches
 from ladm.selection.manifest import DomainManifest
 from ladm.settings.common import NO_DOMAINS

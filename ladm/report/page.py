@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.rows_fingerprint import absolute_name
+from ladm.corpus.rows.fingerprint import absolute_name
 from ladm.explain.inspected_document import InspectedDocument
 from ladm.progress import Echo
 from ladm.report.charts import scale
@@ -30,11 +30,11 @@ from ladm.report.run_columns import further_columns, open_columns
 from ladm.report.run_details import error_kinds, run_details, score_weighting
 from ladm.report.sections import document_sections, read_all_inspected
 from ladm.report.subset import ReportedSubset, read_subset
-from ladm.runs.columns import column_names
+from ladm.runs.columns.by_name import column_names
+from ladm.runs.columns.joined_columns import JoinedColumns
+from ladm.runs.columns.joined_files import joined_lines
+from ladm.runs.columns.labels import NO_DOMAIN
 from ladm.runs.folder import Run
-from ladm.runs.joined_columns import JoinedColumns
-from ladm.runs.joined_files import joined_lines
-from ladm.runs.labels import NO_DOMAIN
 from ladm.runs.layout import PAGE_MARK, REPORT_FILE
 from ladm.runs.results import Summary, require_any_score, require_finished, summarise
 from ladm.runs.rows_of_run import partial_coverage

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from ladm.errors import LadmError
 from ladm.progress import Echo
-from ladm.runs.joined_columns import JoinedColumns
-from ladm.runs.joined_files import require_matches
+from ladm.runs.columns.joined_columns import JoinedColumns
+from ladm.runs.columns.joined_files import require_matches
 from ladm.selection.evaluation import evaluate
 from ladm.selection.manifest import Manifest
 from ladm.selection.windows import documents_of

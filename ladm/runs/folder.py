@@ -8,8 +8,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladm.corpus.data_set import is_saved
-from ladm.corpus.other_stages import WORK_FOLDER
+from ladm.corpus.files.data_set import is_saved
+from ladm.corpus.files.other_stages import WORK_FOLDER
 from ladm.errors import IncompleteError, LadmError, UsageError
 from ladm.runs.flags import SCORE_FLAGS, UNIGRAMS_FLAG, flag_of_field
 from ladm.runs.heartbeat import is_locked

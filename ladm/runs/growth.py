@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ladm.corpus.rows import Rows
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError, count_of
 from ladm.progress import Echo
 from ladm.runs.folder import Run

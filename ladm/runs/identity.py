@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ladm.corpus.rows import Rows
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind, Method
 from ladm.method.reduction import Reduction, cds_column_name

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.blocks import Counts, size_of_block
-from ladm.corpus.other_stages import WORK_FOLDER
-from ladm.corpus.row_identity import PREPARED
+from ladm.corpus.files.other_stages import WORK_FOLDER
+from ladm.corpus.preparation.blocks import Counts, size_of_block
+from ladm.corpus.rows.identity import PREPARED
 from ladm.runs.heartbeat import holder_of, is_locked
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.settings.pipeline import JOB_FILE, ROWS, SCORES

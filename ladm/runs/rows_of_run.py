@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ladm.corpus.row_identity import PREPARED
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.identity import PREPARED
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LackOfMemoryError, LadmError, StorageError
 from ladm.runs.folder import Run
 from ladm.storage.json_object import read_json_object

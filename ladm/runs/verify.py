@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, StorageError, count_of
 from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, RowError, count_of, hours_text, three_digits
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.progress import Echo

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.rows import Rows
-from ladm.corpus.rows_fingerprint import absolute_name
+from ladm.corpus.rows.fingerprint import absolute_name
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import model_identity, tokenizer_identity

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ladm.corpus.rows import Rows
-from ladm.corpus.tokenization import disagreement
+from ladm.corpus.preparation.tokenization import disagreement
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import count_of
 from ladm.scoring.plan import Plan
 from ladm.settings.layers import spell_layers

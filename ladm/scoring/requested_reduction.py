@@ -5,9 +5,9 @@ from __future__ import annotations
 from ladm.errors import LadmError, UsageError
 from ladm.method.grid import Ablation
 from ladm.method.reduction import Reduction
+from ladm.runs.columns.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of
-from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.settings.layers import AFTER_SINKS, parse_layers, spell_layers
 from ladm.settings.named_scores import NamedScore, named_score
 from ladm.settings.profiles import Profile, read_profile

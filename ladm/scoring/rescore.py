@@ -21,11 +21,12 @@ import xxhash
 from ladm.errors import StorageError, one_line
 from ladm.method.reduction import Floats, Reduction, reduce_cds
 from ladm.progress import Echo, silent
-from ladm.runs.added_signals import finished_signals
+from ladm.runs.columns.added_signals import finished_signals
+from ladm.runs.columns.profile_length import length_warning
+from ladm.runs.columns.sink_layers import describe_layers
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SIGNALS, SORTED_FILE
 from ladm.runs.new_identity import rescored_identity
-from ladm.runs.profile_length import length_warning
 from ladm.runs.results import (
     lists_as_matrix,
     open_scores,
@@ -36,7 +37,6 @@ from ladm.runs.results import (
     score_batches,
     summarise,
 )
-from ladm.runs.sink_layers import describe_layers
 from ladm.runs.sorting import LABELS, RESULT_FIELDS, Staging, sorting, staged_schema, write_sorted
 from ladm.scoring.requested_reduction import requested_reduction, stored_column
 from ladm.scoring.result import ScoreResult

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ladm.runs.added_signals import stored_columns
+from ladm.runs.columns.added_signals import stored_columns
 from ladm.runs.folder import Run
 from ladm.runs.results import Summary, summarise
 from ladm.settings.signals import COLUMNS_OF

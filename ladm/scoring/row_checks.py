@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ladm.corpus.data_set import is_saved
-from ladm.corpus.other_stages import documents_as_rows
-from ladm.corpus.row_identity import PREPARED
-from ladm.corpus.rows import Rows
-from ladm.corpus.tokenization import TokenizerError, load_tokenizer
+from ladm.corpus.files.data_set import is_saved
+from ladm.corpus.files.other_stages import documents_as_rows
+from ladm.corpus.preparation.tokenization import TokenizerError, load_tokenizer
+from ladm.corpus.rows.identity import PREPARED
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError, UsageError
 from ladm.modeling.facts import ModelFacts
+from ladm.runs.columns.profile_length import length_warning
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
-from ladm.runs.profile_length import length_warning
 from ladm.scoring.plan import Hardware, Plan, make_plan
 from ladm.scoring.plan_report import prolong_cost
 from ladm.scoring.row_lengths import RowLengths, default_span, remedy_for_short_rows

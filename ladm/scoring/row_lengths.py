@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.row import commonest
-from ladm.corpus.rows import Rows, token_ids
+from ladm.corpus.files.id_columns import commonest
+from ladm.corpus.rows.reading import Rows, token_ids
 from ladm.errors import RowError, count_of
 from ladm.method.grid import PAPER_N0_SPANS, Method, default_span_tokens
 from ladm.modeling.facts import ModelFacts

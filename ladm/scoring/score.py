@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.rows import Rows, open_rows
-from ladm.corpus.rows_fingerprint import absolute_name, rows_fingerprint, sample_digest
+from ladm.corpus.rows.fingerprint import absolute_name, rows_fingerprint, sample_digest
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.modeling.model_files import ModelFingerprint, deciding_files

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ladm.corpus.rows import Rows
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 from ladm.progress import Echo, Progress
 from ladm.runs.finish import finish

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from ladm.runs.columns.sink_layers import (
+    HIGH_SINK_MASS,
+    SINK_MASS_COLUMN,
+    median_sink_mass,
+    robust_command,
+    sinks_in_mean,
+)
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of
-from ladm.runs.sink_layers import HIGH_SINK_MASS, SINK_MASS_COLUMN, median_sink_mass, robust_command, sinks_in_mean
 from ladm.settings.signals import CDS
 
 

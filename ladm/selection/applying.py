@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ladm.errors import LadmError
-from ladm.runs.columns import stored_limit
+from ladm.runs.columns.by_name import stored_limit
 from ladm.selection.budget import (
     Domains,
     Shares,

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.row_domains import without_domain_text
+from ladm.corpus.rows.domains import without_domain_text
 from ladm.errors import LadmError, StorageError
-from ladm.runs.columns import fill_columns, longattn
-from ladm.runs.derived_columns import LONGATTN
-from ladm.runs.joined_files import require_matches
+from ladm.runs.columns.by_name import fill_columns, longattn
+from ladm.runs.columns.derived import LONGATTN
+from ladm.runs.columns.joined_files import require_matches
 from ladm.runs.results import count_scored
 from ladm.selection.copies import find_copies
 from ladm.selection.domain_codes import NO_CODE, DomainCodes

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ladm.corpus.checked_columns import CheckedColumns
-from ladm.corpus.data_set import reading_rows
-from ladm.corpus.row import split_ids
-from ladm.corpus.rows import Rows
-from ladm.runs.columns import column_names, fill_columns
+from ladm.corpus.files.checked_columns import CheckedColumns
+from ladm.corpus.files.data_set import reading_rows
+from ladm.corpus.files.id_columns import split_ids
+from ladm.corpus.rows.reading import Rows
+from ladm.runs.columns.by_name import column_names, fill_columns
 from ladm.selection.inclusion import BATCH_DOCUMENTS
 from ladm.selection.sources import SelectionSource
 from ladm.storage.disk_arrays import array_on_disk

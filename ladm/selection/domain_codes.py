@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.excluded_domains import require_domains_exist
-from ladm.corpus.row_domains import domains, has_column_of
-from ladm.corpus.rows import Rows
+from ladm.corpus.rows.domains import domains, has_column_of
+from ladm.corpus.rows.excluded_domains import require_domains_exist
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS, ONE_DOMAIN
 from ladm.storage.disk_arrays import array_on_disk

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ladm.runs.columns import standardised
+from ladm.runs.columns.by_name import standardised
 from ladm.selection.ranks import rank_shares
 from ladm.selection.windows import document_mean
 from ladm.settings.expressions import DOCUMENT_MEAN, Expression, column_name

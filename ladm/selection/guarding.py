@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError, UsageError
-from ladm.runs.columns import stored_limit
+from ladm.runs.columns.by_name import stored_limit
 from ladm.runs.folder import Run
 from ladm.selection.profile_band import band_of, profile_with_band, require_same_layers
 from ladm.settings.guards import AnyGuard, BandGuard, Guard, Limit, band_guards, parse_guard

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.id_files import (
+from ladm.corpus.ids.files import (
     IdFile,
     hashes_of,
     read_id_file,
@@ -21,7 +21,7 @@ from ladm.corpus.id_files import (
     rows_without_ids,
     shown_id,
 )
-from ladm.corpus.rows import Rows
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError, UsageError, count_of
 from ladm.progress import Echo
 from ladm.settings.fields import flag

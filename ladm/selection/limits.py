@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.value_keys import NO_VALUE
+from ladm.corpus.rows.value_keys import NO_VALUE
 from ladm.errors import count_of
 from ladm.selection.candidates import Candidates
 from ladm.selection.domain_codes import DomainCodes

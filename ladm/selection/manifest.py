@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ladm.errors import count_of
-from ladm.runs.joined_files import JoinedFileManifest
+from ladm.runs.columns.joined_files import JoinedFileManifest
 from ladm.runs.rows_of_run import partial_coverage_line
 from ladm.selection.guarding import GuardManifest
 from ladm.selection.id_lists import IdListManifest

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ladm.runs.added_signals import how_computed
-from ladm.runs.joined_files import joined_files
+from ladm.runs.columns.added_signals import how_computed
+from ladm.runs.columns.joined_files import joined_files
 from ladm.runs.results import summarise
 from ladm.selection.budget import Domains
 from ladm.selection.candidates import Candidates

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.errors import LadmError, UsageError, one_line
-from ladm.runs.joined_files import JoinedFileManifest
+from ladm.runs.columns.joined_files import JoinedFileManifest
 from ladm.selection.guarding import GuardManifest
 from ladm.selection.id_lists import IdListManifest
 from ladm.selection.limits import CapManifest

@@ -8,9 +8,9 @@ from typing import Any
 import numpy.typing as npt
 
 from ladm.errors import LadmError, UsageError
-from ladm.runs.derived_columns import OVER_LAYERS
+from ladm.runs.columns.derived import OVER_LAYERS
+from ladm.runs.columns.profile_length import length_warning
 from ladm.runs.folder import Run
-from ladm.runs.profile_length import length_warning
 from ladm.runs.results import columns_of
 from ladm.settings.fields import flag
 from ladm.settings.guards import Band, BandGuard

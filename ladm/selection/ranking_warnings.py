@@ -5,11 +5,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from ladm.runs.added_signals import how_computed, text_folder
+from ladm.runs.columns.added_signals import how_computed, text_folder
+from ladm.runs.columns.sink_layers import (
+    SINK_MASS_COLUMN,
+    median_sink_mass,
+    robust_command,
+    robust_has_sinks,
+    sinks_in_mean,
+)
 from ladm.runs.folder import Run
 from ladm.runs.layout import UNIGRAMS_FILE
 from ladm.runs.results import columns_of
-from ladm.runs.sink_layers import SINK_MASS_COLUMN, median_sink_mass, robust_command, robust_has_sinks, sinks_in_mean
 from ladm.runs.unigrams import CountsError, read_counts
 from ladm.settings.guards import POOL, POOL_GUARDS
 from ladm.settings.named_scores import NAMED_SCORES

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ladm.corpus.rows import Rows
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
-from ladm.runs.added_signals import how_computed
+from ladm.runs.columns.added_signals import how_computed
+from ladm.runs.columns.joined_columns import JoinedColumns
+from ladm.runs.columns.joined_files import open_files
+from ladm.runs.columns.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.runs.folder import Run
-from ladm.runs.joined_columns import JoinedColumns
-from ladm.runs.joined_files import open_files
 from ladm.runs.results import columns_of, require_finished
-from ladm.runs.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.selection.guarding import resolve_guards
 from ladm.settings.guards import Guard
 from ladm.settings.layers import spell_layers

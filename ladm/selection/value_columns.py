@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.row_numbers import NoNumbersError
-from ladm.corpus.row_values import require_occurring
+from ladm.corpus.rows.number_columns import NoNumbersError
+from ladm.corpus.rows.values import require_occurring
 from ladm.errors import LadmError
 from ladm.selection.sources import SelectionSource
 from ladm.settings.guards import AnyGuard, BandGuard, Guard

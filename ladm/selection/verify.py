@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladm.corpus.data_set import FILES_OF_A_SAVED_SET
-from ladm.corpus.other_stages import WORK_FOLDER
-from ladm.corpus.row_identity import PREPARED, PREPARED_DIGEST
-from ladm.corpus.rows import open_rows
+from ladm.corpus.files.data_set import FILES_OF_A_SAVED_SET
+from ladm.corpus.files.other_stages import WORK_FOLDER
+from ladm.corpus.rows.identity import PREPARED, PREPARED_DIGEST
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import IncompleteError, LackOfMemoryError, LadmError, StorageError, UsageError, count_of
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE

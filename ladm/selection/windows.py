@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ladm.corpus.rows import Rows
-from ladm.corpus.window_documents import DOCUMENT_COLUMN
+from ladm.corpus.rows.reading import Rows
+from ladm.corpus.rows.window_documents import DOCUMENT_COLUMN
 from ladm.errors import LadmError
 from ladm.settings.expressions import DOCUMENT_MEAN, Expression
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.checked_columns import CheckedColumns
-from ladm.corpus.data_set import reading_rows
-from ladm.corpus.rows import Rows
+from ladm.corpus.files.checked_columns import CheckedColumns
+from ladm.corpus.files.data_set import reading_rows
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 from ladm.selection.budget import Domains
 from ladm.selection.formats.card import CARD_FILE, card_text

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, StorageError
 from ladm.modeling.model_files import TOKENIZER_FILES, model_identity
 from ladm.runs.lines import decode_object, encode_object

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
-from ladm.corpus.row import commonest
-from ladm.corpus.rows import Rows, open_rows
+from ladm.corpus.files.id_columns import commonest
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError
 from ladm.modeling.devices import resolve_dtype
 from ladm.modeling.facts import learned_positions, read_config

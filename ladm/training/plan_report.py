@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ladm.corpus.tokenization import disagreement
+from ladm.corpus.preparation.tokenization import disagreement
 from ladm.errors import count_of
 from ladm.modeling.layer_kinds import windowed_layers
 from ladm.settings.subset import TAKEN_COLUMN

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ladm.corpus.rows import Rows
+from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 from ladm.modeling.language_head import FINITE_REMEDY
 from ladm.progress import Echo

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from error_lines import errors_in_a_line
 
-from ladm.corpus.row import Row
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
+from ladm.corpus.rows.row import Row
 from ladm.errors import LadmError
 from ladm.method.cds import aggregated_focus, contextual_dependency
 from ladm.method.grid import Grid, span_grid

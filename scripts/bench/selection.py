@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from error_lines import errors_in_a_line
 
 from ladm import __version__
-from ladm.corpus.rows import open_rows
+from ladm.corpus.rows.reading import open_rows
 from ladm.runs.folder import Run, unit_rows_for
 from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE

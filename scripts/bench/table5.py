@@ -31,7 +31,7 @@ from ladm.calibration.contrast import INTACT
 from ladm.method.grid import Method
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import load_observer
-from ladm.runs.sink_layers import first_after_sinks
+from ladm.runs.columns.sink_layers import first_after_sinks
 from ladm.signals.layer_cds import layer_cds
 
 Array = np.ndarray[Any, Any]

@@ -32,8 +32,8 @@ from outcomes import KINDS, as_markdown, report
 from planted_pool import plant, read_documents, save, windows
 
 from ladm import __version__
-from ladm.corpus.rows import open_rows
-from ladm.corpus.tokenization import plain_tokenizer
+from ladm.corpus.preparation.tokenization import plain_tokenizer
+from ladm.corpus.rows.reading import open_rows
 from ladm.method.reduction import reduce_cds
 from ladm.runs.results import read_scores
 from ladm.settings.profiles import read_profile

@@ -19,7 +19,7 @@ from datasets import load_from_disk
 from transformers import AutoModel
 from transformers.utils import logging
 
-from ladm.runs.columns import read_columns
+from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 
 MOST_RATIO = 2.2

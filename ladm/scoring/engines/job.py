@@ -9,8 +9,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from ladm.corpus.rows import Rows, open_rows
-from ladm.corpus.rows_fingerprint import RowsFingerprint, sample_digest
+from ladm.corpus.rows.fingerprint import RowsFingerprint, sample_digest
+from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError
 from ladm.modeling.model_files import ModelFingerprint
 from ladm.progress import Echo, silent

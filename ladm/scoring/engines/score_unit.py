@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from ladm.corpus.rows import Row, Rows
+from ladm.corpus.rows.reading import Row, Rows
 from ladm.errors import RowError, StorageError
 from ladm.runs.folder import Run
 from ladm.runs.records import Record

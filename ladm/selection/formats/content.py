@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ladm.corpus.checked_columns import checked
-from ladm.corpus.data_set import reading_rows
-from ladm.corpus.tables import class_name
+from ladm.corpus.files.checked_columns import checked
+from ladm.corpus.files.data_set import reading_rows
+from ladm.corpus.files.tables import class_name
 from ladm.selection.budget import Domains, Floats, Ints
 from ladm.selection.domain_codes import DomainCodes
 from ladm.selection.formats.joined_rows import JoinedRows, join_rows

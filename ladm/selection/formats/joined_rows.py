@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ladm.corpus.checked_columns import checked
-from ladm.corpus.row import is_integer_list
+from ladm.corpus.files.checked_columns import checked
+from ladm.corpus.files.id_columns import is_integer_list
 from ladm.errors import LadmError, one_line
 from ladm.selection.sources import SelectionSource
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from ladm.corpus.meta import whole_text
-from ladm.corpus.tables import rows_of_table
+from ladm.corpus.files.meta import whole_text
+from ladm.corpus.files.tables import rows_of_table
 from ladm.selection.formats.content import SubsetContent
 from ladm.storage.files import arrow_path, data_set_path
 

@@ -27,13 +27,13 @@ from ladm.calibration.contrast_scores import (
     Form,
     read_contrast_scores,
 )  # fmt: skip
-from ladm.corpus.tokenization import plain_tokenizer
+from ladm.corpus.preparation.tokenization import plain_tokenizer
 from ladm.method.reduction import Floats, reduce_cds
-from ladm.runs.columns import longattn
-from ladm.runs.derived_columns import LONGATTN
+from ladm.runs.columns.by_name import longattn
+from ladm.runs.columns.derived import LONGATTN
+from ladm.runs.columns.sink_layers import first_after_sinks
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, read_scores
-from ladm.runs.sink_layers import first_after_sinks
 from ladm.settings.profiles import Profile
 from ladm.signals.text_statistics import COLUMNS, UnigramTable, text_statistics
 

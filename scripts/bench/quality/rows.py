@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiment"))
 
 from ladm.calibration.contrast import INTACT, REAL_LIST, SAME_PACKAGE, ContrastRow, contrast_set
 from ladm.calibration.packages import Halves, split_by_package
-from ladm.corpus.rows import Ids
+from ladm.corpus.rows.reading import Ids
 
 POOL = Path(__file__).resolve().parents[2] / "experiment" / "pool"
 PACKAGES, DOCUMENTS_A_PACKAGE = 52, 4
@@ -148,7 +148,7 @@ def judging_rows(
     packed: Path, model: str, *, length: int, span_tokens: int | None = None, documents: int | None = None
 ) -> list[ContrastRow]:
     """All rows of one length, those of both halves."""
-    from ladm.corpus.tokenization import load_tokenizer
+    from ladm.corpus.preparation.tokenization import load_tokenizer
 
     tokenizer = load_tokenizer(model, bos=None)
     found = pq.read_table(packed).to_pylist()

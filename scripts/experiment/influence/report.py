@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from band import in_band
 from outcomes import holm
 
-from ladm.runs.columns import longattn, standardised
-from ladm.runs.sink_layers import first_after_sinks
+from ladm.runs.columns.by_name import longattn, standardised
+from ladm.runs.columns.sink_layers import first_after_sinks
 from ladm.selection.ranks import average_ranks
 
 DRAWS = 2000
