@@ -14,7 +14,7 @@ import pytest
 from conftest import GOLDEN, read_object
 from crashes import identity, job_of
 from fakes import fake_rows
-from test_upkeep import RESULTS, SMALL, Run, contents, made, run  # noqa: F401
+from test_status_and_reset import RESULTS, SMALL, Run, contents, made, run  # noqa: F401
 
 from ladm.corpus.rows.reading import open_rows
 from ladm.runs.finish import finish

@@ -57,8 +57,8 @@ def test_few_descriptors_and_little_memory(run: Path, tmp_path: Path) -> None:
     done = ladm(*select(run, tmp_path / "subset"), limit=little_of_everything)
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
     (run / "sorted_by_score.jsonl").unlink()
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_scarcity; " + (
-        f"test_scarcity.finish_again({str(run)!r})"
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_scarce_resources; " + (
+        f"test_scarce_resources.finish_again({str(run)!r})"
     )
     again = subprocess.run(
         [sys.executable, "-c", program], preexec_fn=little_of_everything, capture_output=True, text=True,

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from datasets import Dataset, DatasetDict
 from fsspec.implementations.memory import MemoryFileSystem
-from test_first_hour import LENGTH, prepare, record, rows_after, word_tokenizer, words  # noqa: F401
+from test_prepare_corpora import LENGTH, prepare, record, rows_after, word_tokenizer, words  # noqa: F401
 from test_prepare import write_jsonl
 from tokenizers import Tokenizer
 

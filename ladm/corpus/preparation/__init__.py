@@ -1,0 +1,1 @@
+"""Documents and a tokenizer -> rows: `ladm prepare`."""

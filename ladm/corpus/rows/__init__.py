@@ -1,0 +1,1 @@
+"""A data set of token ids -> its rows, their identity, and the values of their columns."""
