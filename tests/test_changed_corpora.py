@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 from conftest import GOLDEN, topical_rows
-from test_prepare_corpora import prepare, record, rows_after, word_tokenizer  # noqa: F401
 from test_pipeline import job_words, text_of
 from test_prepare import write_jsonl
+from test_prepare_corpora import prepare, record, rows_after, word_tokenizer  # noqa: F401
 
 Command = Callable[..., Result]
 

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 from datasets import Dataset, DatasetDict
 from fsspec.implementations.memory import MemoryFileSystem
-from test_prepare_corpora import LENGTH, prepare, record, rows_after, word_tokenizer, words  # noqa: F401
 from test_prepare import write_jsonl
+from test_prepare_corpora import LENGTH, prepare, record, rows_after, word_tokenizer, words  # noqa: F401
 from tokenizers import Tokenizer
 
 from ladm.cli.main import main
