@@ -133,7 +133,15 @@ def test_bad_input_gets_one_line(run: Path, tmp_path: Path) -> None:
         ("rows.host", "--max-per 'rows.host' is not rows.COLUMN:N, such as rows.host:3; N is at least 1"),
         ("rows.host:0", "--max-per 'rows.host:0' is not rows.COLUMN:N, such as rows.host:3; N is at least 1"),
         ("rows.host:1.5", "--max-per 'rows.host:1.5' is not rows.COLUMN:N, such as rows.host:3; N is at least 1"),
-        ("host:3", "--max-per host:3: host is no column of the rows; such a one is rows.NAME, as in rows.host:3"),
+        (
+            "meta.host:2",
+            "--max-per meta.host:2: meta.host is no column of the rows, whose names begin with rows., as in "
+            "rows.meta.host:2",
+        ),
+        (
+            "rows.:3",
+            "--max-per rows.:3: rows. is no column of the rows, whose names begin with rows., as in rows.host:3",
+        ),
         (["rows.host:3", "rows.host:2"], "--max-per gives rows.host twice; give one number for each column"),
         ("rows.hots:3", f"{rows} has no column hots; did you mean host?"),
         ("rows.meta:3", f"meta of {rows} holds objects; give a key inside, such as meta.NAME"),

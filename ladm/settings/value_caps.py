@@ -54,8 +54,10 @@ def parse_caps(texts: Iterable[str]) -> list[ValueCap]:
         column = parts["column"].strip()
         of, key = split_name(column)
         if of != ROWS or not key:
+            meant = f"{ROWS}.{column}" if of != ROWS else f"{ROWS}.host"
             raise UsageError(
-                f"--max-per {text}: {column} is no column of the rows; such a one is {ROWS}.NAME, as in {ROWS}.host:3"
+                f"--max-per {text}: {column} is no column of the rows, whose names begin with {ROWS}., as in "
+                f"{meant}:{parts['most']}"
             )
         if column in found:
             raise UsageError(f"--max-per gives {column} twice; give one number for each column")
