@@ -22,6 +22,9 @@ from ladm.settings.pipeline import select_settings
 from ladm.settings.selection import SelectSettings
 from ladm.settings.value_caps import ValueCap
 
+Pool = tuple[str, npt.NDArray[np.int64]]
+"""The rows that a limit leaves, in words, and their lengths in tokens."""
+
 
 def require_budget(
     rows: Rows, job: Any, *, domain_key: str, lists: list[IdList], hint: str = "", echo: Echo = silent
@@ -40,32 +43,12 @@ def require_budget(
     if most is None and chosen.tokens is None:
         # Nothing to compare with a share of the rows or a least score: the lengths of all rows need not be read.
         return
-    lengths_N, is_copy_N = rows.lengths(), rows.copies()
-    lengths_N[~included_N] = 0
-    if is_copy_N is not None:
-        # Never selected, as rows without tokens are not.
-        lengths_N[is_copy_N] = 0
+    lengths_N = _selectable_lengths(rows, included_N, chosen, domain_key=domain_key, echo=echo)
     if not lengths_N.any():
         return
-    if has_weights(chosen.quota):
-        domains = domains_of(rows, domain_key, domain=chosen.domain)
-        lengths_N[_without_weight(domains, lengths_N, chosen)] = 0
-        of_rows = {name for name in domains if name is not None}
-        if (line := unknown_domains_warning(str(chosen.quota), of_rows, excluded=chosen.exclude_domains)) is not None:
-            echo(f"warning   {line}")
     shortest = int(lengths_N[lengths_N > 0].min())
-    what, pools = "rows", list(_capped_pools(rows, lengths_N, chosen.caps))
-    limit = max_per_document(chosen.max_per_document, [rows], ranking=chosen.ranking)
-    if limit is not None:
-        # The longest of each document: no choice of that many holds more.
-        windows = read_windows([rows])
-        longest_first = np.lexsort((-lengths_N, windows.documents_T))
-        lengths_N = lengths_N[longest_first]
-        kept = ~windows.repeating(longest_first, lengths_N)
-        lengths_N = lengths_N[kept][best_of_documents(windows.documents_T[longest_first[kept]], limit)]
-        what = f"rows (at most {limit} of a document)"
     # Each limit alone: no choice within all of them holds more than the least of these.
-    pools.insert(0, (what, lengths_N[lengths_N > 0]))
+    pools = [_pool_of_documents(rows, lengths_N, chosen), *_capped_pools(rows, lengths_N, chosen.caps)]
     is_limited = job.limit is not None and len(rows) >= job.limit
     # The same command with a greater limit adds rows to the same folder.
     more = "a greater --limit" if is_limited else "more documents and another --output"
@@ -106,9 +89,41 @@ def rows_to_select_from(
     return included_N
 
 
-def _capped_pools(
-    rows: Rows, lengths_N: npt.NDArray[np.int64], caps: Sequence[ValueCap]
-) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+def _selectable_lengths(
+    rows: Rows, included_N: npt.NDArray[np.bool_], chosen: SelectSettings, *, domain_key: str, echo: Echo
+) -> npt.NDArray[np.int64]:
+    """The tokens of each row, 0 for one that is never selected: not included, a copy, or of a domain of weight 0.
+
+    Raises UsageError for weights that lack a domain; `echo` gets a warning about those of other domains.
+    """
+    lengths_N, is_copy_N = rows.lengths(), rows.copies()
+    lengths_N[~included_N] = 0
+    if is_copy_N is not None:
+        lengths_N[is_copy_N] = 0
+    if has_weights(chosen.quota) and lengths_N.any():
+        domains = domains_of(rows, domain_key, domain=chosen.domain)
+        lengths_N[_without_weight(domains, lengths_N, chosen)] = 0
+        of_rows = {name for name in domains if name is not None}
+        if (line := unknown_domains_warning(str(chosen.quota), of_rows, excluded=chosen.exclude_domains)) is not None:
+            echo(f"warning   {line}")
+    return lengths_N
+
+
+def _pool_of_documents(rows: Rows, lengths_N: npt.NDArray[np.int64], chosen: SelectSettings) -> Pool:
+    """What --max-per-document leaves, in words, and the longest rows that it can leave; all rows without a limit."""
+    limit = max_per_document(chosen.max_per_document, [rows], ranking=chosen.ranking)
+    if limit is None:
+        return "rows", lengths_N[lengths_N > 0]
+    # The longest of each document: no choice of that many holds more.
+    windows = read_windows([rows])
+    longest_first = np.lexsort((-lengths_N, windows.documents_T))
+    lengths_N = lengths_N[longest_first]
+    kept = ~windows.repeating(longest_first, lengths_N)
+    lengths_N = lengths_N[kept][best_of_documents(windows.documents_T[longest_first[kept]], limit)]
+    return f"rows (at most {limit} of a document)", lengths_N[lengths_N > 0]
+
+
+def _capped_pools(rows: Rows, lengths_N: npt.NDArray[np.int64], caps: Sequence[ValueCap]) -> Iterator[Pool]:
     """For each cap of --max-per what it leaves, in words, and the longest rows that it can leave."""
     for cap in caps:
         longest_first = np.argsort(-lengths_N, kind="stable")
