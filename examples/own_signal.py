@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 import ladm
-from ladm.corpus.rows.reading import Row, open_rows, token_ids
+from ladm.corpus.rows.reading import open_rows
+from ladm.corpus.rows.row import Row, token_ids
 from ladm.errors import RowError
 from ladm.modeling.facts import model_facts
 from ladm.signals.scorer import ScorerOutput

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ladm.corpus.rows.reading import Ids
+from ladm.corpus.rows.row import Ids
 from ladm.errors import LadmError
 
 INTACT, SHUFFLED, REPEATED, LIST = "intact", "shuffled", "repeated", "list"

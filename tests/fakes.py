@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ladm.corpus.rows.reading import Ids, Row, token_ids
+from ladm.corpus.rows.row import Ids, Row, token_ids
 from ladm.errors import RowError
 from ladm.signals.scorer import ScorerOutput
 

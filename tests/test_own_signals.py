@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ladm
-from ladm.corpus.rows.reading import Ids, Row, token_ids
+from ladm.corpus.rows.row import Ids, Row, token_ids
 from ladm.signals.scorer import ScorerOutput
 
 

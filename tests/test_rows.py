@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, Features, LargeList, List, Value, concatenate_datasets
 
-from ladm.corpus.rows.reading import Row, open_rows, token_ids
+from ladm.corpus.rows.reading import open_rows
+from ladm.corpus.rows.row import Row, token_ids
 from ladm.errors import LadmError, RowError, StorageError
 from ladm.storage.json_object import json_with_checksum
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ladm.errors import LadmError
 
 if TYPE_CHECKING:
-    from ladm.corpus.rows.reading import Row
+    from ladm.corpus.rows.row import Row
 
 _TO_LISTS = ("to_pylist", "to_list")
 """What a column of Arrow, pandas or polars makes a list with."""
@@ -18,7 +18,7 @@ def rows_of(ids: Any) -> list[Row]:
     """One or several rows, whatever holds them, as the engines have them. Raises LadmError for what holds none."""
     import numpy as np
 
-    from ladm.corpus.rows.reading import Row
+    from ladm.corpus.rows.row import Row
 
     ids = _plain(ids)
     if not isinstance(ids, (list, np.ndarray)) or (isinstance(ids, np.ndarray) and ids.ndim not in (1, 2)):

@@ -12,7 +12,7 @@ from ladm.calibration.candidates import Candidate
 from ladm.calibration.contrast import INTACT
 from ladm.calibration.contrast_scores import JUDGED_ON, ContrastScores
 from ladm.corpus.preparation.tokenization import tokenizer_of_model
-from ladm.corpus.rows.reading import Ids
+from ladm.corpus.rows.row import Ids
 from ladm.method.reduction import Floats
 from ladm.runs.columns.by_name import column_names, read_columns
 from ladm.runs.columns.derived import OVER_LAYERS

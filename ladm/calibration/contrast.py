@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.calibration.packages import Halves
-from ladm.corpus.rows.reading import Ids
+from ladm.corpus.rows.row import Ids
 from ladm.errors import LadmError
 
 INTACT, SHUFFLED, MADE_LIST, REAL_LIST = "intact", "shuffled", "made list", "real list"

@@ -13,7 +13,8 @@ from ladm.calibration.contrast import MIN_DOCUMENTS
 from ladm.corpus.files.id_columns import commonest
 from ladm.corpus.rows.domains import all_domains, has_column_of
 from ladm.corpus.rows.excluded_domains import require_domains_exist
-from ladm.corpus.rows.reading import Ids, Rows, token_ids
+from ladm.corpus.rows.reading import Rows
+from ladm.corpus.rows.row import Ids, token_ids
 from ladm.corpus.rows.window_documents import documents_of_windows
 from ladm.errors import LadmError, RowError, UsageError, count_of
 from ladm.modeling.facts import ModelFacts

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from ladm.corpus.preparation.tokenization import tokenizer_of_model
-from ladm.corpus.rows.reading import Ids
+from ladm.corpus.rows.row import Ids
 from ladm.method.grid import Grid
 from ladm.method.sinks import STRONGEST_PER_1024, far_key_mass
 from ladm.modeling.attention_function import LayerView

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ladm.corpus.preparation.tokenization import spell
 from ladm.corpus.rows.identity import own_keys
-from ladm.corpus.rows.reading import Row, token_ids
+from ladm.corpus.rows.row import Row, token_ids
 from ladm.errors import LadmError, RowError, is_out_of_memory
 from ladm.explain.decompose import Decomposer, Decomposition
 from ladm.explain.inspected_document import InspectedDocument, ScoreColumn, SpanPair, SpanText, read_inspected

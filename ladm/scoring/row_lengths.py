@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.corpus.files.id_columns import commonest
-from ladm.corpus.rows.reading import Rows, token_ids
+from ladm.corpus.rows.reading import Rows
+from ladm.corpus.rows.row import token_ids
 from ladm.errors import RowError, count_of
 from ladm.method.grid import PAPER_N0_SPANS, Method, default_span_tokens
 from ladm.modeling.facts import ModelFacts

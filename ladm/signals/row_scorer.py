@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ladm.corpus.rows.reading import Ids, Row, token_ids
+from ladm.corpus.rows.row import Ids, Row, token_ids
 from ladm.errors import RowError
 from ladm.method.reduction import Floats, Reduction, cds_column_name, reduce_cds
 from ladm.modeling.facts import ModelFacts

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ladm.corpus.rows.reading import Ids, Row
+    from ladm.corpus.rows.row import Ids, Row
 
 LEAST_TOKENS = 16
 """Of context-gain and longattn: fewer leave no quarter with a short context before it, and no distant attention."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladm.corpus.rows.reading import Ids, Rows, token_ids
+from ladm.corpus.rows.reading import Rows
+from ladm.corpus.rows.row import Ids, token_ids
 from ladm.errors import LadmError, RowError
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE, UNIGRAMS_FILE

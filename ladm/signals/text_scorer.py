@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ladm.corpus.rows.reading import Ids, Row, token_ids
+from ladm.corpus.rows.row import Ids, Row, token_ids
 from ladm.signals.scorer import ScorerOutput
 from ladm.signals.text_columns import TextColumns
 

@@ -27,7 +27,8 @@ import numpy as np
 from error_lines import errors_in_a_line
 
 from ladm import __version__
-from ladm.corpus.rows.reading import Row, open_rows
+from ladm.corpus.rows.reading import open_rows
+from ladm.corpus.rows.row import Row
 from ladm.errors import LadmError
 from ladm.method.grid import Method
 from ladm.runs.finish import finish

@@ -36,8 +36,6 @@ from ladm.errors import LadmError, RowError
 from ladm.settings.common import NAME_COLUMNS
 from ladm.storage.file_states import file_states
 
-__all__ = ["Ids", "Row", "Rows", "open_rows", "token_ids"]
-
 IDENTITY_BLOCK_ROWS = 1024
 ROWS_AT_A_TIME = 10_000
 COPY_COLUMN = "copy_of"

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from ladm.corpus.rows.reading import Ids, Row
+from ladm.corpus.rows.row import Ids, Row
 from ladm.errors import RowError, is_out_of_memory
 from ladm.runs.records import Column, ErrorRow, Record, ScoredRow
 from ladm.scoring.engines.batch_sizes import BatchSizes

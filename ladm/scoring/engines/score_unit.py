@@ -7,7 +7,8 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from ladm.corpus.rows.reading import Row, Rows
+from ladm.corpus.rows.reading import Rows
+from ladm.corpus.rows.row import Row
 from ladm.errors import RowError, StorageError
 from ladm.runs.folder import Run
 from ladm.runs.records import Record

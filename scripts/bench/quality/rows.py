@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiment"))
 
 from ladm.calibration.contrast import INTACT, REAL_LIST, SAME_PACKAGE, ContrastRow, contrast_set
 from ladm.calibration.packages import Halves, split_by_package
-from ladm.corpus.rows.reading import Ids
+from ladm.corpus.rows.row import Ids
 
 POOL = Path(__file__).resolve().parents[2] / "experiment" / "pool"
 PACKAGES, DOCUMENTS_A_PACKAGE = 52, 4
