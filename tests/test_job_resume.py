@@ -213,7 +213,7 @@ def test_a_killed_job_ends_with_the_same_bytes(
     assert ladm(*job_words(source, talking, whole)).exit_code == 0
     # Killed in the middle of the blocks, and as two other parts end or start; each time then let through.
     for module, name, calls in (
-        ("corpus.sealing", "seal_block", 2),
+        ("corpus.preparation.sealing", "seal_block", 2),
         ("scoring.scoring_pass", "finish", 1),
         ("selection.subset", "write_subset", 1),
     ):
