@@ -388,3 +388,22 @@ def test_a_batch_that_did_not_fit_is_not_tried_again(tmp_path: Path, rows: Rows)
         complete(tmp_path / "run", rows, make_scorer=lambda _: scorer, batch=7)
     # Once for each length of row at most, not once for each batch.
     assert 1 <= len(refused) <= 3
+
+
+def test_a_start_that_stored_no_row_fixes_no_settings(tmp_path: Path, rows: Rows) -> None:
+    """The file of the first unit is there before its first rows are; it must not block other settings."""
+    folder, stored = tmp_path / "run", tmp_path / "stored"
+    run = Run.create_or_resume(folder, identity(rows))
+    UnitWriter(run, run.units[0]).close()
+    run.forget_if_empty()
+    other = identity(rows, settings={"d_afs": 2, "m": 1})
+    assert Run.create_or_resume(folder, other).identity.settings["d_afs"] == 2
+    run = Run.create_or_resume(stored, identity(rows))
+    writer = UnitWriter(run, run.units[0])
+    writer.append([line.record for line in complete(tmp_path / "other", rows).read_sealed_lines(run.units[0])][:1])
+    writer.close()
+    UnitWriter(run, run.units[1]).close()
+    run.forget_if_empty()
+    assert len(list((stored / "units").iterdir())) == 2
+    with pytest.raises(LadmError, match="was started with something else"):
+        Run.create_or_resume(stored, other)

@@ -129,7 +129,10 @@ def test_a_run_alone_adopts_what_launches_left(tmp_path: Path, rows: Rows, whole
         writers.append(UnitWriter(run, run.units[2], holder=f"{generation}-{generation}abc"))
         writers[-1].append([record for record in records[:count] if record.position not in writers[-1].done])
         run.claim_path(run.units[2], generation).write_text("{}")
+    # Of launches that were killed while they wrote the results: the next ones that share the run would wait for it.
+    (folder / ".finishing-0").write_text("{}")
     assert len(complete(folder, rows)) == 100 - 9
+    assert not list(folder.glob(".finishing-*"))
     # One who was taken for gone comes back, writes on, and seals: what is there stays as it is.
     back = writers[0]
     back.append([record for record in records if record.position not in back.done])

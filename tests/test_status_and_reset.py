@@ -111,6 +111,20 @@ def test_status_of_a_rescored_run(ladm: Run, run: Path, tmp_path: Path) -> None:
     ladm("rescore", run, "--reduce", "median", "--output", tmp_path / "again")
     assert ladm("status", tmp_path / "again").stdout == ladm("status", run).stdout
     assert ladm("verify", tmp_path / "again").exit_code == 0
+    # Git and object stores keep no empty folders.
+    (tmp_path / "again" / "units").rmdir()
+    assert ladm("status", tmp_path / "again").stdout == ladm("status", run).stdout
+
+
+def test_a_claim_that_is_renewed_makes_no_rows_newer(ladm: Run, run: Path) -> None:
+    """The time of a claim changes every few seconds while its launch lives, and even where its workers hang."""
+    for name in RESULTS:
+        (run / name).unlink()
+    (run / "units" / "000002.jsonl").unlink()
+    (run / "units" / "000002.claim-0").write_text("{}")
+    for path in (run / "units").glob("*.jsonl"):
+        os.utime(path, (time.time() - 5000, time.time() - 5000))
+    assert 4900 < json.loads(ladm("status", run, "--json").stdout)["seconds_since_rows"] < 5100
 
 
 def test_durations() -> None:

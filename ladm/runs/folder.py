@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shlex
@@ -14,7 +15,7 @@ from ladm.errors import IncompleteError, LadmError, UsageError
 from ladm.runs.flags import SCORE_FLAGS, UNIGRAMS_FLAG, flag_of_field
 from ladm.runs.heartbeat import is_locked
 from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
-from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SIGNALS, UNITS
+from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SIGNALS, UNIT_FILES, UNITS
 from ladm.runs.lines import StoredLine, damaged_unit, read_lines
 from ladm.runs.records import Record, ScoredRow
 from ladm.settings.pipeline import JOB_FILE, SCORES
@@ -135,9 +136,16 @@ class Run:
 
     def forget_if_empty(self) -> None:
         """Remove the identity while no unit has rows, so that a failed start does not fix the folder's settings."""
-        # A model that does not load must not force the user to another folder, or to repeat the same mistake.
-        if not any((self.folder / UNITS).iterdir()):
-            (self.folder / IDENTITY_FILE).unlink(missing_ok=True)
+        # A model that does not load must not force the user to another folder, or to repeat the same mistake. Where a
+        # file cannot be removed, the error that ended the start is worth more than that one.
+        with contextlib.suppress(OSError):
+            left = list((self.folder / UNITS).iterdir())
+            # The file of a unit is created before its first rows are scored, and is empty until they are.
+            if all(UNIT_FILES.fullmatch(path.name) and path.stat().st_size == 0 for path in left):
+                # Before the identity: files of units without one would block the next start.
+                for path in left:
+                    path.unlink(missing_ok=True)
+                (self.folder / IDENTITY_FILE).unlink(missing_ok=True)
 
     @property
     def units(self) -> list[Unit]:

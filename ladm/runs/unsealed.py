@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ladm.errors import StorageError
 from ladm.runs.folder import Run, Unit
-from ladm.runs.layout import SHARED_UNIT_FILES, UNIT_FILES, UNITS
+from ladm.runs.layout import FINISHING, SHARED_UNIT_FILES, UNIT_FILES, UNITS
 from ladm.runs.lines import encode_line, read_records
 from ladm.runs.records import Record
 from ladm.storage.files import PARTIAL_SUFFIX, io_errors, write_whole
@@ -68,5 +68,5 @@ def adopt_shared(run: Run) -> None:
                 rows = rows_of_holders(unit, holders.get(unit.number, ()))
                 write_whole(run.open_path(unit), map(encode_line, rows))
         # Only now: a crash before this line leaves the holders' files, and the merge is done again.
-        for path in left:
+        for path in (*left, *run.folder.glob(f"{FINISHING}-*")):
             path.unlink(missing_ok=True)
