@@ -13,7 +13,7 @@ from ladm.errors import IncompleteError
 from ladm.runs.claims import units_held
 from ladm.runs.folder import Run
 from ladm.runs.heartbeat import holder_of, is_locked, read_heartbeats
-from ladm.runs.layout import UNITS
+from ladm.runs.layout import CLAIM, UNITS
 from ladm.runs.results import error_lines
 from ladm.runs.rows_of_run import partial_coverage
 from ladm.runs.stored_rows import count_stored_rows
@@ -55,26 +55,27 @@ class Status:
 def status(run: Run) -> Status:
     """Read how far a run is, without a lock: a run in progress may be further by the time this returns."""
     require_whole_if_rescored(run)
-    waiting = {unit.number for unit in run.unsealed()}
-    started = Status(
-        finished=run.is_finished,
-        units=len(run.units),
-        sealed=len(run.units) - len(waiting),
-        rows=run.num_rows,
-        done=0,
-        held=units_held(run),
-        partial=partial_coverage(run),
-    )
+    units, partial = len(run.units), partial_coverage(run)
     if run.identity.is_rescored:
+        # Without a look at its units: it has none, and a copy of it may lack even their folder.
         of_lines = Counter(line["error_type"] for line in error_lines(run.folder))
-        return replace(started, sealed=started.units, done=run.num_rows, errors=of_lines)
+        return Status(
+            finished=True, units=units, sealed=units, rows=run.num_rows, done=run.num_rows, errors=of_lines,
+            partial=partial,
+        )  # fmt: skip
+    waiting = len(run.unsealed())
     # The times at which units were sealed are those of their files: nothing else has to be written for the rate.
     stored = count_stored_rows(run)
-    found = replace(
-        started,
+    found = Status(
+        finished=run.is_finished,
+        units=units,
+        sealed=units - waiting,
+        rows=run.num_rows,
         done=stored.done,
         errors=stored.errors,
         rows_a_second=_rate(sorted(stored.sealed_at)[-RATE_OVER_UNITS:]),
+        held=units_held(run),
+        partial=partial,
     )
     return found if found.finished else _with_launch_activity(found, run)
 
@@ -90,7 +91,9 @@ def _with_launch_activity(found: Status, run: Run) -> Status:
         rates = [each for each in (launch.rows_a_second for launch in heartbeats) if each]
         rate = sum(rates) if rates else None
     with contextlib.suppress(OSError, ValueError):
-        newest = max(path.stat().st_mtime for path in (run.folder / UNITS).iterdir() if path.stat().st_size)
+        # Not of claims: a launch renews the times of its own also while its workers hang.
+        files = [path for path in (run.folder / UNITS).iterdir() if not CLAIM.match(path.name)]
+        newest = max(path.stat().st_mtime for path in files if path.stat().st_size)
         age = max(0.0, time.time() - newest)
     who = holder[0] if holder is not None and running is not False else None
     return replace(found, running=running, who=who, rows_a_second=rate, seconds_since_rows=age)
