@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -227,6 +228,34 @@ def test_an_error_of_a_library_in_an_early_process_is_raised_here_alone(capfd: p
         with pytest.raises(RuntimeError, match="^of a library$"):
             early.call(fail)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_library_that_does_not_load_in_an_early_process_leaves_the_report_to_the_caller(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text('raise ImportError("libcudart.so.12: cannot open shared object file")')
+    monkeypatch.syspath_prepend(tmp_path)
+    with processes.early_worker(device="cpu", threads=1) as early:
+        assert early is not None
+        assert early.call(os.getpid) == os.getpid()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_process_that_the_system_does_not_start_is_reported(
+    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a limit on the number of processes; without a file in it, the error would be taken for one of output."""
+
+    def refused(_process: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refused)
+    with pytest.raises(LadmError) as caught:
+        complete(tmp_path / "run", rows, devices=2)
+    assert str(caught.value) == (
+        "the system does not start a worker process: [Errno 11] Resource temporarily unavailable; raise its limits on "
+        "processes and open files (ulimit -u, ulimit -n), or start fewer workers"
+    )
 
 
 @pytest.mark.slow

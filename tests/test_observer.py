@@ -20,7 +20,7 @@ from ladm.method.attention import causal_attention
 from ladm.method.focus import pairwise_focus
 from ladm.method.grid import span_grid
 from ladm.modeling.attention_function import IMPLEMENTATION, ForwardContext, LayerView, attention
-from ladm.modeling.facts import model_facts, spell_layers
+from ladm.modeling.facts import model_facts, spell_layers, stated_positions
 from ladm.modeling.observer import Observer, load_observer
 
 SMALL = {
@@ -157,6 +157,17 @@ def test_models_outside_the_method_are_refused_before_their_weights_load(kind: s
     with pytest.raises(LadmError) as caught:
         model_facts(str(folder)).choose_layers(None)
     assert str(caught.value) == f"{folder}: {message}"
+
+
+def test_a_model_with_several_models_of_text_is_refused(tmp_path: Path) -> None:
+    """MusicGen reads its prompt with an encoder and writes codes with a decoder."""
+    parts = {"text_encoder": tf.T5Config(), "audio_encoder": tf.EncodecConfig(), "decoder": tf.MusicgenDecoderConfig()}
+    folder = tmp_path / "musicgen"
+    tf.MusicgenConfig(**{name: part.to_dict() for name, part in parts.items()}).save_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(LadmError, match=f"^{folder}: config.json cannot be used: Multiple valid text configs"):
+        model_facts(str(folder))
+    assert stated_positions(str(folder)) is None
 
 
 def test_an_unwindowed_layer_of_a_windowed_model_can_be_scored(tmp_path: Path) -> None:

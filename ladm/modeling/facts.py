@@ -146,11 +146,8 @@ def scaled_positions(config: Any) -> int | None:
         return None
     rope = getattr(config, "rope_parameters", None) or {}
     factor = rope.get("factor")
-    if (
-        not isinstance(factor, (int, float))
-        or not math.isfinite(factor)
-        or rope.get("rope_type", "default") == "default"
-    ):
+    is_number = isinstance(factor, (int, float)) and math.isfinite(factor)
+    if not is_number or rope.get("rope_type", "default") == "default":
         return limit
     original = rope.get("original_max_position_embeddings") or limit
     return max(limit, int(original * factor))
@@ -216,7 +213,10 @@ def read_config(name: str, folder: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        # Fails where there are several, such as an encoder of prompts beside the decoder of a model of music.
+        config.get_text_config()
+        return config
     except Exception as error:
         raise_if_out_of_memory(error, action=f"read the configuration of {name}")
         # Every configuration class checks its fields in its own way, and raises exceptions of its own.

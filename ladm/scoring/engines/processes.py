@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ladm.cores import available_cores
-from ladm.errors import LadmError
+from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.scoring.engines.job import WorkerConfig, WorkerProcess
 from ladm.scoring.engines.worker import early_main, worker_main
 
@@ -136,14 +136,20 @@ def _spawn(target: Callable[..., None], *words: Any, name: str) -> WorkerProcess
         )
     # Not fork: CUDA cannot be used in a forked process.
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=target, args=(*words, theirs, os.getpid()), daemon=True, name=name)
     # A terminal sends Ctrl-C to every process. The child inherits the blocked signal, and ignores it before it
     # unblocks it, so that only the supervisor acts on it.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=target, args=(*words, theirs, os.getpid()), daemon=True, name=name)
         with _silent_tracker():
             process.start()
+    except OSError as error:
+        raise_if_out_of_memory(error, action="start a worker process")
+        raise LadmError(
+            f"the system does not start a worker process: {one_line(error)}; raise its limits on processes and open "
+            "files (ulimit -u, ulimit -n), or start fewer workers"
+        ) from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     # Once our copy of its end is closed, the pipe reports when the process ends.

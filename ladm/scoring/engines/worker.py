@@ -35,10 +35,13 @@ def early_main(threads: int | None, pipe: Connection, parent: int) -> None:
     """
     _begin(parent)
     _limit_threads(threads)
-    # For their side effect: by the time the supervisor has read the rows, they are there.
-    import torch  # noqa: F401
-    import transformers  # noqa: F401
-
+    try:
+        # For their side effect: by the time the supervisor has read the rows, they are there.
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except Exception:
+        # The supervisor finds this process gone, needs them itself, and reports the error as its own.
+        return
     with contextlib.suppress(EOFError, BrokenPipeError):
         while callable(message := pipe.recv()):
             answer, problem = None, None
