@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ladm.corpus.rows.reading import open_rows
+from ladm.errors import StorageError
 from ladm.modeling.facts import model_facts
-from ladm.modeling.model_files import hub_name
+from ladm.modeling.model_files import hub_name, model_folder, model_identity
 from tests.conftest import GOLDEN, SMALL, topical_rows
 
 NO_SPAN = SMALL[:-2]
@@ -213,6 +214,17 @@ def test_a_task_of_an_array_learns_what_to_unset(
         "ladm: --overwrite and --retry-errors are for a run that no other launch shares; to run alone, unset "
         "SLURM_ARRAY_TASK_ID"
     )
+
+
+def test_weights_that_cannot_be_read_are_an_error_of_ours(tmp_path: Path) -> None:
+    """From Python too, where every error is a `LadmError`; a folder of that name stands for any file like it."""
+    folder = model(tmp_path / "model", "llama")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    (folder / "b.safetensors").mkdir()
+    for read in (model_folder, model_identity):
+        with pytest.raises(StorageError) as caught:
+            read(str(folder))
+        assert str(caught.value) == f"cannot read {folder / 'b.safetensors'}: Is a directory"
 
 
 def test_a_hub_id_may_have_a_revision() -> None:

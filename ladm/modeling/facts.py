@@ -145,9 +145,8 @@ def scaled_positions(config: Any) -> int | None:
     if not isinstance(limit, int) or limit < 1:
         return None
     rope = getattr(config, "rope_parameters", None) or {}
-    factor = rope.get("factor")
-    is_number = isinstance(factor, (int, float)) and math.isfinite(factor)
-    if not is_number or rope.get("rope_type", "default") == "default":
+    kind, factor = rope.get("rope_type", "default"), rope.get("factor")
+    if kind == "default" or not isinstance(factor, (int, float)) or not math.isfinite(factor):
         return limit
     original = rope.get("original_max_position_embeddings") or limit
     return max(limit, int(original * factor))

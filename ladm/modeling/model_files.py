@@ -80,7 +80,7 @@ def _require_safetensors(name: str, folder: Path) -> None:
         raise LadmError(f"{name}: no config.json there; a model folder holds config.json and *.safetensors")
     weights = sorted(folder.glob("*.safetensors"))
     for path in (folder / "config.json", *weights):
-        with path.open("rb") as file:
+        with io_errors(path, "read"), path.open("rb") as file:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise LadmError(
                     f"{name}: {path.name} is a Git LFS pointer, not the file itself; run git lfs pull there"
@@ -148,7 +148,10 @@ def _base_of_adapter(folder: Path) -> str:
 
 
 def model_identity(folder: str, *, remember: bool = True) -> dict[str, str]:
-    """SHA-256 of `config.json` and of every safetensors file, by file name; `remember` as for `file_sha256`."""
+    """SHA-256 of `config.json` and of every safetensors file, by file name; `remember` as for `file_sha256`.
+
+    Raises StorageError for a file that cannot be read.
+    """
     paths = deciding_files(folder)
     with ThreadPoolExecutor(4) as pool:
         digests = pool.map(partial(_sha256, remember=remember), paths)
@@ -188,8 +191,7 @@ class ModelFingerprint:
 
     def _is_same(self, path: str) -> bool:
         try:
-            with io_errors(Path(path), "read"):
-                return _sha256(Path(path), remember=False) == self.sha256.get(Path(path).name)
+            return _sha256(Path(path), remember=False) == self.sha256.get(Path(path).name)
         except ValueError:
             # A config.json that is only half written so far.
             return False
@@ -202,7 +204,8 @@ def tokenizer_identity(folder: str) -> dict[str, str]:
 
 
 def _sha256(path: Path, *, remember: bool) -> str:
-    if path.name == "config.json":
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return file_sha256(path, remember=remember)
+    with io_errors(path, "read"):
+        if path.name == "config.json":
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return file_sha256(path, remember=remember)
