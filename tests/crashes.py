@@ -27,10 +27,11 @@ from interruptions import Stopped, disk_operations, fail_at, stop_at
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LockedError, StorageError
 from ladm.runs.finish import finish
-from ladm.runs.folder import Run
+from ladm.runs.folder import Run, Unit
 from ladm.runs.identity import FORMAT, RunIdentity
 from ladm.runs.layout import RESULT_FILES
 from ladm.runs.lines import read_records
+from ladm.runs.records import Record
 from ladm.runs.unsealed import adopt_shared
 from ladm.scoring.engines.assignments import OwnUnits, UnitSource
 from ladm.scoring.engines.events import ProgressEvent, RowsStored
@@ -45,6 +46,11 @@ from ladm.storage.locks import locked
 def identity(rows: Rows, **changed: Any) -> RunIdentity:
     base = {"format": FORMAT, "settings": {"d_afs": 4, "m": 1}, "data": rows.identity(), "unit_rows": 16}
     return RunIdentity(base | {"about": {"rows": rows.name}} | changed)
+
+
+def sealed_records(run: Run, unit: Unit) -> list[Record]:
+    """The rows of a sealed unit in the order of the data."""
+    return [line.record for line in run.read_sealed_lines(unit)]
 
 
 @dataclass(frozen=True)

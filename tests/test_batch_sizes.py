@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashes import identity
+from crashes import identity, sealed_records
 from fakes import FakeScorer, fake_rows
 
 from ladm.api.memory import Scorer
@@ -159,7 +159,7 @@ def test_the_batches_of_a_run_grow_and_its_scores_do_not_change(
             for event in score_unit(run, Assignment(unit=unit), rows, scorer, batch_rows=sizes, guard=InputGuard()):
                 if isinstance(event, BatchStarted):
                     used.append(len(event.positions))
-        found[name] = [record for unit in run.units for record in run.read_sealed(unit)]
+        found[name] = [record for unit in run.units for record in sealed_records(run, unit)]
         if name == "grown":
             # A unit has 16 rows, which are tried once, and halved.
             assert distinct(used) == ([2, 4, 8, 16, 8] if asynchronous else [2])

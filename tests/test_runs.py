@@ -12,7 +12,7 @@ from typing import Any
 import fakes
 import numpy as np
 import pytest
-from crashes import complete, contents, identity
+from crashes import complete, contents, identity, sealed_records
 from fakes import FakeScorer, fake_rows
 
 from ladm.corpus.rows.reading import Rows, open_rows
@@ -108,7 +108,7 @@ def test_a_tail_cut_anywhere_is_redone(tmp_path: Path, rows: Rows, reference: di
         run = Run.create_or_resume(folder, identity(rows))
         unit = run.units[1]
         writer = UnitWriter(run, unit)
-        records = complete(tmp_path / "other", rows).read_sealed(unit)[:4]
+        records = sealed_records(complete(tmp_path / "other", rows), unit)[:4]
         writer.append(records)
         writer.close()
     path = run.open_path(unit)
@@ -149,7 +149,7 @@ def test_a_damaged_sealed_unit_is_named(tmp_path: Path, rows: Rows, damage: Any,
     lines.sort(key=lambda line: json.loads(line)["position"])
     path.write_bytes(b"".join(damage(lines)))
     with pytest.raises(StorageError) as caught:
-        run.read_sealed(run.units[0])
+        sealed_records(run, run.units[0])
     offsets = {"{1}": str(len(lines[0])), "{-1}": str(sum(map(len, lines[:-1])))}
     for mark, value in offsets.items():
         message = message.replace(mark, value)
@@ -400,7 +400,7 @@ def test_a_start_that_stored_no_row_fixes_no_settings(tmp_path: Path, rows: Rows
     assert Run.create_or_resume(folder, other).identity.settings["d_afs"] == 2
     run = Run.create_or_resume(stored, identity(rows))
     writer = UnitWriter(run, run.units[0])
-    writer.append([line.record for line in complete(tmp_path / "other", rows).read_sealed_lines(run.units[0])][:1])
+    writer.append(sealed_records(complete(tmp_path / "other", rows), run.units[0])[:1])
     writer.close()
     UnitWriter(run, run.units[1]).close()
     run.forget_if_empty()

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import fakes
 import pytest
-from crashes import contents, identity, job_of
+from crashes import contents, identity, job_of, sealed_records
 from test_engines import complete
 
 from ladm.corpus.rows.reading import Rows, open_rows
@@ -93,7 +93,7 @@ def test_the_units_of_a_lost_launch_are_taken_over(tmp_path: Path, rows: Rows, w
     assignment = lost.take()
     assert assignment is not None
     complete(tmp_path / "other", rows)
-    kept = Run.read(tmp_path / "other").read_sealed(run.units[0])[:7]
+    kept = sealed_records(Run.read(tmp_path / "other"), run.units[0])[:7]
     writer = UnitWriter(run, assignment.unit, holder=assignment.holder)
     writer.append(kept)
     writer.close()
@@ -111,7 +111,7 @@ def test_one_who_comes_back_after_its_lease_spoils_nothing(tmp_path: Path, rows:
     assert assignment is not None
     late = UnitWriter(run, assignment.unit, holder=assignment.holder)
     assert share(folder, rows, Shard(1, 2), lease=0.5) == 100
-    late.append(run.read_sealed(assignment.unit))
+    late.append(sealed_records(run, assignment.unit))
     late.seal()
     late.close()
     slow.sealed(assignment)
@@ -123,7 +123,7 @@ def test_a_run_alone_adopts_what_launches_left(tmp_path: Path, rows: Rows, whole
     folder = tmp_path / "run"
     run = Run.create_or_resume(folder, identity(rows))
     complete(tmp_path / "other", rows)
-    records = Run.read(tmp_path / "other").read_sealed(run.units[2])
+    records = sealed_records(Run.read(tmp_path / "other"), run.units[2])
     writers = []
     for generation, count in ((0, 3), (2, 9), (3, 1)):
         writers.append(UnitWriter(run, run.units[2], holder=f"{generation}-{generation}abc"))
@@ -139,7 +139,7 @@ def test_a_run_alone_adopts_what_launches_left(tmp_path: Path, rows: Rows, whole
     back.seal()
     for writer in writers:
         writer.close()
-    assert Run.read(folder).read_sealed(run.units[2]) == records
+    assert sealed_records(Run.read(folder), run.units[2]) == records
     assert contents(folder) == whole
     assert not [p.name for p in (folder / "units").iterdir() if not p.name.endswith(".jsonl")]
 
@@ -149,7 +149,7 @@ def test_a_damaged_file_of_a_launch_is_reported_and_stays(tmp_path: Path, rows: 
     run = Run.create_or_resume(folder, identity(rows))
     complete(tmp_path / "other", rows)
     with contextlib.closing(UnitWriter(run, run.units[1], holder="0-abc")) as writer:
-        writer.append(Run.read(tmp_path / "other").read_sealed(run.units[1])[:4])
+        writer.append(sealed_records(Run.read(tmp_path / "other"), run.units[1])[:4])
     path = run.open_path(run.units[1], "0-abc")
     content = bytearray(path.read_bytes())
     content[30] ^= 1
@@ -166,7 +166,7 @@ def test_one_who_comes_back_while_a_run_alone_is_at_the_unit(tmp_path: Path, row
     folder = tmp_path / "run"
     run = Run.create_or_resume(folder, identity(rows))
     complete(tmp_path / "other", rows)
-    records = Run.read(tmp_path / "other").read_sealed(run.units[0])
+    records = sealed_records(Run.read(tmp_path / "other"), run.units[0])
     shared = UnitWriter(run, run.units[0], holder="0-abc")
     shared.append(records[:8])
     adopt_shared(run)
@@ -296,7 +296,7 @@ def test_a_seal_that_comes_too_late_may_find_its_file_stale(
     run = Run.create_or_resume(tmp_path / "run", identity(rows))
     complete(tmp_path / "other", rows)
     with contextlib.closing(UnitWriter(run, run.units[0], holder="0-abc")) as late:
-        late.append(Run.read(tmp_path / "other").read_sealed(run.units[0]))
+        late.append(sealed_records(Run.read(tmp_path / "other"), run.units[0]))
         monkeypatch.setattr(os, "link", stale)
         with pytest.raises(StorageError, match="^cannot seal .*: Stale file handle$"):
             late.seal()

@@ -17,7 +17,7 @@ from ladm.runs.heartbeat import is_locked
 from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SIGNALS, UNIT_FILES, UNITS
 from ladm.runs.lines import StoredLine, damaged_unit, read_lines
-from ladm.runs.records import Record, ScoredRow
+from ladm.runs.records import ScoredRow
 from ladm.settings.pipeline import JOB_FILE, SCORES
 from ladm.storage.files import io_errors
 from ladm.storage.json_object import damaged_file, read_json_object
@@ -172,10 +172,6 @@ class Run:
         # One listing instead of a stat for each of thousands of units: on a network file system that matters.
         with io_errors(self.folder / UNITS, "list"):
             return sorted(os.listdir(self.folder / UNITS))
-
-    def read_sealed(self, unit: Unit) -> list[Record]:
-        """The rows of a sealed unit in the order of the data. Raises as `read_sealed_lines`."""
-        return [line.record for line in self.read_sealed_lines(unit)]
 
     def read_sealed_lines(self, unit: Unit) -> list[StoredLine]:
         """The rows of a sealed unit in the order of the data, each with the JSON text that it was read from.
