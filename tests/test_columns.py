@@ -152,10 +152,13 @@ def test_rows_of_one_index_have_numbers_of_their_own(run: Run) -> None:
     # Two shards of four rows: 0 1 2 3 0 1 2 3, without the row that has no score.
     shards = [position % 4 for position in positions]
     assert len(set(numbers(shards).values())) == 7
-    # Rows with an id have one number, however many have it: a copy is the same document.
-    copies = numbers([0] * 7, ["a" if position in (0, 1) else None for position in positions])
+    # Rows with one id and one index have one number: a copy is the same document.
+    ids = ["a" if position in (0, 1) else None for position in positions]
+    copies = numbers([0] * 7, ids)
     assert copies[0] == copies[1]
     assert len(set(copies.values())) == 6
+    # Rows of `ladm prepare` never have one index. With repeated ids, documents of one number would be drawn together.
+    assert len(set(numbers(positions, ids).values())) == 7
 
 
 def test_an_added_signal_is_joined_by_position(run: Run) -> None:

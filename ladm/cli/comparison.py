@@ -74,8 +74,8 @@ def _top_table(found: TopList) -> Iterator[str]:
 def compare(settings: CompareSettings) -> None:
     """Compare columns of RUN, or of two RUNs of the same rows.
 
-    Rank correlations overall and inside domains, the overlap of what a selection would take, and the documents that the
-    first two columns rank most differently. With --kinds, how well each column separates intact documents from others.
+    Rank correlations overall and inside domains, the overlap of the best rows by each, and the documents that the first
+    two columns rank most differently. With --kinds, how well each column separates intact documents from others.
     """
     configure_libraries()
     from ladm.comparison.compare import compare as run_compare

@@ -17,7 +17,7 @@ class Pair:
     spearman: float
     inside_domains: float
     overlap: float
-    """Share of what a selection by `a` takes that one by `b` takes too."""
+    """Share of the best rows by `a` that are among the best by `b`, all windows of a document counted."""
 
 
 @dataclass(frozen=True, kw_only=True)

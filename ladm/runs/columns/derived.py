@@ -124,7 +124,8 @@ def random_numbers(batch: pa.RecordBatch, labels: Sequence[str], *, seed: int, f
         (seed, *names) if row_id is not None else (seed, *names, place)
         for row_id, place, *names in zip(ids, places, *columns, strict=True)
     ]
-    # A hash rather than a generator: a document has its number whatever else is in the data, and in whatever order.
+    # A hash rather than a generator: a row has its number in whatever order the rows are read. The index counts beside
+    # the id, because ids may be repeated, and documents with one number would be drawn together.
     return np.array([xxhash.xxh3_64_intdigest(repr(key).encode()) / 2**64 for key in keys])
 
 
