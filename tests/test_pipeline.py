@@ -538,7 +538,8 @@ def test_hardware_that_is_not_there_is_refused_before_documents_are_read(
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     result = ladm(*job_words(shard, talking, tmp_path / "job"), "--device", "cpu", "--dtype", "float32", *flags)
     count = torch.cuda.device_count()
-    devices = f"there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}"
+    several = f"there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}"
+    devices = several if count > 1 else "the only CUDA device here is cuda:0"
     expected = line or f"--device cuda:99: {devices if count else 'no CUDA device here; use --device cpu'}"
     assert (result.exit_code, result.stderr) == (1, f"ladm: {expected}\n")
     assert not (tmp_path / "job").exists()
