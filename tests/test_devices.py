@@ -43,6 +43,13 @@ def test_devices_that_are_refused(requested: str, workers: int | None, kind: typ
     assert str(refused.value) == message
 
 
+@pytest.mark.usefixtures("gpus")
+def test_the_only_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(LadmError, match="^--device cuda:1: the only CUDA device here is cuda:0$"):
+        resolve_devices("cuda:1")
+
+
 def test_devices_of_a_machine_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_devices("auto") == ("cpu",)

@@ -28,7 +28,8 @@ def resolve_devices(requested: str, *, workers: int | None = None, rank: int | N
         raise LadmError(f"--device {requested}: no CUDA device here; use --device cpu")
     numbers = [int(text) for text in named.split(",")] if named else list(range(count))
     if max(numbers) >= count:
-        raise LadmError(f"--device {requested}: there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
+        several = f"there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}"
+        raise LadmError(f"--device {requested}: {several if count > 1 else 'the only CUDA device here is cuda:0'}")
     if rank is not None and not named and count > 1:
         return (f"cuda:{rank % count}",)
     return tuple(f"cuda:{number}" for number in numbers)
