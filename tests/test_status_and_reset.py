@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,18 @@ def test_a_clock_that_is_set_changes_no_rate(run: Path) -> None:
     Heartbeat(run, shard=0).advance(2)
     found = read_heartbeats(run)[0]
     assert before <= found.start <= found.first_batch == found.latest <= time.monotonic()
+
+
+def test_a_launch_that_was_killed_has_no_rate(run: Path) -> None:
+    """What it left would count beside the launches that go on with the run, and double the rate of one."""
+    Heartbeat(run, shard=0).advance(2)
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    here = json.loads((run / ".progress-0").read_text())
+    for shard, changes in enumerate(({"process": ended.pid}, {"host": "node7", "process": ended.pid}), 1):
+        (run / f".progress-{shard}").write_text(json.dumps(here | changes))
+    # Nothing is known of the processes of other machines.
+    assert [found.host for found in read_heartbeats(run)] == [here["host"], "node7"]
 
 
 def test_status_of_a_rescored_run(ladm: Run, run: Path, tmp_path: Path) -> None:

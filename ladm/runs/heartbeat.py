@@ -74,12 +74,26 @@ class Heartbeat:
 
 
 def read_heartbeats(folder: Path) -> list[LaunchProgress]:
-    """The progress of every launch that shares the run; a file that is half written is skipped."""
+    """The progress of every launch that shares the run; a file that is half written or of a killed one is skipped."""
     found = []
     for path in sorted(folder.glob(f"{PROGRESS}*")):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            found.append(LaunchProgress(**json.loads(path.read_text(encoding="utf-8"))))
+        with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
+            progress = LaunchProgress(**json.loads(path.read_text(encoding="utf-8")))
+            if not _has_ended(progress):
+                found.append(progress)
     return found
+
+
+def _has_ended(launch: LaunchProgress) -> bool:
+    """Was the launch one of this machine, whose process is gone? A killed one cannot remove its file."""
+    if launch.host != socket.gethostname():
+        return False
+    try:
+        # No signal is sent: it only shows whether there is such a process.
+        os.kill(launch.process, 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    return False
 
 
 def is_locked(folder: Path) -> bool | None:
