@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,23 @@ def test_a_name_that_is_not_utf8_is_refused_before_any_work(
         result = ladm(*words)
         assert (result.exit_code, result.stderr) == (2, f"ladm: {str(odd / 'run')!a} {message}"), words
     assert os.listdir(odd) == []
+
+
+def test_a_model_a_profile_and_a_tokenizer_in_a_folder_that_is_not_utf8_are_refused(
+    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are is recorded, and JSON cannot hold such a name."""
+    rows = save_rows(topical_rows(golden, [512]))
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(GOLDEN, odd / "model")
+    (odd / "profile.yaml").write_text("format: 1\n")
+    (tmp_path / "documents.jsonl").write_text('{"text": "a"}\n')
+    monkeypatch.chdir(odd)
+    message = "is not UTF-8; rename the file or folder\n"
+    for words, name in (
+        (("score", rows, "--model", "model"), "model"),
+        (("score", rows, "--model", GOLDEN, "--profile", "profile.yaml"), "profile.yaml"),
+        (("prepare", tmp_path / "documents.jsonl", "--tokenizer", "model"), "model"),
+    ):
+        result = ladm(*words, "-o", tmp_path / "run")
+        assert (result.exit_code, result.stderr) == (2, f"ladm: {str(odd / name)!a} {message}"), words

@@ -17,7 +17,7 @@ from pathlib import Path
 from ladm.errors import LadmError, StorageError, one_line, raise_if_out_of_memory
 from ladm.storage.digests import file_sha256
 from ladm.storage.file_states import FileStates
-from ladm.storage.files import io_errors
+from ladm.storage.files import io_errors, require_utf8
 from ladm.storage.json_object import read_json_object
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -31,8 +31,13 @@ TOKENIZER_FILES = (
 
 
 def model_folder(name: str) -> Path:
-    """The folder of a model, fetched if it is a Hub id. Raises LadmError unless it has a config and safetensors."""
+    """The folder of a model, fetched if it is a Hub id.
+
+    Raises LadmError unless it has a config and safetensors, and UsageError for a name that is not UTF-8.
+    """
     folder = _found(name)
+    # Whatever is made with a model records where it is.
+    require_utf8(str(folder.absolute()))
     _require_safetensors(name, folder)
     return folder
 

@@ -16,6 +16,7 @@ from ladm.errors import LadmError, UsageError, one_line
 from ladm.method.grid import Method
 from ladm.method.reduction import Reduction
 from ladm.settings.yaml_text import CHECKSUM, load_yaml, require_checksum
+from ladm.storage.files import require_utf8
 from ladm.storage.json_object import content_checksum, is_checksum
 
 FORMAT = 1
@@ -63,13 +64,15 @@ def profile_text(profile: Profile) -> str:
 
 
 def read_profile(path: str | Path) -> Profile:
-    """Read a profile. Raises UsageError for a file that cannot be read or is not a profile."""
+    """Read a profile. Raises UsageError for a file that cannot be read, is no profile, or has no UTF-8 name."""
     try:
         content = load_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"profile {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"profile {path} is not YAML: {one_line(error)}") from None
+    # A run records where its profile is.
+    require_utf8(str(Path(path).absolute()))
     try:
         if not isinstance(content, dict):
             raise TypeError("it has no keys")

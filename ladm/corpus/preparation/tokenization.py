@@ -21,6 +21,7 @@ from ladm.errors import LadmError, RowError, UsageError, one_line, raise_if_out_
 from ladm.modeling.hub_access import hub_problem
 from ladm.modeling.model_files import hub_name, may_be_on_hub
 from ladm.settings.common import TEXT_COLUMN
+from ladm.storage.files import require_utf8
 
 COMPARED_TOKENS = 64
 LEAST_AGREEMENT = 0.5
@@ -129,7 +130,13 @@ def first_token(tokenizer: Any) -> list[int]:
 
 
 def load_tokenizer(name: str, *, bos: bool | None, threads: int | None = None) -> Tokenizer:
-    """Load a tokenizer to cut texts with, on `threads` threads; None: one a core. Raises as `plain_tokenizer`."""
+    """Load a tokenizer to cut texts with, on `threads` threads; None: one a core.
+
+    Raises as `plain_tokenizer`, and UsageError for a folder whose name is not UTF-8.
+    """
+    if os.path.isdir(name):
+        # The rows that are made with it record where it is.
+        require_utf8(os.path.abspath(name))
     return Tokenizer(plain_tokenizer(name), name, bos=bos, threads=threads)
 
 
