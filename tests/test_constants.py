@@ -37,21 +37,21 @@ def test_a_length_that_is_in_use_is_made_once() -> None:
     grid = grid_of(400)
     assert used_pairs_JN(grid) is used_pairs_JN(grid_of(400))
     assert _kernel_grid(grid, torch.device("cpu")) is _kernel_grid(grid_of(400), torch.device("cpu"))
-    before = constants.kept_bytes()
+    before = constants._KEPT.bytes
     measure(400)
     # Sigma does not change the length weights, so both forms share them: one more (J, N) of float32 and of bool.
-    assert constants.kept_bytes() - before == 5 * len(grid.J) * grid.N
+    assert constants._KEPT.bytes - before == 5 * len(grid.J) * grid.N
     assert before > 0
 
 
 def test_many_lengths_hold_no_more_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     measure(400)
-    one_length = constants.kept_bytes()
+    one_length = constants._KEPT.bytes
     monkeypatch.setattr(constants, "MOST_BYTES", 4 * one_length)
     for T in range(300, 400):
         measure(T)
-        assert constants.kept_bytes() <= 4 * one_length
-    assert constants.kept_bytes() > 2 * one_length
+        assert constants._KEPT.bytes <= 4 * one_length
+    assert constants._KEPT.bytes > 2 * one_length
     first, last = used_pairs_JN(grid_of(396)), used_pairs_JN(grid_of(399))
     measure(401)
     measure(402)
@@ -72,7 +72,7 @@ def test_a_length_beyond_the_bound_is_kept_while_it_is_in_use(monkeypatch: pytes
 def test_little_memory_releases_those_of_other_lengths(golden_observer: Any, golden: dict[str, Any]) -> None:
     ids, grid = torch.tensor([golden["input_ids"][0][:512]]), Method(span_tokens=16).grid(512)
     measure(2000)
-    held = constants.kept_bytes()
+    held = constants._KEPT.bytes
     gc.collect()
     layer_cds(golden_observer, ids, grid, ablation="none", backend="torch", low_memory=True)
-    assert 0 < constants.kept_bytes() < held / 10
+    assert 0 < constants._KEPT.bytes < held / 10

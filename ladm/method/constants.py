@@ -53,16 +53,12 @@ def release_constants() -> None:
     _KEPT.clear()
 
 
-def kept_bytes() -> int:
-    """Bytes that are kept, on all devices together."""
-    return _KEPT.bytes
-
-
 class _KeptConstants:
     """Tensors by grid, the grid that was used last at the end. Threads may share it."""
 
     def __init__(self) -> None:
         self.bytes = 0
+        """Of all devices together."""
         self._by_grid: OrderedDict[Grid, dict[Hashable, Tensor | tuple[Tensor, ...]]] = OrderedDict()
         self._lock = Lock()
 
