@@ -190,3 +190,11 @@ def test_invalid_guards(text: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_guard(text)
     assert str(error.value) == message
+
+
+def test_zero_has_no_sign() -> None:
+    """`-far_rare` is 0 where `far_rare` is, and shown as -0 it would look like another value."""
+    columns = {"x": np.array([0.0, 1.0, -0.0])}
+    for text in ("-x", "-1 * x", "-x + -x", "rank(x) - rank(x)"):
+        values_N = evaluate(parse_expression(text), columns, read_documents=_not_needed)
+        assert not np.signbit(values_N[values_N == 0]).any(), text

@@ -131,6 +131,14 @@ def test_a_weight_for_all_other_domains_and_weights_of_other_corpora(ladm: Comma
     assert left.manifest.domains_left_out == ["domain 0"]
 
 
+def test_weights_count_as_they_are_written(run: Path, tmp_path: Path) -> None:
+    """As a float 0.3 is a little less than three times 0.1, and a tie of remainders would go to the other domain."""
+    for quota in ({"domain 0": 3, "domain 1": 1}, {"domain 0": 0.3, "domain 1": 0.1}, {"domain 0": 3e-7, "*": 1e-7}):
+        subset = front.select(run, tokens=1202, quota=quota, output=tmp_path / "dry", dry_run=True)
+        quotas = [domain.quota_tokens for domain in subset.manifest.domains.values()]
+        assert quotas == [902, 300], quota
+
+
 def test_all_domains_without_a_weight_are_named(score_rows: Any, golden: Any, tmp_path: Path) -> None:
     rows = topical_rows(golden, [400] * 12)
     for k, row in enumerate(rows):
@@ -209,6 +217,17 @@ def test_a_domain_of_the_rows_that_has_no_document_with_a_score(
             "domain 0": 1, "domain 1": 1,
         }  # fmt: skip
     run = tmp_path / "job-1" / "scores"
+    # The weight of all others is also that of a domain without any document in the pool.
+    for quota, more, is_warned in (
+        ("{domain 0: 1, '*': 1}", (), True),
+        ("{domain 0: 1, domain 1: 1, '*': 0}", (), False),
+        ("{domain 0: 1, '*': 1}", ("--exclude-domain", "short"), False),
+    ):
+        result = ladm(
+            "select", run, "--documents", "2", "--quota", quota, *more, "--output", tmp_path / "s", "--dry-run"
+        )
+        assert result.exit_code == 0, result.output
+        assert ("no document can be selected of short, because none has a score" in result.stderr) is is_warned
     for quota, message in (
         ("{domain 1: 1, shirt: 1}", "has no weight for domain 0; 0 leaves a domain out"),
         ("{domain 0: 0, domain 1: 0, short: 1}", "the pool has documents of domains of weight 0 only: domain 0, dom"),

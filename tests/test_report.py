@@ -21,7 +21,7 @@ from ladm.explain.inspected_document import InspectedDocument, SpanPair, SpanTex
 from ladm.report.charts import brightest, heat_map, scale, shares_by_distance
 from ladm.report.domain_quartiles import BOX_WIDTH, COLUMNS, MOST_COLUMNS, quartile_table
 from ladm.report.environment import decimals
-from ladm.report.overview import MOST_DOMAINS, RunOverview
+from ladm.report.overview import MOST_DOMAINS, RunOverview, readable_meta
 from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 
@@ -449,3 +449,15 @@ def test_a_pixel_is_at_the_place_of_its_pair(d_afs: int, d_cds: int, monkeypatch
     (where,) = [name for name, share in shares_by_distance(found) if share == 1.0]
     low = 0 if where.startswith("under") else int(where.split()[0].replace(",", ""))
     assert low <= distance
+
+
+def test_metadata_in_words() -> None:
+    """Other values than text are shown as in the corpus, which is JSON, and not as Python writes them."""
+    for meta in (
+        given := {"title": "Acts", "year": 1611, "ok": True, "host": None, "deep": {"q": "é"}},
+        json.dumps(given),
+    ):
+        assert readable_meta(meta) == 'title Acts · year 1611 · ok true · host null · deep {"q": "é"}'
+    assert [readable_meta(meta) for meta in (None, "plain", [1, None], '["a"]', True)] == [
+        "", "plain", "[1, null]", '["a"]', "true",
+    ]  # fmt: skip

@@ -116,7 +116,16 @@ def readable_meta(meta: Any) -> str:
             meta = json.loads(meta)
     if meta is None:
         return ""
-    return " · ".join(f"{key} {value}" for key, value in meta.items()) if isinstance(meta, dict) else str(meta)
+    return (
+        " · ".join(f"{key} {_as_text(value)}" for key, value in meta.items())
+        if isinstance(meta, dict)
+        else _as_text(meta)
+    )
+
+
+def _as_text(value: Any) -> str:
+    """A text as it is, and anything else as JSON, which it was read from."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 @dataclass(frozen=True, kw_only=True)

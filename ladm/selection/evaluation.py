@@ -42,6 +42,8 @@ def evaluate(expression: Expression, columns: Mapping[str, Floats], *, read_docu
     # A division by zero or the logarithm of a negative number makes a document without a value, which is reported.
     with np.errstate(all="ignore"):
         values_N = np.array(_value(expression.tree, columns, functions), dtype=np.float64)
+        # -x of 0 is -0, which is equal to 0 but shown as another number.
+        values_N += 0.0
     return _without_infinite(values_N)
 
 

@@ -107,7 +107,11 @@ def read_weights(quota: str) -> Mapping[str, Fraction]:
 
     Raises UsageError for what cannot be read, or holds something else.
     """
-    return {name: Fraction(weight) for name, weight in _load_weights(quota).items()}
+    # Through the text, because 0.3 as a float is less than three times 0.1, and would lose a tie of remainders.
+    return {
+        name: Fraction(str(weight) if isinstance(weight, float) else weight)
+        for name, weight in _load_weights(quota).items()
+    }
 
 
 def _load_weights(quota: str) -> dict[str, int | float]:
@@ -165,9 +169,18 @@ def unknown_domains_warning(quota: str, of_rows: Collection[str], *, excluded: C
     return f"--quota has weights of domains that no row has: {listed(unknown)}" if unknown else None
 
 
-def unused_weights_warning(domains: Domains, shares: Shares, *, of_rows: Collection[str]) -> str | None:
-    """Which domains `of_rows` have a weight and no document among `domains`, those of the pool; None where all have."""
-    unused = [name for name, share in shares.items() if share and name not in domains and name in of_rows]
+def unused_weights_warning(
+    domains: Domains, quota: str, of_rows: Collection[str], *, excluded: Collection[str]
+) -> str | None:
+    """Which domains `of_rows` have a weight and no document among `domains`, those of the pool; None where all have.
+
+    `quota` and `excluded` are as for `domain_shares`.
+    """
+    if not has_weights(quota):
+        return None
+    weights, default = own_weights(quota, excluded=excluded), read_weights(quota).get(DEFAULT)
+    empty = (name for name in of_rows if name not in domains and name not in excluded)
+    unused = [name for name in empty if weights.get(name, default)]
     if not unused:
         return None
     return (

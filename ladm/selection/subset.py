@@ -117,7 +117,7 @@ def _choose(
     _echo_warnings(
         echo,
         unknown_domains_warning(quota, codes.names, excluded=settings.exclude_domains),
-        unused_weights_warning(ranked, shares, of_rows=codes.names),
+        unused_weights_warning(ranked, quota, codes.names, excluded=settings.exclude_domains),
     )
     # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
     domains = {name: domain for name, domain in ranked.items() if shares[name]}
