@@ -137,7 +137,8 @@ def test_a_claim_that_is_renewed_makes_no_rows_newer(ladm: Run, run: Path) -> No
     (run / "units" / "000002.claim-0").write_text("{}")
     for path in (run / "units").glob("*.jsonl"):
         os.utime(path, (time.time() - 5000, time.time() - 5000))
-    assert 4900 < json.loads(ladm("status", run, "--json").stdout)["seconds_since_rows"] < 5100
+    # Those of the rows, however long the command takes; the claim is new.
+    assert json.loads(ladm("status", run, "--json").stdout)["seconds_since_rows"] >= 4000
 
 
 def test_durations() -> None:

@@ -54,7 +54,7 @@ class CompareSettings(ColumnSettings):
     join: tuple[str, ...] = join_setting()
     top: float = setting(
         20.0,
-        "Share of the rows that a selection without guards and limits would take, for the overlap.",
+        "The overlap is that of the best P% of the rows by each column.",
         metavar="P%",
         parse=parse_percent,
         above=0,
