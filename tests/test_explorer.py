@@ -130,6 +130,21 @@ def test_the_command_works_from_any_folder(
     assert report == f"ladm report {here}/run --subset {here}/s --rows org/rows"
 
 
+def test_the_page_says_that_the_command_takes_fewer_windows_than_the_figures_count(
+    ladm: Any, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    """`select` takes at most two windows of a document. Rows of the published form do not say which are of one."""
+    rows = [row | {"chunked_index": k} for k, row in enumerate(topical_rows(golden, [700, 650, 600, 550]))]
+    line = "the command takes at most 2 of each"
+    for name, columns, is_said, taken in (("published", {}, False, 4), ("windows", {"document": 0}, True, 2)):
+        run = tmp_path / f"run-{name}"
+        assert ladm("score", save_rows([row | columns for row in rows], name), *SMALL, "--output", run).exit_code == 0
+        assert ladm("report", run).exit_code == 0
+        assert (line in (run / "report.html").read_text()) is is_said
+        result = ladm("select", run, "--min-score", "0", "--output", tmp_path / f"subset-{name}", "--json")
+        assert json.loads(result.stdout)["taken_documents"] == taken
+
+
 def test_ids_are_whole_and_in_one_line(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     rows = topical_rows(golden, [700, 650])
     names = ["https://example.org/" + "a" * 500, "two\nlines\u2028and\x1bmore"]

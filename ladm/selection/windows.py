@@ -40,13 +40,18 @@ def max_per_document(given: int | None, data: Sequence[Rows], *, ranking: Expres
     if given is None and ranking.has_document_mean:
         return None
     if given is None:
-        # In any data set: a corpus without windows beside one with windows is no reason to take more of a book.
-        has_windows = any({DOCUMENT_COLUMN, "chunked_index"} <= set(rows.column_names) for rows in data)
-        return WINDOWS_PER_DOCUMENT if has_windows else None
+        return default_windows_per_document(data)
     for rows in data:
         if DOCUMENT_COLUMN not in rows.column_names:
             raise LadmError(f"{rows.name} has no column {DOCUMENT_COLUMN}, so --max-per-document has nothing to count")
     return given
+
+
+def default_windows_per_document(data: Sequence[Rows]) -> int | None:
+    """How many rows of a document are chosen at most without --max-per-document; None: all of them."""
+    # In any data set: a corpus without windows beside one with windows is no reason to take more of a book.
+    has_windows = any({DOCUMENT_COLUMN, "chunked_index"} <= set(rows.column_names) for rows in data)
+    return WINDOWS_PER_DOCUMENT if has_windows else None
 
 
 @dataclass(frozen=True, kw_only=True)
