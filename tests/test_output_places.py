@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import pytest
 from click.testing import Result
 from conftest import GOLDEN, SMALL, topical_rows
 from test_pipeline import job_words, shard  # noqa: F401
+
+from ladm.storage import output_folder
 
 Command = Callable[..., Result]
 ADDRESS = "s3://bucket/result"
@@ -165,3 +168,19 @@ def test_a_model_a_profile_and_a_tokenizer_in_a_folder_that_is_not_utf8_are_refu
     ):
         result = ladm(*words, "-o", tmp_path / "run")
         assert (result.exit_code, result.stderr) == (2, f"ladm: {str(odd / name)!a} {message}"), words
+
+
+def test_the_names_of_new_folders_survive_a_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new name is made durable in the folder that holds it, also where another one cannot be listed."""
+    synced = []
+
+    def sync(folder: Path) -> None:
+        synced.append(folder)
+        if folder == tmp_path / "new":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(output_folder, "sync_folder", sync)
+    run = tmp_path / "new" / "deeper" / "run"
+    assert output_folder.OutputFolder(run, record="run.json", leftovers="nothing").claim(b"{}")
+    assert {tmp_path, tmp_path / "new", tmp_path / "new" / "deeper"} <= set(synced)
+    assert (run / "run.json").read_bytes() == b"{}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,15 @@ class OutputFolder:
     def claim(self, content: bytes) -> bool:
         """Create the folder and the record, unless it exists already."""
         with io_errors(self.path, "create"):
-            self.record.parent.mkdir(parents=True, exist_ok=True)
-            # The record's own name is made durable by `create_once`, that of its folder only here.
+            folder = self.record.parent
+            new = [path for path in (folder, *folder.parents) if not path.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            # The record's own name is made durable by `create_once`, those of the folders above it only here.
             sync_folder(self.path)
+            for path in new:
+                # A folder may allow new names without allowing that they are listed.
+                with suppress(PermissionError):
+                    sync_folder(path.parent)
         remove_abandoned(self.record)
         return create_once(self.record, content)
 
