@@ -19,6 +19,7 @@ from test_damage import tokenizer_folder
 from ladm.corpus.files import compressed as compressed_files
 from ladm.errors import LadmError, UsageError, printable
 from ladm.modeling.model_files import model_folder
+from ladm.selection.quotas import read_weights
 from ladm.settings.profiles import read_profile
 from ladm.settings.yaml_text import load_yaml
 
@@ -144,6 +145,22 @@ def test_yaml_whose_aliases_stand_for_billions_is_refused(ladm: Command, tmp_pat
     for flags in (("score", "rows", "--model", "m", "--output", "o"), ("select", "run", "--tokens", "1", "-o", "o")):
         result = ladm(*flags, "--config", path)
         assert (result.exit_code, "its aliases stand for" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2024-13-45", '!!int ""', '!!float ""', "!!bool maybe", "!!timestamp noon", "9" * 5000, "[" * 3000],
+    ids=["month 13", "no digits", "no number", "no switch", "no date", "5,000 digits", "3,000 brackets"],
+)
+def test_yaml_values_that_the_library_cannot_read(ladm: Command, tmp_path: Path, value: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(f"format: {value}\n")
+    with pytest.raises(UsageError, match=r"is not YAML: .+"):
+        read_profile(path)
+    with pytest.raises(UsageError, match=r"^--quota .* is not YAML: .+"):
+        read_weights(str(path))
+    result = ladm("select", "run", "--tokens", "1", "--output", tmp_path / "subset", "--config", path)
+    assert (result.exit_code, f"--config {path} is not YAML: " in result.stderr) == (2, True), result.stderr
 
 
 def test_text_for_a_terminal() -> None:

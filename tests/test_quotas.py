@@ -93,6 +93,8 @@ def test_weights_that_cannot_work(run: Path, tmp_path: Path) -> None:
         ({"domain 0": None, "domain 1": 1}, "the weight of domain 0 is None, not a number of at least 0"),
         ({"domain 0": float("nan"), "domain 1": 1}, "the weight of domain 0 is nan, not a number of at least 0"),
         ("{domain 0: 1", "--quota {domain 0: 1 is not YAML"),
+        ("weights\0", "is not YAML: embedded null byte"),
+        (f"{{domain 0: 1, domain 1: 1{'0' * 400}}}", "the weight of domain 1 is 1000"),
         (
             "{domain 0:1}",
             "the weight of domain 0:1 is None, not a number of at least 0 such as 2 or 2.0e-5; write a space after "

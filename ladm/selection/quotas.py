@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
+import sys
 from collections.abc import Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -124,7 +124,8 @@ def _load_weights(quota: str) -> dict[str, int | float]:
         looks_inline = is_no_name and any(sign in path for sign in "=:")
         reason = "; weights are written as '{web: 2, code: 1}'" if looks_inline else f": {error.strerror}"
         raise UsageError(f"--quota {path} is neither tokens, documents nor a file{reason}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A path with a NUL character is a ValueError, as is a file that is not UTF-8.
+    except (yaml.YAMLError, ValueError) as error:
         # YAML reads a * without quotes as a reference to something above it.
         is_bare = getattr(error, "context", None) == "while scanning an alias"
         reason = f'the name {DEFAULT} needs quotes, "{DEFAULT}"' if is_bare else one_line(error)
@@ -133,7 +134,7 @@ def _load_weights(quota: str) -> dict[str, int | float]:
         raise UsageError(f"--quota {path} must hold a weight for every domain, such as ArXiv: 2")
     for name, weight in loaded.items():
         # A bool is an int to Python, and `yes` in YAML is a bool.
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= sys.float_info.max:
             # PyYAML takes 2e-5, without a point, for a text, and `web:2` for a name without a weight.
             space = "; write a space after the colon" if weight is None and ":" in name else ""
             raise UsageError(

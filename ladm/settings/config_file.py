@@ -166,7 +166,7 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
         loaded = load_yaml(text)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path} is not YAML: {one_line(error)}") from None
     if loaded is None:
         return {}

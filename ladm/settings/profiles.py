@@ -69,7 +69,7 @@ def read_profile(path: str | Path) -> Profile:
         content = load_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"profile {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"profile {path} is not YAML: {one_line(error)}") from None
     # A run records where its profile is.
     require_utf8(str(Path(path).absolute()))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ladm.errors import LadmError
+from ladm.errors import LadmError, one_line
 from ladm.storage.json_object import content_checksum
 
 CHECKSUM = "checksum"
@@ -45,8 +45,12 @@ def load_yaml(text: str) -> Any:
     """
     if len(text) > MOST_BYTES:
         raise yaml.YAMLError(f"more than {MOST_BYTES:,} bytes")
-    found = yaml.load(text, Loader=_Loader)
-    _count(found, {}, set())
+    try:
+        found = yaml.load(text, Loader=_Loader)
+        _count(found, {}, set())
+    # What PyYAML lets through for a date with a month 13, `!!int ""`, `!!bool maybe`, or thousands of brackets.
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise yaml.YAMLError(one_line(error)) from error
     return found
 
 
