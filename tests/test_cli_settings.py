@@ -71,6 +71,23 @@ def test_usage_errors_have_one_voice(words: str, message: str) -> None:
     assert stderr(*typed) == f"ladm: {message}\ntry: ladm {command} --help\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("select run --rows rows -o s --documents", "--documents is too large a number"),
+        ("score rows -o run --layers", "is not a list such as 0-10,14"),
+        ("score rows -o run --device cuda:", "is not one of auto, cpu, cuda, cuda:0,1"),
+        ("prepare a.txt -o rows --tokenizer t --windows", "is neither first, all nor a number of at least 1"),
+        ("evaluate perplexity --windows", "is not a list of numbers of tokens such as 2048,4096"),
+    ],
+)
+def test_a_number_of_thousands_of_digits(words: str, message: str) -> None:
+    """Python reads none of 4,300 digits, and makes no float of one of 310."""
+    digits = "9" * (400 if "--documents" in words else 5000)
+    typed = f"{words}{'' if words.endswith(':') else ' '}{digits}".split()
+    assert message in stderr(*typed).partition("\n")[0]
+
+
 def test_an_unknown_command() -> None:
     assert stderr("scor") == "ladm: no such command 'scor'; did you mean score?\ntry: ladm --help\n"
     assert stderr("zzz") == "ladm: no such command 'zzz'\ntry: ladm --help\n"

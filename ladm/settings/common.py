@@ -62,7 +62,7 @@ def parse_device(text: str) -> str:
 
     Raises UsageError for another spelling, and for a device that is named twice.
     """
-    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+(?:,\d+)*))?", text)
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,9}(?:,\d{1,9})*))?", text)
     if match is None:
         raise UsageError(f"{text!r} is not one of auto, cpu, cuda, cuda:0,1")
     numbers = [int(number) for number in (match[1] or "").split(",") if number]

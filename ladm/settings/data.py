@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ladm.errors import UsageError
 from ladm.settings.common import NO_DOMAINS, ONE_DOMAIN, domain_key_setting, output_setting
 from ladm.settings.fields import Settings, setting
+from ladm.settings.quantities import parse_whole
 
 DOCUMENTS = "Where the parts of a document are"
 ALL_WINDOWS = "all"
@@ -66,7 +67,7 @@ class PrepareSettings(Settings):
     @property
     def most_windows(self) -> int | None:
         """Rows of a document at most; None: as many as there are."""
-        return {"first": 1, ALL_WINDOWS: None}[self.windows] if not self.windows.isdecimal() else int(self.windows)
+        return {"first": 1, ALL_WINDOWS: None}.get(self.windows, parse_whole(self.windows))
 
     @property
     def other_domain(self) -> str | None:
@@ -74,5 +75,5 @@ class PrepareSettings(Settings):
         return ONE_DOMAIN if self.domain is None and self.domain_key == NO_DOMAINS else self.domain
 
     def check_together(self) -> None:
-        if self.windows not in ("first", ALL_WINDOWS) and not (self.windows.isdecimal() and int(self.windows) > 0):
+        if self.windows not in ("first", ALL_WINDOWS) and not parse_whole(self.windows):
             raise UsageError(f"--windows {self.windows!r} is neither first, all nor a number of at least 1")

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import sys
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -177,7 +178,12 @@ def out_of_range(value: Any, spec: FieldSpec) -> str | None:
     # A list of windows is checked number by number; None, texts and switches have no range.
     numbers = value if isinstance(value, tuple) else (value,)
     for number in numbers:
-        if not isinstance(number, int | float) or isinstance(number, bool) or _inside(number, spec):
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            continue
+        # A whole number of Python may have any number of digits, and arithmetic with floats none of more than 308.
+        if isinstance(number, int) and abs(number) > sys.float_info.max:
+            return "is too large a number"
+        if _inside(number, spec):
             continue
         bounds = {
             "at least": spec.at_least,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ladm.errors import UsageError
+from ladm.settings.quantities import parse_whole
 
 MOST_LAYERS = 10_000
 AFTER_SINKS = "after-sinks"
@@ -18,15 +19,17 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
         return None
     layers: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        start, dash, end = part.strip().partition("-")
+        first = parse_whole(start)
+        last = parse_whole(end) if dash else first
+        if first is None or last is None:
             raise UsageError(f"--layers {text!r} is not a list such as 0-10,14")
-        if dash and int(last) < int(first):
+        if last < first:
             raise UsageError(f"--layers {text!r}: the range {part.strip()} runs backwards")
         # Without a limit, `0-999999999999` would fill the memory before the model could refuse it.
-        if int(last or first) > MOST_LAYERS:
-            raise UsageError(f"--layers {text!r}: no model has a layer {last or first}")
-        layers.update(range(int(first), int(last or first) + 1))
+        if last > MOST_LAYERS:
+            raise UsageError(f"--layers {text!r}: no model has a layer {last}")
+        layers.update(range(first, last + 1))
     return tuple(sorted(layers))
 
 

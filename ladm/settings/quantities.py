@@ -6,8 +6,14 @@ from fractions import Fraction
 
 from ladm.errors import UsageError
 
-MOST_EXPONENT = 18
+MOST_EXPONENT = MOST_DIGITS = 18
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+
+
+def parse_whole(text: str) -> int | None:
+    """Decimal digits as a number; None for any other text, and for more digits than any number here has."""
+    # Python refuses to read 4,300 digits and more, with a ValueError.
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def parse_tokens(text: str) -> int:
@@ -63,7 +69,7 @@ def bare_share_warning(given: str, top: float) -> str | None:
 
 def parse_windows(text: str) -> tuple[int, ...]:
     """`4096,2048` -> (2048, 4096): numbers of tokens above 1, each once, ascending. Raises UsageError otherwise."""
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 1 for part in parts):
+    numbers = {parse_whole(part.strip()) or 0 for part in text.split(",")}
+    if min(numbers) < 2:
         raise UsageError(f"{text!r} is not a list of numbers of tokens such as 2048,4096")
-    return tuple(sorted({int(part) for part in parts}))
+    return tuple(sorted(numbers))

@@ -30,7 +30,7 @@ SHARING_VARIABLES = ("SLURM_ARRAY_TASK_ID", "WORLD_SIZE", "SLURM_STEP_ID")
 
 def parse_shard(text: str) -> Shard:
     """`2/8` -> the third of eight. Raises UsageError for anything else."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text)
     if found is None:
         raise UsageError(f"--shard {text!r} is not a number and a count such as 0/8")
     return Shard(int(found[1]), int(found[2]))
