@@ -409,6 +409,8 @@ def test_scales_and_their_ticks() -> None:
     assert (line.place(0.02), line.place(0.1), line.place(0.5)) == (0, 200, 400)
     assert [text for _, text in line.ticks()] == ["0.02", "0.05", "0.1", "0.2", "0.5"]
     assert [text for _, text in scale([1.0, 3.0], 100).ticks()] == ["1", "1.5", "2", "2.5", "3"]
+    # Scores may be of any size.
+    assert [text for _, text in scale([2e-13, 4e-13], 100).ticks()] == ["2e-13", "2.5e-13", "3e-13", "3.5e-13", "4e-13"]
     assert scale([2.0, 2.0], 100).place(2.0) == 50
     assert len(scale([1e-9, 1.0], 100).ticks()) <= 11
     assert scale([0.0, 0.0], 100).place(0.0) == 50

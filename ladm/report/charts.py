@@ -73,7 +73,8 @@ def _round_steps(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
     first = math.ceil(low / step)
-    return [round(k * step, 12) for k in range(first, math.floor(high / step) + 1)]
+    # Twelve digits: 3 * 0.1 is 0.3 then.
+    return [float(f"{k * step:.12g}") for k in range(first, math.floor(high / step) + 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
