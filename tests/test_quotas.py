@@ -244,6 +244,8 @@ def test_a_mapping_in_a_file_of_flags_where_none_fits(ladm: Command, run: Path, 
     )
     for text, message in (
         ("by:\n  score: 1\n", "by: a nested value is not text"),
+        ("exclude_domains:\n  domain 0: 1\n", "exclude_domains: a nested value is not a list of texts"),
+        ("max_per:\n  rows.host: 3\n", "max_per: a nested value is not a list of texts"),
         ("quota:\n  domain 0: [1, 2]\n", "quota: a nested value is not text or null"),
         (f"quota:\n{textwrap.indent(aliases, '  ')}", "quota: a nested value is not text or null"),
         (f"within:\n{textwrap.indent(aliases, '  ')}", "within: a nested value is not a list of texts"),

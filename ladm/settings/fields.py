@@ -58,7 +58,7 @@ class FieldSpec:
     commas: bool = False
     """Of texts: do they hold several words between commas, which YAML may have as a list?"""
     mapping: bool = False
-    """Of texts: may one be a mapping, which YAML and Python have as such?"""
+    """May YAML and Python give it as a mapping? See `mappings`."""
     destructive: bool = False
     """It removes what exists, so that no hint may ever suggest it."""
     parse: Callable[[str], Any] | None = None

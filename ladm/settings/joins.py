@@ -32,6 +32,7 @@ def join_setting(*, section: str = INPUT_AND_OUTPUT) -> Any:
         "whose columns are then NAME.COLUMN; may be repeated.",
         section=section,
         metavar="NAME=RUN2|FILE",
+        mapping=True,
         not_an_address=_READ_LOCALLY,
     )
 

@@ -18,11 +18,11 @@ from ladm.settings.fields import Setting
 def from_mapping(mapping: Mapping[Any, Any], field: Setting) -> Any:
     """What the field has for the mapping; the mapping itself where the field takes none, to be refused as its type."""
     # What is nested fits no field, and ten lines of YAML aliases can stand for a billion elements.
-    if any(isinstance(value, (list, tuple, dict, set)) for value in mapping.values()):
+    if not field.spec.mapping or any(isinstance(value, (list, tuple, dict, set)) for value in mapping.values()):
         return mapping
     if get_origin(field.kind) is tuple:
         return tuple(f"{name}={value}" for name, value in mapping.items())
-    return yaml_line(mapping) if field.spec.mapping else mapping
+    return yaml_line(mapping)
 
 
 def yaml_line(mapping: Mapping[Any, Any]) -> str:

@@ -130,10 +130,8 @@ def _types(field: Setting) -> Iterator[str]:
             if field.name in (EXCLUDE_IDS, ONLY_IDS):
                 # Ids in a set, an array of NumPy, or a column of Arrow, pandas or polars.
                 yield "Collection[Any]"
-            if field.name == "join":
-                yield "Mapping[str, AnyPath]"
             if field.spec.mapping:
-                yield "Mapping[str, float]"
+                yield f"Mapping[str, {'AnyPath' if field.name == 'join' else 'float'}]"
         else:
             yield each.__name__
     if field.spec.parse is not None:
