@@ -25,7 +25,7 @@ from ladm.corpus.files.meta import plain, value_at
 from ladm.corpus.preparation.duplicates import SHORT_ROW_TOKENS
 from ladm.corpus.preparation.encoding import window_starts
 from ladm.corpus.preparation.tokenization import Tokenizer
-from ladm.selection.windows import Windows, best_of_documents
+from ladm.selection.windows import Windows, first_of_each
 
 Command = Callable[..., Result]
 WORDS = "river stone garden market engine letter window copper valley signal harbour method".split()
@@ -146,8 +146,8 @@ def test_window_starts() -> None:
 
 
 def test_best_of_documents() -> None:
-    assert best_of_documents(np.array([7, 7, 3, 7]), 2).tolist() == [True, True, True, False]
-    assert best_of_documents(np.array([1, 2, 1, 2, 1]), 1).tolist() == [True, True, False, False, False]
+    assert first_of_each(np.array([7, 7, 3, 7]), 2).tolist() == [True, True, True, False]
+    assert first_of_each(np.array([1, 2, 1, 2, 1]), 1).tolist() == [True, True, False, False, False]
 
 
 def test_which_windows_repeat_a_better_one() -> None:

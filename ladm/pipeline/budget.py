@@ -17,7 +17,7 @@ from ladm.progress import Echo, silent
 from ladm.selection.id_lists import IdList, match_checked
 from ladm.selection.limits import within_caps
 from ladm.selection.quotas import has_weights, unknown_domains_warning, weights_of
-from ladm.selection.windows import best_of_documents, max_per_document, read_windows
+from ladm.selection.windows import first_of_each, max_per_document, read_windows
 from ladm.settings.pipeline import select_settings
 from ladm.settings.selection import SelectSettings
 from ladm.settings.value_caps import ValueCap
@@ -119,7 +119,7 @@ def _pool_of_documents(rows: Rows, lengths_N: npt.NDArray[np.int64], chosen: Sel
     longest_first = np.lexsort((-lengths_N, windows.documents_T))
     lengths_N = lengths_N[longest_first]
     kept = ~windows.repeating(longest_first, lengths_N)
-    lengths_N = lengths_N[kept][best_of_documents(windows.documents_T[longest_first[kept]], limit)]
+    lengths_N = lengths_N[kept][first_of_each(windows.documents_T[longest_first[kept]], limit)]
     return f"rows (at most {limit} of a document)", lengths_N[lengths_N > 0]
 
 

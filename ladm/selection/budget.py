@@ -57,9 +57,14 @@ class DomainSelection:
         return self.prefix + len(self.extra)
 
     @property
+    def taken_places(self) -> Ints:
+        """The places of the taken documents, in the order in which they were taken."""
+        return np.concatenate([np.arange(self.prefix), np.array(self.extra, dtype=np.int64)])
+
+    @property
     def taken_positions(self) -> Ints:
         """Row numbers in the data set, in the order in which they were taken."""
-        return np.concatenate([self.positions[: self.prefix], self.positions[np.array(self.extra, dtype=np.int64)]])
+        return self.positions[self.taken_places]
 
     @property
     def lowest_score_taken(self) -> float | None:
@@ -88,6 +93,11 @@ class DomainSelection:
 
 
 Domains = dict[str, DomainSelection]
+
+
+def taken_rows(domains: Domains) -> Ints:
+    """The numbers of the taken rows over all runs, ascending."""
+    return np.sort(np.concatenate([domain.taken_positions for domain in domains.values()]))
 
 
 def select_exact(domains: Domains, *, budget_tokens: int, shares: Shares) -> None:

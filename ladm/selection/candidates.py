@@ -16,13 +16,14 @@ import numpy.typing as npt
 
 from ladm.corpus.rows.domains import without_domain_text
 from ladm.errors import LadmError
+from ladm.selection.budget import BATCH_DOCUMENTS
 from ladm.selection.candidate_columns import parts_of, read_columns, read_sampling, with_relative
 from ladm.selection.copies import find_copies
 from ladm.selection.domain_codes import NO_CODE, DomainCodes
 from ladm.selection.evaluation import evaluate
 from ladm.selection.guarding import GuardManifest, apply_guards, resolve_guards
 from ladm.selection.id_lists import MatchedIds
-from ladm.selection.inclusion import BATCH_DOCUMENTS, Inclusion, find_included, wanted_rows
+from ladm.selection.inclusion import Inclusion, find_included, wanted_rows
 from ladm.selection.sampling import gumbel_keys
 from ladm.selection.sources import SelectionSource
 from ladm.selection.windows import Windows, documents_of

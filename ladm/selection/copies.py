@@ -21,7 +21,7 @@ from ladm.corpus.files.data_set import reading_rows
 from ladm.corpus.files.id_columns import split_ids
 from ladm.corpus.rows.reading import Rows
 from ladm.runs.columns.by_name import column_names, fill_columns
-from ladm.selection.inclusion import BATCH_DOCUMENTS
+from ladm.selection.budget import BATCH_DOCUMENTS
 from ladm.selection.sources import SelectionSource
 from ladm.storage.disk_arrays import array_on_disk
 
@@ -67,7 +67,7 @@ def repeated_rows(
         rows_C = rows_C[wanted_T[rows_C]]
     if not len(rows_C):
         return rows_C
-    digests_C = np.concatenate([_digests(source.rows, _positions(source, rows_C)) for source in sources])
+    digests_C = np.concatenate([_digests(source.rows, source.positions_among(rows_C)) for source in sources])
     # Rows of equal ids together, those of the first run first, because the sort is stable.
     order = np.lexsort((digests_C[:, 1], digests_C[:, 0]))
     ordered = digests_C[order]
@@ -135,12 +135,6 @@ def _sharing_rows(keys_N: Keys, rows_N: Ints, shared: Keys) -> Ints:
         at_B = np.minimum(np.searchsorted(shared, keys_B), len(shared) - 1)
         found.append(rows_N[batch][shared[at_B] == keys_B])
     return np.concatenate(found)
-
-
-def _positions(source: SelectionSource, rows_C: Ints) -> Ints:
-    """The positions in the data of a run of those among the sorted numbers of rows."""
-    first, last = np.searchsorted(rows_C, (source.first, source.first + len(source.rows)))
-    return rows_C[first:last] - source.first
 
 
 def _digests(rows: Rows, positions: Ints) -> Keys:

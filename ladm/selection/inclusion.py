@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.errors import LadmError
+from ladm.selection.budget import BATCH_DOCUMENTS
 from ladm.selection.domain_codes import DomainCodes
 from ladm.selection.id_lists import IdListManifest, MatchedIds
 from ladm.selection.sources import SelectionSource
 
-BATCH_DOCUMENTS = 65_536
 Ints = npt.NDArray[np.int64]
 
 

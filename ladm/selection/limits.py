@@ -16,7 +16,7 @@ from ladm.errors import count_of
 from ladm.selection.candidates import Candidates
 from ladm.selection.domain_codes import DomainCodes
 from ladm.selection.sources import SelectionSource
-from ladm.selection.windows import best_of_documents, read_windows
+from ladm.selection.windows import first_of_each, read_windows
 from ladm.settings.value_caps import ValueCap
 
 
@@ -79,7 +79,7 @@ def limit_rows(
         # Read only where they are needed: it is a number for every row of the corpus.
         windows = read_windows([source.rows for source in sources])
         different = candidates.without_repeating(windows)
-        kept = best_of_documents(windows.documents_T[different.ranked_rows], most)
+        kept = first_of_each(windows.documents_T[different.ranked_rows], most)
         repeating, beyond = len(candidates) - len(different), int(np.count_nonzero(~kept))
         candidates = different.only(kept)
         del windows
@@ -108,5 +108,5 @@ def within_caps(keys: npt.NDArray[np.int64], most: int, *, is_free: npt.NDArray[
     """Of ranked rows the first `most` of each key, and all that are free: (n,)."""
     kept = is_free.copy()
     counted = np.flatnonzero(~is_free)
-    kept[counted] = best_of_documents(keys[counted], most)
+    kept[counted] = first_of_each(keys[counted], most)
     return kept

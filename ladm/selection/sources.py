@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
@@ -31,6 +32,8 @@ OF_THE_SCORE = ("reduce",)
 """Settings that change the column `score` alone."""
 COPY_SHARE = "copy_share"
 
+Ints = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionSource:
@@ -42,6 +45,11 @@ class SelectionSource:
     """The number of its first row, counted over the rows of all runs."""
     columns: JoinedColumns
     """Its columns, with those of its rows and of joined runs and files."""
+
+    def positions_among(self, rows: Ints) -> Ints:
+        """The positions in its data of those of `rows` that are its own: `rows` are sorted numbers over all runs."""
+        start, stop = np.searchsorted(rows, (self.first, self.first + len(self.rows)))
+        return rows[start:stop] - self.first
 
 
 def open_sources(settings: SelectSettings) -> list[SelectionSource]:

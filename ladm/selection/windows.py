@@ -95,14 +95,17 @@ def read_windows(data: Sequence[Rows]) -> Windows:
     return Windows(documents_T=read_documents(data), starts_T=np.concatenate(starts))
 
 
-def best_of_documents(documents: Ints, most: int) -> Bools:
-    """Of ranked rows the first `most` of each document: (n,). Documents 7, 7, 3, 7 and 2 rows: all but the last."""
-    order = np.argsort(documents, kind="stable")
-    grouped = documents[order]
+def first_of_each(keys: Ints, most: int) -> Bools:
+    """Which rows are among the first `most` with their key, such as that of a document: (n,).
+
+    Of the keys 7, 7, 3, 7, with `most` 2, these are all but the last.
+    """
+    order = np.argsort(keys, kind="stable")
+    grouped = keys[order]
     starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
-    # The place of a row among the rows of its document: its place in the grouped order minus where the group starts.
+    # The place of a row among the rows with its key: its place in the grouped order minus where the group starts.
     places = np.arange(len(grouped)) - np.repeat(starts, np.diff(np.r_[starts, len(grouped)]))
-    kept: Bools = np.zeros(len(documents), dtype=np.bool_)
+    kept: Bools = np.zeros(len(keys), dtype=np.bool_)
     kept[order[places < most]] = True
     return kept
 

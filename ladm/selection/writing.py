@@ -16,7 +16,7 @@ from ladm.corpus.files.checked_columns import CheckedColumns
 from ladm.corpus.files.data_set import reading_rows
 from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
-from ladm.selection.budget import Domains
+from ladm.selection.budget import Domains, taken_rows
 from ladm.selection.formats.card import CARD_FILE, card_text
 from ladm.selection.formats.content import AllRows, SubsetContent, subset_content
 from ladm.selection.formats.destination import Destination
@@ -58,7 +58,7 @@ def write_subset(
     Raises LadmError where the rows of several runs have columns of different types.
     """
     content = subset_content(sources, domains, every=every)
-    taken = _taken(domains)
+    taken = taken_rows(domains)
 
     def fill(folder: Path) -> None:
         _WRITERS[manifest.format](content, folder)
@@ -86,7 +86,7 @@ def require_same_subset(
 
     With `push` it is uploaded to the Hub, which takes equal files a second time without a copy.
     """
-    write_manifest(work, manifest, _chosen(sources, _taken(domains)))
+    write_manifest(work, manifest, _chosen(sources, taken_rows(domains)))
     # It names the command, all that was read, and every chosen row with its id.
     with place.read_manifest() as there, (work / MANIFEST_FILE).open("rb") as own:
         is_same = all(a == b for a, b in zip_longest(there, own))
@@ -103,11 +103,6 @@ def require_same_subset(
         _push(place.name, push, Path(place.name))
 
 
-def _taken(domains: Domains) -> npt.NDArray[np.int64]:
-    """The numbers of the taken rows over all runs, ascending."""
-    return np.sort(np.concatenate([domain.taken_positions for domain in domains.values()]))
-
-
 def _push(name: str, repository: str, folder: Path) -> None:
     # The client of the Hub uploads from this machine alone.
     is_address = "://" in name
@@ -120,15 +115,9 @@ def _push(name: str, repository: str, folder: Path) -> None:
 def _chosen(sources: Sequence[SelectionSource], taken: npt.NDArray[np.int64]) -> Iterator[ChosenRows]:
     """The taken rows by run, for the manifest."""
     for source in sources:
-        positions = taken_of(source, taken)
+        positions = source.positions_among(taken)
         ids = _ids(source.rows, positions)
         yield ChosenRows(data=source.run.identity.data, positions=_in_batches(positions), ids=ids)
-
-
-def taken_of(source: SelectionSource, taken: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The positions in the data of one run of those among `taken`, sorted row numbers over all runs."""
-    first, last = np.searchsorted(taken, (source.first, source.first + len(source.rows)))
-    return taken[first:last] - source.first
 
 
 def _in_batches(positions: npt.NDArray[np.int64]) -> Iterator[list[int]]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ladm.corpus.files.checked_columns import checked
 from ladm.corpus.files.data_set import reading_rows
 from ladm.corpus.files.tables import class_name
-from ladm.selection.budget import Domains, Floats, Ints
+from ladm.selection.budget import Domains, Floats, Ints, taken_rows
 from ladm.selection.domain_codes import DomainCodes
 from ladm.selection.formats.joined_rows import JoinedRows, join_rows
 from ladm.selection.sources import SelectionSource
@@ -186,20 +186,16 @@ def subset_content(
 
     Raises LadmError where the rows of several runs have columns of different types.
     """
-    if every is not None:
-        positions = np.arange(sum(len(source.rows) for source in sources), dtype=np.int64)
-        parts = [(domain, np.arange(len(domain))) for domain in domains.values()]
+    if every is None:
+        positions = taken_rows(domains)
     else:
-        parts = [
-            (domain, np.r_[np.arange(domain.prefix), np.array(domain.extra, dtype=np.int64)].astype(np.int64))
-            for domain in domains.values()
-        ]
-        positions = np.sort(np.concatenate([domain.positions[places] for domain, places in parts]))
+        positions = np.arange(sum(len(source.rows) for source in sources), dtype=np.int64)
     count = len(positions)
     scores, ranks = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
     codes, taken = np.full(count, -1, dtype=np.int32), np.zeros(count, dtype=np.bool_)
     lengths = np.zeros(count, dtype=np.int64)
-    for code, (domain, places) in enumerate(parts):
+    for code, domain in enumerate(domains.values()):
+        places = domain.taken_places if every is None else np.arange(len(domain))
         at = np.searchsorted(positions, domain.positions[places])
         scores[at], ranks[at], codes[at] = domain.scores[places], places + 1, code
         lengths[at] = domain.num_tokens[places]
