@@ -6,14 +6,13 @@ Imports no torch.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, get_origin
 
 from ladm.errors import UsageError
 from ladm.settings.field_types import fits
-from ladm.settings.fields import Setting, require_not_empty, require_type, settings_of, with_digits
+from ladm.settings.fields import Setting, nearest, require_not_empty, require_type, settings_of, with_digits
 from ladm.settings.mappings import from_mapping
 
 AnyPath = str | os.PathLike[str]
@@ -59,8 +58,8 @@ def parse_keywords(
     known = [field.name for field in dataclasses.fields(kind) if field.name not in without]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, [*beside, *known], n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join([*beside, *known])}"
+            every = [*beside, *known]
+            hint = nearest(name, every) or f"; it has {', '.join(every)}"
             raise UsageError(f"{call} has no setting {name}{hint}")
     settings = {field.name: field for field in settings_of(kind)}
     made = {name: _of_field(_value(value), settings[name]) for name, value in given.items() if value is not None}

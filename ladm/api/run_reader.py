@@ -33,33 +33,34 @@ class RunReader:
     def __fspath__(self) -> str:
         return str(self.folder)
 
+    def _run(self) -> Run:
+        from ladm.runs.folder import Run
+
+        return Run.read(self.folder)
+
     @property
     def is_finished(self) -> bool:
         """Is every row accounted for, and are the results written?"""
-        from ladm.runs.folder import Run
 
-        return Run.read(self.folder).is_finished
+        return self._run().is_finished
 
     def identity(self) -> RunIdentity:
         """What the run was made with: method, layers, model, data, precision, versions."""
-        from ladm.runs.folder import Run
 
-        return Run.read(self.folder).identity
+        return self._run().identity
 
     def summary(self) -> Summary:
         """Rows scored, errors by type, and best, median and worst score. Raises LadmError for an unfinished run."""
-        from ladm.runs.folder import Run
         from ladm.runs.results import summarise
 
-        return summarise(Run.read(self.folder))
+        return summarise(self._run())
 
     def status(self) -> Status:
         """How far the run is, as `ladm status` shows it, also while it runs: rows, errors by type, rate, time left."""
-        from ladm.runs.folder import Run
         from ladm.runs.status import status
 
         with quiet_libraries():
-            return status(Run.read(self.folder))
+            return status(self._run())
 
     def verify(self, *, deep: bool = False) -> list[Problem]:
         """What `ladm verify` finds wrong with the run, all of it: a list that is empty where nothing is.
@@ -68,7 +69,6 @@ class RunReader:
         rows and model are still those of the run. Of an unfinished run, see `is_finished`, what exists is checked.
         Raises LadmError for a rescoring that was stopped.
         """
-        from ladm.runs.folder import Run
         from ladm.settings.runs import VerifySettings
 
         wanted = VerifySettings(
@@ -77,7 +77,7 @@ class RunReader:
         with quiet_libraries():
             from ladm.runs.verify import verify
 
-            return list(verify(Run.read(self.folder), deep=wanted.deep))
+            return list(verify(self._run(), deep=wanted.deep))
 
     def columns(self, *, rows: AnyPath | None = None, join: Mapping[str, AnyPath] | None = None) -> list[str]:
         """The columns that `scores` can read: those of `scores.parquet`, of added signals, and derived ones.
@@ -88,10 +88,9 @@ class RunReader:
         those of a file of numbers by document.
         Raises LadmError for an unfinished run.
         """
-        from ladm.runs.folder import Run
         from ladm.runs.results import columns_of
 
-        found = _joined(Run.read(self.folder), rows, join)
+        found = _joined(self._run(), rows, join)
         with contextlib.nullcontext() if rows is None else quiet_libraries():
             own, of_rows, of_others = found.names(with_rows=rows is not None)
         return list(dict.fromkeys([*own, *columns_of(self.folder), *of_rows, *of_others]))
@@ -113,11 +112,10 @@ class RunReader:
 
         from ladm.runs.columns.added_signals import replaced_columns
         from ladm.runs.columns.by_name import column_names
-        from ladm.runs.folder import Run
         from ladm.runs.results import columns_of, read_scores, require_finished
         from ladm.settings.fields import nearest
 
-        run = Run.read(self.folder)
+        run = self._run()
         require_finished(run)
         stored = columns_of(self.folder)
         if columns is None:
@@ -140,11 +138,10 @@ class RunReader:
 
     def errors(self) -> list[ErrorRow]:
         """The rows without a score, each with the reason. Raises LadmError for an unfinished run."""
-        from ladm.runs.folder import Run
         from ladm.runs.records import ErrorRow, record_from_json
         from ladm.runs.results import error_lines, require_finished
 
-        require_finished(Run.read(self.folder))
+        require_finished(self._run())
         found = [record_from_json(line) for line in error_lines(self.folder)]
         return [record for record in found if isinstance(record, ErrorRow)]
 

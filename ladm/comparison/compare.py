@@ -190,29 +190,25 @@ def _different(
     difference_N = a_N - b_N
     order = np.argsort(difference_N, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(difference_N))]
-    ends = [order[::-1][: settings.show], order[: settings.show]]
-    labels = read_labels(run, columns.positions_N[np.concatenate(ends)].tolist(), settings.domain_key)
-    beginnings = TextBeginnings(run, settings.rows)
     # In a small set the same document may stand at both ends, or the columns may agree.
-    shown = [
-        [k for k in places.tolist() if sign * difference_N[k] > 0] for sign, places in zip((1, -1), ends, strict=True)
-    ]
-    named = {k: labels[int(columns.positions_N[k])] for k in (*shown[0], *shown[1])}
-    texts = dict(zip(named, beginnings.of(list(named.values())), strict=True))
+    higher_by_a = [k for k in order[::-1][: settings.show].tolist() if difference_N[k] > 0]
+    higher_by_b = [k for k in order[: settings.show].tolist() if difference_N[k] < 0]
+    places = np.array([*higher_by_a, *higher_by_b], dtype=np.int64)
+    positions = columns.positions_N[places].tolist()
+    by_position = read_labels(run, positions, settings.domain_key)
+    labels = [by_position[position] for position in positions]
+    beginnings = TextBeginnings(run, settings.rows)
     found = [
-        [
-            DifferentDocument(
-                domain=named[k].domain,
-                id=named[k].id,
-                rank_a=float(a_N[k]),
-                rank_b=float(b_N[k]),
-                beginning=one_line(texts[k], most=BEGINNING_CHARACTERS),
-            )
-            for k in places
-        ]
-        for places in shown
+        DifferentDocument(
+            domain=label.domain,
+            id=label.id,
+            rank_a=float(a_N[k]),
+            rank_b=float(b_N[k]),
+            beginning=one_line(text, most=BEGINNING_CHARACTERS),
+        )
+        for k, label, text in zip(places.tolist(), labels, beginnings.of(labels), strict=True)
     ]
-    return found[0], found[1], beginnings.missing
+    return found[: len(higher_by_a)], found[len(higher_by_a) :], beginnings.missing
 
 
 def _kinds(run: Run, columns: _Columns, settings: CompareSettings) -> KindTable | None:
