@@ -77,9 +77,6 @@ class Explorer:
         """The first lines of documents by rank."""
         return {document.rank: document.text for document in self.documents}
 
-    def _flags_of(self, name: str) -> dict[str, str]:
-        return {"by": self.flags[name]} if name in self.flags else {}
-
     def as_script_data(self, *, arguments: str) -> str:
         """JSON for the inside of a script element that is not run; `arguments` name the run in a command."""
         names = [column.name for column in self.columns]
@@ -97,7 +94,10 @@ class Explorer:
             "run": clean(arguments, 4000),
             "scored": self.scored,
             "domains": [clean(name, 60) for name in self.domains],
-            "columns": [column.as_json() | self._flags_of(column.name) for column in self.columns],
+            "columns": [
+                column.as_json() | ({"by": self.flags[column.name]} if column.name in self.flags else {})
+                for column in self.columns
+            ],
             "documents": rows,
             "subset": self.subset,
         }
@@ -165,7 +165,7 @@ def read_explorer(
 def _domains(overview: RunOverview) -> tuple[list[str], npt.NDArray[np.int64]]:
     """The names of the largest domains, and for each document the number of its own."""
     names = list(overview.domains)
-    largest = sorted(names, key=lambda name: (-len(overview.domains[name]), name))[:MOST_DOMAINS]
+    largest = overview.largest_domains(MOST_DOMAINS)
     numbers = {name: k for k, name in enumerate(largest)}
     if len(names) > len(largest):
         largest.append(OTHER_DOMAINS)

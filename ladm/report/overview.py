@@ -60,6 +60,10 @@ class RunOverview:
     cds: list[list[float]] = field(default_factory=list)
     """CDS by layer of documents at evenly spaced ranks."""
 
+    def largest_domains(self, most: int) -> list[str]:
+        """The domains with the most documents, the largest first; ties by name."""
+        return sorted(self.domains, key=lambda name: (-len(self.domains[name]), name))[:most]
+
     def best(self) -> list[ResultRow]:
         """The best documents, best first."""
         return [row for row in self.rows.values() if row.rank <= BEST]
@@ -154,14 +158,11 @@ class DomainRow:
 
 def domain_rows(overview: RunOverview, line: Scale, subset: ReportedSubset | None) -> list[DomainRow]:
     """The largest domains, the one with the highest median first."""
-    largest = sorted(overview.domains, key=lambda name: (-len(overview.domains[name]), name))[:MOST_DOMAINS]
     taken_N = None if subset is None else subset.taken_of(overview.positions)
-    codes_N, code_of = (
-        np.frombuffer(overview.codes, dtype=np.int32),
-        {name: k for k, name in enumerate(overview.domains)},
-    )
+    codes_N = np.frombuffer(overview.codes, dtype=np.int32)
+    code_of = {name: k for k, name in enumerate(overview.domains)}
     rows = []
-    for name in largest:
+    for name in overview.largest_domains(MOST_DOMAINS):
         scores = overview.domains[name]
         # Evenly spaced ranks; the set removes the repeats of a domain with fewer documents than dots.
         shown = sorted({round(k * (len(scores) - 1) / (MOST_DOTS - 1)) for k in range(MOST_DOTS)})

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,6 @@ from ladm.storage.disk_arrays import array_on_disk
 from ladm.storage.temporary import temporary_folder
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 IN_MEMORY_UP_TO = 4_000_000
 """Number of values held in memory; beyond it arrays are memory-mapped."""
@@ -102,15 +100,10 @@ def open_columns(
         require_matches(columns.files)
         found = {name: arrays[name] for name in names}
         for each in expressions:
-            found[each.text] = evaluate(each, arrays, read_documents=partial(_documents, columns, positions_N))
+            found[each.text] = evaluate(each, arrays, read_documents=lambda: documents_of([columns.rows])[positions_N])
         try:
             yield found
         finally:
             # Closed before the folder is removed, which Windows refuses for a mapped file.
             arrays.clear()
             found.clear()
-
-
-def _documents(columns: JoinedColumns, positions_N: Ints) -> Ints:
-    found_N: Ints = documents_of([columns.rows])[positions_N]
-    return found_N
