@@ -24,7 +24,25 @@ MOST_BYTES = 1 << 34
 _CHOSEN = b',\n "chosen": ['
 """Where the rows begin, behind everything else."""
 _NOTHING = type(None)
-_LATER: dict[str, tuple[type, ...]] = {
+_Kinds = dict[str, tuple[type, ...]]
+"""The types that each field may have."""
+_FIRST: _Kinds = {
+    "rule": (str,),
+    "quota": (str, _NOTHING),
+    "percent": (int, _NOTHING),
+    "domain_key": (str,),
+    "budget_tokens": (int, _NOTHING),
+    "taken_tokens": (int,),
+    "taken_documents": (int,),
+    "pool_tokens": (int,),
+    "pool_documents": (int,),
+    "without_score": (dict,),
+    "domains_left_out": (list,),
+    "domains": (dict,),
+    "run": (dict,),
+}
+"""Fields that every manifest has."""
+_LATER: _Kinds = {
     "domain": (str, _NOTHING),
     "max_per_document": (int, _NOTHING),
     "beyond_max_per_document": (int,),
@@ -51,6 +69,29 @@ _LATER: dict[str, tuple[type, ...]] = {
 """Fields that older manifests lack, where they have their defaults, and their types. Written only where they differ."""
 _ALWAYS = ("by", "command", "format")
 """Those of them that are always written."""
+_DOMAIN: _Kinds = {
+    "pool_documents": (int,),
+    "pool_tokens": (int,),
+    "quota_tokens": (int, _NOTHING),
+    "taken_documents": (int,),
+    "taken_tokens": (int,),
+    "lowest_score_taken": (float, int, _NOTHING),
+    "quota_documents": (int, _NOTHING),
+}
+_GUARD: _Kinds = {
+    "given": (str,),
+    "column": (str,),
+    "low": (float, int, _NOTHING),
+    "high": (float, int, _NOTHING),
+    "dropped": (dict,),
+    "without_value": (int,),
+    OF_DOMAINS: (dict, _NOTHING),
+}
+_ID_LIST: _Kinds = dict.fromkeys(("option", "file", "xxh3_128"), (str,)) | dict.fromkeys(
+    ("ids", "of_no_row", "documents"), (int,)
+)
+_JOINED_FILE: _Kinds = dict.fromkeys(("file", "xxh3_128"), (str,)) | dict.fromkeys(("ids", "of_no_row", "rows"), (int,))
+_CAP: _Kinds = {"column": (str,)} | dict.fromkeys(("most", "left_out", "without_value"), (int,))
 
 
 def write_manifest(folder: Path, manifest: Manifest, chosen: Iterable[ChosenRows]) -> None:
@@ -116,50 +157,19 @@ def read_manifest_and_chosen(folder: Path) -> tuple[Manifest, Any]:
 
 def _manifest(content: dict[str, Any]) -> Manifest:
     """The manifest with this content. Raises ValueError for a field that is missing or of another type."""
-    number, optional_number = (int,), (int, type(None))
-    return Manifest(
-        rule=_field(content, "rule", str),
-        quota=_field(content, "quota", str, type(None)),
-        percent=_field(content, "percent", *optional_number),
-        domain_key=_field(content, "domain_key", str),
-        budget_tokens=_field(content, "budget_tokens", *optional_number),
-        taken_tokens=_field(content, "taken_tokens", *number),
-        taken_documents=_field(content, "taken_documents", *number),
-        pool_tokens=_field(content, "pool_tokens", *number),
-        pool_documents=_field(content, "pool_documents", *number),
-        without_score=_field(content, "without_score", dict),
-        domains_left_out=_field(content, "domains_left_out", list),
-        domains={
-            name: DomainManifest(
-                pool_documents=_field(domain, "pool_documents", *number),
-                pool_tokens=_field(domain, "pool_tokens", *number),
-                quota_tokens=_field(domain, "quota_tokens", *optional_number),
-                taken_documents=_field(domain, "taken_documents", *number),
-                taken_tokens=_field(domain, "taken_tokens", *number),
-                lowest_score_taken=_field(domain, "lowest_score_taken", float, *optional_number),
-                quota_documents=_field({"quota_documents": None} | domain, "quota_documents", *optional_number),
-            )
-            for name, domain in _field(content, "domains", dict).items()
-        },
-        run=_field(content, "run", dict),
-        **_later_fields(content),
-    )
-
-
-def _later_fields(content: dict[str, Any]) -> dict[str, Any]:
-    """The fields that are in a file only where they say something."""
-    whole = _defaults() | content
-    found = {name: _field(whole, name, *kinds) for name, kinds in _LATER.items()}
-    return found | {
-        "guards": [_guard(guard) for guard in found["guards"]],
-        "id_lists": [_id_list(each) for each in found["id_lists"]],
-        "max_per": [_cap(each) for each in found["max_per"]],
-        "joined_files": {name: _joined_file(each) for name, each in found["joined_files"].items()},
+    first, later = _fields(content, _FIRST), _fields(_defaults() | content, _LATER)
+    first["domains"] = {name: _domain(domain) for name, domain in first["domains"].items()}
+    later |= {
+        "guards": [_guard(guard) for guard in later["guards"]],
+        "id_lists": [IdListManifest(**_fields(each, _ID_LIST)) for each in later["id_lists"]],
+        "max_per": [CapManifest(**_fields(each, _CAP)) for each in later["max_per"]],
+        "joined_files": {name: _joined_file(each) for name, each in later["joined_files"].items()},
     }
+    return Manifest(**first, **later)
 
 
 def _defaults() -> dict[str, Any]:
-    """The defaults of those fields."""
+    """The defaults of the fields that older manifests lack."""
     return {
         each.name: each.default if each.default_factory is MISSING else each.default_factory()
         for each in fields(Manifest)
@@ -167,24 +177,16 @@ def _defaults() -> dict[str, Any]:
     }
 
 
+def _domain(content: Any) -> DomainManifest:
+    return DomainManifest(**_fields(_with_default(content, "quota_documents"), _DOMAIN))
+
+
 def _guard(content: Any) -> GuardManifest:
-    limit = (float, int, type(None))
-    by_domain = _field(
-        {OF_DOMAINS: None} | content if isinstance(content, dict) else content, OF_DOMAINS, dict, _NOTHING
-    )
-    given = _field(content, "given", str)
-    if by_domain is not None and not _is_by_domain(given):
-        raise ValueError(f"{OF_DOMAINS} is there for {given!r}")
-    return GuardManifest(
-        given=given,
-        column=_field(content, "column", str),
-        low=_field(content, "low", *limit),
-        high=_field(content, "high", *limit),
-        dropped=_field(content, "dropped", dict),
-        without_value=_field(content, "without_value", int),
-        limits_by_domain=by_domain,
-        **{name: _named(content[name]) for name in OF_VALUES if name in content},
-    )
+    found = _fields(_with_default(content, OF_DOMAINS), _GUARD)
+    if found[OF_DOMAINS] is not None and not _is_by_domain(found["given"]):
+        raise ValueError(f"{OF_DOMAINS} is there for {found['given']!r}")
+    found |= {name: _named(content[name]) for name in OF_VALUES if name in content}
+    return GuardManifest(**found)
 
 
 def _is_by_domain(given: str) -> bool:
@@ -195,33 +197,30 @@ def _is_by_domain(given: str) -> bool:
     return isinstance(guard, Guard) and guard.by_domain
 
 
-def _id_list(content: Any) -> IdListManifest:
-    texts = {name: _field(content, name, str) for name in ("option", "file", "xxh3_128")}
-    return IdListManifest(**texts, **{name: _field(content, name, int) for name in ("ids", "of_no_row", "documents")})
-
-
 def _joined_file(content: Any) -> JoinedFileManifest:
-    texts = {name: _field(content, name, str) for name in ("file", "xxh3_128")}
-    numbers = {name: _field(content, name, int) for name in ("ids", "of_no_row", "rows")}
     with_value = _field(content, "with_value", dict)
-    return JoinedFileManifest(
-        **texts, **numbers, with_value={name: _field(with_value, name, int) for name in with_value}
-    )
-
-
-def _cap(content: Any) -> CapManifest:
-    numbers = {name: _field(content, name, int) for name in ("most", "left_out", "without_value")}
-    return CapManifest(column=_field(content, "column", str), **numbers)
+    counts = _fields(with_value, dict.fromkeys(with_value, (int,)))
+    return JoinedFileManifest(**_fields(content, _JOINED_FILE), with_value=counts)
 
 
 def _named(content: Any) -> list[Any]:
     """The values of a guard: texts, and the two ends of a range, of which one may be null."""
-    ends = (str, type(None))
+    ends = (str, _NOTHING)
     for value in content if isinstance(content, list) else [None]:
         is_range = isinstance(value, list) and len(value) == 2 and all(isinstance(end, ends) for end in value)
         if not (isinstance(value, str) or is_range):
             raise ValueError(f"the values of a guard are {content!r}")
     return list(content)
+
+
+def _with_default(content: Any, name: str) -> Any:
+    """The content with None for a field that is only written where it has a value."""
+    return {name: None} | content if isinstance(content, dict) else content
+
+
+def _fields(content: Any, kinds: _Kinds) -> dict[str, Any]:
+    """These fields of the content. Raises ValueError for one that is missing or of another type."""
+    return {name: _field(content, name, *allowed) for name, allowed in kinds.items()}
 
 
 def _field(content: Any, name: str, *kinds: type) -> Any:
