@@ -27,15 +27,17 @@ Floats = npt.NDArray[np.float64]
 
 ALL_UP_TO = 1500
 """Runs of no more documents have all of them on their page."""
-ENDS, ENDS_OF_COLUMN, ENDS_OF_DOMAIN, AROUND_CUT, RANDOM, TAKEN = 100, 10, 4, 100, 800, 100
-AROUND_CUT_WITHOUT_SCRIPT = 12
-"""Documents at either end of the score, of another column and of a domain; around the cut; drawn at random; of a subset
-of the run."""
+ENDS, ENDS_OF_COLUMN, ENDS_OF_DOMAIN = 100, 10, 4
+"""Documents at either end of the score, of another column, and of a domain."""
+AROUND_CUT, AROUND_CUT_WITHOUT_SCRIPT = 100, 12
+"""Documents next to a cut: listed by the script, and where it does not run."""
+RANDOM, TAKEN = 800, 100
+"""Documents drawn at random, and documents that the subset took."""
 MOST_CHARACTERS, MOST_LINES = 280, 4
 MOST_ID_CHARACTERS = 10_000
-"""Of an id, which is cut where it is shown; whole in the list of ids that the page offers."""
+"""An id is cut to this, and further where it is shown; the list of ids that the page offers has it as it is here."""
 TEXT_BYTES, META_BYTES, SOURCE_BYTES = 500, 250, 200
-"""Of a text, of metadata and of a source on the page, as JSON writes them: what one of emoji or of `<` may take."""
+"""Most bytes of a text, of metadata and of a source in the page's JSON, where an emoji or a `<` takes several."""
 
 
 @dataclass(frozen=True, kw_only=True)

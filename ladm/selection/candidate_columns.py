@@ -35,8 +35,8 @@ def read_columns(
 ) -> tuple[dict[str, Floats], Ints]:
     """Columns of all documents with a score, (N,) each, and the numbers of their rows, run after run.
 
-    In place of `longattn`, which `with_relative` makes, the columns that it is made of; for each guard of values, by
-    its text, 1 for a document that it keeps. They are files in `work`.
+    `longattn` is replaced by the columns that `with_relative` makes it of. For each guard of values there is a column
+    named by its text, as `read_values` makes it. All are files in `work`.
     Raises LadmError where no document has a score; UsageError for a column that a run does not have; StorageError for
     scores that are not finite or out of order.
     """

@@ -1,8 +1,8 @@
 """Runs with their rows -> which rows repeat another one and cannot be selected. Imports no torch.
 
 In one data set `ladm prepare` has dropped or marked copies. Here the rows of a later run are compared with those of
-earlier runs, in two steps: a key of 8 bytes for each document, which equal ids have in common, then the ids of those
-documents alone that share their key with one of another run.
+earlier runs, in two steps: first a key of 8 bytes for each document, which is equal where the ids are; then the ids
+themselves, but only of documents whose key also occurs in another run.
 Shape suffixes: N documents with a score, T rows of all runs, C of them whose ids are compared.
 """
 
@@ -31,9 +31,9 @@ Keys = npt.NDArray[np.uint64]
 
 LENGTH = "length"
 COLUMNS_OF_IDS = ("unigram_entropy", "repeated_4grams", "repeated_13grams")
-"""Text statistics that follow from the ids of a row alone. No score does on a GPU, where it depends on the batch."""
+"""Text statistics that depend on the ids of a row alone. A score computed on a GPU also depends on the batch."""
 PIECES, PIECE_TOKENS = 4, 8
-"""Of a row without text statistics: the ids that are read for its key, evenly spaced from its start to its end."""
+"""How many ids make the key of a row without text statistics: pieces evenly spaced from its start to its end."""
 ROWS_AT_A_TIME = 1024
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 

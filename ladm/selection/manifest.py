@@ -135,12 +135,12 @@ class Manifest:
 
     @property
     def is_cut_of_scores(self) -> bool:
-        """Was everything in a domain taken from some score upwards, except for a last gap?"""
+        """Is it a cut, and were documents ranked by their score?"""
         return self.by == "score" and self.is_cut
 
     @property
     def is_cut(self) -> bool:
-        """The same of the values of `by`."""
+        """Was everything in a domain taken from some value of `by` upwards, except for a last gap?"""
         # Copies, documents outside of the lists of ids, and more rows of a document or of a value than were wanted, are
         # left out above the lowest value that was taken.
         is_guarded = self.guards or self.id_lists or self.copies or self.max_per

@@ -23,9 +23,9 @@ DEFAULT = "*"
 """The name whose weight is that of every domain without a weight of its own."""
 _SUFFIXES = (".yaml", ".yml", ".json")
 MOST_NAMES = 3
-"""Of the domains in a warning."""
+"""How many domains a warning names."""
 MOST_LISTED = 10
-"""Of the domains without a weight, or with one that is of no use."""
+"""How many domains without a weight, or with a useless one, a message names."""
 
 
 def requested_quota(settings: SelectSettings) -> str:

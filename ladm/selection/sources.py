@@ -79,11 +79,10 @@ def open_sources(settings: SelectSettings) -> list[SelectionSource]:
     for each in joined:
         each.require(columns)
     _require_alike(runs, columns)
-    firsts = np.cumsum([0, *(run.num_rows for run in runs)]).tolist()
-    # One longer than the runs: its last entry starts nothing.
+    firsts = np.cumsum([0, *(run.num_rows for run in runs[:-1])]).tolist()
     return [
         SelectionSource(run=each.run, rows=each.rows, first=first, columns=each)
-        for each, first in zip(joined, firsts, strict=False)
+        for each, first in zip(joined, firsts, strict=True)
     ]
 
 

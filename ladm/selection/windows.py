@@ -151,7 +151,7 @@ def read_documents(data: Sequence[Rows]) -> Ints:
 
 
 def _document_keys(rows: Rows) -> Ints:
-    """A number that the rows of a document have in common, and of which others have another; or _NO_DOCUMENT."""
+    """A number for each row: equal for rows of one document, different otherwise; _NO_DOCUMENT where none is named."""
     names = rows.column_names
     if DOCUMENT_COLUMN not in names:
         return np.full(len(rows), _NO_DOCUMENT)

@@ -171,8 +171,7 @@ class SelectSettings(JoinSettings):
             raise UsageError("how much to select is missing; give --tokens, --documents, --top or --min-score")
         if len(given) > 1:
             raise UsageError(f"{flag(given[0])} and {flag(given[1])} are two budgets; give one of them")
-        if self.tokens is not None and isinstance(self.tokens, str):
-            # Python callers may write it with spaces, as the command line may.
+        if isinstance(self.tokens, str):
             parse_percent(self.tokens)
         check_subset(self.format, keep_all=self.keep_all, push=self.push)
         # The datasets library writes this format alone; what goes to an address it writes to this machine first.
