@@ -40,7 +40,7 @@ def apply_budget(domains: Domains, shares: Shares, settings: SelectSettings, *, 
             raise LadmError(f"no document has at least --min-score {settings.min_score:g} of {settings.by}")
         return AppliedBudget()
     if settings.tokens is not None:
-        return _apply_tokens(domains, shares, settings)
+        return _apply_tokens(domains, shares, settings, tokens=settings.tokens)
     if settings.documents is not None:
         budget = settings.documents
     else:
@@ -50,11 +50,11 @@ def apply_budget(domains: Domains, shares: Shares, settings: SelectSettings, *, 
     return AppliedBudget(documents=budget)
 
 
-def _apply_tokens(domains: Domains, shares: Shares, settings: SelectSettings) -> AppliedBudget:
+def _apply_tokens(domains: Domains, shares: Shares, settings: SelectSettings, *, tokens: int | str) -> AppliedBudget:
     pool = sum(domain.pool_tokens for domain in domains.values())
     # A share of what can be selected, after the guards: a share of unwanted documents would mean nothing.
     share = settings.token_share
-    budget = int(settings.tokens or 0) if share is None else int(share * pool)
+    budget = int(tokens) if share is None else int(share * pool)
     percent = None
     if settings.rule == "percent":
         percent = select_percent(domains, budget_tokens=budget, allow_small_pool=settings.allow_small_pool)
@@ -63,7 +63,7 @@ def _apply_tokens(domains: Domains, shares: Shares, settings: SelectSettings) ->
         rule(domains, budget_tokens=budget, shares=shares)
     if not _has_taken(domains):
         shortest = min(int(domain.num_tokens.min()) for domain in domains.values())
-        given = f"{settings.tokens:,}" if share is None else str(settings.tokens)
+        given = f"{budget:,}" if share is None else tokens
         raise LadmError(f"no document fits --tokens {given}: the shortest has {shortest:,} tokens")
     return AppliedBudget(tokens=budget, percent=percent)
 
