@@ -155,3 +155,18 @@ def test_a_handler_that_python_did_not_set_is_left_alone(tmp_path: Path, monkeyp
     with stop_on_signals(tmp_path):
         monkeypatch.undo()
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stop_by_one_signal_leaves_the_handler_of_the_other_that_python_did_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other signal was ignored while the first one was cleaned up after, and for ever behind that."""
+    actual = signal.getsignal
+    before = actual(signal.SIGTERM)
+    monkeypatch.setattr(
+        "ladm.storage.interrupts.signal.getsignal",
+        lambda number: None if number == signal.SIGTERM else actual(number),
+    )
+    with pytest.raises(InterruptedRunError), stop_on_signals(tmp_path):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert actual(signal.SIGTERM) is before

@@ -108,6 +108,16 @@ def test_a_clock_that_is_set_changes_no_rate(run: Path) -> None:
     assert before <= found.start <= found.first_batch == found.latest <= time.monotonic()
 
 
+def test_an_empty_report_is_no_batch(run: Path) -> None:
+    """The Ray engine makes one at every tick, also while the model loads: that time would count for the rate."""
+    times = iter([100.0, 150.0, 160.0])
+    heartbeat = Heartbeat(run, shard=0, clock=lambda: next(times))
+    for rows in (0, 4, 4):
+        heartbeat.advance(rows)
+    (found,) = read_heartbeats(run)
+    assert (found.first_rows, found.rows_a_second) == (4, 0.4)
+
+
 def test_a_launch_that_was_killed_has_no_rate(run: Path) -> None:
     """What it left would count beside the launches that go on with the run, and double the rate of one."""
     Heartbeat(run, shard=0).advance(2)

@@ -54,6 +54,9 @@ class Heartbeat:
 
     def advance(self, rows: int) -> None:
         """Count rows that are durable. A file that cannot be written never stops a run."""
+        # The Ray engine makes an empty report at every tick, also before the model is loaded: that is no batch.
+        if not rows:
+            return
         now = self._clock()
         self._rows += rows
         self._first = self._first or (now, rows)

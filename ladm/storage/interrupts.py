@@ -31,16 +31,17 @@ def stop_on_signals(folder: Path) -> Iterator[list[int]]:
         yield signals
         return
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        signals.append(number)
-        # A second Ctrl-C must not interrupt the cleaning up after the first.
-        for each in HANDLED:
-            signal.signal(each, signal.SIG_IGN)
-        raise StopSignal(number)
-
     # A shell starts the jobs that a script puts into the background with Ctrl-C ignored: it is meant for others. None:
     # a program that Python is embedded in has a handler written in C, which could not be set again from here.
     heard = [number for number in HANDLED if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signals.append(number)
+        # A second Ctrl-C must not interrupt the cleaning up after the first.
+        for each in heard:
+            signal.signal(each, signal.SIG_IGN)
+        raise StopSignal(number)
+
     before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield signals
