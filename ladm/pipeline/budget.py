@@ -13,12 +13,12 @@ from ladm.corpus.rows.excluded_domains import domains_of, included_rows
 from ladm.corpus.rows.reading import Rows
 from ladm.corpus.rows.value_keys import NO_VALUE, read_value_keys
 from ladm.errors import LadmError
+from ladm.pipeline.ranked_columns import selection_of
 from ladm.progress import Echo, silent
 from ladm.selection.id_lists import IdList, match_checked
 from ladm.selection.limits import within_caps
 from ladm.selection.quotas import has_weights, unknown_domains_warning, weights_of
 from ladm.selection.windows import first_of_each, max_per_document, read_windows
-from ladm.settings.pipeline import select_settings
 from ladm.settings.selection import SelectSettings
 from ladm.settings.value_caps import ValueCap
 
@@ -37,7 +37,7 @@ def require_budget(
     `hint` is put behind the remedies for too small a pool.
     Rows that guards drop, and rows without a score, are known after scoring only: `ladm select` looks again.
     """
-    chosen = select_settings(job, run="", rows="", output="", domain_key="")
+    chosen = selection_of(job)
     included_N = rows_to_select_from(rows, chosen, domain_key=domain_key, lists=lists, echo=echo)
     most = chosen.documents
     if most is None and chosen.tokens is None:

@@ -16,7 +16,7 @@ from ladm.errors import LadmError, StorageError
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import rows_to_select_from
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
-from ladm.pipeline.document_sample import key_in_rows, require_domains
+from ladm.pipeline.domain_keys import key_in_rows, require_domains
 from ladm.pipeline.forecast_result import Documents, Forecast, fills_budget
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.ranked_columns import require_row_columns, require_signals

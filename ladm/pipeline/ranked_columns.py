@@ -34,7 +34,7 @@ def require_signals(job: Any, scoring: ScoreSettings) -> None:
         return
     signals = (*choice.own, *choice.added)
     known = possible_columns(signals)
-    for of, column in map(split_name, _selection(job).column_names):
+    for of, column in map(split_name, selection_of(job).column_names):
         if not of and column not in known:
             hint = nearest(column, known) or f"; it has {', '.join(known)}, and a column of the corpus is {ROWS}.NAME"
             raise UsageError(f"a run of the signals {', '.join(signals)} has no column {column}{hint}")
@@ -45,7 +45,7 @@ def require_row_columns(rows: Rows, job: Any) -> None:
 
     And for one of a guard of texts or dates that has none of its values.
     """
-    chosen = _selection(job)
+    chosen = selection_of(job)
     with naming_values(chosen.guards):
         for of, column in map(split_name, chosen.number_names):
             if of == ROWS:
@@ -56,6 +56,6 @@ def require_row_columns(rows: Rows, job: Any) -> None:
         read_value_keys(rows, cap.key)
 
 
-def _selection(job: Any) -> SelectSettings:
-    # Only what is ranked and guarded by matters, so that the places may be anything.
+def selection_of(job: Any) -> SelectSettings:
+    """What a job ranks, guards and takes by; the places, which are not known yet, are empty."""
     return select_settings(job, run="", rows="", output="", domain_key="")

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ladm.pipeline.document_sample import key_in_rows
+from ladm.pipeline.domain_keys import key_in_rows
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS

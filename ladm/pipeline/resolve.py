@@ -16,18 +16,11 @@ from ladm.corpus.files.data_set import load_split
 from ladm.corpus.files.hub import TRAIN, may_be_data_set
 from ladm.corpus.files.opening import open_bytes
 from ladm.corpus.files.other_stages import first_with_token_ids, require_documents
-from ladm.corpus.preparation.tokenization import load_tokenizer
+from ladm.corpus.preparation.tokenization import Tokenizer, load_tokenizer
 from ladm.errors import UsageError, count_of
 from ladm.modeling.facts import ModelFacts
-from ladm.pipeline.document_sample import (
-    UNKNOWN,
-    FoundDomains,
-    Sample,
-    choose_length,
-    domain_flags,
-    find_domains,
-    look_at,
-)
+from ladm.pipeline.document_sample import FoundDomains, Sample, choose_length, find_domains, look_at
+from ladm.pipeline.domain_keys import UNKNOWN, domain_flags
 from ladm.progress import Echo, silent
 from ladm.scoring.engines.processes import early_worker
 from ladm.scoring.plan import choose_layers, find_hardware
@@ -69,18 +62,7 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     `always_sample`: look at documents even where nothing is left open, and for damaged files among theirs.
     """
     require_documents(settings.sources)
-    # A profile and weights are read here for their errors alone, which would otherwise come after hours of work.
-    scoring = score_settings(settings, rows=ROWS, output=SCORES)
-    # So are the layers, although `score` chooses them.
-    choose_layers(scoring, facts, None if scoring.profile is None else read_profile(scoring.profile))
-    _require_hardware(scoring, facts)
-    if settings.length is not None and is_too_long(settings.length, scoring, facts):
-        raise UsageError(
-            f"--length {settings.length} is more than the {facts.max_tokens:,} positions of {facts.name}, which could "
-            f"score none of the rows; give --length {facts.max_tokens} or less, or leave it out"
-        )
-    if has_weights(settings.quota):
-        read_weights(settings.quota)
+    _require_usable(settings, facts)
     if is_rows(settings):
         require_domain_has_effect(settings.domain, settings.domain_key)
         _require_part_that_is_scored(settings)
@@ -108,6 +90,12 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     sample = look_at(
         sources, text_key=settings.text_key, token_count_key=settings.token_count_key, check_files=always_sample
     )
+    found = _found_in(sample, settings, tokenizer, facts, echo)
+    return Survey(settings=dataclasses.replace(settings, **found), sources=sources, sample=sample)
+
+
+def _found_in(sample: Sample, settings: Any, tokenizer: Tokenizer, facts: ModelFacts, echo: Echo) -> dict[str, Any]:
+    """The settings that were left open, as the documents of a sample decide them; `echo` gets a line about each."""
     found: dict[str, Any] = {}
     if settings.length is None:
         length, share = choose_length(sample, tokenizer, text_key=settings.text_key, most=facts.max_tokens)
@@ -122,7 +110,22 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
         # Of a key that was found in a part of the documents, one without it must not stop the job.
         found["domain"] = UNKNOWN if domains.key else None
         echo(f"domains   {_words_of(domains, sample)}")
-    return Survey(settings=dataclasses.replace(settings, **found), sources=sources, sample=sample)
+    return found
+
+
+def _require_usable(settings: Any, facts: ModelFacts) -> None:
+    """Raise now for settings of later parts of the job that would be refused there, after hours of work."""
+    # What is read and chosen here serves the errors alone: `score` and `select` do it again.
+    scoring = score_settings(settings, rows=ROWS, output=SCORES)
+    choose_layers(scoring, facts, None if scoring.profile is None else read_profile(scoring.profile))
+    _require_hardware(scoring, facts)
+    if settings.length is not None and is_too_long(settings.length, scoring, facts):
+        raise UsageError(
+            f"--length {settings.length} is more than the {facts.max_tokens:,} positions of {facts.name}, which could "
+            f"score none of the rows; give --length {facts.max_tokens} or less, or leave it out"
+        )
+    if has_weights(settings.quota):
+        read_weights(settings.quota)
 
 
 def _require_hardware(scoring: ScoreSettings, facts: ModelFacts) -> None:
@@ -148,13 +151,6 @@ def _words_of(domains: FoundDomains, sample: Sample) -> str:
         of_all = f"{domains.without:,} of {len(sample.documents):,} documents looked at"
         values = f"{values}; {of_all} have none, and are the domain {UNKNOWN}"
     return f"{values} (a guess; --domain-key KEY names another key)"
-
-
-def domains_as_before(key: str) -> str:
-    """The key of the domain in a job that was started before, for people."""
-    if key == NO_DOMAINS:
-        return "none, as before: all documents are one domain"
-    return f"{key}, as before"
 
 
 def _require_part_that_is_scored(settings: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +16,10 @@ from ladm.corpus.rows.reading import open_rows
 from ladm.errors import count_of
 from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import require_budget
-from ladm.pipeline.document_sample import domain_flags, key_in_rows, require_domains
+from ladm.pipeline.domain_keys import domain_flags, domains_as_before, key_in_rows, require_domains
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.ranked_columns import require_row_columns, require_signals
-from ladm.pipeline.resolve import domains_as_before, is_rows, resolve
-from ladm.pipeline.timing import PartTimer
+from ladm.pipeline.resolve import is_rows, resolve
 from ladm.progress import Echo, Progress
 from ladm.report.page import write_report
 from ladm.runs.folder import Run
@@ -155,10 +156,10 @@ class _JobParts:
         with self._timed("prepare"):
             prepared = self._prepare()
         rows = self.job.sources[0] if prepared is None else self.folder.rows
-        # Rows that it made are limited already.
+        # Rows that the job made are limited already.
         limit = self.job.limit if prepared is None else None
-        # Rows of ladm prepare have the domain there, whatever it was called in the corpus.
-        key = self._domain_key(prepared)
+        # They also have their domain, under the default key, whatever its key was in the corpus.
+        key = key_in_rows(self.job.domain_key, are_made_here=prepared is not None)
         if prepared is None:
             require_domains(rows, key, domain=self.job.domain)
         found = open_rows(rows, limit=limit)
@@ -174,16 +175,13 @@ class _JobParts:
             scored = score(scoring, echo=self.echo, progress=self.bars.scoring(), warn_of_sinks=is_weighted)
         require_scored(scored.summary, self.folder.scores)
         with self._timed("select"):
-            manifest = self._select(rows, key, scored.run)
+            manifest = self._select(rows, key, scored.run, domain=self.job.domain if prepared is None else None)
         with self._timed("report"):
             page = self._report(scored.run, key)
         return JobResult(
             folder=self.folder.path, rows=rows, prepared=prepared, summary=scored.summary, manifest=manifest,
             page=page, seconds=self.seconds, cpu_seconds=self.cpu_seconds,
         )  # fmt: skip
-
-    def _domain_key(self, prepared: PreparedRows | None) -> str:
-        return key_in_rows(self.job.domain_key, are_made_here=prepared is not None)
 
     def _prepare(self) -> PreparedRows | None:
         job = self.job
@@ -199,7 +197,8 @@ class _JobParts:
             self.echo(line)
         return prepared
 
-    def _select(self, rows: str, key: str, run: Run) -> Manifest:
+    def _select(self, rows: str, key: str, run: Run, *, domain: str | None) -> Manifest:
+        """Select from the run, unless there is a subset of the same rows. `domain`: that of rows without one."""
         subset = Path(self.folder.subset)
         place = LocalFolder(subset, replaces=True)
         place.tidy()
@@ -209,8 +208,7 @@ class _JobParts:
         if is_old:
             self.echo(f"{subset} was selected from fewer rows; selecting again")
         if is_old or not is_there:
-            # Rows that it made have the domain already.
-            job = self.job if is_rows(self.job) else replace(self.job, domain=None)
+            job = replace(self.job, domain=domain)
             chosen = select_settings(job, run=self.folder.scores, rows=rows, output=str(subset), domain_key=key)
             select(chosen, place=place, lists=self.lists, echo=self.echo)
         elif self.job.push is not None:
@@ -231,8 +229,14 @@ class _JobParts:
         write_report(page, echo=self.echo)
         return place
 
-    def _timed(self, part: str) -> PartTimer:
-        return PartTimer(part, self.seconds, self.cpu_seconds)
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started, cpu_started = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds[part] = time.perf_counter() - started
+            self.cpu_seconds[part] = time.process_time() - cpu_started
 
 
 def summary_lines(result: JobResult) -> Iterator[str]:

@@ -24,7 +24,8 @@ from ladm.corpus.preparation.tokenization import MOST_TOKENS_PER_BYTE
 from ladm.corpus.rows.excluded_domains import domains_of
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, count_of
-from ladm.pipeline.document_sample import ALL_CHARACTERS, MOST_CHARACTERS, UNKNOWN, Sample, domain_flags, key_in_rows
+from ladm.pipeline.document_sample import ALL_CHARACTERS, MOST_CHARACTERS, Sample
+from ladm.pipeline.domain_keys import UNKNOWN, domain_flags, key_in_rows
 from ladm.progress import silent
 from ladm.selection.id_lists import IdList, match_ids
 from ladm.selection.windows import WINDOWS_PER_DOCUMENT, read_windows
